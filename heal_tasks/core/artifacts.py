@@ -1,0 +1,138 @@
+"""Files that outlive a task and are too large for the database: models, topic trees, training sets, reports.
+
+A folder on one machine, S3 in a deployment; the URI that a manifest carries says which. A folder of
+files is written beside its final name and then renamed (or, on S3, completed by a marker object), so a
+reader never sees half of one.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from heal_tasks.core.errors import StepError
+from heal_tasks.core.settings import Settings
+
+COMPLETE = "_complete.json"
+
+
+class ArtifactStore:
+    """Folders of files by key, in a local folder or in S3.
+
+    Args:
+        root: folder or ``s3://bucket/prefix``.
+        cache_dir: where folders fetched from S3 are kept.
+        s3_endpoint_url: S3-compatible endpoint; None means AWS.
+    """
+
+    def __init__(self, root: str, cache_dir: Path, s3_endpoint_url: str | None = None) -> None:
+        self._root, self._cache_dir, self._endpoint = root.rstrip("/"), cache_dir, s3_endpoint_url
+
+    @property
+    def remote(self) -> bool:
+        """Whether artifacts live in S3."""
+        return self._root.startswith("s3://")
+
+    def uri(self, key: str) -> str:
+        """The URI of a key."""
+        return f"{self._root}/{key}"
+
+    def find(self, key: str) -> str | None:
+        """The URI of a completely written key, or None."""
+        if not self.remote:
+            return self.uri(key) if (Path(self._root) / key / COMPLETE).exists() else None
+        bucket, prefix = self._split(self.uri(key))
+        found = self._client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{COMPLETE}", MaxKeys=1)
+        return self.uri(key) if found.get("KeyCount") else None
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """A folder to fill; published under ``key`` when the block ends without an error.
+
+        Args:
+            key: slash-separated name, for example ``models/3f2a``.
+
+        Yields:
+            An empty local folder.
+        """
+        staging_root = self._cache_dir if self.remote else Path(self._root)
+        staging_root.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=staging_root))
+        try:
+            yield staging
+            (staging / COMPLETE).write_text(json.dumps({"key": key}))
+            if self.remote:
+                self._upload(staging, key)
+            else:
+                target = Path(self._root) / key
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.exists():
+                    shutil.rmtree(target)
+                staging.rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def local(self, uri: str) -> Path:
+        """A local folder with the artifact's files, fetched once if it lives in S3.
+
+        Raises:
+            StepError: there is no complete artifact at that URI.
+        """
+        if not uri.startswith("s3://"):
+            path = Path(uri)
+            if not (path / COMPLETE).exists():
+                raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
+            return path
+        bucket, prefix = self._split(uri)
+        target = self._cache_dir / bucket / prefix
+        if (target / COMPLETE).exists():
+            return target
+        client, found = self._client(), False
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+            for item in page.get("Contents", []):
+                name = item["Key"][len(prefix) + 1 :]
+                found = found or name == COMPLETE
+                if name != COMPLETE:
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    client.download_file(bucket, item["Key"], str(target / name))
+        if not found:
+            raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
+        (target / COMPLETE).write_text("{}")
+        return target
+
+    def delete(self, uri: str) -> None:
+        """Remove an artifact; nothing happens where there is none."""
+        if not uri.startswith("s3://"):
+            shutil.rmtree(uri, ignore_errors=True)
+            return
+        bucket, prefix = self._split(uri)
+        shutil.rmtree(self._cache_dir / bucket / prefix, ignore_errors=True)
+        client = self._client()
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+            if keys := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
+                client.delete_objects(Bucket=bucket, Delete={"Objects": keys})
+
+    def _upload(self, folder: Path, key: str) -> None:
+        bucket, prefix = self._split(self.uri(key))
+        client = self._client()
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMPLETE)
+        for path in [*files, folder / COMPLETE]:
+            client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
+
+    def _client(self) -> Any:
+        import boto3
+
+        return boto3.client("s3", endpoint_url=self._endpoint)
+
+    @staticmethod
+    def _split(uri: str) -> tuple[str, str]:
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        return bucket, prefix
+
+
+def artifact_store(settings: Settings) -> ArtifactStore:
+    """The store that the settings name."""
+    return ArtifactStore(settings.artifacts_uri, settings.var_dir / "artifact_cache", settings.s3_endpoint_url)

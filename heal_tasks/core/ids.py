@@ -1,0 +1,85 @@
+"""Deterministic identifiers: the same input has the same id on every machine and in every run.
+
+Ids are 63-bit integers cut from SHA-256, because an 8-byte key keeps the vector tables and their
+indexes narrow. At one million ids the chance of any collision is 5e-8; the unique constraints on the
+natural keys turn one into an error instead of a silent overwrite.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+
+def sha256_hex(*parts: str | bytes) -> str:
+    """Hash parts unambiguously: ("ab", "c") and ("a", "bc") differ.
+
+    Args:
+        parts: text (taken as UTF-8) or bytes.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def stable_id(*parts: str | int) -> int:
+    """A positive 63-bit id from natural-key parts.
+
+    Args:
+        parts: the natural key, for example (source, external id).
+
+    Returns:
+        An integer in [0, 2**63), which fits Postgres' ``bigint``.
+    """
+    return int(sha256_hex(*(str(part) for part in parts))[:16], 16) >> 1
+
+
+def document_id(source: str, external_id: str) -> int:
+    """Id of a document: survives every change of its text."""
+    return stable_id("document", source, external_id)
+
+
+def chunk_id(document: int, ordinal: int, content_hash: str) -> int:
+    """Id of a chunk: contains its text's hash, so a vector stored under it can never be stale."""
+    return stable_id("chunk", document, ordinal, content_hash)
+
+
+def question_id(chunk: int, writer: str, text: str) -> int:
+    """Id of a question: the same text by the same writer for the same chunk is one question."""
+    return stable_id("question", chunk, writer, text)
+
+
+def fingerprint(value: object) -> str:
+    """Short hash of a JSON-serialisable value: the input half of a step's idempotency key.
+
+    Args:
+        value: dicts, lists, strings, numbers, booleans, None; dict order does not matter.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    return sha256_hex(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str))[:16]
+
+
+def bucket(seed: str, key: int | str, buckets: int = 1000) -> int:
+    """Deterministic bucket of a key, for splits that stay put as documents arrive.
+
+    Args:
+        seed: names the split, so that two splits of the same keys are independent.
+        key: what is being split.
+        buckets: how many buckets.
+
+    Returns:
+        An integer in [0, buckets).
+    """
+    return stable_id("bucket", seed, key) % buckets
+
+
+def combined_hash(hashes: Iterable[str]) -> str:
+    """One hash for a set of hashes, independent of their order."""
+    return sha256_hex(*sorted(hashes))

@@ -1,0 +1,53 @@
+"""Logging set up once at the edge; progress of long work as log lines with rate and time left."""
+
+import logging
+import time
+
+from heal_tasks.core.types import Progress
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error, one line per record; for the command line (Airflow has its own handlers)."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    for noisy in ("httpx", "botocore", "urllib3", "filelock", "datasets"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def format_duration(seconds: float) -> str:
+    """``75`` -> ``1m15s``; under a minute one decimal."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
+
+
+class LoggedProgress:
+    """A Progress that logs at most every ``every_s`` seconds, with units per second and time left.
+
+    Args:
+        logger: where to write.
+        label: what is being counted, for example ``embed``.
+        every_s: shortest time between two lines, in seconds.
+        also: a second Progress that receives every call that is logged.
+    """
+
+    def __init__(self, logger: logging.Logger, label: str, every_s: float = 5.0, also: Progress | None = None) -> None:
+        self._logger, self._label, self._every_s, self._also = logger, label, every_s, also
+        self._start = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        """Report ``done`` of ``total`` units."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._start = done, now
+        elif done < total and now - self._last < self._every_s:
+            return
+        self._last = now
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        left = format_duration((total - done) / rate) if rate > 0 else "?"
+        text = f"{rate:.1f}/s, {left} left" + (f", {message}" if message else "")
+        self._logger.info("%s %d/%d %s", self._label, done, total, text)
+        if self._also is not None:
+            self._also(done, total, text)

@@ -1,0 +1,75 @@
+"""What passes from step to step: a small JSON record of ids, URIs and counts, never data.
+
+A manifest accumulates ids and URIs along the road (run, topic run, generations, model), while counts
+belong to the one step that wrote them. It is what Airflow's XCom carries, so its size is bounded.
+"""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from heal_tasks.core.errors import StepError
+
+MAX_MANIFEST_BYTES = 4096
+
+
+class Manifest(BaseModel, frozen=True):
+    """Result of a step and input of the next.
+
+    Args:
+        run_id: the pipeline run this belongs to.
+        step: the step that wrote it.
+        refs: ids and URIs that later steps need, accumulated along the run.
+        counts: numbers of this step, shown in the report.
+        note: one sentence for people.
+    """
+
+    run_id: str
+    step: str = "start"
+    refs: dict[str, int | str] = Field(default_factory=dict)
+    counts: dict[str, int | float] = Field(default_factory=dict)
+    note: str = ""
+
+    def next(self, step: str, *, refs: dict[str, int | str], counts: dict[str, int | float], note: str) -> "Manifest":
+        """The manifest of the step after this one: refs add up, counts and note start anew."""
+        return Manifest(run_id=self.run_id, step=step, refs={**self.refs, **refs}, counts=counts, note=note)
+
+    def number(self, name: str) -> int:
+        """An integer reference that an earlier step left.
+
+        Raises:
+            StepError: no earlier step left it.
+        """
+        value = self.refs.get(name)
+        if not isinstance(value, int):
+            raise StepError(
+                f"step after {self.step!r} needs {name!r}, and no step before it left one (have: {sorted(self.refs)}); "
+                "run the steps in the order that `python -m heal_tasks --help` lists"
+            )
+        return value
+
+    def text(self, name: str) -> str:
+        """A text reference that an earlier step left.
+
+        Raises:
+            StepError: no earlier step left it.
+        """
+        value = self.refs.get(name)
+        if not isinstance(value, str):
+            raise StepError(f"step after {self.step!r} needs {name!r}, and no step before it left one")
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-serialisable dict.
+
+        Raises:
+            StepError: larger than MAX_MANIFEST_BYTES; data belongs into the store or the artifacts.
+        """
+        value = self.model_dump(mode="json")
+        size = len(json.dumps(value))
+        if size > MAX_MANIFEST_BYTES:
+            raise StepError(
+                f"manifest of step {self.step!r} has {size} bytes; at most {MAX_MANIFEST_BYTES} are allowed"
+            )
+        return value

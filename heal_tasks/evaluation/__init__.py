@@ -1,0 +1,1 @@
+"""Ranking metrics, paired bootstrap and the promotion gate."""

@@ -1,0 +1,1 @@
+"""The whole system on one machine: embedded Postgres, Airflow's components, the demo."""

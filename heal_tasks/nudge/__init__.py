@@ -1,0 +1,1 @@
+"""NUDGE: the stored vectors moved by questions, the search for the budget, and the route."""

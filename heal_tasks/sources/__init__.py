@@ -1,0 +1,1 @@
+"""Where documents come from: folders, S3, Python reference documentation; parsing and chunking."""

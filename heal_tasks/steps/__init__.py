@@ -1,0 +1,1 @@
+"""One file per pipeline step: where algorithms meet storage."""

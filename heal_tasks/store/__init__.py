@@ -1,0 +1,1 @@
+"""Postgres and pgvector: schema, COPY, repositories, generations, search."""
