@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.errors import StepError
+from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 
 COMPLETE = "_complete.json"
@@ -40,13 +41,13 @@ class ArtifactStore:
         """The URI of a key."""
         return f"{self._root}/{key}"
 
-    def find(self, key: str) -> str | None:
-        """The URI of a completely written key, or None."""
-        if not self.remote:
-            return self.uri(key) if (Path(self._root) / key / COMPLETE).exists() else None
-        bucket, prefix = self._split(self.uri(key))
+    def exists(self, uri: str) -> bool:
+        """Whether a completely written artifact lies at a URI."""
+        if not uri.startswith("s3://"):
+            return (Path(uri) / COMPLETE).exists()
+        bucket, prefix = self._split(uri)
         found = self._client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{COMPLETE}", MaxKeys=1)
-        return self.uri(key) if found.get("KeyCount") else None
+        return bool(found.get("KeyCount"))
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
@@ -102,6 +103,10 @@ class ArtifactStore:
             raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
         (target / COMPLETE).write_text("{}")
         return target
+
+    def model_path(self, model_uri: str) -> str:
+        """What to load a model from: an artifact's local folder, the packaged model's, or the path or id as it is."""
+        return str(self.local(model_uri)) if model_uri.startswith(f"{self._root}/") else resolve_model(model_uri)
 
     def delete(self, uri: str) -> None:
         """Remove an artifact; nothing happens where there is none."""

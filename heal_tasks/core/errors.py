@@ -6,7 +6,9 @@ HealError
 │   └── SourceError      a source that cannot be listed or read as a whole
 ├── StoreError           the database refused, for a reason that a retry will not change
 ├── StepError            a step cannot go on with what the steps before it left
+├── AirflowError         Airflow's API refused, or does not know what was asked for
 └── RetryableError       throttling, a lost connection, a lost node: the only one worth a retry
+    └── AirflowUnreachableError   also an AirflowError: its API does not answer
 
 A message says what was wrong, the value, and what to do. A single bad record is never an exception:
 it becomes a row in ``heal.quarantine`` and the rest of the run goes on.

@@ -7,7 +7,6 @@ natural keys turn one into an error instead of a silent overwrite.
 
 import hashlib
 import json
-from collections.abc import Iterable
 
 
 def sha256_hex(*parts: str | bytes) -> str:
@@ -78,8 +77,3 @@ def bucket(seed: str, key: int | str, buckets: int = 1000) -> int:
         An integer in [0, buckets).
     """
     return stable_id("bucket", seed, key) % buckets
-
-
-def combined_hash(hashes: Iterable[str]) -> str:
-    """One hash for a set of hashes, independent of their order."""
-    return sha256_hex(*sorted(hashes))

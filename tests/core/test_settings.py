@@ -1,0 +1,74 @@
+"""Settings: where values come from, and what a wrong one says."""
+
+from pathlib import Path
+
+import pytest
+
+from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("HEAL_") or name == "OPENAI_API_KEY"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_follow_the_state_folder(tmp_path: Path) -> None:
+    settings = load_settings(var_dir=tmp_path / "state")
+    assert settings.sources == (f"file:{tmp_path}/state/inbox",)
+    assert settings.artifacts_uri == f"{tmp_path}/state/artifacts"
+    assert not settings.llm_configured
+
+
+def test_environment_wins_over_files_and_dotenv_over_the_launchers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "local.env").write_text("HEAL_SEED=1\nHEAL_TOPIC_DEPTH=1\nHEAL_EF_SEARCH=11\n")
+    (tmp_path / ".env").write_text("HEAL_SEED=2\nHEAL_TOPIC_DEPTH=2\n")
+    monkeypatch.setenv("HEAL_SEED", "3")
+    settings = load_settings()
+    assert (settings.seed, settings.topic_depth, settings.ef_search) == (3, 2, 11)
+
+
+def test_sources_are_blank_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEAL_SOURCES", "file:/a  s3://bucket/b pydocs:numpy,scipy")
+    assert load_settings().sources == ("file:/a", "s3://bucket/b", "pydocs:numpy,scipy")
+
+
+def test_an_empty_variable_is_unset_but_an_empty_schedule_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEAL_LLM_BASE_URL", "")
+    monkeypatch.setenv("HEAL_SEED", "")
+    monkeypatch.setenv("HEAL_SCHEDULE", "")
+    settings = load_settings()
+    assert (settings.llm_base_url, settings.seed, settings.schedule) == (None, 13, "")
+
+
+def test_an_openai_key_is_taken_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    settings = load_settings()
+    assert settings.llm_configured
+    assert "very-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("HEAL_SEED", "x", r"HEAL_SEED='x': .*valid integer"),
+        ("HEAL_SOURCES", "ftp:x", r"unknown source 'ftp:x'; write file:FOLDER"),
+        ("HEAL_MAX_DELETED_SHARE", "1.5", r"HEAL_MAX_DELETED_SHARE='1.5': .*less than or equal to 1"),
+    ],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_without_a_database_the_cure_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"HEAL_DATABASE_URL is not set.*make up"):
+        load_settings().require_database_url()
