@@ -1,0 +1,198 @@
+"""Long texts to pieces that the embedding model reads whole.
+
+Pieces end at sentences where they can and have about the same size, because a vector of a ten-word
+remainder is near everything. Every sentence is counted once and every chunk once more: token counts of
+parts only add up for some tokenizers, so the sum plans the chunk and the count of the chunk decides.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from heal_tasks.core.errors import InputError, SettingsError
+from heal_tasks.core.types import TokenCounter
+
+MAX_TITLE_CHARS = 200
+MIN_CHUNK_TOKENS = 16
+# WordPiece counts a megabyte of base64 as one unknown token. Prose has four to five characters per token.
+MAX_CHARS_PER_TOKEN = 16
+
+# After . ! ? before anything but a small letter or a digit ("e.g. this", "Fig. 3"); after the full stops of
+# scripts without blanks; at a blank line; at a line that starts like a heading, a list item or a prompt.
+_BOUNDARY = re.compile(r"(?<=[.!?…])[\"')\]”’]{0,3}\s+(?=[^\sa-z0-9])|(?<=[。！？])|\n\s*\n|\n(?=[ \t]*[^\sa-z0-9])")
+
+_Piece = tuple[str, int]  # text, tokens
+
+
+def embedding_text(title: str, text: str) -> str:
+    """What the encoder reads for a chunk; the same wherever a chunk is encoded.
+
+    Args:
+        title: of the document; cut to 200 characters, left out where it is empty.
+        text: of the chunk.
+
+    Returns:
+        Title, line break, text.
+    """
+    title = title[:MAX_TITLE_CHARS].strip()
+    return f"{title}\n{text}" if title else text
+
+
+def chunk_text(title: str, body: str, count_tokens: TokenCounter, max_tokens: int) -> list[str]:
+    """Split a body so that every chunk fits the model together with the title.
+
+    Args:
+        title: of the document.
+        body: the text; may be empty.
+        count_tokens: tokens of a text as the model reads it, special tokens included.
+        max_tokens: most tokens of ``embedding_text(title, chunk)``, at least 16. Where the title alone takes
+            more than half of it, a chunk gets half nevertheless, and the encoder cuts what is too long.
+
+    Returns:
+        Non-empty chunks without surrounding white space, in order; put together they are the body, white space
+        aside. A single character is never split, however many tokens it has.
+
+    Raises:
+        InputError: ``max_tokens`` is below 16.
+    """
+    if max_tokens < MIN_CHUNK_TOKENS:
+        raise InputError(f"chunks of {max_tokens} tokens are too short for a title and a sentence; allow at least 16")
+    body = body.strip()
+    special = count_tokens("")
+    heading = embedding_text(title, "")
+    heading_tokens = count_tokens(heading) - special
+    if heading_tokens > max_tokens // 2:
+        heading, heading_tokens, max_tokens = "", 0, max_tokens // 2
+    budget = max_tokens - special - heading_tokens
+
+    def cost(text: str) -> int:
+        return max(count_tokens(text) - special, -(-len(text) // MAX_CHARS_PER_TOKEN))
+
+    def fits(text: str) -> bool:
+        text = text.strip()
+        return len(text) <= budget * MAX_CHARS_PER_TOKEN and count_tokens(heading + text) <= max_tokens
+
+    if not body or fits(body):
+        return [body] if body else []
+
+    pieces = [piece for sentence in _sentences(body) for piece in _limited(sentence, cost, budget)]
+    chunks = (chunk for group in _balanced(pieces, budget) for chunk in _verified([text for text, _ in group], fits))
+    return [text for chunk in chunks if (text := chunk.strip())]
+
+
+def token_counter(model_path: str) -> TokenCounter:
+    """The token count of a model's own tokenizer, special tokens included, nothing truncated.
+
+    Args:
+        model_path: folder of a model, or the id of one on the Hugging Face hub.
+
+    Returns:
+        A function from text to number of tokens.
+
+    Raises:
+        SettingsError: there is no tokenizer at that path.
+    """
+    file = Path(model_path) / "tokenizer.json"
+    if file.is_file():
+        from tokenizers import Tokenizer
+
+        fast = Tokenizer.from_file(str(file))
+        fast.no_truncation()
+        fast.no_padding()
+        return lambda text: len(fast.encode(text))
+    from transformers import AutoTokenizer
+
+    try:
+        slow = AutoTokenizer.from_pretrained(model_path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"HEAL_MODEL={model_path!r} has no tokenizer that can be loaded ({error}); give a folder or a hub id"
+        ) from error
+    return lambda text: len(slow(text, truncation=False, padding=False, verbose=False)["input_ids"])
+
+
+def _sentences(body: str) -> Iterator[str]:
+    """Sentences with the white space after them; joined they are the body."""
+    start = 0
+    for match in _BOUNDARY.finditer(body):
+        if match.end() > start:
+            yield body[start : match.end()]
+            start = match.end()
+    if start < len(body):
+        yield body[start:]
+
+
+def _limited(text: str, cost: TokenCounter, budget: int) -> Iterator[_Piece]:
+    """Parts of a sentence with their costs, none above the budget; almost always the sentence itself."""
+    tokens = cost(text)
+    if tokens <= budget or len(text) == 1:
+        yield text, tokens
+        return
+    parts = max(2, -(-tokens // budget))
+    for part in _cut(text, parts):
+        yield from _limited(part, cost, budget)
+
+
+def _cut(text: str, parts: int) -> Iterator[str]:
+    """Cut a text of at least two characters into about equal parts: at a line end, else a blank, else anywhere."""
+    start = 0
+    step = -(-len(text) // parts)
+    while len(text) - start > step:
+        end = start + step
+        after = start + step // 2
+        for separator in ("\n", " "):
+            if (found := text.rfind(separator, after, end)) > start:
+                end = found + 1
+                break
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _balanced(pieces: list[_Piece], budget: int) -> list[list[_Piece]]:
+    """Fewest groups of neighbouring pieces within the budget; among those, the smallest largest group."""
+    groups = _packed(pieces, budget)
+    low = max(tokens for _, tokens in pieces)
+    high = max(budget, low)
+    while low < high:
+        middle = (low + high) // 2
+        tried = _packed(pieces, middle)
+        if len(tried) == len(groups):
+            groups, high = tried, middle
+        else:
+            low = middle + 1
+    if len(groups) > 1:
+        # The remainder ends up in the last group; the one before it gives until both weigh the same.
+        left, right = groups[-2:]
+        while len(left) > 1 and _weight(right) + left[-1][1] < _weight(left):
+            right.insert(0, left.pop())
+    return groups
+
+
+def _packed(pieces: list[_Piece], cap: int) -> list[list[_Piece]]:
+    groups: list[list[_Piece]] = []
+    filled = 0
+    for piece in pieces:
+        if not groups or filled + piece[1] > cap:
+            groups.append([])
+            filled = 0
+        groups[-1].append(piece)
+        filled += piece[1]
+    return groups
+
+
+def _weight(group: list[_Piece]) -> int:
+    return sum(tokens for _, tokens in group)
+
+
+def _verified(group: list[str], fits: Callable[[str], bool]) -> Iterator[str]:
+    """The group as one chunk if it fits, else in halves."""
+    text = "".join(group)
+    if len(text) == 1 or fits(text):
+        yield text
+        return
+    if len(group) == 1:
+        group = list(_cut(text, 2))
+    middle = len(group) // 2
+    yield from _verified(group[:middle], fits)
+    yield from _verified(group[middle:], fits)

@@ -1,0 +1,103 @@
+"""Documents from a folder and everything below it.
+
+A file is recognised as unchanged by size and modification time, so an unchanged folder costs one
+``stat`` per file. A folder that cannot be listed is an error and never an empty folder: its documents
+would be taken for deleted.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from heal_tasks.core.errors import SourceError
+from heal_tasks.core.types import SourceFile
+from heal_tasks.sources.paths import is_ignored
+
+
+class FolderSource:
+    """The files of a folder.
+
+    Args:
+        spec: ``file:FOLDER``; a relative folder counts from the working folder.
+
+    Raises:
+        SourceError: there is no such folder.
+    """
+
+    def __init__(self, spec: str) -> None:
+        self.name = spec
+        folder = spec.removeprefix("file:")
+        if not folder:
+            raise SourceError(f"source {spec!r} names no folder; write file:FOLDER")
+        self._root = Path(folder).expanduser().resolve()
+        if not self._root.is_dir():
+            raise SourceError(f"source {spec!r}: {self._root} is not a folder; create it, mount it or correct the spec")
+
+    def list_files(self) -> Iterator[SourceFile]:
+        """List the regular files, sorted by path; links that lead out of the folder are left out.
+
+        Yields:
+            One SourceFile per file; the fingerprint is size and modification time in nanoseconds.
+
+        Raises:
+            SourceError: the folder, or one below it, cannot be listed.
+        """
+        try:
+            yield from self._walk(self._root, "")
+        except OSError as error:
+            raise SourceError(
+                f"source {self.name!r}: {error.filename} cannot be listed ({error.strerror}); "
+                "its documents would look deleted, so the listing stops; check that it is mounted and readable"
+            ) from error
+
+    def read(self, file: SourceFile) -> bytes:
+        """Read one listed file.
+
+        Args:
+            file: as listed.
+
+        Returns:
+            The whole content.
+
+        Raises:
+            SourceError: the file is gone, not readable, or not inside the folder.
+        """
+        try:
+            path = (self._root / file.path).resolve(strict=True)
+            data = path.read_bytes() if path.is_relative_to(self._root) else None
+        except OSError as error:
+            raise SourceError(
+                f"{file.path} cannot be read ({error.strerror}); check its rights, and that its name is UTF-8"
+            ) from error
+        if data is None:
+            raise SourceError(f"{file.path} leads out of {self._root}; put the file itself there")
+        return data
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[SourceFile]:
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+        # A folder sorts as "name/": so the walk as a whole comes in the order of the full paths.
+        named = sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
+        for name, entry in named:
+            # A name that is not UTF-8 cannot be stored; it is shown escaped, and reading it says what to do.
+            path = prefix + os.fsencode(name).decode("utf-8", "backslashreplace")
+            if is_ignored(path):
+                continue
+            if _is_folder(entry):
+                yield from self._walk(folder / entry.name, path)
+            elif (stat := self._stat(entry)) is not None:
+                yield SourceFile(path, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_size)
+
+    def _stat(self, entry: os.DirEntry[str]) -> os.stat_result | None:
+        """Size and time of a regular file; None for anything else, for a link out, and for what has just gone."""
+        try:
+            if entry.is_symlink() and not Path(entry.path).resolve(strict=True).is_relative_to(self._root):
+                return None
+            return entry.stat() if entry.is_file() else None
+        except (FileNotFoundError, RuntimeError):  # RuntimeError: links in a circle
+            return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # Links to folders are not followed at all: one that points upwards would never end.
+    return entry.is_dir(follow_symlinks=False)

@@ -1,0 +1,184 @@
+"""Whole-file documents: plain text, Markdown and HTML. The path is the document's id."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from heal_tasks.core.types import Record, Rejected
+from heal_tasks.sources.records import RAW_CHARS, build_record, decode, reject, reject_undecodable
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup
+
+# CommonMark: up to three blanks of indentation, closing hashes dropped.
+_ATX_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
+_SETEXT_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
+# Not head: its end tag is optional, and the parser would put the whole page into it.
+INVISIBLE_TAGS = frozenset({"script", "style", "nav", "template", "noscript", "title"})
+BLOCK_TAGS = frozenset({
+    "address", "article", "aside", "blockquote", "br", "caption", "dd", "details", "div", "dl", "dt", "fieldset",
+    "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "ol",
+    "option", "p", "pre", "section", "summary", "table", "tr", "ul",
+})  # fmt: skip
+CELL_TAGS = frozenset({"td", "th"})
+
+
+def parse_txt(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
+    """A text file; its title is the file name without suffix.
+
+    Args:
+        path: the source file.
+        data: UTF-8, or UTF-16 with a byte order mark.
+        max_chars: longest text, in characters.
+
+    Yields:
+        One Record or Rejected.
+    """
+    try:
+        text = decode(data)
+    except UnicodeDecodeError as error:
+        yield reject_undecodable(path, 0, error, data)
+        return
+    yield _document(path, "", text, max_chars)
+
+
+def parse_md(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
+    """A Markdown file as it is written; its title is the first heading outside code blocks.
+
+    Args:
+        path: the source file.
+        data: UTF-8, or UTF-16 with a byte order mark.
+        max_chars: longest text, in characters.
+
+    Yields:
+        One Record or Rejected.
+    """
+    try:
+        text = decode(data)
+    except UnicodeDecodeError as error:
+        yield reject_undecodable(path, 0, error, data)
+        return
+    yield _document(path, _first_heading(text), text, max_chars)
+
+
+def parse_html(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
+    """The visible text of an HTML page; its title is the title tag, else the first h1.
+
+    Args:
+        path: the source file.
+        data: UTF-8, UTF-16 with a byte order mark, or the encoding that the page declares.
+        max_chars: longest text, in characters.
+
+    Yields:
+        One Record or Rejected.
+    """
+    from bs4 import BeautifulSoup, ParserRejectedMarkup
+
+    try:
+        text = _decode_html(data)
+    except UnicodeDecodeError as error:
+        yield reject_undecodable(path, 0, error, data)
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bs4 warns where a page looks like a file name or like XML
+            soup = BeautifulSoup(text, "html.parser")
+        heading = soup.find("title") or soup.find("h1")
+        title = heading.get_text(" ") if heading is not None else ""
+        body = _visible_text(soup)
+    except (ParserRejectedMarkup, ValueError, RecursionError) as error:
+        reason = f"HTML that cannot be read ({type(error).__name__}: {error}); save it again from a browser"
+        yield reject(path, 0, reason, text)
+        return
+    yield _document(path, title, body, max_chars)
+
+
+def _document(path: str, title: str, body: str, max_chars: int) -> Record | Rejected:
+    return build_record(
+        path,
+        0,
+        external_id=path,
+        title=title if title.strip() else PurePosixPath(path).stem,
+        body=body,
+        metadata={},
+        max_chars=max_chars,
+        raw=body[:RAW_CHARS],
+    )
+
+
+def _first_heading(text: str) -> str:
+    fence, previous = "", ""
+    lines = text.splitlines()
+    if lines and lines[0].rstrip() == "---" and "---" in lines[1:]:
+        lines = lines[lines.index("---", 1) + 1 :]  # front matter
+    for line in lines:
+        if (mark := _FENCE.match(line)) is not None:
+            if not fence:
+                fence = mark[1]
+            elif mark[1].startswith(fence) and not line.strip(" \t`~"):
+                fence = ""
+            previous = ""
+            continue
+        if fence:
+            continue
+        if (heading := _ATX_HEADING.match(line)) is not None and heading[1]:
+            return heading[1]
+        if previous and _SETEXT_UNDERLINE.match(line) is not None:
+            return previous
+        previous = line.strip()
+    return ""
+
+
+def _decode_html(data: bytes) -> str:
+    """UTF-8 if it is, else what the page declares: a wrong declaration is common, UTF-8 by accident is not."""
+    from bs4.dammit import EncodingDetector
+
+    try:
+        return decode(data)
+    except UnicodeDecodeError as error:
+        declared = EncodingDetector.find_declared_encoding(data, is_html=True)
+        if declared is None:
+            raise
+        try:
+            return data.decode(declared)
+        except (LookupError, ValueError):
+            raise error from None
+
+
+def _visible_text(soup: "BeautifulSoup") -> str:
+    """Text as a reader sees it: one line per block, inline tags do not break lines, ``pre`` is kept as it is.
+
+    The tree is walked and not changed: every change costs bs4 the depth of the tree, and thousands of unclosed
+    paragraphs are a tree of that depth.
+    """
+    from bs4.element import CData, NavigableString, PreformattedString, Tag
+
+    parts: list[str] = []
+    open_tags: list[Tag] = [soup]
+    hidden = preformatted = 0
+    for node in soup.descendants:
+        while open_tags[-1] is not node.parent:
+            name = open_tags.pop().name
+            hidden -= name in INVISIBLE_TAGS
+            preformatted -= name == "pre"
+            parts.append(_gap(name))
+        if isinstance(node, Tag):
+            open_tags.append(node)
+            hidden += node.name in INVISIBLE_TAGS
+            preformatted += node.name == "pre"
+            parts.append(_gap(node.name))
+        elif hidden or not isinstance(node, NavigableString):
+            continue
+        elif isinstance(node, CData) or not isinstance(node, PreformattedString):  # comments, declarations
+            parts.append(node if preformatted else re.sub(r"\s+", " ", node))
+    lines = (line.rstrip() for line in "".join(parts).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+def _gap(tag_name: str) -> str:
+    """The white space that a tag stands for where it begins and where it ends."""
+    return "\n" if tag_name in BLOCK_TAGS else " " if tag_name in CELL_TAGS else ""

@@ -1,0 +1,157 @@
+"""What every parser shares: bytes to text, and the check that a record can be stored at all.
+
+Postgres stores neither NUL characters nor lone surrogates, in text or in jsonb, and jsonb no NaN. One such
+record must not take a batch of five hundred down with it, so each is refused here with its place.
+"""
+
+import codecs
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from heal_tasks.core.types import Record, Rejected
+
+RAW_CHARS = 500
+MAX_REASON_CHARS = 300
+# Part of a unique B-tree index, whose entries Postgres limits to about 2,700 bytes.
+MAX_ID_CHARS = 400
+MAX_DEPTH = 50
+
+_UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def decode(data: bytes) -> str:
+    """Decode a whole file.
+
+    Args:
+        data: UTF-8 with or without byte order mark, or UTF-16 with one.
+
+    Returns:
+        The text without byte order mark.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return data.decode("utf-16" if data.startswith(_UTF16_BOMS) else "utf-8-sig")
+
+
+def reject(path: str, line: int, reason: str, raw: str | bytes = "") -> Rejected:
+    """A Rejected whose texts can be stored.
+
+    Args:
+        path: the source file.
+        line: 1-based line or row; 0 for the whole file.
+        reason: what was wrong, the value, and what to do.
+        raw: the refused input, or its beginning.
+
+    Returns:
+        The row for quarantine; ``raw`` cut to 500 characters, what cannot be stored replaced by U+FFFD.
+    """
+    # Four bytes are the longest character of UTF-8, so this much is enough for the cut below.
+    text = raw if isinstance(raw, str) else raw[: 4 * RAW_CHARS].decode("utf-8", "replace")
+    return Rejected(path, line, _storable(reason[:MAX_REASON_CHARS]), _storable(text[:RAW_CHARS]))
+
+
+def reject_undecodable(path: str, line: int, error: UnicodeDecodeError, data: bytes) -> Rejected:
+    """A Rejected for bytes that are not the encoding they should be."""
+    found = data[error.start : error.start + 1].hex()
+    reason = f"not {error.encoding}: byte 0x{found} at offset {error.start}; convert it to UTF-8"
+    return reject(path, line, reason, data)
+
+
+def build_record(
+    path: str,
+    line: int,
+    *,
+    external_id: Any,
+    title: Any,
+    body: Any,
+    metadata: Mapping[str, Any],
+    max_chars: int,
+    raw: str,
+) -> Record | Rejected:
+    """A Record if all its parts can be stored, else the reason why not.
+
+    Args:
+        path: the source file.
+        line: 1-based line or row; 0 for the whole file.
+        external_id: string or integer.
+        title: string or None; line breaks become blanks.
+        body: non-empty string; line ends become ``\\n``, surrounding white space goes.
+        metadata: JSON values.
+        max_chars: longest body, in characters.
+        raw: the beginning of the input, for quarantine.
+
+    Returns:
+        A Record, or a Rejected that names the field.
+    """
+    if (problem := _id_problem(external_id)) is not None:
+        return reject(path, line, problem, raw)
+    if title is not None and not isinstance(title, str):
+        return reject(path, line, f"title is {_kind(title)}; make it a string or leave it out", raw)
+    if not isinstance(body, str):
+        return reject(path, line, f"text is {_kind(body)}; give a string in field text or body", raw)
+    body = body.replace("\r\n", "\n").replace("\r", "\n").strip()
+    if not body:
+        return reject(path, line, "text is empty; leave the record out or give it text", raw)
+    if len(body) > max_chars:
+        return reject(
+            path,
+            line,
+            f"text has {len(body)} characters, at most {max_chars} are taken; raise HEAL_MAX_DOCUMENT_CHARS",
+            raw,
+        )
+    title = " ".join((title or "").split())
+    for name, value in (("id", external_id), ("title", title), ("text", body), ("metadata", metadata)):
+        if (problem := _unstorable(value)) is not None:
+            return reject(path, line, f"{name} {problem}", raw)
+    return Record(str(external_id).strip(), title, body, metadata, path, line)
+
+
+def _id_problem(external_id: Any) -> str | None:
+    if external_id is None:
+        return "id is missing; every record needs one that stays the same from run to run"
+    if isinstance(external_id, bool) or not isinstance(external_id, str | int):
+        return f"id is {_kind(external_id)}; make it a string or an integer"
+    text = str(external_id).strip()
+    if not text:
+        return "id is empty; every record needs one that stays the same from run to run"
+    if len(text) > MAX_ID_CHARS:
+        return f"id has {len(text)} characters, at most {MAX_ID_CHARS} are taken; shorten it, for example by hashing"
+    return None
+
+
+def _unstorable(value: Any, depth: int = 0) -> str | None:
+    """Why Postgres could not store a value as text or jsonb; None if it can."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return "contains a NUL character (U+0000), which Postgres cannot store; remove it"
+        if _has_surrogate(value):
+            return "contains half of a surrogate pair, which is not Unicode text; encode it properly"
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"contains {value}, which is not JSON; write null"
+    if isinstance(value, Mapping | list):
+        if depth == MAX_DEPTH:
+            return f"is nested deeper than {MAX_DEPTH}; flatten it"
+        parts = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+        return next((problem for part in parts if (problem := _unstorable(part, depth + 1)) is not None), None)
+    return None
+
+
+def _has_surrogate(text: str) -> bool:
+    if text.isascii():
+        return False
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else f"of type {type(value).__name__}"

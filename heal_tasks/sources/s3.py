@@ -1,0 +1,125 @@
+"""Documents from an S3 bucket, or anything that speaks its protocol.
+
+An object is recognised as unchanged by its ETag and size, both of which come with the listing, so an
+unchanged bucket costs one request per thousand objects. Connections that break and servers that
+throttle are worth a retry; missing rights, keys and buckets are not, and the message says which it was.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from heal_tasks.core.errors import RetryableError, SourceError
+from heal_tasks.core.types import SourceFile
+from heal_tasks.sources.paths import is_ignored
+
+RETRYABLE_CODES = frozenset({
+    "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException",
+    "RequestTimeout", "InternalError", "ServiceUnavailable",
+})  # fmt: skip
+
+CURES = {
+    "AccessDenied": "give the credentials s3:ListBucket on the bucket and s3:GetObject on its objects",
+    "403": "give the credentials s3:ListBucket on the bucket and s3:GetObject on its objects",
+    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID, and that HEAL_S3_ENDPOINT_URL is the server that knows it",
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "renew the session token",
+    "NoSuchBucket": "create the bucket, or correct the spec or HEAL_S3_ENDPOINT_URL",
+    "NoSuchKey": "it was deleted after the listing; the next run will see that",
+    "PermanentRedirect": "set AWS_DEFAULT_REGION to the bucket's region",
+    "InvalidObjectState": "it is archived; restore it or move it out of the prefix",
+}
+
+
+class S3Source:
+    """The objects below a prefix of a bucket.
+
+    Args:
+        spec: ``s3://BUCKET/PREFIX``; the prefix counts as a folder, so ``docs`` does not take ``docs-old/a.txt``.
+        endpoint_url: S3-compatible endpoint; None means AWS. Credentials and region come from where boto3
+            looks for them: environment, shared files, instance role.
+
+    Raises:
+        SourceError: the spec names no bucket.
+    """
+
+    def __init__(self, spec: str, *, endpoint_url: str | None) -> None:
+        self.name = spec
+        self._bucket, _, prefix = spec.removeprefix("s3://").partition("/")
+        if not self._bucket:
+            raise SourceError(f"source {spec!r} names no bucket; write s3://BUCKET/PREFIX")
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._endpoint_url = endpoint_url
+        self._client: Any = None
+
+    def list_files(self) -> Iterator[SourceFile]:
+        """List the objects in the order of their keys, which is the order S3 lists them in.
+
+        Yields:
+            One SourceFile per object; the fingerprint is ETag and size. Folder markers are left out.
+
+        Raises:
+            SourceError: the bucket is missing or may not be listed.
+            RetryableError: a lost connection or throttling.
+        """
+        with self._explained(self._bucket):
+            pages = self._open().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            for page in pages:
+                for item in page.get("Contents", []):
+                    path = item["Key"].removeprefix(self._prefix)
+                    if path and not path.endswith("/") and not is_ignored(path):
+                        yield SourceFile(path, f"{item['ETag'].strip(chr(34))}-{item['Size']}", item["Size"])
+
+    def read(self, file: SourceFile) -> bytes:
+        """Fetch one listed object.
+
+        Args:
+            file: as listed.
+
+        Returns:
+            The whole content.
+
+        Raises:
+            SourceError: the object is gone or may not be read.
+            RetryableError: a lost connection or throttling.
+        """
+        key = self._prefix + file.path
+        with self._explained(f"{self._bucket}/{key}"):
+            content: bytes = self._open().get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            return content
+
+    def _open(self) -> Any:
+        if self._client is None:
+            import boto3
+            from botocore.config import Config
+
+            config = Config(
+                retries={"mode": "standard", "max_attempts": 3}, connect_timeout=10, read_timeout=60, tcp_keepalive=True
+            )
+            self._client = boto3.client("s3", endpoint_url=self._endpoint_url, config=config)
+        return self._client
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn botocore's errors into ours: worth a retry or not, and what to do."""
+        from botocore import exceptions as boto
+
+        try:
+            yield
+        except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
+            raise RetryableError(f"s3://{what}: connection failed ({error}); try again later") from error
+        except boto.ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            if code in RETRYABLE_CODES or status >= 500 or status == 429:
+                raise RetryableError(f"s3://{what}: the server is busy ({code}); try again later") from error
+            cure = CURES.get(code, "check the spec, the credentials and HEAL_S3_ENDPOINT_URL")
+            raise SourceError(f"s3://{what} refused ({code}); {cure}") from error
+        except boto.NoCredentialsError as error:
+            raise SourceError(
+                f"s3://{what}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
+            ) from error
+        except (boto.BotoCoreError, ValueError) as error:
+            raise SourceError(
+                f"s3://{what}: {error}; check the spec, the credentials and HEAL_S3_ENDPOINT_URL"
+            ) from error

@@ -1,0 +1,100 @@
+"""A first corpus for the demo: a sample of the reference documentation of installed packages.
+
+The sample is a prefix of one endless order, so a later sample can go on where an earlier one stopped. To be
+quick the order parses only as many files as it needs: torch alone has more than two thousand.
+"""
+
+import heapq
+import json
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from heal_tasks.core.batches import batched
+from heal_tasks.core.ids import stable_id
+from heal_tasks.sources.docstrings import documented_objects
+from heal_tasks.sources.packages import ModuleFile, find_modules
+
+# Documents of this many files are mixed before any is taken, so that a small sample is not one module.
+FILES_PER_BATCH = 48
+
+# The cost of embedding follows the length; 2,000 documents of this length are a run of minutes on two cores.
+MAX_CHARS = 1000
+
+
+def sample(packages: Sequence[str], documents: int, seed: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Take documents from packages, each package in proportion to the square root of its size.
+
+    Args:
+        packages: top-level names of installed packages.
+        documents: how many.
+        seed: another seed gives another order.
+        offset: how many documents of the order to leave out first: ``sample(p, 20, s, offset=1500)`` shares none
+            with ``sample(p, 1500, s)``.
+
+    Returns:
+        Dicts as in a JSON Lines file (id, title, text, metadata); fewer where the packages have no more.
+
+    Raises:
+        SourceError: a package is not installed.
+    """
+    return list(islice(_ordered(packages, seed), offset, offset + documents))
+
+
+def write_sample(packages: Sequence[str], folder: Path, documents: int, seed: int) -> int:
+    """Write a sample as ``<package>.jsonl`` files; the same arguments write the same bytes.
+
+    Args:
+        packages: top-level names of installed packages.
+        folder: where to; made if it is not there.
+        documents: how many in all.
+        seed: another seed gives another sample.
+
+    Returns:
+        How many were written; fewer where the packages have no more.
+
+    Raises:
+        SourceError: a package is not installed.
+    """
+    taken = sample(packages, documents, seed)
+    lines: dict[str, list[str]] = {}
+    for item in taken:
+        lines.setdefault(item["metadata"]["package"], []).append(json.dumps(item))
+    folder.mkdir(parents=True, exist_ok=True)
+    for package, rows in lines.items():
+        # Listings leave *.tmp out, so an ingest at the same time never sees half a file.
+        unfinished = folder / f"{package}.jsonl.tmp"
+        unfinished.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        unfinished.replace(folder / f"{package}.jsonl")
+    return len(taken)
+
+
+def _ordered(packages: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
+    """All documents of all packages, interleaved by weight; a prefix does not depend on how much is taken."""
+    streams = [_stream(package, seed) for package in sorted(set(packages))]
+    for _, _, item in heapq.merge(*streams, key=lambda entry: entry[:2]):
+        yield item
+
+
+def _stream(package: str, seed: int) -> Iterator[tuple[float, str, dict[str, Any]]]:
+    """A package's documents with their places in the common order."""
+    modules = find_modules(package)
+    # Bytes of source stand in for the number of documents, which only parsing every file would tell.
+    weight = math.sqrt(sum(module.file.stat().st_size for module in modules))
+    modules.sort(key=lambda module: stable_id(seed, module.path))
+    for position, item in enumerate(_mixed(modules, seed)):
+        # Document j comes at (j + 1/2) / weight: Sainte-Laguë's divisors, so a longer sample only adds documents.
+        yield (position + 0.5) / weight, package, item
+
+
+def _mixed(modules: list[ModuleFile], seed: int) -> Iterator[dict[str, Any]]:
+    """Documents in the order of the seed, batch of files by batch; twins (sync and async clients) once."""
+    texts: set[str] = set()
+    for batch in batched(modules, FILES_PER_BATCH):
+        found = [item for module in batch for item in documented_objects(module)]
+        for item in sorted(found, key=lambda item: stable_id(seed, item["id"])):
+            if len(item["text"]) <= MAX_CHARS and item["text"] not in texts:
+                texts.add(item["text"])
+                yield item
