@@ -1,0 +1,118 @@
+"""The factorisation against slow, obvious references."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from scipy.sparse import csr_array
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.topics.nmf import factorise, project, residuals
+
+Floats = NDArray[np.float32]
+
+
+def sparse_matrix(seed: int, n: int = 60, v: int = 90, k: int = 4, density: float = 0.4) -> csr_array:
+    rng = np.random.default_rng(seed)
+    dense = rng.gamma(0.5, 1, (n, k)) @ rng.gamma(0.5, 1, (k, v)) * (rng.random((n, v)) < density)
+    return csr_array(dense.astype(np.float32))
+
+
+def multiplicative_updates(X: NDArray[np.float64], k: int, seed: int, rounds: int = 600) -> float:
+    """Lee and Seung's updates, dense and in float64; returns the relative error."""
+    rng = np.random.default_rng(seed)
+    W, H = rng.random((X.shape[0], k)), rng.random((k, X.shape[1]))
+    for _ in range(rounds):
+        H *= (W.T @ X) / (W.T @ W @ H + 1e-12)
+        W *= (X @ H.T) / (W @ H @ H.T + 1e-12)
+    return float(np.linalg.norm(X - W @ H) / np.linalg.norm(X))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("init", ["random", "nndsvd"])
+def test_multiplicative_updates_do_not_find_a_better_fit(seed: int, init: str) -> None:
+    X = sparse_matrix(seed)
+    dense = X.toarray().astype(np.float64)
+    reference = min(multiplicative_updates(dense, 4, start) for start in range(3))
+    ours = min(factorise(X, 4, init=init, seed=start).relative_error for start in range(3))  # type: ignore[arg-type]
+    assert ours <= reference * 1.01
+
+
+@pytest.mark.parametrize("init", ["random", "nndsvd"])
+def test_reported_error_is_the_dense_error_and_never_rises(init: str) -> None:
+    X = sparse_matrix(3)
+    errors = []
+    for rounds in range(1, 25):
+        fit = factorise(X, 4, init=init, seed=5, max_iterations=rounds, tolerance=0)  # type: ignore[arg-type]
+        dense_error = np.linalg.norm(X.toarray() - fit.document_factors @ fit.term_factors)
+        assert fit.relative_error == pytest.approx(dense_error / np.linalg.norm(X.toarray()), rel=1e-4)
+        assert fit.iterations == rounds
+        errors.append(fit.relative_error)
+    assert (np.diff(errors) <= 1e-6).all()
+    assert errors[-1] < errors[0]
+
+
+def test_recovers_an_exact_factorisation() -> None:
+    rng = np.random.default_rng(0)
+    W, H = np.zeros((90, 3)), rng.random((3, 50)) * (rng.random((3, 50)) < 0.5)
+    W[np.arange(90), np.arange(90) % 3] = 1 + rng.random(90)
+    fit = factorise(csr_array((W @ H).astype(np.float32)), 3, seed=1, tolerance=1e-9)
+    assert fit.relative_error < 1e-3
+    assert len({tuple(np.unique(fit.document_factors.argmax(1)[topic::3])) for topic in range(3)}) == 3
+
+
+def test_sparse_and_dense_agree() -> None:
+    X = sparse_matrix(4)
+    for init in ("random", "nndsvd"):
+        from_sparse = factorise(X, 3, init=init, seed=2, max_iterations=20)  # type: ignore[arg-type]
+        from_dense = factorise(X.toarray(), 3, init=init, seed=2, max_iterations=20)  # type: ignore[arg-type]
+        assert_allclose(from_sparse.term_factors, from_dense.term_factors, atol=2e-3)
+        assert from_sparse.relative_error == pytest.approx(from_dense.relative_error, rel=1e-4)
+
+
+def test_same_seed_same_factors_other_seed_other_start() -> None:
+    X = sparse_matrix(5)
+    first, again, other = (factorise(X, 3, seed=seed, max_iterations=1) for seed in (1, 1, 2))
+    assert_array_equal(first.term_factors, again.term_factors)
+    assert not np.array_equal(first.term_factors, other.term_factors)
+
+
+def test_zero_matrix_and_largest_k() -> None:
+    assert factorise(csr_array(np.zeros((4, 5), np.float32)), 2).relative_error == 0
+    assert factorise(sparse_matrix(6, n=3, v=5), 3, init="nndsvd").relative_error < 0.05
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_k_out_of_range(k: int) -> None:
+    with pytest.raises(InputError, match=rf"k={k} topics for a matrix of shape \(5, 7\); use 1 <= k <= 5"):
+        factorise(sparse_matrix(0, n=5, v=7), k)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**20), k=st.integers(1, 6))
+def test_projection_is_the_non_negative_least_squares_solution(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, H = sparse_matrix(seed, n=8, v=30), rng.random((k, 30), np.float32)
+    W = project(X, H, max_iterations=2000, tolerance=1e-8)
+    assert (W >= 0).all()
+    for row, weights in zip(X.toarray(), W, strict=True):
+        _, best = nnls(H.T.astype(np.float64), row.astype(np.float64))
+        assert np.linalg.norm(row - weights @ H) <= best * 1.001 + 1e-4
+
+
+def test_residuals_are_the_dense_ones() -> None:
+    X = csr_array(np.vstack([sparse_matrix(7, n=10).toarray(), np.zeros((1, 90), np.float32)]))
+    fit = factorise(X, 3, seed=0)
+    W = project(X, fit.term_factors)
+    dense = X.toarray()
+    norms = np.linalg.norm(dense[:-1], axis=1)
+    expected = np.linalg.norm(dense - W @ fit.term_factors, axis=1)[:-1] / norms
+    assert_allclose(residuals(X, W, fit.term_factors), [*expected, 1.0], atol=1e-4)
+
+
+def test_projection_refuses_another_vocabulary() -> None:
+    with pytest.raises(InputError, match="rows with 90 terms, factors with 7"):
+        project(sparse_matrix(0), np.ones((2, 7), np.float32))
