@@ -1,0 +1,163 @@
+"""Finds the sentences of running prose in a chunk, whatever stands around them.
+
+Documentation is half code, tables and parameter lists; questions made of those help nobody. Lines are sorted out
+first, because blocks end where indentation says so, and each sentence remembers its exact place in the chunk.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_SKIPPED_SECTIONS = re.compile(
+    r"(?:(?:other |keyword )?(?:param(?:eter)?s|arg(?:ument)?s|kwargs)|returns?|yields|receives|raises|warns|see also"
+    r"|usage|references|bibliography|examples?|attributes|methods|propert(?:y|ies)|fields|shapes?|inputs?|outputs?|default|todo"
+    r"|authors?|licen[sc]e|copyright|(?:table of )?contents):?",
+    re.IGNORECASE,
+)
+_KEPT_DIRECTIVES = frozenset({"note", "warning", "tip", "important", "hint", "attention", "caution", "danger", "topic"})
+
+_FENCE = re.compile(r"\s*(```|~~~)")
+_UNDERLINE = re.compile(r"\s*([-=~^\"'*+#])\1{2,}\s*$")
+_DIRECTIVE = re.compile(r"\s*\.\. *([\w:-]*?)::")
+_FOOTNOTE = re.compile(r"\s*(?:\.\. )?\[[\w#]+\]_? ")
+_COMMENT = re.compile(r"\s*\.\. ")
+_FIELD = re.compile(r"\s*(?::\w[^:`]*:(?: |$)|@\w+ )")
+_NAME = r"[*`\"']{0,2}[\w.]+[*`\"']{0,2}"
+_PARAMETER = re.compile(rf"\s*(?:{_NAME}(?: *, *{_NAME})* :(?: \S.*)?$|[\w*]+ \([^)]*\): |[\w*]+ -- )")
+_GOOGLE_SECTION = re.compile(r"\s*([A-Z][A-Za-z ]{2,20}):\s*$")
+_HEADING = re.compile(r"\s*#{1,6} ")
+_RULE = re.compile(r"[\s=+|\-_.~*:]*$")
+_COLUMNS = re.compile(r"\S {3,}\S.*\S {3,}\S|\|.*\|")
+_CODE = re.compile(
+    r"\s*(?:>>>|\.\.\. |\$ |In \[\d+\]|(?:import|from) \w[\w.]* ?(?:import .*)?$"
+    r"|(?:def|class|return|raise|with|for) .*[:(]$)"
+)
+_ITEM = re.compile(r"\s*(?:[-*+•] +|\(?\d{1,2}[.)] +|\([a-z]\) +)")
+
+_TABLE_RULE = re.compile(r"\s*=+(?: +=+)+\s*$")
+
+# ``:role:`target```; a tilde asks for the last part of a dotted name, and private first parts are never shown.
+_ROLE = re.compile(r":[\w:+-]+:`(~?)[.!]*(?:_\w+\.)?([^`<]*?)\s*(?:<[^`>]*>)?`")
+_END = re.compile(r"[.!?][\"'”’)\]`*]*(?=\s+[\"'“‘(\[`*:]*[A-Z0-9])")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|et al|etc|vs|cf|Fig|Figs|Eq|Eqs|Ref|Refs|Dr|Mr|Mrs|Ms|Prof|St|No|Nos|approx|ca|resp|Inc|Ltd|Co"
+    r"|Jr|Sr|vol|pp|ed|eds|spp|sp|subsp|var|Sec|Ch|Thm|[A-Z])|\b[A-Z]\.[A-Z])\.$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of a chunk.
+
+    Args:
+        evidence: as it stands in the chunk, line breaks and markup included.
+        text: the same without markup, on one line.
+        complete: whether it ends with a full stop, exclamation or question mark.
+        first: whether it is the chunk's first.
+    """
+
+    evidence: str
+    text: str
+    complete: bool
+    first: bool
+
+
+def sentences(text: str) -> list[Sentence]:
+    """The sentences of running prose.
+
+    Args:
+        text: a chunk: plain text, reStructuredText (numpydoc, Google or Sphinx style), or Markdown.
+
+    Returns:
+        In order; none from code, doctests, tables, parameter lists, references and headings.
+    """
+    found: list[Sentence] = []
+    for start, end in _blocks(text):
+        for first, last in _split(text, start, end):
+            evidence = text[first:last].strip()
+            clean = plain(evidence)
+            if clean:
+                found.append(Sentence(evidence, clean, bool(re.search(r"[.!?][\"'”’)]*$", clean)), not found))
+    return found
+
+
+def plain(text: str) -> str:
+    """Text without reStructuredText, Markdown and HTML markup, on one line."""
+    text = re.sub(r"</?[a-zA-Z][^<>]{0,80}>", " ", text)
+    text = re.sub(r"!?\[([^\]]+)\]\([^)\s]*\)", r"\1", text)
+    text = _ROLE.sub(lambda role: role[2].rsplit(".", 1)[-1] if role[1] else role[2], text)
+    text = re.sub(r"`([^`<]+?)\s*<[^`>]*>`_{0,2}", r"\1", text)
+    text = re.sub(r"`+([^`]*)`+_{0,2}", r"\1", text)
+    text = re.sub(r"\s*\[[\w#*, -]{1,12}\]_", "", text)
+    text = re.sub(r"(?<!\w)(\*{1,2})(\S(?:[^*]*\S)?)\1(?!\w)", r"\2", text)
+    text = re.sub(r"\s*<?\b(?:https?|ftp)://[^\s>]+[^\s>.,;)]>?", "", text)
+    return " ".join(text.split())
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Ranges of consecutive lines of prose."""
+    lines = text.splitlines(keepends=True)
+    block: tuple[int, int] | None = None
+    skip_deeper_than, literal_below, in_fence, in_section, in_output, in_table = -1, -1, False, False, False, False
+    offset = 0
+    for index, line in enumerate(lines):
+        start, offset = offset, offset + len(line)
+        stripped = line.strip()
+        indent = len(line) - len(line.lstrip())
+        following = lines[index + 1] if index + 1 < len(lines) else ""
+        usable = False
+        if _FENCE.match(line):
+            in_fence = not in_fence
+        elif in_fence:
+            pass
+        elif not stripped:
+            in_output = in_table = False
+        elif in_table or _TABLE_RULE.match(line):
+            in_table = True
+        elif (
+            _UNDERLINE.match(following)
+            and len(following.strip()) >= 3
+            and len(stripped) <= 60
+            and not _RULE.match(line)
+        ):
+            in_section, skip_deeper_than, literal_below = bool(_SKIPPED_SECTIONS.fullmatch(stripped)), -1, -1
+        elif in_section or _UNDERLINE.match(line) or 0 <= skip_deeper_than < indent or 0 <= literal_below < indent:
+            pass
+        else:
+            skip_deeper_than = literal_below = -1
+            section = _GOOGLE_SECTION.match(line)
+            directive = _DIRECTIVE.match(line)
+            if section and _SKIPPED_SECTIONS.fullmatch(section[1]):
+                skip_deeper_than = indent
+            elif directive:
+                skip_deeper_than = -1 if directive[1] in _KEPT_DIRECTIVES else indent
+            elif _FOOTNOTE.match(line) or _COMMENT.match(line) or _FIELD.match(line) or _PARAMETER.match(line):
+                skip_deeper_than = indent
+            elif _CODE.match(line) or in_output:
+                in_output = in_output or stripped.startswith(">>>")
+            else:
+                usable = not (_HEADING.match(line) or _RULE.match(line) or _COLUMNS.search(line))
+                if stripped.endswith("::"):
+                    literal_below = indent
+        if not usable:
+            if block:
+                yield block
+            block = None
+            continue
+        item = _ITEM.match(line)
+        if item and block:
+            yield block
+            block = None
+        start += item.end() if item else 0
+        block = (block[0] if block else start, offset)
+    if block:
+        yield block
+
+
+def _split(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for match in _END.finditer(text, start, end):
+        if _ABBREVIATION.search(text, max(start, match.start() - 12), match.start() + 1):
+            continue
+        yield start, match.end()
+        start = match.end()
+    yield start, end

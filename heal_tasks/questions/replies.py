@@ -1,0 +1,143 @@
+"""Reads what a chat-completions server sends back, however loosely it keeps to the format.
+
+The SDK's own ``parse`` is not used: when a reply does not validate it raises and drops the reply with its token
+counts, which the ledger needs.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from pydantic import BaseModel, ValidationError
+
+from heal_tasks.questions.prompts import Reply
+from heal_tasks.questions.writer import CallStatus, Draft, storable
+
+_REASONING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"[{\[]")
+_MOST_OPENINGS = 50
+_PROBLEM_CHARS = 500
+_RAW_CHARS = 20_000
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRead:
+    """A server's reply, read.
+
+    Args:
+        status: ok, refused or invalid.
+        drafts: the drafts of an ok reply.
+        problem: what was wrong with an invalid one, for the model to read.
+        cut_off: whether an invalid reply had reached the limit of tokens.
+        input_tokens: 0 where the server does not say.
+        output_tokens: 0 where the server does not say.
+        raw: the model's text, or the whole body where there is none.
+    """
+
+    status: CallStatus
+    drafts: tuple[Draft, ...]
+    problem: str
+    cut_off: bool
+    input_tokens: int
+    output_tokens: int
+    raw: str
+
+
+def read_completion(body: str) -> ReplyRead:
+    """Read the body of a successful chat completion.
+
+    Args:
+        body: the HTTP body, whatever is in it.
+
+    Returns:
+        What the model said; invalid where the body is not a chat completion, has no choice or no usable JSON.
+    """
+    try:
+        completion = _Completion.model_validate_json(body)
+    except ValidationError:
+        problem = "the server's reply is not a chat completion; an OpenAI-compatible base URL usually ends in /v1"
+        return ReplyRead("invalid", (), problem, False, 0, 0, storable(body)[:_RAW_CHARS])
+    usage = completion.usage or _Usage()
+    tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0)
+    if not completion.choices:
+        return ReplyRead("invalid", (), "the reply has no choice", False, *tokens, storable(body)[:_RAW_CHARS])
+    choice = completion.choices[0]
+    content = storable(choice.message.content or "")
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        return ReplyRead("refused", (), "", False, *tokens, storable(choice.message.refusal or content))
+    try:
+        drafts = parse_drafts(content)
+    except ValueError as error:
+        cut_off = choice.finish_reason == "length"
+        return ReplyRead("invalid", (), str(error)[:_PROBLEM_CHARS], cut_off, *tokens, content)
+    return ReplyRead("ok", drafts, "", False, *tokens, content)
+
+
+def parse_drafts(content: str) -> tuple[Draft, ...]:
+    """Find the asked-for JSON in a model's text.
+
+    Args:
+        content: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences; a bare list
+            of items is accepted too.
+
+    Returns:
+        The drafts, with blanks collapsed.
+
+    Raises:
+        ValueError: there is none; the message names the first thing that is wrong.
+    """
+    problem, empty = "", False
+    for value in _json_values(_REASONING.sub("", content)):
+        try:
+            reply = Reply.model_validate({"items": value} if isinstance(value, list) else value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            problem = problem or f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            continue
+        if value == []:
+            empty = True
+            continue
+        return tuple(
+            Draft(item.type, _tidy(item.query), _tidy(item.answer), _tidy(item.evidence_quote)) for item in reply.items
+        )
+    if empty:
+        return ()
+    raise ValueError(problem or "it holds no complete JSON object")
+
+
+def _json_values(text: str) -> Iterator[object]:
+    decoder, end = json.JSONDecoder(), 0
+    for opening in islice(_OPENING.finditer(text), _MOST_OPENINGS):
+        if opening.start() < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, opening.start())
+        except (ValueError, RecursionError):
+            continue
+        yield value
+
+
+def _tidy(text: str) -> str:
+    return " ".join(storable(text).split())

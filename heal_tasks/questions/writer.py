@@ -1,0 +1,117 @@
+"""What every writer of questions gives and gets, so that the LLM and the extractive one are interchangeable."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from heal_tasks.core.types import Progress, QuestionKind, silent
+
+CallStatus = Literal["ok", "refused", "invalid", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A question as its writer proposes it, before the filters.
+
+    Args:
+        kind: question, keyword (what one types into a search box) or claim (a statement to be supported).
+        text: the question, keywords or claim.
+        answer: short answer.
+        evidence: the passage of the chunk that holds the answer.
+    """
+
+    kind: QuestionKind
+    text: str
+    answer: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkToAsk:
+    """A chunk for which questions are wanted.
+
+    Args:
+        chunk_id: its id.
+        title: title of its document; may be empty.
+        text: its text, without the title.
+        content_hash: what the cache is keyed by.
+    """
+
+    chunk_id: int
+    title: str
+    text: str
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One paid attempt at a language model: a future row of ``heal.llm_call``.
+
+    Args:
+        status: ok (usable reply, also an empty list), refused (refusal or content filter), invalid (not the
+            asked-for JSON, or cut off), failed (no reply: the connection, the server or its limits).
+        input_tokens: as the server counts them; 0 where it does not say.
+        output_tokens: the same for the reply.
+        latency_s: wall time of the attempt, the client's own retries included, in seconds.
+        raw_reply: the reply as it came, or the error, safe to store as text.
+    """
+
+    status: CallStatus
+    input_tokens: int
+    output_tokens: int
+    latency_s: float
+    raw_reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of one chunk.
+
+    Args:
+        chunk: the chunk.
+        drafts: unfiltered drafts; empty where the writer found nothing to ask or did not succeed.
+        calls: every attempt in order; the last one's status is the chunk's. Empty for the extractive writer.
+    """
+
+    chunk: ChunkToAsk
+    drafts: tuple[Draft, ...]
+    calls: tuple[Call, ...]
+
+    @property
+    def status(self) -> CallStatus:
+        """Status of the last call; ok where none was needed."""
+        return self.calls[-1].status if self.calls else "ok"
+
+
+class Writer(Protocol):
+    """Writes questions from chunks.
+
+    Attributes:
+        name: ``llm`` or ``extractive``; shown wherever its questions appear.
+        model: the model's name, half of the cache key.
+        prompt_hash: changes whenever the same chunk could give other questions; the other half.
+    """
+
+    name: str
+    model: str
+    prompt_hash: str
+
+    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
+        """Write questions.
+
+        Args:
+            chunks: the chunks to ask about.
+            progress: receives the number of finished chunks.
+
+        Yields:
+            One Written per chunk, as they finish, so that the caller can store each at once.
+
+        Raises:
+            SettingsError: the endpoint rejects the key or does not know the model.
+            RetryableError: the endpoint cannot be reached.
+        """
+
+
+def storable(text: str) -> str:
+    """Text without NUL characters and lone surrogates, which neither Postgres nor JSON over HTTP can carry."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

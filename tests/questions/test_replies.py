@@ -1,0 +1,81 @@
+"""Reading what models send: JSON wherever it stands, and a named problem where there is none."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heal_tasks.questions.replies import parse_drafts, read_completion
+
+ITEM = {"type": "claim", "query": "Iron  floats\n on mercury", "answer": "It does.", "evidence_quote": "iron floats"}
+GOOD = json.dumps({"items": [ITEM]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        f"```json\n{GOOD}\n```",
+        f"<think>Maybe {{this}}? or [1, 2]</think>\n{GOOD}",
+        f"Here you are: {GOOD} I hope that helps {{smile}}.",
+        json.dumps([ITEM]),
+        json.dumps({"items": [{**ITEM, "confidence": 0.9}], "note": "x"}),
+        f'{{"draft": true}} {GOOD}',
+        f"From [] and [1] follows {GOOD}",
+    ],
+    ids=[
+        "plain",
+        "fence",
+        "reasoning",
+        "between sentences",
+        "bare list",
+        "extra keys",
+        "second object",
+        "lists before",
+    ],
+)
+def test_finds_the_json(content: str) -> None:
+    (draft,) = parse_drafts(content)
+    assert (draft.kind, draft.text) == ("claim", "Iron floats on mercury")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "no complete JSON object"),
+        (GOOD[:-5], "no complete JSON object"),
+        ('{"items": 3}', "items: Input should be a valid list"),
+        ('{"items": [{"type": "claim"}]}', "items.0.query: Field required"),
+    ],
+)
+def test_names_the_problem(content: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        parse_drafts(content)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"items": []}', "Nothing to ask: []"])
+def test_an_empty_list_is_an_answer(content: str) -> None:
+    assert parse_drafts(content) == ()
+
+
+@given(st.text(alphabet='{}[]":, itemsclaim\\u0d8', max_size=200))
+def test_any_text_gives_drafts_or_a_value_error(content: str) -> None:
+    try:
+        drafts = parse_drafts(content)
+    except ValueError:
+        return
+    assert all(draft.kind in ("question", "keyword", "claim") for draft in drafts)
+
+
+KEYS = st.sampled_from(["choices", "message", "content", "usage", "finish_reason"])
+LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=12))
+def test_any_body_is_read_without_an_exception(body: object) -> None:
+    assert read_completion(json.dumps(body)).status in ("ok", "invalid", "refused")
+
+
+def test_a_huge_body_that_is_no_completion_is_kept_in_part() -> None:
+    assert len(read_completion("<html>" + "x" * 100_000).raw) == 20_000
