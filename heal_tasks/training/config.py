@@ -1,0 +1,60 @@
+"""How to train: one frozen record, checked when it is made."""
+
+from dataclasses import dataclass
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.training.heal_loss import LevelWeights
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Args:
+        max_steps: most optimiser steps.
+        batch_size: question-document pairs per step.
+        learning_rate: peak; rises over the first steps, then falls linearly to zero.
+        max_tokens: longest text in training; the saved model keeps the base model's own limit.
+        eval_steps: steps between two looks at held-out retrieval, each with a checkpoint.
+        patience: looks in a row without improvement, on the base model too, after which training stops.
+        heal_weight: weight of the HEAL term beside the own-document term.
+        heal_temperature: tau of the HEAL term.
+        level_weights: ``coarse``, ``fine``, or one number per level.
+        paper: the published HEAL loss alone.
+        own_document_temperature: temperature of the own-document term.
+        mask_same_leaf: do not use documents of the same leaf as in-batch negatives.
+        seed: of every random choice.
+        device: see ``encoder.pick_device``.
+        threads: for torch; None leaves them as they are.
+        warmup_share: share of ``max_steps`` over which the learning rate rises.
+    """
+
+    max_steps: int = 60
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    max_tokens: int = 128
+    eval_steps: int = 20
+    patience: int = 2
+    heal_weight: float = 0.1
+    heal_temperature: float = 0.07
+    level_weights: LevelWeights = "coarse"
+    paper: bool = False
+    own_document_temperature: float = 0.05
+    mask_same_leaf: bool = True
+    seed: int = 13
+    device: str = "auto"
+    threads: int | None = None
+    warmup_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "max_tokens", "eval_steps", "patience"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("learning_rate", "heal_temperature", "own_document_temperature"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not self.heal_weight >= 0 or not 0 <= self.warmup_share < 1:
+            raise InputError(
+                f"heal_weight {self.heal_weight} must not be negative, warmup_share {self.warmup_share} "
+                "must be from 0 up to, not including, 1"
+            )

@@ -1,0 +1,223 @@
+"""Loads encoders, turns texts into unit vectors, and names an encoder by what is in its files."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
+
+from heal_tasks.core.errors import HealError, InputError
+from heal_tasks.core.ids import sha256_hex
+from heal_tasks.core.types import Progress, silent
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+Role = Literal["query", "document"]
+
+CARD = "card.json"
+_MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model"})
+_NOT_MODEL = frozenset({CARD, "_complete.json"})
+
+
+def pick_device(device: str) -> str:
+    """The device to compute on.
+
+    Args:
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: the name is unknown, or there is no such GPU.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if gpus else "cpu"
+    if device == "cpu":
+        return device
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (":" in device and not index.isdecimal()):
+        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if int(index or 0) >= gpus:
+        raise InputError(f"device {device!r} is not there, torch sees {gpus} GPUs; use auto or cpu")
+    return device
+
+
+def supports_bf16(device: str) -> bool:
+    """Whether a device from ``pick_device`` computes in bfloat16 itself, not by emulation, which is slower."""
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def limited_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use this many threads inside the block; None leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers inside the block: they fill a task's log with control characters."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def load_encoder(path: str | Path, *, device: str = "auto", dtype: Dtype = "float32") -> SentenceTransformer:
+    """Load an encoder from a folder; never from the network.
+
+    Args:
+        path: folder as sentence-transformers saves it.
+        device: see ``pick_device``.
+        dtype: of weights and computation; ``auto`` takes bfloat16 where the device has it. The default is
+            float32, because vectors of one generation may be computed on different machines.
+
+    Returns:
+        The encoder, in evaluation mode.
+
+    Raises:
+        InputError: there is no encoder in the folder, or no such device.
+    """
+    folder = Path(path)
+    if not (folder / "modules.json").is_file():
+        raise InputError(f"{folder} holds no encoder (modules.json is missing); give a sentence-transformers folder")
+    place = pick_device(device)
+    half = dtype == "bfloat16" or (dtype == "auto" and supports_bf16(place))
+    with without_bars():
+        model = SentenceTransformer(
+            str(folder),
+            device=place,
+            local_files_only=True,
+            model_kwargs={"dtype": torch.bfloat16 if half else torch.float32},
+        )
+    return model.eval()
+
+
+def encode(
+    model: SentenceTransformer,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 64,
+    role: Role = "document",
+    progress: Progress = silent,
+    threads: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Unit vectors of texts.
+
+    Each distinct text is computed once, longest first, so that a batch pads little and a batch that does not fit
+    into memory fails at the start.
+
+    Args:
+        model: from ``load_encoder``.
+        texts: n texts.
+        batch_size: texts per forward pass.
+        role: chooses the prompt of models that were trained with different ones for questions and documents.
+        progress: told after every batch how many distinct texts are done.
+        threads: for torch; None leaves them as they are.
+
+    Returns:
+        float32, shape (n, d), rows of length 1.
+
+    Raises:
+        HealError: the model gives a vector that is not finite or has no direction.
+    """
+    distinct = sorted(set(texts), key=lambda text: (-len(text), text))
+    vectors = np.empty((len(distinct), model.get_embedding_dimension()), dtype=np.float32)
+    compute = model.encode_query if role == "query" else model.encode_document
+    with limited_threads(threads):
+        for start in range(0, len(distinct), batch_size):
+            batch = distinct[start : start + batch_size]
+            vectors[start : start + len(batch)] = compute(batch, batch_size=batch_size, show_progress_bar=False)
+            progress(start + len(batch), len(distinct))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    bad = ~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0)
+    if bad.any():
+        text = distinct[int(np.argmax(bad))]
+        raise HealError(f"the encoder gives no usable vector for {text[:80]!r}; its weights are damaged, load another")
+    # Always once more: a model may end without a normalising layer, and bfloat16 rounds the length by up to 0.4 %.
+    vectors /= lengths
+    position = {text: row for row, text in enumerate(distinct)}
+    return vectors[[position[text] for text in texts]]
+
+
+class Encoder:
+    """An encoder with the way it is run: what steps that embed hold on to.
+
+    Args:
+        path: folder as ``load_encoder`` takes it.
+        device: see ``pick_device``.
+        batch_size: texts per forward pass.
+        threads: for torch; None leaves them as they are.
+        dtype: see ``load_encoder``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        batch_size: int = 64,
+        threads: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> None:
+        self._model = load_encoder(path, device=device, dtype=dtype)
+        self._batch_size, self._threads = batch_size, threads
+
+    @property
+    def dims(self) -> int:
+        """Length of a vector."""
+        return int(self._model.get_embedding_dimension())
+
+    def encode(
+        self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent
+    ) -> npt.NDArray[np.float32]:
+        """Unit vectors of texts, float32, shape (n, d); see ``encode``."""
+        return encode(
+            self._model, texts, batch_size=self._batch_size, role=role, progress=progress, threads=self._threads
+        )
+
+
+def model_identity(path: str | Path) -> tuple[str, int]:
+    """What decides whether two encoders share a vector space: hash of the files, and length of a vector."""
+    return model_sha256(path), int(load_encoder(path, device="cpu").get_embedding_dimension())
+
+
+def model_sha256(folder: str | Path) -> str:
+    """Identity of an encoder: equal folders of weights, configuration and vocabulary have equal hashes.
+
+    Documentation, the card and markers beside the model do not count.
+
+    Args:
+        folder: as ``load_encoder`` takes it.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        InputError: there is no encoder in the folder.
+    """
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.suffix in _MODEL_SUFFIXES and path.name not in _NOT_MODEL)
+    if root / "modules.json" not in files:
+        raise InputError(f"{root} holds no encoder (modules.json is missing); give a sentence-transformers folder")
+    parts = []
+    for path in files:
+        with path.open("rb") as stream:
+            parts += [path.relative_to(root).as_posix(), hashlib.file_digest(stream, "sha256").hexdigest()]
+    return sha256_hex(*parts)

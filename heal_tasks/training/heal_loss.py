@@ -1,0 +1,121 @@
+"""The HEAL loss: pulls items of the same topic together, level by level of the topic tree.
+
+A pure function of embeddings and label paths. The objective, the level weights and tau = 0.07 follow a
+published summary of HEAL (Bhattarai et al. 2024, arXiv 2412.04661); the form of a level's loss is
+supervised contrastive learning (Khosla et al. 2020, arXiv 2004.11362, the form with the sum outside the
+logarithm), which is our reading, as are the masks for paths that end early. ``paper_compat`` switches
+off what we added: the renormalisation over the levels that an anchor has positives at.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from heal_tasks.core.errors import InputError
+
+LevelWeights = Literal["coarse", "fine"] | Sequence[float]
+
+
+def level_weights(levels: int, kind: LevelWeights) -> Tensor:
+    """How much each level of the tree counts.
+
+    Args:
+        levels: number of levels L.
+        kind: ``coarse`` for lambda_l = 2^(L-l-1) / (2^L - 1), as published: level 0, the shallowest, weighs
+            most; ``fine`` for the reverse order; or L non-negative numbers, which are scaled to sum 1.
+
+    Returns:
+        float64, shape (L,), sum 1.
+
+    Raises:
+        InputError: ``kind`` is unknown, has another length than L, or cannot be scaled to sum 1.
+    """
+    if isinstance(kind, str):
+        if kind not in ("coarse", "fine"):
+            raise InputError(f"level weights {kind!r} are unknown; use 'coarse', 'fine' or {levels} numbers")
+        weights = 2.0 ** torch.arange(levels, dtype=torch.float64)
+        return (weights.flip(0) if kind == "coarse" else weights) / (2.0**levels - 1)
+    weights = torch.tensor(list(kind), dtype=torch.float64)
+    if len(weights) != levels or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise InputError(f"level weights {list(kind)} do not fit; give {levels} finite numbers that are not negative")
+    if not float(weights.sum()) > 0:
+        raise InputError(f"level weights {list(kind)} sum to zero; at least one level has to count")
+    return weights / weights.sum()
+
+
+def heal_loss(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 0.07,
+    weights: LevelWeights = "coarse",
+    paper_compat: bool = False,
+) -> Tensor:
+    """Weighted sum over levels of supervised contrastive losses.
+
+    At level l the positives of an anchor are the other items with the same label there, and its
+    denominator runs over all other items, except those of which nobody knows whether they belong
+    together: pairs whose paths agree until one of them ends. An anchor without positives at a level takes no
+    part in it.
+
+    Args:
+        embeddings: floating point, shape (N, d); brought to unit length here. Half precision is computed
+            in float32.
+        labels: integer, shape (N, L); label path from the root downwards. Labels are unique over the whole
+            tree (two nodes with different parents never share one); -1 from where the path has ended.
+        temperature: tau.
+        weights: see ``level_weights``.
+        paper_compat: divide each level by N instead of by the anchors it used, and leave the weights of an
+            anchor as they are where it has no positives at some level.
+
+    Returns:
+        Scalar, float32 (float64 for float64 embeddings). Zero, with zero gradients, where no item has a positive.
+
+    Raises:
+        InputError: the shapes do not fit, or the temperature is not positive.
+    """
+    if embeddings.ndim != 2 or labels.ndim != 2 or len(embeddings) != len(labels) or labels.shape[1] == 0:
+        raise InputError(
+            f"embeddings of shape {tuple(embeddings.shape)} and labels of shape {tuple(labels.shape)} do not fit; "
+            "expected (N, d) and (N, L) with at least one level"
+        )
+    if not temperature > 0:
+        raise InputError(f"temperature {temperature} is not positive")
+    n, levels = labels.shape
+    # A matrix product in half precision costs three digits of the cosine, which tau multiplies by 14.
+    with torch.autocast(embeddings.device.type, enabled=False):
+        z = functional.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
+        scores = z @ z.T / temperature  # (N, N)
+        losses, used = [], []
+        others = ~torch.eye(n, dtype=torch.bool, device=z.device)  # (N, N)
+        parted = torch.zeros_like(others)  # the two paths have differed at this level or above
+        for level in range(levels):
+            label = labels[:, level]  # (N,)
+            known = (label >= 0)[:, None] & (label >= 0)[None, :]  # (N, N)
+            same = label[:, None] == label[None, :]
+            parted = parted | (known & ~same)
+            positives = others & known & same
+            denominator = others & (known | parted)
+            anchor_losses = _anchor_losses(scores, positives, denominator)
+            losses.append(anchor_losses)
+            used.append(positives.any(dim=1))
+        per_anchor = torch.stack(losses)  # (L, N)
+        has_positives = torch.stack(used).to(z.dtype)  # (L, N)
+        lambdas = level_weights(levels, weights).to(z)[:, None]  # (L, 1)
+        if paper_compat:
+            return (lambdas * per_anchor).sum() / max(n, 1)
+        share = lambdas * has_positives
+        share = share / share.sum(dim=0).clamp(min=torch.finfo(z.dtype).tiny)
+        return ((share * per_anchor).sum(dim=1) / has_positives.sum(dim=1).clamp(min=1)).sum()
+
+
+def _anchor_losses(scores: Tensor, positives: Tensor, denominator: Tensor) -> Tensor:
+    """SupCon loss of every anchor, shape (N,); 0 for an anchor without positives."""
+    # The lowest finite number instead of -inf: a row with nothing left would turn the gradient into NaN.
+    masked = scores.masked_fill(~denominator, torch.finfo(scores.dtype).min)
+    log_share = scores - masked.logsumexp(dim=1, keepdim=True)  # (N, N)
+    summed = torch.where(positives, log_share, torch.zeros_like(log_share)).sum(dim=1)
+    return -summed / positives.sum(dim=1).clamp(min=1)

@@ -1,0 +1,123 @@
+"""Chooses texts that a question must be told apart from, by what the encoder itself finds similar.
+
+Near negatives are the misses that the model all but confuses with the right document, far ones lie well behind.
+What scores almost as high as the right document is more likely an unlabelled right answer than
+a mistake, so it is left out: positive-aware mining (NV-Retriever, Moreira et al. 2024, arXiv 2407.15831).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from heal_tasks.core.errors import InputError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+NEAR_SHARE = 0.05
+NEAR_AT_MOST = 100
+"""In a large corpus 5 % would reach far beyond anything that resembles the question."""
+FAR_SHARES = (0.2, 0.6)
+
+
+def plan_negatives(
+    question_vectors: FloatArray,
+    document_vectors: FloatArray,
+    positives: IntArray,
+    *,
+    document_ids: IntArray,
+    leaf_ids: npt.NDArray[np.integer],
+    near: int,
+    far: int,
+    max_ratio: float = 0.95,
+    exclude_same_leaf: bool,
+    seed: int,
+    block: int = 512,
+) -> IntArray:
+    """Negatives of every question, drawn from two bands of its ranking.
+
+    A text is no candidate if it belongs to the right text's document, if ``exclude_same_leaf`` and it shares
+    the right text's leaf, or if its cosine s exceeds p - |p| (1 - max_ratio), where p is the right text's. That form
+    equals s > max_ratio p for positive p and stays a margin for negative p. Of the r candidates left, ranked by
+    cosine, the near band is the top 5 % (at most 100, at least ``near``), the far band the ranks from 20 to
+    60 %. Quantiles, because the scale of cosines differs from model to model.
+
+    Args:
+        question_vectors: floating point, shape (n, d).
+        document_vectors: floating point, shape (m, d).
+        positives: int64, shape (n,); row of the right text of each question in ``document_vectors``; -1 where
+            it is not among them.
+        document_ids: int64, shape (m,); document that each text belongs to.
+        leaf_ids: integer, shape (m,); leaf of each text, -1 for none.
+        near: negatives from the near band.
+        far: negatives from the far band.
+        max_ratio: largest share of the right text's cosine that a negative may have.
+        exclude_same_leaf: whether texts of the right text's leaf are left out.
+        seed: with the question's row decides what is drawn.
+        block: questions per matrix product.
+
+    Returns:
+        int64, shape (n, near + far): rows of ``document_vectors``, near ones first, no row twice for a question;
+        -1 where a band has too few, or the right text is not known.
+
+    Raises:
+        InputError: shapes do not fit, a positive does not exist, or a number is out of range.
+    """
+    n, m = len(question_vectors), len(document_vectors)
+    if positives.shape != (n,) or document_ids.shape != (m,) or leaf_ids.shape != (m,):
+        raise InputError(
+            f"positives {positives.shape}, document_ids {document_ids.shape}, leaf_ids {leaf_ids.shape} do not fit "
+            f"{n} questions and {m} texts; expected ({n},), ({m},), ({m},)"
+        )
+    if n and (int(positives.min()) < -1 or int(positives.max()) >= m):
+        raise InputError(f"positives reach from {positives.min()} to {positives.max()}; there are {m} texts")
+    if near < 0 or far < 0 or block < 1 or not 0 < max_ratio <= 1:
+        raise InputError(
+            f"near={near}, far={far}, block={block}, max_ratio={max_ratio}: the counts must not be negative, "
+            "block must be 1 or more, max_ratio above 0 and at most 1"
+        )
+    plan = np.full((n, near + far), -1, dtype=np.int64)
+    if near + far == 0:
+        return plan
+    for row, scores in _scores(question_vectors, document_vectors, block):
+        positive = int(positives[row])
+        if positive < 0:
+            continue
+        score = float(scores[positive])
+        allowed = (scores <= score - abs(score) * (1 - max_ratio)) & (document_ids != document_ids[positive])
+        if exclude_same_leaf and leaf_ids[positive] >= 0:
+            allowed &= leaf_ids != leaf_ids[positive]
+        near_band, far_band = _bands(scores, np.flatnonzero(allowed), near)
+        rng = np.random.default_rng((seed, row))
+        drawn = rng.choice(near_band, min(near, len(near_band)), replace=False)
+        plan[row, : len(drawn)] = drawn
+        drawn = rng.choice(far_band, min(far, len(far_band)), replace=False)
+        plan[row, near : near + len(drawn)] = drawn
+    return plan
+
+
+def _scores(questions: FloatArray, documents: FloatArray, block: int) -> Iterator[tuple[int, FloatArray]]:
+    """Cosines of each question to all texts, computed in blocks to bound the memory at block x m."""
+    transposed = _unit(documents).T
+    for start in range(0, len(questions), block):
+        product = _unit(questions[start : start + block]) @ transposed  # (block, m)
+        yield from enumerate(product, start)
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    wide = vectors.astype(np.float32, copy=False)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    return np.asarray(wide / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+def _bands(scores: FloatArray, candidates: npt.NDArray[np.intp], near: int) -> tuple[IntArray, IntArray]:
+    """Near and far candidates, each in ascending order, which keeps the draw independent of the partition."""
+    r = len(candidates)
+    near_end = min(r, max(near, min(int(np.ceil(NEAR_SHARE * r)), NEAR_AT_MOST)))
+    far_start, far_end = max(near_end, int(np.ceil(FAR_SHARES[0] * r))), int(np.ceil(FAR_SHARES[1] * r))
+    if near == 0:
+        far_start = int(np.ceil(FAR_SHARES[0] * r))
+    cuts = sorted({cut for cut in (near_end, far_start, far_end) if cut < r})
+    ranked = candidates[np.argpartition(-scores[candidates], cuts)] if cuts else candidates
+    return np.sort(ranked[:near_end]), np.sort(ranked[far_start:far_end])

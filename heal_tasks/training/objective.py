@@ -1,0 +1,186 @@
+"""What the encoder is trained on: find the own document, and beside it HEAL's topic levels.
+
+HEAL alone pulls topic-mates together until the right document is lost among them, so the own-document
+term (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748) belongs to the default. Documents of the same
+leaf are HEAL positives; as negatives of the own-document term they would make the two terms fight, so they
+are masked there unless asked for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, IntArray, TrainingData
+from heal_tasks.training.heal_loss import LevelWeights, heal_loss
+
+ABSENT = -2
+"""Document id of a negative that is only there to fill the row."""
+
+
+def own_document_loss(
+    questions: Tensor,
+    documents: Tensor,
+    negatives: Tensor,
+    *,
+    document_ids: Tensor,
+    leaves: Tensor,
+    negative_document_ids: Tensor,
+    negative_leaves: Tensor,
+    temperature: float,
+    mask_same_leaf: bool,
+) -> Tensor:
+    """InfoNCE from each question to its document, against the batch and the mined negatives.
+
+    A question's own document and its own negatives always count. Any other text counts as a negative unless it
+    comes from the same document, from the same leaf (if ``mask_same_leaf``), or from nobody knows where.
+
+    Args:
+        questions: floating point, shape (B, d).
+        documents: floating point, shape (B, d); the right answer of each question.
+        negatives: floating point, shape (B, m, d); m may be 0.
+        document_ids: int64, shape (B,).
+        leaves: int64, shape (B,); -1 for none.
+        negative_document_ids: int64, shape (B, m); UNKNOWN or ABSENT where there is none.
+        negative_leaves: int64, shape (B, m); -1 for none.
+        temperature: divides the cosines.
+        mask_same_leaf: leave documents of the question's leaf out, mined negatives of its own excepted.
+
+    Returns:
+        Scalar, float32 (float64 for float64 input).
+    """
+    size, mined, dims = negatives.shape
+    with torch.autocast(questions.device.type, enabled=False):
+        candidates = torch.cat([documents, negatives.reshape(size * mined, dims)])  # (C, d), C = B + B m
+        wide = torch.float64 if questions.dtype == torch.float64 else torch.float32
+        q = functional.normalize(questions.to(wide), dim=1)
+        c = functional.normalize(candidates.to(wide), dim=1)
+        logits = q @ c.T / temperature  # (B, C)
+        rows = torch.arange(size, device=q.device)
+        own = rows[:, None] == torch.cat([rows, rows.repeat_interleave(mined)])  # (B, C)
+        candidate_ids = torch.cat([document_ids, negative_document_ids.reshape(-1)])  # (C,)
+        blocked = (candidate_ids == document_ids[:, None]) | (candidate_ids == UNKNOWN)
+        if mask_same_leaf:
+            candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
+            blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])
+        blocked = (blocked & ~own) | (candidate_ids == ABSENT)
+        logits = logits.masked_fill(blocked, torch.finfo(wide).min)
+        return functional.cross_entropy(logits, rows)
+
+
+@dataclass(frozen=True)
+class LabelLayout:
+    """How ids, leaves and label paths travel through the Trainer's one label column.
+
+    A row is [document id, leaf, path (L), negatives' document ids (m), negatives' leaves (m)].
+
+    Args:
+        levels: L.
+        negatives: m.
+    """
+
+    levels: int
+    negatives: int
+
+    def pack(self, data: TrainingData) -> IntArray:
+        """The label column of the data, int64, shape (n, 2 + L + 2 m)."""
+        n, m = len(data.questions), self.negatives
+        ids = np.full((n, m), UNKNOWN, dtype=np.int64)
+        leaves = np.full((n, m), UNKNOWN, dtype=np.int64)
+        if m and data.negative_document_ids is not None and data.negative_leaves is not None:
+            ids[:], leaves[:] = data.negative_document_ids, data.negative_leaves
+        if m:
+            ids[np.array([[text == NO_NEGATIVE for text in texts] for texts in data.negatives])] = ABSENT
+        own = np.stack([data.document_ids, data.leaves.astype(np.int64)], axis=1)
+        return np.concatenate([own, data.labels, ids, leaves], axis=1)
+
+    def unpack(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Document ids (B,), leaves (B,), paths (B, L), negatives' ids (B, m) and leaves (B, m); all int64.
+
+        Raises:
+            InputError: the column has another width.
+        """
+        widths = [1, 1, self.levels, self.negatives, self.negatives]
+        if labels.ndim != 2 or labels.shape[1] != sum(widths):
+            raise InputError(f"label column has shape {tuple(labels.shape)}, expected (B, {sum(widths)})")
+        document, leaf, path, ids, leaves = torch.split(labels, widths, dim=1)
+        return document[:, 0], leaf[:, 0], path, ids, leaves
+
+
+class Objective(nn.Module):
+    """The loss that the sentence-transformers Trainer calls: own-document term plus weighted HEAL.
+
+    Args:
+        model: the encoder; the Trainer may swap it for a wrapper, so nothing else refers to it.
+        layout: how to read the label column.
+        heal_weight: factor of the HEAL term; 0 leaves it out.
+        heal_temperature: tau of the HEAL term.
+        level_weights: see ``heal_loss.level_weights``.
+        own_document_temperature: temperature of the own-document term.
+        mask_same_leaf: see ``own_document_loss``.
+        heal_only: the published loss alone: no own-document term, no weight, no renormalisation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layout: LabelLayout,
+        *,
+        heal_weight: float,
+        heal_temperature: float,
+        level_weights: LevelWeights,
+        own_document_temperature: float,
+        mask_same_leaf: bool,
+        heal_only: bool,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._layout, self._heal_weight, self._heal_temperature = layout, heal_weight, heal_temperature
+        self._level_weights, self._heal_only = level_weights, heal_only
+        self._own_temperature, self._mask_same_leaf = own_document_temperature, mask_same_leaf
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
+        """Loss of a batch.
+
+        Args:
+            sentence_features: tokenised columns: questions, documents, then the m columns of negatives.
+            labels: int64, shape (B, 2 + L + 2 m), see ``LabelLayout``.
+
+        Returns:
+            Named scalars that the Trainer adds up: ``own_document`` and ``heal`` (already weighted).
+        """
+        columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
+        return self.loss_of_embeddings(columns, labels)
+
+    def loss_of_embeddings(self, columns: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """The same from embeddings, each floating point of shape (B, d)."""
+        document_ids, leaves, paths, negative_ids, negative_leaves = self._layout.unpack(labels)
+        questions, documents, *mined = columns
+        terms = {}
+        if not self._heal_only:
+            terms["own_document"] = own_document_loss(
+                questions,
+                documents,
+                torch.stack(mined, dim=1) if mined else documents.new_empty(len(documents), 0, documents.shape[1]),
+                document_ids=document_ids,
+                leaves=leaves,
+                negative_document_ids=negative_ids,
+                negative_leaves=negative_leaves,
+                temperature=self._own_temperature,
+                mask_same_leaf=self._mask_same_leaf,
+            )
+        if self._heal_only or self._heal_weight > 0:
+            # A question inherits its document's labels, so both are aligned in one space.
+            heal = heal_loss(
+                torch.cat([questions, documents]),
+                torch.cat([paths, paths]),
+                temperature=self._heal_temperature,
+                weights=self._level_weights,
+                paper_compat=self._heal_only,
+            )
+            terms["heal"] = heal if self._heal_only else self._heal_weight * heal
+        return terms

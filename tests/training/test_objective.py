@@ -1,0 +1,148 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData
+from heal_tasks.training.heal_loss import heal_loss
+from heal_tasks.training.objective import ABSENT, LabelLayout, Objective, own_document_loss
+
+
+def slow_own_document_loss(questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf):
+    """Cross entropy of the own document, candidate by candidate, temperature 0.1."""
+
+    def cosine(a, b):
+        return float(a @ b / a.norm() / b.norm())
+
+    losses = []
+    for i in range(len(questions)):
+        own = cosine(questions[i], documents[i]) / 0.1
+        logits = [own]
+        for j in range(len(questions)):
+            same_leaf = mask_same_leaf and leaves[i] >= 0 and leaves[j] == leaves[i]
+            if j != i and ids[j] != ids[i] and not same_leaf:
+                logits.append(cosine(questions[i], documents[j]) / 0.1)
+            for k in range(negatives.shape[1]):
+                owner, leaf = int(negative_ids[j, k]), negative_leaves[j, k]
+                same_leaf = mask_same_leaf and leaves[i] >= 0 and leaf == leaves[i]
+                foreign = owner not in (UNKNOWN, int(ids[i])) and not same_leaf
+                if owner != ABSENT and (j == i or foreign):
+                    logits.append(cosine(questions[i], negatives[j, k]) / 0.1)
+        losses.append(float(torch.logsumexp(torch.tensor(logits, dtype=torch.float64), dim=0)) - own)
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("mask_same_leaf", [True, False])
+@pytest.mark.parametrize("mined", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_own_document_term_candidate_by_candidate(seed, mined, mask_same_leaf):
+    torch.manual_seed(seed)
+    questions, documents = torch.randn(7, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
+    negatives = torch.randn(7, mined, 5, dtype=torch.float64)
+    ids, leaves = torch.randint(0, 5, (7,)), torch.randint(-1, 3, (7,))
+    negative_ids, negative_leaves = torch.randint(-2, 6, (7, mined)), torch.randint(-1, 3, (7, mined))
+    loss = own_document_loss(
+        questions, documents, negatives, document_ids=ids, leaves=leaves, negative_document_ids=negative_ids,
+        negative_leaves=negative_leaves, temperature=0.1, mask_same_leaf=mask_same_leaf,
+    )  # fmt: skip
+    expected = slow_own_document_loss(
+        questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_with_everything_masked_the_loss_is_zero_and_gradients_are_finite():
+    questions = torch.randn(4, 3, requires_grad=True)
+    loss = own_document_loss(
+        questions, torch.randn(4, 3), torch.randn(4, 0, 3), document_ids=torch.arange(4),
+        leaves=torch.zeros(4, dtype=torch.int64), negative_document_ids=torch.zeros(4, 0, dtype=torch.int64),
+        negative_leaves=torch.zeros(4, 0, dtype=torch.int64), temperature=0.05, mask_same_leaf=True,
+    )  # fmt: skip
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(questions.grad).all()
+
+
+def data(**change) -> TrainingData:
+    fields = {
+        "questions": ["a", "b"],
+        "documents": ["A", "B"],
+        "document_ids": np.array([2**62, 7]),
+        "labels": np.array([[1, 2], [3, -1]]),
+        "leaves": np.array([4, -1], dtype=np.int32),
+        "negatives": [["X", "Y"], ["Z", NO_NEGATIVE]],
+    }
+    return TrainingData(**{**fields, **change})
+
+
+def test_labels_survive_the_trip_through_one_column():
+    known = data(
+        negative_document_ids=np.array([[5, 6], [7, 8]]), negative_leaves=np.array([[1, 2], [3, 3]], dtype=np.int32)
+    )
+    layout = LabelLayout(levels=2, negatives=2)
+    ids, leaves, paths, negative_ids, negative_leaves = layout.unpack(torch.from_numpy(layout.pack(known)))
+    assert ids.tolist() == [2**62, 7]
+    assert leaves.tolist() == [4, -1]
+    assert paths.tolist() == [[1, 2], [3, -1]]
+    assert negative_ids.tolist() == [[5, 6], [7, ABSENT]]
+    assert negative_leaves.tolist() == [[1, 2], [3, 3]]
+    assert layout.unpack(torch.from_numpy(layout.pack(data())))[3].tolist() == [[UNKNOWN] * 2, [UNKNOWN, ABSENT]]
+    assert LabelLayout(levels=2, negatives=0).pack(data()).shape == (2, 4)
+    with pytest.raises(InputError, match=r"shape \(2, 3\), expected \(B, 8\)"):
+        layout.unpack(torch.ones(2, 3))
+
+
+def objective(layout: LabelLayout, **change) -> Objective:
+    options = {
+        "heal_weight": 0.25,
+        "heal_temperature": 0.2,
+        "level_weights": "fine",
+        "own_document_temperature": 0.1,
+        "mask_same_leaf": True,
+        "heal_only": False,
+    }
+    return Objective(torch.nn.Identity(), layout, **{**options, **change})
+
+
+def test_terms_add_up_and_can_be_switched():
+    torch.manual_seed(0)
+    layout = LabelLayout(levels=2, negatives=0)
+    labels = torch.tensor([[1, 0, 0, 2], [2, 0, 0, 2], [3, 1, 1, 3], [4, 1, 1, -1]])
+    columns = [torch.randn(4, 6), torch.randn(4, 6)]
+    both, paths = torch.cat(columns), torch.cat([labels[:, 2:], labels[:, 2:]])
+    terms = objective(layout).loss_of_embeddings(columns, labels)
+    assert set(terms) == {"own_document", "heal"}
+    expected = 0.25 * heal_loss(both, paths, temperature=0.2, weights="fine")
+    torch.testing.assert_close(terms["heal"], expected)
+    features = [{"sentence_embedding": column} for column in columns]
+    called = objective(layout)(features, labels)
+    torch.testing.assert_close(called, terms)
+    assert set(objective(layout, heal_weight=0.0).loss_of_embeddings(columns, labels)) == {"own_document"}
+    paper = objective(layout, heal_only=True, heal_weight=0.0).loss_of_embeddings(columns, labels)
+    assert set(paper) == {"heal"}
+    published = heal_loss(both, paths, temperature=0.2, weights="fine", paper_compat=True)
+    torch.testing.assert_close(paper["heal"], published)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"documents": ["A"]}, r"documents has shape \(1,\), expected \(2,\)"),
+        ({"leaves": np.array([1], dtype=np.int32)}, "leaves has shape"),
+        ({"negatives": [["X"], []]}, "every question needs 1 negatives"),
+        ({"document_ids": np.array([-1, 2])}, "document id -1 is negative"),
+        ({"labels": np.array([[1, 2], [-1, 3]])}, r"\[-1, 3\] of row 1 goes on after -1"),
+        ({"labels": np.array([1, 2])}, r"labels of shape \(2,\) are no paths"),
+        ({"negative_leaves": np.zeros((2, 2), dtype=np.int32)}, "belong together"),
+    ],
+)
+def test_training_data_refuses(change, message):
+    with pytest.raises(InputError, match=message):
+        data(**change)
+
+
+def test_training_data_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        data().questions = []

@@ -1,0 +1,92 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.training.sampler import LeafBatchSampler
+
+
+@st.composite
+def corpora(draw):
+    """Questions of documents in leaves, in any order."""
+    leaf_of_document = draw(st.lists(st.integers(-1, 6), min_size=1, max_size=60))
+    questions = [document for document in range(len(leaf_of_document)) for _ in range(draw(st.integers(1, 3)))]
+    rows = np.array(draw(st.permutations(questions)))
+    return rows * 1_000_003 + 7, np.array(leaf_of_document)[rows]
+
+
+@settings(max_examples=150, deadline=None)
+@given(corpora(), st.integers(1, 20), st.integers(0, 5), st.integers(0, 9))
+def test_every_batch_is_full_and_no_document_comes_twice_in_an_epoch(corpus, batch_size, seed, epoch):
+    document_ids, leaves = corpus
+    sampler = LeafBatchSampler(document_ids, leaves, batch_size, seed=seed)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    documents = len(set(document_ids))
+    assert len(batches) == len(sampler) == max(1, documents // min(batch_size, documents))
+    assert {len(batch) for batch in batches} == {min(batch_size, documents)}
+    assert max(Counter(document_ids[row] for batch in batches for row in batch).values()) == 1
+    assert list(sampler) == batches
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpora(), st.integers(0, 5))
+def test_every_question_has_its_turn(corpus, seed):
+    document_ids, leaves = corpus
+    sampler = LeafBatchSampler(document_ids, leaves, 10**6, seed=seed)
+    seen = set()
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        seen |= {row for batch in sampler for row in batch}
+    assert seen == set(range(len(document_ids)))
+
+
+def batches_of(leaves: np.ndarray, batch_size: int, epochs: int) -> list[Counter]:
+    """Documents per leaf in each batch of some epochs."""
+    sampler, found = LeafBatchSampler(np.arange(len(leaves)), leaves, batch_size, seed=3), []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        found += [Counter(leaves[row] for row in batch) for batch in sampler]
+    return found
+
+
+def test_documents_travel_with_leaf_mates():
+    leaves = np.repeat(np.arange(60), 8)
+    # Only at the two ends of a batch a group may be cut.
+    assert all(sum(size == 1 for size in sizes.values()) <= 2 for sizes in batches_of(leaves, 32, 3))
+    shuffled = np.random.default_rng(0).permutation(leaves)[:32]
+    assert sum(size == 1 for size in Counter(shuffled).values()) > 10
+
+
+def test_a_large_leaf_is_in_every_batch_and_fills_none():
+    leaves = np.repeat(np.arange(9), [96, 12, 12, 12, 12, 12, 12, 12, 12])
+    assert all(8 <= sizes[0] <= 24 and len(sizes) >= 3 for sizes in batches_of(leaves, 32, 5))
+
+
+def test_epochs_and_seeds_differ_and_nothing_else_decides():
+    ids, leaves = np.arange(64), np.arange(64) // 8
+
+    def batches(seed: int, epoch: int) -> list[list[int]]:
+        sampler = LeafBatchSampler(ids, leaves, 16, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert batches(1, 0) == batches(1, 0)
+    assert batches(1, 0) != batches(1, 1)
+    assert batches(1, 0) != batches(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("ids", "leaves", "batch_size", "message"),
+    [
+        (np.arange(3), np.arange(2), 4, r"document_ids of shape \(3,\) and leaves of shape \(2,\)"),
+        (np.arange(0), np.arange(0), 4, "not empty"),
+        (np.arange(3), np.arange(3), 0, "batch size 0"),
+    ],
+)
+def test_refuses(ids, leaves, batch_size, message):
+    with pytest.raises(InputError, match=message):
+        LeafBatchSampler(ids, leaves, batch_size, seed=0)
