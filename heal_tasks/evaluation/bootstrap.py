@@ -1,0 +1,104 @@
+"""Intervals for a mean and for a paired difference: what is a gain, and what is the luck of the questions.
+
+Questions of the same document are not independent, so a resample draws documents (groups), not questions,
+where the caller says which question belongs to which.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from heal_tasks.core.errors import InputError
+
+_DRAWS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % percentile bootstrap interval.
+
+    Args:
+        value: the mean.
+        low: 2.5th percentile of the resampled means.
+        high: 97.5th percentile.
+        n: how many values the mean is over.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(
+    values: npt.NDArray[np.floating], *, samples: int, seed: int, groups: npt.NDArray[np.generic] | None = None
+) -> Interval:
+    """Mean of values with its 95 % interval.
+
+    Args:
+        values: float, shape (n,).
+        samples: how many resamples.
+        seed: seed of the resampling; the same seed gives the same interval.
+        groups: any dtype, shape (n,): which values belong together and are drawn together. Fewer than two groups
+            have no spread of their own; the values are then drawn one by one, which is narrower than the truth.
+
+    Returns:
+        The interval; a single value has low = high = value.
+
+    Raises:
+        InputError: no values, one that is not finite, samples < 1, or groups of another length.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or len(data) == 0:
+        raise InputError(f"an interval needs at least one value in one dimension, got shape {data.shape}")
+    bad = np.flatnonzero(~np.isfinite(data))
+    if len(bad):
+        raise InputError(f"value {bad[0]} is {data[bad[0]]}; score every question before taking an interval")
+    if samples < 1:
+        raise InputError(f"{samples} resamples were asked for; ask for at least 1")
+    sums, sizes = data, np.ones_like(data)
+    if groups is not None:
+        if len(groups) != len(data):
+            raise InputError(f"{len(groups)} groups do not fit {len(data)} values; pass one group per value")
+        member = np.unique(groups, return_inverse=True)[1]
+        if member.max() > 0:
+            sums = np.bincount(member, weights=data).astype(np.float64)
+            sizes = np.bincount(member).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.empty(samples)
+    step = max(1, _DRAWS_AT_ONCE // len(sums))
+    for start in range(0, samples, step):
+        drawn = rng.integers(0, len(sums), size=(min(step, samples - start), len(sums)))
+        means[start : start + step] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(data.mean()), float(low), float(high), len(data))
+
+
+def paired_difference(
+    a: npt.NDArray[np.floating],
+    b: npt.NDArray[np.floating],
+    *,
+    samples: int,
+    seed: int,
+    groups: npt.NDArray[np.generic] | None = None,
+) -> Interval:
+    """Mean of a - b over the same questions, with its 95 % interval.
+
+    Args:
+        a: float, shape (n,): the candidate's values.
+        b: float, shape (n,): the rival's values of the same questions in the same order.
+        samples: how many resamples.
+        seed: seed of the resampling.
+        groups: as in :func:`mean_interval`.
+
+    Returns:
+        The interval of the difference; above zero the candidate is better.
+
+    Raises:
+        InputError: the lengths differ, or as :func:`mean_interval`.
+    """
+    if np.shape(a) != np.shape(b):
+        raise InputError(f"values of shapes {np.shape(a)} and {np.shape(b)} are not pairs; score the same questions")
+    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    return mean_interval(difference, samples=samples, seed=seed, groups=groups)

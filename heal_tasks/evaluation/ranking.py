@@ -1,0 +1,184 @@
+"""How well a set of vectors ranks documents for questions: exact top-k search and metrics per question.
+
+Metrics stay per question, because every interval and every gate is computed on paired questions. Equal
+scores are broken by the lower document index, so that two runs over the same vectors give the same table.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from heal_tasks.core.errors import InputError
+
+Floats = npt.NDArray[np.floating]
+Indices = npt.NDArray[np.int64]
+Relevance = Sequence[npt.NDArray[np.integer]]
+"""Indices of the relevant documents of each question."""
+
+
+def top_k(
+    queries: Floats, documents: Floats, k: int, *, block: int = 8192, query_block: int = 512
+) -> tuple[Indices, npt.NDArray[np.float32]]:
+    """Find the k documents with the largest inner product for each query, exactly.
+
+    Args:
+        queries: float, shape (m, d); computed in float32.
+        documents: float, shape (n, d).
+        k: how many documents per query.
+        block: documents scored at a time; with ``query_block`` it bounds the memory.
+        query_block: queries scored at a time.
+
+    Returns:
+        Document indices int64, shape (m, k), and scores float32, shape (m, k), best first, equal scores by lower
+        index. Where n < k the rest is -1 and -inf.
+
+    Raises:
+        InputError: shapes do not fit, k < 1, or a vector has a value that is not finite.
+    """
+    if k < 1:
+        raise InputError(f"k={k} documents were asked for; ask for at least 1")
+    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
+        raise InputError(
+            f"queries of shape {queries.shape} cannot be compared with documents of shape {documents.shape}; "
+            "both must be (rows, dimensions) by the same encoder"
+        )
+    m, n = len(queries), len(documents)
+    indices = np.full((m, k), -1, dtype=np.int64)
+    scores = np.full((m, k), -np.inf, dtype=np.float32)
+    width = min(k, n)
+    if width == 0:
+        return indices, scores
+    # The first block must fill all places, so that later blocks only have to beat the worst of them.
+    block = max(block, width)
+    for first in range(0, m, query_block):
+        part = _finite(queries, first, query_block, "query")
+        best_indices = np.empty((len(part), 0), dtype=np.int64)
+        best_scores = np.empty((len(part), 0), dtype=np.float32)
+        for start in range(0, n, block):
+            found = part @ _finite(documents, start, block, "document").T  # (q, b)
+            if start == 0:
+                keep = found >= np.partition(found, -width, axis=1)[:, -width, None]
+            else:
+                # Strictly: an equal score has the higher index here and loses the tie.
+                keep = found > best_scores[:, -1, None]
+            best_indices, best_scores = _merge(best_indices, best_scores, found, keep, start, width)
+        indices[first : first + query_block, :width] = best_indices
+        scores[first : first + query_block, :width] = best_scores
+    return indices, scores
+
+
+def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict[str, npt.NDArray[np.float64]]:
+    """Score rankings against the documents known to be relevant.
+
+    Gains are linear (each relevant document counts 1). nDCG is divided by the best value that this question's number
+    of relevant documents allows in k places; recall by min(relevant, k), so that 1 can always be reached.
+
+    Args:
+        indices: int64, shape (m, c) with c >= k: ranked documents, best first; -1 for an empty place.
+        positives: relevant documents of each of the m questions; repeated ones count once.
+        k: how many places count.
+
+    Returns:
+        ``ndcg@k``, ``recall@k``, ``mrr@k`` and ``accuracy@1``, each float64, shape (m,).
+
+    Raises:
+        InputError: a question without relevant documents, a document ranked twice, or shapes that do not fit.
+    """
+    if indices.ndim != 2 or len(indices) != len(positives):
+        raise InputError(f"rankings of shape {indices.shape} do not fit {len(positives)} questions; pass one row each")
+    if k < 1 or indices.shape[1] < k:
+        raise InputError(f"rankings of {indices.shape[1]} places cannot be scored at k={k}; rank at least k documents")
+    ranked = indices[:, :k]
+    ordered = np.sort(ranked, axis=1)
+    repeated = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1))
+    if len(repeated):
+        raise InputError(f"the ranking of question {repeated[0]} names a document twice; merge its chunks first")
+    owners, wanted = _flat(positives)
+    # One number per (question, document) makes membership a single sorted lookup.
+    span = int(max(wanted.max(initial=0), ranked.max(initial=0))) + 1
+    pairs = np.sort(owners * span + wanted)
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+    sizes = np.bincount(pairs // span, minlength=len(positives))
+    asked = np.where(ranked >= 0, np.arange(len(ranked))[:, None] * span + ranked, -1)
+    found = np.minimum(np.searchsorted(pairs, asked), max(len(pairs) - 1, 0))
+    relevant = (pairs[found] == asked).astype(np.float64) if len(pairs) else np.zeros(ranked.shape)  # (m, k)
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    reachable = np.minimum(sizes, k)
+    first = np.argmax(relevant, axis=1)
+    return {
+        f"ndcg@{k}": relevant @ discounts / np.cumsum(discounts)[reachable - 1],
+        f"recall@{k}": relevant.sum(axis=1) / reachable,
+        f"mrr@{k}": np.where(relevant.any(axis=1), 1.0 / (first + 1), 0.0),
+        "accuracy@1": relevant[:, 0].copy(),
+    }
+
+
+def evaluate(
+    queries: Floats, documents: Floats, positives: Relevance, k: int = 10
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Rank all documents for each query by inner product and score the rankings.
+
+    Args:
+        queries: float, shape (m, d).
+        documents: float, shape (n, d).
+        positives: indices of the relevant documents of each query.
+        k: how many places count.
+
+    Returns:
+        As :func:`ranking_metrics`.
+
+    Raises:
+        InputError: as :func:`top_k` and :func:`ranking_metrics`, or a relevant document that does not exist.
+    """
+    owners, wanted = _flat(positives)
+    missing = np.flatnonzero(wanted >= len(documents))
+    if len(missing):
+        raise InputError(
+            f"question {owners[missing[0]]} names document {wanted[missing[0]]}, but there are {len(documents)}"
+        )
+    return ranking_metrics(top_k(queries, documents, k)[0], positives, k)
+
+
+def _flat(positives: Relevance) -> tuple[Indices, Indices]:
+    """Question and document of every relevant pair, checked."""
+    sizes = np.array([len(rows) for rows in positives], dtype=np.int64)
+    empty = np.flatnonzero(sizes == 0)
+    if len(empty):
+        raise InputError(f"question {empty[0]} has no relevant document; drop it before scoring")
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    wanted = np.concatenate([np.asarray(rows, dtype=np.int64) for rows in positives] or [np.empty(0, dtype=np.int64)])
+    negative = np.flatnonzero(wanted < 0)
+    if len(negative):
+        raise InputError(f"question {owners[negative[0]]} names document {wanted[negative[0]]}; indices start at 0")
+    return owners, wanted
+
+
+def _finite(rows: Floats, start: int, size: int, what: str) -> npt.NDArray[np.float32]:
+    part = np.asarray(rows[start : start + size], dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
+    if len(bad):
+        raise InputError(f"the vector of {what} {start + bad[0]} has a value that is not finite; encode it again")
+    return part
+
+
+def _merge(
+    best_indices: Indices,
+    best_scores: npt.NDArray[np.float32],
+    found: npt.NDArray[np.float32],
+    keep: npt.NDArray[np.bool_],
+    start: int,
+    width: int,
+) -> tuple[Indices, npt.NDArray[np.float32]]:
+    rows, columns = np.nonzero(keep)
+    if len(rows) == 0:
+        return best_indices, best_scores
+    held = best_indices.shape[1]
+    owner = np.concatenate([np.repeat(np.arange(len(found)), held), rows])
+    index = np.concatenate([best_indices.ravel(), columns + start])
+    score = np.concatenate([best_scores.ravel(), found[rows, columns]])
+    order = np.lexsort((index, -score, owner))
+    # Every query owns at least `width` of these, and the first `width` of its run are its best.
+    begins = np.searchsorted(owner[order], np.arange(len(found)))
+    chosen = order[begins[:, None] + np.arange(width)]
+    return index[chosen], score[chosen]

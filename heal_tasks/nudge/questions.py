@@ -1,0 +1,148 @@
+"""Checks and cleans what NUDGE is given, so that nothing wrong can silently stop or distort it.
+
+The published package turns a single NaN, a repeated question or an index of -1 into "no gain" or into a
+moved stranger without a word; here each is an error that names row and value, or is merged and counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from heal_tasks.core.errors import InputError
+
+_UNIT_TOLERANCE = 1e-6
+_ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """Questions with the rows that answer them.
+
+    Args:
+        vectors: float of any width, shape (q, d); any length but zero.
+        positives: integer indices of the answering rows, one array per question; an empty one drops the question.
+    """
+
+    vectors: npt.NDArray[np.floating]
+    positives: Sequence[npt.NDArray[np.integer]]
+
+
+@dataclass(frozen=True, slots=True)
+class CleanQuestions:
+    """Distinct unit questions, each with at least one positive.
+
+    Args:
+        vectors: float32, shape (q, d), unit length.
+        positives: sorted distinct int64 rows of each question.
+        dropped: how many questions had no positive.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    positives: tuple[npt.NDArray[np.int64], ...]
+    dropped: int
+
+    def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """All (question, row) pairs, and weights 1/|positives of the question|.
+
+        Returns:
+            int64, shape (p, 2), and float64, shape (p,).
+        """
+        sizes = np.array([len(rows) for rows in self.positives], dtype=np.int64)
+        rows = np.concatenate(self.positives) if len(sizes) else np.empty(0, dtype=np.int64)
+        return np.column_stack([np.repeat(np.arange(len(sizes)), sizes), rows]), np.repeat(1.0 / sizes, sizes)
+
+
+def unit_rows(rows: npt.NDArray[np.floating], what: str) -> npt.NDArray[np.float32]:
+    """Check vectors and bring them to unit length.
+
+    Args:
+        rows: float16, float32 or float64, shape (n, d).
+        what: what a row is called in an error, for example ``document``.
+
+    Returns:
+        float32, shape (n, d): the same array where it is float32 and of unit length already.
+
+    Raises:
+        InputError: not a matrix of floats, or a row that is zero or has a value that is not finite.
+    """
+    if rows.ndim != 2 or rows.dtype.kind != "f":
+        raise InputError(f"{what} vectors must be a matrix of floats, got {rows.dtype} of shape {rows.shape}")
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="same_kind"))
+    bad = np.flatnonzero(~np.isfinite(lengths))
+    if len(bad):
+        values = rows[bad[0]][~np.isfinite(rows[bad[0]])]
+        found = values[0] if len(values) else lengths[bad[0]]
+        raise InputError(f"{what} {bad[0]} has the value {found} in its vector; encode it again")
+    zero = np.flatnonzero(lengths == 0)
+    if len(zero):
+        raise InputError(f"{what} {zero[0]} has a zero vector, which has no direction; encode it again or leave it out")
+    if rows.dtype == np.float32 and np.all(np.abs(lengths - 1) <= _UNIT_TOLERANCE):
+        return np.asarray(rows, dtype=np.float32)
+    unit = np.empty(rows.shape, dtype=np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        unit[part] = rows[part] / lengths[part, None]
+    return unit
+
+
+def clean_questions(questions: QuestionSet, *, n_rows: int, dims: int, what: str) -> CleanQuestions:
+    """Check questions, bring them to unit length, drop those without positives and merge equal ones.
+
+    Equal questions are merged by uniting their positives, so that a question written twice does not weigh twice.
+
+    Args:
+        questions: as they come.
+        n_rows: number of document rows that positives may name.
+        dims: dimensions of the document vectors.
+        what: what the set is called in an error, for example ``training``.
+
+    Returns:
+        The clean questions, in order of first appearance.
+
+    Raises:
+        InputError: vectors as in :func:`unit_rows`, other dimensions, or a positive outside 0 .. n_rows - 1.
+    """
+    if len(questions.vectors) != len(questions.positives):
+        raise InputError(
+            f"{what} set: {len(questions.vectors)} vectors but {len(questions.positives)} lists of positives; "
+            "pass one per question"
+        )
+    if len(questions.vectors) == 0:
+        return CleanQuestions(np.empty((0, dims), dtype=np.float32), (), 0)
+    if questions.vectors.ndim != 2 or questions.vectors.shape[1] != dims:
+        raise InputError(
+            f"{what} questions of shape {questions.vectors.shape} do not fit documents of {dims} dimensions; "
+            "encode both with the same model"
+        )
+    unit = unit_rows(questions.vectors, f"{what} question")
+    first: dict[bytes, int] = {}
+    united: dict[int, list[npt.NDArray[np.int64]]] = {}
+    dropped = 0
+    for row, given in enumerate(questions.positives):
+        wanted = np.asarray(given)
+        if wanted.size == 0:
+            dropped += 1
+            continue
+        if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+            raise InputError(
+                f"{what} question {row} has positives of type {wanted.dtype} and shape {wanted.shape}; "
+                "pass a list of integers"
+            )
+        bad = wanted[(wanted < 0) | (wanted >= n_rows)]
+        if len(bad):
+            raise InputError(f"{what} question {row} names document {bad[0]}, but rows are 0 to {n_rows - 1}")
+        key = (unit[row] + np.float32(0)).tobytes()  # adding 0 makes -0.0 and 0.0 the same bytes
+        united.setdefault(first.setdefault(key, row), []).append(wanted.astype(np.int64))
+    return CleanQuestions(
+        unit[np.fromiter(united, dtype=np.int64, count=len(united))],
+        tuple(_distinct(np.concatenate(parts)) for parts in united.values()),
+        dropped,
+    )
+
+
+def _distinct(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    # np.unique hashes, which takes hundreds of times longer on arrays of one or two values.
+    ordered = np.sort(rows)
+    return ordered[np.diff(ordered, prepend=-1) > 0]

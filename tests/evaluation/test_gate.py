@@ -1,0 +1,68 @@
+"""Truth table of the promotion gate, and its sentences."""
+
+import numpy as np
+import pytest
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.evaluation.bootstrap import Interval, paired_difference
+from heal_tasks.evaluation.gate import SetComparison, decide
+
+
+def on(name, low, high=0.2, questions=100):
+    return SetComparison(name, questions, Interval((low + high) / 2, low, high, questions))
+
+
+BETTER, TIE, WORSE = 0.01, -0.004, -0.02
+
+
+@pytest.mark.parametrize(
+    ("sets", "promote", "conclusion"),
+    [
+        ([on("a", BETTER)], True, "Promoted: better on a"),
+        ([on("a", BETTER), on("b", BETTER)], True, "better on a and b"),
+        ([on("a", BETTER), on("b", TIE)], True, "better on a, and not worse on any"),
+        ([on("a", TIE), on("b", BETTER)], True, "better on b"),
+        ([on("a", TIE), on("b", TIE)], False, "no question set shows a gain"),
+        ([on("a", TIE)], False, "a tie keeps what is live"),
+        ([on("a", WORSE)], False, "quality may be lost on a"),
+        ([on("a", BETTER), on("b", WORSE)], False, "quality may be lost on b"),
+        ([on("a", WORSE), on("b", WORSE)], False, "lost on a and b"),
+        ([on("a", BETTER), on("b", WORSE, questions=29)], True, "better on a"),
+        ([on("a", BETTER, questions=29)], False, "no question set has the 30 questions"),
+        ([on("a", BETTER, questions=29), on("b", TIE)], False, "no question set shows a gain"),
+        ([], False, "no question set has the 30 questions"),
+        ([on("a", 0.0)], False, "no question set shows a gain"),
+        ([on("a", BETTER), on("b", -0.005)], False, "quality may be lost on b"),
+        ([on("a", BETTER, questions=30)], True, "better on a"),
+    ],
+)
+def test_truth_table(sets, promote, conclusion):
+    verdict = decide(sets, epsilon=0.005, min_questions=30)
+    assert verdict.promote is promote
+    assert conclusion in verdict.reasons[-1]
+    assert len(verdict.reasons) == len(sets) + 1
+
+
+def test_reasons_carry_the_numbers():
+    verdict = decide(
+        [SetComparison("unseen documents", 412, Interval(0.0312, 0.0101, 0.0523, 412)), on("human", 0.1, questions=7)],
+        epsilon=0.005,
+        min_questions=30,
+    )
+    assert verdict.reasons[0] == (
+        "unseen documents: nDCG@10 changes by +0.0312 (95 % interval +0.0101 to +0.0523, 412 questions): it is better."
+    )
+    assert verdict.reasons[1] == "human: 7 questions are fewer than 30, so this set does not vote."
+
+
+def test_a_candidate_equal_to_its_rival_is_not_promoted():
+    same = np.random.default_rng(0).random(50)
+    difference = paired_difference(same, same, samples=100, seed=0)
+    assert not decide([SetComparison("a", 50, difference)], epsilon=0.005, min_questions=30).promote
+
+
+def test_refuses_what_it_cannot_judge():
+    with pytest.raises(InputError, match=r"epsilon is -0\.1"):
+        decide([], epsilon=-0.1, min_questions=1)
+    with pytest.raises(InputError, match="'a' has the interval nan"):
+        decide([on("a", float("nan"))], epsilon=0.0, min_questions=1)

@@ -1,0 +1,57 @@
+"""Route table: which facts lead where, and what the reason says."""
+
+import dataclasses
+
+import pytest
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.nudge.route import RouteFacts, choose_route
+
+QUIET = RouteFacts(
+    documents=1500, new=0, changed=0, deleted=0, changed_share=0.0, active_generation=7, generation_age_days=3.0,
+    residual_excess=None, pending=0, forced="auto",
+)  # fmt: skip
+
+
+def route(**changes):
+    return choose_route(
+        dataclasses.replace(QUIET, **changes), max_changed_share=0.1, max_age_days=30.0, max_residual=0.15
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({}, "nothing", "No document is new, changed or deleted, and generation 7 has every vector."),
+        ({"new": 20, "changed": 1, "deleted": 1, "changed_share": 0.015}, "nudge", "20 new, 1 changed and 1 deleted"),
+        ({"deleted": 1, "changed_share": 1 / 1500}, "nudge", "1 deleted of 1500 documents"),
+        ({"pending": 4}, "nudge", "4 chunks to publish or to remove"),
+        ({"new": 150, "changed_share": 0.1}, "nudge", "10.0% changed since the last realignment is within 10.0%"),
+        ({"new": 5, "changed_share": 0.101}, "realign", "10.1% of the documents changed since the last realignment"),
+        ({"generation_age_days": 29.9}, "nothing", "generation 7"),
+        ({"generation_age_days": 30.0}, "realign", "Generation 7 is 30.0 days old and due after 30."),
+        ({"new": 3, "residual_excess": 0.15}, "nudge", "3 new"),
+        ({"new": 3, "residual_excess": 0.2}, "realign", "worse than known ones by 0.200"),
+        ({"active_generation": None, "generation_age_days": None}, "realign", "No generation is live yet and 1500"),
+        ({"documents": 0, "active_generation": None}, "nothing", "no documents in the store"),
+        ({"documents": 0, "forced": "realign"}, "nothing", "no documents in the store"),
+        ({"forced": "realign"}, "realign", "realign was forced by setting; 0 new"),
+        ({"forced": "nudge", "changed_share": 0.9}, "nudge", "nudge was forced by setting"),
+        ({"forced": "nothing", "new": 9}, "nothing", "nothing was forced by setting; 9 new"),
+        ({"forced": "nothing", "active_generation": None}, "nothing", "nothing was forced by setting"),
+        ({"forced": "nudge", "active_generation": None}, "realign", "no generation is live that could be nudged"),
+    ],
+)  # fmt: skip
+def test_route_table(changes, name, reason):
+    found = route(**changes)
+    assert found.name == name
+    assert reason in found.reason
+    assert found.reason.endswith(".")
+    assert "\n" not in found.reason
+
+
+def test_refuses_what_it_cannot_judge():
+    with pytest.raises(InputError, match="unknown forced route 'later'"):
+        route(forced="later")
+    with pytest.raises(InputError, match="share of changed documents is not a number"):
+        route(changed_share=float("nan"))
