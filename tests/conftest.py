@@ -1,0 +1,88 @@
+"""Fixtures for every room: one embedded Postgres per session, a fresh migrated database per test."""
+
+import contextlib
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.migrate import migrate
+
+TEMPLATE = "heal_template"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A running server with a migrated template database."""
+    # Not below pytest's own folder: its mode 700 would keep out the account that serves root in containers.
+    folder = Path(tempfile.mkdtemp(prefix="heal-postgres-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "data")
+    server.start()
+    try:
+        # Tests make and drop a database each; what they write need not outlive a power cut.
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET fsync = off")
+            admin.execute("SELECT pg_reload_conf()")
+        with connect(server.ensure_database(TEMPLATE)) as conn:
+            migrate(conn)
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def fresh_database(server: EmbeddedPostgres) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                sql.Identifier(name), sql.Identifier(TEMPLATE)
+            )
+        )
+        yield server.url(name)
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """URL of a fresh, migrated, empty database."""
+    with fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """URL of a migrated database that the tests of one module share."""
+    with fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[Connection]:
+    """A connection to a fresh, migrated, empty database."""
+    with connect(database_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def auto(database_url: str) -> Iterator[Connection]:
+    """An autocommit connection, as steps use it, to a fresh, migrated, empty database."""
+    with connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """Settings with all state in the test's folder and a fresh database."""
+    return load_settings(var_dir=tmp_path, database_url=database_url)

@@ -1,0 +1,225 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from heal_tasks.core.ids import chunk_id, document_id, sha256_hex
+from heal_tasks.core.types import Record
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.documents import Changes, DocumentRepository
+
+SOURCE = "file:inbox"
+
+
+def paragraphs(title: str, body: str) -> list[str]:
+    del title
+    return [part for part in body.split("|") if part]
+
+
+def record(name: str, body: str, title: str = "T", path: str = "a.jsonl", **metadata: object) -> Record:
+    return Record(name, title, body, metadata, path)
+
+
+class Documents(DocumentRepository):
+    """The repository with the tests' source and chunker."""
+
+    def apply(self, records: Sequence[Record]) -> Changes:
+        return self.apply_records(SOURCE, records, paragraphs)
+
+    def remove(self, ids: Sequence[int]) -> Changes:
+        return self.delete(ids, paragraphs)
+
+
+@pytest.fixture
+def documents(auto: Connection) -> Documents:
+    return Documents(auto)
+
+
+def texts(documents: Documents) -> dict[str, list[str]]:
+    """Live texts by external id, in order, read without the repository's own queries."""
+    rows = documents._conn.execute(
+        "SELECT d.external_id, array_agg(c.text ORDER BY c.ordinal) FROM heal.chunk c "
+        "JOIN heal.document d USING (document_id) WHERE superseded_at IS NULL GROUP BY 1"
+    )
+    return dict(rows.fetchall())
+
+
+def superseded(documents: Documents) -> set[str]:
+    return {row[0] for row in documents._conn.execute("SELECT text FROM heal.chunk WHERE superseded_at IS NOT NULL")}
+
+
+def doc(name: str) -> int:
+    return document_id(SOURCE, name)
+
+
+def canonical(documents: Documents) -> set[int]:
+    rows = documents._conn.execute(
+        "SELECT document_id FROM heal.document WHERE deleted_at IS NULL AND duplicate_of IS NULL"
+    )
+    return {document for (document,) in rows}
+
+
+def test_new_documents_get_chunks_with_deterministic_ids(documents: Documents) -> None:
+    changes = documents.apply([record("a", "x|y", lang="en"), record("b", "z")])
+    assert changes == Changes(new=2, chunks_added=3, new_ids=(doc("a"), doc("b")))
+    chunks = list(documents.live_chunks())
+    assert [chunk.chunk_id for chunk in chunks] == sorted(chunk.chunk_id for chunk in chunks)
+    second = next(chunk for chunk in chunks if chunk.text == "y")
+    assert second.content_hash == sha256_hex("T", "y")
+    assert second.chunk_id == chunk_id(doc("a"), 1, second.content_hash)
+    assert canonical(documents) == {doc("a"), doc("b")}
+
+
+def test_the_same_again_changes_nothing(documents: Documents) -> None:
+    documents.apply([record("a", "x|y")])
+    before = documents._conn.execute("SELECT * FROM heal.document").fetchall()
+    assert documents.apply([record("a", "x|y")]) == Changes(unchanged=1)
+    assert documents._conn.execute("SELECT * FROM heal.document").fetchall() == before
+
+
+def test_new_metadata_is_stored_but_is_no_change(documents: Documents) -> None:
+    documents.apply([record("a", "x", year=2023)])
+    assert documents.apply([record("a", "x", path="b.jsonl", year=2024)]) == Changes(unchanged=1)
+    row = documents._conn.execute("SELECT path, metadata, changed_at = created_at FROM heal.document").fetchone()
+    assert row == ("b.jsonl", {"year": 2024}, True)
+
+
+def test_a_changed_document_keeps_texts_that_are_still_there(documents: Documents) -> None:
+    documents.apply([record("a", "x|y|z")])
+    ids = {chunk.text: chunk.chunk_id for chunk in documents.live_chunks()}
+    changes = documents.apply([record("a", "new|x|z")])
+    assert changes == Changes(changed=1, chunks_added=1, chunks_superseded=1, changed_ids=(doc("a"),))
+    after = {chunk.text: chunk.chunk_id for chunk in documents.live_chunks()}
+    assert after["x"] == ids["x"]
+    assert after["z"] == ids["z"]
+    assert texts(documents) == {"a": ["new", "x", "z"]}
+    assert superseded(documents) == {"y"}
+
+
+def test_a_text_that_comes_back_is_served_again(documents: Documents) -> None:
+    documents.apply([record("a", "x|y")])
+    documents.apply([record("a", "x")])
+    assert superseded(documents) == {"y"}
+    assert documents.apply([record("a", "x|y")]).chunks_added == 1
+    assert superseded(documents) == set()
+    assert texts(documents) == {"a": ["x", "y"]}
+
+
+def test_a_new_title_is_a_new_vector(documents: Documents) -> None:
+    documents.apply([record("a", "x", title="old")])
+    changes = documents.apply([record("a", "x", title="new")])
+    assert (changes.chunks_added, changes.chunks_superseded) == (1, 1)
+
+
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(versions=st.lists(st.lists(st.sampled_from("abc"), max_size=5), min_size=1, max_size=5))
+def test_any_history_ends_in_the_last_version(module_database_url: str, versions: Sequence[Sequence[str]]) -> None:
+    with connect(module_database_url, autocommit=True) as conn:
+        conn.execute("TRUNCATE heal.document CASCADE")
+        documents = Documents(conn)
+        seen: set[str] = set()
+        for version in versions:
+            documents.apply([record("a", "|".join(version))])
+            seen |= set(version)
+            assert texts(documents).get("a", []) == list(version)
+            assert superseded(documents) >= seen - set(version)
+        documents.purge_superseded()
+        assert superseded(documents) == set()
+        assert texts(documents).get("a", []) == list(versions[-1])
+
+
+def test_a_duplicate_has_no_chunks_until_it_has_to_stand_in(documents: Documents) -> None:
+    documents.apply([record("a", "x|y")])
+    changes = documents.apply([record("b", "x|y"), record("c", "x|y")])
+    assert (changes.new, changes.duplicates, changes.chunks_added) == (2, 2, 0)
+    assert texts(documents) == {"a": ["x", "y"]}
+    heir, other = sorted(["b", "c"], key=doc)
+    assert documents.remove([doc("a")]) == Changes(deleted=1, chunks_added=2)
+    assert texts(documents) == {heir: ["x", "y"]}
+    changes = documents.apply([record(heir, "else")])
+    assert (changes.changed, changes.chunks_added, changes.chunks_superseded) == (1, 3, 2)
+    assert texts(documents) == {heir: ["else"], other: ["x", "y"]}
+    assert canonical(documents) == {doc("b"), doc("c")}
+
+
+def test_a_document_that_becomes_a_duplicate_is_served_until_purged(documents: Documents) -> None:
+    documents.apply([record("a", "x")])
+    documents.apply([record("b", "y")])
+    changes = documents.apply([record("b", "x")])
+    assert (changes.changed, changes.duplicates, changes.chunks_added, changes.chunks_superseded) == (1, 1, 0, 1)
+    assert texts(documents) == {"a": ["x"]}
+    assert documents.purge_superseded() == 1
+    assert documents.counts() == {"documents": 2, "duplicates": 1, "deleted": 0, "chunks": 1, "superseded": 0}
+
+
+def test_duplicates_within_one_batch(documents: Documents) -> None:
+    changes = documents.apply([record(name, "same") for name in "abcd"])
+    assert (changes.new, changes.duplicates, changes.chunks_added) == (4, 3, 1)
+    assert texts(documents) == {min("abcd", key=doc): ["same"]}
+
+
+def test_a_deleted_document_leaves_nothing_but_its_row(documents: Documents) -> None:
+    documents.apply([record("a", "x", title="Secret", owner="me"), record("b", "y")])
+    assert documents.remove([doc("a"), 12345]) == Changes(deleted=1)
+    assert documents.remove([doc("a")]) == Changes()
+    row = documents._conn.execute(
+        "SELECT title, body, metadata, content_hash, deleted_at IS NOT NULL FROM heal.document WHERE document_id = %s",
+        (doc("a"),),
+    ).fetchone()
+    assert row == ("", "", {}, "", True)
+    assert texts(documents) == {"b": ["y"]}
+    assert documents.live_count(SOURCE) == 1
+
+
+def test_a_document_that_comes_back_is_new_and_the_youngest(documents: Documents) -> None:
+    documents.apply([record("a", "x")])
+    documents.apply([record("b", "x")])
+    documents.remove([doc("a")])
+    changes = documents.apply([record("a", "x")])
+    assert (changes.new, changes.duplicates, changes.new_ids) == (1, 1, (doc("a"),))
+    assert texts(documents) == {"b": ["x"]}
+
+
+def test_text_that_postgres_cannot_hold_is_replaced(documents: Documents) -> None:
+    bad = "a\x00b\ud800c"
+    documents.apply([record("a", bad, title=bad, note=bad, size=float("nan"))])
+    row = documents._conn.execute("SELECT title, body, metadata FROM heal.document").fetchone()
+    assert row == ("a\ufffdb\ufffdc", "a\ufffdb\ufffdc", {"note": "a\ufffdb\ufffdc", "size": None})
+    assert documents.apply([record("a", bad, title=bad)]).unchanged == 1
+
+
+def test_files_and_what_they_held(documents: Documents) -> None:
+    documents.apply([record("a", "x"), record("b", "y"), record("c", "z", path="c.txt")])
+    documents.record_file(SOURCE, "a.jsonl", "1", False)
+    documents.record_file(SOURCE, "c.txt", "1", True)
+    assert documents.known_files(SOURCE) == {"a.jsonl": ("1", False), "c.txt": ("1", True)}
+    assert documents.known_files("other") == {}
+    assert documents.documents_of_paths(SOURCE, ["a.jsonl"]) == {doc("a"): "a.jsonl", doc("b"): "a.jsonl"}
+    assert documents.documents_of_paths("other", ["a.jsonl"]) == {}
+    documents.remove([doc("a")])
+    assert documents.documents_of_paths(SOURCE, ["a.jsonl"]) == {doc("b"): "a.jsonl"}
+    documents.record_file(SOURCE, "a.jsonl", "2", True)
+    documents.forget_files(SOURCE, ["c.txt"])
+    assert documents.known_files(SOURCE) == {"a.jsonl": ("2", True)}
+
+
+def test_shards_divide_the_chunks(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heal_tasks.store.reading.PAGE", 7)
+    documents.apply([record(f"d{number}", f"text {number}") for number in range(50)])
+    everything = [chunk.chunk_id for chunk in documents.live_chunks()]
+    parts = [[chunk.chunk_id for chunk in documents.live_chunks(shard, 3)] for shard in range(3)]
+    assert len(everything) == 50
+    assert sorted(key for part in parts for key in part) == everything
+    assert all(part for part in parts)
+
+
+def test_everything_is_undone_with_the_callers_transaction(documents: Documents) -> None:
+    class UndoneError(Exception):
+        pass
+
+    with pytest.raises(UndoneError), documents._conn.transaction():
+        documents.apply([record("a", "x")])
+        raise UndoneError
+    assert documents.counts()["documents"] == 0
