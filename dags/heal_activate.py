@@ -1,0 +1,40 @@
+"""heal_activate: promote a ready generation, or roll back to the previous one, by hand."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from heal_airflow import RETRIES, run_step
+
+
+@dag(
+    dag_id="heal_activate",
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    params={
+        "generation": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Generation",
+            description="Id from heal.generation_status; 0 rolls back to the previous generation.",
+        )
+    },
+    default_args=RETRIES,
+    doc_md=__doc__,
+    tags=["heal"],
+)
+def heal_activate() -> None:
+    """Switch the active generation."""
+
+    @task(doc_md="Switches in one transaction, with a lock timeout. Output: `heal.generation`, view `heal.embedding`.")
+    def activate(params: dict[str, Any] | None = None) -> Any:
+        return run_step("activate", refs={"generation_id": (params or {})["generation"]})
+
+    activate()
+
+
+heal_activate()

@@ -1,0 +1,144 @@
+"""heal_realign: every night, new documents in, and the vectors realigned or nudged, whichever they need."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import CronTriggerTimetable, chain, dag, task, task_group
+from heal_airflow import PARAMS, RETRIES, run_report, run_step
+
+from heal_tasks.core.settings import load_settings
+
+SETTINGS = load_settings()
+ASK_SHARDS = list(range(SETTINGS.ask_shards))
+EMBED_SHARDS = list(range(SETTINGS.embed_shards))
+
+Json = Any  # a dict annotation would make Airflow split the manifest over several XComs
+
+
+@dag(
+    dag_id="heal_realign",
+    schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=True,
+    params=PARAMS,
+    default_args=RETRIES,
+    doc_md=__doc__,
+    tags=["heal"],
+)
+def heal_realign() -> None:
+    """Pull documents, choose the route, realign or nudge, report."""
+
+    @task(doc_md="Pulls new, changed and deleted documents. Output: `heal.document`, `heal.chunk`, `heal.quarantine`.")
+    def ingest() -> Json:
+        return run_step("ingest")
+
+    @task(doc_md="Chooses nothing, nudge or realign from counts, drift and age. Output: `heal.run.route_reason`.")
+    def route(manifest: Json) -> Json:
+        return run_step("route", manifest)
+
+    @task.branch(doc_md="Follows the route that was chosen.")
+    def follow(manifest: Json) -> str:
+        first = {"realign": "realign.label", "nudge": "nudge.assign_labels", "nothing": "nothing"}
+        return first[manifest["refs"]["route"]]
+
+    @task(doc_md="Nothing to align: no vector is written.")
+    def nothing(manifest: Json) -> Json:
+        return manifest
+
+    @task_group(group_id="realign", tooltip="Topics, questions, training, a new generation, the gate")
+    def realign(routed: Json) -> None:
+        @task(doc_md="TF-IDF and HNMFk: a topic path per document. Output: `heal.topic`, `heal.document_topic`.")
+        def label(manifest: Json) -> Json:
+            return run_step("label", manifest)
+
+        @task(doc_md="Questions with answers and evidence per chunk. Output: `heal.question`, `heal.llm_call`.")
+        def ask(shard: int, manifest: Json) -> Json:
+            return run_step("ask", manifest, shard=shard, shards=len(ASK_SHARDS))
+
+        @task(
+            queue="gpu",
+            doc_md="Vectors of the base model, for mining and comparison. Output: the baseline generation's tables.",
+        )
+        def embed_base(shard: int, manifest: Json) -> Json:
+            return run_step("embed_base", manifest, shard=shard, shards=len(EMBED_SHARDS))
+
+        @task(doc_md="Near and far negatives per question by the base model. Output: a training set artifact.")
+        def mine(manifest: Json) -> Json:
+            return run_step("mine", manifest)
+
+        @task(
+            doc_md="HEAL and own-document loss; stops early on held-out retrieval. Output: a model artifact.",
+            queue="gpu",
+            pool="gpu",
+        )
+        def train(manifest: Json) -> Json:
+            return run_step("train", manifest)
+
+        @task(queue="gpu", doc_md="Every chunk and question with the new and the live model. Output: `heal.base_g…`.")
+        def embed(shard: int, manifest: Json) -> Json:
+            return run_step("embed", manifest, shard=shard, shards=len(EMBED_SHARDS))
+
+        @task(doc_md="Moves the stored vectors by the questions; validation sets the budget. Output: `heal.vec_g…`.")
+        def nudge(manifest: Json) -> Json:
+            return run_step("nudge", manifest)
+
+        @task(doc_md="Candidates against base model and live generation. Output: `heal.evaluation`.")
+        def evaluate(manifest: Json) -> Json:
+            return run_step("evaluate", manifest)
+
+        @task(doc_md="Key, topic B-tree and HNSW of the winner; its recall is measured. Output: indexes.")
+        def index(manifest: Json) -> Json:
+            return run_step("index", manifest)
+
+        @task(doc_md="Switches to the winner in one transaction, or keeps the live one. Output: `heal.generation`.")
+        def promote(manifest: Json) -> Json:
+            return run_step("promote", manifest)
+
+        labelled = label(routed)
+        asked = ask.partial(manifest=labelled).expand(shard=ASK_SHARDS)
+        based = embed_base.partial(manifest=labelled).expand(shard=EMBED_SHARDS)
+        mined = mine(labelled)
+        trained = train(mined)
+        embedded = embed.partial(manifest=trained).expand(shard=EMBED_SHARDS)
+        nudged = nudge(trained)
+        chain(asked, based, mined)
+        chain(embedded, nudged)
+        promote(index(evaluate(nudged)))
+
+    @task_group(group_id="nudge", tooltip="Only what arrived: its vectors, and the few that its questions move")
+    def nudge_only(routed: Json) -> None:
+        @task(doc_md="Topic paths of the new documents, projected on the stored tree. Output: `heal.document_topic`.")
+        def assign_labels(manifest: Json) -> Json:
+            return run_step("assign_labels", manifest)
+
+        @task(doc_md="Questions for the new chunks only. Output: `heal.question`, `heal.llm_call`.")
+        def ask(manifest: Json) -> Json:
+            return run_step("ask", manifest)
+
+        @task(queue="gpu", doc_md="Vectors of new chunks and questions with the live model. Output: `heal.base_g…`.")
+        def embed_new(manifest: Json) -> Json:
+            return run_step("embed_new", manifest)
+
+        @task(doc_md="Recomputes, checks quality, and writes only rows that changed. Output: `heal.vec_g…`.")
+        def nudge(manifest: Json) -> Json:
+            return run_step("nudge_live", manifest)
+
+        nudge(embed_new(ask(assign_labels(routed))))
+
+    @task(
+        trigger_rule="all_done",
+        doc_md="One row and one page per run, whatever happened. Output: `heal.run`, Browse › HEAL runs.",
+    )
+    def report() -> Json:
+        return run_report()
+
+    ingested = ingest()
+    routed = route(ingested)
+    chosen = follow(routed)
+    paths = [nothing(routed), realign(routed), nudge_only(routed)]
+    chain(chosen, paths, report())
+
+
+heal_realign()

@@ -1,0 +1,159 @@
+"""Step ingest: pulls new, changed and deleted documents from every source into the store.
+
+One transaction per run: a killed ingest leaves nothing behind, and a dry run is the same work, undone.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from heal_tasks.core.batches import batched
+from heal_tasks.core.errors import SourceError
+from heal_tasks.core.ids import document_id, stable_id
+from heal_tasks.core.models import resolve_model
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Record, Rejected, SourceFile
+from heal_tasks.sources.base import Source, open_source
+from heal_tasks.sources.chunking import chunk_text, token_counter
+from heal_tasks.sources.parse import read_records
+from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.store.chunks import Chunker
+from heal_tasks.store.documents import Changes, DocumentRepository
+from heal_tasks.store.runs import RunRepository
+
+BATCH = 500
+REJECTED_ALLOWED = 10
+"""A handful of broken records never stops a run, whatever their share."""
+
+
+@dataclass
+class _Reading:
+    """What one source has given so far."""
+
+    source: Source
+    rejected: list[Rejected] = field(default_factory=list)
+    path_of: dict[int, str] = field(default_factory=dict)
+    clean: dict[str, bool] = field(default_factory=dict)
+
+
+def read_sources(context: Context) -> tuple[Changes, int]:
+    """Read every source and store what changed; the caller holds the transaction.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        What changed, and how many records were rejected.
+
+    Raises:
+        SourceError: a source cannot be listed, or too much of it is broken or gone.
+    """
+    settings = context.settings
+    count_tokens = token_counter(resolve_model(settings.model))
+
+    def chunker(title: str, body: str) -> list[str]:
+        return chunk_text(title, body, count_tokens, settings.chunk_tokens)
+
+    runs = RunRepository(context.conn)
+    total, rejected = Changes(), 0
+    for spec in settings.sources:
+        source = open_source(spec, s3_endpoint_url=settings.s3_endpoint_url)
+        changes, refused = _read_source(context, source, chunker)
+        runs.quarantine(context.run_id, spec, refused)
+        total, rejected = total + changes, rejected + len(refused)
+    return total, rejected
+
+
+def ingest(context: Context) -> Outcome:
+    """Read every source and store what changed.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Ref ``arrived``; counts of new, changed, deleted, duplicate and rejected documents.
+    """
+    runs = RunRepository(context.conn)
+    runs.open_run(context.run_id)
+    with context.conn.transaction(force_rollback=context.settings.dry_run):
+        total, rejected = read_sources(context)
+        documents = DocumentRepository(context.conn).live_count()
+    counts: dict[str, int | float] = {
+        "documents": documents, "new": total.new, "changed": total.changed, "deleted": total.deleted,
+        "duplicates": total.duplicates, "chunks_added": total.chunks_added,
+        "chunks_superseded": total.chunks_superseded, "rejected": rejected,
+    }  # fmt: skip
+    note = (
+        f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted, {rejected} rejected"
+    )
+    return Outcome(
+        refs={"new": total.new, "changed": total.changed, "deleted": total.deleted},
+        counts=counts,
+        note=note + (" (dry run, undone)" if context.settings.dry_run else ""),
+    )
+
+
+def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Changes, list[Rejected]]:
+    settings, documents = context.settings, DocumentRepository(context.conn)
+    files = {file.path: file for file in source.list_files()}
+    known = documents.known_files(source.name)
+    to_read = [file for path, file in files.items() if known.get(path, ("",))[0] != file.fingerprint]
+    reading = _Reading(source)
+    reading.path_of.update(documents.documents_of_paths(source.name, files.keys() - {file.path for file in to_read}))
+    records = (record for file in context.track(to_read) for record in _records(reading, file, settings))
+    if settings.sample_documents:
+        smallest = heapq.nsmallest(settings.sample_documents, records, key=lambda item: stable_id(item.external_id))
+        records = (record for record in smallest)
+    changes = Changes()
+    for batch in batched(records, BATCH):
+        changes += documents.apply_records(source.name, batch, chunker)
+    _refuse_if_broken(reading, settings.max_rejected_share)
+    if settings.sample_documents:
+        return changes, reading.rejected
+
+    # A file with a rejected record may hold a document that cannot be recognised: nothing vanishes by its absence.
+    vanished = known.keys() - files.keys()
+    readable = vanished | {path for path, clean in reading.clean.items() if clean}
+    gone = documents.documents_of_paths(source.name, readable).keys() - reading.path_of.keys()
+    live = documents.live_count(source.name)
+    if live and len(gone) / live > settings.max_deleted_share:
+        raise SourceError(
+            f"{source.name}: {len(gone)} of {live} documents are gone, more than HEAL_MAX_DELETED_SHARE="
+            f"{settings.max_deleted_share}; raise it for one run if that is right, else see that it is mounted"
+        )
+    changes += documents.delete(gone, chunker)
+    documents.forget_files(source.name, vanished)
+    for file in to_read:
+        documents.record_file(source.name, file.path, file.fingerprint, reading.clean[file.path])
+    return changes, reading.rejected
+
+
+def _records(reading: _Reading, file: SourceFile, settings: Settings) -> Iterator[Record]:
+    """The good records of one file; the others are noted in ``reading``."""
+    max_bytes = int(settings.max_file_mb * 2**20)
+    reading.clean[file.path] = True
+    for item in read_records(reading.source, file, max_bytes=max_bytes, max_chars=settings.max_document_chars):
+        if isinstance(item, Record):
+            key = document_id(reading.source.name, item.external_id)
+            first = reading.path_of.get(key)
+            if first is None:
+                reading.path_of[key] = item.path
+                yield item
+                continue
+            item = Rejected(item.path, item.line, f"id {item.external_id!r} is already in {first}; make ids unique")
+        reading.rejected.append(item)
+        reading.clean[file.path] = False
+
+
+def _refuse_if_broken(reading: _Reading, allowed: float) -> None:
+    refused = len(reading.rejected)
+    seen = refused + len(reading.path_of)
+    if refused > REJECTED_ALLOWED and refused / seen > allowed:
+        first = reading.rejected[0]
+        raise SourceError(
+            f"{reading.source.name}: {refused} of {seen} records are broken, more than "
+            f"HEAL_MAX_REJECTED_SHARE={allowed}; first: {first.path} line {first.line}: {first.reason}"
+        )
+
+
+INGEST = Step("ingest", ingest, None)

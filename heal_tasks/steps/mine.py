@@ -1,0 +1,112 @@
+"""Step mine: the training set, with near and far negatives chosen by the base model's own similarities."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from heal_tasks.core.ids import fingerprint
+from heal_tasks.core.settings import Settings
+from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.spaces import baseline, in_order
+from heal_tasks.steps.training_set import save
+from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.training.negatives import plan_negatives
+from heal_tasks.training.trainer import ValidationSet
+
+
+def _inputs(context: Context) -> object:
+    settings = context.settings
+    questions = Corpus(context.conn).questions()
+    return [
+        fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
+        context.manifest.number("topic_run_id"), settings.model, settings.train_near_negatives,
+        settings.train_far_negatives, settings.mask_same_leaf, settings.train_validation_questions,
+        settings.train_validation_chunks, settings.seed,
+    ]  # fmt: skip
+
+
+def mine(context: Context) -> Outcome:
+    """Plan negatives for every training question and write the training set as an artifact.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Ref ``training_set_uri``; counts of training and validation questions, and of negatives.
+    """
+    settings, corpus = context.settings, Corpus(context.conn)
+    chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
+    base, vectors = baseline(context), VectorRepository(context.conn)
+    chunk_vectors = in_order(chunks.chunk_ids, *vectors.load_base(base))
+    question_vectors = in_order(questions.question_ids, *vectors.load_questions(base))
+
+    train = np.flatnonzero(questions.in_splits("train"))
+    positives = chunks.rows(questions.chunk_ids[train])
+    negatives = plan_negatives(
+        question_vectors[train], chunk_vectors, positives, document_ids=chunks.document_ids, leaf_ids=chunks.leaves,
+        near=settings.train_near_negatives, far=settings.train_far_negatives,
+        exclude_same_leaf=settings.mask_same_leaf, seed=settings.seed,
+    )  # fmt: skip
+    texts = corpus.chunk_texts(chunks.chunk_ids)
+    asked = corpus.question_texts(questions.question_ids)
+
+    def document(row: int) -> str:
+        return embedding_text(*texts[int(chunks.chunk_ids[row])])
+
+    rows = [
+        {
+            "question": asked[int(questions.question_ids[question])],
+            "document": document(row),
+            "document_id": int(chunks.document_ids[row]),
+            "leaf": int(chunks.leaves[row]),
+            "path": [int(topic) for topic in chunks.paths[row] if topic >= 0],
+            "negatives": [
+                {
+                    "text": document(negative),
+                    "document_id": int(chunks.document_ids[negative]),
+                    "leaf": int(chunks.leaves[negative]),
+                }
+                for negative in planned
+                if negative >= 0
+            ],
+        }
+        for question, row, planned in zip(train, positives, negatives, strict=True)
+        if row >= 0
+    ]
+    validation = _validation_set(chunks, questions, asked, document, settings)
+    key = f"training_sets/{fingerprint(_inputs(context))}"
+    with context.artifacts.writing(key) as folder:
+        save(folder, rows, validation)
+    return Outcome(
+        refs={"training_set_uri": context.artifacts.uri(key)},
+        counts={"train": len(rows), "validation": len(validation.queries), "negatives": int((negatives >= 0).sum())},
+        note=f"{len(rows)} training questions, {int((negatives >= 0).sum())} mined negatives, "
+        f"{len(validation.queries)} validation questions",
+    )
+
+
+def _validation_set(
+    chunks: ChunkTable,
+    questions: QuestionTable,
+    asked: dict[int, str],
+    document: Callable[[int], str],
+    settings: Settings,
+) -> ValidationSet:
+    """Questions of documents never trained on, their chunks, and other chunks that compete."""
+    rng = np.random.default_rng(settings.seed)
+    held_out = np.flatnonzero(questions.in_splits("unseen_validation"))
+    held_out = np.sort(rng.permutation(held_out)[: settings.train_validation_questions])
+    answers = chunks.rows(questions.chunk_ids[held_out])
+    others = np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers)
+    others = rng.permutation(others)[: max(0, settings.train_validation_chunks - len(np.unique(answers)))]
+    pool = np.sort(np.union1d(answers, others))
+    return ValidationSet(
+        queries=[asked[int(questions.question_ids[question])] for question in held_out],
+        documents=[document(row) for row in pool],
+        positives=[np.array([position]) for position in np.searchsorted(pool, answers)],
+    )
+
+
+MINE = Step("mine", mine, _inputs)

@@ -1,0 +1,130 @@
+"""Steps index, promote and activate: the winner's index with its recall measured, then the switch."""
+
+import numpy as np
+
+from heal_tasks.core.errors import StepError
+from heal_tasks.steps.nudge import served
+from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.spaces import candidates, in_order, overlay
+from heal_tasks.store.corpus import Corpus
+from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.indexing import build_indexes, recall
+from heal_tasks.store.vectors import VectorRepository
+
+RECALL_QUESTIONS = 200
+MAX_EF_SEARCH = 1000
+
+
+def index(context: Context) -> Outcome:
+    """Finish the winner's served rows, index them, and measure the index on real questions.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Counts of rows, seconds, bytes, recall and ef_search; ref ``winner`` 0 if recall misses its target.
+    """
+    generations, vectors = GenerationRepository(context.conn), VectorRepository(context.conn)
+    winner_id, rows = context.manifest.number("winner"), context.manifest.text("winner_rows")
+    if not winner_id:
+        return Outcome(note="the live generation stays as it is; nothing to index")
+    winner, settings = generations.get(winner_id), context.settings
+    if rows != "nudged":
+        chunks = Corpus(context.conn).chunks(context.manifest.number("topic_run_id"))
+        matrix = in_order(chunks.chunk_ids, *vectors.load_base(winner))
+        live = generations.active()
+        fields: dict[str, object] = {"nudge_variant": "none", "nudge_theta": 0.0, "metric": "cosine"}
+        if rows == "live" and live is not None:
+            matrix = overlay(chunks, matrix, vectors.load_served(live))
+            fields = {"nudge_variant": live.nudge_variant, "nudge_theta": live.nudge_theta, "metric": live.metric}
+        winner = generations.set_fields(winner_id, **fields)
+        vectors.write_served(winner, served(chunks, matrix))
+    built = build_indexes(context.conn, winner, memory_mb=settings.index_memory_mb)
+
+    _, asked = vectors.load_questions(winner)
+    sample = np.random.default_rng(settings.seed).permutation(asked)[:RECALL_QUESTIONS]
+    measured, ef_search = 1.0, winner.ef_search
+    while len(sample):
+        measured = recall(context.conn, winner, sample)
+        if measured >= settings.recall_target or ef_search >= MAX_EF_SEARCH:
+            break
+        ef_search = min(2 * ef_search, MAX_EF_SEARCH)
+        winner = generations.set_fields(winner_id, ef_search=ef_search)
+    generations.set_fields(winner_id, recall=measured)
+    counts: dict[str, int | float] = {
+        "rows": built.rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,
+        "recall": round(measured, 4), "ef_search": ef_search,
+    }  # fmt: skip
+    note = f"{built.rows} rows indexed in {built.seconds:.1f} s, recall@10 {measured:.3f} at ef_search {ef_search}"
+    if built.spilled:
+        note += "; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB"
+    if measured < settings.recall_target:
+        verdict = (
+            f"Not promoted: recall@10 {measured:.3f} of the index misses HEAL_RECALL_TARGET={settings.recall_target}."
+        )
+        return Outcome(refs={"winner": 0, "verdict": verdict}, counts=counts, note=f"{note}; {verdict}")
+    generations.set_state(winner_id, "ready")
+    return Outcome(counts=counts, note=note)
+
+
+def promote(context: Context) -> Outcome:
+    """Switch to the winner and put the other candidates away, or keep the live generation.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Ref ``generation_id``, the generation that serves now.
+
+    Raises:
+        StepError: nothing was promoted and nothing is active.
+    """
+    generations = GenerationRepository(context.conn)
+    winner_id = context.manifest.number("winner")
+    if winner_id:
+        # Deletions since the rows were written reach them before any reader can.
+        orphans = VectorRepository(context.conn).orphans(generations.get(winner_id))
+        if orphans:
+            raise StepError(f"generation {winner_id} has {orphans} rows of deleted chunks; run the realign route again")
+        generations.activate(winner_id, lock_timeout_ms=context.settings.lock_timeout_ms)
+        DocumentRepository(context.conn).purge_superseded()
+    for candidate in candidates(context):
+        if candidate.generation_id != winner_id:
+            generations.set_state(candidate.generation_id, "failed", note="not chosen by the gate")
+            generations.drop_tables(candidate.generation_id)
+    generations.retire_old(context.settings.drain_hours)
+    active = generations.active()
+    if active is None:
+        raise StepError(f"no generation is active: {context.manifest.text('verdict')}")
+    return Outcome(refs={"generation_id": active.generation_id}, note=context.manifest.text("verdict").split("\n")[0])
+
+
+def activate(context: Context) -> Outcome:
+    """Promote a ready generation or roll back, by hand.
+
+    Args:
+        context: of the step; ref ``generation_id`` names the generation, 0 the previous one.
+
+    Returns:
+        Ref ``generation_id``, the generation that serves now.
+
+    Raises:
+        StepError: there is no previous generation to roll back to.
+    """
+    generations = GenerationRepository(context.conn)
+    wanted = context.manifest.number("generation_id")
+    if not wanted:
+        previous = generations.previous()
+        if previous is None:
+            raise StepError(
+                "there is no previous generation to roll back to; heal.generation_status lists what there is"
+            )
+        wanted = previous.generation_id
+    generations.activate(wanted, lock_timeout_ms=context.settings.lock_timeout_ms)
+    return Outcome(refs={"generation_id": wanted}, note=f"generation {wanted} is active")
+
+
+INDEX = Step("index", index, None)
+PROMOTE = Step("promote", promote, None)
+ACTIVATE = Step("activate", activate, None)

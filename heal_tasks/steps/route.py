@@ -1,0 +1,89 @@
+"""Step route: nothing, nudge or realign, from what arrived, how foreign it is and how old the generation is."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from heal_tasks.nudge.route import Route, RouteFacts, choose_route
+from heal_tasks.steps.ingest import read_sources
+from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.store.corpus import Corpus
+from heal_tasks.store.documents import Changes
+from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.runs import RunRepository
+from heal_tasks.store.topics import TopicRepository
+from heal_tasks.topics.tree import TopicTree
+
+
+def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
+    """Choose the route for the store as it is.
+
+    Args:
+        context: of the step.
+        arrived: what this run's ingest has stored.
+
+    Returns:
+        The route with its reason, and the facts it was chosen from.
+    """
+    settings, active = context.settings, GenerationRepository(context.conn).active()
+    # A realignment that the gate refused counts too, or an old generation would be realigned every night in vain.
+    aligned_at = RunRepository(context.conn).last_realigned_at()
+    pending = Corpus(context.conn).pending(active.generation_id if active else None, aligned_at)
+    facts = RouteFacts(
+        documents=pending.documents,
+        new=arrived.new,
+        changed=arrived.changed,
+        deleted=arrived.deleted,
+        changed_share=pending.moved / max(pending.documents, 1),
+        active_generation=active.generation_id if active else None,
+        generation_age_days=(datetime.now(UTC) - aligned_at).total_seconds() / 86400 if aligned_at else None,
+        residual_excess=_residual_excess(context, active) if pending.chunks else None,
+        pending=pending.chunks + pending.superseded,
+        forced=settings.force_route,
+    )
+    chosen = choose_route(
+        facts,
+        max_changed_share=settings.nudge_max_changed_share,
+        max_age_days=settings.realign_max_age_days,
+        max_residual=settings.nudge_max_residual,
+    )
+    return chosen, facts
+
+
+def route(context: Context) -> Outcome:
+    """Choose the route and record it with every number it was chosen from.
+
+    A dry run reads the sources once more inside a transaction, chooses, and undoes all of it.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Ref ``route``; the reason as note.
+    """
+    if context.settings.dry_run:
+        with context.conn.transaction(force_rollback=True):
+            arrived, _ = read_sources(context)
+            chosen, facts = decide(context, arrived)
+        name, reason = "nothing", f"dry run; otherwise {chosen.name}: {chosen.reason}"
+    else:
+        refs = context.manifest.refs
+        arrived = Changes(new=int(refs["new"]), changed=int(refs["changed"]), deleted=int(refs["deleted"]))
+        chosen, facts = decide(context, arrived)
+        name, reason = chosen.name, chosen.reason
+    RunRepository(context.conn).set_route(context.run_id, name, reason, asdict(facts))
+    return Outcome(refs={"route": name}, counts={"pending": facts.pending}, note=f"{name}: {reason}")
+
+
+def _residual_excess(context: Context, active: Generation | None) -> float | None:
+    """How much worse the unlabelled documents fit the live topic tree than those it was made of."""
+    if active is None or active.topic_run_id is None:
+        return None
+    run = TopicRepository(context.conn).get(active.topic_run_id)
+    _, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
+    if not texts or not context.artifacts.exists(run.uri):
+        return None
+    projection = TopicTree.load(context.artifacts.local(run.uri)).project(texts)
+    return float(projection.residual.mean()) - run.mean_residual
+
+
+ROUTE = Step("route", route, None)

@@ -1,0 +1,89 @@
+"""Everything worth knowing about one run, read from the store: what the report page and the terminal show."""
+
+from dataclasses import dataclass
+
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.questions import LedgerRow, QuestionRepository
+from heal_tasks.store.runs import EvaluationRow, Run, RunRepository, StepRow
+from heal_tasks.store.topics import TopicRepository, TopicRow
+
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run.
+
+    Args:
+        run: route, reason, verdict.
+        steps: every step with its counts and time, in the order they started.
+        documents: counts of live documents, duplicates, deleted documents and chunks.
+        quarantined: source, path, line and reason of what was refused in this run.
+        topics: the active generation's topic tree, in tree order.
+        question_counts: writer, kind, split and number of questions.
+        samples: question, answer, kind, writer and document title of a few new questions.
+        ledger: language-model calls of this run.
+        evaluations: quality by system, set and metric.
+        active: the generation that serves now.
+    """
+
+    run: Run
+    steps: list[StepRow]
+    documents: dict[str, int]
+    quarantined: list[tuple[str, str, int, str]]
+    topics: list[TopicRow]
+    question_counts: list[tuple[str, str, str, int]]
+    samples: list[tuple[str, str, str, str, str]]
+    ledger: list[LedgerRow]
+    evaluations: list[EvaluationRow]
+    active: Generation | None
+
+    def evaluation_table(self, metric: str = "ndcg@10") -> list[EvaluationRow]:
+        """The rows of one metric, by question set and then in the order they were measured."""
+        rows = [row for row in self.evaluations if row.metric == metric]
+        return sorted(rows, key=lambda row: row.question_set)
+
+    def questions_by_writer(self) -> dict[str, int]:
+        """Number of questions by writer."""
+        counts: dict[str, int] = {}
+        for writer, _, _, number in self.question_counts:
+            counts[writer] = counts.get(writer, 0) + number
+        return counts
+
+
+def summarise(conn: Connection, run_id: str) -> Summary | None:
+    """Read a run's summary.
+
+    Args:
+        conn: an open connection.
+        run_id: the run.
+
+    Returns:
+        The summary, or None where there is no such run.
+    """
+    runs, questions = RunRepository(conn), QuestionRepository(conn)
+    run = runs.get_run(run_id)
+    if run is None:
+        return None
+    active = GenerationRepository(conn).active()
+    topics = TopicRepository(conn).topics(active.topic_run_id) if active and active.topic_run_id else []
+    samples = conn.execute(
+        """SELECT q.text, q.answer, q.kind, q.writer, d.title
+        FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+        ORDER BY q.created_at DESC, q.question_id LIMIT %s""",
+        (SAMPLES,),
+    ).fetchall()
+    return Summary(
+        run=run,
+        steps=runs.steps_of(run_id),
+        documents=DocumentRepository(conn).counts(),
+        quarantined=runs.quarantined(run_id),
+        topics=topics,
+        question_counts=questions.counts(),
+        samples=[(text, answer, kind, writer, title) for text, answer, kind, writer, title in samples],
+        ledger=questions.ledger(run_id),
+        evaluations=runs.evaluations(run_id),
+        active=active,
+    )

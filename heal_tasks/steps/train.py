@@ -1,0 +1,83 @@
+"""Step train: fine-tunes the base model with the HEAL and own-document losses, on the GPU queue."""
+
+import shutil
+
+from heal_tasks.core.ids import fingerprint
+from heal_tasks.core.models import resolve_model
+from heal_tasks.core.settings import Settings
+from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.training_set import load
+from heal_tasks.training.encoder import model_identity
+from heal_tasks.training.trainer import TrainingConfig, train_encoder
+
+
+def training_config(settings: Settings) -> TrainingConfig:
+    """The training settings."""
+    return TrainingConfig(
+        max_steps=settings.train_max_steps,
+        batch_size=settings.train_batch_size,
+        learning_rate=settings.train_learning_rate,
+        max_tokens=settings.train_max_tokens,
+        eval_steps=settings.train_eval_steps,
+        patience=settings.train_patience,
+        heal_weight=settings.heal_weight,
+        heal_temperature=settings.heal_temperature,
+        level_weights=settings.heal_level_weights,
+        paper=settings.heal_paper,
+        own_document_temperature=settings.own_document_temperature,
+        mask_same_leaf=settings.mask_same_leaf,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def _inputs(context: Context) -> object:
+    settings = context.settings
+    # Where the work happens (device) changes the last digits, not the result that is asked for.
+    config = {key: value for key, value in vars(training_config(settings)).items() if key != "device"}
+    return [context.manifest.text("training_set_uri"), model_identity(resolve_model(settings.model))[0], config]
+
+
+def train(context: Context) -> Outcome:
+    """Train, or go on from the last checkpoint of a killed try, and publish the model.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Ref ``model_uri``, absent where there are too few questions to train on; counts of steps and metrics.
+    """
+    settings = context.settings
+    data, validation = load(context.artifacts.local(context.manifest.text("training_set_uri")))
+    if len(data.questions) < 2 * settings.train_batch_size or not validation.queries:
+        return Outcome(
+            refs={"model_uri": ""},
+            note=f"not trained: {len(data.questions)} training and {len(validation.queries)} validation questions are "
+            f"too few for batches of {settings.train_batch_size}; the base model stays a candidate",
+        )
+    key = fingerprint(_inputs(context))
+    work_dir = settings.var_dir / "training" / key
+    with context.artifacts.writing(f"models/{key}") as folder:
+        result = train_encoder(
+            resolve_model(settings.model),
+            data,
+            validation,
+            training_config(settings),
+            work_dir=work_dir,
+            output_dir=folder,
+            data_fingerprint=context.manifest.text("training_set_uri").rsplit("/", 1)[-1],
+            progress=context.progress,
+        )
+    shutil.rmtree(work_dir, ignore_errors=True)
+    return Outcome(
+        refs={"model_uri": context.artifacts.uri(f"models/{key}")},
+        counts={
+            "steps": result.steps, "best_step": result.best_step, "resumed_from_step": result.resumed_from_step,
+            "base_ndcg": round(result.base_ndcg, 4), "best_ndcg": round(result.best_ndcg, 4),
+        },
+        note=f"{result.steps} steps, validation nDCG@10 {result.base_ndcg:.3f} before, {result.best_ndcg:.3f} at best "
+        f"(step {result.best_step})" + (f"; {result.stop_reason}" if result.stop_reason else ""),
+    )  # fmt: skip
+
+
+TRAIN = Step("train", train, _inputs)

@@ -1,0 +1,69 @@
+"""The training set as files: one JSON line per question, so that a person can read what a model was taught."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
+
+TRAIN, VALIDATION = "train.jsonl", "validation.json"
+
+
+def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) -> None:
+    """Write a training set.
+
+    Args:
+        folder: an existing folder.
+        rows: question, document, document_id, leaf, path, negatives of each training question.
+        validation: held-out questions and the documents to search.
+    """
+    with (folder / TRAIN).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    held_out = {
+        "queries": validation.queries,
+        "documents": validation.documents,
+        "positives": [list(map(int, rows)) for rows in validation.positives],
+    }
+    (folder / VALIDATION).write_text(json.dumps(held_out, ensure_ascii=False), encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
+    """Read a training set.
+
+    Args:
+        folder: where ``save`` wrote it.
+
+    Returns:
+        Training data and validation set.
+    """
+    with (folder / TRAIN).open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    depth = max((len(row["path"]) for row in rows), default=0) or 1
+    labels = np.full((len(rows), depth), -1, dtype=np.int64)
+    for index, row in enumerate(rows):
+        labels[index, : len(row["path"])] = row["path"]
+    width = max((len(row["negatives"]) for row in rows), default=0)
+    missing = {"text": NO_NEGATIVE, "document_id": UNKNOWN, "leaf": UNKNOWN}
+    negatives = [row["negatives"] + [missing] * (width - len(row["negatives"])) for row in rows]
+
+    def of_negatives(name: str) -> list[list[Any]]:
+        return [[negative[name] for negative in planned] for planned in negatives]
+
+    data = TrainingData(
+        questions=[row["question"] for row in rows],
+        documents=[row["document"] for row in rows],
+        document_ids=np.array([row["document_id"] for row in rows], dtype=np.int64),
+        labels=labels,
+        leaves=np.array([row["leaf"] for row in rows], dtype=np.int32),
+        negatives=of_negatives("text"),
+        negative_document_ids=np.array(of_negatives("document_id"), dtype=np.int64).reshape(len(rows), width),
+        negative_leaves=np.array(of_negatives("leaf"), dtype=np.int32).reshape(len(rows), width),
+    )
+    held_out = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
+    return data, ValidationSet(
+        queries=held_out["queries"],
+        documents=held_out["documents"],
+        positives=[np.array(rows, dtype=np.int64) for rows in held_out["positives"]],
+    )

@@ -1,0 +1,112 @@
+"""The glue between Airflow and the steps: settings from Params, manifests through XCom, retries by error.
+
+Light on purpose: it is loaded by the scheduler and the DAG processor, so the steps (and with them
+torch, numpy, psycopg) are imported inside the task.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context
+from airflow.sdk.exceptions import AirflowFailException
+
+RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=10),
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[
+            RetryRule(
+                exception=["heal_tasks.core.errors.RetryableError", ConnectionError, TimeoutError, MemoryError],
+                action=RetryAction.RETRY,
+                retry_delay=timedelta(seconds=30),
+                reason="Throttled, cut off or out of memory: trying again can succeed",
+            ),
+        ],
+        # A process that was killed raises nothing and is retried; a wrong input or a bug stays what it is.
+        default=RetryAction.FAIL,
+    ),
+}
+"""Task arguments: retry what can succeed again, and only that."""
+
+PARAMS: dict[str, Param] = {
+    "force_route": Param(
+        "auto",
+        type="string",
+        enum=["auto", "nothing", "nudge", "realign"],
+        title="Route",
+        description="auto decides from what arrived; nudge and realign force that path; nothing only ingests.",
+    ),
+    "sources": Param(
+        "",
+        type=["null", "string"],
+        title="Sources",
+        description="Blank-separated: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE. Empty takes HEAL_SOURCES.",
+        maxLength=2000,
+    ),
+    "sample_documents": Param(
+        0,
+        type="integer",
+        minimum=0,
+        maximum=10_000_000,
+        title="Sample size",
+        description="At most this many documents per source, none deleted. 0 takes all.",
+    ),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        title="Dry run",
+        description="Read the sources and decide the route, then undo it: nothing is stored, sent or trained.",
+    ),
+}
+"""The trigger form of ``heal_realign``."""
+
+
+def run_step(
+    name: str,
+    manifest: dict[str, Any] | None = None,
+    *,
+    shard: int = 0,
+    shards: int = 1,
+    refs: dict[str, int | str] | None = None,
+) -> dict[str, Any]:
+    """Run a step of the pipeline inside a task.
+
+    Args:
+        name: the step, as on the command line.
+        manifest: what the step before returned; None for the first step.
+        shard: this task's number, of ``shards``.
+        shards: how many mapped tasks share the work.
+        refs: what a first step needs to know beside its settings.
+
+    Returns:
+        The step's manifest: JSON under 4 KiB.
+    """
+    from heal_tasks.core.manifest import Manifest
+    from heal_tasks.core.settings import load_settings
+    from heal_tasks.steps import load_step
+
+    context = get_current_context()
+    overrides = {
+        key: value for key, value in context["params"].items() if key in PARAMS and value not in (None, "", 0, False)
+    }
+    before = Manifest(**manifest) if manifest else Manifest(run_id=context["run_id"], refs=refs or {})
+    return load_step(name).run(load_settings(**overrides), before, shard, shards).to_json()
+
+
+def run_report() -> dict[str, Any]:
+    """Write the run's report, then fail if a task before it failed: the last task decides the run's colour.
+
+    Returns:
+        The report step's manifest.
+
+    Raises:
+        AirflowFailException: a task of this run failed; the report is written all the same.
+    """
+    manifest = run_step("report")
+    context = get_current_context()
+    run_id = context["run_id"]
+    states = context["ti"].get_task_states(dag_id=context["ti"].dag_id, run_ids=[run_id])[run_id]
+    failed = sorted(task_id for task_id, state in states.items() if state in ("failed", "upstream_failed"))
+    if failed:
+        raise AirflowFailException(f"the report is written, but these tasks failed: {', '.join(failed)}")
+    return manifest
