@@ -1,0 +1,60 @@
+# make demo     everything on this machine, from nothing to a report; see `make help`
+# Variables are given like this: make demo HEAL_DEMO_DOCUMENTS=300
+
+PYTHON ?= python3
+VENV ?= .venv
+# Where torch comes from if not from pip's configured index: the index that has the build for your device.
+TORCH_INDEX_URL ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+HEAL := $(BIN)/python -m heal_tasks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-nudge up down status watch doctor lint test
+
+help:
+	@echo "make demo         install, start everything, align a first corpus, report   (about 10 minutes on 2 cores)"
+	@echo "make demo-nudge   20 new documents, one changed, one deleted: the nudge route, and its report"
+	@echo "make up | down    start | stop Postgres and Airflow; data stays in var/"
+	@echo "make status       what runs, and where"
+	@echo "make watch        show the run that is going on"
+	@echo "make doctor       check settings, database, model, LLM"
+	@echo "make test         lint, types, tests"
+	@echo "make lint         ruff and mypy alone"
+	@echo "make setup        only install into $(VENV)"
+	@echo
+	@echo "PYTHON=$(PYTHON) (3.11 or newer), VENV=$(VENV), TORCH_INDEX_URL=$(TORCH_INDEX_URL), and every HEAL_* setting."
+
+# A stamp is written when all of its requirements are in; an interrupted installation goes on where it stopped.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is not Python 3.11 or newer; run make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "could not make a venv; on Debian: apt install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.requirements: requirements.txt | $(VENV)/.python
+	@echo "installing torch, the largest part (takes about 2 minutes)"
+	@$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "$$(grep '^torch==' requirements.txt)"
+	@echo "installing Airflow, Postgres with pgvector and the rest (takes about 3 minutes)"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
+	@echo "installing what the tests need"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+setup: $(VENV)/.requirements
+
+demo demo-nudge up down status watch doctor: $(VENV)/.requirements
+	@$(HEAL) $@
+
+lint: $(VENV)/.requirements-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest

@@ -1,0 +1,197 @@
+"""Airflow's four components as processes: started, waited for, ended, and written down in ``airflow/pids.json``."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from heal_tasks.core.errors import SettingsError
+from heal_tasks.local import processes
+from heal_tasks.local.client import AirflowClient, AirflowError, AirflowUnreachableError
+from heal_tasks.local.keys import write_private
+
+# Command, and what /monitor/health calls it; in the order of their start.
+COMPONENTS = {
+    "api-server": (["api-server"], "metadatabase"),
+    "dag-processor": (["dag-processor"], "dag_processor"),
+    "triggerer": (["triggerer", "--skip-serve-logs"], "triggerer"),
+    "scheduler": (["scheduler", "--skip-serve-logs"], "scheduler"),
+}
+STOP_TIMEOUT_S = 20.0
+PORTS_TRIED = 50
+
+
+@dataclass
+class State:
+    """What was started, so that another process can find and end it.
+
+    Args:
+        port: of the API server; kept over restarts while it is free.
+        wanted_port: the setting when ``port`` was chosen.
+        environment: hash of the environment that the components were started with.
+        components: by name.
+    """
+
+    port: int = 0
+    wanted_port: int = 0
+    environment: str = ""
+    components: dict[str, processes.Recorded] = field(default_factory=dict)
+
+    @property
+    def base_url(self) -> str:
+        """Airflow's UI and API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> set[str]:
+        """Names of the components whose process lives."""
+        return {name for name, recorded in self.components.items() if processes.is_alive(recorded)}
+
+
+def read_state(var_dir: Path) -> State:
+    """What was written down last; empty where nothing was."""
+    path = _state_file(var_dir)
+    if not path.exists():
+        return State()
+    value = json.loads(path.read_text())
+    value["components"] = {name: processes.Recorded(**item) for name, item in value["components"].items()}
+    return State(**value)
+
+
+def write_state(var_dir: Path, state: State) -> None:
+    """Write it down."""
+    write_private(_state_file(var_dir), json.dumps(asdict(state)))
+
+
+def choose_port(wanted: int, state: State) -> None:
+    """Set the API server's port: the last one if the setting is the same, else the first free one from there.
+
+    Args:
+        wanted: the setting; 0 takes any free port.
+        state: receives it.
+
+    Raises:
+        SettingsError: all the ports tried are taken.
+    """
+    kept = [state.port] if state.port and state.wanted_port == wanted else []
+    candidates = range(wanted, min(wanted + PORTS_TRIED, 65536)) if wanted else [0]
+    for port in [*kept, *candidates]:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # As the API server does: a connection of its predecessor that lingers does not make the port taken.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            state.port, state.wanted_port = int(probe.getsockname()[1]), wanted
+            return
+    raise SettingsError(f"ports {wanted} to {candidates[-1]} are taken; set HEAL_AIRFLOW_PORT to a free one, or to 0")
+
+
+def start(
+    var_dir: Path, state: State, names: Iterable[str], env: dict[str, str], client: AirflowClient, timeout_s: float
+) -> None:
+    """Start components, and return when all are healthy; each is written down at once, so that it can be found.
+
+    Args:
+        var_dir: the state folder.
+        state: receives what was started.
+        names: which, in the order of ``COMPONENTS``.
+        env: their whole environment.
+        client: of the API server that is being started.
+        timeout_s: longest wait, in seconds.
+
+    Raises:
+        AirflowError: one died, or time is up; the message has the end of the log.
+    """
+    deadline = time.monotonic() + timeout_s
+    for name in names:
+        if name == "scheduler":
+            # It takes up interrupted tasks within a second, and a task fails that finds no API server (measured).
+            _wait(client, state, ["api-server"], deadline)
+        command = [str(_program()), *COMPONENTS[name][0]]
+        # The scheduler lets running tasks finish; told directly, its workers would drop them. The triggerer, when it
+        # alone is told to end, waits ten seconds for its child (measured).
+        alone = name == "scheduler"
+        state.components[name] = processes.spawn(command, env, var_dir / "logs" / f"{name}.log", ends_its_own=alone)
+        write_state(var_dir, state)
+    _wait(client, state, list(COMPONENTS), deadline)
+
+
+def end(var_dir: Path, state: State, names: Iterable[str]) -> None:
+    """End components with all that belongs to them, and what dead ones have left behind."""
+    recorded = {name: state.components[name] for name in names if name in state.components}
+    # The API server last: the others report to it how their work ended.
+    for last in (False, True):
+        processes.end([one for name, one in recorded.items() if (name == "api-server") is last], STOP_TIMEOUT_S)
+    state.components = {name: one for name, one in state.components.items() if name not in recorded}
+    write_state(var_dir, state)
+
+
+def run_airflow(var_dir: Path, env: dict[str, str], *arguments: str) -> None:
+    """Run one of Airflow's commands to its end.
+
+    Raises:
+        AirflowError: it failed; the message has the end of its log.
+    """
+    log = var_dir / "logs" / f"{arguments[0]}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        command = [str(_program()), *arguments]
+        result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
+    if result.returncode:
+        raise AirflowError(f"`airflow {' '.join(arguments)}` failed; the end of its log:\n{processes.tail(log)}")
+
+
+def _wait(client: AirflowClient, state: State, names: list[str], deadline: float) -> None:
+    """Wait until components run and have reported to Airflow's database since they were started."""
+    while True:
+        for name in state.components.keys() - state.alive:
+            log = processes.tail(Path(state.components[name].log))
+            raise AirflowError(f"Airflow's {name} ended; the end of its log:\n{log}")
+        late = [name for name in _unhealthy(client, state) if name in names]
+        if not late:
+            return
+        if time.monotonic() > deadline:
+            logs = "\n".join(processes.tail(Path(state.components[name].log)) for name in late)
+            raise AirflowError(f"not healthy in time: {', '.join(late)}; the end of the log:\n{logs}")
+        time.sleep(0.5)
+
+
+def _unhealthy(client: AirflowClient, state: State) -> list[str]:
+    try:
+        health = client.health()
+    except AirflowUnreachableError:
+        return ["api-server"]
+    return [
+        name
+        for name, recorded in state.components.items()
+        if not is_healthy(health.get(COMPONENTS[name][1], {}), recorded.started_at)
+    ]
+
+
+def is_healthy(facts: dict[str, Any], since: float) -> bool:
+    """Whether a component is healthy, and it is this one: its predecessor's last heartbeat counts for 30 s.
+
+    Args:
+        facts: what Airflow's health page says of it.
+        since: when it was started, seconds since the epoch.
+    """
+    beats = [value for key, value in facts.items() if key.startswith("latest_")]
+    fresh = all(beat and datetime.fromisoformat(beat).timestamp() >= since for beat in beats)
+    return facts.get("status") == "healthy" and fresh
+
+
+def _program() -> Path:
+    program = Path(sys.executable).parent / "airflow"
+    if not program.exists():
+        raise AirflowError(f"{program} does not exist; install requirements.txt into this environment (`make setup`)")
+    return program
+
+
+def _state_file(var_dir: Path) -> Path:
+    return var_dir / "airflow" / "pids.json"

@@ -1,0 +1,67 @@
+"""Secrets of the local stack: made once, kept in files that only their owner can read."""
+
+import base64
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from heal_tasks.core.errors import StepError
+
+UI_USER = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What Airflow's components share, and the UI's password.
+
+    Args:
+        jwt: signs the tokens of the API and of tasks; at least 64 bytes, or Airflow warns.
+        fernet: encrypts connections in Airflow's database.
+        api_secret: signs the UI's sessions.
+        ui_password: of the UI's user ``admin``.
+    """
+
+    jwt: str
+    fernet: str
+    api_secret: str
+    ui_password: str
+
+
+def load_keys(var_dir: Path) -> Keys:
+    """Read the keys, after making them where there are none.
+
+    Args:
+        var_dir: the state folder; ``secrets.json`` and ``passwords.json`` are kept in it.
+
+    Returns:
+        The same keys every time.
+
+    Raises:
+        StepError: the file is there and not readable as keys.
+    """
+    path = var_dir / "secrets.json"
+    if not path.exists():
+        fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        keys = Keys(secrets.token_hex(48), fernet, secrets.token_hex(32), secrets.token_urlsafe(12))
+        write_private(path, json.dumps(asdict(keys)))
+    try:
+        keys = Keys(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise StepError(
+            f"{path} cannot be read as secrets ({error}); delete it to have new ones made (Airflow's stored "
+            "connections, if you made any, then have to be entered again)"
+        ) from None
+    write_private(var_dir / "passwords.json", json.dumps({UI_USER: keys.ui_password}))
+    return keys
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file by one of mode 600; at no moment is it half written or readable by others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    fresh.rename(path)

@@ -1,0 +1,151 @@
+"""Long-lived child processes that any later process can find, check and end, and no stranger with a reused id.
+
+A component leads a session of its own. Its session, not its process group, says what belongs to it:
+Airflow gives every running task a process group of its own, which a signal to the component's group
+would miss.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+# The start time is derived from the boot time, which moves when the clock is set; ids are not reused this fast.
+START_TOLERANCE_S = 2.0
+KILL_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A process as written down: its id alone would not say who it is once it has ended.
+
+    Args:
+        pid: process id, also its session's id.
+        started_at: start time, seconds since the epoch.
+        log: file that its output goes to.
+        ends_its_own: whether it alone is told to end, and tells its children in its own order; otherwise its
+            whole group is told.
+    """
+
+    pid: int
+    started_at: float
+    log: str
+    ends_its_own: bool = False
+
+
+def spawn(command: Sequence[str], env: Mapping[str, str], log: Path, *, ends_its_own: bool = False) -> Recorded:
+    """Start a process that outlives this one, in a session of its own.
+
+    Args:
+        command: program and arguments.
+        env: its whole environment.
+        log: file that its output is appended to.
+        ends_its_own: see ``Recorded``.
+
+    Returns:
+        The record by which it is found again.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    # A process that ended at once is a zombie until it is waited for, so it still has a start time.
+    return Recorded(child.pid, psutil.Process(child.pid).create_time(), str(log), ends_its_own)
+
+
+def is_alive(recorded: Recorded) -> bool:
+    """Whether that very process runs; a zombie and another process with its id do not count."""
+    try:
+        process = psutil.Process(recorded.pid)
+        same = abs(process.create_time() - recorded.started_at) <= START_TOLERANCE_S
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def members(recorded: Recorded) -> list[psutil.Process]:
+    """Every live process of a recorded process' session, also after the recorded process itself has ended."""
+    if recorded.started_at < psutil.boot_time() - START_TOLERANCE_S or _is_foreign(recorded):
+        return []
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = os.getsid(process.pid) == recorded.pid and process.status() != psutil.STATUS_ZOMBIE
+            if ours and process.create_time() >= recorded.started_at - START_TOLERANCE_S:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def end(recorded: Iterable[Recorded], timeout_s: float = 20.0) -> bool:
+    """End processes with all that belongs to their sessions: SIGTERM, then SIGKILL to what is left.
+
+    Args:
+        recorded: the processes; those that have ended, and strangers with their ids, are left alone.
+        timeout_s: how long they may take to end by themselves, in seconds.
+
+    Returns:
+        Whether all of them ended without SIGKILL.
+    """
+    sessions = list(recorded)
+    for one in sessions:
+        told = members(one)
+        if is_alive(one):
+            told = [process for process in told if _is_told(process, one)]
+        _signal(told, signal.SIGTERM)
+    if not _wait_for(sessions, timeout_s):
+        # Oldest first: a task's supervisor that outlived the task would report it as failed, and the scheduler would
+        # not take it up again.
+        left = [process for one in sessions for process in members(one)]
+        _signal(sorted(left, key=psutil.Process.create_time), signal.SIGKILL)
+        _wait_for(sessions, KILL_TIMEOUT_S)
+        return False
+    return True
+
+
+def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> bool:
+    """Whether all are gone in time. Polled: in a container whose first process reaps nobody, the dead stay zombies."""
+    deadline = time.monotonic() + timeout_s
+    while any(members(one) for one in sessions):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log file, with its path; only the path where there is nothing in it."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return "\n".join([*text.splitlines()[-lines:], f"(log: {log})"])
+
+
+def _is_foreign(recorded: Recorded) -> bool:
+    """Whether the recorded id now belongs to somebody else."""
+    try:
+        return bool(abs(psutil.Process(recorded.pid).create_time() - recorded.started_at) > START_TOLERANCE_S)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_told(process: psutil.Process, leader: Recorded) -> bool:
+    if leader.ends_its_own:
+        return bool(process.pid == leader.pid)
+    try:
+        return os.getpgid(process.pid) == leader.pid
+    except ProcessLookupError:
+        return False
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue

@@ -1,0 +1,231 @@
+"""The whole system on one machine: Postgres and Airflow's four components, started, looked at and stopped.
+
+The components are started one by one, not by ``airflow standalone``: ended by SIGTERM that leaves eleven
+orphans behind, and it does not notice when a component dies (measured with Airflow 3.3.2).
+"""
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.local import components
+from heal_tasks.local.client import AirflowClient, AirflowError
+from heal_tasks.local.components import COMPONENTS, State, read_state
+from heal_tasks.local.environment import REPOSITORY, airflow_settings, environment_hash
+from heal_tasks.local.keys import UI_USER, load_keys, write_private
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.store.db import connect
+from heal_tasks.store.migrate import migrate
+
+Say = Callable[[str], None]
+
+
+def quiet(message: str) -> None:
+    """A Say that says nothing."""
+    del message
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs, and how to reach it.
+
+    Args:
+        base_url: Airflow's UI and API.
+        user: its user.
+        password: that user's password.
+        database_url: the vector database.
+        embedded: whether that is the embedded server's.
+        started: components that this call has started; empty if everything ran already.
+    """
+
+    base_url: str
+    user: str
+    password: str
+    database_url: str
+    embedded: bool
+    started: tuple[str, ...] = ()
+
+    def client(self) -> AirflowClient:
+        """A client of Airflow's REST API."""
+        return AirflowClient(self.base_url, self.user, self.password)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What of the stack is alive.
+
+    Args:
+        postgres: whether the embedded server answers.
+        components: by name, whether its process lives.
+        health: by Airflow's name, what its health page says; empty if it does not answer.
+        base_url: Airflow's UI and API; None if it was never started here.
+    """
+
+    postgres: bool
+    components: dict[str, bool]
+    health: dict[str, str]
+    base_url: str | None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything runs."""
+        return self.postgres and all(self.components.values()) and set(self.health.values()) == {"healthy"}
+
+    def lines(self) -> list[str]:
+        """The same for people, one part per line."""
+        found = [f"{'postgres':<14} {'up' if self.postgres else 'down'} (embedded)"]
+        for name, alive in self.components.items():
+            health = self.health.get(COMPONENTS[name][1], "no answer")
+            found.append(f"{name:<14} {f'up, {health}' if alive else 'down'}")
+        return [*found, f"{'UI':<14} {self.base_url or 'never started here; run `make up`'}"]
+
+
+def up(settings: Settings, say: Say = quiet, dags: Path = REPOSITORY / "dags", timeout_s: float = 180.0) -> Running:
+    """Start what does not run yet, and return when all of it is healthy.
+
+    Args:
+        settings: all settings; ``database_url`` is used for the vectors where it names a server of the user's own.
+        say: receives what is being done, one line each.
+        dags: the DAG folder.
+        timeout_s: longest wait for Airflow's components, in seconds.
+
+    Returns:
+        Where everything is.
+
+    Raises:
+        AirflowError: a component died or did not become healthy; the message has the end of its log.
+        HealError: the database did not start, or refused.
+    """
+    var_dir = settings.var_dir
+    for name in ("inbox", "airflow"):
+        (var_dir / name).mkdir(parents=True, exist_ok=True)
+    with _locked(var_dir, say):
+        server = _server(settings)
+        if not server.running():
+            say("starting the embedded Postgres")
+        server.start()
+        metadata_url = server.ensure_database("airflow")
+        database_url, embedded = _vector_database(settings, server)
+        with connect(database_url) as conn:
+            if applied := migrate(conn):
+                say(f"database schema: applied {', '.join(applied)}")
+        _write_local_env(var_dir, database_url if embedded else None)
+        keys, state = load_keys(var_dir), read_state(var_dir)
+        if "api-server" not in state.alive:
+            components.choose_port(settings.airflow_port, state)
+        client = AirflowClient(state.base_url, UI_USER, keys.ui_password)
+        variables = airflow_settings(settings, keys, state.port, metadata_url, database_url, dags)
+        if state.alive and environment_hash(variables) != state.environment:
+            _apply_changed_settings(var_dir, state, client, say)
+        missing = tuple(name for name in COMPONENTS if name not in state.alive)
+        env = child_environment(**variables)
+        if missing:
+            # What a dead component left behind would compete with its successor.
+            components.end(var_dir, state, missing)
+            if len(missing) == len(COMPONENTS):
+                say("preparing Airflow's database (some seconds)")
+                components.run_airflow(var_dir, env, "db", "migrate")
+                state.environment = environment_hash(variables)
+            say(f"starting Airflow's {', '.join(missing)}")
+        try:
+            components.start(var_dir, state, missing, env, client, timeout_s)
+            client.ensure_pool("gpu", 1, "One task at a time on the GPU")
+        except AirflowError:
+            components.end(var_dir, state, missing)
+            raise
+    say(f"Airflow is up{'' if missing else ' already'}: {state.base_url}")
+    return Running(state.base_url, UI_USER, keys.ui_password, database_url, embedded, missing)
+
+
+def down(settings: Settings, say: Say = quiet) -> None:
+    """Stop Airflow's components and the embedded Postgres; works from any process, and on half a stack.
+
+    Args:
+        settings: all settings.
+        say: receives what is being done, one line each.
+    """
+    if not settings.var_dir.exists():
+        say(f"nothing has been started in {settings.var_dir}")
+        return
+    with _locked(settings.var_dir, say):
+        state = read_state(settings.var_dir)
+        if state.components:
+            say("stopping Airflow (up to 40 seconds; a running task gets 20 to finish, and is resumed by `make up`)")
+            components.end(settings.var_dir, state, COMPONENTS)
+        say("stopping the embedded Postgres")
+        _server(settings).stop()
+    say("everything is stopped; the data stays, `make up` brings it back")
+
+
+def status(settings: Settings) -> Status:
+    """Look at what runs, without changing anything."""
+    state = read_state(settings.var_dir)
+    alive = {name: name in state.alive for name in COMPONENTS}
+    health = {}
+    if alive["api-server"]:
+        with contextlib.suppress(AirflowError):
+            facts = AirflowClient(state.base_url, UI_USER, "", timeout_s=5).health()
+            health = {name: str(fact.get("status")) for name, fact in facts.items()}
+    return Status(_server(settings).running(), alive, health, state.base_url if state.port else None)
+
+
+def running(settings: Settings) -> Running:
+    """How to reach what runs already.
+
+    Raises:
+        AirflowError: Airflow's API server does not run here.
+    """
+    state = read_state(settings.var_dir)
+    if "api-server" not in state.alive:
+        raise AirflowError(f"Airflow does not run with the state in {settings.var_dir}; run `make up`")
+    database_url, embedded = _vector_database(settings, _server(settings))
+    return Running(state.base_url, UI_USER, load_keys(settings.var_dir).ui_password, database_url, embedded)
+
+
+def _apply_changed_settings(var_dir: Path, state: State, client: AirflowClient, say: Say) -> None:
+    """Restart the components for new settings, but not under a run that is going on."""
+    try:
+        going = client.active_runs()
+    except AirflowError:
+        going = []  # an Airflow that does not answer has nothing to lose
+    if going:
+        say(f"settings have changed since Airflow was started; after run {going[0]}, `make down up` applies them")
+        return
+    say("settings have changed since Airflow was started; restarting it")
+    components.end(var_dir, state, COMPONENTS)
+
+
+def _server(settings: Settings) -> EmbeddedPostgres:
+    return EmbeddedPostgres(settings.var_dir / "postgres", settings.postgres_port)
+
+
+def _vector_database(settings: Settings, server: EmbeddedPostgres) -> tuple[str, bool]:
+    """URL of the vector database, and whether it is the embedded server's."""
+    given = settings.database_url.get_secret_value() if settings.database_url else None
+    # The random password tells: a URL of the embedded server found in a file or shell may have an old port.
+    if given and urlsplit(given).password != urlsplit(server.url()).password:
+        return given, False
+    return server.ensure_database("heal"), True
+
+
+def _write_local_env(var_dir: Path, database_url: str | None) -> None:
+    lines = ["# Written by `make up`: what the command line needs. Both a shell and HEAL settings read it."]
+    if database_url:
+        lines.append(f"HEAL_DATABASE_URL='{database_url}'")
+    write_private(var_dir / "local.env", "\n".join([*lines, ""]))
+
+
+@contextlib.contextmanager
+def _locked(var_dir: Path, say: Say) -> Iterator[None]:
+    """Only one up or down at a time; the lock ends with the process that holds it."""
+    with (var_dir / "stack.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another `make up` or `make down` to finish")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

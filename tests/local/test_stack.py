@@ -1,0 +1,106 @@
+"""The real thing: Postgres and Airflow's four components up, a run watched, a dead component brought back, all down."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.local import stack
+from heal_tasks.local.components import COMPONENTS, read_state
+from heal_tasks.local.watch import watch
+from heal_tasks.store.db import connect
+
+TINY = Path(__file__).parents[1] / "dags" / "tiny"
+
+
+@pytest.fixture
+def settings() -> Iterator[Settings]:
+    # Not below pytest's own folder: its mode 700 would keep out the account that serves root in containers.
+    folder = Path(tempfile.mkdtemp(prefix="heal stack "))
+    folder.chmod(0o711)
+    settings = load_settings(var_dir=folder, airflow_port=0, airflow_parallelism=2)
+    try:
+        yield settings
+    finally:
+        stack.down(settings)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sessions(pids: set[int]) -> list[str]:
+    """Live processes in the sessions of those that were started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(process.pid) in pids and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {process.cmdline()}")
+    return found
+
+
+def recorded_pids(settings: Settings) -> set[int]:
+    return {recorded.pid for recorded in read_state(settings.var_dir).components.values()}
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+def test_up_kill_up_down_up_down(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What `up` writes must be enough for the command line.
+    monkeypatch.delenv("HEAL_DATABASE_URL", raising=False)
+    # A new scheduler takes up what an old one left when it holds that for dead: after 30 s by default, here sooner.
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD", "15")
+    running = stack.up(settings, dags=TINY)
+    assert set(running.started) == set(COMPONENTS)
+    assert stack.status(settings).healthy
+    read_back = load_settings(var_dir=settings.var_dir, airflow_port=0, airflow_parallelism=2)
+    assert read_back.require_database_url() == running.database_url
+    with connect(running.database_url, autocommit=True) as conn:
+        assert conn.execute("SELECT count(*) FROM heal.run").fetchone() == (0,)
+
+    # A dead component is brought back, the others are left alone. The embedded server's URL, read back from
+    # local.env, is not taken for a server of the user's own.
+    pids = recorded_pids(settings)
+    psutil.Process(read_state(settings.var_dir).components["dag-processor"].pid).kill()
+    wait_until(lambda: not stack.status(settings).components["dag-processor"], "a killed process counts as alive")
+    again = stack.up(read_back, dags=TINY)
+    assert (again.started, again.embedded, again.database_url) == (("dag-processor",), True, running.database_url)
+    assert len(pids & recorded_pids(settings)) == 3
+    pids |= recorded_pids(settings)
+
+    # A run that `down` interrupts ends well after `up`, although its tasks have no retries.
+    client = running.client()
+    client.wait_for_dag("tiny", 60, lambda message: None)
+    client.unpause("tiny")
+    client.wait_for_schedule("tiny", timeout_s=30)
+    run_id = client.trigger("tiny", {"seconds": 6})
+    wait_until(
+        lambda: any(task.state == "running" for task in client.task_instances("tiny", run_id)), "no task has started"
+    )
+    monkeypatch.setattr("heal_tasks.local.components.STOP_TIMEOUT_S", 1.0)
+    stack.down(settings)
+    assert sessions(pids) == []
+    found = stack.status(settings)
+    assert not found.postgres
+    assert not any(found.components.values())
+
+    back = stack.up(settings, dags=TINY)
+    pids |= recorded_pids(settings)
+    assert (back.base_url, back.password) == (running.base_url, running.password)
+    out = io.StringIO()
+    assert watch(back.client(), "tiny", run_id, back.database_url, Console(file=out)) == "success"
+    lines = out.getvalue().splitlines()
+    assert [line.split()[0] for line in lines if "success" in line] == ["shard", "report"]
+    stack.down(settings)
+    assert sessions(pids) == []
