@@ -1,0 +1,163 @@
+"""The documents say what the code does: every setting with its default, every command, every SQL recipe."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import typer.main
+from psycopg import sql
+
+from heal_tasks.cli import app
+from heal_tasks.core.settings import Settings
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generations import GenerationRepository
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+RECIPES = re.findall(r"^```sql\n(.+?)^```", (DOCS / "sql.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shown(default: Any) -> str:
+    """A default as ``docs/settings.md`` writes it."""
+    if default in (None, "", ()):
+        return "unset"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{' '.join(default) if isinstance(default, tuple) else default}`"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    rows = re.findall(
+        rf"^\| `HEAL_{name.upper()}` \| (.+?) \| (.+) \|$", (DOCS / "settings.md").read_text(), re.MULTILINE
+    )
+    assert [row[0] for row in rows] == [shown(Settings.model_fields[name].default)]
+    assert len(rows[0][1]) > 10
+
+
+def test_documented_settings_exist() -> None:
+    known = {f"HEAL_{name.upper()}" for name in Settings.model_fields} | {"HEAL_DB_PASSWORD"}
+    for path in sorted(DOCS.glob("*.md")):
+        assert set(re.findall(r"HEAL_[A-Z0-9_]+[A-Z0-9]", path.read_text())) <= known, path.name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented_with_an_example(name: str) -> None:
+    (example,) = re.findall(rf"^\| `{name}` \| .{{15,}} \| `(.+?)` \|$", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    assert f"python -m heal_tasks {name}" in example
+    known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert set(re.findall(r"(?<=\s)--?[a-z-]+", example.split(name, 1)[1])) <= known
+    assert COMMANDS[name].help
+
+
+def test_documented_commands_exist() -> None:
+    for path in (*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"):
+        for name in re.findall(r"python -m heal_tasks ([a-z-]+)", path.read_text()):
+            assert name in COMMANDS, f"{path.name}: {name}"
+
+
+def test_links_lead_somewhere() -> None:
+    for path in (*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_function_and_view_for_users_is_documented() -> None:
+    text = (DOCS / "sql.md").read_text()
+    api = (ROOT / "heal_tasks" / "store" / "sql" / "api.sql").read_text()
+    names = re.findall(r"CREATE OR REPLACE (?:FUNCTION|PROCEDURE|VIEW) (heal\.\w+)", api)
+    assert {"heal.search", "heal.similar", "heal.activate", "heal.lineage"} <= set(names)
+    assert [name for name in names if name not in text] == []
+    assert set(re.findall(r"HEA\d\d", api)) == set(re.findall(r"HEA\d\d", text))
+
+
+def test_view_columns_are_those_of_the_database(module_database_url: str) -> None:
+    rows = re.findall(r"^\| `heal\.(\w+)` \| .+? \| (.+) \|$", (DOCS / "sql.md").read_text(), re.MULTILINE)
+    assert {name for name, _ in rows} == {"embedding", "topics", "generation_status", "lineage"}
+    with connect(module_database_url) as conn:
+        for view, columns in rows:
+            query = sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier("heal", view))
+            assert [column.name for column in conn.execute(query).description or []] == columns.split(", ")
+
+
+@pytest.fixture(scope="module")
+def seeded(module_database_url: str) -> Iterator[str]:
+    """A database with two documents in two topics, and an active and a previous generation of three dimensions."""
+    with connect(module_database_url, autocommit=True) as conn:
+        for number in (1, 2):
+            conn.execute(
+                "INSERT INTO heal.document (document_id, source, external_id, path, title, body, content_hash) "
+                "VALUES (%(n)s, 'file:inbox', %(n)s::text, 'a.jsonl', 'Title ' || %(n)s, 'Body', %(n)s::text)",
+                {"n": number},
+            )
+            conn.execute(
+                "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) "
+                "VALUES (%s, %s, 0, 'Text', '')",
+                (number * 10, number),
+            )
+        row = conn.execute(
+            "INSERT INTO heal.topic_run (fingerprint, uri, documents, topics, leaves, depth, mean_residual) "
+            "VALUES ('f', 'u', 2, 2, 2, 1, 0.5) RETURNING topic_run_id"
+        ).fetchone()
+        assert row is not None
+        for topic, leaf in ((1, 0), (2, 1)):
+            conn.execute(
+                "INSERT INTO heal.topic (topic_run_id, topic_id, level, first_leaf, last_leaf, terms, k, size) "
+                "VALUES (%s, %s, 1, %s, %s, ARRAY['one', 'two'], 1, 1)",
+                (row[0], topic, leaf, leaf),
+            )
+            conn.execute(
+                "INSERT INTO heal.document_topic VALUES (%s, %s, %s, ARRAY[%s], 1, 0.5, false)",
+                (row[0], topic, leaf, topic),
+            )
+        generations = GenerationRepository(conn)
+        for _ in range(2):
+            made = generations.create(
+                kind="reference", run_id="run", model_uri="model", model_sha256="0", dims=3, topic_run_id=row[0]
+            )
+            conn.execute(
+                sql.SQL("INSERT INTO {} VALUES (10, 1, 0, '[1,0,0]'), (20, 2, 1, '[0,1,0]')").format(made.table("vec"))
+            )
+            generations.set_state(made.generation_id, "ready")
+            generations.activate(made.generation_id, lock_timeout_ms=1000)
+    try:
+        yield module_database_url
+    finally:
+        with connect(module_database_url, autocommit=True) as conn:
+            conn.execute("DROP OWNED BY heal_reader; DROP ROLE heal_reader")
+
+
+def active(conn: Connection) -> int:
+    row = conn.execute("SELECT generation_id FROM heal.generation WHERE state = 'active'").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=range(len(RECIPES)))
+def test_recipes_run(recipe: str, seeded: str) -> None:
+    with connect(seeded, autocommit=True) as conn:
+        before = active(conn)
+        cursor = conn.execute(recipe.encode())
+        if "distance" in recipe and "< 0.05" not in recipe:
+            assert cursor.fetchall(), "a search recipe that finds nothing shows nothing"
+        assert (active(conn) != before) == ("heal.activate" in recipe)
+
+
+def test_a_reader_may_search_every_generation_and_write_nothing(seeded: str) -> None:
+    with connect(seeded, autocommit=True) as conn:
+        later = GenerationRepository(conn).create(kind="trained", run_id="run", model_uri="m", model_sha256="1", dims=3)
+        conn.execute("SET ROLE heal_reader")
+        for statement in (
+            "SELECT * FROM heal.similar(1)",
+            "SELECT * FROM heal.search('[1,0,0]', (SELECT generation_id FROM heal.generation WHERE state = 'active'))",
+            "SELECT * FROM heal.lineage",
+            sql.SQL("SELECT * FROM {}").format(later.table("vec")),
+        ):
+            conn.execute(statement)
+        for statement in ("DELETE FROM heal.document", "SELECT * FROM heal.llm_call", "CALL heal.activate(1)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(statement)
