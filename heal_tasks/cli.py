@@ -1,6 +1,7 @@
 """``python -m heal_tasks``: every step by hand, search, status, doctor, and the one-machine deployment."""
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+# A pipe has no width; the default of 80 columns would fold every table.
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def main() -> None:
