@@ -1,7 +1,6 @@
 """``python -m heal_tasks``: every step by hand, search, status, doctor, and the one-machine deployment."""
 
 import json
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.log import configure_logging, format_duration
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.local.console import plain_or_live_console
 
 if TYPE_CHECKING:
     from heal_tasks.store.search import Hit
@@ -25,8 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# A pipe has no width; the default of 80 columns would fold every table.
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = plain_or_live_console()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import inbox, stack
 from heal_tasks.local.client import FINISHED, AirflowError
+from heal_tasks.local.console import plain_or_live_console
 from heal_tasks.local.examples import print_examples
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.local.report import print_report
@@ -19,7 +20,6 @@ from heal_tasks.store.generations import GenerationRepository
 DAG_ID = "heal_realign"
 DAG_TIMEOUT_S = 120.0
 INTERRUPTED = 130
-PLAIN_WIDTH = 130
 
 
 def demo(settings: Settings, console: Console | None = None) -> int:
@@ -167,13 +167,6 @@ def _short(path: Path) -> str:
     here = Path.cwd()
     # A bare name would be looked for in PATH, so the folder stays.
     return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)
-
-
-def plain_or_live_console() -> Console:
-    """Standard output, wide enough for the report's tables where it is not a terminal."""
-    # Rich assumes 80 columns there.
-    console = Console(emoji=False)
-    return console if console.is_terminal else Console(emoji=False, width=PLAIN_WIDTH)
 
 
 def sayer(console: Console) -> stack.Say:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import Scores, System, compare, evaluation_rows, mean_quality, score
-from heal_tasks.steps.spaces import baseline, candidates, in_order, overlay
+from heal_tasks.steps.spaces import Float32Array, baseline, candidates, in_order, overlay
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
@@ -39,19 +39,21 @@ def evaluate_candidates(context: Context) -> Outcome:
     corpus = Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     made = candidates(context)
-    base = _scores(context, "base model", baseline(context), "plain", chunks, questions)
+    of_base = baseline(context)
+    base = _scores(context, "base model", of_base, "plain", chunks, questions, _asked(context, of_base, questions))
     live = _live_scores(context, made[0], chunks, questions)
     rival = live or base
 
     entries = []
     for generation in context.track(made):
+        asked = _asked(context, generation, questions)
         for rows in ("nudged", "plain"):
             if rows == "nudged" and generation.nudge_variant == "none":
                 continue
             if rows == "plain" and generation.kind == "reference" and live is None:
                 continue  # the base model itself, which is the rival
             name = f"{generation.kind} + NUDGE" if rows == "nudged" else generation.kind
-            scores = _scores(context, name, generation, rows, chunks, questions)
+            scores = _scores(context, name, generation, rows, chunks, questions, asked)
             entries.append(_Entry(generation, rows, scores, compare(scores, rival, questions, context.settings)))
 
     measured = evaluation_rows(base, None, questions, context.settings)
@@ -97,11 +99,20 @@ def _without_a_winner(context: Context, reference: Generation, has_live: bool) -
     return 0, "live", "No candidate beat the live generation; it stays."
 
 
+def _asked(context: Context, generation: Generation, questions: QuestionTable) -> Float32Array:
+    return in_order(questions.question_ids, *VectorRepository(context.conn).load_questions(generation))
+
+
 def _scores(
-    context: Context, name: str, generation: Generation, rows: str, chunks: ChunkTable, questions: QuestionTable
+    context: Context,
+    name: str,
+    generation: Generation,
+    rows: str,
+    chunks: ChunkTable,
+    questions: QuestionTable,
+    asked: Float32Array,
 ) -> Scores:
     vectors = VectorRepository(context.conn)
-    asked = in_order(questions.question_ids, *vectors.load_questions(generation))
     if rows == "nudged":
         served = vectors.load_served(generation)
         matrix = in_order(chunks.chunk_ids, served.chunk_ids, served.vectors)
@@ -118,7 +129,7 @@ def _live_scores(
         return None
     vectors = VectorRepository(context.conn)
     base = in_order(chunks.chunk_ids, *vectors.load_base(reference))
-    asked = in_order(questions.question_ids, *vectors.load_questions(reference))
+    asked = _asked(context, reference, questions)
     matrix = overlay(chunks, base, vectors.load_served(active))
     return score(System("live", active.generation_id, asked, matrix), questions, chunks)
 

@@ -45,14 +45,14 @@ def report(context: Context) -> Outcome:
     summary = summarise(context.conn, context.run_id)
     if summary is None:
         raise StepError(f"run {context.run_id!r} is not in heal.run")
-    page = render(replace(summary, run=replace(summary.run, verdict=_verdict(summary))))
+    verdict = _verdict(summary)
+    page = render(replace(summary, run=replace(summary.run, verdict=verdict)))
     # By content, because a page that was fetched from S3 once is not fetched again.
     key = f"reports/{fingerprint([context.run_id, page])}"
     with context.artifacts.writing(key) as folder:
         (folder / PAGE).write_text(page, encoding="utf-8")
     uri = context.artifacts.uri(key)
     active_id = summary.active.generation_id if summary.active else None
-    verdict = _verdict(summary)
     runs.finish_run(context.run_id, verdict, generation_id=active_id, report_uri=uri)
     return Outcome(refs={"report_uri": uri}, note=verdict.split("\n")[0])
 
