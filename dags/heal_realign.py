@@ -10,7 +10,10 @@ from heal_tasks.core.settings import load_settings
 
 SETTINGS = load_settings()
 ASK_SHARDS = list(range(SETTINGS.ask_shards))
+TOPIC_SHARDS = list(range(SETTINGS.topic_shards))
 EMBED_SHARDS = list(range(SETTINGS.embed_shards))
+
+FIRST_OF_REALIGN = "realign.count_words" if SETTINGS.topic_shards > 1 else "realign.label"
 
 Json = Any  # a dict annotation would make Airflow split the manifest over several XComs
 
@@ -40,7 +43,7 @@ def heal_realign() -> None:
 
     @task.branch(doc_md="Follows the route that was chosen.")
     def follow(manifest: Json) -> str:
-        first = {"realign": "realign.label", "nudge": "nudge.assign_labels", "nothing": "nothing"}
+        first = {"realign": FIRST_OF_REALIGN, "nudge": "nudge.assign_labels", "nothing": "nothing"}
         return first[manifest["refs"]["route"]]
 
     @task(doc_md="Nothing to align: no vector is written.")
@@ -49,6 +52,14 @@ def heal_realign() -> None:
 
     @task_group(group_id="realign", tooltip="Topics, questions, training, a new generation, the gate")
     def realign(routed: Json) -> None:
+        @task(doc_md="Counts the words of a large corpus, to share its root out. Output: an artifact.")
+        def count_words(manifest: Json) -> Json:
+            return run_step("count_words", manifest)
+
+        @task(doc_md="Perturbed factorisations of the root of a large corpus. Output: an artifact per unit.")
+        def factorise(shard: int, manifest: Json) -> Json:
+            return run_step("factorise", manifest, shard=shard, shards=len(TOPIC_SHARDS))
+
         @task(doc_md="TF-IDF and HNMFk: a topic path per document. Output: `heal.topic`, `heal.document_topic`.")
         def label(manifest: Json) -> Json:
             return run_step("label", manifest)
@@ -96,7 +107,12 @@ def heal_realign() -> None:
         def promote(manifest: Json) -> Json:
             return run_step("promote", manifest)
 
-        labelled = label(routed)
+        if SETTINGS.topic_shards > 1:
+            counted = count_words(routed)
+            labelled = label(counted)
+            chain(factorise.partial(manifest=counted).expand(shard=TOPIC_SHARDS), labelled)
+        else:
+            labelled = label(routed)
         asked = ask.partial(manifest=labelled).expand(shard=ASK_SHARDS)
         based = embed_base.partial(manifest=labelled).expand(shard=EMBED_SHARDS)
         mined = mine(labelled)

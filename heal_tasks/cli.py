@@ -133,6 +133,18 @@ def similar(
 
 
 @app.command()
+def topics(
+    run: Annotated[int | None, typer.Option(help="Topic run; the active generation's, or else the latest.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, help="Deepest level to print.")] = None,
+    selection: Annotated[bool, typer.Option("--selection", help="Also how the root's k was chosen.")] = False,
+) -> None:
+    """Print the topic tree: documents, words, stability of each split, and why a leaf stayed one."""
+    from heal_tasks.local.topics import print_topics
+
+    print_topics(_settings(), console, topic_run_id=run, depth=depth, selection=selection)
+
+
+@app.command()
 def status() -> None:
     """What runs on this machine, the generations, what is not served yet, and the latest runs."""
     from heal_tasks.local.stack import status as stack_status

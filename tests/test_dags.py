@@ -48,6 +48,10 @@ json.dump(found, open({out!r}, "w"), default=str)
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return parse(tmp_path_factory)
+
+
+def parse(tmp_path_factory: pytest.TempPathFactory, **settings: str) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("airflow")
     out = folder / "parsed.json"
     environment = child_environment(
@@ -56,6 +60,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
         AIRFLOW__CORE__UNIT_TEST_MODE="True",
+        **settings,
     )
     code = INSPECT.format(dags=str(ROOT / "dags"), out=str(out), heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True)
@@ -91,6 +96,16 @@ def test_the_road(parsed: dict[str, Any]) -> None:
     assert tasks["realign.train"]["pool"] == "gpu"
     assert tasks["report"]["rule"] == "all_done"
     assert parsed["dags"]["heal_realign"]["max_active_runs"] == 1
+
+
+def test_the_root_of_large_corpora_is_shared_out_on_request(tmp_path_factory: pytest.TempPathFactory) -> None:
+    parsed = parse(tmp_path_factory, HEAL_TOPIC_SHARDS="4")
+    assert parsed["errors"] == {}
+    tasks = parsed["dags"]["heal_realign"]["tasks"]
+    for before, after in pairwise(["follow", "realign.count_words", "realign.factorise", "realign.label"]):
+        assert after in tasks[before]["downstream"]
+    assert tasks["realign.factorise"]["mapped"]
+    assert "realign.label" not in tasks["follow"]["downstream"]
 
 
 def test_every_task_says_what_it_does_and_where_its_output_is(parsed: dict[str, Any]) -> None:

@@ -74,13 +74,24 @@ class Settings(BaseSettings):
     topic_max_k: int = Field(8, ge=2, le=64, description="Most topics that a node may be split into.")
     topic_min_documents: int = Field(40, ge=4, description="A node with fewer documents stays a leaf.")
     topic_perturbations: int = Field(6, ge=2, le=64, description="Perturbed factorisations per k.")
-    topic_noise: float = Field(0.015, gt=0, lt=1, description="Relative noise of a perturbation.")
+    topic_perturb: Literal["uniform", "poisson"] = Field(
+        "uniform", description="Noise of a perturbation: uniform on TF-IDF entries, or Poisson on the word counts."
+    )
+    topic_noise: float = Field(0.015, gt=0, lt=1, description="Relative noise of a uniform perturbation.")
     topic_silhouette: float = Field(0.8, ge=-1, le=1, description="Smallest silhouette of a stable k.")
+    topic_min_topic_documents: int = Field(8, ge=1, description="A split with a smaller topic is refused.")
     topic_max_terms: int = Field(20_000, ge=100, description="Largest vocabulary of the TF-IDF matrix.")
     topic_max_churn: float = Field(
         0.8, ge=0, le=1, description="Share of documents whose topic has no match in the previous run, above which "
         "training is stopped.",
     )  # fmt: skip
+    topic_workers: int = Field(0, ge=0, le=256, description="Threads that factorise; 0 takes one per processor.")
+    topic_shards: int = Field(
+        1, ge=1, le=256, description="Mapped tasks that factorise the root of a large corpus; 1: `label` does it all."
+    )
+    topic_shard_documents: int = Field(
+        50_000, ge=1, description="Documents from which a corpus is large enough to be shared out."
+    )
 
     # Questions
     llm_base_url: str | None = Field(None, description="OpenAI-compatible endpoint; unset with a key means OpenAI.")

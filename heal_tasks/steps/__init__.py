@@ -23,6 +23,8 @@ class Entry:
 CATALOGUE: dict[str, Entry] = {
     "ingest": Entry("ingest", "Pull new, changed and deleted documents from every source."),
     "route": Entry("route", "Choose nothing, nudge or realign, and say why."),
+    "count_words": Entry("factorise", "Count the words of a large corpus, for the tasks that factorise its root."),
+    "factorise": Entry("factorise", "Factorise this shard's perturbations and ks of the root.", sharded=True),
     "label": Entry("label", "Build the HNMFk topic tree and label every document."),
     "ask": Entry("ask", "Write questions with answers and evidence for chunks that have none.", sharded=True),
     "embed_base": Entry("embed", "Vectors of the base model, for mining and comparison.", sharded=True),

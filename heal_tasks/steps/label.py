@@ -3,35 +3,21 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
-from heal_tasks.questions.splits import is_unseen
+from heal_tasks.steps.factorise import SharedRoot, is_held_out, topic_config, topic_inputs, topic_threads
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
-from heal_tasks.topics.hnmfk import HNMFkConfig, build_tree
+from heal_tasks.topics.hnmfk import count_corpus, grow_tree
 from heal_tasks.topics.matching import Matching, match_topics
 from heal_tasks.topics.tree import Projection, TopicTree
 
 
-def topic_config(context: Context) -> HNMFkConfig:
-    """The HNMFk settings."""
-    settings = context.settings
-    return HNMFkConfig(
-        max_depth=settings.topic_depth,
-        max_k=settings.topic_max_k,
-        min_documents=settings.topic_min_documents,
-        perturbations=settings.topic_perturbations,
-        noise=settings.topic_noise,
-        silhouette=settings.topic_silhouette,
-        max_terms=settings.topic_max_terms,
-        seed=settings.seed,
-    )
-
-
 def _inputs(context: Context) -> object:
-    return [Corpus(context.conn).hash(), repr(topic_config(context)), context.settings.topic_max_churn]
+    return [*topic_inputs(context), context.settings.topic_max_churn]
 
 
 def label(context: Context) -> Outcome:
@@ -52,11 +38,21 @@ def label(context: Context) -> Outcome:
     ids, texts = Corpus(context.conn).texts()
     if not ids:
         raise StepError("there is no document to label; look at HEAL_SOURCES and heal.quarantine, then ingest again")
-    unseen = np.array([is_unseen(document_id) for document_id in ids])
-    if unseen.all():
-        unseen[:] = False
+    unseen = is_held_out(ids)
     seen_rows, unseen_rows = np.flatnonzero(~unseen), np.flatnonzero(unseen)
-    tree = build_tree([texts[row] for row in seen_rows], topic_config(context), context.progress)
+    config, shared = topic_config(context), SharedRoot.load(context)
+    counts, vocabulary = (
+        (shared.counts, shared.vocabulary) if shared else count_corpus([texts[row] for row in seen_rows], config)
+    )
+    tree = grow_tree(
+        counts,
+        vocabulary,
+        config,
+        context.progress,
+        workers=topic_threads(context),
+        device=pick_device(context.settings.device),
+        run_root_with=shared.run if shared else None,
+    )
     topics = TopicRepository(context.conn)
     tree, matching = _with_stable_ids(context, topics, tree)
     projection = tree.project([texts[row] for row in unseen_rows])
@@ -82,6 +78,8 @@ def label(context: Context) -> Outcome:
             labels=_labels(all_ids[seen_rows], tree),
         )  # fmt: skip
         topics.add_labels(topic_run_id, _labels(all_ids[unseen_rows], projection))
+    if shared:
+        shared.delete()
     leaves = tree.nodes[0].last_leaf + 1
     churn = f", churn to the previous run {matching.churn:.0%}" if matching else ""
     return Outcome(

@@ -11,7 +11,6 @@ from heal_tasks.store.documents import Changes
 from heal_tasks.store.generations import Generation, GenerationRepository
 from heal_tasks.store.runs import RunRepository
 from heal_tasks.store.topics import TopicRepository
-from heal_tasks.topics.tree import TopicTree
 
 
 def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
@@ -82,6 +81,8 @@ def _residual_excess(context: Context, active: Generation | None) -> float | Non
     _, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
     if not texts or not context.artifacts.exists(run.uri):
         return None
+    from heal_tasks.topics.tree import TopicTree
+
     projection = TopicTree.load(context.artifacts.local(run.uri)).project(texts)
     return float(projection.residual.mean()) - run.mean_residual
 

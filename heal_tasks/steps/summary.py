@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from heal_tasks.steps.stored_tree import StoredTree, read_tree
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generations import Generation, GenerationRepository
@@ -22,6 +23,7 @@ class Summary:
         documents: counts of live documents, duplicates, deleted documents and chunks.
         quarantined: source, path, line and reason of what was refused in this run.
         topics: the active generation's topic tree, in tree order.
+        tree: the topic tree that the run built, served or not; the active generation's where it built none.
         question_counts: writer, kind, split and number of questions.
         samples: question, answer, kind, writer and document title of a few new questions.
         ledger: language-model calls of this run.
@@ -34,11 +36,17 @@ class Summary:
     documents: dict[str, int]
     quarantined: list[tuple[str, str, int, str]]
     topics: list[TopicRow]
+    tree: StoredTree | None
     question_counts: list[tuple[str, str, str, int]]
     samples: list[tuple[str, str, str, str, str]]
     ledger: list[LedgerRow]
     evaluations: list[EvaluationRow]
     active: Generation | None
+
+    @property
+    def built_topics(self) -> bool:
+        """Whether ``tree`` is of this run."""
+        return _built(self.steps) is not None
 
     def evaluation_table(self, metric: str = "ndcg@10") -> list[EvaluationRow]:
         """The rows of one metric, by question set and then in the order they were measured."""
@@ -67,8 +75,10 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
     run = runs.get_run(run_id)
     if run is None:
         return None
+    steps = runs.steps_of(run_id)
     active = GenerationRepository(conn).active()
-    topics = TopicRepository(conn).topics(active.topic_run_id) if active and active.topic_run_id else []
+    served = active.topic_run_id if active else None
+    shown = _built(steps) or served
     samples = conn.execute(
         """SELECT q.text, q.answer, q.kind, q.writer, d.title
         FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
@@ -77,13 +87,19 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
     ).fetchall()
     return Summary(
         run=run,
-        steps=runs.steps_of(run_id),
+        steps=steps,
         documents=DocumentRepository(conn).counts(),
         quarantined=runs.quarantined(run_id),
-        topics=topics,
+        topics=TopicRepository(conn).topics(served) if served else [],
+        tree=read_tree(conn, shown) if shown else None,
         question_counts=questions.counts(),
         samples=[(text, answer, kind, writer, title) for text, answer, kind, writer, title in samples],
         ledger=questions.ledger(run_id),
         evaluations=runs.evaluations(run_id),
         active=active,
     )
+
+
+def _built(steps: list[StepRow]) -> int | None:
+    """The topic run that these steps made, if they made one."""
+    return next((int(row.result["refs"]["topic_run_id"]) for row in steps if row.step == "label" and row.result), None)

@@ -4,7 +4,6 @@ Without this a nightly relabelling would rename every topic, and stored label pa
 that names a topic would silently mean something else.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,8 @@ from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.topics.tree import TopicNode, TopicTree, children_of
+
+SAME_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Matching:
 
 
 def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: float = 0.5, next_id: int) -> Matching:
-    """Match topics by their term factors, level by level, roots always.
+    """Match the topics of all levels by their term factors in one optimal assignment, the roots to each other.
 
-    Children of matched parents are matched among themselves first; what is left on a level is then matched
-    across parents. Every assignment maximises the total cosine similarity over the joint vocabulary.
+    Pairs are worth their cosine similarity over the joint vocabulary, and a little more on the same level: a root
+    that is split into 4 instead of 7 moves topics down a level without changing them.
 
     Args:
         previous: the tree whose ids are stable.
@@ -50,59 +51,38 @@ def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: flo
     if next_id <= (largest := max(node.topic_id for node in previous.nodes)):
         raise InputError(f"next_id={next_id}, but topic {largest} exists; use an id above any ever used")
     words = {term: index for index, term in enumerate(dict.fromkeys((*previous.vocabulary, *current.vocabulary)))}
-    old_rows, old_terms = _term_vectors(previous, words)
-    new_rows, new_terms = _term_vectors(current, words)
+    old, old_terms = _term_vectors(previous, words)
+    new, new_terms = _term_vectors(current, words)
     similarity = (new_terms @ old_terms.T).toarray()
-    similarity[similarity < min_similarity] = 0
+    same_level = np.equal.outer([node.level for node in new], [node.level for node in old])
+    worth = np.where(similarity < min_similarity, 0, similarity + SAME_LEVEL * same_level)
     matched = {current.nodes[0].topic_id: previous.nodes[0].topic_id}
-    old_children, new_children = children_of(previous.nodes), children_of(current.nodes)
-
-    def assign(new: Iterable[TopicNode], old: Iterable[TopicNode]) -> None:
-        taken = set(matched.values())
-        new_ids = [node.topic_id for node in new if node.topic_id not in matched]
-        old_ids = [node.topic_id for node in old if node.topic_id not in taken]
-        block = similarity[np.ix_([new_rows[i] for i in new_ids], [old_rows[i] for i in old_ids])]
-        for row, column in zip(*linear_sum_assignment(block, maximize=True), strict=True):
-            if block[row, column] > 0:
-                matched[new_ids[row]] = old_ids[column]
-
-    for level in range(1, current.depth + 1):
-        for node in current.nodes:
-            if node.level == level - 1 and node.topic_id in matched:
-                assign(new_children[node.topic_id], old_children[matched[node.topic_id]])
-        assign(
-            (node for node in current.nodes if node.level == level),
-            (node for node in previous.nodes if node.level == level),
-        )
+    for row, column in zip(*linear_sum_assignment(worth, maximize=True), strict=True):
+        if worth[row, column] > 0:
+            matched[new[row].topic_id] = old[column].topic_id
 
     strangers = [node.topic_id for node in current.nodes if node.topic_id not in matched]
     mapping = matched | {topic_id: next_id + offset for offset, topic_id in enumerate(strangers)}
-    leaf_is_new = np.array(
-        [
-            node.topic_id not in matched
-            for node in current.nodes
-            if node.first_leaf == node.last_leaf and not new_children[node.topic_id]
-        ]
-    )
+    leaf_is_new = np.array([node.topic_id not in matched for node in current.nodes if node.k == 1])
     churn = float(leaf_is_new[current.leaves].mean()) if current.leaves.size else 0.0
     return Matching(mapping, churn)
 
 
-def _term_vectors(tree: TopicTree, words: dict[str, int]) -> tuple[dict[int, int], csr_array]:
-    """Row of each topic but the root, and its term factors over the joint vocabulary, rows of unit length."""
+def _term_vectors(tree: TopicTree, words: dict[str, int]) -> tuple[list[TopicNode], csr_array]:
+    """Every topic but the root, and its term factors over the joint vocabulary, rows of unit length."""
     at = np.array([words[term] for term in tree.vocabulary], np.int64)
-    rows: dict[int, int] = {}
+    topics: list[TopicNode] = []
     indices: list[NDArray[np.int64]] = []
     values: list[NDArray[np.float32]] = []
     for parent, children in children_of(tree.nodes).items():
         for position, child in enumerate(children):
-            rows[child.topic_id] = len(rows)
+            topics.append(child)
             indices.append(at[tree.factors[parent].columns])
             values.append(tree.factors[parent].term_factors[position])
     starts = np.cumsum([0, *(len(part) for part in values)])
     empty = [np.empty(0, np.float32)]
     matrix = csr_array(
         (np.concatenate(values or empty), np.concatenate(indices or empty).astype(np.int64), starts),
-        shape=(len(rows), len(words)),
+        shape=(len(topics), len(words)),
     )
-    return rows, matrix
+    return topics, matrix

@@ -16,6 +16,8 @@ from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.topics.nmf import project, residuals
+from heal_tasks.topics.nmfk import KRecord
+from heal_tasks.topics.operand import one_thread
 from heal_tasks.topics.tfidf import count_known_terms, weigh
 
 Floats = NDArray[np.float32]
@@ -76,15 +78,15 @@ class NodeFactors:
             counts: float32 csr, shape (n, size of the tree's vocabulary).
 
         Returns:
-            Child index, shape (n,); the child's share of the document's weights, float32, shape (n,); and
-            the relative residual, float32, shape (n,). A document without any of the words goes to the
-            first (largest) child with share 0 and residual 1.
+            Child index, shape (n,); every child's share of the document's weights, float32, shape (n, k), rows
+            summing to 1; and the relative residual, float32, shape (n,). A document without any of the words
+            goes to the first (largest) child with shares 0 and residual 1.
         """
         X = weigh(csr_array(counts[:, self.columns]), self.idf)
         W = project(X, self.term_factors)
-        total = W.sum(axis=1)
-        share = np.divide(W.max(axis=1), total, out=np.zeros_like(total), where=total > 0)
-        return W.argmax(axis=1), share, residuals(X, W, self.term_factors)
+        total = W.sum(axis=1, keepdims=True)
+        shares = np.divide(W, total, out=np.zeros_like(W), where=total > 0)
+        return W.argmax(axis=1), shares, residuals(X, W, self.term_factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +99,16 @@ class Projection:
         membership: float32, shape (n,), product over the levels of the chosen child's share, in [0, 1]; 0 for
             a document that was placed by default because it holds none of a node's words.
         residual: float32, shape (n,), ||x - wH|| / ||x|| at the deepest split node of the path.
+        shares: the soft memberships. By topic id of every split node, float32, shape (documents in the node, k):
+            how much of each of its documents, in the order of the input, its children explain; rows sum to 1, or to 0
+            for a document that holds none of the node's words.
     """
 
     paths: NDArray[np.int64]
     leaves: NDArray[np.int32]
     membership: Floats
     residual: Floats
+    shares: Mapping[int, Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +121,10 @@ class TopicTree:
         leaves: int32, shape (n,).
         membership: float32, shape (n,).
         residual: float32, shape (n,).
+        shares: as in ``Projection``.
         vocabulary: the words that the nodes' columns index.
         factors: by topic id, of the root (unless there were no words) and of every other split node.
+        selection: by topic id, what was measured for each k where a split was looked for.
     """
 
     nodes: tuple[TopicNode, ...]
@@ -124,8 +132,10 @@ class TopicTree:
     leaves: NDArray[np.int32]
     membership: Floats
     residual: Floats
+    shares: Mapping[int, Floats]
     vocabulary: tuple[str, ...]
     factors: Mapping[int, NodeFactors]
+    selection: Mapping[int, tuple[KRecord, ...]]
 
     @property
     def depth(self) -> int:
@@ -146,7 +156,8 @@ class TopicTree:
         Returns:
             Their paths, leaves, memberships and residuals.
         """
-        return descend(count_known_terms(texts, self.vocabulary), self.nodes, self.factors)
+        with one_thread():
+            return descend(count_known_terms(texts, self.vocabulary), self.nodes, self.factors)
 
     def relabel(self, mapping: Mapping[int, int]) -> "TopicTree":
         """The same tree with other topic ids.
@@ -175,7 +186,9 @@ class TopicTree:
             paths=np.array([lookup[topic_id] for topic_id in self.paths.ravel().tolist()], np.int64).reshape(
                 self.paths.shape
             ),
+            shares={lookup[topic_id]: shares for topic_id, shares in self.shares.items()},
             factors={lookup[topic_id]: factors for topic_id, factors in self.factors.items()},
+            selection={lookup[topic_id]: records for topic_id, records in self.selection.items()},
         )
 
     def save(self, folder: Path) -> None:
@@ -188,11 +201,15 @@ class TopicTree:
         arrays = {name: getattr(self, name) for name in _DOCUMENT_ARRAYS}
         for topic_id, factors in self.factors.items():
             arrays |= {f"{name}_{topic_id}": getattr(factors, name) for name in _FACTOR_ARRAYS}
+        arrays |= {f"shares_{topic_id}": shares for topic_id, shares in self.shares.items()}
         np.savez(folder / "arrays.npz", allow_pickle=False, **arrays)
         content = {
             "format": FORMAT,
             "nodes": [asdict(node) for node in self.nodes],
             "factors": list(self.factors),
+            "selection": {
+                topic_id: [asdict(record) for record in records] for topic_id, records in self.selection.items()
+            },
             "vocabulary": self.vocabulary,
         }
         (folder / "tree.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
@@ -229,6 +246,11 @@ class TopicTree:
                 topic_id: NodeFactors(*(arrays[f"{name}_{topic_id}"] for name in _FACTOR_ARRAYS))
                 for topic_id in content["factors"]
             },
+            shares={int(name[7:]): array for name, array in arrays.items() if name.startswith("shares_")},
+            selection={
+                int(topic_id): tuple(KRecord(**record) for record in records)
+                for topic_id, records in content.get("selection", {}).items()
+            },
         )
 
 
@@ -260,14 +282,17 @@ def descend(counts: csr_array, nodes: Sequence[TopicNode], factors: Mapping[int,
     leaves = np.zeros(n, np.int32)
     membership = np.full(n, float(nodes[0].topic_id in factors), np.float32)
     residual = np.ones(n, np.float32)
+    shares: dict[int, Floats] = {}
 
     def visit(node: TopicNode, rows: NDArray[np.intp]) -> Iterator[tuple[TopicNode, NDArray[np.intp]]]:
         if node.level:
             paths[rows, node.level - 1] = node.topic_id
         leaves[rows] = node.first_leaf
         if node.topic_id in factors and rows.size:
-            chosen, share, misfit = factors[node.topic_id].assign(csr_array(counts[rows]))
-            membership[rows] *= share
+            chosen, by_child, misfit = factors[node.topic_id].assign(csr_array(counts[rows]))
+            if children[node.topic_id]:
+                shares[node.topic_id] = by_child
+            membership[rows] *= by_child.max(axis=1)
             residual[rows] = misfit
             for position, child in enumerate(children[node.topic_id]):
                 yield child, rows[chosen == position]
@@ -275,4 +300,4 @@ def descend(counts: csr_array, nodes: Sequence[TopicNode], factors: Mapping[int,
     waiting = [(nodes[0], np.arange(n))]
     while waiting:
         waiting.extend(visit(*waiting.pop()))
-    return Projection(paths, leaves, membership, residual)
+    return Projection(paths, leaves, membership, residual, shares)

@@ -24,7 +24,7 @@ class TrainingConfig:
         own_document_temperature: temperature of the own-document term.
         mask_same_leaf: do not use documents of the same leaf as in-batch negatives.
         seed: of every random choice.
-        device: see ``encoder.pick_device``.
+        device: see ``core.devices.pick_device``.
         threads: for torch; None leaves them as they are.
         warmup_share: share of ``max_steps`` over which the learning rate rises.
     """

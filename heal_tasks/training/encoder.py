@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
+from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.types import Progress, silent
@@ -22,31 +23,6 @@ Role = Literal["query", "document"]
 CARD = "card.json"
 _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model"})
 _NOT_MODEL = frozenset({CARD, "_complete.json"})
-
-
-def pick_device(device: str) -> str:
-    """The device to compute on.
-
-    Args:
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Returns:
-        ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        InputError: the name is unknown, or there is no such GPU.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return "cuda" if gpus else "cpu"
-    if device == "cpu":
-        return device
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (":" in device and not index.isdecimal()):
-        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
-    if int(index or 0) >= gpus:
-        raise InputError(f"device {device!r} is not there, torch sees {gpus} GPUs; use auto or cpu")
-    return device
 
 
 def supports_bf16(device: str) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.types import JsonObject, Progress, silent
 from heal_tasks.training.checkpoints import checkpoint_folder, is_finished, last_checkpoint, open_work_dir, remember
@@ -22,7 +23,6 @@ from heal_tasks.training.encoder import (
     limited_threads,
     load_encoder,
     model_sha256,
-    pick_device,
     supports_bf16,
     without_bars,
 )

@@ -127,7 +127,7 @@ def test_small_nodes_stay_leaves_and_progress_ends_complete(planted: Any) -> Non
     calls: list[tuple[int, int]] = []
     config = HNMFkConfig(min_documents=481)
     tree = build_tree(planted.texts, config, lambda done, total, message="": calls.append((done, total)))
-    assert tree.nodes[0].stop_reason == "480 documents"
+    assert tree.nodes[0].stop_reason == "fewer than 481 documents"
     assert calls == [(0, 480), (480, 480)]
 
 

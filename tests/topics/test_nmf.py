@@ -10,7 +10,8 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.nmf import factorise, project, residuals
+from heal_tasks.topics.nmf import factorise, improve, project, residuals, start_random
+from heal_tasks.topics.operand import Operand
 
 Floats = NDArray[np.float32]
 
@@ -32,21 +33,21 @@ def multiplicative_updates(X: NDArray[np.float64], k: int, seed: int, rounds: in
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("init", ["random", "nndsvd"])
-def test_multiplicative_updates_do_not_find_a_better_fit(seed: int, init: str) -> None:
+@pytest.mark.parametrize("start", ["random", "nndsvd"])
+def test_multiplicative_updates_do_not_find_a_better_fit(seed: int, start: str) -> None:
     X = sparse_matrix(seed)
     dense = X.toarray().astype(np.float64)
     reference = min(multiplicative_updates(dense, 4, start) for start in range(3))
-    ours = min(factorise(X, 4, init=init, seed=start).relative_error for start in range(3))  # type: ignore[arg-type]
+    ours = min(factorise(X, 4, start=start, seed=number).relative_error for number in range(3))
     assert ours <= reference * 1.01
 
 
-@pytest.mark.parametrize("init", ["random", "nndsvd"])
-def test_reported_error_is_the_dense_error_and_never_rises(init: str) -> None:
+@pytest.mark.parametrize("start", ["random", "nndsvd"])
+def test_reported_error_is_the_dense_error_and_never_rises(start: str) -> None:
     X = sparse_matrix(3)
     errors = []
     for rounds in range(1, 25):
-        fit = factorise(X, 4, init=init, seed=5, max_iterations=rounds, tolerance=0)  # type: ignore[arg-type]
+        fit = factorise(X, 4, start=start, seed=5, max_iterations=rounds, tolerance=0)
         dense_error = np.linalg.norm(X.toarray() - fit.document_factors @ fit.term_factors)
         assert fit.relative_error == pytest.approx(dense_error / np.linalg.norm(X.toarray()), rel=1e-4)
         assert fit.iterations == rounds
@@ -64,13 +65,35 @@ def test_recovers_an_exact_factorisation() -> None:
     assert len({tuple(np.unique(fit.document_factors.argmax(1)[topic::3])) for topic in range(3)}) == 3
 
 
-def test_sparse_and_dense_agree() -> None:
-    X = sparse_matrix(4)
-    for init in ("random", "nndsvd"):
-        from_sparse = factorise(X, 3, init=init, seed=2, max_iterations=20)  # type: ignore[arg-type]
-        from_dense = factorise(X.toarray(), 3, init=init, seed=2, max_iterations=20)  # type: ignore[arg-type]
-        assert_allclose(from_sparse.term_factors, from_dense.term_factors, atol=2e-3)
-        assert from_sparse.relative_error == pytest.approx(from_dense.relative_error, rel=1e-4)
+def test_runs_together_are_the_runs_alone() -> None:
+    X, seeds = sparse_matrix(4), [1, 2, 3]
+    noisy = [csr_array((X.data * (1 + 0.1 * run), X.indices, X.indptr), shape=X.shape) for run in range(3)]
+    together = improve([Operand.of(matrix) for matrix in noisy], start_random(Operand.of(X), 3, seeds))
+    for run, seed in enumerate(seeds):
+        alone = improve([Operand.of(noisy[run])], start_random(Operand.of(X), 3, [seed]))
+        assert together.errors[run] == pytest.approx(alone.errors[0], rel=1e-4)
+        assert_allclose(together.H[run], alone.H[0], atol=5e-3)
+        dense = noisy[run].toarray() - together.W[run].numpy().T @ together.H[run].numpy()
+        assert together.errors[run] == pytest.approx(
+            np.linalg.norm(dense) / np.linalg.norm(noisy[run].toarray()), rel=1e-3
+        )
+    assert together.iterations > 3
+
+
+def test_other_entries_on_one_pattern_are_the_other_matrix() -> None:
+    X = sparse_matrix(8)
+    other = csr_array((X.data * np.random.default_rng(0).random(X.nnz, np.float32), X.indices, X.indptr), shape=X.shape)
+    replaced, built = Operand.of(X).with_entries(other.data), Operand.of(other)
+    assert_array_equal(replaced.rows.to_dense(), other.toarray())
+    assert_array_equal(replaced.columns.to_dense(), other.toarray().T)
+    assert replaced.squared_norm == built.squared_norm
+
+
+def test_a_topic_without_weight_can_come_back() -> None:
+    X = sparse_matrix(9)
+    runs = start_random(Operand.of(X), 2, [0])
+    runs.H[0, 1] = 0
+    assert improve([Operand.of(X)], runs).H[0, 1].max() > 0
 
 
 def test_same_seed_same_factors_other_seed_other_start() -> None:
@@ -82,13 +105,18 @@ def test_same_seed_same_factors_other_seed_other_start() -> None:
 
 def test_zero_matrix_and_largest_k() -> None:
     assert factorise(csr_array(np.zeros((4, 5), np.float32)), 2).relative_error == 0
-    assert factorise(sparse_matrix(6, n=3, v=5), 3, init="nndsvd").relative_error < 0.05
+    assert factorise(sparse_matrix(6, n=3, v=5), 3).relative_error < 0.05
 
 
 @pytest.mark.parametrize("k", [0, 6])
 def test_k_out_of_range(k: int) -> None:
     with pytest.raises(InputError, match=rf"k={k} topics for a matrix of shape \(5, 7\); use 1 <= k <= 5"):
         factorise(sparse_matrix(0, n=5, v=7), k)
+
+
+def test_the_truncated_svd_needs_a_smaller_k() -> None:
+    with pytest.raises(InputError, match=r"k=3 topics for a matrix of shape \(3, 5\); use 1 <= k <= 2"):
+        factorise(sparse_matrix(6, n=3, v=5), 3, start="nndsvd")
 
 
 @settings(max_examples=15, deadline=None)

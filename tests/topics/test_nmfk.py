@@ -4,26 +4,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import silhouette_samples
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.nmfk import choose_k, derive_seed, silhouettes
-from heal_tasks.topics.tfidf import fit_tfidf
+from heal_tasks.topics.nmfk import choose_k
+from heal_tasks.topics.stability import align, silhouettes, unit_rows
+from heal_tasks.topics.tfidf import count_terms, fit_tfidf, select_terms, smooth_idf, weigh
+from heal_tasks.topics.units import NMFkConfig, derive_seed
 
 
 def matrix(texts: list[str]) -> csr_array:
     return fit_tfidf(texts, min_df=3, max_df=0.5, max_terms=20_000)[0]
 
 
-def unit_rows(seed: int, *shape: int) -> Any:
-    rows = np.random.default_rng(seed).random(shape, np.float32)
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+def random_rows(seed: int, *shape: int) -> NDArray[np.float32]:
+    return unit_rows(np.random.default_rng(seed).random(shape, np.float32))
 
 
 def test_silhouettes_equal_scikit_learn_on_the_angle() -> None:
-    runs = unit_rows(0, 5, 3, 20)
+    runs = random_rows(0, 5, 3, 20)
     flat, labels = runs.reshape(15, 20), np.tile(np.arange(3), 5)
     angles = np.arccos(np.clip(flat @ flat.T, -1, 1))
     np.fill_diagonal(angles, 0)
@@ -32,7 +36,7 @@ def test_silhouettes_equal_scikit_learn_on_the_angle() -> None:
 
 
 def test_silhouettes_of_identical_runs_are_one_and_of_swapped_topics_are_not() -> None:
-    run = unit_rows(1, 4, 30)
+    run = random_rows(1, 4, 30)
     assert_allclose(silhouettes(np.stack([run] * 4)), 1, atol=1e-2)
     assert silhouettes(np.stack([run, run[::-1], run, run[::-1]])).max() < 0
     assert_array_equal(silhouettes(run[:, None]), [1.0])
@@ -56,7 +60,7 @@ def test_a_super_topic_splits_in_two_and_a_homogeneous_one_does_not(planted: Any
 def test_either_rule_alone_keeps_homogeneous_topics_whole(planted: Any, rules: dict[str, float]) -> None:
     for label in (0, 4):
         texts = [text for text, fine in zip(planted.texts, planted.fine, strict=True) if fine == label]
-        assert choose_k(matrix(texts), range(2, 4), silhouette_threshold=-1, **rules).k == 1
+        assert choose_k(matrix(texts), range(2, 4), NMFkConfig(silhouette=-1, **rules)).k == 1
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -67,44 +71,96 @@ def test_short_documents_of_one_distribution_are_held_by_the_null_matrix(seed: i
         " ".join(f"w{word}x" for word in rng.choice(800, 25, p=distribution / distribution.sum())) for _ in range(150)
     ]
     X = matrix(texts)
-    free = choose_k(X, [2], silhouette_threshold=-1, null_ratio=0.0)
+    free = choose_k(X, [2], NMFkConfig(silhouette=-1, null_ratio=0.0))
     assert free.records[1].drop_ratio > 0.15
-    assert choose_k(X, [2], silhouette_threshold=-1).k == 1
+    assert choose_k(X, [2], NMFkConfig(silhouette=-1)).k == 1
 
 
 def test_a_small_topic_refuses_the_split(planted: Any) -> None:
     groups = [[t for t, fine in zip(planted.texts, planted.fine, strict=True) if fine == label] for label in (0, 5)]
     X = matrix(groups[0] + groups[1][:12])
-    assert choose_k(X, [2], min_topic_documents=5).k == 2
-    refused = choose_k(X, [2], min_topic_documents=20)
+    assert choose_k(X, [2], NMFkConfig(min_topic_documents=5)).k == 2
+    refused = choose_k(X, [2], NMFkConfig(min_topic_documents=20))
     assert refused.k == 1
     assert refused.stop_reason == "k=2: smallest topic has 12 documents"
 
 
 def test_a_higher_threshold_is_kept_and_stops_the_split(planted: Any) -> None:
-    refused = choose_k(matrix(planted.texts[:200]), [2], silhouette_threshold=1.0)
+    refused = choose_k(matrix(planted.texts[:200]), [2], NMFkConfig(silhouette=1.0))
     assert refused.k == 1
-    assert refused.stop_reason.startswith("k=2: silhouette 0.")
+    assert refused.stop_reason.startswith("k=2: silhouette ")
 
 
 def test_a_k_is_judged_the_same_whichever_others_are_tried(planted: Any) -> None:
-    X = matrix(planted.texts[:200])
-    alone, among = choose_k(X, [3], seed=7), choose_k(X, [2, 3], seed=7)
+    X, full = matrix(planted.texts[:200]), NMFkConfig(full_search=True)
+    alone, among = choose_k(X, [3], full, seed=7), choose_k(X, [2, 3], full, seed=7)
     assert alone.records[1].term_silhouette == among.records[2].term_silhouette
     assert alone.records[1].relative_error == among.records[2].relative_error
-    other = choose_k(X, [3], seed=8)
+    other = choose_k(X, [3], full, seed=8)
     assert other.records[1].term_silhouette != alone.records[1].term_silhouette
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_short_search_takes_the_k_of_the_full_one_and_measures_less(plant_corpus: Any, seed: int) -> None:
+    X = matrix(plant_corpus(seed, documents=500).texts)
+    short, full = (choose_k(X, range(2, 9), NMFkConfig(full_search=full), seed=seed) for full in (False, True))
+    assert short.k == full.k == 6
+    assert_array_equal(short.factorisation.term_factors, full.factorisation.term_factors)
+    assert [record.k for record in short.records if record.term_silhouette is not None] == [1, 6]
+    assert [record.k for record in full.records if record.term_silhouette is not None] == list(range(1, 9))
+    assert [record.k for record in full.records if record.accepted] == [
+        record.k for record in full.records if record.stands_out and (record.silhouette or 0) >= 0.8
+    ]
+
+
+def test_poisson_draws_disturb_more_and_find_the_same_topics(planted: Any) -> None:
+    texts = [text for text, (s, _) in zip(planted.texts, planted.labels, strict=True) if s == 0]
+    counts, _ = count_terms(texts)
+    counts = csr_array(counts[:, select_terms(counts, min_df=3, max_df=0.5, max_terms=20_000)])
+    X = weigh(counts, smooth_idf(counts))
+    uniform = choose_k(X, [2, 3], NMFkConfig(), seed=1)
+    poisson = choose_k(X, [2, 3], NMFkConfig(perturb="poisson", silhouette=0.5), seed=1, occurrences=counts.data)
+    assert poisson.k == uniform.k == 2
+    assert (poisson.chosen.silhouette or 0) < (uniform.chosen.silhouette or 0)
 
 
 def test_consensus_rows_have_unit_length_and_progress_is_reported(planted: Any) -> None:
     calls: list[tuple[Any, ...]] = []
-    result = choose_k(
-        matrix(planted.texts[:200]),
-        [2, 3],
-        progress=lambda *call: calls.append(call),
-    )
+    result = choose_k(matrix(planted.texts[:200]), [2, 3], progress=lambda *call: calls.append(call))
     assert_allclose(np.linalg.norm(result.factorisation.term_factors, axis=1), 1, rtol=1e-5)
-    assert calls == [(0, 2, "k=2"), (1, 2, "k=3"), (2, 2)]
+    assert calls[:2] == [(0, 2, "error of k=2"), (1, 2, "error of k=3")]
+    assert calls[2] == (0, 2, "stability of k=3")
+    assert calls[-1] == (2, 2)
+
+
+@given(seed=st.integers(0, 2**16), k=st.integers(2, 6), runs=st.integers(2, 5))
+def test_alignment_undoes_any_permutation(seed: int, k: int, runs: int) -> None:
+    rng = np.random.default_rng(seed)
+    topics = np.eye(k, 12, dtype=np.float32) + 0.05 * rng.random((runs, k, 12), np.float32)
+    orders = np.stack([rng.permutation(k) for _ in range(runs)])
+    shuffled = unit_rows(np.take_along_axis(topics, orders[:, :, None], axis=1))
+    centroids, found = align(shuffled, 0)
+    aligned = np.take_along_axis(orders, found, axis=1)
+    assert_array_equal(aligned, np.broadcast_to(aligned[0], aligned.shape))
+    assert_allclose(np.linalg.norm(centroids, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.5])
+def test_an_entry_that_is_no_weight_is_named(bad: float) -> None:
+    X = csr_array(np.eye(8, dtype=np.float32))
+    X.data[5] = bad
+    with pytest.raises(InputError, match=rf"entry {bad} in row 5, column 5 \(1 such entries\)"):
+        choose_k(X, [2])
+
+
+@pytest.mark.parametrize(
+    "X", [np.zeros((30, 9)), np.ones((30, 9)), np.tile(np.eye(1, 9), (30, 1))], ids=["zero", "identical", "one word"]
+)
+def test_matrices_without_topics_are_one_topic(X: NDArray[np.float64]) -> None:
+    result = choose_k(csr_array(X.astype(np.float32)), range(2, 6), NMFkConfig(min_topic_documents=1))
+    assert result.k == 1
+    assert result.factorisation.document_factors.shape == (30, 1)
+    assert result.stop_reason
 
 
 def test_derived_seeds_differ_by_place_and_nest() -> None:
@@ -123,6 +179,14 @@ def test_candidates_out_of_range_or_order(ks: list[int]) -> None:
         choose_k(X, ks)
 
 
-def test_one_perturbation_is_refused() -> None:
-    with pytest.raises(InputError, match="perturbations=1: stability needs at least 2"):
-        choose_k(csr_array(np.eye(8, dtype=np.float32)), [2], perturbations=1)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"perturbations": 1}, "perturbations=1: stability needs at least 2"),
+        ({"perturb": "bool"}, "perturb='bool', noise=0.015: use uniform or poisson"),
+        ({"noise": 1.0}, "perturb='uniform', noise=1.0: use uniform or poisson, and a noise between 0 and 1"),
+    ],
+)
+def test_a_configuration_that_cannot_judge(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        NMFkConfig(**wrong)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.training.encoder import (
     Encoder,
@@ -13,7 +14,6 @@ from heal_tasks.training.encoder import (
     load_encoder,
     model_identity,
     model_sha256,
-    pick_device,
     supports_bf16,
 )
 

@@ -1,0 +1,30 @@
+"""The device to compute on."""
+
+from heal_tasks.core.errors import InputError
+
+
+def pick_device(device: str) -> str:
+    """The device to compute on.
+
+    Args:
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: the name is unknown, or there is no such GPU.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if gpus else "cpu"
+    if device == "cpu":
+        return device
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (":" in device and not index.isdecimal()):
+        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if int(index or 0) >= gpus:
+        raise InputError(f"device {device!r} is not there, torch sees {gpus} GPUs; use auto or cpu")
+    return device

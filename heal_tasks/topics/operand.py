@@ -1,0 +1,136 @@
+"""A sparse matrix and its transpose on a device, ready for products with dense factors.
+
+Both orders are kept because a product with a transposed view costs 50 times as much (torch 2.13, CPU, 1,500 x
+2,913 with 149,278 entries times six columns: 8.9 ms against 0.18 ms with a copy of its own).
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from heal_tasks.core.errors import InputError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A matrix X and its transpose; 20 bytes per stored entry.
+
+    Args:
+        rows: X, float32 sparse csr tensor, shape (n, v).
+        columns: its transpose, shape (v, n).
+        order: int32, shape (nnz,): where each entry of ``columns`` stands in ``rows``.
+        squared_norm: sum of the squared entries, in float64.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    order: NDArray[np.int32]
+    squared_norm: float
+
+    @classmethod
+    def of(cls, X: csr_array, device: str = "cpu") -> "Operand":
+        """Put a matrix on a device.
+
+        Args:
+            X: float32 csr, shape (n, v).
+            device: of torch.
+        """
+        positions = csr_array((np.arange(X.nnz, dtype=np.int32), X.indices, X.indptr), shape=X.shape)
+        transposed = positions.T.tocsr()
+        order = transposed.data
+        rows = _csr_tensor(X.indptr, X.indices, X.data, X.shape, device)
+        columns = _csr_tensor(transposed.indptr, transposed.indices, X.data[order], transposed.shape, device)
+        return cls(rows, columns, order, _squared_norm(X.data))
+
+    def with_entries(self, entries: Floats) -> "Operand":
+        """The same pattern with other entries; 8 more bytes per stored entry.
+
+        Args:
+            entries: float32, shape (nnz,), in the order of the csr matrix.
+        """
+        return Operand(
+            _replaced(self.rows, entries),
+            _replaced(self.columns, entries[self.order]),
+            self.order,
+            _squared_norm(entries),
+        )
+
+
+def check_matrix(X: csr_array) -> None:
+    """Refuse a matrix that cannot be factorised.
+
+    Args:
+        X: float32 csr, shape (n, v).
+
+    Raises:
+        InputError: an entry is negative, infinite or not a number; the message says which.
+    """
+    bad = np.flatnonzero(~(np.isfinite(X.data) & (X.data >= 0)))
+    if bad.size:
+        row = int(np.searchsorted(X.indptr, bad[0], side="right")) - 1
+        raise InputError(
+            f"entry {X.data[bad[0]]} in row {row}, column {X.indices[bad[0]]} ({bad.size} such entries); a matrix to "
+            "factorise has finite entries of 0 or more"
+        )
+
+
+def products(matrices: Sequence[torch.Tensor], factors: torch.Tensor) -> torch.Tensor:
+    """``factors[r] @ matrices[r].T`` for every run r.
+
+    Args:
+        matrices: one csr tensor of shape (n, v) per run; where all are the same one, a single wide product serves
+            every run, which costs half as much.
+        factors: float32, shape (runs, k, v).
+
+    Returns:
+        float32, shape (runs, k, n), contiguous.
+    """
+    runs, k, _ = factors.shape
+    if all(matrix is matrices[0] for matrix in matrices):
+        wide = matrices[0] @ factors.reshape(runs * k, -1).t().contiguous()
+        return wide.t().contiguous().view(runs, k, -1)
+    return torch.stack([(matrix @ part.t().contiguous()).t() for matrix, part in zip(matrices, factors, strict=True)])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Products on one thread: work is spread over nodes and runs, and rounding must not depend on the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _csr_tensor(
+    indptr: NDArray[np.integer], indices: NDArray[np.integer], data: Floats, shape: tuple[int, ...], device: str
+) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # torch calls its csr tensors a beta feature, once per process.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(indptr.astype(np.int32)), torch.from_numpy(indices.astype(np.int32)),
+            torch.from_numpy(data), size=shape, check_invariants=False,
+        ).to(device)  # fmt: skip
+
+
+def _replaced(matrix: torch.Tensor, entries: Floats) -> torch.Tensor:
+    values = torch.from_numpy(entries).to(matrix.device)
+    return torch.sparse_csr_tensor(
+        matrix.crow_indices(), matrix.col_indices(), values, size=matrix.shape, check_invariants=False
+    )
+
+
+def _squared_norm(entries: Floats) -> float:
+    return float(np.dot(entries.astype(np.float64), entries))

@@ -1,0 +1,60 @@
+"""How much the topics of repeated factorisations agree: alignment by optimal assignment, silhouettes on angles."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from heal_tasks.topics.operand import Floats
+
+_ROUNDS = 20
+
+
+def align(topics: Floats, first: int) -> tuple[Floats, NDArray[np.intp]]:
+    """Optimal assignment of every run's topics to shared centroids, which start as one of the runs.
+
+    Args:
+        topics: float32, shape (runs, k, v), rows of unit length.
+        first: the run to start from.
+
+    Returns:
+        Centroids, float32, shape (k, v), unit rows; and per run the topic for each centroid, shape (runs, k).
+    """
+    centroids = topics[first]
+    order = np.zeros(topics.shape[:2], np.intp)
+    for _ in range(_ROUNDS):
+        before = order
+        order = np.stack([linear_sum_assignment(centroids @ run.T, maximize=True)[1] for run in topics])
+        centroids = unit_rows(np.take_along_axis(topics, order[:, :, None], axis=1).mean(axis=0))
+        if np.array_equal(before, order):
+            break
+    return centroids, order
+
+
+def silhouettes(runs: Floats) -> NDArray[np.float64]:
+    """Mean silhouette of each topic over aligned runs, on the angle between factors.
+
+    Args:
+        runs: float32, shape (runs, k, d), rows of unit length or zero, topic j of every run aligned.
+
+    Returns:
+        float64, shape (k,), each in [-1, 1]; ones for k = 1.
+    """
+    count, k, _ = runs.shape
+    if k == 1:
+        return np.ones(1)
+    flat = runs.reshape(count * k, -1)
+    angles = np.arccos(np.clip(flat @ flat.T, -1, 1)).astype(np.float64)
+    np.fill_diagonal(angles, 0)
+    to_topic = angles.reshape(count, k, count, k).sum(axis=2)  # (run, topic, other topic)
+    own = np.arange(k)
+    inside = to_topic[:, own, own] / (count - 1)
+    to_topic[:, own, own] = np.inf
+    nearest = to_topic.min(axis=2) / count
+    widest = np.maximum(np.maximum(inside, nearest), 1e-12)
+    return np.asarray(((nearest - inside) / widest).mean(axis=0))
+
+
+def unit_rows(factors: Floats) -> Floats:
+    """Rows scaled to unit Euclidean length; zero rows stay zero."""
+    norms = np.linalg.norm(factors, axis=-1, keepdims=True)
+    return np.ascontiguousarray(factors / np.maximum(norms, 1e-12))

@@ -1,0 +1,130 @@
+"""The run's page: the plot of the root's k and the tree, of a tree that the real step built."""
+
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.steps import load_step
+from heal_tasks.store.db import Connection
+from heal_tasks.store.generations import GenerationRepository
+from tests.steps.conftest import RUN, Built
+
+
+def page(built: Built, conn: Connection, run_id: str = RUN) -> str:
+    """The page as it is now, not as it was reported before."""
+    conn.execute("DELETE FROM heal.step_result WHERE step = 'report'")
+    made = load_step("report").run(built.settings, Manifest(run_id=run_id))
+    return (Path(made.text("report_uri")) / "report.html").read_text()
+
+
+def figure(text: str) -> ElementTree.Element:
+    (found,) = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    return ElementTree.fromstring(found)
+
+
+def topics_section(text: str) -> str:
+    return text.partition("<h2>Topics</h2>")[2]
+
+
+def activate(conn: Connection, topic_run_id: int | None) -> int:
+    generations = GenerationRepository(conn)
+    made = generations.create(
+        kind="trained", run_id="r", model_uri="m", model_sha256="s", dims=2, topic_run_id=topic_run_id
+    )
+    generations.set_state(made.generation_id, "ready")
+    generations.activate(made.generation_id, lock_timeout_ms=1000)
+    return made.generation_id
+
+
+def test_the_plot_has_every_measured_point_and_the_chosen_k(built: Built, shared: Connection) -> None:
+    svg = figure(page(built, shared))
+    records, k = built.records, built.tree.root.k
+    assert k == 3, "the planted super-topics"
+    marks = {kind: svg.findall(f".//*[@class='{kind} mark']") for kind in ("terms", "documents", "error")}
+    measured = [record for record in records if record.k > 1 and record.silhouette is not None]
+    assert measured
+    # The legend has one of each.
+    assert {kind: len(found) - 1 for kind, found in marks.items()} == {
+        "terms": len(measured), "documents": len(measured), "error": len(records),
+    }  # fmt: skip
+    for record in measured:
+        titles = [mark.findtext("title") for mark in marks["terms"]]
+        assert f"k = {record.k}: silhouette of terms {record.term_silhouette:.2f}" in titles
+    words = [text.text for text in svg.iter("text")]
+    assert f"chosen: k = {k}" in words
+    assert f"threshold {built.settings.topic_silhouette:.2f}" in words
+    assert f"{k} chosen" in (svg.findtext("desc") or "")
+    assert svg.get("role") == "img"
+
+
+def test_the_numbers_behind_the_plot(built: Built, shared: Connection) -> None:
+    text = page(built, shared)
+    (table,) = re.findall(r"Null ratio</th>.*?</table>", text, re.DOTALL)
+    assert table.count("<tr><td") == len(built.records)
+    assert table.count(">chosen<") == 1
+
+
+def test_the_tree_is_nested_with_words_sizes_and_silhouettes(built: Built, shared: Connection) -> None:
+    text = topics_section(page(built, shared))
+    items = ElementTree.fromstring(re.findall(r'<ul class="topics">.*</ul>', text, re.DOTALL)[0].replace(" open", ""))
+    tree = built.tree
+    assert tree.run.depth == 2, "sub-topics below super-topics"
+
+    def check(item: ElementTree.Element, topic_id: int) -> int:
+        row = next(row for row in tree.rows if row.topic_id == topic_id)
+        children = tree.children[topic_id]
+        head = item.find("details/summary") if children else item
+        assert head is not None
+        assert head.findtext("b") == (", ".join(row.terms[:6]) if row.level else "all documents")
+        said = head.findtext("span") or ""
+        assert f"{row.size} ({100 * row.size / tree.root.size:.0f}%)" in said
+        assert row.stop_reason in said
+        if children:
+            assert f"k = {row.k}, silhouette {row.silhouette:.2f}" in said
+        else:
+            assert "silhouette" not in said.replace(row.stop_reason, "")
+        below = item.findall("details/ul/li")
+        assert len(below) == len(children)
+        return 1 + sum(check(*pair) for pair in zip(below, [child.topic_id for child in children], strict=True))
+
+    assert check(items[0], tree.root.topic_id) == len(tree.rows)
+
+
+def test_the_page_needs_nothing_from_elsewhere(built: Built, shared: Connection) -> None:
+    text = page(built, shared)
+    assert not re.search(r"<script|<link|https?:|url\(|@import", text)
+    assert "Built by this run" in text
+
+
+def test_a_page_goes_without_the_plot_where_the_artifact_is_gone(
+    built: Built, shared: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(built.tree.run.uri)
+    shutil.move(folder, tmp_path / "kept")
+    try:
+        text = page(built, shared)
+    finally:
+        shutil.move(tmp_path / "kept", folder)
+    assert "<svg" not in text
+    assert ", ".join(built.tree.rows[1].terms[:6]) in topics_section(text)
+    assert "goes without the selection of topics" in caplog.text
+
+
+def test_a_run_that_built_no_topics_shows_the_served_ones_without_a_plot(built: Built, shared: Connection) -> None:
+    assert not topics_section(page(built, shared, "idle"))
+    activate(shared, built.tree.run.topic_run_id)
+    text = topics_section(page(built, shared, "idle"))
+    assert "Of the active generation" in text
+    assert "<svg" not in text
+    assert ", ".join(built.tree.rows[1].terms[:6]) in text
+
+
+def test_topics_that_are_not_served_say_so(built: Built, shared: Connection) -> None:
+    activate(shared, built.tree.run.topic_run_id)
+    assert "The active generation keeps" not in page(built, shared)
+    activate(shared, None)
+    assert "The active generation keeps no topics." in page(built, shared)
