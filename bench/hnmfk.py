@@ -225,8 +225,7 @@ def main() -> None:
             rows += bench(label, corpora, ks, arguments.copies, arguments.peer_runs)
     print(table(rows))
     print(versions())
-    if arguments.json:
-        write_json(arguments.json, rows)
+    write_json(arguments.json, {"nmfk": rows})
 
 
 if __name__ == "__main__":

@@ -79,6 +79,10 @@ class Settings(BaseSettings):
     )
     topic_noise: float = Field(0.015, gt=0, lt=1, description="Relative noise of a uniform perturbation.")
     topic_silhouette: float = Field(0.8, ge=-1, le=1, description="Smallest silhouette of a stable k.")
+    topic_full_search: bool = Field(
+        False,
+        description="Measure the stability of every k at the root, for the report's plot; the topics stay the same.",
+    )
     topic_min_topic_documents: int = Field(8, ge=1, description="A split with a smaller topic is refused.")
     topic_max_terms: int = Field(20_000, ge=100, description="Largest vocabulary of the TF-IDF matrix.")
     topic_max_churn: float = Field(

@@ -33,6 +33,7 @@ def topic_config(context: Context) -> HNMFkConfig:
         perturbations=settings.topic_perturbations,
         perturb=settings.topic_perturb,
         noise=settings.topic_noise,
+        full_search=settings.topic_full_search,
         silhouette=settings.topic_silhouette,
         max_terms=settings.topic_max_terms,
         seed=settings.seed,

@@ -34,6 +34,7 @@ class HNMFkConfig(NMFkConfig):
     """How deep and how readily to split.
 
     Args:
+        full_search: as in ``NMFkConfig``, at the root alone.
         max_depth: deepest level, at least 1; topics there are not factorised.
         max_k: most children of a node, at least 2.
         min_documents: a node with fewer documents stays a leaf.
@@ -268,7 +269,7 @@ class _Grower:
         result = choose_k(
             matrix.X,
             matrix.ks,
-            config,
+            replace(config, full_search=config.full_search and is_root),
             seed=derive_seed(config.seed, *node.position),
             occurrences=matrix.occurrences,
             run_units_with=run_units_with,

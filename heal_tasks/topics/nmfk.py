@@ -48,7 +48,8 @@ RunUnits = Callable[[Callable[[Unit], Arrays], Iterable[Unit]], Iterable[Arrays]
 
 # A run whose error is above the best by this share of what k topics explain more than k - 1 is caught in a poor
 # minimum. It tells about the search and not about the topics, so it is left out, unless that is more than a third of
-# the runs: then they all count. Ten planted topics with shares as 1 / rank: smallest silhouette .19 with every run, .998 like this.
+# the runs: then they all count. Ten planted topics with shares as 1 / rank: smallest silhouette .19 with every run,
+# .998 like this.
 CAUGHT, MOST_CAUGHT = 0.05, 1 / 3
 
 

@@ -5,11 +5,12 @@ runs: whoever works on it, and with how many others, its result is the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -26,8 +27,10 @@ RUNS_PER_UNIT = 3
 # A k whose topics disagree this much more than allowed is not worth converging: such runs stop at the loose tolerance.
 HOPELESS = 0.3
 LOOSE_TOLERANCE = 1e-4
-_NOISE = 10_000
-"""Names the draws of the noise, beside those of the starts."""
+# Documents that the starts race on; the winner goes on with all of them. Which start is best shows on a sample.
+RACE_DOCUMENTS = 5_000
+_NULL, _RUNS, _SAMPLE, _NOISE = 1, 2, 3, 10_000
+"""Names of draws, beside those of the starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def race_of(k: int) -> tuple[tuple[int, int], ...]:
     """Starts that race for one run, and rounds until the next ones drop out; one is left.
 
     More topics have more poor minima, and a restart that is caught in one is taken for an unstable k. Share of the
-    starts that reach the best minimum: planted k = 6, 97 in 100; ten topics with shares as 1 / rank, 33 in 100.
+    starts that reach the best minimum: planted k = 6, 86 in 100; ten topics with shares as 1 / rank, 33 in 100.
     """
     return (2 * k + 4, 5), (k // 2 + 1, 10)
 
@@ -114,8 +117,9 @@ def all_units(ks: Sequence[int], perturbations: int) -> list[Unit]:
 class Workbench:
     """A matrix with what its units share.
 
-    Peak memory in bytes is about ``peak_bytes``: 20 per stored entry for X and its transpose, 8 for each of the
-    perturbed copies of one unit, and eight copies of the factors of one unit with all of its starts.
+    Peak memory in bytes is about ``peak_bytes``: 20 per stored entry for X and its transpose, 12 while a transpose is
+    made, 8 for each of the perturbed copies of one unit; and eight copies of the factors of one unit's runs, or of its
+    starts on the documents that they race on.
 
     Args:
         X: float32 csr, shape (n, v), non-negative and finite.
@@ -135,11 +139,17 @@ class Workbench:
         self.X, self._config, self._seed, self._device = X, config, seed, device
         self._occurrences = X.data if occurrences is None else occurrences
         self._operand = Operand.of(X, device)
+        rng = np.random.default_rng(derive_seed(seed, 0, _SAMPLE))
+        n = X.shape[0]
+        self._sample = np.sort(rng.choice(n, RACE_DOCUMENTS, replace=False)) if n > RACE_DOCUMENTS else np.arange(n)
+        self._racing = csr_array(X[self._sample])
+        self._racing_operand = Operand.of(self._racing, device)
 
     @staticmethod
     def peak_bytes(n: int, v: int, nnz: int, k: int) -> int:
         """Largest memory of one unit, in bytes."""
-        return nnz * (20 + 8 * RUNS_PER_UNIT + 12) + 8 * 4 * RUNS_PER_UNIT * race_of(k)[0][0] * k * (n + v)
+        racing = race_of(k)[0][0] * (min(n, RACE_DOCUMENTS) + v)
+        return nnz * (20 + 12 + 8 * RUNS_PER_UNIT) + 8 * 4 * RUNS_PER_UNIT * k * max(n + v, racing)
 
     def run(self, unit: Unit) -> Arrays:
         """Do one piece of work.
@@ -158,26 +168,25 @@ class Workbench:
         check_k(unit.k, self.X.shape)
         if unit.kind == "runs":
             return self._perturbed(unit)
-        best = self._best(self._operand if unit.kind == "fit" else self._null, unit)
+        operand, racing = self._null if unit.kind == "null" else (self._operand, self._racing_operand)
+        seed = derive_seed(self._seed, unit.k, _NULL if unit.kind == "null" else 0)
+        best = improve([operand], self._race(racing, unit.k, [seed]))
         made = {"error": best.errors[0], "iterations": best.iterations}
         if unit.kind == "fit":
             made["terms"] = unit_rows(best.H.cpu().numpy())
         return {name: np.asarray(value) for name, value in made.items()}
 
     @cached_property
-    def _null(self) -> Operand:
-        return Operand.of(null_matrix(self.X, np.random.default_rng(derive_seed(self._seed, 0))), self._device)
-
-    def _best(self, operand: Operand, unit: Unit) -> Runs:
-        seed = derive_seed(self._seed, unit.k, unit.kind == "null")
-        return improve([operand], self._race(operand, unit.k, [seed]))
+    def _null(self) -> tuple[Operand, Operand]:
+        null = null_matrix(self.X, np.random.default_rng(derive_seed(self._seed, 0)))
+        return Operand.of(null, self._device), Operand.of(csr_array(null[self._sample]), self._device)
 
     def _perturbed(self, unit: Unit) -> Arrays:
         total = self._config.perturbations
         copies = np.array_split(np.arange(total), _blocks(total))[unit.block]
-        seeds = [derive_seed(self._seed, unit.k, 2, copy) for copy in copies.tolist()]
+        seeds = [derive_seed(self._seed, unit.k, _RUNS, copy) for copy in copies.tolist()]
         operands = [self._operand.with_entries(self._noisy(seed)) for seed in seeds]
-        started = self._race(self._operand, unit.k, seeds, nndsvd=unit.block == 0 and unit.k < min(self.X.shape))
+        started = self._race(self._racing_operand, unit.k, seeds, nndsvd=unit.block == 0)
         runs = improve(operands, started, tolerance=LOOSE_TOLERANCE)
         terms = unit_rows(runs.H.cpu().numpy())
         aligned = np.take_along_axis(terms, align(terms, int(np.argmin(runs.errors)))[1][:, :, None], axis=1)
@@ -192,17 +201,23 @@ class Workbench:
         }
 
     def _race(self, operand: Operand, k: int, seeds: Sequence[np.random.SeedSequence], *, nndsvd: bool = False) -> Runs:
-        """For every seed the best of several starts; the first one also starts from the SVD if told so."""
+        """For every seed the best of several starts; the first one also starts from the SVD if told so.
+
+        Returns:
+            One run per seed, with factors of all documents.
+        """
         race = race_of(k)
         runs = start_random(operand, k, [derive_seed(seed, start) for seed in seeds for start in range(race[0][0])])
-        if nndsvd:
-            svd = start_nndsvd(self.X, k, seeds[0], self._device)
+        if nndsvd and k < min(self._racing.shape):
+            svd = start_nndsvd(self._racing, k, seeds[0], self._device)
             runs.W[0], runs.H[0] = svd.W[0], svd.H[0]
         for (running, rounds), left in zip(race, (*(running for running, _ in race[1:]), 1), strict=True):
             runs = improve([operand] * runs.errors.size, runs, max_iterations=rounds, tolerance=0)
             best = np.argsort(runs.errors.reshape(len(seeds), running), axis=1, kind="stable")[:, :left]
             runs = runs.take((best + running * np.arange(len(seeds))[:, None]).ravel().tolist())
-        return runs
+        if self._sample.size == self.X.shape[0]:
+            return runs
+        return replace(runs, W=torch.zeros((len(seeds), k, self.X.shape[0]), device=self._device))
 
     def _noisy(self, seed: np.random.SeedSequence) -> Floats:
         rng = np.random.default_rng(derive_seed(seed, _NOISE))
