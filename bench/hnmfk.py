@@ -72,11 +72,12 @@ def scikit_learn(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Fou
             model = NMF(k, init="random", tol=1e-4, max_iter=200, random_state=seed + copy)
             W = model.fit_transform(_noisy(X, seed + copy))
             fits.append(Factorisation(W, model.components_, _error(X, W, model.components_), model.n_iter_))
-        best = min(fits, key=lambda fit: fit.relative_error)
+        first = int(np.argmin([fit.relative_error for fit in fits]))
+        best = fits[first]
         errors[k] = best.relative_error
         terms = np.stack([unit_rows(fit.term_factors) for fit in fits])
         documents = np.stack([unit_rows(fit.document_factors.T) for fit in fits])
-        _, order = align(terms, fits.index(best))
+        _, order = align(terms, first)
         stable = [silhouettes(np.take_along_axis(side, order[:, :, None], axis=1)).min() for side in (terms, documents)]
         if min(stable) >= THRESHOLD:
             chosen = best

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     topic_depth: int = Field(3, ge=1, le=8, description="Deepest level of the topic tree.")
     topic_max_k: int = Field(8, ge=2, le=64, description="Most topics that a node may be split into.")
     topic_min_documents: int = Field(40, ge=4, description="A node with fewer documents stays a leaf.")
-    topic_perturbations: int = Field(6, ge=2, le=64, description="Perturbed factorisations per k.")
+    topic_perturbations: int = Field(12, ge=2, le=64, description="Perturbed factorisations per k.")
     topic_perturb: Literal["uniform", "poisson"] = Field(
         "uniform", description="Noise of a perturbation: uniform on TF-IDF entries, or Poisson on the word counts."
     )

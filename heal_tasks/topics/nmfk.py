@@ -40,7 +40,7 @@ from heal_tasks.core.types import Progress, silent
 from heal_tasks.topics.nmf import Factorisation, project, residuals
 from heal_tasks.topics.operand import Floats, one_thread
 from heal_tasks.topics.stability import align, silhouettes
-from heal_tasks.topics.units import Arrays, NMFkConfig, Seed, Unit, Workbench, fit_units, run_units
+from heal_tasks.topics.units import HOPELESS, Arrays, NMFkConfig, Seed, Unit, Workbench, fit_units, run_units
 
 RunUnits = Callable[[Callable[[Unit], Arrays], Iterable[Unit]], Iterable[Arrays]]
 """How units are run: ``map``, that of a pool, or one that knows what other machines have done."""
@@ -163,8 +163,7 @@ def choose_k(
             if not (record.stands_out or config.full_search) or (chosen > 1 and not config.full_search):
                 continue
             progress(len(ks) - place, len(ks), f"stability of k={record.k}")
-            blocks = run(run_units(record.k, config.perturbations))
-            consensus, records[place] = _judge_stability(X, record, blocks, config)
+            consensus, records[place] = _judge_stability(X, record, run, config)
             if records[place].accepted and chosen == 1:
                 chosen, factors = record.k, consensus
     progress(len(ks), len(ks))
@@ -196,6 +195,19 @@ def _walk_errors(
 
 
 def _judge_stability(
+    X: csr_array, record: KRecord, run: Callable[[list[Unit]], list[Arrays]], config: NMFkConfig
+) -> tuple[Factorisation, KRecord]:
+    """Measure a k on half of the perturbed copies, and on all of them unless it is hopeless by then."""
+    units = run_units(record.k, config.perturbations)
+    half = -(-len(units) // 2)
+    blocks = run(units[:half])
+    factors, judged = _judge_runs(X, record, blocks, config)
+    if len(units) > half and (judged.silhouette or 0) >= config.silhouette - HOPELESS:
+        factors, judged = _judge_runs(X, record, [*blocks, *run(units[half:])], config)
+    return factors, judged
+
+
+def _judge_runs(
     X: csr_array, record: KRecord, blocks: Sequence[Arrays], config: NMFkConfig
 ) -> tuple[Factorisation, KRecord]:
     errors = np.concatenate([block["errors"] for block in blocks])

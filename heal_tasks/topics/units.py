@@ -24,7 +24,7 @@ Seed = int | np.random.SeedSequence
 Arrays = dict[str, NDArray[Any]]
 
 RUNS_PER_UNIT = 3
-# A k whose topics disagree this much more than allowed is not worth converging: such runs stop at the loose tolerance.
+# A k whose topics disagree this much more than allowed is not worth converging, nor the other half of its copies.
 HOPELESS = 0.3
 LOOSE_TOLERANCE = 1e-4
 # Documents that the starts race on; the winner goes on with all of them. Which start is best shows on a sample.
@@ -48,7 +48,7 @@ class NMFkConfig:
         full_search: measure everything for every k, as a plot of all of it needs; the same k is chosen.
     """
 
-    perturbations: int = 6
+    perturbations: int = 12
     perturb: Literal["uniform", "poisson"] = "uniform"
     noise: float = 0.015
     silhouette: float = 0.8
