@@ -89,6 +89,7 @@ class NodeMatrix:
         """
         columns = select_terms(counts, min_df=config.min_df, max_df=config.max_df, max_terms=config.max_terms)
         own = csr_array(counts[:, columns])
+        own.sort_indices()
         idf = smooth_idf(own)
         n, v = own.shape
         most = min(config.max_k, n // config.min_topic_documents, n - 1, v - 1) if n >= config.min_documents else 0

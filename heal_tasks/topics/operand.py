@@ -72,8 +72,12 @@ def check_matrix(X: csr_array) -> None:
         X: float32 csr, shape (n, v).
 
     Raises:
-        InputError: an entry is negative, infinite or not a number; the message says which.
+        InputError: an entry is negative, infinite or not a number, the message says which; or entries are unsorted.
     """
+    if not X.has_sorted_indices:
+        raise InputError(
+            "the entries of a row are not in the order of their columns; call sort_indices() on the matrix"
+        )
     bad = np.flatnonzero(~(np.isfinite(X.data) & (X.data >= 0)))
     if bad.size:
         row = int(np.searchsorted(X.indptr, bad[0], side="right")) - 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
@@ -44,13 +44,14 @@ def count_terms(texts: Sequence[str]) -> tuple[csr_array, tuple[str, ...]]:
         texts: the documents; may be empty, and so may each of them.
 
     Returns:
-        Counts, float32 csr, shape (n_docs, n_terms), and the words in column order (alphabetical).
+        Counts, float32 csr with sorted indices, shape (n_docs, n_terms), and the words in column order (alphabetical).
     """
     vectorizer = _vectorizer()
     analyse = vectorizer.build_analyzer()
     if not any(analyse(text) for text in texts):
         return csr_array(np.empty((len(texts), 0), np.float32)), ()
     counts = csr_array(vectorizer.fit_transform(texts))
+    counts.sort_indices()
     return counts, tuple(str(term) for term in vectorizer.get_feature_names_out())
 
 
@@ -66,7 +67,9 @@ def count_known_terms(texts: Sequence[str], terms: Sequence[str]) -> csr_array:
     """
     if not terms or not texts:
         return csr_array(np.empty((len(texts), len(terms)), np.float32))
-    return csr_array(_vectorizer(vocabulary=list(terms)).transform(texts))
+    counts = csr_array(_vectorizer(vocabulary=list(terms)).transform(texts))
+    counts.sort_indices()
+    return counts
 
 
 def select_terms(counts: csr_array, *, min_df: int, max_df: float, max_terms: int) -> NDArray[np.int32]:
@@ -116,11 +119,12 @@ def weigh(counts: csr_array, idf: Floats) -> csr_array:
         idf: float32, shape (n_terms,).
 
     Returns:
-        float32 csr, shape (n_docs, n_terms).
+        float32 csr, shape (n_docs, n_terms), with entries where ``counts`` has them, in the same order.
     """
     if 0 in counts.shape:
         return counts
-    return csr_array(normalize(csr_array(counts @ diags_array(idf, dtype=np.float32)), copy=False))
+    weighed = csr_array((counts.data * idf[counts.indices], counts.indices, counts.indptr), shape=counts.shape)
+    return csr_array(normalize(weighed, copy=False))
 
 
 def fit_tfidf(texts: Sequence[str], *, min_df: int, max_df: float, max_terms: int) -> tuple[csr_array, Vocabulary]:

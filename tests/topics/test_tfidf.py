@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.tfidf import TOKEN_PATTERN, count_known_terms, count_terms, fit_tfidf, transform_tfidf
+from heal_tasks.topics.tfidf import (
+    TOKEN_PATTERN,
+    count_known_terms,
+    count_terms,
+    fit_tfidf,
+    smooth_idf,
+    transform_tfidf,
+    weigh,
+)
 
 TEXTS = [
     "The read_csv function reads a file",
@@ -60,3 +69,15 @@ def test_limits_out_of_range(limits: tuple[int, float, int]) -> None:
     min_df, max_df, max_terms = limits
     with pytest.raises(InputError, match=f"min_df={min_df}, max_df={max_df}, max_terms={max_terms} are out of range"):
         fit_tfidf(TEXTS, min_df=min_df, max_df=max_df, max_terms=max_terms)
+
+
+def test_weights_stand_where_the_counts_stand() -> None:
+    rng = np.random.default_rng(0)
+    counts = csr_array(rng.poisson(0.4, (30, 50)).astype(np.float32))[:, rng.permutation(50)]
+    weighed = weigh(counts, smooth_idf(counts))
+    assert_array_equal(weighed.indices, counts.indices)
+    assert_array_equal(weighed.indptr, counts.indptr)
+    dense = counts.toarray() * smooth_idf(counts)
+    norms = np.linalg.norm(dense, axis=1, keepdims=True)
+    assert_allclose(weighed.toarray(), dense / np.where(norms > 0, norms, 1), rtol=1e-5)
+    assert counts.data.max() > 1

@@ -40,7 +40,9 @@ def test_every_unit_that_may_be_asked_for_is_planned_once() -> None:
         return [function(unit) for unit in wanted]
 
     choose_k(matrix, [2, 3, 5], NMFkConfig(perturbations=5, full_search=True), run_units_with=run)
-    assert set(asked) == set(units)
+    assert set(asked) <= set(units)
+    assert len(set(asked)) == len(asked)
+    assert {unit.k for unit in asked if unit.kind == "runs"} == {2, 3, 5}
 
 
 @pytest.mark.parametrize("perturbations", [2, 3, 4, 7, 10])
@@ -96,6 +98,12 @@ def test_the_null_matrix_keeps_every_columns_entries(X: csr_array) -> None:
         part = slice(*ours.indptr[column : column + 2])
         assert_array_equal(np.sort(ours.data[part]), np.sort(theirs.data[part]))
     assert not np.array_equal(null.toarray(), X.toarray())
+
+
+def test_unsorted_entries_are_refused() -> None:
+    unsorted = csr_array((np.ones(4, np.float32), [1, 0, 0, 1], [0, 2, 4]), shape=(2, 2))
+    with pytest.raises(InputError, match=r"call sort_indices\(\) on the matrix"):
+        Workbench(unsorted, CONFIG, 0)
 
 
 def test_a_k_that_the_matrix_does_not_allow() -> None:
