@@ -33,6 +33,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.topics.hnmfk import HNMFkConfig, NodeMatrix, count_corpus
 from heal_tasks.topics.nmf import Factorisation, start_nndsvd
 from heal_tasks.topics.nmfk import choose_k
+from heal_tasks.topics.operand import Operand
 from heal_tasks.topics.perturb import uniform_noise
 from heal_tasks.topics.stability import align, silhouettes, unit_rows
 from heal_tasks.topics.tfidf import select_terms
@@ -110,7 +111,7 @@ def reference(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Found:
 
 
 def _updates(X: csr_array, k: int, seed: int, rounds: int = 100) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    start, Xt = start_nndsvd(X, k, seed), X.T.tocsr()
+    start, Xt = start_nndsvd(Operand.of(X), k, seed), X.T.tocsr()
     W, H = start.W[0].numpy().T.copy(), start.H[0].numpy().copy()
     for done in range(rounds):
         W *= (X @ H.T) / (W @ (H @ H.T) + 1e-12)

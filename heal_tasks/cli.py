@@ -145,6 +145,18 @@ def topics(
 
 
 @app.command()
+def questions(
+    document: Annotated[int | None, typer.Option(help="document_id, from heal.document; all if left out.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Only this chunk; its document need not be named.")] = None,
+    dropped: Annotated[bool, typer.Option("--dropped", help="Also what the filters refused, and why.")] = False,
+) -> None:
+    """Print a document's questions with answer and evidence, chunk by chunk; or how many there are of each sort."""
+    from heal_tasks.local.questions import print_questions
+
+    print_questions(_settings(), console, document_id=document, chunk_id=chunk, dropped=dropped)
+
+
+@app.command()
 def status() -> None:
     """What runs on this machine, the generations, what is not served yet, and the latest runs."""
     from heal_tasks.local.stack import status as stack_status

@@ -1,18 +1,21 @@
 """A chat-completions server on loopback whose replies a test chooses, because mocks would skip the SDK's own retries.
 
 Without a rule it answers every request with queries made from the passage in the prompt. A rule gets the request
-and returns a Reply, or None for that default.
+and returns a Reply, or None for that default. Requests without a passage are capability probes: they are kept apart
+and have a rule of their own; by default the server does what their schema says.
 """
 
 import json
 import re
+import select
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 _PASSAGE = re.compile(r"^<passage (\w+)>\nTitle: (.*?)\n\n(.*)\n</passage \1>$", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
@@ -20,31 +23,41 @@ _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 
 @dataclass(frozen=True)
 class Request:
-    """One request: its JSON body, its headers (names in lower case), how many came before for the same passage."""
+    """One request: its JSON body, its headers (names in lower case), how many came before for the same passage.
+
+    ``raw`` is the body as it came, ``in_flight`` how many requests were being answered when it came, itself included.
+    """
 
     body: dict[str, Any]
     headers: dict[str, str]
     attempt: int
+    raw: bytes = b""
+    in_flight: int = 1
 
     @property
     def title(self) -> str:
-        match = _PASSAGE.search(self.body["messages"][1]["content"])
+        match = _PASSAGE.search(_document(self.body))
         return match[2] if match else ""
 
     @property
     def passage(self) -> str:
-        match = _PASSAGE.search(self.body["messages"][1]["content"])
+        match = _PASSAGE.search(_document(self.body))
         return match[3] if match else ""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends: an HTTP status, a body (text is sent as it is), headers, after a delay."""
+    """What the server sends: an HTTP status, a body (text is sent as it is), headers, after a delay.
+
+    Or what it does instead: ``drop`` closes the connection, ``cut`` closes it in the middle of the body, ``drip``
+    sends the body so slowly that it never ends, ``hang`` sends nothing until the client has gone.
+    """
 
     body: Any
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    fault: Literal["none", "drop", "cut", "drip", "hang"] = "none"
 
 
 def completion(
@@ -101,16 +114,43 @@ def answer(request: Request) -> Reply:
     return completion(json.dumps({"items": queries(request.passage, request.title)}))
 
 
+def obey(request: Request) -> Reply:
+    """The default for a probe: what a server says that enforces a schema, and any JSON object without one."""
+    form = request.body.get("response_format", {})
+    value: dict[str, str] = {"sea": "blue"}
+    if form.get("type") == "json_schema":
+        value = {key: rule["enum"][0] for key, rule in form["json_schema"]["schema"]["properties"].items()}
+    return completion(json.dumps(value), usage=(17, 5))
+
+
+def _document(body: dict[str, Any]) -> str:
+    found = body["messages"][1:2]
+    return str(found[0]["content"]) if found else ""
+
+
 class FakeOpenAI:
     """A context manager around the server.
 
     Args:
         rule: chooses replies; may be replaced while the server runs.
+        probe_rule: the same for probes.
+
+    Attributes:
+        requests: all but the probes.
+        probes: the probes.
+        input_tokens: of all replies that were sent whole.
+        output_tokens: the same.
     """
 
-    def __init__(self, rule: Callable[[Request], Reply | None] | None = None) -> None:
-        self.rule = rule
+    def __init__(
+        self,
+        rule: Callable[[Request], Reply | None] | None = None,
+        probe_rule: Callable[[Request], Reply | None] | None = None,
+    ) -> None:
+        self.rule, self.probe_rule = rule, probe_rule
         self.requests: list[Request] = []
+        self.probes: list[Request] = []
+        self._seen = Counter[str]()
         self.most_in_flight = 0
         self.input_tokens = 0
         self.output_tokens = 0
@@ -133,46 +173,66 @@ class FakeOpenAI:
         self._server.shutdown()
         self._server.server_close()
 
-    def _reply(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
+    def _reply(self, raw: bytes, headers: dict[str, str]) -> Reply:
+        body = json.loads(raw)
         with self._lock:
-            passage = body["messages"][1]["content"]
-            attempt = sum(other.body["messages"][1]["content"] == passage for other in self.requests)
-            request = Request(body, headers, attempt)
-            self.requests.append(request)
             self._in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
-        reply = (self.rule(request) if self.rule else None) or answer(request)
+            request = Request(body, headers, self._seen[_document(body)], raw, self._in_flight)
+            self._seen[_document(body)] += 1
+            (self.requests if _document(body) else self.probes).append(request)
+        rule, default = (self.rule, answer) if _document(body) else (self.probe_rule, obey)
+        reply = (rule(request) if rule else None) or default(request)
         time.sleep(reply.delay_s)
+        return reply
+
+    def _done(self, reply: Reply) -> None:
+        usage = reply.body.get("usage") if isinstance(reply.body, dict) and reply.fault == "none" else None
         with self._lock:
             self._in_flight -= 1
-            usage = reply.body.get("usage") if isinstance(reply.body, dict) and reply.status == 200 else None
             self.input_tokens += (usage or {}).get("prompt_tokens", 0)
             self.output_tokens += (usage or {}).get("completion_tokens", 0)
-        return reply
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body are two packets; with Nagle's algorithm the second waits 40 ms for the client's delayed ACK.
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                raw = self.rfile.read(int(self.headers["content-length"]))
                 if self.path != "/v1/chat/completions":
-                    reply = error(404, f"no such path {self.path}")
-                else:
-                    reply = fake._reply(body, {name.lower(): value for name, value in self.headers.items()})
-                data = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
+                    self._send(error(404, f"no such path {self.path}"))
+                    return
+                reply = fake._reply(raw, {name.lower(): value for name, value in self.headers.items()})
+                # Counted before the last byte leaves: whoever has read the reply may look at the counts at once.
+                fake._done(reply)
+                self._send(reply)
+
+            def _send(self, reply: Reply) -> None:
+                data = (reply.body if isinstance(reply.body, str) else json.dumps(reply.body)).encode()
+                self.close_connection = reply.fault != "none"
+                if reply.fault == "hang":
+                    self._gone(60)
+                if reply.fault in ("hang", "drop"):
+                    return
                 try:
                     self.send_response(reply.status)
                     kind = "text/html" if isinstance(reply.body, str) else "application/json"
                     for name, value in {"Content-Type": kind, **reply.headers}.items():
                         self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(data.encode())))
+                    self.send_header("Content-Length", str(10**6 if reply.fault == "drip" else len(data)))
                     self.end_headers()
-                    self.wfile.write(data.encode())
+                    self.wfile.write(data[: len(data) // 2] if reply.fault == "cut" else data)
+                    while reply.fault == "drip" and not self._gone(0.02):
+                        self.wfile.write(b" ")
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True
+
+            def _gone(self, timeout_s: float) -> bool:
+                return bool(select.select([self.connection], [], [], timeout_s)[0])
 
             def log_message(self, *args: object) -> None:
                 del args

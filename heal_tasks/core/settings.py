@@ -7,7 +7,7 @@ This is the only module that looks at the process environment.
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,6 +20,9 @@ DEMO_PACKAGES = (
     "numpy", "scipy", "sklearn", "pandas", "networkx", "sqlalchemy",
     "sympy", "torch", "transformers", "psycopg", "openai", "rich",
 )  # fmt: skip
+
+QuestionFilter = Literal["short", "long", "dangling", "title", "evidence", "duplicate", "near_duplicate"]
+QUESTION_FILTERS: tuple[QuestionFilter, ...] = get_args(QuestionFilter)
 
 
 class Settings(BaseSettings):
@@ -110,6 +113,13 @@ class Settings(BaseSettings):
     llm_input_usd_per_million: float = Field(0.15, ge=0, description="Price of a million input tokens, in USD.")
     llm_output_usd_per_million: float = Field(0.60, ge=0, description="Price of a million output tokens, in USD.")
     questions_per_chunk: int = Field(3, ge=1, le=10, description="Questions asked for per chunk.")
+    llm_run_budget_usd: float = Field(0.0, ge=0, description="Most money that a run may spend, in USD; 0: no limit.")
+    llm_day_budget_usd: float = Field(
+        0.0, ge=0, description="Most money that all runs of a day (UTC) may spend, in USD; 0: no limit."
+    )
+    question_filters: Annotated[tuple[QuestionFilter, ...], NoDecode] = Field(
+        QUESTION_FILTERS, description="Blank-separated filters that a question must pass; none: switch all off."
+    )
     max_failed_share: float = Field(
         0.2, ge=0, le=1, description="Share of chunks whose questions may fail before `ask` stops with an error."
     )
@@ -180,6 +190,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("question_filters", mode="before")
+    @classmethod
+    def _split_filters(cls, value: Any) -> Any:
+        return tuple(name for name in value.split() if value != "none") if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -3,14 +3,15 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
+from heal_tasks.core.settings import QUESTION_FILTERS, QuestionFilter
 from heal_tasks.core.types import QuestionKind
-from heal_tasks.questions.words import content_words, words
+from heal_tasks.questions.words import content_words, is_content, singular, words
 from heal_tasks.questions.writer import ChunkToAsk, Draft
 
-Reason = Literal["empty", "short", "long", "dangling", "title", "evidence", "duplicate"]
+Reason = Literal["empty"] | QuestionFilter
 
 _WORDS_ALLOWED: dict[QuestionKind, tuple[int, int]] = {"question": (4, 40), "claim": (4, 40), "keyword": (2, 12)}
 
@@ -26,6 +27,10 @@ _DANGLING = re.compile(
     r"|\bin the (?:document|passage|excerpt)\b",
     re.IGNORECASE,
 )
+
+# Function words that change what is asked for; the others make two questions differ in form only.
+_TELLING = frozenset(("how", "no", "not", "when", "where", "who", "whom", "whose", "why", "without"))
+_MOST_EXTRA = 0.2
 
 
 def normalise(text: str) -> str:
@@ -72,45 +77,93 @@ def copies_title(text: str, title: str) -> bool:
     return words(text) == words(title) or (bool(content) and content == set(content_words(title)))
 
 
-def apply_filters(drafts: Iterable[Draft], chunk: ChunkToAsk) -> tuple[list[Draft], Counter[Reason]]:
-    """Keep the drafts that can be used.
+def near_duplicates(one: str, other: str) -> bool:
+    """Whether two questions ask for the same in nearly the same words.
+
+    Args:
+        one: a question.
+        other: another.
+
+    Returns:
+        True if one has all telling words of the other and at most a fifth more; order, plural and function words do
+        not count. Two that differ by an exchanged word (sum for mean, 1998 for 1999) are not near duplicates.
+    """
+    few, many = sorted((_telling_words(one), _telling_words(other)), key=len)
+    return bool(few) and few <= many and len(many) - len(few) <= _MOST_EXTRA * len(many)
+
+
+def judge(
+    drafts: Iterable[Draft], chunk: ChunkToAsk, filters: Collection[QuestionFilter] = QUESTION_FILTERS
+) -> Iterator[tuple[Draft, Reason | None]]:
+    """Decide about each draft.
 
     Args:
         drafts: as the writer proposed them, all for one chunk.
         chunk: the chunk.
+        filters: those that are switched on: short and long (questions and claims have 4 to 40 words, keywords 2 to
+            12); dangling (speaks of "this document"); title (a copy of it); evidence (not found in the chunk);
+            duplicate and near_duplicate (of an earlier draft; the latter of the same kind).
 
-    Returns:
-        The drafts kept, in order, and how many were dropped by reason: empty; short or long (questions and
-        claims have 4 to 40 words, keywords 2 to 12); dangling (speaks of "this document"); title (a copy of
-        it); evidence (not found in the chunk); duplicate (of an earlier draft).
+    Yields:
+        Each draft, in order, with the first filter that refuses it, or None. A draft without a word is always refused,
+        as empty.
     """
     kept: list[Draft] = []
-    dropped: Counter[Reason] = Counter()
     seen: set[str] = set()
     for draft in drafts:
         key = " ".join(words(normalise(draft.text)))
-        reason = _objection(draft, chunk) or ("duplicate" if key in seen else None)
-        if reason is not None:
-            dropped[reason] += 1
-            continue
-        seen.add(key)
-        kept.append(draft)
-    return kept, dropped
+        reason = next((reason for reason in _objections(draft, chunk) if reason in filters or reason == "empty"), None)
+        if reason is None and "duplicate" in filters and key in seen:
+            reason = "duplicate"
+        if (
+            reason is None
+            and "near_duplicate" in filters
+            and any(draft.kind == other.kind and near_duplicates(draft.text, other.text) for other in kept)
+        ):
+            reason = "near_duplicate"
+        if reason is None:
+            seen.add(key)
+            kept.append(draft)
+        yield draft, reason
 
 
-def _objection(draft: Draft, chunk: ChunkToAsk) -> Reason | None:
+def apply_filters(
+    drafts: Iterable[Draft], chunk: ChunkToAsk, filters: Collection[QuestionFilter] = QUESTION_FILTERS
+) -> tuple[list[Draft], Counter[Reason]]:
+    """Keep the drafts that can be used; see :func:`judge`.
+
+    Args:
+        drafts: as the writer proposed them, all for one chunk.
+        chunk: the chunk.
+        filters: those that are switched on.
+
+    Returns:
+        The drafts kept, in order, and how many were dropped by reason.
+    """
+    judged = list(judge(drafts, chunk, filters))
+    return [draft for draft, reason in judged if reason is None], Counter(reason for _, reason in judged if reason)
+
+
+def _telling_words(text: str) -> frozenset[str]:
+    return frozenset(
+        singular(word)
+        for word in words(normalise(text))
+        if is_content(word) or word in _TELLING or any(letter.isdigit() for letter in word)
+    )
+
+
+def _objections(draft: Draft, chunk: ChunkToAsk) -> Iterator[Reason]:
     count = len(words(draft.text))
     fewest, most = _WORDS_ALLOWED[draft.kind]
     if not count:
-        return "empty"
+        yield "empty"
     if count < fewest:
-        return "short"
+        yield "short"
     if count > most:
-        return "long"
+        yield "long"
     if _DANGLING.search(draft.text):
-        return "dangling"
+        yield "dangling"
     if copies_title(draft.text, chunk.title):
-        return "title"
+        yield "title"
     if not evidence_found(draft.evidence, chunk.text):
-        return "evidence"
-    return None
+        yield "evidence"

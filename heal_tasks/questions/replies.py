@@ -42,6 +42,33 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
+class _AnyBody(BaseModel):
+    usage: _Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a server sent, before anything is made of its text.
+
+    Args:
+        content: the model's text; empty where there is none.
+        refusal: why it refused; empty where it did not.
+        finish_reason: as the server gives it.
+        problem: why the body is no chat completion with a choice; empty where it is.
+        input_tokens: 0 where the server does not say.
+        output_tokens: 0 where the server does not say.
+        raw: the model's text, or the whole body where there is none.
+    """
+
+    content: str
+    refusal: str
+    finish_reason: str
+    problem: str
+    input_tokens: int
+    output_tokens: int
+    raw: str
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyRead:
     """A server's reply, read.
@@ -65,8 +92,39 @@ class ReplyRead:
     raw: str
 
 
-def read_completion(body: str) -> ReplyRead:
+def reported_tokens(body: str) -> tuple[int, int]:
+    """Input and output tokens that a body reports, whatever else is in it, as an error's may; 0 where it does not."""
+    try:
+        usage = _AnyBody.model_validate_json(body).usage or _Usage()
+    except ValidationError:
+        return 0, 0
+    return usage.prompt_tokens or 0, usage.completion_tokens or 0
+
+
+def read_message(body: str) -> Message:
     """Read the body of a successful chat completion.
+
+    Args:
+        body: the HTTP body, whatever is in it.
+
+    Returns:
+        The first choice; one with a problem where there is none.
+    """
+    tokens, whole = reported_tokens(body), storable(body)[:_RAW_CHARS]
+    try:
+        completion = _Completion.model_validate_json(body)
+    except ValidationError:
+        problem = "the server's reply is not a chat completion; an OpenAI-compatible base URL usually ends in /v1"
+        return Message("", "", "", problem, *tokens, whole)
+    if not completion.choices:
+        return Message("", "", "", "the reply has no choice", *tokens, whole)
+    choice = completion.choices[0]
+    content, refusal = storable(choice.message.content or ""), storable(choice.message.refusal or "")
+    return Message(content, refusal, choice.finish_reason or "", "", *tokens, refusal or content)
+
+
+def read_completion(body: str) -> ReplyRead:
+    """Read the questions in the body of a successful chat completion.
 
     Args:
         body: the HTTP body, whatever is in it.
@@ -74,25 +132,18 @@ def read_completion(body: str) -> ReplyRead:
     Returns:
         What the model said; invalid where the body is not a chat completion, has no choice or no usable JSON.
     """
+    message = read_message(body)
+    tokens = (message.input_tokens, message.output_tokens)
+    if message.problem:
+        return ReplyRead("invalid", (), message.problem, False, *tokens, message.raw)
+    if message.refusal or message.finish_reason == "content_filter":
+        return ReplyRead("refused", (), "", False, *tokens, message.raw)
     try:
-        completion = _Completion.model_validate_json(body)
-    except ValidationError:
-        problem = "the server's reply is not a chat completion; an OpenAI-compatible base URL usually ends in /v1"
-        return ReplyRead("invalid", (), problem, False, 0, 0, storable(body)[:_RAW_CHARS])
-    usage = completion.usage or _Usage()
-    tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0)
-    if not completion.choices:
-        return ReplyRead("invalid", (), "the reply has no choice", False, *tokens, storable(body)[:_RAW_CHARS])
-    choice = completion.choices[0]
-    content = storable(choice.message.content or "")
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        return ReplyRead("refused", (), "", False, *tokens, storable(choice.message.refusal or content))
-    try:
-        drafts = parse_drafts(content)
+        drafts = parse_drafts(message.content)
     except ValueError as error:
-        cut_off = choice.finish_reason == "length"
-        return ReplyRead("invalid", (), str(error)[:_PROBLEM_CHARS], cut_off, *tokens, content)
-    return ReplyRead("ok", drafts, "", False, *tokens, content)
+        cut_off = message.finish_reason == "length"
+        return ReplyRead("invalid", (), str(error)[:_PROBLEM_CHARS], cut_off, *tokens, message.raw)
+    return ReplyRead("ok", drafts, "", False, *tokens, message.raw)
 
 
 def parse_drafts(content: str) -> tuple[Draft, ...]:

@@ -1,22 +1,27 @@
 """Step ask: questions with answers and evidence for every chunk that has none yet, from an LLM or extractively."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import question_id, stable_id
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.questions.extractive import ExtractiveWriter
-from heal_tasks.questions.filters import apply_filters
+from heal_tasks.questions.filters import Reason, judge
 from heal_tasks.questions.llm import LLMWriter
 from heal_tasks.questions.splits import split_of
-from heal_tasks.questions.writer import Call, ChunkToAsk, Writer, Written
+from heal_tasks.questions.writer import Call, ChunkToAsk, Draft, Writer, Written
+from heal_tasks.steps.allowance import Allowance, budget_of, cost_usd
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.questions import Asked, LlmCall, QuestionRepository
+from heal_tasks.store.ledger import LlmCall
+from heal_tasks.store.questions import Asked, Dropped, QuestionRepository
 
 STORE_EVERY = 50
 FAILED_ALLOWED = 10
 """A handful of failed chunks never stops a run, whatever their share; they are asked again next time."""
+SAMPLES = 20
+"""Most dropped questions stored per reason, run and shard."""
 
 
 def make_writer(settings: Settings) -> Writer:
@@ -34,93 +39,161 @@ def make_writer(settings: Settings) -> Writer:
     )
 
 
-def ask(context: Context) -> Outcome:
-    """Write questions for this shard's chunks that were never asked with this prompt and model.
+class Asking:
+    """What one shard asks: judges what comes back, stores it every few chunks, and counts.
 
-    Results are stored every few chunks, so a killed task pays for nothing twice.
+    Args:
+        context: of the step.
+        writer: whose questions these are.
+    """
+
+    def __init__(self, context: Context, writer: Writer) -> None:
+        self._context, self._writer = context, writer
+        self._repository = QuestionRepository(context.conn)
+        self._document_of: dict[int, int] = {}
+        self._asked, self._calls = list[Asked](), list[LlmCall]()
+        self._samples: Counter[str] = Counter(self._repository.sampled(context.run_id, context.shard))
+        self.counts: Counter[str] = Counter(asked=0, kept=0, dropped=0, failed=0, input_tokens=0, output_tokens=0)
+        self.counts.update({f"dropped_{name}": 0 for name in context.settings.question_filters})
+        self.cost_usd, self.reused = 0.0, 0
+
+    def to_ask(self) -> list[ChunkToAsk]:
+        """This shard's chunks that have to be asked about, by id; all others are given what is known about their text.
+
+        Returns:
+            One chunk per text: its copies get its questions afterwards, by ``reuse``.
+        """
+        self.reuse()
+        writer, shard, shards = self._writer, self._context.shard, self._context.shards
+        by_text: dict[str, ChunkToAsk] = {}
+        for chunk in self._repository.unasked(writer.prompt_hash, writer.model, shard, shards):
+            self._document_of[chunk.chunk_id] = chunk.document_id
+            by_text.setdefault(
+                chunk.content_hash, ChunkToAsk(chunk.chunk_id, chunk.title, chunk.text, chunk.content_hash)
+            )
+        return list(by_text.values())
+
+    def reuse(self) -> None:
+        """Give chunks the questions that an equal text of a live document has."""
+        self.reused += self._repository.reuse_cached(
+            self._writer.prompt_hash, self._writer.model, _split, self._context.shard, self._context.shards
+        )
+
+    def add(self, written: Written) -> None:
+        """Take in what came of one chunk; stored from time to time."""
+        settings, chunk = self._context.settings, written.chunk
+        calls = [_ledger_row(settings, self._writer, chunk, call) for call in written.calls]
+        self._calls += calls
+        self.cost_usd += sum(call.cost_usd for call in calls)
+        self.counts["input_tokens"] += sum(call.input_tokens for call in calls)
+        self.counts["output_tokens"] += sum(call.output_tokens for call in calls)
+        if written.status == "failed":
+            self.counts["failed"] += 1
+        else:
+            # What was refused or never valid is settled too: asked again it would be paid for again.
+            reasons = self._judge(chunk, written.drafts)
+            self.counts["asked"] += 1
+            self.counts["dropped"] += reasons.total()
+            self.counts["kept"] += len(written.drafts) - reasons.total()
+            self.counts.update({f"dropped_{reason}": number for reason, number in reasons.items()})
+        if len(self._asked) + len(self._calls) >= STORE_EVERY:
+            self.store()
+
+    def store(self) -> None:
+        """Store what was taken in since the last time."""
+        self._repository.store(self._context.run_id, self._asked, self._calls, self._context.shard)
+        self._asked, self._calls = [], []
+
+    def _judge(self, chunk: ChunkToAsk, drafts: Sequence[Draft]) -> Counter[Reason]:
+        """Put a chunk's questions with those to be stored; how many were dropped, by reason."""
+        writer, kept, samples, reasons = self._writer, list[Question](), list[Dropped](), Counter[Reason]()
+        document = self._document_of[chunk.chunk_id]
+        for draft, reason in judge(drafts, chunk, self._context.settings.question_filters):
+            if reason is None:
+                number = question_id(chunk.chunk_id, writer.name, draft.text)
+                kept.append(
+                    Question(
+                        question_id=number, chunk_id=chunk.chunk_id, text=draft.text, answer=draft.answer,
+                        evidence=draft.evidence, kind=draft.kind, writer=writer.name, model=writer.model,
+                        prompt_hash=writer.prompt_hash, split=_split(document, draft.text),
+                    )
+                )  # fmt: skip
+                continue
+            reasons[reason] += 1
+            self._samples[reason] += 1
+            if self._samples[reason] <= SAMPLES:
+                samples.append(
+                    Dropped(chunk.chunk_id, draft.text, draft.answer, draft.evidence, draft.kind, writer.name, reason)
+                )
+        asked = Asked(
+            chunk.chunk_id, chunk.content_hash, writer.prompt_hash, writer.model, kept, reasons.total(), samples
+        )
+        self._asked.append(asked)
+        return reasons
+
+
+def ask(context: Context) -> Outcome:
+    """Write questions for this shard's chunks whose text was never asked about with this prompt and model.
+
+    Results are stored every few chunks, so a killed task pays for nothing twice but what was not stored yet. Where a
+    budget is used up the step ends early, and the next run asks about the rest.
 
     Args:
         context: of the step.
 
     Returns:
-        Counts of asked chunks, kept and dropped questions, failures, tokens and cost.
+        Counts of asked chunks, kept and dropped questions, dropped ones by filter, failures, tokens and cost; of chunks
+        that needed no call, and of those left over by the budget.
 
     Raises:
         StepError: more chunks failed than the settings allow.
     """
-    writer = make_writer(context.settings)
-    repository = QuestionRepository(context.conn)
-    reused = repository.reuse_cached(writer.prompt_hash, writer.model, _split, context.shard, context.shards)
-    document_of: dict[int, int] = {}
-    chunks = []
-    for chunk in repository.unasked(writer.prompt_hash, writer.model, context.shard, context.shards):
-        document_of[chunk.chunk_id] = chunk.document_id
-        chunks.append(ChunkToAsk(chunk.chunk_id, chunk.title, chunk.text, chunk.content_hash))
-
-    counts: Counter[str] = Counter(asked=0, kept=0, dropped=0, failed=0, input_tokens=0, output_tokens=0)
-    cost_usd, asked, calls = 0.0, list[Asked](), list[LlmCall]()
+    settings = context.settings
+    writer = make_writer(settings)
+    asking = Asking(context, writer)
+    chunks = asking.to_ask()
+    budget = budget_of(context.conn, settings, context.run_id)
+    allowance = Allowance(budget, settings, chunks, asking.store)
     try:
-        for written in writer.write(chunks, context.progress):
-            answered, made = _to_rows(context.settings, writer, written, document_of[written.chunk.chunk_id])
-            calls += made
-            cost_usd += sum(call.cost_usd for call in made)
-            counts["input_tokens"] += sum(call.input_tokens for call in made)
-            counts["output_tokens"] += sum(call.output_tokens for call in made)
-            if answered is None:
-                counts["failed"] += 1
-            else:
-                asked.append(answered)
-                counts["asked"] += 1
-                counts["kept"] += len(answered.questions)
-                counts["dropped"] += answered.dropped
-            if len(asked) + len(calls) >= STORE_EVERY:
-                repository.store(context.run_id, asked, calls)
-                asked, calls = [], []
+        while allowance.open():
+            before = allowance.handed_out
+
+            def progress(done: int, total: int, message: str = "", before: int = before) -> None:
+                context.progress(before + done, total, message)
+
+            for written in writer.write(allowance, progress):
+                asking.add(written)
+            asking.store()
     finally:
         # An endpoint that goes away raises; what was answered until then has been paid for.
-        repository.store(context.run_id, asked, calls)
-    _refuse_if_failing(context.settings, counts["failed"], len(chunks))
-    return Outcome(
-        counts={**counts, "reused": reused, "cost_usd": round(cost_usd, 6)},
-        note=f"{counts['kept']} questions for {counts['asked']} chunks by {writer.name} ({writer.model}), "
-        f"{counts['dropped']} dropped, {counts['failed']} chunks failed",
+        asking.store()
+        allowance.close()
+    asking.reuse()
+    counts, over_budget = asking.counts, len(chunks) - allowance.handed_out
+    _refuse_if_failing(settings, counts["failed"], allowance.handed_out)
+    note = (
+        f"{counts['kept']} questions for {counts['asked']} chunks by {writer.name} ({writer.model}), "
+        f"{counts['dropped']} dropped, {counts['failed']} chunks failed"
     )
+    if over_budget:
+        note += f"; the budget is used up: {over_budget} chunks are left for the next run"
+    figures: dict[str, int | float] = {
+        **counts, "reused": asking.reused, "over_budget": over_budget, "cost_usd": round(asking.cost_usd, 6),
+    }  # fmt: skip
+    if budget.limited:
+        figures["run_budget_usd"], figures["day_budget_usd"] = settings.llm_run_budget_usd, settings.llm_day_budget_usd
+    return Outcome(counts=figures, note=note)
 
 
 def _split(document_id: int, text: str) -> Split:
     return split_of(document_id, stable_id(text))
 
 
-def _to_rows(
-    settings: Settings, writer: Writer, written: Written, document_id: int
-) -> tuple[Asked | None, list[LlmCall]]:
-    """What to store of one chunk's reply: None for a chunk that failed and is to be asked again."""
-    chunk = written.chunk
-    calls = [_ledger_row(settings, writer, chunk, call) for call in written.calls]
-    if written.calls and written.calls[-1].status == "failed":
-        return None, calls
-    kept, dropped = apply_filters(written.drafts, chunk)
-    ids = [question_id(chunk.chunk_id, writer.name, draft.text) for draft in kept]
-    questions = [
-        Question(
-            question_id=number, chunk_id=chunk.chunk_id, text=draft.text,
-            answer=draft.answer, evidence=draft.evidence, kind=draft.kind, writer=writer.name, model=writer.model,
-            prompt_hash=writer.prompt_hash, split=_split(document_id, draft.text),
-        )
-        for number, draft in zip(ids, kept, strict=True)
-    ]  # fmt: skip
-    answered = Asked(chunk.chunk_id, chunk.content_hash, writer.prompt_hash, writer.model, questions, dropped.total())
-    return answered, calls
-
-
 def _ledger_row(settings: Settings, writer: Writer, chunk: ChunkToAsk, call: Call) -> LlmCall:
-    cost_usd = (
-        call.input_tokens * settings.llm_input_usd_per_million
-        + call.output_tokens * settings.llm_output_usd_per_million
-    ) / 1e6
     return LlmCall(
         "questions", writer.model, writer.prompt_hash, chunk.content_hash, chunk.chunk_id, call.status,
-        call.input_tokens, call.output_tokens, cost_usd, call.latency_s, call.raw_reply,
+        call.input_tokens, call.output_tokens, cost_usd(settings, call.input_tokens, call.output_tokens),
+        call.latency_s, call.raw_reply,
     )  # fmt: skip
 
 

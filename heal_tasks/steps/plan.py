@@ -1,6 +1,7 @@
 """What a run would do now, and cost, without doing it."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from heal_tasks.core.artifacts import artifact_store
@@ -9,13 +10,14 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import silent
 from heal_tasks.sources.chunking import token_counter
-from heal_tasks.steps.ask import make_writer
+from heal_tasks.steps.allowance import affordable, budget_of, cost_usd
+from heal_tasks.steps.ask import Asking, make_writer
 from heal_tasks.steps.ingest import read_sources
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.runner import Context
+from heal_tasks.store.budget import Budget
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents import Changes
-from heal_tasks.store.questions import QuestionRepository
 
 PROMPT_TOKENS = 450
 REPLY_TOKENS = 90
@@ -32,10 +34,11 @@ class Plan:
         route: the route that would be taken.
         reason: why.
         writer: who would write questions.
-        chunks_to_ask: chunks that have no questions by this writer.
+        chunks_to_ask: chunks that have no questions by this writer and whose text is not known either.
         input_tokens: tokens that would be sent; 0 without an LLM.
         output_tokens: tokens that would come back.
         cost_usd: their price.
+        budget: what the budgets are and leave; empty without one.
     """
 
     changes: Changes
@@ -47,18 +50,20 @@ class Plan:
     input_tokens: int
     output_tokens: int
     cost_usd: float
+    budget: str = ""
 
     def lines(self) -> list[str]:
         """The plan for people."""
         cost = "nothing to pay"
         if self.input_tokens:
             cost = f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out, {self.cost_usd:.2f} USD"
-        return [
+        lines = [
             f"documents  {self.changes.new} new, {self.changes.changed} changed, {self.changes.deleted} deleted, "
             f"{self.rejected} records to be quarantined",
             f"route      {self.route}: {self.reason}",
             f"questions  {self.chunks_to_ask} chunks to ask, by {self.writer}; {cost}",
         ]
+        return [*lines, f"budget     {self.budget}"] if self.budget else lines
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -85,16 +90,29 @@ def make_plan(settings: Settings) -> Plan:
         with conn.transaction(force_rollback=True):
             changes, rejected = read_sources(context)
             chosen, _ = decide(context, changes)
-            chunks = list(QuestionRepository(conn).unasked(writer.prompt_hash, writer.model))
-    input_tokens = output_tokens = 0
-    if settings.llm_configured:
-        count_tokens = token_counter(resolve_model(settings.model))
-        input_tokens = sum(PROMPT_TOKENS + count_tokens(chunk.title) + count_tokens(chunk.text) for chunk in chunks)
-        output_tokens = REPLY_TOKENS * settings.questions_per_chunk * len(chunks)
-    cost_usd = (
-        input_tokens * settings.llm_input_usd_per_million + output_tokens * settings.llm_output_usd_per_million
-    ) / 1e6
+            chunks = Asking(context, writer).to_ask()
+        tokens = list[tuple[int, int]]()
+        if settings.llm_configured:
+            count_tokens = token_counter(resolve_model(settings.model))
+            reply = REPLY_TOKENS * settings.questions_per_chunk
+            tokens = [(PROMPT_TOKENS + count_tokens(item.title) + count_tokens(item.text), reply) for item in chunks]
+        costs = [cost_usd(settings, *pair) for pair in tokens]
+        budget = _budget_line(settings, budget_of(conn, settings, context.run_id), costs)
     return Plan(
         changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", len(chunks),
-        input_tokens, output_tokens, cost_usd,
+        sum(sent for sent, _ in tokens), sum(replied for _, replied in tokens), sum(costs), budget,
     )  # fmt: skip
+
+
+def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float]) -> str:
+    if not budget.limited:
+        return ""
+    spending, parts = budget.spending(), list[str]()
+    if settings.llm_run_budget_usd:
+        parts.append(f"{settings.llm_run_budget_usd:.2f} USD per run")
+    if settings.llm_day_budget_usd:
+        reserved = f" and {spending.reserved_usd:.2f} reserved" if spending.reserved_usd else ""
+        parts.append(f"{settings.llm_day_budget_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}")
+    fitting = affordable(budget, costs)
+    chunks = f"about {fitting:,} of {len(costs):,} chunks" if fitting < len(costs) else f"all {len(costs):,} chunks"
+    return f"{'; '.join(parts)}: {chunks}"

@@ -1,16 +1,19 @@
 """Everything worth knowing about one run, read from the store: what the report page and the terminal show."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from heal_tasks.steps.stored_tree import StoredTree, read_tree
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.questions import LedgerRow, QuestionRepository
+from heal_tasks.store.ledger import LedgerRow, ledger
+from heal_tasks.store.questions import QuestionRepository
 from heal_tasks.store.runs import EvaluationRow, Run, RunRepository, StepRow
 from heal_tasks.store.topics import TopicRepository, TopicRow
 
 SAMPLES = 8
+DROPPED = "dropped_"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Summary:
         tree: the topic tree that the run built, served or not; the active generation's where it built none.
         question_counts: writer, kind, split and number of questions.
         samples: question, answer, kind, writer and document title of a few new questions.
+        dropped_samples: question, reason, kind, writer and document title of a few that this run's filters refused.
         ledger: language-model calls of this run.
         evaluations: quality by system, set and metric.
         active: the generation that serves now.
@@ -39,6 +43,7 @@ class Summary:
     tree: StoredTree | None
     question_counts: list[tuple[str, str, str, int]]
     samples: list[tuple[str, str, str, str, str]]
+    dropped_samples: list[tuple[str, str, str, str, str]]
     ledger: list[LedgerRow]
     evaluations: list[EvaluationRow]
     active: Generation | None
@@ -55,10 +60,41 @@ class Summary:
 
     def questions_by_writer(self) -> dict[str, int]:
         """Number of questions by writer."""
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for writer, _, _, number in self.question_counts:
-            counts[writer] = counts.get(writer, 0) + number
+            counts[writer] += number
         return counts
+
+    def question_table(self) -> list[tuple[str, str, int, int, int]]:
+        """Writer, kind, and number of questions trained on, held out of seen documents, and of unseen documents."""
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        for writer, kind, split, number in self.question_counts:
+            counts.setdefault((writer, kind), Counter())[split.split("_")[0]] += number
+        return [(*key, found["train"], found["seen"], found["unseen"]) for key, found in counts.items()]
+
+    def asking(self, name: str) -> float:
+        """A count of step ask, over all shards of this run."""
+        return float(sum(row.result["counts"].get(name, 0) for row in self.steps if row.step == "ask" and row.result))
+
+    def dropped(self) -> dict[str, int]:
+        """How many questions each filter refused in this run; those that refused none as 0."""
+        names = dict.fromkeys(
+            name
+            for row in self.steps
+            if row.step == "ask" and row.result
+            for name in row.result["counts"]
+            if name.startswith(DROPPED)
+        )
+        return {name.removeprefix(DROPPED): int(self.asking(name)) for name in names}
+
+    def budgets(self) -> list[str]:
+        """The budgets that this run had, for people."""
+        found = [row.result["counts"] for row in self.steps if row.step == "ask" and row.result]
+        return [
+            f"{max(counts.get(name, 0) for counts in found):.2f} USD per {what}"
+            for name, what in (("run_budget_usd", "run"), ("day_budget_usd", "day"))
+            if any(counts.get(name) for counts in found)
+        ]
 
 
 def summarise(conn: Connection, run_id: str) -> Summary | None:
@@ -85,6 +121,14 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
         ORDER BY q.created_at DESC, q.question_id LIMIT %s""",
         (SAMPLES,),
     ).fetchall()
+    dropped = conn.execute(
+        """SELECT q.text, q.reason, q.kind, q.writer, d.title
+        FROM (SELECT *, row_number() OVER (PARTITION BY reason ORDER BY dropped_id) AS place
+              FROM heal.question_dropped WHERE run_id = %s) q
+        JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+        ORDER BY q.place, q.reason LIMIT %s""",
+        (run_id, SAMPLES),
+    ).fetchall()
     return Summary(
         run=run,
         steps=steps,
@@ -94,7 +138,8 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
         tree=read_tree(conn, shown) if shown else None,
         question_counts=questions.counts(),
         samples=[(text, answer, kind, writer, title) for text, answer, kind, writer, title in samples],
-        ledger=questions.ledger(run_id),
+        dropped_samples=[(text, reason, kind, writer, title) for text, reason, kind, writer, title in dropped],
+        ledger=ledger(conn, run_id),
         evaluations=runs.evaluations(run_id),
         active=active,
     )

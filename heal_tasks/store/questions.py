@@ -10,12 +10,26 @@ from psycopg.rows import class_row
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.types import Question, Split
 from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.ledger import LlmCall
 from heal_tasks.store.reading import LiveChunk, live_chunks
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
 
 HUMAN = "human"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A question that a filter refused, as in ``heal.question_dropped``; reason is the filter's name."""
+
+    chunk_id: int
+    text: str
+    answer: str
+    evidence: str
+    kind: str
+    writer: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,7 @@ class Asked:
         model: who wrote.
         questions: what is kept.
         dropped: how many the filters refused.
+        samples: some of what the filters refused.
     """
 
     chunk_id: int
@@ -37,36 +52,7 @@ class Asked:
     model: str
     questions: Sequence[Question]
     dropped: int
-
-
-@dataclass(frozen=True, slots=True)
-class LlmCall:
-    """One call to a language model, as in ``heal.llm_call``; status ``ok`` or what went wrong."""
-
-    purpose: str
-    model: str
-    prompt_hash: str
-    content_hash: str
-    chunk_id: int | None
-    status: str
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    latency_s: float
-    raw_reply: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """Calls with the same purpose, model and status, added up."""
-
-    purpose: str
-    model: str
-    status: str
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
+    samples: Sequence[Dropped] = ()
 
 
 class QuestionRow(NamedTuple):
@@ -96,10 +82,11 @@ _ADD_ASKED = (
     "DO UPDATE SET questions = EXCLUDED.questions, dropped = EXCLUDED.dropped, asked_at = now()"
 )
 
-
 _NOT_ASKED = sql.SQL(
     "NOT EXISTS (SELECT FROM heal.chunk_asked a WHERE a.chunk_id = c.chunk_id AND a.prompt_hash = %s AND a.model = %s)"
 )
+# Equal texts are in one part, or two tasks at once would pay for both.
+_IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
 
 
 class QuestionRepository:
@@ -113,8 +100,12 @@ class QuestionRepository:
         self._conn = conn
 
     def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
-        """Live chunks that this model was never asked about with this prompt, of one of ``shards`` parts, by id."""
-        return live_chunks(self._conn, _NOT_ASKED, (prompt_hash, model), shard, shards)
+        """Live chunks that this model was never asked about with this prompt, of one of ``shards`` parts, by id.
+
+        Chunks with equal texts are in the same part.
+        """
+        condition = sql.SQL(" AND ").join([_NOT_ASKED, _IN_PART])
+        return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard), 0, 1)
 
     def reuse_cached(self, prompt_hash: str, model: str, split_of: SplitOf, shard: int = 0, shards: int = 1) -> int:
         """Give unasked chunks the questions that an equal text got before, so that no text is paid for twice.
@@ -133,10 +124,10 @@ class QuestionRepository:
             "EXISTS (SELECT FROM heal.chunk_asked a "
             "WHERE a.content_hash = c.content_hash AND a.prompt_hash = %s AND a.model = %s)"
         )
-        condition = sql.SQL(" AND ").join([_NOT_ASKED, answered])
+        condition = sql.SQL(" AND ").join([_NOT_ASKED, _IN_PART, answered])
         key = (prompt_hash, model)
         asked = []
-        for chunk in live_chunks(self._conn, condition, (*key, *key), shard, shards):
+        for chunk in live_chunks(self._conn, condition, (*key, shards, shard, *key), 0, 1):
             original, dropped = self._conn.execute(
                 "SELECT chunk_id, dropped FROM heal.chunk_asked WHERE content_hash = %s AND prompt_hash = %s "
                 "AND model = %s ORDER BY asked_at DESC LIMIT 1",
@@ -155,15 +146,17 @@ class QuestionRepository:
         self.store("", asked, [])
         return len(asked)
 
-    def store(self, run_id: str, asked: Sequence[Asked], calls: Sequence[LlmCall]) -> None:
+    def store(self, run_id: str, asked: Sequence[Asked], calls: Sequence[LlmCall], shard: int = 0) -> None:
         """Store questions, the chunks they were asked for, and the calls they cost, in one transaction.
 
-        Nothing is stored for a chunk that was deleted while the model wrote, except that the call was paid.
+        What was reserved for the chunks is settled by it. Nothing is stored for a chunk that was deleted while the
+        model wrote, except that the call was paid.
 
         Args:
             run_id: the run that asked.
             asked: chunks with their questions.
             calls: every call, failed ones included.
+            shard: who asked, for samples of what was dropped.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
             wanted = {item.chunk_id for item in asked} | {call.chunk_id for call in calls} - {None}
@@ -181,6 +174,15 @@ class QuestionRepository:
                     (item.content_hash, item.prompt_hash, item.model, item.chunk_id, len(item.questions), item.dropped)
                     for item in kept
                 ],
+            )
+            cursor.executemany(
+                sql.SQL("INSERT INTO heal.question_dropped (run_id, shard, {}) VALUES (%s, %s, {})").format(
+                    _names(Dropped), sql.SQL(", ").join(sql.Placeholder() * len(fields(Dropped)))
+                ),
+                [(run_id, shard, *_storable(sample)) for item in kept for sample in item.samples],
+            )
+            cursor.execute(
+                "DELETE FROM heal.llm_reservation WHERE run_id = %s AND chunk_id = ANY(%s)", (run_id, list(wanted))
             )
             ledger = [call if call.chunk_id in live else replace(call, raw_reply=None) for call in calls]
             cursor.executemany(
@@ -258,15 +260,14 @@ class QuestionRepository:
             "WHERE c.superseded_at IS NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         ).fetchall()
 
-    def ledger(self, run_id: str | None = None) -> list[LedgerRow]:
-        """Calls to language models, of one run or of all, added up by purpose, model and status."""
-        cursor = self._conn.cursor(row_factory=class_row(LedgerRow))
-        return cursor.execute(
-            "SELECT purpose, model, status, count(*) AS calls, sum(input_tokens) AS input_tokens, "
-            "sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd FROM heal.llm_call "
-            "WHERE %(run)s::text IS NULL OR run_id = %(run)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
-            {"run": run_id},
-        ).fetchall()
+    def sampled(self, run_id: str, shard: int) -> dict[str, int]:
+        """How many dropped questions of a run and shard are stored, by reason."""
+        return dict(
+            self._conn.execute(
+                "SELECT reason, count(*) FROM heal.question_dropped WHERE run_id = %s AND shard = %s GROUP BY 1",
+                (run_id, shard),
+            ).fetchall()
+        )
 
     def _written(self, chunk_id: int, prompt_hash: str, model: str) -> list[Question]:
         query = sql.SQL("SELECT {} FROM heal.question WHERE chunk_id = %s AND prompt_hash = %s AND model = %s")
@@ -274,5 +275,5 @@ class QuestionRepository:
         return cursor.execute(query.format(_names(Question)), (chunk_id, prompt_hash, model)).fetchall()
 
 
-def _storable(record: Question | LlmCall) -> tuple[object, ...]:
+def _storable(record: Question | LlmCall | Dropped) -> tuple[object, ...]:
     return tuple(storable(value) if isinstance(value, str) else value for value in astuple(record))

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Operand:
         order = transposed.data
         rows = _csr_tensor(X.indptr, X.indices, X.data, X.shape, device)
         columns = _csr_tensor(transposed.indptr, transposed.indices, X.data[order], transposed.shape, device)
-        return cls(rows, columns, order, _squared_norm(X.data))
+        return cls(rows, columns, order, _squared_norm(rows))
 
     def with_entries(self, entries: Floats) -> "Operand":
         """The same pattern with other entries; 8 more bytes per stored entry.
@@ -57,12 +58,8 @@ class Operand:
         Args:
             entries: float32, shape (nnz,), in the order of the csr matrix.
         """
-        return Operand(
-            _replaced(self.rows, entries),
-            _replaced(self.columns, entries[self.order]),
-            self.order,
-            _squared_norm(entries),
-        )
+        rows = _replaced(self.rows, entries)
+        return Operand(rows, _replaced(self.columns, entries[self.order]), self.order, _squared_norm(rows))
 
 
 def check_matrix(X: csr_array) -> None:
@@ -105,6 +102,15 @@ def products(matrices: Sequence[torch.Tensor], factors: torch.Tensor) -> torch.T
     return torch.stack([(matrix @ part.t().contiguous()).t() for matrix, part in zip(matrices, factors, strict=True)])
 
 
+def on_device(array: NDArray[Any], device: str | torch.device = "cpu") -> torch.Tensor:
+    """A copy of an array as a tensor, in memory that torch allocated.
+
+    That is aligned to 64 bytes, as numpy's is not, and BLAS rounds differently by alignment: without the copy, one run
+    in three of the same factorisation ended in other last digits.
+    """
+    return torch.from_numpy(array).clone().to(device)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Products on one thread: work is spread over nodes and runs, and rounding must not depend on the machine."""
@@ -124,17 +130,17 @@ def _csr_tensor(
         # torch calls its csr tensors a beta feature, once per process.
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_csr_tensor(
-            torch.from_numpy(indptr.astype(np.int32)), torch.from_numpy(indices.astype(np.int32)),
-            torch.from_numpy(data), size=shape, check_invariants=False,
-        ).to(device)  # fmt: skip
+            on_device(indptr.astype(np.int32), device), on_device(indices.astype(np.int32), device),
+            on_device(data, device), size=shape, check_invariants=False,
+        )  # fmt: skip
 
 
 def _replaced(matrix: torch.Tensor, entries: Floats) -> torch.Tensor:
-    values = torch.from_numpy(entries).to(matrix.device)
     return torch.sparse_csr_tensor(
-        matrix.crow_indices(), matrix.col_indices(), values, size=matrix.shape, check_invariants=False
-    )
+        matrix.crow_indices(), matrix.col_indices(), on_device(entries, matrix.device),
+        size=matrix.shape, check_invariants=False,
+    )  # fmt: skip
 
 
-def _squared_norm(entries: Floats) -> float:
-    return float(np.dot(entries.astype(np.float64), entries))
+def _squared_norm(matrix: torch.Tensor) -> float:
+    return float(matrix.values().double().square().sum())

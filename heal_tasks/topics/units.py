@@ -142,8 +142,7 @@ class Workbench:
         rng = np.random.default_rng(derive_seed(seed, 0, _SAMPLE))
         n = X.shape[0]
         self._sample = np.sort(rng.choice(n, RACE_DOCUMENTS, replace=False)) if n > RACE_DOCUMENTS else np.arange(n)
-        self._racing = csr_array(X[self._sample])
-        self._racing_operand = Operand.of(self._racing, device)
+        self._racing = self._sampled(X, self._operand)
 
     @staticmethod
     def peak_bytes(n: int, v: int, nnz: int, k: int) -> int:
@@ -168,7 +167,7 @@ class Workbench:
         check_k(unit.k, self.X.shape)
         if unit.kind == "runs":
             return self._perturbed(unit)
-        operand, racing = self._null if unit.kind == "null" else (self._operand, self._racing_operand)
+        operand, racing = self._null if unit.kind == "null" else (self._operand, self._racing)
         seed = derive_seed(self._seed, unit.k, _NULL if unit.kind == "null" else 0)
         best = improve([operand], self._race(racing, unit.k, [seed]))
         made = {"error": best.errors[0], "iterations": best.iterations}
@@ -179,14 +178,19 @@ class Workbench:
     @cached_property
     def _null(self) -> tuple[Operand, Operand]:
         null = null_matrix(self.X, np.random.default_rng(derive_seed(self._seed, 0)))
-        return Operand.of(null, self._device), Operand.of(csr_array(null[self._sample]), self._device)
+        operand = Operand.of(null, self._device)
+        return operand, self._sampled(null, operand)
+
+    def _sampled(self, X: csr_array, operand: Operand) -> Operand:
+        whole = self._sample.size == X.shape[0]
+        return operand if whole else Operand.of(csr_array(X[self._sample]), self._device)
 
     def _perturbed(self, unit: Unit) -> Arrays:
         total = self._config.perturbations
         copies = np.array_split(np.arange(total), _blocks(total))[unit.block]
         seeds = [derive_seed(self._seed, unit.k, _RUNS, copy) for copy in copies.tolist()]
         operands = [self._operand.with_entries(self._noisy(seed)) for seed in seeds]
-        started = self._race(self._racing_operand, unit.k, seeds, nndsvd=unit.block == 0)
+        started = self._race(self._racing, unit.k, seeds, nndsvd=unit.block == 0)
         runs = improve(operands, started, tolerance=LOOSE_TOLERANCE)
         terms = unit_rows(runs.H.cpu().numpy())
         aligned = np.take_along_axis(terms, align(terms, int(np.argmin(runs.errors)))[1][:, :, None], axis=1)
@@ -208,8 +212,8 @@ class Workbench:
         """
         race = race_of(k)
         runs = start_random(operand, k, [derive_seed(seed, start) for seed in seeds for start in range(race[0][0])])
-        if nndsvd and k < min(self._racing.shape):
-            svd = start_nndsvd(self._racing, k, seeds[0], self._device)
+        if nndsvd:
+            svd = start_nndsvd(operand, k, seeds[0])
             runs.W[0], runs.H[0] = svd.W[0], svd.H[0]
         for (running, rounds), left in zip(race, (*(running for running, _ in race[1:]), 1), strict=True):
             runs = improve([operand] * runs.errors.size, runs, max_iterations=rounds, tolerance=0)

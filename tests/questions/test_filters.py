@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heal_tasks.core.settings import QUESTION_FILTERS, QuestionFilter
 from heal_tasks.core.types import QuestionKind
-from heal_tasks.questions.filters import apply_filters, copies_title, evidence_found, normalise
+from heal_tasks.questions.filters import (
+    apply_filters,
+    copies_title,
+    evidence_found,
+    judge,
+    near_duplicates,
+    normalise,
+)
 from heal_tasks.questions.writer import ChunkToAsk, Draft
 
 TEXT = "The “inner” loop isn’t vectorised:\n  it reads ``x`` row\tby row – slowly. Copper melts at 1,085 °C."
@@ -67,11 +75,9 @@ def test_copies_of_the_title(text: str, title: str, copy: bool) -> None:
     assert copies_title(text, title) is copy
 
 
-@pytest.mark.parametrize(
+REASONS = pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (draft(""), "empty"),
-        (draft("?!"), "empty"),
         (draft("Why does copper?"), "short"),
         (draft("copper", "keyword"), "short"),
         (draft("why " * 41), "long"),
@@ -81,14 +87,56 @@ def test_copies_of_the_title(text: str, title: str, copy: bool) -> None:
         (draft("What is pkg.inner_loop with x?"), "title"),
         (draft("At which heat does copper melt?", evidence="Copper boils"), "evidence"),
         (draft("at which heat does COPPER melt"), "duplicate"),
+        (draft("At which heats is it that the copper does melt?"), "near_duplicate"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+
+
+@REASONS
 def test_each_reason(bad: Draft, reason: str) -> None:
     good = draft("At which heat does copper melt?")
     kept, dropped = apply_filters([good, bad], CHUNK)
     assert kept == [good]
     assert dropped == Counter({reason: 1})
+
+
+@REASONS
+def test_each_filter_can_be_switched_off(bad: Draft, reason: QuestionFilter) -> None:
+    good = draft("At which heat does copper melt?")
+    only, dropped = apply_filters([good, bad], CHUNK, [reason])
+    assert (only, dropped) == ([good], Counter({reason: 1}))
+    others = set(QUESTION_FILTERS) - {reason}
+    assert dict(judge([good, bad], CHUNK, others))[bad] != reason
+
+
+@pytest.mark.parametrize("text", ["", "?!"])
+def test_a_draft_without_words_is_refused_always(text: str) -> None:
+    assert apply_filters([draft(text)], CHUNK, []) == ([], Counter({"empty": 1}))
+    assert apply_filters([draft("it")], CHUNK, []) == ([draft("it")], Counter())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("What is the melting point of copper?", "Which melting point has copper?", True),
+        ("How do solvers scale sparse matrices in use?", "How do solvers scale large sparse matrices in use?", True),
+        ("What does numpy sum return?", "What does numpy mean return?", False),
+        ("How many died in 1998?", "How many died in 1999?", False),
+        ("Why does copper melt?", "When does copper melt?", False),
+        ("Which cells divide?", "Which cells do not divide?", False),
+        ("copper melting point", "copper melting point pressure heat", False),
+        ("What is it?", "Is this that?", False),
+    ],
+)  # fmt: skip
+def test_near_duplicates(one: str, other: str, near: bool) -> None:
+    assert near_duplicates(one, other) is near
+    assert near_duplicates(other, one) is near
+
+
+def test_a_question_and_keywords_of_the_same_words_are_both_kept() -> None:
+    drafts = [draft("Which melting point has copper?"), draft("copper melting point", "keyword")]
+    assert apply_filters(drafts, CHUNK)[0] == drafts
 
 
 def test_bounds_are_included() -> None:

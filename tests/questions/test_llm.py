@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -27,6 +28,7 @@ def chunk(number: int, text: str = "") -> ChunkToAsk:
 def writer(fake: FakeOpenAI, **overrides: Any) -> LLMWriter:
     options: dict[str, Any] = {
         "questions_per_chunk": 3, "concurrency": 4, "timeout_s": 5.0, "temperature": 0.7, "max_retries": 2,
+        "backoff_s": 0.001,
     }  # fmt: skip
     return LLMWriter(fake.base_url, "secret-key-123", "fake-model", **{**options, **overrides})
 
@@ -36,8 +38,9 @@ def good(request: Request, **options: Any) -> Reply:
 
 
 def one(fake: FakeOpenAI, asked: ChunkToAsk | None = None, **overrides: Any) -> Written:
+    """What was written of one chunk, without the probe's calls."""
     (written,) = writer(fake, **overrides).write([asked or chunk(1)])
-    return written
+    return replace(written, calls=tuple(call for call in written.calls if "capability probe" not in call.raw_reply))
 
 
 def statuses(written: Written) -> list[str]:
@@ -177,7 +180,7 @@ def test_a_timeout_fails_the_chunk() -> None:
 
 def test_a_server_that_never_answers_in_time_is_worth_a_retry() -> None:
     expected = pytest.raises(RetryableError, match=r"does not answer: APITimeoutError.*run the step again")
-    with FakeOpenAI(lambda request: good(request, delay_s=0.5)) as fake, expected:
+    with FakeOpenAI(slow := lambda request: good(request, delay_s=0.5), slow) as fake, expected:
         list(writer(fake, timeout_s=0.1, max_retries=0).write([chunk(1)]))
 
 
@@ -195,12 +198,22 @@ def _older_server(*, json_object: bool) -> Any:
 
 @pytest.mark.parametrize("json_object", [True, False])
 def test_a_server_without_json_schema_is_asked_more_simply_from_then_on(json_object: bool) -> None:
-    with FakeOpenAI(_older_server(json_object=json_object)) as fake:
-        asker = writer(fake, concurrency=1)
-        results = list(asker.write([chunk(number) for number in range(4)]))
-    assert [statuses(written) for written in results] == [["ok"]] * 4
+    rule = _older_server(json_object=json_object)
+    with FakeOpenAI(
+        rule, lambda request: refusal if (refusal := rule(request)) and refusal.status == 400 else None
+    ) as fake:
+        results = list(writer(fake, concurrency=1).write([chunk(number) for number in range(4)]))
+    assert [statuses(written) for written in results] == [["ok", "ok"], ["ok"], ["ok"], ["ok"]]
     assert all(len(written.drafts) == 3 for written in results)
-    assert len(fake.requests) == (5 if json_object else 6)
+    assert len(fake.requests) == 4
+    assert len(fake.probes) == (2 if json_object else 3)
+
+
+def test_a_server_that_refuses_the_schema_of_chunks_only_is_asked_more_simply_from_then_on() -> None:
+    with FakeOpenAI(_older_server(json_object=False)) as fake:
+        results = list(writer(fake, concurrency=1).write([chunk(number) for number in range(4)]))
+    assert [written.status for written in results] == ["ok"] * 4
+    assert len(fake.requests) == 6
 
 
 def test_fields_the_server_names_are_changed() -> None:
@@ -227,10 +240,13 @@ def test_a_request_that_no_dialect_saves_fails_its_chunk() -> None:
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_rejected_key_or_model_stops_the_run_and_names_the_cure(status: int) -> None:
     expected = pytest.raises(SettingsError, match="HEAL_LLM_API_KEY and HEAL_LLM_MODEL")
-    with FakeOpenAI(lambda request: error(status, "no access with secret-key-123")) as fake, expected as caught:
+    with (
+        FakeOpenAI(no := lambda request: error(status, "no access with secret-key-123"), no) as fake,
+        expected as caught,
+    ):
         list(writer(fake).write([chunk(number) for number in range(50)]))
     assert "secret-key-123" not in str(caught.value)
-    assert len(fake.requests) <= 8
+    assert len(fake.requests) == 0
 
 
 def test_403_for_one_text_after_others_worked_is_moderation() -> None:
@@ -336,7 +352,7 @@ def test_key_is_sent_but_appears_nowhere_else() -> None:
         (written,) = asker.write([chunk(1)])
     assert fake.requests[0].headers["authorization"] == "Bearer secret-key-123"
     assert "secret-key-123" not in repr(written)
-    assert "[key]" in written.calls[0].raw_reply
+    assert "[key]" in written.calls[-1].raw_reply
     assert "secret-key-123" not in repr(asker)
 
 

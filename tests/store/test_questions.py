@@ -7,7 +7,8 @@ from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.types import Question, Record, Split
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.questions import Asked, LlmCall, QuestionRepository
+from heal_tasks.store.ledger import LlmCall, ledger
+from heal_tasks.store.questions import Asked, QuestionRepository
 from heal_tasks.store.reading import LiveChunk
 
 PROMPT, MODEL = "p1", "m1"
@@ -98,7 +99,15 @@ def test_an_equal_text_is_answered_from_before(documents: DocumentRepository, qu
     copies = [row for row in questions.questions() if row.document_id == b]
     assert {(row.text, row.split) for row in copies} == {("q1", "unseen_test"), ("q2", "unseen_test")}
     assert {chunk.text for chunk in questions.unasked(PROMPT, MODEL)} == {"own", "else"}
-    assert [row.calls for row in questions.ledger()] == [1]
+    assert [row.calls for row in ledger(questions._conn)] == [1]
+
+
+def test_equal_texts_are_in_one_part(documents: DocumentRepository, questions: QuestionRepository) -> None:
+    load(documents, **{f"d{number}": f"shared|own{number}" for number in range(30)})
+    parts = [[chunk.text for chunk in questions.unasked(PROMPT, MODEL, shard, 4)] for shard in range(4)]
+    assert sorted(part.count("shared") for part in parts) == [0, 0, 0, 30]
+    assert sorted(map(len, parts))[0] > 0
+    assert sum(map(len, parts)) == 60
 
 
 def test_questions_of_superseded_chunks_are_not_read(
@@ -125,12 +134,12 @@ def test_the_ledger_adds_up_by_run(documents: DocumentRepository, questions: Que
     chunk = load(documents, a="x")["x"].chunk_id
     questions.store("r1", [], [call(chunk), call(chunk), call(chunk, "failed", output_tokens=0, raw_reply="\x00bad")])
     questions.store("r2", [], [call(None, purpose="map")])
-    rows = {(row.purpose, row.status): row for row in questions.ledger("r1")}
+    rows = {(row.purpose, row.status): row for row in ledger(questions._conn, "r1")}
     assert rows["questions", "ok"].calls == 2
     assert rows["questions", "ok"].input_tokens == 200
     assert rows["questions", "ok"].cost_usd == pytest.approx(0.002)
     assert rows["questions", "failed"].output_tokens == 0
-    assert sum(row.calls for row in questions.ledger()) == 4
+    assert sum(row.calls for row in ledger(questions._conn)) == 4
 
 
 def test_human_judgements_stay_with_their_document(

@@ -1,0 +1,104 @@
+"""What of a request a server understands, and the probe that finds out before the first chunk is paid for."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from heal_tasks.core.types import JsonObject
+
+ReplyMode = Literal["json_schema", "json_object", "text"]
+
+_SIMPLER: dict[ReplyMode, ReplyMode] = {"json_schema": "json_object", "json_object": "text"}
+
+# Nothing in it hints at the schema; json_object mode wants the word JSON.
+_PROBE = "Reply with one short JSON object about the sea and nothing else."
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What of the request a server understands.
+
+    Args:
+        reply: a schema that the server enforces, any JSON object, or text. Validation and the description in the
+            prompt are the same in all three.
+        limit: the name of the limit of tokens.
+        temperature: whether it may be sent.
+    """
+
+    reply: ReplyMode
+    limit: Literal["max_completion_tokens", "max_tokens"]
+    temperature: bool = True
+
+    def fields(self, schema: JsonObject, token_limit: int, temperature: float) -> JsonObject:
+        """The request's fields beside model and messages.
+
+        Args:
+            schema: of the reply.
+            token_limit: for the reply.
+            temperature: sampling temperature.
+
+        Returns:
+            Fields by name.
+        """
+        fields: JsonObject = {self.limit: token_limit}
+        if self.temperature:
+            fields["temperature"] = temperature
+        if self.reply == "json_schema":
+            named = {"name": schema.get("title", "Reply"), "strict": True, "schema": schema}
+            fields["response_format"] = {"type": "json_schema", "json_schema": named}
+        elif self.reply == "json_object":
+            fields["response_format"] = {"type": "json_object"}
+        return fields
+
+    def simpler(self, complaint: str) -> Iterator["Dialect"]:
+        """Dialects to try instead, the one that the server's complaint speaks of first."""
+        if "temperature" in complaint:
+            yield replace(self, temperature=False)
+        if self.limit in complaint:
+            yield replace(
+                self, limit="max_tokens" if self.limit == "max_completion_tokens" else "max_completion_tokens"
+            )
+        if self.reply != "text":
+            yield self.looser()
+
+    def looser(self) -> "Dialect":
+        """The same with the next looser form of reply."""
+        return replace(self, reply=_SIMPLER[self.reply])
+
+
+class Probe:
+    """A request that shows whether a server enforces a schema.
+
+    Some servers accept a schema and ignore it (Ollama Cloud, proxies that drop unknown fields). So the schema asks for
+    a key and a value that are drawn at random and stand nowhere in the prompt: only a server that enforces the schema,
+    or shows it to the model, can give them back.
+    """
+
+    def __init__(self) -> None:
+        self._key, self._value = f"k{secrets.token_hex(6)}", f"v{secrets.token_hex(6)}"
+        self.messages = [{"role": "user", "content": _PROBE}]
+        self.schema: JsonObject = {
+            "title": "Probe",
+            "type": "object",
+            "properties": {self._key: {"type": "string", "enum": [self._value]}},
+            "required": [self._key],
+            "additionalProperties": False,
+        }
+
+    def obeyed(self, mode: ReplyMode, content: str) -> bool:
+        """Whether the reply is what the mode promises.
+
+        Args:
+            mode: how it was asked for.
+            content: the model's text.
+
+        Returns:
+            For a schema: exactly the secret object. For a JSON object: any, with nothing around it.
+        """
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError):
+            return mode == "text"
+        return value == {self._key: self._value} if mode == "json_schema" else isinstance(value, dict)

@@ -1,0 +1,131 @@
+"""Budgets for language-model calls: money is reserved before a call and settled with the ledger, across processes.
+
+A run's and a day's spending are sums over ``heal.llm_call`` and the open rows of ``heal.llm_reservation``. One advisory
+lock orders reservations, so two processes never promise the same money. ``QuestionRepository.store`` deletes a
+reservation in the transaction that writes the ledger.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from heal_tasks.store.db import Connection
+
+LEASE_S = 3600
+"""A reservation of a killed process stops counting after this long; a batch of calls takes far less."""
+
+_SPENDING = """
+SELECT coalesce(sum(cost_usd) FILTER (WHERE run_id = %(run)s), 0),
+       coalesce(sum(cost_usd) FILTER (WHERE today), 0),
+       coalesce(sum(reserved_usd) FILTER (WHERE run_id = %(run)s), 0),
+       coalesce(sum(reserved_usd), 0)
+FROM (SELECT run_id, cost_usd, created_at >= date_trunc('day', clock_timestamp(), 'UTC') AS today, 0 AS reserved_usd
+      FROM heal.llm_call WHERE run_id = %(run)s OR created_at >= date_trunc('day', clock_timestamp(), 'UTC')
+      UNION ALL
+      SELECT run_id, 0, false, cost_usd FROM heal.llm_reservation WHERE expires_at > clock_timestamp()) entry
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Money spent and promised, in USD.
+
+    Args:
+        run_usd: calls of the run.
+        day_usd: calls of all runs since midnight UTC.
+        run_reserved_usd: open reservations of the run.
+        reserved_usd: open reservations of all runs.
+    """
+
+    run_usd: float
+    day_usd: float
+    run_reserved_usd: float
+    reserved_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An answer to a reservation.
+
+    Args:
+        count: how many of the chunks asked for may be handed out, from the first.
+        wait: none may be now, but the first could be if calls under way cost less than was reserved for them.
+    """
+
+    count: int
+    wait: bool = False
+
+
+class Budget:
+    """The budgets of one run.
+
+    Args:
+        conn: an autocommit connection.
+        run_id: the run.
+        run_usd: most money for the run; 0 sets no limit.
+        day_usd: most money per day (UTC) for all runs; 0 sets no limit.
+    """
+
+    def __init__(self, conn: Connection, run_id: str, *, run_usd: float, day_usd: float) -> None:
+        self._conn, self._run_id = conn, run_id
+        self._run_usd, self._day_usd = run_usd, day_usd
+
+    @property
+    def limited(self) -> bool:
+        """Whether any budget is set."""
+        return self._run_usd > 0 or self._day_usd > 0
+
+    def spending(self) -> Spending:
+        """What has been spent and promised so far."""
+        row = self._conn.execute(_SPENDING, {"run": self._run_id}).fetchall()[0]
+        return Spending(*map(float, row))
+
+    def left_usd(self, spending: Spending, *, reserved: bool = True) -> float:
+        """What the tighter budget leaves.
+
+        Args:
+            spending: so far.
+            reserved: whether open reservations count.
+
+        Returns:
+            USD, negative where a budget was lowered; infinite without a budget.
+        """
+        run = self._run_usd - spending.run_usd - (spending.run_reserved_usd if reserved else 0)
+        day = self._day_usd - spending.day_usd - (spending.reserved_usd if reserved else 0)
+        return min(run if self._run_usd > 0 else float("inf"), day if self._day_usd > 0 else float("inf"))
+
+    def reserve(self, costs: Sequence[tuple[int, float]]) -> Grant:
+        """Reserve money for as many chunks as the budgets leave room for, from the first.
+
+        What an earlier attempt of the same run reserved for these chunks is taken over: a retried task does not wait
+        for the reservations of the one that was killed.
+
+        Args:
+            costs: chunk id and the most that its calls can cost in USD.
+
+        Returns:
+            How many chunks may be handed out.
+        """
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('heal.llm_budget'))")
+            cursor.execute("DELETE FROM heal.llm_reservation WHERE expires_at <= clock_timestamp()")
+            self.release([chunk_id for chunk_id, _ in costs])
+            spending = self.spending()
+            left, granted = self.left_usd(spending), 0
+            for _, cost in costs:
+                left -= cost
+                if left < 0:
+                    break
+                granted += 1
+            cursor.executemany(
+                "INSERT INTO heal.llm_reservation (run_id, chunk_id, cost_usd, expires_at) "
+                "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s))",
+                [(self._run_id, chunk_id, cost, LEASE_S) for chunk_id, cost in costs[:granted]],
+            )
+        wait = not granted and bool(costs) and costs[0][1] <= self.left_usd(spending, reserved=False)
+        return Grant(granted, wait)
+
+    def release(self, chunk_ids: Collection[int]) -> None:
+        """Give back what is still reserved for chunks that will not be asked about."""
+        self._conn.execute(
+            "DELETE FROM heal.llm_reservation WHERE run_id = %s AND chunk_id = ANY(%s)", (self._run_id, list(chunk_ids))
+        )

@@ -1,0 +1,67 @@
+"""Documents to ask about, the step that asks, and what it left in the store."""
+
+from typing import Any
+
+from heal_tasks.core.ids import document_id
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.types import Record
+from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
+from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.steps import load_step
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.runs import RunRepository
+from tests.fake_openai import FakeOpenAI, Reply, Request, answer
+
+WORDS = ("alpha", "beacon", "copper", "dipole", "enzyme", "fjord", "gneiss", "helium", "isotope", "jasmine")
+PRICE = {"llm_input_usd_per_million": 100.0, "llm_output_usd_per_million": 100.0}
+
+
+def body(number: int) -> str:
+    a, b, c = (WORDS[number // divisor % 10] for divisor in (1, 10, 100))
+    return f"The {a} chamber number{number} holds {b} vapour near {c} glass. Its outer shell resists saline corrosion."
+
+
+def add(conn: Connection, numbers: range, *, prefix: str = "d") -> None:
+    records = [Record(f"{prefix}{number}", f"Report {number}", body(number)) for number in numbers]
+    DocumentRepository(conn).apply_records("s", records, lambda title, text: [text])
+
+
+def delete(conn: Connection, numbers: range, *, prefix: str = "d") -> None:
+    ids = [document_id("s", f"{prefix}{number}") for number in numbers]
+    DocumentRepository(conn).delete(ids, lambda title, text: [text])
+
+
+def with_llm(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:
+    values: dict[str, Any] = {"llm_base_url": fake.base_url, "llm_model": "fake", "llm_concurrency": 4, **changes}
+    return load_settings(var_dir=settings.var_dir, database_url=settings.require_database_url(), **values)
+
+
+def ask(settings: Settings, run_id: str = "r1", shard: int = 0, shards: int = 1) -> Manifest:
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        RunRepository(conn).open_run(run_id)
+    return load_step("ask").run(settings, Manifest(run_id=run_id), shard, shards)
+
+
+def number(conn: Connection, query: str) -> Any:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def most_usd(settings: Settings) -> float:
+    """What the first chunk can cost at most."""
+    tokens = most_tokens(ChunkToAsk(1, "Report 1", body(1), "h"), settings.questions_per_chunk)
+    return 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6
+
+
+def traffic(fake: FakeOpenAI) -> int:
+    return len(fake.requests) + len(fake.probes)
+
+
+def dear(request: Request) -> Reply:
+    """The default reply at a price."""
+    reply = answer(request)
+    reply.body["usage"] = {"prompt_tokens": 1000, "completion_tokens": 200}
+    return reply
