@@ -56,7 +56,7 @@ def chunks(auto: Connection) -> dict[str, int]:
         "r1",
         [
             Asked(first.chunk_id, first.content_hash, "p", "gpt", [kept], 0),
-            Asked(second.chunk_id, second.content_hash, "p", "gpt", [], 3, None, [dropped]),
+            Asked(second.chunk_id, second.content_hash, "p", "gpt", [], 3, [dropped]),
         ],
         [],
     )
