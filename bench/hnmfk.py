@@ -35,7 +35,7 @@ from heal_tasks.topics.nmf import Factorisation, start_nndsvd
 from heal_tasks.topics.nmfk import choose_k
 from heal_tasks.topics.operand import Operand
 from heal_tasks.topics.perturb import uniform_noise
-from heal_tasks.topics.stability import align, silhouettes, unit_rows
+from heal_tasks.topics.stability import align, reorder, silhouettes, unit_rows
 from heal_tasks.topics.tfidf import select_terms
 from heal_tasks.topics.units import NMFkConfig
 
@@ -79,7 +79,7 @@ def scikit_learn(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Fou
         terms = np.stack([unit_rows(fit.term_factors) for fit in fits])
         documents = np.stack([unit_rows(fit.document_factors.T) for fit in fits])
         _, order = align(terms, first)
-        stable = [silhouettes(np.take_along_axis(side, order[:, :, None], axis=1)).min() for side in (terms, documents)]
+        stable = [silhouettes(reorder(side, order)).min() for side in (terms, documents)]
         if min(stable) >= THRESHOLD:
             chosen = best
     return _found(chosen.term_factors.shape[0], errors, chosen)
@@ -96,11 +96,11 @@ def reference(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Found:
         for _ in range(20):
             similarities = np.einsum("kv,rlv->rkl", centroids, terms)
             order = np.stack([_greedy(block) for block in similarities])
-            moved = unit_rows(np.take_along_axis(terms, order[:, :, None], axis=1).mean(axis=0))
+            moved = unit_rows(reorder(terms, order).mean(axis=0))
             if np.array_equal(moved, centroids):
                 break
             centroids = moved
-        stable_terms = silhouettes(np.take_along_axis(terms, order[:, :, None], axis=1)).min()
+        stable_terms = silhouettes(reorder(terms, order)).min()
         stable_documents = silhouettes(np.stack([unit_rows(W.T) for W, _ in runs])).min()
         for side, stable in (("W", stable_terms), ("H", stable_documents)):
             if stable >= THRESHOLD:

@@ -13,7 +13,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.log import configure_logging, format_duration
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.local.console import plain_or_live_console
+from heal_tasks.local.console import plain_or_live_console, print_line
 
 if TYPE_CHECKING:
     from heal_tasks.store.search import Hit
@@ -207,7 +207,7 @@ def doctor() -> None:
     for finding in examine(_settings()):
         mark = {"ok": "[green]ok  [/green]", "note": "[yellow]note[/yellow]", "fail": "[red]FAIL[/red]"}[finding.level]
         console.print(mark, finding.subject.ljust(10), end=" ")
-        console.print(finding.text, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, finding.text)
         failed = failed or finding.level == "fail"
     raise typer.Exit(1 if failed else 0)
 

@@ -10,3 +10,8 @@ def plain_or_live_console() -> Console:
     # Rich assumes 80 columns there.
     console = Console(emoji=False)
     return console if console.is_terminal else Console(emoji=False, width=PLAIN_WIDTH)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is: brackets are no markup, numbers no colours, and a long one is not broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import inbox, stack
 from heal_tasks.local.client import FINISHED, AirflowError
-from heal_tasks.local.console import plain_or_live_console
+from heal_tasks.local.console import plain_or_live_console, print_line
 from heal_tasks.local.examples import print_examples
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.local.report import print_report
@@ -174,6 +174,6 @@ def sayer(console: Console) -> stack.Say:
     start = time.monotonic()
 
     def say(message: str) -> None:
-        console.print(f"{time.monotonic() - start:6.1f}s  {message}", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"{time.monotonic() - start:6.1f}s  {message}")
 
     return say

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import child_environment
+from heal_tasks.local.console import print_line
 from heal_tasks.store.db import Connection
 
 COLUMNS = "left(title, 70) AS title, round(distance::numeric, 3) AS distance"
@@ -44,7 +45,7 @@ def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, 
             raise StoreError(f"the example query failed: {result.stderr.strip()}; the command was: {command}")
         console.print(f"\n[bold]SQL[/]        {about}", highlight=False)
         for text in (f"{prefix}{command}", result.stdout.rstrip()):
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, text)
 
 
 def _similar(conn: Connection) -> tuple[str, str] | None:

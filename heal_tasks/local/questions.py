@@ -6,6 +6,7 @@ from rich.table import Table
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question
+from heal_tasks.local.console import print_line
 from heal_tasks.store.asked import AskedChunk, asked_chunks, asked_document, document_of_chunk, latest_dropped
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.questions import Dropped, QuestionRepository
@@ -55,20 +56,22 @@ def _print_counts(conn: Connection, console: Console, dropped: bool) -> None:
     if counts:
         console.print(table)
     else:
-        _say(console, "there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
+        print_line(console, "there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
     if not dropped:
         return
     latest = latest_dropped(conn, LATEST)
-    _say(console, "dropped last:" if latest else "nothing dropped is stored")
+    print_line(console, "dropped last:" if latest else "nothing dropped is stored")
     for document, item in latest:
         _print_dropped(console, item, f"document {document}, ")
 
 
 def _print_document(conn: Connection, console: Console, document_id: int, chunk_id: int | None, dropped: bool) -> None:
     document = asked_document(conn, document_id)
-    _say(console, f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})")
+    print_line(
+        console, f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})"
+    )
     if document.duplicate_of is not None:
-        _say(console, f"has the same text as document {document.duplicate_of}, whose questions stand for both:")
+        print_line(console, f"has the same text as document {document.duplicate_of}, whose questions stand for both:")
         document_id = document.duplicate_of
     chunks = asked_chunks(conn, document_id)
     for chunk in chunks:
@@ -78,36 +81,32 @@ def _print_document(conn: Connection, console: Console, document_id: int, chunk_
 
 def _print_chunk(console: Console, chunk: AskedChunk, chunks: int, dropped: bool) -> None:
     text = " ".join(chunk.text.split())
-    _say(
+    print_line(
         console,
         f"\nchunk {chunk.chunk_id} ({chunk.number} of {chunks}): {text[:TEXT_CHARS]}{'…' * (len(text) > TEXT_CHARS)}",
     )
     for item in chunk.questions:
         _print_kept(console, item)
     if not chunk.questions:
-        _say(console, "  no questions" + ("" if chunk.writers else "; none were asked for yet"))
+        print_line(console, "  no questions" + ("" if chunk.writers else "; none were asked for yet"))
     if not dropped:
         return
     if chunk.dropped:
         shown = "" if len(chunk.samples) == chunk.dropped else f"; {len(chunk.samples)} of them stored"
-        _say(console, f"  {chunk.dropped} dropped{shown}")
+        print_line(console, f"  {chunk.dropped} dropped{shown}")
     for sample in chunk.samples:
         _print_dropped(console, sample)
 
 
 def _print_kept(console: Console, item: Question) -> None:
     model = f" ({item.model})" if item.model else ""
-    _say(console, f"  {item.kind} by {item.writer}{model}, {item.split}: {item.text}")
+    print_line(console, f"  {item.kind} by {item.writer}{model}, {item.split}: {item.text}")
     for name in ("answer", "evidence"):
         if value := getattr(item, name):
-            _say(console, f"    {name}: {value}")
+            print_line(console, f"    {name}: {value}")
 
 
 def _print_dropped(console: Console, item: Dropped, where: str = "") -> None:
-    _say(console, f"  dropped by filter {item.reason}: {where}{item.kind} by {item.writer}: {item.text}")
+    print_line(console, f"  dropped by filter {item.reason}: {where}{item.kind} by {item.writer}: {item.text}")
     if item.evidence:
-        _say(console, f"    evidence: {item.evidence}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"    evidence: {item.evidence}")

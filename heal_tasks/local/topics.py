@@ -10,6 +10,7 @@ from rich.tree import Tree
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError, StoreError
 from heal_tasks.core.settings import Settings
+from heal_tasks.local.console import print_line
 from heal_tasks.steps.selection import selection_rows
 from heal_tasks.steps.stored_tree import StoredTree, read_root_records, read_tree
 from heal_tasks.store.db import connect
@@ -59,7 +60,7 @@ def print_topics(
                 raise StoreError("there is no topic run yet; run the heal_realign DAG, or `python -m heal_tasks run`")
             topic_run_id = latest.topic_run_id
         tree = read_tree(conn, topic_run_id)
-    _say(console, _head(tree, active))
+    print_line(console, _head(tree, active))
     _print_tree(tree, console, tree.run.depth if depth is None else depth)
     if selection:
         _print_selection(settings, tree, console)
@@ -79,7 +80,7 @@ def _head(tree: StoredTree, active: Generation | None) -> str:
 def _print_tree(tree: StoredTree, console: Console, depth: int) -> None:
     if not console.is_terminal:
         for row in _walk(tree, tree.root, depth):
-            _say(console, INDENT * row.level + _line(tree, row, depth).plain)
+            print_line(console, INDENT * row.level + _line(tree, row, depth).plain)
         return
     branches = {tree.root.topic_id: Tree(_line(tree, tree.root, depth))}
     for row in _walk(tree, tree.root, depth):
@@ -112,10 +113,10 @@ def _print_selection(settings: Settings, tree: StoredTree, console: Console) -> 
     try:
         records = read_root_records(artifact_store(settings), tree)
     except HealError as error:
-        _say(console, f"how the root's k was chosen cannot be shown: {error}")
+        print_line(console, f"how the root's k was chosen cannot be shown: {error}")
         return
     if not records:
-        _say(console, "how the root's k was chosen was not stored with this tree; the next realignment stores it")
+        print_line(console, "how the root's k was chosen was not stored with this tree; the next realignment stores it")
         return
     table = Table(*COLUMNS, "what became of it", title="How the root's k was chosen", title_justify="left")
     for column in table.columns[: len(COLUMNS)]:
@@ -125,7 +126,3 @@ def _print_selection(settings: Settings, tree: StoredTree, console: Console) -> 
             str(row.k), row.error, row.drop_ratio, row.null_ratio, row.terms, row.documents, row.smallest, row.verdict
         )
     console.print(table)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from rich.text import Text
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.log import format_duration
 from heal_tasks.local.client import FINISHED, AirflowClient
+from heal_tasks.local.console import print_line
 from heal_tasks.local.progress import Snapshot, TaskLine, observe, task_order
 from heal_tasks.store.db import Connection, connect
 
@@ -131,7 +132,7 @@ class PlainDisplay:
                     self._progress[line.task_id] = text
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, text)
 
 
 class _LiveDisplay:

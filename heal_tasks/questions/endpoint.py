@@ -17,11 +17,11 @@ from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.dialect import Dialect, Probe
 from heal_tasks.questions.replies import read_message, reported_tokens
 from heal_tasks.questions.throttle import Throttle, retry_after_s
+from heal_tasks.questions.tokens import PROBE_TOKENS
 from heal_tasks.questions.writer import Call, CallStatus, storable
 
 _MAX_TIMEOUTS = 1
 _LONGEST_REST_S = 60.0
-_PROBE_TOKENS = 2048
 _ERROR_CHARS = 2000
 _REFUSAL_CODES = {"content_filter", "content_policy_violation"}
 _HOPELESS_CODES = {"context_length_exceeded", "string_above_max_length"}
@@ -130,7 +130,7 @@ class Endpoint:
         """
         question, calls = Probe(), list[Call]()
         while self._dialect.reply != "text":
-            answer = self.ask(question.messages, question.schema, _PROBE_TOKENS)
+            answer = self.ask(question.messages, question.schema, PROBE_TOKENS)
             calls += answer.calls
             if answer.body is None:
                 return tuple(calls), answer.trouble

@@ -19,13 +19,12 @@ from heal_tasks.questions.endpoint import Endpoint, Trouble
 from heal_tasks.questions.prompts import messages, prompt_hash, reply_schema
 from heal_tasks.questions.replies import read_completion
 from heal_tasks.questions.throttle import Throttle
+from heal_tasks.questions.tokens import MAX_CORRECTIONS, TOKENS_PER_QUESTION
 from heal_tasks.questions.writer import Call, ChunkToAsk, Written
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _MAX_RETRIES = 5
-_MAX_CORRECTIONS = 2
 _BACKOFF_S = 0.5
-_TOKENS_PER_QUESTION = 512
 
 # Consecutive chunks, per worker, that may end in an outage before the rest of the run is not worth trying.
 _OUTAGES_PER_WORKER = 3
@@ -173,7 +172,7 @@ class LLMWriter:
 
     def _ask(self, endpoint: Endpoint, chunk: ChunkToAsk) -> _Outcome:
         calls: list[Call] = []
-        token_limit = _TOKENS_PER_QUESTION * (self._questions_per_chunk + 1)
+        token_limit = TOKENS_PER_QUESTION * (self._questions_per_chunk + 1)
         problem, corrections, lengthened = "", 0, False
         while True:
             conversation = messages(chunk, self._questions_per_chunk, problem)
@@ -185,7 +184,7 @@ class LLMWriter:
             calls.append(Call(reply.status, reply.input_tokens, reply.output_tokens, answer.latency_s, reply.raw))
             if reply.cut_off and not lengthened:
                 lengthened, token_limit = True, 2 * token_limit
-            elif reply.status == "invalid" and not reply.cut_off and corrections < _MAX_CORRECTIONS:
+            elif reply.status == "invalid" and not reply.cut_off and corrections < MAX_CORRECTIONS:
                 corrections, problem = corrections + 1, reply.problem
             else:
                 return _Outcome(Written(chunk, reply.drafts, tuple(calls)))

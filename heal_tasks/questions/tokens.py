@@ -1,17 +1,22 @@
-"""The most tokens that writing questions about a chunk can cost, for a budget that must not be passed."""
+"""Limits of tokens, and the most that writing questions about a chunk can cost under them, for a budget to keep."""
 
 import json
 
 from heal_tasks.questions.prompts import messages, reply_schema
 from heal_tasks.questions.writer import ChunkToAsk
 
-# The policy of LLMWriter, which a test compares with the requests that it sends: one reply with the limit, and with
-# twice the limit one after a reply that was cut off and two after replies that were not valid.
-_TOKENS_PER_QUESTION = 512
-_CALLS = 4
-_LIMITS = 1 + 2 * (_CALLS - 1)
+TOKENS_PER_QUESTION = 512
+"""Limit of a reply, per question asked for and once more; twice that where a reply was cut off."""
 
-_PROBE_TOKENS = 2048
+MAX_CORRECTIONS = 2
+"""Replies asked for again because they were not valid, with the error appended."""
+
+PROBE_TOKENS = 2048
+"""Limit of a reply to the capability probe."""
+
+# One reply with the limit; with twice the limit one after a reply that was cut off, and the corrections.
+_CALLS = 2 + MAX_CORRECTIONS
+_LIMITS = 1 + 2 * (_CALLS - 1)
 _PROBES = 2
 
 # What a server puts around the messages, and the complaint about a reply that was not valid.
@@ -30,9 +35,9 @@ def most_tokens(chunk: ChunkToAsk, questions_per_chunk: int) -> tuple[int, int]:
     """
     sent = sum(len(message["content"].encode()) for message in messages(chunk, questions_per_chunk))
     sent += len(json.dumps(reply_schema())) + _EXTRA_BYTES
-    return _CALLS * sent, _LIMITS * _TOKENS_PER_QUESTION * (questions_per_chunk + 1)
+    return _CALLS * sent, _LIMITS * TOKENS_PER_QUESTION * (questions_per_chunk + 1)
 
 
 def most_probe_tokens() -> tuple[int, int]:
     """Upper bounds for the probe that comes before a writer's first chunk: tokens in and tokens out."""
-    return _PROBES * _EXTRA_BYTES, _PROBES * _PROBE_TOKENS
+    return _PROBES * _EXTRA_BYTES, _PROBES * PROBE_TOKENS

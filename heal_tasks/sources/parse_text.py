@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,7 @@ def parse_txt(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejec
     Yields:
         One Record or Rejected.
     """
-    try:
-        text = decode(data)
-    except UnicodeDecodeError as error:
-        yield reject_undecodable(path, 0, error, data)
-        return
-    yield _document(path, "", text, max_chars)
+    yield _as_written(path, data, max_chars, lambda text: "")
 
 
 def parse_md(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
@@ -57,12 +52,7 @@ def parse_md(path: str, data: bytes, max_chars: int) -> Iterator[Record | Reject
     Yields:
         One Record or Rejected.
     """
-    try:
-        text = decode(data)
-    except UnicodeDecodeError as error:
-        yield reject_undecodable(path, 0, error, data)
-        return
-    yield _document(path, _first_heading(text), text, max_chars)
+    yield _as_written(path, data, max_chars, _first_heading)
 
 
 def parse_html(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
@@ -95,6 +85,14 @@ def parse_html(path: str, data: bytes, max_chars: int) -> Iterator[Record | Reje
         yield reject(path, 0, reason, text)
         return
     yield _document(path, title, body, max_chars)
+
+
+def _as_written(path: str, data: bytes, max_chars: int, title_of: Callable[[str], str]) -> Record | Rejected:
+    try:
+        text = decode(data)
+    except UnicodeDecodeError as error:
+        return reject_undecodable(path, 0, error, data)
+    return _document(path, title_of(text), text, max_chars)
 
 
 def _document(path: str, title: str, body: str, max_chars: int) -> Record | Rejected:

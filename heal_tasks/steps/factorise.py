@@ -47,7 +47,7 @@ def topic_inputs(context: Context) -> list[object]:
 
 def topic_threads(context: Context) -> int:
     """Threads that factorise."""
-    return context.settings.topic_workers or len(os.sched_getaffinity(0))
+    return context.settings.topic_workers or (os.cpu_count() or 1)
 
 
 def is_held_out(ids: Sequence[int]) -> NDArray[np.bool_]:
@@ -117,6 +117,8 @@ def count_words(context: Context) -> Outcome:
     ids, texts = Corpus(context.conn).texts()
     if settings.topic_shards == 1 or len(ids) < settings.topic_shard_documents:
         why = f"{len(ids)} documents, below HEAL_TOPIC_SHARD_DOCUMENTS={settings.topic_shard_documents}"
+        if settings.topic_shards == 1:
+            why = "HEAL_TOPIC_SHARDS=1"
         return Outcome(refs={"counts_uri": ""}, note=f"not shared out: {why}; label factorises the root")
     rows = np.flatnonzero(~is_held_out(ids))
     counts, vocabulary = count_corpus([texts[row] for row in rows], topic_config(context))

@@ -13,7 +13,8 @@ from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
 from heal_tasks.topics.hnmfk import count_corpus, grow_tree
 from heal_tasks.topics.matching import Matching, match_topics
-from heal_tasks.topics.tree import Projection, TopicTree
+from heal_tasks.topics.projection import Projection
+from heal_tasks.topics.tree import TopicTree
 
 
 def _inputs(context: Context) -> object:

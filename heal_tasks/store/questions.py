@@ -70,12 +70,18 @@ def _names(record: type) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record))
 
 
-def _insert(table: str, record: type) -> sql.Composed:
-    values = sql.SQL(", ").join(sql.Placeholder() * len(fields(record)))
-    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(sql.Identifier(table), _names(record), values)
+def _insert(table: str, record: type, *before: str) -> sql.Composed:
+    """An INSERT of a record's fields, behind columns that it does not have."""
+    columns = [sql.Identifier(name) for name in (*before, *(item.name for item in fields(record)))]
+    values = sql.SQL(", ").join(sql.Placeholder() * len(columns))
+    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(
+        sql.Identifier(table), sql.SQL(", ").join(columns), values
+    )
 
 
 _ADD_QUESTION = _insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
+_ADD_DROPPED = _insert("question_dropped", Dropped, "run_id", "shard")
+_ADD_CALL = _insert("llm_call", LlmCall, "run_id")
 _ADD_ASKED = (
     "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
     "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
@@ -176,9 +182,7 @@ class QuestionRepository:
                 ],
             )
             cursor.executemany(
-                sql.SQL("INSERT INTO heal.question_dropped (run_id, shard, {}) VALUES (%s, %s, {})").format(
-                    _names(Dropped), sql.SQL(", ").join(sql.Placeholder() * len(fields(Dropped)))
-                ),
+                _ADD_DROPPED,
                 [(run_id, shard, *_storable(sample)) for item in kept for sample in item.samples],
             )
             cursor.execute(
@@ -186,9 +190,7 @@ class QuestionRepository:
             )
             ledger = [call if call.chunk_id in live else replace(call, raw_reply=None) for call in calls]
             cursor.executemany(
-                sql.SQL("INSERT INTO heal.llm_call (run_id, {}) VALUES (%s, {})").format(
-                    _names(LlmCall), sql.SQL(", ").join(sql.Placeholder() * len(fields(LlmCall)))
-                ),
+                _ADD_CALL,
                 [(run_id, *_storable(call)) for call in ledger],
             )
 

@@ -7,7 +7,7 @@ new documents later, so training and projection cannot disagree.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import Progress, silent
-from heal_tasks.topics.nmfk import KRecord, NMFkResult, RunUnits, choose_k
+from heal_tasks.topics.nmfk import NMFkResult, RunUnits, choose_k
+from heal_tasks.topics.numbering import Node, Numbering
 from heal_tasks.topics.operand import Floats, check_matrix, one_thread
+from heal_tasks.topics.projection import NodeFactors, descend
 from heal_tasks.topics.tfidf import count_terms, select_terms, smooth_idf, weigh
-from heal_tasks.topics.tree import NodeFactors, TopicNode, TopicTree, descend
+from heal_tasks.topics.tree import TopicTree
 from heal_tasks.topics.units import NMFkConfig, Unit, Workbench, all_units, derive_seed
 
 TOP_TERMS = 10
@@ -173,7 +175,7 @@ def grow_tree(
     with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         spread = pool.map if workers > 1 else map
         root = _Grower(counts, vocabulary, config, progress, device).grow(spread, run_root_with or spread)
-        numbered = _Numbering(root)
+        numbered = Numbering(root)
         placed = descend(counts, numbered.nodes, numbered.factors)
     return TopicTree(
         nodes=tuple(numbered.nodes),
@@ -204,19 +206,6 @@ def root_workbench(counts: csr_array, config: HNMFkConfig, device: str = "cpu") 
     return Workbench(matrix.X, config, derive_seed(config.seed), matrix.occurrences, device), units
 
 
-@dataclass(eq=False)
-class _Node:
-    """A node while the tree grows: ``position`` is the child indices on the way from the root."""
-
-    rows: NDArray[np.intp]
-    position: tuple[int, ...]
-    terms: tuple[str, ...] = ()
-    stop_reason: str = ""
-    records: tuple[KRecord, ...] = ()
-    factors: NodeFactors | None = None
-    children: "list[_Node]" = field(default_factory=list)
-
-
 class _Grower:
     """Splits nodes level by level; a node's random draws come from its position, so their order does not matter."""
 
@@ -232,9 +221,9 @@ class _Grower:
         self._progress, self._device = progress, device
         self._settled = 0
 
-    def grow(self, spread: Callable[..., Iterable[Any]], run_root_with: RunUnits) -> _Node:
+    def grow(self, spread: Callable[..., Iterable[Any]], run_root_with: RunUnits) -> Node:
         """Split the root with its own way to run units, and the nodes of each level below side by side."""
-        root = _Node(np.arange(self._counts.shape[0]), ())
+        root = Node(np.arange(self._counts.shape[0]), ())
         self._progress(0, root.rows.size, f"root: {root.rows.size} documents")
         self._tell(self._split(root, run_root_with))
         level = root.children
@@ -245,18 +234,19 @@ class _Grower:
             level = [child for node in level for child in node.children]
         return root
 
-    def _tell(self, node: _Node) -> None:
+    def _tell(self, node: Node) -> None:
         self._settled += 0 if node.children else node.rows.size
         name = " > ".join(str(child + 1) for child in node.position) or "root"
         found = f"{len(node.children)} topics" if node.children else f"leaf, {node.stop_reason}"
         message = f"topic {name}: {node.rows.size} documents, {found}"
         self._progress(self._settled, self._counts.shape[0], message)
 
-    def _split(self, node: _Node, run_units_with: RunUnits = map) -> _Node:
-        config, counts = self._config, csr_array(self._counts[node.rows])
+    def _split(self, node: Node, run_units_with: RunUnits = map) -> Node:
+        config = self._config
         if len(node.position) == config.max_depth:
             node.stop_reason = "depth limit"
             return node
+        counts = csr_array(self._counts[node.rows])
         matrix = NodeMatrix.of(counts, config)
         if 0 in matrix.X.shape or matrix.X.nnz == 0:
             node.stop_reason = "no words"
@@ -287,9 +277,7 @@ class _Grower:
         if result.k > 1:
             labels, _, _ = node.factors.assign(counts)
             node.children = [
-                _Node(
-                    node.rows[labels == child], (*node.position, child), self._strongest(matrix.columns, terms[child])
-                )
+                Node(node.rows[labels == child], (*node.position, child), self._strongest(matrix.columns, terms[child]))
                 for child in range(result.k)
             ]
         return node
@@ -305,46 +293,6 @@ class _Grower:
     def _strongest(self, columns: NDArray[np.int32], weights: Floats) -> tuple[str, ...]:
         order = np.argsort(-weights, kind="stable")[:TOP_TERMS]
         return tuple(self._vocabulary[columns[j]] for j in order if weights[j] > 0)
-
-
-class _Numbering:
-    """Topic ids and leaf numbers in tree order: parents before children, larger children first."""
-
-    def __init__(self, root: _Node) -> None:
-        self.nodes: list[TopicNode] = []
-        self.factors: dict[int, NodeFactors] = {}
-        self.selection: dict[int, tuple[KRecord, ...]] = {}
-        self._leaves = 0
-        self._add(root, -1)
-
-    def _add(self, node: _Node, parent: int) -> None:
-        topic_id, first_leaf = len(self.nodes), self._leaves
-        k = max(1, len(node.children))
-        chosen = next((record for record in node.records if record.k == k), None)
-        self.nodes.append(
-            TopicNode(
-                topic_id=topic_id,
-                parent=parent,
-                level=len(node.position),
-                first_leaf=first_leaf,
-                last_leaf=first_leaf,
-                terms=node.terms,
-                k=k,
-                silhouette=chosen.silhouette if chosen and node.children else None,
-                error=chosen.relative_error if chosen else None,
-                size=node.rows.size,
-                stop_reason=node.stop_reason,
-            )
-        )
-        if node.factors is not None:
-            self.factors[topic_id] = node.factors
-        if node.records:
-            self.selection[topic_id] = node.records
-        for child in node.children:
-            self._add(child, topic_id)
-        if not node.children:
-            self._leaves += 1
-        self.nodes[topic_id] = replace(self.nodes[topic_id], last_leaf=self._leaves - 1)
 
 
 def _sizes(result: NMFkResult) -> NDArray[np.intp]:

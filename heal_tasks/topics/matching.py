@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.tree import TopicNode, TopicTree, children_of
+from heal_tasks.topics.projection import TopicNode, children_of
+from heal_tasks.topics.tree import TopicTree
 
 SAME_LEVEL = 0.05
 

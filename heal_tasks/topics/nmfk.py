@@ -33,18 +33,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.topics.nmf import Factorisation, project, residuals
 from heal_tasks.topics.operand import Floats, one_thread
-from heal_tasks.topics.stability import align, silhouettes
+from heal_tasks.topics.stability import align, reorder, silhouettes
 from heal_tasks.topics.units import HOPELESS, Arrays, NMFkConfig, Seed, Unit, Workbench, fit_units, run_units
 
 RunUnits = Callable[[Callable[[Unit], Arrays], Iterable[Unit]], Iterable[Arrays]]
 """How units are run: ``map``, that of a pool, or one that knows what other machines have done."""
-
 
 # A run whose error is above the best by this share of what k topics explain more than k - 1 is caught in a poor
 # minimum. It tells about the search and not about the topics, so it is left out, unless that is more than a third of
@@ -201,15 +201,39 @@ def _judge_stability(
     units = run_units(record.k, config.perturbations)
     half = -(-len(units) // 2)
     blocks = run(units[:half])
-    factors, judged = _judge_runs(X, record, blocks, config)
-    if len(units) > half and (judged.silhouette or 0) >= config.silhouette - HOPELESS:
-        factors, judged = _judge_runs(X, record, [*blocks, *run(units[half:])], config)
-    return factors, judged
+    agreed = _agreement(record, blocks)
+    if len(units) > half and agreed.smallest >= config.silhouette - HOPELESS:
+        blocks += run(units[half:])
+        agreed = _agreement(record, blocks)
+    factors = _fitted(X, agreed.centroids)
+    W = factors.document_factors
+    smallest_topic = int(np.bincount(W[W.any(axis=1)].argmax(axis=1), minlength=record.k).min())
+    stable = agreed.smallest >= config.silhouette
+    return factors, replace(
+        record,
+        term_silhouette=float(agreed.by_term.min()),
+        document_silhouette=float(agreed.by_document.min()),
+        mean_silhouette=float((agreed.by_term.mean() + agreed.by_document.mean()) / 2),
+        smallest_topic=smallest_topic,
+        iterations=record.iterations + sum(int(block["iterations"]) for block in blocks),
+        accepted=record.stands_out and stable and smallest_topic >= config.min_topic_documents,
+    )
 
 
-def _judge_runs(
-    X: csr_array, record: KRecord, blocks: Sequence[Arrays], config: NMFkConfig
-) -> tuple[Factorisation, KRecord]:
+@dataclass(frozen=True, eq=False)
+class _Agreement:
+    """Consensus term factors of runs, shape (k, v), and the mean silhouette of each topic, shape (k,)."""
+
+    centroids: Floats
+    by_term: NDArray[np.float64]
+    by_document: NDArray[np.float64]
+
+    @property
+    def smallest(self) -> float:
+        return float(min(self.by_term.min(), self.by_document.min()))
+
+
+def _agreement(record: KRecord, blocks: Sequence[Arrays]) -> _Agreement:
     errors = np.concatenate([block["errors"] for block in blocks])
     caught = errors > errors.min() + CAUGHT * record.drop
     if caught.mean() > MOST_CAUGHT:
@@ -217,21 +241,7 @@ def _judge_runs(
     terms = np.concatenate([block["terms"] for block in blocks])[~caught]
     documents = np.concatenate([block["documents"] for block in blocks])[~caught]
     centroids, order = align(terms, int(np.argmin(errors[~caught])))
-    by_term = silhouettes(np.take_along_axis(terms, order[:, :, None], axis=1))
-    by_document = silhouettes(np.take_along_axis(documents, order[:, :, None], axis=1))
-    factors = _fitted(X, centroids)
-    W = factors.document_factors
-    smallest = int(np.bincount(W[W.any(axis=1)].argmax(axis=1), minlength=record.k).min())
-    stable = min(by_term.min(), by_document.min()) >= config.silhouette
-    return factors, replace(
-        record,
-        term_silhouette=float(by_term.min()),
-        document_silhouette=float(by_document.min()),
-        mean_silhouette=float((by_term.mean() + by_document.mean()) / 2),
-        smallest_topic=smallest,
-        iterations=record.iterations + sum(int(block["iterations"]) for block in blocks),
-        accepted=bool(record.stands_out and stable and smallest >= config.min_topic_documents),
-    )
+    return _Agreement(centroids, silhouettes(reorder(terms, order)), silhouettes(reorder(documents, order)))
 
 
 def _fitted(X: csr_array, terms: Floats) -> Factorisation:

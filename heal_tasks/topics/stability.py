@@ -24,10 +24,20 @@ def align(topics: Floats, first: int) -> tuple[Floats, NDArray[np.intp]]:
     for _ in range(_ROUNDS):
         before = order
         order = np.stack([linear_sum_assignment(centroids @ run.T, maximize=True)[1] for run in topics])
-        centroids = unit_rows(np.take_along_axis(topics, order[:, :, None], axis=1).mean(axis=0))
+        centroids = unit_rows(reorder(topics, order).mean(axis=0))
         if np.array_equal(before, order):
             break
     return centroids, order
+
+
+def reorder(runs: Floats, order: NDArray[np.intp]) -> Floats:
+    """Each run's topics in the order that ``align`` found.
+
+    Args:
+        runs: float32, shape (runs, k, d).
+        order: shape (runs, k).
+    """
+    return np.take_along_axis(runs, order[:, :, None], axis=1)
 
 
 def silhouettes(runs: Floats) -> NDArray[np.float64]:

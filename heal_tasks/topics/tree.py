@@ -1,114 +1,20 @@
-"""The topic tree: what HNMFk found, kept on disk without pickle, and new documents projected onto it.
-
-Nodes stand in tree order (parents before children, larger children first), and leaves are numbered in
-that order, so the subtree of a topic is the interval ``first_leaf .. last_leaf``. A split node keeps
-its own words, IDF and term factors; row j of the factors belongs to its j-th child.
-"""
+"""The topic tree: what HNMFk found, kept on disk without pickle, and new documents projected onto it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.nmf import project, residuals
 from heal_tasks.topics.nmfk import KRecord
-from heal_tasks.topics.operand import one_thread
-from heal_tasks.topics.tfidf import count_known_terms, weigh
-
-Floats = NDArray[np.float32]
+from heal_tasks.topics.operand import Floats, one_thread
+from heal_tasks.topics.projection import NodeFactors, Projection, TopicNode, descend
+from heal_tasks.topics.tfidf import count_known_terms
 
 FORMAT = 1
-ROOT = 0
-
-
-@dataclass(frozen=True)
-class TopicNode:
-    """One topic.
-
-    Args:
-        topic_id: unique in the tree; the root has 0.
-        parent: topic id of the parent; -1 for the root.
-        level: 0 for the root.
-        first_leaf: number of the first leaf below, or its own number.
-        last_leaf: number of the last leaf below, inclusive.
-        terms: its strongest words, strongest first.
-        k: number of children, or 1 for a leaf.
-        silhouette: smallest silhouette of the split; None for a leaf.
-        error: relative error of the factorisation; None where none was made.
-        size: documents it was built from.
-        stop_reason: why it has no more children than it has.
-    """
-
-    topic_id: int
-    parent: int
-    level: int
-    first_leaf: int
-    last_leaf: int
-    terms: tuple[str, ...]
-    k: int
-    silhouette: float | None
-    error: float | None
-    size: int
-    stop_reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class NodeFactors:
-    """How a split node tells its children apart.
-
-    Args:
-        columns: int32, shape (v,), its words as indices into the tree's vocabulary, ascending.
-        idf: float32, shape (v,).
-        term_factors: float32, shape (k, v), rows of unit Euclidean length, one per child in tree order.
-    """
-
-    columns: NDArray[np.int32]
-    idf: Floats
-    term_factors: Floats
-
-    def assign(self, counts: csr_array) -> tuple[NDArray[np.intp], Floats, Floats]:
-        """Tell which child each document belongs to.
-
-        Args:
-            counts: float32 csr, shape (n, size of the tree's vocabulary).
-
-        Returns:
-            Child index, shape (n,); every child's share of the document's weights, float32, shape (n, k), rows
-            summing to 1; and the relative residual, float32, shape (n,). A document without any of the words
-            goes to the first (largest) child with shares 0 and residual 1.
-        """
-        X = weigh(csr_array(counts[:, self.columns]), self.idf)
-        W = project(X, self.term_factors)
-        total = W.sum(axis=1, keepdims=True)
-        shares = np.divide(W, total, out=np.zeros_like(W), where=total > 0)
-        return W.argmax(axis=1), shares, residuals(X, W, self.term_factors)
-
-
-@dataclass(frozen=True, eq=False)
-class Projection:
-    """Where documents stand in a tree.
-
-    Args:
-        paths: int64, shape (n, depth), topic ids from level 1 down, -1 where a path has ended.
-        leaves: int32, shape (n,), leaf numbers.
-        membership: float32, shape (n,), product over the levels of the chosen child's share, in [0, 1]; 0 for
-            a document that was placed by default because it holds none of a node's words.
-        residual: float32, shape (n,), ||x - wH|| / ||x|| at the deepest split node of the path.
-        shares: the soft memberships. By topic id of every split node, float32, shape (documents in the node, k):
-            how much of each of its documents, in the order of the input, its children explain; rows sum to 1, or to 0
-            for a document that holds none of the node's words.
-    """
-
-    paths: NDArray[np.int64]
-    leaves: NDArray[np.int32]
-    membership: Floats
-    residual: Floats
-    shares: Mapping[int, Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,48 +162,3 @@ class TopicTree:
 
 _DOCUMENT_ARRAYS = ("paths", "leaves", "membership", "residual")
 _FACTOR_ARRAYS = ("columns", "idf", "term_factors")
-
-
-def children_of(nodes: Sequence[TopicNode]) -> dict[int, list[TopicNode]]:
-    """Children by parent's topic id, in tree order."""
-    children: dict[int, list[TopicNode]] = {node.topic_id: [] for node in nodes}
-    for node in nodes[1:]:
-        children[node.parent].append(node)
-    return children
-
-
-def descend(counts: csr_array, nodes: Sequence[TopicNode], factors: Mapping[int, NodeFactors]) -> Projection:
-    """Send documents down the tree, at every split to the child that explains most of them.
-
-    Args:
-        counts: float32 csr, shape (n, size of the tree's vocabulary).
-        nodes: in tree order, the root first.
-        factors: by topic id.
-
-    Returns:
-        Where each document ends.
-    """
-    n, depth, children = counts.shape[0], max(node.level for node in nodes), children_of(nodes)
-    paths = np.full((n, max(1, depth)), -1, np.int64)
-    leaves = np.zeros(n, np.int32)
-    membership = np.full(n, float(nodes[0].topic_id in factors), np.float32)
-    residual = np.ones(n, np.float32)
-    shares: dict[int, Floats] = {}
-
-    def visit(node: TopicNode, rows: NDArray[np.intp]) -> Iterator[tuple[TopicNode, NDArray[np.intp]]]:
-        if node.level:
-            paths[rows, node.level - 1] = node.topic_id
-        leaves[rows] = node.first_leaf
-        if node.topic_id in factors and rows.size:
-            chosen, by_child, misfit = factors[node.topic_id].assign(csr_array(counts[rows]))
-            if children[node.topic_id]:
-                shares[node.topic_id] = by_child
-            membership[rows] *= by_child.max(axis=1)
-            residual[rows] = misfit
-            for position, child in enumerate(children[node.topic_id]):
-                yield child, rows[chosen == position]
-
-    waiting = [(nodes[0], np.arange(n))]
-    while waiting:
-        waiting.extend(visit(*waiting.pop()))
-    return Projection(paths, leaves, membership, residual, shares)

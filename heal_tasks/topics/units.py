@@ -18,7 +18,7 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.topics.nmf import Runs, check_k, improve, start_nndsvd, start_random
 from heal_tasks.topics.operand import Floats, Operand, check_matrix
 from heal_tasks.topics.perturb import null_matrix, poisson_noise, uniform_noise
-from heal_tasks.topics.stability import align, silhouettes, unit_rows
+from heal_tasks.topics.stability import align, reorder, silhouettes, unit_rows
 
 Seed = int | np.random.SeedSequence
 Arrays = dict[str, NDArray[Any]]
@@ -159,7 +159,7 @@ class Workbench:
         Returns:
             ``iterations``, int; of ``fit`` and ``null`` ``error``, float64; of ``fit`` and ``runs`` ``terms``,
             float32, shape (runs, k, v), rows of unit length; of ``runs`` also ``documents``, float32, shape
-            (runs, k, n), alike.
+            (runs, k, n), alike, and ``errors``, float64, shape (runs,).
 
         Raises:
             InputError: k is out of range.
@@ -193,8 +193,8 @@ class Workbench:
         started = self._race(self._racing, unit.k, seeds, nndsvd=unit.block == 0)
         runs = improve(operands, started, tolerance=LOOSE_TOLERANCE)
         terms = unit_rows(runs.H.cpu().numpy())
-        aligned = np.take_along_axis(terms, align(terms, int(np.argmin(runs.errors)))[1][:, :, None], axis=1)
-        if silhouettes(aligned).min() >= self._config.silhouette - HOPELESS:
+        _, order = align(terms, int(np.argmin(runs.errors)))
+        if silhouettes(reorder(terms, order)).min() >= self._config.silhouette - HOPELESS:
             runs = improve(operands, runs)
             terms = unit_rows(runs.H.cpu().numpy())
         return {

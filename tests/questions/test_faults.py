@@ -6,14 +6,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from heal_tasks.core.errors import RetryableError, SettingsError
-from heal_tasks.questions.llm import LLMWriter
 from heal_tasks.questions.writer import ChunkToAsk, Written
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error, queries
+from tests.questions.llm_writers import chunk
+from tests.questions.llm_writers import writer as llm_writer
 
 CHUNKS = 2000
 CONCURRENCY = 8
@@ -21,18 +23,7 @@ TIMEOUT_S = 4.0
 STORM = range(700, 800)
 SOON = {"retry_after_ms": "1"}
 
-
-def chunk(number: int, text: str = "") -> ChunkToAsk:
-    body = text or f"Compound number{number} lowers the boiling pressure of liquid helium by {number} percent in tests."
-    return ChunkToAsk(number, f"Report {number}", body, f"hash{number}")
-
-
-def writer(fake: FakeOpenAI, **overrides: Any) -> LLMWriter:
-    options: dict[str, Any] = {
-        "questions_per_chunk": 3, "concurrency": 2, "timeout_s": 5.0, "temperature": 0.7, "max_retries": 2,
-        "backoff_s": 0.001,
-    }  # fmt: skip
-    return LLMWriter(fake.base_url, "secret-123", "fake-model", **{**options, **overrides})
+writer = partial(llm_writer, concurrency=2)
 
 
 def items(request: Request) -> str:
@@ -226,7 +217,7 @@ def test_a_request_too_large_for_the_limit_ends_while_others_pass() -> None:
 def test_a_limit_per_day_ends_the_run_at_once_and_keeps_what_was_paid() -> None:
     def rule(request: Request) -> Reply | None:
         late = int(request.title.split()[1]) >= 10
-        return error(429, "requests per day, secret-123", retry_after="7200") if late else None
+        return error(429, "requests per day, secret-key-123", retry_after="7200") if late else None
 
     results = []
     expected = pytest.raises(

@@ -1,0 +1,76 @@
+"""A grown tree numbered: what the nodes of a finished tree are made from."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heal_tasks.topics.nmfk import KRecord
+from heal_tasks.topics.projection import NodeFactors, TopicNode
+
+
+@dataclass(eq=False)
+class Node:
+    """A node while the tree grows.
+
+    Args:
+        rows: intp, shape (documents of the node,).
+        position: child indices on the way from the root; names the node's random draws.
+        terms: strongest words, as the parent saw them; the root takes its own.
+        stop_reason: why it has no more children than it has.
+        records: what was measured where a split was looked for.
+        factors: of the root and of every other split node.
+        children: the larger first.
+    """
+
+    rows: NDArray[np.intp]
+    position: tuple[int, ...]
+    terms: tuple[str, ...] = ()
+    stop_reason: str = ""
+    records: tuple[KRecord, ...] = ()
+    factors: NodeFactors | None = None
+    children: "list[Node]" = field(default_factory=list)
+
+
+class Numbering:
+    """Topic ids and leaf numbers in tree order: parents before children, larger children first.
+
+    Args:
+        root: of the grown tree.
+    """
+
+    def __init__(self, root: Node) -> None:
+        self.nodes: list[TopicNode] = []
+        self.factors: dict[int, NodeFactors] = {}
+        self.selection: dict[int, tuple[KRecord, ...]] = {}
+        self._leaves = 0
+        self._add(root, -1)
+
+    def _add(self, node: Node, parent: int) -> None:
+        topic_id, first_leaf = len(self.nodes), self._leaves
+        k = max(1, len(node.children))
+        chosen = next((record for record in node.records if record.k == k), None)
+        self.nodes.append(
+            TopicNode(
+                topic_id=topic_id,
+                parent=parent,
+                level=len(node.position),
+                first_leaf=first_leaf,
+                last_leaf=first_leaf,
+                terms=node.terms,
+                k=k,
+                silhouette=chosen.silhouette if chosen and node.children else None,
+                error=chosen.relative_error if chosen else None,
+                size=node.rows.size,
+                stop_reason=node.stop_reason,
+            )
+        )
+        if node.factors is not None:
+            self.factors[topic_id] = node.factors
+        if node.records:
+            self.selection[topic_id] = node.records
+        for child in node.children:
+            self._add(child, topic_id)
+        if not node.children:
+            self._leaves += 1
+        self.nodes[topic_id] = replace(self.nodes[topic_id], last_leaf=self._leaves - 1)
