@@ -8,7 +8,8 @@ k is accepted when all of these hold:
 
 * up to this k, no drop of the error per added topic fell below ``drop_ratio`` times the drop before it (the
   first is compared with the drop from 1, the error of no topic, to k = 1), nor below ``null_ratio``
-  times the drop on a null matrix: the same matrix with each term's entries dealt out to random documents;
+  times the mean of the last three on a null matrix: the same matrix with each term's entries dealt out to random
+  documents;
 * the smallest angular silhouette of the aligned term factors and of the aligned document factors
   reaches ``silhouette``; runs that are caught in a poor minimum do not count, as long as they are few;
 * no topic is the strongest of fewer than ``min_topic_documents`` documents.
@@ -51,6 +52,9 @@ RunUnits = Callable[[Callable[[Unit], Arrays], Iterable[Unit]], Iterable[Arrays]
 # the runs: then they all count. Ten planted topics with shares as 1 / rank: smallest silhouette .19 with every run,
 # .998 like this.
 CAUGHT, MOST_CAUGHT = 0.05, 1 / 3
+# A drop on the null matrix is the mean of this many steps: from one k to the next it changes by 2 in 100 only, but a
+# single one scatters by 12 in 100, for it is a small difference of two searches.
+NULL_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class KRecord:
         relative_error: of the best factorisation of X.
         drop: fall of the relative error per added topic since the record before.
         drop_ratio: that, divided by the drop before it.
-        null_ratio: that, divided by the drop on the null matrix; 1 for k = 1.
+        null_ratio: the drop, divided by the mean of the last three on the null matrix; 1 for k = 1.
         stands_out: whether neither ratio is too small.
         term_silhouette: smallest over topics of the mean silhouette of the term factors; 1 for k = 1; None where
             stability was not measured.
@@ -177,14 +181,15 @@ def _walk_errors(
     fit, *null = run(fit_units(1) if ks else [Unit("fit", 1)])
     error, single = float(fit["error"]), fit["terms"][0]
     records = [KRecord(1, error, 1 - error, 0.0, 1.0, True, int(fit["iterations"]), 1.0, 1.0, 1.0, documents, True)]
-    null_error = float(null[0]["error"]) if null else 0.0
+    null_errors = [float(found["error"]) for found in null]
     stands_out = True
     for done, k in enumerate(ks):
         progress(done, len(ks), f"error of k={k}")
         fit, fallen = run(fit_units(k))
         before, added = records[-1], k - records[-1].k
         drop = (before.relative_error - float(fit["error"])) / added
-        null_drop, null_error = (null_error - float(fallen["error"])) / added, float(fallen["error"])
+        null_errors.append(float(fallen["error"]))
+        null_drop = _mean_drop([record.k for record in records] + [k], null_errors)
         to_before, to_null = drop / max(before.drop, 1e-9), drop / max(null_drop, 1e-9)
         stands_out = stands_out and to_before >= config.drop_ratio and to_null >= config.null_ratio
         iterations = int(fit["iterations"]) + int(fallen["iterations"])
@@ -192,6 +197,12 @@ def _walk_errors(
         if not stands_out and not config.full_search:
             break
     return records, single
+
+
+def _mean_drop(ks: Sequence[int], errors: Sequence[float]) -> float:
+    """Fall of an error per added topic over the last steps."""
+    first = max(0, len(ks) - 1 - NULL_STEPS)
+    return (errors[first] - errors[-1]) / (ks[-1] - ks[first])
 
 
 def _judge_stability(
