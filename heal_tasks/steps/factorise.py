@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, load_npz, save_npz
 
 from heal_tasks.core.devices import pick_device
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.questions.splits import is_unseen
 from heal_tasks.steps.runner import Context, Outcome, Step
@@ -74,10 +75,19 @@ class SharedRoot:
 
     @classmethod
     def load(cls, context: Context) -> "SharedRoot | None":
-        """What ``count_words`` has left, or None where the corpus is not shared out."""
+        """What ``count_words`` has left, or None where the corpus is not shared out.
+
+        Raises:
+            StepError: the documents or the settings have changed since.
+        """
         uri = str(context.manifest.refs.get("counts_uri", ""))
         if not uri:
             return None
+        if uri != context.artifacts.uri(_counts_key(context)):
+            raise StepError(
+                f"documents or topic settings have changed since count_words left {uri}; run this run's tasks again "
+                "from count_words on"
+            )
         folder = context.artifacts.local(uri)
         vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
         return cls(context, _key(context), csr_array(load_npz(folder / "counts.npz")), tuple(vocabulary))
@@ -122,7 +132,7 @@ def count_words(context: Context) -> Outcome:
         return Outcome(refs={"counts_uri": ""}, note=f"not shared out: {why}; label factorises the root")
     rows = np.flatnonzero(~is_held_out(ids))
     counts, vocabulary = count_corpus([texts[row] for row in rows], topic_config(context))
-    key = f"{_key(context)}/counts"
+    key = _counts_key(context)
     with context.artifacts.writing(key) as folder:
         save_npz(folder / "counts.npz", counts, compressed=False)
         (folder / "vocabulary.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
@@ -157,6 +167,10 @@ def factorise(context: Context) -> Outcome:
 
 def _key(context: Context) -> str:
     return f"topics/root-{fingerprint(topic_inputs(context))}"
+
+
+def _counts_key(context: Context) -> str:
+    return f"{_key(context)}/counts"
 
 
 COUNT_WORDS = Step("count_words", count_words, None)

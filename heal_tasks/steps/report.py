@@ -30,7 +30,7 @@ def render(summary: Summary, selection: Selection | None = None) -> str:
 
     Args:
         summary: of the run.
-        selection: of the topic tree that the run built; None leaves it out.
+        selection: of the summary's topic tree; None leaves it out.
 
     Returns:
         HTML; every text from documents or models is escaped.
@@ -69,8 +69,8 @@ def report(context: Context) -> Outcome:
 
 
 def _selection(context: Context, summary: Summary) -> Selection | None:
-    """Of the tree that this run built; None where it built none, or one without more than one k to look at."""
-    if summary.tree is None or not summary.built_topics:
+    """Of the tree that the page shows; None where there is none, or it had no more than one k to look at."""
+    if summary.tree is None:
         return None
     try:
         records = read_root_records(context.artifacts, summary.tree)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
@@ -77,6 +78,15 @@ def test_a_small_corpus_is_left_to_label(stored: Settings) -> None:
     assert counted.note.startswith("not shared out: 300 documents, below HEAL_TOPIC_SHARD_DOCUMENTS=50000")
     factorised = load_step("factorise").run(sharing, counted, 1, 2)
     assert factorised.note == "not shared out; label factorises the root"
+
+
+def test_counts_of_other_settings_are_refused(stored: Settings) -> None:
+    sharing = stored.model_copy(update={"topic_shards": 2, "topic_shard_documents": 1})
+    counted = load_step("count_words").run(sharing, Manifest(run_id="stale"))
+    changed = sharing.model_copy(update={"topic_noise": 0.02})
+    for step in ("factorise", "label"):
+        with pytest.raises(StepError, match=r"changed since count_words left .*/counts; run this run's tasks again"):
+            load_step(step).run(changed, counted)
 
 
 def test_too_much_churn_stops_before_anything_is_stored(stored: Settings) -> None:
