@@ -164,6 +164,15 @@ class Settings(BaseSettings):
         "mean relative residual) before a realign.",
     )  # fmt: skip
 
+    nudge_max_displacement: float = Field(
+        0.1, ge=0, description="Angle that rows may have moved since the last realignment, mean over all rows, in "
+        "radians, before a realign.",
+    )  # fmt: skip
+    nudge_max_loss: float = Field(
+        0.01, ge=0, description="How much nDCG@10 on the live generation's fixed questions may have fallen since the "
+        "last realignment before a realign.",
+    )  # fmt: skip
+
     # Evaluation and gate
     gate_epsilon: float = Field(0.005, ge=0, description="Difference in nDCG@10 that still counts as a tie.")
     gate_min_questions: int = Field(30, ge=2, description="A question set with fewer questions does not vote.")

@@ -17,7 +17,7 @@ from heal_tasks.nudge.questions import QuestionSet, clean_questions, unit_rows
 from heal_tasks.nudge.solve import Variant, apply_moves, gradients, plan_moves
 from heal_tasks.nudge.sweep import Metric
 
-__all__ = ["NudgeResult", "QuestionSet", "nudge"]
+__all__ = ["NudgeResult", "QuestionSet", "nudge", "recompute"]
 
 # Smaller differences are rounding; writing them would touch rows for nothing.
 _SMALLEST_CHANGE = 1e-6
@@ -122,3 +122,33 @@ def nudge(
         asked.dropped + judged.dropped,
         float(np.mean([moving[wanted].any() for wanted in judged.positives])) if judged.positives else 0.0,
     )
+
+
+def recompute(
+    base: npt.NDArray[np.floating],
+    questions: npt.NDArray[np.floating],
+    answers: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64],
+    *,
+    variant: Variant,
+    theta: float,
+) -> npt.NDArray[np.float32]:
+    """Some rows as ``nudge`` gives them with the same budget; the others are not needed for it.
+
+    Args:
+        base: float16, float32 or float64, shape (m, d): encoder output of these rows.
+        questions: float, shape (q, d): the training questions that they answer.
+        answers: int64, shape (q,): which of the m rows answers each.
+        weights: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
+        variant: N or M.
+        theta: the budget.
+
+    Returns:
+        float32, shape (m, d).
+    """
+    moved = unit_rows(base, "document").copy()
+    asked = unit_rows(questions, "training question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
+    pairs = np.column_stack([np.arange(len(asked)), answers])
+    rows, G = gradients(asked, pairs, weights, n_rows=len(moved))
+    moved[rows] = apply_moves(moved[rows], plan_moves(moved[rows], G, variant), theta)
+    return moved

@@ -1,7 +1,8 @@
 """Chooses tonight's path, nothing, nudge or realign, and gives the reason as one sentence with its numbers.
 
 A nudge only ever adds to the topics and the model of the last realignment, so the share of changed documents, the
-age, and how badly new documents fit the old topics bound how long it may stand in for one.
+age, how badly new documents fit the old topics, how far rows have moved since and what became of a fixed set of
+questions bound how long it may stand in for one.
 """
 
 import math
@@ -28,6 +29,11 @@ class RouteFacts:
         residual_excess: how much worse new documents fit the topic tree than known ones; None where not measured.
         pending: chunks that the live generation lacks, and chunks that it still serves though their text is gone.
         forced: ``auto``, or the route that somebody asked for.
+        displacement: angle that rows have moved since the last realignment, mean over all rows, in radians; a row that
+            moves there and back counts twice.
+        probe_change: change of nDCG@10 on the live generation's fixed questions since the last realignment; None
+            where it has none.
+        probe_change_high: upper end of its 95 % interval.
     """
 
     documents: int
@@ -40,6 +46,9 @@ class RouteFacts:
     residual_excess: float | None
     pending: int
     forced: str
+    displacement: float = 0.0
+    probe_change: float | None = None
+    probe_change_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,15 @@ class Route:
     reason: str
 
 
-def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: float, max_residual: float) -> Route:
+def choose_route(
+    facts: RouteFacts,
+    *,
+    max_changed_share: float,
+    max_age_days: float,
+    max_residual: float,
+    max_displacement: float,
+    max_loss: float,
+) -> Route:
     """Choose the route.
 
     Args:
@@ -58,6 +75,9 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
         max_changed_share: share of changed documents up to which a nudge will do.
         max_age_days: age of the live generation from which it is realigned, even if nothing changed.
         max_residual: residual excess up to which new documents still fit the topics.
+        max_displacement: displacement up to which rows may be moved on.
+        max_loss: fall of nDCG@10 on the fixed questions up to which the live generation is kept; a fall counts only
+            where its whole interval is below zero.
 
     Returns:
         The route with its reason.
@@ -88,6 +108,18 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
             f"New documents fit the topics of {live} worse than known ones by {facts.residual_excess:.3f} in relative "
             f"residual, more than the allowed {max_residual:.3f}.",
         )
+    if facts.displacement > max_displacement:
+        return Route(
+            "realign",
+            f"The rows of {live} have moved by {facts.displacement:.3f} radians on average since the last realignment, "
+            f"more than the allowed {max_displacement:.3f}.",
+        )
+    if _has_lost(facts, max_loss):
+        return Route(
+            "realign",
+            f"On its fixed questions {live} has changed by {facts.probe_change:+.4f} nDCG@10 since the last "
+            f"realignment (95 % interval up to {facts.probe_change_high:+.4f}); {-max_loss:+.4f} is allowed.",
+        )
     if facts.generation_age_days is not None and facts.generation_age_days >= max_age_days:
         return Route(
             "realign",
@@ -100,6 +132,11 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
         f"{_counts(facts)}; {facts.changed_share:.1%} changed since the last realignment is within "
         f"{max_changed_share:.1%}, so {live} is nudged.",
     )
+
+
+def _has_lost(facts: RouteFacts, max_loss: float) -> bool:
+    change, high = facts.probe_change, facts.probe_change_high
+    return change is not None and high is not None and change < -max_loss and high < 0
 
 
 def _forced(facts: RouteFacts) -> Route:

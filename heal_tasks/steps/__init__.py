@@ -37,7 +37,7 @@ CATALOGUE: dict[str, Entry] = {
     "promote": Entry("promote", "Switch to the winner, or keep the live generation."),
     "assign_labels": Entry("label", "Label new documents by projection on the live topic tree."),
     "embed_new": Entry("embed", "Vectors of new chunks and questions with the live model.", sharded=True),
-    "nudge_live": Entry("nudge", "Publish new documents and move the live rows they touch."),
+    "nudge_live": Entry("nudge_live", "Publish new documents and move the live rows they touch."),
     "report": Entry("report", "Close the run and write its page."),
     "activate": Entry("promote", "Promote a ready generation, or roll back to the previous one."),
 }

@@ -54,24 +54,24 @@ def evaluate_candidates(context: Context) -> Outcome:
                 continue  # the base model itself, which is the rival
             name = f"{generation.kind} + NUDGE" if rows == "nudged" else generation.kind
             scores = _scores(context, name, generation, rows, chunks, questions, asked)
-            entries.append(_Entry(generation, rows, scores, compare(scores, rival, questions, context.settings)))
+            entries.append(_Entry(generation, rows, scores, compare(scores, rival, context.settings)))
 
-    measured = evaluation_rows(base, None, questions, context.settings)
+    measured = evaluation_rows(base, None, context.settings)
     if live is not None:
-        measured += evaluation_rows(live, base, questions, context.settings)
+        measured += evaluation_rows(live, base, context.settings)
     for entry in entries:
-        measured += evaluation_rows(entry.scores, rival, questions, context.settings)
+        measured += evaluation_rows(entry.scores, rival, context.settings)
     RunRepository(context.conn).record_evaluations(context.run_id, measured)
 
     passing = [entry for entry in entries if entry.verdict.promote]
-    reasons = "\n".join(f"{entry.scores.system.name}: {' '.join(entry.verdict.reasons)}" for entry in entries)
+    reasons = "\n".join(f"{entry.scores.system}: {' '.join(entry.verdict.reasons)}" for entry in entries)
     quality = (
         {"questions": len(questions.question_ids), "rival_ndcg": round(mean_quality(rival), 4)} if rival.values else {}
     )
     if passing:
         best = max(passing, key=lambda entry: mean_quality(entry.scores))
         winner, winner_rows = best.generation.generation_id, best.rows
-        verdict = f"{best.scores.system.name} is promoted over {rival.system.name}."
+        verdict = f"{best.scores.system} is promoted over {rival.system}."
         quality["winner_ndcg"] = round(mean_quality(best.scores), 4)
     else:
         winner, winner_rows, verdict = _without_a_winner(context, made[0], live is not None)

@@ -1,24 +1,17 @@
-"""Steps nudge and nudge_live: the stored vectors moved by the questions.
-
-nudge fills the served vectors of this run's candidates. nudge_live is the short path: the active
-generation's rows recomputed from its base vectors with its own budget, checked, and only the rows that
-differ written. It checks before it writes, so a drop in quality has nothing to restore.
-"""
+"""Step nudge: the served vectors of this run's candidates, moved by the questions."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import NudgeResult, nudge
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import System, compare_for_drop, evaluation_rows, question_set, score
-from heal_tasks.steps.spaces import candidates, in_order, overlay
+from heal_tasks.steps.scoring import question_set
+from heal_tasks.steps.spaces import candidates, in_order
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.runs import RunRepository
+from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.vectors import Served, VectorRepository
 
 Float32Array = NDArray[np.float32]
@@ -77,10 +70,12 @@ def nudge_candidates(context: Context) -> Outcome:
         Counts of moved rows and the budget by candidate.
     """
     corpus, generations = Corpus(context.conn), GenerationRepository(context.conn)
+    made = candidates(context)
+    touched = {item.generation_id: NudgeState(context.conn, item).touched() for item in made}
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     counts: dict[str, int | float] = {}
     notes = []
-    for generation in context.track(candidates(context)):
+    for generation in context.track(made):
         result, _, moved, _ = move(
             generation, context, chunks, questions, variant=context.settings.nudge_variant, theta=None
         )
@@ -93,6 +88,8 @@ def nudge_candidates(context: Context) -> Outcome:
             nudge_theta=result.theta if adopted else 0.0,
         )
         VectorRepository(context.conn).write_served(generation, served(chunks, moved))
+        # Read before the corpus was: what is touched since then stays noted.
+        NudgeState(context.conn, generation).settle(touched[generation.generation_id])
         counts[f"moved_{generation.kind}"] = len(result.rows)
         counts[f"theta_{generation.kind}"] = round(result.theta, 4)
         notes.append(
@@ -104,61 +101,4 @@ def nudge_candidates(context: Context) -> Outcome:
     return Outcome(counts=counts, note="; ".join(notes))
 
 
-def nudge_live(context: Context) -> Outcome:
-    """Publish new documents and move the rows that their questions touch, in the active generation.
-
-    Args:
-        context: of the step.
-
-    Returns:
-        Ref ``generation_id``; counts of rows added, changed and removed.
-
-    Raises:
-        StepError: no generation is active.
-    """
-    generations, vectors = GenerationRepository(context.conn), VectorRepository(context.conn)
-    active = generations.active()
-    if active is None:
-        raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
-    corpus, settings = Corpus(context.conn), context.settings
-    chunks, questions = corpus.chunks(active.topic_run_id), corpus.questions()
-    # A live budget belongs to the variant it was chosen for; without one, validation looks for a budget anew.
-    variant: Variant = settings.nudge_variant
-    if active.nudge_theta:
-        variant = "M" if active.nudge_variant == "M" else "N"
-    result, base, moved, asked = move(
-        active, context, chunks, questions, variant=variant, theta=active.nudge_theta or None
-    )
-
-    before = overlay(chunks, base, vectors.load_served(active))
-    old = score(System("live before", active.generation_id, asked, before), questions, chunks)
-    new = score(System("live after", active.generation_id, asked, moved), questions, chunks)
-    worse = compare_for_drop(new, old, questions, settings)
-    RunRepository(context.conn).record_evaluations(
-        context.run_id,
-        evaluation_rows(old, None, questions, settings) + evaluation_rows(new, old, questions, settings),
-    )
-    written = vectors.upsert_served(active, served(chunks, before if worse else moved))
-    purged = DocumentRepository(context.conn).purge_superseded()
-    if not worse and result.adopted and not active.nudge_theta:
-        generations.set_fields(active.generation_id, nudge_variant=result.variant, nudge_theta=result.theta)
-    verdict = (
-        f"{written.added} rows added, {written.changed} changed, {written.removed} removed, "
-        f"{written.unchanged} untouched"
-    )
-    if worse:
-        verdict += (
-            f"; the moved rows were worse ({worse}), so new documents are served un-nudged and the rest as before"
-        )
-    return Outcome(
-        refs={"generation_id": active.generation_id, "verdict": verdict},
-        counts={
-            "rows_added": written.added, "rows_changed": written.changed, "rows_removed": written.removed,
-            "rows_unchanged": written.unchanged, "superseded_removed": purged, "theta": round(result.theta, 4),
-        },
-        note=verdict,
-    )  # fmt: skip
-
-
 NUDGE = Step("nudge", nudge_candidates, None)
-NUDGE_LIVE = Step("nudge_live", nudge_live, None)

@@ -4,12 +4,14 @@ import numpy as np
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.nudge import served
+from heal_tasks.steps.probes import restart_drift, start_probes
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.spaces import candidates, in_order, overlay
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.indexing import build_indexes, recall
+from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.vectors import VectorRepository
 
 RECALL_QUESTIONS = 200
@@ -40,6 +42,11 @@ def index(context: Context) -> Outcome:
             fields = {"nudge_variant": live.nudge_variant, "nudge_theta": live.nudge_theta, "metric": live.metric}
         winner = generations.set_fields(winner_id, **fields)
         vectors.write_served(winner, served(chunks, matrix))
+        if rows == "live" and live is not None:
+            # New chunks stand here as the encoder made them; the next nudge moves them as their questions want.
+            new = np.setdiff1d(chunks.chunk_ids, vectors.load_served(live).chunk_ids)
+            NudgeState(context.conn, winner).touch(new)
+    start_probes(context.conn, winner)
     built = build_indexes(context.conn, winner, memory_mb=settings.index_memory_mb)
 
     _, asked = vectors.load_questions(winner)
@@ -97,6 +104,9 @@ def promote(context: Context) -> Outcome:
     active = generations.active()
     if active is None:
         raise StepError(f"no generation is active: {context.manifest.text('verdict')}")
+    if not winner_id:
+        # Or what the live generation has lost would call for the same realignment every night.
+        restart_drift(context.conn, active)
     return Outcome(refs={"generation_id": active.generation_id}, note=context.manifest.text("verdict").split("\n")[0])
 
 

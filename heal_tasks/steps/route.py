@@ -3,12 +3,15 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.route import Route, RouteFacts, choose_route
 from heal_tasks.steps.ingest import read_sources
+from heal_tasks.steps.probes import DISPLACEMENT, probe_change
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import Changes
 from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.runs import RunRepository
 from heal_tasks.store.topics import TopicRepository
 
@@ -38,12 +41,15 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         residual_excess=_residual_excess(context, active) if pending.chunks else None,
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
+        **_drift(context, active),
     )
     chosen = choose_route(
         facts,
         max_changed_share=settings.nudge_max_changed_share,
         max_age_days=settings.realign_max_age_days,
         max_residual=settings.nudge_max_residual,
+        max_displacement=settings.nudge_max_displacement,
+        max_loss=settings.nudge_max_loss,
     )
     return chosen, facts
 
@@ -71,6 +77,15 @@ def route(context: Context) -> Outcome:
         name, reason = chosen.name, chosen.reason
     RunRepository(context.conn).set_route(context.run_id, name, reason, asdict(facts))
     return Outcome(refs={"route": name}, counts={"pending": facts.pending}, note=f"{name}: {reason}")
+
+
+def _drift(context: Context, active: Generation | None) -> dict[str, float]:
+    """How far the live rows have moved, and what became of its fixed questions, since the last realignment."""
+    if active is None:
+        return {}
+    drift = {"displacement": float(active.metrics.get(DISPLACEMENT, 0.0))}
+    change = probe_change(NudgeState(context.conn, active).probes(KEPT), context.settings)
+    return drift | ({"probe_change": change.value, "probe_change_high": change.high} if change else {})
 
 
 def _residual_excess(context: Context, active: Generation | None) -> float | None:

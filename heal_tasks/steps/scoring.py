@@ -1,13 +1,14 @@
 """Retrieval quality of vector spaces on the held-out question sets, ready for the gate and the report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Split
-from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
+from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
 from heal_tasks.evaluation.hierarchy import hierarchical_scores
 from heal_tasks.evaluation.ranking import ranking_metrics, top_k
@@ -16,13 +17,28 @@ from heal_tasks.store.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.runs import EvaluationRow
 
 Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
 
-QUESTION_SETS: dict[str, Split] = {
-    "unseen documents": "unseen_test",
-    "seen documents, unseen questions": "seen_test",
-}
+UNSEEN, SEEN, HUMAN = "unseen documents", "seen documents, unseen questions", "human questions"
+QUESTION_SETS = (UNSEEN, SEEN, HUMAN)
 TOP_K = 10
-GATE_METRIC = "ndcg@10"
+GATE_METRIC = f"ndcg@{TOP_K}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Questions with all the chunks that answer each.
+
+    Args:
+        rows: int64, shape (m,): where each question stands in the question table.
+        positives: rows of the chunk table, int64, one array per question.
+        documents: int64, shape (m,): a document of each question. The bootstrap draws documents, since their questions
+            hang together.
+    """
+
+    rows: Int64Array
+    positives: list[Int64Array]
+    documents: Int64Array
 
 
 @dataclass(frozen=True)
@@ -47,102 +63,114 @@ class Scores:
     """How one system did, by question set.
 
     Args:
-        system: what was scored.
+        system: its name, as people read it.
+        generation_id: whose vectors; None for a mixture.
         values: ranking metrics, one value per question.
+        documents: as in ``Judged``.
         hierarchy: hierarchical precision, recall and F1 of the retrieved documents' topic paths. Never a criterion:
             the labels that judge here have also trained.
     """
 
-    system: System
-    values: dict[str, dict[str, NDArray[np.float64]]]
-    hierarchy: dict[str, dict[str, float]]
+    system: str
+    generation_id: int | None
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    documents: Mapping[str, Int64Array]
+    hierarchy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def judged(questions: QuestionTable, chunks: ChunkTable, chosen: NDArray[np.bool_]) -> Judged:
+    """Some questions, one per text, with the rows of the chunks that answer them.
+
+    Args:
+        questions: all questions.
+        chunks: all chunks.
+        chosen: which questions, bool, shape (q,).
+
+    Returns:
+        Each text once, at its first row.
+    """
+    rows = np.flatnonzero(chosen & (chunks.rows(questions.chunk_ids) >= 0))
+    _, first, text = np.unique(questions.texts[rows], return_index=True, return_inverse=True)
+    answers = chunks.rows(questions.chunk_ids[rows])[np.argsort(text, kind="stable")]
+    positives = [np.unique(part) for part in np.split(answers, np.cumsum(np.bincount(text))[:-1])] if len(rows) else []
+    order = np.argsort(first)
+    own = rows[first[order]]
+    return Judged(own, [positives[place] for place in order], questions.document_ids[own])
 
 
 def question_set(questions: QuestionTable, vectors: Float32Array, chunks: ChunkTable, *splits: Split) -> QuestionSet:
-    """The questions of some splits with the rows of the chunks that answer them."""
-    chosen = np.flatnonzero(questions.in_splits(*splits))
-    rows = chunks.rows(questions.chunk_ids[chosen])
-    return QuestionSet(vectors=vectors[chosen], positives=[np.array([row], dtype=np.int64) for row in rows])
+    """The questions of some splits with the rows of the chunks that answer them, as NUDGE takes them."""
+    found = judged(questions, chunks, questions.in_splits(*splits))
+    return QuestionSet(vectors=vectors[found.rows], positives=found.positives)
+
+
+def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, Judged]:
+    """The question sets that judge, those without a question left out.
+
+    Questions that people have asked are a set of their own, whether or not their documents were trained on.
+    """
+    written = ~questions.human
+    masks = {
+        UNSEEN: written & questions.in_splits("unseen_test"),
+        SEEN: written & questions.in_splits("seen_test"),
+        HUMAN: questions.human & questions.in_splits("unseen_test", "seen_test"),
+    }
+    return {name: judged(questions, chunks, mask) for name, mask in masks.items() if mask.any()}
 
 
 def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
     """Score a system on every question set that has questions, by exact search over all chunks."""
-    values, hierarchy = {}, {}
-    for name, split in QUESTION_SETS.items():
-        chosen = question_set(questions, system.questions, chunks, split)
-        if not len(chosen.positives):
-            continue
-        found, _ = top_k(chosen.vectors, system.chunks, TOP_K)
+    values, documents, hierarchy = {}, {}, {}
+    for name, chosen in held_out(questions, chunks).items():
+        found, _ = top_k(system.questions[chosen.rows], system.chunks, TOP_K)
         values[name] = ranking_metrics(found, chosen.positives, TOP_K)
+        documents[name] = chosen.documents
         paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
-        hierarchy[name] = hierarchical_scores(paths, chunks.paths[np.concatenate(chosen.positives)])
-    return Scores(system, values, hierarchy)
+        hierarchy[name] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in chosen.positives]])
+    return Scores(system.name, system.generation_id, values, documents, hierarchy)
 
 
-def documents_of(questions: QuestionTable, name: str) -> NDArray[np.int64]:
-    """Document of each question of a set: the bootstrap draws documents, since their questions hang together."""
-    return questions.document_ids[questions.in_splits(QUESTION_SETS[name])]
-
-
-def _differences(a: Scores, b: Scores, questions: QuestionTable, settings: Settings) -> list[SetComparison]:
-    return [
-        SetComparison(
-            name,
-            len(values[GATE_METRIC]),
-            paired_difference(
-                values[GATE_METRIC], b.values[name][GATE_METRIC], samples=settings.bootstrap_samples,
-                seed=settings.seed, groups=documents_of(questions, name),
-            ),
-        )
-        for name, values in a.values.items()
-    ]  # fmt: skip
-
-
-def compare(candidate: Scores, rival: Scores, questions: QuestionTable, settings: Settings) -> Verdict:
+def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
     """Let the gate decide between a candidate and its rival."""
     return decide(
-        _differences(candidate, rival, questions, settings),
+        [
+            SetComparison(name, len(candidate.documents[name]), _apart(candidate, rival, name, GATE_METRIC, settings))
+            for name in candidate.values
+        ],
         epsilon=settings.gate_epsilon,
         min_questions=settings.gate_min_questions,
     )
 
 
-def compare_for_drop(after: Scores, before: Scores, questions: QuestionTable, settings: Settings) -> str:
+def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
     """Where quality fell beyond its interval, as a phrase for people; empty where it did not."""
+    differences = {name: _apart(after, before, name, GATE_METRIC, settings) for name in after.values}
     return "; ".join(
-        f"{item.question_set}: {item.difference.value:+.4f} nDCG@10 "
-        f"[{item.difference.low:+.4f}, {item.difference.high:+.4f}]"
-        for item in _differences(after, before, questions, settings)
-        if item.difference.high < 0
+        f"{name}: {apart.value:+.4f} nDCG@{TOP_K} [{apart.low:+.4f}, {apart.high:+.4f}]"
+        for name, apart in differences.items()
+        if apart.high < 0
     )
 
 
-def evaluation_rows(
-    scores: Scores, rival: Scores | None, questions: QuestionTable, settings: Settings
-) -> list[EvaluationRow]:
+def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) -> list[EvaluationRow]:
     """Rows of ``heal.evaluation``: metrics with intervals and differences to the rival, hierarchy."""
     rows = []
     for name, metrics in scores.values.items():
-        groups = documents_of(questions, name)
+        groups = scores.documents[name]
         for metric, values in metrics.items():
             own = mean_interval(values, samples=settings.bootstrap_samples, seed=settings.seed, groups=groups)
-            apart = None
-            if rival is not None:
-                apart = paired_difference(
-                    values, rival.values[name][metric], samples=settings.bootstrap_samples, seed=settings.seed,
-                    groups=groups,
-                )  # fmt: skip
+            apart = _apart(scores, rival, name, metric, settings) if rival is not None else None
             rows.append(
                 EvaluationRow(
-                    scores.system.generation_id, scores.system.name, name, metric, own.value, own.low, own.high,
-                    rival.system.name if rival else None, apart.value if apart else None,
+                    scores.generation_id, scores.system, name, metric, own.value, own.low, own.high,
+                    rival.system if rival else None, apart.value if apart else None,
                     apart.low if apart else None, apart.high if apart else None, len(values),
                 )
             )  # fmt: skip
-        for measure, value in scores.hierarchy[name].items():
+        for measure, value in scores.hierarchy.get(name, {}).items():
             rows.append(
                 EvaluationRow(
-                    scores.system.generation_id, scores.system.name, name, f"hierarchical_{measure}", value,
+                    scores.generation_id, scores.system, name, f"hierarchical_{measure}", value,
                     None, None, None, None, None, None, len(groups),
                 )
             )  # fmt: skip
@@ -150,5 +178,13 @@ def evaluation_rows(
 
 
 def mean_quality(scores: Scores) -> float:
-    """Mean nDCG@10 over the question sets: how passing candidates are ranked."""
-    return float(np.mean([values[GATE_METRIC].mean() for values in scores.values.values()]))
+    """How passing candidates are ranked: nDCG@10 on people's questions if there are any, else the mean of the sets."""
+    deciding = [HUMAN] if HUMAN in scores.values else list(scores.values)
+    return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding]))
+
+
+def _apart(a: Scores, b: Scores, name: str, metric: str, settings: Settings) -> Interval:
+    return paired_difference(
+        a.values[name][metric], b.values[name][metric], samples=settings.bootstrap_samples, seed=settings.seed,
+        groups=a.documents[name],
+    )  # fmt: skip

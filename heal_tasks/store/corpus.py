@@ -50,12 +50,17 @@ class QuestionTable:
         chunk_ids: int64, shape (q,).
         document_ids: int64, shape (q,).
         splits: one of core.types.Split each, shape (q,).
+        texts: int64, shape (q,); equal for equal texts, whatever their case. A question that several chunks answer has
+            a row for each.
+        human: bool, shape (q,); whether a person asked it.
     """
 
     question_ids: Int64Array
     chunk_ids: Int64Array
     document_ids: Int64Array
     splits: NDArray[np.str_]
+    texts: Int64Array
+    human: NDArray[np.bool_]
 
     def in_splits(self, *splits: Split) -> NDArray[np.bool_]:
         """Mask of the questions in any of the splits."""
@@ -149,14 +154,15 @@ class Corpus:
     def questions(self) -> QuestionTable:
         """All questions of live chunks."""
         rows = self._conn.execute(
-            f"""SELECT q.question_id, q.chunk_id, c.document_id, q.split
+            f"""SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human'
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
             WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
         ).fetchall()
-        question_ids, chunk_ids, document_ids, splits = _columns(rows, 4)
+        question_ids, chunk_ids, document_ids, splits, texts, human = _columns(rows, 6)
         return QuestionTable(
             np.array(question_ids, dtype=np.int64), np.array(chunk_ids, dtype=np.int64),
             np.array(document_ids, dtype=np.int64), np.array(splits, dtype=np.str_),
+            np.array(texts, dtype=np.int64), np.array(human, dtype=np.bool_),
         )  # fmt: skip
 
     def question_texts(self, question_ids: Int64Array) -> dict[int, str]:

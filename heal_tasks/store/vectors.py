@@ -147,11 +147,14 @@ class VectorRepository:
         (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
         return ids, vectors
 
-    def load_served(self, generation: Generation) -> Served:
-        """Everything that a generation serves."""
-        query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} ORDER BY 1")
+    def load_served(self, generation: Generation, among: Int64Array | None = None) -> Served:
+        """What a generation serves: everything, or of some chunks, int64, shape (m,)."""
+        condition: sql.Composable = sql.SQL("true")
+        if among is not None:
+            condition = sql.SQL("chunk_id = ANY({}::bigint[])").format(sql.Literal(among.tolist()))
+        query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE {} ORDER BY 1")
         (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(
-            self._conn, query.format(generation.table("vec")), generation.dims, sizes=(8, 8, 4)
+            self._conn, query.format(generation.table("vec"), condition), generation.dims, sizes=(8, 8, 4)
         )
         return Served(chunk_ids, document_ids, leaves, vectors)
 
@@ -185,7 +188,7 @@ class VectorRepository:
             ).rowcount  # fmt: skip
         return len(served.chunk_ids) - removed
 
-    def upsert_served(self, generation: Generation, served: Served) -> Upserted:
+    def upsert_served(self, generation: Generation, served: Served, among: Int64Array | None = None) -> Upserted:
         """Bring a live generation's served vectors to a wanted state, in one transaction that readers do not notice.
 
         Only rows that differ are written: rewriting an equal vector costs a search of the index and leaves a dead
@@ -194,6 +197,7 @@ class VectorRepository:
         Args:
             generation: the generation; its primary key exists.
             served: all that it is to serve.
+            among: int64, shape (m,): look at these chunks alone, and ``served`` is what it is to serve of them.
 
         Returns:
             Counts of rows added, changed, removed and left alone.
@@ -205,7 +209,7 @@ class VectorRepository:
         table = generation.table("vec")
         with self._conn.transaction():
             lock_exclusive(self._conn)
-            old = self.load_served(generation)
+            old = self.load_served(generation, among)
             rows = _rows_of(old.chunk_ids, served.chunk_ids)
             differs = rows < 0
             known = np.flatnonzero(~differs)
@@ -230,6 +234,14 @@ class VectorRepository:
             purge_superseded(self._conn)
         added = sum(new for (new,) in written)
         return Upserted(added, len(written) - added, len(gone), int((~differs).sum()))
+
+    def estimated_rows(self, generation: Generation) -> int:
+        """About how many rows a generation serves, without counting them."""
+        name = generation.table("vec").as_string(self._conn)
+        row = self._conn.execute(
+            "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s::regclass", (name,)
+        )
+        return int((row.fetchone() or (0,))[0])
 
     def health(self, generation: Generation) -> dict[str, int]:
         """Rows by table, served rows without a chunk (orphans) or superseded, and live chunks not served (missing)."""

@@ -15,8 +15,9 @@ QUIET = RouteFacts(
 
 def route(**changes):
     return choose_route(
-        dataclasses.replace(QUIET, **changes), max_changed_share=0.1, max_age_days=30.0, max_residual=0.15
-    )
+        dataclasses.replace(QUIET, **changes), max_changed_share=0.1, max_age_days=30.0, max_residual=0.15,
+        max_displacement=0.1, max_loss=0.01,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,11 @@ def route(**changes):
         ({"generation_age_days": 30.0}, "realign", "Generation 7 is 30.0 days old and due after 30."),
         ({"new": 3, "residual_excess": 0.15}, "nudge", "3 new"),
         ({"new": 3, "residual_excess": 0.2}, "realign", "worse than known ones by 0.200"),
+        ({"displacement": 0.1}, "nothing", "generation 7"),
+        ({"displacement": 0.12}, "realign", "have moved by 0.120 radians on average"),
+        ({"probe_change": -0.03, "probe_change_high": 0.001}, "nothing", "generation 7"),
+        ({"probe_change": -0.009, "probe_change_high": -0.002}, "nothing", "generation 7"),
+        ({"probe_change": -0.03, "probe_change_high": -0.01}, "realign", "changed by -0.0300 nDCG@10"),
         ({"active_generation": None, "generation_age_days": None}, "realign", "No generation is live yet and 1500"),
         ({"documents": 0, "active_generation": None}, "nothing", "no documents in the store"),
         ({"documents": 0, "forced": "realign"}, "nothing", "no documents in the store"),

@@ -1,0 +1,172 @@
+"""Step nudge_live: new documents published, and the rows that their questions move, in the active generation.
+
+Where the generation has a budget, a row is a function of its own base vector and its own questions, so the rows
+that something touched are computed and nothing else is looked at. Where it has none, validation looks for one
+among all rows. Both judge before they write, so a drop in quality has nothing to restore.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heal_tasks.core.errors import StepError
+from heal_tasks.nudge.nudge import NudgeResult, recompute
+from heal_tasks.nudge.probe import KEPT
+from heal_tasks.steps.nudge import move, served
+from heal_tasks.steps.probes import DISPLACEMENT, choose_probes, followed, probe_scores, rank_anew, take
+from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluation_rows, score
+from heal_tasks.steps.spaces import Float32Array, Int64Array, overlay
+from heal_tasks.store.corpus import Corpus
+from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.generation import Generation
+from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.nudge_state import NudgeState, Probes, TouchedRows
+from heal_tasks.store.runs import RunRepository
+from heal_tasks.store.vectors import Served, Upserted, VectorRepository
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What one night did: rows written, rows looked at, superseded chunks purged, and what fell, as a phrase."""
+
+    written: Upserted
+    looked_at: int
+    purged: int
+    worse: str
+    theta: float
+
+
+def nudge_live(context: Context) -> Outcome:
+    """Publish new documents and move the rows that their questions touch, in the active generation.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Ref ``generation_id``; counts of rows added, changed and removed.
+
+    Raises:
+        StepError: no generation is active.
+    """
+    active = GenerationRepository(context.conn).active()
+    if active is None:
+        raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
+    state = NudgeState(context.conn, active)
+    touched, probes = state.touched(), state.probes(KEPT)
+    if active.nudge_theta and len(probes.question_ids):
+        done = _touched_rows(context, active, state, touched, probes)
+    else:
+        done = _all_rows(context, active, state, touched, probes)
+    written = done.written
+    verdict = (
+        f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.looked_at} looked at"
+    )
+    if done.worse:
+        verdict += (
+            f"; the moved rows were worse ({done.worse}), so new documents are served un-nudged and the rest as before"
+        )
+    return Outcome(
+        refs={"generation_id": active.generation_id, "verdict": verdict},
+        counts={
+            "rows_added": written.added, "rows_changed": written.changed, "rows_removed": written.removed,
+            "rows_looked_at": done.looked_at, "superseded_removed": done.purged, "theta": round(done.theta, 4),
+        },
+        note=verdict,
+    )  # fmt: skip
+
+
+def _touched_rows(
+    context: Context, active: Generation, state: NudgeState, touched: Int64Array, probes: Probes
+) -> _Published:
+    """Compute what was touched with the budget that there is; judge by the probes."""
+    vectors, rows = VectorRepository(context.conn), state.rows(touched)
+    moved = recompute(
+        rows.base, rows.questions, rows.answers, rows.shares,
+        variant="M" if active.nudge_variant == "M" else "N", theta=active.nudge_theta,
+    )  # fmt: skip
+    unmoved = _as_served(rows, vectors.load_served(active, touched))
+    before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
+    after, short_after = followed(probes, touched, rows.chunk_ids, moved)
+    sure = np.setdiff1d(np.arange(len(probes.question_ids)), np.union1d(short_before, short_after))
+    old = probe_scores(take(before, sure), "live before", active.generation_id)
+    new = probe_scores(take(after, sure), "live after", active.generation_id)
+    worse = _judge(context, old, new)
+    kept, short, final = (before, short_before, unmoved) if worse else (after, short_after, moved)
+    wanted = Served(rows.chunk_ids, rows.document_ids, rows.leaves, final)
+    with context.conn.transaction():
+        written = vectors.upsert_served(active, wanted, touched)
+        if len(short):
+            everything = vectors.load_served(active)
+            rank_anew(kept, short, everything.chunk_ids, everything.vectors)
+        state.write_probes(kept)
+        state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
+        _count_displacement(context, active, unmoved, final)
+    purged = DocumentRepository(context.conn).purge_superseded()
+    return _Published(written, len(touched), purged, worse, active.nudge_theta)
+
+
+def _as_served(rows: TouchedRows, live: Served) -> Float32Array:
+    """Touched rows as they are served, new ones by their base vectors."""
+    vectors = rows.base.copy()
+    _, here, there = np.intersect1d(rows.chunk_ids, live.chunk_ids, return_indices=True)
+    vectors[here] = live.vectors[there]
+    return vectors
+
+
+def _all_rows(
+    context: Context, active: Generation, state: NudgeState, touched: Int64Array, probes: Probes
+) -> _Published:
+    """Compute every row, with a budget if validation finds one."""
+    generations, corpus = GenerationRepository(context.conn), Corpus(context.conn)
+    vectors = VectorRepository(context.conn)
+    chunks, questions = corpus.chunks(active.topic_run_id), corpus.questions()
+    # A live budget belongs to the variant it was chosen for.
+    variant = context.settings.nudge_variant if not active.nudge_theta else "M" if active.nudge_variant == "M" else "N"
+    result, base, moved, asked = move(
+        active, context, chunks, questions, variant=variant, theta=active.nudge_theta or None
+    )
+    before = overlay(chunks, base, vectors.load_served(active))
+    old = score(System("live before", active.generation_id, asked, before), questions, chunks)
+    new = score(System("live after", active.generation_id, asked, moved), questions, chunks)
+    worse = _judge(context, old, new)
+    final = before if worse else moved
+    if len(probes.question_ids):
+        rank_anew(probes, np.arange(len(probes.question_ids)), chunks.chunk_ids, final)
+    else:
+        probes = choose_probes(questions, asked, chunks, final)
+    with context.conn.transaction():
+        written = vectors.upsert_served(active, served(chunks, final))
+        state.write_probes(probes)
+        state.settle(touched)
+        _count_displacement(context, active, before, final)
+        if not worse and _found_budget(result, active):
+            generations.set_fields(active.generation_id, nudge_variant=result.variant, nudge_theta=result.theta)
+    purged = DocumentRepository(context.conn).purge_superseded()
+    return _Published(written, len(chunks.chunk_ids), purged, worse, result.theta)
+
+
+def _count_displacement(context: Context, active: Generation, before: Float32Array, after: Float32Array) -> None:
+    """Add what rows have moved to what the generation's rows have moved before."""
+    vectors = VectorRepository(context.conn)
+    dot = np.einsum("ij,ij->i", before, after, dtype=np.float64)
+    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    moved = float(np.arccos(np.clip(dot / lengths, -1, 1)).sum()) / max(vectors.estimated_rows(active), 1)
+    total = float(active.metrics.get(DISPLACEMENT, 0.0)) + moved
+    GenerationRepository(context.conn).set_fields(active.generation_id, metrics={**active.metrics, DISPLACEMENT: total})
+
+
+def _found_budget(result: NudgeResult, active: Generation) -> bool:
+    return result.adopted and not active.nudge_theta
+
+
+def _judge(context: Context, old: Scores, new: Scores) -> str:
+    """Record both, and tell where quality fell beyond its interval; empty where it did not."""
+    settings = context.settings
+    RunRepository(context.conn).record_evaluations(
+        context.run_id, evaluation_rows(old, None, settings) + evaluation_rows(new, old, settings)
+    )
+    return compare_for_drop(new, old, settings)
+
+
+NUDGE_LIVE = Step("nudge_live", nudge_live, None)

@@ -1,0 +1,258 @@
+"""The short nudge path: what was touched is computed, nothing else is looked at, and the result is that of all rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from heal_tasks.core.errors import StoreError
+from heal_tasks.core.ids import question_id
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.types import Question, Split
+from heal_tasks.evaluation.ranking import top_k
+from heal_tasks.nudge.probe import KEPT
+from heal_tasks.steps import load_step
+from heal_tasks.steps.probes import probe_change, restart_drift, start_probes
+from heal_tasks.store.db import Connection
+from heal_tasks.store.generation import Generation
+from heal_tasks.store.nudge_state import NudgeState
+from heal_tasks.store.questions import Asked, QuestionRepository
+from heal_tasks.store.reading import LiveChunk
+from tests.store.spaces import Space, encode
+
+DIMS = 16
+
+
+@pytest.fixture
+def world(auto: Connection, settings: Settings) -> "World":
+    return World(auto, settings)
+
+
+class World:
+    """A served generation with a budget, documents and questions that point near them."""
+
+    def __init__(self, conn: Connection, settings: Settings, documents: int = 60) -> None:
+        self.conn, self.settings = conn, settings
+        self.space, self.questions = Space(conn), QuestionRepository(conn)
+        self.rng = np.random.default_rng(3)
+        self.space.load_many(documents)
+        self.made = self.space.generation(dims=DIMS)
+        for chunk in self.chunks():
+            number = int(chunk.text.split()[-1])
+            self.ask(chunk, [f"a{number}", f"b{number}"], "train")
+            # Enough held-out questions to judge by, of documents that train and of others.
+            self.ask(chunk, [f"held out {number}"], "seen_test" if number % 2 else "unseen_test")
+        self.space.publish(self.made)
+        self.set_budget(0.4)
+        start_probes(conn, self.active)
+        self.nights = 0
+
+    def set_budget(self, theta: float) -> None:
+        self.theta = theta
+        self.space.generations.set_fields(self.made.generation_id, nudge_variant="N", nudge_theta=theta)
+
+    @property
+    def active(self) -> Generation:
+        active = self.space.generations.active()
+        assert active is not None
+        return active
+
+    def chunks(self) -> list[LiveChunk]:
+        return list(self.space.documents.live_chunks())
+
+    def chunk(self, text: str) -> LiveChunk:
+        return next(chunk for chunk in self.chunks() if chunk.text == text)
+
+    def ask(
+        self, chunk: LiveChunk, texts: Sequence[str], split: Split, toward: NDArray[np.float32] | None = None
+    ) -> None:
+        """Store questions, with vectors near their chunk's or near another one."""
+        rows = [
+            Question(
+                question_id(chunk.chunk_id, "llm", text),
+                chunk.chunk_id,
+                text,
+                "",
+                "",
+                "question",
+                "llm",
+                "m",
+                "p",
+                split,
+            )
+            for text in texts
+        ]
+        self.questions.store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", rows, 0)], [])
+        near = encode([chunk.text], DIMS) if toward is None else toward
+        vectors = near + 0.8 * encode([f"noise of {text.lower()}" for text in texts], DIMS)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        ids = np.array([row.question_id for row in rows], np.int64)
+        self.space.vectors.write_questions(self.made, ids, vectors.astype(np.float32))
+
+    def night(self) -> Manifest:
+        """Embed what is new, and run the step."""
+        self.nights += 1
+        self.space.embed(self.active)
+        return load_step("nudge_live").run(self.settings, Manifest(run_id=f"night {self.nights}"))
+
+    def served(self) -> dict[int, NDArray[np.float32]]:
+        live = self.space.vectors.load_served(self.active)
+        return dict(zip(live.chunk_ids.tolist(), live.vectors, strict=True))
+
+    def wanted(self) -> dict[int, NDArray[np.float32]]:
+        """Every live row turned towards its questions by at most the budget, written out row by row."""
+        rows = self.conn.execute(
+            f"SELECT q.chunk_id, lower(q.text), b.embedding FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+            f"JOIN heal.question_g{self.made.generation_id:06d} b USING (question_id) "
+            "WHERE q.split = 'train' AND c.superseded_at IS NULL"
+        ).fetchall()
+        by_text: dict[str, set[int]] = {}
+        for chunk_id, text, _ in rows:
+            by_text.setdefault(text, set()).add(chunk_id)
+        made = {}
+        for chunk in self.chunks():
+            d = encode([chunk.text], DIMS)[0].astype(np.float64)
+            own = {text: vector for chunk_id, text, vector in rows if chunk_id == chunk.chunk_id}
+            G = sum(
+                (vector.to_numpy().astype(np.float64) / len(by_text[text]) for text, vector in own.items()),
+                np.zeros(DIMS),
+            )
+            turned = d
+            if own:
+                residual = G - (G @ d) * d
+                angle = min(self.theta, np.arctan2(np.linalg.norm(residual), G @ d))
+                turned = np.cos(angle) * d + np.sin(angle) * residual / np.linalg.norm(residual)
+            made[chunk.chunk_id] = turned.astype(np.float32)
+        return made
+
+    def check(self) -> None:
+        """What is served is what a computation of all rows gives, and so are the probes' first ten places."""
+        served, wanted = self.served(), self.wanted()
+        assert served.keys() == wanted.keys()
+        for chunk_id, vector in wanted.items():
+            np.testing.assert_allclose(served[chunk_id], vector, atol=1e-6)
+        probes = NudgeState(self.conn, self.active).probes(KEPT)
+        ids = np.array(sorted(served))
+        ranked, _ = top_k(probes.vectors, np.array([served[key] for key in ids.tolist()]), 10)
+        np.testing.assert_array_equal(probes.chunk_ids[:, :10], ids[ranked])
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return load_settings(database_url=database_url, bootstrap_samples=200)
+
+
+def test_any_nights_equal_a_computation_of_all_rows(world: World) -> None:
+    world.night()  # everything was loaded un-nudged, and is touched
+    world.check()
+    for night in range(4):
+        names = {f"n{night}_{number}": f"new {night} {number}" for number in range(3)}
+        world.space.load(**names)
+        for text in names.values():
+            world.ask(world.chunk(text), [f"asked of {text}"], "train")
+        world.space.delete(f"d{night}")
+        world.space.load(**{f"d{20 + night}": f"changed {night}"})
+        world.ask(world.chunk(f"text {30 + night}"), [f"late {night}"], "train")
+        world.conn.execute("DELETE FROM heal.question WHERE text = %s", (f"a{40 + night}",))
+        counts = world.night().counts
+        # Three new, one deleted, one before and one after its change, two with other questions. A deleted document is
+        # gone from what is served before the night begins.
+        assert counts["rows_looked_at"] == 8
+        assert (counts["rows_added"], counts["rows_removed"], counts["rows_changed"]) == (4, 1, 2)
+        world.check()
+    again = world.night().counts
+    assert (again["rows_added"], again["rows_removed"], again["rows_changed"]) == (0, 0, 0)
+
+
+def test_a_night_touches_no_other_row(world: World) -> None:
+    world.night()
+    table = f"heal.vec_g{world.made.generation_id:06d}"
+    before = dict(world.conn.execute(f"SELECT chunk_id, xmin::text FROM {table}").fetchall())
+    late = world.chunk("text 5")
+    world.ask(late, ["one more"], "train")
+    world.night()
+    after = dict(world.conn.execute(f"SELECT chunk_id, xmin::text FROM {table}").fetchall())
+    assert {chunk_id for chunk_id in after if after[chunk_id] != before[chunk_id]} == {late.chunk_id}
+
+
+def test_a_question_of_two_chunks_pulls_each_by_half(world: World) -> None:
+    world.night()
+    world.ask(world.chunk("text 7"), ["Shared"], "train")
+    world.night()
+    world.check()
+    # Another case, another chunk: the same question, so the first chunk is touched too.
+    world.ask(world.chunk("text 8"), ["shared"], "train")
+    assert world.night().counts["rows_looked_at"] == 2
+    world.check()
+    world.conn.execute("DELETE FROM heal.question WHERE text = 'shared'")
+    assert world.night().counts["rows_looked_at"] == 2
+    world.check()
+
+
+def test_a_night_that_harms_is_not_served_and_said_so(world: World) -> None:
+    world.set_budget(1.2)
+    world.night()
+    before = world.served()
+    # Questions that pull thirty rows onto the answers of held-out questions.
+    for number in range(0, 60, 2):
+        toward = encode([f"text {number + 1}"], DIMS)
+        world.ask(world.chunk(f"text {number}"), [f"bad {number} {n}" for n in range(9)], "train", toward)
+    world.space.load(fresh="fresh one")
+    world.ask(world.chunk("fresh one"), ["of the fresh one"], "train")
+    note = world.night().note
+    assert "the moved rows were worse (" in note
+    assert "new documents are served un-nudged and the rest as before" in note
+    after = world.served()
+    fresh = world.chunk("fresh one").chunk_id
+    assert after.keys() - before.keys() == {fresh}
+    np.testing.assert_allclose(after[fresh], encode(["fresh one"], DIMS)[0], atol=1e-6)
+    for chunk_id, vector in before.items():
+        np.testing.assert_array_equal(after[chunk_id], vector)
+    # They are tried again as soon as what harmed is gone.
+    world.conn.execute("DELETE FROM heal.question WHERE text LIKE 'bad%%'")
+    assert "worse" not in world.night().note
+    world.check()
+
+
+def test_a_chunk_without_its_vector_stops_the_step(world: World) -> None:
+    world.night()
+    world.space.load(unready="not embedded")
+    with pytest.raises(StoreError, match=r"1 chunk vectors of generation \d+ are missing, first id \d+; run embed_new"):
+        load_step("nudge_live").run(world.settings, Manifest(run_id="too early"))
+
+
+def test_a_question_without_its_vector_stops_the_step(world: World) -> None:
+    world.night()
+    world.ask(world.chunk("text 3"), ["vectorless"], "train")
+    world.conn.execute(
+        f"DELETE FROM heal.question_g{world.made.generation_id:06d} b USING heal.question q "
+        "WHERE q.question_id = b.question_id AND q.text = 'vectorless'"
+    )
+    with pytest.raises(StoreError, match=r"1 question vectors of generation \d+ are missing"):
+        load_step("nudge_live").run(world.settings, Manifest(run_id="too early"))
+
+
+def test_without_a_budget_all_rows_are_computed(world: World) -> None:
+    world.space.generations.set_fields(world.made.generation_id, nudge_variant="none", nudge_theta=0.0)
+    world.space.load(late="late one")
+    made = world.night()
+    assert made.counts["rows_looked_at"] == 61
+    assert not NudgeState(world.conn, world.active).touched().size
+    assert world.chunk("late one").chunk_id in world.served()
+
+
+def test_what_rows_move_is_added_up_until_a_realignment(world: World) -> None:
+    base = world.served()
+    world.night()
+    moved = [np.arccos(np.clip(base[key] @ vector, -1, 1)) for key, vector in world.served().items()]
+    assert world.active.metrics["displacement"] == pytest.approx(sum(moved) / 60, abs=1e-4)
+    change = probe_change(NudgeState(world.conn, world.active).probes(KEPT), world.settings)
+    assert change is not None
+    assert change.value != 0
+    restart_drift(world.conn, world.active)
+    change = probe_change(NudgeState(world.conn, world.active).probes(KEPT), world.settings)
+    assert change is not None
+    assert change.value == pytest.approx(0, abs=1e-7)
+    assert world.active.metrics["displacement"] == 0
