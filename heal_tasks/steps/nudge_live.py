@@ -13,7 +13,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import NudgeResult, recompute
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.nudge import move, served
-from heal_tasks.steps.probes import DISPLACEMENT, choose_probes, followed, probe_scores, rank_anew, take
+from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluation_rows, score
 from heal_tasks.steps.spaces import Float32Array, Int64Array, overlay
@@ -99,7 +99,7 @@ def _touched_rows(
         if len(short):
             everything = vectors.load_served(active)
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
-        state.write_probes(kept)
+        state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
         _count_displacement(context, active, unmoved, final)
     purged = DocumentRepository(context.conn).purge_superseded()

@@ -111,6 +111,12 @@ def followed(probes: Probes, touched: Int64Array, ids: Int64Array, vectors: Floa
     return replace(probes, chunk_ids=now.ids, scores=now.scores, floor=now.floor), np.flatnonzero(short)
 
 
+def changed_places(before: Probes, after: Probes) -> Int64Array:
+    """Positions of the probes whose nearest chunks are not what they were."""
+    same = (before.chunk_ids == after.chunk_ids) & (before.scores == after.scores)
+    return np.flatnonzero(~same.all(axis=1) | (before.floor != after.floor))
+
+
 def rank_anew(probes: Probes, places: Int64Array, chunk_ids: Int64Array, served: Float32Array) -> None:
     """Rank everything that is served for some probes, in place.
 

@@ -159,11 +159,19 @@ class NudgeState:
 
     def write_probes(self, probes: Probes) -> None:
         """Replace all probes."""
+        with self._conn.transaction():
+            self._conn.execute(
+                "DELETE FROM heal.nudge_probe WHERE generation_id = %s", (self._generation.generation_id,)
+            )
+            self.update_probes(probes)
+
+    def update_probes(self, probes: Probes) -> None:
+        """Store probes; others stay as they are."""
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            cursor.execute("DELETE FROM heal.nudge_probe WHERE generation_id = %s", (self._generation.generation_id,))
             cursor.executemany(
                 "INSERT INTO heal.nudge_probe (generation_id, question_id, question_set, chunk_ids, scores, floor, "
-                "at_start) VALUES (%s, %s, %s, %s, %s::real[], %s, %s)",
+                "at_start) VALUES (%s, %s, %s, %s, %s::real[], %s, %s) ON CONFLICT (generation_id, question_id) "
+                "DO UPDATE SET chunk_ids = EXCLUDED.chunk_ids, scores = EXCLUDED.scores, floor = EXCLUDED.floor",
                 [
                     (self._generation.generation_id, int(key), str(name), *_list(ids, scores), float(floor), float(at))
                     for key, name, ids, scores, floor, at in zip(

@@ -1,0 +1,207 @@
+"""Measures a night on the nudge route against the size of the store: time must follow what arrived, not what is there.
+
+Run from the project's root: ``python -m bench.nudge_incremental`` (about 15 minutes with a million rows).
+
+**Input.** Synthetic unit vectors in clusters (384 dimensions), a training question for one row in ten, held-out
+questions for the probes; a store of 10,000, 100,000 and 1,000,000 rows in the embedded Postgres, indexed (HNSW), with a
+budget.
+
+**Measured.** 100 new chunks with a question each, one step ``nudge_live`` for all, five times: CPU seconds of the
+step's process, wall seconds with what the server does, the index included; and as many rows inserted by hand into the
+same table, the floor that any such path has.
+
+**Checked before anything is printed.** What is served afterwards equals a full ``nudge`` over all rows with the same
+budget to 1e-6, and no other row was written.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import sql
+
+from bench.common import parent_parser, table, versions, write_json
+from heal_tasks.core.errors import HealError
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import load_settings
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.nudge.nudge import nudge
+from heal_tasks.steps import load_step
+from heal_tasks.steps.probes import start_probes
+from heal_tasks.steps.scoring import question_set
+from heal_tasks.steps.spaces import in_order
+from heal_tasks.store.copying import copy_rows
+from heal_tasks.store.corpus import Corpus
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generation import Generation
+from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.indexing import build_indexes
+from heal_tasks.store.migrate import migrate
+from heal_tasks.store.vectors import Served, VectorRepository
+
+DIMS, THETA, ARRIVALS, PROBES, NIGHTS = 384, 0.5, 100, 1000, 5
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
+
+
+class Store:
+    """A generation of planted vectors that serves with a budget."""
+
+    def __init__(self, conn: Connection, rows: int) -> None:
+        self.conn, self.vectors = conn, VectorRepository(conn)
+        self._rng = np.random.default_rng(7)
+        self._centres = self._unit(self._rng.normal(size=(200, DIMS)))
+        self.made = GenerationRepository(conn).create(
+            kind="trained", run_id="bench", model_uri="none", model_sha256="none", dims=DIMS
+        )
+        ids = np.arange(rows, dtype=np.int64)
+        self.add(ids, held_out=PROBES)
+        conn.execute("DELETE FROM heal.nudge_touched")
+        base_ids, base = self.vectors.load_base(self.made)
+        self.vectors.write_served(self.made, Served(base_ids, base_ids, np.zeros(rows, np.int32), base))
+
+    def serve(self) -> None:
+        """Index what is there, switch to it, and choose its probes."""
+        generations = GenerationRepository(self.conn)
+        build_indexes(self.conn, self.made, memory_mb=4096)
+        generations.set_state(self.made.generation_id, "ready")
+        generations.activate(self.made.generation_id, lock_timeout_ms=500)
+        generations.set_fields(self.made.generation_id, nudge_variant="N", nudge_theta=THETA)
+        start_probes(self.conn, self.generation)
+
+    @property
+    def generation(self) -> Generation:
+        """As it is now."""
+        return GenerationRepository(self.conn).get(self.made.generation_id)
+
+    def add(self, ids: Int64Array, held_out: int = 0, every: int = 10) -> None:
+        """Documents of one chunk, their base vectors, and questions with vectors for one chunk in ``every``."""
+        names = [str(number) for number in ids]
+        conn = self.conn
+        document = [("document_id", "bigint"), *((name, "text") for name in ("source", "external_id", "path", "title"))]
+        copy_rows(
+            conn, sql.Identifier("heal", "document"), [*document, ("body", "text"), ("content_hash", "text")],
+            ((int(number), "bench", name, "p", "t", "b", name) for number, name in zip(ids, names, strict=True)),
+        )  # fmt: skip
+        copy_rows(
+            conn, sql.Identifier("heal", "chunk"),
+            [("chunk_id", "bigint"), ("document_id", "bigint"), ("ordinal", "integer"), ("text", "text"),
+             ("content_hash", "text")],
+            ((int(number), int(number), 0, name, name) for number, name in zip(ids, names, strict=True)),
+        )  # fmt: skip
+        base = self._unit(self._centres[self._rng.integers(200, size=len(ids))] + 0.6 * self._noise(len(ids)))
+        self.vectors.write_base(self.made, ids, base)
+        asked = np.concatenate([np.arange(0, len(ids), every), self._rng.choice(len(ids), held_out, replace=False)])
+        splits = ["train"] * (len(asked) - held_out) + ["seen_test"] * held_out
+        question_ids = ids[0] * 2 + np.arange(len(asked))
+        columns = [("question_id", "bigint"), ("chunk_id", "bigint")]
+        columns += [(name, "text") for name in ("text", "answer", "evidence", "kind", "writer", "model", "prompt_hash")]
+        copy_rows(
+            conn, sql.Identifier("heal", "question"), [*columns, ("split", "text")],
+            (
+                (int(key), int(ids[row]), f"q{key}", "", "", "question", "llm", "m", "p", split)
+                for key, row, split in zip(question_ids, asked, splits, strict=True)
+            ),
+        )  # fmt: skip
+        self.vectors.write_questions(self.made, question_ids, self._unit(base[asked] + 0.8 * self._noise(len(asked))))
+
+    def full(self) -> tuple[Int64Array, Float32Array]:
+        """What a computation of all rows would serve: chunk ids and vectors."""
+        corpus = Corpus(self.conn)
+        chunks, questions = corpus.chunks(None), corpus.questions()
+        base = in_order(chunks.chunk_ids, *self.vectors.load_base(self.made))
+        asked = in_order(questions.question_ids, *self.vectors.load_questions(self.made))
+        empty = question_set(questions, asked, chunks, "unseen_validation")
+        result = nudge(base, question_set(questions, asked, chunks, "train"), empty, theta=THETA)
+        base[result.rows] = result.vectors
+        return chunks.chunk_ids, base
+
+    def _noise(self, rows: int) -> Float32Array:
+        return self._rng.standard_normal((rows, DIMS), dtype=np.float32) / np.float32(np.sqrt(DIMS)) * 2
+
+    @staticmethod
+    def _unit(rows: NDArray[Any]) -> Float32Array:
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def bench(url: str, rows: int) -> dict[str, Any]:
+    """One size: nights of ``ARRIVALS`` new chunks with a question each."""
+    settings = load_settings(database_url=url, bootstrap_samples=500)
+    with connect(url, autocommit=True) as conn:
+        migrate(conn)
+        store = Store(conn, rows)
+        # Un-nudged rows are brought to what the budget gives, once, before anybody measures.
+        ids, wanted = store.full()
+        store.vectors.write_served(store.made, Served(ids, ids, np.zeros(len(ids), np.int32), wanted))
+        store.serve()
+        done = []
+        for night in range(NIGHTS):
+            new = np.arange(rows + night * ARRIVALS, rows + (night + 1) * ARRIVALS, dtype=np.int64)
+            store.add(new, every=1)
+            before = _versions(conn, store.made)
+            cpu, wall = time.process_time(), time.perf_counter()
+            made = load_step("nudge_live").run(settings, Manifest(run_id=f"night {night}"))
+            done.append((time.process_time() - cpu, time.perf_counter() - wall))
+            after = _versions(conn, store.made)
+            if made.counts["rows_added"] != ARRIVALS or before.items() - after.items():
+                raise HealError(f"{rows} rows: wrote {made.counts} and rewrote {len(before.items() - after.items())}")
+        ids, wanted = store.full()
+        live = store.vectors.load_served(store.made)
+        error = float(np.abs(in_order(ids, live.chunk_ids, live.vectors) - wanted).max())
+        if error > 1e-6:
+            raise HealError(f"{rows} rows: a served row differs by {error} from a computation of all rows")
+        floor = _insert_by_hand(conn, store)
+    step_cpu, step_wall = (median(values) for values in zip(*done, strict=True))
+    return {
+        "rows": rows, "step CPU s": step_cpu, "step wall s": step_wall, "same rows by hand, wall s": floor,
+        "largest difference": f"{error:.1e}",
+    }  # fmt: skip
+
+
+def _versions(conn: Connection, made: Generation) -> dict[int, str]:
+    return dict(conn.execute(sql.SQL("SELECT chunk_id, xmin::text FROM {}").format(made.table("vec"))).fetchall())
+
+
+def _insert_by_hand(conn: Connection, store: Store) -> float:
+    """Median wall seconds of inserting as many vectors into the same indexed table with one statement."""
+    taken = []
+    for turn in range(NIGHTS):
+        rows = store.vectors.load_served(store.made, np.arange(turn * ARRIVALS, (turn + 1) * ARRIVALS)).vectors
+        start = time.perf_counter()
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                sql.SQL("INSERT INTO {} VALUES (%s, 0, 0, %s)").format(store.made.table("vec")),
+                [(-1 - turn * ARRIVALS - number, row) for number, row in enumerate(rows)],
+            )
+        taken.append(time.perf_counter() - start)
+    return median(taken)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes of the store")
+    given = parser.parse_args(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="heal-bench-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "data")
+    server.start()
+    try:
+        rows = [bench(server.ensure_database(f"bench_{size}"), size) for size in given.rows]
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    print(table(rows))
+    print(versions())
+    write_json(given.json, {"nudge_incremental": rows})
+
+
+if __name__ == "__main__":
+    main()
