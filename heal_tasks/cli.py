@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -154,6 +155,19 @@ def questions(
     from heal_tasks.local.questions import print_questions
 
     print_questions(_settings(), console, document_id=document, chunk_id=chunk, dropped=dropped)
+
+
+@app.command()
+def judgments(
+    file: Annotated[
+        Path, typer.Argument(help='JSON Lines: {"query": ..., "document": id in its source, "split": train|test}.')
+    ],
+    source: Annotated[str | None, typer.Option(help="The documents' source; needed where there are several.")] = None,
+) -> None:
+    """Import people's questions with the documents that answer them; they train, and judge before all others."""
+    from heal_tasks.local.judgments import import_judgments
+
+    import_judgments(_settings(), console, file, source)
 
 
 @app.command()

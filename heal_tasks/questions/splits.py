@@ -4,6 +4,8 @@ Two held-out sets (DESIGN.md, decision 1): all questions of *unseen* documents, 
 ones. The document decides first; only a seen document's questions are divided further.
 """
 
+from typing import Literal
+
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.types import Split
 
@@ -44,3 +46,26 @@ def split_of(document_id: int, question_id: int) -> Split:
     if question < _TEST_BELOW:
         return "seen_test"
     return "seen_validation" if question < _VALIDATION_BELOW else "train"
+
+
+def judgment_split(document_id: int, query: int, given: Literal["train", "test"] | None = None) -> Split:
+    """The split of a query that people have judged, the same for all documents that answer it, as far as may be.
+
+    A query that trains for one document and judges another would see the first counted as a wrong answer.
+
+    Args:
+        document_id: a document that answers it.
+        query: hash of its text.
+        given: what its collection says; None lets the hash decide.
+
+    Returns:
+        For test queries, or one in ten, unseen_test or seen_test. Of the others unseen_validation for documents that
+        take no part in training, and seen_validation for one query in ten; the rest trains.
+    """
+    place = bucket("question-split", query, _BUCKETS)
+    unseen = is_unseen(document_id)
+    if given == "test" or (given is None and place < _TEST_BELOW):
+        return "unseen_test" if unseen else "seen_test"
+    if unseen:
+        return "unseen_validation"
+    return "seen_validation" if _TEST_BELOW <= place < _VALIDATION_BELOW else "train"

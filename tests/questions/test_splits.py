@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from heal_tasks.questions.splits import is_unseen, split_of
+from heal_tasks.questions.splits import is_unseen, judgment_split, split_of
 
 DOCUMENTS = 6000
 
@@ -47,3 +47,16 @@ def test_never_changes() -> None:
         "train",
         "train",
     ]
+
+
+def test_a_judged_query_never_trains_for_one_document_and_judges_another() -> None:
+    for query in range(300):
+        for given in ("train", "test", None):
+            splits = {judgment_split(document, query, given) for document in range(40)}
+            assert not ("train" in splits and splits & {"seen_test", "unseen_test"})
+            assert given != "test" or splits == {"seen_test", "unseen_test"}
+            assert given != "train" or not splits & {"seen_test", "unseen_test"}
+    for document in range(300):
+        assert is_unseen(document) == judgment_split(document, document).startswith("unseen")
+    counts = Counter(judgment_split(document, document * 7) for document in range(DOCUMENTS))
+    assert counts["train"] / DOCUMENTS == pytest.approx(0.64, abs=0.02)
