@@ -1,6 +1,7 @@
 """People's questions and what answers them, from a file: the question set that outranks all others."""
 
 import gzip
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +11,15 @@ from rich.console import Console
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import stable_id
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Split
 from heal_tasks.local.console import print_line
 from heal_tasks.questions.splits import judgment_split
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions import QuestionRepository
 
 SHOWN = 10
+Purpose = Literal["train", "test"] | None
+_PURPOSES: tuple[Purpose, ...] = (None, "train", "test")
 
 
 class Judgment(BaseModel):
@@ -25,7 +29,7 @@ class Judgment(BaseModel):
 
     query: str = Field(min_length=1)
     document: str = Field(min_length=1)
-    split: Literal["train", "test"] | None = None
+    split: Purpose = None
 
 
 def read_judgments(path: Path) -> tuple[list[Judgment], list[str]]:
@@ -78,11 +82,9 @@ def import_judgments(settings: Settings, console: Console, path: Path, source: s
     judgments, bad = read_judgments(path)
     stored, missing = 0, set[str]()
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        for given in (None, "train", "test"):
+        for given in _PURPOSES:
             chosen = [(item.query, item.document) for item in judgments if item.split == given]
-            number, unknown = QuestionRepository(conn).import_judgments(
-                source, chosen, lambda document, text, given=given: judgment_split(document, stable_id(text), given)
-            )
+            number, unknown = QuestionRepository(conn).import_judgments(source, chosen, partial(_split, given))
             stored += number
             missing.update(unknown)
     print_line(console, f"{stored} new judgments of {len(judgments)}; the next run embeds their queries")
@@ -92,3 +94,7 @@ def import_judgments(settings: Settings, console: Console, path: Path, source: s
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise InputError(f"{len(bad)} lines are no judgments: {'; '.join(bad[:SHOWN])}{more}")
+
+
+def _split(given: Purpose, document_id: int, text: str) -> Split:
+    return judgment_split(document_id, stable_id(text), given)
