@@ -1,0 +1,280 @@
+"""Measures what each method adds to retrieval, by the pipeline's own steps, on a collection with human test queries.
+
+Run from the project's root: ``python -m bench.quality --collection FOLDER --rows own heal``; a row that trains costs a
+training and an encoding of the corpus. The folder holds ``corpus.jsonl.gz`` ({id, title, text}), ``queries.jsonl.gz``
+({id, text}) and ``qrels.tsv`` (query_id, doc_id, score, split).
+
+**Settings.** *corpus*: no human query is seen before the test; questions are the writer's (the extractive one, unless
+an LLM is configured). *training*: the collection's train and dev queries are imported as people's judgments besides.
+
+**Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); paper (the published HEAL loss
+alone); heal (own-document loss and HEAL as configured); supcon (HEAL on the leaf level alone); random (HEAL with the
+topic paths dealt out to random documents: the control); sampled (heal with near and far mined negatives); maps
+(sampled, with a share of entity maps, where an LLM is configured). Rows that train have no mined negatives unless they
+say so. Every trained row is shown plain and with NUDGE on top, if validation adopts it; nudge the same.
+
+**Judged** by the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
+chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
+documents that answer test queries and fills up at random: fewer competitors make every number higher.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.common import parent_parser, table, versions, write_json
+from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.errors import InputError
+from heal_tasks.core.ids import bucket, document_id, stable_id
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
+from heal_tasks.evaluation.ranking import ranking_metrics, top_k
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.questions.splits import judgment_split
+from heal_tasks.steps import load_step
+from heal_tasks.steps.spaces import in_order
+from heal_tasks.store.corpus import ChunkTable, Corpus
+from heal_tasks.store.db import connect
+from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.migrate import migrate
+from heal_tasks.store.questions import QuestionRepository
+from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.training.encoder import Encoder
+
+RESAMPLES, CHUNKS_RANKED = 2000, 60
+PREPARED = ("ingest", "route", "label", "ask", "embed_base")
+Values = dict[str, NDArray[np.float64]]
+Change = Callable[[list[dict[str, Any]]], None]
+
+
+@dataclass(frozen=True)
+class Test:
+    """Official test queries, and the ids in the store of the documents that answer each."""
+
+    queries: list[str]
+    answers: list[NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to train: settings, and what is changed in the training set before."""
+
+    settings: dict[str, Any]
+    change: Change | None = None
+
+
+def leaf_level(rows: list[dict[str, Any]]) -> None:
+    """Leave of every topic path its leaf."""
+    for row in rows:
+        row["path"] = row["path"][-1:]
+
+
+def random_topics(rows: list[dict[str, Any]]) -> None:
+    """Deal topic paths out to random documents: the tree's shape stays, its meaning goes."""
+    paths = {row["document_id"]: (row["leaf"], row["path"]) for row in rows}
+    dealt = np.random.default_rng(0).permutation(sorted(paths))
+    other = {own: paths[int(given)] for own, given in zip(sorted(paths), dealt, strict=True)}
+    for row in rows:
+        row["leaf"], row["path"] = other[row["document_id"]]
+
+
+UNSAMPLED = {"train_near_negatives": 0, "train_far_negatives": 0}
+TRAINED: dict[str, Row] = {
+    "own": Row(UNSAMPLED | {"heal_weight": 0.0}),
+    "paper": Row(UNSAMPLED | {"heal_paper": True}),
+    "heal": Row(UNSAMPLED),
+    "supcon": Row(UNSAMPLED, leaf_level),
+    "random": Row(UNSAMPLED, random_topics),
+    "sampled": Row({"train_near_negatives": 1, "train_far_negatives": 1}),
+    "maps": Row({"train_near_negatives": 1, "train_far_negatives": 1, "map_rate": 0.3}),
+}
+
+
+class Deployment:
+    """A collection in a store of its own, up to the base model's vectors.
+
+    Args:
+        settings: of this store.
+        folder: the collection.
+        training: whether its train and dev queries are imported.
+        most: most documents; 0 takes all.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, *, training: bool, most: int) -> None:
+        self.settings = settings
+        with connect(settings.require_database_url(), autocommit=True) as conn:
+            migrate(conn)
+        qrels = _qrels(folder)
+        with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
+            texts = {str(item["id"]): item["text"] for item in map(json.loads, lines)}
+        self._fill_inbox(folder, {document for _, document, split in qrels if split == "test"}, most)
+        self.manifest = Manifest(run_id="prepared")
+        for name in PREPARED:
+            self.manifest = load_step(name).run(settings, self.manifest)
+            print(f"{name}: {self.manifest.note}", flush=True)
+            if name == "ingest" and training:
+                self._import([(texts[query], document) for query, document, split in qrels if split != "test"])
+        source, answers = settings.sources[0], dict[str, list[int]]()
+        with connect(settings.require_database_url()) as conn:
+            live = {row[0] for row in conn.execute("SELECT document_id FROM heal.document WHERE duplicate_of IS NULL")}
+        for query, document, split in qrels:
+            if split == "test" and (number := document_id(source, document)) in live:
+                answers.setdefault(query, []).append(number)
+        self.test = Test([texts[query] for query in answers], [np.array(found) for found in answers.values()])
+
+    def train(self, name: str, row: Row) -> Manifest:
+        """Mine, train, embed and nudge one row."""
+        settings = self.settings.model_copy(update=row.settings)
+        manifest = self.manifest.model_copy(update={"run_id": name})
+        for step in ("mine", "train", "embed", "nudge"):
+            manifest = load_step(step).run(settings, manifest)
+            if step == "mine" and row.change is not None:
+                manifest = self._changed(manifest, name, row.change)
+            print(f"{name}, {step}: {manifest.note}", flush=True)
+        return manifest
+
+    def judge(self, run_id: str, kind: str) -> dict[str, Values]:
+        """Test values of a run's generation of a kind, plain and (where validation adopted it) with NUDGE."""
+        with connect(self.settings.require_database_url(), autocommit=True) as conn:
+            generation = next(
+                item for item in GenerationRepository(conn).list() if (item.run_id, item.kind) == (run_id, kind)
+            )
+            chunks = Corpus(conn).chunks(self.manifest.number("topic_run_id"))
+            vectors = VectorRepository(conn)
+            spaces = {"": in_order(chunks.chunk_ids, *vectors.load_base(generation))}
+            if generation.nudge_theta:
+                live = vectors.load_served(generation)
+                spaces[" + NUDGE"] = in_order(chunks.chunk_ids, live.chunk_ids, live.vectors)
+        path = artifact_store(self.settings).model_path(generation.model_uri)
+        asked = Encoder(path, device=self.settings.device, batch_size=32).encode(self.test.queries, role="query")
+        return {name: _values(asked, matrix, chunks, self.test) for name, matrix in spaces.items()}
+
+    def _fill_inbox(self, folder: Path, answers: set[str], most: int) -> None:
+        inbox = self.settings.var_dir / "inbox"
+        inbox.mkdir(parents=True)
+        with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+            documents = [json.loads(line) for line in lines]
+        if most:
+            documents.sort(
+                key=lambda item: (str(item["id"]) not in answers, bucket("bench", stable_id(str(item["id"])), 1 << 30))
+            )
+            documents = documents[:most]
+        with (inbox / "corpus.jsonl").open("w", encoding="utf-8") as file:
+            for item in documents:
+                kept = {"id": str(item["id"]), "title": item.get("title", ""), "text": item["text"]}
+                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+
+    def _import(self, pairs: Sequence[tuple[str, str]]) -> None:
+        with connect(self.settings.require_database_url(), autocommit=True) as conn:
+            QuestionRepository(conn).import_judgments(self.settings.sources[0], pairs, _train_split)
+
+    def _changed(self, manifest: Manifest, name: str, change: Change) -> Manifest:
+        artifacts = artifact_store(self.settings)
+        source = artifacts.local(manifest.text("training_set_uri"))
+        rows = [json.loads(line) for line in (source / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+        change(rows)
+        with artifacts.writing(f"training_sets/{name}") as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+            (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        uri = artifacts.uri(f"training_sets/{name}")
+        return manifest.model_copy(update={"refs": {**manifest.refs, "training_set_uri": uri}})
+
+
+def _train_split(document: int, text: str) -> Any:
+    return judgment_split(document, stable_id(text), "train")
+
+
+def _qrels(folder: Path) -> list[tuple[str, str, str]]:
+    file = folder / "qrels.tsv"
+    if not file.is_file():
+        raise InputError(f"{folder} has no qrels.tsv, so nothing says which documents answer its queries")
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines, delimiter="\t")
+        return [(row["query_id"], row["doc_id"], row["split"]) for row in rows if float(row["score"]) > 0]
+
+
+def _values(asked: NDArray[np.float32], matrix: NDArray[np.float32], chunks: ChunkTable, test: Test) -> Values:
+    """Ranking metrics per test query over documents, each by its nearest chunk."""
+    found, _ = top_k(asked, matrix, min(CHUNKS_RANKED, len(matrix)))
+    documents, numbers = np.unique(chunks.document_ids, return_inverse=True)
+    ranked = np.full((len(asked), 10), -1, dtype=np.int64)
+    for row, own in enumerate(numbers[found]):
+        best = own[np.sort(np.unique(own, return_index=True)[1])][:10]
+        ranked[row, : len(best)] = best
+    return ranking_metrics(ranked, [np.searchsorted(documents, wanted) for wanted in test.answers])
+
+
+def bench(folder: Path, setting: str, names: Sequence[str], most: int, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the table of one setting."""
+    work = Path(tempfile.mkdtemp(prefix="heal-bench-"))
+    work.chmod(0o711)
+    server = EmbeddedPostgres(work / "data")
+    server.start()
+    try:
+        inbox = f"file:{work / 'var' / 'inbox'}"
+        settings = load_settings(
+            var_dir=work / "var", database_url=server.ensure_database("bench"), sources=(inbox,), force_route="realign",
+            **options,
+        )  # fmt: skip
+        deployment = Deployment(settings, folder, training=setting == "training", most=most)
+        # Without a model the reference is the base model, and NUDGE on it the row "nudge".
+        plain = deployment.manifest.model_copy(update={"run_id": "untrained"})
+        for step in ("embed", "nudge"):
+            plain = load_step(step).run(settings, plain)
+        judged = {("base" + name).replace("base + NUDGE", "nudge"): (values, 0.0)
+                  for name, values in deployment.judge("untrained", "reference").items()}  # fmt: skip
+        for name in names:
+            start = time.process_time()
+            deployment.train(name, TRAINED[name])
+            spent = time.process_time() - start
+            judged |= {name + added: (values, spent) for added, values in deployment.judge(name, "trained").items()}
+    finally:
+        server.stop()
+        shutil.rmtree(work, ignore_errors=True)
+    base = judged["base"][0]
+    return [_table_row(folder.name, setting, name, values, base, spent) for name, (values, spent) in judged.items()]
+
+
+def _table_row(collection: str, setting: str, name: str, values: Values, base: Values, spent: float) -> dict[str, Any]:
+    ndcg = mean_interval(values["ndcg@10"], samples=RESAMPLES, seed=0)
+    apart = paired_difference(values["ndcg@10"], base["ndcg@10"], samples=RESAMPLES, seed=0)
+    return {
+        "collection": collection, "setting": setting, "row": name,
+        "nDCG@10": f"{ndcg.value:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]",
+        "against base": "" if name == "base" else f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]",
+        "recall@10": float(values["recall@10"].mean()), "queries": ndcg.n, "CPU s": spent,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
+    parser.add_argument("--collection", type=Path, required=True, help="folder with corpus, queries and qrels")
+    parser.add_argument("--setting", choices=("corpus", "training"), nargs="+", default=["corpus", "training"])
+    parser.add_argument("--rows", choices=tuple(TRAINED), nargs="*", default=["own", "paper", "heal", "sampled"])
+    parser.add_argument("--documents", type=int, default=0, help="most documents (default: all)")
+    parser.add_argument("--steps", type=int, default=0, help="optimiser steps (default: HEAL_TRAIN_MAX_STEPS)")
+    given = parser.parse_args()
+    options = {"train_max_steps": given.steps} if given.steps else {}
+    rows: list[dict[str, Any]] = []
+    for setting in given.setting:
+        rows += bench(given.collection, setting, given.rows, given.documents, options)
+    print(table(rows))
+    print(versions())
+    write_json(given.json, {"quality": rows})
+
+
+if __name__ == "__main__":
+    main()
