@@ -1,0 +1,204 @@
+"""Entity maps: the facts of a text as typed entities, attributes and relations, and the check that they are its own.
+
+APEX-Embedding (Aviss 2024, arXiv 2410.18105) fine-tunes on Structured Entity Relationship Maps instead of plain text.
+That idea is the paper's; the schema is ours, and so are the prompt, the check against the text and the rendering.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Literal
+
+EntityType = Literal[
+    "person", "organisation", "place", "date", "amount", "document", "product", "event", "clause", "other"
+]
+MapKind = Literal["document", "query"]
+DropReason = Literal["name", "value", "label", "slot", "orphan"]
+
+SLOT = "?"
+MAX_ENTITIES = 40
+MAX_RELATIONS = 60
+MAX_LABEL_WORDS = 5
+
+# Not the questions' `normalise`: that joins "Acme's" to "acmes", which no longer holds the word "acme".
+_REMOVED = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
+_BLANK = re.compile('["“”„‟«»*™℠⁰¹²³⁴⁵⁶⁷⁸⁹]')
+_APOSTROPHES = re.compile("[`´‘’‚‛‹›ʼ]")
+_QUOTING = re.compile(r"(?<!\w)'|'(?!\w)")
+_DASHES = re.compile("[‐‑‒–—−]")
+_LOOSE_UNIT = re.compile(r"(?<=[0-9]) (?=[%‰°€$£¥])|(?<=[€$£¥]) (?=[0-9])")
+
+# A character that makes the word beside it another word. Scripts written without blanks, or with particles joined to
+# the noun (Thai to Khmer, kana, Chinese characters, Hangul), have no such boundary to look for.
+_LETTER = r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_NUMBER = re.compile(r"[0-9]+(?:[.,' ][0-9]+)*")
+_VALUE = re.compile(
+    r"(?P<whole>[1-9][0-9]{0,2}(?P<mark>[,' ])[0-9]{3}(?:(?P=mark)[0-9]{3})*|[0-9]+)(?P<part>\.[0-9]+)?"
+)
+_NOT_CUT_BEFORE, _NOT_CUT_AFTER = r"(?<![0-9])(?<![0-9][.,'])", r"(?![.,']?[0-9])"
+
+
+@dataclass(frozen=True, slots=True)
+class MapAttribute:
+    """A fact about one entity.
+
+    Args:
+        key: what it says, in the model's words.
+        value: as it stands in the text.
+    """
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class MapEntity:
+    """Something that a text names.
+
+    Args:
+        id: what relations call it; means nothing outside its map.
+        type: what it is.
+        name: as it stands in the text; ``?`` for what a query asks for.
+        attributes: facts about it.
+        place: where its name first stands in the folded text, in characters; 0 until grounded.
+    """
+
+    id: str
+    type: EntityType
+    name: str
+    attributes: tuple[MapAttribute, ...] = ()
+    place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapRelation:
+    """What one entity has to do with another.
+
+    Args:
+        source: id of the entity that does it.
+        predicate: a short verb, in the model's words.
+        target: id of the entity it is done to.
+    """
+
+    source: str
+    predicate: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntityMap:
+    """The facts of one text.
+
+    Args:
+        entities: in any order; ids are unique.
+        relations: in any order.
+    """
+
+    entities: tuple[MapEntity, ...]
+    relations: tuple[MapRelation, ...]
+
+
+def folded(text: str) -> str:
+    """Text reduced to what two writings of the same name have in common.
+
+    Args:
+        text: any text.
+
+    Returns:
+        Compatibility forms unified (NFKC), folded to lower case, without quotation marks, trade marks and raised
+        digits (footnotes), dashes alike, blanks collapsed, none between a number and its unit sign.
+    """
+    text = _APOSTROPHES.sub("'", _BLANK.sub(" ", _REMOVED.sub("", text)))
+    text = _DASHES.sub("-", unicodedata.normalize("NFKC", text).casefold())
+    return _LOOSE_UNIT.sub("", " ".join(_QUOTING.sub(" ", text).split()))
+
+
+def ground(entity_map: EntityMap, text: str, kind: MapKind = "document") -> tuple[EntityMap, Counter[DropReason]]:
+    """Drop whatever the text does not say: the filter against hallucinations.
+
+    A name or value stays if it stands in the text in whole words, whatever its case, blanks and quotation marks.
+    Numbers are compared by value: "1,000" is "1000", "5 %" is "5%", "20.00" is "20"; names of type date are not. A
+    number is never found inside a longer one. In numbers a comma followed by three digits is taken for a thousands
+    mark, as in English. Keys and predicates are the model's own words, so they are kept short and may hold no digit
+    unless they stand in the text themselves: no number gets in that way.
+
+    Args:
+        entity_map: as the model gave it.
+        text: everything that the model was shown, the title included.
+        kind: in a query the name or value ``?`` stands for what is asked for and needs no ground.
+
+    Returns:
+        The map of what is left, with places; and how many entities, attributes and relations were dropped, each
+        once: name (not in the text, or blank), value (likewise), label (a key or predicate that is blank, longer
+        than 5 words or holds a digit of its own), slot (``?`` in a document), orphan (an attribute or relation whose
+        entity is gone).
+    """
+    within = folded(text)
+    dropped: Counter[DropReason] = Counter()
+    entities: dict[str, MapEntity] = {}
+    for entity in entity_map.entities:
+        if entity.name == SLOT and kind == "query":
+            kept = replace(entity, type="other", place=len(within))
+        elif (place := _place(entity.name, within, verbatim=entity.type == "date")) is not None:
+            kept = replace(entity, place=place)
+        else:
+            dropped["slot" if entity.name == SLOT else "name"] += 1
+            dropped["orphan"] += len(entity.attributes)
+            continue
+        objections = [_objection(attribute, within, kind) for attribute in entity.attributes]
+        dropped.update(reason for reason in objections if reason)
+        facts = zip(entity.attributes, objections, strict=True)
+        entities[entity.id] = replace(kept, attributes=tuple(fact for fact, reason in facts if not reason))
+    relations = []
+    for relation in entity_map.relations:
+        if relation.source not in entities or relation.target not in entities:
+            dropped["orphan"] += 1
+        elif not _is_label(relation.predicate, within):
+            dropped["label"] += 1
+        else:
+            relations.append(relation)
+    # Adding nothing to a Counter leaves a key with 0, which is no reason.
+    return EntityMap(tuple(entities.values()), tuple(relations)), +dropped
+
+
+def _objection(attribute: MapAttribute, within: str, kind: MapKind) -> DropReason | None:
+    if not _is_label(attribute.key, within):
+        return "label"
+    if attribute.value == SLOT:
+        return None if kind == "query" else "slot"
+    return "value" if _place(attribute.value, within) is None else None
+
+
+def _is_label(label: str, within: str) -> bool:
+    if not 0 < len(label.split()) <= MAX_LABEL_WORDS:
+        return False
+    return not any(character.isdigit() for character in label) or _place(label, within) is not None
+
+
+def _place(name: str, within: str, *, verbatim: bool = False) -> int | None:
+    """Where a name first stands in a folded text; None where it does not, or holds neither letter nor digit."""
+    wanted = folded(name)
+    if not any(character.isalnum() for character in wanted):
+        return None
+    pattern, end = "", 0
+    for number in _NUMBER.finditer(wanted):
+        digits = re.escape(number[0]) if verbatim else _any_writing(number[0])
+        pattern += re.escape(wanted[end : number.start()]) + _NOT_CUT_BEFORE + digits + _NOT_CUT_AFTER
+        end = number.end()
+    pattern += re.escape(wanted[end:])
+    before = f"(?<!{_LETTER})" if re.match(_LETTER, wanted[0]) else ""
+    after = f"(?!{_LETTER})" if re.match(_LETTER, wanted[-1]) else ""
+    found = re.search(before + pattern + after, within)
+    return found.start() if found else None
+
+
+def _any_writing(number: str) -> str:
+    """A pattern for every way to write a number, with or without thousands marks; dates and lists stay as they are."""
+    value = _VALUE.fullmatch(number)
+    if value is None:
+        return re.escape(number)
+    whole, part = re.sub("[,' ]", "", value["whole"]), value["part"] or ""
+    first = len(whole) % 3
+    groups = [whole[:first]] * bool(first) + [whole[at : at + 3] for at in range(first, len(whole), 3)]
+    return "[,' ]?".join(groups) + (re.escape(part) if part.strip(".0") else r"(?:\.0+)?")

@@ -1,0 +1,361 @@
+"""Entity maps: what is believed of a reply, and what an encoder gets to see of it."""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heal_tasks.questions.entity_maps import EntityMap, MapAttribute, MapEntity, MapKind, MapRelation, ground
+from heal_tasks.questions.map_rendering import MapSize, acceptable, mean_reduction, render
+from heal_tasks.questions.map_replies import parse_map
+
+LEASE = """\
+LEASE SUMMARY. This Lease is made on 14 March 2021 between Brookfield Estates Ltd (the “Landlord”), a company \
+incorporated in England under number 07731902, and Dr. Amélie Fontaine (the “Tenant”). The Landlord lets to the Tenant \
+the second floor of 27 Quay Street, Bristol, for a term of ten years from 1 April 2021. The Tenant shall pay a yearly \
+rent of £48,000, exclusive of VAT, by equal quarterly instalments in advance, the first of which falls due on \
+1 April 2021. If any instalment is more than 14 days late, interest at 4 % above the base rate of Barclays Bank runs \
+from the due date until payment. Under clause 8.2 the Tenant may end this Lease on 31 March 2026 by giving the \
+Landlord not less than six months’ written notice."""
+
+REPLY = {
+    "entities": [
+        {
+            "id": "r",
+            "type": "amount",
+            "name": "£48000",
+            "attributes": [{"key": "due", "value": "quarterly instalments"}],
+        },
+        {"id": "l", "type": "document", "name": "Lease", "attributes": [{"key": "term", "value": "ten years"}]},
+        {"id": "d", "type": "date", "name": "14 March 2021", "attributes": []},
+        {
+            "id": "o",
+            "type": "organisation",
+            "name": "Brookfield Estates Ltd",
+            "attributes": [{"key": "number", "value": "07731902"}, {"key": "founded", "value": "1999"}],
+        },
+        {"id": "t", "type": "person", "name": "Dr. Amélie Fontaine", "attributes": []},
+        {"id": "p", "type": "place", "name": "27 Quay Street, Bristol", "attributes": []},
+        {"id": "i", "type": "amount", "name": "4%", "attributes": [{"key": "above", "value": "base rate"}]},
+        {"id": "b", "type": "organisation", "name": "Barclays Bank", "attributes": []},
+        {"id": "c", "type": "clause", "name": "clause 8.2", "attributes": [{"key": "notice", "value": "six months'"}]},
+        {"id": "e", "type": "date", "name": "31 March 2026", "attributes": []},
+        {"id": "x", "type": "person", "name": "John Smith", "attributes": [{"key": "role", "value": "Tenant"}]},
+        {"id": "y", "type": "date", "name": "1 April 2031", "attributes": []},
+    ],
+    "relations": [
+        {"source": "o", "predicate": "lets", "target": "p"},
+        {"source": "t", "predicate": "pays", "target": "r"},
+        {"source": "b", "predicate": "sets", "target": "i"},
+        {"source": "c", "predicate": "ends on", "target": "e"},
+        {"source": "l", "predicate": "dates from", "target": "d"},
+        {"source": "x", "predicate": "knows", "target": "t"},
+        {"source": "l", "predicate": "ends on", "target": "y"},
+        {"source": "l", "predicate": "mentions", "target": "nobody"},
+    ],
+}
+
+RENDERED = """\
+document: Lease | term=ten years
+date: 14 March 2021
+organisation: Brookfield Estates Ltd | number=07731902
+person: Dr. Amélie Fontaine
+place: 27 Quay Street, Bristol
+amount: £48000 | due=quarterly instalments
+amount: 4% | above=base rate
+organisation: Barclays Bank
+clause: clause 8.2 | notice=six months'
+date: 31 March 2026
+Lease -> dates from -> 14 March 2021
+Brookfield Estates Ltd -> lets -> 27 Quay Street, Bristol
+Dr. Amélie Fontaine -> pays -> £48000
+Barclays Bank -> sets -> 4%
+clause 8.2 -> ends on -> 31 March 2026"""
+
+
+def count_tokens(text: str) -> int:
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+def one(name: str, kind: str = "other", *attributes: tuple[str, str]) -> EntityMap:
+    facts = tuple(MapAttribute(*attribute) for attribute in attributes)
+    return EntityMap((MapEntity("e1", kind, name, facts),), ())  # type: ignore[arg-type]
+
+
+def test_a_lease_becomes_its_facts() -> None:
+    kept, dropped = ground(parse_map(json.dumps(REPLY)), LEASE)
+    assert render(kept) == RENDERED
+    assert dropped == Counter(name=2, value=1, orphan=3)
+    size = acceptable(RENDERED, LEASE, count_tokens)
+    assert size.refusal is None
+    assert 0.5 < size.ratio < 0.9
+
+
+# The check against the text.
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Acme Ltd", "… of ACME\n  LTD, which"),
+        ("Acme", "Acme’s offices"),
+        ("Acme", "Acme™ pumps, see Acme¹"),
+        ("the Tenant", "(the “Tenant”)"),
+        ('the "Tenant"', "the ‘Tenant’"),
+        ("O'Brien", "Mr O’Brien"),
+        ("Amélie", "Ame\u0301lie"),
+        ("office", "the o\ufb03ce"),
+        ("Blue-Sky", "Blue‑Sky"),
+        ("Bluesky", "Blue\u00adsky"),
+        ("Acme 5", "\uff21\uff23\uff2d\uff25\u3000\uff15"),
+        ("naïve", "**naïve**"),
+        ("1,000", "about 1000 people"),
+        ("1000", "about 1,000 people"),
+        ("1000", "about 1\u202f000 people"),
+        ("£1,250,000.00", "sold for £ 1250000"),
+        ("20", "20.00 EUR"),
+        ("5%", "5 % of it"),
+        ("5 %", "(5%)"),
+        ("4.2", "version 4.2."),
+        ("田中", "田中は東京"),
+        ("서울", "서울에서"),
+    ],
+)
+def test_found_however_it_is_written(name: str, text: str) -> None:
+    kept, dropped = ground(one(name), text)
+    assert (len(kept.entities), sum(dropped.values())) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Acme", "Acmeville"),
+        ("ville", "Acmeville"),
+        ("000", "about 1,000 people"),
+        ("1", "about 1,000 people"),
+        ("3", "3.5 kg"),
+        ("5", "3.5 kg"),
+        ("Section 4", "Section 4.2"),
+        ("Python 3.1", "Python 3.10"),
+        ("1000", "10000"),
+        ("1,000", "1,001"),
+        ("10.5", "105"),
+        ("12.03.2024", "12032024"),
+        ("£5", "£5m"),
+        ("-", "a - b"),
+        (" ", "a b"),
+        ("?", "who?"),
+    ],
+)
+def test_not_found(name: str, text: str) -> None:
+    kept, dropped = ground(one(name), text)
+    assert (kept.entities, list(dropped.values())) == ((), [1])
+
+
+def test_a_date_is_verbatim() -> None:
+    assert ground(one("in 2024", "other"), "in 2,024")[0].entities
+    assert not ground(one("in 2024", "date"), "in 2,024")[0].entities
+    assert ground(one("in 2024", "date"), "In  2024.")[0].entities
+
+
+def test_counts_by_reason() -> None:
+    found = EntityMap(
+        (
+            MapEntity("a", "person", "Ada", tuple(MapAttribute(*pair) for pair in [
+                ("age", "36"), ("age", "?"), ("", "London"), ("the quite long list of words", "London"),
+                ("number 7", "London"), ("born in", "London"), ("born in", "Paris"),
+            ])),
+            MapEntity("b", "person", "Bob", (MapAttribute("age", "36"), MapAttribute("age", "37"))),
+            MapEntity("c", "other", "?"),
+            MapEntity("d", "place", "London"),
+        ),
+        (
+            MapRelation("a", "lives in", "d"), MapRelation("a", "pays 900 to", "d"), MapRelation("a", "knows", "b"),
+            MapRelation("c", "is", "a"),
+        ),
+    )  # fmt: skip
+    kept, dropped = ground(found, "Ada, 36, lives in London.")
+    assert dropped == Counter(name=1, slot=2, label=4, value=1, orphan=4)
+    assert [(entity.id, len(entity.attributes)) for entity in kept.entities] == [("a", 2), ("d", 0)]
+    assert kept.relations == (MapRelation("a", "lives in", "d"),)
+
+
+def test_a_query_may_ask() -> None:
+    found = EntityMap(
+        (MapEntity("s", "person", "?"), MapEntity("a", "person", "Ada", (MapAttribute("age", "?"),))),
+        (MapRelation("s", "knows", "a"),),
+    )
+    kept, dropped = ground(found, "Who knows Ada?", "query")
+    assert not dropped
+    assert render(kept) == "person: Ada | age=?\nother: ?\n? -> knows -> Ada"
+
+
+WORDS = [
+    "Ada",
+    "ada",
+    "Acme",
+    "Acme Ltd",
+    "1,000",
+    "1000",
+    "1 000",
+    "5 %",
+    "5%",
+    "3.5",
+    "3",
+    "£9",
+    "O'Neil",
+    "日本",
+    "—",
+]
+NAMES = st.one_of(st.sampled_from([*WORDS, "?", "Eve", "7", "|;->="]), st.text(max_size=6))
+TEXTS = st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=5)), max_size=8).flatmap(
+    lambda words: st.sampled_from([" ", ", ", "\n"]).map(lambda blank: blank.join(words))
+)
+KINDS = st.sampled_from(["document", "query"])
+
+
+@st.composite
+def entity_maps(draw: st.DrawFn) -> EntityMap:
+    types = st.sampled_from(["person", "date", "other"])
+    attributes = st.lists(st.builds(MapAttribute, st.sampled_from(["k", "K", "a=b", "n 7"]), NAMES), max_size=3)
+    entities = tuple(
+        MapEntity(f"e{n}", draw(types), draw(NAMES), tuple(draw(attributes)))
+        for n in range(draw(st.integers(0, 5)))
+    )  # fmt: skip
+    if not entities:
+        return EntityMap((), ())
+    ids = st.sampled_from([entity.id for entity in entities])
+    relations = st.lists(
+        st.builds(MapRelation, ids, st.sampled_from(["owns", "Owns", "a->b", "pays 8"]), ids), max_size=6
+    )
+    return EntityMap(entities, tuple(draw(relations)))
+
+
+def stands_in(name: str, text: str) -> bool:
+    """A slow, lenient reference: letters and digits alone, in order, without regard to blanks and marks."""
+
+    def bare(value: str) -> str:
+        value = unicodedata.normalize("NFKC", re.sub("[™℠⁰¹²³⁴-⁹]", " ", value)).casefold()
+        return "".join(character for character in re.sub(r"\.0+\b", "", value) if character.isalnum())
+
+    return bool(bare(name)) and bare(name) in bare(text)
+
+
+@given(entity_maps(), TEXTS, KINDS)
+def test_whatever_is_kept_is_grounded(found: EntityMap, text: str, kind: MapKind) -> None:
+    kept, dropped = ground(found, text, kind)
+    ids = {entity.id for entity in kept.entities}
+    for value in [entity.name for entity in kept.entities] + [
+        fact.value for entity in kept.entities for fact in entity.attributes
+    ]:
+        assert stands_in(value, text) or (value == "?" and kind == "query")
+    assert all(relation.source in ids and relation.target in ids for relation in kept.relations)
+
+    def total(each: EntityMap) -> int:
+        return sum(1 + len(entity.attributes) for entity in each.entities) + len(each.relations)
+
+    assert total(found) == total(kept) + dropped.total()
+
+
+@given(entity_maps(), TEXTS, KINDS)
+def test_grounding_twice_changes_nothing(found: EntityMap, text: str, kind: MapKind) -> None:
+    kept, _ = ground(found, text, kind)
+    assert ground(kept, text, kind) == (kept, Counter())
+
+
+@given(entity_maps(), TEXTS, TEXTS, st.booleans(), KINDS)
+def test_more_text_never_drops_more(found: EntityMap, text: str, more: str, before: bool, kind: MapKind) -> None:
+    kept, dropped = ground(found, text, kind)
+    longer, fewer = ground(found, f"{more} {text}" if before else f"{text} {more}", kind)
+    grown = {entity.id: set(entity.attributes) for entity in longer.entities}
+    assert all(set(entity.attributes) <= grown[entity.id] for entity in kept.entities)
+    assert not Counter(kept.relations) - Counter(longer.relations)
+    assert fewer.total() <= dropped.total()
+
+
+# The rendering.
+
+
+@given(entity_maps(), TEXTS, st.booleans(), st.randoms(use_true_random=False))
+def test_ids_and_order_do_not_show(found: EntityMap, text: str, grounded: bool, random: object) -> None:
+    found = ground(found, text, "query")[0] if grounded else found
+    names = [f"x{n}" for n in range(len(found.entities))]
+    random.shuffle(names)  # type: ignore[attr-defined]
+    new = {entity.id: name for entity, name in zip(found.entities, names, strict=True)}
+    entities = [
+        replace(entity, id=new[entity.id], attributes=tuple(reversed(entity.attributes))) for entity in found.entities
+    ]
+    relations = [MapRelation(new[each.source], each.predicate, new[each.target]) for each in found.relations]
+    random.shuffle(entities)  # type: ignore[attr-defined]
+    random.shuffle(relations)  # type: ignore[attr-defined]
+    assert render(EntityMap(tuple(entities), tuple(relations))) == render(found)
+
+
+@given(entity_maps())
+def test_every_line_means_one_thing(found: EntityMap) -> None:
+    for line in render(found).split("\n") if found.entities else []:
+        if "->" in line:
+            assert len(line.split(" -> ")) == 3 and line.count("->") == 2
+        else:
+            assert re.match("(person|date|other): ", line)
+            head, _, facts = line.partition(" | ")
+            assert "|" not in head + facts and ";" not in head
+            assert all("=" in fact for fact in facts.split("; ")) or not facts
+
+
+def test_duplicates_are_one() -> None:
+    facts = (MapAttribute("age", "36"), MapAttribute("Age", "36"), MapAttribute("town", "Bath"))
+    entities = (
+        MapEntity("a", "person", "Ada", facts[:1], 9),
+        MapEntity("b", "person", "ADA", facts[1:], 4),
+        MapEntity("c", "place", "Ada", (), 4),
+        MapEntity("d", "place", "Bath", (), 2),
+    )
+    relations = (
+        MapRelation("a", "lives in", "d"),
+        MapRelation("b", "Lives in", "d"),
+        MapRelation("a", "is", "b"),
+        MapRelation("c", "is", "b"),
+    )
+    expected = "place: Bath\nperson: ADA | Age=36; town=Bath\nplace: Ada\nADA -> Lives in -> Bath\nAda -> is -> ADA"
+    for order in permutations(entities):
+        assert render(EntityMap(order, relations)) == render(EntityMap(order, relations[::-1])) == expected
+
+
+def test_separators_in_names_are_made_safe() -> None:
+    entities = (
+        MapEntity("a", "other", "x | y; z\n->>w", (MapAttribute("k=1", "u=v; w|x"),)),
+        MapEntity("b", "date", "-"),
+    )
+    found = EntityMap(entities, (MapRelation("a", "-->", "b"),))
+    assert render(found) == "date: -\nother: x / y, z -w | k 1=u=v, w/x\nx / y, z -w -> - -> -"
+
+
+def test_an_empty_map_is_empty() -> None:
+    assert render(EntityMap((), ())) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"), [(0, "short"), (14, "short"), (15, None), (62, None), (100, None), (101, "long")]
+)
+def test_maps_of_the_wrong_length_are_refused(words: int, refusal: str | None) -> None:
+    size = acceptable("x " * words, "y " * 100, count_tokens)
+    assert size == MapSize(words, 100, refusal)  # type: ignore[arg-type]
+    assert size.ratio == words / 100
+
+
+def test_other_limits_and_an_empty_text() -> None:
+    assert acceptable("x " * 150, "y " * 100, count_tokens, longest=1.5).refusal is None
+    assert acceptable("x", "", count_tokens).refusal == "long"
+
+
+def test_the_mean_reduction_leaves_out_what_is_refused() -> None:
+    sizes = [MapSize(60, 100, None), MapSize(5, 10, None), MapSize(500, 100, "long")]
+    assert mean_reduction(sizes) == pytest.approx(0.45)
+    assert mean_reduction(sizes[2:]) == 0
