@@ -1,4 +1,4 @@
-"""Questions by a language model behind any OpenAI-compatible endpoint, many calls at a time, none of them lost.
+"""A language model behind any OpenAI-compatible endpoint, asked about many chunks at a time, none of them lost.
 
 Policy for one chunk: a reply cut off at the token limit is asked for once more with twice the limit; a reply that
 does not validate at most twice more, with the error appended; a refusal is final. ``endpoint.py`` repeats what was
@@ -9,6 +9,7 @@ the probe costs is handed over with the first chunk that is finished.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import openai
 
@@ -16,11 +17,14 @@ from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.questions.dialect import Dialect
 from heal_tasks.questions.endpoint import Endpoint, Trouble
+from heal_tasks.questions.inquiry import Answered, Inquiry
 from heal_tasks.questions.prompts import messages, prompt_hash, reply_schema
-from heal_tasks.questions.replies import read_completion
+from heal_tasks.questions.replies import parse_drafts, read_completion
 from heal_tasks.questions.throttle import Throttle
 from heal_tasks.questions.tokens import MAX_CORRECTIONS, TOKENS_PER_QUESTION
-from heal_tasks.questions.writer import Call, ChunkToAsk, Written
+from heal_tasks.questions.writer import Call, ChunkToAsk, Draft, Written
+
+T = TypeVar("T")
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _MAX_RETRIES = 5
@@ -31,28 +35,24 @@ _OUTAGES_PER_WORKER = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    written: Written
+class _Outcome(Generic[T]):
+    answered: Answered[T]
     trouble: Trouble = "none"
 
 
-class LLMWriter:
-    """Writes questions with a language model.
+class LLM:
+    """A language model behind an endpoint.
 
     Args:
         base_url: OpenAI-compatible endpoint; None means OpenAI.
         api_key: its key; None where the endpoint asks for none.
         model: the model's name as the endpoint knows it.
-        questions_per_chunk: how many questions to ask for.
         concurrency: most calls in flight at a time; fewer while the endpoint throttles.
         timeout_s: longest wait for one reply, in seconds.
-        temperature: sampling temperature.
         max_retries: how often a call is repeated after a lost connection or a server error; after a timeout once at
             most. Throttled calls are repeated without counting.
         backoff_s: wait before the first repetition where the server names none, in seconds; doubles.
     """
-
-    name = "llm"
 
     def __init__(
         self,
@@ -60,16 +60,12 @@ class LLMWriter:
         api_key: str | None,
         model: str,
         *,
-        questions_per_chunk: int,
         concurrency: int,
         timeout_s: float,
-        temperature: float,
         max_retries: int = _MAX_RETRIES,
         backoff_s: float = _BACKOFF_S,
     ) -> None:
-        self.model = model
-        self.prompt_hash = prompt_hash(questions_per_chunk)
-        self._questions_per_chunk, self._concurrency, self._temperature = questions_per_chunk, concurrency, temperature
+        self.model, self._concurrency = model, concurrency
         self._timeout_s, self._max_retries, self._backoff_s = timeout_s, max_retries, backoff_s
         self._base_url, self._secret = base_url or _OPENAI_URL, api_key or ""
         self._client = openai.OpenAI(
@@ -78,15 +74,18 @@ class LLMWriter:
         # Older local servers know max_tokens only; OpenAI's reasoning models know max_completion_tokens only.
         self._dialect = Dialect("json_schema", "max_tokens" if base_url else "max_completion_tokens")
 
-    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
-        """Write questions; see :class:`~heal_tasks.questions.writer.Writer`.
+    def ask(
+        self, inquiry: Inquiry[T], chunks: Sequence[ChunkToAsk], progress: Progress = silent
+    ) -> Iterator[Answered[T]]:
+        """Ask the same about many chunks.
 
         Args:
+            inquiry: what to ask.
             chunks: the chunks to ask about.
             progress: receives the number of finished chunks.
 
         Yields:
-            One Written per chunk in the order in which they finish. A chunk that could not be asked about has
+            One Answered per chunk in the order in which they finish. A chunk that could not be asked about has
             status invalid, refused or failed.
 
         Raises:
@@ -99,19 +98,20 @@ class LLMWriter:
         endpoint = Endpoint(
             self._client, self._secret, self.model, self._dialect,
             Throttle(self._concurrency, backoff_s=self._backoff_s),
-            temperature=self._temperature, timeout_s=self._timeout_s,
+            temperature=inquiry.temperature, timeout_s=self._timeout_s,
             max_retries=self._max_retries, backoff_s=self._backoff_s,
         )  # fmt: skip
         waiting, done, outages, outage = iter(chunks), 0, 0, ""
         stop: HealError | None = None
-        pending: set[Future[_Outcome]] = set()
+        pending: set[Future[_Outcome[T]]] = set()
         executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="ask")
         try:
             probed, trouble = endpoint.probe()
             answered = trouble in ("none", "rejected")
             if not answered:
                 # The endpoint's trouble, not the probe's: it is the first chunk's, as if that had been asked.
-                pending.add(_finished(_Outcome(Written(next(waiting), (), probed), trouble)))
+                unasked: Answered[T] = Answered(next(waiting), None, probed)
+                pending.add(_finished(_Outcome(unasked, trouble)))
                 probed = ()
             while True:
                 # Twice as many as run at a time: workers do not idle while the caller stores, and memory stays bounded.
@@ -120,13 +120,13 @@ class LLMWriter:
                 while stop is None and len(pending) < room:
                     if (chunk := next(waiting, None)) is None:
                         break
-                    pending.add(executor.submit(self._ask, endpoint, chunk))
+                    pending.add(executor.submit(_ask, endpoint, inquiry, chunk))
                 if not pending:
                     break
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in finished:
                     outcome = future.result()
-                    message = outcome.written.calls[-1].raw_reply
+                    message = outcome.answered.calls[-1].raw_reply
                     unreachable = outcome.trouble in ("unreachable", "outage")
                     outage = message if unreachable else outage
                     outages = outages + 1 if unreachable else 0
@@ -134,8 +134,8 @@ class LLMWriter:
                     answered = answered or outcome.trouble in ("none", "rejected")
                     done += 1
                     progress(done, len(chunks))
-                    written, probed = replace(outcome.written, calls=(*probed, *outcome.written.calls)), ()
-                    yield written
+                    answer, probed = replace(outcome.answered, calls=(*probed, *outcome.answered.calls)), ()
+                    yield answer
                 if stop is not None:
                     endpoint.throttle.close()
                     pending = {future for future in pending if not future.cancel()}
@@ -170,27 +170,74 @@ class LLMWriter:
             "(what was written is kept)"
         )
 
-    def _ask(self, endpoint: Endpoint, chunk: ChunkToAsk) -> _Outcome:
-        calls: list[Call] = []
-        token_limit = TOKENS_PER_QUESTION * (self._questions_per_chunk + 1)
-        problem, corrections, lengthened = "", 0, False
-        while True:
-            conversation = messages(chunk, self._questions_per_chunk, problem)
-            answer = endpoint.ask(conversation, reply_schema(), token_limit)
-            calls += answer.calls
-            if answer.body is None:
-                return _Outcome(Written(chunk, (), tuple(calls)), answer.trouble)
-            reply = read_completion(answer.body)
-            calls.append(Call(reply.status, reply.input_tokens, reply.output_tokens, answer.latency_s, reply.raw))
-            if reply.cut_off and not lengthened:
-                lengthened, token_limit = True, 2 * token_limit
-            elif reply.status == "invalid" and not reply.cut_off and corrections < MAX_CORRECTIONS:
-                corrections, problem = corrections + 1, reply.problem
-            else:
-                return _Outcome(Written(chunk, reply.drafts, tuple(calls)))
+
+class LLMWriter:
+    """Writes questions with a language model.
+
+    Args:
+        llm: the model.
+        inquiry: what to ask, from ``question_inquiry``.
+    """
+
+    name = "llm"
+
+    def __init__(self, llm: LLM, inquiry: Inquiry[tuple[Draft, ...]]) -> None:
+        self.model, self.prompt_hash = llm.model, inquiry.prompt_hash
+        self._llm, self._inquiry = llm, inquiry
+
+    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
+        """Write questions; see :class:`~heal_tasks.questions.writer.Writer` and :meth:`LLM.ask`.
+
+        Args:
+            chunks: the chunks to ask about.
+            progress: receives the number of finished chunks.
+
+        Yields:
+            One Written per chunk in the order in which they finish.
+        """
+        for answered in self._llm.ask(self._inquiry, chunks, progress):
+            yield Written(answered.chunk, answered.value or (), answered.calls)
 
 
-def _finished(outcome: _Outcome) -> Future[_Outcome]:
-    future: Future[_Outcome] = Future()
+def question_inquiry(questions_per_chunk: int, temperature: float) -> Inquiry[tuple[Draft, ...]]:
+    """What a language model is asked for questions.
+
+    Args:
+        questions_per_chunk: how many to ask for.
+        temperature: sampling temperature.
+
+    Returns:
+        The inquiry.
+    """
+    return Inquiry(
+        messages=lambda chunk, problem: messages(chunk, questions_per_chunk, problem),
+        schema=reply_schema(),
+        token_limit=TOKENS_PER_QUESTION * (questions_per_chunk + 1),
+        parse=parse_drafts,
+        prompt_hash=prompt_hash(questions_per_chunk),
+        temperature=temperature,
+    )
+
+
+def _ask(endpoint: Endpoint, inquiry: Inquiry[T], chunk: ChunkToAsk) -> _Outcome[T]:
+    calls: list[Call] = []
+    problem, corrections, token_limit = "", 0, inquiry.token_limit
+    while True:
+        answer = endpoint.ask(inquiry.messages(chunk, problem), inquiry.schema, token_limit)
+        calls += answer.calls
+        if answer.body is None:
+            return _Outcome(Answered(chunk, None, tuple(calls)), answer.trouble)
+        reply = read_completion(answer.body, inquiry.parse)
+        calls.append(Call(reply.status, reply.input_tokens, reply.output_tokens, answer.latency_s, reply.raw))
+        if reply.cut_off and token_limit == inquiry.token_limit:
+            token_limit *= 2
+        elif reply.status == "invalid" and not reply.cut_off and corrections < MAX_CORRECTIONS:
+            corrections, problem = corrections + 1, reply.problem
+        else:
+            return _Outcome(Answered(chunk, reply.value, tuple(calls)))
+
+
+def _finished(outcome: _Outcome[T]) -> Future[_Outcome[T]]:
+    future: Future[_Outcome[T]] = Future()
     future.set_result(outcome)
     return future

@@ -1,8 +1,5 @@
 """Finds an entity map in what a model sends back, however loosely it keeps to the format."""
 
-import json
-import re
-from collections.abc import Iterator
 from itertools import islice
 
 from pydantic import ValidationError
@@ -17,10 +14,7 @@ from heal_tasks.questions.entity_maps import (
     MapRelation,
 )
 from heal_tasks.questions.map_prompts import EntityReply, MapReply
-from heal_tasks.questions.writer import storable
-
-_REASONING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_MOST_OPENINGS = 50
+from heal_tasks.questions.replies import NO_JSON, first_problem, json_values, tidy
 
 
 def parse_map(raw: str) -> EntityMap:
@@ -38,15 +32,16 @@ def parse_map(raw: str) -> EntityMap:
             and quotes nothing of the reply, so that it can be sent back as an instruction.
     """
     problem = ""
-    for value in _json_objects(_REASONING.sub("", raw)):
+    for value in json_values(raw):
+        if not isinstance(value, dict):
+            continue
         try:
             return _as_map(MapReply.model_validate(value))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            problem = problem or f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            problem = problem or first_problem(error)
         except InputError as error:
             problem = problem or str(error)
-    raise InputError(problem or "it holds no complete JSON object")
+    raise InputError(problem or NO_JSON)
 
 
 def _as_map(reply: MapReply) -> EntityMap:
@@ -55,7 +50,7 @@ def _as_map(reply: MapReply) -> EntityMap:
     if len(known) < len(entities):
         raise InputError("entities: an id is used twice, give each entity its own")
     relations = (
-        MapRelation(_tidy(relation.source), _tidy(relation.predicate), _tidy(relation.target))
+        MapRelation(tidy(relation.source), tidy(relation.predicate), tidy(relation.target))
         for relation in reply.relations
     )
     connected = (relation for relation in relations if relation.source in known and relation.target in known)
@@ -63,22 +58,5 @@ def _as_map(reply: MapReply) -> EntityMap:
 
 
 def _as_entity(entity: EntityReply) -> MapEntity:
-    attributes = tuple(MapAttribute(_tidy(attribute.key), _tidy(attribute.value)) for attribute in entity.attributes)
-    return MapEntity(_tidy(entity.id), entity.type, _tidy(entity.name), attributes)
-
-
-def _json_objects(text: str) -> Iterator[object]:
-    decoder, end = json.JSONDecoder(), 0
-    for _ in range(_MOST_OPENINGS):
-        if (opening := text.find("{", end)) < 0:
-            return
-        try:
-            value, end = decoder.raw_decode(text, opening)
-        except (ValueError, RecursionError):
-            end = opening + 1
-            continue
-        yield value
-
-
-def _tidy(text: str) -> str:
-    return " ".join(storable(text).split())
+    attributes = tuple(MapAttribute(tidy(attribute.key), tidy(attribute.value)) for attribute in entity.attributes)
+    return MapEntity(tidy(entity.id), entity.type, tidy(entity.name), attributes)

@@ -6,20 +6,23 @@ counts, which the ledger needs.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from heal_tasks.questions.prompts import Reply
 from heal_tasks.questions.writer import CallStatus, Draft, storable
 
+T = TypeVar("T")
+
 _REASONING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
 _MOST_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
+NO_JSON = "it holds no complete JSON object"
 
 
 class _Usage(BaseModel):
@@ -70,12 +73,12 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyRead:
+class ReplyRead(Generic[T]):
     """A server's reply, read.
 
     Args:
         status: ok, refused or invalid.
-        drafts: the drafts of an ok reply.
+        value: what an ok reply holds; None otherwise.
         problem: what was wrong with an invalid one, for the model to read.
         cut_off: whether an invalid reply had reached the limit of tokens.
         input_tokens: 0 where the server does not say.
@@ -84,7 +87,7 @@ class ReplyRead:
     """
 
     status: CallStatus
-    drafts: tuple[Draft, ...]
+    value: T | None
     problem: str
     cut_off: bool
     input_tokens: int
@@ -123,11 +126,12 @@ def read_message(body: str) -> Message:
     return Message(content, refusal, choice.finish_reason or "", "", *tokens, refusal or content)
 
 
-def read_completion(body: str) -> ReplyRead:
-    """Read the questions in the body of a successful chat completion.
+def read_completion(body: str, parse: Callable[[str], T]) -> ReplyRead[T]:
+    """Read the body of a successful chat completion.
 
     Args:
         body: the HTTP body, whatever is in it.
+        parse: reads the model's text; raises ValueError where it is no use.
 
     Returns:
         What the model said; invalid where the body is not a chat completion, has no choice or no usable JSON.
@@ -135,19 +139,19 @@ def read_completion(body: str) -> ReplyRead:
     message = read_message(body)
     tokens = (message.input_tokens, message.output_tokens)
     if message.problem:
-        return ReplyRead("invalid", (), message.problem, False, *tokens, message.raw)
+        return ReplyRead("invalid", None, message.problem, False, *tokens, message.raw)
     if message.refusal or message.finish_reason == "content_filter":
-        return ReplyRead("refused", (), "", False, *tokens, message.raw)
+        return ReplyRead("refused", None, "", False, *tokens, message.raw)
     try:
-        drafts = parse_drafts(message.content)
+        value = parse(message.content)
     except ValueError as error:
         cut_off = message.finish_reason == "length"
-        return ReplyRead("invalid", (), str(error)[:_PROBLEM_CHARS], cut_off, *tokens, message.raw)
-    return ReplyRead("ok", drafts, "", False, *tokens, message.raw)
+        return ReplyRead("invalid", None, str(error)[:_PROBLEM_CHARS], cut_off, *tokens, message.raw)
+    return ReplyRead("ok", value, "", False, *tokens, message.raw)
 
 
 def parse_drafts(content: str) -> tuple[Draft, ...]:
-    """Find the asked-for JSON in a model's text.
+    """Find the asked-for questions in a model's text.
 
     Args:
         content: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences; a bare list
@@ -160,35 +164,51 @@ def parse_drafts(content: str) -> tuple[Draft, ...]:
         ValueError: there is none; the message names the first thing that is wrong.
     """
     problem, empty = "", False
-    for value in _json_values(_REASONING.sub("", content)):
+    for value in json_values(content):
         try:
             reply = Reply.model_validate({"items": value} if isinstance(value, list) else value)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            problem = problem or f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            problem = problem or first_problem(error)
             continue
         if value == []:
             empty = True
             continue
         return tuple(
-            Draft(item.type, _tidy(item.query), _tidy(item.answer), _tidy(item.evidence_quote)) for item in reply.items
+            Draft(item.type, tidy(item.query), tidy(item.answer), tidy(item.evidence_quote)) for item in reply.items
         )
     if empty:
         return ()
-    raise ValueError(problem or "it holds no complete JSON object")
+    raise ValueError(problem or NO_JSON)
 
 
-def _json_values(text: str) -> Iterator[object]:
+def json_values(text: str) -> Iterator[object]:
+    """Objects and lists in a model's text, wherever they stand.
+
+    Args:
+        text: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences.
+
+    Yields:
+        Each in turn; none that is part of another.
+    """
+    text = _REASONING.sub("", text)
     decoder, end = json.JSONDecoder(), 0
-    for opening in islice(_OPENING.finditer(text), _MOST_OPENINGS):
-        if opening.start() < end:
-            continue
+    for _ in range(_MOST_OPENINGS):
+        if (opening := _OPENING.search(text, end)) is None:
+            return
         try:
             value, end = decoder.raw_decode(text, opening.start())
         except (ValueError, RecursionError):
+            end = opening.end()
             continue
         yield value
 
 
-def _tidy(text: str) -> str:
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a reply; quotes nothing of it, so that it can be sent as an instruction."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def tidy(text: str) -> str:
+    """Text that can be stored, with blanks collapsed."""
     return " ".join(storable(text).split())

@@ -1,12 +1,13 @@
-"""Limits of tokens, and the most that writing questions about a chunk can cost under them, for a budget to keep."""
+"""Limits of tokens, and the most that asking about a chunk can cost under them, for a budget to keep."""
 
 import json
+from typing import Any
 
-from heal_tasks.questions.prompts import messages, reply_schema
+from heal_tasks.questions.inquiry import Inquiry
 from heal_tasks.questions.writer import ChunkToAsk
 
 TOKENS_PER_QUESTION = 512
-"""Limit of a reply, per question asked for and once more; twice that where a reply was cut off."""
+"""Limit of a reply, per question asked for and once more."""
 
 MAX_CORRECTIONS = 2
 """Replies asked for again because they were not valid, with the error appended."""
@@ -23,19 +24,19 @@ _PROBES = 2
 _EXTRA_BYTES = 1000
 
 
-def most_tokens(chunk: ChunkToAsk, questions_per_chunk: int) -> tuple[int, int]:
+def most_tokens(inquiry: Inquiry[Any], chunk: ChunkToAsk) -> tuple[int, int]:
     """Upper bounds over all calls for a chunk.
 
     Args:
+        inquiry: what is asked.
         chunk: the chunk.
-        questions_per_chunk: how many questions are asked for.
 
     Returns:
         Tokens in and tokens out. No tokenizer makes more tokens of a text than it has bytes.
     """
-    sent = sum(len(message["content"].encode()) for message in messages(chunk, questions_per_chunk))
-    sent += len(json.dumps(reply_schema())) + _EXTRA_BYTES
-    return _CALLS * sent, _LIMITS * TOKENS_PER_QUESTION * (questions_per_chunk + 1)
+    sent = sum(len(message["content"].encode()) for message in inquiry.messages(chunk, ""))
+    sent += len(json.dumps(inquiry.schema)) + _EXTRA_BYTES
+    return _CALLS * sent, _LIMITS * inquiry.token_limit
 
 
 def most_probe_tokens() -> tuple[int, int]:

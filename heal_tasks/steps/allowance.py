@@ -4,13 +4,17 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Progress
+from heal_tasks.questions.inquiry import Inquiry
 from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.store.budget import Budget
 from heal_tasks.store.db import Connection
+
+T = TypeVar("T")
 
 _RESERVE = 50
 _POLL_S = 1.0
@@ -54,14 +58,21 @@ class Allowance(Sequence[ChunkToAsk]):
     Args:
         budget: of the run.
         settings: prices and the like.
+        inquiry: what is asked about each.
         chunks: all that are to be asked about.
         settle: stores what has been answered, which frees what was reserved for it and not spent.
     """
 
     def __init__(
-        self, budget: Budget, settings: Settings, chunks: Sequence[ChunkToAsk], settle: Callable[[], None]
+        self,
+        budget: Budget,
+        settings: Settings,
+        inquiry: Inquiry[Any],
+        chunks: Sequence[ChunkToAsk],
+        settle: Callable[[], None],
     ) -> None:
-        self._budget, self._settings, self._chunks, self._settle = budget, settings, chunks, settle
+        self._budget, self._settings, self._inquiry = budget, settings, inquiry
+        self._chunks, self._settle = chunks, settle
         self._reserved, self._wait = 0, False
         self.handed_out = 0
 
@@ -100,7 +111,35 @@ class Allowance(Sequence[ChunkToAsk]):
             time.sleep(_POLL_S)
         return self.handed_out < len(self._chunks)
 
-    def close(self) -> None:
+    def spend(
+        self,
+        write: Callable[[Sequence[ChunkToAsk], Progress], Iterator[T]],
+        take: Callable[[T], None],
+        progress: Progress,
+    ) -> None:
+        """Have the chunks written about for as long as there is money, and give back what is left of it.
+
+        Args:
+            write: hands out what came of each chunk.
+            take: is given it.
+            progress: receives the number of finished chunks.
+        """
+        try:
+            while self.open():
+                before = self.handed_out
+
+                def report(done: int, total: int, message: str = "", before: int = before) -> None:
+                    progress(before + done, total, message)
+
+                for written in write(self, report):
+                    take(written)
+                self._settle()
+        finally:
+            # An endpoint that goes away raises; what was answered until then has been paid for.
+            self._settle()
+            self._close()
+
+    def _close(self) -> None:
         """Give back what is reserved for chunks that were not asked about, or not answered."""
         if self._budget.limited:
             self._budget.release([chunk.chunk_id for chunk in self._chunks[: self._reserved]])
@@ -110,10 +149,7 @@ class Allowance(Sequence[ChunkToAsk]):
             self._reserved = len(self._chunks)
             return self.handed_out < self._reserved
         wanted = self._chunks[self._reserved : self._reserved + _RESERVE]
-        costs = [
-            (chunk.chunk_id, cost_usd(self._settings, *most_tokens(chunk, self._settings.questions_per_chunk)))
-            for chunk in wanted
-        ]
+        costs = [(chunk.chunk_id, cost_usd(self._settings, *most_tokens(self._inquiry, chunk))) for chunk in wanted]
         costs[0] = (costs[0][0], costs[0][1] + extra_usd)
         grant = self._budget.reserve(costs)
         self._reserved += grant.count

@@ -9,7 +9,8 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.questions.extractive import ExtractiveWriter
 from heal_tasks.questions.filters import Reason, judge
-from heal_tasks.questions.llm import LLMWriter
+from heal_tasks.questions.inquiry import Inquiry
+from heal_tasks.questions.llm import LLM, LLMWriter, question_inquiry
 from heal_tasks.questions.splits import split_of
 from heal_tasks.questions.writer import Call, ChunkToAsk, Draft, Writer, Written
 from heal_tasks.steps.allowance import Allowance, budget_of, cost_usd
@@ -28,14 +29,17 @@ def make_writer(settings: Settings) -> Writer:
     """The LLM writer where an endpoint or a key is set, else the extractive writer."""
     if not settings.llm_configured:
         return ExtractiveWriter(settings.questions_per_chunk)
-    return LLMWriter(
+    return LLMWriter(make_llm(settings), _inquiry(settings))
+
+
+def make_llm(settings: Settings) -> LLM:
+    """The language model that the settings name."""
+    return LLM(
         base_url=settings.llm_base_url,
         api_key=settings.llm_api_key.get_secret_value() if settings.llm_api_key else None,
         model=settings.llm_model,
-        questions_per_chunk=settings.questions_per_chunk,
         concurrency=settings.llm_concurrency,
         timeout_s=settings.llm_timeout_s,
-        temperature=settings.llm_temperature,
     )
 
 
@@ -153,21 +157,8 @@ def ask(context: Context) -> Outcome:
     asking = Asking(context, writer)
     chunks = asking.to_ask()
     budget = budget_of(context.conn, settings, context.run_id)
-    allowance = Allowance(budget, settings, chunks, asking.store)
-    try:
-        while allowance.open():
-            before = allowance.handed_out
-
-            def progress(done: int, total: int, message: str = "", before: int = before) -> None:
-                context.progress(before + done, total, message)
-
-            for written in writer.write(allowance, progress):
-                asking.add(written)
-            asking.store()
-    finally:
-        # An endpoint that goes away raises; what was answered until then has been paid for.
-        asking.store()
-        allowance.close()
+    allowance = Allowance(budget, settings, _inquiry(settings), chunks, asking.store)
+    allowance.spend(writer.write, asking.add, context.progress)
     asking.reuse()
     counts, over_budget = asking.counts, len(chunks) - allowance.handed_out
     _refuse_if_failing(settings, counts["failed"], allowance.handed_out)
@@ -183,6 +174,10 @@ def ask(context: Context) -> Outcome:
     if budget.limited:
         figures["run_budget_usd"], figures["day_budget_usd"] = settings.llm_run_budget_usd, settings.llm_day_budget_usd
     return Outcome(counts=figures, note=note)
+
+
+def _inquiry(settings: Settings) -> Inquiry[tuple[Draft, ...]]:
+    return question_inquiry(settings.questions_per_chunk, settings.llm_temperature)
 
 
 def _split(document_id: int, text: str) -> Split:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from heal_tasks.questions.llm import LLMWriter
+from heal_tasks.questions.llm import LLM, LLMWriter, question_inquiry
 from heal_tasks.questions.writer import ChunkToAsk
 from tests.fake_openai import FakeOpenAI
 
@@ -12,9 +12,7 @@ def chunk(number: int, text: str = "") -> ChunkToAsk:
     return ChunkToAsk(number, f"Report {number}", body, f"hash{number}")
 
 
-def writer(fake: FakeOpenAI, **overrides: Any) -> LLMWriter:
-    options: dict[str, Any] = {
-        "questions_per_chunk": 3, "concurrency": 4, "timeout_s": 5.0, "temperature": 0.7, "max_retries": 2,
-        "backoff_s": 0.001,
-    }  # fmt: skip
-    return LLMWriter(fake.base_url, "secret-key-123", "fake-model", **{**options, **overrides})
+def writer(fake: FakeOpenAI, *, temperature: float = 0.7, questions: int = 3, **overrides: Any) -> LLMWriter:
+    options: dict[str, Any] = {"concurrency": 4, "timeout_s": 5.0, "max_retries": 2, "backoff_s": 0.001, **overrides}
+    llm = LLM(fake.base_url, "secret-key-123", "fake-model", **options)
+    return LLMWriter(llm, question_inquiry(questions, temperature))

@@ -12,7 +12,7 @@ import pytest
 
 from heal_tasks.core.errors import RetryableError, SettingsError
 from heal_tasks.questions.filters import apply_filters
-from heal_tasks.questions.llm import LLMWriter
+from heal_tasks.questions.llm import LLM, LLMWriter, question_inquiry
 from heal_tasks.questions.prompts import Reply as ReplyModel
 from heal_tasks.questions.writer import ChunkToAsk, Written
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error, queries
@@ -251,9 +251,8 @@ def test_an_unreachable_endpoint_is_worth_a_retry() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     asker = LLMWriter(
-        f"http://127.0.0.1:{port}/v1", None, "m", questions_per_chunk=3, concurrency=2, timeout_s=1, temperature=0,
-        max_retries=0,
-    )  # fmt: skip
+        LLM(f"http://127.0.0.1:{port}/v1", None, "m", concurrency=2, timeout_s=1, max_retries=0), question_inquiry(3, 0)
+    )
     with pytest.raises(RetryableError, match=f"127.0.0.1:{port}/v1 does not answer"):
         list(asker.write([chunk(number) for number in range(20)]))
 

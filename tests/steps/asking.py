@@ -6,6 +6,7 @@ from heal_tasks.core.ids import document_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
+from heal_tasks.questions.llm import question_inquiry
 from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.steps import load_step
@@ -52,7 +53,8 @@ def number(conn: Connection, query: str) -> Any:
 
 def most_usd(settings: Settings) -> float:
     """What the first chunk can cost at most."""
-    tokens = most_tokens(ChunkToAsk(1, "Report 1", body(1), "h"), settings.questions_per_chunk)
+    inquiry = question_inquiry(settings.questions_per_chunk, settings.llm_temperature)
+    tokens = most_tokens(inquiry, ChunkToAsk(1, "Report 1", body(1), "h"))
     return 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6
 
 

@@ -8,7 +8,7 @@ import pytest
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm import LLMWriter
+from heal_tasks.questions.llm import LLM, question_inquiry
 from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.steps import load_step
@@ -94,23 +94,20 @@ def test_the_extractive_writer_needs_no_budget(auto: Connection, settings: Setti
 
 
 def test_the_most_tokens_are_those_that_the_writer_may_use() -> None:
-    chunk = ChunkToAsk(1, "Tïtle", "Ünïcode " * 50, "h")
+    chunk, inquiry = ChunkToAsk(1, "Tïtle", "Ünïcode " * 50, "h"), question_inquiry(4, 0.7)
 
     def rule(request: Request) -> Reply:
         return completion("{", finish_reason="length" if not request.attempt else "stop")
 
     with FakeOpenAI(rule, lambda request: completion("no")) as fake:
-        writer = LLMWriter(
-            fake.base_url, None, "m", questions_per_chunk=4, concurrency=1, timeout_s=5, temperature=0
-        )  # fmt: skip
-        list(writer.write([chunk]))
+        list(LLM(fake.base_url, None, "m", concurrency=1, timeout_s=5).ask(inquiry, [chunk]))
 
     def used(requests: list[Request]) -> tuple[int, int]:
         limits = [request.body.get("max_tokens") or request.body["max_completion_tokens"] for request in requests]
         return sum(len(request.raw) for request in requests), sum(limits)
 
     sent, limit = used(fake.requests)
-    most_sent, most_limit = most_tokens(chunk, 4)
+    most_sent, most_limit = most_tokens(inquiry, chunk)
     assert limit == most_limit
     assert sent <= most_sent
     probe_sent, probe_limit = used(fake.probes)

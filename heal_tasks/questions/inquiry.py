@@ -1,0 +1,52 @@
+"""What a language model is asked about every chunk, and what came of it: the same for questions and entity maps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from heal_tasks.core.types import JsonObject
+from heal_tasks.questions.writer import Call, CallStatus, ChunkToAsk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry(Generic[T]):
+    """What is asked.
+
+    Args:
+        messages: the conversation about a chunk: role and content of each message. Its second argument says what was
+            wrong with the previous reply and is empty at the first attempt.
+        schema: of the reply.
+        token_limit: for the reply; twice that where a reply was cut off.
+        parse: reads a model's text; raises ValueError, whose message the model is shown, where it is no use.
+        prompt_hash: changes whenever anything but the chunk changes in what is asked.
+        temperature: sampling temperature.
+    """
+
+    messages: Callable[[ChunkToAsk, str], list[dict[str, str]]]
+    schema: JsonObject
+    token_limit: int
+    parse: Callable[[str], T]
+    prompt_hash: str
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[T]):
+    """What came of one chunk.
+
+    Args:
+        chunk: the chunk.
+        value: what its reply was read into; None where there is no usable one.
+        calls: every attempt in order, one at least; the last one's status is the chunk's.
+    """
+
+    chunk: ChunkToAsk
+    value: T | None
+    calls: tuple[Call, ...]
+
+    @property
+    def status(self) -> CallStatus:
+        """Status of the last call."""
+        return self.calls[-1].status
