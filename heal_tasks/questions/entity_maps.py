@@ -8,15 +8,14 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 EntityType = Literal[
     "person", "organisation", "place", "date", "amount", "document", "product", "event", "clause", "other"
 ]
-MapKind = Literal["document", "query"]
-DropReason = Literal["name", "value", "label", "slot", "orphan"]
+DropReason = Literal["name", "value", "label", "orphan"]
+DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
-SLOT = "?"
 MAX_ENTITIES = 40
 MAX_RELATIONS = 60
 MAX_LABEL_WORDS = 5
@@ -59,16 +58,14 @@ class MapEntity:
     Args:
         id: what relations call it; means nothing outside its map.
         type: what it is.
-        name: as it stands in the text; ``?`` for what a query asks for.
+        name: as it stands in the text.
         attributes: facts about it.
-        place: where its name first stands in the folded text, in characters; 0 until grounded.
     """
 
     id: str
     type: EntityType
     name: str
     attributes: tuple[MapAttribute, ...] = ()
-    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ class EntityMap:
     """The facts of one text.
 
     Args:
-        entities: in any order; ids are unique.
+        entities: ids are unique; once grounded, in the order in which the text names them.
         relations: in any order.
     """
 
@@ -114,8 +111,8 @@ def folded(text: str) -> str:
     return _LOOSE_UNIT.sub("", " ".join(_QUOTING.sub(" ", text).split()))
 
 
-def ground(entity_map: EntityMap, text: str, kind: MapKind = "document") -> tuple[EntityMap, Counter[DropReason]]:
-    """Drop whatever the text does not say: the filter against hallucinations.
+def ground(entity_map: EntityMap, text: str) -> tuple[EntityMap, Counter[DropReason]]:
+    """Drop whatever a text does not say: a filter against hallucinations, and what of a map a query mentions.
 
     A name or value stays if it stands in the text in whole words, whatever its case, blanks and quotation marks.
     Numbers are compared by value: "1,000" is "1000", "5 %" is "5%", "20.00" is "20"; names of type date are not. A
@@ -124,32 +121,29 @@ def ground(entity_map: EntityMap, text: str, kind: MapKind = "document") -> tupl
     unless they stand in the text themselves: no number gets in that way.
 
     Args:
-        entity_map: as the model gave it.
-        text: everything that the model was shown, the title included.
-        kind: in a query the name or value ``?`` stands for what is asked for and needs no ground.
+        entity_map: as the model gave it, or grounded in a longer text.
+        text: everything that the model was shown, the title included; or a query.
 
     Returns:
-        The map of what is left, with places; and how many entities, attributes and relations were dropped, each
-        once: name (not in the text, or blank), value (likewise), label (a key or predicate that is blank, longer
-        than 5 words or holds a digit of its own), slot (``?`` in a document), orphan (an attribute or relation whose
-        entity is gone).
+        The map of what is left; and how many entities, attributes and relations were dropped, each once: name (not in
+        the text, or blank), value (likewise), label (a key or predicate that is blank, longer than 5 words or holds a
+        digit of its own), orphan (an attribute or relation whose entity is gone).
     """
     within = folded(text)
     dropped: Counter[DropReason] = Counter()
+    places: dict[str, tuple[int, str, str]] = {}
     entities: dict[str, MapEntity] = {}
     for entity in entity_map.entities:
-        if entity.name == SLOT and kind == "query":
-            kept = replace(entity, type="other", place=len(within))
-        elif (place := _place(entity.name, within, verbatim=entity.type == "date")) is not None:
-            kept = replace(entity, place=place)
-        else:
-            dropped["slot" if entity.name == SLOT else "name"] += 1
+        place = _place(entity.name, within, verbatim=entity.type == "date")
+        if place is None:
+            dropped["name"] += 1
             dropped["orphan"] += len(entity.attributes)
             continue
-        objections = [_objection(attribute, within, kind) for attribute in entity.attributes]
+        objections = [_objection(attribute, within) for attribute in entity.attributes]
         dropped.update(reason for reason in objections if reason)
         facts = zip(entity.attributes, objections, strict=True)
-        entities[entity.id] = replace(kept, attributes=tuple(fact for fact, reason in facts if not reason))
+        entities[entity.id] = replace(entity, attributes=tuple(fact for fact, reason in facts if not reason))
+        places[entity.id] = (place, folded(entity.name), entity.type)
     relations = []
     for relation in entity_map.relations:
         if relation.source not in entities or relation.target not in entities:
@@ -158,15 +152,14 @@ def ground(entity_map: EntityMap, text: str, kind: MapKind = "document") -> tupl
             dropped["label"] += 1
         else:
             relations.append(relation)
+    ordered = sorted(entities.values(), key=lambda entity: places[entity.id])
     # Adding nothing to a Counter leaves a key with 0, which is no reason.
-    return EntityMap(tuple(entities.values()), tuple(relations)), +dropped
+    return EntityMap(tuple(ordered), tuple(relations)), +dropped
 
 
-def _objection(attribute: MapAttribute, within: str, kind: MapKind) -> DropReason | None:
+def _objection(attribute: MapAttribute, within: str) -> DropReason | None:
     if not _is_label(attribute.key, within):
         return "label"
-    if attribute.value == SLOT:
-        return None if kind == "query" else "slot"
     return "value" if _place(attribute.value, within) is None else None
 
 

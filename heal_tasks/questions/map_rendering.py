@@ -4,48 +4,29 @@ APEX-Embedding (Aviss 2024, arXiv 2410.18105) trains on maps of documents and qu
 37.71 % on average. The rendering and the limits here are ours.
 """
 
-import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
-from heal_tasks.core.types import TokenCounter
-from heal_tasks.questions.entity_maps import EntityMap, MapEntity, folded
+from heal_tasks.questions.entity_maps import EntityMap, MapEntity, folded, ground
+from heal_tasks.questions.words import content_words, words
 
 PUBLISHED_REDUCTION = 0.3771
 
-MapRefusal = Literal["long", "short"]
+MapFit = Literal["ok", "empty", "long", "short"]
 
-
-@dataclass(frozen=True, slots=True)
-class MapSize:
-    """How long a map is beside its text, and what follows.
-
-    Args:
-        map_tokens: tokens of the rendered map.
-        text_tokens: tokens of the text.
-        refusal: long (longer than the text: nothing is gained) or short (facts are missing); None if it can be used.
-    """
-
-    map_tokens: int
-    text_tokens: int
-    refusal: MapRefusal | None
-
-    @property
-    def ratio(self) -> float:
-        """Tokens of the map per token of the text, infinite for an empty text; about .62 on average in the paper."""
-        return self.map_tokens / self.text_tokens if self.text_tokens else math.inf
+_LONGEST = 1.0
+_SHORTEST = 0.15
+_LEAST_KEPT = 0.5
 
 
 def render(entity_map: EntityMap) -> str:
     """Write a map as text: one line per entity, then one per relation.
 
     ``type: name | key=value; key=value`` and ``name -> predicate -> name``, without ids and without JSON's
-    punctuation, which costs word pieces. The order of the map's lists and its ids do not matter.
+    punctuation, which costs word pieces. The ids and the order of attributes and relations do not matter.
 
     Args:
-        entity_map: grounded, so that entities stand in the order of their first occurrence in the text.
+        entity_map: grounded, so that entities stand in the order in which the text names them.
 
     Returns:
         The lines. Entities of the same type and name are one, with the attributes of all; attributes are sorted;
@@ -55,13 +36,12 @@ def render(entity_map: EntityMap) -> str:
     merged: dict[tuple[str, str], list[MapEntity]] = {}
     for entity in entity_map.entities:
         merged.setdefault((folded(_safe(entity.name)), entity.type), []).append(entity)
-    ranked = sorted(merged, key=lambda key: (min(entity.place for entity in merged[key]), key))
-    names = [min(_safe(entity.name) for entity in merged[key]) for key in ranked]
-    rank = {entity.id: place for place, key in enumerate(ranked) for entity in merged[key]}
+    rank = {entity.id: place for place, same in enumerate(merged.values()) for entity in same}
+    names = [min(_safe(entity.name) for entity in same) for same in merged.values()]
     lines = [
-        f"{kind}: {name}{_attributes(merged[folded_name, kind])}"
-        for (folded_name, kind), name in zip(ranked, names, strict=True)
-    ]
+        f"{kind}: {name}{_attributes(same)}"
+        for ((_, kind), same), name in zip(merged.items(), names, strict=True)
+    ]  # fmt: skip
     relations: dict[tuple[int, int, str], str] = {}
     for relation in entity_map.relations:
         source, target, predicate = rank[relation.source], rank[relation.target], _safe(relation.predicate)
@@ -75,38 +55,42 @@ def render(entity_map: EntityMap) -> str:
     return "\n".join(lines)
 
 
-def acceptable(
-    rendered: str, text: str, count_tokens: TokenCounter, *, shortest: float = 0.15, longest: float = 1.0
-) -> MapSize:
-    """Measure a rendered map against its text and say whether it can stand in for it.
+def fit(map_tokens: int, text_tokens: int, rendered: str) -> MapFit:
+    """Whether a map can stand in for its text.
 
     Args:
-        rendered: the map as text.
-        text: the text that it would replace, as the encoder would get it.
-        count_tokens: the encoder's count.
-        shortest: least ratio of tokens; below it the map says too little.
-        longest: greatest ratio of tokens; above it the map is no shorter view.
+        map_tokens: tokens of the rendered map.
+        text_tokens: tokens of the text that it would replace.
+        rendered: the map.
 
     Returns:
-        Both lengths, and why the map is refused if it is.
+        ok, empty, long (longer than the text: nothing is gained) or short (below 15 % of it: facts are missing).
     """
-    map_tokens, text_tokens = count_tokens(rendered), count_tokens(text)
-    ratio = MapSize(map_tokens, text_tokens, None).ratio
-    refusal: MapRefusal | None = "long" if ratio > longest else "short" if ratio < shortest else None
-    return MapSize(map_tokens, text_tokens, refusal)
+    if not rendered:
+        return "empty"
+    if map_tokens > _LONGEST * text_tokens:
+        return "long"
+    return "short" if map_tokens < _SHORTEST * text_tokens else "ok"
 
 
-def mean_reduction(sizes: Iterable[MapSize]) -> float:
-    """How much shorter the maps in use are than their texts, to be held against PUBLISHED_REDUCTION.
+def query_view(entity_map: EntityMap, query: str) -> str:
+    """What of a chunk's map a query mentions, rendered: the query as training shows it in the maps' form.
+
+    No map is asked for a query. The reply about one is about three times as long as the query, and a query names
+    entities that its chunk's map has already. Nothing of the map gets in that the query does not say, or the training
+    would give away answers.
 
     Args:
-        sizes: one per map; refused ones are left out, because their texts stay as they are.
+        entity_map: of the chunk that answers the query.
+        query: its text.
 
     Returns:
-        Mean over maps of 1 - ratio; 0 where none is in use.
+        The rendering; empty where it would lose more than half of the query's words that carry meaning, so that the
+        query is better shown as it is.
     """
-    ratios = [size.ratio for size in sizes if size.refusal is None]
-    return 1 - sum(ratios) / len(ratios) if ratios else 0.0
+    rendered = render(ground(entity_map, query)[0])
+    asked, kept = set(content_words(query)), set(words(rendered))
+    return rendered if asked and len(asked & kept) >= _LEAST_KEPT * len(asked) else ""
 
 
 def _attributes(entities: list[MapEntity]) -> str:

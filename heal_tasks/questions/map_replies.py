@@ -1,20 +1,67 @@
-"""Finds an entity map in what a model sends back, however loosely it keeps to the format."""
+"""The entity map as a model has to send it and as it is stored, and where it is found in what a model sends back."""
 
 from itertools import islice
+from typing import Annotated, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.questions.entity_maps import (
     MAX_ENTITIES,
     MAX_RELATIONS,
     EntityMap,
+    EntityType,
     MapAttribute,
     MapEntity,
     MapRelation,
 )
-from heal_tasks.questions.map_prompts import EntityReply, MapReply
 from heal_tasks.questions.replies import NO_JSON, first_problem, json_values, tidy
+
+# Models write numbers as JSON numbers where the text shows one; whether it is the text's is checked later.
+_STRICT = ConfigDict(json_schema_extra={"additionalProperties": False}, coerce_numbers_to_str=True)
+
+
+class AttributeReply(BaseModel):
+    """One fact about an entity."""
+
+    model_config = _STRICT
+
+    key: str
+    value: str
+
+
+def _known_type(value: object) -> object:
+    return value if value in get_args(EntityType) else "other"
+
+
+class EntityReply(BaseModel):
+    """One entity. A type of the model's own invention is "other": another call would cost more than it is worth."""
+
+    model_config = _STRICT
+
+    id: str
+    type: Annotated[EntityType, BeforeValidator(_known_type)]
+    name: str
+    attributes: list[AttributeReply]
+
+
+class RelationReply(BaseModel):
+    """One relation between two entities."""
+
+    model_config = _STRICT
+
+    source: str
+    predicate: str
+    target: str
+
+
+class MapReply(BaseModel):
+    """The whole reply. Extra keys are forbidden in the schema sent, and ignored when they come anyway."""
+
+    model_config = _STRICT
+
+    entities: list[EntityReply]
+    relations: list[RelationReply]
 
 
 def parse_map(raw: str) -> EntityMap:

@@ -52,6 +52,9 @@ Title: {title}
 
 _CORRECTION = "Your previous reply could not be used: {problem}. Reply again with the JSON object alone."
 
+FRAME = (_DOCUMENT, _CORRECTION)
+"""What every prompt puts around the chunk."""
+
 
 class Item(BaseModel):
     """One query in the model's reply."""
@@ -81,23 +84,14 @@ def messages(chunk: ChunkToAsk, questions_per_chunk: int, problem: str = "") -> 
     """The conversation that asks for questions about a chunk.
 
     Args:
-        chunk: the chunk. Its title and text are fenced by a mark made from their hash: a text that contains its
-            own hash cannot be written, so no document can close the fence.
+        chunk: the chunk.
         questions_per_chunk: how many questions to ask for.
         problem: what was wrong with the previous reply; empty at the first attempt.
 
     Returns:
         Role and content of each message.
     """
-    title, text = storable(" ".join(chunk.title.split())), storable(chunk.text)
-    mark = sha256_hex("fence", title, text)[:16]
-    conversation = [
-        {"role": "system", "content": _INSTRUCTIONS.format(count=questions_per_chunk)},
-        {"role": "user", "content": _DOCUMENT.format(mark=mark, title=title, text=text)},
-    ]
-    if problem:
-        conversation.append({"role": "user", "content": _CORRECTION.format(problem=problem)})
-    return conversation
+    return conversation(_INSTRUCTIONS.format(count=questions_per_chunk), chunk, problem)
 
 
 def prompt_hash(questions_per_chunk: int) -> str:
@@ -109,4 +103,27 @@ def prompt_hash(questions_per_chunk: int) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    return fingerprint([PROMPT_VERSION, _INSTRUCTIONS, _DOCUMENT, _CORRECTION, questions_per_chunk, reply_schema()])
+    return fingerprint([PROMPT_VERSION, _INSTRUCTIONS, *FRAME, questions_per_chunk, reply_schema()])
+
+
+def conversation(instructions: str, chunk: ChunkToAsk, problem: str) -> list[dict[str, str]]:
+    """Static instructions, then a chunk as fenced data.
+
+    Args:
+        instructions: what to do with every chunk.
+        chunk: the chunk. Its title and text are fenced by a mark made from their hash: a text that contains its
+            own hash cannot be written, so no document can close the fence.
+        problem: what was wrong with the previous reply; empty at the first attempt.
+
+    Returns:
+        Role and content of each message.
+    """
+    title, text = storable(" ".join(chunk.title.split())), storable(chunk.text)
+    mark = sha256_hex("fence", title, text)[:16]
+    found = [
+        {"role": "system", "content": instructions},
+        {"role": "user", "content": _DOCUMENT.format(mark=mark, title=title, text=text)},
+    ]
+    if problem:
+        found.append({"role": "user", "content": _CORRECTION.format(problem=problem)})
+    return found

@@ -9,6 +9,9 @@ from heal_tasks.questions.writer import ChunkToAsk
 TOKENS_PER_QUESTION = 512
 """Limit of a reply, per question asked for and once more."""
 
+TOKENS_PER_MAP = 2048
+"""Limit of a reply with an entity map. JSON takes about four to five tokens for one of the chunk's."""
+
 MAX_CORRECTIONS = 2
 """Replies asked for again because they were not valid, with the error appended."""
 
