@@ -68,6 +68,10 @@ def heal_realign() -> None:
         def ask(shard: int, manifest: Json) -> Json:
             return run_step("ask", manifest, shard=shard, shards=len(ASK_SHARDS))
 
+        @task(doc_md="Entity maps of chunks, for training to be shown. Output: `heal.entity_map`, `heal.llm_call`.")
+        def map_entities(shard: int, manifest: Json) -> Json:
+            return run_step("map_entities", manifest, shard=shard, shards=len(ASK_SHARDS))
+
         @task(
             queue="gpu",
             doc_md="Vectors of the base model, for mining and comparison. Output: the baseline generation's tables.",
@@ -120,6 +124,8 @@ def heal_realign() -> None:
         embedded = embed.partial(manifest=trained).expand(shard=EMBED_SHARDS)
         nudged = nudge(trained)
         chain(asked, based, mined)
+        if SETTINGS.map_rate:
+            chain(asked, map_entities.partial(manifest=labelled).expand(shard=ASK_SHARDS), mined)
         chain(embedded, nudged)
         promote(index(evaluate(nudged)))
 

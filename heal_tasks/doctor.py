@@ -49,6 +49,8 @@ def examine(settings: Settings) -> list[Finding]:
     for subject, check in checks.items():
         try:
             findings.extend(check(settings))
+        except HealError as error:
+            findings.append(Finding("fail", subject, str(error)))
         except Exception as error:
             findings.append(Finding("fail", subject, f"{type(error).__name__}: {error}"))
     return findings
@@ -96,6 +98,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _llm(settings: Settings) -> Iterator[Finding]:
+    settings.require_llm_for_maps()
     if not settings.llm_configured:
         yield Finding("note", "llm", "none set; the extractive writer is used. Set HEAL_LLM_BASE_URL or OPENAI_API_KEY")
         return

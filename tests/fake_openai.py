@@ -1,7 +1,7 @@
 """A chat-completions server on loopback whose replies a test chooses, because mocks would skip the SDK's own retries.
 
-Without a rule it answers every request with queries made from the passage in the prompt. A rule gets the request
-and returns a Reply, or None for that default. Requests without a passage are capability probes: they are kept apart
+Without a rule it answers every request with queries, or an entity map, made from the passage in the prompt. A rule
+gets the request and returns a Reply, or None for that default. Requests without a passage are capability probes: they are kept apart
 and have a rule of their own; by default the server does what their schema says.
 """
 
@@ -23,7 +23,7 @@ _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 
 @dataclass(frozen=True)
 class Request:
-    """One request: its JSON body, its headers (names in lower case), how many came before for the same passage.
+    """One request: its JSON body, its headers (names in lower case), how many came before with the same prompt.
 
     ``raw`` is the body as it came, ``in_flight`` how many requests were being answered when it came, itself included.
     """
@@ -33,6 +33,10 @@ class Request:
     attempt: int
     raw: bytes = b""
     in_flight: int = 1
+
+    @property
+    def wants_map(self) -> bool:
+        return "entity map" in self.body["messages"][0]["content"]
 
     @property
     def title(self) -> str:
@@ -109,8 +113,29 @@ def queries(passage: str, title: str = "") -> list[dict[str, str]]:
     return items
 
 
+def entity_map(passage: str, *, sentences: int = 2) -> dict[str, Any]:
+    """A map of a passage: its first sentences' long words, a value and an entity that do not stand in it."""
+    entities: list[dict[str, Any]] = []
+    relations = []
+    for sentence in _SENTENCE.findall(passage)[:sentences]:
+        names = list(dict.fromkeys(re.findall(r"[^\W\d_]{5,}", sentence)))[:3] or ["nothing"]
+        start = len(entities)
+        for offset, name in enumerate(names):
+            facts = [{"key": "found with", "value": names[-1]}, {"key": "mass", "value": "777 kg"}]
+            entities.append(
+                {"id": f"e{start + offset}", "type": "other", "name": name, "attributes": [] if offset else facts}
+            )
+            if offset:
+                relations.append({"source": f"e{start}", "predicate": "goes with", "target": f"e{start + offset}"})
+    entities.append({"id": "a", "type": "place", "name": "Atlantis", "attributes": []})
+    relations.append({"source": "a", "predicate": "holds", "target": "e0"})
+    return {"entities": entities, "relations": relations}
+
+
 def answer(request: Request) -> Reply:
     """The default: a structured answer derived from the passage, as JSON."""
+    if request.wants_map:
+        return completion(json.dumps(entity_map(request.passage)), usage=(300, 90))
     return completion(json.dumps({"items": queries(request.passage, request.title)}))
 
 
@@ -178,8 +203,9 @@ class FakeOpenAI:
         with self._lock:
             self._in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
-            request = Request(body, headers, self._seen[_document(body)], raw, self._in_flight)
-            self._seen[_document(body)] += 1
+            prompt = json.dumps(body["messages"][:2])
+            request = Request(body, headers, self._seen[prompt], raw, self._in_flight)
+            self._seen[prompt] += 1
             (self.requests if _document(body) else self.probes).append(request)
         rule, default = (self.rule, answer) if _document(body) else (self.probe_rule, obey)
         reply = (rule(request) if rule else None) or default(request)

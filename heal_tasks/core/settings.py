@@ -121,8 +121,12 @@ class Settings(BaseSettings):
         QUESTION_FILTERS, description="Blank-separated filters that a question must pass; none: switch all off."
     )
     max_failed_share: float = Field(
-        0.2, ge=0, le=1, description="Share of chunks whose questions may fail before `ask` stops with an error."
+        0.2, ge=0, le=1, description="Share of chunks whose calls may fail before the step stops with an error."
     )
+    map_rate: float = Field(
+        0.0, ge=0, le=1, description="Share of training questions and documents shown as their entity maps (APEX), "
+        "which an LLM writes; 0: no maps.",
+    )  # fmt: skip
 
     # Training (HEAL)
     train_max_steps: int = Field(40, ge=1, description="Most optimiser steps.")
@@ -230,6 +234,18 @@ class Settings(BaseSettings):
     def llm_configured(self) -> bool:
         """Whether questions are written by an LLM rather than extractively."""
         return bool(self.llm_base_url or self.llm_api_key)
+
+    def require_llm_for_maps(self) -> None:
+        """Refuse a share of entity maps that nobody can write.
+
+        Raises:
+            SettingsError: there is one, and no LLM.
+        """
+        if self.map_rate and not self.llm_configured:
+            raise SettingsError(
+                f"HEAL_MAP_RATE={self.map_rate:g} wants entity maps, which only an LLM can write; set "
+                "HEAL_LLM_BASE_URL or HEAL_LLM_API_KEY, or HEAL_MAP_RATE=0"
+            )
 
     def require_database_url(self) -> str:
         """The database URL.

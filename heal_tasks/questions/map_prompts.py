@@ -46,8 +46,8 @@ Example of a passage: "Enzyme stocks from Northlab were kept at -80 C; after thr
 dropped by 40%."
 Example of a reply: {{"entities": [{{"id": "e1", "type": "product", "name": "Enzyme stocks", "attributes": [{{"key": \
 "kept at", "value": "-80 C"}}]}}, {{"id": "e2", "type": "organisation", "name": "Northlab", "attributes": []}}, \
-{{"id": "e3", "type": "event", "name": "freeze-thaw cycles", "attributes": [{{"key": "number", "value": "three"}}]}}, {{"id": \
-"e4", "type": "other", "name": "activity", "attributes": [{{"key": "drop", "value": "40%"}}]}}], "relations": \
+{{"id": "e3", "type": "event", "name": "freeze-thaw cycles", "attributes": [{{"key": "number", "value": "three"}}]}}, \
+{{"id": "e4", "type": "other", "name": "activity", "attributes": [{{"key": "drop", "value": "40%"}}]}}], "relations": \
 [{{"source": "e1", "predicate": "come from", "target": "e2"}}, {{"source": "e4", "predicate": "drops after", \
 "target": "e3"}}]}}"""
 

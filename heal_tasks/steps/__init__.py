@@ -27,6 +27,9 @@ CATALOGUE: dict[str, Entry] = {
     "factorise": Entry("factorise", "Factorise this shard's perturbations and ks of the root.", sharded=True),
     "label": Entry("label", "Build the HNMFk topic tree and label every document."),
     "ask": Entry("ask", "Write questions with answers and evidence for chunks that have none.", sharded=True),
+    "map_entities": Entry(
+        "map_entities", "Write entity maps of chunks that have none, where HEAL_MAP_RATE wants any.", sharded=True
+    ),
     "embed_base": Entry("embed", "Vectors of the base model, for mining and comparison.", sharded=True),
     "mine": Entry("mine", "Plan near and far negatives and write the training set."),
     "train": Entry("train", "Fine-tune the base model with the HEAL and own-document losses."),

@@ -3,24 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import question_id, stable_id
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.questions.extractive import ExtractiveWriter
 from heal_tasks.questions.filters import Reason, judge
 from heal_tasks.questions.inquiry import Inquiry
-from heal_tasks.questions.llm import LLM, LLMWriter, question_inquiry
+from heal_tasks.questions.llm import LLMWriter, question_inquiry
 from heal_tasks.questions.splits import split_of
-from heal_tasks.questions.writer import Call, ChunkToAsk, Draft, Writer, Written
-from heal_tasks.steps.allowance import Allowance, budget_of, cost_usd
+from heal_tasks.questions.writer import ChunkToAsk, Draft, Writer, Written
+from heal_tasks.steps.allowance import Allowance, budget_of
+from heal_tasks.steps.calling import STORE_EVERY, Bill, make_llm, one_per_text, refuse_if_failing
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.ledger import LlmCall
 from heal_tasks.store.questions import Asked, Dropped, QuestionRepository
 
-STORE_EVERY = 50
-FAILED_ALLOWED = 10
-"""A handful of failed chunks never stops a run, whatever their share; they are asked again next time."""
 SAMPLES = 20
 """Most dropped questions stored per reason, run and shard."""
 
@@ -30,17 +26,6 @@ def make_writer(settings: Settings) -> Writer:
     if not settings.llm_configured:
         return ExtractiveWriter(settings.questions_per_chunk)
     return LLMWriter(make_llm(settings), _inquiry(settings))
-
-
-def make_llm(settings: Settings) -> LLM:
-    """The language model that the settings name."""
-    return LLM(
-        base_url=settings.llm_base_url,
-        api_key=settings.llm_api_key.get_secret_value() if settings.llm_api_key else None,
-        model=settings.llm_model,
-        concurrency=settings.llm_concurrency,
-        timeout_s=settings.llm_timeout_s,
-    )
 
 
 class Asking:
@@ -55,11 +40,12 @@ class Asking:
         self._context, self._writer = context, writer
         self._repository = QuestionRepository(context.conn)
         self._document_of: dict[int, int] = {}
-        self._asked, self._calls = list[Asked](), list[LlmCall]()
+        self._asked = list[Asked]()
+        self.bill = Bill(context.settings, "questions", writer.model, writer.prompt_hash)
         self._samples: Counter[str] = Counter(self._repository.sampled(context.run_id, context.shard))
-        self.counts: Counter[str] = Counter(asked=0, kept=0, dropped=0, failed=0, input_tokens=0, output_tokens=0)
+        self.counts: Counter[str] = Counter(asked=0, kept=0, dropped=0, failed=0)
         self.counts.update({f"dropped_{name}": 0 for name in context.settings.question_filters})
-        self.cost_usd, self.reused = 0.0, 0
+        self.reused = 0
 
     def to_ask(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, by id; all others are given what is known about their text.
@@ -69,13 +55,9 @@ class Asking:
         """
         self.reuse()
         writer, shard, shards = self._writer, self._context.shard, self._context.shards
-        by_text: dict[str, ChunkToAsk] = {}
-        for chunk in self._repository.unasked(writer.prompt_hash, writer.model, shard, shards):
-            self._document_of[chunk.chunk_id] = chunk.document_id
-            by_text.setdefault(
-                chunk.content_hash, ChunkToAsk(chunk.chunk_id, chunk.title, chunk.text, chunk.content_hash)
-            )
-        return list(by_text.values())
+        chunks = list(self._repository.unasked(writer.prompt_hash, writer.model, shard, shards))
+        self._document_of = {chunk.chunk_id: chunk.document_id for chunk in chunks}
+        return one_per_text(chunks)
 
     def reuse(self) -> None:
         """Give chunks the questions that an equal text of a live document has."""
@@ -85,12 +67,8 @@ class Asking:
 
     def add(self, written: Written) -> None:
         """Take in what came of one chunk; stored from time to time."""
-        settings, chunk = self._context.settings, written.chunk
-        calls = [_ledger_row(settings, self._writer, chunk, call) for call in written.calls]
-        self._calls += calls
-        self.cost_usd += sum(call.cost_usd for call in calls)
-        self.counts["input_tokens"] += sum(call.input_tokens for call in calls)
-        self.counts["output_tokens"] += sum(call.output_tokens for call in calls)
+        chunk = written.chunk
+        self.bill.add(chunk, written.calls)
         if written.status == "failed":
             self.counts["failed"] += 1
         else:
@@ -100,13 +78,13 @@ class Asking:
             self.counts["dropped"] += reasons.total()
             self.counts["kept"] += len(written.drafts) - reasons.total()
             self.counts.update({f"dropped_{reason}": number for reason, number in reasons.items()})
-        if len(self._asked) + len(self._calls) >= STORE_EVERY:
+        if len(self._asked) + len(self.bill.calls) >= STORE_EVERY:
             self.store()
 
     def store(self) -> None:
         """Store what was taken in since the last time."""
-        self._repository.store(self._context.run_id, self._asked, self._calls, self._context.shard)
-        self._asked, self._calls = [], []
+        self._repository.store(self._context.run_id, self._asked, self.bill.calls, self._context.shard)
+        self._asked, self.bill.calls = [], []
 
     def _judge(self, chunk: ChunkToAsk, drafts: Sequence[Draft]) -> Counter[Reason]:
         """Put a chunk's questions with those to be stored; how many were dropped, by reason."""
@@ -161,16 +139,14 @@ def ask(context: Context) -> Outcome:
     allowance.spend(writer.write, asking.add, context.progress)
     asking.reuse()
     counts, over_budget = asking.counts, len(chunks) - allowance.handed_out
-    _refuse_if_failing(settings, counts["failed"], allowance.handed_out)
+    refuse_if_failing(settings, "questions", counts["failed"], allowance.handed_out)
     note = (
         f"{counts['kept']} questions for {counts['asked']} chunks by {writer.name} ({writer.model}), "
         f"{counts['dropped']} dropped, {counts['failed']} chunks failed"
     )
     if over_budget:
         note += f"; the budget is used up: {over_budget} chunks are left for the next run"
-    figures: dict[str, int | float] = {
-        **counts, "reused": asking.reused, "over_budget": over_budget, "cost_usd": round(asking.cost_usd, 6),
-    }  # fmt: skip
+    figures = {**counts, **asking.bill.figures(), "reused": asking.reused, "over_budget": over_budget}
     if budget.limited:
         figures["run_budget_usd"], figures["day_budget_usd"] = settings.llm_run_budget_usd, settings.llm_day_budget_usd
     return Outcome(counts=figures, note=note)
@@ -182,23 +158,6 @@ def _inquiry(settings: Settings) -> Inquiry[tuple[Draft, ...]]:
 
 def _split(document_id: int, text: str) -> Split:
     return split_of(document_id, stable_id(text))
-
-
-def _ledger_row(settings: Settings, writer: Writer, chunk: ChunkToAsk, call: Call) -> LlmCall:
-    return LlmCall(
-        "questions", writer.model, writer.prompt_hash, chunk.content_hash, chunk.chunk_id, call.status,
-        call.input_tokens, call.output_tokens, cost_usd(settings, call.input_tokens, call.output_tokens),
-        call.latency_s, call.raw_reply,
-    )  # fmt: skip
-
-
-def _refuse_if_failing(settings: Settings, failed: int, chunks: int) -> None:
-    if failed > FAILED_ALLOWED and failed / chunks > settings.max_failed_share:
-        raise StepError(
-            f"questions failed for {failed} of {chunks} chunks, more than HEAL_MAX_FAILED_SHARE="
-            f"{settings.max_failed_share}; the replies are in heal.llm_call (status failed); the good ones are kept, "
-            "and running this step again asks only for the rest"
-        )
 
 
 ASK = Step("ask", ask, None)

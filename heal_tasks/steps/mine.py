@@ -7,6 +7,8 @@ import numpy as np
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import Settings
 from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps.map_entities import maps_by
+from heal_tasks.steps.map_views import MapViews
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.spaces import baseline, in_order
 from heal_tasks.steps.training_set import save
@@ -23,18 +25,23 @@ def _inputs(context: Context) -> object:
         fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
         context.manifest.number("topic_run_id"), settings.model, settings.train_near_negatives,
         settings.train_far_negatives, settings.mask_same_leaf, settings.train_validation_questions,
-        settings.train_validation_chunks, settings.seed,
+        settings.train_validation_chunks, settings.seed, settings.map_rate,
+        maps_by(context.conn, settings.llm_model).usable().fingerprint if settings.map_rate else "",
     ]  # fmt: skip
 
 
 def mine(context: Context) -> Outcome:
     """Plan negatives for every training question and write the training set as an artifact.
 
+    Negatives are chosen by plain texts, and held-out questions and documents are plain texts, whatever the share of
+    entity maps: plain text is what is served.
+
     Args:
         context: of the step.
 
     Returns:
-        Ref ``training_set_uri``; counts of training and validation questions, and of negatives.
+        Ref ``training_set_uri``; counts of training and validation questions, of negatives, and of what is shown as
+        an entity map.
     """
     settings, corpus = context.settings, Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
@@ -55,16 +62,26 @@ def mine(context: Context) -> Outcome:
     def document(row: int) -> str:
         return embedding_text(*texts[int(chunks.chunk_ids[row])])
 
+    shown = np.union1d(positives[positives >= 0], negatives[negatives >= 0])
+    views = MapViews(context.conn, settings, chunks.chunk_ids[shown].tolist())
+
+    def shown_document(row: int) -> str:
+        return views.document(int(chunks.chunk_ids[row]), document(row))
+
+    def shown_question(row: int) -> str:
+        number = int(questions.question_ids[row])
+        return views.question(number, int(questions.chunk_ids[row]), asked[number])
+
     rows = [
         {
-            "question": asked[int(questions.question_ids[question])],
-            "document": document(row),
+            "question": shown_question(int(question)),
+            "document": shown_document(row),
             "document_id": int(chunks.document_ids[row]),
             "leaf": int(chunks.leaves[row]),
             "path": [int(topic) for topic in chunks.paths[row] if topic >= 0],
             "negatives": [
                 {
-                    "text": document(negative),
+                    "text": shown_document(negative),
                     "document_id": int(chunks.document_ids[negative]),
                     "leaf": int(chunks.leaves[negative]),
                 }
@@ -79,12 +96,18 @@ def mine(context: Context) -> Outcome:
     key = f"training_sets/{fingerprint(_inputs(context))}"
     with context.artifacts.writing(key) as folder:
         save(folder, rows, validation)
+    mined = int((negatives >= 0).sum())
+    note = f"{len(rows)} training questions, {mined} mined negatives, {len(validation.queries)} validation questions"
+    if settings.map_rate:
+        note += f"; shown as entity maps: {views.questions} questions and {views.chunks} of {len(shown)} chunks"
     return Outcome(
         refs={"training_set_uri": context.artifacts.uri(key)},
-        counts={"train": len(rows), "validation": len(validation.queries), "negatives": int((negatives >= 0).sum())},
-        note=f"{len(rows)} training questions, {int((negatives >= 0).sum())} mined negatives, "
-        f"{len(validation.queries)} validation questions",
-    )
+        counts={
+            "train": len(rows), "validation": len(validation.queries), "negatives": mined, "chunks": len(shown),
+            "map_questions": views.questions, "map_chunks": views.chunks,
+        },
+        note=note,
+    )  # fmt: skip
 
 
 def _validation_set(

@@ -6,14 +6,18 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps import load_step
 
-ROUTES: dict[str, tuple[str, ...]] = {
+_ROUTES: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "nudge": ("assign_labels", "ask", "embed_new", "nudge_live"),
     "realign": (
-        "label", "ask", "embed_base", "mine", "train", "embed", "nudge", "evaluate", "index", "promote",
+        "label", "ask", "map_entities", "embed_base", "mine", "train", "embed", "nudge", "evaluate", "index", "promote",
     ),
 }  # fmt: skip
-"""Steps between ``route`` and ``report``."""
+
+
+def steps_between(settings: Settings, route: str) -> tuple[str, ...]:
+    """The steps of a route, those between ``route`` and ``report``."""
+    return tuple(name for name in _ROUTES[route] if name != "map_entities" or settings.map_rate)
 
 
 def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None] = lambda manifest: None) -> Manifest:
@@ -31,7 +35,7 @@ def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], Non
     for name in ("ingest", "route"):
         manifest = load_step(name).run(settings, manifest)
         tell(manifest)
-    for name in (*ROUTES[manifest.text("route")], "report"):
+    for name in (*steps_between(settings, manifest.text("route")), "report"):
         manifest = load_step(name).run(settings, manifest)
         tell(manifest)
     return manifest

@@ -1,10 +1,13 @@
-"""The ledger of language-model calls: its rows, and their sums."""
+"""The ledger of language-model calls: its rows, how they settle what was reserved, and their sums."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from typing import Any
 
+from psycopg import Cursor, sql
 from psycopg.rows import class_row
 
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,45 @@ class LedgerRow:
     input_tokens: int
     output_tokens: int
     cost_usd: float
+
+
+def insert(table: str, record: type, *before: str) -> sql.Composed:
+    """An INSERT of a record's fields, behind columns that it does not have."""
+    columns = [sql.Identifier(name) for name in (*before, *(item.name for item in fields(record)))]
+    values = sql.SQL(", ").join(sql.Placeholder() * len(columns))
+    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(
+        sql.Identifier(table), sql.SQL(", ").join(columns), values
+    )
+
+
+def row_of(record: Any) -> tuple[object, ...]:
+    """A record's fields as Postgres can store them."""
+    return tuple(storable(value) if isinstance(value, str) else value for value in astuple(record))
+
+
+_ADD_CALL = insert("llm_call", LlmCall, "run_id")
+
+
+def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Iterable[int]) -> set[int]:
+    """Write calls, and give back what was reserved for their chunks: part of the transaction that stores the answers.
+
+    Args:
+        cursor: in a transaction.
+        run_id: the run that asked.
+        calls: every call, failed ones included.
+        chunk_ids: further chunks that are answered.
+
+    Returns:
+        Those of all these chunks that still are, kept from deletion until the transaction ends. Nothing may be stored
+        for the others; of calls about them the reply is left out.
+    """
+    wanted = list({*chunk_ids, *(call.chunk_id for call in calls if call.chunk_id is not None)})
+    cursor.execute("SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (wanted,))
+    live = {row[0] for row in cursor}
+    cursor.execute("DELETE FROM heal.llm_reservation WHERE run_id = %s AND chunk_id = ANY(%s)", (run_id, wanted))
+    ledger = [call if call.chunk_id in live else replace(call, raw_reply=None) for call in calls]
+    cursor.executemany(_ADD_CALL, [(run_id, *row_of(call)) for call in ledger])
+    return live
 
 
 def ledger(conn: Connection, run_id: str | None = None) -> list[LedgerRow]:

@@ -1,7 +1,7 @@
 """Questions with the chunk that answers them, who wrote them, and what they cost."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from psycopg import sql
@@ -10,8 +10,8 @@ from psycopg.rows import class_row
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.types import Question, Split
 from heal_tasks.store.db import Connection, storable
-from heal_tasks.store.ledger import LlmCall
-from heal_tasks.store.reading import LiveChunk, live_chunks
+from heal_tasks.store.ledger import LlmCall, insert, row_of, settle
+from heal_tasks.store.reading import IN_PART, LiveChunk, live_chunks
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
@@ -70,18 +70,8 @@ def _names(record: type) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record))
 
 
-def _insert(table: str, record: type, *before: str) -> sql.Composed:
-    """An INSERT of a record's fields, behind columns that it does not have."""
-    columns = [sql.Identifier(name) for name in (*before, *(item.name for item in fields(record)))]
-    values = sql.SQL(", ").join(sql.Placeholder() * len(columns))
-    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(
-        sql.Identifier(table), sql.SQL(", ").join(columns), values
-    )
-
-
-_ADD_QUESTION = _insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
-_ADD_DROPPED = _insert("question_dropped", Dropped, "run_id", "shard")
-_ADD_CALL = _insert("llm_call", LlmCall, "run_id")
+_ADD_QUESTION = insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
+_ADD_DROPPED = insert("question_dropped", Dropped, "run_id", "shard")
 _ADD_ASKED = (
     "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
     "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
@@ -91,8 +81,6 @@ _ADD_ASKED = (
 _NOT_ASKED = sql.SQL(
     "NOT EXISTS (SELECT FROM heal.chunk_asked a WHERE a.chunk_id = c.chunk_id AND a.prompt_hash = %s AND a.model = %s)"
 )
-# Equal texts are in one part, or two tasks at once would pay for both.
-_IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
 
 
 class QuestionRepository:
@@ -110,7 +98,7 @@ class QuestionRepository:
 
         Chunks with equal texts are in the same part.
         """
-        condition = sql.SQL(" AND ").join([_NOT_ASKED, _IN_PART])
+        condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART])
         return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard), 0, 1)
 
     def reuse_cached(self, prompt_hash: str, model: str, split_of: SplitOf, shard: int = 0, shards: int = 1) -> int:
@@ -130,7 +118,7 @@ class QuestionRepository:
             "EXISTS (SELECT FROM heal.chunk_asked a "
             "WHERE a.content_hash = c.content_hash AND a.prompt_hash = %s AND a.model = %s)"
         )
-        condition = sql.SQL(" AND ").join([_NOT_ASKED, _IN_PART, answered])
+        condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART, answered])
         key = (prompt_hash, model)
         asked = []
         for chunk in live_chunks(self._conn, condition, (*key, shards, shard, *key), 0, 1):
@@ -165,15 +153,9 @@ class QuestionRepository:
             shard: who asked, for samples of what was dropped.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            wanted = {item.chunk_id for item in asked} | {call.chunk_id for call in calls} - {None}
-            live = {
-                row[0]
-                for row in cursor.execute(
-                    "SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (list(wanted),)
-                )
-            }
+            live = settle(cursor, run_id, calls, [item.chunk_id for item in asked])
             kept = [item for item in asked if item.chunk_id in live]
-            cursor.executemany(_ADD_QUESTION, [_storable(item) for entry in kept for item in entry.questions])
+            cursor.executemany(_ADD_QUESTION, [row_of(item) for entry in kept for item in entry.questions])
             cursor.executemany(
                 _ADD_ASKED,
                 [
@@ -183,15 +165,7 @@ class QuestionRepository:
             )
             cursor.executemany(
                 _ADD_DROPPED,
-                [(run_id, shard, *_storable(sample)) for item in kept for sample in item.samples],
-            )
-            cursor.execute(
-                "DELETE FROM heal.llm_reservation WHERE run_id = %s AND chunk_id = ANY(%s)", (run_id, list(wanted))
-            )
-            ledger = [call if call.chunk_id in live else replace(call, raw_reply=None) for call in calls]
-            cursor.executemany(
-                _ADD_CALL,
-                [(run_id, *_storable(call)) for call in ledger],
+                [(run_id, shard, *row_of(sample)) for item in kept for sample in item.samples],
             )
 
     def questions(self, splits: Sequence[Split] | None = None) -> list[QuestionRow]:
@@ -251,7 +225,7 @@ class QuestionRepository:
             if ids[external] in found
         ]
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            cursor.executemany(_ADD_QUESTION, [_storable(row) for row in rows])
+            cursor.executemany(_ADD_QUESTION, [row_of(row) for row in rows])
             stored = max(cursor.rowcount, 0)
         return stored, sorted(external for external, key in ids.items() if key not in found)
 
@@ -275,7 +249,3 @@ class QuestionRepository:
         query = sql.SQL("SELECT {} FROM heal.question WHERE chunk_id = %s AND prompt_hash = %s AND model = %s")
         cursor = self._conn.cursor(row_factory=class_row(Question))
         return cursor.execute(query.format(_names(Question)), (chunk_id, prompt_hash, model)).fetchall()
-
-
-def _storable(record: Question | LlmCall | Dropped) -> tuple[object, ...]:
-    return tuple(storable(value) if isinstance(value, str) else value for value in astuple(record))

@@ -9,6 +9,9 @@ from heal_tasks.store.db import Connection
 
 PAGE = 2000
 
+IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
+"""Condition on ``c``, given the number of parts and which: equal texts are in one, or two tasks would pay for both."""
+
 
 class LiveChunk(NamedTuple):
     """A chunk that has or will have a vector, with its document's title."""

@@ -11,7 +11,7 @@ from heal_tasks.core.ids import document_id
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.search import Searcher
 from heal_tasks.sources.samples import sample
-from heal_tasks.steps.pipeline import ROUTES
+from heal_tasks.steps.pipeline import steps_between
 from heal_tasks.steps.plan import make_plan
 from heal_tasks.store.db import connect
 from tests.e2e.conftest import DOCUMENTS, Deployment, short
@@ -42,7 +42,12 @@ def assert_nothing_stale(deployment: Deployment) -> None:
 
 def test_a_first_run_realigns(deployment: Deployment) -> None:
     manifests = deployment.manifests["first"]
-    assert [item.step for item in manifests] == ["ingest", "route", *ROUTES["realign"], "report"]
+    assert [item.step for item in manifests] == [
+        "ingest",
+        "route",
+        *steps_between(deployment.settings, "realign"),
+        "report",
+    ]
     assert all(len(item.model_dump_json()) < 4096 for item in manifests)
     ((route, verdict, generation),) = query(deployment, "SELECT route, verdict, generation_id FROM heal.run")
     assert route == "realign"
@@ -190,7 +195,7 @@ def test_nothing_of_a_deleted_document_is_left(deployment: Deployment) -> None:
 
 def test_a_forced_realign_compares_with_the_live_generation(deployment: Deployment) -> None:
     made = deployment.run("again", force_route="realign")
-    assert [item.step for item in made][2:-1] == list(ROUTES["realign"])
+    assert [item.step for item in made][2:-1] == list(steps_between(deployment.settings, "realign"))
     systems = {
         row[0] for row in query(deployment, "SELECT DISTINCT system FROM heal.evaluation WHERE run_id = 'again'")
     }

@@ -45,6 +45,12 @@ def ask(settings: Settings, run_id: str = "r1", shard: int = 0, shards: int = 1)
     return load_step("ask").run(settings, Manifest(run_id=run_id), shard, shards)
 
 
+def map_entities(settings: Settings, run_id: str = "r1", shard: int = 0, shards: int = 1) -> Manifest:
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        RunRepository(conn).open_run(run_id)
+    return load_step("map_entities").run(settings, Manifest(run_id=run_id), shard, shards)
+
+
 def number(conn: Connection, query: str) -> Any:
     row = conn.execute(query.encode()).fetchone()
     assert row is not None

@@ -1,0 +1,141 @@
+"""Step map_entities: an entity map of every chunk that has none yet, for training to be shown instead of texts.
+
+Only a realignment trains, so only its path has this step.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from functools import partial
+
+from heal_tasks.core.models import resolve_model
+from heal_tasks.questions.entity_maps import DROP_REASONS, EntityMap, ground
+from heal_tasks.questions.inquiry import Answered
+from heal_tasks.questions.map_prompts import map_inquiry
+from heal_tasks.questions.map_rendering import PUBLISHED_REDUCTION, fit, render
+from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.sources.chunking import embedding_text, token_counter
+from heal_tasks.steps.allowance import Allowance, budget_of
+from heal_tasks.steps.calling import STORE_EVERY, Bill, make_llm, one_per_text, refuse_if_failing
+from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.store.db import Connection
+from heal_tasks.store.entity_maps import MapRepository, StoredMap
+
+
+def maps_by(conn: Connection, model: str) -> MapRepository:
+    """The maps that a language model gives to this version's prompt."""
+    return MapRepository(conn, map_inquiry().prompt_hash, model)
+
+
+class Mapping:
+    """What one shard has mapped: checks what comes back against its text, stores it every few chunks, and counts.
+
+    Args:
+        context: of the step.
+    """
+
+    def __init__(self, context: Context) -> None:
+        settings = context.settings
+        self._context, self._model, self._inquiry = context, settings.llm_model, map_inquiry()
+        self._repository = maps_by(context.conn, self._model)
+        self._count_tokens = token_counter(resolve_model(settings.model))
+        self._maps = list[StoredMap]()
+        self._reductions = list[float]()
+        self.bill = Bill(settings, "maps", self._model, self._inquiry.prompt_hash)
+        statuses = ("ok", "empty", "long", "short", "refused", "invalid", "failed")
+        self.counts: Counter[str] = Counter(dict.fromkeys((*statuses, *map("dropped_{}".format, DROP_REASONS)), 0))
+        self.reused = 0
+
+    @property
+    def reduction(self) -> float:
+        """Mean over the new maps that training can use of 1 - tokens of the map / tokens of the text."""
+        return sum(self._reductions) / len(self._reductions) if self._reductions else 0.0
+
+    def to_map(self) -> list[ChunkToAsk]:
+        """This shard's chunks that have to be asked about; all others are given the map of an equal text."""
+        self.reuse()
+        return one_per_text(self._repository.unmapped(self._context.shard, self._context.shards))
+
+    def reuse(self) -> None:
+        """Give chunks the map that an equal text has."""
+        self.reused += self._repository.reuse(self._context.shard, self._context.shards)
+
+    def add(self, answered: Answered[EntityMap]) -> None:
+        """Take in what came of one chunk; stored from time to time."""
+        self.bill.add(answered.chunk, answered.calls)
+        if answered.status == "failed":
+            self.counts["failed"] += 1
+        else:
+            # What was refused or never valid is settled too: asked again it would be paid for again.
+            self._maps.append(self._checked(answered))
+        if len(self._maps) + len(self.bill.calls) >= STORE_EVERY:
+            self.store()
+
+    def store(self) -> None:
+        """Store what was taken in since the last time."""
+        self._repository.store(self._context.run_id, self._maps, self.bill.calls)
+        self._maps, self.bill.calls = [], []
+
+    def _checked(self, answered: Answered[EntityMap]) -> StoredMap:
+        chunk = answered.chunk
+        found, dropped = ground(answered.value or EntityMap((), ()), f"{chunk.title}\n{chunk.text}")
+        rendered = render(found)
+        map_tokens = self._count_tokens(rendered)
+        text_tokens = self._count_tokens(embedding_text(chunk.title, chunk.text))
+        status = answered.status if answered.value is None else fit(map_tokens, text_tokens, rendered)
+        self.counts[status] += 1
+        self.counts.update({f"dropped_{reason}": number for reason, number in dropped.items()})
+        if status == "ok":
+            self._reductions.append(1 - map_tokens / text_tokens)
+        return StoredMap(
+            chunk.chunk_id, chunk.content_hash, self._inquiry.prompt_hash, self._model, status,
+            json.dumps(asdict(found)), dropped.total(), map_tokens, text_tokens,
+        )  # fmt: skip
+
+
+def map_entities(context: Context) -> Outcome:
+    """Have maps written of this shard's chunks whose text this model was never asked about with this prompt.
+
+    Results are stored every few chunks, so a killed task pays for nothing twice but what was not stored yet. Where a
+    budget is used up the step ends early; texts without a map are shown to the training as they are.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Counts of new maps by what came of them, of what their texts do not confirm, tokens and cost; the mean
+        reduction of the input; chunks that needed no call, and those left over by the budget.
+
+    Raises:
+        SettingsError: maps are wanted, and there is no language model.
+        StepError: more chunks failed than the settings allow.
+    """
+    settings = context.settings
+    if not settings.map_rate:
+        return Outcome(note="no entity maps are wanted (HEAL_MAP_RATE=0)")
+    settings.require_llm_for_maps()
+    mapping, inquiry = Mapping(context), map_inquiry()
+    chunks = mapping.to_map()
+    budget = budget_of(context.conn, settings, context.run_id)
+    allowance = Allowance(budget, settings, inquiry, chunks, mapping.store)
+    allowance.spend(partial(make_llm(settings).ask, inquiry), mapping.add, context.progress)
+    mapping.reuse()
+    counts, over_budget = mapping.counts, len(chunks) - allowance.handed_out
+    refuse_if_failing(settings, "entity maps", counts["failed"], allowance.handed_out)
+    note = f"{counts['ok']} entity maps of {allowance.handed_out - counts['failed']} chunks by {settings.llm_model}"
+    if counts["ok"]:
+        note += f", {mapping.reduction:.1%} shorter than their texts (APEX: {PUBLISHED_REDUCTION:.1%})"
+    if counts["failed"]:
+        note += f"; {counts['failed']} chunks failed"
+    if over_budget:
+        note += f"; the budget is used up: {over_budget} chunks are left for the next run"
+    return Outcome(
+        counts={
+            **counts, **mapping.bill.figures(), "reduction": round(mapping.reduction, 4), "reused": mapping.reused,
+            "over_budget": over_budget,
+        },
+        note=note,
+    )  # fmt: skip
+
+
+MAP_ENTITIES = Step("map_entities", map_entities, None)

@@ -1,0 +1,281 @@
+"""Step map_entities against a real Postgres and a real HTTP server: maps are their texts', and none is paid for twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heal_tasks.core.errors import SettingsError, StepError
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Record
+from heal_tasks.doctor import examine
+from heal_tasks.questions.map_prompts import map_inquiry
+from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
+from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.steps.map_entities import maps_by
+from heal_tasks.steps.plan import make_plan
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.runs import RunRepository
+from tests.fake_openai import FakeOpenAI, Reply, Request, completion, entity_map, error
+from tests.steps.asking import PRICE, add, ask, body, delete, map_entities, number, traffic, with_llm
+
+
+def mapped(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:
+    return with_llm(settings, fake, **{"map_rate": 0.5, **changes})
+
+
+def statuses(conn: Connection) -> dict[str, int]:
+    return dict(conn.execute("SELECT status, count(*) FROM heal.entity_map GROUP BY 1").fetchall())
+
+
+def test_maps_hold_what_their_texts_say_and_the_ledger_what_they_cost(auto: Connection, settings: Settings) -> None:
+    add(auto, range(12))
+    with FakeOpenAI() as fake:
+        made = map_entities(mapped(settings, fake))
+        assert len(fake.requests) == 12
+        assert all(request.body["temperature"] == 0 for request in fake.requests)
+    assert statuses(auto) == {"ok": 12}
+    # The fake invents a place, a relation to it, and a value for the first entity of each of the two sentences.
+    assert (made.counts["dropped_name"], made.counts["dropped_orphan"], made.counts["dropped_value"]) == (12, 12, 24)
+    assert number(auto, "SELECT min(dropped) FROM heal.entity_map") == 4
+    stored = auto.execute(
+        "SELECT m.map, c.text, d.title FROM heal.entity_map m JOIN heal.chunk c USING (chunk_id) "
+        "JOIN heal.document d USING (document_id)"
+    ).fetchall()
+    for found, text, title in stored:
+        names = [entity["name"] for entity in found["entities"]]
+        assert len(names) == 6
+        assert all(name in f"{title} {text}" for name in names)
+        assert "777" not in json.dumps(found)
+    calls = auto.execute("SELECT DISTINCT purpose FROM heal.llm_call").fetchall()
+    assert calls == [("maps",)]
+    assert (made.counts["input_tokens"], made.counts["output_tokens"]) == (fake.input_tokens, fake.output_tokens)
+    assert number(auto, "SELECT sum(input_tokens) FROM heal.llm_call") == fake.input_tokens
+    reduction = number(auto, "SELECT 1 - avg(map_tokens::float8 / text_tokens) FROM heal.entity_map")
+    assert made.counts["reduction"] == pytest.approx(reduction, abs=1e-4)
+    assert f"12 entity maps of 12 chunks by fake, {reduction:.1%} shorter than their texts (APEX: 37.7%)" in made.note
+
+
+def test_a_second_run_sends_nothing_whatever_the_rate(auto: Connection, settings: Settings) -> None:
+    add(auto, range(12))
+    with FakeOpenAI() as fake:
+        map_entities(mapped(settings, fake))
+        sent = traffic(fake)
+        again = map_entities(mapped(settings, fake, map_rate=1.0), "r2")
+        assert traffic(fake) == sent
+    assert again.counts["ok"] == again.counts["cost_usd"] == 0
+
+
+def test_the_title_is_ground_too(auto: Connection, settings: Settings) -> None:
+    add(auto, range(1))
+    reply = {
+        "entities": [{"id": "e", "type": "document", "name": "Report 0", "attributes": []}], "relations": [],
+    }  # fmt: skip
+    with FakeOpenAI(lambda request: completion(json.dumps(reply))) as fake:
+        made = map_entities(mapped(settings, fake))
+    assert (made.counts["dropped_name"], made.counts["short"] + made.counts["ok"]) == (0, 1)
+
+
+def test_equal_texts_are_mapped_once_by_all_shards_together(auto: Connection, settings: Settings) -> None:
+    records = [Record(f"d{n}", "T", f"{body(7)}|{body(n)}") for n in range(20, 32)]
+    DocumentRepository(auto).apply_records("s", records, lambda title, text: text.split("|"))
+    with FakeOpenAI() as fake:
+        made = [map_entities(mapped(settings, fake), shard=shard, shards=3) for shard in range(3)]
+        assert len(fake.requests) == 13
+    assert sum(item.counts["reused"] for item in made) == 11
+    assert statuses(auto) == {"ok": 24}
+    assert number(auto, "SELECT count(DISTINCT map) FROM heal.entity_map") == 13
+
+
+def test_a_change_of_prompt_or_model_asks_again(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(auto, range(2))
+    with FakeOpenAI() as fake:
+        map_entities(mapped(settings, fake))
+        map_entities(mapped(settings, fake, llm_model="other"), "r2")
+        monkeypatch.setattr("heal_tasks.questions.map_prompts.MAP_PROMPT_VERSION", "next")
+        map_entities(mapped(settings, fake), "r3")
+        assert len(fake.requests) == 6
+    assert maps_by(auto, "fake").usable().count == 2
+
+
+def test_whatever_comes_back_is_settled_but_what_failed(auto: Connection, settings: Settings) -> None:
+    add(auto, range(24))
+    good = json.dumps(entity_map(body(0)))
+    long = {**entity_map(body(0)), "relations": [
+        {"source": "e0", "predicate": f"{a} {b}", "target": "e1"} for a in "abcdef" for b in "ghijkl"
+    ]}  # fmt: skip
+    replies = [
+        lambda request: None,
+        lambda request: completion(None, refusal="I would rather not"),
+        lambda request: completion("no map today", usage=(50, 5)),
+        lambda request: completion('{"entities": [], "relations": []}'),
+        lambda request: completion(json.dumps(long)),
+        lambda request: completion(good[:50], finish_reason="length") if not request.attempt else None,
+        lambda request: error(500, "oops", retry_after_ms="1") if not request.attempt else None,
+        lambda request: error(400, "this one is not for me", code="string_above_max_length"),
+    ]
+
+    def rule(request: Request) -> Reply | None:
+        return replies[int(request.title.split()[1]) % 8](request)
+
+    with FakeOpenAI(rule) as fake:
+        made = map_entities(mapped(settings, fake))
+        assert statuses(auto) == {"ok": 9, "refused": 3, "invalid": 3, "empty": 3, "long": 3}
+        assert made.counts["failed"] == 3
+        assert number(auto, "SELECT sum(input_tokens) FROM heal.llm_call") == fake.input_tokens
+        assert number(auto, "SELECT sum(output_tokens) FROM heal.llm_call") == fake.output_tokens
+        sent = len(fake.requests)
+        fake.rule = None
+        again = map_entities(mapped(settings, fake), "r2")
+        assert len(fake.requests) == sent + 3
+    assert again.counts["ok"] == 3
+    assert maps_by(auto, "fake").usable().count == 12
+
+
+def test_a_correction_names_the_problem(auto: Connection, settings: Settings) -> None:
+    add(auto, range(1))
+
+    def rule(request: Request) -> Reply | None:
+        return None if request.attempt else completion('{"entities": 3, "relations": []}')
+
+    with FakeOpenAI(rule) as fake:
+        map_entities(mapped(settings, fake))
+        assert "entities: Input should be a valid list" in fake.requests[1].body["messages"][-1]["content"]
+    assert statuses(auto) == {"ok": 1}
+
+
+def test_too_many_failures_end_the_step_and_what_was_written_is_kept(auto: Connection, settings: Settings) -> None:
+    add(auto, range(40))
+
+    def rule(request: Request) -> Reply | None:
+        return error(400, "no", code="content_policy") if int(request.title.split()[1]) % 2 else None
+
+    with FakeOpenAI(rule) as fake, pytest.raises(StepError, match="entity maps failed for 20 of 40 chunks"):
+        map_entities(mapped(settings, fake))
+    assert statuses(auto) == {"ok": 20}
+
+
+def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
+    add(auto, range(30))
+    tokens = most_tokens(map_inquiry(), ChunkToAsk(1, "Report 1", body(1), "h"))
+    limit = 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6 + 0.3
+    with FakeOpenAI() as fake:
+        limited = mapped(settings, fake, llm_run_budget_usd=limit, **PRICE)
+        first = map_entities(limited)
+        assert 0 < first.counts["ok"] == len(fake.requests) < 30
+        assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= limit
+        assert first.counts["over_budget"] == 30 - first.counts["ok"]
+        assert "the budget is used up" in first.note
+        map_entities(mapped(settings, fake, **PRICE), "r2")
+        assert len(fake.requests) == 30
+    assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
+    assert statuses(auto) == {"ok": 30}
+
+
+def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Settings) -> None:
+    add(auto, range(80))
+    go_on = threading.Event()
+
+    def rule(request: Request) -> Reply | None:
+        if len(fake.requests) > 60:
+            go_on.wait(60)
+        return None
+
+    with FakeOpenAI(rule) as fake:
+        environment = {
+            **os.environ, "HEAL_DATABASE_URL": settings.require_database_url(), "HEAL_VAR_DIR": str(settings.var_dir),
+            "HEAL_LLM_BASE_URL": fake.base_url, "HEAL_LLM_MODEL": "fake", "HEAL_LLM_CONCURRENCY": "4",
+            "HEAL_LLM_RUN_BUDGET_USD": "9", "HEAL_MAP_RATE": "1",
+        }  # fmt: skip
+        RunRepository(auto).open_run("r1")
+        with subprocess.Popen(
+            [sys.executable, "-m", "heal_tasks", "map-entities", "--run-id", "r1"],
+            cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.DEVNULL,
+        ) as child:  # fmt: skip
+            deadline = time.monotonic() + 60
+            while len(fake.requests) < 64 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            child.send_signal(signal.SIGKILL)
+        answered = len(fake.requests)
+        go_on.set()
+        stored = number(auto, "SELECT count(*) FROM heal.llm_call WHERE raw_reply NOT LIKE '%probe%'")
+        assert 25 <= stored < answered
+        assert answered - stored <= 25 + 2 * 4
+        assert number(auto, "SELECT count(*) FROM heal.llm_reservation") > 0
+        fake.rule = None
+        map_entities(mapped(settings, fake, llm_run_budget_usd=9))
+        assert len(fake.requests) == answered + 80 - stored
+    assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
+    assert statuses(auto) == {"ok": 80}
+
+
+def test_nothing_readable_of_a_deleted_document_is_kept(auto: Connection, settings: Settings) -> None:
+    add(auto, range(2))
+    with FakeOpenAI() as fake:
+        map_entities(mapped(settings, fake))
+    delete(auto, range(1))
+    assert number(auto, "SELECT count(*) FROM heal.entity_map") == 1
+    assert number(auto, "SELECT count(*) FROM heal.llm_call WHERE raw_reply LIKE '%number0%'") == 0
+    delete(auto, range(1, 2))
+    for table in ("entity_map", "llm_call", "chunk", "document"):
+        kept = str(auto.execute(f"SELECT * FROM heal.{table}".encode()).fetchall())
+        assert "chamber" not in kept, table
+    assert number(auto, "SELECT count(*) FROM heal.llm_call") >= 2, "what was paid stays in the ledger"
+
+
+def test_a_document_deleted_while_the_model_wrote_leaves_no_map(auto: Connection, settings: Settings) -> None:
+    add(auto, range(3))
+
+    def rule(request: Request) -> Reply | None:
+        if request.title == "Report 1":
+            delete(auto, range(1, 2))
+        return None
+
+    with FakeOpenAI(rule) as fake:
+        map_entities(mapped(settings, fake, llm_concurrency=1))
+    assert statuses(auto) == {"ok": 2}
+    assert number(auto, "SELECT count(*) FROM heal.llm_call WHERE raw_reply IS NULL") == 1
+
+
+def test_no_maps_are_asked_for_at_a_rate_of_zero(auto: Connection, settings: Settings) -> None:
+    add(auto, range(3))
+    with FakeOpenAI() as fake:
+        made = map_entities(with_llm(settings, fake))
+        assert traffic(fake) == 0
+    assert "HEAL_MAP_RATE=0" in made.note
+    assert statuses(auto) == {}
+
+
+def test_maps_without_a_language_model_are_refused(auto: Connection, settings: Settings) -> None:
+    add(auto, range(1))
+    wanting = settings.model_copy(update={"map_rate": 0.25})
+    with pytest.raises(SettingsError, match=r"HEAL_MAP_RATE=0\.25 wants entity maps.*HEAL_LLM_BASE_URL"):
+        map_entities(wanting)
+    with pytest.raises(SettingsError, match=r"HEAL_MAP_RATE=0\.25"):
+        make_plan(wanting)
+    (finding,) = [item for item in examine(wanting) if item.subject == "llm"]
+    assert finding.level == "fail"
+    assert finding.text.startswith("HEAL_MAP_RATE=0.25 wants entity maps")
+
+
+def test_questions_and_maps_share_a_run_and_its_budget(auto: Connection, settings: Settings) -> None:
+    add(auto, range(6))
+    with FakeOpenAI() as fake:
+        both = mapped(settings, fake, llm_run_budget_usd=50, **PRICE)
+        ask(both)
+        map_entities(both)
+    rows = auto.execute(
+        "SELECT purpose, count(*), sum(cost_usd) > 0 FROM heal.llm_call WHERE raw_reply NOT LIKE '%probe%' "
+        "GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert rows == [("maps", 6, True), ("questions", 6, True)]
