@@ -1,8 +1,8 @@
 """A chat-completions server on loopback whose replies a test chooses, because mocks would skip the SDK's own retries.
 
 Without a rule it answers every request with queries, or an entity map, made from the passage in the prompt. A rule
-gets the request and returns a Reply, or None for that default. Requests without a passage are capability probes: they are kept apart
-and have a rule of their own; by default the server does what their schema says.
+gets the request and returns a Reply, or None for that default. Requests without a passage are capability probes: they
+are kept apart and have a rule of their own; by default the server does what their schema says.
 """
 
 import json
@@ -113,22 +113,17 @@ def queries(passage: str, title: str = "") -> list[dict[str, str]]:
     return items
 
 
-def entity_map(passage: str, *, sentences: int = 2) -> dict[str, Any]:
-    """A map of a passage: its first sentences' long words, a value and an entity that do not stand in it."""
-    entities: list[dict[str, Any]] = []
-    relations = []
-    for sentence in _SENTENCE.findall(passage)[:sentences]:
-        names = list(dict.fromkeys(re.findall(r"[^\W\d_]{5,}", sentence)))[:3] or ["nothing"]
-        start = len(entities)
-        for offset, name in enumerate(names):
-            facts = [{"key": "found with", "value": names[-1]}, {"key": "mass", "value": "777 kg"}]
-            entities.append(
-                {"id": f"e{start + offset}", "type": "other", "name": name, "attributes": [] if offset else facts}
-            )
-            if offset:
-                relations.append({"source": f"e{start}", "predicate": "goes with", "target": f"e{start + offset}"})
-    entities.append({"id": "a", "type": "place", "name": "Atlantis", "attributes": []})
-    relations.append({"source": "a", "predicate": "holds", "target": "e0"})
+def entity_map(passage: str) -> dict[str, Any]:
+    """A map of a passage: some of its long words; a value, an entity and a relation that it does not hold."""
+    found = list(dict.fromkeys(re.findall(r"\b[^\W\d_]{5,}\b", passage))) or ["nothing"]
+    entities: list[dict[str, Any]] = [{"id": "a", "type": "place", "name": "Atlantis", "attributes": []}]
+    relations = [{"source": "a", "predicate": "holds", "target": "e0"}]
+    for start in range(0, min(len(found), 3 * (1 + len(passage.split()) // 20)), 3):
+        name, value, other = (found[start : start + 3] * 3)[:3]
+        facts = [{"key": "with", "value": value}, {"key": "mass", "value": "777 kg"}]
+        entities.append({"id": f"e{start}", "type": "other", "name": name, "attributes": facts})
+        entities.append({"id": f"e{start + 1}", "type": "event", "name": other, "attributes": []})
+        relations.append({"source": f"e{start}", "predicate": "has", "target": f"e{start + 1}"})
     return {"entities": entities, "relations": relations}
 
 

@@ -1,7 +1,7 @@
 """What a run would do now, and cost, without doing it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from heal_tasks.core.artifacts import artifact_store
@@ -9,10 +9,12 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import silent
+from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.allowance import affordable, budget_of, cost_usd
 from heal_tasks.steps.ask import Asking, make_writer
 from heal_tasks.steps.ingest import read_sources
+from heal_tasks.steps.map_entities import Mapping
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.runner import Context
 from heal_tasks.store.budget import Budget
@@ -22,6 +24,38 @@ from heal_tasks.store.documents import Changes
 PROMPT_TOKENS = 450
 REPLY_TOKENS = 90
 """Measured on the packaged prompt: fixed part per call, and reply per question asked for."""
+
+MAP_PROMPT_TOKENS = 850
+MAP_REPLY_RATIO = 4.5
+"""The same for entity maps: fixed part per call, and tokens of the reply per token of the chunk."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls that would be made.
+
+    Args:
+        chunks: about how many chunks.
+        input_tokens: tokens that would be sent; 0 without an LLM.
+        output_tokens: tokens that would come back.
+        costs_usd: their price, chunk by chunk.
+    """
+
+    chunks: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+    costs_usd: Sequence[float] = ()
+
+    @property
+    def cost_usd(self) -> float:
+        """The price of all."""
+        return sum(self.costs_usd)
+
+    def price(self) -> str:
+        """Tokens and price for people."""
+        if not self.input_tokens:
+            return "nothing to pay"
+        return f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out, {self.cost_usd:.2f} USD"
 
 
 @dataclass(frozen=True)
@@ -34,10 +68,8 @@ class Plan:
         route: the route that would be taken.
         reason: why.
         writer: who would write questions.
-        chunks_to_ask: chunks that have no questions by this writer and whose text is not known either.
-        input_tokens: tokens that would be sent; 0 without an LLM.
-        output_tokens: tokens that would come back.
-        cost_usd: their price.
+        questions: for chunks that have no questions by this writer and whose text is not known either.
+        maps: the same for entity maps; None where none are wanted on this route.
         budget: what the budgets are and leave; empty without one.
     """
 
@@ -46,23 +78,20 @@ class Plan:
     route: str
     reason: str
     writer: str
-    chunks_to_ask: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
+    questions: Calls
+    maps: Calls | None
     budget: str = ""
 
     def lines(self) -> list[str]:
         """The plan for people."""
-        cost = "nothing to pay"
-        if self.input_tokens:
-            cost = f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out, {self.cost_usd:.2f} USD"
         lines = [
             f"documents  {self.changes.new} new, {self.changes.changed} changed, {self.changes.deleted} deleted, "
             f"{self.rejected} records to be quarantined",
             f"route      {self.route}: {self.reason}",
-            f"questions  {self.chunks_to_ask} chunks to ask, by {self.writer}; {cost}",
+            f"questions  {self.questions.chunks} chunks to ask, by {self.writer}; {self.questions.price()}",
         ]
+        if self.maps:
+            lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
         return [*lines, f"budget     {self.budget}"] if self.budget else lines
 
 
@@ -74,7 +103,11 @@ def make_plan(settings: Settings) -> Plan:
 
     Returns:
         The plan.
+
+    Raises:
+        SettingsError: entity maps are wanted, and there is no LLM.
     """
+    settings.require_llm_for_maps()
     writer = make_writer(settings)
     with connect(settings.require_database_url(), autocommit=True) as conn:
         context = Context(
@@ -90,18 +123,36 @@ def make_plan(settings: Settings) -> Plan:
         with conn.transaction(force_rollback=True):
             changes, rejected = read_sources(context)
             chosen, _ = decide(context, changes)
-            chunks = Asking(context, writer).to_ask()
-        tokens = list[tuple[int, int]]()
-        if settings.llm_configured:
-            count_tokens = token_counter(resolve_model(settings.model))
-            reply = REPLY_TOKENS * settings.questions_per_chunk
-            tokens = [(PROMPT_TOKENS + count_tokens(item.title) + count_tokens(item.text), reply) for item in chunks]
-        costs = [cost_usd(settings, *pair) for pair in tokens]
+            to_ask = Asking(context, writer).to_ask()
+            to_map = Mapping(context).to_map() if settings.map_rate and chosen.name == "realign" else None
+        reply = REPLY_TOKENS * settings.questions_per_chunk
+        questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply))
+        maps = None
+        if to_map is not None:
+            maps = _calls(
+                settings, to_map, lambda tokens: (MAP_PROMPT_TOKENS + tokens, round(MAP_REPLY_RATIO * tokens))
+            )
+        costs = [*questions.costs_usd, *(maps.costs_usd if maps else ())]
         budget = _budget_line(settings, budget_of(conn, settings, context.run_id), costs)
     return Plan(
-        changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", len(chunks),
-        sum(sent for sent, _ in tokens), sum(replied for _, replied in tokens), sum(costs), budget,
-    )  # fmt: skip
+        changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", questions, maps, budget
+    )
+
+
+def _calls(
+    settings: Settings, chunks: Sequence[ChunkToAsk], tokens_of: Callable[[int], tuple[int, int]]
+) -> Calls:  # fmt: skip
+    """What calls about chunks would cost, given tokens in and out by a chunk's length in tokens."""
+    if not settings.llm_configured:
+        return Calls(len(chunks))
+    count_tokens = token_counter(resolve_model(settings.model))
+    tokens = [tokens_of(count_tokens(item.title) + count_tokens(item.text)) for item in chunks]
+    return Calls(
+        len(chunks),
+        sum(sent for sent, _ in tokens),
+        sum(replied for _, replied in tokens),
+        [cost_usd(settings, *pair) for pair in tokens],
+    )
 
 
 def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float]) -> str:

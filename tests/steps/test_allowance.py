@@ -127,14 +127,14 @@ def planned(settings: Settings) -> Settings:
 def test_plan_says_what_the_budget_leaves(auto: Connection, planned: Settings) -> None:
     with FakeOpenAI() as fake:
         made = make_plan(with_llm(planned, fake, **PRICE))
-        assert made.chunks_to_ask == 40
+        assert made.questions.chunks == 40
         assert not made.budget
         auto.execute(
             "INSERT INTO heal.llm_call (run_id, purpose, model, prompt_hash, content_hash, status, cost_usd) "
             "VALUES ('r0', 'questions', 'm', 'p', 'h', 'ok', 0.75)"
         )
         Budget(auto, "r0", run_usd=9, day_usd=9).reserve([(1, 0.25)])
-        limit = 1.0 + 10.5 * made.cost_usd / 40
+        limit = 1.0 + 10.5 * made.questions.cost_usd / 40
         line = make_plan(with_llm(planned, fake, llm_day_budget_usd=limit, **PRICE)).lines()[-1]
         assert line == (
             f"budget     {limit:.2f} USD per day, 0.75 spent today and 0.25 reserved: about 10 of 40 chunks"
@@ -152,7 +152,7 @@ def test_plan_of_unchanged_texts_asks_for_nothing(auto: Connection, planned: Set
         ask(limited)
         sent = traffic(fake)
         made = make_plan(limited)
-        assert (made.chunks_to_ask, made.cost_usd) == (0, 0.0)
+        assert (made.questions.chunks, made.questions.cost_usd) == (0, 0.0)
         assert "nothing to pay" in made.lines()[2]
         assert traffic(fake) == sent
 

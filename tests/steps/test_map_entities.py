@@ -1,4 +1,4 @@
-"""Step map_entities against a real Postgres and a real HTTP server: maps are their texts', and none is paid for twice."""
+"""Step map_entities against a real Postgres and a real HTTP server: maps are grounded, and none is paid for twice."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from heal_tasks.core.errors import SettingsError, StepError
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
 from heal_tasks.doctor import examine
+from heal_tasks.questions.entity_maps import DROP_REASONS
 from heal_tasks.questions.map_prompts import map_inquiry
 from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
@@ -43,16 +44,17 @@ def test_maps_hold_what_their_texts_say_and_the_ledger_what_they_cost(auto: Conn
         assert len(fake.requests) == 12
         assert all(request.body["temperature"] == 0 for request in fake.requests)
     assert statuses(auto) == {"ok": 12}
-    # The fake invents a place, a relation to it, and a value for the first entity of each of the two sentences.
-    assert (made.counts["dropped_name"], made.counts["dropped_orphan"], made.counts["dropped_value"]) == (12, 12, 24)
-    assert number(auto, "SELECT min(dropped) FROM heal.entity_map") == 4
+    # The fake invents a place, a relation to it, and a value.
+    assert [made.counts[f"dropped_{reason}"] for reason in DROP_REASONS] == [12, 12, 0, 12]
+    assert number(auto, "SELECT min(dropped) FROM heal.entity_map") == 3
     stored = auto.execute(
         "SELECT m.map, c.text, d.title FROM heal.entity_map m JOIN heal.chunk c USING (chunk_id) "
         "JOIN heal.document d USING (document_id)"
     ).fetchall()
     for found, text, title in stored:
         names = [entity["name"] for entity in found["entities"]]
-        assert len(names) == 6
+        assert len(names) == 2
+        assert len(found["relations"]) == 1
         assert all(name in f"{title} {text}" for name in names)
         assert "777" not in json.dumps(found)
     calls = auto.execute("SELECT DISTINCT purpose FROM heal.llm_call").fetchall()
@@ -92,7 +94,7 @@ def test_equal_texts_are_mapped_once_by_all_shards_together(auto: Connection, se
         assert len(fake.requests) == 13
     assert sum(item.counts["reused"] for item in made) == 11
     assert statuses(auto) == {"ok": 24}
-    assert number(auto, "SELECT count(DISTINCT map) FROM heal.entity_map") == 13
+    assert number(auto, "SELECT count(DISTINCT (content_hash, map)) FROM heal.entity_map") == 13
 
 
 def test_a_change_of_prompt_or_model_asks_again(
@@ -111,15 +113,17 @@ def test_a_change_of_prompt_or_model_asks_again(
 def test_whatever_comes_back_is_settled_but_what_failed(auto: Connection, settings: Settings) -> None:
     add(auto, range(24))
     good = json.dumps(entity_map(body(0)))
-    long = {**entity_map(body(0)), "relations": [
-        {"source": "e0", "predicate": f"{a} {b}", "target": "e1"} for a in "abcdef" for b in "ghijkl"
-    ]}  # fmt: skip
+
+    def long(request: Request) -> Reply:
+        relations = [{"source": "e0", "predicate": f"{a} {b}", "target": "e1"} for a in "abcdef" for b in "ghijkl"]
+        return completion(json.dumps({**entity_map(request.passage), "relations": relations}))
+
     replies = [
         lambda request: None,
         lambda request: completion(None, refusal="I would rather not"),
         lambda request: completion("no map today", usage=(50, 5)),
         lambda request: completion('{"entities": [], "relations": []}'),
-        lambda request: completion(json.dumps(long)),
+        long,
         lambda request: completion(good[:50], finish_reason="length") if not request.attempt else None,
         lambda request: error(500, "oops", retry_after_ms="1") if not request.attempt else None,
         lambda request: error(400, "this one is not for me", code="string_above_max_length"),
@@ -244,7 +248,7 @@ def test_a_document_deleted_while_the_model_wrote_leaves_no_map(auto: Connection
     with FakeOpenAI(rule) as fake:
         map_entities(mapped(settings, fake, llm_concurrency=1))
     assert statuses(auto) == {"ok": 2}
-    assert number(auto, "SELECT count(*) FROM heal.llm_call WHERE raw_reply IS NULL") == 1
+    assert number(auto, "SELECT count(DISTINCT chunk_id) FROM heal.llm_call WHERE raw_reply IS NULL") == 1
 
 
 def test_no_maps_are_asked_for_at_a_rate_of_zero(auto: Connection, settings: Settings) -> None:
@@ -258,6 +262,7 @@ def test_no_maps_are_asked_for_at_a_rate_of_zero(auto: Connection, settings: Set
 
 def test_maps_without_a_language_model_are_refused(auto: Connection, settings: Settings) -> None:
     add(auto, range(1))
+    (settings.var_dir / "inbox").mkdir()
     wanting = settings.model_copy(update={"map_rate": 0.25})
     with pytest.raises(SettingsError, match=r"HEAL_MAP_RATE=0\.25 wants entity maps.*HEAL_LLM_BASE_URL"):
         map_entities(wanting)
