@@ -127,21 +127,19 @@ def make_plan(settings: Settings) -> Plan:
             to_map = Mapping(context).to_map() if settings.map_rate and chosen.name == "realign" else None
         reply = REPLY_TOKENS * settings.questions_per_chunk
         questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply))
-        maps = None
+        maps, costs, unit = None, questions.costs_usd, "chunks"
         if to_map is not None:
             maps = _calls(
                 settings, to_map, lambda tokens: (MAP_PROMPT_TOKENS + tokens, round(MAP_REPLY_RATIO * tokens))
             )
-        costs = [*questions.costs_usd, *(maps.costs_usd if maps else ())]
-        budget = _budget_line(settings, budget_of(conn, settings, context.run_id), costs)
+            costs, unit = [*costs, *maps.costs_usd], "calls"
+        budget = _budget_line(settings, budget_of(conn, settings, context.run_id), costs, unit)
     return Plan(
         changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", questions, maps, budget
     )
 
 
-def _calls(
-    settings: Settings, chunks: Sequence[ChunkToAsk], tokens_of: Callable[[int], tuple[int, int]]
-) -> Calls:  # fmt: skip
+def _calls(settings: Settings, chunks: Sequence[ChunkToAsk], tokens_of: Callable[[int], tuple[int, int]]) -> Calls:
     """What calls about chunks would cost, given tokens in and out by a chunk's length in tokens."""
     if not settings.llm_configured:
         return Calls(len(chunks))
@@ -155,7 +153,7 @@ def _calls(
     )
 
 
-def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float]) -> str:
+def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float], unit: str) -> str:
     if not budget.limited:
         return ""
     spending, parts = budget.spending(), list[str]()
@@ -165,5 +163,5 @@ def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float]) -> 
         reserved = f" and {spending.reserved_usd:.2f} reserved" if spending.reserved_usd else ""
         parts.append(f"{settings.llm_day_budget_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}")
     fitting = affordable(budget, costs)
-    chunks = f"about {fitting:,} of {len(costs):,} chunks" if fitting < len(costs) else f"all {len(costs):,} chunks"
-    return f"{'; '.join(parts)}: {chunks}"
+    share = f"about {fitting:,} of {len(costs):,}" if fitting < len(costs) else f"all {len(costs):,}"
+    return f"{'; '.join(parts)}: {share} {unit}"

@@ -16,7 +16,7 @@ from heal_tasks.steps.plan import make_plan
 from heal_tasks.store.budget import Budget
 from heal_tasks.store.db import Connection
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
-from tests.steps.asking import PRICE, add, ask, body, dear, most_usd, number, traffic, with_llm
+from tests.steps.asking import PRICE, add, ask, body, dear, map_entities, most_usd, number, traffic, with_llm
 
 
 def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
@@ -143,6 +143,25 @@ def test_plan_says_what_the_budget_leaves(auto: Connection, planned: Settings) -
         assert line == "budget     500.00 USD per run: all 40 chunks"
         assert traffic(fake) == 0
     assert number(auto, "SELECT count(*) FROM heal.document") == 0
+
+
+def test_plan_says_what_entity_maps_would_cost(auto: Connection, planned: Settings) -> None:
+    with FakeOpenAI() as fake:
+        with_maps = with_llm(planned, fake, map_rate=0.3, llm_run_budget_usd=500, **PRICE)
+        made = make_plan(with_maps)
+        assert made.maps is not None
+        assert made.maps.chunks == 40
+        # The prompt for maps is about twice as long, and the reply about as long as three questions.
+        assert made.questions.cost_usd < made.maps.cost_usd < 3 * made.questions.cost_usd
+        assert made.lines()[3].startswith("maps       40 chunks to map; about ")
+        assert made.lines()[-1] == "budget     500.00 USD per run: all 80 calls"
+        assert traffic(fake) == 0
+        load_step("ingest").run(with_maps, Manifest(run_id="r1"))
+        map_entities(with_maps)
+        assert make_plan(with_maps).lines()[3] == "maps       0 chunks to map; nothing to pay"
+        # Only a realignment trains.
+        assert make_plan(with_maps.model_copy(update={"force_route": "nothing"})).maps is None
+        assert make_plan(with_llm(planned, fake)).maps is None
 
 
 def test_plan_of_unchanged_texts_asks_for_nothing(auto: Connection, planned: Settings) -> None:
