@@ -1,4 +1,4 @@
-"""Questions in the terminal: those of a document with answer and evidence, what was refused, and how many there are."""
+"""Questions in the terminal: a document's with answer, evidence and entity maps, what was refused, and counts."""
 
 from rich.console import Console
 from rich.table import Table
@@ -7,6 +7,8 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question
 from heal_tasks.local.console import print_line
+from heal_tasks.questions.map_rendering import render
+from heal_tasks.questions.map_replies import parse_map
 from heal_tasks.store.asked import AskedChunk, asked_chunks, asked_document, document_of_chunk, latest_dropped
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.questions import Dropped, QuestionRepository
@@ -89,6 +91,10 @@ def _print_chunk(console: Console, chunk: AskedChunk, chunks: int, dropped: bool
         _print_kept(console, item)
     if not chunk.questions:
         print_line(console, "  no questions" + ("" if chunk.writers else "; none were asked for yet"))
+    for found in chunk.maps:
+        print_line(console, f"  entity map by {found.model}, {found.status}:")
+        for line in render(parse_map(found.map)).splitlines():
+            print_line(console, f"    {line}")
     if not dropped:
         return
     if chunk.dropped:

@@ -81,8 +81,8 @@ def _print_questions(summary: Summary, console: Console) -> None:
     for row in summary.ledger:
         _field(
             console, "LLM",
-            f"{row.model}: {row.calls} calls {row.status}, {row.input_tokens} tokens in, {row.output_tokens} out, "
-            f"{row.cost_usd:.2f} USD",
+            f"{row.model} for {row.purpose}: {row.calls} calls {row.status}, {row.input_tokens} tokens in, "
+            f"{row.output_tokens} out, {row.cost_usd:.2f} USD",
         )  # fmt: skip
 
 

@@ -20,38 +20,38 @@ _LEAST_KEPT = 0.5
 
 
 def render(entity_map: EntityMap) -> str:
-    """Write a map as text: one line per entity, then one per relation.
+    """Write a map as text, one line per entity: ``type: name | key=value; predicate -> name``.
 
-    ``type: name | key=value; key=value`` and ``name -> predicate -> name``, without ids and without JSON's
-    punctuation, which costs word pieces. The ids and the order of attributes and relations do not matter.
+    No ids, no JSON punctuation and no name of a relation's source, all of which cost word pieces. The ids and the
+    order of attributes and relations do not matter.
 
     Args:
         entity_map: grounded, so that entities stand in the order in which the text names them.
 
     Returns:
-        The lines. Entities of the same type and name are one, with the attributes of all; attributes are sorted;
-        relations follow the order of their ends; what is left to relate an entity to itself is left out. ``|``,
-        ``;``, ``->`` and, in keys, ``=`` are replaced, so that a line means one thing.
+        The lines. Entities of the same type and name are one, with the facts of all: attributes in alphabetical
+        order, then relations in the order of their targets. What is left to relate an entity to itself is left out.
+        ``|``, ``;``, ``->`` and, in keys, ``=`` are replaced, so that a line means one thing.
     """
     merged: dict[tuple[str, str], list[MapEntity]] = {}
     for entity in entity_map.entities:
         merged.setdefault((folded(_safe(entity.name)), entity.type), []).append(entity)
-    rank = {entity.id: place for place, same in enumerate(merged.values()) for entity in same}
+    place = {entity.id: place for place, same in enumerate(merged.values()) for entity in same}
     names = [min(_safe(entity.name) for entity in same) for same in merged.values()]
-    lines = [
-        f"{kind}: {name}{_attributes(same)}"
-        for ((_, kind), same), name in zip(merged.items(), names, strict=True)
-    ]  # fmt: skip
-    relations: dict[tuple[int, int, str], str] = {}
+    # By what makes two facts the same fact; of its writings the first in alphabetical order stands.
+    facts: list[dict[tuple[int, str, str], str]] = [{} for _ in names]
+    for entity in entity_map.entities:
+        for attribute in entity.attributes:
+            key, value = " ".join(_safe(attribute.key).replace("=", " ").split()), _safe(attribute.value)
+            _unite(facts[place[entity.id]], (-1, folded(key), folded(value)), f"{key}={value}")
     for relation in entity_map.relations:
-        source, target, predicate = rank[relation.source], rank[relation.target], _safe(relation.predicate)
+        source, target, predicate = place[relation.source], place[relation.target], _safe(relation.predicate)
         if source != target:
-            key = (source, target, folded(predicate))
-            relations[key] = min(predicate, relations.get(key, predicate))
-    lines += [
-        f"{names[source]} -> {predicate} -> {names[target]}"
-        for (source, target, _), predicate in sorted(relations.items())
-    ]
+            _unite(facts[source], (target, folded(predicate), ""), f"{predicate} -> {names[target]}")
+    lines = []
+    for (_, kind), name, known in zip(merged, names, facts, strict=True):
+        listed = "; ".join(known[same] for same in sorted(known))
+        lines.append(f"{kind}: {name} | {listed}" if listed else f"{kind}: {name}")
     return "\n".join(lines)
 
 
@@ -93,13 +93,8 @@ def query_view(entity_map: EntityMap, query: str) -> str:
     return rendered if asked and len(asked & kept) >= _LEAST_KEPT * len(asked) else ""
 
 
-def _attributes(entities: list[MapEntity]) -> str:
-    united: dict[tuple[str, str], str] = {}
-    for attribute in (attribute for entity in entities for attribute in entity.attributes):
-        key, value = " ".join(_safe(attribute.key).replace("=", " ").split()), _safe(attribute.value)
-        same = (folded(key), folded(value))
-        united[same] = min(f"{key}={value}", united.get(same, f"{key}={value}"))
-    return " | " + "; ".join(united[same] for same in sorted(united)) if united else ""
+def _unite(facts: dict[tuple[int, str, str], str], same: tuple[int, str, str], written: str) -> None:
+    facts[same] = min(written, facts.get(same, written))
 
 
 def _safe(text: str) -> str:

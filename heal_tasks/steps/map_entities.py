@@ -40,16 +40,10 @@ class Mapping:
         self._repository = maps_by(context.conn, self._model)
         self._count_tokens = token_counter(resolve_model(settings.model))
         self._maps = list[StoredMap]()
-        self._reductions = list[float]()
         self.bill = Bill(settings, "maps", self._model, self._inquiry.prompt_hash)
         statuses = ("ok", "empty", "long", "short", "refused", "invalid", "failed")
         self.counts: Counter[str] = Counter(dict.fromkeys((*statuses, *map("dropped_{}".format, DROP_REASONS)), 0))
         self.reused = 0
-
-    @property
-    def reduction(self) -> float:
-        """Mean over the new maps that training can use of 1 - tokens of the map / tokens of the text."""
-        return sum(self._reductions) / len(self._reductions) if self._reductions else 0.0
 
     def to_map(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about; all others are given the map of an equal text."""
@@ -85,8 +79,6 @@ class Mapping:
         status = answered.status if answered.value is None else fit(map_tokens, text_tokens, rendered)
         self.counts[status] += 1
         self.counts.update({f"dropped_{reason}": number for reason, number in dropped.items()})
-        if status == "ok":
-            self._reductions.append(1 - map_tokens / text_tokens)
         return StoredMap(
             chunk.chunk_id, chunk.content_hash, self._inquiry.prompt_hash, self._model, status,
             json.dumps(asdict(found)), dropped.total(), map_tokens, text_tokens,
@@ -103,8 +95,9 @@ def map_entities(context: Context) -> Outcome:
         context: of the step.
 
     Returns:
-        Counts of new maps by what came of them, of what their texts do not confirm, tokens and cost; the mean
-        reduction of the input; chunks that needed no call, and those left over by the budget.
+        Counts of new maps by what came of them, of what their texts do not confirm, tokens and cost; of chunks that
+        needed no call, and of those left over by the budget; of all maps in store that training can use, and by how
+        much they are shorter than their texts.
 
     Raises:
         SettingsError: maps are wanted, and there is no language model.
@@ -122,17 +115,18 @@ def map_entities(context: Context) -> Outcome:
     mapping.reuse()
     counts, over_budget = mapping.counts, len(chunks) - allowance.handed_out
     refuse_if_failing(settings, "entity maps", counts["failed"], allowance.handed_out)
-    note = f"{counts['ok']} entity maps of {allowance.handed_out - counts['failed']} chunks by {settings.llm_model}"
-    if counts["ok"]:
-        note += f", {mapping.reduction:.1%} shorter than their texts (APEX: {PUBLISHED_REDUCTION:.1%})"
-    if counts["failed"]:
-        note += f"; {counts['failed']} chunks failed"
+    usable = maps_by(context.conn, settings.llm_model).usable()
+    note = (
+        f"{counts['ok']} entity maps of {allowance.handed_out} chunks by {settings.llm_model}, {counts['failed']} "
+        f"failed; the {usable.count} in store are {usable.reduction:.1%} shorter than their texts (APEX: "
+        f"{PUBLISHED_REDUCTION:.1%})"
+    )
     if over_budget:
         note += f"; the budget is used up: {over_budget} chunks are left for the next run"
     return Outcome(
         counts={
-            **counts, **mapping.bill.figures(), "reduction": round(mapping.reduction, 4), "reused": mapping.reused,
-            "over_budget": over_budget,
+            **counts, **mapping.bill.figures(), "reused": mapping.reused, "over_budget": over_budget,
+            "usable": usable.count, "reduction": round(usable.reduction, 4),
         },
         note=note,
     )  # fmt: skip

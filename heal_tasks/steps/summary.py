@@ -14,6 +14,7 @@ from heal_tasks.store.topics import TopicRepository, TopicRow
 
 SAMPLES = 8
 DROPPED = "dropped_"
+MAPS = "map_entities"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,16 @@ class Summary:
     def asking(self, name: str) -> float:
         """A count of step ask, over all shards of this run."""
         return float(sum(row.result["counts"].get(name, 0) for row in self.steps if row.step == "ask" and row.result))
+
+    def maps(self) -> dict[str, float]:
+        """Counts of step map_entities over all shards, of what is in store the last one's; empty without it."""
+        ended = [row for row in self.steps if row.step == MAPS and row.result and row.finished_at]
+        ended.sort(key=lambda row: str(row.finished_at))
+        counts = [row.result["counts"] for row in ended if row.result and row.result["counts"]]
+        if not counts:
+            return {}
+        added = {name: sum(shard[name] for shard in counts) for name in counts[0]}
+        return {**added, **{name: counts[-1][name] for name in ("usable", "reduction")}}
 
     def dropped(self) -> dict[str, int]:
         """How many questions each filter refused in this run; those that refused none as 0."""

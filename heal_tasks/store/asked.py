@@ -26,6 +26,15 @@ class AskedDocument(NamedTuple):
     duplicate_of: int | None
 
 
+class AskedMap(NamedTuple):
+    """An entity map of a chunk, as JSON; ``status`` says whether training uses it."""
+
+    chunk_id: int
+    model: str
+    status: str
+    map: str
+
+
 @dataclass(frozen=True, slots=True)
 class AskedChunk:
     """A live chunk with what was asked about it.
@@ -38,6 +47,7 @@ class AskedChunk:
         questions: those kept.
         dropped: how many the filters refused.
         samples: those of them that were stored.
+        maps: its entity maps, the newest last.
     """
 
     chunk_id: int
@@ -47,6 +57,7 @@ class AskedChunk:
     questions: Sequence[Question]
     dropped: int
     samples: Sequence[Dropped]
+    maps: Sequence[AskedMap]
 
 
 def asked_document(conn: Connection, document_id: int) -> AskedDocument:
@@ -97,7 +108,7 @@ def document_of_chunk(conn: Connection, chunk_id: int) -> int:
 
 
 def asked_chunks(conn: Connection, document_id: int) -> list[AskedChunk]:
-    """A document's live chunks, in order, with the questions that were asked for.
+    """A document's live chunks, in order, with the questions and entity maps that were asked for.
 
     Args:
         conn: an open connection.
@@ -115,10 +126,15 @@ def asked_chunks(conn: Connection, document_id: int) -> list[AskedChunk]:
     ids = [row[0] for row in chunks]
     questions = _rows(conn, Question, "question", "created_at, kind, question_id", ids)
     samples = _rows(conn, Dropped, "question_dropped", "dropped_id", ids)
+    maps = conn.execute(
+        "SELECT chunk_id, model, status, map::text FROM heal.entity_map WHERE chunk_id = ANY(%s) ORDER BY mapped_at",
+        (ids,),
+    ).fetchall()
     return [
         AskedChunk(
             chunk_id, number, text, writers, [item for item in questions if item.chunk_id == chunk_id], int(dropped),
             [item for item in samples if item.chunk_id == chunk_id],
+            [AskedMap._make(row) for row in maps if row[0] == chunk_id],
         )
         for number, (chunk_id, text, writers, dropped) in enumerate(chunks, start=1)
     ]  # fmt: skip

@@ -1,7 +1,9 @@
 """``python -m heal_tasks questions``: what was asked about a document, kept and dropped."""
 
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 
@@ -9,8 +11,10 @@ from heal_tasks.cli import main
 from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Record
+from heal_tasks.questions.entity_maps import EntityMap, MapAttribute, MapEntity
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.entity_maps import MapRepository, StoredMap
 from heal_tasks.store.questions import Asked, Dropped, QuestionRepository
 
 Command = Callable[..., tuple[int, str, str]]
@@ -61,6 +65,17 @@ def chunks(auto: Connection) -> dict[str, int]:
         [],
     )
     return {name: chunk.chunk_id for name, chunk in found.items()}
+
+
+def test_a_chunks_entity_map_is_shown(auto: Connection, questions: Command, chunks: dict[str, int]) -> None:
+    found = EntityMap((MapEntity("e", "other", "one", (MapAttribute("is", "[a]"),)),), ())
+    for status, model, stored in (("ok", "gpt", found), ("refused", "gpt-2", EntityMap((), ()))):
+        made = StoredMap(chunks["one [a]"], "h", "p", model, status, json.dumps(asdict(stored)), 0, 5, 9)
+        MapRepository(auto, "p", model).store("r1", [made], [])
+    _, out, _ = questions("--chunk", str(chunks["one [a]"]))
+    assert out.splitlines()[-3:] == [
+        "  entity map by gpt, ok:", "    other: one | is=[a]", "  entity map by gpt-2, refused:",
+    ]  # fmt: skip
 
 
 def test_a_document_is_shown_chunk_by_chunk(questions: Command, chunks: dict[str, int]) -> None:

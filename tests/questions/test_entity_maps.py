@@ -62,21 +62,16 @@ REPLY = {
 }
 
 RENDERED = """\
-document: Lease | term=ten years
+document: Lease | term=ten years; dates from -> 14 March 2021
 date: 14 March 2021
-organisation: Brookfield Estates Ltd | number=07731902
-person: Dr. Amélie Fontaine
+organisation: Brookfield Estates Ltd | number=07731902; lets -> 27 Quay Street, Bristol
+person: Dr. Amélie Fontaine | pays -> £48000
 place: 27 Quay Street, Bristol
 amount: £48000 | due=quarterly instalments
 amount: 4% | above=base rate
-organisation: Barclays Bank
-clause: clause 8.2 | notice=six months'
-date: 31 March 2026
-Lease -> dates from -> 14 March 2021
-Brookfield Estates Ltd -> lets -> 27 Quay Street, Bristol
-Dr. Amélie Fontaine -> pays -> £48000
-Barclays Bank -> sets -> 4%
-clause 8.2 -> ends on -> 31 March 2026"""
+organisation: Barclays Bank | sets -> 4%
+clause: clause 8.2 | notice=six months'; ends on -> 31 March 2026
+date: 31 March 2026"""
 
 
 def count_tokens(text: str) -> int:
@@ -294,14 +289,15 @@ def test_ids_and_order_do_not_show(found: EntityMap, text: str, random: object) 
 
 @given(entity_maps())
 def test_every_line_means_one_thing(found: EntityMap) -> None:
-    for line in render(found).split("\n") if found.entities else []:
-        if "->" in line:
-            assert len(line.split(" -> ")) == 3 and line.count("->") == 2
-        else:
-            assert re.match("(person|date|other): ", line)
-            head, _, facts = line.partition(" | ")
-            assert "|" not in head + facts and ";" not in head
-            assert all("=" in fact for fact in facts.split("; ")) or not facts
+    lines = render(found).split("\n") if found.entities else []
+    for line in lines:
+        head, _, facts = line.partition(" | ")
+        assert re.match("(person|date|other): ", head)
+        assert not set("|;") & set(head)
+        for fact in facts.split("; ") if facts else []:
+            assert len(fact.split(" -> ")) == 1 + fact.count("->") <= 2
+            assert "->" in fact or "=" in fact
+            assert "|" not in fact
 
 
 def test_duplicates_are_one() -> None:
@@ -318,7 +314,7 @@ def test_duplicates_are_one() -> None:
         MapRelation("a", "is", "b"),
         MapRelation("c", "is", "b"),
     )
-    expected = "place: Bath\nperson: ADA | Age=36; town=Bath\nplace: Ada\nADA -> Lives in -> Bath\nAda -> is -> ADA"
+    expected = "place: Bath\nperson: ADA | Age=36; town=Bath; Lives in -> Bath\nplace: Ada | is -> ADA"
     for order in permutations(entities):
         kept, _ = ground(EntityMap(order, relations[::-1]), "In Bath lived Ada, 36.")
         assert render(kept) == expected
@@ -330,7 +326,7 @@ def test_separators_in_names_are_made_safe() -> None:
         MapEntity("b", "date", "-"),
     )
     found = EntityMap(entities, (MapRelation("a", "-->", "b"),))
-    assert render(found) == "other: x / y, z -w | k 1=u=v, w/x\ndate: -\nx / y, z -w -> - -> -"
+    assert render(found) == "other: x / y, z -w | k 1=u=v, w/x; - -> -\ndate: -"
 
 
 def test_an_empty_map_is_empty() -> None:
@@ -353,8 +349,7 @@ def test_maps_of_the_wrong_length_are_refused(map_tokens: int, found: str) -> No
     [
         (
             "brookfield estates ltd: what did it let at 27 Quay Street, Bristol?",
-            "organisation: Brookfield Estates Ltd\nplace: 27 Quay Street, Bristol\n"
-            "Brookfield Estates Ltd -> lets -> 27 Quay Street, Bristol",
+            "organisation: Brookfield Estates Ltd | lets -> 27 Quay Street, Bristol\nplace: 27 Quay Street, Bristol",
         ),
         ("Is £48,000 payable in quarterly instalments?", "amount: £48000 | due=quarterly instalments"),
         ("clause 8.2 six months' notice", "clause: clause 8.2 | notice=six months'"),
@@ -375,5 +370,4 @@ def test_a_querys_view_holds_nothing_that_the_query_does_not_name(found: EntityM
     kept, _ = ground(found, text)
     shown = query_view(kept, query)
     for line in shown.split("\n") if shown else []:
-        if " -> " not in line:
-            assert stands_in(line.partition(": ")[2].partition(" | ")[0], query)
+        assert stands_in(line.partition(": ")[2].partition(" | ")[0], query)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from heal_tasks.core.errors import SettingsError, StepError
+from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
 from heal_tasks.doctor import examine
@@ -20,6 +21,7 @@ from heal_tasks.questions.entity_maps import DROP_REASONS
 from heal_tasks.questions.map_prompts import map_inquiry
 from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.steps import load_step
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.plan import make_plan
 from heal_tasks.store.db import Connection
@@ -63,7 +65,11 @@ def test_maps_hold_what_their_texts_say_and_the_ledger_what_they_cost(auto: Conn
     assert number(auto, "SELECT sum(input_tokens) FROM heal.llm_call") == fake.input_tokens
     reduction = number(auto, "SELECT 1 - avg(map_tokens::float8 / text_tokens) FROM heal.entity_map")
     assert made.counts["reduction"] == pytest.approx(reduction, abs=1e-4)
-    assert f"12 entity maps of 12 chunks by fake, {reduction:.1%} shorter than their texts (APEX: 37.7%)" in made.note
+    assert 0.2 < reduction < 0.7
+    assert made.note == (
+        f"12 entity maps of 12 chunks by fake, 0 failed; the 12 in store are {reduction:.1%} shorter than their texts "
+        "(APEX: 37.7%)"
+    )
 
 
 def test_a_second_run_sends_nothing_whatever_the_rate(auto: Connection, settings: Settings) -> None:
@@ -271,6 +277,25 @@ def test_maps_without_a_language_model_are_refused(auto: Connection, settings: S
     (finding,) = [item for item in examine(wanting) if item.subject == "llm"]
     assert finding.level == "fail"
     assert finding.text.startswith("HEAL_MAP_RATE=0.25 wants entity maps")
+
+
+def test_the_page_shows_what_came_of_the_maps(auto: Connection, settings: Settings) -> None:
+    add(auto, range(9))
+    with FakeOpenAI() as fake:
+        for shard in range(2):
+            map_entities(mapped(settings, fake), shard=shard, shards=2)
+    made = load_step("report").run(settings, Manifest(run_id="r1"))
+    page = (Path(made.text("report_uri")) / "report.html").read_text()
+    section = page.partition("<h2>Entity maps</h2>")[2].partition("<h2>Topics</h2>")[0]
+    assert "9 new ones to train on; 0 chunks state no fact" in section
+    assert "9 entities, 9 values, 0 keys or predicates,\nand 9 facts" in section
+    reduction = number(auto, "SELECT 1 - avg(map_tokens::float8 / text_tokens) FROM heal.entity_map")
+    assert f"The 9 in store are {100 * reduction:.1f}% shorter than their texts on average (APEX reports" in section
+    assert "<td>maps</td><td>fake</td><td>ok</td>" in section
+
+    map_entities(with_llm(settings, fake), "r2")
+    made = load_step("report").run(settings, Manifest(run_id="r2"))
+    assert "<h2>Entity maps</h2>" not in (Path(made.text("report_uri")) / "report.html").read_text()
 
 
 def test_questions_and_maps_share_a_run_and_its_budget(auto: Connection, settings: Settings) -> None:
