@@ -49,8 +49,6 @@ def examine(settings: Settings) -> list[Finding]:
     for subject, check in checks.items():
         try:
             findings.extend(check(settings))
-        except HealError as error:
-            findings.append(Finding("fail", subject, str(error)))
         except Exception as error:
             findings.append(Finding("fail", subject, f"{type(error).__name__}: {error}"))
     return findings

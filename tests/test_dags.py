@@ -108,6 +108,19 @@ def test_the_root_of_large_corpora_is_shared_out_on_request(tmp_path_factory: py
     assert "realign.label" not in tasks["follow"]["downstream"]
 
 
+def test_entity_maps_are_asked_for_where_they_are_wanted(
+    parsed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert "realign.map_entities" not in parsed["dags"]["heal_realign"]["tasks"]
+    wanting = parse(tmp_path_factory, HEAL_MAP_RATE="0.3")
+    assert wanting["errors"] == {}
+    tasks = wanting["dags"]["heal_realign"]["tasks"]
+    for before, after in pairwise(["realign.ask", "realign.map_entities", "realign.mine"]):
+        assert after in tasks[before]["downstream"]
+    assert tasks["realign.map_entities"]["mapped"]
+    assert tasks["realign.map_entities"]["doc"]
+
+
 def test_every_task_says_what_it_does_and_where_its_output_is(parsed: dict[str, Any]) -> None:
     for dag in parsed["dags"].values():
         for name, task in dag["tasks"].items():

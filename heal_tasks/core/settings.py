@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         None, description="API key; OPENAI_API_KEY is taken where this is unset. With neither key nor endpoint the "
         "extractive writer is used.",
     )  # fmt: skip
-    llm_model: str = Field("gpt-4o-mini", description="Model that writes questions.")
+    llm_model: str = Field("gpt-4o-mini", description="Model that writes questions and entity maps.")
     llm_concurrency: int = Field(8, ge=1, le=256, description="Calls in flight per task.")
     llm_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one call, in seconds.")
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature for questions.")
@@ -123,10 +123,6 @@ class Settings(BaseSettings):
     max_failed_share: float = Field(
         0.2, ge=0, le=1, description="Share of chunks whose calls may fail before the step stops with an error."
     )
-    map_rate: float = Field(
-        0.0, ge=0, le=1, description="Share of training questions and documents shown as their entity maps (APEX), "
-        "which an LLM writes; 0: no maps.",
-    )  # fmt: skip
 
     # Training (HEAL)
     train_max_steps: int = Field(40, ge=1, description="Most optimiser steps.")
@@ -141,6 +137,10 @@ class Settings(BaseSettings):
     )
     train_near_negatives: int = Field(1, ge=0, le=16, description="Mined near negatives per question.")
     train_far_negatives: int = Field(0, ge=0, le=16, description="Mined far negatives per question.")
+    map_rate: float = Field(
+        0.0, ge=0, le=1, description="Share of training questions and documents shown as their entity maps (APEX), "
+        "which an LLM writes; 0: no maps.",
+    )  # fmt: skip
     heal_weight: float = Field(0.1, ge=0, description="Weight of the HEAL term beside the own-document term.")
     heal_temperature: float = Field(0.07, gt=0, description="Temperature tau of the HEAL term.")
     heal_level_weights: Literal["coarse", "fine"] = Field(
