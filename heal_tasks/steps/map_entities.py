@@ -32,15 +32,22 @@ class Mapping:
 
     Args:
         context: of the step.
+
+    Attributes:
+        inquiry: what the model is asked.
+        repository: where its maps are.
+        bill: what they cost.
+        counts: chunks by what came of them, and what their texts do not confirm by reason.
+        reused: chunks that were given the map of an equal text.
     """
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        self._context, self._model, self._inquiry = context, settings.llm_model, map_inquiry()
-        self._repository = maps_by(context.conn, self._model)
+        self._context, self._model, self.inquiry = context, settings.llm_model, map_inquiry()
+        self.repository = maps_by(context.conn, self._model)
         self._count_tokens = token_counter(resolve_model(settings.model))
         self._maps = list[StoredMap]()
-        self.bill = Bill(settings, "maps", self._model, self._inquiry.prompt_hash)
+        self.bill = Bill(settings, "maps", self._model, self.inquiry.prompt_hash)
         statuses = ("ok", "empty", "long", "short", "refused", "invalid", "failed")
         self.counts: Counter[str] = Counter(dict.fromkeys((*statuses, *map("dropped_{}".format, DROP_REASONS)), 0))
         self.reused = 0
@@ -48,11 +55,11 @@ class Mapping:
     def to_map(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about; all others are given the map of an equal text."""
         self.reuse()
-        return one_per_text(self._repository.unmapped(self._context.shard, self._context.shards))
+        return one_per_text(self.repository.unmapped(self._context.shard, self._context.shards))
 
     def reuse(self) -> None:
         """Give chunks the map that an equal text has."""
-        self.reused += self._repository.reuse(self._context.shard, self._context.shards)
+        self.reused += self.repository.reuse(self._context.shard, self._context.shards)
 
     def add(self, answered: Answered[EntityMap]) -> None:
         """Take in what came of one chunk; stored from time to time."""
@@ -67,7 +74,7 @@ class Mapping:
 
     def store(self) -> None:
         """Store what was taken in since the last time."""
-        self._repository.store(self._context.run_id, self._maps, self.bill.calls)
+        self.repository.store(self._context.run_id, self._maps, self.bill.calls)
         self._maps, self.bill.calls = [], []
 
     def _checked(self, answered: Answered[EntityMap]) -> StoredMap:
@@ -80,7 +87,7 @@ class Mapping:
         self.counts[status] += 1
         self.counts.update({f"dropped_{reason}": number for reason, number in dropped.items()})
         return StoredMap(
-            chunk.chunk_id, chunk.content_hash, self._inquiry.prompt_hash, self._model, status,
+            chunk.chunk_id, chunk.content_hash, self.inquiry.prompt_hash, self._model, status,
             json.dumps(asdict(found)), dropped.total(), map_tokens, text_tokens,
         )  # fmt: skip
 
@@ -107,15 +114,15 @@ def map_entities(context: Context) -> Outcome:
     if not settings.map_rate:
         return Outcome(note="no entity maps are wanted (HEAL_MAP_RATE=0)")
     settings.require_llm_for_maps()
-    mapping, inquiry = Mapping(context), map_inquiry()
+    mapping = Mapping(context)
     chunks = mapping.to_map()
     budget = budget_of(context.conn, settings, context.run_id)
-    allowance = Allowance(budget, settings, inquiry, chunks, mapping.store)
-    allowance.spend(partial(make_llm(settings).ask, inquiry), mapping.add, context.progress)
+    allowance = Allowance(budget, settings, mapping.inquiry, chunks, mapping.store)
+    allowance.spend(partial(make_llm(settings).ask, mapping.inquiry), mapping.add, context.progress)
     mapping.reuse()
     counts, over_budget = mapping.counts, len(chunks) - allowance.handed_out
     refuse_if_failing(settings, "entity maps", counts["failed"], allowance.handed_out)
-    usable = maps_by(context.conn, settings.llm_model).usable()
+    usable = mapping.repository.usable()
     note = (
         f"{counts['ok']} entity maps of {allowance.handed_out} chunks by {settings.llm_model}, {counts['failed']} "
         f"failed; the {usable.count} in store are {usable.reduction:.1%} shorter than their texts (APEX: "

@@ -33,10 +33,12 @@ class MapViews:
 
     def __init__(self, conn: Connection, settings: Settings, chunk_ids: Iterable[int]) -> None:
         self._rate, self._seed = settings.map_rate, settings.seed
-        stored = maps_by(conn, settings.llm_model).of_chunks(set(chunk_ids)) if self._rate else {}
-        self._maps = {chunk_id: parse_map(text) for chunk_id, text in stored.items()}
+        # Kept as they are stored: parsed, a map takes more than twice the memory.
+        self._maps = maps_by(conn, settings.llm_model).of_chunks(set(chunk_ids)) if self._rate else {}
         self._rendered = {
-            chunk_id: render(found) for chunk_id, found in self._maps.items() if self._drawn("document", chunk_id)
+            chunk_id: render(parse_map(stored))
+            for chunk_id, stored in self._maps.items()
+            if self._drawn("document", chunk_id)
         }
         self.chunks, self.questions = len(self._rendered), 0
 
@@ -66,7 +68,7 @@ class MapViews:
         """
         if chunk_id not in self._maps or not self._drawn("question", question_id):
             return text
-        shown = query_view(self._maps[chunk_id], text)
+        shown = query_view(parse_map(self._maps[chunk_id]), text)
         self.questions += bool(shown)
         return shown or text
 
