@@ -27,7 +27,7 @@ REPLY_TOKENS = 90
 
 MAP_PROMPT_TOKENS = 850
 MAP_REPLY_RATIO = 4.5
-"""The same for entity maps, measured on a dense text, a lease: fixed part per call, and reply per token of the chunk."""
+"""The same for entity maps, measured on a lease, a dense text: fixed part, and reply per token of the chunk."""
 
 
 @dataclass(frozen=True)
