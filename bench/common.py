@@ -48,13 +48,14 @@ class Measured(Generic[T]):
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents with ids, texts (title and text), label paths and vectors, float32, shape (n, d), or None."""
+    """Documents with ids, texts (title and text), label paths, vectors, float32, shape (n, d), or None, and titles."""
 
     name: str
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
     vectors: NDArray[np.float32] | None = None
+    titles: tuple[str, ...] = ()
 
 
 def measure(function: Callable[..., T], *args: Any, threads: int = 1) -> Measured[T]:
@@ -165,4 +166,5 @@ def load_collection(folder: Path) -> Collection:
     ids = tuple(str(document["id"]) for document in documents)
     texts = tuple(f"{document.get('title', '')} {document['text']}".strip() for document in documents)
     labels = tuple(tuple(path[0] if path and isinstance(path[0], list) else path) for path in paths)
-    return Collection(folder.resolve().name, ids, texts, labels, vectors)
+    titles = tuple(str(document.get("title", "")) for document in documents)
+    return Collection(folder.resolve().name, ids, texts, labels, vectors, titles)

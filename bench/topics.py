@@ -225,6 +225,7 @@ def sample(collection: Collection, documents: int, seed: int) -> Collection:
         texts=tuple(collection.texts[row] for row in rows),
         labels=tuple(collection.labels[row] for row in rows),
         vectors=None if collection.vectors is None else collection.vectors[rows],
+        titles=tuple(collection.titles[row] for row in rows) if collection.titles else (),
     )
 
 

@@ -79,6 +79,13 @@ def heal_realign() -> None:
         def embed_base(shard: int, manifest: Json) -> Json:
             return run_step("embed_base", manifest, shard=shard, shards=len(EMBED_SHARDS))
 
+        @task(
+            queue="gpu",
+            doc_md="Drops training questions that do not find their chunk. Output: `heal.question.dropped_by`.",
+        )
+        def sift(manifest: Json) -> Json:
+            return run_step("sift", manifest)
+
         @task(doc_md="Near and far negatives per question by the base model. Output: a training set artifact.")
         def mine(manifest: Json) -> Json:
             return run_step("mine", manifest)
@@ -119,11 +126,12 @@ def heal_realign() -> None:
             labelled = label(routed)
         asked = ask.partial(manifest=labelled).expand(shard=ASK_SHARDS)
         based = embed_base.partial(manifest=labelled).expand(shard=EMBED_SHARDS)
-        mined = mine(labelled)
+        sifted = sift(labelled)
+        mined = mine(sifted)
         trained = train(mined)
         embedded = embed.partial(manifest=trained).expand(shard=EMBED_SHARDS)
         nudged = nudge(trained)
-        chain(asked, based, mined)
+        chain(asked, based, sifted)
         if SETTINGS.map_rate:
             chain(asked, map_entities.partial(manifest=labelled).expand(shard=ASK_SHARDS), mined)
         chain(embedded, nudged)

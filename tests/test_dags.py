@@ -81,9 +81,9 @@ def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
 def test_the_road(parsed: dict[str, Any]) -> None:
     tasks = parsed["dags"]["heal_realign"]["tasks"]
     road = [
-        "ingest", "route", "follow", "realign.label", "realign.ask", "realign.embed_base", "realign.mine",
-        "realign.train", "realign.embed", "realign.nudge", "realign.evaluate", "realign.index", "realign.promote",
-        "report",
+        "ingest", "route", "follow", "realign.label", "realign.ask", "realign.embed_base", "realign.sift",
+        "realign.mine", "realign.train", "realign.embed", "realign.nudge", "realign.evaluate", "realign.index",
+        "realign.promote", "report",
     ]  # fmt: skip
     short = ["follow", "nudge.assign_labels", "nudge.ask", "nudge.embed_new", "nudge.nudge", "report"]
     for path in (road, short, ["follow", "nothing", "report"]):

@@ -17,11 +17,12 @@ def packaged_folder(model: str) -> str | None:
     return None if spec is None or spec.origin is None else str(Path(spec.origin).parent / "model")
 
 
-def resolve_model(model: str) -> str:
+def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
     """The local folder of a model.
 
     Args:
         model: the packaged model's name, a folder, or the id of a model on a hub, which is fetched once.
+        setting: what to name in an error.
 
     Returns:
         A folder that exists.
@@ -38,6 +39,6 @@ def resolve_model(model: str) -> str:
         return snapshot_download(model, allow_patterns=_FILES)
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"HEAL_MODEL={model!r} is no folder, and no hub gives it ({type(error).__name__}: {error}); "
+            f"{setting}={model!r} is no folder, and no hub gives it ({type(error).__name__}: {error}); "
             "give the folder of a sentence-transformers model"
         ) from error

@@ -21,8 +21,10 @@ DEMO_PACKAGES = (
     "sympy", "torch", "transformers", "psycopg", "openai", "rich",
 )  # fmt: skip
 
-QuestionFilter = Literal["short", "long", "dangling", "title", "evidence", "duplicate", "near_duplicate"]
+QuestionFilter = Literal["short", "long", "dangling", "title", "evidence", "duplicate", "near_duplicate", "round_trip"]
 QUESTION_FILTERS: tuple[QuestionFilter, ...] = get_args(QuestionFilter)
+ROUND_TRIP: QuestionFilter = "round_trip"
+"""The one filter that needs vectors, and so comes later than the others."""
 
 
 class Settings(BaseSettings):
@@ -119,6 +121,18 @@ class Settings(BaseSettings):
     )
     question_filters: Annotated[tuple[QuestionFilter, ...], NoDecode] = Field(
         QUESTION_FILTERS, description="Blank-separated filters that a question must pass; none: switch all off."
+    )
+    round_trip_k: int = Field(
+        100,
+        ge=1,
+        description="A training question is dropped where its chunk is not among so many that the model finds.",
+    )
+    cross_encoder: str = Field(
+        "", description="A sentence-transformers cross-encoder, id or path, that training questions must pass; "
+        "unset: none.",
+    )  # fmt: skip
+    cross_encoder_min_score: float = Field(
+        0.5, ge=0, le=1, description="Score of question and chunk below which the cross-encoder drops a question."
     )
     max_failed_share: float = Field(
         0.2, ge=0, le=1, description="Share of chunks whose calls may fail before the step stops with an error."

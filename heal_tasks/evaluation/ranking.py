@@ -68,6 +68,39 @@ def top_k(
     return indices, scores
 
 
+def ranks_of(
+    queries: Floats, documents: Floats, positives: npt.NDArray[np.integer], *, query_block: int = 512
+) -> Indices:
+    """Place of one document in each query's ranking of all documents by inner product.
+
+    Args:
+        queries: float, shape (m, d); computed in float32.
+        documents: float, shape (n, d).
+        positives: integer, shape (m,): the document whose place is asked for.
+        query_block: queries scored at a time; bounds the memory at ``query_block`` x n.
+
+    Returns:
+        int64, shape (m,): 1 for the best; equal scores share the better place.
+
+    Raises:
+        InputError: a document that does not exist, or a vector has a value that is not finite.
+    """
+    if len(positives) != len(queries) or (
+        len(positives) and not 0 <= positives.min() <= positives.max() < len(documents)
+    ):
+        raise InputError(
+            f"{len(positives)} documents asked for by {len(queries)} queries; give one each, "
+            f"from 0 to {len(documents) - 1}"
+        )
+    transposed = _finite(documents, 0, len(documents), "document").T
+    ranks = np.empty(len(queries), dtype=np.int64)
+    for first in range(0, len(queries), query_block):
+        scores = _finite(queries, first, query_block, "query") @ transposed  # (q, n)
+        own = scores[np.arange(len(scores)), positives[first : first + query_block]]
+        ranks[first : first + query_block] = 1 + (scores > own[:, None]).sum(axis=1)
+    return ranks
+
+
 def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict[str, npt.NDArray[np.float64]]:
     """Score rankings against the documents known to be relevant.
 

@@ -1,14 +1,15 @@
 """Questions without a language model: keywords, claims and questions made from a chunk's own sentences.
 
-The default where no endpoint is set, and named as such wherever its questions appear. A question depends on its
-chunk alone (results are cached by text and shards see different chunks), so words are weighed by how often they
-stand in the chunk and how rare they are in English at large, never by the corpus.
+The default where no endpoint is set, and named as such wherever its questions appear. Words are weighed by how often
+they stand in the chunk, how rare they are in English at large, and how rare they are in the corpus: "adversary" is rare
+in English, but says nothing about one technique of attack among others.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 
 from heal_tasks.core.ids import fingerprint
@@ -16,10 +17,10 @@ from heal_tasks.core.types import Progress, silent
 from heal_tasks.questions.filters import apply_filters
 from heal_tasks.questions.prose import Sentence, sentences
 from heal_tasks.questions.rewrite import as_claim, as_question, reduced
-from heal_tasks.questions.words import content_words, is_content, rarity, singular, word_list, words
+from heal_tasks.questions.words import content_words, is_content, rarity, rarity_among, singular, word_list, words
 from heal_tasks.questions.writer import ChunkToAsk, Draft, Written
 
-MODEL = "extractive-1"
+MODEL = "extractive-2"
 
 _PROGRESS_EVERY = 200
 _ANSWER_WORDS = 40
@@ -37,14 +38,20 @@ class ExtractiveWriter:
 
     Args:
         questions_per_chunk: most drafts per chunk.
+        background: gives texts of the corpus; called before the first chunk. None: English alone is the background.
+            It is no part of ``prompt_hash``, or every new document would ask about all others again.
     """
 
     name = "extractive"
 
-    def __init__(self, questions_per_chunk: int) -> None:
+    def __init__(self, questions_per_chunk: int, background: Callable[[], Iterable[str]] | None = None) -> None:
         self.model = MODEL
         self.prompt_hash = fingerprint([MODEL, questions_per_chunk])
-        self._questions_per_chunk = questions_per_chunk
+        self._questions_per_chunk, self._background = questions_per_chunk, background
+
+    @cached_property
+    def _rarity_here(self) -> Callable[[str], float]:
+        return rarity if self._background is None else rarity_among(self._background())
 
     def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
         """Write questions; see :class:`~heal_tasks.questions.writer.Writer`.
@@ -57,20 +64,50 @@ class ExtractiveWriter:
             One Written per chunk, in order, without calls; no drafts where no sentence can be used.
         """
         for done, chunk in enumerate(chunks, start=1):
-            yield Written(chunk, tuple(islice(_drafts(chunk), self._questions_per_chunk)), ())
+            yield Written(chunk, tuple(islice(_drafts(chunk, self._rarity_here), self._questions_per_chunk)), ())
             if done % _PROGRESS_EVERY == 0 or done == len(chunks):
                 progress(done, len(chunks))
 
 
-def _drafts(chunk: ChunkToAsk) -> Iterator[Draft]:
+class _Worth:
+    """What the words of a chunk are worth to find it by.
+
+    Args:
+        found: the chunk's sentences.
+        name: words that are worth nothing: whoever asks does not know them.
+        rarity_here: rarity of a word in the corpus.
+    """
+
+    def __init__(self, found: Sequence[Sentence], name: frozenset[str], rarity_here: Callable[[str], float]) -> None:
+        self.name, self._rarity_here = name, rarity_here
+        self._counts = Counter(singular(word) for sentence in found for word in content_words(sentence.text))
+
+    def word(self, word: str) -> float:
+        """By its frequency in the chunk, its rarity in English and its rarity in the corpus."""
+        known = singular(word)
+        if known in self.name:
+            return 0.0
+        return rarity(word) * self._rarity_here(word) * (1 + math.log(max(self._counts[known], 1)))
+
+    def phrase(self, phrase: tuple[str, ...]) -> float:
+        """Sum over its words, long ones counting less than in proportion."""
+        return sum(self.word(word) for word in phrase) / math.sqrt(len(phrase))
+
+    def sentence(self, sentence: Sentence) -> float:
+        """Mean worth of its content words, a little more for the first; long and short ones count less."""
+        found = content_words(sentence.text)
+        mean = sum(self.word(word) for word in found) / (len(found) + 3)
+        return mean * (1.15 if sentence.first else 1.0) * (1.0 if 5 <= len(found) <= 25 else 0.7)
+
+
+def _drafts(chunk: ChunkToAsk, rarity_here: Callable[[str], float]) -> Iterator[Draft]:
     """Drafts in turn: a question, keywords, a claim, then the next best of each, from different sentences if it can."""
     found = sentences(chunk.text)
-    name = _name_words(chunk.title)
-    counts = Counter(singular(word) for sentence in found for word in content_words(sentence.text))
-    ranked = sorted(found, key=lambda sentence: -_salience(sentence, counts, name))
+    worth = _Worth(found, _name_words(chunk.title), rarity_here)
+    ranked = sorted(found, key=lambda sentence: -worth.sentence(sentence))
     queues = [
         [draft for sentence in ranked if (draft := _question(sentence))],
-        [draft for sentence in ranked if (draft := _keywords(sentence, chunk.title, counts, name))],
+        [draft for sentence in ranked if (draft := _keywords(sentence, chunk.title, worth))],
         [draft for sentence in ranked if (draft := _claim(sentence))],
     ]
     kept, _ = apply_filters((draft for queue in queues for draft in queue), chunk)
@@ -96,22 +133,22 @@ def _claim(sentence: Sentence) -> Draft | None:
     return Draft("claim", text, _answer(sentence), sentence.evidence) if text else None
 
 
-def _keywords(sentence: Sentence, title: str, counts: Counter[str], name: frozenset[str]) -> Draft | None:
+def _keywords(sentence: Sentence, title: str, worth: _Worth) -> Draft | None:
     """The weightiest phrases of a sentence, in the order in which they stand, then one from the title."""
     chosen: list[tuple[str, ...]] = []
     taken: set[str] = set()
     phrases = _phrases(sentence.text)
-    for phrase in sorted(phrases, key=lambda phrase: -_weight(phrase, counts, name)):
+    for phrase in sorted(phrases, key=lambda phrase: -worth.phrase(phrase)):
         fresh = {singular(word) for word in phrase}
         repeats = len(fresh) < len(phrase) or fresh & taken
-        if len(taken) + len(phrase) <= _MOST_KEYWORDS and not repeats and not fresh & name:
+        if len(taken) + len(phrase) <= _MOST_KEYWORDS and not repeats and not fresh & worth.name:
             chosen.append(phrase)
             taken |= fresh
     chosen.sort(key=phrases.index)
-    about = "" if name else title
-    for phrase in sorted(_phrases(about), key=lambda phrase: -_weight(phrase, counts, name))[:1]:
+    about = "" if worth.name else title
+    for phrase in sorted(_phrases(about), key=lambda phrase: -worth.phrase(phrase))[:1]:
         fresh = {singular(word) for word in phrase}
-        if len(taken) < _FEWEST_KEYWORDS + 1 and not fresh & taken and not fresh & name:
+        if len(taken) < _FEWEST_KEYWORDS + 1 and not fresh & taken and not fresh & worth.name:
             chosen.append(phrase)
             taken |= fresh
     text = " ".join(word for phrase in chosen for word in phrase)
@@ -149,22 +186,6 @@ def _breaks(word: str) -> bool:
         return True
     verb = word[:-1] if word.endswith("s") else word
     return verb in word_list("assertions") and verb not in _NOUNS
-
-
-def _weight(phrase: tuple[str, ...], counts: Counter[str], name: frozenset[str]) -> float:
-    return sum(_worth(word, counts, name) for word in phrase) / math.sqrt(len(phrase))
-
-
-def _salience(sentence: Sentence, counts: Counter[str], name: frozenset[str]) -> float:
-    """Mean worth of a sentence's content words, a little more for the first; long and short ones count less."""
-    found = content_words(sentence.text)
-    mean = sum(_worth(word, counts, name) for word in found) / (len(found) + 3)
-    return mean * (1.15 if sentence.first else 1.0) * (1.0 if 5 <= len(found) <= 25 else 0.7)
-
-
-def _worth(word: str, counts: Counter[str], name: frozenset[str]) -> float:
-    known = singular(word)
-    return 0.0 if known in name else rarity(word) ** 2 * (1 + math.log(max(counts[known], 1)))
 
 
 def _name_words(title: str) -> frozenset[str]:

@@ -10,6 +10,8 @@ contain them. The median keeps words out that are common in one field only.
 
 import math
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -17,6 +19,7 @@ from importlib.resources import files
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:[_'’\-][^\W_]+)*")
 _NUMERIC = "0123456789.,-_'’"
 _UNLISTED_RANK = 8000
+_FEWEST_TEXTS = 50
 
 
 def words(text: str) -> list[str]:
@@ -56,6 +59,25 @@ def rarity(word: str) -> float:
     ranks = word_list("common")
     rank = ranks.get(word, ranks.get(singular(word), _UNLISTED_RANK))
     return math.log(rank) / math.log(_UNLISTED_RANK)
+
+
+def rarity_among(texts: Iterable[str]) -> Callable[[str], float]:
+    """How much a word says among texts, in [0, 1]: its inverse document frequency as a share of the largest possible.
+
+    Args:
+        texts: of the corpus, or a sample.
+
+    Returns:
+        0 for a word that every text has, 1 for one that none has; ``rarity`` where there are too few texts to tell.
+    """
+    holders: Counter[str] = Counter()
+    n = 0
+    for text in texts:
+        holders.update({singular(word) for word in content_words(text)})
+        n += 1
+    if n < _FEWEST_TEXTS:
+        return rarity
+    return lambda word: 1.0 - math.log(1 + holders[singular(word)]) / math.log(1 + n)
 
 
 @cache

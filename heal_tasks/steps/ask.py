@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from heal_tasks.core.ids import question_id, stable_id
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import ROUND_TRIP, Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.questions.extractive import ExtractiveWriter
 from heal_tasks.questions.filters import Reason, judge
@@ -15,16 +15,15 @@ from heal_tasks.questions.writer import ChunkToAsk, Draft, Writer, Written
 from heal_tasks.steps.allowance import Allowance, budget_of
 from heal_tasks.steps.calling import STORE_EVERY, Bill, make_llm, one_per_text, refuse_if_failing
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.questions import Asked, Dropped, QuestionRepository
+from heal_tasks.store.corpus import Corpus
+from heal_tasks.store.db import Connection
+from heal_tasks.store.questions import SAMPLES, Asked, Dropped, QuestionRepository
 
-SAMPLES = 20
-"""Most dropped questions stored per reason, run and shard."""
 
-
-def make_writer(settings: Settings) -> Writer:
+def make_writer(settings: Settings, conn: Connection) -> Writer:
     """The LLM writer where an endpoint or a key is set, else the extractive writer."""
     if not settings.llm_configured:
-        return ExtractiveWriter(settings.questions_per_chunk)
+        return ExtractiveWriter(settings.questions_per_chunk, Corpus(conn).sampled_texts)
     return LLMWriter(make_llm(settings), _inquiry(settings))
 
 
@@ -44,7 +43,7 @@ class Asking:
         self.bill = Bill(context.settings, "questions", writer.model, writer.prompt_hash)
         self._samples: Counter[str] = Counter(self._repository.sampled(context.run_id, context.shard))
         self.counts: Counter[str] = Counter(asked=0, kept=0, dropped=0, failed=0)
-        self.counts.update({f"dropped_{name}": 0 for name in context.settings.question_filters})
+        self.counts.update({f"dropped_{name}": 0 for name in context.settings.question_filters if name != ROUND_TRIP})
         self.reused = 0
 
     def to_ask(self) -> list[ChunkToAsk]:
@@ -131,7 +130,7 @@ def ask(context: Context) -> Outcome:
         StepError: more chunks failed than the settings allow.
     """
     settings = context.settings
-    writer = make_writer(settings)
+    writer = make_writer(settings, context.conn)
     asking = Asking(context, writer)
     chunks = asking.to_ask()
     budget = budget_of(context.conn, settings, context.run_id)

@@ -10,7 +10,8 @@ _ROUTES: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "nudge": ("assign_labels", "ask", "embed_new", "nudge_live"),
     "realign": (
-        "label", "ask", "map_entities", "embed_base", "mine", "train", "embed", "nudge", "evaluate", "index", "promote",
+        "label", "ask", "map_entities", "embed_base", "sift", "mine", "train", "embed", "nudge", "evaluate", "index",
+        "promote",
     ),
 }  # fmt: skip
 

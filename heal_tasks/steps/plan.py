@@ -108,8 +108,8 @@ def make_plan(settings: Settings) -> Plan:
         SettingsError: entity maps are wanted, and there is no LLM.
     """
     settings.require_llm_for_maps()
-    writer = make_writer(settings)
     with connect(settings.require_database_url(), autocommit=True) as conn:
+        writer = make_writer(settings, conn)
         context = Context(
             settings,
             Manifest(run_id="plan"),

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from heal_tasks.core.types import JsonObject
 from heal_tasks.steps.stored_tree import StoredTree, read_tree
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
@@ -75,7 +76,7 @@ class Summary:
 
     def asking(self, name: str) -> float:
         """A count of step ask, over all shards of this run."""
-        return float(sum(row.result["counts"].get(name, 0) for row in self.steps if row.step == "ask" and row.result))
+        return float(sum(counts.get(name, 0) for counts in self._counts("ask")))
 
     def maps(self) -> dict[str, float]:
         """Counts of step map_entities over all shards, of what is in store the last one's; empty without it."""
@@ -88,19 +89,29 @@ class Summary:
         return {**added, **{name: counts[-1][name] for name in ("usable", "reduction")}}
 
     def dropped(self) -> dict[str, int]:
-        """How many questions each filter refused in this run; those that refused none as 0."""
-        names = dict.fromkeys(
-            name
-            for row in self.steps
-            if row.step == "ask" and row.result
-            for name in row.result["counts"]
-            if name.startswith(DROPPED)
-        )
-        return {name.removeprefix(DROPPED): int(self.asking(name)) for name in names}
+        """How many new questions each filter refused in this run; those that refused none as 0."""
+        return self._dropped("ask")
+
+    def sifted(self) -> dict[str, int]:
+        """How many training questions each filter that needs vectors keeps from being learnt from, 0 included."""
+        return self._dropped("sift")
+
+    def checked(self) -> int:
+        """How many training questions those filters looked at in this run."""
+        return int(sum(counts.get("checked", 0) for counts in self._counts("sift")))
+
+    def _dropped(self, step: str) -> dict[str, int]:
+        refused: Counter[str] = Counter()
+        for counts in self._counts(step):
+            refused.update({name: int(number) for name, number in counts.items() if name.startswith(DROPPED)})
+        return {name.removeprefix(DROPPED): number for name, number in refused.items()}
+
+    def _counts(self, step: str) -> list[JsonObject]:
+        return [row.result["counts"] for row in self.steps if row.step == step and row.result]
 
     def budgets(self) -> list[str]:
         """The budgets that this run had, for people."""
-        found = [row.result["counts"] for row in self.steps if row.step == "ask" and row.result]
+        found = self._counts("ask")
         return [
             f"{max(counts.get(name, 0) for counts in found):.2f} USD per {what}"
             for name, what in (("run_budget_usd", "run"), ("day_budget_usd", "day"))
@@ -129,7 +140,7 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
     samples = conn.execute(
         """SELECT q.text, q.answer, q.kind, q.writer, d.title
         FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-        ORDER BY q.created_at DESC, q.question_id LIMIT %s""",
+        WHERE q.dropped_by IS NULL ORDER BY q.created_at DESC, q.question_id LIMIT %s""",
         (SAMPLES,),
     ).fetchall()
     dropped = conn.execute(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import LiteralString, NamedTuple, TypeVar
 
 from psycopg import sql
 from psycopg.rows import class_row
@@ -119,12 +119,13 @@ def asked_chunks(conn: Connection, document_id: int) -> list[AskedChunk]:
     """
     chunks = conn.execute(
         "SELECT c.chunk_id, c.text, count(a.chunk_id), coalesce(sum(a.dropped), 0) "
+        "+ (SELECT count(*) FROM heal.question q WHERE q.chunk_id = c.chunk_id AND q.dropped_by IS NOT NULL) "
         "FROM heal.chunk c LEFT JOIN heal.chunk_asked a USING (chunk_id) "
         "WHERE c.document_id = %s AND c.superseded_at IS NULL GROUP BY c.chunk_id ORDER BY c.ordinal",
         (document_id,),
     ).fetchall()
     ids = [row[0] for row in chunks]
-    questions = _rows(conn, Question, "question", "created_at, kind, question_id", ids)
+    questions = _rows(conn, Question, "question", "created_at, kind, question_id", ids, "dropped_by IS NULL")
     samples = _rows(conn, Dropped, "question_dropped", "dropped_id", ids)
     maps = conn.execute(
         "SELECT chunk_id, model, status, map::text FROM heal.entity_map WHERE chunk_id = ANY(%s) ORDER BY mapped_at",
@@ -160,10 +161,13 @@ def latest_dropped(conn: Connection, limit: int) -> list[tuple[int, Dropped]]:
     return [(row[0], Dropped(*row[1:])) for row in rows]
 
 
-def _rows(conn: Connection, record: type[T], table: str, order: str, ids: list[int]) -> list[T]:
-    query = sql.SQL("SELECT {} FROM heal.{} WHERE chunk_id = ANY(%s) ORDER BY {}").format(
+def _rows(
+    conn: Connection, record: type[T], table: str, order: str, ids: list[int], condition: LiteralString = "true"
+) -> list[T]:
+    query = sql.SQL("SELECT {} FROM heal.{} WHERE chunk_id = ANY(%s) AND {} ORDER BY {}").format(
         sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record)),
         sql.Identifier(table),
+        sql.SQL(condition),
         sql.SQL(", ").join(sql.Identifier(name) for name in order.split(", ")),
     )
     return conn.cursor(row_factory=class_row(record)).execute(query, (ids,)).fetchall()

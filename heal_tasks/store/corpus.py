@@ -14,6 +14,7 @@ from heal_tasks.core.types import Split
 
 Int64Array = NDArray[np.int64]
 
+_SAMPLED_TEXTS = 2000
 _CANONICAL = "d.deleted_at IS NULL AND d.duplicate_of IS NULL"
 
 
@@ -123,6 +124,15 @@ class Corpus:
         ids, texts = _columns(rows, 2)
         return list(ids), list(texts)
 
+    def sampled_texts(self) -> list[str]:
+        """Texts of at most 2,000 live chunks, chosen by hash, so that new documents hardly change the choice."""
+        rows = self._conn.execute(
+            f"""SELECT c.text FROM heal.chunk c JOIN heal.document d USING (document_id)
+            WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY c.content_hash LIMIT %s""",
+            (_SAMPLED_TEXTS,),
+        ).fetchall()
+        return [text for (text,) in rows]
+
     def chunks(self, topic_run_id: int | None) -> ChunkTable:
         """All live chunks with the labels of a topic run."""
         rows = self._conn.execute(
@@ -152,11 +162,11 @@ class Corpus:
         return {chunk_id: (title, text) for chunk_id, title, text in rows}
 
     def questions(self) -> QuestionTable:
-        """All questions of live chunks."""
+        """All questions of live chunks that no filter has dropped."""
         rows = self._conn.execute(
             f"""SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human'
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-            WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
+            WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
         ).fetchall()
         question_ids, chunk_ids, document_ids, splits, texts, human = _columns(rows, 6)
         return QuestionTable(

@@ -137,9 +137,10 @@ class NudgeState:
             """SELECT DISTINCT ON (q.chunk_id, heal.text_key(q.text)) q.chunk_id, q.question_id,
                 (SELECT count(DISTINCT o.chunk_id) FROM heal.question o
                  JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-                 WHERE heal.text_key(o.text) = heal.text_key(q.text) AND o.split = 'train' AND {live}) AS answers
+                 WHERE heal.text_key(o.text) = heal.text_key(q.text) AND o.split = 'train' AND o.dropped_by IS NULL
+                   AND {live}) AS answers
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-            WHERE q.split = 'train' AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
+            WHERE q.split = 'train' AND q.dropped_by IS NULL AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
             ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id"""
         ).format(live=sql.SQL(_LIVE), ids=ids)
         wanted = [row[0] for row in self._conn.execute(sql.SQL("SELECT question_id FROM ({}) a").format(asked))]

@@ -18,6 +18,9 @@ SplitOf = Callable[[int, str], Split]
 
 HUMAN = "human"
 
+SAMPLES = 20
+"""Most dropped questions stored per reason, run and shard."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -230,10 +233,10 @@ class QuestionRepository:
         return stored, sorted(external for external, key in ids.items() if key not in found)
 
     def counts(self) -> list[tuple[str, str, str, int]]:
-        """Questions of live chunks by writer, kind and split."""
+        """Questions in use of live chunks by writer, kind and split."""
         return self._conn.execute(
             "SELECT q.writer, q.kind, q.split, count(*) FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
-            "WHERE c.superseded_at IS NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+            "WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         ).fetchall()
 
     def sampled(self, run_id: str, shard: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import itertools
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from heal_tasks.questions.extractive import ExtractiveWriter
 from heal_tasks.questions.filters import apply_filters, copies_title
-from heal_tasks.questions.words import content_words, rarity, words
+from heal_tasks.questions.words import content_words, rarity, rarity_among, words
 from heal_tasks.questions.writer import ChunkToAsk, Written
 
 SCIFACT = Path(__file__).resolve().parents[3] / "shared" / "data" / "scifact" / "corpus.jsonl.gz"
@@ -174,3 +175,55 @@ def test_abstracts_are_covered_by_all_kinds() -> None:
     assert sum(len(written.drafts) == 3 for written in results) >= 0.95 * len(results)
     assert min(kinds[kind] for kind in ("question", "keyword", "claim")) >= 0.5 * len(results)
     assert all(draft.evidence in written.chunk.text for written in results for draft in written.drafts)
+
+
+THREAT = (
+    "For the adversary, the firmware and the bootloader of a router are a refuge from the antivirus and the forensics."
+)
+
+
+def background() -> list[str]:
+    """A hundred texts that all speak of adversaries, and of little else that the chunk speaks of."""
+    return [f"An adversary may copy number{number} tokens from a mailbox." for number in range(100)]
+
+
+def keywords_of(writer: ExtractiveWriter) -> list[str]:
+    (written,) = writer.write([chunk("Implants", THREAT)])
+    return [draft.text for draft in written.drafts if draft.kind == "keyword"]
+
+
+def test_what_every_text_of_the_corpus_says_is_no_keyword() -> None:
+    alone = keywords_of(ExtractiveWriter(9))
+    among = keywords_of(ExtractiveWriter(9, background))
+    assert any("adversary" in text.split() for text in alone)
+    assert among
+    assert not any("adversary" in text.split() for text in among)
+
+
+def test_the_background_is_read_once_and_only_where_there_is_something_to_ask() -> None:
+    read: list[int] = []
+
+    def texts() -> list[str]:
+        read.append(1)
+        return background()
+
+    writer = ExtractiveWriter(3, texts)
+    assert list(writer.write([])) == []
+    assert read == []
+    for _ in range(2):
+        list(writer.write([chunk("t", ABSTRACT), chunk("t", THREAT)]))
+    assert read == [1]
+
+
+def test_a_background_asks_nothing_again() -> None:
+    assert ExtractiveWriter(3, background).prompt_hash == ExtractiveWriter(3).prompt_hash
+
+
+def test_rarity_among_texts_is_the_share_of_the_largest_idf() -> None:
+    texts = ["copper wires"] * 60 + ["a copper wire and zinc"] * 39
+    rare = rarity_among(texts)
+    assert rare("coppers") == 0.0
+    assert rare("zinc") == pytest.approx(math.log(100 / 40) / math.log(100))
+    assert rare("wires") == rare("wire") == 0.0
+    assert rare("argon") == 1.0
+    assert rarity_among(texts[:49]) is rarity

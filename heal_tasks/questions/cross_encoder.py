@@ -1,0 +1,47 @@
+"""A cross-encoder as judge: it reads question and chunk together, which the embedding model never does."""
+
+from collections.abc import Sequence
+
+import torch
+from sentence_transformers import CrossEncoder
+
+from heal_tasks.core.devices import pick_device
+from heal_tasks.core.errors import InputError
+
+
+class CrossEncoderJudge:
+    """Scores whether a chunk answers a question.
+
+    Args:
+        path: folder of a sentence-transformers cross-encoder with one output.
+        device: see ``pick_device``.
+        batch_size: pairs per forward pass.
+
+    Raises:
+        InputError: no cross-encoder in the folder, or one with several outputs (a classifier of pairs).
+    """
+
+    def __init__(self, path: str, *, device: str, batch_size: int) -> None:
+        try:
+            self._model = CrossEncoder(path, device=pick_device(device), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} holds no cross-encoder ({error}); give the folder of one") from error
+        if self._model.num_labels != 1:
+            raise InputError(
+                f"{path} has {self._model.num_labels} outputs; give a cross-encoder with one, trained for ranking"
+            )
+        self._batch_size = batch_size
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Scores in [0, 1], one per pair of question and chunk.
+
+        Args:
+            pairs: question and text of the chunk.
+
+        Returns:
+            The logistic function of the model's output: models differ in whether they apply it themselves.
+        """
+        found = self._model.predict(
+            list(pairs), batch_size=self._batch_size, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False
+        )
+        return [float(score) for score in found]
