@@ -86,7 +86,7 @@ def _manifest(settings: Settings, run_id: str, *, new: bool) -> Manifest:
 
 
 for _name, _entry in steps.CATALOGUE.items():
-    if _name not in ("activate", "report"):
+    if _name not in ("activate", "maintain", "report"):
         _step_command(_name, _entry)
 
 
@@ -111,6 +111,13 @@ def activate(generation: Annotated[int, typer.Argument(help="Generation to activ
         run_id=f"activate__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}", refs={"generation_id": generation}
     )
     console.print(steps.load_step("activate").run(settings, manifest).note)
+
+
+@app.command()
+def maintain() -> None:
+    """Drop old generations and files, vacuum, measure the recall of what is served."""
+    manifest = Manifest(run_id=f"maintain__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}")
+    console.print(steps.load_step("maintain").run(_settings(), manifest).note, markup=False)
 
 
 @app.command()

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings
+
+if TYPE_CHECKING:
+    from heal_tasks.store.db import Connection
 
 MIN_FREE_GB = 5.0
 TIMEOUT_S = 10.0
@@ -55,7 +58,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    from heal_tasks.store.db import check_versions, connect
+    from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
 
     with connect(settings.require_database_url()) as conn:
         check_versions(conn)
@@ -65,8 +68,34 @@ def _database(settings: Settings) -> Iterator[Finding]:
         ).fetchone()
         assert row is not None
         yield Finding("ok", "database", f"PostgreSQL {row[0]}, pgvector {row[1] or 'not created yet'}, as {row[3]}")
+        if conn.info.server_version // 10000 > NEWEST_TRIED:
+            yield Finding(
+                "note", "database", f"PostgreSQL newer than {NEWEST_TRIED} has not been tried with this version"
+            )
         if not row[2]:
             yield Finding("fail", "database", "schema heal is missing; run `python -m heal_tasks migrate`")
+        yield from _rights(conn)
+
+
+def _rights(conn: "Connection") -> Iterator[Finding]:
+    roles = {"heal_owner", "heal_pipeline", "heal_reader"}
+    missing = roles - {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^heal_'")}
+    if missing:
+        yield Finding(
+            "note", "database",
+            f"roles {', '.join(sorted(missing))} are missing, and this user may not make them; let a superuser CREATE "
+            "ROLE them and GRANT heal_pipeline TO heal_owner, heal_owner TO this user, then migrate again",
+        )  # fmt: skip
+    row = conn.execute(
+        """SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+           WHERE e.extname = 'vector' AND has_schema_privilege('public', n.oid, 'CREATE')"""
+    ).fetchone()
+    if row:
+        yield Finding(
+            "fail", "database",
+            f"everybody may create objects in schema {row[0]}, where pgvector is, and so change what the search "
+            f"functions call; REVOKE CREATE ON SCHEMA {row[0]} FROM PUBLIC",
+        )  # fmt: skip
 
 
 def _sources(settings: Settings) -> Iterator[Finding]:

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         ge=0,
         description="Take at most this many documents per source, chosen by hash, and delete none; 0 takes all.",
     )
+    text_language: str = Field(
+        "english", description="Text search configuration of documents whose metadata name no language."
+    )
     chunk_tokens: int = Field(240, ge=16, description="Longest chunk, title included, in tokens of the model.")
 
     # Embedding model
@@ -199,6 +202,13 @@ class Settings(BaseSettings):
     # Store
     ef_search: int = Field(100, ge=10, le=1000, description="HNSW candidates per query.")
     recall_target: float = Field(0.95, ge=0, le=1, description="recall@10 of the index below which it is not promoted.")
+    recall_questions: int = Field(200, ge=1, description="Stored questions that the index's recall is measured with.")
+    exact_rows: int = Field(
+        2000, ge=0, description="A generation with fewer rows gets no HNSW index; every search is exact."
+    )
+    halfvec_rows: int = Field(
+        200_000, ge=0, description="Rows from which the HNSW index holds 16-bit copies, in half the space."
+    )
     index_memory_mb: int = Field(1024, ge=64, description="Upper bound of maintenance_work_mem while indexing, MiB.")
     lock_timeout_ms: int = Field(100, ge=1, description="Longest wait for the switch's lock before it is tried again.")
     drain_hours: float = Field(24.0, ge=0, description="How long a retired generation's tables are kept.")
@@ -208,6 +218,9 @@ class Settings(BaseSettings):
     airflow_port: int = Field(8080, ge=0, le=65535, description="Port of the Airflow UI; taken if free, else the next.")
     airflow_parallelism: int = Field(3, ge=1, le=64, description="Tasks that run at the same time on one machine.")
     schedule: str = Field("0 2 * * *", description="Cron expression of the nightly run, UTC; empty for none.")
+    maintain_schedule: str = Field(
+        "0 5 * * *", description="Cron expression of the nightly maintenance, UTC; empty for none."
+    )
     demo_documents: int = Field(1500, ge=50, description="Documents that `make demo` puts into the inbox.")
     demo_packages: Annotated[tuple[str, ...], NoDecode] = Field(
         DEMO_PACKAGES, description="Blank-separated packages whose reference documentation the demo takes."
@@ -229,7 +242,7 @@ class Settings(BaseSettings):
         if not isinstance(values, dict):
             return values
         # An empty variable means unset, but an empty schedule means none.
-        values = {key: value for key, value in values.items() if value not in ("", None) or key == "schedule"}
+        values = {key: value for key, value in values.items() if value not in ("", None) or key.endswith("schedule")}
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
         values.setdefault("sources", (f"file:{values['var_dir'] / 'inbox'}",))

@@ -43,6 +43,7 @@ CATALOGUE: dict[str, Entry] = {
     "embed_new": Entry("embed", "Vectors of new chunks and questions with the live model.", sharded=True),
     "nudge_live": Entry("nudge_live", "Publish new documents and move the live rows they touch."),
     "report": Entry("report", "Close the run and write its page."),
+    "maintain": Entry("maintain", "Drop old generations and files, vacuum, measure the recall of what is served."),
     "activate": Entry("promote", "Promote a ready generation, or roll back to the previous one."),
 }
 """Every step by name, in the order of the road."""

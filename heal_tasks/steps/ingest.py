@@ -106,7 +106,7 @@ def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Ch
         records = (record for record in smallest)
     changes = Changes()
     for batch in batched(records, BATCH):
-        changes += documents.apply_records(source.name, batch, chunker)
+        changes += documents.apply_records(source.name, batch, chunker, settings.text_language)
     _refuse_if_broken(reading, settings.max_rejected_share)
     if settings.sample_documents:
         return changes, reading.rejected
@@ -121,7 +121,7 @@ def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Ch
             f"{source.name}: {len(gone)} of {live} documents are gone, more than HEAL_MAX_DELETED_SHARE="
             f"{settings.max_deleted_share}; raise it for one run if that is right, else see that it is mounted"
         )
-    changes += documents.delete(gone, chunker)
+    changes += documents.delete(gone)
     documents.forget_files(source.name, vanished)
     for file in to_read:
         documents.record_file(source.name, file.path, file.fingerprint, reading.clean[file.path])

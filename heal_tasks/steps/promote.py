@@ -9,12 +9,12 @@ from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.spaces import candidates, in_order, overlay
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.indexing import build_indexes, recall
 from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.vectors import VectorRepository
 
-RECALL_QUESTIONS = 200
 MAX_EF_SEARCH = 1000
 
 
@@ -47,18 +47,15 @@ def index(context: Context) -> Outcome:
             new = np.setdiff1d(chunks.chunk_ids, vectors.load_served(live).chunk_ids)
             NudgeState(context.conn, winner).touch(new)
     start_probes(context.conn, winner)
-    built = build_indexes(context.conn, winner, memory_mb=settings.index_memory_mb)
+    built = build_indexes(
+        context.conn,
+        winner,
+        memory_mb=settings.index_memory_mb,
+        exact_rows=settings.exact_rows,
+        halfvec_rows=settings.halfvec_rows,
+    )
 
-    _, asked = vectors.load_questions(winner)
-    sample = np.random.default_rng(settings.seed).permutation(asked)[:RECALL_QUESTIONS]
-    measured, ef_search = 1.0, winner.ef_search
-    while len(sample):
-        measured = recall(context.conn, winner, sample)
-        if measured >= settings.recall_target or ef_search >= MAX_EF_SEARCH:
-            break
-        ef_search = min(2 * ef_search, MAX_EF_SEARCH)
-        winner = generations.set_fields(winner_id, ef_search=ef_search)
-    generations.set_fields(winner_id, recall=measured)
+    measured, ef_search = reach_recall(context, winner)
     counts: dict[str, int | float] = {
         "rows": built.rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,
         "recall": round(measured, 4), "ef_search": ef_search,
@@ -73,6 +70,27 @@ def index(context: Context) -> Outcome:
         return Outcome(refs={"winner": 0, "verdict": verdict}, counts=counts, note=f"{note}; {verdict}")
     generations.set_state(winner_id, "ready")
     return Outcome(counts=counts, note=note)
+
+
+def reach_recall(context: Context, generation: Generation) -> tuple[float, int]:
+    """Measure the index on stored questions, and double ef_search until the target is met or no more is possible.
+
+    Args:
+        context: of the step.
+        generation: an indexed generation; gets what was measured and found.
+
+    Returns:
+        recall@10 (1 where there is nothing to find), and ef_search.
+    """
+    ef_search = generation.ef_search
+    while True:
+        measured = recall(context.conn, generation, context.settings.recall_questions)
+        if measured is None or measured >= context.settings.recall_target or ef_search >= MAX_EF_SEARCH:
+            break
+        ef_search = min(2 * ef_search, MAX_EF_SEARCH)
+        GenerationRepository(context.conn).set_fields(generation.generation_id, ef_search=ef_search)
+    GenerationRepository(context.conn).set_fields(generation.generation_id, recall=measured)
+    return 1.0 if measured is None else measured, ef_search
 
 
 def promote(context: Context) -> Outcome:

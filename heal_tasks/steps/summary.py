@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from heal_tasks.core.types import JsonObject
 from heal_tasks.steps.stored_tree import StoredTree, read_tree
+from heal_tasks.store.corpus import Corpus, Pending
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.generation import ServedRow, served_rows
 from heal_tasks.store.generations import Generation, GenerationRepository
 from heal_tasks.store.ledger import LedgerRow, ledger
 from heal_tasks.store.questions import QuestionRepository
@@ -30,11 +32,14 @@ class Summary:
         topics: the active generation's topic tree, in tree order.
         tree: the topic tree that the run built, served or not; the active generation's where it built none.
         question_counts: writer, kind, split and number of questions.
-        samples: question, answer, kind, writer and document title of a few new questions.
-        dropped_samples: question, reason, kind, writer and document title of a few that this run's filters refused.
+        samples: document id, question, answer, kind, writer and document title of a few new questions.
+        dropped_samples: document id, question, reason, kind, writer and document title of a few that this run's filters
+            refused.
         ledger: language-model calls of this run.
         evaluations: quality by system, set and metric.
         active: the generation that serves now.
+        served: state, rows, dead rows, bytes of table and of index, recall@10, ef_search of what can be searched now.
+        unserved: live chunks that the active generation lacks; stale ones that it still serves.
     """
 
     run: Run
@@ -44,11 +49,13 @@ class Summary:
     topics: list[TopicRow]
     tree: StoredTree | None
     question_counts: list[tuple[str, str, str, int]]
-    samples: list[tuple[str, str, str, str, str]]
-    dropped_samples: list[tuple[str, str, str, str, str]]
+    samples: list[tuple[int, str, str, str, str, str]]
+    dropped_samples: list[tuple[int, str, str, str, str, str]]
     ledger: list[LedgerRow]
     evaluations: list[EvaluationRow]
     active: Generation | None
+    served: list[ServedRow]
+    unserved: Pending
 
     @property
     def built_topics(self) -> bool:
@@ -138,13 +145,13 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
     served = active.topic_run_id if active else None
     shown = _built(steps) or served
     samples = conn.execute(
-        """SELECT q.text, q.answer, q.kind, q.writer, d.title
+        """SELECT c.document_id, q.text, q.answer, q.kind, q.writer, d.title
         FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
         WHERE q.dropped_by IS NULL ORDER BY q.created_at DESC, q.question_id LIMIT %s""",
         (SAMPLES,),
     ).fetchall()
     dropped = conn.execute(
-        """SELECT q.text, q.reason, q.kind, q.writer, d.title
+        """SELECT c.document_id, q.text, q.reason, q.kind, q.writer, d.title
         FROM (SELECT *, row_number() OVER (PARTITION BY reason ORDER BY dropped_id) AS place
               FROM heal.question_dropped WHERE run_id = %s) q
         JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
@@ -159,11 +166,13 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
         topics=TopicRepository(conn).topics(served) if served else [],
         tree=read_tree(conn, shown) if shown else None,
         question_counts=questions.counts(),
-        samples=[(text, answer, kind, writer, title) for text, answer, kind, writer, title in samples],
-        dropped_samples=[(text, reason, kind, writer, title) for text, reason, kind, writer, title in dropped],
+        samples=[(document, *texts) for document, *texts in samples],
+        dropped_samples=[(document, *texts) for document, *texts in dropped],
         ledger=ledger(conn, run_id),
         evaluations=runs.evaluations(run_id),
         active=active,
+        served=served_rows(conn),
+        unserved=Corpus(conn).pending(active.generation_id if active else None, None),
     )
 
 

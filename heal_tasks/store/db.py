@@ -14,7 +14,7 @@ from heal_tasks.core.errors import RetryableError, StoreError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-MIN_SERVER = 15
+MIN_SERVER, NEWEST_TRIED = 15, 18
 MIN_PGVECTOR = (0, 8, 5)
 CONNECT_TIMEOUT_S = 15
 

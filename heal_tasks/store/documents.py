@@ -16,7 +16,8 @@ from heal_tasks.core.ids import document_id, sha256_hex
 from heal_tasks.core.types import Record
 from heal_tasks.store.chunks import Chunker, replace_chunks
 from heal_tasks.store.db import storable, storable_json
-from heal_tasks.store.erasing import delete_chunks_everywhere, lock_exclusive, purge_superseded
+from heal_tasks.store.erasing import lock_exclusive, purge_superseded
+from heal_tasks.store.language import text_language
 from heal_tasks.store.reading import DocumentReader
 
 
@@ -78,13 +79,16 @@ class DocumentRepository(DocumentReader):
         """Forget files that are gone; their documents are not touched."""
         self._conn.execute("DELETE FROM heal.source_file WHERE source = %s AND path = ANY(%s)", (source, list(paths)))
 
-    def apply_records(self, source: str, records: Sequence[Record], chunker: Chunker) -> Changes:
+    def apply_records(
+        self, source: str, records: Sequence[Record], chunker: Chunker, language: str = "english"
+    ) -> Changes:
         """Store documents and bring their chunks in line; deletes nothing.
 
         Args:
             source: the source.
             records: documents as read; of two with the same external id the last counts.
             chunker: splits (title, body) into the texts that get a vector each.
+            language: of documents whose metadata do not name theirs (``language`` or ``lang``).
 
         Returns:
             What changed.
@@ -96,7 +100,7 @@ class DocumentRepository(DocumentReader):
             known = self._live_hashes(by_id)
             new = tuple(key for key in by_id if key not in known)
             changed = tuple(key for key, old in known.items() if old != hashes[key])
-            self._write(source, {key: (record, hashes[key]) for key, record in by_id.items()})
+            self._write(source, {key: (record, hashes[key]) for key, record in by_id.items()}, language)
             touched = {*new, *changed}
             affected = {hashes[key] for key in touched} | {known[key] for key in changed}
             promoted, duplicates = self._settle_duplicates(affected)
@@ -112,7 +116,7 @@ class DocumentRepository(DocumentReader):
             changed_ids=changed,
         )
 
-    def delete(self, document_ids: Collection[int], chunker: Chunker) -> Changes:
+    def delete(self, document_ids: Collection[int]) -> Changes:
         """Delete documents at once and everywhere: text, chunks, questions, labels, vectors of every generation.
 
         The row stays, without title, body and metadata, so that the deletion is on record. A duplicate of a deleted
@@ -120,26 +124,15 @@ class DocumentRepository(DocumentReader):
 
         Args:
             document_ids: what to delete; unknown and already deleted ids are passed over.
-            chunker: for the duplicates that take a deleted document's place.
 
         Returns:
             What changed.
         """
-        with self._conn.transaction():
-            lock_exclusive(self._conn)
-            gone = self._live_hashes(document_ids)
-            ids = list(gone)
-            chunks = self._conn.execute("SELECT chunk_id FROM heal.chunk WHERE document_id = ANY(%s)", (ids,))
-            delete_chunks_everywhere(self._conn, [row[0] for row in chunks])
-            self._conn.execute("DELETE FROM heal.document_topic WHERE document_id = ANY(%s)", (ids,))
-            self._conn.execute(
-                "UPDATE heal.document SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', "
-                "content_hash = '', metadata = '{}' WHERE document_id = ANY(%s)",
-                (ids,),
-            )
-            promoted, _ = self._settle_duplicates(set(gone.values()))
-            added, superseded = replace_chunks(self._conn, promoted, chunker)
-        return Changes(deleted=len(gone), chunks_added=added, chunks_superseded=superseded)
+        row = self._conn.execute(
+            "SELECT * FROM heal.delete_document(VARIADIC %s::bigint[])", (list(document_ids),)
+        ).fetchone()
+        deleted, added = row or (0, 0)
+        return Changes(deleted=deleted, chunks_added=added)
 
     def purge_superseded(self) -> int:
         """Delete superseded chunks whose documents are served without them; returns how many."""
@@ -154,7 +147,7 @@ class DocumentRepository(DocumentReader):
             ).fetchall()
         )
 
-    def _write(self, source: str, records: Mapping[int, tuple[Record, str]]) -> None:
+    def _write(self, source: str, records: Mapping[int, tuple[Record, str]], language: str) -> None:
         rows = [
             (
                 key,
@@ -165,6 +158,7 @@ class DocumentRepository(DocumentReader):
                 storable(record.body),
                 Jsonb(storable_json(record.metadata)),
                 content_hash,
+                text_language(record.metadata, language),
             )
             for key, (record, content_hash) in records.items()
         ]
@@ -183,16 +177,16 @@ class DocumentRepository(DocumentReader):
 
 # A document that comes back is a new one: its age decides who stands for duplicates.
 _UPSERT = sql.SQL("""
-INSERT INTO heal.document (document_id, source, external_id, path, title, body, metadata, content_hash)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+INSERT INTO heal.document (document_id, source, external_id, path, title, body, metadata, content_hash, language)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (document_id) DO UPDATE SET
     path = EXCLUDED.path, title = EXCLUDED.title, body = EXCLUDED.body, metadata = EXCLUDED.metadata,
-    content_hash = EXCLUDED.content_hash, deleted_at = NULL,
+    content_hash = EXCLUDED.content_hash, language = EXCLUDED.language, deleted_at = NULL,
     created_at = CASE WHEN document.deleted_at IS NULL THEN document.created_at ELSE now() END,
     changed_at = CASE WHEN document.deleted_at IS NULL AND document.content_hash = EXCLUDED.content_hash
                       THEN document.changed_at ELSE now() END
-WHERE (document.path, document.metadata, document.content_hash) IS DISTINCT FROM
-      (EXCLUDED.path, EXCLUDED.metadata, EXCLUDED.content_hash) OR document.deleted_at IS NOT NULL
+WHERE (document.path, document.metadata, document.content_hash, document.language) IS DISTINCT FROM
+      (EXCLUDED.path, EXCLUDED.metadata, EXCLUDED.content_hash, EXCLUDED.language) OR document.deleted_at IS NOT NULL
 """)
 
 _SETTLE = sql.SQL("""

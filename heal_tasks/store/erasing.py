@@ -1,10 +1,8 @@
-"""Removing chunks from everywhere at once: text, questions, replies, and the vectors of every generation.
+"""Removing chunks that are no longer wanted, and the lock that orders this against whoever writes vectors.
 
-One advisory lock orders this against whoever writes vectors: erasing takes it alone, writers share it. So
-a row that is erased while a generation is being loaded is either not loaded or erased from it, too.
+``heal.delete_chunks`` (api_manage.sql) removes a chunk from everywhere at once and takes the lock alone; writers
+share it. So a row that is erased while a generation is being loaded is either not loaded or erased from it, too.
 """
-
-from collections.abc import Sequence
 
 from psycopg import sql
 
@@ -21,30 +19,6 @@ def lock_exclusive(conn: Connection) -> None:
 def lock_shared(conn: Connection) -> None:
     """Wait until nobody erases chunks, and keep it so until the transaction ends."""
     conn.execute("SELECT pg_advisory_xact_lock_shared(hashtext(%s))", (_LOCK,))
-
-
-def delete_chunks_everywhere(conn: Connection, chunk_ids: Sequence[int]) -> None:
-    """Delete chunks with their questions, the model's replies about them, and all their vectors.
-
-    Args:
-        conn: a connection; everything happens in one transaction.
-        chunk_ids: chunks to remove.
-    """
-    ids = list(chunk_ids)
-    if not ids:
-        return
-    with conn.transaction():
-        lock_exclusive(conn)
-        questions = [
-            row[0] for row in conn.execute("SELECT question_id FROM heal.question WHERE chunk_id = ANY(%s)", (ids,))
-        ]
-        for table, key in _vector_tables(conn):
-            conn.execute(
-                sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(table, sql.Identifier(key)),
-                (questions if key == "question_id" else ids,),
-            )
-        conn.execute("UPDATE heal.llm_call SET raw_reply = NULL WHERE chunk_id = ANY(%s)", (ids,))
-        conn.execute("DELETE FROM heal.chunk WHERE chunk_id = ANY(%s)", (ids,))
 
 
 def purge_superseded(conn: Connection) -> int:
@@ -79,15 +53,5 @@ def purge_superseded(conn: Connection) -> int:
                 ).format(condition),
             )
         ]
-        delete_chunks_everywhere(conn, ids)
+        conn.execute("CALL heal.delete_chunks(%s::bigint[])", (ids,))
     return len(ids)
-
-
-def _vector_tables(conn: Connection) -> list[tuple[sql.Identifier, str]]:
-    """Existing tables of all generations, each with its key column."""
-    rows = conn.execute(
-        "SELECT heal.vector_table(g.generation_id, p.prefix), p.key FROM heal.generation g, "
-        "(VALUES ('base', 'chunk_id'), ('vec', 'chunk_id'), ('question', 'question_id')) AS p (prefix, key) "
-        "WHERE to_regclass('heal.' || heal.vector_table(g.generation_id, p.prefix)) IS NOT NULL"
-    ).fetchall()
-    return [(sql.Identifier("heal", name), key) for name, key in rows]

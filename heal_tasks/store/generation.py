@@ -14,6 +14,7 @@ from heal_tasks.store.db import Connection
 Kind = Literal["baseline", "reference", "trained"]
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
+IndexKind = Literal["none", "vector", "halfvec"]
 Prefix = Literal["base", "vec", "question"]
 
 
@@ -39,6 +40,7 @@ class Generation:
     created_at: datetime
     activated_at: datetime | None
     retired_at: datetime | None
+    index_kind: IndexKind
 
     def table(self, prefix: Prefix) -> sql.Identifier:
         """One of its tables: ``base`` (encoder output), ``vec`` (served) or ``question``."""
@@ -64,3 +66,24 @@ def get_generation(conn: Connection, generation_id: int) -> Generation:
     if not found:
         raise StoreError(f"there is no generation {generation_id}; SELECT * FROM heal.generation_status lists them")
     return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRow:
+    """A searchable generation as ``heal.generation_status`` shows it; rows as of the last ANALYZE."""
+
+    generation_id: int
+    state: State
+    rows: int | None
+    dead_rows: int
+    bytes: int
+    index_bytes: int | None
+    recall: float | None
+    ef_search: int
+
+
+def served_rows(conn: Connection) -> list[ServedRow]:
+    """The active and the previous generation."""
+    columns = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(ServedRow))
+    query = sql.SQL("SELECT {} FROM heal.generation_status WHERE state IN ('active', 'previous') ORDER BY state")
+    return conn.cursor(row_factory=class_row(ServedRow)).execute(query.format(columns)).fetchall()

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generation import Generation, Kind, Metric, State, find_generations, get_generation
+from heal_tasks.store.generation import Generation, Kind, Metric, Prefix, State, find_generations, get_generation
 from heal_tasks.store.search import named_errors
 from heal_tasks.store.vectors import drop_indexes
 
@@ -255,6 +255,12 @@ class GenerationRepository:
                 "embedding vector({}) NOT NULL{}) WITH (autovacuum_vacuum_scale_factor = 0.02)"
             ).format(generation.table("vec"), dims, check)
         )
+        # The role and not its member owns them, so that every member, and the owner of the view, may use them.
+        if self._conn.execute(
+            "SELECT FROM pg_roles WHERE rolname = 'heal_pipeline' AND pg_has_role(oid, 'MEMBER')"
+        ).rowcount:
+            for prefix in get_args(Prefix):
+                self._conn.execute(sql.SQL("ALTER TABLE {} OWNER TO heal_pipeline").format(generation.table(prefix)))
 
 
 __all__ = ["Generation", "GenerationRepository", "Kind", "Metric", "State"]

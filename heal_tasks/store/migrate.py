@@ -1,4 +1,4 @@
-"""Brings a database to this version's schema: numbered files once, ``api.sql`` whenever it changes."""
+"""Brings a database to this version's schema: numbered files once, others when they change, roles every time."""
 
 from importlib.resources import files
 
@@ -8,7 +8,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import Connection, check_versions, register
 
-REPEATABLE = "api.sql"
+ROLES, RIGHTS = "roles.sql", "rights.sql"
 
 
 def migrate(conn: Connection) -> list[str]:
@@ -18,29 +18,40 @@ def migrate(conn: Connection) -> list[str]:
         conn: a connection without an open transaction, as the owner of the database.
 
     Returns:
-        Names of the files applied, in order; empty where the schema is current.
+        Names of the files applied, in order; empty where the schema is current. Roles and rights are set each time.
 
     Raises:
         StoreError: the server or pgvector is too old, the extension may not be created, or a file that was applied
             has been edited since.
     """
-    return apply_files(conn, _packaged())
-
-
-def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:
-    """``migrate`` with the SQL given: file name to text, ``api.sql`` last and again whenever it changes."""
+    texts = _packaged()
+    roles, rights = texts.pop(ROLES), texts.pop(RIGHTS)
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.migrate'))")
         check_versions(conn)
         _prepare(conn)
-        recorded: dict[str, str] = dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall())
-        applied = [
-            name
-            for name in sorted(texts, key=lambda name: (name == REPEATABLE, name))
-            if _apply(conn, name, texts[name], recorded.get(name))
-        ]
+        # The first one ends as heal_owner, if there is one that this user may be.
+        conn.execute(roles)
+        applied = apply_files(conn, texts)
+        conn.execute(rights)
+        conn.execute("RESET ROLE")
     register(conn)
     return applied
+
+
+def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:
+    """Apply what is missing of the SQL given, by file name: numbered files first, the others when they changed."""
+    with conn.transaction():
+        recorded: dict[str, str] = dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall())
+        return [
+            name
+            for name in sorted(texts, key=lambda name: (not _numbered(name), name))
+            if _apply(conn, name, texts[name], recorded.get(name))
+        ]
+
+
+def _numbered(name: str) -> bool:
+    return name[0].isdigit()
 
 
 def _packaged() -> dict[str, str]:
@@ -68,7 +79,7 @@ def _apply(conn: Connection, name: str, text: str, recorded: str | None) -> bool
     digest = sha256_hex(text)
     if digest == recorded:
         return False
-    if recorded is not None and name != REPEATABLE:
+    if recorded is not None and _numbered(name):
         raise StoreError(
             f"{name} has been edited after it was applied to this database; restore it and put the change into a "
             "new numbered file"

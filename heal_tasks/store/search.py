@@ -1,12 +1,13 @@
 """Search as SQL users do it, for the command line and for tests."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import HealError, InputError, StoreError
 from heal_tasks.store.db import Connection
@@ -53,6 +54,7 @@ def search(
     generation_id: int,
     k: int = 10,
     topic: int | None = None,
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - as the SQL function calls it
 ) -> list[Hit]:
     """The chunks nearest to a query vector.
 
@@ -62,6 +64,7 @@ def search(
         generation_id: an active or previous generation.
         k: how many, 1 to 1000.
         topic: search this topic's subtree only.
+        filter: search documents only whose metadata contain this.
 
     Returns:
         At most k hits, nearest first.
@@ -74,7 +77,8 @@ def search(
     query = np.asarray(vector, dtype=np.float32)
     with named_errors():
         rows = conn.execute(
-            "SELECT * FROM heal.search(%s, %s::bigint, %s::int, %s::bigint)", (query, generation_id, k, topic)
+            "SELECT * FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)",
+            (query, generation_id, k, topic, None if filter is None else Jsonb(filter)),
         ).fetchall()
     return [Hit._make(row) for row in rows]
 

@@ -305,7 +305,7 @@ class VectorRepository:
 
 
 def index_name(generation: Generation, suffix: str) -> sql.Identifier:
-    """Name of an index of the served table: ``pkey``, ``leaf`` or ``hnsw``."""
+    """Name of an index of the served table: ``pkey``, ``leaf``, ``document`` or ``hnsw``."""
     return sql.Identifier(f"vec_g{generation.generation_id:06d}_{suffix}")
 
 
@@ -313,7 +313,7 @@ def drop_indexes(conn: Connection, generation: Generation) -> None:
     """Drop what ``indexing.build_indexes`` made; nothing happens where there is none."""
     key = index_name(generation, "pkey")
     conn.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(generation.table("vec"), key))
-    for suffix in ("leaf", "hnsw"):
+    for suffix in ("leaf", "document", "hnsw"):
         conn.execute(sql.SQL("DROP INDEX IF EXISTS heal.{}").format(index_name(generation, suffix)))
 
 

@@ -153,5 +153,5 @@ def test_errors_say_what_to_do(questions: Command, chunks: dict[str, int], auto:
     documents = DocumentRepository(auto)
     documents.apply_records("s", [Record("a", "Title [x]", "new|two|three", path="p.txt")], chunker)
     assert f"chunk {mine} is not in the newest version of document {DOCUMENT}" in questions("--chunk", mine)[2]
-    documents.delete([DOCUMENT], chunker)
+    documents.delete([DOCUMENT])
     assert f"error: document {DOCUMENT} was deleted on 20" in questions("--document", str(DOCUMENT))[2]

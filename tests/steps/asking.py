@@ -31,7 +31,7 @@ def add(conn: Connection, numbers: range, *, prefix: str = "d") -> None:
 
 def delete(conn: Connection, numbers: range, *, prefix: str = "d") -> None:
     ids = [document_id("s", f"{prefix}{number}") for number in numbers]
-    DocumentRepository(conn).delete(ids, lambda title, text: [text])
+    DocumentRepository(conn).delete(ids)
 
 
 def with_llm(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:

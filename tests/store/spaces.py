@@ -49,7 +49,7 @@ class Space:
 
     def delete(self, *names: str) -> None:
         """Delete documents."""
-        self.documents.delete([document_id(SOURCE, name) for name in names], chunker)
+        self.documents.delete([document_id(SOURCE, name) for name in names])
 
     def generation(self, model: str = "m", dims: int = DIMS, kind: str = "trained", **fields: object) -> Generation:
         """A new generation with base vectors of everything live."""

@@ -29,7 +29,7 @@ class Documents(DocumentRepository):
         return self.apply_records(SOURCE, records, paragraphs)
 
     def remove(self, ids: Sequence[int]) -> Changes:
-        return self.delete(ids, paragraphs)
+        return self.delete(ids)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import threading
 import time
 
-import psycopg
 import pytest
 from spaces import DIMS, Space, encode
 
@@ -176,55 +175,6 @@ def test_a_reader_that_holds_the_lock_delays_the_switch_and_nobody_else(space: S
         thread.join(10)
     assert done.is_set()
     assert states(space)[second.generation_id] == "active"
-
-
-def test_readers_never_see_an_error_or_a_mixture_through_switches(space: Space, database_url: str) -> None:
-    space.load_many(50)
-    numbers = []
-    for model in ("m1", "m2"):
-        made = space.generation(model)
-        space.publish(made)
-        numbers.append(made.generation_id)
-    stop, failures, reads = threading.Event(), list[str](), [0, 0]
-
-    def read_view() -> None:
-        with connect(database_url, autocommit=True) as conn:
-            conn.prepare_threshold = 1
-            while not stop.is_set():
-                rows = conn.execute("SELECT generation_id, count(*) FROM heal.embedding GROUP BY 1").fetchall()
-                if len(rows) != 1 or rows[0][1] != 50:
-                    failures.append(str(rows))
-                reads[0] += 1
-
-    def read_pinned() -> None:
-        vector = encode(["text 7"], model="m1")[0]
-        with connect(database_url, autocommit=True) as conn:
-            conn.prepare_threshold = 1
-            while not stop.is_set():
-                hit = search(conn, vector, numbers[0], k=3)[0]
-                if hit.text != "text 7" or hit.distance > 1e-5:
-                    failures.append(str(hit))
-                reads[1] += 1
-
-    def guarded(work: object) -> None:
-        try:
-            work()  # type: ignore[operator]
-        except psycopg.Error as error:
-            failures.append(repr(error))
-        except StoreError as error:
-            failures.append(repr(error))
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in (read_view, read_pinned)]
-    for thread in threads:
-        thread.start()
-    for turn in range(12):
-        space.generations.activate(numbers[turn % 2], lock_timeout_ms=200)
-        time.sleep(0.03)
-    stop.set()
-    for thread in threads:
-        thread.join(10)
-    assert failures == []
-    assert min(reads) > 10
 
 
 def test_a_retired_generation_is_refused_by_name(space: Space) -> None:

@@ -22,9 +22,8 @@ def test_a_fresh_database_gets_every_file_and_a_second_run_none(empty_url: str) 
     packaged = {item.name for item in (files("heal_tasks.store") / "sql").iterdir() if item.name.endswith(".sql")}
     with connect(empty_url) as conn:
         applied = migrate(conn)
-        assert set(applied) == packaged
-        assert applied[0] == "001_tables.sql"
-        assert applied[-1] == "api.sql"
+        assert set(applied) == packaged - {"roles.sql", "rights.sql"}
+        assert applied == [*sorted(n for n in applied if n[0].isdigit()), *sorted(n for n in applied if n[0].isalpha())]
         assert migrate(conn) == []
         conn.execute("SELECT '[1,2]'::vector")
         row = conn.execute("SELECT %s", (np.ones(2, dtype=np.float32),)).fetchone()

@@ -123,7 +123,7 @@ def test_questions_of_superseded_chunks_are_not_read(
 
 def test_a_chunk_deleted_while_the_model_wrote(documents: DocumentRepository, questions: QuestionRepository) -> None:
     chunk = load(documents, a="x")["x"]
-    documents.delete([chunk.document_id], chunker)
+    documents.delete([chunk.document_id])
     ask(questions, chunk, ["q1"])
     assert questions.questions() == []
     row = documents._conn.execute("SELECT raw_reply, cost_usd FROM heal.llm_call").fetchone()
@@ -164,7 +164,7 @@ def test_a_deletion_takes_questions_and_replies_with_it(
     chunks = load(documents, a="x", b="y")
     ask(questions, chunks["x"], ["qx"])
     ask(questions, chunks["y"], ["qy"])
-    documents.delete([document_id("s", "a")], chunker)
+    documents.delete([document_id("s", "a")])
     assert [row.text for row in questions.questions()] == ["qy"]
     replies = documents._conn.execute("SELECT chunk_id, raw_reply IS NULL FROM heal.llm_call ORDER BY 2").fetchall()
     assert replies == [(chunks["y"].chunk_id, False), (chunks["x"].chunk_id, True)]

@@ -152,4 +152,4 @@ def test_the_search_uses_the_index_and_a_topic_the_b_tree(filled: Space, live: G
         ).fetchall()
     assert any("vec_g000001_hnsw" in row[0] for row in plan)
     names = {row[0] for row in filled.conn.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'vec_g000001'")}
-    assert names == {"vec_g000001_pkey", "vec_g000001_leaf", "vec_g000001_hnsw"}
+    assert names == {f"vec_g000001_{suffix}" for suffix in ("pkey", "leaf", "document", "hnsw")}

@@ -74,7 +74,7 @@ def test_new_documents_are_labelled_by_projection(topics: TopicRepository) -> No
 
 def test_a_deleted_document_loses_its_labels(topics: TopicRepository, auto: Connection) -> None:
     run = insert(topics)
-    DocumentRepository(auto).delete([A], lambda title, body: [body])
+    DocumentRepository(auto).delete([A])
     assert topics.labels(run).document_ids.tolist() == [B]
     assert topics.add_labels(run, labels([A], [0], [[11]])) == 0
 

@@ -9,6 +9,7 @@ from spaces import DIMS, Space, encode
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import question_id
 from heal_tasks.core.types import Question
+from heal_tasks.store.copying import copy_vectors
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations import Generation
 from heal_tasks.store.indexing import build_indexes, recall
@@ -277,28 +278,81 @@ def test_a_deletion_waits_for_a_load_and_reaches_it(space: Space, database_url: 
     assert rows_of(space, generation) == {"base": ["y"], "vec": ["y"]}
 
 
+def store_queries(space: Space, generation: Generation, count: int) -> None:
+    """Vectors of made-up questions, straight into the generation's table."""
+    ids = np.arange(count, dtype=np.int64)
+    vectors = encode([f"query {number}" for number in range(count)])
+    copy_vectors(space.conn, generation.table("question"), {"question_id": ids}, vectors)
+
+
 def test_recall_of_a_good_index_is_high_and_of_a_bad_one_low(space: Space) -> None:
     space.load_many(1500)
     generation = space.generation()
     space.vectors.write_served(generation, space.served(generation))
-    queries = encode([f"query {number}" for number in range(20)])
-    assert recall(space.conn, generation, queries) == 1.0
+    store_queries(space, generation, 20)
+    assert recall(space.conn, generation) == 1.0
     build_indexes(space.conn, generation, memory_mb=64, parallel=0)
-    assert recall(space.conn, generation, queries) >= 0.95
-    # Half of the rows point the other way behind the index's back: it cannot find what it does not hold.
+    good = recall(space.conn, generation)
+    assert good is not None
+    assert good >= 0.95
+    # A graph with hardly an edge: most rows cannot be reached.
     space.conn.execute("DROP INDEX heal.vec_g000001_hnsw")
     space.conn.execute(
         "CREATE INDEX vec_g000001_hnsw ON heal.vec_g000001 USING hnsw (embedding vector_cosine_ops) "
         "WITH (m = 2, ef_construction = 4)"
     )
     space.generations.set_fields(generation.generation_id, ef_search=10)
-    assert recall(space.conn, generation, queries) < 0.95
+    bad = recall(space.conn, generation)
+    assert bad is not None
+    assert bad < 0.95
+    assert recall(space.conn, generation, n=3) in {share / 30 for share in range(31)}
 
 
 def test_recall_where_there_is_nothing(space: Space) -> None:
     generation = space.generation()
-    assert recall(space.conn, generation, encode(["q"])) == 1.0
-    assert recall(space.conn, generation, np.zeros((0, DIMS), np.float32)) == 1.0
+    assert recall(space.conn, generation) is None
+    store_queries(space, generation, 1)
+    assert recall(space.conn, generation) is None
+
+
+def test_recall_of_what_cannot_be_measured_is_a_named_error(space: Space) -> None:
+    for arguments in ("99::bigint", "NULL"):
+        with pytest.raises(psycopg.DatabaseError, match=r"recall of generation .* cannot be measured") as caught:
+            space.conn.execute(f"SELECT heal.recall({arguments})")  # type: ignore[arg-type]
+        assert caught.value.sqlstate == "HEA03"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product"])
+def test_few_rows_are_searched_without_an_index_and_many_in_one_of_16_bit(space: Space, metric: str) -> None:
+    space.load_many(300)
+    generation = space.generation(metric=metric)
+    space.vectors.write_served(generation, space.served(generation))
+    store_queries(space, generation, 20)
+    found = []
+    for exact_rows, halfvec_rows in ((301, 10**6), (300, 301), (0, 300)):
+        report = build_indexes(
+            space.conn, generation, memory_mb=64, parallel=0, exact_rows=exact_rows, halfvec_rows=halfvec_rows
+        )
+        now = space.generations.get(generation.generation_id)
+        assert now.index_kind == report.kind
+        assert (report.size_bytes > 0) == (report.kind != "none")
+        share = recall(space.conn, now)
+        assert share is not None
+        assert share >= 0.99
+        rows = space.conn.execute(
+            "SELECT n.* FROM heal.generation g, heal.nearest(%s, g, 5) n", (encode(["query 1"])[0],)
+        ).fetchall()
+        found.append((report.kind, rows))
+    assert [kind for kind, _ in found] == ["none", "vector", "halfvec"]
+    assert found[0][1] == found[1][1] == found[2][1], "distances are those of the full vectors"
+
+
+def test_a_graph_that_outgrows_its_memory_is_noticed(space: Space) -> None:
+    space.load_many(1500)
+    generation = space.generation()
+    space.vectors.write_served(generation, space.served(generation))
+    assert not build_indexes(space.conn, generation, memory_mb=64, parallel=0).spilled
+    assert build_indexes(space.conn, generation, memory_mb=1, parallel=0).spilled
 
 
 def test_indexes_of_an_empty_generation(space: Space) -> None:
@@ -314,4 +368,5 @@ def test_inner_product_generations_get_the_index_of_their_metric(space: Space) -
     row = space.conn.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'vec_g000001_hnsw'").fetchone()
     assert row is not None
     assert "vector_ip_ops" in row[0]
-    assert recall(space.conn, generation, encode(["q"])) == 1.0
+    store_queries(space, generation, 1)
+    assert recall(space.conn, generation) == 1.0

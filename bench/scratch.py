@@ -1,0 +1,83 @@
+"""A scratch store for the benches of the store: a server of its own, documents and a generation over given vectors."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import sql
+
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.store.copying import copy_rows, copy_vectors
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.migrate import migrate
+from heal_tasks.store.vectors import Served, VectorRepository
+
+Vectors = NDArray[np.float32]
+
+
+@contextmanager
+def scratch_store() -> Iterator[str]:
+    """URL of an empty, migrated database on a server that is thrown away afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="heal-bench-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "data")
+    try:
+        url = server.start()
+        with connect(url) as conn:
+            migrate(conn)
+        yield url
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clustered(rows: int, dims: int = 384, clusters: int = 200, noise: float = 0.5, seed: int = 0) -> Vectors:
+    """Unit vectors in clusters, noise relative to the distance between centres; float32, shape (rows, dims)."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(clusters, dims)).astype(np.float32)
+    vectors = centres[rng.integers(0, clusters, rows)]
+    vectors += noise * rng.normal(size=(rows, dims)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def store_documents(conn: Connection, texts: Sequence[str]) -> None:
+    """One document and chunk per text, numbered from 0."""
+    document = ["source", "external_id", "path", "title", "body", "content_hash"]
+    chunk = [("chunk_id", "int8"), ("document_id", "int8"), ("ordinal", "int4"), ("text", "text")]
+    copy_rows(
+        conn,
+        sql.Identifier("heal", "document"),
+        [("document_id", "int8"), *[(name, "text") for name in document]],
+        ((number, "b", str(number), "", "", text, str(number)) for number, text in enumerate(texts)),
+    )
+    copy_rows(
+        conn,
+        sql.Identifier("heal", "chunk"),
+        [*chunk, ("content_hash", "text")],
+        ((number, number, 0, text, str(number)) for number, text in enumerate(texts)),
+    )
+    conn.execute("VACUUM (ANALYZE) heal.document, heal.chunk")
+
+
+def load(conn: Connection, vectors: Vectors, questions: Vectors) -> Generation:
+    """A generation that serves these vectors, one per chunk; not indexed yet."""
+    made = GenerationRepository(conn).create(
+        kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=vectors.shape[1]
+    )
+    ids = np.arange(len(vectors), dtype=np.int64)
+    leaves = np.zeros(len(vectors), dtype=np.int32)
+    VectorRepository(conn).write_served(made, Served(ids, ids, leaves, vectors))
+    copy_vectors(conn, made.table("question"), {"question_id": np.arange(len(questions), dtype=np.int64)}, questions)
+    return made
+
+
+def activate(conn: Connection, generation: Generation) -> None:
+    """Let it be searched."""
+    generations = GenerationRepository(conn)
+    generations.set_state(generation.generation_id, "ready")
+    generations.activate(generation.generation_id, lock_timeout_ms=1000)

@@ -1,0 +1,31 @@
+"""Which text search configuration a document's words are stemmed with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+CONFIGURATIONS = {
+    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
+    "et": "estonian", "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian",
+    "hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch",
+    "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish",
+    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+"""PostgreSQL's own configurations by ISO 639-1 code."""
+
+
+def text_language(metadata: Mapping[str, Any], default: str) -> str:
+    """The configuration for a document.
+
+    Args:
+        metadata: of the document; ``language`` or ``lang`` is a configuration's name, or a code such as ``de-AT``.
+        default: for a document that names none.
+
+    Returns:
+        The name of a text search configuration; ``simple`` (no stemming) for a code that PostgreSQL has none for.
+    """
+    named = metadata.get("language") or metadata.get("lang")
+    if not isinstance(named, str):
+        return default
+    code = named.strip().lower()
+    known = CONFIGURATIONS.get(code.replace("_", "-").split("-")[0])
+    return known or (code if len(code) > 3 and code.isalpha() else "simple")

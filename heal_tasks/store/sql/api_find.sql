@@ -1,0 +1,125 @@
+-- Words and vectors together, and topics as an answer. Repeatable: applied again whenever this file changes.
+
+CREATE OR REPLACE FUNCTION heal.word_stems(words text, language text DEFAULT NULL)
+RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF language IS NULL THEN
+        -- Every language in use, found by skipping through its index.
+        RETURN QUERY WITH RECURSIVE used AS (
+            (SELECT d.language AS name FROM heal.document d ORDER BY 1 LIMIT 1)
+            UNION ALL
+            SELECT (SELECT d.language FROM heal.document d WHERE d.language > u.name ORDER BY 1 LIMIT 1)
+            FROM used u WHERE u.name IS NOT NULL
+        ) SELECT DISTINCT s.lexeme FROM used u, unnest(to_tsvector(heal.text_config(u.name), words)) s WHERE u.name IS NOT NULL;
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_ts_config c WHERE c.cfgname = language) THEN
+        RETURN QUERY SELECT s.lexeme FROM unnest(to_tsvector(heal.text_config(language), words)) s;
+    ELSE
+        RAISE EXCEPTION 'there is no text search configuration %', quote_literal(language)
+            USING ERRCODE = 'HEA03', HINT = 'SELECT cfgname FROM pg_ts_config lists them.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION heal.word_stems IS 'Stems of a text''s words, in one language or in every one that documents have.';
+
+-- A rare word says more than a frequent one, and ts_rank does not know which is rare. So it is asked about one stem at a
+-- time, which tells how often the chunk has it, and multiplied by the stem's inverse document frequency (bench/hybrid.py).
+-- Frequencies of common stems come from ANALYZE, those of others from the index. The rarest stems choose the candidates.
+CREATE OR REPLACE FUNCTION heal.matching(
+    words text, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL
+)
+RETURNS TABLE (chunk_id bigint, weight double precision)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    candidates CONSTANT int := CASE WHEN topic IS NULL AND filter IS NULL THEN 1000 ELSE 10000 END;
+    condition text := '';
+    bounds record;
+BEGIN
+    IF topic IS NOT NULL THEN
+        bounds := heal.topic_interval(gen_row, topic);
+        condition := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
+    END IF;
+    IF filter IS NOT NULL THEN
+        condition := condition || ' AND heal.shown_document(v.document_id, $4) IS NOT NULL';
+    END IF;
+    RETURN QUERY EXECUTE format($query$
+        WITH common AS MATERIALIZED (
+            SELECT e.stem, e.share FROM pg_catalog.pg_stats s, unnest(
+                s.most_common_elems::text::text[],
+                s.most_common_elem_freqs[1:cardinality(s.most_common_elems::text::text[])]) AS e (stem, share)
+            WHERE s.schemaname = 'heal' AND s.tablename = 'chunk' AND s.attname = 'words'
+        ), term AS MATERIALIZED (
+            SELECT t.stem, t.query, n.rows * coalesce(c.share, (SELECT count(*) FROM heal.chunk x WHERE x.words @@ t.query) / n.rows)
+                AS rows, n.rows AS total
+            FROM (SELECT s.stem, quote_literal(s.stem)::tsquery AS query FROM heal.word_stems($1, $2) AS s (stem)) t
+            LEFT JOIN common c USING (stem)
+            CROSS JOIN (SELECT greatest(r.reltuples, 1)::float8 AS rows FROM pg_catalog.pg_class r
+                        WHERE r.oid = 'heal.chunk'::regclass) n
+            WHERE numnode(t.query) > 0
+        ), weighed AS MATERIALIZED (
+            SELECT t.stem, t.query, ln(1 + t.total / greatest(t.rows, 1)) AS weight,
+                   sum(t.rows) OVER (ORDER BY t.rows, t.stem) <= $3 OR row_number() OVER (ORDER BY t.rows, t.stem) = 1 AS chooses
+            FROM term t WHERE t.rows > 0
+        ), candidate AS MATERIALIZED (
+            SELECT c.chunk_id, c.words FROM heal.chunk c JOIN heal.%I v ON v.chunk_id = c.chunk_id
+            WHERE c.words @@ (SELECT string_agg(quote_literal(w.stem), ' | ')::tsquery FROM weighed w WHERE w.chooses)%s
+            LIMIT 10 * $3
+        )
+        SELECT c.chunk_id, sum(w.weight * ts_rank('{0.1, 0.1, 0.1, 0.1}', c.words, w.query)) AS weight
+        FROM candidate c JOIN weighed w ON c.words @@ w.query
+        GROUP BY c.chunk_id ORDER BY 2 DESC, 1 LIMIT $5
+        $query$, heal.vector_table(gen_row.generation_id), condition)
+    USING words, language, candidates, filter, k;
+END $$;
+COMMENT ON FUNCTION heal.matching IS
+    'Chunk ids of one generation by the words they share with a text, a rare word counting more; the other half of hybrid_search.';
+
+CREATE OR REPLACE FUNCTION heal.hybrid_search(
+    words text, query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL,
+    language text DEFAULT NULL
+)
+RETURNS TABLE (
+    chunk_id bigint, document_id bigint, title text, text text, score double precision,
+    distance double precision, vector_rank int, word_rank int
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+DECLARE
+    gen_row heal.generation := heal.searchable(gen);
+    depth int := least(greatest(50, 5 * k), 1000);
+BEGIN
+    IF k IS NULL OR k < 1 OR k > 1000 THEN
+        RAISE EXCEPTION 'k must be between 1 and 1000, got %', coalesce(k::text, 'null') USING ERRCODE = 'HEA03';
+    END IF;
+    RETURN QUERY
+        WITH by_vector AS (
+            SELECT n.chunk_id, n.distance, row_number() OVER (ORDER BY n.distance, n.chunk_id)::int AS place
+            FROM heal.nearest(query, gen_row, depth, topic, filter) n
+        ), by_words AS (
+            SELECT m.chunk_id, row_number() OVER (ORDER BY m.weight DESC, m.chunk_id)::int AS place
+            FROM heal.matching(words, gen_row, depth, topic, filter, language) m
+        ), fused AS (
+            SELECT coalesce(v.chunk_id, w.chunk_id) AS chunk_id, v.distance, v.place AS vector_place, w.place AS word_place,
+                   coalesce(1.0 / (60 + v.place), 0)::float8 + coalesce(1.0 / (60 + w.place), 0)::float8 AS score
+            FROM by_vector v FULL JOIN by_words w USING (chunk_id) ORDER BY score DESC, 1 LIMIT k
+        )
+        SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance, f.vector_place, f.word_place
+        FROM fused f JOIN heal.chunk c ON c.chunk_id = f.chunk_id
+        JOIN heal.document d ON d.document_id = heal.shown_document(c.document_id, filter)
+        ORDER BY f.score DESC, f.chunk_id;
+END $$;
+COMMENT ON FUNCTION heal.hybrid_search IS
+    'Words and vector together: the ranks by both, fused by reciprocal rank (Cormack, Clarke and Buettcher 2009, constant 60).';
+
+CREATE OR REPLACE FUNCTION heal.topic_search(query vector, gen bigint, k int DEFAULT 10)
+RETURNS TABLE (topic_id bigint, parent_id bigint, level int, terms text[], size int, hits int, distance double precision)
+LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+DECLARE
+    gen_row heal.generation := heal.searchable(gen);
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT t.topic_id, t.parent_id, t.level, t.terms, t.size, count(*)::int, min(n.distance)
+         FROM heal.nearest($1, $2, 100) n JOIN heal.%I v ON v.chunk_id = n.chunk_id
+         JOIN heal.topic t ON t.topic_run_id = $3 AND t.level > 0 AND v.leaf BETWEEN t.first_leaf AND t.last_leaf
+         GROUP BY t.topic_run_id, t.topic_id ORDER BY 6 DESC, 3, 7, 1 LIMIT $4', heal.vector_table(gen))
+    USING query, gen_row, gen_row.topic_run_id, k;
+END $$;
+COMMENT ON FUNCTION heal.topic_search IS
+    'The topics that a query belongs to: of the 100 nearest chunks, how many lie in each topic''s subtree.';

@@ -1,0 +1,152 @@
+-- The switch, deletions, recall, and the views. Repeatable: applied again whenever this file changes.
+
+-- Order of the updates: the two unique partial indexes are checked at once, so room is made first.
+-- SECURITY DEFINER, because only its owner may replace the view.
+CREATE OR REPLACE PROCEDURE heal.activate(gen bigint)
+LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    target heal.generation;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('heal.activate'));
+    SELECT * INTO target FROM heal.generation g WHERE g.generation_id = gen FOR UPDATE;
+    IF target.state = 'active' THEN
+        RETURN;
+    END IF;
+    IF target.generation_id IS NULL OR target.kind = 'baseline' OR target.state NOT IN ('ready', 'previous') THEN
+        RAISE EXCEPTION 'generation % cannot be activated (%)', coalesce(gen::text, 'null'),
+            CASE WHEN target.kind = 'baseline' THEN 'baseline' ELSE coalesce(target.state, 'unknown') END
+            USING ERRCODE = 'HEA01',
+                  HINT = 'SELECT generation_id, state FROM heal.generation_status WHERE state IN (''ready'', ''previous'') lists the candidates.';
+    END IF;
+    IF target.state = 'ready' THEN
+        UPDATE heal.generation SET state = 'retired', retired_at = now() WHERE state = 'previous';
+    ELSE
+        UPDATE heal.generation SET state = 'ready' WHERE generation_id = gen;
+    END IF;
+    UPDATE heal.generation SET state = 'previous' WHERE state = 'active';
+    UPDATE heal.generation SET state = 'active', activated_at = now() WHERE generation_id = gen;
+    EXECUTE format(
+        'CREATE OR REPLACE VIEW heal.embedding AS
+         SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
+         FROM heal.%I v', gen, heal.vector_table(gen));
+END $$;
+COMMENT ON PROCEDURE heal.activate IS
+    'Switches to a ready or the previous generation (rollback) in one transaction; set lock_timeout and retry around it.';
+
+CREATE OR REPLACE FUNCTION heal.recall(gen bigint, n int DEFAULT 200, k int DEFAULT 10)
+RETURNS double precision LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    gen_row heal.generation;
+    share double precision;
+BEGIN
+    SELECT * INTO gen_row FROM heal.generation g WHERE g.generation_id = gen;
+    IF gen_row.generation_id IS NULL OR n IS NULL OR n < 1 THEN
+        RAISE EXCEPTION 'recall of generation % with % questions cannot be measured', coalesce(gen::text, 'null'),
+            coalesce(n::text, 'null') USING ERRCODE = 'HEA03', HINT = 'SELECT generation_id FROM heal.generation_status; n is at least 1.';
+    END IF;
+    -- By distance, not by id: of two equally near chunks either is right. The hash makes a sample that stays the same.
+    EXECUTE format(
+        'WITH asked AS MATERIALIZED (SELECT q.embedding FROM heal.%I q ORDER BY hashint8(q.question_id), q.question_id LIMIT $2)
+         SELECT avg(found.share) FROM asked a CROSS JOIN LATERAL (
+             WITH exact AS MATERIALIZED (SELECT e.distance FROM heal.nearest(a.embedding, $1, $3, exact => true) e)
+             SELECT (SELECT count(*) FROM heal.nearest(a.embedding, $1, $3) f
+                     WHERE f.distance <= (SELECT max(e.distance) FROM exact e) + 1e-6)::float8
+                    / nullif((SELECT count(*) FROM exact), 0) AS share) found', heal.vector_table(gen, 'question'))
+        INTO share USING gen_row, n, k;
+    RETURN share;
+END $$;
+COMMENT ON FUNCTION heal.recall IS
+    'Share of the true k nearest chunks that the index finds for n stored questions; null where there is nothing to find.';
+
+-- Deletions. A duplicate of a deleted document takes its place, with chunks of its own: their ids are those of
+-- heal_tasks.core.ids.chunk_id, a hash of the parts, each with its length before it.
+CREATE OR REPLACE FUNCTION heal.chunk_id(document bigint, ordinal int, content_hash text)
+RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT (('x' || encode(substr(sha256(string_agg(
+        decode(lpad(to_hex(octet_length(part)), 16, '0'), 'hex') || convert_to(part, 'UTF8'), ''::bytea ORDER BY number)), 1, 8),
+        'hex'))::bit(64) >> 1)::bigint
+    FROM unnest(ARRAY['chunk', document::text, ordinal::text, content_hash]) WITH ORDINALITY AS p (part, number)
+$$;
+COMMENT ON FUNCTION heal.chunk_id IS 'Id of a chunk, from its document, place and text.';
+
+CREATE OR REPLACE PROCEDURE heal.delete_chunks(chunks bigint[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    questions bigint[];
+    item record;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('heal.corpus'));
+    questions := ARRAY(SELECT q.question_id FROM heal.question q WHERE q.chunk_id = ANY (chunks));
+    FOR item IN
+        SELECT heal.vector_table(g.generation_id, p.prefix) AS name, p.key
+        FROM heal.generation g, (VALUES ('base', 'chunk_id'), ('vec', 'chunk_id'), ('question', 'question_id')) AS p (prefix, key)
+        WHERE to_regclass('heal.' || heal.vector_table(g.generation_id, p.prefix)) IS NOT NULL
+    LOOP
+        EXECUTE format('DELETE FROM heal.%I WHERE %I = ANY ($1)', item.name, item.key)
+            USING CASE item.key WHEN 'question_id' THEN questions ELSE chunks END;
+    END LOOP;
+    UPDATE heal.llm_call SET raw_reply = NULL WHERE chunk_id = ANY (chunks) AND raw_reply IS NOT NULL;
+    DELETE FROM heal.chunk WHERE chunk_id = ANY (chunks);
+END $$;
+COMMENT ON PROCEDURE heal.delete_chunks IS
+    'Removes chunks from everywhere: text, questions, entity maps, the model''s replies, the vectors of every generation.';
+
+CREATE OR REPLACE FUNCTION heal.delete_document(
+    VARIADIC documents bigint[], OUT documents_deleted int, OUT chunks_added int
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    gone bigint[];
+    chunks bigint[];
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('heal.corpus'));
+    gone := ARRAY(SELECT d.document_id FROM heal.document d WHERE d.document_id = ANY (documents) AND d.deleted_at IS NULL);
+    WITH heir AS (
+        SELECT DISTINCT ON (d.duplicate_of) d.document_id, d.duplicate_of FROM heal.document d
+        WHERE d.duplicate_of = ANY (gone) AND d.document_id <> ALL (gone) AND d.deleted_at IS NULL
+        ORDER BY d.duplicate_of, d.created_at, d.document_id
+    ), moved AS (
+        UPDATE heal.document d SET duplicate_of = nullif(h.document_id, d.document_id)
+        FROM heir h WHERE d.duplicate_of = h.duplicate_of AND d.document_id <> ALL (gone)
+    )
+    INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash)
+    SELECT heal.chunk_id(h.document_id, c.ordinal, c.content_hash), h.document_id, c.ordinal, c.text, c.content_hash
+    FROM heir h JOIN heal.chunk c ON c.document_id = h.duplicate_of AND c.superseded_at IS NULL
+    ON CONFLICT (chunk_id) DO UPDATE SET superseded_at = NULL, ordinal = EXCLUDED.ordinal;
+    GET DIAGNOSTICS chunks_added = ROW_COUNT;
+    documents_deleted := cardinality(gone);
+    chunks := ARRAY(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = ANY (gone));
+    CALL heal.delete_chunks(chunks);
+    DELETE FROM heal.document_topic t WHERE t.document_id = ANY (gone);
+    UPDATE heal.document d SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', content_hash = '', metadata = '{}'
+    WHERE d.document_id = ANY (gone);
+END $$;
+COMMENT ON FUNCTION heal.delete_document IS
+    'Deletes documents at once and everywhere in the database; the files that quote them follow at the next heal_maintain run.';
+
+CREATE OR REPLACE VIEW heal.topics AS
+SELECT t.topic_id, t.parent_id, t.level, t.first_leaf, t.last_leaf, t.terms, t.size, t.silhouette, t.topic_run_id
+FROM heal.topic t JOIN heal.generation g ON g.topic_run_id = t.topic_run_id AND g.state = 'active'
+ORDER BY t.first_leaf, t.level;
+COMMENT ON VIEW heal.topics IS 'The topic tree of the active generation, in tree order.';
+
+CREATE OR REPLACE VIEW heal.generation_status AS
+SELECT g.generation_id, g.kind, g.state, g.dims, g.model_uri, g.nudge_variant, g.nudge_theta, g.recall,
+       g.created_at, g.activated_at, g.note, g.ef_search, g.index_kind, nullif(t.reltuples, -1)::bigint AS rows,
+       pg_stat_get_dead_tuples(t.oid) AS dead_rows, pg_total_relation_size(t.oid) AS bytes,
+       pg_relation_size(to_regclass('heal.' || heal.vector_table(g.generation_id) || '_hnsw')) AS index_bytes
+FROM heal.generation g LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
+ORDER BY g.generation_id DESC;
+COMMENT ON VIEW heal.generation_status IS
+    'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null once its tables are gone.';
+
+CREATE OR REPLACE VIEW heal.lineage AS
+SELECT e.chunk_id, e.document_id, d.source, d.external_id, d.title, d.content_hash AS document_hash, d.changed_at,
+       c.content_hash AS chunk_hash, dt.topic_run_id, dt.path AS topic_path,
+       (SELECT count(*) FROM heal.question q WHERE q.chunk_id = e.chunk_id) AS questions,
+       g.generation_id, g.model_uri, g.model_sha256, g.nudge_variant, g.nudge_theta, g.run_id, g.metrics
+FROM heal.embedding e
+JOIN heal.chunk c USING (chunk_id) JOIN heal.document d ON d.document_id = e.document_id
+JOIN heal.generation g ON g.generation_id = e.generation_id
+LEFT JOIN heal.document_topic dt ON dt.topic_run_id = g.topic_run_id AND dt.document_id = e.document_id;
+COMMENT ON VIEW heal.lineage IS 'From a vector to document version, topic, questions, model and evaluation.';

@@ -1,0 +1,88 @@
+"""A store with one document that has a word of its own, and generations over it."""
+
+import numpy as np
+
+from heal_tasks.core.ids import document_id, question_id
+from heal_tasks.core.types import Question, Record
+from heal_tasks.store.corpus import Corpus
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.indexing import build_indexes
+from heal_tasks.store.ledger import LlmCall
+from heal_tasks.store.questions import Asked, QuestionRepository
+from heal_tasks.store.vectors import Served, VectorRepository
+
+SECRET, DIMS = "xylophonist", 8
+DOCUMENT = document_id("s", "secret")
+
+
+def vectors_of(count: int, seed: int) -> np.ndarray:
+    found = np.random.default_rng(seed).normal(size=(count, DIMS)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def fill(conn: Connection, documents: int = 60) -> None:
+    """Documents, one of them secret, and a question, a refused question and a reply for each chunk."""
+    records = [Record(f"d{number}", f"Title {number}", f"The plain body {number}.") for number in range(documents)]
+    records.append(Record("secret", f"Of a {SECRET}", f"Here plays a {SECRET}.", {"who": SECRET, SECRET: [SECRET]}))
+    repository = DocumentRepository(conn)
+    repository.apply_records("s", records, lambda title, body: [body])
+    for chunk in repository.live_chunks():
+        word = SECRET if chunk.document_id == DOCUMENT else "body"
+        questions = QuestionRepository(conn)
+        text = f"Where is the {word}?"
+        key = question_id(chunk.chunk_id, "llm", text)
+        made = Question(key, chunk.chunk_id, text, word, word, "question", "llm", "m", "p", "train")
+        call = LlmCall("ask", "m", "p", chunk.content_hash, chunk.chunk_id, "ok", 1, 1, 0.0, 0.1, f"reply {word}")
+        questions.store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [made], 0)], [call])
+        conn.execute(
+            "INSERT INTO heal.entity_map VALUES (%s, 'h', 'p', 'm', 'ok', jsonb_build_object('entities', %s::text), 0, 1, 1)",
+            (chunk.chunk_id, word),
+        )
+        conn.execute(
+            "INSERT INTO heal.question_dropped (chunk_id, run_id, shard, text, answer, evidence, kind, writer, reason) "
+            "VALUES (%s, 'r', 0, %s, %s, %s, 'question', 'llm', 'short')",
+            (chunk.chunk_id, *[f"dropped {word}"] * 3),
+        )
+
+
+def build(conn: Connection, model_uri: str, seed: int, run_id: str = "r") -> Generation:
+    """A generation with base, question and served vectors; not indexed, still building."""
+    generations, vectors = GenerationRepository(conn), VectorRepository(conn)
+    made = generations.create(kind="trained", run_id=run_id, model_uri=model_uri, model_sha256=model_uri, dims=DIMS)
+    chunks = Corpus(conn).chunks(None)
+    matrix = vectors_of(len(chunks.chunk_ids), seed)
+    vectors.write_base(made, chunks.chunk_ids, matrix)
+    asked = np.array([key for key, _ in vectors.missing_questions(made)], dtype=np.int64)
+    vectors.write_questions(made, asked, vectors_of(len(asked), seed + 100))
+    vectors.write_served(made, Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, matrix))
+    return made
+
+
+def publish(conn: Connection, model_uri: str, seed: int, run_id: str = "r") -> Generation:
+    """As ``build``, then indexed and activated."""
+    generations, made = GenerationRepository(conn), build(conn, model_uri, seed, run_id)
+    build_indexes(conn, made, memory_mb=64, parallel=0)
+    generations.set_state(made.generation_id, "ready")
+    generations.activate(made.generation_id, lock_timeout_ms=500)
+    return generations.get(made.generation_id)
+
+
+def spoil_index(conn: Connection, generation: Generation) -> None:
+    """Give a generation an index with hardly an edge, and few candidates."""
+    name = f"vec_g{generation.generation_id:06d}"
+    conn.execute(f"DROP INDEX heal.{name}_hnsw")  # type: ignore[arg-type]
+    conn.execute(
+        f"CREATE INDEX {name}_hnsw ON heal.{name} USING hnsw (embedding vector_cosine_ops) "  # type: ignore[arg-type]
+        "WITH (m = 2, ef_construction = 4)"
+    )
+    GenerationRepository(conn).set_fields(generation.generation_id, ef_search=10)
+
+
+def hopeless_index(conn: Connection) -> None:
+    """Let every measurement say that the index finds two of five, whatever ef_search."""
+    conn.execute(
+        "CREATE OR REPLACE FUNCTION heal.recall(gen bigint, n int DEFAULT 200, k int DEFAULT 10) "
+        "RETURNS double precision LANGUAGE sql AS 'SELECT 0.4::float8'"
+    )

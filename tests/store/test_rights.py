@@ -1,0 +1,190 @@
+"""Who may do what: a reader calls functions and reads views, the pipeline fills and switches, the owner alters."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import sql
+from spaces import Space, encode
+
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.migrate import migrate
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def login(postgres: EmbeddedPostgres, database_url: str) -> Iterator[dict[str, str]]:
+    """URLs of this test's database, as a new user of each role and as one of none."""
+    urls, names = {}, []
+    with psycopg.connect(postgres.url(), autocommit=True) as admin:
+        for role in ("heal_owner", "heal_pipeline", "heal_reader", "nobody"):
+            name = f"{role}_{next(_numbers)}"
+            names.append(name)
+            admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(sql.Identifier(name)))
+            if role != "nobody":
+                admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name)))
+            urls[role] = f"postgresql://{name}:x@{database_url.split('@')[1]}"
+        yield urls
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        for name in names:
+            admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def pipeline(login: dict[str, str]) -> Iterator[Space]:
+    with connect(login["heal_pipeline"], autocommit=True) as conn:
+        yield Space(conn)
+
+
+def calls(generation: int) -> list[str]:
+    return [
+        f"SELECT * FROM heal.search('{vector()}', {generation}, 3, filter => '{{}}')",
+        f"SELECT * FROM heal.search_many(ARRAY['{vector()}']::vector[], {generation})",
+        f"SELECT * FROM heal.hybrid_search('text', '{vector()}', {generation})",
+        "SELECT * FROM heal.similar((SELECT min(document_id) FROM heal.embedding))",
+        "SELECT * FROM heal.embedding",
+        "SELECT * FROM heal.generation_status",
+        "SELECT * FROM heal.lineage",
+    ]
+
+
+def vector() -> list[float]:
+    return [float(value) for value in encode(["text 1"])[0]]
+
+
+def test_a_reader_calls_the_api_through_switches_and_reads_no_table(pipeline: Space, login: dict[str, str]) -> None:
+    pipeline.load_many(20)
+    first = pipeline.generation("m")
+    with connect(login["heal_reader"], autocommit=True) as reader:
+        for generation in (first, pipeline.generation("m2"), pipeline.generation("m3", dims=8)):
+            pipeline.publish(generation)
+            for call in calls(generation.generation_id):
+                assert reader.execute(call).fetchall(), call  # type: ignore[arg-type]
+            reader.execute("SELECT * FROM heal.topics")
+            assert (
+                reader.execute(
+                    "SELECT * FROM heal.topic_search(%s, %s::bigint)", (np.array(vector()), generation.generation_id)
+                ).fetchall()
+                == []
+            )
+        pipeline.generations.activate(2, lock_timeout_ms=500)
+        assert reader.execute("SELECT DISTINCT generation_id FROM heal.embedding").fetchall() == [(2,)]
+        refused = [
+            sql.SQL("SELECT * FROM {}").format(sql.Identifier("heal", name))
+            for (name,) in pipeline.conn.execute(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'heal'::regnamespace AND relkind = 'r'"
+            )
+        ]
+        assert len(refused) > 20
+        refused += [
+            sql.SQL(text)
+            for text in (
+                "CALL heal.activate(1)", "SELECT heal.delete_document(1)", "CALL heal.delete_chunks('{1}')",
+                "SELECT heal.recall(1)", "DELETE FROM heal.embedding", "CREATE TABLE heal.mine (x int)",
+                "SELECT heal.nearest('[1]', NULL, 1)", "DROP VIEW heal.embedding",
+            )
+        ]  # fmt: skip
+        for statement in refused:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute(statement)
+    with connect(login["nobody"], autocommit=True) as stranger:
+        for call in calls(2):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                stranger.execute(call)  # type: ignore[arg-type]
+
+
+def test_the_pipeline_fills_switches_deletes_and_drops_but_alters_nothing(pipeline: Space) -> None:
+    pipeline.load_many(10)
+    for model in ("m1", "m2", "m3"):
+        made = pipeline.generation(model)
+        pipeline.publish(made)
+        pipeline.vectors.upsert_served(made, pipeline.served(made))
+    pipeline.delete("d3")
+    assert [pipeline.vectors.orphans(item) for item in pipeline.generations.list()] == [0, 0, 0]
+    assert pipeline.generations.retire_old(0) == [1]
+    for statement in (
+        "DROP TABLE heal.document", "ALTER TABLE heal.chunk ADD x int", "UPDATE heal.schema_migration SET name = ''",
+        "CREATE OR REPLACE VIEW heal.embedding AS SELECT 1", "DROP FUNCTION heal.similar", "TRUNCATE heal.chunk",
+        "ALTER FUNCTION heal.recall OWNER TO CURRENT_USER",
+    ):  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            pipeline.conn.execute(statement)  # type: ignore[arg-type]
+
+
+def test_definers_have_a_fixed_path_without_schemas_of_the_caller(auto: Connection) -> None:
+    rows = auto.execute(
+        "SELECT proname, proconfig, prosecdef, proowner::regrole::text FROM pg_proc "
+        "WHERE pronamespace = 'heal'::regnamespace"
+    ).fetchall()
+    definers = {name: config for name, config, definer, _ in rows if definer}
+    assert definers.keys() == {"search", "search_many", "similar", "hybrid_search", "topic_search", "activate"}
+    assert {tuple(config) for config in definers.values()} == {("search_path=pg_catalog, public, pg_temp",)}
+    assert {owner for *_, owner in rows} == {"heal_owner"}
+
+
+def test_a_callers_path_cannot_replace_what_a_definer_calls(pipeline: Space, login: dict[str, str]) -> None:
+    pipeline.load_many(5)
+    pipeline.publish(pipeline.generation("m"))
+    with connect(login["heal_reader"], autocommit=True) as reader:
+        (before,) = reader.execute(calls(1)[0]).fetchall()[:1]  # type: ignore[arg-type]
+        reader.execute("CREATE TEMP TABLE chunk (chunk_id bigint, document_id bigint, text text)")
+        reader.execute("CREATE FUNCTION pg_temp.vector_dims(public.vector) RETURNS int LANGUAGE sql AS 'SELECT 1 / 0'")
+        reader.execute(
+            "CREATE FUNCTION pg_temp.cosine(public.vector, public.vector) RETURNS float8 "
+            "LANGUAGE sql AS 'SELECT 9.0::float8'"
+        )
+        reader.execute(
+            "CREATE OPERATOR pg_temp.<=> (LEFTARG = public.vector, RIGHTARG = public.vector, FUNCTION = pg_temp.cosine)"
+        )
+        reader.execute("SET search_path = pg_temp, heal, public")
+        assert reader.execute(calls(1)[0]).fetchall()[0] == before  # type: ignore[arg-type]
+
+
+def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostgres, database_url: str) -> None:
+    with connect(database_url, autocommit=True) as conn:
+        space = Space(conn)
+        space.load_many(5)
+        space.publish(space.generation("m"))
+        for kind, name in (
+            ("TABLE", "document"),
+            ("TABLE", "vec_g000001"),
+            ("VIEW", "embedding"),
+            ("FUNCTION", "recall"),
+        ):
+            conn.execute(f"ALTER {kind} heal.{name} OWNER TO CURRENT_USER")  # type: ignore[arg-type]
+        assert migrate(conn) == []
+        owners = dict(
+            conn.execute("SELECT relname, relowner::regrole::text FROM pg_class WHERE relkind IN ('r', 'v') "
+                         "AND relnamespace = 'heal'::regnamespace").fetchall()
+        )  # fmt: skip
+        assert {name for name, owner in owners.items() if owner == "heal_pipeline"} == {
+            "base_g000001", "vec_g000001", "question_g000001"
+        }  # fmt: skip
+        assert set(owners.values()) == {"heal_pipeline", "heal_owner"}
+        assert conn.execute("SELECT current_user = session_user").fetchone() == (True,)
+
+
+def test_an_owner_of_a_database_who_may_make_no_roles_goes_without(postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url(), autocommit=True) as admin:
+        admin.execute("CREATE ROLE lonely LOGIN PASSWORD 'x'")
+        admin.execute("CREATE DATABASE lonely OWNER lonely")
+    try:
+        with psycopg.connect(postgres.url("lonely"), autocommit=True) as admin:
+            admin.execute("CREATE EXTENSION vector")
+        with connect(f"postgresql://lonely:x@{postgres.url('lonely').split('@')[1]}", autocommit=True) as conn:
+            migrate(conn)
+            assert migrate(conn) == []
+            space = Space(conn)
+            space.load_many(5)
+            space.publish(space.generation("m"))
+            assert conn.execute(calls(1)[0]).fetchall()  # type: ignore[arg-type]
+            owner = conn.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'vec_g000001'").fetchone()
+            assert owner == ("lonely",)
+    finally:
+        with psycopg.connect(postgres.url(), autocommit=True) as admin:
+            admin.execute("DROP DATABASE lonely WITH (FORCE)")
+            admin.execute("DROP ROLE lonely")

@@ -1,0 +1,347 @@
+"""The SQL functions as an application calls them: through psql, on a store large enough to have to use its indexes."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import psycopg
+import pytest
+from spaces import DIMS, SOURCE, Space, encode
+
+from heal_tasks.core.ids import document_id
+from heal_tasks.core.types import Record
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.store.db import connect
+from heal_tasks.store.generations import Generation
+from heal_tasks.store.indexing import build_indexes
+from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
+from heal_tasks.store.vectors import Served
+
+ROWS, WIDTH, LEAVES = 30_000, 16, 40
+Psql = Callable[..., list[list[str]]]
+
+
+def run_psql(server: EmbeddedPostgres, url: str, statement: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(server.bin("psql")),
+        url,
+        "-X",
+        "-At",
+        "-F",
+        "\t",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-v",
+        "VERBOSITY=verbose",
+    ]
+    return subprocess.run([*command, "-c", statement], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def psql(postgres: EmbeddedPostgres, module_database_url: str) -> Psql:
+    def ask(statement: str) -> list[list[str]]:
+        done = run_psql(postgres, module_database_url, statement)
+        assert done.returncode == 0, done.stderr
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    return ask
+
+
+def literal(vector: np.ndarray) -> str:
+    return "'[" + ",".join(f"{value:.7g}" for value in vector) + "]'"
+
+
+class Large:
+    """Clustered vectors, a cluster per leaf; document n has metadata tenth (n modulo 10), hundredth and most."""
+
+    def __init__(self, space: Space) -> None:
+        rng = np.random.default_rng(7)
+        self.leaves = rng.integers(0, LEAVES, ROWS).astype(np.int32)
+        centres = rng.normal(size=(LEAVES, WIDTH))
+        self.vectors = (centres[self.leaves] + 0.6 * rng.normal(size=(ROWS, WIDTH))).astype(np.float32)
+        self.vectors /= np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        self.ids = np.arange(ROWS, dtype=np.int64)
+        self.queries = self.vectors[rng.permutation(ROWS)[:20]] + 0.1 * rng.normal(size=(20, WIDTH)).astype(np.float32)
+        with space.conn.transaction():
+            space.conn.execute(
+                """INSERT INTO heal.document
+                    (document_id, source, external_id, path, title, body, content_hash, metadata)
+                SELECT n, 's', n, 'p', 'Title ' || n, 'b', n, jsonb_build_object(
+                    'tenth', n %% 10, 'hundredth', n %% 100, 'most', n %% 20 > 0,
+                    'tags', jsonb_build_array('all', 'n' || n))
+                FROM generate_series(0, %s::bigint - 1) n""",
+                (ROWS,),
+            )
+            space.conn.execute(
+                "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) "
+                "SELECT n, n, 0, 'text ' || n, n FROM generate_series(0, %s::bigint - 1) n",
+                (ROWS,),
+            )
+        space.conn.execute("ANALYZE heal.document; ANALYZE heal.chunk")
+        tree = [TopicRow(1, None, 0, 0, LEAVES - 1, ["all"], LEAVES, None, ROWS)]
+        tree += [TopicRow(100 + leaf, 1, 1, leaf, leaf, [f"t{leaf}"], 0, None, 1) for leaf in range(LEAVES)]
+        tree += [TopicRow(99, 1, 1, 1, LEAVES - 1, ["nearly", "all"], LEAVES, None, ROWS)]
+        flat = np.zeros(ROWS, dtype=np.float32)
+        labels = Labels(self.ids, self.leaves, [[100 + int(leaf)] for leaf in self.leaves], flat, flat)
+        run = TopicRepository(space.conn).insert_run(
+            fingerprint="f", uri="u", churn=None, mean_residual=0.0, topics=tree, labels=labels
+        )
+        generations = space.generations
+        self.generation = generations.create(
+            kind="trained", run_id="r", model_uri="/m", model_sha256="m", dims=WIDTH, topic_run_id=run
+        )
+        space.vectors.write_served(self.generation, Served(self.ids, self.ids, self.leaves, self.vectors))
+        build_indexes(space.conn, self.generation, memory_mb=256, parallel=2)
+        generations.set_state(self.generation.generation_id, "ready")
+        generations.activate(self.generation.generation_id, lock_timeout_ms=500)
+
+    def nearest(self, query: np.ndarray, passes: np.ndarray, k: int) -> list[int]:
+        allowed = np.flatnonzero(passes)
+        return allowed[np.argsort(-(self.vectors[allowed] @ query), kind="stable")[:k]].tolist()
+
+
+@pytest.fixture(scope="module")
+def large(module_database_url: str) -> Iterator[Large]:
+    with connect(module_database_url, autocommit=True) as conn:
+        yield Large(Space(conn))
+
+
+def far_leaf(large: Large, query: np.ndarray) -> int:
+    means = np.stack([large.vectors[large.leaves == leaf].mean(axis=0) for leaf in range(LEAVES)])
+    return int(np.argmin(means @ query))
+
+
+def recall_of(large: Large, psql: Psql, arguments: Callable[[np.ndarray], tuple[str, np.ndarray]]) -> float:
+    shares = []
+    for query in large.queries:
+        extra, passes = arguments(query)
+        rows = psql(f"SELECT chunk_id FROM heal.search({literal(query)}, {large.generation.generation_id}, 10{extra})")
+        found = [int(row[0]) for row in rows]
+        assert all(passes[found])
+        assert len(found) == 10
+        shares.append(len(set(found) & set(large.nearest(query, passes, 10))) / 10)
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize(("name", "value", "modulus"), [("tenth", 3, 10), ("hundredth", 42, 100)], ids=["10 %", "1 %"])
+def test_a_metadata_filter_keeps_the_recall(large: Large, psql: Psql, name: str, value: int, modulus: int) -> None:
+    passes = large.ids % modulus == value
+    extra = f""", filter => '{{"{name}": {value}}}'"""
+    assert recall_of(large, psql, lambda query: (extra, passes)) >= 0.95
+
+
+def test_a_filter_that_leaves_too_many_rows_to_sort_keeps_the_recall(large: Large, psql: Psql) -> None:
+    passes = large.ids % 20 > 0
+    assert passes.sum() > 25_000, "the test is about the search of the index"
+    assert recall_of(large, psql, lambda query: (""", filter => '{"most": true}'""", passes)) >= 0.95
+
+
+def test_a_far_topic_keeps_the_recall(large: Large, psql: Psql) -> None:
+    def arguments(query: np.ndarray) -> tuple[str, np.ndarray]:
+        leaf = far_leaf(large, query)
+        return f", topic => {100 + leaf}", large.leaves == leaf
+
+    assert recall_of(large, psql, arguments) >= 0.95
+
+
+def test_a_topic_that_is_nearly_everything_keeps_the_recall(large: Large, psql: Psql) -> None:
+    assert recall_of(large, psql, lambda query: (", topic => 99", large.leaves > 0)) >= 0.95
+
+
+def test_topic_and_filter_together(large: Large, psql: Psql) -> None:
+    def arguments(query: np.ndarray) -> tuple[str, np.ndarray]:
+        leaf = far_leaf(large, query)
+        passes = (large.leaves == leaf) & (large.ids % 10 == 3)
+        assert passes.sum() >= 10
+        return f""", topic => {100 + leaf}, filter => '{{"tenth": 3, "tags": ["all"]}}'""", passes
+
+    assert recall_of(large, psql, arguments) == 1.0
+
+
+def test_search_many_is_search_for_each(large: Large, psql: Psql) -> None:
+    number = large.generation.generation_id
+    array = "ARRAY[" + ",".join(literal(query) for query in large.queries[:3]) + "]::vector[]"
+    many = psql(f"SELECT query_number, chunk_id, title FROM heal.search_many({array}, {number}, 4, topic => 99)")
+    single = [
+        [str(place + 1), *row]
+        for place, query in enumerate(large.queries[:3])
+        for row in psql(f"SELECT chunk_id, title FROM heal.search({literal(query)}, {number}, 4, topic => 99)")
+    ]
+    assert many == single
+
+
+def test_the_topics_of_a_query_are_those_of_its_nearest_chunks(large: Large, psql: Psql) -> None:
+    query = large.vectors[5]
+    rows = psql(
+        "SELECT topic_id, level, terms, hits "
+        f"FROM heal.topic_search({literal(query)}, {large.generation.generation_id})"
+    )
+    near = large.leaves[large.nearest(query, large.ids >= 0, 100)]
+    expected = {100 + int(leaf): int((near == leaf).sum()) for leaf in np.unique(near)} | {99: int((near > 0).sum())}
+    assert {int(row[0]): int(row[3]) for row in rows} == dict(sorted(expected.items(), key=lambda item: -item[1])[:10])
+    assert [int(row[3]) for row in rows] == sorted((int(row[3]) for row in rows), reverse=True)
+
+
+def test_status_and_topics_are_views(large: Large, psql: Psql) -> None:
+    ((state, rows, recall, index_bytes),) = psql(
+        "SELECT state, rows, recall, index_bytes > 1000000 FROM heal.generation_status"
+    )
+    assert (state, rows, recall, index_bytes) == ("active", str(ROWS), "", "t")
+    assert psql("SELECT count(*) FROM heal.topics") == [[str(LEAVES + 2)]]
+    assert psql("SELECT title, topic_path, generation_id FROM heal.lineage WHERE chunk_id = 5") == [
+        ["Title 5", f"{{{100 + large.leaves[5]}}}", str(large.generation.generation_id)]
+    ]
+
+
+def test_settings_of_the_search_end_with_it(large: Large, psql: Psql) -> None:
+    search = f"SELECT count(*) FROM heal.search({literal(large.queries[0])}, {large.generation.generation_id}, 10)"
+    shown = psql(f"BEGIN; {search}; SELECT current_setting('hnsw.iterative_scan'), current_setting('hnsw.ef_search')")
+    assert shown[-1] == ["off", "40"]
+
+
+def test_every_function_procedure_and_view_has_a_comment(psql: Psql) -> None:
+    assert (
+        psql(
+            """SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'heal'::regnamespace
+        AND obj_description(p.oid, 'pg_proc') IS NULL AND prorettype <> 'trigger'::regtype
+        UNION ALL SELECT c.oid::regclass::text FROM pg_class c
+        WHERE relnamespace = 'heal'::regnamespace AND relkind = 'v' AND obj_description(c.oid, 'pg_class') IS NULL"""
+        )
+        == []
+    )
+
+
+# Words, languages, duplicates: a small store.
+
+
+def made_of(text: str) -> np.ndarray:
+    return encode([text])[0]
+
+
+def publish(space: Space, *records: Record, language: str = "english") -> Generation:
+    space.documents.apply_records(SOURCE, records, lambda title, body: [body], language)
+    generation = space.generation()
+    space.publish(generation)
+    return generation
+
+
+def hybrid(space: Space, words: str, vector: np.ndarray | None, generation: Generation, **named: object) -> list[tuple]:
+    extra = "".join(f", {name} => %({name})s" for name in named)
+    statement = (
+        "SELECT text, vector_rank, word_rank, score FROM heal.hybrid_search(%(words)s, %(vector)s, %(gen)s::bigint"
+        + extra
+    )
+    values = {"words": words, "vector": vector, "gen": generation.generation_id, **named}
+    return space.conn.execute(statement + ")", values).fetchall()  # type: ignore[arg-type]
+
+
+def test_hybrid_search_finds_by_stems_and_by_vector_and_fuses_the_ranks(
+    space: Space, postgres: EmbeddedPostgres, database_url: str
+) -> None:
+    texts = [f"filler number {number} about nothing" for number in range(30)]
+    generation = publish(
+        space,
+        *[Record(f"d{number}", "T", text) for number, text in enumerate(texts)],
+        Record("rare", "T", "The mitochondria were running about nothing"),
+        Record("titled", "Chloroplasts", "Plants"),
+    )
+    query = made_of(texts[3])
+    found = hybrid(space, "about the runs of a mitochondrion", query, generation)
+    by_text = {row[0]: row for row in found}
+    assert by_text[texts[3]][1] == 1
+    # "run" and "mitochondria" are stems that one document has; "about" is a stop word of English, "nothing" of none.
+    assert by_text["The mitochondria were running about nothing"][2] == 1
+    for _, vector_rank, word_rank, score in found:
+        expected = sum(1 / (60 + rank) for rank in (vector_rank, word_rank) if rank)
+        assert score == pytest.approx(expected)
+    assert [row[3] for row in found] == sorted((row[3] for row in found), reverse=True)
+    assert hybrid(space, "chloroplast", query, generation)[0][2] in (1, None)
+    assert {row[0] for row in hybrid(space, "chloroplast", query, generation, k=40) if row[2]} == {"Plants"}
+    only_vector = hybrid(space, "the of and", query, generation, k=3)
+    assert [row[1:3] for row in only_vector] == [(1, None), (2, None), (3, None)]
+    done = run_psql(
+        postgres, database_url,
+        "SELECT text, word_rank FROM heal.hybrid_search('mitochondria', "
+        f"{literal(query)}, {generation.generation_id}, 40) WHERE word_rank IS NOT NULL",
+    )  # fmt: skip
+    assert done.stdout == "The mitochondria were running about nothing\t1\n"
+
+
+def test_a_text_is_stemmed_in_its_own_language(space: Space) -> None:
+    generation = publish(
+        space,
+        Record("de", "Titel", "Die Häuser am Fluss", {"language": "de"}),
+        Record("en", "Title", "The houses by the river"),
+        Record("xx", "Title", "Taloja taloissa", {"lang": "tlh"}),
+    )
+    stored = dict(space.conn.execute("SELECT external_id, language FROM heal.document").fetchall())
+    assert stored == {"de": "german", "en": "english", "xx": "simple"}
+    query = made_of("q")
+
+    def matched(words: str, **named: object) -> set[str]:
+        return {row[0] for row in hybrid(space, words, query, generation, **named) if row[2]}
+
+    assert matched("Häusern") == {"Die Häuser am Fluss"}
+    assert matched("house") == {"The houses by the river"}
+    assert matched("taloissa") == {"Taloja taloissa"}
+    assert matched("Häusern", language="english") == set()
+    with pytest.raises(psycopg.DatabaseError, match="there is no text search configuration 'klingon'"):
+        matched("Haus", language="klingon")
+    space.documents.apply_records(
+        SOURCE, [Record("en", "Title", "The houses by the river", {"lang": "simple"})], lambda title, body: [body]
+    )
+    assert matched("house", language="english") == set()
+    assert matched("houses", language="simple") == {"The houses by the river"}
+
+
+def test_under_a_filter_a_hit_is_the_duplicate_that_meets_it(space: Space) -> None:
+    generation = publish(
+        space,
+        Record("a", "T", "same text", {"team": "red"}),
+        Record("b", "T", "same text", {"team": "blue"}),
+        Record("c", "T", "other text", {"team": "green"}),
+    )
+    for team, name in (("red", "a"), ("blue", "b")):
+        for function, arguments in (
+            ("search", "%(vector)s, %(gen)s::bigint, 10"),
+            ("hybrid_search", "'same', %(vector)s, %(gen)s::bigint, 10"),
+            ("search_many", "ARRAY[%(vector)s]::vector[], %(gen)s::bigint, 10"),
+        ):
+            rows = space.conn.execute(
+                f"SELECT document_id, text FROM heal.{function}({arguments}, filter => %(filter)s::jsonb)",  # type: ignore[arg-type]
+                {"vector": made_of("same text"), "gen": generation.generation_id, "filter": f'{{"team": "{team}"}}'},
+            ).fetchall()
+            assert rows == [(document_id(SOURCE, name), "same text")], (function, team)
+    rows = space.conn.execute(
+        'SELECT text FROM heal.similar(%s::bigint, filter => \'{"team": "green"}\')', (document_id(SOURCE, "b"),)
+    ).fetchall()
+    assert rows == [("other text",)]
+
+
+HOSTILE = [
+    "'; DROP TABLE heal.document; --",
+    "$1",
+    "%s",
+    "a'b\\",
+    "'::tsquery",
+    "a & | ! ( )",
+    ":*",
+    "\u00e4\u2028",
+    "%I%%",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_and_filters_cannot_inject(space: Space, text: str) -> None:
+    generation = publish(space, Record("a", text, text, {text: text}), Record("b", "T", "b"))
+    query = encode(["q"], DIMS)[0]
+    found = hybrid(space, text, query, generation)
+    assert {row[0] for row in found} == {text, "b"}
+    rows = space.conn.execute(
+        "SELECT document_id FROM heal.search(%s, %s::bigint, filter => jsonb_build_object(%s::text, %s::text))",
+        (query, generation.generation_id, text, text),
+    ).fetchall()
+    assert rows == [(document_id(SOURCE, "a"),)]
+    with pytest.raises(psycopg.DatabaseError, match="no text search configuration") as caught:
+        hybrid(space, "a", query, generation, language=text)
+    assert caught.value.sqlstate == "HEA03"
