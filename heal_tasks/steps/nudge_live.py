@@ -6,24 +6,30 @@ among all rows. Both judge before they write, so a drop in quality has nothing t
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.nudge.nudge import NudgeResult, recompute
+from heal_tasks.nudge.nudge import recompute
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.nudge import move, served
 from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
+from heal_tasks.steps.promote import reach_recall
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluation_rows, score
-from heal_tasks.steps.spaces import Float32Array, Int64Array, overlay
+from heal_tasks.steps.spaces import Float32Array, Int64Array, candidates, overlay
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.indexing import build_indexes
 from heal_tasks.store.nudge_state import NudgeState, Probes, TouchedRows
 from heal_tasks.store.runs import RunRepository
-from heal_tasks.store.vectors import Served, Upserted, VectorRepository
+from heal_tasks.store.vectors import SAME_VECTOR, Served, Upserted, VectorRepository
+
+FEW_ROWS = 1000
+"""Up to so many differing rows are written where they are, whatever their share: it takes less than a new index."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ def nudge_live(context: Context) -> Outcome:
     Raises:
         StepError: no generation is active.
     """
-    active = GenerationRepository(context.conn).active()
+    generations = GenerationRepository(context.conn)
+    active = generations.active()
     if active is None:
         raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
     state = NudgeState(context.conn, active)
@@ -62,12 +69,15 @@ def nudge_live(context: Context) -> Outcome:
     verdict = (
         f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.looked_at} looked at"
     )
+    now = generations.active() or active
+    if now.generation_id != active.generation_id:
+        verdict += f"; so many that generation {now.generation_id} was loaded with them and switched to"
     if done.worse:
         verdict += (
             f"; the moved rows were worse ({done.worse}), so new documents are served un-nudged and the rest as before"
         )
     return Outcome(
-        refs={"generation_id": active.generation_id, "verdict": verdict},
+        refs={"generation_id": now.generation_id, "verdict": verdict},
         counts={
             "rows_added": written.added, "rows_changed": written.changed, "rows_removed": written.removed,
             "rows_looked_at": done.looked_at, "superseded_removed": done.purged, "theta": round(done.theta, 4),
@@ -101,7 +111,7 @@ def _touched_rows(
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
         state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
-        _count_displacement(context, active, unmoved, final)
+        _count_displacement(context, unmoved, final)
     purged = DocumentRepository(context.conn).purge_superseded()
     return _Published(written, len(touched), purged, worse, active.nudge_theta)
 
@@ -126,38 +136,83 @@ def _all_rows(
     result, base, moved, asked = move(
         active, context, chunks, questions, variant=variant, theta=active.nudge_theta or None
     )
-    before = overlay(chunks, base, vectors.load_served(active))
+    live = vectors.load_served(active)
+    before = overlay(chunks, base, live)
     old = score(System("live before", active.generation_id, asked, before), questions, chunks)
     new = score(System("live after", active.generation_id, asked, moved), questions, chunks)
     worse = _judge(context, old, new)
     final = before if worse else moved
+    wanted = served(chunks, final)
     if len(probes.question_ids):
         rank_anew(probes, np.arange(len(probes.question_ids)), chunks.chunk_ids, final)
     else:
         probes = choose_probes(questions, asked, chunks, final)
-    with context.conn.transaction():
-        written = vectors.upsert_served(active, served(chunks, final))
-        state.write_probes(probes)
-        state.settle(touched)
-        _count_displacement(context, active, before, final)
-        if not worse and _found_budget(result, active):
-            generations.set_fields(active.generation_id, nudge_variant=result.variant, nudge_theta=result.theta)
+    budget = {"nudge_variant": active.nudge_variant, "nudge_theta": active.nudge_theta}
+    if not worse and result.adopted:
+        budget = {"nudge_variant": result.variant, "nudge_theta": result.theta}
+    if _is_rewrite(context, active, live, wanted, budget):
+        written = _switch(context, active, live, wanted, probes, budget)
+    else:
+        with context.conn.transaction():
+            written = vectors.upsert_served(active, wanted)
+            state.write_probes(probes)
+            state.settle(touched)
+            generations.set_fields(active.generation_id, **budget)
+    _count_displacement(context, before, final)
     purged = DocumentRepository(context.conn).purge_superseded()
     return _Published(written, len(chunks.chunk_ids), purged, worse, result.theta)
 
 
-def _count_displacement(context: Context, active: Generation, before: Float32Array, after: Float32Array) -> None:
-    """Add what rows have moved to what the generation's rows have moved before."""
-    vectors = VectorRepository(context.conn)
+def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Served, budget: dict[str, Any]) -> bool:
+    """Whether a new table is cheaper than rewriting rows where they are, or the only way."""
+    if budget["nudge_variant"] == "M" and active.metric == "cosine":
+        return True
+    _, here, there = np.intersect1d(wanted.chunk_ids, live.chunk_ids, return_indices=True)
+    same = np.abs(wanted.vectors[here] - live.vectors[there]).max(axis=1, initial=0) <= SAME_VECTOR
+    differing = len(wanted.chunk_ids) - int(same.sum())
+    return differing > max(context.settings.nudge_rewrite_share * len(wanted.chunk_ids), FEW_ROWS)
+
+
+def _switch(
+    context: Context, active: Generation, live: Served, wanted: Served, probes: Probes, budget: dict[str, Any]
+) -> Upserted:
+    """Load a generation of the same model, index it, and switch to it: readers never see a table half written.
+
+    Raises:
+        StepError: its index misses the recall target; what is live stays.
+    """
+    generations, settings = GenerationRepository(context.conn), context.settings
+    made = candidates(context)[0]
+    metric = "inner_product" if budget["nudge_variant"] == "M" else "cosine"
+    made = generations.set_fields(made.generation_id, metric=metric, metrics=active.metrics, **budget)
+    VectorRepository(context.conn).write_served(made, wanted)
+    build_indexes(
+        context.conn, made, memory_mb=settings.index_memory_mb, exact_rows=settings.exact_rows,
+        halfvec_rows=settings.halfvec_rows,
+    )  # fmt: skip
+    measured, _ = reach_recall(context, made)
+    if measured < settings.recall_target:
+        raise StepError(
+            f"recall@10 {measured:.3f} of generation {made.generation_id}'s index misses HEAL_RECALL_TARGET="
+            f"{settings.recall_target}; generation {active.generation_id} stays live"
+        )
+    NudgeState(context.conn, made).write_probes(probes)
+    generations.set_state(made.generation_id, "ready")
+    generations.activate(made.generation_id, lock_timeout_ms=settings.lock_timeout_ms)
+    kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
+    return Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
+
+
+def _count_displacement(context: Context, before: Float32Array, after: Float32Array) -> None:
+    """Add what rows have moved to what the live generation's rows have moved before."""
+    generations = GenerationRepository(context.conn)
+    live = generations.active()
+    assert live is not None
     dot = np.einsum("ij,ij->i", before, after, dtype=np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    moved = float(np.arccos(np.clip(dot / lengths, -1, 1)).sum()) / max(vectors.estimated_rows(active), 1)
-    total = float(active.metrics.get(DISPLACEMENT, 0.0)) + moved
-    GenerationRepository(context.conn).set_fields(active.generation_id, metrics={**active.metrics, DISPLACEMENT: total})
-
-
-def _found_budget(result: NudgeResult, active: Generation) -> bool:
-    return result.adopted and not active.nudge_theta
+    moved = float(np.arccos(np.clip(dot / lengths, -1, 1)).sum())
+    total = live.metrics.get(DISPLACEMENT, 0.0) + moved / max(VectorRepository(context.conn).estimated_rows(live), 1)
+    generations.set_fields(live.generation_id, metrics={**live.metrics, DISPLACEMENT: total})
 
 
 def _judge(context: Context, old: Scores, new: Scores) -> str:

@@ -37,7 +37,8 @@ def fill(conn: Connection, documents: int = 60) -> None:
         call = LlmCall("ask", "m", "p", chunk.content_hash, chunk.chunk_id, "ok", 1, 1, 0.0, 0.1, f"reply {word}")
         questions.store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [made], 0)], [call])
         conn.execute(
-            "INSERT INTO heal.entity_map VALUES (%s, 'h', 'p', 'm', 'ok', jsonb_build_object('entities', %s::text), 0, 1, 1)",
+            "INSERT INTO heal.entity_map "
+            "VALUES (%s, 'h', 'p', 'm', 'ok', jsonb_build_object('entities', %s::text), 0, 1, 1)",
             (chunk.chunk_id, word),
         )
         conn.execute(

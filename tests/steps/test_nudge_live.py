@@ -13,7 +13,7 @@ from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.steps import load_step
+from heal_tasks.steps import load_step, nudge_live
 from heal_tasks.steps.probes import probe_change, restart_drift, start_probes
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generation import Generation
@@ -90,6 +90,16 @@ class World:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ids = np.array([row.question_id for row in rows], np.int64)
         self.space.vectors.write_questions(self.made, ids, vectors.astype(np.float32))
+
+    def question_vector(self, text: str) -> NDArray[np.float32]:
+        """The vector of a stored question, shape (1, d)."""
+        row = self.conn.execute(
+            f"SELECT b.embedding FROM heal.question q JOIN heal.question_g{self.made.generation_id:06d} b "
+            "USING (question_id) WHERE q.text = %s",
+            (text,),
+        ).fetchone()
+        assert row is not None
+        return row[0].to_numpy()[None].astype(np.float32)
 
     def night(self) -> Manifest:
         """Embed what is new, and run the step."""
@@ -256,3 +266,50 @@ def test_what_rows_move_is_added_up_until_a_realignment(world: World) -> None:
     assert change is not None
     assert change.value == pytest.approx(0, abs=1e-7)
     assert world.active.metrics["displacement"] == 0
+
+
+def without_a_budget(world: World) -> Settings:
+    world.space.generations.set_fields(world.made.generation_id, nudge_variant="none", nudge_theta=0.0)
+    # Held-out questions that the training questions help, or no budget would be adopted.
+    for chunk in world.chunks():
+        world.ask(chunk, [f"chooses {chunk.text}"], "seen_validation", world.question_vector(f"a{chunk.text[5:]}"))
+        world.ask(chunk, [f"judges {chunk.text}"], "seen_test", world.question_vector(f"a{chunk.text[5:]}"))
+    return world.settings
+
+
+@pytest.mark.parametrize("variant", ["N", "M"])
+def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
+    world: World, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    settings = without_a_budget(world).model_copy(update={"nudge_variant": variant, "exact_rows": 0})
+    monkeypatch.setattr(nudge_live, "FEW_ROWS", 5)
+    run = world.conn.execute(
+        "INSERT INTO heal.topic_run (fingerprint, uri, documents, topics, leaves, depth, mean_residual) "
+        "VALUES ('f', 'u', 1, 1, 1, 1, 0) RETURNING topic_run_id"
+    ).fetchone()
+    assert run is not None
+    old = world.active.generation_id
+    world.space.load(late="late one")
+    world.space.embed(world.active)
+    before = world.served()
+    made = load_step("nudge_live").run(settings, Manifest(run_id="many", refs={"topic_run_id": run[0]}))
+    now = world.active
+    assert made.number("generation_id") == now.generation_id != old
+    assert f"generation {now.generation_id} was loaded with them and switched to" in made.note
+    assert (now.nudge_variant, now.metric) == (variant, "cosine" if variant == "N" else "inner_product")
+    assert now.nudge_theta > 0
+    assert made.counts["rows_added"] == 1
+    assert world.served().keys() == before.keys() | {world.chunk("late one").chunk_id}
+    previous = world.space.generations.previous()
+    assert previous is not None
+    assert previous.generation_id == old
+    # The rows that were served until then are as they were: a rollback finds them.
+    live = world.space.vectors.load_served(previous)
+    for chunk_id, vector in zip(live.chunk_ids.tolist(), live.vectors, strict=True):
+        np.testing.assert_array_equal(vector, before[chunk_id])
+    # The next night goes on from there, and touches what arrived.
+    world.space.load(later="later one")
+    world.space.embed(world.active)
+    after = load_step("nudge_live").run(settings, Manifest(run_id="next", refs={"topic_run_id": run[0]}))
+    assert after.counts["rows_looked_at"] == 1
+    assert after.counts["rows_added"] == 1
