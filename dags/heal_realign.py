@@ -5,6 +5,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, chain, dag, task, task_group
 from heal_airflow import PARAMS, RETRIES, run_report, run_step
+from heal_batches import AskOperator
 
 from heal_tasks.core.settings import load_settings
 
@@ -64,10 +65,6 @@ def heal_realign() -> None:
         def label(manifest: Json) -> Json:
             return run_step("label", manifest)
 
-        @task(doc_md="Questions with answers and evidence per chunk. Output: `heal.question`, `heal.llm_call`.")
-        def ask(shard: int, manifest: Json) -> Json:
-            return run_step("ask", manifest, shard=shard, shards=len(ASK_SHARDS))
-
         @task(doc_md="Entity maps of chunks, for training to be shown. Output: `heal.entity_map`, `heal.llm_call`.")
         def map_entities(shard: int, manifest: Json) -> Json:
             return run_step("map_entities", manifest, shard=shard, shards=len(ASK_SHARDS))
@@ -124,7 +121,13 @@ def heal_realign() -> None:
             chain(factorise.partial(manifest=counted).expand(shard=TOPIC_SHARDS), labelled)
         else:
             labelled = label(routed)
-        asked = ask.partial(manifest=labelled).expand(shard=ASK_SHARDS)
+        asked = AskOperator.partial(
+            task_id="ask",
+            manifest=labelled,
+            shards=len(ASK_SHARDS),
+            doc_md="Questions with answers and evidence per chunk; deferred while a batch is under way. "
+            "Output: `heal.question`, `heal.llm_call`, `heal.llm_batch`.",
+        ).expand(shard=ASK_SHARDS)
         based = embed_base.partial(manifest=labelled).expand(shard=EMBED_SHARDS)
         sifted = sift(labelled)
         mined = mine(sifted)

@@ -60,7 +60,7 @@ def _step_command(name: str, entry: steps.Entry) -> None:
     ) -> None:
         settings = _settings()
         manifest = _manifest(settings, run_id, new=name == "ingest")
-        result = steps.load_step(name).run(settings, manifest, shard, shards)
+        result = steps.load_step(name).run_to_end(settings, manifest, shard, shards)
         console.print_json(json.dumps(result.to_json()))
 
 
@@ -175,6 +175,19 @@ def judgments(
     from heal_tasks.local.judgments import import_judgments
 
     import_judgments(_settings(), console, file, source)
+
+
+@app.command()
+def batches(
+    cancel: Annotated[str, typer.Option("--cancel", help="Id of a batch that is not to be waited for.")] = "",
+) -> None:
+    """Print the batches of language-model calls that are under way, or cancel one."""
+    from heal_tasks.local.batches import cancel_batch, print_batches
+
+    settings = _settings()
+    if cancel:
+        cancel_batch(settings, console, cancel)
+    print_batches(settings, console)
 
 
 @app.command()

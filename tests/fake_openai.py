@@ -15,7 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from tests.fake_batches import FakeBatches
 
 _PASSAGE = re.compile(r"^<passage (\w+)>\nTitle: (.*?)\n\n(.*)\n</passage \1>$", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
@@ -154,10 +157,13 @@ class FakeOpenAI:
     Args:
         rule: chooses replies; may be replaced while the server runs.
         probe_rule: the same for probes.
+        batches: files and batches; without them there is no Batch API.
+        port: 0 takes a free one.
 
     Attributes:
         requests: all but the probes.
         probes: the probes.
+        batched: those that were run in a batch.
         input_tokens: of all replies that were sent whole.
         output_tokens: the same.
     """
@@ -166,17 +172,20 @@ class FakeOpenAI:
         self,
         rule: Callable[[Request], Reply | None] | None = None,
         probe_rule: Callable[[Request], Reply | None] | None = None,
+        batches: "FakeBatches | None" = None,
+        port: int = 0,
     ) -> None:
-        self.rule, self.probe_rule = rule, probe_rule
+        self.rule, self.probe_rule, self.batches = rule, probe_rule, batches
         self.requests: list[Request] = []
         self.probes: list[Request] = []
+        self.batched: list[Request] = []
         self._seen = Counter[str]()
         self.most_in_flight = 0
         self.input_tokens = 0
         self.output_tokens = 0
         self._in_flight = 0
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
 
     @property
@@ -207,10 +216,20 @@ class FakeOpenAI:
         time.sleep(reply.delay_s)
         return reply
 
+    def in_batch(self, request: Request) -> Reply:
+        """Run a request of a batch; what is delivered in the end is to be counted."""
+        self.batched.append(request)
+        return (self.rule(request) if self.rule else None) or answer(request)
+
     def _done(self, reply: Reply) -> None:
-        usage = reply.body.get("usage") if isinstance(reply.body, dict) and reply.fault == "none" else None
         with self._lock:
             self._in_flight -= 1
+        self.count(reply)
+
+    def count(self, reply: Reply) -> None:
+        """Add a reply's tokens to what the caller owes."""
+        usage = reply.body.get("usage") if isinstance(reply.body, dict) and reply.fault == "none" else None
+        with self._lock:
             self.input_tokens += (usage or {}).get("prompt_tokens", 0)
             self.output_tokens += (usage or {}).get("completion_tokens", 0)
 
@@ -222,12 +241,25 @@ class FakeOpenAI:
             # Head and body are two packets; with Nagle's algorithm the second waits 40 ms for the client's delayed ACK.
             disable_nagle_algorithm = True
 
+            def do_GET(self) -> None:
+                self._answer()
+
+            def do_DELETE(self) -> None:
+                self._answer()
+
             def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["content-length"]))
+                self._answer()
+
+            def _answer(self) -> None:
+                raw = self.rfile.read(int(self.headers["content-length"] or 0))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                if self.path.startswith(("/v1/files", "/v1/batches")) and fake.batches:
+                    self._send(fake.batches.handle(self.command, self.path, headers, raw, fake))
+                    return
                 if self.path != "/v1/chat/completions":
                     self._send(error(404, f"no such path {self.path}"))
                     return
-                reply = fake._reply(raw, {name.lower(): value for name, value in self.headers.items()})
+                reply = fake._reply(raw, headers)
                 # Counted before the last byte leaves: whoever has read the reply may look at the counts at once.
                 fake._done(reply)
                 self._send(reply)

@@ -16,6 +16,8 @@ from heal_tasks.core.errors import SettingsError
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 
+OPENAI_URL = "https://api.openai.com/v1"
+
 DEMO_PACKAGES = (
     "numpy", "scipy", "sklearn", "pandas", "networkx", "sqlalchemy",
     "sympy", "torch", "transformers", "psycopg", "openai", "rich",
@@ -121,6 +123,16 @@ class Settings(BaseSettings):
     llm_run_budget_usd: float = Field(0.0, ge=0, description="Most money that a run may spend, in USD; 0: no limit.")
     llm_day_budget_usd: float = Field(
         0.0, ge=0, description="Most money that all runs of a day (UTC) may spend, in USD; 0: no limit."
+    )
+    llm_batch: Literal["off", "auto", "on"] = Field(
+        "off", description="Send questions over the Batch API when realigning: never, where it pays, or always."
+    )
+    llm_batch_price_factor: float = Field(
+        0.5, gt=0, le=1, description="Price of a call in a batch, as a share of a single call's."
+    )
+    llm_batch_poll_s: float = Field(60.0, gt=0, description="Time between two looks at a batch, in seconds.")
+    llm_batch_wait_hours: float = Field(
+        24.0, gt=0, description="Longest wait for a batch before it is cancelled and the rest is asked one by one."
     )
     question_filters: Annotated[tuple[QuestionFilter, ...], NoDecode] = Field(
         QUESTION_FILTERS, description="Blank-separated filters that a question must pass; none: switch all off."
@@ -265,6 +277,11 @@ class Settings(BaseSettings):
     def llm_configured(self) -> bool:
         """Whether questions are written by an LLM rather than extractively."""
         return bool(self.llm_base_url or self.llm_api_key)
+
+    @property
+    def llm_url(self) -> str:
+        """The language model's endpoint."""
+        return self.llm_base_url or OPENAI_URL
 
     def require_llm_for_maps(self) -> None:
         """Refuse a share of entity maps that nobody can write.

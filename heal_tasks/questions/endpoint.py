@@ -15,7 +15,7 @@ import openai
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.dialect import Dialect, Probe
-from heal_tasks.questions.replies import read_message, reported_tokens
+from heal_tasks.questions.replies import REFUSAL_CODES, read_message, reported_tokens
 from heal_tasks.questions.throttle import Throttle, retry_after_s
 from heal_tasks.questions.tokens import PROBE_TOKENS
 from heal_tasks.questions.writer import Call, CallStatus, storable
@@ -23,7 +23,6 @@ from heal_tasks.questions.writer import Call, CallStatus, storable
 _MAX_TIMEOUTS = 1
 _LONGEST_REST_S = 60.0
 _ERROR_CHARS = 2000
-_REFUSAL_CODES = {"content_filter", "content_policy_violation"}
 _HOPELESS_CODES = {"context_length_exceeded", "string_above_max_length"}
 _PASSING_STATUSES = {408, 409}
 _NO_MONEY_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
@@ -121,6 +120,11 @@ class Endpoint:
         self._client, self._secret, self._model, self._dialect = client, secret, model, dialect
         self._temperature, self._timeout_s = temperature, timeout_s
         self._max_retries, self._backoff_s = max_retries, backoff_s
+
+    @property
+    def dialect(self) -> Dialect:
+        """What of a request the server is known to understand."""
+        return self._dialect
 
     def probe(self) -> tuple[tuple[Call, ...], Trouble]:
         """Find out how strictly the server keeps to a schema, and speak to it so from now on.
@@ -235,7 +239,7 @@ def _is_throttling(error: Exception) -> bool:
 def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect | None:
     if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return None
-    if error.code in _REFUSAL_CODES | _HOPELESS_CODES:
+    if error.code in REFUSAL_CODES | _HOPELESS_CODES:
         return None
     return next((other for other in dialect.simpler(str(error)) if other not in tried), None)
 
@@ -243,7 +247,7 @@ def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect
 def _classify(error: Exception) -> tuple[CallStatus, Trouble]:
     if isinstance(error, RetryableError):
         return "failed", "throttled"
-    if isinstance(error, openai.BadRequestError) and error.code in _REFUSAL_CODES:
+    if isinstance(error, openai.BadRequestError) and error.code in REFUSAL_CODES:
         return "refused", "rejected"
     if isinstance(error, openai.APIStatusError) and error.code in _NO_MONEY_CODES:
         return "failed", "denied"

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import openai
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
+from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.questions.dialect import Dialect
 from heal_tasks.questions.endpoint import Endpoint, Trouble
@@ -26,7 +27,6 @@ from heal_tasks.questions.writer import Call, ChunkToAsk, Draft, Written
 
 T = TypeVar("T")
 
-_OPENAI_URL = "https://api.openai.com/v1"
 _MAX_RETRIES = 5
 _BACKOFF_S = 0.5
 
@@ -67,7 +67,7 @@ class LLM:
     ) -> None:
         self.model, self._concurrency = model, concurrency
         self._timeout_s, self._max_retries, self._backoff_s = timeout_s, max_retries, backoff_s
-        self._base_url, self._secret = base_url or _OPENAI_URL, api_key or ""
+        self._base_url, self._secret = base_url or OPENAI_URL, api_key or ""
         self._client = openai.OpenAI(
             base_url=self._base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=0
         )
@@ -95,12 +95,7 @@ class LLM:
         """
         if not chunks:
             return
-        endpoint = Endpoint(
-            self._client, self._secret, self.model, self._dialect,
-            Throttle(self._concurrency, backoff_s=self._backoff_s),
-            temperature=inquiry.temperature, timeout_s=self._timeout_s,
-            max_retries=self._max_retries, backoff_s=self._backoff_s,
-        )  # fmt: skip
+        endpoint = self._endpoint(inquiry)
         waiting, done, outages, outage = iter(chunks), 0, 0, ""
         stop: HealError | None = None
         pending: set[Future[_Outcome[T]]] = set()
@@ -147,6 +142,34 @@ class LLM:
             stop = self._unavailable(outage)
         if stop is not None:
             raise stop
+
+    def learn_dialect(self, inquiry: Inquiry[T]) -> tuple[Dialect, tuple[Call, ...]]:
+        """Probe the endpoint, for requests that are going to be sent some other way.
+
+        Args:
+            inquiry: what will be asked.
+
+        Returns:
+            What of a request it understands, and the calls that it took to find out.
+
+        Raises:
+            SettingsError: as ``ask``.
+            RetryableError: as ``ask``.
+        """
+        endpoint = self._endpoint(inquiry)
+        calls, trouble = endpoint.probe()
+        if trouble not in ("none", "rejected"):
+            message = calls[-1].raw_reply
+            raise self._reason_to_stop(trouble, message, False, 0) or self._unavailable(message)
+        return endpoint.dialect, calls
+
+    def _endpoint(self, inquiry: Inquiry[T]) -> Endpoint:
+        return Endpoint(
+            self._client, self._secret, self.model, self._dialect,
+            Throttle(self._concurrency, backoff_s=self._backoff_s),
+            temperature=inquiry.temperature, timeout_s=self._timeout_s,
+            max_retries=self._max_retries, backoff_s=self._backoff_s,
+        )  # fmt: skip
 
     def _reason_to_stop(self, trouble: Trouble, message: str, answered: bool, outages: int) -> HealError | None:
         # 403 is also how some gateways moderate a single text; it is the key's fault only if nothing ever worked.
@@ -221,7 +244,8 @@ def question_inquiry(questions_per_chunk: int, temperature: float) -> Inquiry[tu
 
 def _ask(endpoint: Endpoint, inquiry: Inquiry[T], chunk: ChunkToAsk) -> _Outcome[T]:
     calls: list[Call] = []
-    problem, corrections, token_limit = "", 0, inquiry.token_limit
+    problem, corrections = chunk.problem, int(bool(chunk.problem))
+    token_limit = inquiry.token_limit * (2 if chunk.cut_off else 1)
     while True:
         answer = endpoint.ask(inquiry.messages(chunk, problem), inquiry.schema, token_limit)
         calls += answer.calls

@@ -22,6 +22,8 @@ _OPENING = re.compile(r"[{\[]")
 _MOST_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
+REFUSAL_CODES = {"content_filter", "content_policy_violation"}
+"""Error codes by which an endpoint refuses a text, rather than failing."""
 NO_JSON = "it holds no complete JSON object"
 
 

@@ -37,9 +37,14 @@ def most_tokens(inquiry: Inquiry[Any], chunk: ChunkToAsk) -> tuple[int, int]:
     Returns:
         Tokens in and tokens out. No tokenizer makes more tokens of a text than it has bytes.
     """
+    sent, limit = most_first_tokens(inquiry, chunk)
+    return _CALLS * sent, _LIMITS * limit
+
+
+def most_first_tokens(inquiry: Inquiry[Any], chunk: ChunkToAsk) -> tuple[int, int]:
+    """The same for the first call alone, as in a batch."""
     sent = sum(len(message["content"].encode()) for message in inquiry.messages(chunk, ""))
-    sent += len(json.dumps(inquiry.schema)) + _EXTRA_BYTES
-    return _CALLS * sent, _LIMITS * inquiry.token_limit
+    return sent + len(json.dumps(inquiry.schema)) + _EXTRA_BYTES, inquiry.token_limit
 
 
 def most_probe_tokens() -> tuple[int, int]:

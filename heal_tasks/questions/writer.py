@@ -35,12 +35,16 @@ class ChunkToAsk:
         title: title of its document; may be empty.
         text: its text, without the title.
         content_hash: what the cache is keyed by.
+        problem: what was wrong with an earlier reply; empty where there was none, or it was not read.
+        cut_off: whether an earlier reply had reached the limit of tokens.
     """
 
     chunk_id: int
     title: str
     text: str
     content_hash: str
+    problem: str = ""
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,15 @@ class Written:
     def status(self) -> CallStatus:
         """Status of the last call; ok where none was needed."""
         return self.calls[-1].status if self.calls else "ok"
+
+
+@dataclass
+class Author:
+    """Who wrote questions: the name, the model and the prompt hash of a writer that is not there any more."""
+
+    name: str
+    model: str
+    prompt_hash: str
 
 
 class Writer(Protocol):

@@ -42,6 +42,7 @@ class Bill:
         purpose: what the calls are for, as in ``heal.llm_call``.
         model: who is called.
         prompt_hash: of the prompt.
+        batch_id: the batch that the calls are part of, and cheaper for; None for calls by themselves.
 
     Attributes:
         calls: those that are not in the ledger yet.
@@ -50,20 +51,25 @@ class Bill:
         cost_usd: of all calls.
     """
 
-    def __init__(self, settings: Settings, purpose: str, model: str, prompt_hash: str) -> None:
+    def __init__(
+        self, settings: Settings, purpose: str, model: str, prompt_hash: str, batch_id: str | None = None
+    ) -> None:
         self._settings, self._purpose, self._model, self._prompt_hash = settings, purpose, model, prompt_hash
+        self._batch_id = batch_id
+        self._price_factor = settings.llm_batch_price_factor if batch_id else 1.0
         self.calls: list[LlmCall] = []
         self.input_tokens = self.output_tokens = 0
         self.cost_usd = 0.0
 
-    def add(self, chunk: ChunkToAsk, calls: Sequence[Call]) -> None:
-        """Take in what was called about a chunk."""
+    def add(self, chunk: ChunkToAsk | None, calls: Sequence[Call]) -> None:
+        """Take in what was called about a chunk; about none, to get to know the endpoint."""
+        text, chunk_id = (chunk.content_hash, chunk.chunk_id) if chunk else ("", None)
         for call in calls:
-            cost = cost_usd(self._settings, call.input_tokens, call.output_tokens)
+            cost = self._price_factor * cost_usd(self._settings, call.input_tokens, call.output_tokens)
             self.calls.append(
                 LlmCall(
-                    self._purpose, self._model, self._prompt_hash, chunk.content_hash, chunk.chunk_id, call.status,
-                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply,
+                    self._purpose, self._model, self._prompt_hash, text, chunk_id, call.status,
+                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, self._batch_id,
                 )
             )  # fmt: skip
             self.input_tokens += call.input_tokens

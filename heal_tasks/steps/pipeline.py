@@ -37,6 +37,6 @@ def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], Non
         manifest = load_step(name).run(settings, manifest)
         tell(manifest)
     for name in (*steps_between(settings, manifest.text("route")), "report"):
-        manifest = load_step(name).run(settings, manifest)
+        manifest = load_step(name).run_to_end(settings, manifest)
         tell(manifest)
     return manifest

@@ -12,11 +12,13 @@ from heal_tasks.core.types import silent
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.allowance import affordable, budget_of, cost_usd
-from heal_tasks.steps.ask import Asking, make_writer
+from heal_tasks.steps.asking import Asking, make_writer
+from heal_tasks.steps.batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.ingest import read_sources
 from heal_tasks.steps.map_entities import Mapping
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.runner import Context
+from heal_tasks.store.batches import BatchRepository
 from heal_tasks.store.budget import Budget
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents import Changes
@@ -123,10 +125,15 @@ def make_plan(settings: Settings) -> Plan:
         with conn.transaction(force_rollback=True):
             changes, rejected = read_sources(context)
             chosen, _ = decide(context, changes)
-            to_ask = Asking(context, writer).to_ask()
+            under_way = BatchRepository(conn, settings.llm_url).texts_under_way(writer.model, writer.prompt_hash)
+            to_ask = [chunk for chunk in Asking(context, writer).to_ask() if chunk.content_hash not in under_way]
             to_map = Mapping(context).to_map() if settings.map_rate and chosen.name == "realign" else None
         reply = REPLY_TOKENS * settings.questions_per_chunk
-        questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply))
+        batched = waits_for_batches(settings, chosen.name) and worth_a_batch(
+            settings, len(to_ask) // settings.ask_shards
+        )
+        price_factor = settings.llm_batch_price_factor if batched else 1.0
+        questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply), price_factor)
         maps, costs, unit = None, questions.costs_usd, "chunks"
         if to_map is not None:
             maps = _calls(
@@ -139,7 +146,12 @@ def make_plan(settings: Settings) -> Plan:
     )
 
 
-def _calls(settings: Settings, chunks: Sequence[ChunkToAsk], tokens_of: Callable[[int], tuple[int, int]]) -> Calls:
+def _calls(
+    settings: Settings,
+    chunks: Sequence[ChunkToAsk],
+    tokens_of: Callable[[int], tuple[int, int]],
+    price_factor: float = 1.0,
+) -> Calls:
     """What calls about chunks would cost, given tokens in and out by a chunk's length in tokens."""
     if not settings.llm_configured:
         return Calls(len(chunks))
@@ -149,7 +161,7 @@ def _calls(settings: Settings, chunks: Sequence[ChunkToAsk], tokens_of: Callable
         len(chunks),
         sum(sent for sent, _ in tokens),
         sum(replied for _, replied in tokens),
-        [cost_usd(settings, *pair) for pair in tokens],
+        [price_factor * cost_usd(settings, *pair) for pair in tokens],
     )
 
 

@@ -6,6 +6,7 @@ half of it completes it: upserts by deterministic ids, artifacts published by re
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -61,6 +62,23 @@ class Context:
         self.progress(len(items), len(items))
 
 
+class Waiting(Exception):  # noqa: N818
+    """A step has sent work away and cannot go on before it is done; run again then, it goes on where it stopped.
+
+    Not an error: whoever runs the step waits, holding nothing meanwhile.
+
+    Args:
+        message: what is waited for.
+        batch_ids: batches at the language model's endpoint; empty where their ids are not known yet.
+        poll_s: time between two looks, in seconds.
+        wait_s: when to run the step again at the latest, in seconds from now.
+    """
+
+    def __init__(self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float) -> None:
+        super().__init__(message)
+        self.batch_ids, self.poll_s, self.wait_s = list(batch_ids), poll_s, wait_s
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a step's body returns; the runner makes the manifest of it."""
@@ -100,6 +118,7 @@ class Step:
         Raises:
             RetryableError: trying again later can succeed.
             HealError: it cannot; the message says what to do.
+            Waiting: the step is to be run again later.
         """
         log = logging.getLogger(f"heal_tasks.{self.name}")
         url = settings.require_database_url()
@@ -131,12 +150,24 @@ class Step:
                 runs.finish(self.name, key, shard, own.to_json())
             except psycopg.OperationalError as error:
                 raise RetryableError(f"step {self.name}: lost the database ({error}); run it again") from error
+            except Waiting as waiting:
+                report(0, 0, str(waiting))
+                log.info("%s: %s", self.name, waiting)
+                raise
             except HealError as error:
                 if key:
                     runs.progress(self.name, key, shard, 0, 0, f"failed: {error}")
                 raise
         log.info("%s: %s", self.name, outcome.note or outcome.counts)
         return result
+
+    def run_to_end(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
+        """As ``run``, and where the step has to wait, wait in this process."""
+        while True:
+            try:
+                return self.run(settings, manifest, shard, shards)
+            except Waiting as waiting:
+                time.sleep(min(waiting.poll_s, waiting.wait_s))
 
     @staticmethod
     def _still_there(context: Context, stored: dict[str, Any]) -> bool:

@@ -93,7 +93,7 @@ class Budget:
         day = self._day_usd - spending.day_usd - (spending.reserved_usd if reserved else 0)
         return min(run if self._run_usd > 0 else float("inf"), day if self._day_usd > 0 else float("inf"))
 
-    def reserve(self, costs: Sequence[tuple[int, float]]) -> Grant:
+    def reserve(self, costs: Sequence[tuple[int, float]], lease_s: float = LEASE_S) -> Grant:
         """Reserve money for as many chunks as the budgets leave room for, from the first.
 
         What an earlier attempt of the same run reserved for these chunks is taken over: a retried task does not wait
@@ -101,6 +101,7 @@ class Budget:
 
         Args:
             costs: chunk id and the most that its calls can cost in USD.
+            lease_s: after this long the money is free again, whatever has become of the calls.
 
         Returns:
             How many chunks may be handed out.
@@ -119,7 +120,7 @@ class Budget:
             cursor.executemany(
                 "INSERT INTO heal.llm_reservation (run_id, chunk_id, cost_usd, expires_at) "
                 "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s))",
-                [(self._run_id, chunk_id, cost, LEASE_S) for chunk_id, cost in costs[:granted]],
+                [(self._run_id, chunk_id, cost, lease_s) for chunk_id, cost in costs[:granted]],
             )
         wait = not granted and bool(costs) and costs[0][1] <= self.left_usd(spending, reserved=False)
         return Grant(granted, wait)

@@ -12,7 +12,10 @@ from heal_tasks.store.db import Connection, storable
 
 @dataclass(frozen=True, slots=True)
 class LlmCall:
-    """One call to a language model, as in ``heal.llm_call``; status ``ok`` or what went wrong."""
+    """One call to a language model, as in ``heal.llm_call``; status ``ok`` or what went wrong.
+
+    ``batch_id`` is the endpoint's name of the batch that it was part of; None for a call by itself.
+    """
 
     purpose: str
     model: str
@@ -25,6 +28,7 @@ class LlmCall:
     cost_usd: float
     latency_s: float
     raw_reply: str | None
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,9 @@ def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Ite
     cursor.execute("SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (wanted,))
     live = {row[0] for row in cursor}
     cursor.execute("DELETE FROM heal.llm_reservation WHERE run_id = %s AND chunk_id = ANY(%s)", (run_id, wanted))
-    ledger = [call if call.chunk_id in live else replace(call, raw_reply=None) for call in calls]
+    ledger = [
+        call if call.chunk_id is None or call.chunk_id in live else replace(call, raw_reply=None) for call in calls
+    ]
     cursor.executemany(_ADD_CALL, [(run_id, *row_of(call)) for call in ledger])
     return live
 

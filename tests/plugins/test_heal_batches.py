@@ -1,0 +1,143 @@
+"""Batches in a real Airflow: the task defers, the trigger looks by itself, and no key is stored."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.store.db import Connection
+from tests.fake_batches import FakeBatches, Job
+from tests.fake_openai import FakeOpenAI, Reply, error
+from tests.steps.asking import add, number
+
+ROOT = Path(__file__).parents[2]
+AIRFLOW = str(Path(sys.executable).parent / "airflow")
+KEY = "secret-key-123"
+
+
+def test_the_task_defers_and_resumes_with_what_the_batch_brought(
+    auto: Connection, settings: Settings, tmp_path: Path
+) -> None:
+    add(auto, range(12))
+    memory = FakeBatches(polls=3)
+    with FakeOpenAI(batches=memory) as fake:
+        environment = child_environment(
+            AIRFLOW_HOME=str(tmp_path),
+            PYTHONPATH=str(ROOT),
+            AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "tests" / "dags" / "asking"),
+            AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
+            AIRFLOW__CORE__LOAD_EXAMPLES="False",
+            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{tmp_path}/airflow.db",
+            HEAL_VAR_DIR=str(settings.var_dir),
+            HEAL_DATABASE_URL=settings.require_database_url(),
+            HEAL_LLM_BASE_URL=fake.base_url,
+            HEAL_LLM_API_KEY=KEY,
+            HEAL_LLM_BATCH="on",
+            HEAL_LLM_BATCH_POLL_S="0.2",
+        )
+        subprocess.run([AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True)
+        done = subprocess.run(
+            [AIRFLOW, "dags", "test", "asking"], env=environment, capture_output=True, text=True, timeout=300
+        )
+        log = done.stdout + done.stderr
+        assert done.returncode == 0, log[-3000:]
+        assert log.count("running trigger in line") == len(memory.jobs) == 2
+        assert len(fake.batched) == 12
+        assert not fake.requests
+        assert all(job.polls >= 3 for job in memory.jobs.values())
+        asked = (fake.input_tokens, fake.output_tokens)
+    assert number(auto, "SELECT count(*) FROM heal.chunk_asked") == 12
+    assert auto.execute("SELECT sum(input_tokens), sum(output_tokens) FROM heal.llm_call").fetchone() == asked
+    assert KEY not in log
+    assert KEY.encode() not in (tmp_path / "airflow.db").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("airflow")
+        patch.setenv("AIRFLOW_HOME", str(home))
+        patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/airflow.db")
+        patch.syspath_prepend(str(ROOT / "plugins"))
+        import heal_batches
+
+        yield heal_batches
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
+    with FakeOpenAI(batches=FakeBatches(polls=0)) as server:
+        monkeypatch.setenv("HEAL_LLM_BASE_URL", server.base_url)
+        monkeypatch.setenv("HEAL_LLM_API_KEY", KEY)
+        assert server.batches is not None
+        server.batches.jobs["b"] = Job({"id": "b", "status": "in_progress", "request_counts": None}, {})
+        yield server
+
+
+def events(plugin: ModuleType, *, ids: tuple[str, ...] = ("b",), wait_s: float = 30.0) -> list[Any]:
+    """What a trigger yields, built again from what Airflow stores of it."""
+    name, arguments = plugin.BatchTrigger(ids, 0.01, time.time() + wait_s).serialize()
+    assert name == f"{plugin.__name__}.BatchTrigger"
+    assert KEY not in str(arguments)
+
+    async def collect() -> list[Any]:
+        return [event.payload async for event in plugin.BatchTrigger(**arguments).run()]
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize("status", ["completed", "expired", "cancelled", "failed"])
+def test_the_trigger_fires_when_a_batch_has_ended(plugin: ModuleType, fake: FakeOpenAI, status: str) -> None:
+    assert fake.batches is not None
+    fake.batches.polls = 4
+    fake.batches.end = lambda job: setattr(job, "status", status)
+    assert events(plugin) == [{"batch_ids": ["b"]}]
+    assert fake.batches.looks == 4
+
+
+def test_the_trigger_goes_on_looking_while_the_endpoint_is_in_trouble(plugin: ModuleType, fake: FakeOpenAI) -> None:
+    memory = fake.batches
+    assert memory is not None
+    troubles = [error(503, "down"), error(429, "slow"), Reply("", fault="drop"), Reply("<html>", 502)]
+
+    def trouble(job: Job) -> Reply | None:
+        if troubles:
+            return troubles.pop()
+        job.status = "completed"
+        return None
+
+    memory.on_look = trouble
+    assert len(events(plugin)) == 1
+    assert not troubles
+
+
+def test_the_trigger_leaves_it_to_a_worker_where_it_is_not_let_in(plugin: ModuleType, fake: FakeOpenAI) -> None:
+    assert fake.batches is not None
+    fake.batches.on_look = lambda job: error(401, "no such key")
+    assert len(events(plugin)) == 1
+    assert fake.batches.looks == 1
+
+
+def test_what_the_triggerer_loads_needs_no_client_of_the_model() -> None:
+    code = (
+        "import sys; import heal_tasks.core.settings, heal_tasks.questions.batch_lines; "
+        "print(sorted(set(sys.modules) & {'openai', 'psycopg', 'torch', 'numpy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_trigger_gives_up_when_it_is_told_to(plugin: ModuleType, fake: FakeOpenAI) -> None:
+    assert len(events(plugin, wait_s=2.0)) == 1
+    assert fake.batches is not None
+    fake.batches.looks = 0
+    assert len(events(plugin, ids=())) == len(events(plugin, wait_s=-1.0)) == 1
+    assert fake.batches.looks == 0
