@@ -1,113 +1,267 @@
-"""Finds, for one question, the few rows that any budget can bring into its first k places.
+"""Finds, for each question, the few rows that any budget can bring into its first k places.
 
-Everything else can be forgotten: a row that is never among the best k can neither be a hit nor push a hit
-out. On real collections some dozens of rows remain, which is what makes an exact search cheap.
+Everything else can be forgotten: a row that is never among the best k can neither be a hit nor push a hit out. Of the
+rows that stay, the best k of a question are enough, whatever moves; of the rows that move, those that reach the k-th
+best of all at some budget.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from heal_tasks.nudge.products import QUESTIONS_AT_ONCE, ROUNDING, SCORES_AT_ONCE, FloatProduct, blocks, exact
 from heal_tasks.nudge.solve import Moves, Variant, move_factors
 
-_SEGMENTS = 8
-# Scores come from a float32 product; a row this close to the bound is kept.
-_ROUNDING = 2e-6
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+_GROUP = 64
+_SEGMENTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Some rows of each question, with their scores, ordered by question and row.
+
+    Args:
+        question: int64, shape (h,).
+        rows: int64, shape (h,).
+        scores: float64, shape (h,).
+    """
+
+    question: Int64Array
+    rows: Int64Array
+    scores: Float64Array
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Rows that matter for one question; a row's score at budget x is p(x) alpha + r(x) beta.
+    """Rows that matter, ordered by question and row; a row's score at budget x is p(x) alpha + r(x) beta.
 
     Args:
-        rows: int64, shape (c,), ascending.
+        question: int64, shape (c,).
+        rows: int64, shape (c,).
         alpha: float64, shape (c,): similarity to the base vector.
         beta: float64, shape (c,): similarity to the direction of the move; 0 for rows that stay.
         arrival: float64, shape (c,): budget at which the row stops; 0 for rows that stay.
         variant: N or M.
     """
 
-    rows: npt.NDArray[np.int64]
-    alpha: npt.NDArray[np.float64]
-    beta: npt.NDArray[np.float64]
-    arrival: npt.NDArray[np.float64]
+    question: Int64Array
+    rows: Int64Array
+    alpha: Float64Array
+    beta: Float64Array
+    arrival: Float64Array
     variant: Variant
 
-    def find(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-        """Where those of some rows that are here stand, intp, ascending for ascending rows."""
-        place = np.searchsorted(self.rows, rows)
-        place = place[place < len(self.rows)]
-        here: npt.NDArray[np.bool_] = self.rows[place] == rows[: len(place)]
-        return place[here]
-
-    def scores(self, budget: float) -> npt.NDArray[np.float64]:
-        """Scores at a budget, float64, shape (c,)."""
-        p, r = move_factors(self.arrival, budget, self.variant)
-        return p * self.alpha + r * self.beta
-
-
-class Pruner:
-    """Holds what all questions share: the moved rows, and their factors at a few budgets.
-
-    Between two neighbouring budgets a score is a sinusoid (N) or a line (M), so its values at both ends bound
-    it: a sinusoid over an interval of width h has its peak within h/2 of an end, hence max <= larger end / cos(h/2).
-    """
-
-    def __init__(self, n_rows: int, moved: npt.NDArray[np.int64], moves: Moves, *, limit: float, k: int) -> None:
-        spacing = np.linspace(0.0, 1.0, _SEGMENTS + 1)[:, None]
-        # Steps of NUDGE-M have a wide range and do their work early in it; lines need no even spacing.
-        budgets = limit * (spacing if moves.variant == "N" else spacing**2)
-        p, r = move_factors(moves.arrival[None, :], budgets, moves.variant)  # (S + 1, a)
-        self._p = p.astype(np.float32)
-        self._r = r.astype(np.float32)
-        self._bend = float(np.cos(limit / _SEGMENTS / 2)) if moves.variant == "N" else 1.0
-        self._groups = np.arange(0, n_rows, max(1, n_rows // (16 * k)))
-        self._moved = moved
-        self._arrival = moves.arrival
-        self._variant: Variant = moves.variant
-        self._k = k
-
-    def candidates(self, alpha: npt.NDArray[np.float32], beta: npt.NDArray[np.float32]) -> Candidates:
-        """Prune for one question.
+    def scores(self, budgets: npt.ArrayLike, chosen: npt.NDArray[np.intp] | slice = slice(None)) -> Float64Array:
+        """Scores of all or some of the candidates.
 
         Args:
-            alpha: float32, shape (n,): similarity to every base vector.
-            beta: float32, shape (a,): similarity to every direction.
+            budgets: float, broadcast against the chosen candidates on the first axis.
+            chosen: which candidates.
 
         Returns:
-            A superset of the rows that are among the best k at some budget.
+            float64, of the shape of ``budgets`` if that is larger than (c,).
         """
-        k = self._k
-        start = alpha[self._moved]
-        static = alpha.copy()
-        static[self._moved] = -np.inf
-        ends = self._p * start + self._r * beta  # (S + 1, a)
-        lows = np.minimum(ends[:-1], ends[1:])  # (S, a)
-        lows = np.where(lows < 0, lows / self._bend, lows)
-        # Any k rows give a valid floor. The best of each group of rows that stay and those that rise highest give a
-        # good one, for less than the sorting of all rows.
-        leaders = np.maximum.reduceat(static, self._groups)
-        leaders = leaders[_top(leaders, k)]
-        held = np.concatenate([np.tile(leaders, (_SEGMENTS, 1)), lows[:, _top(ends.max(axis=0), 4 * k)]], axis=1)
-        floor = np.full(_SEGMENTS, -np.inf)
-        if held.shape[1] >= k:
-            floor = np.partition(held, -k, axis=1)[:, -k].astype(np.float64)
-        bar = np.where(floor > 0, floor * self._bend, floor) - _ROUNDING
-        at_end = np.minimum(np.append(bar, np.inf), np.insert(bar, 0, np.inf)).astype(np.float32)
-        rising = np.flatnonzero((ends >= at_end[:, None]).any(axis=0))
-        staying = np.flatnonzero(static >= max(floor.min() - _ROUNDING, np.finfo(np.float32).min))
-        rows = np.concatenate([staying, self._moved[rising]])
-        order = np.argsort(rows)
-        none = np.zeros(len(staying))
-        return Candidates(
-            rows[order],
-            np.concatenate([static[staying], start[rising]]).astype(np.float64)[order],
-            np.concatenate([none, beta[rising]])[order],
-            np.concatenate([none, self._arrival[rising]])[order],
-            self._variant,
-        )
+        alpha, beta, arrival = self.alpha[chosen], self.beta[chosen], self.arrival[chosen]
+        if np.ndim(budgets) == 2:
+            alpha, beta, arrival = alpha[:, None], beta[:, None], arrival[:, None]
+        p, r = move_factors(arrival, budgets, self.variant)
+        return p * alpha + r * beta
 
 
-def _top(values: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
-    return np.argpartition(values, -k)[-k:] if k < len(values) else np.arange(len(values))
+def best_static(questions: Float32Array, base: Float32Array, moved: Int64Array, k: int, device: str = "cpu") -> Hits:
+    """The best k of the rows that stay, for each question.
+
+    Args:
+        questions: float32, shape (m, d), unit length.
+        base: float32, shape (n, d), unit length.
+        moved: ascending int64, shape (a,): rows left out.
+        k: how many rows per question; all where there are fewer.
+        device: where to compute.
+
+    Returns:
+        The rows; equal scores by lower row.
+    """
+    stays = np.ones(len(base), dtype=bool)
+    stays[moved] = False
+    found = [
+        _best_of(questions[part], base, stays, k, device, part.start)
+        for part in blocks(len(questions), QUESTIONS_AT_ONCE)
+    ]
+    return Hits(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+def find_candidates(
+    questions: Float32Array,
+    base: Float32Array,
+    moved: Int64Array,
+    moves: Moves,
+    static: Hits,
+    *,
+    limit: float,
+    k: int,
+    device: str = "cpu",
+) -> Candidates:
+    """Add to the best rows that stay those that move into the first k places somewhere.
+
+    Args:
+        questions: float32, shape (m, d), unit length.
+        base: float32, shape (n, d), unit length.
+        moved: ascending int64, shape (a,).
+        moves: of those rows.
+        static: the best k rows that stay, from :func:`best_static`.
+        limit: largest budget of interest.
+        k: how many places matter.
+        device: where to compute.
+
+    Returns:
+        A superset of the rows that are among a question's best k at some budget from 0 to ``limit``.
+    """
+    segments = _Segments(moves, limit)
+    bars, question, place = [], [], []
+    for part in blocks(len(questions), QUESTIONS_AT_ONCE):
+        best = np.full((part.stop - part.start, k), -np.inf)
+        own = slice(*np.searchsorted(static.question, [part.start, part.stop]))
+        at = static.question[own] - part.start
+        best[at, _rank(at, static.scores[own], static.rows[own])] = static.scores[own]
+        found, bar = _rising(questions[part], base, moved, moves, segments, best, device)
+        bars.append(bar)
+        question.append(found[0] + part.start)
+        place.append(found[1])
+    bar, rising, at = np.concatenate(bars), np.concatenate(question), np.concatenate(place)
+    alpha, beta = exact(questions, base, rising, moved[at]), exact(questions, moves.directions, rising, at)
+    kept = segments.reaches(alpha, beta, at, bar[rising])
+    stays = static.scores >= bar[static.question].min(axis=1)
+    rows = np.concatenate([static.rows[stays], moved[at[kept]]])
+    asked = np.concatenate([static.question[stays], rising[kept]])
+    order = np.lexsort((rows, asked))
+    none = np.zeros(int(stays.sum()))
+    return Candidates(
+        asked[order],
+        rows[order],
+        np.concatenate([static.scores[stays], alpha[kept]])[order],
+        np.concatenate([none, beta[kept]])[order],
+        np.concatenate([none, moves.arrival[at[kept]]])[order],
+        moves.variant,
+    )
+
+
+class _Segments:
+    """The range of budgets in a few segments, and what bounds a score within each of them.
+
+    A score is a sinusoid (N) or a line (M) of the budget, so its values at both ends of a segment bound it: a sinusoid
+    over an interval of width h has its peak within h/2 of an end, hence max <= larger end / cos(h/2).
+    """
+
+    def __init__(self, moves: Moves, limit: float) -> None:
+        spacing = np.linspace(0.0, 1.0, _SEGMENTS + 1)
+        # Steps of NUDGE-M have a wide range and do their work early in it; lines need no even spacing.
+        budgets = limit * (spacing if moves.variant == "N" else spacing**2)
+        self.p, self.r = move_factors(moves.arrival, budgets[:, None], moves.variant)  # (S + 1, a)
+        self.bend = float(np.cos(limit / _SEGMENTS / 2)) if moves.variant == "N" else 1.0
+        # A step of NUDGE-M multiplies the rounding of the similarity to its direction.
+        self.wrong = 2 * ROUNDING * max(1.0, limit)
+
+    def reaches(
+        self, alpha: Float64Array, beta: Float64Array, place: Int64Array, bar: Float64Array
+    ) -> npt.NDArray[np.bool_]:
+        """Whether rows reach a bar, float64, shape (h, S), in any segment."""
+        ends = self.p[:, place] * alpha + self.r[:, place] * beta  # (S + 1, h)
+        return np.asarray((np.maximum(ends[:-1], ends[1:]) >= bar.T).any(axis=0))
+
+
+def _rising(
+    questions: Float32Array,
+    base: Float32Array,
+    moved: Int64Array,
+    moves: Moves,
+    segments: _Segments,
+    best: Float64Array,
+    device: str,
+) -> tuple[tuple[Int64Array, Int64Array], Float64Array]:
+    """Pairs of question and moved row that reach the best k in some segment, and the bar in each, shape (m, S)."""
+    scorer = FloatProduct(questions, device)
+    k = best.shape[1]
+    held = torch.from_numpy(best.astype(np.float32)).to(device)[:, None].repeat(1, _SEGMENTS, 1)  # (m, S, k)
+    p, r = (torch.from_numpy(factor.astype(np.float32)).to(device) for factor in (segments.p, segments.r))
+    question, place = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    for part in blocks(len(moved), max(_GROUP, SCORES_AT_ONCE // 8 // len(questions))):
+        alpha, beta = scorer.scores(base[moved[part]]), scorer.scores(moves.directions[part])  # (m, b)
+        reached = torch.zeros_like(alpha, dtype=torch.bool)
+        start = alpha
+        for segment in range(_SEGMENTS):
+            end = torch.addcmul(alpha * p[segment + 1, part], beta, r[segment + 1, part])
+            low = torch.minimum(start, end)
+            leaders = _leaders(low, k)[0]
+            leaders = torch.where(leaders < 0, leaders / segments.bend, leaders) - segments.wrong
+            held[:, segment] = torch.cat([held[:, segment], leaders], dim=1).topk(k, dim=1).values
+            reached |= torch.maximum(start, end) >= _bar(held[:, segment, -1:], segments)
+            start = end
+        found = reached.nonzero().cpu().numpy()
+        question.append(found[:, 0])
+        place.append(found[:, 1] + part.start)
+    bar = _bar(held[:, :, -1], segments).cpu().numpy().astype(np.float64)
+    return (np.concatenate(question), np.concatenate(place)), bar
+
+
+def _bar(floor: torch.Tensor, segments: _Segments) -> torch.Tensor:
+    return torch.where(floor > 0, floor * segments.bend, floor) - segments.wrong
+
+
+def _best_of(
+    questions: Float32Array, base: Float32Array, stays: npt.NDArray[np.bool_], k: int, device: str, first: int
+) -> tuple[Int64Array, Int64Array, Float64Array]:
+    scorer = FloatProduct(questions, device)
+    best = torch.full((len(questions), k), -torch.inf, device=device)
+    question, row = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    high = [np.empty(0, dtype=np.float32)]
+    for part in blocks(len(base), max(_GROUP, SCORES_AT_ONCE // len(questions))):
+        rows = np.flatnonzero(stays[part]) + part.start
+        if len(rows) == 0:
+            continue
+        scores = scorer.scores(base[part] if len(rows) == part.stop - part.start else base[rows])  # (m, b)
+        leaders, groups = _leaders(scores, k)
+        best = torch.cat([best, leaders], dim=1).topk(k, dim=1).values
+        bar = best[:, -1:] - 2 * ROUNDING
+        asked, group = (leaders >= bar).nonzero(as_tuple=True)
+        hit, inside = (groups[asked, group] >= bar[asked]).nonzero(as_tuple=True)
+        asked, place = asked[hit], (group[hit] * groups.shape[2] + inside).cpu().numpy()
+        real = place < len(rows)
+        question.append(asked.cpu().numpy()[real])
+        row.append(rows[place[real]])
+        high.append(groups[asked, group[hit], inside].cpu().numpy()[real])
+    asking, found = np.concatenate(question), np.concatenate(row)
+    kept = np.concatenate(high) >= (best[:, -1].cpu().numpy() - 2 * ROUNDING)[asking]
+    asking, found = asking[kept], found[kept]
+    similarity = exact(questions, base, asking, found)
+    kept = _rank(asking, similarity, found) < k
+    asking, found, similarity = asking[kept], found[kept], similarity[kept]
+    order = np.lexsort((found, asking))
+    return asking[order] + first, found[order], similarity[order]
+
+
+def _leaders(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best of each group of columns, shape (m, g), and the groups, shape (m, g, s), filled up with -inf.
+
+    Any k columns give a floor for the k-th best; the best of each group give a good one for less than sorting.
+    """
+    size = max(1, min(_GROUP, scores.shape[1] // (8 * k)))
+    short = -scores.shape[1] % size
+    if short:
+        scores = torch.nn.functional.pad(scores, (0, short), value=-torch.inf)
+    groups = scores.view(len(scores), -1, size)
+    return groups.amax(dim=2), groups
+
+
+def _rank(question: Int64Array, scores: Float64Array, rows: Int64Array) -> Int64Array:
+    """Place of each row within its question, 0 for the best; equal scores by lower row."""
+    order = np.lexsort((rows, -scores, question))
+    ordered = question[order]
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return places

@@ -6,6 +6,7 @@ of each other moved rows more than twice as far as the same batches taken from t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +14,44 @@ import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.nudge.budget import LIMITS, choose_budget
-from heal_tasks.nudge.questions import QuestionSet, clean_questions, unit_rows
-from heal_tasks.nudge.solve import Variant, apply_moves, gradients, plan_moves
+from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
+from heal_tasks.nudge.solve import Moves, Variant, apply_moves, distractions, gradients, plan_moves
 from heal_tasks.nudge.sweep import Metric
 
-__all__ = ["NudgeResult", "QuestionSet", "nudge", "recompute"]
+__all__ = ["PLAIN", "NudgeResult", "Plan", "QuestionSet", "nudge", "recompute"]
 
 # Smaller differences are rounding; writing them would touch rows for nothing.
 _SMALLEST_CHANGE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How questions become moves.
+
+    Args:
+        centred: take the mean question off each question, see :func:`~heal_tasks.nudge.solve.gradients`.
+        prior: how many questions a base vector counts as, see :func:`~heal_tasks.nudge.solve.plan_moves`.
+        contrast: how strongly rows are pushed away from questions that they do not answer, see
+            :func:`~heal_tasks.nudge.solve.distractions`.
+    """
+
+    centred: bool = False
+    prior: float = 0.0
+    contrast: float = 0.0
+
+    def moves(
+        self, asked: CleanQuestions, rows: npt.NDArray[np.int64], start: npt.NDArray[np.float32], variant: Variant
+    ) -> Moves:
+        """Moves of the rows that questions name, ascending int64, shape (a,), from where they are, shape (a, d)."""
+        pairs, weights = asked.pairs()
+        _, G = gradients(asked.vectors, pairs, weights, centred=self.centred)
+        if self.contrast:
+            places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
+            G -= np.float32(self.contrast) * distractions(asked.vectors, start, places)
+        return plan_moves(start, G, variant, self.prior)
+
+
+PLAIN = Plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +63,12 @@ class NudgeResult:
         vectors: float32, shape (c, d): their new vectors.
         theta: the budget in use: radians for NUDGE-N, step length for NUDGE-M; 0 where nothing moves.
         variant: N or M.
+        plan: the plan in use.
         validation_before: the metric on validation at budget 0; None without validation questions.
         validation_after: at ``theta``.
-        standard_error: of the paired gain at the best budget looked at, adopted or not.
+        gain: of the search on validation questions that had no part in it, adopted or not; of ``theta`` itself where
+            it was given; None without validation questions.
+        standard_error: of that gain, paired by question.
         adopted: whether a budget above 0 is in use.
         dropped_questions: questions of both sets without a positive.
         moved_validation_share: share of validation questions that a row with training questions answers; near 0,
@@ -45,8 +79,10 @@ class NudgeResult:
     vectors: npt.NDArray[np.float32]
     theta: float
     variant: Variant
+    plan: Plan
     validation_before: float | None
     validation_after: float | None
+    gain: float | None
     standard_error: float | None
     adopted: bool
     dropped_questions: int
@@ -60,14 +96,18 @@ def nudge(
     *,
     variant: Variant = "N",
     metric: str = "ndcg@10",
+    plans: Sequence[Plan] = (PLAIN,),
     theta: float | None = None,
     min_gain: float = 0.0,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> NudgeResult:
     """Move the rows that training questions ask for, by the budget that validation questions support.
 
-    A found budget is adopted if its gain exceeds one standard error and reaches ``min_gain``: a budget near 0 gains
-    next to nothing with next to no error, and would rewrite every row for it (seen: 1,121 rows for .001).
-    Without training questions nothing moves, and without validation questions only a given budget does.
+    A found budget is adopted if the gain of the search, on questions kept out of it, is above zero at the one-sided
+    5 % level and reaches ``min_gain``: a budget near 0 gains next to nothing with next to no error, and would rewrite
+    every row for it (seen: 1,121 rows for .001). Without training questions nothing moves, and without validation
+    questions only a given budget does.
 
     Args:
         base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed. Rows are brought to
@@ -76,51 +116,60 @@ def nudge(
         validation: other questions, of documents with and without training questions.
         variant: N keeps unit length (cosine search); M needs inner-product search.
         metric: what validation measures: ``accuracy@1``, ``ndcg@K`` or ``recall@K``.
-        theta: use this budget without a search, as the incremental path does with the live generation's.
+        plans: what validation chooses among, the preferred one first; each costs a product of the validation
+            questions with the rows that move.
+        theta: use this budget and the first plan without a search, as the incremental path does with the live
+            generation's.
         min_gain: smallest gain worth moving rows for.
+        seed: of the folds in which validation judges the search.
+        device: where to compute similarities, ``cpu`` or a GPU.
 
     Returns:
         The changed rows and what is known about them.
 
     Raises:
         InputError: a vector that is zero or not finite, dimensions that differ, a positive that is not a row, an
-            unknown variant or metric, or a budget outside its range. Row and value are named.
+            unknown variant or metric, no plan or a negative number in one, or a budget outside its range. The value and
+            its row are named.
     """
     if variant not in LIMITS:
         raise InputError(f"unknown NUDGE variant {variant!r}; take N or M")
     if theta is not None and not (math.isfinite(theta) and 0 <= theta <= LIMITS[variant]):
         raise InputError(f"budget {theta} of NUDGE-{variant} is outside 0 to {LIMITS[variant]:.4f}")
+    if not plans or not all(0 <= value < math.inf for plan in plans for value in (plan.prior, plan.contrast)):
+        raise InputError(f"plans are {tuple(plans)}; pass at least one, with priors and contrasts of 0 or more")
     Metric(metric)
     documents = unit_rows(base, "document")
     n, d = documents.shape
     asked = clean_questions(train, n_rows=n, dims=d, what="training")
     judged = clean_questions(validation, n_rows=n, dims=d, what="validation")
-    rows, G = gradients(asked.vectors, *asked.pairs(), n_rows=n)
-    moves = plan_moves(documents[rows], G, variant)
-    moving = np.zeros(n, dtype=bool)
-    moving[rows[moves.arrival > 0]] = True
-    used = theta or 0.0
-    before = after = error = None
-    if judged.positives:
-        found = choose_budget(judged, documents, rows, moves, metric, theta=theta)
-        if theta is None and found.convincing and found.gain >= min_gain:
-            used = found.theta
-        before, error = float(found.before.mean()), found.standard_error
-        after = float(found.after.mean()) if used == found.theta else before
+    rows = np.unique(asked.pairs()[0][:, 1])
     start = documents[rows]
-    vectors = apply_moves(start, moves, used)
-    changed = np.abs(vectors - start).max(axis=1) > _SMALLEST_CHANGE
+    moves = [plan.moves(asked, rows, start, variant) for plan in (plans if theta is None else plans[:1])]
+    chosen, used = 0, theta or 0.0
+    before = after = gain = error = None
+    if judged.positives:
+        found = choose_budget(judged, documents, rows, moves, metric, theta=theta, seed=seed, device=device)
+        if theta is None and found.convincing and found.gain >= min_gain:
+            chosen, used = found.plan, found.theta
+        before, gain, error = float(found.before.mean()), found.gain, found.standard_error
+        after = float(found.after.mean()) if used == found.theta else before
+    vectors = apply_moves(start, moves[chosen], used)
+    changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
+    moving = rows[moves[chosen].arrival > 0]
     return NudgeResult(
         rows[changed],
         vectors[changed],
         used,
         variant,
+        plans[chosen],
         before,
         after,
+        gain,
         error,
         used > 0,
         asked.dropped + judged.dropped,
-        float(np.mean([moving[wanted].any() for wanted in judged.positives])) if judged.positives else 0.0,
+        float(np.mean([np.isin(wanted, moving).any() for wanted in judged.positives])) if judged.positives else 0.0,
     )
 
 
@@ -149,6 +198,6 @@ def recompute(
     moved = unit_rows(base, "document").copy()
     asked = unit_rows(questions, "training question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
     pairs = np.column_stack([np.arange(len(asked)), answers])
-    rows, G = gradients(asked, pairs, weights, n_rows=len(moved))
+    rows, G = gradients(asked, pairs, weights)
     moved[rows] = apply_moves(moved[rows], plan_moves(moved[rows], G, variant), theta)
     return moved

@@ -7,19 +7,14 @@ from heal_tasks.nudge.nudge import NudgeResult, nudge
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import question_set
-from heal_tasks.steps.spaces import candidates, in_order
+from heal_tasks.steps.spaces import candidates, in_order, served
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.vectors import VectorRepository
 
 Float32Array = NDArray[np.float32]
-
-
-def served(chunks: ChunkTable, vectors: Float32Array) -> Served:
-    """Rows of a served table: every live chunk with its document, leaf and vector."""
-    return Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, vectors)
 
 
 def move(
@@ -54,6 +49,7 @@ def move(
         variant=variant,
         theta=theta,
         min_gain=context.settings.gate_epsilon,
+        seed=context.settings.seed,
     )
     moved = base.copy()
     moved[result.rows] = result.vectors
@@ -61,7 +57,7 @@ def move(
 
 
 def nudge_candidates(context: Context) -> Outcome:
-    """Fill the served vectors of every candidate, moved where validation gains more than one standard error.
+    """Fill the served vectors of every candidate, moved where validation shows a gain.
 
     Args:
         context: of the step.

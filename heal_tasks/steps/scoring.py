@@ -12,7 +12,7 @@ from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_diff
 from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
 from heal_tasks.evaluation.hierarchy import hierarchical_scores
 from heal_tasks.evaluation.ranking import ranking_metrics, top_k
-from heal_tasks.nudge.nudge import QuestionSet
+from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.store.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.runs import EvaluationRow
 

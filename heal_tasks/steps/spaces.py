@@ -130,3 +130,8 @@ def overlay(chunks: ChunkTable, base: Float32Array, live: Served) -> Float32Arra
     rows = chunks.rows(live.chunk_ids)
     vectors[rows[rows >= 0]] = live.vectors[rows >= 0]
     return vectors
+
+
+def served(chunks: ChunkTable, vectors: Float32Array) -> Served:
+    """Rows of a served table: every live chunk with its document, leaf and vector."""
+    return Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, vectors)

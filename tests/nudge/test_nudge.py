@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.nudge.nudge import QuestionSet, nudge
+from heal_tasks.nudge.budget import choose_budget
+from heal_tasks.nudge.nudge import Plan, QuestionSet, nudge
+from heal_tasks.nudge.questions import clean_questions
+from heal_tasks.nudge.solve import gradients, plan_moves
 
 D = 32
 
@@ -54,7 +57,7 @@ def test_held_out_questions_of_trained_documents_gain(variant):
     train, validation, test = (world.ask(np.repeat(np.arange(200), 2)) for _ in range(3))
     result = nudge(world.documents, train, validation, variant=variant, metric="accuracy@1")
     assert result.adopted
-    assert result.validation_after - result.validation_before > result.standard_error
+    assert result.gain > 2 * result.standard_error
     assert result.moved_validation_share == 1.0
     assert result.rows.tolist() == list(range(200)), "rows without questions are not returned"
     moved = served(world.documents, result)
@@ -90,18 +93,30 @@ def test_validation_on_both_kinds_limits_the_damage_of_a_query_cone():
     assert accuracy(after_both, asked) > accuracy(base, asked) + 0.15
 
 
-def test_gains_from_noise_stay_within_their_standard_error():
-    # Defect 11: a budget won on questions that have nothing to do with the training questions. Such gains occur, and
-    # the search looks for them; the standard error has to say how little they mean.
-    for seed in range(10):
+def test_noise_is_seldom_adopted():
+    # Defect 11: a budget won on questions that have nothing to do with the training questions. The best of many cells
+    # always looks like a gain on the questions it was picked for; judged on other folds it must not.
+    adopted, looks_good = 0, 0
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         documents = unit(rng.standard_normal((200, D)))
-        positives = [np.array([row]) for row in range(100)]
-        noise = [QuestionSet(unit(rng.standard_normal((100, D))), positives) for _ in range(2)]
+        answers = [np.arange(100), rng.integers(0, 200, 100)]
+        noise = [QuestionSet(unit(rng.standard_normal((100, D))), rows[:, None]) for rows in answers]
         result = nudge(documents, *noise)
-        gain = result.validation_after - result.validation_before
-        assert result.adopted == (gain > 0)
-        assert gain == 0 or result.standard_error < gain < 3 * result.standard_error
+        adopted += result.adopted
+        optimistic = nudge(documents, *noise, theta=best_theta(documents, *noise))
+        looks_good += optimistic.gain > optimistic.standard_error
+    assert adopted <= 4
+    assert looks_good >= 12, "the case must be one where the simple rule is fooled"
+
+
+def best_theta(documents, train, validation):
+    """The budget that looks best on validation, adopted or not."""
+    judged, asked = (
+        clean_questions(questions, n_rows=len(documents), dims=D, what="") for questions in (validation, train)
+    )
+    rows, G = gradients(asked.vectors, *asked.pairs())
+    return choose_budget(judged, documents, rows, [plan_moves(documents[rows], G, "N")], "ndcg@10").theta
 
 
 def test_nothing_compounds_and_nothing_depends_on_other_rows():
@@ -253,6 +268,9 @@ def test_wrong_validation_and_options_are_named():
     for theta in (-0.1, 1.6, float("nan")):
         with pytest.raises(InputError, match=rf"budget {theta} of NUDGE-N is outside 0 to 1\.5708"):
             nudge(world.documents, none(), none(), theta=theta)
+    for plans in ((), (Plan(prior=-1.0),), (Plan(contrast=float("nan")),)):
+        with pytest.raises(InputError, match="pass at least one, with priors and contrasts of 0 or more"):
+            nudge(world.documents, none(), none(), plans=plans)
     with pytest.raises(InputError, match="unknown NUDGE variant 'IP'"):
         nudge(world.documents, none(), none(), variant="IP")
     with pytest.raises(InputError, match="unknown metric 'mrr@10'"):
@@ -279,8 +297,37 @@ def test_a_gain_below_the_smallest_worthwhile_one_moves_nothing():
     train, validation = world.ask(np.arange(200)), world.ask(np.arange(200))
     free = nudge(world.documents, train, validation)
     assert free.adopted
-    gain = free.validation_after - free.validation_before
+    gain = free.gain
     assert nudge(world.documents, train, validation, min_gain=gain * 0.99).adopted
     refused = nudge(world.documents, train, validation, min_gain=gain * 1.01)
     assert not refused.adopted
     assert len(refused.rows) == 0
+
+
+def test_validation_chooses_the_plan():
+    # A strong query cone: plain moves lift every moved row against every question, centred ones do not.
+    world = World(noise=0.2, cone=1.5)
+    train = world.ask(np.repeat(np.arange(150), 3))
+    plans = (Plan(), Plan(centred=True))
+    result = nudge(world.documents, train, world.ask(np.repeat(np.arange(300), 2)), plans=plans)
+    assert result.adopted
+    assert result.plan == Plan(centred=True)
+    plain = nudge(world.documents, train, world.ask(np.repeat(np.arange(300), 2)))
+    assert result.validation_after > plain.validation_after
+    # Where plans are equally good, the first one is kept.
+    twice = nudge(world.documents, train, world.ask(np.arange(300)), plans=(Plan(), Plan(), Plan(prior=1e-12)))
+    assert twice.plan is not None and twice.plan.prior == 0
+
+
+def test_contrast_pushes_rows_from_questions_that_they_do_not_answer():
+    # Two documents close together: a question of one is nearly as near to the other, which contrast pushes off.
+    world = World(n=2)
+    base = unit(np.vstack([world.documents[0], world.documents[0] + 0.1 * world.documents[1]]))
+    questions = QuestionSet(unit(base + 0.2 * unit(world.rng.standard_normal((2, D)))), [np.array([0]), np.array([1])])
+    plain, contrast = (
+        served(base, nudge(base, questions, none(), plans=[plan], theta=0.1)) for plan in (Plan(), Plan(contrast=1.0))
+    )
+    margin = [
+        np.diag(questions.vectors @ rows.T) - np.diag(questions.vectors[::-1] @ rows.T) for rows in (plain, contrast)
+    ]
+    assert (margin[1] > margin[0]).all()

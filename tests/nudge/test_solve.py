@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from heal_tasks.core.errors import InputError
-from heal_tasks.nudge.solve import apply_moves, gradients, plan_moves, shift, turn
+from heal_tasks.nudge.solve import apply_moves, distractions, gradients, plan_moves, shift, turn
 
 ANGLES = st.floats(0.0, np.pi / 2)
 
@@ -129,25 +128,61 @@ def test_gradients_equal_a_loop(monkeypatch):
     expected = np.zeros((40, 6))
     for (question, row), weight in zip(pairs, weights, strict=True):
         expected[row] += weight * questions[question]
-    rows, G = gradients(questions, pairs, weights, 40)
+    rows, G = gradients(questions, pairs, weights)
     assert rows.tolist() == sorted(set(pairs[:, 1]))
     assert G.dtype == np.float32
     np.testing.assert_allclose(G, expected[rows], rtol=1e-5, atol=1e-6)
 
 
+def test_centred_gradients_take_the_mean_question_off():
+    rng = np.random.default_rng(8)
+    questions = unit(rng.standard_normal((30, 6)) + 3)
+    pairs = np.column_stack([np.arange(30), rng.integers(0, 10, 30)])
+    rows, G = gradients(questions, pairs, np.ones(30), centred=True)
+    centre = questions.astype(np.float64).mean(axis=0)
+    expected = [(questions[pairs[:, 1] == row] - centre).sum(axis=0) for row in rows]
+    np.testing.assert_allclose(G, expected, atol=1e-6)
+
+
+def test_a_prior_counts_the_base_vector_as_that_many_questions():
+    base, G = sample(9)
+    for prior in (0.5, 3.0):
+        far = apply_moves(base, plan_moves(base, G, "N", prior), np.pi)
+        np.testing.assert_allclose(far, unit(prior * base + G), atol=1e-6)
+        far = apply_moves(base, plan_moves(base, G, "M", prior), 1e9)
+        np.testing.assert_allclose(far, base + G / prior, atol=1e-5)
+        near = apply_moves(base, plan_moves(base, G, "N", prior), 0.01)
+        np.testing.assert_allclose(near, turn(base, G, 0.01), atol=1e-7)
+
+
+def test_distractions_equal_a_loop(monkeypatch):
+    monkeypatch.setattr("heal_tasks.nudge.solve._SCORES_AT_ONCE", 40)
+    rng = np.random.default_rng(10)
+    questions, base = unit(rng.standard_normal((30, 6))), unit(rng.standard_normal((12, 6)))
+    pairs = np.unique(np.column_stack([rng.integers(0, 30, 60), rng.integers(0, 12, 60)]), axis=0)
+    expected = np.zeros((12, 6))
+    for number, question in enumerate(questions):
+        shares = np.exp(base @ question / 0.05)
+        shares /= shares.sum()
+        shares[pairs[pairs[:, 0] == number, 1]] = 0
+        expected += np.outer(shares, question)
+    np.testing.assert_allclose(distractions(questions, base, pairs), expected, atol=1e-5)
+
+
 def test_questions_that_cancel_give_no_direction():
     questions = unit(np.random.default_rng(6).standard_normal((1, 20)))
-    rows, G = gradients(
-        np.vstack([questions, -questions, questions]), np.array([[0, 4], [1, 4], [2, 9]]), np.ones(3), 10
-    )
-    assert rows.tolist() == [9]
-    np.testing.assert_array_equal(G, questions)
+    pairs = np.array([[0, 4], [1, 4], [2, 9]])
+    rows, G = gradients(np.vstack([questions, -questions, questions]), pairs, np.ones(3))
+    assert rows.tolist() == [4, 9]
+    np.testing.assert_array_equal(G, np.vstack([np.zeros_like(questions), questions]))
+    base = unit(np.random.default_rng(7).standard_normal((2, 20)))
+    for variant in "NM":
+        moves = plan_moves(base, G, variant)
+        assert moves.arrival[0] == 0
+        np.testing.assert_array_equal(apply_moves(base, moves, 0.5)[0], apply_moves(base, moves, 0.0)[0])
 
 
-def test_gradients_of_nothing_and_of_unknown_rows():
-    rows, G = gradients(np.empty((0, 5), dtype=np.float32), np.empty((0, 2), dtype=np.int64), np.empty(0), 3)
+def test_gradients_of_nothing():
+    rows, G = gradients(np.empty((0, 5), dtype=np.float32), np.empty((0, 2), dtype=np.int64), np.empty(0))
     assert rows.shape == (0,)
     assert G.shape == (0, 5)
-    for row in (-1, 3):
-        with pytest.raises(InputError, match=rf"pairs name rows {row} to {row}, but rows are 0 to 2"):
-            gradients(np.ones((1, 2), dtype=np.float32), np.array([[0, row]]), np.ones(1), 3)
