@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heal_tasks.nudge.products import QUESTIONS_AT_ONCE, ROUNDING, SCORES_AT_ONCE, FloatProduct, blocks, exact
+from heal_tasks.nudge.products import QUESTIONS_AT_ONCE, ROUNDING, SCORES_AT_ONCE, FloatProduct, blocks, exact, product
 from heal_tasks.nudge.solve import Moves, Variant, move_factors
 
 Float32Array = npt.NDArray[np.float32]
@@ -135,18 +135,17 @@ def find_candidates(
         place.append(found[1])
     bar, rising, at = np.concatenate(bars), np.concatenate(question), np.concatenate(place)
     alpha, beta = exact(questions, base, rising, moved[at]), exact(questions, moves.directions, rising, at)
-    kept = segments.reaches(alpha, beta, at, bar[rising])
     stays = static.scores >= bar[static.question].min(axis=1)
-    rows = np.concatenate([static.rows[stays], moved[at[kept]]])
-    asked = np.concatenate([static.question[stays], rising[kept]])
+    rows = np.concatenate([static.rows[stays], moved[at]])
+    asked = np.concatenate([static.question[stays], rising])
     order = np.lexsort((rows, asked))
     none = np.zeros(int(stays.sum()))
     return Candidates(
         asked[order],
         rows[order],
-        np.concatenate([static.scores[stays], alpha[kept]])[order],
-        np.concatenate([none, beta[kept]])[order],
-        np.concatenate([none, moves.arrival[at[kept]]])[order],
+        np.concatenate([static.scores[stays], alpha])[order],
+        np.concatenate([none, beta])[order],
+        np.concatenate([none, moves.arrival[at]])[order],
         moves.variant,
     )
 
@@ -168,7 +167,7 @@ class _Segments:
         self.wrong = 2 * ROUNDING * max(1.0, limit)
 
     def reaches(
-        self, alpha: Float64Array, beta: Float64Array, place: Int64Array, bar: Float64Array
+        self, alpha: Float32Array, beta: Float32Array, place: Int64Array, bar: Float64Array
     ) -> npt.NDArray[np.bool_]:
         """Whether rows reach a bar, float64, shape (h, S), in any segment."""
         ends = self.p[:, place] * alpha + self.r[:, place] * beta  # (S + 1, h)
@@ -190,8 +189,9 @@ def _rising(
     held = torch.from_numpy(best.astype(np.float32)).to(device)[:, None].repeat(1, _SEGMENTS, 1)  # (m, S, k)
     p, r = (torch.from_numpy(factor.astype(np.float32)).to(device) for factor in (segments.p, segments.r))
     question, place = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    for part in blocks(len(moved), max(_GROUP, SCORES_AT_ONCE // 8 // len(questions))):
-        alpha, beta = scorer.scores(base[moved[part]]), scorer.scores(moves.directions[part])  # (m, b)
+    about = [np.empty((2, 0), dtype=np.float32)]
+    for part in blocks(len(moved), _whole_groups(SCORES_AT_ONCE // 8 // len(questions))):
+        alpha, beta = (scorer.scores(rows).codes for rows in (base[moved[part]], moves.directions[part]))  # (m, b)
         reached = torch.zeros_like(alpha, dtype=torch.bool)
         start = alpha
         for segment in range(_SEGMENTS):
@@ -202,11 +202,16 @@ def _rising(
             held[:, segment] = torch.cat([held[:, segment], leaders], dim=1).topk(k, dim=1).values
             reached |= torch.maximum(start, end) >= _bar(held[:, segment, -1:], segments)
             start = end
-        found = reached.nonzero().cpu().numpy()
-        question.append(found[:, 0])
-        place.append(found[:, 1] + part.start)
+        found = reached.nonzero(as_tuple=True)
+        question.append(found[0].cpu().numpy())
+        place.append(found[1].cpu().numpy() + part.start)
+        about.append(torch.stack([alpha[found], beta[found]]).cpu().numpy())
     bar = _bar(held[:, :, -1], segments).cpu().numpy().astype(np.float64)
-    return (np.concatenate(question), np.concatenate(place)), bar
+    asks, at = np.concatenate(question), np.concatenate(place)
+    # The bar has risen since the first blocks were looked at.
+    first, second = np.concatenate(about, axis=1)
+    kept = segments.reaches(first, second, at, bar[asks])
+    return (asks[kept], at[kept]), bar
 
 
 def _bar(floor: torch.Tensor, segments: _Segments) -> torch.Tensor:
@@ -216,29 +221,39 @@ def _bar(floor: torch.Tensor, segments: _Segments) -> torch.Tensor:
 def _best_of(
     questions: Float32Array, base: Float32Array, stays: npt.NDArray[np.bool_], k: int, device: str, first: int
 ) -> tuple[Int64Array, Int64Array, Float64Array]:
-    scorer = FloatProduct(questions, device)
+    scorer = product(questions, device)
     best = torch.full((len(questions), k), -torch.inf, device=device)
     question, row = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    high = [np.empty(0, dtype=np.float32)]
-    for part in blocks(len(base), max(_GROUP, SCORES_AT_ONCE // len(questions))):
+    highest = [np.empty(0, dtype=np.float32)]
+    for part in blocks(len(base), _whole_groups(SCORES_AT_ONCE // len(questions))):
         rows = np.flatnonzero(stays[part]) + part.start
         if len(rows) == 0:
             continue
-        scores = scorer.scores(base[part] if len(rows) == part.stop - part.start else base[rows])  # (m, b)
-        leaders, groups = _leaders(scores, k)
-        best = torch.cat([best, leaders], dim=1).topk(k, dim=1).values
-        bar = best[:, -1:] - 2 * ROUNDING
-        asked, group = (leaders >= bar).nonzero(as_tuple=True)
-        hit, inside = (groups[asked, group] >= bar[asked]).nonzero(as_tuple=True)
-        asked, place = asked[hit], (group[hit] * groups.shape[2] + inside).cpu().numpy()
+        scores = scorer.scores(base[part] if len(rows) == part.stop - part.start else base[rows])
+        leaders, groups = _leaders(scores.codes, k)
+        leading = leaders * scores.unit
+        low = torch.where(leaders == 0, -1.0, leading) - scores.wrong
+        best = torch.cat([best, low], dim=1).topk(k, dim=1).values
+        bar = best[:, -1:] - scores.wrong
+        asks, group = (leading >= bar).nonzero(as_tuple=True)
+        about = groups[asks, group] * scores.unit[asks]
+        hit, inside = (about >= bar[asks]).nonzero(as_tuple=True)
+        place = (group[hit] * groups.shape[2] + inside).cpu().numpy()
         real = place < len(rows)
-        question.append(asked.cpu().numpy()[real])
+        question.append(asks[hit].cpu().numpy()[real])
         row.append(rows[place[real]])
-        high.append(groups[asked, group[hit], inside].cpu().numpy()[real])
-    asking, found = np.concatenate(question), np.concatenate(row)
-    kept = np.concatenate(high) >= (best[:, -1].cpu().numpy() - 2 * ROUNDING)[asking]
-    asking, found = asking[kept], found[kept]
-    similarity = exact(questions, base, asking, found)
+        highest.append((about[hit, inside] + scores.wrong[asks[hit], 0]).cpu().numpy()[real])
+    asking, found, high = np.concatenate(question), np.concatenate(row), np.concatenate(highest)
+    reaching = high >= best[:, -1].cpu().numpy()[asking]
+    asking, found, high = asking[reaching], found[reaching], high[reaching]
+    # The exact k-th score of the most promising rows is a sharper bar for the others.
+    promising = _rank(asking, high.astype(np.float64), found) < k
+    similarity = np.full(len(found), -np.inf)
+    similarity[promising] = exact(questions, base, asking[promising], found[promising])
+    surely = np.full(len(questions), np.inf)
+    np.minimum.at(surely, asking[promising], similarity[promising])
+    others = ~promising & (high >= surely[asking])
+    similarity[others] = exact(questions, base, asking[others], found[others])
     kept = _rank(asking, similarity, found) < k
     asking, found, similarity = asking[kept], found[kept], similarity[kept]
     order = np.lexsort((found, asking))
@@ -246,16 +261,21 @@ def _best_of(
 
 
 def _leaders(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best of each group of columns, shape (m, g), and the groups, shape (m, g, s), filled up with -inf.
+    """The best of each group of columns, shape (m, g), and the groups, shape (m, g, s), filled up with the lowest.
 
     Any k columns give a floor for the k-th best; the best of each group give a good one for less than sorting.
     """
     size = max(1, min(_GROUP, scores.shape[1] // (8 * k)))
     short = -scores.shape[1] % size
     if short:
-        scores = torch.nn.functional.pad(scores, (0, short), value=-torch.inf)
+        lowest = -torch.inf if scores.is_floating_point() else 0
+        scores = torch.nn.functional.pad(scores, (0, short), value=lowest)
     groups = scores.view(len(scores), -1, size)
     return groups.amax(dim=2), groups
+
+
+def _whole_groups(rows: int) -> int:
+    return max(_GROUP, rows - rows % _GROUP)
 
 
 def _rank(question: Int64Array, scores: Float64Array, rows: Int64Array) -> Int64Array:

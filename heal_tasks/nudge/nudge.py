@@ -156,7 +156,8 @@ def nudge(
         after = float(found.after.mean()) if used == found.theta else before
     vectors = apply_moves(start, moves[chosen], used)
     changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
-    moving = rows[moves[chosen].arrival > 0]
+    pairs, _ = judged.pairs()
+    can_gain = pairs[np.isin(pairs[:, 1], rows[moves[chosen].arrival > 0]), 0]
     return NudgeResult(
         rows[changed],
         vectors[changed],
@@ -169,7 +170,7 @@ def nudge(
         error,
         used > 0,
         asked.dropped + judged.dropped,
-        float(np.mean([np.isin(wanted, moving).any() for wanted in judged.positives])) if judged.positives else 0.0,
+        len(np.unique(can_gain)) / max(1, len(judged.positives)),
     )
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import recompute
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.steps.nudge import move, served
+from heal_tasks.steps.nudge import move
 from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
 from heal_tasks.steps.promote import reach_recall
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluation_rows, score
-from heal_tasks.steps.spaces import Float32Array, Int64Array, candidates, overlay
+from heal_tasks.steps.spaces import Float32Array, Int64Array, candidates, overlay, served
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generation import Generation

@@ -1,0 +1,192 @@
+"""Measures the CPU time and memory of NUDGE beside the published package and beside one matrix product.
+
+Run from the project's root: ``python -m bench.nudge``, with ``--size 5k``, ``100k`` or ``1m`` for one of its cases.
+
+**Input.** Documents of unit length in 384 dimensions; questions near a side of their document's own, so that there is
+something to gain. Half of the validation questions are about documents that train questions ask for. Documents with
+questions come first, as the package's recipe wants it. Made in a process of its own and read from files.
+
+**Methods**, each in fresh processes with one thread. *ours*: ``heal_tasks.nudge.nudge`` with top-1 accuracy, which
+is what the package looks at. *nudge-ft*: the package as it comes. *recipe*: the package as its README says for large
+data, documents without questions passed as ``nontrain_embeddings``. *product*: validation questions times documents in
+float32, in blocks, nothing kept, by numpy. That ours and the package make equal vectors of an equal budget is
+checked first.
+
+**Columns.** CPU seconds of the call, the median of ``runs`` (a call of more than half a minute is made once); how
+many times those of ours; working MiB: the process's peak above what it held with modules loaded and data read; budget:
+the angle of NUDGE-N in radians or the step of NUDGE-M; top-1 on the validation questions after the call.
+"""
+
+import argparse
+import contextlib
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from nudge import NUDGEM, NUDGEN
+from numpy.typing import NDArray
+
+from bench.common import MIN_RUNS, measure, parent_parser, table, versions, write_json
+from heal_tasks.core.errors import HealError
+from heal_tasks.evaluation.ranking import top_k
+from heal_tasks.nudge.nudge import QuestionSet, nudge
+
+Vectors = NDArray[np.float32]
+DIMS = 384
+SIZES = {"5k": (5_000, 2_000, 1_000), "100k": (100_000, 10_000, 2_000), "1m": (1_000_000, 10_000, 2_000)}
+LONG_S = 30.0
+_ROWS_AT_ONCE = 100_000
+
+
+def make(folder: Path, n: int, train: int, validation: int) -> None:
+    """Write documents and questions."""
+    rng = np.random.default_rng(0)
+
+    def unit(rows: int) -> Vectors:
+        vectors = rng.standard_normal((rows, DIMS), dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+    documents = np.lib.format.open_memmap(folder / "documents.npy", mode="w+", dtype=np.float32, shape=(n, DIMS))
+    for start in range(0, n, _ROWS_AT_ONCE):
+        documents[start : start + _ROWS_AT_ONCE] = unit(min(_ROWS_AT_ONCE, n - start))
+    asked = min(n // 2, train)
+    sides = unit(asked + validation)
+    known, new = rng.integers(0, asked, validation // 2), rng.integers(asked, len(sides), validation // 2)
+    for name, rows in (("train", rng.integers(0, asked, train)), ("validation", np.concatenate([known, new]))):
+        vectors = documents[rows] + sides[rows] + 4.0 * unit(len(rows))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.savez(folder / f"{name}.npz", vectors=vectors, rows=rows)
+
+
+def read(folder: Path) -> tuple[Vectors, QuestionSet, QuestionSet]:
+    """Documents, train and validation questions."""
+    sets = []
+    for name in ("train", "validation"):
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as stored:
+            sets.append(QuestionSet(stored["vectors"], list(stored["rows"][:, None])))
+    return np.load(folder / "documents.npy", allow_pickle=False), sets[0], sets[1]
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """A call's result, CPU seconds and working MiB."""
+    torch.set_num_threads(1)
+    held, start = _memory_mib("VmRSS"), time.process_time()
+    result = call()
+    return result, time.process_time() - start, _memory_mib("VmHWM") - held
+
+
+def _memory_mib(name: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def top_1(documents: Vectors, validation: QuestionSet) -> float:
+    """Share of questions whose best document answers them."""
+    best, _ = top_k(validation.vectors, documents, 1)
+    return float((best[:, 0] == np.concatenate(list(validation.positives))).mean())
+
+
+def ours(folder: Path, variant: Any) -> tuple[float, float, float, float]:
+    """CPU seconds, working MiB, budget and top-1 of ours."""
+    documents, train, validation = read(folder)
+    result, cpu_s, mib = timed(lambda: nudge(documents, train, validation, variant=variant, metric="accuracy@1"))
+    documents[result.rows] = result.vectors
+    return cpu_s, mib, result.theta, top_1(documents, validation)
+
+
+def package(folder: Path, variant: str, recipe: bool) -> tuple[float, float, float, float]:
+    """CPU seconds, working MiB, budget and top-1 of the package."""
+    documents, train, validation = read(folder)
+    sets = [{"q_embs": s.vectors, "q_ans_indx": [rows.tolist() for rows in s.positives]} for s in (train, validation)]
+    named = 1 + int(max(rows.max() for s in (train, validation) for rows in s.positives)) if recipe else len(documents)
+    others = documents[named:] if recipe else None
+    model = NUDGEN() if variant == "N" else NUDGEM()
+    with contextlib.redirect_stdout(io.StringIO()):
+        moved, cpu_s, mib = timed(
+            lambda: model.finetune_embeddings(documents[:named], *sets, nontrain_embeddings=others)
+        )
+    distance = float(np.linalg.norm(moved - documents[:named], axis=1).max())
+    documents[:named] = moved
+    budget = 2 * np.arcsin(distance / 2) if variant == "N" else distance
+    return cpu_s, mib, float(budget), top_1(documents, validation)
+
+
+def product(folder: Path) -> tuple[float, float, float, float]:
+    """CPU seconds and working MiB of the product of validation questions and documents."""
+    documents, _, validation = read(folder)
+
+    def call() -> None:
+        for start in range(0, len(documents), 4096):
+            validation.vectors @ documents[start : start + 4096].T
+
+    _, cpu_s, mib = timed(call)
+    return cpu_s, mib, 0.0, top_1(documents, validation)
+
+
+def check_equal(folder: Path) -> None:
+    """Compare the vectors of ours and of the package at one budget."""
+    documents, train, validation = read(folder)
+    sets = [{"q_embs": s.vectors, "q_ans_indx": [rows.tolist() for rows in s.positives]} for s in (train, validation)]
+    for variant, kind, budget in (("N", NUDGEN, float(np.arccos(1 - 0.3 / 2))), ("M", NUDGEM, 0.3)):
+        with contextlib.redirect_stdout(io.StringIO()):
+            theirs = kind().finetune_embeddings(documents, *sets, gamma=0.3)
+        result = nudge(documents, train, validation, variant=variant, theta=budget)
+        # The package leaves rows where they are whose questions face away from them.
+        same = np.abs(theirs[result.rows] - result.vectors).max(axis=1) <= 1e-6
+        stayed = np.abs(theirs[result.rows] - documents[result.rows]).max(axis=1) <= 1e-6
+        if not (same | stayed).all() or stayed.mean() > 0.05:
+            raise HealError(f"NUDGE-{variant}: {(~same & ~stayed).sum()} rows differ from the package's at one budget")
+
+
+def rows_of(folder: Path, size: str) -> list[dict[str, Any]]:
+    """One row for each method on one input."""
+    rows: list[dict[str, Any]] = []
+    for variant in ("N", "M"):
+        calls: list[tuple[str, Callable[..., tuple[float, float, float, float]], tuple[Any, ...]]] = [
+            ("ours", ours, (folder, variant)),
+            ("product", product, (folder,)),
+        ]
+        if size != "1m":
+            calls.append(("recipe", package, (folder, variant, True)))
+            calls.append(("nudge-ft", package, (folder, variant, False)))
+        own = 0.0
+        for name, function, arguments in calls:
+            done = [measure(function, *arguments).result]
+            while done[0][0] < LONG_S and len(done) < MIN_RUNS:
+                done.append(measure(function, *arguments).result)
+            cpu_s, mib, budget, share = (median(column) for column in zip(*done, strict=True))
+            own = own or cpu_s
+            rows.append(
+                {"documents": size, "variant": variant, "method": name, "runs": len(done), "CPU s": cpu_s}
+                | {"times ours": cpu_s / own, "working MiB": mib, "budget": budget, "top-1": share}
+            )
+    return rows
+
+
+def main() -> None:
+    """Print one table for each size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
+    parser.add_argument("--size", choices=SIZES, action="append", help="only this case; may be repeated")
+    arguments = parser.parse_args()
+    print(versions())
+    tables = {}
+    for size in arguments.size or SIZES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            measure(make, folder, *SIZES[size])
+            if size == "5k":
+                check_equal(folder)
+            tables[size] = rows_of(folder, size)
+        print(f"\n{size}\n\n{table(tables[size])}", flush=True)
+    write_json(arguments.json, tables)
+
+
+if __name__ == "__main__":
+    main()

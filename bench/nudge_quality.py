@@ -1,0 +1,232 @@
+"""Measures what NUDGE does to retrieval on collections with human questions and judgments.
+
+Run from the project's root: ``python -m bench.nudge_quality --collection FOLDER``, with as many as wanted. A folder
+has ``corpus.jsonl.gz``, ``queries.jsonl.gz`` ({id, ...}), ``qrels.tsv`` (query_id, doc_id, score, split; a header
+line), and vectors in the order of both, ``corpus_minilm_f16.npy`` and ``queries_minilm_f16.npy``.
+
+**Splits.** *official*: as in the file; without a dev split, an eighth of train by a hash of the question's id.
+*pooled*: all questions shuffled, .7 train, .1 dev, .2 test, as in the NUDGE paper. Train questions move rows, dev
+chooses whatever there is to choose, test is scored once.
+
+**Systems.** *NUDGE-N*, *NUDGE-M*: the plain gradient. *NUDGE-N, plans*: dev chooses among ``PLANS`` too. *refitted*:
+the chosen plan and budget, with the dev questions moving rows as well. *question rows*: each train question stored as
+one more row for each of its documents, a document found by its best row. *nudge-ft*: the published package, on the
+same sets. *chosen*: of all of ours, the one with the best nDCG@10 on dev, refitted.
+
+**Columns.** Binary relevance; nDCG@10 with its 95 % bootstrap interval. *asked* and *not asked*: nDCG@10 on test
+questions with a document that train or dev questions ask for, and on all others, where nothing may be lost (out of
+distribution); *loss* is the difference to the base on the latter, with its interval.
+"""
+
+import argparse
+import contextlib
+import csv
+import gzip
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nudge import NUDGEM, NUDGEN
+from numpy.typing import NDArray
+
+from bench.common import load_collection, parent_parser, table, versions, write_json
+from heal_tasks.core.errors import InputError
+from heal_tasks.core.ids import sha256_hex
+from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
+from heal_tasks.evaluation.ranking import ranking_metrics
+from heal_tasks.nudge.nudge import NudgeResult, Plan, QuestionSet, nudge
+from heal_tasks.nudge.solve import Variant
+
+Vectors = NDArray[np.float32]
+METRIC = "ndcg@10"
+SAMPLES, SEED = 2000, 7
+PLANS = (
+    Plan(),
+    Plan(prior=0.5),
+    Plan(prior=1.0),
+    Plan(prior=2.0),
+    Plan(centred=True),
+    Plan(contrast=0.5),
+    Plan(contrast=0.5, prior=0.5),
+)
+_QUESTIONS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class System:
+    """Document vectors, float32, shape (n, d), questions that are stored as rows, and what to say about them."""
+
+    documents: Vectors
+    rows: QuestionSet | None = None
+    note: str = ""
+
+
+def nothing(dims: int) -> QuestionSet:
+    """No questions."""
+    return QuestionSet(np.empty((0, dims), dtype=np.float32), [])
+
+
+def both(a: QuestionSet, b: QuestionSet) -> QuestionSet:
+    """The questions of two sets."""
+    return QuestionSet(np.vstack([a.vectors, b.vectors]), [*a.positives, *b.positives])
+
+
+def load_splits(folder: Path) -> tuple[Vectors, dict[str, dict[str, QuestionSet]]]:
+    """Document vectors, and train, dev and test by the name of the way of splitting."""
+    collection = load_collection(folder)
+    stored = folder / "queries_minilm_f16.npy"
+    if collection.vectors is None or not stored.is_file():
+        raise InputError(f"{folder} has no corpus_minilm_f16.npy or no queries_minilm_f16.npy; encode both first")
+    vectors = np.load(stored, allow_pickle=False).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
+        row_of = {str(json.loads(line)["id"]): row for row, line in enumerate(lines)}
+    document_of = {name: row for row, name in enumerate(collection.ids)}
+    answers: dict[str, list[int]] = {}
+    split_of: dict[str, str] = {}
+    with (folder / "qrels.tsv").open(encoding="utf-8", newline="") as lines:
+        for line in csv.DictReader(lines, delimiter="\t"):
+            if float(line["score"]) > 0:
+                answers.setdefault(line["query_id"], []).append(document_of[line["doc_id"]])
+                split_of[line["query_id"]] = line["split"]
+    if "dev" not in split_of.values():
+        for name, split in split_of.items():
+            if split == "train" and int(sha256_hex(name), 16) % 8 == 0:
+                split_of[name] = "dev"
+    shuffled = np.random.default_rng(SEED).permutation(sorted(answers))
+    parts = np.split(shuffled, (len(shuffled) * np.array([0.7, 0.8])).astype(int))
+    names = {
+        "official": {part: [n for n in answers if split_of[n] == part] for part in ("train", "dev", "test")},
+        "pooled": dict(zip(("train", "dev", "test"), parts, strict=True)),
+    }
+
+    def questions(chosen: Sequence[str]) -> QuestionSet:
+        return QuestionSet(vectors[[row_of[n] for n in chosen]], [np.array(answers[n]) for n in chosen])
+
+    return collection.vectors, {
+        how: {part: questions(chosen) for part, chosen in parts.items()} for how, parts in names.items()
+    }
+
+
+def score(system: System, questions: QuestionSet) -> dict[str, NDArray[np.float64]]:
+    """Metrics of each question; a document scores by its best row."""
+    ranked = np.empty((len(questions.vectors), 10), dtype=np.int64)
+    if system.rows is not None:
+        owner = np.repeat(np.arange(len(system.rows.positives)), [len(rows) for rows in system.rows.positives])
+        document = np.concatenate(list(system.rows.positives))
+        order = np.argsort(document, kind="stable")
+        owner, document = owner[order], document[order]
+        named, first = np.unique(document, return_index=True)
+    for start in range(0, len(ranked), _QUESTIONS_AT_ONCE):
+        part = questions.vectors[start : start + _QUESTIONS_AT_ONCE]
+        scores = part @ system.documents.T
+        if system.rows is not None:
+            found = np.maximum.reduceat((part @ system.rows.vectors.T)[:, owner], first, axis=1)
+            scores[:, named] = np.maximum(scores[:, named], found)
+        ranked[start : start + len(part)] = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    return ranking_metrics(ranked, questions.positives)
+
+
+def apply(base: Vectors, result: NudgeResult) -> System:
+    """The moved documents."""
+    moved = base.copy()
+    moved[result.rows] = result.vectors
+    plan = " ".join(f"{k} {v:g}" for k, v in (("prior", result.plan.prior), ("contrast", result.plan.contrast)) if v)
+    return System(moved, note=f"{result.theta:.2f} {plan} {'centred' if result.plan.centred else ''}".strip())
+
+
+def package(kind: Any, base: Vectors, train: QuestionSet, dev: QuestionSet) -> System:
+    """The documents as the published package moves them."""
+    sets = [{"q_embs": s.vectors, "q_ans_indx": [rows.tolist() for rows in s.positives]} for s in (train, dev)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        return System(kind().finetune_embeddings(base.copy(), *sets))
+
+
+def systems(base: Vectors, train: QuestionSet, dev: QuestionSet) -> dict[str, System]:
+    """All systems; nothing here has seen test."""
+    found = {"base": System(base)}
+    variants: tuple[Variant, Variant] = ("M", "N")
+    for variant in variants:
+        found[f"nudge-ft {variant}"] = package(NUDGEM if variant == "M" else NUDGEN, base, train, dev)
+    ours: dict[str, tuple[System, System]] = {}  # as chosen on dev, and refitted with it
+    everything = both(train, dev)
+    for name, variant, plans in (
+        ("NUDGE-M", "M", PLANS[:1]),
+        ("NUDGE-N", "N", PLANS[:1]),
+        ("NUDGE-N, plans", "N", PLANS),
+    ):
+        result = nudge(base, train, dev, variant=variant, plans=plans, seed=SEED)
+        again = nudge(
+            base, everything, nothing(base.shape[1]), variant=variant, plans=[result.plan], theta=result.theta
+        )
+        ours[name] = apply(base, result), apply(base, again)
+    ours["question rows"] = System(base, train), System(base, everything)
+    for name in ("NUDGE-N", "NUDGE-N, plans"):
+        small, large = ours[name]
+        ours[f"{name} + question rows"] = (
+            System(small.documents, train, small.note),
+            System(large.documents, everything, large.note),
+        )
+    found |= {name: pair[0] for name, pair in ours.items()}
+    found["NUDGE-N, plans, refitted"] = ours["NUDGE-N, plans"][1]
+    on_dev = {name: score(pair[0], dev)[METRIC].mean() for name, pair in ours.items()}
+    best = max(on_dev, key=lambda name: on_dev[name])
+    chosen = ours[best][1]
+    found["chosen"] = System(chosen.documents, chosen.rows, f"{best}: {chosen.note}")
+    return found
+
+
+def compare(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any]]:
+    """One row for each system."""
+    train, dev, test = (parts[name] for name in ("train", "dev", "test"))
+    asked_rows = np.unique(np.concatenate([*train.positives, *dev.positives]))
+    asked = np.array([bool(np.isin(rows, asked_rows).any()) for rows in test.positives])
+    rows = []
+    reference: NDArray[np.float64] | None = None
+    for name, system in systems(base, train, dev).items():
+        values = score(system, test)
+        ndcg = values[METRIC]
+        reference = ndcg if reference is None else reference
+        whole = mean_interval(ndcg, samples=SAMPLES, seed=SEED)
+        row: dict[str, Any] = {
+            "system": name,
+            "nDCG@10": f"{whole.value:.4f} [{whole.low:.3f}, {whole.high:.3f}]",
+            "recall@10": float(values["recall@10"].mean()),
+            "MRR@10": float(values["mrr@10"].mean()),
+            "top-1": float(values["accuracy@1"].mean()),
+            f"asked ({asked.sum()})": float(ndcg[asked].mean()) if asked.any() else "",
+            f"not asked ({(~asked).sum()})": float(ndcg[~asked].mean()) if not asked.all() else "",
+        }
+        if not asked.all():
+            apart = paired_difference(ndcg[~asked], reference[~asked], samples=SAMPLES, seed=SEED)
+            row["loss"] = f"{apart.value:+.4f} [{apart.low:+.3f}, {apart.high:+.3f}]"
+        rows.append(row | {"chosen on dev": system.note})
+    return rows
+
+
+def main() -> None:
+    """Print one table for each collection and way of splitting."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
+    parser.add_argument("--collection", type=Path, action="append", required=True, metavar="FOLDER")
+    arguments = parser.parse_args()
+    print(versions())
+    tables = {}
+    for folder in arguments.collection:
+        base, splits = load_splits(folder)
+        for how, parts in splits.items():
+            sizes = ", ".join(f"{len(questions.positives)} {name}" for name, questions in parts.items())
+            rows = compare(base, parts)
+            print(
+                f"\n{folder.resolve().name}, {how} ({len(base)} documents; questions: {sizes})\n\n{table(rows)}",
+                flush=True,
+            )
+            tables[f"{folder.resolve().name} {how}"] = rows
+    write_json(arguments.json, tables)
+
+
+if __name__ == "__main__":
+    main()
