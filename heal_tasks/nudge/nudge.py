@@ -182,6 +182,7 @@ def recompute(
     *,
     variant: Variant,
     theta: float,
+    prior: float = 0.0,
 ) -> npt.NDArray[np.float32]:
     """Some rows as ``nudge`` gives them with the same budget; the others are not needed for it.
 
@@ -192,6 +193,7 @@ def recompute(
         weights: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
         variant: N or M.
         theta: the budget.
+        prior: of the plan; a plan that is centred or contrastive has moves that depend on other rows.
 
     Returns:
         float32, shape (m, d).
@@ -200,5 +202,5 @@ def recompute(
     asked = unit_rows(questions, "training question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
     pairs = np.column_stack([np.arange(len(asked)), answers])
     rows, G = gradients(asked, pairs, weights)
-    moved[rows] = apply_moves(moved[rows], plan_moves(moved[rows], G, variant), theta)
+    moved[rows] = apply_moves(moved[rows], plan_moves(moved[rows], G, variant, prior), theta)
     return moved

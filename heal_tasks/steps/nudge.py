@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from heal_tasks.nudge.nudge import NudgeResult, nudge
+from heal_tasks.nudge.nudge import PLAIN, NudgeResult, Plan, nudge
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import question_set
@@ -15,6 +15,11 @@ from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.vectors import VectorRepository
 
 Float32Array = NDArray[np.float32]
+
+# Not the contrastive plans, which gain more where a question has many answers (bench/RESULTS.md): under them a row
+# depends on all questions, so a night would cost what is stored and not what arrived.
+PLANS = (PLAIN, Plan(prior=0.5), Plan(prior=1.0), Plan(prior=2.0))
+"""What validation chooses among, beside the budget."""
 
 
 def move(
@@ -48,6 +53,7 @@ def move(
         question_set(questions, asked, chunks, "seen_validation", "unseen_validation"),
         variant=variant,
         theta=theta,
+        plans=PLANS if theta is None else (Plan(prior=generation.nudge_prior),),
         min_gain=context.settings.gate_epsilon,
         seed=context.settings.seed,
     )
@@ -82,15 +88,17 @@ def nudge_candidates(context: Context) -> Outcome:
             metric="inner_product" if adopted and result.variant == "M" else "cosine",
             nudge_variant=result.variant if adopted else "none",
             nudge_theta=result.theta if adopted else 0.0,
+            nudge_prior=result.plan.prior if adopted else 0.0,
         )
         VectorRepository(context.conn).write_served(generation, served(chunks, moved))
         # Read before the corpus was: what is touched since then stays noted.
         NudgeState(context.conn, generation).settle(touched[generation.generation_id])
         counts[f"moved_{generation.kind}"] = len(result.rows)
         counts[f"theta_{generation.kind}"] = round(result.theta, 4)
+        counts[f"prior_{generation.kind}"] = result.plan.prior
         notes.append(
-            f"{generation.kind}: {len(result.rows)} of {len(moved)} rows by theta {result.theta:.2f}, validation "
-            f"{result.validation_before:.3f} to {result.validation_after:.3f}"
+            f"{generation.kind}: {len(result.rows)} of {len(moved)} rows by theta {result.theta:.2f}, prior "
+            f"{result.plan.prior:g}, validation {result.validation_before:.3f} to {result.validation_after:.3f}"
             if adopted
             else f"{generation.kind}: not moved, validation gains too little"
         )

@@ -93,7 +93,7 @@ def _touched_rows(
     vectors, rows = VectorRepository(context.conn), state.rows(touched)
     moved = recompute(
         rows.base, rows.questions, rows.answers, rows.shares,
-        variant="M" if active.nudge_variant == "M" else "N", theta=active.nudge_theta,
+        variant="M" if active.nudge_variant == "M" else "N", theta=active.nudge_theta, prior=active.nudge_prior,
     )  # fmt: skip
     unmoved = _as_served(rows, vectors.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
@@ -147,9 +147,12 @@ def _all_rows(
         rank_anew(probes, np.arange(len(probes.question_ids)), chunks.chunk_ids, final)
     else:
         probes = choose_probes(questions, asked, chunks, final)
-    budget = {"nudge_variant": active.nudge_variant, "nudge_theta": active.nudge_theta}
-    if not worse and result.adopted:
-        budget = {"nudge_variant": result.variant, "nudge_theta": result.theta}
+    found = not worse and result.adopted
+    budget: dict[str, Any] = {
+        "nudge_variant": result.variant if found else active.nudge_variant,
+        "nudge_theta": result.theta if found else active.nudge_theta,
+        "nudge_prior": result.plan.prior if found else active.nudge_prior,
+    }
     if _is_rewrite(context, active, live, wanted, budget):
         written = _switch(context, active, live, wanted, probes, budget)
     else:

@@ -36,9 +36,10 @@ def index(context: Context) -> Outcome:
         matrix = in_order(chunks.chunk_ids, *vectors.load_base(winner))
         live = generations.active()
         fields: dict[str, object] = {"nudge_variant": "none", "nudge_theta": 0.0, "metric": "cosine"}
+        fields["nudge_prior"] = 0.0
         if rows == "live" and live is not None:
             matrix = overlay(chunks, matrix, vectors.load_served(live))
-            fields = {"nudge_variant": live.nudge_variant, "nudge_theta": live.nudge_theta, "metric": live.metric}
+            fields = {name: getattr(live, name) for name in fields}
         winner = generations.set_fields(winner_id, **fields)
         vectors.write_served(winner, served(chunks, matrix))
         if rows == "live" and live is not None:

@@ -33,6 +33,7 @@ class Generation:
     metric: Metric
     nudge_variant: str
     nudge_theta: float
+    nudge_prior: float
     ef_search: int
     recall: float | None
     metrics: JsonObject

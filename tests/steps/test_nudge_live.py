@@ -49,9 +49,11 @@ class World:
         start_probes(conn, self.active)
         self.nights = 0
 
-    def set_budget(self, theta: float) -> None:
-        self.theta = theta
-        self.space.generations.set_fields(self.made.generation_id, nudge_variant="N", nudge_theta=theta)
+    def set_budget(self, theta: float, prior: float = 0.0) -> None:
+        self.theta, self.prior = theta, prior
+        self.space.generations.set_fields(
+            self.made.generation_id, nudge_variant="N", nudge_theta=theta, nudge_prior=prior
+        )
 
     @property
     def active(self) -> Generation:
@@ -132,7 +134,7 @@ class World:
             turned = d
             if own:
                 residual = G - (G @ d) * d
-                angle = min(self.theta, np.arctan2(np.linalg.norm(residual), G @ d))
+                angle = min(self.theta, np.arctan2(np.linalg.norm(residual), G @ d + self.prior))
                 turned = np.cos(angle) * d + np.sin(angle) * residual / np.linalg.norm(residual)
             made[chunk.chunk_id] = turned.astype(np.float32)
         return made
@@ -154,7 +156,9 @@ def settings(database_url: str) -> Settings:
     return load_settings(database_url=database_url, bootstrap_samples=200)
 
 
-def test_any_nights_equal_a_computation_of_all_rows(world: World) -> None:
+@pytest.mark.parametrize("prior", [0.0, 1.5])
+def test_any_nights_equal_a_computation_of_all_rows(world: World, prior: float) -> None:
+    world.set_budget(0.4, prior)
     world.night()  # everything was loaded un-nudged, and is touched
     world.check()
     for night in range(4):
