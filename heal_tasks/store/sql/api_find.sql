@@ -27,7 +27,7 @@ CREATE OR REPLACE FUNCTION heal.matching(
     words text, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL
 )
 RETURNS TABLE (chunk_id bigint, weight double precision)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE ROWS 50 AS $$
 DECLARE
     candidates CONSTANT int := CASE WHEN topic IS NULL AND filter IS NULL THEN 1000 ELSE 10000 END;
     condition text := '';
