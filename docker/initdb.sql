@@ -6,7 +6,8 @@ CREATE ROLE airflow LOGIN PASSWORD :'airflow_password';
 CREATE DATABASE airflow OWNER airflow;
 REVOKE CONNECT ON DATABASE airflow FROM PUBLIC;
 
-CREATE ROLE heal LOGIN PASSWORD :'heal_password';
+-- CREATEROLE: its first migration makes heal_owner, heal_pipeline and heal_reader.
+CREATE ROLE heal LOGIN CREATEROLE PASSWORD :'heal_password';
 CREATE DATABASE heal OWNER heal;
 REVOKE CONNECT ON DATABASE heal FROM PUBLIC;
 

@@ -28,6 +28,10 @@ def fill(conn: Connection, documents: int = 60) -> None:
     records.append(Record("secret", f"Of a {SECRET}", f"Here plays a {SECRET}.", {"who": SECRET, SECRET: [SECRET]}))
     repository = DocumentRepository(conn)
     repository.apply_records("s", records, lambda title, body: [body])
+    conn.execute(
+        "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts) "
+        "VALUES ('b', 'r', 0, 'e', 'm', 'p', 1)"
+    )
     for chunk in repository.live_chunks():
         word = SECRET if chunk.document_id == DOCUMENT else "body"
         questions = QuestionRepository(conn)
@@ -40,6 +44,10 @@ def fill(conn: Connection, documents: int = 60) -> None:
             "INSERT INTO heal.entity_map "
             "VALUES (%s, 'h', 'p', 'm', 'ok', jsonb_build_object('entities', %s::text), 0, 1, 1)",
             (chunk.chunk_id, word),
+        )
+        conn.execute(
+            "INSERT INTO heal.llm_batch_row VALUES ('b', %s, %s, 'e', 'm', 'p', 'invalid', %s)",
+            (chunk.content_hash, chunk.chunk_id, f"not to be read: {word}"),
         )
         conn.execute(
             "INSERT INTO heal.question_dropped (chunk_id, run_id, shard, text, answer, evidence, kind, writer, reason) "

@@ -78,7 +78,8 @@ def test_nothing_of_a_deleted_document_is_left_anywhere(auto: Connection, settin
     everywhere = places(auto, settings, SECRET[:10])
     assert {
         "document.title", "document.body", "document.metadata", "chunk.text", "chunk.words", "question.text",
-        "question.answer", "question.evidence", "question_dropped.text", "entity_map.map", "llm_call.raw_reply",
+        "question.answer", "question.evidence", "question_dropped.text",
+        "entity_map.map", "llm_batch_row.problem", "llm_call.raw_reply",
         "training_sets", "reports",
     } <= everywhere  # fmt: skip
     (old_page,) = auto.execute("SELECT report_uri FROM heal.run").fetchall()[0]

@@ -86,6 +86,7 @@ BEGIN
             USING CASE item.key WHEN 'question_id' THEN questions ELSE chunks END;
     END LOOP;
     UPDATE heal.llm_call SET raw_reply = NULL WHERE chunk_id = ANY (chunks) AND raw_reply IS NOT NULL;
+    UPDATE heal.llm_batch_row SET problem = '' WHERE chunk_id = ANY (chunks);
     DELETE FROM heal.chunk WHERE chunk_id = ANY (chunks);
 END $$;
 COMMENT ON PROCEDURE heal.delete_chunks IS
