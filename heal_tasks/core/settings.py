@@ -156,7 +156,23 @@ class Settings(BaseSettings):
     # Training (HEAL)
     train_max_steps: int = Field(40, ge=1, description="Most optimiser steps.")
     train_batch_size: int = Field(16, ge=4, description="Question-document pairs per step.")
-    train_learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")
+    train_micro_batch: int = Field(
+        0,
+        ge=0,
+        description="Texts that pass through the encoder together; 0: the whole batch. Less memory, same result.",
+    )
+    train_processes: int = Field(1, ge=1, le=64, description="Processes, one per GPU, that share each batch.")
+    train_activation_checkpointing: bool = Field(
+        False, description="Compute activations twice instead of keeping them: less memory, about a third more time."
+    )
+    train_adapter: Literal["none", "lora", "qlora"] = Field(
+        "none", description="none: all weights; lora: small matrices beside them; qlora: beside 4-bit weights (CUDA)."
+    )
+    train_lora_rank: int = Field(8, ge=1, le=1024, description="Rank r of an adapter.")
+    train_lora_alpha: int = Field(16, ge=1, description="An adapter's output is scaled by alpha / r.")
+    train_learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; unset: 5e-5, and 2e-5 for an adapter."
+    )
     train_max_tokens: int = Field(128, ge=16, description="Longest text in training, in tokens.")
     train_eval_steps: int = Field(20, ge=1, description="Steps between two looks at held-out retrieval (and saves).")
     train_patience: int = Field(2, ge=1, description="Looks without improvement before training stops.")

@@ -10,13 +10,18 @@ from heal_tasks.steps.training_set import load
 from heal_tasks.training.encoder import model_identity
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
+# For all weights, and as published for adapters.
+LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-5
+
 
 def training_config(settings: Settings) -> TrainingConfig:
     """The training settings."""
+    usual = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
     return TrainingConfig(
         max_steps=settings.train_max_steps,
         batch_size=settings.train_batch_size,
-        learning_rate=settings.train_learning_rate,
+        micro_batch_size=settings.train_micro_batch,
+        learning_rate=settings.train_learning_rate or usual,
         max_tokens=settings.train_max_tokens,
         eval_steps=settings.train_eval_steps,
         patience=settings.train_patience,
@@ -26,15 +31,19 @@ def training_config(settings: Settings) -> TrainingConfig:
         paper=settings.heal_paper,
         own_document_temperature=settings.own_document_temperature,
         mask_same_leaf=settings.mask_same_leaf,
+        adapter=settings.train_adapter,
+        lora_rank=settings.train_lora_rank,
+        lora_alpha=settings.train_lora_alpha,
+        activation_checkpointing=settings.train_activation_checkpointing,
         seed=settings.seed,
+        processes=settings.train_processes,
         device=settings.device,
     )
 
 
 def _inputs(context: Context) -> object:
     settings = context.settings
-    # Where the work happens (device) changes the last digits, not the result that is asked for.
-    config = {key: value for key, value in vars(training_config(settings)).items() if key != "device"}
+    config = training_config(settings).identity()
     return [context.manifest.text("training_set_uri"), model_identity(resolve_model(settings.model))[0], config]
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.types import JsonObject
+from heal_tasks.training.adapters import WEIGHTS
 
 STATE = "trainer_state.json"
 RUN = "run.json"
-_NEEDED = (STATE, "modules.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+_NEEDED = (STATE, "optimizer.pt", "scheduler.pt", "**/*.safetensors", "rng_state*.pth")
+# What a model is saved with: its list of modules, or an adapter's matrices alone.
+_MODEL = ("modules.json", WEIGHTS)
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -25,7 +28,7 @@ def checkpoint_folder(work_dir: Path, step: int) -> Path:
 
 def read_state(checkpoint: Path) -> JsonObject | None:
     """The Trainer's state in a checkpoint; None if the checkpoint is not whole."""
-    if any(not (checkpoint / name).is_file() for name in _NEEDED) or not any(checkpoint.glob("**/*.safetensors")):
+    if not all(any(checkpoint.glob(name)) for name in _NEEDED) or not any((checkpoint / n).is_file() for n in _MODEL):
         return None
     try:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))

@@ -1,9 +1,16 @@
 """How to train: one frozen record, checked when it is made."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.types import JsonObject
 from heal_tasks.training.heal_loss import LevelWeights
+
+Adapter = Literal["none", "lora", "qlora"]
+
+# Where and in what portions the work is done changes the last digits, not the result that is asked for.
+_HOW = frozenset({"device", "threads", "processes", "micro_batch_size", "activation_checkpointing"})
 
 
 @dataclass(frozen=True)
@@ -12,7 +19,8 @@ class TrainingConfig:
 
     Args:
         max_steps: most optimiser steps.
-        batch_size: question-document pairs per step.
+        batch_size: question-document pairs per step, over all processes.
+        micro_batch_size: texts that pass through the encoder together, in each process; 0 for the whole batch.
         learning_rate: peak; rises over the first steps, then falls linearly to zero.
         max_tokens: longest text in training; the saved model keeps the base model's own limit.
         eval_steps: steps between two looks at held-out retrieval, each with a checkpoint.
@@ -23,7 +31,12 @@ class TrainingConfig:
         paper: the published HEAL loss alone.
         own_document_temperature: temperature of the own-document term.
         mask_same_leaf: do not use documents of the same leaf as in-batch negatives.
+        adapter: ``none`` trains all weights, ``lora`` small matrices beside them, ``qlora`` these beside 4-bit weights.
+        lora_rank: inner dimension r of an adapter's matrices.
+        lora_alpha: the adapter's output is scaled by alpha / r.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         seed: of every random choice.
+        processes: on this machine, one per GPU, that share each batch.
         device: see ``core.devices.pick_device``.
         threads: for torch; None leaves them as they are.
         warmup_share: share of ``max_steps`` over which the learning rate rises.
@@ -31,6 +44,7 @@ class TrainingConfig:
 
     max_steps: int = 60
     batch_size: int = 32
+    micro_batch_size: int = 0
     learning_rate: float = 5e-5
     max_tokens: int = 128
     eval_steps: int = 20
@@ -41,13 +55,19 @@ class TrainingConfig:
     paper: bool = False
     own_document_temperature: float = 0.05
     mask_same_leaf: bool = True
+    adapter: Adapter = "none"
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    activation_checkpointing: bool = False
     seed: int = 13
+    processes: int = 1
     device: str = "auto"
     threads: int | None = None
     warmup_share: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "max_tokens", "eval_steps", "patience"):
+        counts = ("max_steps", "batch_size", "max_tokens", "eval_steps", "patience", "lora_rank", "lora_alpha")
+        for name in (*counts, "processes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         for name in ("learning_rate", "heal_temperature", "own_document_temperature"):
@@ -58,3 +78,12 @@ class TrainingConfig:
                 f"heal_weight {self.heal_weight} must not be negative, warmup_share {self.warmup_share} "
                 "must be from 0 up to, not including, 1"
             )
+        if self.micro_batch_size < 0 or self.batch_size % self.processes:
+            raise InputError(
+                f"micro_batch_size {self.micro_batch_size} must not be negative, and batch_size {self.batch_size} "
+                f"must be a multiple of processes {self.processes}"
+            )
+
+    def identity(self) -> JsonObject:
+        """What decides the result; not the device, the number of processes, or how a batch is cut."""
+        return {name: value for name, value in asdict(self).items() if name not in _HOW}

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.types import Progress, silent
+from heal_tasks.training.adapters import nf4_config
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Role = Literal["query", "document"]
@@ -55,7 +56,9 @@ def without_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def load_encoder(path: str | Path, *, device: str = "auto", dtype: Dtype = "float32") -> SentenceTransformer:
+def load_encoder(
+    path: str | Path, *, device: str = "auto", dtype: Dtype = "float32", quantised: bool = False
+) -> SentenceTransformer:
     """Load an encoder from a folder; never from the network.
 
     Args:
@@ -63,24 +66,28 @@ def load_encoder(path: str | Path, *, device: str = "auto", dtype: Dtype = "floa
         device: see ``pick_device``.
         dtype: of weights and computation; ``auto`` takes bfloat16 where the device has it. The default is
             float32, because vectors of one generation may be computed on different machines.
+        quantised: linear layers in 4-bit NF4, to train an adapter beside them.
 
     Returns:
         The encoder, in evaluation mode.
 
     Raises:
-        InputError: there is no encoder in the folder, or no such device.
+        InputError: there is no encoder in the folder, or no such device, or it cannot hold a quantised one.
     """
     folder = Path(path)
     if not (folder / "modules.json").is_file():
         raise InputError(f"{folder} holds no encoder (modules.json is missing); give a sentence-transformers folder")
     place = pick_device(device)
     half = dtype == "bfloat16" or (dtype == "auto" and supports_bf16(place))
+    kwargs: dict[str, Any] = {"dtype": torch.bfloat16 if half else torch.float32}
+    if quantised:
+        kwargs |= {"quantization_config": nf4_config(place), "device_map": {"": place}}
     with without_bars():
         model = SentenceTransformer(
             str(folder),
             device=place,
             local_files_only=True,
-            model_kwargs={"dtype": torch.bfloat16 if half else torch.float32},
+            model_kwargs=kwargs,
         )
     return model.eval()
 

@@ -93,13 +93,13 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, progress: Progress, base_ndcg: float) -> None:
         self._progress, self.base_ndcg = progress, base_ndcg
-        self.loss = float("nan")
+        self.loss, self.note = float("nan"), ""
         self._ndcg: float | None = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Report a step."""
         last = "" if self._ndcg is None else f"nDCG@10 {self._ndcg:.4f}, "
-        text = f"loss {self.loss:.4f}, {last}base {self.base_ndcg:.4f}"
+        text = f"loss {self.loss:.4f}, {self.note}{last}base {self.base_ndcg:.4f}"
         self._progress(state.global_step, state.max_steps, text)
         if state.global_step >= state.max_steps:
             # The Trainer looks after the last step, but logs its losses only every ``eval_steps`` steps.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sentence_transformers.base.losses.gradcache import CachedLossMixin
+from sentence_transformers.util.distributed import all_gather, all_gather_with_grad, get_world_size
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -111,8 +113,13 @@ class LabelLayout:
         return document[:, 0], leaf[:, 0], path, ids, leaves
 
 
-class Objective(nn.Module):
+class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
     """The loss that the sentence-transformers Trainer calls: own-document term plus weighted HEAL.
+
+    With a micro-batch it works by gradient caching (Gao et al. 2021, arXiv 2101.06983): one pass without graph gives
+    the embeddings, the loss of the whole batch their gradients, and a second pass carries these to the weights,
+    one micro-batch at a time. Same loss, same gradient, at the cost of one more forward pass; only dropout draws
+    differently. With several processes the batch is what all of them hold together.
 
     Args:
         model: the encoder; the Trainer may swap it for a wrapper, so nothing else refers to it.
@@ -123,6 +130,7 @@ class Objective(nn.Module):
         own_document_temperature: temperature of the own-document term.
         mask_same_leaf: see ``own_document_loss``.
         heal_only: the published loss alone: no own-document term, no weight, no renormalisation.
+        mini_batch_size: texts of a column that pass through the encoder together; 0 for all of them, without cache.
     """
 
     def __init__(
@@ -136,12 +144,14 @@ class Objective(nn.Module):
         own_document_temperature: float,
         mask_same_leaf: bool,
         heal_only: bool,
+        mini_batch_size: int = 0,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.mini_batch_size = model, mini_batch_size
         self._layout, self._heal_weight, self._heal_temperature = layout, heal_weight, heal_temperature
         self._level_weights, self._heal_only = level_weights, heal_only
         self._own_temperature, self._mask_same_leaf = own_document_temperature, mask_same_leaf
+        self._terms: dict[str, Tensor] = {}
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Loss of a batch.
@@ -153,11 +163,29 @@ class Objective(nn.Module):
         Returns:
             Named scalars that the Trainer adds up: ``own_document`` and ``heal`` (already weighted).
         """
-        columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
-        return self.loss_of_embeddings(columns, labels)
+        features = list(sentence_features)
+        if not 0 < self.mini_batch_size < len(labels):
+            # A copy each: the model writes into what it is given, and a step may be repeated.
+            columns = [self.model(dict(column))["sentence_embedding"] for column in features]
+            return self.loss_of_embeddings(columns, labels)
+        total: Tensor = CachedLossMixin.forward_cached(self, features, labels)
+        first, *others = self._terms
+        # The gradient hangs on the total, so one of the named terms has to carry it.
+        return {**self._terms, first: total - sum(self._terms[name] for name in others)}
+
+    def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor, *, with_backward: bool = False) -> Tensor:
+        """The whole batch's loss from the embeddings of its micro-batches, for ``CachedLossMixin``."""
+        terms = self.loss_of_embeddings([torch.cat(column) for column in reps], labels)
+        total = torch.stack(list(terms.values())).sum()
+        if with_backward:
+            torch.autograd.backward(total)
+        self._terms = {name: term.detach() for name, term in terms.items()}
+        return total.detach() if with_backward else total
 
     def loss_of_embeddings(self, columns: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """The same from embeddings, each floating point of shape (B, d)."""
+        if get_world_size() > 1:
+            columns, labels = [all_gather_with_grad(column) for column in columns], all_gather(labels)
         document_ids, leaves, paths, negative_ids, negative_leaves = self._layout.unpack(labels)
         questions, documents, *mined = columns
         terms = {}

@@ -1,20 +1,26 @@
 """Fine-tunes an encoder on questions and topic paths; survives a kill; hands over the best look it had.
 
-The loop is the sentence-transformers Trainer. Its checkpoints (weights, optimiser, random state, patience) make
-a killed run continue instead of starting over; the saved model is read back from the best checkpoint,
-because the Trainer's own way of loading it logs a failure and goes on with the last weights.
+The loop is the sentence-transformers Trainer, in this process or in several that share each batch. Its checkpoints
+(weights, optimiser, random state, patience) make a killed run continue instead of starting over; the saved model is
+read back from the best checkpoint, because the Trainer's own way of loading it logs a failure and goes on with the
+last weights.
 """
 
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+
+from accelerate import PartialState
+from sentence_transformers import SentenceTransformer
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.types import JsonObject, Progress, silent
+from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapter
 from heal_tasks.training.checkpoints import checkpoint_folder, is_finished, last_checkpoint, open_work_dir, remember
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData, ValidationSet
@@ -28,6 +34,7 @@ from heal_tasks.training.encoder import (
 )
 from heal_tasks.training.looks import NDCG, ProgressReport, RetrievalLook
 from heal_tasks.training.loop import make_trainer
+from heal_tasks.training.parallel import run_processes
 
 __all__ = ["TrainingConfig", "TrainingData", "TrainingResult", "ValidationSet", "train_encoder"]
 
@@ -103,29 +110,24 @@ def train_encoder(
             "training needs at least one of each"
         )
     device = pick_device(config.device)
-    settings = {name: value for name, value in asdict(config).items() if name not in ("device", "threads")}
     run: JsonObject = {
         "base_sha256": model_sha256(base_model),
         "data_fingerprint": data_fingerprint,
-        "config": settings,
+        "config": config.identity(),
     }
-    facts = open_work_dir(work_dir, run)
+    open_work_dir(work_dir, run)
     found = last_checkpoint(work_dir)
-    with limited_threads(config.threads), without_bars():
-        if found is None or not is_finished(found[1]):
-            model = load_encoder(base_model, device=device)
-            look = RetrievalLook(validation, config.batch_size, config.max_steps, progress)
-            if "base_ndcg" not in facts:
-                facts = {"base_ndcg": look(model)[NDCG]}
-                remember(work_dir, run, facts)
-            report = ProgressReport(progress, facts["base_ndcg"])
-            trainer = make_trainer(model, data, config, look, report, work_dir, device)
-            trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
+    if found is None or not is_finished(found[1]):
+        fit = partial(_fit, Path(base_model), data, validation, config, work_dir, run, device)
+        if config.processes > 1:
+            run_processes(fit, config.processes, progress)
+        else:
+            fit(progress)
     last = last_checkpoint(work_dir)
     if last is None:
         raise StepError(f"no checkpoint was left in {work_dir}; check the space there and run the step again")
-    state, base_ndcg = last[1], float(facts["base_ndcg"])
-    best = load_encoder(checkpoint_folder(work_dir, state["best_global_step"]), device="cpu")
+    state, base_ndcg = last[1], float(open_work_dir(work_dir, run)["base_ndcg"])
+    best = _read_model(checkpoint_folder(work_dir, state["best_global_step"]), base_model, config)
     output_dir.mkdir(parents=True, exist_ok=True)
     with without_bars():
         best.save_pretrained(str(output_dir), create_model_card=False)
@@ -155,6 +157,49 @@ def train_encoder(
     }
     (output_dir / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return result
+
+
+def _fit(
+    base_model: Path,
+    data: TrainingData,
+    validation: ValidationSet,
+    config: TrainingConfig,
+    work_dir: Path,
+    run: JsonObject,
+    device: str,
+    progress: Progress,
+) -> None:
+    """Train until the last checkpoint is in the working folder; in every process that takes part."""
+    with limited_threads(config.threads), without_bars():
+        processes = PartialState(cpu=device == "cpu")
+        if processes.num_processes > 1:
+            device = device if device == "cpu" else str(processes.device)
+            progress = progress if processes.is_main_process else silent
+        model = load_encoder(base_model, device=device, quantised=config.adapter == "qlora")
+        look = RetrievalLook(validation, config.batch_size, config.max_steps, progress)
+        with processes.main_process_first():
+            facts = open_work_dir(work_dir, run)
+            if "base_ndcg" not in facts:
+                facts = {"base_ndcg": look(model)[NDCG]}
+                remember(work_dir, run, facts)
+        found = last_checkpoint(work_dir)
+        if config.adapter != "none":
+            add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+        report = ProgressReport(progress, facts["base_ndcg"])
+        trainer = make_trainer(model, data, config, look, report, work_dir, device)
+        trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
+
+
+def _read_model(checkpoint: Path, base_model: str | Path, config: TrainingConfig) -> SentenceTransformer:
+    """The model of a checkpoint with plain float32 weights."""
+    if config.adapter == "none":
+        return load_encoder(checkpoint, device="cpu")
+    # Into the base model's own weights: those that training held in 4 bits were rounded.
+    model = load_encoder(base_model, device="cpu")
+    add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+    load_adapter(model, checkpoint)
+    merge_adapter(model)
+    return model
 
 
 def _stop_reason(state: JsonObject, config: TrainingConfig, base_ndcg: float) -> str:

@@ -146,3 +146,42 @@ def test_training_data_refuses(change, message):
 def test_training_data_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         data().questions = []
+
+
+class TinyEncoder(torch.nn.Module):
+    """Vectors of bags of tokens; like the real one it writes into what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.words, self.widest = torch.nn.Embedding(50, 16, dtype=torch.float64), 0
+
+    def forward(self, features):
+        self.widest = max(self.widest, len(features["input_ids"]))
+        features["sentence_embedding"] = torch.tanh(self.words(features.pop("input_ids"))).mean(dim=1)
+        return features
+
+
+@pytest.mark.parametrize("change", [{}, {"heal_weight": 0.0}, {"heal_only": True}])
+@pytest.mark.parametrize(("pairs", "mined", "micro"), [(10, 1, 3), (10, 0, 1), (1024, 0, 64)])
+def test_the_cached_form_has_the_plain_forms_terms_and_gradient(pairs, mined, micro, change):
+    torch.manual_seed(6)
+    mined = 0 if "heal_only" in change else mined
+    layout = LabelLayout(levels=2, negatives=mined)
+    leaves = torch.randint(0, 4, (pairs, 1))
+    labels = [torch.arange(pairs)[:, None], leaves, leaves // 2, leaves + 2]
+    labels += [torch.arange(pairs)[:, None].repeat(1, mined) + pairs, torch.full((pairs, mined), -1)]
+    ids = [torch.randint(0, 50, (pairs, 4)) for _ in range(2 + mined)]
+    results = []
+    for size in (0, micro):
+        encoder = TinyEncoder()
+        loss = objective(layout, mini_batch_size=size, **change)
+        loss.model = encoder
+        terms = loss([{"input_ids": column.clone()} for column in ids], torch.cat(labels, dim=1))
+        torch.stack(list(terms.values())).sum().backward()
+        assert encoder.widest == (size or pairs)
+        results.append(({name: term.item() for name, term in terms.items()}, encoder.words.weight.grad))
+    (plain, plain_gradient), (cached, cached_gradient) = results
+    assert cached == pytest.approx(plain, rel=1e-9)
+    assert plain_gradient.abs().max() > 0
+    torch.testing.assert_close(cached_gradient, plain_gradient)

@@ -1,20 +1,26 @@
 import dataclasses
 import json
+import math
+import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from transformers import TrainerControl, TrainerState
+from transformers import BertModel, TrainerControl, TrainerState
 
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
 from heal_tasks.training.looks import NDCG, BaseAwareStopping, RetrievalLook
+from heal_tasks.training.objective import Objective
+from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
 
 CONFIG = TrainingConfig(
@@ -203,10 +209,106 @@ def test_patience_survives_a_checkpoint():
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_step(tiny_encoder, planted, tmp_path):
     config = dataclasses.replace(CONFIG, own_document_temperature=1e-45)
-    with pytest.raises(StepError, match=r"the loss is (nan|inf) in step 1.*lower the learning rate"):
+    with pytest.raises(StepError, match=r"the loss is (nan|inf) in step 1.*bad_batch.json. Lower the learning rate"):
         run(tiny_encoder, planted, tmp_path, config)
     assert not (tmp_path / "model").exists()
     assert not list((tmp_path / "work").glob("checkpoint-*"))
+    batch = json.loads((tmp_path / "work" / "bad_batch.json").read_text())
+    assert batch["step"] == 1
+    assert {name: len(texts) for name, texts in batch["texts"].items()} == {
+        "anchor": 8, "positive": 8, "negative_1": 8,
+    }  # fmt: skip
+    assert set(batch["texts"]["positive"]) <= set(planted[0].documents)
+    assert len(batch["labels"]) == 8
+
+
+def test_a_gradient_that_is_not_finite_ends_training_before_the_weights_are_touched(
+    tiny_encoder, planted, tmp_path, monkeypatch
+):
+    terms = Objective.loss_of_embeddings
+
+    def steep(self, columns, labels):
+        columns[0].register_hook(lambda gradient: gradient * math.inf)
+        return terms(self, columns, labels)
+
+    monkeypatch.setattr(Objective, "loss_of_embeddings", steep)
+    with pytest.raises(StepError, match=r"the gradient's length is (nan|inf) in step 1"):
+        run(tiny_encoder, planted, tmp_path)
+    assert (tmp_path / "work" / "bad_batch.json").is_file()
+
+
+def quiet(model: Path, folder: Path) -> Path:
+    """A copy of an encoder without dropout, whose gradient does not depend on how a batch is cut."""
+    copied = shutil.copytree(model, folder / "quiet")
+    config = json.loads((copied / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (copied / "config.json").write_text(json.dumps(config))
+    return copied
+
+
+def weights(result):
+    return load_file(result.model_dir / "model.safetensors")
+
+
+def furthest(left, right) -> float:
+    assert left.keys() == right.keys()
+    return max((left[name] - right[name]).abs().max().item() for name in left)
+
+
+def test_micro_batches_memory_errors_and_recomputed_activations_change_nothing(
+    tiny_encoder, planted, tmp_path, monkeypatch
+):
+    base = quiet(tiny_encoder, tmp_path)
+    whole, _ = run(base, planted, tmp_path / "whole")
+    moved = furthest(weights(whole), load_file(base / "model.safetensors"))
+    for name, change in {"cut": {"micro_batch_size": 3}, "again": {"activation_checkpointing": True}}.items():
+        other, _ = run(base, planted, tmp_path / name, dataclasses.replace(CONFIG, **change))
+        assert furthest(weights(whole), weights(other)) < 1e-3 * moved
+        assert [look["heal"] for look in other.history] == pytest.approx([look["heal"] for look in whole.history])
+
+    encode, widths = BertModel.forward, []
+
+    def small_memory(self, input_ids, *args, **kwargs):
+        if self.training:
+            widths.append(len(input_ids))
+            if len(input_ids) > 2:
+                raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return encode(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(BertModel, "forward", small_memory)
+    short, reports = run(base, planted, tmp_path / "short")
+    assert furthest(weights(whole), weights(short)) < 1e-3 * moved
+    assert [width for width in widths if width > 2] == [8, 4]
+    assert any("out of memory, 2 texts at a time" in message for _, _, message in reports)
+
+
+def test_a_text_that_does_not_fit_into_memory_is_an_error_with_the_cure(tiny_encoder, planted, tmp_path, monkeypatch):
+    encode = BertModel.forward
+
+    def no_memory(self, *args, **kwargs):
+        if self.training:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return encode(self, *args, **kwargs)
+
+    monkeypatch.setattr(BertModel, "forward", no_memory)
+    with pytest.raises(StepError, match=r"out of memory with 1 texts at a time \(tried to allocate 2 GiB\); lower"):
+        run(tiny_encoder, planted, tmp_path)
+
+
+def test_two_processes_train_as_one(tiny_encoder, planted, tmp_path):
+    base = quiet(tiny_encoder, tmp_path)
+    one, _ = run(base, planted, tmp_path / "one")
+    two, reports = run(base, planted, tmp_path / "two", dataclasses.replace(CONFIG, processes=2))
+    assert trained_steps(reports) == list(range(1, 9))
+    for name in ("loss", "own_document", "heal", "ndcg"):
+        assert [look[name] for look in two.history] == pytest.approx([look[name] for look in one.history], rel=1e-4)
+    moved = furthest(weights(one), load_file(base / "model.safetensors"))
+    assert furthest(weights(one), weights(two)) < 1e-2 * moved
+
+
+def test_a_process_that_fails_ends_the_others_with_its_error():
+    with pytest.raises(StepError, match=r"training process \d failed: TypeError: unsupported operand"):
+        run_processes(partial(divmod, 1), 2, print)
 
 
 @pytest.mark.parametrize("change", [{"paper": True}, {"heal_weight": 0.0}])
@@ -236,6 +338,8 @@ def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"heal_weight": -1.0}, "heal_weight -1.0"),
         ({"warmup_share": 1.0}, "warmup_share 1.0"),
+        ({"micro_batch_size": -1}, "micro_batch_size -1"),
+        ({"batch_size": 9, "processes": 2}, "batch_size 9 must be a multiple of processes 2"),
     ],
 )
 def test_config_refuses(change, message):

@@ -1,0 +1,150 @@
+"""What the HEAL term adds to a training step, and what gradient caching saves.
+
+Run from the project's root: ``python -m bench.heal_step``. all-MiniLM-L6-v2, random tokens, one thread, CPU. The three
+losses take turns in one process, so that a neighbour's load falls on all of them, and each share is the median of the
+differences of a turn. First the own-document term, with nothing masked, must equal the in-batch loss of
+sentence-transformers, and the cached form's loss and gradient the plain form's.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from sentence_transformers import losses
+from torch import Tensor
+
+from bench.common import MIN_RUNS, measure, parent_parser, table, versions, write_json
+from heal_tasks.core.errors import HealError
+from heal_tasks.core.models import resolve_model
+from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.training.encoder import load_encoder
+from heal_tasks.training.objective import LabelLayout, Objective
+
+LEVELS = 3
+TEMPERATURE = 0.05
+QUESTION_TOKENS, DOCUMENT_TOKENS = 16, 64
+
+
+def batch_of(pairs: int) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """Features of questions and documents, and their labels: a tree of four, sixteen and 64 topics."""
+    random = torch.Generator().manual_seed(0)
+    features = []
+    for tokens in (QUESTION_TOKENS, DOCUMENT_TOKENS):
+        ids = torch.randint(1000, 30000, (pairs, tokens), generator=random)
+        features.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    leaf = torch.arange(pairs) % 64
+    paths = torch.stack([leaf // 16, 4 + leaf // 4, 20 + leaf], dim=1)
+    return features, torch.cat([torch.arange(pairs)[:, None], leaf[:, None], paths], dim=1)
+
+
+def objective(model: Any, heal_weight: float, mini_batch_size: int = 0) -> Objective:
+    """Own-document term without masks and HEAL."""
+    return Objective(
+        model, LabelLayout(LEVELS, 0), heal_weight=heal_weight, heal_temperature=0.07, level_weights="coarse",
+        own_document_temperature=TEMPERATURE, mask_same_leaf=False, heal_only=False, mini_batch_size=mini_batch_size,
+    )  # fmt: skip
+
+
+def _model() -> Any:
+    # Evaluation mode: without dropout the forms must agree to rounding.
+    return load_encoder(resolve_model(PACKAGED_MODEL), device="cpu")
+
+
+def _step(model: Any, loss: Callable[..., Any], pairs: int) -> float:
+    features, labels = batch_of(pairs)
+    model.zero_grad()
+    value = loss([dict(column) for column in features], labels)
+    total = torch.stack(list(value.values())).sum() if isinstance(value, dict) else value
+    total.backward()
+    return float(total)
+
+
+def turns(pairs: int, runs: int) -> list[tuple[float, float, float]]:
+    """CPU seconds per step of in-batch loss, own-document term, and both terms, per turn."""
+    model = _model()
+    peer = losses.MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
+    forms = (peer, objective(model, 0.0), objective(model, 0.1))
+    values = [_step(model, form, pairs) for form in forms]
+    if abs(values[0] - values[1]) > 1e-4:
+        raise HealError(f"own-document term {values[1]} differs from the in-batch loss {values[0]}")
+    return [tuple(_timed(model, form, pairs) for form in forms) for _ in range(runs)]
+
+
+def _timed(model: Any, form: Callable[..., Any], pairs: int) -> float:
+    start = time.process_time()
+    _step(model, form, pairs)
+    return time.process_time() - start
+
+
+def terms_alone(pairs: int, runs: int) -> list[tuple[float, float]]:
+    """CPU seconds per turn of both terms' forward and backward pass from embeddings: own-document, and with HEAL."""
+    model = _model()
+    _, labels = batch_of(pairs)
+    columns = [torch.randn(pairs, 384, requires_grad=True) for _ in range(2)]
+
+    def once(weight: float) -> float:
+        start = time.process_time()
+        torch.stack(list(objective(model, weight).loss_of_embeddings(columns, labels).values())).sum().backward()
+        return time.process_time() - start
+
+    once(0.1)
+    return [(once(0.0), once(0.1)) for _ in range(runs)]
+
+
+def gradient(pairs: int, mini_batch_size: int) -> tuple[float, Tensor]:
+    """Loss of one step, and its gradient as one float32 vector."""
+    model = _model()
+    value = _step(model, objective(model, 0.1, mini_batch_size), pairs)
+    return value, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, parents=[parent_parser()])
+    parser.add_argument("--pairs", type=int, default=32, help="batch size of a whole step (default 32)")
+    parser.add_argument("--many", type=int, default=1024, help="batch size for the terms alone (default 1024)")
+    parser.add_argument("--micro-batch", type=int, default=8, help="of the cached form (default 8)")
+    parser.add_argument("--runs", type=int, default=MIN_RUNS, help="turns (default 5)")
+    options = parser.parse_args()
+    print(versions())
+
+    steps = measure(turns, options.pairs, options.runs).result
+    names = ("in-batch loss, sentence-transformers", "own-document term", "own-document term + HEAL")
+    whole = [
+        {
+            "loss": name,
+            "pairs": options.pairs,
+            "CPU s per step": median(turn[place] for turn in steps),
+            "over the own-document term": f"{median(turn[place] / turn[1] - 1 for turn in steps):+.1%}",
+        }
+        for place, name in enumerate(names)
+    ]
+    alone = []
+    for pairs in (options.pairs, options.many):
+        costs = measure(terms_alone, pairs, options.runs).result
+        encoder_s = median(turn[1] for turn in steps) * pairs / options.pairs
+        added = median(both - own for own, both in costs)
+        alone.append(
+            {"pairs": pairs, "own-document CPU ms": 1e3 * median(own for own, _ in costs), "HEAL CPU ms": 1e3 * added,
+             "of a step": f"{added / encoder_s:.2%}"}
+        )  # fmt: skip
+    forms = {"plain": 0, f"cached, {options.micro_batch} at a time": options.micro_batch}
+    done = {name: measure(gradient, options.pairs, size) for name, size in forms.items()}
+    (plain_loss, plain), *others = (form.result for form in done.values())
+    for loss, vector in others:
+        if abs(loss - plain_loss) > 1e-4 or float((vector - plain).norm() / plain.norm()) > 1e-4:
+            raise HealError(f"the cached form differs: loss {loss} and {plain_loss}")
+    cached = [
+        {"form": name, "pairs": options.pairs, "CPU s": form.cpu_s, "peak MiB": form.peak_mib}
+        for name, form in done.items()
+    ]
+    for title, rows in (("A whole step", whole), ("The terms from embeddings", alone), ("Gradient caching", cached)):
+        print(f"\n{title}:\n\n{table(rows)}")
+    write_json(options.json, {"step": whole, "terms": alone, "caching": cached})
+
+
+if __name__ == "__main__":
+    main()

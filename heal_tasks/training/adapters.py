@@ -1,0 +1,75 @@
+"""LoRA and QLoRA: small trained matrices beside frozen weights, merged into plain weights at the end.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685) adds B A alpha / r to each linear layer; QLoRA (Dettmers et al. 2023, arXiv
+2305.14314) keeps the frozen weights in 4-bit NF4 meanwhile. A checkpoint holds the matrices alone.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from transformers import BitsAndBytesConfig
+
+from heal_tasks.core.errors import InputError
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def add_adapter(model: SentenceTransformer, *, rank: int, alpha: int, seed: int) -> None:
+    """Freeze the encoder's weights and put a trainable adapter beside every linear layer.
+
+    Args:
+        model: changed in place; its vectors stay the same until the adapter is trained.
+        rank: r.
+        alpha: the adapter's output is scaled by alpha / r.
+        seed: of the matrices A; B starts at zero.
+    """
+    plain = model[0].model
+    # BERT's pooler is a linear layer too, but sentence vectors do not pass through it.
+    unused = r"pooler\..*" if hasattr(plain, "pooler") else None
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", exclude_modules=unused)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model[0].model = get_peft_model(plain, config)
+
+
+def save_adapter(model: SentenceTransformer, folder: Path) -> None:
+    """Write the adapter's matrices as safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model[0].model)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
+
+
+def load_adapter(model: SentenceTransformer, folder: Path) -> None:
+    """Read matrices that ``save_adapter`` wrote into a model that ``add_adapter`` prepared the same way."""
+    set_peft_model_state_dict(model[0].model, load_file(folder / WEIGHTS))
+
+
+def merge_adapter(model: SentenceTransformer) -> None:
+    """Add the adapter to the weights and take it off: the model is a plain one again."""
+    model[0].model = model[0].model.merge_and_unload()
+
+
+def nf4_config(device: str) -> BitsAndBytesConfig:
+    """How transformers loads linear layers in 4-bit NF4, scales quantised as well, computing in bfloat16.
+
+    Args:
+        device: from ``pick_device``.
+
+    Raises:
+        InputError: it is no CUDA device, or bitsandbytes is not installed.
+    """
+    # bitsandbytes has a CPU path, but it repacks weights while encoding, after which nothing can be trained.
+    if not device.startswith("cuda"):
+        raise InputError(f"qlora needs a CUDA device, and this is {device!r}; use lora, or train on a GPU")
+    if find_spec("bitsandbytes") is None:
+        raise InputError("qlora needs the package bitsandbytes; install requirements-qlora.txt, or use lora")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
