@@ -37,14 +37,16 @@ def batch_of(pairs: int) -> tuple[list[dict[str, Tensor]], Tensor]:
         features.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     leaf = torch.arange(pairs) % 64
     paths = torch.stack([leaf // 16, 4 + leaf // 4, 20 + leaf], dim=1)
-    return features, torch.cat([torch.arange(pairs)[:, None], leaf[:, None], paths], dim=1)
+    rows = torch.arange(pairs)[:, None]
+    return features, torch.cat([rows, rows, leaf[:, None], paths], dim=1)
 
 
 def objective(model: Any, heal_weight: float, mini_batch_size: int = 0) -> Objective:
     """Own-document term without masks and HEAL."""
     return Objective(
         model, LabelLayout(LEVELS, 0), heal_weight=heal_weight, heal_temperature=0.07, level_weights="coarse",
-        own_document_temperature=TEMPERATURE, mask_same_leaf=False, heal_only=False, mini_batch_size=mini_batch_size,
+        own_document_temperature=TEMPERATURE, mask_same_leaf=False, base_weight=0.0, base_vectors=None,
+        heal_only=False, mini_batch_size=mini_batch_size,
     )  # fmt: skip
 
 

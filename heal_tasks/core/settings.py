@@ -186,7 +186,10 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, description="Share of training questions and documents shown as their entity maps (APEX), "
         "which an LLM writes; 0: no maps.",
     )  # fmt: skip
-    heal_weight: float = Field(0.1, ge=0, description="Weight of the HEAL term beside the own-document term.")
+    base_weight: float = Field(
+        0.1, ge=0, description="Weight of the base term, which keeps rankings near the base model's."
+    )
+    heal_weight: float = Field(0.0, ge=0, description="Weight of the HEAL term beside the own-document term.")
     heal_temperature: float = Field(0.07, gt=0, description="Temperature tau of the HEAL term.")
     heal_level_weights: Literal["coarse", "fine"] = Field(
         "coarse", description="coarse: as published, shallow levels weigh most; fine: the reverse."

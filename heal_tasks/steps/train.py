@@ -25,6 +25,7 @@ def training_config(settings: Settings) -> TrainingConfig:
         max_tokens=settings.train_max_tokens,
         eval_steps=settings.train_eval_steps,
         patience=settings.train_patience,
+        base_weight=settings.base_weight,
         heal_weight=settings.heal_weight,
         heal_temperature=settings.heal_temperature,
         level_weights=settings.heal_level_weights,

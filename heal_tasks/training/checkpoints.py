@@ -15,6 +15,7 @@ from heal_tasks.training.adapters import WEIGHTS
 
 STATE = "trainer_state.json"
 RUN = "run.json"
+BASE_VECTORS = "base.safetensors"
 _NEEDED = (STATE, "optimizer.pt", "scheduler.pt", "**/*.safetensors", "rng_state*.pth")
 # What a model is saved with: its list of modules, or an adapter's matrices alone.
 _MODEL = ("modules.json", WEIGHTS)
@@ -55,6 +56,7 @@ def open_work_dir(work_dir: Path, run: JsonObject) -> JsonObject:
             shutil.rmtree(folder)
     if same:
         return dict(stored["facts"])
+    (work_dir / BASE_VECTORS).unlink(missing_ok=True)
     remember(work_dir, run, {})
     return {}
 

@@ -25,7 +25,8 @@ class TrainingConfig:
         max_tokens: longest text in training; the saved model keeps the base model's own limit.
         eval_steps: steps between two looks at held-out retrieval, each with a checkpoint.
         patience: looks in a row without improvement, on the base model too, after which training stops.
-        heal_weight: weight of the HEAL term beside the own-document term.
+        base_weight: weight of the base term, see ``objective.base_loss``.
+        heal_weight: weight of the HEAL term beside the own-document term; above 0, batches are made of topic-mates.
         heal_temperature: tau of the HEAL term.
         level_weights: ``coarse``, ``fine``, or one number per level.
         paper: the published HEAL loss alone.
@@ -49,7 +50,8 @@ class TrainingConfig:
     max_tokens: int = 128
     eval_steps: int = 20
     patience: int = 2
-    heal_weight: float = 0.1
+    base_weight: float = 0.1
+    heal_weight: float = 0.0
     heal_temperature: float = 0.07
     level_weights: LevelWeights = "coarse"
     paper: bool = False
@@ -73,10 +75,10 @@ class TrainingConfig:
         for name in ("learning_rate", "heal_temperature", "own_document_temperature"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not self.heal_weight >= 0 or not 0 <= self.warmup_share < 1:
+        if not self.heal_weight >= 0 or not self.base_weight >= 0 or not 0 <= self.warmup_share < 1:
             raise InputError(
-                f"heal_weight {self.heal_weight} must not be negative, warmup_share {self.warmup_share} "
-                "must be from 0 up to, not including, 1"
+                f"heal_weight {self.heal_weight} and base_weight {self.base_weight} must not be negative, "
+                f"warmup_share {self.warmup_share} must be from 0 up to, not including, 1"
             )
         if self.micro_batch_size < 0 or self.batch_size % self.processes:
             raise InputError(

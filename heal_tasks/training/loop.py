@@ -20,7 +20,7 @@ from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import supports_bf16
 from heal_tasks.training.looks import NDCG, BaseAwareStopping, ProgressReport, RetrievalLook
-from heal_tasks.training.objective import LabelLayout, Objective
+from heal_tasks.training.objective import BaseVectors, LabelLayout, Objective
 from heal_tasks.training.sampler import LeafBatchSampler
 
 BAD_BATCH = "bad_batch.json"
@@ -124,10 +124,21 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(checkpoint_path)
 
 
+def make_sampler(data: TrainingData, config: TrainingConfig) -> LeafBatchSampler:
+    """Batches of topic-mates where the HEAL term has to find positives, random ones elsewhere."""
+    grouped = config.paper or config.heal_weight > 0
+    # Every process takes its share of the same batch.
+    batch_size = min(config.batch_size, len(set(data.document_ids.tolist()))) // get_world_size() * get_world_size()
+    groups = data.leaves if grouped else data.document_ids
+    return LeafBatchSampler(data.document_ids, groups, batch_size, seed=config.seed)
+
+
 def make_trainer(
     model: SentenceTransformer,
     data: TrainingData,
     config: TrainingConfig,
+    sampler: LeafBatchSampler,
+    base_vectors: BaseVectors | None,
     look: RetrievalLook,
     report: ProgressReport,
     work_dir: Path,
@@ -139,6 +150,8 @@ def make_trainer(
         model: float32, on ``device``.
         data: training pairs.
         config: how to train.
+        sampler: from ``make_sampler``.
+        base_vectors: see ``Objective``.
         look: judges the model every ``eval_steps`` steps.
         report: told the loss of every step.
         work_dir: for checkpoints.
@@ -152,9 +165,6 @@ def make_trainer(
     negatives = {f"negative_{column + 1}": [texts[column] for texts in data.negatives] for column in range(mined)}
     texts = {"anchor": data.questions, "positive": data.documents, **negatives}
     prompts = {name: model.prompts.get("query" if name == "anchor" else "document") for name in texts}
-    # Every process takes its share of the same batch.
-    batch_size = min(config.batch_size, len(set(data.document_ids.tolist()))) // get_world_size() * get_world_size()
-    sampler = LeafBatchSampler(data.document_ids, data.leaves, batch_size, seed=config.seed)
     arguments = _Arguments(
         output_dir=str(work_dir),
         max_steps=config.max_steps,
@@ -194,6 +204,8 @@ def make_trainer(
             level_weights=config.level_weights,
             own_document_temperature=config.own_document_temperature,
             mask_same_leaf=config.mask_same_leaf,
+            base_weight=config.base_weight,
+            base_vectors=base_vectors,
             heal_only=config.paper,
             mini_batch_size=config.micro_batch_size,
         ),

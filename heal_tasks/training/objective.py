@@ -1,9 +1,10 @@
-"""What the encoder is trained on: find the own document, and beside it HEAL's topic levels.
+"""What the encoder is trained on: find the own document, stay near the base model, and HEAL's topic levels.
 
 HEAL alone pulls topic-mates together until the right document is lost among them, so the own-document
 term (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748) belongs to the default. Documents of the same
 leaf are HEAL positives; as negatives of the own-document term they would make the two terms fight, so they
-are masked there unless asked for.
+are masked there unless asked for. What the base model already knows about documents that nobody asks about is
+kept by the base term. ``bench/RESULTS.md`` shows what each term is worth.
 """
 
 from collections.abc import Iterable
@@ -74,11 +75,60 @@ def own_document_loss(
         return functional.cross_entropy(logits, rows)
 
 
+def base_loss(
+    questions: Tensor, documents: Tensor, base_questions: Tensor, base_documents: Tensor, *, temperature: float
+) -> Tensor:
+    """How far the ranking of the batch's documents has moved from the base model's.
+
+    Mean over the questions of KL(p || q), p and q the softmax over the documents of the base model's and of the
+    encoder's cosines: distillation (Hinton et al. 2015, arXiv 1503.02531) from the model one starts from.
+
+    Args:
+        questions: floating point, shape (B, d).
+        documents: floating point, shape (B, d).
+        base_questions: float32, shape (B, d); the base model's vectors of the same questions.
+        base_documents: float32, shape (B, d).
+        temperature: divides the cosines.
+
+    Returns:
+        Scalar, float32 (float64 for float64 input).
+    """
+    with torch.autocast(questions.device.type, enabled=False):
+        wide = torch.float64 if questions.dtype == torch.float64 else torch.float32
+
+        def log_shares(left: Tensor, right: Tensor) -> Tensor:
+            unit_left, unit_right = (functional.normalize(vectors.to(wide), dim=1) for vectors in (left, right))
+            return functional.log_softmax(unit_left @ unit_right.T / temperature, dim=1)  # (B, B)
+
+        moved, base = log_shares(questions, documents), log_shares(base_questions, base_documents)
+        return functional.kl_div(moved, base, log_target=True, reduction="batchmean")
+
+
+@dataclass(frozen=True)
+class BaseVectors:
+    """The base model's vectors of the pairs that a training meets.
+
+    Args:
+        rows: int64, shape (k,), ascending; rows of the data.
+        questions: float32, shape (k, d).
+        documents: float32, shape (k, d).
+    """
+
+    rows: Tensor
+    questions: Tensor
+    documents: Tensor
+
+    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Questions' and documents' vectors of some of the rows, on the device of ``rows``."""
+        places = torch.searchsorted(self.rows, rows.cpu().contiguous())
+        return self.questions[places].to(rows.device), self.documents[places].to(rows.device)
+
+
 @dataclass(frozen=True)
 class LabelLayout:
     """How ids, leaves and label paths travel through the Trainer's one label column.
 
-    A row is [document id, leaf, path (L), negatives' document ids (m), negatives' leaves (m)].
+    A row is [row of the data, document id, leaf, path (L), negatives' document ids (m), negatives' leaves (m)].
 
     Args:
         levels: L.
@@ -89,7 +139,7 @@ class LabelLayout:
     negatives: int
 
     def pack(self, data: TrainingData) -> IntArray:
-        """The label column of the data, int64, shape (n, 2 + L + 2 m)."""
+        """The label column of the data, int64, shape (n, 3 + L + 2 m)."""
         n, m = len(data.questions), self.negatives
         ids = np.full((n, m), UNKNOWN, dtype=np.int64)
         leaves = np.full((n, m), UNKNOWN, dtype=np.int64)
@@ -97,20 +147,20 @@ class LabelLayout:
             ids[:], leaves[:] = data.negative_document_ids, data.negative_leaves
         if m:
             ids[np.array([[text == NO_NEGATIVE for text in texts] for texts in data.negatives])] = ABSENT
-        own = np.stack([data.document_ids, data.leaves.astype(np.int64)], axis=1)
+        own = np.stack([np.arange(n), data.document_ids, data.leaves.astype(np.int64)], axis=1)
         return np.concatenate([own, data.labels, ids, leaves], axis=1)
 
-    def unpack(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Document ids (B,), leaves (B,), paths (B, L), negatives' ids (B, m) and leaves (B, m); all int64.
+    def unpack(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Rows (B,), document ids (B,), leaves (B,), paths (B, L), negatives' ids (B, m) and leaves (B, m); all int64.
 
         Raises:
             InputError: the column has another width.
         """
-        widths = [1, 1, self.levels, self.negatives, self.negatives]
+        widths = [1, 1, 1, self.levels, self.negatives, self.negatives]
         if labels.ndim != 2 or labels.shape[1] != sum(widths):
             raise InputError(f"label column has shape {tuple(labels.shape)}, expected (B, {sum(widths)})")
-        document, leaf, path, ids, leaves = torch.split(labels, widths, dim=1)
-        return document[:, 0], leaf[:, 0], path, ids, leaves
+        row, document, leaf, path, ids, leaves = torch.split(labels, widths, dim=1)
+        return row[:, 0], document[:, 0], leaf[:, 0], path, ids, leaves
 
 
 class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
@@ -129,6 +179,8 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         level_weights: see ``heal_loss.level_weights``.
         own_document_temperature: temperature of the own-document term.
         mask_same_leaf: see ``own_document_loss``.
+        base_weight: factor of the base term.
+        base_vectors: of every row that a batch may hold; None leaves the base term out.
         heal_only: the published loss alone: no own-document term, no weight, no renormalisation.
         mini_batch_size: texts of a column that pass through the encoder together; 0 for all of them, without cache.
     """
@@ -143,6 +195,8 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         level_weights: LevelWeights,
         own_document_temperature: float,
         mask_same_leaf: bool,
+        base_weight: float,
+        base_vectors: BaseVectors | None,
         heal_only: bool,
         mini_batch_size: int = 0,
     ) -> None:
@@ -151,6 +205,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self._layout, self._heal_weight, self._heal_temperature = layout, heal_weight, heal_temperature
         self._level_weights, self._heal_only = level_weights, heal_only
         self._own_temperature, self._mask_same_leaf = own_document_temperature, mask_same_leaf
+        self._base_weight, self._base_vectors = base_weight, base_vectors
         self._terms: dict[str, Tensor] = {}
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
@@ -158,10 +213,10 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
 
         Args:
             sentence_features: tokenised columns: questions, documents, then the m columns of negatives.
-            labels: int64, shape (B, 2 + L + 2 m), see ``LabelLayout``.
+            labels: int64, shape (B, 3 + L + 2 m), see ``LabelLayout``.
 
         Returns:
-            Named scalars that the Trainer adds up: ``own_document`` and ``heal`` (already weighted).
+            Named scalars that the Trainer adds up: ``own_document``, ``base`` and ``heal`` (already weighted).
         """
         features = list(sentence_features)
         if not 0 < self.mini_batch_size < len(labels):
@@ -186,7 +241,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         """The same from embeddings, each floating point of shape (B, d)."""
         if get_world_size() > 1:
             columns, labels = [all_gather_with_grad(column) for column in columns], all_gather(labels)
-        document_ids, leaves, paths, negative_ids, negative_leaves = self._layout.unpack(labels)
+        rows, document_ids, leaves, paths, negative_ids, negative_leaves = self._layout.unpack(labels)
         questions, documents, *mined = columns
         terms = {}
         if not self._heal_only:
@@ -201,6 +256,9 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
                 temperature=self._own_temperature,
                 mask_same_leaf=self._mask_same_leaf,
             )
+        if self._base_vectors is not None and not self._heal_only:
+            kept = base_loss(questions, documents, *self._base_vectors.of(rows), temperature=self._own_temperature)
+            terms["base"] = self._base_weight * kept
         if self._heal_only or self._heal_weight > 0:
             # A question inherits its document's labels, so both are aligned in one space.
             heal = heal_loss(

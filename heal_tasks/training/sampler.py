@@ -54,6 +54,15 @@ class LeafBatchSampler(BatchSampler):
         self._seed, self._documents_per_leaf, self.epoch = seed, documents_per_leaf, 0
         super().__init__(range(len(document_ids)), min(batch_size, len(self._rows)), drop_last=True)
 
+    def first(self, batches: int) -> npt.NDArray[np.int64]:
+        """The rows that the first so many batches of a training hold, each once, in ascending order."""
+        before, held = self.epoch, []
+        for epoch in range(-(-batches // len(self))):
+            self.set_epoch(epoch)
+            held.extend(self)
+        self.set_epoch(before)
+        return np.unique(np.array(held[:batches], dtype=np.int64))
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is; the Trainer calls this."""
         self.epoch = epoch

@@ -14,18 +14,28 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.types import JsonObject, Progress, silent
 from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapter
-from heal_tasks.training.checkpoints import checkpoint_folder, is_finished, last_checkpoint, open_work_dir, remember
+from heal_tasks.training.checkpoints import (
+    BASE_VECTORS,
+    checkpoint_folder,
+    is_finished,
+    last_checkpoint,
+    open_work_dir,
+    remember,
+)
 from heal_tasks.training.config import TrainingConfig
-from heal_tasks.training.data import TrainingData, ValidationSet
+from heal_tasks.training.data import IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import (
     CARD,
+    encode,
     limited_threads,
     load_encoder,
     model_sha256,
@@ -33,7 +43,8 @@ from heal_tasks.training.encoder import (
     without_bars,
 )
 from heal_tasks.training.looks import NDCG, ProgressReport, RetrievalLook
-from heal_tasks.training.loop import make_trainer
+from heal_tasks.training.loop import make_sampler, make_trainer
+from heal_tasks.training.objective import BaseVectors
 from heal_tasks.training.parallel import run_processes
 
 __all__ = ["TrainingConfig", "TrainingData", "TrainingResult", "ValidationSet", "train_encoder"]
@@ -177,17 +188,47 @@ def _fit(
             progress = progress if processes.is_main_process else silent
         model = load_encoder(base_model, device=device, quantised=config.adapter == "qlora")
         look = RetrievalLook(validation, config.batch_size, config.max_steps, progress)
+        sampler, base_vectors = make_sampler(data, config), None
         with processes.main_process_first():
             facts = open_work_dir(work_dir, run)
             if "base_ndcg" not in facts:
                 facts = {"base_ndcg": look(model)[NDCG]}
                 remember(work_dir, run, facts)
+            if config.base_weight > 0 and not config.paper:
+                rows = sampler.first(config.max_steps)
+                base_vectors = _base_vectors(model, data, rows, work_dir / BASE_VECTORS, config, progress)
         found = last_checkpoint(work_dir)
         if config.adapter != "none":
             add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         report = ProgressReport(progress, facts["base_ndcg"])
-        trainer = make_trainer(model, data, config, look, report, work_dir, device)
+        trainer = make_trainer(model, data, config, sampler, base_vectors, look, report, work_dir, device)
         trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
+
+
+def _base_vectors(
+    model: SentenceTransformer,
+    data: TrainingData,
+    rows: IntArray,
+    file: Path,
+    config: TrainingConfig,
+    progress: Progress,
+) -> BaseVectors:
+    """The base model's vectors of these rows, computed once per training."""
+    if not file.is_file():
+
+        def report(done: int, total: int, message: str = "") -> None:
+            progress(0, config.max_steps, f"base vectors: {done} of {total}")
+
+        questions, documents = ([texts[row] for row in rows] for texts in (data.questions, data.documents))
+        found = {
+            "rows": torch.from_numpy(rows),
+            "questions": torch.from_numpy(encode(model, questions, batch_size=config.batch_size, role="query")),
+            "documents": torch.from_numpy(encode(model, documents, batch_size=config.batch_size, progress=report)),
+        }
+        fresh = file.with_suffix(".new")
+        save_file(found, fresh)
+        fresh.replace(file)
+    return BaseVectors(**load_file(file))
 
 
 def _read_model(checkpoint: Path, base_model: str | Path, config: TrainingConfig) -> SentenceTransformer:
@@ -212,7 +253,7 @@ def _stop_reason(state: JsonObject, config: TrainingConfig, base_ndcg: float) ->
 def _history(state: JsonObject) -> list[JsonObject]:
     """The Trainer's log, one entry per look."""
     entries: dict[int, JsonObject] = {}
-    names = {"loss": "loss", "own_document": "own_document", "heal": "heal", f"eval_{NDCG}": "ndcg"}
+    names = {"loss": "loss", "own_document": "own_document", "base": "base", "heal": "heal", f"eval_{NDCG}": "ndcg"}
     for logged in state["log_history"]:
         entry = entries.setdefault(logged["step"], {"step": logged["step"]})
         entry.update({name: logged[key] for key, name in names.items() if key in logged})

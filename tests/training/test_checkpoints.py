@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from heal_tasks.training.checkpoints import checkpoint_folder, is_finished, last_checkpoint, open_work_dir, remember
+from heal_tasks.training.checkpoints import (
+    BASE_VECTORS,
+    checkpoint_folder,
+    is_finished,
+    last_checkpoint,
+    open_work_dir,
+    remember,
+)
 
 RUN = {"base_sha256": "ab", "data": "cd", "config": {"max_steps": 8, "level_weights": (1, 2)}}
 FILES = ("modules.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors")
@@ -64,11 +71,15 @@ def test_a_checkpoint_whose_best_one_is_gone_is_not_used(tmp_path: Path):
 def test_facts_are_kept_for_the_same_run_and_dropped_for_another(tmp_path: Path):
     assert open_work_dir(tmp_path, RUN) == {}
     remember(tmp_path, RUN, {"base_ndcg": 0.5})
+    vectors = tmp_path / BASE_VECTORS
+    vectors.touch()
     checkpoint(tmp_path, 3)
     assert open_work_dir(tmp_path, RUN) == {"base_ndcg": 0.5}
     assert names(tmp_path) == ["checkpoint-3"]
+    assert vectors.is_file()
     assert open_work_dir(tmp_path, {**RUN, "data": "other"}) == {}
     assert names(tmp_path) == []
+    assert not vectors.exists()
 
 
 def test_a_run_file_that_cannot_be_read_starts_anew(tmp_path: Path):

@@ -7,7 +7,7 @@ import torch
 from heal_tasks.core.errors import InputError
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData
 from heal_tasks.training.heal_loss import heal_loss
-from heal_tasks.training.objective import ABSENT, LabelLayout, Objective, own_document_loss
+from heal_tasks.training.objective import ABSENT, BaseVectors, LabelLayout, Objective, base_loss, own_document_loss
 
 
 def slow_own_document_loss(questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf):
@@ -82,15 +82,16 @@ def test_labels_survive_the_trip_through_one_column():
         negative_document_ids=np.array([[5, 6], [7, 8]]), negative_leaves=np.array([[1, 2], [3, 3]], dtype=np.int32)
     )
     layout = LabelLayout(levels=2, negatives=2)
-    ids, leaves, paths, negative_ids, negative_leaves = layout.unpack(torch.from_numpy(layout.pack(known)))
+    rows, ids, leaves, paths, negative_ids, negative_leaves = layout.unpack(torch.from_numpy(layout.pack(known)))
+    assert rows.tolist() == [0, 1]
     assert ids.tolist() == [2**62, 7]
     assert leaves.tolist() == [4, -1]
     assert paths.tolist() == [[1, 2], [3, -1]]
     assert negative_ids.tolist() == [[5, 6], [7, ABSENT]]
     assert negative_leaves.tolist() == [[1, 2], [3, 3]]
-    assert layout.unpack(torch.from_numpy(layout.pack(data())))[3].tolist() == [[UNKNOWN] * 2, [UNKNOWN, ABSENT]]
-    assert LabelLayout(levels=2, negatives=0).pack(data()).shape == (2, 4)
-    with pytest.raises(InputError, match=r"shape \(2, 3\), expected \(B, 8\)"):
+    assert layout.unpack(torch.from_numpy(layout.pack(data())))[4].tolist() == [[UNKNOWN] * 2, [UNKNOWN, ABSENT]]
+    assert LabelLayout(levels=2, negatives=0).pack(data()).shape == (2, 5)
+    with pytest.raises(InputError, match=r"shape \(2, 3\), expected \(B, 9\)"):
         layout.unpack(torch.ones(2, 3))
 
 
@@ -101,6 +102,8 @@ def objective(layout: LabelLayout, **change) -> Objective:
         "level_weights": "fine",
         "own_document_temperature": 0.1,
         "mask_same_leaf": True,
+        "base_weight": 0.5,
+        "base_vectors": None,
         "heal_only": False,
     }
     return Objective(torch.nn.Identity(), layout, **{**options, **change})
@@ -109,9 +112,9 @@ def objective(layout: LabelLayout, **change) -> Objective:
 def test_terms_add_up_and_can_be_switched():
     torch.manual_seed(0)
     layout = LabelLayout(levels=2, negatives=0)
-    labels = torch.tensor([[1, 0, 0, 2], [2, 0, 0, 2], [3, 1, 1, 3], [4, 1, 1, -1]])
+    labels = torch.tensor([[0, 1, 0, 0, 2], [1, 2, 0, 0, 2], [2, 3, 1, 1, 3], [3, 4, 1, 1, -1]])
     columns = [torch.randn(4, 6), torch.randn(4, 6)]
-    both, paths = torch.cat(columns), torch.cat([labels[:, 2:], labels[:, 2:]])
+    both, paths = torch.cat(columns), torch.cat([labels[:, 3:], labels[:, 3:]])
     terms = objective(layout).loss_of_embeddings(columns, labels)
     assert set(terms) == {"own_document", "heal"}
     expected = 0.25 * heal_loss(both, paths, temperature=0.2, weights="fine")
@@ -162,20 +165,55 @@ class TinyEncoder(torch.nn.Module):
         return features
 
 
-@pytest.mark.parametrize("change", [{}, {"heal_weight": 0.0}, {"heal_only": True}])
-@pytest.mark.parametrize(("pairs", "mined", "micro"), [(10, 1, 3), (10, 0, 1), (1024, 0, 64)])
+def test_the_base_term_is_the_mean_divergence_of_each_questions_ranking():
+    torch.manual_seed(4)
+    questions, documents, before, beside = (torch.randn(6, 5, dtype=torch.float64) for _ in range(4))
+    expected = 0.0
+    for question, base_question in zip(questions, before, strict=True):
+        moved = torch.softmax(torch.cosine_similarity(question[None], documents) / 0.1, dim=0)
+        base = torch.softmax(torch.cosine_similarity(base_question[None], beside) / 0.1, dim=0)
+        expected += float((base * (base / moved).log()).sum()) / 6
+    loss = base_loss(questions, documents, before, beside, temperature=0.1)
+    assert loss.item() == pytest.approx(expected)
+    # Vectors turned all together rank as before.
+    turn = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64)).Q
+    assert base_loss(before @ turn, beside @ turn, before, beside, temperature=0.1).item() == pytest.approx(
+        0, abs=1e-12
+    )
+
+
+def test_the_base_term_finds_the_vectors_of_the_batchs_rows():
+    torch.manual_seed(3)
+    vectors = BaseVectors(torch.tensor([2, 5, 9]), torch.randn(3, 6), torch.randn(3, 6))
+    labels = torch.tensor([[9, 1, 0, 0, 2], [2, 2, 0, 0, 2]])
+    columns = [torch.randn(2, 6), torch.randn(2, 6)]
+    loss = objective(LabelLayout(levels=2, negatives=0), base_vectors=vectors)
+    terms = loss.loss_of_embeddings(columns, labels)
+    before = vectors.questions[[2, 0]], vectors.documents[[2, 0]]
+    torch.testing.assert_close(terms["base"], 0.5 * base_loss(*columns, *before, temperature=0.1))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "mined", "micro", "change"),
+    [
+        (10, 1, 3, {}),
+        (10, 0, 1, {"heal_weight": 0.0}),
+        (10, 0, 4, {"heal_only": True}),
+        (1024, 0, 64, {}),
+    ],
+)
 def test_the_cached_form_has_the_plain_forms_terms_and_gradient(pairs, mined, micro, change):
     torch.manual_seed(6)
-    mined = 0 if "heal_only" in change else mined
     layout = LabelLayout(levels=2, negatives=mined)
     leaves = torch.randint(0, 4, (pairs, 1))
-    labels = [torch.arange(pairs)[:, None], leaves, leaves // 2, leaves + 2]
+    labels = [torch.arange(pairs)[:, None].repeat(1, 2), leaves, leaves // 2, leaves + 2]
     labels += [torch.arange(pairs)[:, None].repeat(1, mined) + pairs, torch.full((pairs, mined), -1)]
     ids = [torch.randint(0, 50, (pairs, 4)) for _ in range(2 + mined)]
+    base = BaseVectors(torch.arange(pairs), torch.randn(pairs, 8), torch.randn(pairs, 8))
     results = []
     for size in (0, micro):
         encoder = TinyEncoder()
-        loss = objective(layout, mini_batch_size=size, **change)
+        loss = objective(layout, mini_batch_size=size, base_vectors=base, **change)
         loss.model = encoder
         terms = loss([{"input_ids": column.clone()} for column in ids], torch.cat(labels, dim=1))
         torch.stack(list(terms.values())).sum().backward()

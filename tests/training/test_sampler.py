@@ -90,3 +90,18 @@ def test_epochs_and_seeds_differ_and_nothing_else_decides():
 def test_refuses(ids, leaves, batch_size, message):
     with pytest.raises(InputError, match=message):
         LeafBatchSampler(ids, leaves, batch_size, seed=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora(), st.integers(1, 20), st.integers(1, 12))
+def test_the_first_batches_rows_are_those_that_training_meets(corpus, batch_size, batches):
+    sampler = LeafBatchSampler(*corpus, batch_size, seed=3)
+    met: list[list[int]] = []
+    epoch = 0
+    while len(met) < batches:
+        sampler.set_epoch(epoch)
+        met += list(sampler)
+        epoch += 1
+    sampler.set_epoch(1)
+    assert sampler.first(batches).tolist() == sorted({row for batch in met[:batches] for row in batch})
+    assert sampler.epoch == 1

@@ -24,7 +24,15 @@ from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
 
 CONFIG = TrainingConfig(
-    max_steps=8, batch_size=8, learning_rate=2e-3, max_tokens=16, eval_steps=3, patience=5, device="cpu", threads=1
+    max_steps=8,
+    batch_size=8,
+    learning_rate=2e-3,
+    max_tokens=16,
+    eval_steps=3,
+    patience=5,
+    heal_weight=0.1,
+    device="cpu",
+    threads=1,
 )
 
 
@@ -59,7 +67,7 @@ def test_a_run_reports_looks_and_saves_the_best_of_them(undisturbed):
     last = [message for done, _, message in reports if done == 8 and message.startswith("loss")]
     assert last[0].endswith(f"nDCG@10 {result.history[1]['ndcg']:.4f}, base {result.base_ndcg:.4f}")
     assert [entry["step"] for entry in result.history] == [3, 6, 8]
-    assert all({"ndcg", "own_document", "heal", "loss"} <= set(entry) for entry in result.history)
+    assert all({"ndcg", "own_document", "base", "heal", "loss"} <= set(entry) for entry in result.history)
     best = max(result.history, key=lambda entry: entry["ndcg"])
     assert (result.best_step, result.best_ndcg) == (best["step"], best["ndcg"])
     assert (result.steps, result.resumed_from_step, result.stop_reason) == (8, 0, "")
@@ -311,7 +319,7 @@ def test_a_process_that_fails_ends_the_others_with_its_error():
         run_processes(partial(divmod, 1), 2, print)
 
 
-@pytest.mark.parametrize("change", [{"paper": True}, {"heal_weight": 0.0}])
+@pytest.mark.parametrize("change", [{"paper": True}, {"heal_weight": 0.0, "base_weight": 0.0}])
 def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
     config = dataclasses.replace(CONFIG, max_steps=2, eval_steps=2, **change)
     result, _ = run(tiny_encoder, planted, tmp_path, config)
@@ -337,6 +345,7 @@ def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
         ({"max_steps": 0}, "max_steps is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"heal_weight": -1.0}, "heal_weight -1.0"),
+        ({"base_weight": -1.0}, "base_weight -1.0"),
         ({"warmup_share": 1.0}, "warmup_share 1.0"),
         ({"micro_batch_size": -1}, "micro_batch_size -1"),
         ({"batch_size": 9, "processes": 2}, "batch_size 9 must be a multiple of processes 2"),

@@ -1,0 +1,24 @@
+import pytest
+
+from heal_tasks.core.settings import load_settings
+from heal_tasks.steps.train import training_config
+
+
+@pytest.mark.parametrize(
+    ("change", "rate"),
+    [({}, 5e-5), ({"train_adapter": "lora"}, 2e-5), ({"train_adapter": "lora", "train_learning_rate": 3e-4}, 3e-4)],
+)
+def test_the_learning_rate_follows_the_adapter_unless_set(change, rate):
+    assert training_config(load_settings(**change)).learning_rate == rate
+
+
+def test_how_the_work_is_cut_makes_no_other_model():
+    usual, cut, other = (
+        training_config(load_settings(**change)).identity()
+        for change in (
+            {},
+            {"device": "cpu", "train_micro_batch": 4, "train_processes": 2, "train_activation_checkpointing": True},
+            {"base_weight": 0.3},
+        )
+    )
+    assert usual == cut != other
