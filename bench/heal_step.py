@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from sentence_transformers import losses
+from sentence_transformers.sentence_transformer import losses
 from torch import Tensor
 
 from bench.common import MIN_RUNS, measure, parent_parser, table, versions, write_json
@@ -61,7 +61,7 @@ def _step(model: Any, loss: Callable[..., Any], pairs: int) -> float:
     value = loss([dict(column) for column in features], labels)
     total = torch.stack(list(value.values())).sum() if isinstance(value, dict) else value
     total.backward()
-    return float(total)
+    return float(total.detach())
 
 
 def turns(pairs: int, runs: int) -> list[tuple[float, float, float]]:

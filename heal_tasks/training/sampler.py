@@ -56,7 +56,7 @@ class LeafBatchSampler(BatchSampler):
 
     def first(self, batches: int) -> npt.NDArray[np.int64]:
         """The rows that the first so many batches of a training hold, each once, in ascending order."""
-        before, held = self.epoch, []
+        before, held = self.epoch, list[list[int]]()
         for epoch in range(-(-batches // len(self))):
             self.set_epoch(epoch)
             held.extend(self)
