@@ -209,7 +209,7 @@ def test_report_and_terminal_show_them(
     summary = summarise(asked, "r1")
     assert summary is not None
     assert (summary.checked(), summary.sifted()) == (2 * DOCUMENTS, {"round_trip": dropped})
-    assert {row[1] for row in summary.dropped_samples} == {"round_trip"}
+    assert {row[2] for row in summary.dropped_samples} == {"round_trip"}
     report = load_step("report").run(settings, Manifest(run_id="r1"))
     page = artifact_store(settings).local(report.text("report_uri")) / PAGE
     text = page.read_text(encoding="utf-8")
