@@ -7,11 +7,12 @@ training and an encoding of the corpus. The folder holds ``corpus.jsonl.gz`` ({i
 **Settings.** *corpus*: no human query is seen before the test; questions are the writer's (the extractive one, unless
 an LLM is configured). *training*: the collection's train and dev queries are imported as people's judgments besides.
 
-**Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); paper (the published HEAL loss
-alone); heal (own-document loss and HEAL as configured); supcon (HEAL on the leaf level alone); random (HEAL with the
-topic paths dealt out to random documents: the control); sampled (heal with near and far mined negatives); maps
-(sampled, with a share of entity maps, where an LLM is configured). Rows that train have no mined negatives unless they
-say so. Every trained row is shown plain and with NUDGE on top, if validation adopts it; nudge the same.
+**Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); base-term (own and the term that
+keeps the base model's rankings); paper (the published HEAL loss alone); heal (own and a tenth of HEAL); supcon (heal on
+the leaf level alone); random (heal with the topic paths dealt out to random documents: the control); sampled (the
+defaults with near and far mined negatives); maps (sampled, with a share of entity maps, where an LLM is configured).
+Only the last two have mined negatives. Every trained row is shown plain and with NUDGE on top, if validation adopts it;
+nudge the same.
 
 **Judged** by the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
@@ -90,15 +91,18 @@ def random_topics(rows: list[dict[str, Any]]) -> None:
         row["leaf"], row["path"] = other[row["document_id"]]
 
 
-UNSAMPLED = {"train_near_negatives": 0, "train_far_negatives": 0}
+PLAIN = {"train_near_negatives": 0, "train_far_negatives": 0, "heal_weight": 0.0, "base_weight": 0.0}
+HEAL = PLAIN | {"heal_weight": 0.1}
+SAMPLED = {"train_near_negatives": 1, "train_far_negatives": 1}
 TRAINED: dict[str, Row] = {
-    "own": Row(UNSAMPLED | {"heal_weight": 0.0}),
-    "paper": Row(UNSAMPLED | {"heal_paper": True}),
-    "heal": Row(UNSAMPLED),
-    "supcon": Row(UNSAMPLED, leaf_level),
-    "random": Row(UNSAMPLED, random_topics),
-    "sampled": Row({"train_near_negatives": 1, "train_far_negatives": 1}),
-    "maps": Row({"train_near_negatives": 1, "train_far_negatives": 1, "map_rate": 0.3}),
+    "own": Row(PLAIN),
+    "base-term": Row(PLAIN | {"base_weight": 0.1}),
+    "paper": Row(PLAIN | {"heal_paper": True}),
+    "heal": Row(HEAL),
+    "supcon": Row(HEAL, leaf_level),
+    "random": Row(HEAL, random_topics),
+    "sampled": Row(SAMPLED),
+    "maps": Row(SAMPLED | {"map_rate": 0.3}),
 }
 
 
@@ -263,7 +267,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--collection", type=Path, required=True, help="folder with corpus, queries and qrels")
     parser.add_argument("--setting", choices=("corpus", "training"), nargs="+", default=["corpus", "training"])
-    parser.add_argument("--rows", choices=tuple(TRAINED), nargs="*", default=["own", "paper", "heal", "sampled"])
+    parser.add_argument(
+        "--rows", choices=tuple(TRAINED), nargs="*", default=["own", "base-term", "paper", "heal", "sampled"]
+    )
     parser.add_argument("--documents", type=int, default=0, help="most documents (default: all)")
     parser.add_argument("--steps", type=int, default=0, help="optimiser steps (default: HEAL_TRAIN_MAX_STEPS)")
     given = parser.parse_args()
