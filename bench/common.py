@@ -5,6 +5,7 @@ flatters or burdens it. CPU seconds are the number to trust on a shared machine;
 """
 
 import argparse
+import csv
 import gzip
 import json
 import multiprocessing
@@ -20,7 +21,7 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import numpy as np
@@ -168,3 +169,35 @@ def load_collection(folder: Path) -> Collection:
     labels = tuple(tuple(path[0] if path and isinstance(path[0], list) else path) for path in paths)
     titles = tuple(str(document.get("title", "")) for document in documents)
     return Collection(folder.resolve().name, ids, texts, labels, vectors, titles)
+
+
+class Judgment(NamedTuple):
+    """A query and a document that answers it; grade is above 0."""
+
+    query: str
+    document: str
+    grade: float
+    split: str
+
+
+def load_queries(folder: Path) -> tuple[dict[str, str], list[Judgment]]:
+    """Read ``queries.jsonl.gz`` ({id, text}) and ``qrels.tsv`` (query_id, doc_id, score, split; a header line).
+
+    Returns:
+        Texts by query id, in the file's order, and the judgments with a score above 0.
+
+    Raises:
+        InputError: one of the files is missing.
+    """
+    queries, qrels = folder / "queries.jsonl.gz", folder / "qrels.tsv"
+    for file in (queries, qrels):
+        if not file.is_file():
+            raise InputError(f"{folder} has no {file.name}; give the folder of a collection with judged queries")
+    with gzip.open(queries, "rt", encoding="utf-8") as lines:
+        texts = {str(item["id"]): str(item.get("text", "")) for item in map(json.loads, lines)}
+    with qrels.open(encoding="utf-8", newline="") as lines:
+        judged = [
+            Judgment(line["query_id"], line["doc_id"], float(line["score"]), line["split"])
+            for line in csv.DictReader(lines, delimiter="\t")
+        ]
+    return texts, [item for item in judged if item.grade > 0]

@@ -5,8 +5,6 @@ of a public collection). Quality is nDCG@10 on the test queries; time is that of
 """
 
 import argparse
-import gzip
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 from psycopg import sql
 
-from bench.common import load_collection, parent_parser, table, versions, write_json
+from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
 from bench.scratch import activate, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.indexing import build_indexes
@@ -36,18 +34,6 @@ SYSTEMS = {
         SELECT chunk_id FROM v FULL JOIN w USING (chunk_id)
         ORDER BY coalesce(1.0 / ({RRF} + v.place), 0) + coalesce(1.0 / ({RRF} + w.place), 0) DESC, chunk_id LIMIT 10""",
 }
-
-
-def read_queries(folder: Path) -> tuple[list[str], list[str], dict[str, dict[str, float]]]:
-    """Ids and texts of the queries, and the graded documents of each test query."""
-    with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as stream:
-        queries = [json.loads(line) for line in stream]
-    judged: dict[str, dict[str, float]] = {}
-    for line in (folder / "qrels.tsv").read_text().splitlines()[1:]:
-        query, document, grade, split = line.split("\t")
-        if split == "test" and float(grade) > 0:
-            judged.setdefault(query, {})[document] = float(grade)
-    return [query["id"] for query in queries], [query["text"] for query in queries], judged
 
 
 def ndcg(found: list[str], grades: dict[str, float]) -> float:
@@ -75,7 +61,12 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300, help="test queries at most (default 300)")
     arguments = parser.parse_args()
     collection = load_collection(arguments.collection)
-    ids, texts, judged = read_queries(arguments.collection)
+    asked_texts, judgments = load_queries(arguments.collection)
+    ids, texts = list(asked_texts), list(asked_texts.values())
+    judged: dict[str, dict[str, float]] = {}
+    for item in judgments:
+        if item.split == "test":
+            judged.setdefault(item.query, {})[item.document] = item.grade
     asked = np.load(arguments.collection / "queries_minilm_f16.npy", allow_pickle=False).astype(np.float32)
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     test = [row for row, name in enumerate(ids) if name in judged]

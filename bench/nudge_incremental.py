@@ -15,11 +15,8 @@ budget to 1e-6, and no other row was written.
 """
 
 import argparse
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,10 +25,10 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from bench.common import parent_parser, table, versions, write_json
+from bench.scratch import scratch_store, store_documents
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
-from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.nudge import nudge
 from heal_tasks.steps import load_step
 from heal_tasks.steps.probes import start_probes
@@ -43,7 +40,6 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.indexing import build_indexes
-from heal_tasks.store.migrate import migrate
 from heal_tasks.store.vectors import Served, VectorRepository
 
 DIMS, THETA, ARRIVALS, PROBES, NIGHTS = 384, 0.5, 100, 1000, 5
@@ -64,11 +60,11 @@ class Store:
         ids = np.arange(rows, dtype=np.int64)
         self.add(ids, held_out=PROBES)
         conn.execute("DELETE FROM heal.nudge_touched")
-        base_ids, base = self.vectors.load_base(self.made)
-        self.vectors.write_served(self.made, Served(base_ids, base_ids, np.zeros(rows, np.int32), base))
 
     def serve(self) -> None:
-        """Index what is there, switch to it, and choose its probes."""
+        """Load what the budget gives, index it, switch to it, and choose its probes."""
+        ids, wanted = self.full()
+        self.vectors.write_served(self.made, Served(ids, ids, np.zeros(len(ids), np.int32), wanted))
         generations = GenerationRepository(self.conn)
         build_indexes(self.conn, self.made, memory_mb=4096)
         generations.set_state(self.made.generation_id, "ready")
@@ -83,19 +79,8 @@ class Store:
 
     def add(self, ids: Int64Array, held_out: int = 0, every: int = 10) -> None:
         """Documents of one chunk, their base vectors, and questions with vectors for one chunk in ``every``."""
-        names = [str(number) for number in ids]
         conn = self.conn
-        document = [("document_id", "bigint"), *((name, "text") for name in ("source", "external_id", "path", "title"))]
-        copy_rows(
-            conn, sql.Identifier("heal", "document"), [*document, ("body", "text"), ("content_hash", "text")],
-            ((int(number), "bench", name, "p", "t", "b", name) for number, name in zip(ids, names, strict=True)),
-        )  # fmt: skip
-        copy_rows(
-            conn, sql.Identifier("heal", "chunk"),
-            [("chunk_id", "bigint"), ("document_id", "bigint"), ("ordinal", "integer"), ("text", "text"),
-             ("content_hash", "text")],
-            ((int(number), int(number), 0, name, name) for number, name in zip(ids, names, strict=True)),
-        )  # fmt: skip
+        store_documents(conn, [str(number) for number in ids], first=int(ids[0]))
         base = self._unit(self._centres[self._rng.integers(200, size=len(ids))] + 0.6 * self._noise(len(ids)))
         self.vectors.write_base(self.made, ids, base)
         asked = np.concatenate([np.arange(0, len(ids), every), self._rng.choice(len(ids), held_out, replace=False)])
@@ -135,11 +120,7 @@ def bench(url: str, rows: int) -> dict[str, Any]:
     """One size: nights of ``ARRIVALS`` new chunks with a question each."""
     settings = load_settings(database_url=url, bootstrap_samples=500)
     with connect(url, autocommit=True) as conn:
-        migrate(conn)
         store = Store(conn, rows)
-        # Un-nudged rows are brought to what the budget gives, once, before anybody measures.
-        ids, wanted = store.full()
-        store.vectors.write_served(store.made, Served(ids, ids, np.zeros(len(ids), np.int32), wanted))
         store.serve()
         done = []
         for night in range(NIGHTS):
@@ -189,15 +170,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes of the store")
     given = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="heal-bench-"))
-    folder.chmod(0o711)
-    server = EmbeddedPostgres(folder / "data")
-    server.start()
-    try:
-        rows = [bench(server.ensure_database(f"bench_{size}"), size) for size in given.rows]
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    rows = []
+    for size in given.rows:
+        with scratch_store() as url:
+            rows.append(bench(url, size))
     print(table(rows))
     print(versions())
     write_json(given.json, {"nudge_incremental": rows})

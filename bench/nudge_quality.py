@@ -20,10 +20,7 @@ distribution); *loss* is the difference to the base on the latter, with its inte
 
 import argparse
 import contextlib
-import csv
-import gzip
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +30,7 @@ import numpy as np
 from nudge import NUDGEM, NUDGEN
 from numpy.typing import NDArray
 
-from bench.common import load_collection, parent_parser, table, versions, write_json
+from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
@@ -83,16 +80,14 @@ def load_splits(folder: Path) -> tuple[Vectors, dict[str, dict[str, QuestionSet]
         raise InputError(f"{folder} has no corpus_minilm_f16.npy or no queries_minilm_f16.npy; encode both first")
     vectors = np.load(stored, allow_pickle=False).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
-        row_of = {str(json.loads(line)["id"]): row for row, line in enumerate(lines)}
+    texts, judgments = load_queries(folder)
+    row_of = {name: row for row, name in enumerate(texts)}
     document_of = {name: row for row, name in enumerate(collection.ids)}
     answers: dict[str, list[int]] = {}
     split_of: dict[str, str] = {}
-    with (folder / "qrels.tsv").open(encoding="utf-8", newline="") as lines:
-        for line in csv.DictReader(lines, delimiter="\t"):
-            if float(line["score"]) > 0:
-                answers.setdefault(line["query_id"], []).append(document_of[line["doc_id"]])
-                split_of[line["query_id"]] = line["split"]
+    for item in judgments:
+        answers.setdefault(item.query, []).append(document_of[item.document])
+        split_of[item.query] = item.split
     if "dev" not in split_of.values():
         for name, split in split_of.items():
             if split == "train" and int(sha256_hex(name), 16) % 8 == 0:

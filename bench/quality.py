@@ -20,7 +20,6 @@ documents that answer test queries and fills up at random: fewer competitors mak
 """
 
 import argparse
-import csv
 import gzip
 import json
 import shutil
@@ -34,22 +33,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.common import parent_parser, table, versions, write_json
+from bench.common import load_queries, parent_parser, table, versions, write_json
+from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
-from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import bucket, document_id, stable_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import ranking_metrics, top_k
-from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.questions.splits import judgment_split
 from heal_tasks.steps import load_step
 from heal_tasks.steps.spaces import in_order
 from heal_tasks.store.corpus import ChunkTable, Corpus
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.migrate import migrate
 from heal_tasks.store.questions import QuestionRepository
 from heal_tasks.store.vectors import VectorRepository
 from heal_tasks.training.encoder import Encoder
@@ -118,24 +115,20 @@ class Deployment:
 
     def __init__(self, settings: Settings, folder: Path, *, training: bool, most: int) -> None:
         self.settings = settings
-        with connect(settings.require_database_url(), autocommit=True) as conn:
-            migrate(conn)
-        qrels = _qrels(folder)
-        with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
-            texts = {str(item["id"]): item["text"] for item in map(json.loads, lines)}
-        self._fill_inbox(folder, {document for _, document, split in qrels if split == "test"}, most)
+        texts, judgments = load_queries(folder)
+        self._fill_inbox(folder, {item.document for item in judgments if item.split == "test"}, most)
         self.manifest = Manifest(run_id="prepared")
         for name in PREPARED:
             self.manifest = load_step(name).run(settings, self.manifest)
             print(f"{name}: {self.manifest.note}", flush=True)
             if name == "ingest" and training:
-                self._import([(texts[query], document) for query, document, split in qrels if split != "test"])
+                self._import([(texts[item.query], item.document) for item in judgments if item.split != "test"])
         source, answers = settings.sources[0], dict[str, list[int]]()
         with connect(settings.require_database_url()) as conn:
             live = {row[0] for row in conn.execute("SELECT document_id FROM heal.document WHERE duplicate_of IS NULL")}
-        for query, document, split in qrels:
-            if split == "test" and (number := document_id(source, document)) in live:
-                answers.setdefault(query, []).append(number)
+        for item in judgments:
+            if item.split == "test" and (number := document_id(source, item.document)) in live:
+                answers.setdefault(item.query, []).append(number)
         self.test = Test([texts[query] for query in answers], [np.array(found) for found in answers.values()])
 
     def train(self, name: str, row: Row) -> Manifest:
@@ -200,15 +193,6 @@ def _train_split(document: int, text: str) -> Any:
     return judgment_split(document, stable_id(text), "train")
 
 
-def _qrels(folder: Path) -> list[tuple[str, str, str]]:
-    file = folder / "qrels.tsv"
-    if not file.is_file():
-        raise InputError(f"{folder} has no qrels.tsv, so nothing says which documents answer its queries")
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = csv.DictReader(lines, delimiter="\t")
-        return [(row["query_id"], row["doc_id"], row["split"]) for row in rows if float(row["score"]) > 0]
-
-
 def _values(asked: NDArray[np.float32], matrix: NDArray[np.float32], chunks: ChunkTable, test: Test) -> Values:
     """Ranking metrics per test query over documents, each by its nearest chunk."""
     found, _ = top_k(asked, matrix, min(CHUNKS_RANKED, len(matrix)))
@@ -222,31 +206,25 @@ def _values(asked: NDArray[np.float32], matrix: NDArray[np.float32], chunks: Chu
 
 def bench(folder: Path, setting: str, names: Sequence[str], most: int, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the table of one setting."""
-    work = Path(tempfile.mkdtemp(prefix="heal-bench-"))
-    work.chmod(0o711)
-    server = EmbeddedPostgres(work / "data")
-    server.start()
-    try:
-        inbox = f"file:{work / 'var' / 'inbox'}"
+    with tempfile.TemporaryDirectory(prefix="heal-bench-") as name, scratch_store() as url:
+        var_dir = Path(name).resolve()
         settings = load_settings(
-            var_dir=work / "var", database_url=server.ensure_database("bench"), sources=(inbox,), force_route="realign",
-            **options,
-        )  # fmt: skip
+            var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
+        )
         deployment = Deployment(settings, folder, training=setting == "training", most=most)
         # Without a model the reference is the base model, and NUDGE on it the row "nudge".
         plain = deployment.manifest.model_copy(update={"run_id": "untrained"})
         for step in ("embed", "nudge"):
             plain = load_step(step).run(settings, plain)
-        judged = {("base" + name).replace("base + NUDGE", "nudge"): (values, 0.0)
-                  for name, values in deployment.judge("untrained", "reference").items()}  # fmt: skip
-        for name in names:
+        judged = {
+            ("base" + added).replace("base + NUDGE", "nudge"): (values, 0.0)
+            for added, values in deployment.judge("untrained", "reference").items()
+        }
+        for row in names:
             start = time.process_time()
-            deployment.train(name, TRAINED[name])
+            deployment.train(row, TRAINED[row])
             spent = time.process_time() - start
-            judged |= {name + added: (values, spent) for added, values in deployment.judge(name, "trained").items()}
-    finally:
-        server.stop()
-        shutil.rmtree(work, ignore_errors=True)
+            judged |= {row + added: (values, spent) for added, values in deployment.judge(row, "trained").items()}
     base = judged["base"][0]
     return [_table_row(folder.name, setting, name, values, base, spent) for name, (values, spent) in judged.items()]
 

@@ -19,9 +19,6 @@ answer the queries and fills up at random: fewer competitors make every number h
 """
 
 import argparse
-import csv
-import gzip
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.common import load_collection, parent_parser, table, versions, write_json
+from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex, stable_id
 from heal_tasks.core.models import resolve_model
@@ -108,13 +105,11 @@ def load(folder: Path, split: str, documents: int, base: Path, vectors: Vectors,
     """
     collection = load_collection(folder)
     row = {name: place for place, name in enumerate(collection.ids)}
-    with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
-        asked = {str(item["id"]): str(item["text"]) for item in map(json.loads, lines)}
+    asked, judgments = load_queries(folder)
     found: dict[str, list[int]] = {}
-    with (folder / "qrels.tsv").open(encoding="utf-8", newline="") as stream:
-        for line in csv.DictReader(stream, delimiter="\t"):
-            if line["split"] == split and int(line["score"]) > 0 and line["doc_id"] in row:
-                found.setdefault(line["query_id"], []).append(row[line["doc_id"]])
+    for item in judgments:
+        if item.split == split and item.document in row:
+            found.setdefault(item.query, []).append(row[item.document])
     if not found:
         raise InputError(f"{folder / 'qrels.tsv'} judges no query of split {split!r}")
     rng, answers = np.random.default_rng(seed), np.unique(np.concatenate(list(found.values())))

@@ -45,21 +45,21 @@ def clustered(rows: int, dims: int = 384, clusters: int = 200, noise: float = 0.
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def store_documents(conn: Connection, texts: Sequence[str]) -> None:
-    """One document and chunk per text, numbered from 0."""
+def store_documents(conn: Connection, texts: Sequence[str], first: int = 0) -> None:
+    """One document and chunk per text, numbered from ``first``."""
     document = ["source", "external_id", "path", "title", "body", "content_hash"]
     chunk = [("chunk_id", "int8"), ("document_id", "int8"), ("ordinal", "int4"), ("text", "text")]
     copy_rows(
         conn,
         sql.Identifier("heal", "document"),
         [("document_id", "int8"), *[(name, "text") for name in document]],
-        ((number, "b", str(number), "", "", text, str(number)) for number, text in enumerate(texts)),
+        ((number, "b", str(number), "", "", text, str(number)) for number, text in enumerate(texts, first)),
     )
     copy_rows(
         conn,
         sql.Identifier("heal", "chunk"),
         [*chunk, ("content_hash", "text")],
-        ((number, number, 0, text, str(number)) for number, text in enumerate(texts)),
+        ((number, number, 0, text, str(number)) for number, text in enumerate(texts, first)),
     )
     conn.execute("VACUUM (ANALYZE) heal.document, heal.chunk")
 

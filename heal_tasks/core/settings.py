@@ -215,7 +215,6 @@ class Settings(BaseSettings):
         0.15, ge=0, description="How much worse than known documents new ones may fit the topic tree (difference of "
         "mean relative residual) before a realign.",
     )  # fmt: skip
-
     nudge_rewrite_share: float = Field(
         0.1, ge=0, le=1, description="Share of differing rows above which the nudge route writes a new table and "
         "switches to it.",

@@ -130,7 +130,7 @@ def _live_scores(
     vectors = VectorRepository(context.conn)
     base = in_order(chunks.chunk_ids, *vectors.load_base(reference))
     asked = _asked(context, reference, questions)
-    matrix = overlay(chunks, base, vectors.load_served(active))
+    matrix = overlay(chunks.chunk_ids, base, vectors.load_served(active))
     return score(System("live", active.generation_id, asked, matrix), questions, chunks)
 
 

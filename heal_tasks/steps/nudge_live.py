@@ -13,9 +13,10 @@ import numpy as np
 from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import recompute
 from heal_tasks.nudge.probe import KEPT
+from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.nudge import move
 from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
-from heal_tasks.steps.promote import reach_recall
+from heal_tasks.steps.promote import index_served
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluation_rows, score
 from heal_tasks.steps.spaces import Float32Array, Int64Array, candidates, overlay, served
@@ -23,8 +24,7 @@ from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import build_indexes
-from heal_tasks.store.nudge_state import NudgeState, Probes, TouchedRows
+from heal_tasks.store.nudge_state import NudgeState, Probes
 from heal_tasks.store.runs import RunRepository
 from heal_tasks.store.vectors import SAME_VECTOR, Served, Upserted, VectorRepository
 
@@ -93,9 +93,9 @@ def _touched_rows(
     vectors, rows = VectorRepository(context.conn), state.rows(touched)
     moved = recompute(
         rows.base, rows.questions, rows.answers, rows.shares,
-        variant="M" if active.nudge_variant == "M" else "N", theta=active.nudge_theta, prior=active.nudge_prior,
+        variant=_variant(active), theta=active.nudge_theta, prior=active.nudge_prior,
     )  # fmt: skip
-    unmoved = _as_served(rows, vectors.load_served(active, touched))
+    unmoved = overlay(rows.chunk_ids, rows.base, vectors.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
     after, short_after = followed(probes, touched, rows.chunk_ids, moved)
     sure = np.setdiff1d(np.arange(len(probes.question_ids)), np.union1d(short_before, short_after))
@@ -116,12 +116,8 @@ def _touched_rows(
     return _Published(written, len(touched), purged, worse, active.nudge_theta)
 
 
-def _as_served(rows: TouchedRows, live: Served) -> Float32Array:
-    """Touched rows as they are served, new ones by their base vectors."""
-    vectors = rows.base.copy()
-    _, here, there = np.intersect1d(rows.chunk_ids, live.chunk_ids, return_indices=True)
-    vectors[here] = live.vectors[there]
-    return vectors
+def _variant(generation: Generation) -> Variant:
+    return "M" if generation.nudge_variant == "M" else "N"
 
 
 def _all_rows(
@@ -132,12 +128,12 @@ def _all_rows(
     vectors = VectorRepository(context.conn)
     chunks, questions = corpus.chunks(active.topic_run_id), corpus.questions()
     # A live budget belongs to the variant it was chosen for.
-    variant = context.settings.nudge_variant if not active.nudge_theta else "M" if active.nudge_variant == "M" else "N"
+    variant = _variant(active) if active.nudge_theta else context.settings.nudge_variant
     result, base, moved, asked = move(
         active, context, chunks, questions, variant=variant, theta=active.nudge_theta or None
     )
     live = vectors.load_served(active)
-    before = overlay(chunks, base, live)
+    before = overlay(chunks.chunk_ids, base, live)
     old = score(System("live before", active.generation_id, asked, before), questions, chunks)
     new = score(System("live after", active.generation_id, asked, moved), questions, chunks)
     worse = _judge(context, old, new)
@@ -189,11 +185,7 @@ def _switch(
     metric = "inner_product" if budget["nudge_variant"] == "M" else "cosine"
     made = generations.set_fields(made.generation_id, metric=metric, metrics=active.metrics, **budget)
     VectorRepository(context.conn).write_served(made, wanted)
-    build_indexes(
-        context.conn, made, memory_mb=settings.index_memory_mb, exact_rows=settings.exact_rows,
-        halfvec_rows=settings.halfvec_rows,
-    )  # fmt: skip
-    measured, _ = reach_recall(context, made)
+    _, measured, _ = index_served(context, made)
     if measured < settings.recall_target:
         raise StepError(
             f"recall@10 {measured:.3f} of generation {made.generation_id}'s index misses HEAL_RECALL_TARGET="

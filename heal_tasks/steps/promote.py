@@ -10,7 +10,7 @@ from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import build_indexes, recall
+from heal_tasks.store.indexing import IndexReport, build_indexes, recall
 from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.vectors import VectorRepository
 
@@ -38,7 +38,7 @@ def index(context: Context) -> Outcome:
         fields: dict[str, object] = {"nudge_variant": "none", "nudge_theta": 0.0, "metric": "cosine"}
         fields["nudge_prior"] = 0.0
         if rows == "live" and live is not None:
-            matrix = overlay(chunks, matrix, vectors.load_served(live))
+            matrix = overlay(chunks.chunk_ids, matrix, vectors.load_served(live))
             fields = {name: getattr(live, name) for name in fields}
         winner = generations.set_fields(winner_id, **fields)
         vectors.write_served(winner, served(chunks, matrix))
@@ -47,15 +47,7 @@ def index(context: Context) -> Outcome:
             new = np.setdiff1d(chunks.chunk_ids, vectors.load_served(live).chunk_ids)
             NudgeState(context.conn, winner).touch(new)
     start_probes(context.conn, winner)
-    built = build_indexes(
-        context.conn,
-        winner,
-        memory_mb=settings.index_memory_mb,
-        exact_rows=settings.exact_rows,
-        halfvec_rows=settings.halfvec_rows,
-    )
-
-    measured, ef_search = reach_recall(context, winner)
+    built, measured, ef_search = index_served(context, winner)
     counts: dict[str, int | float] = {
         "rows": built.rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,
         "recall": round(measured, 4), "ef_search": ef_search,
@@ -70,6 +62,24 @@ def index(context: Context) -> Outcome:
         return Outcome(refs={"winner": 0, "verdict": verdict}, counts=counts, note=f"{note}; {verdict}")
     generations.set_state(winner_id, "ready")
     return Outcome(counts=counts, note=note)
+
+
+def index_served(context: Context, generation: Generation) -> tuple[IndexReport, float, int]:
+    """Index a generation's served rows as the settings want, and measure the index.
+
+    Args:
+        context: of the step.
+        generation: its served rows are final; gets what was measured and found.
+
+    Returns:
+        What building took; recall@10 and ef_search as of ``reach_recall``.
+    """
+    settings = context.settings
+    built = build_indexes(
+        context.conn, generation, memory_mb=settings.index_memory_mb, exact_rows=settings.exact_rows,
+        halfvec_rows=settings.halfvec_rows,
+    )  # fmt: skip
+    return built, *reach_recall(context, generation)
 
 
 def reach_recall(context: Context, generation: Generation) -> tuple[float, int]:

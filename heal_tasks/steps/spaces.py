@@ -115,20 +115,20 @@ def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Floa
     return vectors[rows]
 
 
-def overlay(chunks: ChunkTable, base: Float32Array, live: Served) -> Float32Array:
+def overlay(chunk_ids: Int64Array, base: Float32Array, live: Served) -> Float32Array:
     """What a generation serves today over today's documents: its served rows, and base rows for new chunks.
 
     Args:
-        chunks: all live chunks.
-        base: float32, shape (n, d), the generation's base vectors in the order of ``chunks``.
+        chunk_ids: int64, shape (n,), ascending: all live chunks, or some.
+        base: float32, shape (n, d), the generation's base vectors in that order.
         live: the generation's served rows.
 
     Returns:
         float32, shape (n, d).
     """
     vectors = base.copy()
-    rows = chunks.rows(live.chunk_ids)
-    vectors[rows[rows >= 0]] = live.vectors[rows >= 0]
+    _, here, there = np.intersect1d(chunk_ids, live.chunk_ids, assume_unique=True, return_indices=True)
+    vectors[here] = live.vectors[there]
     return vectors
 
 

@@ -93,11 +93,8 @@ class CheckRepository:
     def _touch(self, question_ids: list[int]) -> None:
         """Note the chunks that these questions pull, as the trigger ``touch_chunks`` does for new questions."""
         self._conn.execute(
-            """INSERT INTO heal.nudge_touched SELECT DISTINCT g.generation_id, o.chunk_id
-            FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text),
-                heal.generation g
-            WHERE q.question_id = ANY(%s) AND o.split = 'train' AND g.kind <> 'baseline'
-              AND g.state IN ('building', 'ready', 'active', 'previous')
-            ON CONFLICT DO NOTHING""",
+            """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
+            FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)
+            WHERE q.question_id = ANY(%s) AND o.split = 'train'""",
             (question_ids,),
         )

@@ -60,16 +60,10 @@ def test_the_task_defers_and_resumes_with_what_the_batch_brought(
 
 
 @pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("airflow")
-        patch.setenv("AIRFLOW_HOME", str(home))
-        patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/airflow.db")
-        patch.syspath_prepend(str(ROOT / "plugins"))
-        import heal_batches
+def plugin(plugins: None) -> ModuleType:
+    import heal_batches
 
-        yield heal_batches
+    return heal_batches
 
 
 @pytest.fixture

@@ -20,16 +20,10 @@ RUN = "manual__2026-01-02T03:04:05+00:00"
 
 
 @pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("airflow")
-        patch.setenv("AIRFLOW_HOME", str(home))
-        patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/airflow.db")
-        patch.syspath_prepend(str(ROOT / "plugins"))
-        import heal_reports
+def plugin(plugins: None) -> ModuleType:
+    import heal_reports
 
-        yield heal_reports
+    return heal_reports
 
 
 def client(plugin: ModuleType) -> Any:

@@ -1,5 +1,13 @@
 """Documents to ask about, the step that asks, and what it left in the store."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.ids import document_id
@@ -49,6 +57,33 @@ def map_entities(settings: Settings, run_id: str = "r1", shard: int = 0, shards:
     with connect(settings.require_database_url(), autocommit=True) as conn:
         RunRepository(conn).open_run(run_id)
     return load_step("map_entities").run(settings, Manifest(run_id=run_id), shard, shards)
+
+
+@contextlib.contextmanager
+def step_process(
+    settings: Settings, fake: FakeOpenAI, command: str, **changes: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A step of run r1 in a process of its own; killed when the block ends."""
+    environment = {
+        **os.environ, "HEAL_DATABASE_URL": settings.require_database_url(), "HEAL_VAR_DIR": str(settings.var_dir),
+        "HEAL_LLM_BASE_URL": fake.base_url, "HEAL_LLM_MODEL": "fake", **changes,
+    }  # fmt: skip
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        RunRepository(conn).open_run("r1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "heal_tasks", command, "--run-id", "r1"],
+        cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.DEVNULL,
+    ) as child:  # fmt: skip
+        try:
+            yield child
+        finally:
+            child.send_signal(signal.SIGKILL)
+
+
+def wait_until(happened: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def number(conn: Connection, query: str) -> Any:

@@ -1,12 +1,7 @@
 """Step ask against a real Postgres and a real HTTP server: no text is paid for twice, what is dropped is counted."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +13,20 @@ from heal_tasks.core.types import Record
 from heal_tasks.steps import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.runs import RunRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
-from tests.steps.asking import PRICE, add, ask, body, delete, most_usd, number, traffic, with_llm
+from tests.steps.asking import (
+    PRICE,
+    add,
+    ask,
+    body,
+    delete,
+    most_usd,
+    number,
+    step_process,
+    traffic,
+    wait_until,
+    with_llm,
+)
 
 
 def test_a_second_run_sends_nothing(auto: Connection, settings: Settings) -> None:
@@ -78,20 +84,8 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
         return None
 
     with FakeOpenAI(rule) as fake:
-        environment = {
-            **os.environ, "HEAL_DATABASE_URL": settings.require_database_url(), "HEAL_VAR_DIR": str(settings.var_dir),
-            "HEAL_LLM_BASE_URL": fake.base_url, "HEAL_LLM_MODEL": "fake", "HEAL_LLM_CONCURRENCY": "4",
-            "HEAL_LLM_RUN_BUDGET_USD": "5",
-        }  # fmt: skip
-        RunRepository(auto).open_run("r1")
-        with subprocess.Popen(
-            [sys.executable, "-m", "heal_tasks", "ask", "--run-id", "r1"],
-            cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.DEVNULL,
-        ) as child:  # fmt: skip
-            deadline = time.monotonic() + 60
-            while len(fake.requests) < 64 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            child.send_signal(signal.SIGKILL)
+        with step_process(settings, fake, "ask", HEAL_LLM_CONCURRENCY="4", HEAL_LLM_RUN_BUDGET_USD="5"):
+            wait_until(lambda: len(fake.requests) >= 64, timeout_s=60)
         answered = len(fake.requests)
         go_on.set()
         stored = number(auto, "SELECT count(*) FROM heal.llm_call WHERE raw_reply NOT LIKE '%probe%'")

@@ -1,11 +1,5 @@
 """Batches that were paid are found again: after a kill at any place, a restart of the server, by a later run."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +13,9 @@ from heal_tasks.steps.batch_answers import BatchAnswers
 from heal_tasks.steps.runner import Waiting
 from heal_tasks.store.batches import BatchRepository
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.runs import RunRepository
 from tests.fake_batches import FakeBatches, Job
 from tests.fake_openai import FakeOpenAI, Reply
-from tests.steps.asking import add, ask, number, with_llm
+from tests.steps.asking import add, ask, number, step_process, wait_until, with_llm
 from tests.steps.batching import answered, batching, check_ledger, to_end
 
 
@@ -177,20 +170,8 @@ def test_a_process_killed_while_it_sends_leaves_a_batch_that_is_found(auto: Conn
     add(auto, range(5))
     memory = FakeBatches(on_create=lambda job: Reply(job.body, fault="hang"))
     with FakeOpenAI(batches=memory) as fake:
-        environment = {
-            **os.environ, "HEAL_DATABASE_URL": settings.require_database_url(), "HEAL_VAR_DIR": str(settings.var_dir),
-            "HEAL_LLM_BASE_URL": fake.base_url, "HEAL_LLM_MODEL": "fake", "HEAL_LLM_BATCH": "on",
-            "HEAL_LLM_RUN_BUDGET_USD": "5",
-        }  # fmt: skip
-        RunRepository(auto).open_run("r1")
-        with subprocess.Popen(
-            [sys.executable, "-m", "heal_tasks", "ask", "--run-id", "r1"],
-            cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.DEVNULL,
-        ) as child:  # fmt: skip
-            deadline = time.monotonic() + 120
-            while not memory.jobs and time.monotonic() < deadline:
-                time.sleep(0.02)
-            child.send_signal(signal.SIGKILL)
+        with step_process(settings, fake, "ask", HEAL_LLM_BATCH="on", HEAL_LLM_RUN_BUDGET_USD="5"):
+            wait_until(lambda: bool(memory.jobs), timeout_s=120)
         assert number(auto, "SELECT state FROM heal.llm_batch") == "sending"
         memory.on_create = None
         made = to_end(batching(settings, fake, llm_run_budget_usd=5))

@@ -1,12 +1,7 @@
 """Step map_entities against a real Postgres and a real HTTP server: maps are grounded, and none is paid for twice."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +21,20 @@ from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.plan import make_plan
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.runs import RunRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, entity_map, error
-from tests.steps.asking import PRICE, add, ask, body, delete, map_entities, number, traffic, with_llm
+from tests.steps.asking import (
+    PRICE,
+    add,
+    ask,
+    body,
+    delete,
+    map_entities,
+    number,
+    step_process,
+    traffic,
+    wait_until,
+    with_llm,
+)
 
 
 def mapped(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:
@@ -202,20 +208,10 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
         return None
 
     with FakeOpenAI(rule) as fake:
-        environment = {
-            **os.environ, "HEAL_DATABASE_URL": settings.require_database_url(), "HEAL_VAR_DIR": str(settings.var_dir),
-            "HEAL_LLM_BASE_URL": fake.base_url, "HEAL_LLM_MODEL": "fake", "HEAL_LLM_CONCURRENCY": "4",
-            "HEAL_LLM_RUN_BUDGET_USD": "9", "HEAL_MAP_RATE": "1",
-        }  # fmt: skip
-        RunRepository(auto).open_run("r1")
-        with subprocess.Popen(
-            [sys.executable, "-m", "heal_tasks", "map-entities", "--run-id", "r1"],
-            cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.DEVNULL,
-        ) as child:  # fmt: skip
-            deadline = time.monotonic() + 60
-            while len(fake.requests) < 64 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            child.send_signal(signal.SIGKILL)
+        with step_process(
+            settings, fake, "map-entities", HEAL_LLM_CONCURRENCY="4", HEAL_LLM_RUN_BUDGET_USD="9", HEAL_MAP_RATE="1"
+        ):
+            wait_until(lambda: len(fake.requests) >= 64, timeout_s=60)
         answered = len(fake.requests)
         go_on.set()
         stored = number(auto, "SELECT count(*) FROM heal.llm_call WHERE raw_reply NOT LIKE '%probe%'")
