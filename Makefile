@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Where torch comes from if not from pip's configured index: the index that has the build for your device.
 TORCH_INDEX_URL ?=
+# Files of tests that run at the same time.
+TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -57,4 +59,4 @@ lint: $(VENV)/.requirements-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder

@@ -31,7 +31,7 @@ _NO_MONEY_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 # attempts outlast any such minute, and end before the throttle's patience does.
 _MAX_THROTTLED = 15
 
-Trouble = Literal["none", "denied", "forbidden", "throttled", "unreachable", "outage", "rejected"]
+Trouble = Literal["none", "unpaid", "denied", "forbidden", "throttled", "unreachable", "outage", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ def _classify(error: Exception) -> tuple[CallStatus, Trouble]:
     if isinstance(error, openai.BadRequestError) and error.code in REFUSAL_CODES:
         return "refused", "rejected"
     if isinstance(error, openai.APIStatusError) and error.code in _NO_MONEY_CODES:
-        return "failed", "denied"
+        return "failed", "unpaid"
     if isinstance(error, openai.AuthenticationError | openai.NotFoundError):
         return "failed", "denied"
     if isinstance(error, openai.PermissionDeniedError):

@@ -172,6 +172,11 @@ class LLM:
         )  # fmt: skip
 
     def _reason_to_stop(self, trouble: Trouble, message: str, answered: bool, outages: int) -> HealError | None:
+        if trouble == "unpaid":
+            return SettingsError(
+                f"the account behind {self._base_url} has no credit left: {message}; add credit there and "
+                "run the step again (what was written is kept)"
+            )
         # 403 is also how some gateways moderate a single text; it is the key's fault only if nothing ever worked.
         if trouble == "denied" or (trouble == "forbidden" and not answered):
             return SettingsError(

@@ -232,7 +232,7 @@ def test_a_limit_per_day_ends_the_run_at_once_and_keeps_what_was_paid() -> None:
 
 
 def test_no_money_left_is_not_throttling() -> None:
-    expected = pytest.raises(SettingsError, match="quota")
+    expected = pytest.raises(SettingsError, match=r"no credit left: .*over your quota.*; add credit")
     with FakeOpenAI(always(error(429, "over your quota", code="insufficient_quota"))) as fake, expected:
         list(writer(fake).write([chunk(number) for number in range(50)]))
     assert len(fake.requests) <= 4
