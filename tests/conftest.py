@@ -20,6 +20,7 @@ TEMPLATE = "heal_template"
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together on one worker what shares costly fixtures: a file, and the end-to-end tests of one deployment."""
     for item in items:

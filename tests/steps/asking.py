@@ -22,6 +22,7 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.runs import RunRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, answer
+from tests.llama_cpp import LlamaCpp
 
 WORDS = ("alpha", "beacon", "copper", "dipole", "enzyme", "fjord", "gneiss", "helium", "isotope", "jasmine")
 PRICE = {"llm_input_usd_per_million": 100.0, "llm_output_usd_per_million": 100.0}
@@ -42,8 +43,8 @@ def delete(conn: Connection, numbers: range, *, prefix: str = "d") -> None:
     DocumentRepository(conn).delete(ids)
 
 
-def with_llm(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:
-    values: dict[str, Any] = {"llm_base_url": fake.base_url, "llm_model": "fake", "llm_concurrency": 4, **changes}
+def with_llm(settings: Settings, server: FakeOpenAI | LlamaCpp, **changes: Any) -> Settings:
+    values: dict[str, Any] = {"llm_base_url": server.base_url, "llm_model": "fake", "llm_concurrency": 4, **changes}
     return load_settings(var_dir=settings.var_dir, database_url=settings.require_database_url(), **values)
 
 
