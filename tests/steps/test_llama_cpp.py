@@ -23,7 +23,7 @@ def test_a_model_that_knows_nothing_keeps_to_the_schema_and_the_ledger_to_the_to
     statuses = auto.execute(
         "SELECT status, count(*), sum(input_tokens), sum(output_tokens) FROM heal.llm_call GROUP BY 1"
     )
-    assert statuses.fetchall() == [("ok", 1 + CHUNKS, *spent)]
+    assert auto.execute(ledger).fetchall() == [("ok", 1 + CHUNKS, *spent)]
     probe = number(auto, "SELECT raw_reply FROM heal.llm_call ORDER BY call_id LIMIT 1")
     assert probe.startswith("capability probe, json_schema:")
     # Letters drawn at random are no quotation of the chunk: what follows the schema is still no question.
