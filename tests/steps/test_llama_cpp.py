@@ -20,9 +20,7 @@ def test_a_model_that_knows_nothing_keeps_to_the_schema_and_the_ledger_to_the_to
         spent = server.tokens()
         ask(model, "r2")
         assert server.tokens() == spent
-    statuses = auto.execute(
-        "SELECT status, count(*), sum(input_tokens), sum(output_tokens) FROM heal.llm_call GROUP BY 1"
-    )
+    ledger = "SELECT status, count(*), sum(input_tokens), sum(output_tokens) FROM heal.llm_call GROUP BY 1"
     assert auto.execute(ledger).fetchall() == [("ok", 1 + CHUNKS, *spent)]
     probe = number(auto, "SELECT raw_reply FROM heal.llm_call ORDER BY call_id LIMIT 1")
     assert probe.startswith("capability probe, json_schema:")
