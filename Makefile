@@ -59,4 +59,4 @@ lint: $(VENV)/.requirements-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder

@@ -20,15 +20,6 @@ TEMPLATE = "heal_template"
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together on one worker what shares costly fixtures: a file, and the end-to-end tests of one deployment."""
-    for item in items:
-        path = item.path.relative_to(item.config.rootpath)
-        group = path.parent if path.parent.name == "e2e" else path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A running server with a migrated template database."""

@@ -56,7 +56,7 @@ def short(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def deployment(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A realigned deployment; tests may run it again, in the order of their files."""
+    """A realigned deployment; tests run it again, in their order."""
     var_dir = tmp_path_factory.mktemp("deployment")
     with fresh_database(postgres) as url:
         made = Deployment(load_settings(var_dir=var_dir, database_url=url, **SMALL), {})
