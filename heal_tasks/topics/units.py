@@ -92,7 +92,7 @@ def race_of(k: int) -> Race:
     More topics have more poor minima, and a restart that is caught in one is taken for an unstable k. Share of the
     starts that reach the best minimum: planted k = 6, 86 in 100; ten topics with shares as 1 / rank, 33 in 100.
     """
-    return (2 * k + 4, 4), (k // 2 + 1, 8)
+    return (3 * k // 2 + 10, 4), (k // 2 + 1, 8)
 
 
 # A matrix without topics has no best minimum to be found: beside ``race_of`` this race costs 40 in 100, and its drops
