@@ -58,5 +58,8 @@ lint: $(VENV)/.requirements-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Threads of two tests that wait for each other by spinning take the cores from both.
+test: export OMP_NUM_THREADS = 1
+test: export OMP_WAIT_POLICY = PASSIVE
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
