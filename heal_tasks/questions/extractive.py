@@ -2,7 +2,9 @@
 
 The default where no endpoint is set, and named as such wherever its questions appear. Words are weighed by how often
 they stand in the chunk, how rare they are in English at large, and how rare they are in the corpus: "adversary" is rare
-in English, but says nothing about one technique of attack among others.
+in English, but says nothing about one technique of attack among others. The corpus, not the chunk's own topic: the six
+weightiest words of a document hold .31, .15 and .25 of the words that people ask about it with (SciFact, NFCorpus,
+ATT&CK; questions not of the test), weighed against its topic .30, .15 and .24.
 """
 
 import math
