@@ -98,6 +98,7 @@ def nudge(
     metric: str = "ndcg@10",
     plans: Sequence[Plan] = (PLAIN,),
     theta: float | None = None,
+    refit: QuestionSet | None = None,
     min_gain: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
@@ -120,6 +121,8 @@ def nudge(
             questions with the rows that move.
         theta: use this budget and the first plan without a search, as the incremental path does with the live
             generation's.
+        refit: all questions there are, those of validation too: they move the rows by the plan and budget that were
+            chosen or given without them; every figure in the result is that of the training questions alone.
         min_gain: smallest gain worth moving rows for.
         seed: of the folds in which validation judges the search.
         device: where to compute similarities, ``cpu`` or a GPU.
@@ -154,10 +157,16 @@ def nudge(
             chosen, used = found.plan, found.theta
         before, gain, error = float(found.before.mean()), found.gain, found.standard_error
         after = float(found.after.mean()) if used == found.theta else before
-    vectors = apply_moves(start, moves[chosen], used)
-    changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
     pairs, _ = judged.pairs()
     can_gain = pairs[np.isin(pairs[:, 1], rows[moves[chosen].arrival > 0]), 0]
+    final = moves[chosen]
+    if refit is not None:
+        everything = clean_questions(refit, n_rows=n, dims=d, what="refit")
+        rows = np.unique(everything.pairs()[0][:, 1])
+        start = documents[rows]
+        final = plans[chosen].moves(everything, rows, start, variant)
+    vectors = apply_moves(start, final, used)
+    changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
     return NudgeResult(
         rows[changed],
         vectors[changed],

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from heal_tasks.core.types import Split
 from heal_tasks.nudge.nudge import PLAIN, NudgeResult, Plan, nudge
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.runner import Context, Outcome, Step
@@ -20,6 +21,8 @@ Float32Array = NDArray[np.float32]
 # depends on all questions, so a night would cost what is stored and not what arrived.
 PLANS = (PLAIN, Plan(prior=0.5), Plan(prior=1.0), Plan(prior=2.0))
 """What validation chooses among, beside the budget."""
+MOVING: tuple[Split, ...] = ("train", "seen_validation", "unseen_validation")
+"""Questions that move rows: those of validation too, once they have chosen; ``heal.moves_rows`` says the same."""
 
 
 def move(
@@ -54,6 +57,7 @@ def move(
         variant=variant,
         theta=theta,
         plans=PLANS if theta is None else (Plan(prior=generation.nudge_prior),),
+        refit=question_set(questions, asked, chunks, *MOVING),
         min_gain=context.settings.gate_epsilon,
         seed=context.settings.seed,
     )
@@ -96,9 +100,11 @@ def nudge_candidates(context: Context) -> Outcome:
         counts[f"moved_{generation.kind}"] = len(result.rows)
         counts[f"theta_{generation.kind}"] = round(result.theta, 4)
         counts[f"prior_{generation.kind}"] = result.plan.prior
+        before = result.validation_before or 0.0
         notes.append(
             f"{generation.kind}: {len(result.rows)} of {len(moved)} rows by theta {result.theta:.2f}, prior "
-            f"{result.plan.prior:g}, validation {result.validation_before:.3f} to {result.validation_after:.3f}"
+            f"{result.plan.prior:g}, validation {before:.3f} to {before + (result.gain or 0.0):.3f} on questions kept "
+            "out of the choice"
             if adopted
             else f"{generation.kind}: not moved, validation gains too little"
         )

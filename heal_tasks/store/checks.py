@@ -95,6 +95,6 @@ class CheckRepository:
         self._conn.execute(
             """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
             FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)
-            WHERE q.question_id = ANY(%s) AND o.split = 'train'""",
+            WHERE q.question_id = ANY(%s) AND heal.moves_rows(o.split)""",
             (question_ids,),
         )

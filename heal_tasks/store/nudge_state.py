@@ -1,6 +1,6 @@
 """What the short nudge path keeps of a generation, read and written in proportion to what changed.
 
-Triggers note every chunk that came, went, or gained or lost a training question (``heal.nudge_touched``). A row's
+Triggers note every chunk that came, went, or gained or lost a question that moves rows (``heal.nudge_touched``). A row's
 vector depends on its own base vector and its own questions only, so these are all the rows that can differ.
 """
 
@@ -30,7 +30,7 @@ class TouchedRows:
         document_ids: int64, shape (m,).
         leaves: int32, shape (m,); -1 where the document has no label.
         base: float32, shape (m, d).
-        questions: float32, shape (q, d): training questions of these chunks.
+        questions: float32, shape (q, d): questions of these chunks that move rows (``heal.moves_rows``).
         answers: int64, shape (q,): which of the m rows answers each.
         shares: float64, shape (q,): 1 / number of chunks that answer the question.
     """
@@ -111,7 +111,7 @@ class NudgeState:
             touched: int64, shape (t,).
 
         Returns:
-            Their base vectors, labels, and training questions.
+            Their base vectors, labels, and the questions that move them.
 
         Raises:
             StoreError: a chunk or a question has no vector yet.
@@ -137,10 +137,11 @@ class NudgeState:
             """SELECT DISTINCT ON (q.chunk_id, heal.text_key(q.text)) q.chunk_id, q.question_id,
                 (SELECT count(DISTINCT o.chunk_id) FROM heal.question o
                  JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-                 WHERE heal.text_key(o.text) = heal.text_key(q.text) AND o.split = 'train' AND o.dropped_by IS NULL
+                 WHERE heal.text_key(o.text) = heal.text_key(q.text) AND heal.moves_rows(o.split)
+                   AND o.dropped_by IS NULL
                    AND {live}) AS answers
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-            WHERE q.split = 'train' AND q.dropped_by IS NULL AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
+            WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
             ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id"""
         ).format(live=sql.SQL(_LIVE), ids=ids)
         wanted = [row[0] for row in self._conn.execute(sql.SQL("SELECT question_id FROM ({}) a").format(asked))]

@@ -42,6 +42,8 @@ class World:
         for chunk in self.chunks():
             number = int(chunk.text.split()[-1])
             self.ask(chunk, [f"a{number}", f"b{number}"], "train")
+            # What has chosen the budget moves rows afterwards.
+            self.ask(chunk, [f"c{number}"], "unseen_validation" if number % 4 == 0 else "seen_validation")
             # Enough held-out questions to judge by, of documents that train and of others.
             self.ask(chunk, [f"held out {number}"], "seen_test" if number % 2 else "unseen_test")
         self.space.publish(self.made)
@@ -118,7 +120,7 @@ class World:
         rows = self.conn.execute(
             f"SELECT q.chunk_id, lower(q.text), b.embedding FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
             f"JOIN heal.question_g{self.made.generation_id:06d} b USING (question_id) "
-            "WHERE q.split = 'train' AND c.superseded_at IS NULL"
+            "WHERE q.split NOT LIKE '%_test' AND c.superseded_at IS NULL"
         ).fetchall()
         by_text: dict[str, set[int]] = {}
         for chunk_id, text, _ in rows:
@@ -168,7 +170,7 @@ def test_any_nights_equal_a_computation_of_all_rows(world: World, prior: float) 
             world.ask(world.chunk(text), [f"asked of {text}"], "train")
         world.space.delete(f"d{night}")
         world.space.load(**{f"d{20 + night}": f"changed {night}"})
-        world.ask(world.chunk(f"text {30 + night}"), [f"late {night}"], "train")
+        world.ask(world.chunk(f"text {30 + night}"), [f"late {night}"], "seen_validation" if night % 2 else "train")
         world.conn.execute("DELETE FROM heal.question WHERE text = %s", (f"a{40 + night}",))
         counts = world.night().counts
         # Three new, one deleted, one before and one after its change, two with other questions. A deleted document is
@@ -200,6 +202,11 @@ def test_a_question_of_two_chunks_pulls_each_by_half(world: World) -> None:
     world.ask(world.chunk("text 8"), ["shared"], "train")
     assert world.night().counts["rows_looked_at"] == 2
     world.check()
+    world.ask(world.chunk("text 9"), ["SHARED"], "unseen_validation")
+    assert world.night().counts["rows_looked_at"] == 3
+    world.check()
+    world.conn.execute("DELETE FROM heal.question WHERE text = 'SHARED'")
+    assert world.night().counts["rows_looked_at"] == 3
     world.conn.execute("DELETE FROM heal.question WHERE text = 'shared'")
     assert world.night().counts["rows_looked_at"] == 2
     world.check()
@@ -255,6 +262,17 @@ def test_without_a_budget_all_rows_are_computed(world: World) -> None:
     assert made.counts["rows_looked_at"] == 61
     assert not NudgeState(world.conn, world.active).touched().size
     assert world.chunk("late one").chunk_id in world.served()
+
+
+def test_all_rows_and_touched_rows_give_the_same(world: World) -> None:
+    world.set_budget(0.4, 1.5)
+    world.night()
+    touched = world.served()
+    # Without probes there is nothing to follow, so all rows are computed, by the same budget.
+    world.conn.execute("DELETE FROM heal.nudge_probe")
+    assert world.night().counts["rows_looked_at"] == len(touched)
+    for chunk_id, vector in world.served().items():
+        np.testing.assert_allclose(vector, touched[chunk_id], atol=1e-6)
 
 
 def test_what_rows_move_is_added_up_until_a_realignment(world: World) -> None:

@@ -1,0 +1,29 @@
+-- Once they have chosen plan and budget, the questions of validation move rows too.
+
+CREATE FUNCTION heal.moves_rows(split text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN split IN ('train', 'seen_validation', 'unseen_validation');
+COMMENT ON FUNCTION heal.moves_rows IS 'Whether questions of a split move the rows that answer them.';
+
+-- A question that several chunks answer pulls each of them by its share, so they are touched together.
+CREATE OR REPLACE FUNCTION heal.touch_chunks() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, heal AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'chunk' THEN
+        PERFORM heal.touch(array_agg(c.chunk_id)) FROM changed c;
+    ELSE
+        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
+            SELECT c.chunk_id FROM changed c WHERE heal.moves_rows(c.split)
+            UNION
+            SELECT q.chunk_id FROM changed c JOIN heal.question q ON heal.text_key(q.text) = heal.text_key(c.text)
+            WHERE heal.moves_rows(c.split)) t;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- What has a budget already was moved without them.
+INSERT INTO heal.nudge_touched
+SELECT DISTINCT g.generation_id, q.chunk_id FROM heal.generation g, heal.question q
+WHERE g.nudge_theta > 0 AND g.state IN ('ready', 'active', 'previous')
+  AND q.split IN ('seen_validation', 'unseen_validation')
+ON CONFLICT DO NOTHING;
