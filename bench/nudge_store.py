@@ -66,7 +66,7 @@ def bench(url: str, size: int, shares: Sequence[float], runs: int) -> list[dict[
         conn.execute(sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = false)").format(generation.table("vec")))
         activate(conn, generation)
         old = _sizes(conn, generation)
-    rows = []
+    rows: list[dict[str, Any]] = []
     order = np.random.default_rng(1).permutation(size)
     for way, share in [("new table", 1.0), *(("in place", share) for share in shares)]:
         wanted = before.copy()
@@ -77,9 +77,9 @@ def bench(url: str, size: int, shares: Sequence[float], runs: int) -> list[dict[
         for _ in range(runs):
             with _copy(url) as conn:
                 done.append(_measure(conn, generation, way, wanted, old))
-        rows.append({"rows": size, "way": way, "share": f"{share:.0%}" if way == "in place" else "any", "runs": runs} | {
-            name: median(run[name] for run in done) for name in done[0]
-        })  # fmt: skip
+        medians = {name: median(run[name] for run in done) for name in done[0]}
+        named = {"rows": size, "way": way, "share": f"{share:.0%}" if way == "in place" else "any", "runs": runs}
+        rows.append(named | medians)
     return rows
 
 
@@ -104,9 +104,7 @@ def _measure(
         vectors.write_served(generation, served)
         build_indexes(conn, generation, memory_mb=MEMORY_MB)
         activate(conn, generation)
-        conn.execute(
-            sql.SQL("INSERT INTO {} SELECT * FROM heal.question_g000001").format(generation.table("question"))
-        )
+        conn.execute(sql.SQL("INSERT INTO {} SELECT * FROM heal.question_g000001").format(generation.table("question")))
         unclean, pause, vacuumed = None, 0.0, 0.0
     taken = {
         "wall s": time.perf_counter() - wall - pause, "vacuum s": vacuumed,

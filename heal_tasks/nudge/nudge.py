@@ -29,7 +29,7 @@ class Plan:
     """How questions become moves.
 
     Args:
-        centred: take the mean question off each question, see :func:`~heal_tasks.nudge.solve.gradients`.
+        centred: take the mean training question off each question, see :func:`~heal_tasks.nudge.solve.gradients`.
         prior: how many questions a base vector counts as, see :func:`~heal_tasks.nudge.solve.plan_moves`.
         contrast: how strongly rows are pushed away from questions that they do not answer, see
             :func:`~heal_tasks.nudge.solve.distractions`.
@@ -40,11 +40,16 @@ class Plan:
     contrast: float = 0.0
 
     def moves(
-        self, asked: CleanQuestions, rows: npt.NDArray[np.int64], start: npt.NDArray[np.float32], variant: Variant
+        self,
+        asked: CleanQuestions,
+        rows: npt.NDArray[np.int64],
+        start: npt.NDArray[np.float32],
+        variant: Variant,
+        centre: npt.NDArray[np.float32],
     ) -> Moves:
         """Moves of the rows that questions name, ascending int64, shape (a,), from where they are, shape (a, d)."""
         pairs, weights = asked.pairs()
-        _, G = gradients(asked.vectors, pairs, weights, centred=self.centred)
+        _, G = gradients(asked.vectors, pairs, weights, centre=centre if self.centred else None)
         if self.contrast:
             places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
             G -= np.float32(self.contrast) * distractions(asked.vectors, start, places)
@@ -64,6 +69,7 @@ class NudgeResult:
         theta: the budget in use: radians for NUDGE-N, step length for NUDGE-M; 0 where nothing moves.
         variant: N or M.
         plan: the plan in use.
+        centre: float32, shape (d,): the mean training question; what a centred plan took off.
         validation_before: the metric on validation at budget 0; None without validation questions.
         validation_after: at ``theta``.
         gain: of the search on validation questions that had no part in it, adopted or not; of ``theta`` itself where
@@ -80,6 +86,7 @@ class NudgeResult:
     theta: float
     variant: Variant
     plan: Plan
+    centre: npt.NDArray[np.float32]
     validation_before: float | None
     validation_after: float | None
     gain: float | None
@@ -98,6 +105,7 @@ def nudge(
     metric: str = "ndcg@10",
     plans: Sequence[Plan] = (PLAIN,),
     theta: float | None = None,
+    centre: npt.NDArray[np.float32] | None = None,
     refit: QuestionSet | None = None,
     min_gain: float = 0.0,
     seed: int = 0,
@@ -121,6 +129,8 @@ def nudge(
             questions with the rows that move.
         theta: use this budget and the first plan without a search, as the incremental path does with the live
             generation's.
+        centre: float32, shape (d,): what a centred plan takes off; None for the mean of these training questions.
+            Whoever goes on with a budget goes on with its centre, or one question more would move all rows.
         refit: all questions there are, those of validation too: they move the rows by the plan and budget that were
             chosen or given without them; every figure in the result is that of the training questions alone.
         min_gain: smallest gain worth moving rows for.
@@ -148,7 +158,10 @@ def nudge(
     judged = clean_questions(validation, n_rows=n, dims=d, what="validation")
     rows = np.unique(asked.pairs()[0][:, 1])
     start = documents[rows]
-    moves = [plan.moves(asked, rows, start, variant) for plan in (plans if theta is None else plans[:1])]
+    if centre is None:
+        mean = asked.vectors.sum(axis=0, dtype=np.float64) / max(1, len(asked.vectors))
+        centre = mean.astype(np.float32)
+    moves = [plan.moves(asked, rows, start, variant, centre) for plan in (plans if theta is None else plans[:1])]
     chosen, used = 0, theta or 0.0
     before = after = gain = error = None
     if judged.positives:
@@ -164,7 +177,7 @@ def nudge(
         everything = clean_questions(refit, n_rows=n, dims=d, what="refit")
         rows = np.unique(everything.pairs()[0][:, 1])
         start = documents[rows]
-        final = plans[chosen].moves(everything, rows, start, variant)
+        final = plans[chosen].moves(everything, rows, start, variant, centre)
     vectors = apply_moves(start, final, used)
     changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
     return NudgeResult(
@@ -173,6 +186,7 @@ def nudge(
         used,
         variant,
         plans[chosen],
+        centre,
         before,
         after,
         gain,
@@ -192,6 +206,7 @@ def recompute(
     variant: Variant,
     theta: float,
     prior: float = 0.0,
+    centre: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Some rows as ``nudge`` gives them with the same budget; the others are not needed for it.
 
@@ -202,7 +217,8 @@ def recompute(
         weights: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
         variant: N or M.
         theta: the budget.
-        prior: of the plan; a plan that is centred or contrastive has moves that depend on other rows.
+        prior: of the plan; under a contrastive plan moves depend on other rows, so it cannot be gone on with.
+        centre: float32, shape (d,): of a centred plan; None for another one.
 
     Returns:
         float32, shape (m, d).
@@ -210,6 +226,6 @@ def recompute(
     moved = unit_rows(base, "document").copy()
     asked = unit_rows(questions, "training question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
     pairs = np.column_stack([np.arange(len(asked)), answers])
-    rows, G = gradients(asked, pairs, weights)
+    rows, G = gradients(asked, pairs, weights, centre=centre)
     moved[rows] = apply_moves(moved[rows], plan_moves(moved[rows], G, variant, prior), theta)
     return moved

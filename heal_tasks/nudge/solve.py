@@ -77,7 +77,7 @@ def gradients(
     pairs: npt.NDArray[np.int64],
     weights: npt.NDArray[np.float64],
     *,
-    centred: bool = False,
+    centre: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Sum the questions of each row: the gradient G of the total similarity with respect to that row.
 
@@ -86,8 +86,8 @@ def gradients(
         pairs: int64, shape (p, 2): question index and the row that answers it.
         weights: float64, shape (p,), positive: by default 1/|positives of the question|, so that a question with many
             answers pulls as much in total as one with a single answer.
-        centred: take the mean question off each question first. Where all questions share a direction, rows would
-            otherwise move along it and rise against every question.
+        centre: float32, shape (d,): the mean question, to be taken off each question first. Where all questions share
+            a direction, rows otherwise move along it and rise against every question.
 
     Returns:
         The rows that are named, ascending int64, shape (a,), and G, float32, shape (a, d), summed in float64; 0 where
@@ -98,8 +98,8 @@ def gradients(
     incidence = sparse.coo_array((weights, (position, pairs[:, 0])), shape=shape).tocsr()
     G = np.empty((len(rows), question_vectors.shape[1]), dtype=np.float32)
     wide = question_vectors.astype(np.float64)
-    if centred:
-        wide -= wide.mean(axis=0)
+    if centre is not None:
+        wide -= centre
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         G[part] = np.asarray(incidence[part] @ wide, dtype=np.float32)

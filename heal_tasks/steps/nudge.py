@@ -1,5 +1,7 @@
 """Step nudge: the served vectors of this run's candidates, moved by the questions."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +21,10 @@ Float32Array = NDArray[np.float32]
 
 # Not the contrastive plans, which gain more where a question has many answers (bench/RESULTS.md): under them a row
 # depends on all questions, so a night would cost what is stored and not what arrived.
-PLANS = (PLAIN, Plan(prior=0.5), Plan(prior=1.0), Plan(prior=2.0))
+PLANS = (PLAIN, Plan(prior=0.5), Plan(prior=1.0), Plan(prior=2.0), Plan(centred=True), Plan(centred=True, prior=1.0))
 """What validation chooses among, beside the budget."""
+NO_BUDGET: dict[str, Any] = {"nudge_variant": "none", "nudge_theta": 0.0, "nudge_prior": 0.0, "nudge_centre": None}
+"""Of a generation whose rows are not moved."""
 MOVING: tuple[Split, ...] = ("train", "seen_validation", "unseen_validation")
 """Questions that move rows: those of validation too, once they have chosen; ``heal.moves_rows`` says the same."""
 
@@ -50,13 +54,15 @@ def move(
     vectors = VectorRepository(context.conn)
     base = in_order(chunks.chunk_ids, *vectors.load_base(generation))
     asked = in_order(questions.question_ids, *vectors.load_questions(generation))
+    centre = None if theta is None else centre_of(generation)
     result = nudge(
         base,
         question_set(questions, asked, chunks, "train"),
         question_set(questions, asked, chunks, "seen_validation", "unseen_validation"),
         variant=variant,
         theta=theta,
-        plans=PLANS if theta is None else (Plan(prior=generation.nudge_prior),),
+        plans=PLANS if theta is None else (Plan(centre is not None, generation.nudge_prior),),
+        centre=centre,
         refit=question_set(questions, asked, chunks, *MOVING),
         min_gain=context.settings.gate_epsilon,
         seed=context.settings.seed,
@@ -64,6 +70,20 @@ def move(
     moved = base.copy()
     moved[result.rows] = result.vectors
     return result, base, moved, asked
+
+
+def budget_of(result: NudgeResult) -> dict[str, Any]:
+    """What a generation keeps of an adopted result, to move further rows in the same way."""
+    return {
+        "nudge_variant": result.variant, "nudge_theta": result.theta, "nudge_prior": result.plan.prior,
+        "nudge_centre": result.centre if result.plan.centred else None,
+    }  # fmt: skip
+
+
+def centre_of(generation: Generation) -> Float32Array | None:
+    """What a generation's plan takes off every question, float32, shape (d,); None for nothing."""
+    centre = generation.nudge_centre
+    return None if centre is None else centre.to_numpy().astype(np.float32)
 
 
 def nudge_candidates(context: Context) -> Outcome:
@@ -90,9 +110,7 @@ def nudge_candidates(context: Context) -> Outcome:
             generation.generation_id,
             topic_run_id=context.manifest.number("topic_run_id"),
             metric="inner_product" if adopted and result.variant == "M" else "cosine",
-            nudge_variant=result.variant if adopted else "none",
-            nudge_theta=result.theta if adopted else 0.0,
-            nudge_prior=result.plan.prior if adopted else 0.0,
+            **(budget_of(result) if adopted else NO_BUDGET),
         )
         VectorRepository(context.conn).write_served(generation, served(chunks, moved))
         # Read before the corpus was: what is touched since then stays noted.
@@ -100,11 +118,11 @@ def nudge_candidates(context: Context) -> Outcome:
         counts[f"moved_{generation.kind}"] = len(result.rows)
         counts[f"theta_{generation.kind}"] = round(result.theta, 4)
         counts[f"prior_{generation.kind}"] = result.plan.prior
-        before = result.validation_before or 0.0
+        before, plan = result.validation_before or 0.0, result.plan
         notes.append(
             f"{generation.kind}: {len(result.rows)} of {len(moved)} rows by theta {result.theta:.2f}, prior "
-            f"{result.plan.prior:g}, validation {before:.3f} to {before + (result.gain or 0.0):.3f} on questions kept "
-            "out of the choice"
+            f"{plan.prior:g}{', centred' if plan.centred else ''}; questions kept out of the choice go from "
+            f"{before:.3f} to {before + (result.gain or 0.0):.3f}"
             if adopted
             else f"{generation.kind}: not moved, validation gains too little"
         )

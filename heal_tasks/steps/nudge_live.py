@@ -14,7 +14,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import recompute
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.solve import Variant
-from heal_tasks.steps.nudge import move
+from heal_tasks.steps.nudge import NO_BUDGET, budget_of, centre_of, move
 from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
 from heal_tasks.steps.promote import index_served
 from heal_tasks.steps.runner import Context, Outcome, Step
@@ -93,7 +93,7 @@ def _touched_rows(
     vectors, rows = VectorRepository(context.conn), state.rows(touched)
     moved = recompute(
         rows.base, rows.questions, rows.answers, rows.shares,
-        variant=_variant(active), theta=active.nudge_theta, prior=active.nudge_prior,
+        variant=_variant(active), theta=active.nudge_theta, prior=active.nudge_prior, centre=centre_of(active),
     )  # fmt: skip
     unmoved = overlay(rows.chunk_ids, rows.base, vectors.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
@@ -143,12 +143,8 @@ def _all_rows(
         rank_anew(probes, np.arange(len(probes.question_ids)), chunks.chunk_ids, final)
     else:
         probes = choose_probes(questions, asked, chunks, final)
-    found = not worse and result.adopted
-    budget: dict[str, Any] = {
-        "nudge_variant": result.variant if found else active.nudge_variant,
-        "nudge_theta": result.theta if found else active.nudge_theta,
-        "nudge_prior": result.plan.prior if found else active.nudge_prior,
-    }
+    kept = {name: getattr(active, name) for name in NO_BUDGET}
+    budget = budget_of(result) if not worse and result.adopted else kept
     if _is_rewrite(context, active, live, wanted, budget):
         written = _switch(context, active, live, wanted, probes, budget)
     else:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from heal_tasks.core.errors import StepError
+from heal_tasks.steps.nudge import NO_BUDGET
 from heal_tasks.steps.probes import restart_drift, start_probes
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.spaces import candidates, in_order, overlay, served
@@ -35,8 +36,7 @@ def index(context: Context) -> Outcome:
         chunks = Corpus(context.conn).chunks(context.manifest.number("topic_run_id"))
         matrix = in_order(chunks.chunk_ids, *vectors.load_base(winner))
         live = generations.active()
-        fields: dict[str, object] = {"nudge_variant": "none", "nudge_theta": 0.0, "metric": "cosine"}
-        fields["nudge_prior"] = 0.0
+        fields: dict[str, object] = {**NO_BUDGET, "metric": "cosine"}
         if rows == "live" and live is not None:
             matrix = overlay(chunks.chunk_ids, matrix, vectors.load_served(live))
             fields = {name: getattr(live, name) for name in fields}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
 
+from pgvector import Vector
 from psycopg import sql
 from psycopg.rows import class_row
 
@@ -34,6 +35,7 @@ class Generation:
     nudge_variant: str
     nudge_theta: float
     nudge_prior: float
+    nudge_centre: Vector | None
     ef_search: int
     recall: float | None
     metrics: JsonObject

@@ -15,7 +15,7 @@ from heal_tasks.store.generation import Generation, Kind, Metric, Prefix, State,
 from heal_tasks.store.search import named_errors
 from heal_tasks.store.vectors import drop_indexes
 
-_NUDGE = {"nudge_variant", "nudge_theta", "nudge_prior"}
+_NUDGE = {"nudge_variant", "nudge_theta", "nudge_prior", "nudge_centre"}
 _SETTABLE = {"topic_run_id", "metric", *_NUDGE, "ef_search", "recall", "metrics", "note"}
 
 # The switch itself, and only it, makes a generation active or previous.
@@ -109,7 +109,7 @@ class GenerationRepository:
         return find_generations(self._conn, sql.SQL("state = ANY(%s)"), ([*(states or get_args(State))],))
 
     def set_fields(self, generation_id: int, **values: Any) -> Generation:
-        """Change topic_run_id, metric, nudge_variant, nudge_theta, nudge_prior, ef_search, recall, metrics or note.
+        """Change topic_run_id, metric, nudge_variant, the other nudge_..., ef_search, recall, metrics or note.
 
         Args:
             generation_id: the generation.

@@ -1,7 +1,7 @@
 """What the short nudge path keeps of a generation, read and written in proportion to what changed.
 
-Triggers note every chunk that came, went, or gained or lost a question that moves rows (``heal.nudge_touched``). A row's
-vector depends on its own base vector and its own questions only, so these are all the rows that can differ.
+Triggers note every chunk that came, went, or gained or lost a question that moves rows (``heal.nudge_touched``). A
+row's vector depends on its own base vector and its own questions only, so these are all the rows that can differ.
 """
 
 from dataclasses import dataclass

@@ -319,6 +319,37 @@ def test_validation_chooses_the_plan():
     assert twice.plan is not None and twice.plan.prior == 0
 
 
+def both(a, b):
+    return QuestionSet(np.vstack([a.vectors, b.vectors]), [*a.positives, *b.positives])
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(centred=True, prior=0.5), Plan(contrast=0.5)])
+def test_a_refit_moves_rows_by_all_questions_with_what_was_chosen_without_them(plan):
+    world = World()
+    train, validation = world.ask(np.repeat(np.arange(150), 3)), world.ask(np.repeat(np.arange(100, 200), 2))
+    chosen = nudge(world.documents, train, validation, plans=[plan])
+    assert chosen.adopted
+    refitted = nudge(world.documents, train, validation, plans=[plan], refit=both(train, validation))
+    assert (refitted.theta, refitted.gain, refitted.validation_after) == (
+        chosen.theta, chosen.gain, chosen.validation_after,
+    )  # fmt: skip
+    assert (refitted.moved_validation_share, chosen.moved_validation_share) == (0.5, 0.5)
+    again = nudge(
+        world.documents, both(train, validation), none(), plans=[plan], theta=chosen.theta, centre=chosen.centre
+    )
+    assert refitted.rows.tolist() == again.rows.tolist() == list(range(200))
+    np.testing.assert_array_equal(refitted.vectors, again.vectors)
+    # More evidence, better rows: what validation asked helps questions that nobody has seen.
+    test = world.ask(np.repeat(np.arange(200), 3))
+    assert accuracy(served(world.documents, refitted), test) > accuracy(served(world.documents, chosen), test)
+
+
+def test_a_refit_without_a_gain_moves_nothing():
+    world = World(noise=0.2, cone=0.5)
+    train, validation = world.ask(np.arange(150)), world.ask(np.arange(150, 300))
+    assert len(nudge(world.documents, train, validation, refit=both(train, validation)).rows) == 0
+
+
 def test_contrast_pushes_rows_from_questions_that_they_do_not_answer():
     # Two documents close together: a question of one is nearly as near to the other, which contrast pushes off.
     world = World(n=2)

@@ -12,8 +12,10 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.evaluation.ranking import top_k
+from heal_tasks.nudge.nudge import Plan
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps import load_step, nudge_live
+from heal_tasks.steps import nudge as steps_nudge
 from heal_tasks.steps.probes import probe_change, restart_drift, start_probes
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generation import Generation
@@ -51,10 +53,10 @@ class World:
         start_probes(conn, self.active)
         self.nights = 0
 
-    def set_budget(self, theta: float, prior: float = 0.0) -> None:
-        self.theta, self.prior = theta, prior
+    def set_budget(self, theta: float, prior: float = 0.0, centre: NDArray[np.float32] | None = None) -> None:
+        self.theta, self.prior, self.centre = theta, prior, np.zeros(DIMS) if centre is None else centre
         self.space.generations.set_fields(
-            self.made.generation_id, nudge_variant="N", nudge_theta=theta, nudge_prior=prior
+            self.made.generation_id, nudge_variant="N", nudge_theta=theta, nudge_prior=prior, nudge_centre=centre
         )
 
     @property
@@ -130,7 +132,7 @@ class World:
             d = encode([chunk.text], DIMS)[0].astype(np.float64)
             own = {text: vector for chunk_id, text, vector in rows if chunk_id == chunk.chunk_id}
             G = sum(
-                (vector.to_numpy().astype(np.float64) / len(by_text[text]) for text, vector in own.items()),
+                ((vector.to_numpy() - self.centre) / len(by_text[text]) for text, vector in own.items()),
                 np.zeros(DIMS),
             )
             turned = d
@@ -158,9 +160,14 @@ def settings(database_url: str) -> Settings:
     return load_settings(database_url=database_url, bootstrap_samples=200)
 
 
-@pytest.mark.parametrize("prior", [0.0, 1.5])
-def test_any_nights_equal_a_computation_of_all_rows(world: World, prior: float) -> None:
-    world.set_budget(0.4, prior)
+CENTRE = np.linspace(-0.1, 0.3, DIMS, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("prior", "centre"), [(0.0, None), (1.5, None), (0.5, CENTRE)])
+def test_any_nights_equal_a_computation_of_all_rows(
+    world: World, prior: float, centre: NDArray[np.float32] | None
+) -> None:
+    world.set_budget(0.4, prior, centre)
     world.night()  # everything was loaded un-nudged, and is touched
     world.check()
     for night in range(4):
@@ -265,7 +272,7 @@ def test_without_a_budget_all_rows_are_computed(world: World) -> None:
 
 
 def test_all_rows_and_touched_rows_give_the_same(world: World) -> None:
-    world.set_budget(0.4, 1.5)
+    world.set_budget(0.4, 1.5, CENTRE)
     world.night()
     touched = world.served()
     # Without probes there is nothing to follow, so all rows are computed, by the same budget.
@@ -299,10 +306,13 @@ def without_a_budget(world: World) -> Settings:
     return world.settings
 
 
-@pytest.mark.parametrize("variant", ["N", "M"])
+@pytest.mark.parametrize(
+    ("variant", "plan"), [("N", Plan()), ("N", Plan(centred=True, prior=0.5)), ("M", Plan(centred=True))]
+)
 def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
-    world: World, monkeypatch: pytest.MonkeyPatch, variant: str
+    world: World, monkeypatch: pytest.MonkeyPatch, variant: str, plan: Plan
 ) -> None:
+    monkeypatch.setattr(steps_nudge, "PLANS", (plan,))
     settings = without_a_budget(world).model_copy(update={"nudge_variant": variant, "exact_rows": 0})
     monkeypatch.setattr(nudge_live, "FEW_ROWS", 5)
     run = world.conn.execute(
@@ -335,3 +345,8 @@ def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     after = load_step("nudge_live").run(settings, Manifest(run_id="next", refs={"topic_run_id": run[0]}))
     assert after.counts["rows_looked_at"] == 1
     assert after.counts["rows_added"] == 1
+    # Row by row, what the search moved comes out as it was.
+    NudgeState(world.conn, world.active).touch(np.array(sorted(world.served())))
+    again = load_step("nudge_live").run(settings, Manifest(run_id="again", refs={"topic_run_id": run[0]}))
+    assert again.counts["rows_looked_at"] == 62
+    assert again.counts["rows_changed"] == 0

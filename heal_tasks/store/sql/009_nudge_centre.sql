@@ -1,4 +1,9 @@
--- Once they have chosen plan and budget, the questions of validation move rows too.
+-- Plans that take the mean question off, so that rows without questions do not fall behind; and once they have chosen
+-- plan and budget, the questions of validation move rows too.
+
+ALTER TABLE heal.generation ADD COLUMN nudge_centre vector;
+COMMENT ON COLUMN heal.generation.nudge_centre IS
+    'Mean question when the budget was chosen, taken off each question before it moves rows; null: nothing is taken off.';
 
 CREATE FUNCTION heal.moves_rows(split text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN split IN ('train', 'seen_validation', 'unseen_validation');
