@@ -5,16 +5,16 @@ places, and the middle of the best cell of the sum. Whether to adopt it is judge
 choice: the best of thousands of cells looks good on the questions it was picked for even where there is nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from heal_tasks.nudge.candidates import best_static, find_candidates
+from heal_tasks.nudge.candidates import best_static, find_candidates, with_answers_unmoved
 from heal_tasks.nudge.questions import CleanQuestions
 from heal_tasks.nudge.solve import Moves, Variant
-from heal_tasks.nudge.sweep import Metric, Ranking, Steps, best_cell
+from heal_tasks.nudge.sweep import Margin, Metric, Ranking, Steps, best_cell
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -73,6 +73,8 @@ def choose_budget(
     metric: str,
     *,
     theta: float | None = None,
+    unasked: CleanQuestions | None = None,
+    max_unasked_loss: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
 ) -> Budget:
@@ -85,6 +87,8 @@ def choose_budget(
         plans: ways to move them, the preferred one first; all of one variant.
         metric: ``accuracy@1``, ``ndcg@K`` or ``recall@K``; equal scores rank by lower row.
         theta: a budget to look at instead of searching, with the first plan.
+        unasked: training questions, each of which is judged as if nobody had asked for its answers; None for none.
+        max_unasked_loss: what these may lose on average; plans and budgets that cost more are not chosen.
         seed: of the folds.
         device: where to compute similarities.
 
@@ -107,21 +111,52 @@ def choose_budget(
         after = rankings[0].values(theta)
         return Budget(theta, 0, before, after, after)
     curves = [ranking.steps(limit) for ranking, limit in zip(rankings, limits, strict=True)]
+    margins: list[Margin | None] = [None] * len(plans)
+    if unasked is not None:
+        margins = [*_margins(unasked, base, moved, plans, limits, scoring, max_unasked_loss, device)]
     fold = _folds(validation.positives, seed)
     judged = before.copy()
     for number in range(fold.max() + 1 if fold.max() > 0 else 0):
-        plan, budget = _best(curves, limits, fold != number)
+        plan, budget = _best(curves, limits, margins, fold != number)
         judged[fold == number] = rankings[plan].values(budget)[fold == number]
-    plan, budget = _best(curves, limits, np.ones(len(fold), dtype=bool))
+    plan, budget = _best(curves, limits, margins, np.ones(len(fold), dtype=bool))
     return Budget(budget, plan, before, rankings[plan].values(budget), judged)
 
 
-def _best(curves: Sequence[Steps], limits: Sequence[float], chosen: npt.NDArray[np.bool_]) -> tuple[int, float]:
+def _margins(
+    unasked: CleanQuestions,
+    base: npt.NDArray[np.float32],
+    moved: npt.NDArray[np.int64],
+    plans: Sequence[Moves],
+    limits: Sequence[float],
+    scoring: Metric,
+    max_loss: float,
+    device: str,
+) -> Iterator[Margin]:
+    """What each plan leaves of the loss that questions may suffer whose own answers do not move."""
+    k = scoring.k + max(len(rows) for rows in unasked.positives)
+    static = best_static(unasked.vectors, base, moved, k, device)
+    for moves, limit in zip(plans, limits, strict=True):
+        found = find_candidates(unasked.vectors, base, moved, moves, static, limit=limit, k=k, device=device)
+        unmoved = with_answers_unmoved(found, unasked.vectors, base, unasked.positives)
+        ranking = Ranking(unmoved, unasked.positives, scoring)
+        curve = ranking.steps(limit)
+        start = float((curve.start - ranking.values(0.0)).mean()) + max_loss
+        yield Margin(start, curve.at, curve.change / len(unasked.positives))
+
+
+def _best(
+    curves: Sequence[Steps],
+    limits: Sequence[float],
+    margins: Sequence[Margin | None],
+    chosen: npt.NDArray[np.bool_],
+) -> tuple[int, float]:
     """The best plan and its best budget on some of the questions; of equal plans the first."""
     found = []
-    for curve, limit in zip(curves, limits, strict=True):
+    for curve, limit, margin in zip(curves, limits, margins, strict=True):
         felt = chosen[curve.question]
-        found.append(best_cell(curve.start[chosen].sum(), curve.at[felt], curve.change[felt], limit, _RESOLUTION))
+        start = curve.start[chosen].sum()
+        found.append(best_cell(start, curve.at[felt], curve.change[felt], limit, _RESOLUTION, margin))
     values = np.array([value for _, value in found])
     plan = int(np.flatnonzero(values >= values.max() - 1e-9)[0])
     return plan, found[plan][0]

@@ -5,6 +5,7 @@ rows that stay, the best k of a question are enough, whatever moves; of the rows
 best of all at some budget.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,6 +148,40 @@ def find_candidates(
         np.concatenate([none, beta])[order],
         np.concatenate([none, moves.arrival[at]])[order],
         moves.variant,
+    )
+
+
+def with_answers_unmoved(
+    candidates: Candidates, questions: Float32Array, base: Float32Array, positives: Sequence[Int64Array]
+) -> Candidates:
+    """The same rows with each question's own answers where the encoder put them, as if nobody had asked for those.
+
+    Args:
+        candidates: found with as many places more than the metric counts as a question has answers: for each answer
+            that falls back another row may come up.
+        questions: float32, shape (m, d), unit length.
+        base: float32, shape (n, d), unit length.
+        positives: the answers of each question, distinct int64, shape (y,).
+
+    Returns:
+        All answers, and all other candidates.
+    """
+    question = np.repeat(np.arange(len(positives)), [len(rows) for rows in positives])
+    rows = np.concatenate([np.empty(0, dtype=np.int64), *positives])
+    others = ~np.isin(candidates.question * len(base) + candidates.rows, question * len(base) + rows)
+    asked, found = (
+        np.concatenate([candidates.question[others], question]),
+        np.concatenate([candidates.rows[others], rows]),
+    )
+    order = np.lexsort((found, asked))
+    none = np.zeros(len(rows))
+    return Candidates(
+        asked[order],
+        found[order],
+        np.concatenate([candidates.alpha[others], exact(questions, base, question, rows)])[order],
+        np.concatenate([candidates.beta[others], none])[order],
+        np.concatenate([candidates.arrival[others], none])[order],
+        candidates.variant,
     )
 
 

@@ -23,6 +23,10 @@ __all__ = ["PLAIN", "NudgeResult", "Plan", "QuestionSet", "nudge", "recompute"]
 # Smaller differences are rounding; writing them would touch rows for nothing.
 _SMALLEST_CHANGE = 1e-6
 
+# The standard error of a mean change in nDCG@10 of so many is about .002.
+_MOST_UNASKED = 2000
+_MOST_ANSWERS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -108,6 +112,7 @@ def nudge(
     centre: npt.NDArray[np.float32] | None = None,
     refit: QuestionSet | None = None,
     min_gain: float = 0.0,
+    max_unasked_loss: float | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> NudgeResult:
@@ -134,6 +139,9 @@ def nudge(
         refit: all questions there are, those of validation too: they move the rows by the plan and budget that were
             chosen or given without them; every figure in the result is that of the training questions alone.
         min_gain: smallest gain worth moving rows for.
+        max_unasked_loss: how much questions may lose on average whose answers nobody has asked for: up to 2,000
+            training questions are judged with their own answers left where they were, since validation may have few
+            such questions, or none. None: any loss that validation's mean gain outweighs.
         seed: of the folds in which validation judges the search.
         device: where to compute similarities, ``cpu`` or a GPU.
 
@@ -151,6 +159,8 @@ def nudge(
         raise InputError(f"budget {theta} of NUDGE-{variant} is outside 0 to {LIMITS[variant]:.4f}")
     if not plans or not all(0 <= value < math.inf for plan in plans for value in (plan.prior, plan.contrast)):
         raise InputError(f"plans are {tuple(plans)}; pass at least one, with priors and contrasts of 0 or more")
+    if max_unasked_loss is not None and not max_unasked_loss >= 0:
+        raise InputError(f"max_unasked_loss is {max_unasked_loss}; it is a tolerated loss and must be 0 or more")
     Metric(metric)
     documents = unit_rows(base, "document")
     n, d = documents.shape
@@ -165,7 +175,11 @@ def nudge(
     chosen, used = 0, theta or 0.0
     before = after = gain = error = None
     if judged.positives:
-        found = choose_budget(judged, documents, rows, moves, metric, theta=theta, seed=seed, device=device)
+        unasked = None if max_unasked_loss is None else _some_questions(asked, seed)
+        found = choose_budget(
+            judged, documents, rows, moves, metric, theta=theta, unasked=unasked,
+            max_unasked_loss=max_unasked_loss or 0.0, seed=seed, device=device,
+        )  # fmt: skip
         if theta is None and found.convincing and found.gain >= min_gain:
             chosen, used = found.plan, found.theta
         before, gain, error = float(found.before.mean()), found.gain, found.standard_error
@@ -195,6 +209,16 @@ def nudge(
         asked.dropped + judged.dropped,
         len(np.unique(can_gain)) / max(1, len(judged.positives)),
     )
+
+
+def _some_questions(asked: CleanQuestions, seed: int) -> CleanQuestions | None:
+    """Questions to be judged with their answers unmoved; None where there are none."""
+    # With more answers than a first page, some are asked for by others.
+    few = np.flatnonzero([len(rows) <= _MOST_ANSWERS for rows in asked.positives])
+    chosen = np.sort(np.random.default_rng(seed).permutation(few)[:_MOST_UNASKED])
+    if not len(chosen):
+        return None
+    return CleanQuestions(asked.vectors[chosen], tuple(asked.positives[row] for row in chosen), 0)
 
 
 def recompute(

@@ -159,8 +159,23 @@ class Ranking:
             yield answer[others], y[others], j[others]
 
 
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """A step function of the budget that must not fall below 0.
+
+    Args:
+        start: value just above 0.
+        at: float64, shape (e,): where it changes, in any order.
+        change: float64, shape (e,): by how much.
+    """
+
+    start: float
+    at: Float64Array
+    change: Float64Array
+
+
 def best_cell(
-    start: float, at: Float64Array, change: Float64Array, limit: float, resolution: float
+    start: float, at: Float64Array, change: Float64Array, limit: float, resolution: float, margin: Margin | None = None
 ) -> tuple[float, float]:
     """The middle of the widest among the best cells of a sum of step functions.
 
@@ -173,15 +188,22 @@ def best_cell(
         change: float64, shape (e,): by how much.
         limit: largest budget.
         resolution: narrower cells are not considered, as float32 vectors cannot hit them.
+        margin: where it is below 0, cells are not considered.
 
     Returns:
         The budget, and the value there; 0 and ``start`` if there is no cell.
     """
+    spare = np.zeros(len(at))
+    if margin is not None:
+        at, spare = np.concatenate([at, margin.at]), np.concatenate([spare, margin.change])
+        change = np.concatenate([change, np.zeros(len(margin.at))])
     order = np.argsort(at, kind="stable")
     edges = np.concatenate([[0.0], at[order], [limit]])
     values = start + np.concatenate([[0.0], np.cumsum(change[order])])
     widths = np.diff(edges)
     values[widths < resolution] = -np.inf
+    if margin is not None:
+        values[margin.start + np.concatenate([[0.0], np.cumsum(spare[order])]) < -1e-9] = -np.inf
     if not np.isfinite(values).any():
         return 0.0, start
     # Cumulated rounding must not decide between equal cells.

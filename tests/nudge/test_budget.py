@@ -1,5 +1,7 @@
 """The exact budget search against brute force: full matrices, every budget of a dense grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.nudge.budget import LIMITS, Budget, choose_budget
-from heal_tasks.nudge.candidates import best_static, find_candidates
+from heal_tasks.nudge.candidates import best_static, find_candidates, with_answers_unmoved
 from heal_tasks.nudge.questions import CleanQuestions
 from heal_tasks.nudge.solve import apply_moves, plan_moves
 from heal_tasks.nudge.sweep import Metric, Ranking, best_cell
@@ -90,6 +92,63 @@ def test_the_step_function_is_right_at_any_budget(seed, variant, metric, a, posi
         if np.abs(at - theta).min(initial=1.0) > 1e-5:  # at a tie itself float32 decides
             assert steps.start[question] + change[at < theta].sum() == pytest.approx(expected[question], abs=1e-9)
             assert ranking.values(theta)[question] == pytest.approx(expected[question], abs=1e-9)
+
+
+def slow_unasked_values(validation, base, moved, moves, metric, theta):
+    """The metric of each question where its own answers alone stay as they were."""
+    values = []
+    for number, wanted in enumerate(validation.positives):
+        one = CleanQuestions(validation.vectors[number : number + 1], (wanted,), 0)
+        others = ~np.isin(moved, wanted)
+        stayed = replace(moves, directions=moves.directions[others], arrival=moves.arrival[others])
+        values.append(slow_values(one, base, moved[others], stayed, metric, theta)[0])
+    return np.array(values)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    variant=st.sampled_from(["N", "M"]),
+    metric=st.sampled_from(METRICS),
+    a=st.integers(1, 30),
+    position=st.floats(0.001, 0.999),
+)
+def test_questions_whose_answers_nobody_asked_for_are_ranked_right_at_any_budget(seed, variant, metric, a, position):
+    validation, base, _, _ = case = problem(seed, n=30, a=a, m=4, d=3, variant=variant, answers=3)
+    limit = LIMITS[variant]
+    theta = position * limit
+    found = candidates_of(*case, limit, Metric(metric).k + 3)
+    ranking = Ranking(
+        with_answers_unmoved(found, validation.vectors, base, validation.positives),
+        validation.positives,
+        Metric(metric),
+    )
+    steps = ranking.steps(limit)
+    if np.abs(steps.at - theta).min(initial=1.0) > 1e-5:
+        expected = slow_unasked_values(*case, metric, theta)
+        np.testing.assert_allclose(ranking.values(theta), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("variant", ["N", "M"])
+@pytest.mark.parametrize("allowed", [0.0, 0.02, 1.0])
+def test_the_best_budget_within_what_unasked_questions_may_lose(variant, allowed):
+    bound = 0
+    for seed in range(6):
+        case = problem(seed, a=40, m=30, variant=variant)
+        asked = problem(seed, a=40, m=30, variant=variant)[0]
+        asked = CleanQuestions(asked.vectors[::2], asked.positives[::2], 0)
+        found = choose(*case, "ndcg@10", unasked=asked, max_unasked_loss=allowed)
+
+        def lost(theta, asked=asked, case=case):
+            return -(slow_unasked_values(asked, *case[1:], "ndcg@10", theta).mean()
+                - slow_unasked_values(asked, *case[1:], "ndcg@10", 0.0).mean())  # fmt: skip
+
+        assert lost(found.theta) <= allowed + 1e-9
+        grid = np.linspace(0, LIMITS[variant], 60)[1:]
+        gains = [slow_values(*case, "ndcg@10", theta).mean() for theta in grid if lost(theta) <= allowed]
+        assert found.after.mean() >= max(gains, default=0.0) - 1e-9
+        bound += found.after.mean() < choose(*case, "ndcg@10").after.mean() - 1e-9
+    assert (bound > 0) == (allowed < 1)
 
 
 @pytest.mark.parametrize("variant", ["N", "M"])

@@ -350,6 +350,30 @@ def test_a_refit_without_a_gain_moves_nothing():
     assert len(nudge(world.documents, train, validation, refit=both(train, validation)).rows) == 0
 
 
+def test_what_unasked_questions_may_lose_bounds_the_budget():
+    # Validation that never asks about other documents does not see what a query cone does to them.
+    world = World(noise=0.2, cone=0.5)
+    train, validation = world.ask(np.repeat(np.arange(150), 3)), world.ask(np.arange(150))
+    free, bounded = (nudge(world.documents, train, validation, max_unasked_loss=loss) for loss in (None, 0.01))
+    assert 0 < bounded.theta < free.theta / 2
+    others = world.ask(np.repeat(np.arange(150, 300), 3))
+    lost = [
+        accuracy(world.documents, others) - accuracy(served(world.documents, result), others)
+        for result in (free, bounded)
+    ]
+    assert lost[0] > 0.1
+    assert lost[1] < 0.04
+    # A plan that takes the cone off may go further.
+    either = nudge(world.documents, train, validation, max_unasked_loss=0.01, plans=[Plan(), Plan(centred=True)])
+    assert either.plan.centred
+    assert either.gain > bounded.gain
+    # Questions with more answers than a page are not judged so: nothing bounds then.
+    many = QuestionSet(train.vectors[:30], [np.arange(row, row + 12) for row in range(30)])
+    assert nudge(world.documents, many, validation, max_unasked_loss=0.0) is not None
+    with pytest.raises(InputError, match=r"max_unasked_loss is -0\.1; it is a tolerated loss"):
+        nudge(world.documents, train, validation, max_unasked_loss=-0.1)
+
+
 def test_contrast_pushes_rows_from_questions_that_they_do_not_answer():
     # Two documents close together: a question of one is nearly as near to the other, which contrast pushes off.
     world = World(n=2)
