@@ -5,13 +5,19 @@ has ``corpus.jsonl.gz``, ``queries.jsonl.gz`` ({id, ...}), ``qrels.tsv`` (query_
 line), and vectors in the order of both, ``corpus_minilm_f16.npy`` and ``queries_minilm_f16.npy``.
 
 **Splits.** *official*: as in the file; without a dev split, an eighth of train by a hash of the question's id.
-*pooled*: all questions shuffled, .7 train, .1 dev, .2 test, as in the NUDGE paper. Train questions move rows, dev
-chooses whatever there is to choose, test is scored once.
+*pooled*: all questions shuffled, .7 train, .1 dev, .2 test, as in the NUDGE paper. *documents*: as the pipeline splits
+questions that are written for every chunk, by document first: all questions of a tenth of the documents are dev, of
+another tenth test, and of the other documents' questions a tenth each. Train questions move rows, dev chooses whatever
+there is to choose, test is scored once.
 
 **Systems.** *NUDGE-N*, *NUDGE-M*: the plain gradient. *NUDGE-N, plans*: dev chooses among ``PLANS`` too. *refitted*:
-the chosen plan and budget, with the dev questions moving rows as well. *question rows*: each train question stored as
+the chosen plan and budget, with the dev questions moving rows as well. *pipeline*: the plans and the bound on what
+questions of unasked documents lose that the pipeline has, refitted. *question rows*: each train question stored as
 one more row for each of its documents, a document found by its best row. *nudge-ft*: the published package, on the
 same sets. *chosen*: of all of ours, the one with the best nDCG@10 on dev, refitted.
+
+**Bounds**, a table of its own: the pipeline's choice by what training questions may lose on average if nobody had asked
+for their documents; changes of test nDCG@10.
 
 **Columns.** Binary relevance; nDCG@10 with its 95 % bootstrap interval. *asked* and *not asked*: nDCG@10 on test
 questions with a document that train or dev questions ask for, and on all others, where nothing may be lost (out of
@@ -22,7 +28,7 @@ import argparse
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +43,12 @@ from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import ranking_metrics
 from heal_tasks.nudge.nudge import NudgeResult, Plan, QuestionSet, nudge
 from heal_tasks.nudge.solve import Variant
+from heal_tasks.steps.nudge import PLANS as PIPELINE
 
 Vectors = NDArray[np.float32]
 METRIC = "ndcg@10"
+PARTS = ("train", "dev", "test")
+BOUNDS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, None)
 SAMPLES, SEED = 2000, 7
 PLANS = (
     Plan(),
@@ -50,6 +59,8 @@ PLANS = (
     Plan(contrast=0.5),
     Plan(contrast=0.5, prior=0.5),
 )
+# As HEAL_NUDGE_MAX_UNASKED_LOSS and HEAL_GATE_EPSILON have them.
+BOUND = MIN_GAIN = 0.005
 _QUESTIONS_AT_ONCE = 64
 
 
@@ -94,17 +105,32 @@ def load_splits(folder: Path) -> tuple[Vectors, dict[str, dict[str, QuestionSet]
                 split_of[name] = "dev"
     shuffled = np.random.default_rng(SEED).permutation(sorted(answers))
     parts = np.split(shuffled, (len(shuffled) * np.array([0.7, 0.8])).astype(int))
-    names = {
-        "official": {part: [n for n in answers if split_of[n] == part] for part in ("train", "dev", "test")},
-        "pooled": dict(zip(("train", "dev", "test"), parts, strict=True)),
+    names: dict[str, dict[str, Mapping[str, list[int]]]] = {
+        "official": {part: {n: answers[n] for n in answers if split_of[n] == part} for part in PARTS},
+        "pooled": {part: {n: answers[n] for n in chosen} for part, chosen in zip(PARTS, parts, strict=True)},
+        "documents": _by_document(collection.ids, answers),
     }
 
-    def questions(chosen: Sequence[str]) -> QuestionSet:
-        return QuestionSet(vectors[[row_of[n] for n in chosen]], [np.array(answers[n]) for n in chosen])
+    def questions(chosen: Mapping[str, list[int]]) -> QuestionSet:
+        return QuestionSet(vectors[[row_of[n] for n in chosen]], [np.array(rows) for rows in chosen.values()])
 
     return collection.vectors, {
         how: {part: questions(chosen) for part, chosen in parts.items()} for how, parts in names.items()
     }
+
+
+def _by_document(ids: Sequence[str], answers: Mapping[str, list[int]]) -> dict[str, Mapping[str, list[int]]]:
+    """Questions go where their first document is; those of their documents that are elsewhere do not count."""
+
+    def tenth(name: str) -> str:
+        return {0: "test", 1: "dev"}.get(int(sha256_hex(name), 16) % 10, "train")
+
+    made: dict[str, dict[str, list[int]]] = {part: {} for part in PARTS}
+    for name, rows in answers.items():
+        part = tenth(ids[rows[0]])
+        kept = [row for row in rows if tenth(ids[row]) == part]
+        made[tenth(name) if part == "train" else part][name] = kept
+    return {**made}
 
 
 def score(system: System, questions: QuestionSet) -> dict[str, NDArray[np.float64]]:
@@ -156,8 +182,9 @@ def systems(base: Vectors, train: QuestionSet, dev: QuestionSet) -> dict[str, Sy
     ):
         result = nudge(base, train, dev, variant=variant, plans=plans, seed=SEED)
         again = nudge(
-            base, everything, nothing(base.shape[1]), variant=variant, plans=[result.plan], theta=result.theta
-        )
+            base, everything, nothing(base.shape[1]), variant=variant, plans=[result.plan], theta=result.theta,
+            centre=result.centre,
+        )  # fmt: skip
         ours[name] = apply(base, result), apply(base, again)
     ours["question rows"] = System(base, train), System(base, everything)
     for name in ("NUDGE-N", "NUDGE-N, plans"):
@@ -171,15 +198,52 @@ def systems(base: Vectors, train: QuestionSet, dev: QuestionSet) -> dict[str, Sy
     on_dev = {name: score(pair[0], dev)[METRIC].mean() for name, pair in ours.items()}
     best = max(on_dev, key=lambda name: on_dev[name])
     chosen = ours[best][1]
+    found["pipeline"] = pipeline(base, train, dev, BOUND)
     found["chosen"] = System(chosen.documents, chosen.rows, f"{best}: {chosen.note}")
     return found
 
 
+def pipeline(
+    base: Vectors, train: QuestionSet, dev: QuestionSet, bound: float | None, plans: Sequence[Plan] = PIPELINE
+) -> System:
+    """What the pipeline's step would serve."""
+    result = nudge(
+        base, train, dev, plans=plans, max_unasked_loss=bound, min_gain=MIN_GAIN, refit=both(train, dev), seed=SEED
+    )
+    system = apply(base, result)
+    return system if result.adopted else replace(system, note="nothing")
+
+
+def trade(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any]]:
+    """What the pipeline's step does to both kinds of test questions, by what unasked documents may lose."""
+    train, dev, test = (parts[name] for name in PARTS)
+    asked = _asked(parts)
+    before = score(System(base), test)[METRIC]
+    uncentred = [plan for plan in PIPELINE if not plan.centred]
+    rows = []
+    for plans, bound in [*((PIPELINE, bound) for bound in BOUNDS), (uncentred, BOUND), (uncentred, None)]:
+        system = pipeline(base, train, dev, bound, plans)
+        change = score(system, test)[METRIC] - before
+        rows.append({
+            "bound": "none" if bound is None else f"{bound:g}", "plans": "all" if plans is PIPELINE else "not centred",
+            "all": f"{change.mean():+.4f}",
+            f"asked ({asked.sum()})": f"{change[asked].mean():+.4f}" if asked.any() else "",
+            f"not asked ({(~asked).sum()})": f"{change[~asked].mean():+.4f}" if not asked.all() else "",
+            "chosen on dev": system.note,
+        })  # fmt: skip
+    return rows
+
+
+def _asked(parts: Mapping[str, QuestionSet]) -> NDArray[np.bool_]:
+    """Whether train or dev questions ask for a document of each test question."""
+    rows = np.unique(np.concatenate([*parts["train"].positives, *parts["dev"].positives]))
+    return np.array([bool(np.isin(found, rows).any()) for found in parts["test"].positives])
+
+
 def compare(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any]]:
     """One row for each system."""
-    train, dev, test = (parts[name] for name in ("train", "dev", "test"))
-    asked_rows = np.unique(np.concatenate([*train.positives, *dev.positives]))
-    asked = np.array([bool(np.isin(rows, asked_rows).any()) for rows in test.positives])
+    train, dev, test = (parts[name] for name in PARTS)
+    asked = _asked(parts)
     rows = []
     reference: NDArray[np.float64] | None = None
     for name, system in systems(base, train, dev).items():
@@ -207,6 +271,7 @@ def main() -> None:
     """Print one table for each collection and way of splitting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--collection", type=Path, action="append", required=True, metavar="FOLDER")
+    parser.add_argument("--bounds", action="store_true", help="only what a bound on the loss of unasked documents does")
     arguments = parser.parse_args()
     print(versions())
     tables = {}
@@ -214,12 +279,15 @@ def main() -> None:
         base, splits = load_splits(folder)
         for how, parts in splits.items():
             sizes = ", ".join(f"{len(questions.positives)} {name}" for name, questions in parts.items())
-            rows = compare(base, parts)
+            name = f"{folder.resolve().name}, {how}"
+            tables[f"{name}, bounds"] = trade(base, parts)
             print(
-                f"\n{folder.resolve().name}, {how} ({len(base)} documents; questions: {sizes})\n\n{table(rows)}",
+                f"\n{name} ({len(base)} documents; questions: {sizes})\n\n{table(tables[f'{name}, bounds'])}",
                 flush=True,
             )
-            tables[f"{folder.resolve().name} {how}"] = rows
+            if not arguments.bounds:
+                tables[name] = compare(base, parts)
+                print(f"\n{table(tables[name])}", flush=True)
     write_json(arguments.json, tables)
 
 

@@ -206,6 +206,10 @@ class Settings(BaseSettings):
     force_route: Literal["auto", "nothing", "nudge", "realign"] = Field(
         "auto", description="Take this route whatever the counts say."
     )
+    nudge_max_unasked_loss: float = Field(
+        0.005, ge=0, le=1, description="How much nDCG@10 of questions about documents that nobody has asked about may "
+        "fall for a NUDGE budget.",
+    )  # fmt: skip
     nudge_max_changed_share: float = Field(
         0.1, ge=0, le=1, description="Share of new, changed and deleted documents since the last realignment up to "
         "which the nudge route is taken.",

@@ -55,6 +55,7 @@ def move(
     base = in_order(chunks.chunk_ids, *vectors.load_base(generation))
     asked = in_order(questions.question_ids, *vectors.load_questions(generation))
     centre = None if theta is None else centre_of(generation)
+    bound = context.settings.nudge_max_unasked_loss
     result = nudge(
         base,
         question_set(questions, asked, chunks, "train"),
@@ -65,6 +66,7 @@ def move(
         centre=centre,
         refit=question_set(questions, asked, chunks, *MOVING),
         min_gain=context.settings.gate_epsilon,
+        max_unasked_loss=bound if bound < 1 else None,
         seed=context.settings.seed,
     )
     moved = base.copy()

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from bench.nudge_quality import System, compare, load_splits, score
+from bench.nudge_quality import System, compare, load_splits, score, trade
 from heal_tasks.core.errors import InputError
 from heal_tasks.evaluation.ranking import evaluate
 from heal_tasks.nudge.nudge import QuestionSet
@@ -46,6 +46,9 @@ def test_splits(folder):
     assert 0 < len(splits["official"]["dev"].positives) < 60
     assert [len(part.positives) for part in splits["pooled"].values()] == [140, 20, 40]
     assert [rows.tolist() for rows in splits["official"]["test"].positives] == [[row] for row in range(40)]
+    documents = [np.unique(np.concatenate(part.positives)) for part in splits["documents"].values()]
+    assert len(np.intersect1d(documents[0], documents[2])) > 0, "test asks about documents that train,"
+    assert len(np.setdiff1d(documents[2], np.concatenate(documents[:2]))) > 0, "and about others"
     (folder / "queries_minilm_f16.npy").unlink()
     with pytest.raises(InputError, match="encode both first"):
         load_splits(folder)
@@ -71,7 +74,20 @@ def test_every_system_has_a_row(folder):
     base, splits = load_splits(folder)
     rows = compare(base, splits["official"])
     assert [row["system"] for row in rows][:3] == ["base", "nudge-ft M", "nudge-ft N"]
-    assert rows[-1]["system"] == "chosen"
+    assert [row["system"] for row in rows][-2:] == ["pipeline", "chosen"]
     by_name = {row["system"]: row for row in rows}
     assert by_name["NUDGE-N"]["top-1"] > by_name["base"]["top-1"]
     assert by_name["NUDGE-N"]["top-1"] >= by_name["nudge-ft N"]["top-1"] - 0.05
+
+
+def test_a_looser_bound_gains_no_less_on_what_is_asked(folder):
+    base, splits = load_splits(folder)
+    rows = trade(base, splits["official"])
+    assert [(row["bound"], row["plans"]) for row in rows[-3:]] == [
+        ("none", "all"),
+        ("0.005", "not centred"),
+        ("none", "not centred"),
+    ]
+    asked = [float(value) for row in rows for name, value in row.items() if name.startswith("asked")]
+    assert asked[6] >= asked[0]
+    assert asked[6] > 0
