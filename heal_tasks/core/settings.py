@@ -207,8 +207,8 @@ class Settings(BaseSettings):
         "auto", description="Take this route whatever the counts say."
     )
     nudge_max_unasked_loss: float = Field(
-        0.005, ge=0, le=1, description="How much nDCG@10 of questions about documents that nobody has asked about may "
-        "fall for a NUDGE budget.",
+        1.0, ge=0, le=1, description="How much nDCG@10 of questions about documents that nobody has asked about may "
+        "fall for a NUDGE budget; 1 sets no bound.",
     )  # fmt: skip
     nudge_max_changed_share: float = Field(
         0.1, ge=0, le=1, description="Share of new, changed and deleted documents since the last realignment up to "
