@@ -220,7 +220,7 @@ class Settings(BaseSettings):
         "mean relative residual) before a realign.",
     )  # fmt: skip
     nudge_rewrite_share: float = Field(
-        0.1, ge=0, le=1, description="Share of differing rows above which the nudge route writes a new table and "
+        0.03, ge=0, le=1, description="Share of differing rows above which the nudge route writes a new table and "
         "switches to it.",
     )  # fmt: skip
     nudge_max_displacement: float = Field(

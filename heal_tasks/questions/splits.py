@@ -15,7 +15,7 @@ _VALIDATION_BELOW = 200
 
 
 def is_unseen(document_id: int) -> bool:
-    """Whether a document takes no part in training, topic labels or nudging.
+    """Whether a document takes no part in training, topic labels or the search for a nudge.
 
     Args:
         document_id: the document.
