@@ -12,7 +12,7 @@ from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import question_set
 from heal_tasks.steps.spaces import candidates, in_order, served
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.generation import Generation
+from heal_tasks.store.generation import NO_BUDGET, Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.vectors import VectorRepository
@@ -23,8 +23,6 @@ Float32Array = NDArray[np.float32]
 # depends on all questions, so a night would cost what is stored and not what arrived.
 PLANS = (PLAIN, Plan(prior=0.5), Plan(prior=1.0), Plan(prior=2.0), Plan(centred=True), Plan(centred=True, prior=1.0))
 """What validation chooses among, beside the budget."""
-NO_BUDGET: dict[str, Any] = {"nudge_variant": "none", "nudge_theta": 0.0, "nudge_prior": 0.0, "nudge_centre": None}
-"""Of a generation whose rows are not moved."""
 MOVING: tuple[Split, ...] = ("train", "seen_validation", "unseen_validation")
 """Questions that move rows: those of validation too, once they have chosen; ``heal.moves_rows`` says the same."""
 

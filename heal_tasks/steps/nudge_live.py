@@ -14,7 +14,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import recompute
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.solve import Variant
-from heal_tasks.steps.nudge import NO_BUDGET, budget_of, centre_of, move
+from heal_tasks.steps.nudge import budget_of, centre_of, move
 from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
 from heal_tasks.steps.promote import index_served
 from heal_tasks.steps.runner import Context, Outcome, Step
@@ -22,7 +22,7 @@ from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluatio
 from heal_tasks.steps.spaces import Float32Array, Int64Array, candidates, overlay, served
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.generation import Generation
+from heal_tasks.store.generation import NO_BUDGET, Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.nudge_state import NudgeState, Probes
 from heal_tasks.store.runs import RunRepository

@@ -3,13 +3,12 @@
 import numpy as np
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.steps.nudge import NO_BUDGET
 from heal_tasks.steps.probes import restart_drift, start_probes
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.spaces import candidates, in_order, overlay, served
 from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.generation import Generation
+from heal_tasks.store.generation import NO_BUDGET, Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.indexing import IndexReport, build_indexes, recall
 from heal_tasks.store.nudge_state import NudgeState

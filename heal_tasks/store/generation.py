@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pgvector import Vector
 from psycopg import sql
@@ -50,6 +50,8 @@ class Generation:
         return sql.Identifier("heal", f"{prefix}_g{self.generation_id:06d}")
 
 
+NO_BUDGET: dict[str, Any] = {"nudge_variant": "none", "nudge_theta": 0.0, "nudge_prior": 0.0, "nudge_centre": None}
+"""Of a generation whose rows are not moved."""
 COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Generation))
 
 
