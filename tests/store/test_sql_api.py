@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 from spaces import DIMS, SOURCE, Space, encode
 
 from heal_tasks.core.ids import document_id
@@ -17,7 +18,9 @@ from heal_tasks.store.indexing import build_indexes
 from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
 from heal_tasks.store.vectors import Served
 
-ROWS, WIDTH, LEAVES = 30_000, 16, 40
+ROWS, WIDTH, LEAVES = 30_000, 32, 40
+PARTS = ((200, LEAVES // 5), (300, LEAVES // 2))
+"""Subtrees of several leaves: number of the first topic, and how many leaves it has."""
 Psql = Callable[..., list[list[str]]]
 
 
@@ -55,6 +58,7 @@ class Large:
     """Clustered vectors, a cluster per leaf; document n has metadata tenth (n modulo 10), hundredth and most."""
 
     def __init__(self, space: Space) -> None:
+        self.conn = space.conn
         rng = np.random.default_rng(7)
         self.leaves = rng.integers(0, LEAVES, ROWS).astype(np.int32)
         centres = rng.normal(size=(LEAVES, WIDTH))
@@ -81,6 +85,11 @@ class Large:
         tree = [TopicRow(1, None, 0, 0, LEAVES - 1, ["all"], LEAVES, None, ROWS)]
         tree += [TopicRow(100 + leaf, 1, 1, leaf, leaf, [f"t{leaf}"], 0, None, 1) for leaf in range(LEAVES)]
         tree += [TopicRow(99, 1, 1, 1, LEAVES - 1, ["nearly", "all"], LEAVES, None, ROWS)]
+        tree += [
+            TopicRow(base + first, 1, 1, first, first + width - 1, ["part"], width, None, ROWS)
+            for base, width in PARTS
+            for first in range(0, LEAVES, width)
+        ]
         flat = np.zeros(ROWS, dtype=np.float32)
         labels = Labels(self.ids, self.leaves, [[100 + int(leaf)] for leaf in self.leaves], flat, flat)
         run = TopicRepository(space.conn).insert_run(
@@ -130,10 +139,49 @@ def test_a_metadata_filter_keeps_the_recall(large: Large, psql: Psql, name: str,
     assert recall_of(large, psql, lambda query: (extra, passes)) >= 0.95
 
 
-def test_a_filter_that_leaves_too_many_rows_to_sort_keeps_the_recall(large: Large, psql: Psql) -> None:
+def through_the_index(large: Large, query: np.ndarray, **arguments: object) -> list[int]:
+    """Ten nearest chunks by ``heal.nearest``, for which even the fewest rows are too many to compare."""
+    extra = "".join(f", {name} => %({name})s" for name in arguments)
+    statement = (
+        "SELECT n.chunk_id FROM heal.generation g, heal.nearest(%(query)s, g, 10, few => 0" + extra + ") n "
+        "WHERE g.generation_id = %(gen)s ORDER BY n.distance, n.chunk_id"
+    )
+    values = {"query": query, "gen": large.generation.generation_id, **arguments}
+    with large.conn.transaction():
+        # So few rows the planner would compare and sort by itself.
+        large.conn.execute("SET LOCAL enable_sort = off")
+        return [row[0] for row in large.conn.execute(statement, values)]  # type: ignore[arg-type]
+
+
+def test_a_filter_that_leaves_too_many_rows_to_compare_keeps_the_recall(large: Large) -> None:
     passes = large.ids % 20 > 0
-    assert passes.sum() > 25_000, "the test is about the search of the index"
-    assert recall_of(large, psql, lambda query: (""", filter => '{"most": true}'""", passes)) >= 0.95
+    found = [through_the_index(large, query, filter=Jsonb({"most": True})) for query in large.queries]
+    shares = [
+        len(set(ids) & set(large.nearest(query, passes, 10))) / 10
+        for ids, query in zip(found, large.queries, strict=True)
+    ]
+    assert np.mean(shares) >= 0.95
+
+
+@pytest.mark.parametrize(("base", "width"), PARTS, ids=["a fifth", "half"])
+def test_a_large_far_subtree_keeps_the_recall(large: Large, base: int, width: int) -> None:
+    means = np.stack([large.vectors[large.leaves == leaf].mean(axis=0) for leaf in range(LEAVES)])
+    shares = []
+    for query in large.queries:
+        nearest_leaf = (means @ query).reshape(-1, width).max(axis=1)
+        first = int(np.argmin(nearest_leaf)) * width
+        passes = (large.leaves >= first) & (large.leaves < first + width)
+        wanted = large.nearest(query, passes, 10)
+        shares.append(len(set(through_the_index(large, query, topic=base + first)) & set(wanted)) / 10)
+    assert np.mean(shares) >= 0.95
+
+
+def test_a_scan_that_ends_too_soon_is_done_again_by_comparing(large: Large) -> None:
+    for query in large.queries[:5]:
+        leaf = far_leaf(large, query)
+        assert (large.leaves == leaf).sum() < 1000, "the scan is to find fewer rows than it wants"
+        wanted = large.nearest(query, large.leaves == leaf, 10)
+        assert through_the_index(large, query, topic=100 + leaf) == wanted
 
 
 def test_a_far_topic_keeps_the_recall(large: Large, psql: Psql) -> None:
@@ -178,6 +226,8 @@ def test_the_topics_of_a_query_are_those_of_its_nearest_chunks(large: Large, psq
     )
     near = large.leaves[large.nearest(query, large.ids >= 0, 100)]
     expected = {100 + int(leaf): int((near == leaf).sum()) for leaf in np.unique(near)} | {99: int((near > 0).sum())}
+    for base, width in PARTS:
+        expected |= {base + int(at) * width: int((near // width == at).sum()) for at in np.unique(near // width)}
     assert {int(row[0]): int(row[3]) for row in rows} == dict(sorted(expected.items(), key=lambda item: -item[1])[:10])
     assert [int(row[3]) for row in rows] == sorted((int(row[3]) for row in rows), reverse=True)
 
@@ -187,7 +237,7 @@ def test_status_and_topics_are_views(large: Large, psql: Psql) -> None:
         "SELECT state, rows, recall, index_bytes > 1000000 FROM heal.generation_status"
     )
     assert (state, rows, recall, index_bytes) == ("active", str(ROWS), "", "t")
-    assert psql("SELECT count(*) FROM heal.topics") == [[str(LEAVES + 2)]]
+    assert psql("SELECT count(*) FROM heal.topics") == [[str(LEAVES + 2 + sum(LEAVES // width for _, width in PARTS))]]
     assert psql("SELECT title, topic_path, generation_id FROM heal.lineage WHERE chunk_id = 5") == [
         ["Title 5", f"{{{100 + large.leaves[5]}}}", str(large.generation.generation_id)]
     ]

@@ -102,7 +102,8 @@ BEGIN
         )
         SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance, f.vector_place, f.word_place
         FROM fused f JOIN heal.chunk c ON c.chunk_id = f.chunk_id
-        JOIN heal.document d ON d.document_id = heal.shown_document(c.document_id, filter)
+        JOIN heal.document d ON d.document_id =
+            CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END
         ORDER BY f.score DESC, f.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.hybrid_search IS
