@@ -1,28 +1,41 @@
 """Measures heal.search against the same query written by hand on a plain pgvector table with the same index settings.
 
 Run from the project's root: ``python -m bench.query``. Vectors are clustered and synthetic; every kind of index that
-``build_indexes`` makes is measured. Ours and the hand-written query alternate on each connection, so that both meet the
-same load; their hits are compared first. Recall is that of ten neighbours against an exact scan.
+``build_indexes`` makes is measured. Ours and the hand-written query, prepared by the driver and not, take turns on each
+connection, so that all meet the same load; their hits are compared first. CPU time is that of the connection's server
+process: the number to trust on a busy machine. Recall is that of ten neighbours against an exact scan.
+
+``--during-realignment`` measures again while another process loads a second generation of the same size into the same
+database, indexes it and drops it; the clients ask until it has done so once.
 """
 
 import argparse
+import multiprocessing
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
 from psycopg import sql
 
 from bench.common import parent_parser, table, versions, write_json
-from bench.scratch import Vectors, activate, clustered, load, scratch_store, store_documents
+from bench.scratch import Vectors, activate, backend_cpu_s, clustered, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation
+from heal_tasks.store.generations import Generation, GenerationRepository
 from heal_tasks.store.indexing import build_indexes, recall
 
 OURS = "SELECT chunk_id, title, text, distance FROM heal.search(%s, %s::bigint, 10)"
+WAYS = ("ours", "by hand", "unprepared")
 KINDS: dict[str, dict[str, int]] = {
-    "none (exact)": {"exact_rows": 10**9}, "vector": {}, "halfvec": {"halfvec_rows": 0},
+    "exact": {"exact_rows": 10**9}, "vector": {"halfvec_rows": 10**9}, "halfvec": {"halfvec_rows": 0},
 }  # fmt: skip
+MEMORY_MB = 2048
+
+Samples = dict[str, list[tuple[float, float]]]
 
 
 def by_hand(generation: Generation, kind: str) -> sql.Composed:
@@ -37,83 +50,132 @@ def by_hand(generation: Generation, kind: str) -> sql.Composed:
     ).format(full.format(width), generation.table("vec"), order)
 
 
-def client(url: str, generation: Generation, kind: str, queries: Vectors, times: dict[str, list[float]]) -> None:
-    """Ask each query both ways, ours first every other time; times in seconds are appended."""
+def ways(conn: Connection, generation: Generation, kind: str) -> dict[str, Callable[[Vectors], list[Any]]]:
+    """The ways to ask on a connection, by name."""
+    conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", (str(generation.ef_search),))
+    conn.prepare_threshold = 0
     statement = by_hand(generation, kind)
+    return {
+        "ours": lambda query: conn.execute(OURS, (query, generation.generation_id)).fetchall(),
+        "by hand": lambda query: conn.execute(statement, (query, query)).fetchall(),
+        "unprepared": lambda query: conn.execute(statement, (query, query), prepare=False).fetchall(),
+    }
+
+
+def client(
+    url: str, generation: Generation, kind: str, queries: Vectors, enough: Callable[[], bool], samples: Samples
+) -> None:
+    """Ask every query in every way, in turns, again until it is enough; appends wall and CPU seconds of each."""
     with connect(url, autocommit=True) as conn:
-        conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", (str(generation.ef_search),))
-        ways = {
-            "ours": lambda query: conn.execute(OURS, (query, generation.generation_id)).fetchall(),
-            "by hand": lambda query: conn.execute(statement, (query, query)).fetchall(),
-        }
-        for number, query in enumerate(queries):
-            for name in ("ours", "by hand")[:: 1 if number % 2 else -1]:
-                start = time.perf_counter()
-                ways[name](query)
-                times[name].append(time.perf_counter() - start)
+        asked = ways(conn, generation, kind)
+        for name in WAYS:
+            asked[name](queries[0])
+        turn = 0
+        while True:
+            for query in queries:
+                turn += 1
+                for name in WAYS[turn % 3 :] + WAYS[: turn % 3]:
+                    cpu, start = backend_cpu_s(conn), time.perf_counter()
+                    asked[name](query)
+                    samples[name].append((time.perf_counter() - start, backend_cpu_s(conn) - cpu))
+            if enough():
+                return
 
 
 def same_hits(conn: Connection, generation: Generation, kind: str, queries: Vectors) -> None:
     """Both ways find the same chunks at the same distances."""
-    conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", (str(generation.ef_search),))
-    statement = by_hand(generation, kind)
+    asked = ways(conn, generation, kind)
     for query in queries:
-        ours = conn.execute(OURS, (query, generation.generation_id)).fetchall()
-        theirs = conn.execute(statement, (query, query)).fetchall()
+        ours, theirs = asked["ours"](query), asked["by hand"](query)
         assert {row[0] for row in ours} == {row[0] for row in theirs}
         np.testing.assert_allclose([row[3] for row in ours], [row[3] for row in theirs], atol=1e-6)
 
 
-def measure_kind(
-    url: str, generation: Generation, kind: str, queries: Vectors, clients: list[int]
-) -> list[dict[str, Any]]:
-    """Rows of the table for one index."""
+def realign(url: str, rows: int, kind: str) -> None:
+    """Load a second generation, index it, drop it; runs in a process of its own."""
     with connect(url, autocommit=True) as conn:
-        built = build_indexes(conn, generation, memory_mb=1024, **KINDS[kind])
+        made = load(conn, clustered(rows, seed=1), clustered(1, seed=2))
+        build_indexes(conn, made, memory_mb=MEMORY_MB, **KINDS[kind])
+        generations = GenerationRepository(conn)
+        generations.set_state(made.generation_id, "failed")
+        generations.drop_tables(made.generation_id)
+
+
+def has_ended(process: BaseProcess) -> bool:
+    """Whether a process has finished."""
+    return not process.is_alive()
+
+
+def ask(
+    url: str, generation: Generation, kind: str, queries: Vectors, clients: int, enough: Callable[[], bool]
+) -> dict[str, float]:
+    """Quantiles over all clients."""
+    samples: Samples = defaultdict(list)
+    threads = [
+        threading.Thread(target=client, args=(url, generation, kind, part, enough, samples))
+        for part in np.array_split(queries, clients)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    columns: dict[str, float] = {}
+    for name in WAYS:
+        wall, cpu = 1000 * np.array(samples[name]).T
+        columns |= {
+            f"{name} p50": np.median(wall),
+            f"{name} p99": np.quantile(wall, 0.99),
+            f"{name} CPU": np.median(cpu),
+        }
+    columns["CPU ratio"] = columns["ours CPU"] / columns["by hand CPU"]
+    return {name: float(value) for name, value in columns.items()}
+
+
+def measure_kind(
+    url: str, generation: Generation, kind: str, queries: Vectors, clients: list[int], busy: bool
+) -> list[dict[str, Any]]:
+    """Rows of the table for one index; times in milliseconds."""
+    with connect(url, autocommit=True) as conn:
+        built = build_indexes(conn, generation, memory_mb=MEMORY_MB, **KINDS[kind])
         found = recall(conn, generation, 50)
-        same_hits(conn, generation, kind.split()[0], queries[:20])
+        same_hits(conn, generation, kind, queries[:20])
     rows = []
     for number in clients:
-        times: dict[str, list[float]] = {"ours": [], "by hand": []}
-        threads = [
-            threading.Thread(target=client, args=(url, generation, kind.split()[0], part, times))
-            for part in np.array_split(queries, number)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        ours, hand = (1000 * np.quantile(times[name], [0.5, 0.99]) for name in ("ours", "by hand"))
-        rows.append({
-            "rows": built.rows, "index": kind, "index s": built.seconds, "MiB": built.size_bytes / 2**20,
-            "recall@10": found, "clients": number, "p50 ms": float(ours[0]), "p99 ms": float(ours[1]),
-            "by hand p50": float(hand[0]), "by hand p99": float(hand[1]), "p50 ratio": float(ours[0] / hand[0]),
-        })  # fmt: skip
+        row: dict[str, Any] = {
+            "rows": built.rows, "index": kind, "index s": round(built.seconds), "recall@10": found, "clients": number,
+        }  # fmt: skip
+        rows.append({**row, "realigning": "no", **ask(url, generation, kind, queries, number, lambda: True)})
+        if busy:
+            writer = multiprocessing.get_context("spawn").Process(target=realign, args=(url, built.rows, kind))
+            writer.start()
+            asked = ask(url, generation, kind, queries, number, partial(has_ended, writer))
+            writer.join()
+            assert writer.exitcode == 0, "the realignment failed"
+            rows.append({**row, "realigning": "yes", **asked})
     return rows
 
 
 def main() -> None:
     """Parse arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
-    parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 20_000, 200_000], help="sizes")
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 200_000], help="sizes")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of index (default all)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="connections at a time")
     parser.add_argument("--queries", type=int, default=400, help="queries per size and index (default 400)")
+    parser.add_argument("--during-realignment", action="store_true", help="measure again beside a writer")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for size in arguments.rows:
         made = clustered(size + arguments.queries)
-        vectors, queries = made[: -arguments.queries], made[-arguments.queries :]
+        vectors, queries = made[:size], made[size:]
         with scratch_store() as url:
             with connect(url, autocommit=True) as conn:
                 store_documents(conn, [f"text {number}" for number in range(size)])
-                start = time.perf_counter()
                 generation = load(conn, vectors, queries)
-                loaded = size / (time.perf_counter() - start)
                 activate(conn, generation)
-            for kind in KINDS:
-                rows += measure_kind(url, generation, kind, queries, arguments.clients)
-            print(f"{size} rows loaded at {loaded:.0f} a second", flush=True)
-    print(table(rows))
+            for kind in arguments.kinds:
+                rows += measure_kind(url, generation, kind, queries, arguments.clients, arguments.during_realignment)
+                print(table(rows), flush=True)
     print(versions())
     write_json(arguments.json, {"query": rows})
 

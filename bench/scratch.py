@@ -1,5 +1,6 @@
 """A scratch store for the benches of the store: a server of its own, documents and a generation over given vectors."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,22 @@ def scratch_store() -> Iterator[str]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def backend_cpu_s(conn: Connection) -> float:
+    """CPU seconds that a connection's server process has used. Linux only, and for a server on this machine.
+
+    The difference of two calls is what the work between them cost, on however busy a machine.
+    """
+    return int(Path(f"/proc/{conn.info.backend_pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def server_cpu_s(conn: Connection) -> float:
+    """As ``backend_cpu_s``, with all of the server's processes that have ended, as parallel workers do."""
+    # After the name in brackets, numbers as in proc(5): 4 is the parent, 16 and 17 the CPU time of its ended children.
+    parent = Path(f"/proc/{conn.info.backend_pid}/stat").read_text().rpartition(")")[2].split()[4 - 3]
+    ended = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[16 - 3 : 18 - 3]
+    return backend_cpu_s(conn) + sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
 
 
 def clustered(rows: int, dims: int = 384, clusters: int = 200, noise: float = 0.5, seed: int = 0) -> Vectors:

@@ -1,0 +1,158 @@
+"""Measures how vectors get into the store, and out of it, against what one would write with psycopg.
+
+Run from the project's root: ``python -m bench.load``. Every way fills a table like a generation's served one (chunk,
+document, leaf, vector; no index), and what it wrote is compared with the input. CPU time is the client's and the
+server's apart: with a core for each, the larger one decides. The slow ways get fewer rows.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+from psycopg import sql
+
+from bench.common import MIN_RUNS, parent_parser, table, versions, write_json
+from bench.scratch import clustered, scratch_store, server_cpu_s, store_documents
+from heal_tasks.store.copying import copy_rows, copy_vectors, copy_vectors_out
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.vectors import Served, VectorRepository
+
+COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("leaf", "int4"), ("embedding", "vector")]
+SLOW_ROWS = 10_000
+
+Load = Callable[[Connection, Generation, Served], object]
+
+
+def python_rows(served: Served) -> Any:
+    """Rows as an application has them."""
+    return zip(
+        served.chunk_ids.tolist(), served.document_ids.tolist(), served.leaves.tolist(), served.vectors, strict=True
+    )
+
+
+def our_copy(conn: Connection, generation: Generation, served: Served) -> None:
+    """The stream made by NumPy."""
+    integers = {"chunk_id": served.chunk_ids, "document_id": served.document_ids, "leaf": served.leaves}
+    copy_vectors(conn, generation.table("vec"), integers, served.vectors)
+
+
+def executemany(conn: Connection, generation: Generation, served: Served) -> None:
+    """Pipelined INSERTs in one transaction."""
+    statement = sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s)").format(generation.table("vec"))
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.executemany(statement, list(python_rows(served)))
+
+
+def text_copy(conn: Connection, generation: Generation, served: Served) -> None:
+    """COPY as most examples show it."""
+    statement = sql.SQL("COPY {} FROM STDIN").format(generation.table("vec"))
+    with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in python_rows(served):
+            copy.write_row(row)
+
+
+def write_served(conn: Connection, generation: Generation, served: Served) -> None:
+    """As the steps do it: vectors checked, rows of deleted chunks taken out."""
+    VectorRepository(conn).write_served(generation, served)
+
+
+def binary_copy(conn: Connection, generation: Generation, served: Served) -> None:
+    """Psycopg's own binary COPY, row by row."""
+    copy_rows(conn, generation.table("vec"), COLUMNS, python_rows(served))
+
+
+LOADS: dict[str, tuple[Load, bool]] = {
+    "ours: write_served, checks included": (write_served, False),
+    "ours: copy_vectors": (our_copy, False),
+    "psycopg: binary COPY, types declared": (binary_copy, False),
+    "psycopg: executemany INSERT": (executemany, True),
+    "psycopg: text COPY": (text_copy, True),
+}
+
+
+def our_read(conn: Connection, generation: Generation) -> Served:
+    """Whole served table, as the steps read it."""
+    return VectorRepository(conn).load_served(generation)
+
+
+def plain_read(conn: Connection, generation: Generation) -> Served:
+    """Its first rows by SELECT."""
+    query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE chunk_id < %s ORDER BY 1")
+    found = conn.execute(query.format(generation.table("vec")), (SLOW_ROWS,)).fetchall()
+    chunks, documents, leaves, vectors = zip(*found, strict=True)
+    matrix = np.stack([vector.to_numpy() for vector in vectors])
+    return Served(np.array(chunks), np.array(documents), np.array(leaves, dtype=np.int32), matrix)
+
+
+def same(conn: Connection, generation: Generation, served: Served) -> None:
+    """What stands in the table is what was given, bit by bit."""
+    query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} ORDER BY 1").format(generation.table("vec"))
+    integers, vectors = copy_vectors_out(conn, query, generation.dims, sizes=(8, 8, 4))
+    for stored, given in zip([*integers, vectors], vars(served).values(), strict=True):
+        np.testing.assert_array_equal(stored, given)
+
+
+def costs(conn: Connection, rows: int, runs: int, call: Callable[[], object]) -> dict[str, Any]:
+    """Medians over the runs: rows a second of wall time, CPU microseconds per row of client and server."""
+    measured = []
+    for _ in range(runs):
+        server, client, start = server_cpu_s(conn), time.process_time(), time.perf_counter()
+        call()
+        measured.append((time.perf_counter() - start, time.process_time() - client, server_cpu_s(conn) - server))
+    wall, client, server = (median(column) for column in zip(*measured, strict=True))
+    return {
+        "rows": rows, "rows/s": round(rows / wall), "client us/row": 1e6 * client / rows,
+        "server us/row": 1e6 * server / rows, "rows/s, a core each": round(rows / max(client, server)),
+    }  # fmt: skip
+
+
+def compare(conn: Connection, generation: Generation, served: Served, runs: int) -> list[dict[str, Any]]:
+    """Rows of the table: every way in, then every way out."""
+    truncate = sql.SQL("TRUNCATE {}").format(generation.table("vec"))
+    few = Served(*[values[:SLOW_ROWS] for values in vars(served).values()])
+    rows: list[dict[str, Any]] = []
+
+    def fill(way: Load, part: Served) -> None:
+        conn.execute(truncate)
+        way(conn, generation, part)
+
+    for name, (way, slow) in LOADS.items():
+        part = few if slow else served
+        rows.append({"way": name, **costs(conn, len(part.chunk_ids), runs, partial(fill, way, part))})
+        same(conn, generation, part)
+    fill(our_copy, served)
+    for name, read in (("ours: load_served", our_read), ("psycopg: SELECT, then to NumPy", plain_read)):
+        found = read(conn, generation)
+        for stored, given in zip(vars(found).values(), vars(served).values(), strict=True):
+            np.testing.assert_array_equal(stored, given[: len(stored)])
+        rows.append({"way": f"out, {name}", **costs(conn, len(found.chunk_ids), runs, partial(read, conn, generation))})
+    return rows
+
+
+def main() -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
+    parser.add_argument("--rows", type=int, default=200_000, help="rows of the fast ways (default 200,000)")
+    parser.add_argument("--runs", type=int, default=MIN_RUNS, help=f"for the medians (default {MIN_RUNS})")
+    arguments = parser.parse_args()
+    vectors = clustered(arguments.rows)
+    ids = np.arange(arguments.rows, dtype=np.int64)
+    served = Served(ids, ids, (ids % 50).astype(np.int32), vectors)
+    with scratch_store() as url, connect(url, autocommit=True) as conn:
+        store_documents(conn, [f"text {number}" for number in range(arguments.rows)])
+        made = GenerationRepository(conn).create(
+            kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=vectors.shape[1]
+        )
+        rows = compare(conn, made, served, arguments.runs)
+    print(table(rows))
+    print(versions())
+    write_json(arguments.json, {"load": rows})
+
+
+if __name__ == "__main__":
+    main()
