@@ -75,7 +75,13 @@ class Settings(BaseSettings):
         PACKAGED_MODEL, description="Base model: a sentence-transformers id or path; the default is packaged."
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    encode_batch_size: int = Field(16, ge=1, description="Texts per forward pass when embedding; raise it on a GPU.")
+    encode_batch_size: int = Field(
+        64, ge=1, description="Most texts per forward pass when embedding; a processor takes fewer long ones by itself."
+    )
+    encode_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Number format of the encoder when embedding; auto: bfloat16 where the device computes in it.",
+    )
     embed_shards: int = Field(2, ge=1, le=256, description="Mapped tasks that embed in parallel.")
     ask_shards: int = Field(2, ge=1, le=256, description="Mapped tasks that write questions in parallel.")
 

@@ -48,7 +48,8 @@ def fill(context: Context, generation: Generation) -> dict[str, int]:
 
     def encode_all(items: list[tuple[int, str]], write: Write, role: Role) -> None:
         nonlocal done
-        for batch in batched(items, WRITE_EVERY):
+        # By length over all of them, so that batches pad little and equal texts meet.
+        for batch in batched(sorted(items, key=lambda item: (-len(item[1]), item[1])), WRITE_EVERY):
             ids, texts = zip(*batch, strict=True)
             write(generation, np.array(ids, dtype=np.int64), encoder.encode(texts, role=role))
             done += len(batch)
@@ -68,6 +69,7 @@ def load_encoder(context: Context, model_uri: str) -> Encoder:
         device=settings.device,
         batch_size=settings.encode_batch_size,
         threads=threads,
+        dtype=settings.encode_dtype,
     )
 
 

@@ -21,6 +21,10 @@ from heal_tasks.training.adapters import nf4_config
 Dtype = Literal["auto", "float32", "bfloat16"]
 Role = Literal["query", "document"]
 
+CPU_BATCH_TOKENS = 1024
+"""A forward pass of about so many tokens reuses its memory; in larger ones an eighth of the CPU time goes into page
+faults, as the allocator hands large buffers back to the system (measured with glibc, 256 tokens a text)."""
+
 CARD = "card.json"
 _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model"})
 _NOT_MODEL = frozenset({CARD, "_complete.json"})
@@ -64,8 +68,7 @@ def load_encoder(
     Args:
         path: folder as sentence-transformers saves it.
         device: see ``pick_device``.
-        dtype: of weights and computation; ``auto`` takes bfloat16 where the device has it. The default is
-            float32, because vectors of one generation may be computed on different machines.
+        dtype: of weights and computation; ``auto`` takes bfloat16 where the device has it.
         quantised: linear layers in 4-bit NF4, to train an adapter beside them.
 
     Returns:
@@ -103,13 +106,13 @@ def encode(
 ) -> npt.NDArray[np.float32]:
     """Unit vectors of texts.
 
-    Each distinct text is computed once, longest first, so that a batch pads little and a batch that does not fit
-    into memory fails at the start.
+    Each distinct text is computed once, longest first, so that a batch pads little. A batch that does not fit into a
+    GPU's memory, which shows at the start then, is halved until it does.
 
     Args:
         model: from ``load_encoder``.
         texts: n texts.
-        batch_size: texts per forward pass.
+        batch_size: most texts per forward pass; on a processor it also has about ``CPU_BATCH_TOKENS`` at most.
         role: chooses the prompt of models that were trained with different ones for questions and documents.
         progress: told after every batch how many distinct texts are done.
         threads: for torch; None leaves them as they are.
@@ -123,11 +126,19 @@ def encode(
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
     vectors = np.empty((len(distinct), model.get_embedding_dimension()), dtype=np.float32)
     compute = model.encode_query if role == "query" else model.encode_document
+    start = 0
     with limited_threads(threads):
-        for start in range(0, len(distinct), batch_size):
-            batch = distinct[start : start + batch_size]
-            vectors[start : start + len(batch)] = compute(batch, batch_size=batch_size, show_progress_bar=False)
-            progress(start + len(batch), len(distinct))
+        while start < len(distinct):
+            batch = distinct[start : start + _fitting(model, distinct[start], batch_size)]
+            try:
+                vectors[start : start + len(batch)] = compute(batch, batch_size=batch_size, show_progress_bar=False)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                batch_size = len(batch) // 2
+                continue
+            start += len(batch)
+            progress(start, len(distinct))
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = ~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0)
     if bad.any():
@@ -139,13 +150,21 @@ def encode(
     return vectors[[position[text] for text in texts]]
 
 
+def _fitting(model: SentenceTransformer, longest: str, batch_size: int) -> int:
+    """How many texts go through the model together, a token taken to be four characters."""
+    if model.device.type != "cpu":
+        return batch_size
+    tokens = min(1 + len(longest) // 4, model.max_seq_length or len(longest) + 1)
+    return min(batch_size, max(1, CPU_BATCH_TOKENS // tokens))
+
+
 class Encoder:
     """An encoder with the way it is run: what steps that embed hold on to.
 
     Args:
         path: folder as ``load_encoder`` takes it.
         device: see ``pick_device``.
-        batch_size: texts per forward pass.
+        batch_size: see ``encode``.
         threads: for torch; None leaves them as they are.
         dtype: see ``load_encoder``.
     """

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import heal_tasks.training.encoder as encoder_module
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.training.encoder import (
@@ -44,6 +45,33 @@ def test_each_distinct_text_is_computed_once_longest_first(tiny_encoder: Path):
     assert sorted(computed) == sorted(set(TEXTS))
     assert [len(text) for text in computed] == sorted(map(len, computed), reverse=True)
     assert reports == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_processor_takes_fewer_long_texts_at_a_time(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch):
+    # The encoder reads 48 tokens at most: a batch has 4 long texts, and as many short ones as are allowed.
+    monkeypatch.setattr(encoder_module, "CPU_BATCH_TOKENS", 4 * 48)
+    model, reports = load_encoder(tiny_encoder, device="cpu"), []
+    texts = [f"d{number} " * 100 for number in range(6)] + [f"q{number}" for number in range(10)]
+    encode(model, texts, batch_size=8, progress=lambda done, total, message="": reports.append(done))
+    assert reports == [4, 8, 16]
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(tiny_encoder: Path):
+    model, sizes = load_encoder(tiny_encoder, device="cpu"), []
+    expected, compute = encode(model, TEXTS), model.encode_document
+
+    def with_little_memory(texts: list[str], **kwargs):
+        sizes.append(len(texts))
+        if len(texts) > 2:
+            raise torch.OutOfMemoryError
+        return compute(texts, **kwargs)
+
+    model.encode_document = with_little_memory
+    np.testing.assert_allclose(encode(model, TEXTS), expected, atol=1e-6)
+    assert sizes == [5, 2, 2, 1]
+    model.encode_document = lambda texts, **kwargs: (_ for _ in ()).throw(torch.OutOfMemoryError)
+    with pytest.raises(torch.OutOfMemoryError):
+        encode(model, TEXTS)
 
 
 def test_no_texts_give_no_vectors(tiny_encoder: Path):

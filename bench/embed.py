@@ -1,0 +1,97 @@
+"""Measures our encoding of texts against sentence-transformers' default ``encode``.
+
+Run from the project's root: ``python -m bench.embed --collection FOLDER``. all-MiniLM-L6-v2 on a processor; real
+documents, the same with a quarter of them being copies, and real queries. Ways take turns within each run, so that all
+meet the same load; the number is texts per CPU second. Ours runs as a shard of the step ``embed`` does on two cores:
+with one thread, beside another shard. The lowest cosine is that to sentence-transformers' float32 vectors.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bench.common import MIN_RUNS, load_collection, load_queries, parent_parser, table, versions, write_json
+from heal_tasks.core.models import resolve_model
+from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.training.encoder import encode, load_encoder, supports_bf16
+
+COPIED = 0.25
+
+Encode = Callable[[list[str]], npt.NDArray[np.float32]]
+
+
+def ways(threads: int) -> dict[str, Encode]:
+    """What is compared; the first is the reference."""
+    folder = Path(resolve_model(PACKAGED_MODEL))
+    plain, ours = load_encoder(folder, device="cpu"), load_encoder(folder, device="cpu", dtype="auto")
+
+    def default(texts: list[str], threads: int) -> npt.NDArray[np.float32]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return np.asarray(plain.encode(texts, show_progress_bar=False))
+        finally:
+            torch.set_num_threads(before)
+
+    number = "bfloat16" if supports_bf16("cpu") else "float32"
+    return {
+        f"sentence-transformers, {threads} threads (its default)": lambda texts: default(texts, threads),
+        "sentence-transformers, 1 thread": lambda texts: default(texts, 1),
+        f"ours, {number}, 1 thread": lambda texts: encode(ours, texts, threads=1),
+    }
+
+
+def compare(name: str, texts: list[str], compared: dict[str, Encode], runs: int) -> list[dict[str, Any]]:
+    """A row per way."""
+    costs: dict[str, list[float]] = {way: [] for way in compared}
+    vectors: dict[str, npt.NDArray[np.float32]] = {}
+    for encode_all in compared.values():
+        encode_all(texts[:8])
+    for _ in range(runs):
+        for way, encode_all in compared.items():
+            start = time.process_time()
+            vectors[way] = encode_all(texts)
+            costs[way].append(time.process_time() - start)
+    rates = {way: len(texts) / median(seconds) for way, seconds in costs.items()}
+    first = next(iter(compared))
+    return [
+        {
+            "texts": name, "number": len(texts), "distinct": len(set(texts)), "way": way, "texts/CPU s": rate,
+            "times the default": rate / rates[first],
+            "lowest cosine": f"{(vectors[way] * vectors[first]).sum(axis=1).min():.6f}",
+        }
+        for way, rate in rates.items()
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
+    parser.add_argument("--collection", type=Path, required=True, help="folder of a collection with queries")
+    parser.add_argument("--texts", type=int, default=256, help="documents (default 256); queries are twice as many")
+    parser.add_argument("--runs", type=int, default=MIN_RUNS, help=f"for the medians (default {MIN_RUNS})")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    collection = load_collection(arguments.collection)
+    documents = [collection.texts[row] for row in rng.permutation(len(collection.texts))[: arguments.texts]]
+    copies = documents[: round(len(documents) * (1 - COPIED))]
+    copies += [copies[row] for row in rng.integers(0, len(copies), len(documents) - len(copies))]
+    queries = list(load_queries(arguments.collection)[0].values())[: 2 * arguments.texts]
+    compared = ways(torch.get_num_threads())
+    rows = []
+    for name, texts in (("documents", documents), ("documents, a quarter copies", copies), ("queries", queries)):
+        rows += compare(f"{collection.name} {name}", texts, compared, arguments.runs)
+    print(table(rows))
+    print(versions())
+    write_json(arguments.json, {"embed": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Step embed_base on a real store: shards that share the work, and what is not computed twice."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Record
+from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps import embed as embed_module
+from heal_tasks.steps import load_step
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.vectors import VectorRepository
+
+DOCUMENTS, SHARDS = 30, 2
+
+
+class Recording:
+    """Stands before the real encoder: notes what it is asked, and fails when it has been asked often enough."""
+
+    def __init__(self, encoder: Any, asked: list[list[str]], calls: int) -> None:
+        self._encoder, self._asked, self._calls = encoder, asked, calls
+
+    def encode(self, texts: Sequence[str], **named: Any) -> Any:
+        if len(self._asked) == self._calls:
+            raise KeyboardInterrupt
+        self._asked.append(list(texts))
+        return self._encoder.encode(texts, **named)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that lets the encoder answer so many calls, and returns the list of what they asked."""
+    load = embed_module.load_encoder
+
+    def start(calls: int = 1000) -> list[list[str]]:
+        asked: list[list[str]] = []
+        monkeypatch.setattr(embed_module, "load_encoder", lambda *args: Recording(load(*args), asked, calls))
+        return asked
+
+    monkeypatch.setattr(embed_module, "WRITE_EVERY", 4)
+    return start
+
+
+@pytest.fixture
+def stored(auto: Connection) -> Connection:
+    """Documents of different lengths; one text stands in two of them."""
+    texts = [f"Chamber {number}. " + "Cold air. " * (number % 7) for number in range(DOCUMENTS)]
+    records = [Record(str(number), "T", text) for number, text in enumerate(texts)]
+    DocumentRepository(auto).apply_records("s", records, lambda title, body: [body, "The same end."])
+    return auto
+
+
+def run(settings: Settings, shard: int) -> Manifest:
+    return load_step("embed_base").run(settings, Manifest(run_id="r1"), shard, SHARDS)
+
+
+def test_shards_compute_every_chunk_once_the_longest_first(settings: Settings, stored: Connection, watch: Any) -> None:
+    asked = watch()
+    counts = [run(settings, shard).counts["chunks"] for shard in range(SHARDS)]
+    chunks = stored.execute("SELECT count(*) FROM heal.chunk").fetchone()
+    assert sum(counts) == sum(map(len, asked)) == (chunks or (0,))[0] == 2 * DOCUMENTS
+    assert min(counts) > 0
+    flat = [text for batch in asked for text in batch]
+    ends = [text == embedding_text("T", "The same end.") for text in flat]
+    assert sum(ends) == DOCUMENTS
+    runs_of_ends = sum(now and not before for before, now in zip([False, *ends], ends, strict=False))
+    assert runs_of_ends == SHARDS, "equal texts are asked about together, so that each is computed once"
+
+
+def test_a_finished_shard_is_not_repeated_and_a_killed_one_goes_on(
+    settings: Settings, stored: Connection, watch: Any
+) -> None:
+    first = watch()
+    run(settings, 0)
+    assert first
+    again = watch(0)
+    assert run(settings, 0).note.endswith("generation 1 (baseline)")
+    assert again == []
+    before = watch(2)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, 1)
+    after = watch()
+    run(settings, 1)
+    assert len(before) == 2
+    computed = sorted(text for batch in [*first, *before, *after] for text in batch)
+    everything = [
+        embedding_text(title, text)
+        for title, text in stored.execute("SELECT title, text FROM heal.chunk JOIN heal.document USING (document_id)")
+    ]
+    assert computed == sorted(everything)
+    (generation,) = GenerationRepository(stored).list()
+    ids, vectors = VectorRepository(stored).load_base(generation)
+    assert len(ids) == 2 * DOCUMENTS
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
