@@ -1,6 +1,7 @@
 """``python -m heal_tasks``: every step by hand, search, status, doctor, and the one-machine deployment."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.console import plain_or_live_console, print_line
 
 if TYPE_CHECKING:
-    from heal_tasks.store.search import Hit
+    from heal_tasks.store.search import Hit, HybridHit
 
 app = typer.Typer(
     name="heal_tasks",
@@ -121,11 +122,20 @@ def maintain() -> None:
 
 
 @app.command()
-def search(text: Annotated[str, typer.Argument(help="What to look for.")], k: K = 10, topic: Topic = None) -> None:
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    k: K = 10,
+    topic: Topic = None,
+    words: Annotated[bool, typer.Option("--words", help="Also by its words, both rankings fused.")] = False,
+) -> None:
     """Encode a text with the active generation's model and print the nearest chunks."""
     from heal_tasks.search import Searcher
 
-    _print_hits(Searcher(_settings()).search(text, k=k, topic=topic))
+    searcher = Searcher(_settings())
+    if words:
+        _print_hits("score", [(hit.score, hit) for hit in searcher.hybrid(text, k=k, topic=topic)])
+    else:
+        _print_hits("distance", [(hit.distance, hit) for hit in searcher.search(text, k=k, topic=topic)])
 
 
 @app.command()
@@ -137,7 +147,7 @@ def similar(
     from heal_tasks.store.search import similar as find_similar
 
     with connect(_settings().require_database_url()) as conn:
-        _print_hits(find_similar(conn, document, k=k, topic=topic))
+        _print_hits("distance", [(hit.distance, hit) for hit in find_similar(conn, document, k=k, topic=topic)])
 
 
 @app.command()
@@ -316,11 +326,9 @@ def _print_report(settings: Settings, run_id: str) -> None:
         print_report(conn, run_id, console)
 
 
-def _print_hits(hits: list["Hit"]) -> None:
-    table = Table("distance", "document_id", "title", "text")
-    for hit in hits:
+def _print_hits(measure: str, hits: Sequence[tuple[float, "Hit | HybridHit"]]) -> None:
+    table = Table(measure, "document_id", "title", "text")
+    for value, hit in hits:
         text = " ".join(hit.text.split())
-        table.add_row(
-            f"{hit.distance:.3f}", str(hit.document_id), hit.title, text[:160] + ("…" if len(text) > 160 else "")
-        )
+        table.add_row(f"{value:.3f}", str(hit.document_id), hit.title, text[:160] + ("…" if len(text) > 160 else ""))
     console.print(table)

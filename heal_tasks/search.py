@@ -1,14 +1,22 @@
 """Search by text: the encoder and the generation that it belongs to are loaded, and replaced, together."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import connect
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.search import Hit
+from heal_tasks.store.search import Hit, HybridHit, hybrid_search
 from heal_tasks.store.search import search as nearest
 from heal_tasks.training.encoder import Encoder
+
+T = TypeVar("T")
 
 
 class Searcher:
@@ -43,20 +51,40 @@ class Searcher:
         Raises:
             StoreError: no generation is active.
         """
-        vector = self._encoder.encode([text])[0]
-        try:
-            return nearest(self._conn, vector, self._generation.generation_id, k=k, topic=topic)
-        except StoreError:
-            pinned = self._generation.generation_id
-            self._generation, self._encoder = self._load()
-            if self._generation.generation_id == pinned:
-                raise
-            vector = self._encoder.encode([text])[0]
-            return nearest(self._conn, vector, self._generation.generation_id, k=k, topic=topic)
+        return self._pinned(text, lambda vector, number: nearest(self._conn, vector, number, k=k, topic=topic))
+
+    def hybrid(self, text: str, k: int = 10, topic: int | None = None) -> list[HybridHit]:
+        """The chunks that match a text by its words and its vector.
+
+        Args:
+            text: what to look for.
+            k: how many hits.
+            topic: only this topic's subtree.
+
+        Returns:
+            Hits, the best first.
+
+        Raises:
+            StoreError: no generation is active.
+        """
+        return self._pinned(
+            text, lambda vector, number: hybrid_search(self._conn, text, vector, number, k=k, topic=topic)
+        )
 
     def close(self) -> None:
         """Close the connection."""
         self._conn.close()
+
+    def _pinned(self, text: str, ask: Callable[[NDArray[np.float32], int], T]) -> T:
+        """Ask with the text's vector and its generation; once more with the new ones if that generation is gone."""
+        pinned = self._generation.generation_id
+        try:
+            return ask(self._encoder.encode([text], role="query")[0], pinned)
+        except StoreError:
+            self._generation, self._encoder = self._load()
+            if self._generation.generation_id == pinned:
+                raise
+            return ask(self._encoder.encode([text], role="query")[0], self._generation.generation_id)
 
     def _load(self) -> tuple[Generation, Encoder]:
         active = GenerationRepository(self._conn).active()

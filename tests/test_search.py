@@ -69,5 +69,11 @@ def test_encoder_and_generation_are_reloaded_together(auto: Connection, settings
         assert searcher.generation.generation_id == 3
         assert hits[0].text == TEXTS[2]
         np.testing.assert_allclose([hit.distance for hit in hits], expected(third), atol=1e-4)
+        publish(auto, settings.model)
+        publish(auto, turned_model(tmp_path / "turned again", settings, 384))
+        (best, *others) = searcher.hybrid("What has strings?")
+        assert searcher.generation.generation_id == 5
+        assert (best.text, best.vector_rank, best.word_rank) == (TEXTS[1], 1, 1)
+        assert {hit.word_rank for hit in others} == {None}
     finally:
         searcher.close()

@@ -27,6 +27,19 @@ class Hit(NamedTuple):
     distance: float
 
 
+class HybridHit(NamedTuple):
+    """One chunk found by words, by vector or by both; a larger score is better. What did not find it has no rank."""
+
+    chunk_id: int
+    document_id: int
+    title: str
+    text: str
+    score: float
+    distance: float | None
+    vector_rank: int | None
+    word_rank: int | None
+
+
 @contextmanager
 def named_errors() -> Iterator[None]:
     """Turn the errors that ``api.sql`` names into this project's own, hint included.
@@ -81,6 +94,40 @@ def search(
             (query, generation_id, k, topic, None if filter is None else Jsonb(filter)),
         ).fetchall()
     return [Hit._make(row) for row in rows]
+
+
+def hybrid_search(
+    conn: Connection,
+    words: str,
+    vector: NDArray[np.float32] | Sequence[float],
+    generation_id: int,
+    k: int = 10,
+    topic: int | None = None,
+) -> list[HybridHit]:
+    """The chunks that match a text by its words and its vector, the two rankings fused.
+
+    Args:
+        conn: an open connection.
+        words: free text.
+        vector: float32, shape (d,), of that text, made by the encoder of that generation.
+        generation_id: an active or previous generation.
+        k: how many, 1 to 1000.
+        topic: search this topic's subtree only.
+
+    Returns:
+        At most k hits, the best first.
+
+    Raises:
+        NotSearchable: the generation is neither active nor previous.
+        StoreError: the vector has another dimension.
+        InputError: k or topic is wrong.
+    """
+    with named_errors():
+        rows = conn.execute(
+            "SELECT * FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)",
+            (words, np.asarray(vector, dtype=np.float32), generation_id, k, topic),
+        ).fetchall()
+    return [HybridHit._make(row) for row in rows]
 
 
 def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
