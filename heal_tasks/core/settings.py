@@ -251,7 +251,7 @@ class Settings(BaseSettings):
         2000, ge=0, description="A generation with fewer rows gets no HNSW index; every search is exact."
     )
     halfvec_rows: int = Field(
-        200_000, ge=0, description="Rows from which the HNSW index holds 16-bit copies, in half the space."
+        20_000, ge=0, description="Rows from which the HNSW index holds 16-bit copies, in half the space."
     )
     index_memory_mb: int = Field(1024, ge=64, description="Upper bound of maintenance_work_mem while indexing, MiB.")
     lock_timeout_ms: int = Field(100, ge=1, description="Longest wait for the switch's lock before it is tried again.")
