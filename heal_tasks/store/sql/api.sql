@@ -38,9 +38,9 @@ COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.
 
 -- What a filter leaves decides how it is searched. Up to `few` rows are found by B-tree and compared one by one: exact, and
 -- measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, which goes on until
--- enough rows have passed (iterative scan). Enough is a thousand: the first ten that pass of a far subtree with a quarter to a
--- half of 120,000 rows were .50 to .69 of the right ones, the best ten of a thousand .96 to .98, in the time of comparing about
--- half of them. A scan that ends before has met a limit, and every row that passes is compared after all.
+-- enough rows have passed (iterative scan). Enough is two thousand: the first ten that pass of a far subtree with a quarter to a
+-- half of 120,000 rows were .53 to .64 of the right ones, the best ten of two thousand .99 (bench/filters.py). A scan that ends
+-- before has met a limit, and every row that passes is compared after all.
 -- The KNN block is narrow and on its own (a join inside it loses the index). It is not sorted here, because every caller does.
 -- ROWS 10: the default of 1000 makes the planner read all chunks for a hash join (measured: 21 ms instead of 5 on 20,000 rows).
 CREATE OR REPLACE FUNCTION heal.nearest(
@@ -97,7 +97,7 @@ BEGIN
                 'WITH hit AS MATERIALIZED (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT $5)
                  SELECT hit.chunk_id, hit.distance FROM hit WHERE (SELECT count(*) FROM hit) = $5
                  ORDER BY hit.distance + 0, hit.chunk_id LIMIT $2', gap, source, condition, indexed)
-            USING query, k, documents, filter, greatest(1000, 10 * k);
+            USING query, k, documents, filter, greatest(2000, 10 * k);
             exact := NOT FOUND;
             PERFORM set_config('hnsw.max_scan_tuples', kept[3], true), set_config('hnsw.scan_mem_multiplier', kept[4], true);
         ELSE
