@@ -39,7 +39,7 @@ COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.
 -- What a filter leaves decides how it is searched. Up to `few` rows are found by B-tree and compared one by one: exact, and
 -- measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, which goes on until
 -- enough rows have passed (iterative scan). Enough is two thousand: the first ten that pass of a far subtree with a quarter to a
--- half of 120,000 rows were .53 to .64 of the right ones, the best ten of two thousand .99 (bench/filters.py). A scan that ends
+-- half of 120,000 rows were .56 to .71 of the right ones, the best ten of two thousand .98 (bench/filters.py). A scan that ends
 -- before has met a limit, and every row that passes is compared after all.
 -- The KNN block is narrow and on its own (a join inside it loses the index). It is not sorted here, because every caller does.
 -- ROWS 10: the default of 1000 makes the planner read all chunks for a hash join (measured: 21 ms instead of 5 on 20,000 rows).
