@@ -102,7 +102,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         text = f"loss {self.loss:.4f}, {self.note}{last}base {self.base_ndcg:.4f}"
         self._progress(state.global_step, state.max_steps, text)
         if state.global_step >= state.max_steps:
-            # The Trainer looks after the last step, but logs its losses only every ``eval_steps`` steps.
+            # The Trainer looks after the last step, but logs its losses only every ``look_steps`` steps.
             control.should_log = True
 
     def on_evaluate(

@@ -94,7 +94,9 @@ def train_encoder(
 ) -> TrainingResult:
     """Fine-tune, or go on where a killed call with the same arguments stopped.
 
-    Every ``eval_steps`` steps the model is judged by nDCG@10 on the validation set and saved to ``work_dir``.
+    Every few steps (``TrainingConfig.look_steps``) the model is judged by nDCG@10 on the validation set, always on
+    plain text, and saved to ``work_dir``. ``patience`` looks in a row that do not beat the best so far end the
+    training: APEX-Embedding (Aviss 2024, arXiv 2410.18105) interrupts it before it converges.
     The weights with the best value are written to ``output_dir``, even if the base model's was better:
     whether a trained model is used is the gate's decision.
 

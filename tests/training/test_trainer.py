@@ -202,6 +202,40 @@ def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_en
     assert (again.model_sha256, again.stop_reason) == (result.model_sha256, result.stop_reason)
 
 
+def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_is_kept(
+    tiny_encoder, planted, tmp_path
+):
+    # An encoder that has learned half of the dictionary is shown wrong answers only.
+    data, validation = planted
+    good = dataclasses.replace(CONFIG, max_steps=30, batch_size=24, eval_steps=30, learning_rate=6e-3, heal_weight=0.0)
+    learned, _ = run(tiny_encoder, planted, tmp_path / "good", good)
+    turned = data.documents[48:] + data.documents[:48]
+    wrong = dataclasses.replace(data, documents=turned, negatives=[[] for _ in turned])
+    config = dataclasses.replace(good, max_steps=48, eval_steps=3, patience=2, base_weight=0.0)
+    whole, _ = run(
+        learned.model_dir, (wrong, validation), tmp_path / "whole", dataclasses.replace(config, patience=99)
+    )
+    looks = [entry["ndcg"] for entry in whole.history]
+    assert looks[-1] < learned.best_ndcg - 0.1, "the case is planted: to go on to the end does harm"
+
+    result, _ = run(learned.model_dir, (wrong, validation), tmp_path / "interrupted", config)
+    assert [entry["ndcg"] for entry in result.history] == looks[: len(result.history)]
+    assert result.steps < 24
+    assert "2 looks in a row" in result.stop_reason
+    assert result.best_ndcg == max(looks[: len(result.history)]) > looks[-1] + 0.1
+    kept = RetrievalLook(validation, 8, 1, lambda done, total, message="": None)
+    assert kept(load_encoder(result.model_dir, device="cpu"))[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "steps_per_epoch", "expected"),
+    [(40, 6250, 20), (6000, 6250, 300), (6000, 16, 20), (6000, 401, 21), (100_000, 6250, 313)],
+)
+def test_looks_follow_the_epoch_and_never_come_too_often(max_steps, steps_per_epoch, expected):
+    assert TrainingConfig(max_steps=max_steps).look_steps(steps_per_epoch) == expected
+    assert TrainingConfig(max_steps=max_steps, eval_share=0.0).look_steps(steps_per_epoch) == 20
+
+
 def test_patience_survives_a_checkpoint():
     stopping = BaseAwareStopping(3, base_ndcg=0.5)
     state, control = TrainerState(), TrainerControl()
@@ -347,6 +381,7 @@ def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
         ({"heal_weight": -1.0}, "heal_weight -1.0"),
         ({"base_weight": -1.0}, "base_weight -1.0"),
         ({"warmup_share": 1.0}, "warmup_share 1.0"),
+        ({"eval_share": 1.5}, "eval_share is 1.5"),
         ({"micro_batch_size": -1}, "micro_batch_size -1"),
         ({"batch_size": 9, "processes": 2}, "batch_size 9 must be a multiple of processes 2"),
     ],
