@@ -15,13 +15,13 @@ from transformers.utils import logging as transformers_logging
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.ids import sha256_hex
+from heal_tasks.core.models import CARD
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.training.adapters import nf4_config
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Role = Literal["query", "document"]
 
-CARD = "card.json"
 _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model"})
 _NOT_MODEL = frozenset({CARD, "_complete.json"})
 

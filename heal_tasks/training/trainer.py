@@ -21,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
+from heal_tasks.core.models import CARD
 from heal_tasks.core.types import JsonObject, Progress, silent
 from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapter
 from heal_tasks.training.checkpoints import (
@@ -34,7 +35,6 @@ from heal_tasks.training.checkpoints import (
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import (
-    CARD,
     encode,
     limited_threads,
     load_encoder,

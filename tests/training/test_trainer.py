@@ -202,9 +202,7 @@ def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_en
     assert (again.model_sha256, again.stop_reason) == (result.model_sha256, result.stop_reason)
 
 
-def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_is_kept(
-    tiny_encoder, planted, tmp_path
-):
+def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_is_kept(tiny_encoder, planted, tmp_path):
     # An encoder that has learned half of the dictionary is shown wrong answers only.
     data, validation = planted
     good = dataclasses.replace(CONFIG, max_steps=30, batch_size=24, eval_steps=30, learning_rate=6e-3, heal_weight=0.0)
@@ -212,9 +210,7 @@ def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_i
     turned = data.documents[48:] + data.documents[:48]
     wrong = dataclasses.replace(data, documents=turned, negatives=[[] for _ in turned])
     config = dataclasses.replace(good, max_steps=48, eval_steps=3, patience=2, base_weight=0.0)
-    whole, _ = run(
-        learned.model_dir, (wrong, validation), tmp_path / "whole", dataclasses.replace(config, patience=99)
-    )
+    whole, _ = run(learned.model_dir, (wrong, validation), tmp_path / "whole", dataclasses.replace(config, patience=99))
     looks = [entry["ndcg"] for entry in whole.history]
     assert looks[-1] < learned.best_ndcg - 0.1, "the case is planted: to go on to the end does harm"
 
