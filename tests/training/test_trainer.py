@@ -13,39 +13,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from transformers import BertModel, TrainerControl, TrainerState
+from transformers import BertModel
 
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
-from heal_tasks.training.looks import NDCG, BaseAwareStopping, RetrievalLook
+from heal_tasks.training.looks import NDCG, RetrievalLook
 from heal_tasks.training.objective import Objective
 from heal_tasks.training.parallel import run_processes
-from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
-
-CONFIG = TrainingConfig(
-    max_steps=8,
-    batch_size=8,
-    learning_rate=2e-3,
-    max_tokens=16,
-    eval_steps=3,
-    patience=5,
-    heal_weight=0.1,
-    device="cpu",
-    threads=1,
-)
-
-
-def run(tiny_encoder, planted, folder, config=CONFIG, **change):
-    data, validation = planted
-    reports: list[tuple[int, int, str]] = []
-    arguments = {
-        "work_dir": folder / "work",
-        "output_dir": folder / "model",
-        "data_fingerprint": "planted",
-        "progress": lambda done, total, message="": reports.append((done, total, message)),
-    }
-    return train_encoder(tiny_encoder, data, validation, config, **{**arguments, **change}), reports
+from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
+from tests.training.runs import CONFIG, run
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +90,7 @@ import json, os, signal, sys
 import numpy as np
 from pathlib import Path
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
+from tests.training.runs import CONFIG, run
 
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])
 spec = json.loads((folder / "run.json").read_text())
@@ -182,67 +159,6 @@ def test_a_finished_training_is_not_trained_again(tiny_encoder, planted, tmp_pat
     other, reports = run(tiny_encoder, planted, tmp_path, config, data_fingerprint="other data")
     assert trained_steps(reports) == [1, 2]
     assert other.resumed_from_step == 0
-
-
-def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_encoder, planted, tmp_path):
-    # Weights thrown about by a huge learning rate never beat a base model that already ranks perfectly.
-    data, validation = planted
-    perfect = ValidationSet(validation.documents, validation.documents, [np.array([row]) for row in range(64)])
-    config = dataclasses.replace(CONFIG, max_steps=50, eval_steps=2, patience=2, learning_rate=0.05)
-    result, _ = run(tiny_encoder, (data, perfect), tmp_path, config)
-    assert result.base_ndcg == pytest.approx(1, abs=0.02)
-    assert result.steps == 4
-    assert (
-        result.stop_reason == f"stopped early after 2 looks in a row that did not beat nDCG@10 {result.base_ndcg:.4f}"
-    )
-    assert not result.improved
-    assert result.best_step in (2, 4)
-    again, reports = run(tiny_encoder, (data, perfect), tmp_path, config, output_dir=tmp_path / "again")
-    assert reports == []
-    assert (again.model_sha256, again.stop_reason) == (result.model_sha256, result.stop_reason)
-
-
-def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_is_kept(tiny_encoder, planted, tmp_path):
-    # An encoder that has learned half of the dictionary is shown wrong answers only.
-    data, validation = planted
-    good = dataclasses.replace(CONFIG, max_steps=30, batch_size=24, eval_steps=30, learning_rate=6e-3, heal_weight=0.0)
-    learned, _ = run(tiny_encoder, planted, tmp_path / "good", good)
-    turned = data.documents[48:] + data.documents[:48]
-    wrong = dataclasses.replace(data, documents=turned, negatives=[[] for _ in turned])
-    config = dataclasses.replace(good, max_steps=48, eval_steps=3, patience=2, base_weight=0.0)
-    whole, _ = run(learned.model_dir, (wrong, validation), tmp_path / "whole", dataclasses.replace(config, patience=99))
-    looks = [entry["ndcg"] for entry in whole.history]
-    assert looks[-1] < learned.best_ndcg - 0.1, "the case is planted: to go on to the end does harm"
-
-    result, _ = run(learned.model_dir, (wrong, validation), tmp_path / "interrupted", config)
-    assert [entry["ndcg"] for entry in result.history] == looks[: len(result.history)]
-    assert result.steps < 24
-    assert "2 looks in a row" in result.stop_reason
-    assert result.best_ndcg == max(looks[: len(result.history)]) > looks[-1] + 0.1
-    kept = RetrievalLook(validation, 8, 1, lambda done, total, message="": None)
-    assert kept(load_encoder(result.model_dir, device="cpu"))[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("max_steps", "steps_per_epoch", "expected"),
-    [(40, 6250, 20), (6000, 6250, 300), (6000, 16, 20), (6000, 401, 21), (100_000, 6250, 313)],
-)
-def test_looks_follow_the_epoch_and_never_come_too_often(max_steps, steps_per_epoch, expected):
-    assert TrainingConfig(max_steps=max_steps).look_steps(steps_per_epoch) == expected
-    assert TrainingConfig(max_steps=max_steps, eval_share=0.0).look_steps(steps_per_epoch) == 20
-
-
-def test_patience_survives_a_checkpoint():
-    stopping = BaseAwareStopping(3, base_ndcg=0.5)
-    state, control = TrainerState(), TrainerControl()
-    outcomes = []
-    for value in (0.4, 0.5, 0.6, 0.6, 0.55, 0.59):
-        restored = BaseAwareStopping.from_state(stopping.state())
-        restored.check_metric_value(None, state, control, value)
-        state.best_metric = max(value, state.best_metric or 0)
-        outcomes.append(restored.early_stopping_patience_counter)
-        stopping = restored
-    assert outcomes == [1, 2, 0, 1, 2, 3]
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_step(tiny_encoder, planted, tmp_path):
@@ -354,19 +270,6 @@ def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
     config = dataclasses.replace(CONFIG, max_steps=2, eval_steps=2, **change)
     result, _ = run(tiny_encoder, planted, tmp_path, config)
     assert set(result.history[0]) == {"step", "loss", "ndcg", "heal" if "paper" in change else "own_document"}
-
-
-def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
-    _, validation = planted
-    model = load_encoder(tiny_encoder, device="cpu")
-    library = InformationRetrievalEvaluator(
-        {str(row): text for row, text in enumerate(validation.queries)},
-        {str(row): text for row, text in enumerate(validation.documents)},
-        {str(row): set(map(str, found)) for row, found in enumerate(validation.positives)},
-        write_csv=False,
-    )(model)
-    ours = RetrievalLook(validation, 8, 1, lambda done, total, message="": None)(model)
-    assert ours[NDCG] == pytest.approx(library["cosine_ndcg@10"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
