@@ -114,12 +114,13 @@ def _projection(context: Context, summary: Summary) -> "ProjectionPlot | None":
     ids, before = vectors.load_base(bases[-1], np.array(drawn, dtype=np.int64))
     served = vectors.load_served(active, ids)
     _, here, there = np.intersect1d(ids, served.chunk_ids, assume_unique=True, return_indices=True)
-    if len(here) < FEWEST:
-        return None
+    before, after = before[here], served.vectors[there]
+    if len(here) < FEWEST or (before.shape == after.shape and np.allclose(before, after, atol=1e-6)):
+        return None  # the base model as it is: there is no after
     from heal_tasks.steps.projection import plot_projection  # SciPy's statistics take a second that most runs can save
 
     topics = chunks.paths[chunks.rows(ids[here]), 0]
-    return plot_projection(before[here], served.vectors[there], topics, _names(tree))
+    return plot_projection(before, after, topics, _names(tree))
 
 
 def _names(tree: StoredTree) -> list[tuple[int, str]]:

@@ -100,7 +100,7 @@ def plot_projection(
     (first, share_before), (second, share_after) = _plane(before), _plane(after)
     # A plane has no up and no left: without this, nothing but the picture's turn might catch the eye.
     second = second @ orthogonal_procrustes(second, first)[0]
-    half = 1.04 * max(float(np.abs(first).max()), float(np.abs(second).max()), 1e-9)
+    half = 1.12 * max(float(np.abs(first).max()), float(np.abs(second).max()), 1e-9)
     kinds = {topic: number for number, (topic, _) in enumerate(names[:MOST_TOPICS])}
     coloured = np.array([kinds.get(int(topic), -1) for topic in topics])
     panels, said = [], []
