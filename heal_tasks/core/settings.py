@@ -179,7 +179,10 @@ class Settings(BaseSettings):
         "retrieval (and saves).",
     )  # fmt: skip
     train_eval_steps: int = Field(20, ge=1, description="Fewest steps between two looks.")
-    train_patience: int = Field(2, ge=1, description="Looks without improvement before training stops.")
+    train_fall: float = Field(
+        0.01, ge=0, le=1, description="How far nDCG@10 of a look must lie below the best so far to count as a fall."
+    )
+    train_patience: int = Field(2, ge=1, description="Falls in a row after which training stops.")
     train_validation_questions: int = Field(150, ge=1, description="Held-out questions per look.")
     train_validation_chunks: int = Field(
         400, ge=10, description="Chunks that a look searches; encoding them costs time."

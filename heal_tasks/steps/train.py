@@ -25,6 +25,7 @@ def training_config(settings: Settings) -> TrainingConfig:
         max_tokens=settings.train_max_tokens,
         eval_steps=settings.train_eval_steps,
         eval_share=settings.train_eval_share,
+        fall=settings.train_fall,
         patience=settings.train_patience,
         base_weight=settings.base_weight,
         heal_weight=settings.heal_weight,

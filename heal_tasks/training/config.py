@@ -26,7 +26,8 @@ class TrainingConfig:
         max_tokens: longest text in training; the saved model keeps the base model's own limit.
         eval_steps: fewest steps between two looks at held-out retrieval, each with a checkpoint.
         eval_share: share of an epoch between two looks, see ``look_steps``.
-        patience: looks in a row without improvement, on the base model too, after which training stops.
+        fall: how far nDCG@10 of a look must lie below the best so far, the base model's included, to count as a fall.
+        patience: falls in a row after which training stops.
         base_weight: weight of the base term, see ``objective.base_loss``.
         heal_weight: weight of the HEAL term beside the own-document term; above 0, batches are made of topic-mates.
         heal_temperature: tau of the HEAL term.
@@ -52,6 +53,7 @@ class TrainingConfig:
     max_tokens: int = 128
     eval_steps: int = 20
     eval_share: float = 0.05
+    fall: float = 0.01
     patience: int = 2
     base_weight: float = 0.1
     heal_weight: float = 0.0
@@ -78,8 +80,9 @@ class TrainingConfig:
         for name in ("learning_rate", "heal_temperature", "own_document_temperature"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.eval_share <= 1:
-            raise InputError(f"eval_share is {self.eval_share}; it must be from 0 to 1")
+        for name in ("eval_share", "fall"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
         if not self.heal_weight >= 0 or not self.base_weight >= 0 or not 0 <= self.warmup_share < 1:
             raise InputError(
                 f"heal_weight {self.heal_weight} and base_weight {self.base_weight} must not be negative, "

@@ -216,7 +216,7 @@ def make_trainer(
             prompts={name: prompt for name, prompt in prompts.items() if prompt},
             max_length=min(config.max_tokens, model.max_seq_length or config.max_tokens),
         ),
-        callbacks=[report, BaseAwareStopping(config.patience, base_ndcg=report.base_ndcg)],
+        callbacks=[report, BaseAwareStopping(config.patience, base_ndcg=report.base_ndcg, fall=config.fall)],
         sampler=sampler,
         report=report,
         adapter=config.adapter != "none",

@@ -95,8 +95,8 @@ def train_encoder(
     """Fine-tune, or go on where a killed call with the same arguments stopped.
 
     Every few steps (``TrainingConfig.look_steps``) the model is judged by nDCG@10 on the validation set, always on
-    plain text, and saved to ``work_dir``. ``patience`` looks in a row that do not beat the best so far end the
-    training: APEX-Embedding (Aviss 2024, arXiv 2410.18105) interrupts it before it converges.
+    plain text, and saved to ``work_dir``. The first sustained fall, ``patience`` looks in a row at least ``fall`` below
+    the best so far, ends the training: APEX-Embedding (Aviss 2024, arXiv 2410.18105) interrupts it before it converges.
     The weights with the best value are written to ``output_dir``, even if the base model's was better:
     whether a trained model is used is the gate's decision.
 
@@ -249,7 +249,7 @@ def _stop_reason(state: JsonObject, config: TrainingConfig, base_ndcg: float) ->
     if state["global_step"] >= config.max_steps:
         return ""
     best = max(base_ndcg, state["best_metric"])
-    return f"stopped early after {config.patience} looks in a row that did not beat nDCG@10 {best:.4f}"
+    return f"stopped early: {config.patience} looks in a row at least {config.fall:g} below nDCG@10 {best:.4f}"
 
 
 def _history(state: JsonObject) -> list[JsonObject]:

@@ -17,13 +17,11 @@ def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_en
     # Weights thrown about by a huge learning rate never beat a base model that already ranks perfectly.
     data, validation = planted
     perfect = ValidationSet(validation.documents, validation.documents, [np.array([row]) for row in range(64)])
-    config = dataclasses.replace(CONFIG, max_steps=50, eval_steps=2, patience=2, learning_rate=0.05)
+    config = dataclasses.replace(CONFIG, max_steps=50, eval_steps=2, patience=2, fall=0.0, learning_rate=0.05)
     result, _ = run(tiny_encoder, (data, perfect), tmp_path, config)
     assert result.base_ndcg == pytest.approx(1, abs=0.02)
     assert result.steps == 4
-    assert (
-        result.stop_reason == f"stopped early after 2 looks in a row that did not beat nDCG@10 {result.base_ndcg:.4f}"
-    )
+    assert result.stop_reason == f"stopped early: 2 looks in a row at least 0 below nDCG@10 {result.base_ndcg:.4f}"
     assert not result.improved
     assert result.best_step in (2, 4)
     again, reports = run(tiny_encoder, (data, perfect), tmp_path, config, output_dir=tmp_path / "again")
@@ -61,8 +59,9 @@ def test_looks_follow_the_epoch_and_never_come_too_often(max_steps, steps_per_ep
     assert TrainingConfig(max_steps=max_steps, eval_share=0.0).look_steps(steps_per_epoch) == 20
 
 
-def test_patience_survives_a_checkpoint():
-    stopping = BaseAwareStopping(3, base_ndcg=0.5)
+@pytest.mark.parametrize(("fall", "expected"), [(0.0, [1, 2, 0, 1, 2, 3]), (0.04, [1, 0, 0, 0, 1, 0])])
+def test_falls_are_counted_over_checkpoints(fall, expected):
+    stopping = BaseAwareStopping(3, base_ndcg=0.5, fall=fall)
     state, control = TrainerState(), TrainerControl()
     outcomes = []
     for value in (0.4, 0.5, 0.6, 0.6, 0.55, 0.59):
@@ -71,7 +70,7 @@ def test_patience_survives_a_checkpoint():
         state.best_metric = max(value, state.best_metric or 0)
         outcomes.append(restored.early_stopping_patience_counter)
         stopping = restored
-    assert outcomes == [1, 2, 0, 1, 2, 3]
+    assert outcomes == expected
 
 
 def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):

@@ -281,6 +281,7 @@ def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
         ({"base_weight": -1.0}, "base_weight -1.0"),
         ({"warmup_share": 1.0}, "warmup_share 1.0"),
         ({"eval_share": 1.5}, "eval_share is 1.5"),
+        ({"fall": -0.1}, "fall is -0.1"),
         ({"micro_batch_size": -1}, "micro_batch_size -1"),
         ({"batch_size": 9, "processes": 2}, "batch_size 9 must be a multiple of processes 2"),
     ],
