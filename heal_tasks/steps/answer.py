@@ -119,9 +119,9 @@ def answer(context: Context) -> Outcome:
         for system in _systems(context, questions, chunks) if len(rows) else ():
             found.append(_answered(answering, corpus, system, questions, chunks, rows, texts))
     except HealError as error:
-        problem = f"; not all systems were judged: {error}"
-    judged = [place for place in range(len(rows)) if all(place in system.given for system in found)]
-    if found and judged:
+        found, problem = [], f"; not all systems could be judged: {error}"
+    judged = [place for place in range(len(rows)) if found and all(place in system.given for system in found)]
+    if judged:
         _record(context, found, judged, references, questions.document_ids[rows])
     return Outcome(
         counts={"judged": len(judged), **answering.counts, **answering.bill.figures()},
