@@ -173,9 +173,8 @@ def _systems(context: Context, questions: QuestionTable, chunks: ChunkTable) -> 
     """Base model, live generation where there is one, and the best candidate where there is one."""
     systems, made = Systems(context, questions, chunks), candidates(context)
     yield systems.base()
-    live = systems.live(made[0])
-    if live is not None:
-        yield live
+    if systems.has_live:
+        yield systems.live(made[0])
     best = context.manifest.number("best")
     for generation in made:
         if generation.generation_id == best:

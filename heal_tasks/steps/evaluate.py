@@ -41,8 +41,9 @@ def evaluate_candidates(context: Context) -> Outcome:
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     made = candidates(context)
     systems = Systems(context, questions, chunks)
-    base, of_live = score(systems.base(), questions, chunks), systems.live(made[0])
-    live = score(of_live, questions, chunks) if of_live else None
+    base, live = score(systems.base(), questions, chunks), None
+    if systems.has_live:
+        live = score(systems.live(made[0]), questions, chunks)
     rival = live or base
 
     entries = []

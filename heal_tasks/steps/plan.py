@@ -34,7 +34,7 @@ MAP_REPLY_RATIO = 4.5
 """The same for entity maps, measured on a lease, a dense text: fixed part, and reply per token of the chunk."""
 
 ANSWER_PROMPT_TOKENS, ANSWER_REPLY_TOKENS = 300, 60
-"""The same for answers: fixed part without the passages, and reply."""
+"""The same for answers, estimated: fixed part without the passages, and reply."""
 
 
 @dataclass(frozen=True)

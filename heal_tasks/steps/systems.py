@@ -23,23 +23,27 @@ class Systems:
     def __init__(self, context: Context, questions: QuestionTable, chunks: ChunkTable) -> None:
         self._context, self._questions, self._chunks = context, questions, chunks
         self._vectors = VectorRepository(context.conn)
+        self._active = GenerationRepository(context.conn).active()
+
+    @property
+    def has_live(self) -> bool:
+        """Whether a generation is served."""
+        return self._active is not None
 
     def base(self) -> System:
         """The base model as it is."""
         found = baseline(self._context)
         return System(BASE, found.generation_id, self._asked(found), self._plain(found))
 
-    def live(self, reference: Generation) -> System | None:
-        """What is served over today's documents; None where nothing is.
+    def live(self, reference: Generation) -> System:
+        """What is served over today's documents, where a generation is.
 
         Args:
             reference: this run's generation of the live model, which has the vectors of new chunks.
         """
-        active = GenerationRepository(self._context.conn).active()
-        if active is None:
-            return None
-        matrix = overlay(self._chunks.chunk_ids, self._plain(reference), self._vectors.load_served(active))
-        return System(LIVE, active.generation_id, self._asked(reference), matrix)
+        assert self._active is not None
+        matrix = overlay(self._chunks.chunk_ids, self._plain(reference), self._vectors.load_served(self._active))
+        return System(LIVE, self._active.generation_id, self._asked(reference), matrix)
 
     def candidate(self, generation: Generation, rows: str) -> System:
         """What could be promoted.
