@@ -163,8 +163,10 @@ def _chosen(
     rows = [row for row in np.flatnonzero(held_out).tolist() if int(questions.question_ids[row]) in known]
     rows.sort(key=lambda row: bucket("answers", int(questions.question_ids[row]), 1 << 30))
     # Money is reserved under the chunk's id, so of a chunk's questions only one can be under way.
-    first = {int(questions.chunk_ids[row]): row for row in reversed(rows)}
-    chosen = sorted(first.values(), key=rows.index)[:count]
+    first = dict[int, int]()
+    for row in rows:
+        first.setdefault(int(questions.chunk_ids[row]), row)
+    chosen = list(first.values())[:count]
     pairs = [known[int(questions.question_ids[row])] for row in chosen]
     return np.array(chosen, dtype=np.int64), [text for text, _ in pairs], [right for _, right in pairs]
 
