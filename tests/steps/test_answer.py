@@ -109,6 +109,21 @@ def test_systems_are_judged_by_what_a_model_makes_of_their_passages(planted: Con
     assert made.note == "12 of 12 questions answered by fake from the passages of base model, live, trained"
 
 
+def test_evaluate_names_the_best_candidate_and_the_gate_decides_about_it(
+    planted: Connection, settings: Settings
+) -> None:
+    trained = number(planted, "SELECT generation_id FROM heal.generation WHERE kind = 'trained'")
+    for least, winner in ((30, 0), (5, trained)):
+        planted.execute("DELETE FROM heal.step_result")
+        made = load_step("evaluate").run(
+            settings.model_copy(update={"gate_min_questions": least}),
+            Manifest(run_id="r1", refs={"topic_run_id": 0, "model_uri": "models/x"}),
+        )
+        assert (made.refs["best"], made.refs["best_rows"], made.refs["winner"]) == (trained, "plain", winner)
+    quality = {row.system: row.value for row in RunRepository(planted).evaluations("r1") if row.metric == "accuracy@1"}
+    assert quality == {"base model": 0, "live": 0.5, "reference": 0.5, "trained": 1}
+
+
 def test_equal_passages_are_paid_for_once_over_systems_and_runs(planted: Connection, settings: Settings) -> None:
     with FakeOpenAI() as fake:
         wanting = with_llm(settings, fake, answer_questions=100)
