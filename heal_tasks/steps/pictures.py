@@ -96,7 +96,10 @@ def _training(context: Context, summary: Summary) -> TrainingPlot | None:
     uris = [row.result["refs"].get("model_uri") for row in summary.steps if row.step == "train" and row.result]
     if not uris or not uris[0]:
         return None
-    card = json.loads((context.artifacts.local(str(uris[0])) / CARD).read_text(encoding="utf-8"))
+    file = context.artifacts.local(str(uris[0])) / CARD
+    if not file.is_file():
+        return None
+    card = json.loads(file.read_text(encoding="utf-8"))
     return plot_training(card["history"], card["metrics"]["base_ndcg"], card["metrics"]["best_step"])
 
 
