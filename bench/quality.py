@@ -6,6 +6,8 @@ training and an encoding of the corpus. The folder holds ``corpus.jsonl.gz`` ({i
 
 **Settings.** *corpus*: no human query is seen before the test; questions are the writer's (the extractive one, unless
 an LLM is configured). *training*: the collection's train and dev queries are imported as people's judgments besides.
+*people*: these alone, no question is written. A collection's train queries train and its dev queries validate, whatever
+document answers them; one without dev lends a tenth of train.
 
 **Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); base-term (own and the term that
 keeps the base model's rankings); paper (the published HEAL loss alone); heal (own and a tenth of HEAL); supcon (heal on
@@ -25,7 +27,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +35,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.common import load_queries, parent_parser, table, versions, write_json
+from bench.common import Judgment, load_queries, parent_parser, table, versions, write_json
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.ids import bucket, document_id, stable_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import ranking_metrics, top_k
-from heal_tasks.questions.splits import judgment_split
 from heal_tasks.steps import load_step
 from heal_tasks.steps.spaces import in_order
 from heal_tasks.store.corpus import ChunkTable, Corpus
@@ -52,7 +54,10 @@ from heal_tasks.store.vectors import VectorRepository
 from heal_tasks.training.encoder import Encoder
 
 RESAMPLES, CHUNKS_RANKED = 2000, 60
+DEV_OF = 10  # a collection without a dev split lends one train query in ten
 PREPARED = ("ingest", "route", "label", "ask", "embed_base")
+SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}
+"""Whose questions are seen before the test."""
 Values = dict[str, NDArray[np.float64]]
 Change = Callable[[list[dict[str, Any]]], None]
 
@@ -109,20 +114,22 @@ class Deployment:
     Args:
         settings: of this store.
         folder: the collection.
-        training: whether its train and dev queries are imported.
+        setting: which questions are seen before the test, a key of ``SETTINGS``.
         most: most documents; 0 takes all.
     """
 
-    def __init__(self, settings: Settings, folder: Path, *, training: bool, most: int) -> None:
+    def __init__(self, settings: Settings, folder: Path, *, setting: str, most: int) -> None:
         self.settings = settings
         texts, judgments = load_queries(folder)
         self._fill_inbox(folder, {item.document for item in judgments if item.split == "test"}, most)
         self.manifest = Manifest(run_id="prepared")
         for name in PREPARED:
+            if name == "ask" and "written" not in SETTINGS[setting]:
+                continue
             self.manifest = load_step(name).run(settings, self.manifest)
             print(f"{name}: {self.manifest.note}", flush=True)
-            if name == "ingest" and training:
-                self._import([(texts[item.query], item.document) for item in judgments if item.split != "test"])
+            if name == "ingest" and "judged" in SETTINGS[setting]:
+                self._import(texts, judgments)
         source, answers = settings.sources[0], dict[str, list[int]]()
         with connect(settings.require_database_url()) as conn:
             live = {row[0] for row in conn.execute("SELECT document_id FROM heal.document WHERE duplicate_of IS NULL")}
@@ -173,9 +180,20 @@ class Deployment:
                 kept = {"id": str(item["id"]), "title": item.get("title", ""), "text": item["text"]}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
 
-    def _import(self, pairs: Sequence[tuple[str, str]]) -> None:
+    def _import(self, texts: dict[str, str], judgments: Sequence[Judgment]) -> None:
+        has_dev = any(item.split == "dev" for item in judgments)
+        splits: dict[str, Split] = {
+            texts[item.query]: "unseen_validation"
+            if item.split == "dev" or (not has_dev and bucket("bench-dev", stable_id(item.query), DEV_OF) == 0)
+            else "train"
+            for item in judgments
+            if item.split != "test"
+        }
+        pairs = [(texts[item.query], item.document) for item in judgments if item.split != "test"]
         with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            QuestionRepository(conn).import_judgments(self.settings.sources[0], pairs, _train_split)
+            QuestionRepository(conn).import_judgments(
+                self.settings.sources[0], pairs, lambda _document, text: splits[text]
+            )
 
     def _changed(self, manifest: Manifest, name: str, change: Change) -> Manifest:
         artifacts = artifact_store(self.settings)
@@ -189,10 +207,6 @@ class Deployment:
         return manifest.model_copy(update={"refs": {**manifest.refs, "training_set_uri": uri}})
 
 
-def _train_split(document: int, text: str) -> Any:
-    return judgment_split(document, stable_id(text), "train")
-
-
 def _values(asked: NDArray[np.float32], matrix: NDArray[np.float32], chunks: ChunkTable, test: Test) -> Values:
     """Ranking metrics per test query over documents, each by its nearest chunk."""
     found, _ = top_k(asked, matrix, min(CHUNKS_RANKED, len(matrix)))
@@ -204,29 +218,30 @@ def _values(asked: NDArray[np.float32], matrix: NDArray[np.float32], chunks: Chu
     return ranking_metrics(ranked, [np.searchsorted(documents, wanted) for wanted in test.answers])
 
 
-def bench(folder: Path, setting: str, names: Sequence[str], most: int, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table of one setting."""
+def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table of one setting, each as soon as it is measured."""
+    options = {"train_max_steps": steps} if steps else {}
     with tempfile.TemporaryDirectory(prefix="heal-bench-") as name, scratch_store() as url:
         var_dir = Path(name).resolve()
         settings = load_settings(
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
-        deployment = Deployment(settings, folder, training=setting == "training", most=most)
+        deployment = Deployment(settings, folder, setting=setting, most=most)
         # Without a model the reference is the base model, and NUDGE on it the row "nudge".
         plain = deployment.manifest.model_copy(update={"run_id": "untrained"})
         for step in ("embed", "nudge"):
             plain = load_step(step).run(settings, plain)
-        judged = {
-            ("base" + added).replace("base + NUDGE", "nudge"): (values, 0.0)
-            for added, values in deployment.judge("untrained", "reference").items()
-        }
+            print(f"nudge, {step}: {plain.note}", flush=True)
+        untrained = deployment.judge("untrained", "reference")
+        base = untrained[""]
+        for added, values in untrained.items():
+            yield _table_row(folder.name, setting, "nudge" if added else "base", values, base, 0.0)
         for row in names:
             start = time.process_time()
             deployment.train(row, TRAINED[row])
             spent = time.process_time() - start
-            judged |= {row + added: (values, spent) for added, values in deployment.judge(row, "trained").items()}
-    base = judged["base"][0]
-    return [_table_row(folder.name, setting, name, values, base, spent) for name, (values, spent) in judged.items()]
+            for added, values in deployment.judge(row, "trained").items():
+                yield _table_row(folder.name, setting, row + added, values, base, spent)
 
 
 def _table_row(collection: str, setting: str, name: str, values: Values, base: Values, spent: float) -> dict[str, Any]:
@@ -244,20 +259,21 @@ def main() -> None:
     """Parse arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--collection", type=Path, required=True, help="folder with corpus, queries and qrels")
-    parser.add_argument("--setting", choices=("corpus", "training"), nargs="+", default=["corpus", "training"])
+    parser.add_argument("--setting", choices=tuple(SETTINGS), nargs="+", default=["corpus", "training"])
     parser.add_argument(
         "--rows", choices=tuple(TRAINED), nargs="*", default=["own", "base-term", "paper", "heal", "sampled"]
     )
     parser.add_argument("--documents", type=int, default=0, help="most documents (default: all)")
     parser.add_argument("--steps", type=int, default=0, help="optimiser steps (default: HEAL_TRAIN_MAX_STEPS)")
     given = parser.parse_args()
-    options = {"train_max_steps": given.steps} if given.steps else {}
     rows: list[dict[str, Any]] = []
     for setting in given.setting:
-        rows += bench(given.collection, setting, given.rows, given.documents, options)
+        for row in bench(given.collection, setting, given.rows, given.documents, given.steps):
+            print(table([row]), flush=True)
+            rows.append(row)
+            write_json(given.json, {"quality": rows})
     print(table(rows))
     print(versions())
-    write_json(given.json, {"quality": rows})
 
 
 if __name__ == "__main__":

@@ -107,6 +107,12 @@ def heal_realign() -> None:
         def evaluate(manifest: Json) -> Json:
             return run_step("evaluate", manifest)
 
+        @task(
+            doc_md="Held-out questions answered from what each system finds. Output: `heal.answer`, `heal.evaluation`."
+        )
+        def answer(manifest: Json) -> Json:
+            return run_step("answer", manifest)
+
         @task(doc_md="Key, topic B-tree and HNSW of the winner; its recall is measured. Output: indexes.")
         def index(manifest: Json) -> Json:
             return run_step("index", manifest)
@@ -138,7 +144,8 @@ def heal_realign() -> None:
         if SETTINGS.map_rate:
             chain(asked, map_entities.partial(manifest=labelled).expand(shard=ASK_SHARDS), mined)
         chain(embedded, nudged)
-        promote(index(evaluate(nudged)))
+        evaluated = evaluate(nudged)
+        promote(index(answer(evaluated) if SETTINGS.answer_questions else evaluated))
 
     @task_group(group_id="nudge", tooltip="Only what arrived: its vectors, and the few that its questions move")
     def nudge_only(routed: Json) -> None:

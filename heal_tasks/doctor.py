@@ -125,7 +125,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _llm(settings: Settings) -> Iterator[Finding]:
-    settings.require_llm_for_maps()
+    settings.require_llm()
     if not settings.llm_configured:
         yield Finding("note", "llm", "none set; the extractive writer is used. Set HEAL_LLM_BASE_URL or OPENAI_API_KEY")
         return

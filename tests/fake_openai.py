@@ -1,8 +1,8 @@
 """A chat-completions server on loopback whose replies a test chooses, because mocks would skip the SDK's own retries.
 
-Without a rule it answers every request with queries, or an entity map, made from the passage in the prompt. A rule
-gets the request and returns a Reply, or None for that default. Requests without a passage are capability probes: they
-are kept apart and have a rule of their own; by default the server does what their schema says.
+Without a rule it answers every request with queries, an entity map or an answer, made from the passage in the prompt.
+A rule gets the request and returns a Reply, or None for that default. Requests without a passage are capability probes:
+they are kept apart and have a rule of their own; by default the server does what their schema says.
 """
 
 import json
@@ -40,6 +40,10 @@ class Request:
     @property
     def wants_map(self) -> bool:
         return "entity map" in self.body["messages"][0]["content"]
+
+    @property
+    def wants_answer(self) -> bool:
+        return self.body["messages"][0]["content"].startswith("You answer a question")
 
     @property
     def title(self) -> str:
@@ -130,10 +134,21 @@ def entity_map(passage: str) -> dict[str, Any]:
     return {"entities": entities, "relations": relations}
 
 
+def reading(question: str, passages: str) -> dict[str, str]:
+    """The sentence that shares most words with a question, as answer and as evidence; empty where none shares two."""
+    asked = set(re.findall(r"\w+", question.lower()))
+    sentences = [sentence.strip() for line in passages.splitlines() for sentence in _SENTENCE.findall(line)]
+    best = max(sentences, key=lambda sentence: len(asked & set(re.findall(r"\w+", sentence.lower()))), default="")
+    found = best if len(asked & set(re.findall(r"\w+", best.lower()))) > 1 else ""
+    return {"answer": found, "evidence_quote": found}
+
+
 def answer(request: Request) -> Reply:
     """The default: a structured answer derived from the passage, as JSON."""
     if request.wants_map:
         return completion(json.dumps(entity_map(request.passage)), usage=(300, 90))
+    if request.wants_answer:
+        return completion(json.dumps(reading(request.title, request.passage)), usage=(400, 30))
     return completion(json.dumps({"items": queries(request.passage, request.title)}))
 
 

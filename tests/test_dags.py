@@ -121,6 +121,18 @@ def test_entity_maps_are_asked_for_where_they_are_wanted(
     assert tasks["realign.map_entities"]["doc"]
 
 
+def test_questions_are_answered_where_it_is_wanted(
+    parsed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert "realign.answer" not in parsed["dags"]["heal_realign"]["tasks"]
+    wanting = parse(tmp_path_factory, HEAL_ANSWER_QUESTIONS="20")
+    assert wanting["errors"] == {}
+    tasks = wanting["dags"]["heal_realign"]["tasks"]
+    for before, after in pairwise(["realign.evaluate", "realign.answer", "realign.index"]):
+        assert after in tasks[before]["downstream"]
+    assert tasks["realign.answer"]["doc"]
+
+
 def test_every_task_says_what_it_does_and_where_its_output_is(parsed: dict[str, Any]) -> None:
     for dag in parsed["dags"].values():
         for name, task in dag["tasks"].items():

@@ -6,6 +6,9 @@ from pathlib import Path
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.settings import PACKAGED_MODEL
 
+CARD = "card.json"
+"""File beside a trained model that says how it was made, and what it came to."""
+
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 
 

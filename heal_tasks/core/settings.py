@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         None, description="API key; OPENAI_API_KEY is taken where this is unset. With neither key nor endpoint the "
         "extractive writer is used.",
     )  # fmt: skip
-    llm_model: str = Field("gpt-4o-mini", description="Model that writes questions and entity maps.")
+    llm_model: str = Field("gpt-4o-mini", description="Model that writes questions, entity maps and answers.")
     llm_concurrency: int = Field(8, ge=1, le=256, description="Calls in flight per task.")
     llm_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one call, in seconds.")
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature for questions.")
@@ -180,8 +180,15 @@ class Settings(BaseSettings):
         None, gt=0, description="Peak learning rate; unset: 5e-5, and 2e-5 for an adapter."
     )
     train_max_tokens: int = Field(128, ge=16, description="Longest text in training, in tokens.")
-    train_eval_steps: int = Field(20, ge=1, description="Steps between two looks at held-out retrieval (and saves).")
-    train_patience: int = Field(2, ge=1, description="Looks without improvement before training stops.")
+    train_eval_share: float = Field(
+        0.05, ge=0, le=1, description="Share of an epoch, or of a shorter training, between two looks at held-out "
+        "retrieval (and saves).",
+    )  # fmt: skip
+    train_eval_steps: int = Field(20, ge=1, description="Fewest steps between two looks.")
+    train_fall: float = Field(
+        0.01, ge=0, le=1, description="How far nDCG@10 of a look must lie below the best so far to count as a fall."
+    )
+    train_patience: int = Field(2, ge=1, description="Falls in a row after which training stops.")
     train_validation_questions: int = Field(150, ge=1, description="Held-out questions per look.")
     train_validation_chunks: int = Field(
         400, ge=10, description="Chunks that a look searches; encoding them costs time."
@@ -241,6 +248,10 @@ class Settings(BaseSettings):
     # Evaluation and gate
     gate_epsilon: float = Field(0.005, ge=0, description="Difference in nDCG@10 that still counts as a tie.")
     gate_min_questions: int = Field(30, ge=2, description="A question set with fewer questions does not vote.")
+    answer_questions: int = Field(
+        0, ge=0, description="Held-out questions that an LLM answers from what each system finds, to compare answers; "
+        "0: none.",
+    )  # fmt: skip
     bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
 
     # Store
@@ -311,17 +322,22 @@ class Settings(BaseSettings):
         """The language model's endpoint."""
         return self.llm_base_url or OPENAI_URL
 
-    def require_llm_for_maps(self) -> None:
-        """Refuse a share of entity maps that nobody can write.
+    def require_llm(self) -> None:
+        """Refuse to be asked for what only an LLM can write.
 
         Raises:
-            SettingsError: there is one, and no LLM.
+            SettingsError: entity maps or answers are wanted, and there is no LLM.
         """
-        if self.map_rate and not self.llm_configured:
-            raise SettingsError(
-                f"HEAL_MAP_RATE={self.map_rate:g} wants entity maps, which only an LLM can write; set "
-                "HEAL_LLM_BASE_URL or HEAL_LLM_API_KEY, or HEAL_MAP_RATE=0"
-            )
+        wanted = {
+            f"HEAL_MAP_RATE={self.map_rate:g} wants entity maps": self.map_rate,
+            f"HEAL_ANSWER_QUESTIONS={self.answer_questions} wants answers": self.answer_questions,
+        }
+        for what, number in wanted.items():
+            if number and not self.llm_configured:
+                name = what.partition("=")[0]
+                raise SettingsError(
+                    f"{what}, which only an LLM can write; set HEAL_LLM_BASE_URL or HEAL_LLM_API_KEY, or {name}=0"
+                )
 
     def require_database_url(self) -> str:
         """The database URL.

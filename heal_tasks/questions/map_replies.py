@@ -3,7 +3,7 @@
 from itertools import islice
 from typing import Annotated, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.questions.entity_maps import (
@@ -15,7 +15,7 @@ from heal_tasks.questions.entity_maps import (
     MapEntity,
     MapRelation,
 )
-from heal_tasks.questions.replies import NO_JSON, first_problem, json_values, tidy
+from heal_tasks.questions.replies import parse_object, tidy
 
 # Models write numbers as JSON numbers where the text shows one; whether it is the text's is checked later.
 _STRICT = ConfigDict(json_schema_extra={"additionalProperties": False}, coerce_numbers_to_str=True)
@@ -78,17 +78,7 @@ def parse_map(raw: str) -> EntityMap:
         InputError: there is none, or an id stands for two entities; the message names the first thing that is wrong
             and quotes nothing of the reply, so that it can be sent back as an instruction.
     """
-    problem = ""
-    for value in json_values(raw):
-        if not isinstance(value, dict):
-            continue
-        try:
-            return _as_map(MapReply.model_validate(value))
-        except ValidationError as error:
-            problem = problem or first_problem(error)
-        except InputError as error:
-            problem = problem or str(error)
-    raise InputError(problem or NO_JSON)
+    return parse_object(raw, lambda value: _as_map(MapReply.model_validate(value)))
 
 
 def _as_map(reply: MapReply) -> EntityMap:

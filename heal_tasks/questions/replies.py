@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from heal_tasks.core.errors import InputError
 from heal_tasks.questions.prompts import Reply
 from heal_tasks.questions.writer import CallStatus, Draft, storable
 
@@ -181,6 +182,33 @@ def parse_drafts(content: str) -> tuple[Draft, ...]:
     if empty:
         return ()
     raise ValueError(problem or NO_JSON)
+
+
+def parse_object(content: str, read: Callable[[object], T]) -> T:
+    """Find the asked-for JSON object in a model's text.
+
+    Args:
+        content: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences.
+        read: makes something of an object; raises ValidationError or InputError where it is not the one asked for.
+
+    Returns:
+        What ``read`` makes of the first object that it accepts.
+
+    Raises:
+        InputError: there is none; the message names the first thing that is wrong and quotes nothing of the reply, so
+            that it can be sent back as an instruction.
+    """
+    problem = ""
+    for value in json_values(content):
+        if not isinstance(value, dict):
+            continue
+        try:
+            return read(value)
+        except ValidationError as error:
+            problem = problem or first_problem(error)
+        except InputError as error:
+            problem = problem or str(error)
+    raise InputError(problem or NO_JSON)
 
 
 def json_values(text: str) -> Iterator[object]:

@@ -37,6 +37,10 @@ CATALOGUE: dict[str, Entry] = {
     "embed": Entry("embed", "Vectors of the candidates: live model and trained model.", sharded=True),
     "nudge": Entry("nudge", "Move the candidates' vectors by the questions."),
     "evaluate": Entry("evaluate", "Candidates against live generation and base model; the gate chooses."),
+    "answer": Entry(
+        "answer",
+        "Have an LLM answer held-out questions from what each system finds, where HEAL_ANSWER_QUESTIONS wants it.",
+    ),
     "index": Entry("promote", "Index the winner and measure the index's recall."),
     "promote": Entry("promote", "Switch to the winner, or keep the live generation."),
     "assign_labels": Entry("label", "Label new documents by projection on the live topic tree."),

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import Scores, System, compare, evaluation_rows, mean_quality, score
-from heal_tasks.steps.spaces import Float32Array, baseline, candidates, in_order, overlay
-from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.steps.scoring import Scores, compare, evaluation_rows, mean_quality, score
+from heal_tasks.steps.spaces import candidates
+from heal_tasks.steps.systems import Systems
+from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.runs import RunRepository
-from heal_tasks.store.vectors import VectorRepository
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,26 @@ def evaluate_candidates(context: Context) -> Outcome:
 
     Returns:
         Refs ``winner`` (generation id, 0 to keep the live one as it is), ``winner_rows`` (nudged, plain or live)
-        and ``verdict``; counts of questions and the quality of rival and winner.
+        and ``verdict``; ``best`` and ``best_rows``, the winner or else the best that was refused, 0 where there is no
+        candidate; counts of questions and the quality of rival and winner.
     """
     corpus = Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     made = candidates(context)
-    of_base = baseline(context)
-    base = _scores(context, "base model", of_base, "plain", chunks, questions, _asked(context, of_base, questions))
-    live = _live_scores(context, made[0], chunks, questions)
+    systems = Systems(context, questions, chunks)
+    base, live = score(systems.base(), questions, chunks), None
+    if systems.has_live:
+        live = score(systems.live(made[0]), questions, chunks)
     rival = live or base
 
     entries = []
     for generation in context.track(made):
-        asked = _asked(context, generation, questions)
         for rows in ("nudged", "plain"):
             if rows == "nudged" and generation.nudge_variant == "none":
                 continue
             if rows == "plain" and generation.kind == "reference" and live is None:
                 continue  # the base model itself, which is the rival
-            name = f"{generation.kind} + NUDGE" if rows == "nudged" else generation.kind
-            scores = _scores(context, name, generation, rows, chunks, questions, asked)
+            scores = score(systems.candidate(generation, rows), questions, chunks)
             entries.append(_Entry(generation, rows, scores, compare(scores, rival, context.settings)))
 
     measured = evaluation_rows(base, None, context.settings)
@@ -68,15 +68,21 @@ def evaluate_candidates(context: Context) -> Outcome:
     quality = (
         {"questions": len(questions.question_ids), "rival_ndcg": round(mean_quality(rival), 4)} if rival.values else {}
     )
-    if passing:
-        best = max(passing, key=lambda entry: mean_quality(entry.scores))
+    best = max(passing or entries, key=lambda entry: mean_quality(entry.scores)) if entries and rival.values else None
+    if passing and best:
         winner, winner_rows = best.generation.generation_id, best.rows
         verdict = f"{best.scores.system} is promoted over {rival.system}."
         quality["winner_ndcg"] = round(mean_quality(best.scores), 4)
     else:
         winner, winner_rows, verdict = _without_a_winner(context, made[0], live is not None)
     return Outcome(
-        refs={"winner": winner, "winner_rows": winner_rows, "verdict": f"{verdict}\n{reasons}"[:1500]},
+        refs={
+            "winner": winner,
+            "winner_rows": winner_rows,
+            "verdict": f"{verdict}\n{reasons}"[:1500],
+            "best": best.generation.generation_id if best else 0,
+            "best_rows": best.rows if best else "",
+        },
         counts=dict(quality),
         note=verdict,
     )
@@ -97,41 +103,6 @@ def _without_a_winner(context: Context, reference: Generation, has_live: bool) -
             f"No candidate beat the live generation; its vectors stay, and {pending.chunks} new chunks join them.",
         )  # fmt: skip
     return 0, "live", "No candidate beat the live generation; it stays."
-
-
-def _asked(context: Context, generation: Generation, questions: QuestionTable) -> Float32Array:
-    return in_order(questions.question_ids, *VectorRepository(context.conn).load_questions(generation))
-
-
-def _scores(
-    context: Context,
-    name: str,
-    generation: Generation,
-    rows: str,
-    chunks: ChunkTable,
-    questions: QuestionTable,
-    asked: Float32Array,
-) -> Scores:
-    vectors = VectorRepository(context.conn)
-    if rows == "nudged":
-        served = vectors.load_served(generation)
-        matrix = in_order(chunks.chunk_ids, served.chunk_ids, served.vectors)
-    else:
-        matrix = in_order(chunks.chunk_ids, *vectors.load_base(generation))
-    return score(System(name, generation.generation_id, asked, matrix), questions, chunks)
-
-
-def _live_scores(
-    context: Context, reference: Generation, chunks: ChunkTable, questions: QuestionTable
-) -> Scores | None:
-    active = GenerationRepository(context.conn).active()
-    if active is None:
-        return None
-    vectors = VectorRepository(context.conn)
-    base = in_order(chunks.chunk_ids, *vectors.load_base(reference))
-    asked = _asked(context, reference, questions)
-    matrix = overlay(chunks.chunk_ids, base, vectors.load_served(active))
-    return score(System("live", active.generation_id, asked, matrix), questions, chunks)
 
 
 EVALUATE = Step("evaluate", evaluate_candidates, None)

@@ -113,7 +113,7 @@ def map_entities(context: Context) -> Outcome:
     settings = context.settings
     if not settings.map_rate:
         return Outcome(note="no entity maps are wanted (HEAL_MAP_RATE=0)")
-    settings.require_llm_for_maps()
+    settings.require_llm()
     mapping = Mapping(context)
     chunks = mapping.to_map()
     budget = budget_of(context.conn, settings, context.run_id)

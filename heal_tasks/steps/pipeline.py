@@ -10,15 +10,16 @@ _ROUTES: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "nudge": ("assign_labels", "ask", "embed_new", "nudge_live"),
     "realign": (
-        "label", "ask", "map_entities", "embed_base", "sift", "mine", "train", "embed", "nudge", "evaluate", "index",
-        "promote",
+        "label", "ask", "map_entities", "embed_base", "sift", "mine", "train", "embed", "nudge", "evaluate", "answer",
+        "index", "promote",
     ),
 }  # fmt: skip
 
 
 def steps_between(settings: Settings, route: str) -> tuple[str, ...]:
     """The steps of a route, those between ``route`` and ``report``."""
-    return tuple(name for name in _ROUTES[route] if name != "map_entities" or settings.map_rate)
+    unwanted = {"map_entities": not settings.map_rate, "answer": not settings.answer_questions}
+    return tuple(name for name in _ROUTES[route] if not unwanted.get(name))
 
 
 def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None] = lambda manifest: None) -> Manifest:

@@ -12,6 +12,7 @@ from heal_tasks.core.types import silent
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.allowance import affordable, budget_of, cost_usd
+from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.asking import Asking, make_writer
 from heal_tasks.steps.batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.ingest import read_sources
@@ -22,6 +23,7 @@ from heal_tasks.store.batches import BatchRepository
 from heal_tasks.store.budget import Budget
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents import Changes
+from heal_tasks.store.generations import GenerationRepository
 
 PROMPT_TOKENS = 450
 REPLY_TOKENS = 90
@@ -30,6 +32,9 @@ REPLY_TOKENS = 90
 MAP_PROMPT_TOKENS = 850
 MAP_REPLY_RATIO = 4.5
 """The same for entity maps, measured on a lease, a dense text: fixed part, and reply per token of the chunk."""
+
+ANSWER_PROMPT_TOKENS, ANSWER_REPLY_TOKENS = 300, 60
+"""The same for answers, estimated: fixed part without the passages, and reply."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Plan:
         writer: who would write questions.
         questions: for chunks that have no questions by this writer and whose text is not known either.
         maps: the same for entity maps; None where none are wanted on this route.
+        answers: the most that answers to held-out questions can take; None where none are wanted on this route.
         budget: what the budgets are and leave; empty without one.
     """
 
@@ -82,6 +88,7 @@ class Plan:
     writer: str
     questions: Calls
     maps: Calls | None
+    answers: Calls | None
     budget: str = ""
 
     def lines(self) -> list[str]:
@@ -94,6 +101,8 @@ class Plan:
         ]
         if self.maps:
             lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
+        if self.answers:
+            lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
         return [*lines, f"budget     {self.budget}"] if self.budget else lines
 
 
@@ -107,9 +116,9 @@ def make_plan(settings: Settings) -> Plan:
         The plan.
 
     Raises:
-        SettingsError: entity maps are wanted, and there is no LLM.
+        SettingsError: entity maps or answers are wanted, and there is no LLM.
     """
-    settings.require_llm_for_maps()
+    settings.require_llm()
     with connect(settings.require_database_url(), autocommit=True) as conn:
         writer = make_writer(settings, conn)
         context = Context(
@@ -134,16 +143,20 @@ def make_plan(settings: Settings) -> Plan:
         )
         price_factor = settings.llm_batch_price_factor if batched else 1.0
         questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply), price_factor)
-        maps, costs, unit = None, questions.costs_usd, "chunks"
+        maps, answers, costs, unit = None, None, questions.costs_usd, "chunks"
         if to_map is not None:
             maps = _calls(
                 settings, to_map, lambda tokens: (MAP_PROMPT_TOKENS + tokens, round(MAP_REPLY_RATIO * tokens))
             )
             costs, unit = [*costs, *maps.costs_usd], "calls"
+        if settings.answer_questions and chosen.name == "realign":
+            answers = _answers(settings, 2 if GenerationRepository(conn).active() is None else 3)
+            costs, unit = [*costs, *answers.costs_usd], "calls"
         budget = _budget_line(settings, budget_of(conn, settings, context.run_id), costs, unit)
     return Plan(
-        changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", questions, maps, budget
-    )
+        changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", questions, maps, answers,
+        budget,
+    )  # fmt: skip
 
 
 def _calls(
@@ -163,6 +176,13 @@ def _calls(
         sum(replied for _, replied in tokens),
         [price_factor * cost_usd(settings, *pair) for pair in tokens],
     )
+
+
+def _answers(settings: Settings, systems: int) -> Calls:
+    """What answers cost at most: no question is dropped for want of an answer, and no two systems find the same."""
+    calls = systems * settings.answer_questions
+    sent, replied = ANSWER_PROMPT_TOKENS + PASSAGES * settings.chunk_tokens, ANSWER_REPLY_TOKENS
+    return Calls(calls, calls * sent, calls * replied, [cost_usd(settings, sent, replied)] * calls)
 
 
 def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float], unit: str) -> str:

@@ -1,36 +1,27 @@
 """Step report: always last; the run's row is closed and its page written, whatever happened before."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from heal_tasks.core.errors import HealError, StepError
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import format_duration
+from heal_tasks.steps.pictures import Pictures, draw
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.selection import SelectionPlot, SelectionRow, plot_selection, selection_rows
-from heal_tasks.steps.stored_tree import read_root_records
 from heal_tasks.steps.summary import Summary, summarise
 from heal_tasks.store.runs import RunRepository
 
 PAGE = "report.html"
 
 
-@dataclass(frozen=True)
-class Selection:
-    """How the root of a run's topic tree got its number of topics."""
-
-    plot: SelectionPlot
-    rows: list[SelectionRow]
-
-
-def render(summary: Summary, selection: Selection | None = None) -> str:
+def render(summary: Summary, pictures: Pictures) -> str:
     """The run's page: one HTML file without scripts or outside resources.
 
     Args:
         summary: of the run.
-        selection: of the summary's topic tree; None leaves it out.
+        pictures: of the run; those that are None are left out.
 
     Returns:
         HTML; every text from documents or models is escaped.
@@ -39,7 +30,7 @@ def render(summary: Summary, selection: Selection | None = None) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["duration"] = format_duration
-    return environment.get_template("report.html.jinja").render(summary=summary, selection=selection)
+    return environment.get_template("report.html.jinja").render(summary=summary, pictures=pictures)
 
 
 def report(context: Context) -> Outcome:
@@ -57,7 +48,7 @@ def report(context: Context) -> Outcome:
     if summary is None:
         raise StepError(f"run {context.run_id!r} is not in heal.run")
     verdict = _verdict(summary)
-    page = render(replace(summary, run=replace(summary.run, verdict=verdict)), _selection(context, summary))
+    page = render(replace(summary, run=replace(summary.run, verdict=verdict)), draw(context, summary))
     # By content, because a page that was fetched from S3 once is not fetched again.
     key = f"reports/{fingerprint([context.run_id, page])}"
     with context.artifacts.writing(key) as folder:
@@ -66,22 +57,6 @@ def report(context: Context) -> Outcome:
     active_id = summary.active.generation_id if summary.active else None
     runs.finish_run(context.run_id, verdict, generation_id=active_id, report_uri=uri)
     return Outcome(refs={"report_uri": uri}, note=verdict.split("\n")[0])
-
-
-def _selection(context: Context, summary: Summary) -> Selection | None:
-    """Of the tree that the page shows; None where there is none, or it had no more than one k to look at."""
-    if summary.tree is None:
-        return None
-    try:
-        records = read_root_records(context.artifacts, summary.tree)
-    except HealError as error:
-        # A page without a plot is better than a run without a page.
-        context.log.warning("the page goes without the selection of topics: %s", error)
-        return None
-    if len(records) < 2:
-        return None
-    k, threshold = summary.tree.root.k, context.settings.topic_silhouette
-    return Selection(plot_selection(records, k, threshold), selection_rows(records, k, threshold))
 
 
 def _verdict(summary: Summary) -> str:

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from heal_tasks.steps.geometry import Mark, Series, Tick, plain, round_values
 
 if TYPE_CHECKING:
     from heal_tasks.topics.nmfk import KRecord
@@ -27,54 +29,6 @@ class SelectionRow:
     documents: str
     smallest: str
     verdict: str
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A place on an axis.
-
-    Args:
-        at: x or y, as the axis runs.
-        label: what stands there.
-    """
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A measured value.
-
-    Args:
-        x: centre.
-        y: centre.
-        label: the value in words.
-    """
-
-    x: float
-    y: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Series:
-    """One line of the plot.
-
-    Args:
-        name: for the legend.
-        kind: chooses mark and colour.
-        marks: by ascending k.
-    """
-
-    name: str
-    kind: Literal["terms", "documents", "error"]
-    marks: tuple[Mark, ...]
-
-    @property
-    def points(self) -> str:
-        """The marks as an SVG polyline's ``points``."""
-        return " ".join(f"{mark.x},{mark.y}" for mark in self.marks)
 
 
 @dataclass(frozen=True)
@@ -173,7 +127,7 @@ def plot_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
     measured = [value for _, value in (*terms, *documents) if value is not None]
     silhouettes = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) if min([threshold, *measured]) >= 0 else (-1.0, -0.5, 0.0, 0.5, 1.0)
     lowest = silhouettes[0]
-    error_values = _round_values(min(value for _, value in errors), max(value for _, value in errors))
+    error_values = round_values(min(value for _, value in errors), max(value for _, value in errors))
 
     def x(k: int) -> float:
         return round(LEFT + MARGIN_X + (RIGHT - LEFT - 2 * MARGIN_X) * (k - first) / max(last - first, 1), 1)
@@ -192,7 +146,7 @@ def plot_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
         threshold=Tick(y_silhouette(threshold), f"threshold {threshold:.2f}"),
         k_ticks=tuple(Tick(x(k), str(k)) for k in range(first, last + 1, every)),
         silhouette_ticks=tuple(Tick(y_silhouette(value), f"{value:.1f}") for value in silhouettes),
-        error_ticks=tuple(Tick(y_error(value), _plain(value, error_values)) for value in error_values),
+        error_ticks=tuple(Tick(y_error(value), plain(value, error_values)) for value in error_values),
         series=(
             Series(
                 "silhouette of terms", "terms",
@@ -218,20 +172,6 @@ def plot_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
 
 def _y(share: float) -> float:
     return round(BOTTOM - MARGIN_Y - (BOTTOM - TOP - 2 * MARGIN_Y) * share, 1)
-
-
-def _round_values(low: float, high: float) -> list[float]:
-    """Two to seven evenly spaced round numbers, the first at most ``low`` and the last at least ``high``."""
-    rough = max(high - low, 1e-3) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(start, max(end, start + 1) + 1)]
-
-
-def _plain(value: float, values: list[float]) -> str:
-    decimals = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
-    return f"{value:.{decimals}f}"
 
 
 def _description(records: "Sequence[KRecord]", chosen: int, threshold: float) -> str:

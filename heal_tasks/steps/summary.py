@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from heal_tasks.core.types import JsonObject
+from heal_tasks.evaluation.answers import ANSWERED
 from heal_tasks.steps.stored_tree import StoredTree, read_tree
 from heal_tasks.store.corpus import Corpus, Pending
 from heal_tasks.store.db import Connection
@@ -66,6 +67,14 @@ class Summary:
         """The rows of one metric, by question set and then in the order they were measured."""
         rows = [row for row in self.evaluations if row.metric == metric]
         return sorted(rows, key=lambda row: row.question_set)
+
+    def answer_table(self) -> dict[str, dict[str, EvaluationRow]]:
+        """What came of answered questions, by system in the order they were measured, and metric."""
+        found: dict[str, dict[str, EvaluationRow]] = {}
+        for row in self.evaluations:
+            if row.question_set == ANSWERED:
+                found.setdefault(row.system, {})[row.metric] = row
+        return found
 
     def questions_by_writer(self) -> dict[str, int]:
         """Number of questions by writer."""

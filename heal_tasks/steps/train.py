@@ -24,6 +24,8 @@ def training_config(settings: Settings) -> TrainingConfig:
         learning_rate=settings.train_learning_rate or usual,
         max_tokens=settings.train_max_tokens,
         eval_steps=settings.train_eval_steps,
+        eval_share=settings.train_eval_share,
+        fall=settings.train_fall,
         patience=settings.train_patience,
         base_weight=settings.base_weight,
         heal_weight=settings.heal_weight,

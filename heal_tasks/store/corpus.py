@@ -182,6 +182,14 @@ class Corpus:
         )
         return dict(rows.fetchall())
 
+    def right_answers(self, question_ids: Int64Array) -> dict[int, tuple[str, str]]:
+        """Text and right answer of questions that have one, by question id."""
+        rows = self._conn.execute(
+            "SELECT question_id, text, answer FROM heal.question WHERE question_id = ANY(%s) AND answer <> ''",
+            (question_ids.tolist(),),
+        )
+        return {question_id: (text, answer) for question_id, text, answer in rows}
+
     def pending(self, generation_id: int | None, since: datetime | None) -> Pending:
         """What a generation does not serve yet.
 

@@ -131,11 +131,11 @@ class VectorRepository:
                 ).rowcount
         return chunks, questions
 
-    def load_base(self, generation: Generation) -> tuple[Int64Array, Float32Array]:
-        """Base vectors of live chunks: ids, int64, shape (n,), ascending; float32, shape (n, d)."""
+    def load_base(self, generation: Generation, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
+        """Base vectors of live chunks, all or some: ids, int64, shape (n,), ascending; float32, shape (n, d)."""
         query = sql.SQL(
-            "SELECT b.chunk_id, b.embedding FROM {} b JOIN heal.chunk c USING (chunk_id) WHERE {} ORDER BY 1"
-        ).format(generation.table("base"), sql.SQL(_LIVE_CHUNK))
+            "SELECT b.chunk_id, b.embedding FROM {} b JOIN heal.chunk c USING (chunk_id) WHERE {} AND {} ORDER BY 1"
+        ).format(generation.table("base"), sql.SQL(_LIVE_CHUNK), _among(among))
         (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
         return ids, vectors
 
@@ -149,12 +149,9 @@ class VectorRepository:
 
     def load_served(self, generation: Generation, among: Int64Array | None = None) -> Served:
         """What a generation serves: everything, or of some chunks, int64, shape (m,)."""
-        condition: sql.Composable = sql.SQL("true")
-        if among is not None:
-            condition = sql.SQL("chunk_id = ANY({}::bigint[])").format(sql.Literal(among.tolist()))
         query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE {} ORDER BY 1")
         (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(
-            self._conn, query.format(generation.table("vec"), condition), generation.dims, sizes=(8, 8, 4)
+            self._conn, query.format(generation.table("vec"), _among(among)), generation.dims, sizes=(8, 8, 4)
         )
         return Served(chunk_ids, document_ids, leaves, vectors)
 
@@ -350,3 +347,10 @@ def _check(generation: Generation, vectors: Float32Array, *, unit: bool) -> None
             f"{off} of {len(vectors)} vectors are not of unit length; normalise them, or set the generation's metric "
             "to inner_product (NUDGE-M)"
         )
+
+
+def _among(chunk_ids: Int64Array | None) -> sql.Composable:
+    """Condition that limits a query to some chunks."""
+    if chunk_ids is None:
+        return sql.SQL("true")
+    return sql.SQL("chunk_id = ANY({}::bigint[])").format(sql.Literal(chunk_ids.tolist()))

@@ -1,5 +1,6 @@
 """How to train: one frozen record, checked when it is made."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -23,8 +24,10 @@ class TrainingConfig:
         micro_batch_size: texts that pass through the encoder together, in each process; 0 for the whole batch.
         learning_rate: peak; rises over the first steps, then falls linearly to zero.
         max_tokens: longest text in training; the saved model keeps the base model's own limit.
-        eval_steps: steps between two looks at held-out retrieval, each with a checkpoint.
-        patience: looks in a row without improvement, on the base model too, after which training stops.
+        eval_steps: fewest steps between two looks at held-out retrieval, each with a checkpoint.
+        eval_share: share of an epoch between two looks, see ``look_steps``.
+        fall: how far nDCG@10 of a look must lie below the best so far, the base model's included, to count as a fall.
+        patience: falls in a row after which training stops.
         base_weight: weight of the base term, see ``objective.base_loss``.
         heal_weight: weight of the HEAL term beside the own-document term; above 0, batches are made of topic-mates.
         heal_temperature: tau of the HEAL term.
@@ -49,6 +52,8 @@ class TrainingConfig:
     learning_rate: float = 5e-5
     max_tokens: int = 128
     eval_steps: int = 20
+    eval_share: float = 0.05
+    fall: float = 0.01
     patience: int = 2
     base_weight: float = 0.1
     heal_weight: float = 0.0
@@ -75,6 +80,9 @@ class TrainingConfig:
         for name in ("learning_rate", "heal_temperature", "own_document_temperature"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("eval_share", "fall"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
         if not self.heal_weight >= 0 or not self.base_weight >= 0 or not 0 <= self.warmup_share < 1:
             raise InputError(
                 f"heal_weight {self.heal_weight} and base_weight {self.base_weight} must not be negative, "
@@ -85,6 +93,17 @@ class TrainingConfig:
                 f"micro_batch_size {self.micro_batch_size} must not be negative, and batch_size {self.batch_size} "
                 f"must be a multiple of processes {self.processes}"
             )
+
+    def look_steps(self, steps_per_epoch: int) -> int:
+        """Steps between two looks: ``eval_share`` of the epoch, or of a training that is shorter than one.
+
+        Args:
+            steps_per_epoch: batches that hold every document once.
+
+        Returns:
+            ``eval_steps`` at least: where an epoch is short, a look costs more than the steps that it could save.
+        """
+        return max(self.eval_steps, math.ceil(self.eval_share * min(steps_per_epoch, self.max_steps)))
 
     def identity(self) -> JsonObject:
         """What decides the result; not the device, the number of processes, or how a batch is cut."""

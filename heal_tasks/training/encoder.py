@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.ids import sha256_hex
+from heal_tasks.core.models import CARD
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.training.adapters import nf4_config
 
@@ -25,7 +26,6 @@ CPU_BATCH_TOKENS = 1024
 """A forward pass of about so many tokens reuses its memory; in larger ones an eighth of the CPU time goes into page
 faults, as the allocator hands large buffers back to the system (measured with glibc, 256 tokens a text)."""
 
-CARD = "card.json"
 _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model"})
 _NOT_MODEL = frozenset({CARD, "_complete.json"})
 

@@ -50,28 +50,36 @@ class RetrievalLook(BaseEvaluator):  # type: ignore[misc]
 
 
 class BaseAwareStopping(EarlyStoppingCallback):  # type: ignore[misc]
-    """Stops after ``patience`` looks in a row that beat neither an earlier look nor the base model.
+    """Stops at a sustained fall: looks in a row that lie clearly below an earlier look or the base model.
+
+    Looks scatter, because they see some hundred questions: stopping at the first one that is no better stops by luck
+    (bench/RESULTS.md).
 
     Args:
         early_stopping_patience: looks.
         early_stopping_threshold: of the parent; the Trainer hands it back when it restores a checkpoint.
         base_ndcg: nDCG@10 of the base model: training that only ever makes it worse stops as well.
+        fall: how far below the best a look must lie to count; at 0 a look that is no better counts.
     """
 
     def __init__(
-        self, early_stopping_patience: int = 1, early_stopping_threshold: float = 0.0, base_ndcg: float = 0.0
+        self,
+        early_stopping_patience: int = 1,
+        early_stopping_threshold: float = 0.0,
+        base_ndcg: float = 0.0,
+        fall: float = 0.0,
     ) -> None:
         super().__init__(early_stopping_patience, early_stopping_threshold)
         self.early_stopping_patience_counter = 0
-        self.base_ndcg = base_ndcg
+        self.base_ndcg, self.fall = base_ndcg, fall
 
     def check_metric_value(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: float
     ) -> None:
-        """Count a look without improvement, or start counting anew."""
+        """Count a fall, or start counting anew."""
         best = self.base_ndcg if state.best_metric is None else max(self.base_ndcg, state.best_metric)
-        improved = metric_value > best
-        self.early_stopping_patience_counter = 0 if improved else self.early_stopping_patience_counter + 1
+        fallen = metric_value <= best - self.fall
+        self.early_stopping_patience_counter = self.early_stopping_patience_counter + 1 if fallen else 0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Nothing: the parent warns that the best model is not loaded at the end; ``train_encoder`` does that."""
@@ -79,7 +87,7 @@ class BaseAwareStopping(EarlyStoppingCallback):  # type: ignore[misc]
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback."""
         kept: dict[str, Any] = super().state()
-        kept["args"]["base_ndcg"] = self.base_ndcg
+        kept["args"] |= {"base_ndcg": self.base_ndcg, "fall": self.fall}
         return kept
 
 
@@ -102,7 +110,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         text = f"loss {self.loss:.4f}, {self.note}{last}base {self.base_ndcg:.4f}"
         self._progress(state.global_step, state.max_steps, text)
         if state.global_step >= state.max_steps:
-            # The Trainer looks after the last step, but logs its losses only every ``eval_steps`` steps.
+            # The Trainer looks after the last step, but logs its losses only every ``look_steps`` steps.
             control.should_log = True
 
     def on_evaluate(

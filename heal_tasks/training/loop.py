@@ -152,7 +152,7 @@ def make_trainer(
         config: how to train.
         sampler: from ``make_sampler``.
         base_vectors: see ``Objective``.
-        look: judges the model every ``eval_steps`` steps.
+        look: judges the model every ``look_steps`` steps.
         report: told the loss of every step.
         work_dir: for checkpoints.
         device: from ``pick_device``.
@@ -165,6 +165,7 @@ def make_trainer(
     negatives = {f"negative_{column + 1}": [texts[column] for texts in data.negatives] for column in range(mined)}
     texts = {"anchor": data.questions, "positive": data.documents, **negatives}
     prompts = {name: model.prompts.get("query" if name == "anchor" else "document") for name in texts}
+    look_steps = config.look_steps(len(sampler))
     arguments = _Arguments(
         output_dir=str(work_dir),
         max_steps=config.max_steps,
@@ -173,9 +174,9 @@ def make_trainer(
         warmup_steps=config.warmup_share,
         eval_strategy="steps",
         save_strategy="steps",
-        eval_steps=config.eval_steps,
-        save_steps=config.eval_steps,
-        logging_steps=config.eval_steps,
+        eval_steps=look_steps,
+        save_steps=look_steps,
+        logging_steps=look_steps,
         save_total_limit=2,
         metric_for_best_model=NDCG,
         greater_is_better=True,
@@ -215,7 +216,7 @@ def make_trainer(
             prompts={name: prompt for name, prompt in prompts.items() if prompt},
             max_length=min(config.max_tokens, model.max_seq_length or config.max_tokens),
         ),
-        callbacks=[report, BaseAwareStopping(config.patience, base_ndcg=report.base_ndcg)],
+        callbacks=[report, BaseAwareStopping(config.patience, base_ndcg=report.base_ndcg, fall=config.fall)],
         sampler=sampler,
         report=report,
         adapter=config.adapter != "none",

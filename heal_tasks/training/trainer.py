@@ -21,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
+from heal_tasks.core.models import CARD
 from heal_tasks.core.types import JsonObject, Progress, silent
 from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapter
 from heal_tasks.training.checkpoints import (
@@ -34,7 +35,6 @@ from heal_tasks.training.checkpoints import (
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import (
-    CARD,
     encode,
     limited_threads,
     load_encoder,
@@ -94,7 +94,9 @@ def train_encoder(
 ) -> TrainingResult:
     """Fine-tune, or go on where a killed call with the same arguments stopped.
 
-    Every ``eval_steps`` steps the model is judged by nDCG@10 on the validation set and saved to ``work_dir``.
+    Every few steps (``TrainingConfig.look_steps``) the model is judged by nDCG@10 on the validation set, always on
+    plain text, and saved to ``work_dir``. The first sustained fall, ``patience`` looks in a row at least ``fall`` below
+    the best so far, ends the training: APEX-Embedding (Aviss 2024, arXiv 2410.18105) interrupts it before it converges.
     The weights with the best value are written to ``output_dir``, even if the base model's was better:
     whether a trained model is used is the gate's decision.
 
@@ -247,7 +249,7 @@ def _stop_reason(state: JsonObject, config: TrainingConfig, base_ndcg: float) ->
     if state["global_step"] >= config.max_steps:
         return ""
     best = max(base_ndcg, state["best_metric"])
-    return f"stopped early after {config.patience} looks in a row that did not beat nDCG@10 {best:.4f}"
+    return f"stopped early: {config.patience} looks in a row at least {config.fall:g} below nDCG@10 {best:.4f}"
 
 
 def _history(state: JsonObject) -> list[JsonObject]:

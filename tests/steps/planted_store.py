@@ -46,6 +46,10 @@ def fill(conn: Connection, documents: int = 60) -> None:
             (chunk.chunk_id, word),
         )
         conn.execute(
+            "INSERT INTO heal.answer VALUES (%s, 'p', 'm', ARRAY[%s::bigint], 'ok', %s, %s)",
+            (chunk.content_hash, chunk.chunk_id, word, word),
+        )
+        conn.execute(
             "INSERT INTO heal.llm_batch_row VALUES ('b', %s, %s, 'e', 'm', 'p', 'invalid', %s)",
             (chunk.content_hash, chunk.chunk_id, f"not to be read: {word}"),
         )

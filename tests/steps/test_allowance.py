@@ -164,6 +164,20 @@ def test_plan_says_what_entity_maps_would_cost(auto: Connection, planned: Settin
         assert make_plan(with_llm(planned, fake)).maps is None
 
 
+def test_plan_says_what_answers_can_cost(auto: Connection, planned: Settings) -> None:
+    with FakeOpenAI() as fake:
+        wanting = with_llm(planned, fake, answer_questions=10, llm_run_budget_usd=500, **PRICE)
+        made = make_plan(wanting)
+        # Nothing is live yet: base model and candidate.
+        assert made.answers is not None
+        assert (made.answers.chunks, made.answers.input_tokens) == (20, 20 * (300 + 3 * wanting.chunk_tokens))
+        assert made.lines()[3].startswith("answers    at most 20 answers; about 20,400 tokens in, 1,200 out, 2.16 USD")
+        assert made.lines()[-1] == "budget     500.00 USD per run: all 60 calls"
+        assert make_plan(wanting.model_copy(update={"force_route": "nothing"})).answers is None
+        assert make_plan(with_llm(planned, fake)).answers is None
+        assert traffic(fake) == 0
+
+
 def test_plan_of_unchanged_texts_asks_for_nothing(auto: Connection, planned: Settings) -> None:
     with FakeOpenAI() as fake:
         limited = with_llm(planned, fake)

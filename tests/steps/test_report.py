@@ -1,16 +1,22 @@
 """The run's page: the plot of the root's k and the tree, of a tree that the real step built."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.steps import load_step
+from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.runs import EvaluationRow, RunRepository
+from heal_tasks.store.vectors import Served, VectorRepository
 from tests.steps.conftest import RUN, Built
 
 
@@ -30,11 +36,14 @@ def topics_section(text: str) -> str:
     return text.partition("<h2>Topics</h2>")[2]
 
 
-def activate(conn: Connection, topic_run_id: int | None) -> int:
+def activate(conn: Connection, topic_run_id: int | None, served: Served | None = None) -> int:
     generations = GenerationRepository(conn)
     made = generations.create(
-        kind="trained", run_id="r", model_uri="m", model_sha256="s", dims=2, topic_run_id=topic_run_id
-    )
+        kind="trained", run_id="r", model_uri="m", model_sha256="s", topic_run_id=topic_run_id,
+        dims=served.vectors.shape[1] if served else 2,
+    )  # fmt: skip
+    if served:
+        VectorRepository(conn).write_served(made, served)
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id, lock_timeout_ms=1000)
     return made.generation_id
@@ -128,3 +137,65 @@ def test_topics_that_are_not_served_say_so(built: Built, shared: Connection) -> 
     assert "The active generation keeps" not in page(built, shared)
     activate(shared, None)
     assert "The active generation keeps no topics." in page(built, shared)
+
+
+def pictures(text: str) -> dict[str, ElementTree.Element]:
+    found = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg viewBox.*?</svg>", text, re.DOTALL)]
+    return {str(svg.findtext("title")): svg for svg in found}
+
+
+def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: Built, shared: Connection) -> None:
+    assert list(pictures(page(built, shared))) == ["How the number of topics of the root was chosen"]
+    chunks, rng = Corpus(shared).chunks(None), np.random.default_rng(0)
+    generations, vectors = GenerationRepository(shared), VectorRepository(shared)
+    matrix = rng.normal(size=(len(chunks.chunk_ids), 6)).astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    base = generations.create(kind="baseline", run_id="r", model_uri=built.settings.model, model_sha256="base", dims=6)
+    vectors.write_base(base, chunks.chunk_ids, matrix)
+    # One chunk is not served yet.
+    rows = slice(1, None)
+    turned = matrix[rows, ::-1].copy()
+    activate(
+        shared,
+        built.tree.run.topic_run_id,
+        Served(chunks.chunk_ids[rows], chunks.document_ids[rows], chunks.leaves[rows], turned),
+    )
+    artifacts, runs = artifact_store(built.settings), RunRepository(shared)
+    history = [{"step": 2, "ndcg": 0.5, "loss": 1.5}, {"step": 4, "ndcg": 0.6, "loss": 1.0}]
+    with artifacts.writing("models/x") as folder:
+        (folder / "card.json").write_text(
+            json.dumps({"history": history, "metrics": {"base_ndcg": 0.4, "best_step": 4}})
+        )
+    runs.begin("train", "f", 0, RUN)
+    runs.finish("train", "f", 0, {"refs": {"model_uri": artifacts.uri("models/x")}, "counts": {}, "note": "trained"})
+    runs.record_evaluations(
+        RUN,
+        [
+            EvaluationRow(None, system, "human <questions>", "ndcg@10", value, value - 0.1, value + 0.1, *[None] * 4, 9)
+            for system, value in (("base model", 0.4), ("trained + NUDGE", 0.7))
+        ],
+    )
+    try:
+        text = page(built, shared)
+        drawn = pictures(text)
+        assert list(drawn) == [
+            "nDCG@10 of every system", "Chunk vectors before and after", "The training's curve",
+            "How the number of topics of the root was chosen",
+        ]  # fmt: skip
+        projection = drawn["Chunk vectors before and after"]
+        dots = [str(path.get("d")).count("h0") for path in projection.findall(".//path[@class='dots']")]
+        assert sum(dots) == 2 * (len(chunks.chunk_ids) - 1)
+        words = {", ".join(row.terms[:3]) for row in built.tree.children[built.tree.root.topic_id]}
+        legend = text.partition('class="legend"')[2].partition("</p>")[0]
+        assert words
+        assert all(f"</svg> {name}</span>" in legend for name in words)
+        curve = drawn["The training's curve"]
+        assert len(curve.findall(".//circle[@class='ndcg mark']")) == 3
+        assert "kept: step 4" in [item.text for item in curve.iter("text")]
+        titles = [mark.findtext("title") for mark in drawn["nDCG@10 of every system"].iter("circle")]
+        assert titles == ["base model: 0.400", "trained + NUDGE: 0.700"]
+        shutil.rmtree(artifacts.local(artifacts.uri("models/x")))
+        assert "The training's curve" not in pictures(page(built, shared)), "a model that is gone has no curve"
+    finally:
+        shared.execute("DELETE FROM heal.step_result WHERE step = 'train'")
+        shared.execute("DELETE FROM heal.evaluation")

@@ -13,39 +13,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from transformers import BertModel, TrainerControl, TrainerState
+from transformers import BertModel
 
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
-from heal_tasks.training.looks import NDCG, BaseAwareStopping, RetrievalLook
+from heal_tasks.training.looks import NDCG, RetrievalLook
 from heal_tasks.training.objective import Objective
 from heal_tasks.training.parallel import run_processes
-from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
-
-CONFIG = TrainingConfig(
-    max_steps=8,
-    batch_size=8,
-    learning_rate=2e-3,
-    max_tokens=16,
-    eval_steps=3,
-    patience=5,
-    heal_weight=0.1,
-    device="cpu",
-    threads=1,
-)
-
-
-def run(tiny_encoder, planted, folder, config=CONFIG, **change):
-    data, validation = planted
-    reports: list[tuple[int, int, str]] = []
-    arguments = {
-        "work_dir": folder / "work",
-        "output_dir": folder / "model",
-        "data_fingerprint": "planted",
-        "progress": lambda done, total, message="": reports.append((done, total, message)),
-    }
-    return train_encoder(tiny_encoder, data, validation, config, **{**arguments, **change}), reports
+from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
+from tests.training.runs import CONFIG, run
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +90,7 @@ import json, os, signal, sys
 import numpy as np
 from pathlib import Path
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
+from tests.training.runs import CONFIG, run
 
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])
 spec = json.loads((folder / "run.json").read_text())
@@ -182,37 +159,6 @@ def test_a_finished_training_is_not_trained_again(tiny_encoder, planted, tmp_pat
     other, reports = run(tiny_encoder, planted, tmp_path, config, data_fingerprint="other data")
     assert trained_steps(reports) == [1, 2]
     assert other.resumed_from_step == 0
-
-
-def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_encoder, planted, tmp_path):
-    # Weights thrown about by a huge learning rate never beat a base model that already ranks perfectly.
-    data, validation = planted
-    perfect = ValidationSet(validation.documents, validation.documents, [np.array([row]) for row in range(64)])
-    config = dataclasses.replace(CONFIG, max_steps=50, eval_steps=2, patience=2, learning_rate=0.05)
-    result, _ = run(tiny_encoder, (data, perfect), tmp_path, config)
-    assert result.base_ndcg == pytest.approx(1, abs=0.02)
-    assert result.steps == 4
-    assert (
-        result.stop_reason == f"stopped early after 2 looks in a row that did not beat nDCG@10 {result.base_ndcg:.4f}"
-    )
-    assert not result.improved
-    assert result.best_step in (2, 4)
-    again, reports = run(tiny_encoder, (data, perfect), tmp_path, config, output_dir=tmp_path / "again")
-    assert reports == []
-    assert (again.model_sha256, again.stop_reason) == (result.model_sha256, result.stop_reason)
-
-
-def test_patience_survives_a_checkpoint():
-    stopping = BaseAwareStopping(3, base_ndcg=0.5)
-    state, control = TrainerState(), TrainerControl()
-    outcomes = []
-    for value in (0.4, 0.5, 0.6, 0.6, 0.55, 0.59):
-        restored = BaseAwareStopping.from_state(stopping.state())
-        restored.check_metric_value(None, state, control, value)
-        state.best_metric = max(value, state.best_metric or 0)
-        outcomes.append(restored.early_stopping_patience_counter)
-        stopping = restored
-    assert outcomes == [1, 2, 0, 1, 2, 3]
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_step(tiny_encoder, planted, tmp_path):
@@ -326,19 +272,6 @@ def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
     assert set(result.history[0]) == {"step", "loss", "ndcg", "heal" if "paper" in change else "own_document"}
 
 
-def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
-    _, validation = planted
-    model = load_encoder(tiny_encoder, device="cpu")
-    library = InformationRetrievalEvaluator(
-        {str(row): text for row, text in enumerate(validation.queries)},
-        {str(row): text for row, text in enumerate(validation.documents)},
-        {str(row): set(map(str, found)) for row, found in enumerate(validation.positives)},
-        write_csv=False,
-    )(model)
-    ours = RetrievalLook(validation, 8, 1, lambda done, total, message="": None)(model)
-    assert ours[NDCG] == pytest.approx(library["cosine_ndcg@10"], abs=1e-6)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -347,6 +280,8 @@ def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
         ({"heal_weight": -1.0}, "heal_weight -1.0"),
         ({"base_weight": -1.0}, "base_weight -1.0"),
         ({"warmup_share": 1.0}, "warmup_share 1.0"),
+        ({"eval_share": 1.5}, "eval_share is 1.5"),
+        ({"fall": -0.1}, "fall is -0.1"),
         ({"micro_batch_size": -1}, "micro_batch_size -1"),
         ({"batch_size": 9, "processes": 2}, "batch_size 9 must be a multiple of processes 2"),
     ],

@@ -87,10 +87,11 @@ BEGIN
     END LOOP;
     UPDATE heal.llm_call SET raw_reply = NULL WHERE chunk_id = ANY (chunks) AND raw_reply IS NOT NULL;
     UPDATE heal.llm_batch_row SET problem = '' WHERE chunk_id = ANY (chunks);
+    DELETE FROM heal.answer WHERE chunk_ids && chunks;
     DELETE FROM heal.chunk WHERE chunk_id = ANY (chunks);
 END $$;
 COMMENT ON PROCEDURE heal.delete_chunks IS
-    'Removes chunks from everywhere: text, questions, entity maps, the model''s replies, the vectors of every generation.';
+    'Removes chunks from everywhere: text, questions, entity maps, answers, the model''s replies, the vectors of every generation.';
 
 CREATE OR REPLACE FUNCTION heal.delete_document(
     VARIADIC documents bigint[], OUT documents_deleted int, OUT chunks_added int

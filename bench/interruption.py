@@ -1,0 +1,198 @@
+"""When to interrupt training: what looks further apart, and more patience, cost and keep.
+
+Run from the project's root: ``python -m bench.interruption --collection FOLDER ...``; folders with ``corpus.jsonl.gz``,
+``queries.jsonl.gz``, ``qrels.tsv`` and the packaged model's vectors of both (``*_minilm_f16.npy``).
+
+What is trained is a residual network over frozen vectors, with the own-document term, long enough to overfit: it
+stands for an encoder, so its curve shows how a stopping rule behaves, not how far an encoder gets. Held-out queries of
+train and dev (never test) are divided: 150, searched among 400 documents, are what a look sees, as in the pipeline; the
+others, searched among all documents, judge the weights that a rule keeps. Every rule is applied to the same curves.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
+from heal_tasks.core.ids import bucket, stable_id
+from heal_tasks.evaluation.ranking import ranking_metrics, top_k
+from heal_tasks.training.objective import own_document_loss
+
+STEPS, BATCH, LEARNING_RATE, WARMUP = 600, 64, 1e-3, 0.1
+RECORD_EVERY = 5
+LOOK_QUESTIONS, LOOK_DOCUMENTS = 150, 400
+INTERVALS, FALLS, PATIENCES = (5, 10, 20, 40), (0.0, 0.005, 0.01, 0.02), (1, 2, 3, 5)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """nDCG@10 every ``RECORD_EVERY`` steps, from the base model on: as a look sees it, and as the others judge it."""
+
+    seen: NDArray[np.float64]
+    judged: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Vectors of queries, float32, shape (q, d), and rows of the documents that answer each."""
+
+    vectors: NDArray[np.float32]
+    answers: list[NDArray[np.int64]]
+
+    def part(self, rows: Sequence[int]) -> "Queries":
+        """Some of them."""
+        return Queries(self.vectors[list(rows)], [self.answers[row] for row in rows])
+
+
+class _Residual(nn.Module):
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self._layers = nn.Sequential(nn.Linear(dims, 2 * dims), nn.GELU(), nn.Linear(2 * dims, dims))
+        nn.init.zeros_(self._layers[2].weight)
+        nn.init.zeros_(self._layers[2].bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return nn.functional.normalize(vectors + self._layers(vectors), dim=1)
+
+
+def read(folder: Path) -> tuple[NDArray[np.float32], Queries, Queries]:
+    """Document vectors, queries that train, and held-out ones: dev, or a third of train where there is none."""
+    collection, (texts, judgments) = load_collection(folder), load_queries(folder)
+    if collection.vectors is None:
+        raise SystemExit(f"{folder} holds no corpus_minilm_f16.npy")
+    stored = np.load(folder / "queries_minilm_f16.npy", allow_pickle=False).astype(np.float32)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    place, row = {query: at for at, query in enumerate(texts)}, {name: at for at, name in enumerate(collection.ids)}
+    answers = dict[str, list[int]]()
+    for item in judgments:
+        if item.split != "test":
+            answers.setdefault(item.query, []).append(row[item.document])
+    dev = {item.query for item in judgments if item.split == "dev"} or {
+        query for query in answers if bucket("bench-dev", stable_id(query), 3) == 0
+    }
+
+    def queries(names: Sequence[str]) -> Queries:
+        return Queries(stored[[place[name] for name in names]], [np.unique(answers[name]) for name in names])
+
+    return collection.vectors, queries([name for name in answers if name not in dev]), queries(sorted(dev))
+
+
+def ndcg(model: nn.Module, queries: Queries, documents: NDArray[np.float32], answers: list[NDArray[np.int64]]) -> float:
+    """Mean nDCG@10."""
+    with torch.no_grad():
+        asked, matrix = (model(torch.from_numpy(vectors)).numpy() for vectors in (queries.vectors, documents))
+    found, _ = top_k(asked, matrix, 10)
+    return float(ranking_metrics(found, answers)["ndcg@10"].mean())
+
+
+def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, seed: int) -> Curve:
+    """One training to its end."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    order = rng.permutation(len(held_out.answers))
+    looked, others = held_out.part(order[:LOOK_QUESTIONS]), held_out.part(order[LOOK_QUESTIONS:])
+    pool = np.unique(np.concatenate(looked.answers))
+    rest = rng.permutation(np.setdiff1d(np.arange(len(documents)), pool))[: max(0, LOOK_DOCUMENTS - len(pool))]
+    pool = np.sort(np.concatenate([pool, rest]))
+    pooled = [np.searchsorted(pool, rows) for rows in looked.answers]
+    model = _Residual(documents.shape[1])
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    warm = max(1, round(WARMUP * STEPS))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warm, (STEPS - step) / (STEPS - warm))
+    )
+    pairs = np.array([(query, row) for query, rows in enumerate(asked.answers) for row in rows])
+    seen, judged = list[float](), list[float]()
+    nothing = torch.empty((BATCH, 0), dtype=torch.int64)
+    for step in range(STEPS + 1):
+        if step % RECORD_EVERY == 0:
+            seen.append(ndcg(model, looked, documents[pool], pooled))
+            judged.append(ndcg(model, others, documents, others.answers))
+        if step == STEPS:
+            break
+        batch = pairs[rng.choice(len(pairs), BATCH, replace=False)]
+        loss = own_document_loss(
+            model(torch.from_numpy(asked.vectors[batch[:, 0]])),
+            model(torch.from_numpy(documents[batch[:, 1]])),
+            torch.empty((BATCH, 0, documents.shape[1])),
+            document_ids=torch.from_numpy(batch[:, 1]),
+            leaves=torch.full((BATCH,), -1),
+            negative_document_ids=nothing,
+            negative_leaves=nothing,
+            temperature=0.05,
+            mask_same_leaf=False,
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return Curve(np.array(seen), np.array(judged))
+
+
+def kept(seen: Sequence[float], fall: float, patience: int) -> tuple[int, int]:
+    """The look whose weights are kept, and the look at which training ends, as the training loop decides.
+
+    Args:
+        seen: nDCG@10 of the base model, then of each look.
+        fall: how far below the best a look counts.
+        patience: such looks in a row.
+    """
+    best, fallen = 0, 0
+    for look in range(1, len(seen)):
+        best = look if seen[look] > seen[best] else best
+        fallen = fallen + 1 if look != best and seen[look] <= seen[best] - fall else 0
+        if fallen == patience:
+            return best, look
+    return best, len(seen) - 1
+
+
+def main() -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
+    parser.add_argument("--collection", type=Path, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    curves: dict[str, list[Curve]] = {}
+    for folder in given.collection:
+        documents, asked, held_out = read(folder)
+        curves[folder.name] = [train(documents, asked, held_out, seed) for seed in range(given.seeds)]
+        for curve in curves[folder.name]:
+            print(folder.name, "judged:", " ".join(f"{value:.3f}" for value in curve.judged[::10]), flush=True)
+    rows = []
+    for interval, fall, patience in [*product(INTERVALS, FALLS, PATIENCES), *((each, 1.0, 1) for each in INTERVALS)]:
+        row: dict[str, object] = {
+            "looks every": interval, "fall": "never" if fall == 1 else f"{fall:.3f}", "patience": patience,
+        }  # fmt: skip
+        stride = interval // RECORD_EVERY
+        for name, found in curves.items():
+            ends = [kept(curve.seen[::stride].tolist(), fall, patience) for curve in found]
+            values = [curve.judged[::stride][best] for curve, (best, _) in zip(found, ends, strict=True)]
+            row[f"{name}: steps"] = round(float(np.mean([last * interval for _, last in ends])))
+            row[f"{name}: nDCG@10"] = float(np.mean(values))
+        rows.append(row)
+    summary = [
+        {
+            "collection": name,
+            "base": float(np.mean([curve.judged[0] for curve in found])),
+            "best": float(np.mean([curve.judged.max() for curve in found])),
+            "last": float(np.mean([curve.judged[-1] for curve in found])),
+        }
+        for name, found in curves.items()
+    ]
+    print(table(summary))
+    print()
+    print(table(rows))
+    print(versions())
+    write_json(given.json, {"curves": summary, "rules": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""A training that ends in seconds, and what it reports."""
+
+from heal_tasks.training.trainer import TrainingConfig, train_encoder
+
+CONFIG = TrainingConfig(
+    max_steps=8,
+    batch_size=8,
+    learning_rate=2e-3,
+    max_tokens=16,
+    eval_steps=3,
+    patience=5,
+    heal_weight=0.1,
+    device="cpu",
+    threads=1,
+)
+
+
+def run(tiny_encoder, planted, folder, config=CONFIG, **change):
+    data, validation = planted
+    reports: list[tuple[int, int, str]] = []
+    arguments = {
+        "work_dir": folder / "work",
+        "output_dir": folder / "model",
+        "data_fingerprint": "planted",
+        "progress": lambda done, total, message="": reports.append((done, total, message)),
+    }
+    return train_encoder(tiny_encoder, data, validation, config, **{**arguments, **change}), reports
