@@ -7,9 +7,22 @@ import pytest
 from psycopg import sql
 
 from heal_tasks.core.errors import RetryableError, StoreError
+from heal_tasks.core.ids import sha256_hex
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, check_versions, connect, retryable, storable_json
 from heal_tasks.store.migrate import apply_files, migrate
+
+LANDED = {
+    "001_tables.sql": "ba475abe174c",
+    "002_questions.sql": "52faf10a5cf5",
+    "003_entity_maps.sql": "c4e47986bcca",
+    "004_llm_batches.sql": "0fd89d45b492",
+    "005_search.sql": "92e87116ef1e",
+    "006_question_checks.sql": "3e96bb7abe83",
+    "007_nudge_state.sql": "e464fa94fbcf",
+    "008_nudge_prior.sql": "889cf8736bd6",
+}
+"""Beginnings of the SHA-256 of files that deployments have applied; an edited one would be refused there."""
 
 
 @pytest.fixture
@@ -29,6 +42,37 @@ def test_a_fresh_database_gets_every_file_and_a_second_run_none(empty_url: str) 
         row = conn.execute("SELECT %s", (np.ones(2, dtype=np.float32),)).fetchone()
         assert row is not None
         assert row[0].to_list() == [1.0, 1.0]
+
+
+def test_files_that_deployments_have_applied_are_as_they_were() -> None:
+    folder = files("heal_tasks.store") / "sql"
+    assert {name: sha256_hex((folder / name).read_text("utf-8"))[:12] for name in LANDED} == LANDED
+
+
+def test_validation_questions_move_the_rows_of_a_budget_that_is_older_than_that(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = files("heal_tasks.store") / "sql"
+    older = {name: (folder / name).read_text("utf-8") for name in [*LANDED, "roles.sql"]}
+    with connect(empty_url) as conn:
+        with monkeypatch.context() as patch:
+            patch.setattr("heal_tasks.store.migrate._packaged", lambda: {**older, "rights.sql": "SELECT 1"})
+            migrate(conn)
+        conn.execute(
+            """INSERT INTO heal.document (document_id, source, external_id, path, title, body, content_hash)
+            VALUES (1, 's', 'd', '', '', '', 'h');
+            INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash)
+            SELECT n, 1, n, '', n::text FROM generate_series(1, 3) n;
+            INSERT INTO heal.question
+            (question_id, chunk_id, text, answer, evidence, kind, writer, model, prompt_hash, split)
+            SELECT n, n, n::text, '', '', 'question', 'w', 'm', 'p', ('{train,seen_validation,unseen_test}'::text[])[n]
+            FROM generate_series(1, 3) n;
+            INSERT INTO heal.generation (kind, state, run_id, model_uri, model_sha256, dims, nudge_variant, nudge_theta)
+            VALUES ('reference', 'active', 'r', 'm', 's', 2, 'N', .5)"""
+        )
+        conn.commit()
+        migrate(conn)
+        assert conn.execute("SELECT chunk_id FROM heal.nudge_touched").fetchall() == [(2,)]
 
 
 def test_works_on_an_autocommit_connection(empty_url: str) -> None:

@@ -28,30 +28,28 @@ COMMENT ON TABLE heal.nudge_probe IS
     'A fixed set of held-out questions per generation, each with the chunks served nearest to it and their scores, best '
     'first, and its nDCG@10 when the generation was made: what a nudge is judged by without a scan.';
 
-CREATE FUNCTION heal.touch(chunk_ids bigint[]) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO heal.nudge_touched
-    SELECT g.generation_id, c.chunk_id FROM heal.generation g, unnest(chunk_ids) AS c (chunk_id)
-    WHERE g.kind <> 'baseline' AND g.state IN ('building', 'ready', 'active', 'previous')
-    ON CONFLICT DO NOTHING
-$$;
-COMMENT ON FUNCTION heal.touch IS 'Notes that chunks were touched, for every generation that is or may be served.';
-
 -- A question that several chunks answer pulls each of them by its share, so they are touched together.
 CREATE FUNCTION heal.touch_chunks() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, heal AS $$
 BEGIN
     IF TG_TABLE_NAME = 'chunk' THEN
-        PERFORM heal.touch(array_agg(c.chunk_id)) FROM changed c;
+        INSERT INTO heal.nudge_touched
+        SELECT g.generation_id, c.chunk_id FROM changed c, heal.generation g
+        WHERE g.kind <> 'baseline' AND g.state IN ('building', 'ready', 'active', 'previous')
+        ON CONFLICT DO NOTHING;
     ELSE
-        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
-            SELECT c.chunk_id FROM changed c WHERE c.split = 'train'
-            UNION
-            SELECT q.chunk_id FROM changed c JOIN heal.question q ON heal.text_key(q.text) = heal.text_key(c.text)
-            WHERE c.split = 'train') t;
+        INSERT INTO heal.nudge_touched
+        SELECT DISTINCT g.generation_id, q.chunk_id
+        FROM changed c JOIN heal.question q ON heal.text_key(q.text) = heal.text_key(c.text), heal.generation g
+        WHERE c.split = 'train' AND g.kind <> 'baseline' AND g.state IN ('building', 'ready', 'active', 'previous')
+        UNION
+        SELECT g.generation_id, c.chunk_id FROM changed c, heal.generation g
+        WHERE c.split = 'train' AND g.kind <> 'baseline' AND g.state IN ('building', 'ready', 'active', 'previous')
+        ON CONFLICT DO NOTHING;
     END IF;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION heal.touch_chunks IS 'Notes which chunks a change touches.';
+COMMENT ON FUNCTION heal.touch_chunks IS 'Notes which chunks a change touches, for every generation that may be served.';
 
 CREATE TRIGGER touch_added AFTER INSERT ON heal.chunk
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION heal.touch_chunks();

@@ -9,6 +9,14 @@ CREATE FUNCTION heal.moves_rows(split text) RETURNS boolean LANGUAGE sql IMMUTAB
     RETURN split IN ('train', 'seen_validation', 'unseen_validation');
 COMMENT ON FUNCTION heal.moves_rows IS 'Whether questions of a split move the rows that answer them.';
 
+CREATE FUNCTION heal.touch(chunk_ids bigint[]) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO heal.nudge_touched
+    SELECT g.generation_id, c.chunk_id FROM heal.generation g, unnest(chunk_ids) AS c (chunk_id)
+    WHERE g.kind <> 'baseline' AND g.state IN ('building', 'ready', 'active', 'previous')
+    ON CONFLICT DO NOTHING
+$$;
+COMMENT ON FUNCTION heal.touch IS 'Notes that chunks were touched, for every generation that is or may be served.';
+
 -- A question that several chunks answer pulls each of them by its share, so they are touched together.
 CREATE OR REPLACE FUNCTION heal.touch_chunks() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, heal AS $$
