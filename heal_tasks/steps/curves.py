@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from heal_tasks.core.types import JsonObject
-from heal_tasks.steps.geometry import Mark, Series, Tick, plain, round_values
+from heal_tasks.steps.geometry import LinePlot, Mark, Series, Tick, plain, round_values
 from heal_tasks.store.runs import EvaluationRow
 
 WIDTH, HEIGHT = 720, 300
@@ -16,36 +16,7 @@ MOST_STEP_TICKS = 12
 QUALITY_LEFT, QUALITY_TOP, ROW, HEADING = 190, 14, 22, 26
 
 
-@dataclass(frozen=True)
-class TrainingPlot:
-    """Where everything stands, in SVG user units with y downwards.
-
-    Args:
-        description: what the plot shows, in a sentence or two.
-        base: y of the base model's nDCG@10.
-        best: x of the step whose weights were kept.
-        step_ticks: of the x axis.
-        ndcg_ticks: of the left axis.
-        loss_ticks: of the right axis.
-        series: nDCG@10 and loss.
-    """
-
-    description: str
-    base: Tick
-    best: Tick
-    step_ticks: tuple[Tick, ...]
-    ndcg_ticks: tuple[Tick, ...]
-    loss_ticks: tuple[Tick, ...]
-    series: tuple[Series, ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = RIGHT
-    top: int = TOP
-    bottom: int = BOTTOM
-
-
-def plot_training(history: Sequence[JsonObject], base_ndcg: float, best_step: int) -> TrainingPlot:
+def plot_training(history: Sequence[JsonObject], base_ndcg: float, best_step: int) -> LinePlot:
     """Lay out nDCG@10 on held-out questions (left axis) and mean loss (right axis) over optimiser steps.
 
     Args:
@@ -71,14 +42,14 @@ def plot_training(history: Sequence[JsonObject], base_ndcg: float, best_step: in
         return round(BOTTOM - (BOTTOM - TOP) * (value - values[0]) / (values[-1] - values[0]), 1)
 
     every = math.ceil(len(ndcg) / MOST_STEP_TICKS)
-    return TrainingPlot(
+    return LinePlot(
         description=f"nDCG@10 on held-out questions {base_ndcg:.4f} before training, {best_ndcg:.4f} at step "
         f"{best_step}, whose weights were kept, {ndcg[-1][1]:.4f} at the last, step {last}.",
-        base=Tick(y(base_ndcg, qualities), "base model"),
-        best=Tick(x(best_step), f"kept: step {best_step}"),
-        step_ticks=tuple(Tick(x(step), str(step)) for step, _ in ndcg[::every]),
-        ndcg_ticks=tuple(Tick(y(value, qualities), plain(value, qualities)) for value in qualities),
-        loss_ticks=tuple(Tick(y(value, rounded), plain(value, rounded)) for value in rounded),
+        level=Tick(y(base_ndcg, qualities), "base model"),
+        chosen=Tick(x(best_step), f"kept: step {best_step}"),
+        x_ticks=tuple(Tick(x(step), str(step)) for step, _ in ndcg[::every]),
+        left_ticks=tuple(Tick(y(value, qualities), plain(value, qualities)) for value in qualities),
+        right_ticks=tuple(Tick(y(value, rounded), plain(value, rounded)) for value in rounded),
         series=(
             Series(
                 "nDCG@10, held-out questions", "ndcg",
@@ -89,6 +60,7 @@ def plot_training(history: Sequence[JsonObject], base_ndcg: float, best_step: in
                 tuple(Mark(x(step), y(value, rounded), f"step {step}: loss {value:.4f}") for step, value in losses),
             ),
         ),
+        width=WIDTH, height=HEIGHT, left=LEFT, right=RIGHT, top=TOP, bottom=BOTTOM,
     )  # fmt: skip
 
 

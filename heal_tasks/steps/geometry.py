@@ -52,6 +52,41 @@ class Series:
         return " ".join(f"{mark.x},{mark.y}" for mark in self.marks)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinePlot:
+    """Lines over one x axis, each against the left or the right y axis.
+
+    Args:
+        description: what the plot shows, in a sentence or two.
+        chosen: x of what was taken.
+        level: y, on the left axis, of what values are compared with.
+        x_ticks: of the x axis.
+        left_ticks: of the left axis.
+        right_ticks: of the right axis.
+        series: the lines.
+        width: of the whole.
+        height: of the whole.
+        left: x of the left axis.
+        right: x of the right axis.
+        top: y of the frame's upper edge.
+        bottom: y of the x axis.
+    """
+
+    description: str
+    chosen: Tick
+    level: Tick
+    x_ticks: tuple[Tick, ...]
+    left_ticks: tuple[Tick, ...]
+    right_ticks: tuple[Tick, ...]
+    series: tuple[Series, ...]
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
 def round_values(low: float, high: float) -> list[float]:
     """Two to seven evenly spaced round numbers, the first at most ``low`` and the last at least ``high``."""
     rough = max(high - low, 1e-3) / 4

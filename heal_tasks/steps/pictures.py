@@ -10,9 +10,10 @@ import numpy as np
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.models import CARD
-from heal_tasks.steps.curves import QualityPlot, TrainingPlot, plot_quality, plot_training
+from heal_tasks.steps.curves import QualityPlot, plot_quality, plot_training
+from heal_tasks.steps.geometry import LinePlot
 from heal_tasks.steps.runner import Context
-from heal_tasks.steps.selection import SelectionPlot, SelectionRow, plot_selection, selection_rows
+from heal_tasks.steps.selection import SelectionRow, plot_selection, selection_rows
 from heal_tasks.steps.stored_tree import StoredTree, read_root_records
 from heal_tasks.steps.summary import Summary
 from heal_tasks.store.corpus import Corpus
@@ -34,7 +35,7 @@ TERMS = 3
 class Selection:
     """How the root of a run's topic tree got its number of topics."""
 
-    plot: SelectionPlot
+    plot: LinePlot
     rows: list[SelectionRow]
 
 
@@ -50,7 +51,7 @@ class Pictures:
     """
 
     quality: QualityPlot | None
-    training: TrainingPlot | None
+    training: LinePlot | None
     projection: "ProjectionPlot | None"
     selection: Selection | None
 
@@ -91,7 +92,7 @@ def _selection(context: Context, summary: Summary) -> Selection | None:
     return Selection(plot_selection(records, k, threshold), selection_rows(records, k, threshold))
 
 
-def _training(context: Context, summary: Summary) -> TrainingPlot | None:
+def _training(context: Context, summary: Summary) -> LinePlot | None:
     """Of the model that the run trained, from its card."""
     uris = [row.result["refs"].get("model_uri") for row in summary.steps if row.step == "train" and row.result]
     if not uris or not uris[0]:

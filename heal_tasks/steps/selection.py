@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heal_tasks.steps.geometry import Mark, Series, Tick, plain, round_values
+from heal_tasks.steps.geometry import LinePlot, Mark, Series, Tick, plain, round_values
 
 if TYPE_CHECKING:
     from heal_tasks.topics.nmfk import KRecord
@@ -29,35 +29,6 @@ class SelectionRow:
     documents: str
     smallest: str
     verdict: str
-
-
-@dataclass(frozen=True)
-class SelectionPlot:
-    """Where everything stands, in SVG user units with y downwards.
-
-    Args:
-        description: what the plot shows, in a sentence or two.
-        chosen: x of the chosen k.
-        threshold: y of the smallest silhouette of a stable k.
-        k_ticks: of the x axis.
-        silhouette_ticks: of the left axis.
-        error_ticks: of the right axis.
-        series: silhouettes of terms and of documents, relative errors.
-    """
-
-    description: str
-    chosen: Tick
-    threshold: Tick
-    k_ticks: tuple[Tick, ...]
-    silhouette_ticks: tuple[Tick, ...]
-    error_ticks: tuple[Tick, ...]
-    series: tuple[Series, ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = RIGHT
-    top: int = TOP
-    bottom: int = BOTTOM
 
 
 def selection_rows(records: "Sequence[KRecord]", chosen: int, threshold: float) -> list[SelectionRow]:
@@ -109,7 +80,7 @@ def _verdict(record: "KRecord", chosen: int, threshold: float) -> str:
     return "smallest topic too small"
 
 
-def plot_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) -> SelectionPlot:
+def plot_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) -> LinePlot:
     """Lay out silhouettes (left axis) and relative error (right axis) over k.
 
     Args:
@@ -140,13 +111,13 @@ def plot_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
         return _y((value - error_values[0]) / (error_values[-1] - error_values[0]))
 
     every = math.ceil((last - first + 1) / MOST_K_TICKS)
-    return SelectionPlot(
+    return LinePlot(
         description=_description(records, chosen, threshold),
         chosen=Tick(x(chosen), f"chosen: k = {chosen}"),
-        threshold=Tick(y_silhouette(threshold), f"threshold {threshold:.2f}"),
-        k_ticks=tuple(Tick(x(k), str(k)) for k in range(first, last + 1, every)),
-        silhouette_ticks=tuple(Tick(y_silhouette(value), f"{value:.1f}") for value in silhouettes),
-        error_ticks=tuple(Tick(y_error(value), plain(value, error_values)) for value in error_values),
+        level=Tick(y_silhouette(threshold), f"threshold {threshold:.2f}"),
+        x_ticks=tuple(Tick(x(k), str(k)) for k in range(first, last + 1, every)),
+        left_ticks=tuple(Tick(y_silhouette(value), f"{value:.1f}") for value in silhouettes),
+        right_ticks=tuple(Tick(y_error(value), plain(value, error_values)) for value in error_values),
         series=(
             Series(
                 "silhouette of terms", "terms",
@@ -167,6 +138,7 @@ def plot_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
                 tuple(Mark(x(k), y_error(value), f"k = {k}: relative error {value:.4f}") for k, value in errors),
             ),
         ),
+        width=WIDTH, height=HEIGHT, left=LEFT, right=RIGHT, top=TOP, bottom=BOTTOM,
     )  # fmt: skip
 
 

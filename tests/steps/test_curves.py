@@ -24,17 +24,17 @@ def test_the_curve_can_be_read_off_its_axes(base, looks, every, data):
     best = data.draw(st.sampled_from(history))
     plot = plot_training(history, base, int(best["step"]))
     ndcg, loss = plot.series
-    quality, step, losses = axis(plot.ndcg_ticks), axis(plot.step_ticks), axis(plot.loss_ticks)
+    quality, step, losses = axis(plot.left_ticks), axis(plot.x_ticks), axis(plot.right_ticks)
     # Places are rounded to a tenth of a unit.
     tolerance = 0.06 * abs(quality(TOP) - quality(BOTTOM)) / (BOTTOM - TOP) + 1e-9
     assert [quality(mark.y) for mark in ndcg.marks] == pytest.approx([base, *(x[0] for x in looks)], abs=tolerance)
-    assert quality(plot.base.at) == pytest.approx(base, abs=tolerance)
+    assert quality(plot.level.at) == pytest.approx(base, abs=tolerance)
     tolerance = 0.06 * abs(losses(TOP) - losses(BOTTOM)) / (BOTTOM - TOP) + 1e-9
     assert [losses(mark.y) for mark in loss.marks] == pytest.approx([x[1] for x in looks], abs=tolerance)
     # Even a tick at a rounded place tells the first step from the second.
-    assert step(plot.best.at) == pytest.approx(best["step"], abs=0.2 * history[-1]["step"] / (RIGHT - LEFT) * 12)
+    assert step(plot.chosen.at) == pytest.approx(best["step"], abs=0.2 * history[-1]["step"] / (RIGHT - LEFT) * 12)
     assert all(LEFT <= mark.x <= RIGHT and TOP <= mark.y <= BOTTOM for mark in (*ndcg.marks, *loss.marks))
-    assert len(plot.step_ticks) <= 12
+    assert len(plot.x_ticks) <= 12
 
 
 def test_a_look_without_a_loss_and_the_words():
@@ -43,12 +43,12 @@ def test_a_look_without_a_loss_and_the_words():
         "step 0: nDCG@10 0.4000", "step 3: nDCG@10 0.5000", "step 6: nDCG@10 0.2500",
     ]  # fmt: skip
     assert [mark.label for mark in plot.series[1].marks] == ["step 6: loss 2.0000"]
-    assert plot.best.label == "kept: step 3"
+    assert plot.chosen.label == "kept: step 3"
     assert plot.description == (
         "nDCG@10 on held-out questions 0.4000 before training, 0.5000 at step 3, whose weights were kept, 0.2500 at "
         "the last, step 6."
     )
-    assert plot_training([{"step": 1, "ndcg": 0.5}], 0.5, 1).loss_ticks == ()
+    assert plot_training([{"step": 1, "ndcg": 0.5}], 0.5, 1).right_ticks == ()
 
 
 def row(system, name, number, low, high):

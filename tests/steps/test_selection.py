@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.steps.selection import SelectionPlot, Tick, plot_selection, selection_rows
+from heal_tasks.steps.geometry import LinePlot, Tick
+from heal_tasks.steps.selection import plot_selection, selection_rows
 from heal_tasks.topics.nmfk import KRecord
 
 ERRORS = st.floats(0, 1)
@@ -34,14 +35,14 @@ def tolerance(ticks: tuple[Tick, ...]) -> float:
     return 0.11 * abs((float(ticks[-1].label) - float(ticks[0].label)) / (ticks[-1].at - ticks[0].at)) + 1e-9
 
 
-def assert_inside(plot: SelectionPlot) -> None:
+def assert_inside(plot: LinePlot) -> None:
     for series in plot.series:
         for mark in series.marks:
             assert plot.left < mark.x < plot.right
             assert plot.top < mark.y < plot.bottom
-    for tick in (*plot.k_ticks, plot.chosen):
+    for tick in (*plot.x_ticks, plot.chosen):
         assert plot.left < tick.at < plot.right
-    for tick in (*plot.silhouette_ticks, *plot.error_ticks, plot.threshold):
+    for tick in (*plot.left_ticks, *plot.right_ticks, plot.level):
         assert plot.top < tick.at < plot.bottom
     assert 0 < plot.left < plot.right < plot.width
     assert 0 < plot.top < plot.bottom < plot.height
@@ -54,21 +55,19 @@ def test_everything_is_inside_the_frame_and_reads_as_what_was_measured(
     records, chosen, threshold = selection
     plot = plot_selection(records, chosen, threshold)
     assert_inside(plot)
-    assert plot.silhouette_ticks[-1].label == "1.0"
+    assert plot.left_ticks[-1].label == "1.0"
     measured = [record for record in records if record.k > 1 and record.silhouette is not None]
     expected = [
-        ([record.k for record in measured], [record.term_silhouette for record in measured], plot.silhouette_ticks),
-        ([record.k for record in measured], [record.document_silhouette for record in measured], plot.silhouette_ticks),
-        ([record.k for record in records], [record.relative_error for record in records], plot.error_ticks),
+        ([record.k for record in measured], [record.term_silhouette for record in measured], plot.left_ticks),
+        ([record.k for record in measured], [record.document_silhouette for record in measured], plot.left_ticks),
+        ([record.k for record in records], [record.relative_error for record in records], plot.right_ticks),
     ]
     for series, (ks, values, ticks) in zip(plot.series, expected, strict=True):
         assert [int(mark.label.split(":")[0][4:]) for mark in series.marks] == ks
         assert series.points.count(",") == len(ks)
         for mark, value in zip(series.marks, values, strict=True):
             assert value_at(mark.y, ticks) == pytest.approx(min(value or 0.0, 1.0), abs=tolerance(ticks))
-    assert value_at(plot.threshold.at, plot.silhouette_ticks) == pytest.approx(
-        threshold, abs=tolerance(plot.silhouette_ticks)
-    )
+    assert value_at(plot.level.at, plot.left_ticks) == pytest.approx(threshold, abs=tolerance(plot.left_ticks))
     assert (
         plot.chosen.at == {record.k: mark.x for record, mark in zip(records, plot.series[2].marks, strict=True)}[chosen]
     )
@@ -79,20 +78,20 @@ def test_axes_run_one_way_and_have_few_labels(selection: tuple[list[KRecord], in
     plot = plot_selection(*selection)
     across = [mark.x for mark in plot.series[2].marks]
     assert across == sorted(set(across))
-    for ticks in (plot.silhouette_ticks, plot.error_ticks):
+    for ticks in (plot.left_ticks, plot.right_ticks):
         upwards = [tick.at for tick in ticks]
         assert upwards == sorted(set(upwards), reverse=True)
         assert len({tick.label for tick in ticks}) == len(ticks)
         assert 2 <= len(ticks) <= 7
-    assert 1 <= len(plot.k_ticks) <= 16
+    assert 1 <= len(plot.x_ticks) <= 16
 
 
 def test_one_mark_per_measured_value_and_none_for_a_k_of_one() -> None:
     records = [ONE, KRecord(2, 0.9, 0.05, 1.0, 3.0, True, 1), KRecord(3, 0.86, 0.04, 0.8, 2.0, True, 1, 0.9, 0.95, 0.9)]
     plot = plot_selection(records, 3, 0.8)
     assert [len(series.marks) for series in plot.series] == [1, 1, 3]
-    assert [tick.label for tick in plot.silhouette_ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
-    assert [tick.label for tick in plot.error_ticks] == ["0.85", "0.90", "0.95"]
+    assert [tick.label for tick in plot.left_ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+    assert [tick.label for tick in plot.right_ticks] == ["0.85", "0.90", "0.95"]
     assert plot.chosen.label == "chosen: k = 3"
     assert "3 chosen" in plot.description
     assert "k = 3: terms 0.90, documents 0.95" in plot.description
