@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import HealError, InputError
+from heal_tasks.core.ids import bucket, stable_id
 
 T = TypeVar("T")
 Rows = Sequence[Mapping[str, Any]]
@@ -201,3 +202,25 @@ def load_queries(folder: Path) -> tuple[dict[str, str], list[Judgment]]:
             for line in csv.DictReader(lines, delimiter="\t")
         ]
     return texts, [item for item in judged if item.grade > 0]
+
+
+def load_query_vectors(folder: Path) -> NDArray[np.float32]:
+    """Read ``queries_minilm_f16.npy``: unit vectors in the order of the queries, float32, shape (q, d).
+
+    Raises:
+        InputError: it is missing.
+    """
+    file = folder / "queries_minilm_f16.npy"
+    if not file.is_file():
+        raise InputError(f"{folder} has no {file.name}, the queries' vectors; encode both first")
+    vectors = np.load(file, allow_pickle=False).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def dev_queries(judgments: Sequence[Judgment], one_in: int) -> set[str]:
+    """Ids of the queries that choose: those of the split dev, or where there is none one in so many of train."""
+    return {item.query for item in judgments if item.split == "dev"} or {
+        item.query
+        for item in judgments
+        if item.split != "test" and bucket("bench-dev", stable_id(item.query), one_in) == 0
+    }

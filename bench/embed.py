@@ -20,7 +20,7 @@ import torch
 from bench.common import MIN_RUNS, load_collection, load_queries, parent_parser, table, versions, write_json
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import PACKAGED_MODEL
-from heal_tasks.training.encoder import encode, load_encoder, supports_bf16
+from heal_tasks.training.encoder import encode, limited_threads, load_encoder, supports_bf16
 
 COPIED = 0.25
 
@@ -33,12 +33,8 @@ def ways(threads: int) -> dict[str, Encode]:
     plain, ours = load_encoder(folder, device="cpu"), load_encoder(folder, device="cpu", dtype="auto")
 
     def default(texts: list[str], threads: int) -> npt.NDArray[np.float32]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with limited_threads(threads):
             return np.asarray(plain.encode(texts, show_progress_bar=False))
-        finally:
-            torch.set_num_threads(before)
 
     number = "bfloat16" if supports_bf16("cpu") else "float32"
     return {

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from bench.common import parent_parser, table, versions, write_json
-from bench.scratch import Vectors, backend_cpu_s, scratch_store, store_documents
+from bench.scratch import Vectors, backend_cpu_s, new_generation, planted, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.generation import Generation
 from heal_tasks.store.indexing import build_indexes
 from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
 from heal_tasks.store.vectors import Served, VectorRepository
 
-DIMS, CLUSTERS, NOISE = 384, 200, 0.5
+CLUSTERS = 200
 WIDTHS = (20, 50, 100)
 """Clusters of a topic: a tenth, a quarter, half of them."""
 
@@ -40,15 +40,6 @@ WAYS = {
 }
 
 
-def planted(rows: int, queries: int) -> tuple[Vectors, NDArray[np.int32]]:
-    """Unit vectors around centres, and the number of each one's centre; the last ones are the queries."""
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(CLUSTERS, DIMS)).astype(np.float32)
-    leaves = rng.integers(0, CLUSTERS, rows + queries).astype(np.int32)
-    vectors = centres[leaves] + NOISE * rng.normal(size=(rows + queries, DIMS)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), leaves
-
-
 def load(conn: Connection, vectors: Vectors, leaves: NDArray[np.int32]) -> Generation:
     """An indexed generation; topic w * 1000 + f has the w clusters from number f on."""
     rows = len(vectors)
@@ -65,9 +56,7 @@ def load(conn: Connection, vectors: Vectors, leaves: NDArray[np.int32]) -> Gener
     run = TopicRepository(conn).insert_run(
         fingerprint="bench", uri="bench", churn=None, mean_residual=0.0, topics=tree, labels=labels
     )
-    made = GenerationRepository(conn).create(
-        kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=DIMS, topic_run_id=run
-    )
+    made = new_generation(conn, vectors.shape[1], run)
     VectorRepository(conn).write_served(made, Served(ids, ids, leaves, vectors))
     build_indexes(conn, made, memory_mb=2048)
     return made
@@ -116,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=120_000, help="vectors (default 120,000)")
     parser.add_argument("--queries", type=int, default=20, help="queries (default 20)")
     arguments = parser.parse_args()
-    vectors, leaves = planted(arguments.rows, arguments.queries)
+    vectors, leaves = planted(arguments.rows + arguments.queries, clusters=CLUSTERS)
     stored, queries = vectors[: arguments.rows], vectors[arguments.rows :]
     rows: list[dict[str, Any]] = []
     with scratch_store() as url, connect(url, autocommit=True) as conn:

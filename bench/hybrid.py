@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from psycopg import sql
 
-from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
+from bench.common import load_collection, load_queries, load_query_vectors, parent_parser, table, versions, write_json
 from bench.scratch import activate, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.indexing import build_indexes
@@ -67,8 +67,7 @@ def main() -> None:
     for item in judgments:
         if item.split == "test":
             judged.setdefault(item.query, {})[item.document] = item.grade
-    asked = np.load(arguments.collection / "queries_minilm_f16.npy", allow_pickle=False).astype(np.float32)
-    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    asked = load_query_vectors(arguments.collection)
     test = [row for row, name in enumerate(ids) if name in judged]
     test = [test[place] for place in sorted(np.random.default_rng(0).permutation(len(test))[: arguments.queries])]
     assert collection.vectors is not None

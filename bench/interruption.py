@@ -20,8 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
-from heal_tasks.core.ids import bucket, stable_id
+from bench.common import (
+    dev_queries,
+    load_collection,
+    load_queries,
+    load_query_vectors,
+    parent_parser,
+    table,
+    versions,
+    write_json,
+)
+from heal_tasks.core.errors import InputError
 from heal_tasks.evaluation.ranking import ranking_metrics, top_k
 from heal_tasks.training.objective import own_document_loss
 
@@ -66,17 +75,14 @@ def read(folder: Path) -> tuple[NDArray[np.float32], Queries, Queries]:
     """Document vectors, queries that train, and held-out ones: dev, or a third of train where there is none."""
     collection, (texts, judgments) = load_collection(folder), load_queries(folder)
     if collection.vectors is None:
-        raise SystemExit(f"{folder} holds no corpus_minilm_f16.npy")
-    stored = np.load(folder / "queries_minilm_f16.npy", allow_pickle=False).astype(np.float32)
-    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+        raise InputError(f"{folder} has no corpus_minilm_f16.npy, the documents' vectors; encode both first")
+    stored = load_query_vectors(folder)
     place, row = {query: at for at, query in enumerate(texts)}, {name: at for at, name in enumerate(collection.ids)}
     answers = dict[str, list[int]]()
     for item in judgments:
         if item.split != "test":
             answers.setdefault(item.query, []).append(row[item.document])
-    dev = {item.query for item in judgments if item.split == "dev"} or {
-        query for query in answers if bucket("bench-dev", stable_id(query), 3) == 0
-    }
+    dev = dev_queries(judgments, one_in=3)
 
     def queries(names: Sequence[str]) -> Queries:
         return Queries(stored[[place[name] for name in names]], [np.unique(answers[name]) for name in names])

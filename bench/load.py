@@ -16,10 +16,10 @@ import numpy as np
 from psycopg import sql
 
 from bench.common import MIN_RUNS, parent_parser, table, versions, write_json
-from bench.scratch import clustered, scratch_store, server_cpu_s, store_documents
+from bench.scratch import clustered, new_generation, scratch_store, server_cpu_s, store_documents
 from heal_tasks.store.copying import copy_rows, copy_vectors, copy_vectors_out
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.generation import Generation
 from heal_tasks.store.vectors import Served, VectorRepository
 
 COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("leaf", "int4"), ("embedding", "vector")]
@@ -145,10 +145,7 @@ def main() -> None:
     served = Served(ids, ids, (ids % 50).astype(np.int32), vectors)
     with scratch_store() as url, connect(url, autocommit=True) as conn:
         store_documents(conn, [f"text {number}" for number in range(arguments.rows)])
-        made = GenerationRepository(conn).create(
-            kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=vectors.shape[1]
-        )
-        rows = compare(conn, made, served, arguments.runs)
+        rows = compare(conn, new_generation(conn, vectors.shape[1]), served, arguments.runs)
     print(table(rows))
     print(versions())
     write_json(arguments.json, {"load": rows})

@@ -36,7 +36,7 @@ import numpy as np
 from nudge import NUDGEM, NUDGEN
 from numpy.typing import NDArray
 
-from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
+from bench.common import load_collection, load_queries, load_query_vectors, parent_parser, table, versions, write_json
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
@@ -87,11 +87,9 @@ def both(a: QuestionSet, b: QuestionSet) -> QuestionSet:
 def load_splits(folder: Path) -> tuple[Vectors, dict[str, dict[str, QuestionSet]]]:
     """Document vectors, and train, dev and test by the name of the way of splitting."""
     collection = load_collection(folder)
-    stored = folder / "queries_minilm_f16.npy"
-    if collection.vectors is None or not stored.is_file():
-        raise InputError(f"{folder} has no corpus_minilm_f16.npy or no queries_minilm_f16.npy; encode both first")
-    vectors = np.load(stored, allow_pickle=False).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    if collection.vectors is None:
+        raise InputError(f"{folder} has no corpus_minilm_f16.npy, the documents' vectors; encode both first")
+    vectors = load_query_vectors(folder)
     texts, judgments = load_queries(folder)
     row_of = {name: row for row, name in enumerate(texts)}
     document_of = {name: row for row, name in enumerate(collection.ids)}

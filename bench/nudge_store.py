@@ -22,16 +22,23 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 from psycopg import sql
 
 from bench.common import parent_parser, table, versions, write_json
-from bench.scratch import Vectors, activate, clustered, load, scratch_store, store_documents
+from bench.scratch import (
+    Vectors,
+    activate,
+    clustered,
+    load,
+    new_generation,
+    scratch_store,
+    server_cpu_s,
+    store_documents,
+)
 from heal_tasks.core.errors import HealError
 from heal_tasks.nudge.solve import turn
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generation import Generation
-from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.indexing import build_indexes, index_name, recall, vacuum
 from heal_tasks.store.vectors import SAME_VECTOR, Served, VectorRepository
 
@@ -88,8 +95,8 @@ def _measure(
 ) -> dict[str, float]:
     ids = np.arange(len(wanted), dtype=np.int64)
     served = Served(ids, ids, np.zeros(len(ids), dtype=np.int32), wanted)
-    vectors, generations = VectorRepository(conn), GenerationRepository(conn)
-    wall, server, own = time.perf_counter(), _server_cpu_s(conn), time.process_time()
+    vectors = VectorRepository(conn)
+    wall, server, own = time.perf_counter(), server_cpu_s(conn), time.process_time()
     if way == "in place":
         vectors.upsert_served(generation, served)
         half = time.perf_counter()
@@ -98,9 +105,7 @@ def _measure(
         vacuum(conn, f"vec_g{generation.generation_id:06d}")
         vacuumed = time.perf_counter() - half - pause
     else:
-        generation = generations.create(
-            kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=generation.dims
-        )
+        generation = new_generation(conn, generation.dims)
         vectors.write_served(generation, served)
         build_indexes(conn, generation, memory_mb=MEMORY_MB)
         activate(conn, generation)
@@ -108,7 +113,7 @@ def _measure(
         unclean, pause, vacuumed = None, 0.0, 0.0
     taken = {
         "wall s": time.perf_counter() - wall - pause, "vacuum s": vacuumed,
-        "server CPU s": _server_cpu_s(conn) - server, "client CPU s": time.process_time() - own,
+        "server CPU s": server_cpu_s(conn) - server, "client CPU s": time.process_time() - own,
     }  # fmt: skip
     after = vectors.load_served(generation)
     if not np.array_equal(after.chunk_ids, ids) or np.abs(after.vectors - wanted).max() > SAME_VECTOR:
@@ -140,16 +145,6 @@ def _copy(url: str) -> Iterator[Connection]:
                 yield copied
         finally:
             conn.execute(sql.SQL("DROP DATABASE {}").format(made[0]))
-
-
-def _server_cpu_s(conn: Connection) -> float:
-    """CPU seconds of the server's processes, those that have ended included."""
-    row = conn.execute("SELECT pg_backend_pid()").fetchone()
-    postmaster = psutil.Process(row[0] if row else 0).parent()
-    assert postmaster is not None
-    ended = postmaster.cpu_times()
-    running = [process.cpu_times() for process in postmaster.children()]
-    return float(ended.children_user + ended.children_system + sum(times.user + times.system for times in running))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.common import Judgment, load_queries, parent_parser, table, versions, write_json
+from bench.common import Judgment, dev_queries, load_queries, parent_parser, table, versions, write_json
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.ids import bucket, document_id, stable_id
@@ -181,11 +181,9 @@ class Deployment:
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
 
     def _import(self, texts: dict[str, str], judgments: Sequence[Judgment]) -> None:
-        has_dev = any(item.split == "dev" for item in judgments)
+        dev = dev_queries(judgments, DEV_OF)
         splits: dict[str, Split] = {
-            texts[item.query]: "unseen_validation"
-            if item.split == "dev" or (not has_dev and bucket("bench-dev", stable_id(item.query), DEV_OF) == 0)
-            else "train"
+            texts[item.query]: "unseen_validation" if item.query in dev else "train"
             for item in judgments
             if item.split != "test"
         }

@@ -1,6 +1,5 @@
 """A scratch store for the benches of the store: a server of its own, documents and a generation over given vectors."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from psycopg import sql
 
@@ -42,24 +42,36 @@ def backend_cpu_s(conn: Connection) -> float:
 
     The difference of two calls is what the work between them cost, on however busy a machine.
     """
-    return int(Path(f"/proc/{conn.info.backend_pid}/schedstat").read_text().split()[0]) / 1e9
+    return _cpu_s(conn.info.backend_pid)
 
 
 def server_cpu_s(conn: Connection) -> float:
-    """As ``backend_cpu_s``, with all of the server's processes that have ended, as parallel workers do."""
-    # After the name in brackets, numbers as in proc(5): 4 is the parent, 16 and 17 the CPU time of its ended children.
-    parent = Path(f"/proc/{conn.info.backend_pid}/stat").read_text().rpartition(")")[2].split()[4 - 3]
-    ended = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[16 - 3 : 18 - 3]
-    return backend_cpu_s(conn) + sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
+    """As ``backend_cpu_s``, of all of the server's processes, the ended ones included, as parallel workers are."""
+    postmaster = psutil.Process(conn.info.backend_pid).parent()
+    assert postmaster is not None
+    ended = postmaster.cpu_times()
+    return ended.children_user + ended.children_system + sum(_cpu_s(child.pid) for child in postmaster.children())
+
+
+def _cpu_s(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def clustered(rows: int, dims: int = 384, clusters: int = 200, noise: float = 0.5, seed: int = 0) -> Vectors:
     """Unit vectors in clusters, noise relative to the distance between centres; float32, shape (rows, dims)."""
+    return planted(rows, dims, clusters, noise, seed)[0]
+
+
+def planted(
+    rows: int, dims: int = 384, clusters: int = 200, noise: float = 0.5, seed: int = 0
+) -> tuple[Vectors, NDArray[np.int32]]:
+    """As ``clustered``, and the number of each row's cluster, int32, shape (rows,)."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(clusters, dims)).astype(np.float32)
-    vectors = centres[rng.integers(0, clusters, rows)]
+    owners = rng.integers(0, clusters, rows).astype(np.int32)
+    vectors = centres[owners]
     vectors += noise * rng.normal(size=(rows, dims)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), owners
 
 
 def store_documents(conn: Connection, texts: Sequence[str], first: int = 0) -> None:
@@ -81,11 +93,16 @@ def store_documents(conn: Connection, texts: Sequence[str], first: int = 0) -> N
     conn.execute("VACUUM (ANALYZE) heal.document, heal.chunk")
 
 
+def new_generation(conn: Connection, dims: int, topic_run_id: int | None = None) -> Generation:
+    """An empty generation of a model of that name."""
+    return GenerationRepository(conn).create(
+        kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=dims, topic_run_id=topic_run_id
+    )
+
+
 def load(conn: Connection, vectors: Vectors, questions: Vectors) -> Generation:
     """A generation that serves these vectors, one per chunk; not indexed yet."""
-    made = GenerationRepository(conn).create(
-        kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=vectors.shape[1]
-    )
+    made = new_generation(conn, vectors.shape[1])
     ids = np.arange(len(vectors), dtype=np.int64)
     leaves = np.zeros(len(vectors), dtype=np.int32)
     VectorRepository(conn).write_served(made, Served(ids, ids, leaves, vectors))

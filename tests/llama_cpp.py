@@ -1,8 +1,6 @@
 """llama.cpp's own HTTP server with a language model of one layer that has learnt nothing."""
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -54,11 +52,15 @@ def write_model(path: Path) -> Path:
 
 
 class LlamaCpp:
-    """A running server."""
+    """A running server on a free port of this machine; it ends with the object.
 
-    def __init__(self, model: Path) -> None:
+    Args:
+        folder: where its model is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
         params = xllamacpp.CommonParams()
-        params.model.path = str(model)
+        params.model.path = str(write_model(folder / "tiny.gguf"))
         params.n_ctx, params.n_parallel, params.port = _CONTEXT, 2, 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.cache_prompt, params.endpoint_metrics = False, True
@@ -74,9 +76,3 @@ class LlamaCpp:
         )
         assert read is not None and written is not None
         return int(read[1]), int(written[1])
-
-
-@contextlib.contextmanager
-def llama_cpp(folder: Path) -> Iterator[LlamaCpp]:
-    """A server on a free port of this machine, until the block ends."""
-    yield LlamaCpp(write_model(folder / "tiny.gguf"))

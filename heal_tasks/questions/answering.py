@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from heal_tasks.core.ids import fingerprint, sha256_hex
+from heal_tasks.core.ids import sha256_hex
 from heal_tasks.questions.filters import evidence_found
-from heal_tasks.questions.inquiry import Inquiry
-from heal_tasks.questions.prompts import FRAME, conversation
+from heal_tasks.questions.inquiry import Inquiry, exact_inquiry
 from heal_tasks.questions.replies import parse_object, tidy
 from heal_tasks.questions.tokens import TOKENS_PER_QUESTION
 from heal_tasks.questions.writer import ChunkToAsk
@@ -77,16 +76,8 @@ def to_answer(chunk_id: int, question: str, passages: Sequence[str]) -> ChunkToA
 
 
 def answer_inquiry() -> Inquiry[Given]:
-    """What a language model is asked for answers: at temperature 0, so that systems differ by what they retrieve."""
-    schema = _Reply.model_json_schema()
-    return Inquiry(
-        messages=lambda chunk, problem: conversation(_INSTRUCTIONS, chunk, problem),
-        schema=schema,
-        token_limit=TOKENS_PER_QUESTION,
-        parse=parse_answer,
-        prompt_hash=fingerprint([PROMPT_VERSION, _INSTRUCTIONS, *FRAME, schema]),
-        temperature=0.0,
-    )
+    """What a language model is asked for answers; exactly, so that systems differ by what they retrieve."""
+    return exact_inquiry(_INSTRUCTIONS, PROMPT_VERSION, _Reply.model_json_schema(), TOKENS_PER_QUESTION, parse_answer)
 
 
 def parse_answer(raw: str) -> Given:

@@ -1,10 +1,12 @@
-"""What a language model is asked about every chunk, and what came of it: the same for questions and entity maps."""
+"""What a language model is asked about every chunk, and what came of it, whatever is asked for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.types import JsonObject
+from heal_tasks.questions.prompts import FRAME, conversation
 from heal_tasks.questions.writer import Call, CallStatus, ChunkToAsk
 
 T = TypeVar("T")
@@ -30,6 +32,28 @@ class Inquiry(Generic[T]):
     parse: Callable[[str], T]
     prompt_hash: str
     temperature: float
+
+
+def exact_inquiry(
+    instructions: str, version: str, schema: JsonObject, token_limit: int, parse: Callable[[str], T]
+) -> Inquiry[T]:
+    """What has one right answer, and is asked for at temperature 0.
+
+    Args:
+        instructions: the prompt before the chunk.
+        version: of the prompt.
+        schema: of the reply.
+        token_limit: for the reply.
+        parse: see ``Inquiry``.
+    """
+    return Inquiry(
+        messages=lambda chunk, problem: conversation(instructions, chunk, problem),
+        schema=schema,
+        token_limit=token_limit,
+        parse=parse,
+        prompt_hash=fingerprint([version, instructions, *FRAME, schema]),
+        temperature=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

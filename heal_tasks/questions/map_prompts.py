@@ -5,11 +5,9 @@ Ours; the prompt behind APEX-Embedding (arXiv 2410.18105) is not reproduced here
 
 from typing import get_args
 
-from heal_tasks.core.ids import fingerprint
 from heal_tasks.questions.entity_maps import MAX_ENTITIES, MAX_RELATIONS, EntityMap, EntityType
-from heal_tasks.questions.inquiry import Inquiry
+from heal_tasks.questions.inquiry import Inquiry, exact_inquiry
 from heal_tasks.questions.map_replies import MapReply, parse_map
-from heal_tasks.questions.prompts import FRAME, conversation
 from heal_tasks.questions.tokens import TOKENS_PER_MAP
 
 MAP_PROMPT_VERSION = "1"
@@ -53,13 +51,5 @@ Example of a reply: {{"entities": [{{"id": "e1", "type": "product", "name": "Enz
 
 
 def map_inquiry() -> Inquiry[EntityMap]:
-    """What a language model is asked for entity maps: at temperature 0, because there is one right answer."""
-    schema = MapReply.model_json_schema()
-    return Inquiry(
-        messages=lambda chunk, problem: conversation(_INSTRUCTIONS, chunk, problem),
-        schema=schema,
-        token_limit=TOKENS_PER_MAP,
-        parse=parse_map,
-        prompt_hash=fingerprint([MAP_PROMPT_VERSION, _INSTRUCTIONS, *FRAME, schema]),
-        temperature=0.0,
-    )
+    """What a language model is asked for entity maps."""
+    return exact_inquiry(_INSTRUCTIONS, MAP_PROMPT_VERSION, MapReply.model_json_schema(), TOKENS_PER_MAP, parse_map)

@@ -22,7 +22,7 @@ class Systems:
 
     def __init__(self, context: Context, questions: QuestionTable, chunks: ChunkTable) -> None:
         self._context, self._questions, self._chunks = context, questions, chunks
-        self._vectors = VectorRepository(context.conn)
+        self._vectors, self._asked_of = VectorRepository(context.conn), dict[int, Float32Array]()
         self._active = GenerationRepository(context.conn).active()
 
     @property
@@ -52,18 +52,19 @@ class Systems:
             generation: one of this run's.
             rows: nudged or plain.
         """
+        asked, kind = self._asked(generation), generation.kind
         if rows == "plain":
-            name, matrix = str(generation.kind), self._plain(generation)
-        else:
-            served = self._vectors.load_served(generation)
-            name, matrix = (
-                f"{generation.kind} + NUDGE",
-                in_order(self._chunks.chunk_ids, served.chunk_ids, served.vectors),
-            )
-        return System(name, generation.generation_id, self._asked(generation), matrix)
+            return System(kind, generation.generation_id, asked, self._plain(generation))
+        served = self._vectors.load_served(generation)
+        matrix = in_order(self._chunks.chunk_ids, served.chunk_ids, served.vectors)
+        return System(f"{kind} + NUDGE", generation.generation_id, asked, matrix)
 
     def _asked(self, generation: Generation) -> Float32Array:
-        return in_order(self._questions.question_ids, *self._vectors.load_questions(generation))
+        """Its question vectors, loaded once: a candidate is asked for nudged and plain."""
+        key = generation.generation_id
+        if key not in self._asked_of:
+            self._asked_of[key] = in_order(self._questions.question_ids, *self._vectors.load_questions(generation))
+        return self._asked_of[key]
 
     def _plain(self, generation: Generation) -> Float32Array:
         return in_order(self._chunks.chunk_ids, *self._vectors.load_base(generation))

@@ -107,10 +107,9 @@ def test_encoding_is_compared_by_its_lowest_cosine() -> None:
 
 
 def test_far_topics(auto: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filters, "DIMS", 8)
     monkeypatch.setattr(filters, "CLUSTERS", 10)
     monkeypatch.setattr(filters, "WIDTHS", (2, 5))
-    vectors, leaves = filters.planted(400, 4)
+    vectors, leaves = scratch.planted(404, dims=8, clusters=10)
     made = filters.load(auto, vectors[:400], leaves[:400])
     for width in filters.WIDTHS:
         rows = filters.compare(auto, made, vectors[:400], leaves[:400], vectors[400:], width)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection
-from tests.llama_cpp import llama_cpp
+from tests.llama_cpp import LlamaCpp
 from tests.steps.asking import add, ask, number, with_llm
 
 CHUNKS = 10
@@ -14,12 +14,12 @@ def test_a_model_that_knows_nothing_keeps_to_the_schema_and_the_ledger_to_the_to
     auto: Connection, settings: Settings, tmp_path: Path
 ) -> None:
     add(auto, range(CHUNKS))
-    with llama_cpp(tmp_path) as server:
-        model = with_llm(settings, server, llm_model="tiny")
-        counts = ask(model).counts
-        spent = server.tokens()
-        ask(model, "r2")
-        assert server.tokens() == spent
+    server = LlamaCpp(tmp_path)
+    model = with_llm(settings, server, llm_model="tiny")
+    counts = ask(model).counts
+    spent = server.tokens()
+    ask(model, "r2")
+    assert server.tokens() == spent
     ledger = "SELECT status, count(*), sum(input_tokens), sum(output_tokens) FROM heal.llm_call GROUP BY 1"
     assert auto.execute(ledger).fetchall() == [("ok", 1 + CHUNKS, *spent)]
     probe = number(auto, "SELECT raw_reply FROM heal.llm_call ORDER BY call_id LIMIT 1")
