@@ -20,9 +20,11 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations import Generation, GenerationRepository
 from heal_tasks.store.indexing import build_indexes
 
-LOCK_TIMEOUT_MS = 100
+LOCK_TIMEOUT_MS = 50
 """The default of HEAL_LOCK_TIMEOUT_MS."""
 REPORT_S = 1.0
+PAUSE_S = 0.005
+"""Between two reads of a reader: six that never rest fill two processors, and then all wait for these."""
 
 Read = Callable[[Connection], object]
 
@@ -35,6 +37,7 @@ def reader(url: str, read: Read, prepared: bool, stop: threading.Event, times: l
             start = time.perf_counter()
             read(conn)
             times.append(time.perf_counter() - start)
+            time.sleep(PAUSE_S)
 
 
 def searching(generation: Generation, query: Vectors) -> Read:
