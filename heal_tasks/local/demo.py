@@ -150,7 +150,7 @@ def _watch(settings: Settings, running: stack.Running, run_id: str, console: Con
     def check() -> None:
         # A run can hang for ever behind a component that died; bringing it back is what an operator would do.
         if not all(stack.status(settings).components.values()):
-            stack.up(settings, say)
+            stack.up(settings, say, only_revive=True)
 
     return watch(running.client(), DAG_ID, run_id, running.database_url, console, check)
 

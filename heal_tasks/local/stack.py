@@ -84,7 +84,14 @@ class Status:
         return [*found, f"{'UI':<14} {self.base_url or 'never started here; run `make up`'}"]
 
 
-def up(settings: Settings, say: Say = quiet, dags: Path = REPOSITORY / "dags", timeout_s: float = 180.0) -> Running:
+def up(
+    settings: Settings,
+    say: Say = quiet,
+    dags: Path = REPOSITORY / "dags",
+    timeout_s: float = 180.0,
+    *,
+    only_revive: bool = False,
+) -> Running:
     """Start what does not run yet, and return when all of it is healthy.
 
     Args:
@@ -92,18 +99,24 @@ def up(settings: Settings, say: Say = quiet, dags: Path = REPOSITORY / "dags", t
         say: receives what is being done, one line each.
         dags: the DAG folder.
         timeout_s: longest wait for Airflow's components, in seconds.
+        only_revive: bring back what died, and nothing that ``down`` has stopped.
 
     Returns:
         Where everything is.
 
     Raises:
-        AirflowError: a component died or did not become healthy; the message has the end of its log.
+        AirflowError: a component died or did not become healthy; the message has the end of its log. Or there is
+            nothing to revive.
         HealError: the database did not start, or refused.
     """
     var_dir = settings.var_dir
     for name in ("inbox", "airflow"):
         (var_dir / name).mkdir(parents=True, exist_ok=True)
     with _locked(var_dir, say):
+        if only_revive and not read_state(var_dir).components:
+            raise AirflowError(
+                "Airflow was stopped meanwhile; after `make up` its runs go on, and `make watch` shows them"
+            )
         server = _server(settings)
         if not server.running():
             say("starting the embedded Postgres")

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local import stack
+from heal_tasks.local.client import AirflowError
 from heal_tasks.local.components import COMPONENTS, read_state
 from heal_tasks.local.watch import watch
 from heal_tasks.store.db import connect
@@ -74,7 +75,7 @@ def test_up_kill_up_down_up_down(settings: Settings, monkeypatch: pytest.MonkeyP
     pids = recorded_pids(settings)
     psutil.Process(read_state(settings.var_dir).components["dag-processor"].pid).kill()
     wait_until(lambda: not stack.status(settings).components["dag-processor"], "a killed process counts as alive")
-    again = stack.up(read_back, dags=TINY)
+    again = stack.up(read_back, dags=TINY, only_revive=True)
     assert (again.started, again.embedded, again.database_url) == (("dag-processor",), True, running.database_url)
     assert len(pids & recorded_pids(settings)) == 3
     pids |= recorded_pids(settings)
@@ -94,6 +95,9 @@ def test_up_kill_up_down_up_down(settings: Settings, monkeypatch: pytest.MonkeyP
     found = stack.status(settings)
     assert not found.postgres
     assert not any(found.components.values())
+    with pytest.raises(AirflowError, match="stopped meanwhile"):
+        stack.up(settings, dags=TINY, only_revive=True)
+    assert not stack.status(settings).postgres
 
     back = stack.up(settings, dags=TINY)
     pids |= recorded_pids(settings)
