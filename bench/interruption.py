@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from bench.common import (
     dev_queries,
@@ -30,9 +29,9 @@ from bench.common import (
     versions,
     write_json,
 )
+from bench.residual import ResidualHead, pair_loss
 from heal_tasks.core.errors import InputError
 from heal_tasks.evaluation.ranking import ranking_metrics, top_k
-from heal_tasks.training.objective import own_document_loss
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 600, 64, 1e-3, 0.1
 RECORD_EVERY = 5
@@ -60,17 +59,6 @@ class Queries:
         return Queries(self.vectors[list(rows)], [self.answers[row] for row in rows])
 
 
-class _Residual(nn.Module):
-    def __init__(self, dims: int) -> None:
-        super().__init__()
-        self._layers = nn.Sequential(nn.Linear(dims, 2 * dims), nn.GELU(), nn.Linear(2 * dims, dims))
-        nn.init.zeros_(self._layers[2].weight)
-        nn.init.zeros_(self._layers[2].bias)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        return nn.functional.normalize(vectors + self._layers(vectors), dim=1)
-
-
 def read(folder: Path) -> tuple[NDArray[np.float32], Queries, Queries]:
     """Document vectors, queries that train, and held-out ones: dev, or a third of train where there is none."""
     collection, (texts, judgments) = load_collection(folder), load_queries(folder)
@@ -90,11 +78,11 @@ def read(folder: Path) -> tuple[NDArray[np.float32], Queries, Queries]:
     return collection.vectors, queries([name for name in answers if name not in dev]), queries(sorted(dev))
 
 
-def ndcg(model: nn.Module, queries: Queries, documents: NDArray[np.float32], answers: list[NDArray[np.int64]]) -> float:
+def ndcg(
+    model: ResidualHead, queries: Queries, documents: NDArray[np.float32], answers: list[NDArray[np.int64]]
+) -> float:
     """Mean nDCG@10."""
-    with torch.no_grad():
-        asked, matrix = (model(torch.from_numpy(vectors)).numpy() for vectors in (queries.vectors, documents))
-    found, _ = top_k(asked, matrix, 10)
+    found, _ = top_k(model.moved(queries.vectors), model.moved(documents), 10)
     return float(ranking_metrics(found, answers)["ndcg@10"].mean())
 
 
@@ -108,7 +96,7 @@ def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, see
     rest = rng.permutation(np.setdiff1d(np.arange(len(documents)), pool))[: max(0, LOOK_DOCUMENTS - len(pool))]
     pool = np.sort(np.concatenate([pool, rest]))
     pooled = [np.searchsorted(pool, rows) for rows in looked.answers]
-    model = _Residual(documents.shape[1])
+    model = ResidualHead(documents.shape[1])
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     warm = max(1, round(WARMUP * STEPS))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -116,7 +104,6 @@ def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, see
     )
     pairs = np.array([(query, row) for query, rows in enumerate(asked.answers) for row in rows])
     seen, judged = list[float](), list[float]()
-    nothing = torch.empty((BATCH, 0), dtype=torch.int64)
     for step in range(STEPS + 1):
         if step % RECORD_EVERY == 0:
             seen.append(ndcg(model, looked, documents[pool], pooled))
@@ -124,17 +111,7 @@ def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, see
         if step == STEPS:
             break
         batch = pairs[rng.choice(len(pairs), BATCH, replace=False)]
-        loss = own_document_loss(
-            model(torch.from_numpy(asked.vectors[batch[:, 0]])),
-            model(torch.from_numpy(documents[batch[:, 1]])),
-            torch.empty((BATCH, 0, documents.shape[1])),
-            document_ids=torch.from_numpy(batch[:, 1]),
-            leaves=torch.full((BATCH,), -1),
-            negative_document_ids=nothing,
-            negative_leaves=nothing,
-            temperature=0.05,
-            mask_same_leaf=False,
-        )
+        loss = pair_loss(model, asked.vectors[batch[:, 0]], documents[batch[:, 1]], batch[:, 1])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

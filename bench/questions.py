@@ -13,6 +13,9 @@ anything, as in the pipeline. "forced" applies a fixed budget whatever validatio
 **Training.** The own-document term with one mined negative per question and no topic term: topics are the same whoever
 asks. "titles" and all extractive questions, equally many of each drawn at random; the last step's model is judged.
 
+**Head.** The same without mined negatives, of a small residual layer on the frozen vectors, the mean of three seeds: a
+stand-in for training that takes seconds, so that thousands of queries can judge it (``--split train``).
+
 **Judged** by the collection's human queries of one split, which nothing before looks at: nDCG@10 and recall@10, and
 the paired difference to the base model with its 95 % bootstrap interval. ``--documents`` keeps the documents that
 answer the queries and fills up at random: fewer competitors make every number higher, not only the better ones.
@@ -29,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.common import load_collection, load_queries, parent_parser, table, versions, write_json
+from bench.residual import train_head
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex, stable_id
 from heal_tasks.core.models import resolve_model
@@ -48,6 +52,7 @@ FORCED_THETA = 0.2
 METRICS = ("ndcg@10", "recall@10")
 RESAMPLES = 2000
 VALIDATION_QUESTIONS, VALIDATION_DOCUMENTS = 100, 100
+HEAD_SEEDS = 3
 
 Floats = NDArray[np.float32]
 Scores = dict[str, NDArray[np.float64]]
@@ -233,6 +238,19 @@ def trained(
             **compare(scores, base, config.seed)}  # fmt: skip
 
 
+def headed(
+    questions: Questions, judged: Judged, queries: Floats, base: Scores, steps: int, seed: int
+) -> dict[str, Any]:
+    """The row of a residual head on the frozen vectors."""
+    learnt = questions.splits == "train"
+    asked, rows, runs = questions.vectors[learnt], questions.rows[learnt], list[Scores]()
+    for number in range(HEAD_SEEDS):
+        head = train_head(asked, judged.vectors, rows, steps=steps, seed=seed + number)
+        runs.append(evaluate(head.moved(queries), head.moved(judged.vectors), judged.positives))
+    scores = {name: np.mean([run[name] for run in runs], axis=0) for name in METRICS}
+    return {"method": f"head, {steps} steps", "questions": questions.name, **compare(scores, base, seed)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, compare, print."""
     parser = argparse.ArgumentParser(
@@ -245,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--questions", type=int, default=3, help="most per document (%(default)s)")
     parser.add_argument("--steps", type=int, default=60, help="of training; 0: none (%(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pairs per step (%(default)s)")
+    parser.add_argument("--head-steps", type=int, default=0, help="of a head on frozen vectors; 0: none (%(default)s)")
     parser.add_argument("--seed", type=int, default=13, help="of every random choice (%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "heal-bench", metavar="FOLDER",
                         help="keeps vectors between runs (%(default)s)")  # fmt: skip
@@ -263,6 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             max_steps=options.steps or 1, eval_steps=options.steps or 1, batch_size=options.batch, heal_weight=0.0,
             seed=options.seed, threads=1,
         )  # fmt: skip
+        if options.head_steps:
+            rows += [headed(item, judged, queries, base, options.head_steps, options.seed) for item in sets]
         rows += [trained(item, judged, base_model, base, config) for item in (sets[0], sets[-1]) if options.steps]
     except InputError as error:
         parser.error(str(error))

@@ -100,6 +100,8 @@ def test_the_whole_bench(
             "2",
             "--batch",
             "4",
+            "--head-steps",
+            "3",
             "--cache",
             str(tmp_path),
             "--json",
@@ -113,7 +115,9 @@ def test_the_whole_bench(
     assert [(row["method"], row["questions"]) for row in rows[1:]] == [
         (method, name)
         for name in ("titles", "extractive, 1", "extractive, 3") for method in ("NUDGE", "NUDGE, forced")
-    ] + [("training, 2 steps", name) for name in ("titles", "extractive, 3")]  # fmt: skip
+    ] + [("head, 3 steps", name) for name in ("titles", "extractive, 1", "extractive, 3")] + [
+        ("training, 2 steps", name) for name in ("titles", "extractive, 3")
+    ]  # fmt: skip
     assert all(row["theta"] == questions.FORCED_THETA for row in rows if row["method"] == "NUDGE, forced")
     for row in rows[1:]:
         gain = float(row["Δ ndcg@10"].split()[0])

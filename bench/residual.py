@@ -1,0 +1,83 @@
+"""A residual head on frozen vectors: trains in seconds what a whole encoder trains in an hour, as a stand-in for it."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from heal_tasks.training.objective import own_document_loss
+
+TEMPERATURE = 0.05
+BATCH, LEARNING_RATE = 64, 3e-4
+
+
+class ResidualHead(nn.Module):
+    """Adds what two layers make of a unit vector to it, nothing at the start, and normalises again.
+
+    Args:
+        dims: of the vectors.
+    """
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self._layers = nn.Sequential(nn.Linear(dims, 2 * dims), nn.GELU(), nn.Linear(2 * dims, dims))
+        nn.init.zeros_(self._layers[2].weight)
+        nn.init.zeros_(self._layers[2].bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Vectors, shape (n, dims), as the head moves them."""
+        return nn.functional.normalize(vectors + self._layers(vectors), dim=1)
+
+    def moved(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same for an array, without gradients."""
+        with torch.no_grad():
+            return np.asarray(self(torch.from_numpy(vectors)).numpy())
+
+
+def pair_loss(
+    head: ResidualHead, asked: NDArray[np.float32], documents: NDArray[np.float32], rows: NDArray[np.int64]
+) -> Tensor:
+    """The own-document term of a batch without mined negatives.
+
+    Args:
+        head: moves both sides.
+        asked: vectors of questions, float32, shape (b, d).
+        documents: vectors of their documents, float32, shape (b, d).
+        rows: which document each is, int64, shape (b,).
+    """
+    nothing = torch.empty((len(rows), 0), dtype=torch.int64)
+    return own_document_loss(
+        head(torch.from_numpy(asked)),
+        head(torch.from_numpy(documents)),
+        torch.empty((len(rows), 0, documents.shape[1])),
+        document_ids=torch.from_numpy(rows),
+        leaves=torch.full((len(rows),), -1),
+        negative_document_ids=nothing,
+        negative_leaves=nothing,
+        temperature=TEMPERATURE,
+        mask_same_leaf=False,
+    )
+
+
+def train_head(
+    asked: NDArray[np.float32], documents: NDArray[np.float32], rows: NDArray[np.int64], *, steps: int, seed: int
+) -> ResidualHead:
+    """A head that has seen so many batches of questions.
+
+    Args:
+        asked: vectors of questions, float32, shape (q, d).
+        documents: vectors of all documents, float32, shape (n, d).
+        rows: the document of each question, int64, shape (q,).
+        steps: of AdamW.
+        seed: of weights and batches.
+    """
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    head = ResidualHead(documents.shape[1])
+    optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE)
+    for _ in range(steps):
+        batch = rng.choice(len(rows), min(BATCH, len(rows)), replace=False)
+        optimiser.zero_grad()
+        pair_loss(head, asked[batch], documents[rows[batch]], rows[batch]).backward()
+        optimiser.step()
+    return head
