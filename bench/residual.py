@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from heal_tasks.training.encoder import limited_threads
 from heal_tasks.training.objective import own_document_loss
 
 TEMPERATURE = 0.05
@@ -75,9 +76,10 @@ def train_head(
     torch.manual_seed(seed)
     head = ResidualHead(documents.shape[1])
     optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE)
-    for _ in range(steps):
-        batch = rng.choice(len(rows), min(BATCH, len(rows)), replace=False)
-        optimiser.zero_grad()
-        pair_loss(head, asked[batch], documents[rows[batch]], rows[batch]).backward()
-        optimiser.step()
+    with limited_threads(1):  # the matrices are so small that two threads only wait for each other
+        for _ in range(steps):
+            batch = rng.choice(len(rows), min(BATCH, len(rows)), replace=False)
+            optimiser.zero_grad()
+            pair_loss(head, asked[batch], documents[rows[batch]], rows[batch]).backward()
+            optimiser.step()
     return head
