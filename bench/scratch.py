@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,11 @@ def server_cpu_s(conn: Connection) -> float:
     postmaster = psutil.Process(conn.info.backend_pid).parent()
     assert postmaster is not None
     ended = postmaster.cpu_times()
-    return ended.children_user + ended.children_system + sum(_cpu_s(child.pid) for child in postmaster.children())
+    used = ended.children_user + ended.children_system
+    for child in postmaster.children():
+        with suppress(FileNotFoundError):  # it ended this moment
+            used += _cpu_s(child.pid)
+    return used
 
 
 def _cpu_s(pid: int) -> float:
