@@ -31,7 +31,7 @@ from bench.common import (
 )
 from bench.residual import ResidualHead, pair_loss
 from heal_tasks.core.errors import InputError
-from heal_tasks.evaluation.ranking import ranking_metrics, top_k
+from heal_tasks.evaluation.ranking import evaluate
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 600, 64, 1e-3, 0.1
 RECORD_EVERY = 5
@@ -82,8 +82,7 @@ def ndcg(
     model: ResidualHead, queries: Queries, documents: NDArray[np.float32], answers: list[NDArray[np.int64]]
 ) -> float:
     """Mean nDCG@10."""
-    found, _ = top_k(model.moved(queries.vectors), model.moved(documents), 10)
-    return float(ranking_metrics(found, answers)["ndcg@10"].mean())
+    return float(evaluate(model.moved(queries.vectors), model.moved(documents), answers)["ndcg@10"].mean())
 
 
 def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, seed: int) -> Curve:

@@ -25,18 +25,17 @@ from psycopg import sql
 
 from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, activate, backend_cpu_s, clustered, load, scratch_store, store_documents
-from heal_tasks.steps.promote import MAX_EF_SEARCH
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generation import get_generation
 from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.indexing import build_indexes, recall
+from heal_tasks.store.indexing import build_indexes, reach_recall
 
 OURS = "SELECT chunk_id, title, text, distance FROM heal.search(%s, %s::bigint, 10)"
 WAYS = ("ours", "by hand", "unprepared")
 KINDS: dict[str, dict[str, int]] = {
     "exact": {"exact_rows": 10**9}, "vector": {"halfvec_rows": 10**9}, "halfvec": {"halfvec_rows": 0},
 }  # fmt: skip
-MEMORY_MB, RECALL_TARGET = 2048, 0.95
+MEMORY_MB, RECALL_QUESTIONS, RECALL_TARGET = 2048, 50, 0.95
 
 Samples = dict[str, list[tuple[float, float]]]
 
@@ -95,15 +94,6 @@ def same_hits(conn: Connection, generation: Generation, kind: str, queries: Vect
         np.testing.assert_allclose([row[3] for row in ours], [row[3] for row in theirs], atol=1e-6)
 
 
-def reached(conn: Connection, generation: Generation) -> tuple[float, Generation]:
-    """Recall of the index, with ef_search doubled until it is enough, as before a promotion."""
-    while (found := recall(conn, generation, 50) or 0.0) < RECALL_TARGET and generation.ef_search < MAX_EF_SEARCH:
-        ef_search = min(2 * generation.ef_search, MAX_EF_SEARCH)
-        GenerationRepository(conn).set_fields(generation.generation_id, ef_search=ef_search)
-        generation = get_generation(conn, generation.generation_id)
-    return found, generation
-
-
 def realign(url: str, rows: int, kind: str) -> None:
     """Load a second generation, index it, drop it; runs in a process of its own."""
     with connect(url, autocommit=True) as conn:
@@ -150,7 +140,8 @@ def measure_kind(
     """Rows of the table for one index; times in milliseconds."""
     with connect(url, autocommit=True) as conn:
         built = build_indexes(conn, generation, memory_mb=MEMORY_MB, **KINDS[kind])
-        found, generation = reached(conn, generation)
+        found, _ = reach_recall(conn, generation, RECALL_QUESTIONS, RECALL_TARGET)
+        generation = get_generation(conn, generation.generation_id)
         same_hits(conn, generation, kind, queries[:20])
     rows = []
     for number in clients:

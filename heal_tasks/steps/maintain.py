@@ -4,11 +4,10 @@ import re
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
-from heal_tasks.steps.promote import reach_recall
 from heal_tasks.steps.report import PAGE
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import vacuum
+from heal_tasks.store.indexing import reach_recall, vacuum
 from heal_tasks.store.leftovers import LeftoverRepository
 from heal_tasks.store.vectors import VectorRepository
 
@@ -44,7 +43,8 @@ def maintain(context: Context) -> Outcome:
     vacuum(context.conn, "chunk")
     for generation in context.track(generations.list("active", "previous")):
         dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")
-        health, (measured, ef_search) = vectors.health(generation), reach_recall(context, generation)
+        health = vectors.health(generation)
+        measured, ef_search = reach_recall(context.conn, generation, settings.recall_questions, settings.recall_target)
         counts |= {
             f"{name}_{generation.state}": value
             for name, value in {**health, "dead_rows": dead, "recall": round(measured, 4)}.items()

@@ -10,11 +10,9 @@ from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generation import NO_BUDGET, Generation
 from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import IndexReport, build_indexes, recall
+from heal_tasks.store.indexing import IndexReport, build_indexes, reach_recall
 from heal_tasks.store.nudge_state import NudgeState
 from heal_tasks.store.vectors import VectorRepository
-
-MAX_EF_SEARCH = 1000
 
 
 def index(context: Context) -> Outcome:
@@ -78,28 +76,7 @@ def index_served(context: Context, generation: Generation) -> tuple[IndexReport,
         context.conn, generation, memory_mb=settings.index_memory_mb, exact_rows=settings.exact_rows,
         halfvec_rows=settings.halfvec_rows,
     )  # fmt: skip
-    return built, *reach_recall(context, generation)
-
-
-def reach_recall(context: Context, generation: Generation) -> tuple[float, int]:
-    """Measure the index on stored questions, and double ef_search until the target is met or no more is possible.
-
-    Args:
-        context: of the step.
-        generation: an indexed generation; gets what was measured and found.
-
-    Returns:
-        recall@10 (1 where there is nothing to find), and ef_search.
-    """
-    ef_search = generation.ef_search
-    while True:
-        measured = recall(context.conn, generation, context.settings.recall_questions)
-        if measured is None or measured >= context.settings.recall_target or ef_search >= MAX_EF_SEARCH:
-            break
-        ef_search = min(2 * ef_search, MAX_EF_SEARCH)
-        GenerationRepository(context.conn).set_fields(generation.generation_id, ef_search=ef_search)
-    GenerationRepository(context.conn).set_fields(generation.generation_id, recall=measured)
-    return 1.0 if measured is None else measured, ef_search
+    return built, *reach_recall(context.conn, generation, settings.recall_questions, settings.recall_target)
 
 
 def promote(context: Context) -> Outcome:

@@ -11,9 +11,10 @@ from psycopg import sql
 
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generation import Generation, IndexKind
+from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.vectors import drop_indexes, index_name
 
-M, EF_CONSTRUCTION = 16, 64
+M, EF_CONSTRUCTION, MAX_EF_SEARCH = 16, 64, 1000
 LINK_BYTES = 700
 """HNSW memory per row beside the vector at m = 16, measured at 384 dimensions."""
 
@@ -115,6 +116,29 @@ def recall(conn: Connection, generation: Generation, n: int = 200, k: int = 10) 
     """
     row = conn.execute("SELECT heal.recall(%s::bigint, %s::int, %s::int)", (generation.generation_id, n, k)).fetchone()
     return row[0] if row else None
+
+
+def reach_recall(conn: Connection, generation: Generation, questions: int, target: float) -> tuple[float, int]:
+    """Measure the index on stored questions, and double ef_search until the target is met or no more is possible.
+
+    Args:
+        conn: an autocommit connection.
+        generation: an indexed generation; its row gets what was measured and found.
+        questions: how many are asked.
+        target: of recall@10.
+
+    Returns:
+        recall@10 (1 where there is nothing to find), and ef_search.
+    """
+    generations, ef_search = GenerationRepository(conn), generation.ef_search
+    while True:
+        measured = recall(conn, generation, questions)
+        if measured is None or measured >= target or ef_search >= MAX_EF_SEARCH:
+            break
+        ef_search = min(2 * ef_search, MAX_EF_SEARCH)
+        generations.set_fields(generation.generation_id, ef_search=ef_search)
+    generations.set_fields(generation.generation_id, recall=measured)
+    return 1.0 if measured is None else measured, ef_search
 
 
 def _create(conn: Connection, generation: Generation, kind: IndexKind, memory_mb: int, parallel: int) -> None:
