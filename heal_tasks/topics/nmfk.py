@@ -14,6 +14,9 @@ k is accepted when all of these hold:
   reaches ``silhouette``; runs that are caught in a poor minimum do not count, as long as they are few;
 * no topic is the strongest of fewer than ``min_topic_documents`` documents.
 
+A walk that one unlucky search would end is given a second one: with ten topics of shares 1 / rank the first was caught
+in a poor minimum, and ended the walk at 8 or 9, for 2 of 20 corpora.
+
 The largest accepted k wins. That is what makes the search short: errors are cheap and tell where the walk
 upward ends, because past the first small drop ratios are near 1 again; stability is dear and is then measured
 from the largest k left downward, until one is accepted. Binary Bleed (arXiv 2407.19125) prunes with the
@@ -42,7 +45,17 @@ from heal_tasks.core.types import Progress, silent
 from heal_tasks.topics.nmf import Factorisation, project, residuals
 from heal_tasks.topics.operand import Floats, one_thread
 from heal_tasks.topics.stability import align, reorder, silhouettes
-from heal_tasks.topics.units import HOPELESS, Arrays, NMFkConfig, Seed, Unit, Workbench, fit_units, run_units
+from heal_tasks.topics.units import (
+    HOPELESS,
+    Arrays,
+    NMFkConfig,
+    Seed,
+    Unit,
+    Workbench,
+    fit_units,
+    run_units,
+    second_fit,
+)
 
 RunUnits = Callable[[Callable[[Unit], Arrays], Iterable[Unit]], Iterable[Arrays]]
 """How units are run: ``map``, that of a pool, or one that knows what other machines have done."""
@@ -182,21 +195,27 @@ def _walk_errors(
     error, single = float(fit["error"]), fit["terms"][0]
     records = [KRecord(1, error, 1 - error, 0.0, 1.0, True, int(fit["iterations"]), 1.0, 1.0, 1.0, documents, True)]
     null_errors = [float(found["error"]) for found in null]
-    stands_out = True
     for done, k in enumerate(ks):
         progress(done, len(ks), f"error of k={k}")
         fit, fallen = run(fit_units(k))
-        before, added = records[-1], k - records[-1].k
-        drop = (before.relative_error - float(fit["error"])) / added
         null_errors.append(float(fallen["error"]))
         null_drop = _mean_drop([record.k for record in records] + [k], null_errors)
-        to_before, to_null = drop / max(before.drop, 1e-9), drop / max(null_drop, 1e-9)
-        stands_out = stands_out and to_before >= config.drop_ratio and to_null >= config.null_ratio
-        iterations = int(fit["iterations"]) + int(fallen["iterations"])
-        records.append(KRecord(k, float(fit["error"]), drop, to_before, to_null, stands_out, iterations))
-        if not stands_out and not config.full_search:
+        record = _error_record(records[-1], k, [fit], null_drop, config)
+        if records[-1].stands_out and not record.stands_out:
+            record = _error_record(records[-1], k, [fit, *run([second_fit(k)])], null_drop, config)
+        records.append(replace(record, iterations=record.iterations + int(fallen["iterations"])))
+        if not record.stands_out and not config.full_search:
             break
     return records, single
+
+
+def _error_record(before: KRecord, k: int, fits: Sequence[Arrays], null_drop: float, config: NMFkConfig) -> KRecord:
+    """What the best of the fits of k topics tells, after the record of the k before it."""
+    error = min(float(fit["error"]) for fit in fits)
+    drop = (before.relative_error - error) / (k - before.k)
+    to_before, to_null = drop / max(before.drop, 1e-9), drop / max(null_drop, 1e-9)
+    stands_out = before.stands_out and to_before >= config.drop_ratio and to_null >= config.null_ratio
+    return KRecord(k, error, drop, to_before, to_null, stands_out, sum(int(fit["iterations"]) for fit in fits))
 
 
 def _mean_drop(ks: Sequence[int], errors: Sequence[float]) -> float:

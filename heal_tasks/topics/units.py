@@ -31,8 +31,8 @@ HOPELESS = 0.3
 LOOSE_TOLERANCE = 1e-4
 # Documents that the starts race on; the winner goes on with all of them. Which start is best shows on a sample.
 RACE_DOCUMENTS = 5_000
-_NULL, _RUNS, _SAMPLE, _NOISE = 1, 2, 3, 10_000
-"""Names of draws, beside those of the starts."""
+_FITS, _NULL, _RUNS, _SAMPLE, _NOISE = (0, 4), 1, 2, 3, 10_000
+"""Names of draws, beside those of the starts; a fit has a second one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Unit(NamedTuple):
         kind: ``fit``: the best of a few factorisations of X; ``null``: of the matrix without topics; ``runs``: of
             a block of perturbed copies.
         k: number of topics.
-        block: which perturbed copies.
+        block: which perturbed copies; of a fit 0, or 1 for its second attempt.
     """
 
     kind: Literal["fit", "null", "runs"]
@@ -107,6 +107,11 @@ def fit_units(k: int) -> list[Unit]:
     return [Unit("fit", k), Unit("null", k)]
 
 
+def second_fit(k: int) -> Unit:
+    """Another attempt to fit k topics, with starts of its own."""
+    return Unit("fit", k, 1)
+
+
 def run_units(k: int, perturbations: int) -> list[Unit]:
     """What tells how stable k topics are."""
     return [Unit("runs", k, block) for block in range(_blocks(perturbations))]
@@ -119,7 +124,7 @@ def all_units(ks: Sequence[int], perturbations: int) -> list[Unit]:
         ks: the candidates.
         perturbations: noisy copies per k.
     """
-    fits = [unit for k in (1, *ks) for unit in fit_units(k)]
+    fits = [*fit_units(1), *(unit for k in ks for unit in (*fit_units(k), second_fit(k)))]
     return [*(unit for k in reversed(ks) for unit in run_units(k, perturbations)), *reversed(fits)]
 
 
@@ -181,7 +186,9 @@ class Workbench:
             started = self._race(racing, unit.k, [derive_seed(self._seed, unit.k, _NULL)], NULL_RACE)
         else:
             operand = self._operand
-            started = self._race(self._racing, unit.k, [derive_seed(self._seed, unit.k, 0)], race_of(unit.k))
+            started = self._race(
+                self._racing, unit.k, [derive_seed(self._seed, unit.k, _FITS[unit.block])], race_of(unit.k)
+            )
         best = improve([operand], started)
         made = {"error": best.errors[0], "iterations": best.iterations}
         if unit.kind == "fit":

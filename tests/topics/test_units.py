@@ -18,7 +18,7 @@ from heal_tasks.topics.nmfk import choose_k
 from heal_tasks.topics.operand import one_thread
 from heal_tasks.topics.perturb import null_matrix, poisson_noise, uniform_noise
 from heal_tasks.topics.tfidf import fit_tfidf
-from heal_tasks.topics.units import NMFkConfig, Unit, Workbench, all_units, run_units
+from heal_tasks.topics.units import NMFkConfig, Unit, Workbench, all_units, run_units, second_fit
 
 CONFIG = NMFkConfig(perturbations=5)
 
@@ -31,7 +31,7 @@ def matrix(planted: Any) -> csr_array:
 def test_every_unit_that_may_be_asked_for_is_planned_once() -> None:
     asked: list[Unit] = []
     units = all_units([2, 3, 5], 5)
-    assert len(set(units)) == len(units) == 3 * 2 + 4 * 2
+    assert len(set(units)) == len(units) == 3 * 2 + 4 * 2 + 3
     assert units[0] == Unit("runs", 5, 0)
     matrix = csr_array(np.random.default_rng(0).random((40, 30), np.float32))
 
@@ -67,6 +67,19 @@ def test_units_run_elsewhere_and_in_any_order_give_the_same_choice(X: csr_array)
     with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         threaded = choose_k(X, [2, 3, 4], CONFIG, seed=5, run_units_with=pool.map)
     assert threaded.records == here.records
+
+
+def test_one_search_caught_in_a_poor_minimum_does_not_end_the_walk(planted: Any) -> None:
+    X = fit_tfidf(planted.texts, min_df=3, max_df=0.5, max_terms=20_000)[0]
+    asked: list[Unit] = []
+
+    def run(function: Any, units: Any) -> list[Any]:
+        asked.extend(units)
+        return [function(unit) | ({"error": np.float64(0.999)} if unit == Unit("fit", 4) else {}) for unit in units]
+
+    right, caught = choose_k(X, [2, 3, 4], seed=1), choose_k(X, [2, 3, 4], seed=1, run_units_with=run)
+    assert caught.k == right.k == 4
+    assert {unit.k for unit in asked if unit == second_fit(unit.k)} == {4}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
