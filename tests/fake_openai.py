@@ -128,7 +128,7 @@ def entity_map(passage: str) -> dict[str, Any]:
     for start in range(0, min(len(found), 3 * (1 + len(passage.split()) // 20)), 3):
         name, value, other = (found[start : start + 3] * 3)[:3]
         facts = [{"key": "with", "value": value}, {"key": "mass", "value": "777 kg"}]
-        entities.append({"id": f"e{start}", "type": "other", "name": name, "attributes": facts})
+        entities.append({"id": f"e{start}", "type": "product", "name": name, "attributes": facts})
         entities.append({"id": f"e{start + 1}", "type": "event", "name": other, "attributes": []})
         relations.append({"source": f"e{start}", "predicate": "has", "target": f"e{start + 1}"})
     return {"entities": entities, "relations": relations}

@@ -4,7 +4,6 @@ APEX-Embedding (Aviss 2024, arXiv 2410.18105) trains on maps of documents and qu
 37.71 % on average. The rendering and the limits here are ours.
 """
 
-import re
 from typing import Literal
 
 from heal_tasks.questions.entity_maps import EntityMap, MapEntity, folded, ground
@@ -20,10 +19,12 @@ _LEAST_KEPT = 0.5
 
 
 def render(entity_map: EntityMap) -> str:
-    """Write a map as text, one line per entity: ``type: name | key=value; predicate -> name``.
+    """Write a map as text, one line per entity: ``type: name | key value; predicate name``.
 
-    No ids, no JSON punctuation and no name of a relation's source, all of which cost word pieces. The ids and the
-    order of attributes and relations do not matter.
+    No ids, no JSON, no name of a relation's source, no type that says nothing ("other") and no line for an entity of
+    which nothing is told but that it is another one's target: all of them cost word pieces. Eight maps of ATT&CK
+    techniques and abstracts, written to the step's own prompt, are 22 % shorter than their texts like this. With all
+    lines and types, ``=`` and ``->`` it was 1 %, and half of the maps were longer than their texts.
 
     Args:
         entity_map: grounded, so that entities stand in the order in which the text names them.
@@ -31,7 +32,8 @@ def render(entity_map: EntityMap) -> str:
     Returns:
         The lines. Entities of the same type and name are one, with the facts of all: attributes in alphabetical
         order, then relations in the order of their targets. What is left to relate an entity to itself is left out.
-        ``|``, ``;``, ``->`` and, in keys, ``=`` are replaced, so that a line means one thing.
+        The ids and the order of attributes and relations do not matter. ``|`` and ``;`` in names and facts are
+        replaced, so that they separate.
     """
     merged: dict[tuple[str, str], list[MapEntity]] = {}
     for entity in entity_map.entities:
@@ -42,16 +44,21 @@ def render(entity_map: EntityMap) -> str:
     facts: list[dict[tuple[int, str, str], str]] = [{} for _ in names]
     for entity in entity_map.entities:
         for attribute in entity.attributes:
-            key, value = " ".join(_safe(attribute.key).replace("=", " ").split()), _safe(attribute.value)
-            _unite(facts[place[entity.id]], (-1, folded(key), folded(value)), f"{key}={value}")
+            key, value = _safe(attribute.key), _safe(attribute.value)
+            _unite(facts[place[entity.id]], (-1, folded(key), folded(value)), f"{key} {value}")
+    targets = set[int]()
     for relation in entity_map.relations:
         source, target, predicate = place[relation.source], place[relation.target], _safe(relation.predicate)
         if source != target:
-            _unite(facts[source], (target, folded(predicate), ""), f"{predicate} -> {names[target]}")
+            _unite(facts[source], (target, folded(predicate), ""), f"{predicate} {names[target]}")
+            targets.add(target)
     lines = []
-    for (_, kind), name, known in zip(merged, names, facts, strict=True):
-        listed = "; ".join(known[same] for same in sorted(known))
-        lines.append(f"{kind}: {name} | {listed}" if listed else f"{kind}: {name}")
+    for at, ((_, kind), name, known) in enumerate(zip(merged, names, facts, strict=True)):
+        head = name if kind == "other" else f"{kind}: {name}"
+        if known:
+            lines.append(f"{head} | {'; '.join(known[same] for same in sorted(known))}")
+        elif at not in targets:
+            lines.append(head)
     return "\n".join(lines)
 
 
@@ -98,4 +105,4 @@ def _unite(facts: dict[tuple[int, str, str], str], same: tuple[int, str, str], w
 
 
 def _safe(text: str) -> str:
-    return " ".join(re.sub("-+>+", "-", text.replace("|", "/").replace(";", ",")).split())
+    return " ".join(text.replace("|", "/").replace(";", ",").split())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.entity_maps import EntityMap, MapAttribute, MapEntity, MapRelation, ground
+from heal_tasks.questions.entity_maps import EntityMap, MapAttribute, MapEntity, MapRelation, folded, ground
 from heal_tasks.questions.map_rendering import fit, query_view, render
 from heal_tasks.questions.map_replies import parse_map
 
@@ -62,16 +62,13 @@ REPLY = {
 }
 
 RENDERED = """\
-document: Lease | term=ten years; dates from -> 14 March 2021
-date: 14 March 2021
-organisation: Brookfield Estates Ltd | number=07731902; lets -> 27 Quay Street, Bristol
-person: Dr. Amélie Fontaine | pays -> £48000
-place: 27 Quay Street, Bristol
-amount: £48000 | due=quarterly instalments
-amount: 4% | above=base rate
-organisation: Barclays Bank | sets -> 4%
-clause: clause 8.2 | notice=six months'; ends on -> 31 March 2026
-date: 31 March 2026"""
+document: Lease | term ten years; dates from 14 March 2021
+organisation: Brookfield Estates Ltd | number 07731902; lets 27 Quay Street, Bristol
+person: Dr. Amélie Fontaine | pays £48000
+amount: £48000 | due quarterly instalments
+amount: 4% | above base rate
+organisation: Barclays Bank | sets 4%
+clause: clause 8.2 | notice six months'; ends on 31 March 2026"""
 
 
 def count_tokens(text: str) -> int:
@@ -87,7 +84,7 @@ def test_a_lease_becomes_its_facts() -> None:
     kept, dropped = ground(parse_map(json.dumps(REPLY)), LEASE)
     assert render(kept) == RENDERED
     assert dropped == Counter(name=2, value=1, orphan=3)
-    assert 0.5 < count_tokens(RENDERED) / count_tokens(LEASE) < 0.9
+    assert 0.4 < count_tokens(RENDERED) / count_tokens(LEASE) < 0.9
     assert parse_map(json.dumps(asdict(kept))) == kept
 
 
@@ -288,16 +285,16 @@ def test_ids_and_order_do_not_show(found: EntityMap, text: str, random: object) 
 
 
 @given(entity_maps())
-def test_every_line_means_one_thing(found: EntityMap) -> None:
+def test_every_entity_and_fact_is_told_once(found: EntityMap) -> None:
     lines = render(found).split("\n") if found.entities else []
-    for line in lines:
-        head, _, facts = line.partition(" | ")
-        assert re.match("(person|date|other): ", head)
-        assert not set("|;") & set(head)
-        for fact in facts.split("; ") if facts else []:
-            assert len(fact.split(" -> ")) == 1 + fact.count("->") <= 2
-            assert "->" in fact or "=" in fact
-            assert "|" not in fact
+    heads, tails = [line.partition(" | ")[0] for line in lines], [line.partition(" | ")[2] for line in lines]
+    assert len(set(heads)) == len(heads)
+    assert not any(set("|;") & set(head) for head in heads)
+    facts = [fact for tail in tails if tail for fact in tail.split("; ")]
+    assert all(fact and not set("|;") & set(fact) for fact in facts)
+    for entity in found.entities:
+        name = folded(entity.name.replace("|", "/").replace(";", ","))
+        assert any(name in folded(part) for part in (*heads, *facts))
 
 
 def test_duplicates_are_one() -> None:
@@ -314,7 +311,7 @@ def test_duplicates_are_one() -> None:
         MapRelation("a", "is", "b"),
         MapRelation("c", "is", "b"),
     )
-    expected = "place: Bath\nperson: ADA | Age=36; town=Bath; Lives in -> Bath\nplace: Ada | is -> ADA"
+    expected = "person: ADA | Age 36; town Bath; Lives in Bath\nplace: Ada | is ADA"
     for order in permutations(entities):
         kept, _ = ground(EntityMap(order, relations[::-1]), "In Bath lived Ada, 36.")
         assert render(kept) == expected
@@ -326,7 +323,7 @@ def test_separators_in_names_are_made_safe() -> None:
         MapEntity("b", "date", "-"),
     )
     found = EntityMap(entities, (MapRelation("a", "-->", "b"),))
-    assert render(found) == "other: x / y, z -w | k 1=u=v, w/x; - -> -\ndate: -"
+    assert render(found) == "x / y, z ->>w | k=1 u=v, w/x; --> -"
 
 
 def test_an_empty_map_is_empty() -> None:
@@ -349,10 +346,10 @@ def test_maps_of_the_wrong_length_are_refused(map_tokens: int, found: str) -> No
     [
         (
             "brookfield estates ltd: what did it let at 27 Quay Street, Bristol?",
-            "organisation: Brookfield Estates Ltd | lets -> 27 Quay Street, Bristol\nplace: 27 Quay Street, Bristol",
+            "organisation: Brookfield Estates Ltd | lets 27 Quay Street, Bristol",
         ),
-        ("Is £48,000 payable in quarterly instalments?", "amount: £48000 | due=quarterly instalments"),
-        ("clause 8.2 six months' notice", "clause: clause 8.2 | notice=six months'"),
+        ("Is £48,000 payable in quarterly instalments?", "amount: £48000 | due quarterly instalments"),
+        ("clause 8.2 six months' notice", "clause: clause 8.2 | notice six months'"),
         ("What does clause 8.2 say?", "clause: clause 8.2"),
         ("Which yearly rent does the tenant of this lease owe to his landlord?", ""),
         ("clause 8", ""),
@@ -370,4 +367,4 @@ def test_a_querys_view_holds_nothing_that_the_query_does_not_name(found: EntityM
     kept, _ = ground(found, text)
     shown = query_view(kept, query)
     for line in shown.split("\n") if shown else []:
-        assert stands_in(line.partition(": ")[2].partition(" | ")[0], query)
+        assert stands_in(re.sub("^(person|date): ", "", line).partition(" | ")[0], query)

@@ -90,8 +90,7 @@ def test_the_hash_knows_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["plain", "fence", "reasoning", "between sentences", "after a long plan"],
 )
 def test_finds_the_json(raw: str) -> None:
-    lines = ["organisation: Acme | seat=Bath; lets -> 27 Quay Street", "place: 27 Quay Street"]
-    assert render(parse_map(raw)) == "\n".join(lines)
+    assert render(parse_map(raw)) == "organisation: Acme | seat Bath; lets 27 Quay Street"
 
 
 @pytest.mark.parametrize(

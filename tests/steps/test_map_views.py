@@ -36,7 +36,7 @@ def train_rows(made: Manifest) -> list[dict[str, Any]]:
 
 
 def is_map(text: str) -> bool:
-    return text.startswith(("other: ", "event: "))
+    return text.startswith(("product: ", "event: "))
 
 
 @pytest.fixture(scope="module")
