@@ -36,16 +36,16 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV) || { echo "could not make a venv; on Debian: apt install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/.requirements: requirements.txt | $(VENV)/.python
+$(VENV)/.requirements: requirements.txt constraints.txt | $(VENV)/.python
 	@echo "installing torch, the largest part (takes about 2 minutes)"
 	@$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "$$(grep '^torch==' requirements.txt)"
 	@echo "installing Airflow, Postgres with pgvector and the rest (takes about 3 minutes)"
-	@$(PIP) -r requirements.txt
+	@$(PIP) -c constraints.txt -r requirements.txt
 	@touch $@
 
 $(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
 	@echo "installing what the tests need"
-	@$(PIP) -r requirements-dev.txt
+	@$(PIP) -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/.requirements
