@@ -207,8 +207,8 @@ def trained(
     rows, all_rows = questions.rows[train], np.arange(len(judged.ids))
     no_leaves = np.full(len(all_rows), -1)
     negatives = plan_negatives(
-        questions.vectors[train], judged.vectors, rows, document_ids=all_rows, leaf_ids=no_leaves, near=1, far=0,
-        exclude_same_leaf=True, seed=config.seed,
+        questions.vectors[train], judged.vectors, rows, document_ids=all_rows, leaf_ids=no_leaves,
+        question_ids=np.arange(len(rows)), near=1, far=0, exclude_same_leaf=True, seed=config.seed,
     )  # fmt: skip
     data = TrainingData(
         [questions.texts[place] for place in train],

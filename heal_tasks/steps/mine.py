@@ -10,6 +10,7 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.map_views import MapViews
 from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.scoring import judged
 from heal_tasks.steps.spaces import baseline, in_order
 from heal_tasks.steps.training_set import save
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
@@ -22,7 +23,7 @@ def _inputs(context: Context) -> object:
     settings = context.settings
     questions = Corpus(context.conn).questions()
     return [
-        fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
+        "several answers", fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
         context.manifest.number("topic_run_id"), settings.model, settings.train_near_negatives,
         settings.train_far_negatives, settings.mask_same_leaf, settings.train_validation_questions,
         settings.train_validation_chunks, settings.seed, settings.map_rate,
@@ -53,7 +54,7 @@ def mine(context: Context) -> Outcome:
     positives = chunks.rows(questions.chunk_ids[train])
     negatives = plan_negatives(
         question_vectors[train], chunk_vectors, positives, document_ids=chunks.document_ids, leaf_ids=chunks.leaves,
-        near=settings.train_near_negatives, far=settings.train_far_negatives,
+        question_ids=questions.texts[train], near=settings.train_near_negatives, far=settings.train_far_negatives,
         exclude_same_leaf=settings.mask_same_leaf, seed=settings.seed,
     )  # fmt: skip
     texts = corpus.chunk_texts(chunks.chunk_ids)
@@ -75,6 +76,7 @@ def mine(context: Context) -> Outcome:
     rows = [
         {
             "question": shown_question(int(question)),
+            "question_id": int(questions.texts[question]),
             "document": shown_document(row),
             "document_id": int(chunks.document_ids[row]),
             "leaf": int(chunks.leaves[row]),
@@ -117,18 +119,18 @@ def _validation_set(
     document: Callable[[int], str],
     settings: Settings,
 ) -> ValidationSet:
-    """Questions of documents never trained on, their chunks, and other chunks that compete."""
+    """Questions of documents never trained on, an answering chunk of each, and other chunks that compete."""
     rng = np.random.default_rng(settings.seed)
-    held_out = np.flatnonzero(questions.in_splits("unseen_validation"))
-    held_out = np.sort(rng.permutation(held_out)[: settings.train_validation_questions])
-    answers = chunks.rows(questions.chunk_ids[held_out])
+    held_out = judged(questions, chunks, questions.in_splits("unseen_validation"))
+    drawn = np.sort(rng.permutation(len(held_out.rows))[: settings.train_validation_questions])
+    answers = chunks.rows(questions.chunk_ids[held_out.rows[drawn]])
     others = np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers)
     others = rng.permutation(others)[: max(0, settings.train_validation_chunks - len(np.unique(answers)))]
     pool = np.sort(np.union1d(answers, others))
     return ValidationSet(
-        queries=[asked[int(questions.question_ids[question])] for question in held_out],
+        queries=[asked[int(questions.question_ids[question])] for question in held_out.rows[drawn]],
         documents=[document(row) for row in pool],
-        positives=[np.array([position]) for position in np.searchsorted(pool, answers)],
+        positives=[np.flatnonzero(np.isin(pool, held_out.positives[place])) for place in drawn],
     )
 
 

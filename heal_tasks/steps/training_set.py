@@ -16,7 +16,8 @@ def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) ->
 
     Args:
         folder: an existing folder.
-        rows: question, document, document_id, leaf, path, negatives of each training question.
+        rows: question, question_id (equal for those that ask the same), document, document_id, leaf, path, negatives of
+            each training question.
         validation: held-out questions and the documents to search.
     """
     with (folder / TRAIN).open("w", encoding="utf-8") as file:
@@ -60,6 +61,7 @@ def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
         negatives=of_negatives("text"),
         negative_document_ids=np.array(of_negatives("document_id"), dtype=np.int64).reshape(len(rows), width),
         negative_leaves=np.array(of_negatives("leaf"), dtype=np.int32).reshape(len(rows), width),
+        question_ids=np.array([row["question_id"] for row in rows], dtype=np.int64),
     )
     held_out = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
     return data, ValidationSet(

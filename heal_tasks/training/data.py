@@ -19,6 +19,24 @@ NO_NEGATIVE = ""
 """Stands where a question has fewer negatives than the others."""
 
 
+def several_answers(question_ids: IntArray, document_ids: IntArray) -> dict[int, IntArray]:
+    """The documents of questions that have several.
+
+    Args:
+        question_ids: int64, shape (n,); equal for pairs that ask the same.
+        document_ids: int64, shape (n,).
+
+    Returns:
+        For each row whose question has further documents: all of them, ascending.
+    """
+    order = np.argsort(question_ids, kind="stable")
+    found: dict[int, IntArray] = {}
+    for rows in np.split(order, np.flatnonzero(np.diff(question_ids[order])) + 1):
+        if len(rows) > 1 and len(documents := np.unique(document_ids[rows])) > 1:
+            found.update(dict.fromkeys(rows.tolist(), documents))
+    return found
+
+
 @dataclass(frozen=True)
 class ValidationSet:
     """Held-out questions with the documents they are looked for in.
@@ -63,6 +81,8 @@ class TrainingData:
             of one question serve the whole batch; where it is missing (or -1), a negative is used by its
             own question only, because for another question it may be the right document.
         negative_leaves: int32, shape (n, m); leaf of each negative; given together with the ids.
+        question_ids: int64, shape (n,); equal for pairs that ask the same. The documents of all of them answer it, so
+            none is a negative for it. None: every pair asks something of its own.
     """
 
     questions: list[str]
@@ -73,6 +93,7 @@ class TrainingData:
     negatives: list[list[str]]
     negative_document_ids: IntArray | None = None
     negative_leaves: npt.NDArray[np.int32] | None = None
+    question_ids: IntArray | None = None
 
     def __post_init__(self) -> None:
         n, m = len(self.questions), self.negatives_per_question
@@ -83,6 +104,8 @@ class TrainingData:
             "leaves": (self.leaves.shape, (n,)),
             "negatives": ((len(self.negatives),), (n,)),
         }
+        if self.question_ids is not None:
+            shapes["question_ids"] = (self.question_ids.shape, (n,))
         if (self.negative_document_ids is None) != (self.negative_leaves is None):
             raise InputError("negative_document_ids and negative_leaves belong together; give both or neither")
         if self.negative_document_ids is not None and self.negative_leaves is not None:
@@ -101,6 +124,11 @@ class TrainingData:
             raise InputError(
                 f"label path {self.labels[row].tolist()} of row {row} goes on after -1; -1 is only for a path's end"
             )
+
+    @property
+    def answers(self) -> dict[int, IntArray]:
+        """Document ids that answer each question that has several; keyed by the pairs' rows."""
+        return {} if self.question_ids is None else several_answers(self.question_ids, self.document_ids)
 
     @property
     def levels(self) -> int:

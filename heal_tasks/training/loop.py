@@ -207,6 +207,7 @@ def make_trainer(
             mask_same_leaf=config.mask_same_leaf,
             base_weight=config.base_weight,
             base_vectors=base_vectors,
+            answers=data.answers,
             heal_only=config.paper,
             mini_batch_size=config.micro_batch_size,
         ),

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.training.data import IntArray, several_answers
 
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 NEAR_SHARE = 0.05
 NEAR_AT_MOST = 100
@@ -28,6 +28,7 @@ def plan_negatives(
     *,
     document_ids: IntArray,
     leaf_ids: npt.NDArray[np.integer],
+    question_ids: IntArray,
     near: int,
     far: int,
     max_ratio: float = 0.95,
@@ -37,7 +38,7 @@ def plan_negatives(
 ) -> IntArray:
     """Negatives of every question, drawn from two bands of its ranking.
 
-    A text is no candidate if it belongs to the right text's document, if ``exclude_same_leaf`` and it shares
+    A text is no candidate if it belongs to a document that answers the question, if ``exclude_same_leaf`` and it shares
     the right text's leaf, or if its cosine s exceeds p - |p| (1 - max_ratio), where p is the right text's. That form
     equals s > max_ratio p for positive p and stays a margin for negative p. Of the r candidates left, ranked by
     cosine, the near band is the top 5 % (at most 100, at least ``near``), the far band the ranks from 20 to
@@ -50,6 +51,7 @@ def plan_negatives(
             it is not among them.
         document_ids: int64, shape (m,); document that each text belongs to.
         leaf_ids: integer, shape (m,); leaf of each text, -1 for none.
+        question_ids: int64, shape (n,); equal for rows that ask the same, whose right texts all answer it.
         near: negatives from the near band.
         far: negatives from the far band.
         max_ratio: largest share of the right text's cosine that a negative may have.
@@ -65,10 +67,11 @@ def plan_negatives(
         InputError: shapes do not fit, a positive does not exist, or a number is out of range.
     """
     n, m = len(question_vectors), len(document_vectors)
-    if positives.shape != (n,) or document_ids.shape != (m,) or leaf_ids.shape != (m,):
+    shapes = [positives.shape, question_ids.shape, document_ids.shape, leaf_ids.shape]
+    if shapes != [(n,), (n,), (m,), (m,)]:
         raise InputError(
-            f"positives {positives.shape}, document_ids {document_ids.shape}, leaf_ids {leaf_ids.shape} do not fit "
-            f"{n} questions and {m} texts; expected ({n},), ({m},), ({m},)"
+            f"positives, question_ids, document_ids and leaf_ids have shapes {shapes}; expected ({n},), ({n},), ({m},) "
+            f"and ({m},) for {n} questions and {m} texts"
         )
     if n and (int(positives.min()) < -1 or int(positives.max()) >= m):
         raise InputError(f"positives reach from {positives.min()} to {positives.max()}; there are {m} texts")
@@ -80,12 +83,19 @@ def plan_negatives(
     plan = np.full((n, near + far), -1, dtype=np.int64)
     if near + far == 0:
         return plan
+    known = np.flatnonzero(positives >= 0)
+    answers = {
+        int(known[place]): documents
+        for place, documents in several_answers(question_ids[known], document_ids[positives[known]]).items()
+    }
     for row, scores in _scores(question_vectors, document_vectors, block):
         positive = int(positives[row])
         if positive < 0:
             continue
         score = float(scores[positive])
         allowed = (scores <= score - abs(score) * (1 - max_ratio)) & (document_ids != document_ids[positive])
+        if row in answers:
+            allowed &= ~np.isin(document_ids, answers[row])
         if exclude_same_leaf and leaf_ids[positive] >= 0:
             allowed &= leaf_ids != leaf_ids[positive]
         near_band, far_band = _bands(scores, np.flatnonzero(allowed), near)

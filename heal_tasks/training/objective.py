@@ -7,7 +7,7 @@ are masked there unless asked for. What the base model already knows about docum
 kept by the base term. ``bench/RESULTS.md`` shows what each term is worth.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +36,13 @@ def own_document_loss(
     negative_leaves: Tensor,
     temperature: float,
     mask_same_leaf: bool,
+    known_answers: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE from each question to its document, against the batch and the mined negatives.
 
     A question's own document and its own negatives always count. Any other text counts as a negative unless it
-    comes from the same document, from the same leaf (if ``mask_same_leaf``), or from nobody knows where.
+    comes from the same document, from another one that is known to answer the question, from the same leaf (if
+    ``mask_same_leaf``), or from nobody knows where.
 
     Args:
         questions: floating point, shape (B, d).
@@ -52,6 +54,8 @@ def own_document_loss(
         negative_leaves: int64, shape (B, m); -1 for none.
         temperature: divides the cosines.
         mask_same_leaf: leave documents of the question's leaf out, mined negatives of its own excepted.
+        known_answers: bool, shape (B, B + B m): whether a document, or a negative in the order of the rows, is known to
+            answer a question; None where no question has a second answer.
 
     Returns:
         Scalar, float32 (float64 for float64 input).
@@ -67,6 +71,8 @@ def own_document_loss(
         own = rows[:, None] == torch.cat([rows, rows.repeat_interleave(mined)])  # (B, C)
         candidate_ids = torch.cat([document_ids, negative_document_ids.reshape(-1)])  # (C,)
         blocked = (candidate_ids == document_ids[:, None]) | (candidate_ids == UNKNOWN)
+        if known_answers is not None:
+            blocked = blocked | known_answers
         if mask_same_leaf:
             candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
             blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])
@@ -181,6 +187,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         mask_same_leaf: see ``own_document_loss``.
         base_weight: factor of the base term.
         base_vectors: of every row that a batch may hold; None leaves the base term out.
+        answers: see ``TrainingData.answers``.
         heal_only: the published loss alone: no own-document term, no weight, no renormalisation.
         mini_batch_size: texts of a column that pass through the encoder together; 0 for all of them, without cache.
     """
@@ -197,6 +204,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         mask_same_leaf: bool,
         base_weight: float,
         base_vectors: BaseVectors | None,
+        answers: Mapping[int, IntArray],
         heal_only: bool,
         mini_batch_size: int = 0,
     ) -> None:
@@ -206,6 +214,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self._level_weights, self._heal_only = level_weights, heal_only
         self._own_temperature, self._mask_same_leaf = own_document_temperature, mask_same_leaf
         self._base_weight, self._base_vectors = base_weight, base_vectors
+        self._answers = answers
         self._terms: dict[str, Tensor] = {}
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
@@ -255,6 +264,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
                 negative_leaves=negative_leaves,
                 temperature=self._own_temperature,
                 mask_same_leaf=self._mask_same_leaf,
+                known_answers=self._known_answers(rows, torch.cat([document_ids, negative_ids.reshape(-1)])),
             )
         if self._base_vectors is not None and not self._heal_only:
             kept = base_loss(questions, documents, *self._base_vectors.of(rows), temperature=self._own_temperature)
@@ -270,3 +280,13 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
             )
             terms["heal"] = heal if self._heal_only else self._heal_weight * heal
         return terms
+
+    def _known_answers(self, rows: Tensor, candidate_ids: Tensor) -> Tensor | None:
+        several = [(place, row) for place, row in enumerate(rows.tolist()) if row in self._answers]
+        if not several:
+            return None
+        candidates = candidate_ids.cpu().numpy()
+        known = np.zeros((len(rows), len(candidates)), dtype=np.bool_)
+        for place, row in several:
+            known[place] = np.isin(candidates, self._answers[row])
+        return torch.from_numpy(known).to(rows.device)

@@ -10,7 +10,9 @@ from heal_tasks.training.heal_loss import heal_loss
 from heal_tasks.training.objective import ABSENT, BaseVectors, LabelLayout, Objective, base_loss, own_document_loss
 
 
-def slow_own_document_loss(questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf):
+def slow_own_document_loss(
+    questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known
+):
     """Cross entropy of the own document, candidate by candidate, temperature 0.1."""
 
     def cosine(a, b):
@@ -22,12 +24,13 @@ def slow_own_document_loss(questions, documents, negatives, ids, leaves, negativ
         logits = [own]
         for j in range(len(questions)):
             same_leaf = mask_same_leaf and leaves[i] >= 0 and leaves[j] == leaves[i]
-            if j != i and ids[j] != ids[i] and not same_leaf:
+            if j != i and ids[j] != ids[i] and not same_leaf and not known[i, j]:
                 logits.append(cosine(questions[i], documents[j]) / 0.1)
             for k in range(negatives.shape[1]):
                 owner, leaf = int(negative_ids[j, k]), negative_leaves[j, k]
                 same_leaf = mask_same_leaf and leaves[i] >= 0 and leaf == leaves[i]
-                foreign = owner not in (UNKNOWN, int(ids[i])) and not same_leaf
+                place = len(questions) + j * negatives.shape[1] + k
+                foreign = owner not in (UNKNOWN, int(ids[i])) and not same_leaf and not known[i, place]
                 if owner != ABSENT and (j == i or foreign):
                     logits.append(cosine(questions[i], negatives[j, k]) / 0.1)
         losses.append(float(torch.logsumexp(torch.tensor(logits, dtype=torch.float64), dim=0)) - own)
@@ -43,12 +46,13 @@ def test_own_document_term_candidate_by_candidate(seed, mined, mask_same_leaf):
     negatives = torch.randn(7, mined, 5, dtype=torch.float64)
     ids, leaves = torch.randint(0, 5, (7,)), torch.randint(-1, 3, (7,))
     negative_ids, negative_leaves = torch.randint(-2, 6, (7, mined)), torch.randint(-1, 3, (7, mined))
+    known = torch.rand(7, 7 + 7 * mined) < 0.2
     loss = own_document_loss(
         questions, documents, negatives, document_ids=ids, leaves=leaves, negative_document_ids=negative_ids,
-        negative_leaves=negative_leaves, temperature=0.1, mask_same_leaf=mask_same_leaf,
+        negative_leaves=negative_leaves, temperature=0.1, mask_same_leaf=mask_same_leaf, known_answers=known,
     )  # fmt: skip
     expected = slow_own_document_loss(
-        questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf
+        questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known
     )
     assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
@@ -104,6 +108,7 @@ def objective(layout: LabelLayout, **change) -> Objective:
         "mask_same_leaf": True,
         "base_weight": 0.5,
         "base_vectors": None,
+        "answers": {},
         "heal_only": False,
     }
     return Objective(torch.nn.Identity(), layout, **{**options, **change})
@@ -129,9 +134,35 @@ def test_terms_add_up_and_can_be_switched():
     torch.testing.assert_close(paper["heal"], published)
 
 
+def test_another_answer_to_the_same_question_is_no_negative():
+    torch.manual_seed(0)
+    # Rows 0 and 2 ask the same, which documents 7 and 9 answer; document 9 is also the mined negative of row 1.
+    asked = data(
+        questions=["a", "b", "a"], documents=["A", "B", "C"], document_ids=np.array([7, 8, 9]),
+        labels=np.full((3, 1), -1), leaves=np.full(3, -1, np.int32), negatives=[["X"], ["C"], ["Y"]],
+        negative_document_ids=np.array([[1], [9], [2]]), negative_leaves=np.full((3, 1), -1, np.int32),
+        question_ids=np.array([5, 3, 5]),
+    )  # fmt: skip
+    layout = LabelLayout(levels=1, negatives=1)
+    labels = torch.from_numpy(layout.pack(asked))
+    columns = [torch.randn(3, 6) for _ in range(3)]
+    known = torch.zeros(3, 6, dtype=torch.bool)
+    known[0, [0, 2, 4]] = known[2, [0, 2, 4]] = True
+    expected = own_document_loss(
+        columns[0], columns[1], columns[2][:, None], document_ids=torch.tensor([7, 8, 9]),
+        leaves=torch.full((3,), -1), negative_document_ids=torch.tensor([[1], [9], [2]]),
+        negative_leaves=torch.full((3, 1), -1), temperature=0.1, mask_same_leaf=True, known_answers=known,
+    )  # fmt: skip
+    loss = objective(layout, answers=asked.answers).loss_of_embeddings(columns, labels)["own_document"]
+    torch.testing.assert_close(loss, expected)
+    assert loss < objective(layout).loss_of_embeddings(columns, labels)["own_document"]
+    assert set(asked.answers) == {0, 2}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"question_ids": np.array([1])}, r"question_ids has shape \(1,\), expected \(2,\)"),
         ({"documents": ["A"]}, r"documents has shape \(1,\), expected \(2,\)"),
         ({"leaves": np.array([1], dtype=np.int32)}, "leaves has shape"),
         ({"negatives": [["X"], []]}, "every question needs 1 negatives"),

@@ -1,0 +1,69 @@
+"""Step mine on questions that several documents answer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.types import Split
+from heal_tasks.steps import load_step
+from heal_tasks.steps.training_set import load
+from heal_tasks.store.db import connect
+from heal_tasks.store.questions import QuestionRepository
+from tests.steps.asking import WORDS, add, body
+
+DOCUMENTS = 60
+
+
+@pytest.fixture(scope="module")
+def mined(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training set of people's questions about a word each, which six documents answer."""
+    settings: Settings = load_settings(
+        var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url, train_near_negatives=4,
+        train_validation_questions=3, train_validation_chunks=20,
+    )  # fmt: skip
+    questions = {f"Which {word} chamber is it?": word for word in WORDS}
+    pairs = [
+        (text, f"d{number}") for text, word in questions.items() for number in range(DOCUMENTS)
+        if f"The {word} chamber" in body(number)
+    ]  # fmt: skip
+    held_out = set(list(questions)[5:])
+    with connect(module_database_url, autocommit=True) as conn:
+        add(conn, range(DOCUMENTS))
+
+        def split(_document: int, text: str) -> Split:
+            return "unseen_validation" if text in held_out else "train"
+
+        assert QuestionRepository(conn).import_judgments("s", pairs, split) == (DOCUMENTS, [])
+    load_step("embed_base").run(settings, Manifest(run_id="r1"))
+    made = load_step("mine").run(settings, Manifest(run_id="r1", refs={"topic_run_id": 0}))
+    assert made.counts["train"] == DOCUMENTS // 2
+    assert made.counts["validation"] == 3
+    return Path(made.text("training_set_uri"))
+
+
+def test_no_right_answer_is_mined_as_a_negative(mined: Path) -> None:
+    rows = [json.loads(line) for line in (mined / "train.jsonl").read_text().splitlines()]
+    by_question: dict[int, set[str]] = {}
+    for row in rows:
+        by_question.setdefault(row["question_id"], set()).add(row["question"])
+    assert len(by_question) == 5
+    assert all(len(texts) == 1 for texts in by_question.values())
+    for row in rows:
+        word = row["question"].split()[1]
+        assert f"The {word} chamber" in row["document"]
+        assert len(row["negatives"]) == 4
+        assert not any(f"The {word} chamber" in negative["text"] for negative in row["negatives"])
+    data, _ = load(mined)
+    assert {row: len(documents) for row, documents in data.answers.items()} == dict.fromkeys(range(len(rows)), 6)
+
+
+def test_a_held_out_question_is_asked_once_and_every_answer_in_the_pool_counts(mined: Path) -> None:
+    _, validation = load(mined)
+    assert len(set(validation.queries)) == len(validation.queries) == 3
+    assert len(validation.documents) == 20
+    for query, positives in zip(validation.queries, validation.positives, strict=True):
+        right = {place for place, text in enumerate(validation.documents) if f"The {query.split()[1]} chamber" in text}
+        assert set(positives.tolist()) == right
