@@ -110,7 +110,8 @@ def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, see
         if step == STEPS:
             break
         batch = pairs[rng.choice(len(pairs), BATCH, replace=False)]
-        loss = pair_loss(model, asked.vectors[batch[:, 0]], documents[batch[:, 1]], batch[:, 1])
+        known = np.stack([np.isin(batch[:, 1], asked.answers[query]) for query in batch[:, 0]])
+        loss = pair_loss(model, asked.vectors[batch[:, 0]], documents[batch[:, 1]], batch[:, 1], known)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -36,7 +36,11 @@ class ResidualHead(nn.Module):
 
 
 def pair_loss(
-    head: ResidualHead, asked: NDArray[np.float32], documents: NDArray[np.float32], rows: NDArray[np.int64]
+    head: ResidualHead,
+    asked: NDArray[np.float32],
+    documents: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    known_answers: NDArray[np.bool_] | None = None,
 ) -> Tensor:
     """The own-document term of a batch without mined negatives.
 
@@ -45,6 +49,7 @@ def pair_loss(
         asked: vectors of questions, float32, shape (b, d).
         documents: vectors of their documents, float32, shape (b, d).
         rows: which document each is, int64, shape (b,).
+        known_answers: see ``own_document_loss``, bool, shape (b, b).
     """
     nothing = torch.empty((len(rows), 0), dtype=torch.int64)
     return own_document_loss(
@@ -57,6 +62,7 @@ def pair_loss(
         negative_leaves=nothing,
         temperature=TEMPERATURE,
         mask_same_leaf=False,
+        known_answers=None if known_answers is None else torch.from_numpy(known_answers),
     )
 
 
