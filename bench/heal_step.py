@@ -45,8 +45,8 @@ def objective(model: Any, heal_weight: float, mini_batch_size: int = 0) -> Objec
     """Own-document term without masks and HEAL."""
     return Objective(
         model, LabelLayout(LEVELS, 0), heal_weight=heal_weight, heal_temperature=0.07, level_weights="coarse",
-        own_document_temperature=TEMPERATURE, mask_same_leaf=False, base_weight=0.0, base_vectors=None,
-        heal_only=False, mini_batch_size=mini_batch_size,
+        own_document_temperature=TEMPERATURE, label_smoothing=0.0, mask_same_leaf=False, base_weight=0.0,
+        base_vectors=None, answers={}, heal_only=False, mini_batch_size=mini_batch_size,
     )  # fmt: skip
 
 

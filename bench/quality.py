@@ -9,12 +9,12 @@ an LLM is configured). *training*: the collection's train and dev queries are im
 *people*: these alone, no question is written. A collection's train queries train and its dev queries validate, whatever
 document answers them; one without dev lends a tenth of train.
 
-**Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); base-term (own and the term that
-keeps the base model's rankings); paper (the published HEAL loss alone); heal (own and a tenth of HEAL); supcon (heal on
-the leaf level alone); random (heal with the topic paths dealt out to random documents: the control); sampled (the
-defaults with near and far mined negatives); maps (sampled, with a share of entity maps, where an LLM is configured).
-Only the last two have mined negatives. Every trained row is shown plain and with NUDGE on top, if validation adopts it;
-nudge the same.
+**Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); smoothed (own with label
+smoothing); base-term (own and the term that keeps the base model's rankings); paper (the published HEAL loss alone);
+heal (own and a tenth of HEAL); supcon (heal on the leaf level alone); random (heal with the topic paths dealt out to
+random documents: the control); sampled (the defaults with near and far mined negatives); maps (sampled, with a share of
+entity maps, where an LLM is configured). Only the last two have mined negatives. Every trained row is shown plain and
+with NUDGE on top, if validation adopts it; nudge the same.
 
 **Judged** by the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
@@ -93,11 +93,14 @@ def random_topics(rows: list[dict[str, Any]]) -> None:
         row["leaf"], row["path"] = other[row["document_id"]]
 
 
-PLAIN = {"train_near_negatives": 0, "train_far_negatives": 0, "heal_weight": 0.0, "base_weight": 0.0}
+PLAIN = {
+    "train_near_negatives": 0, "train_far_negatives": 0, "heal_weight": 0.0, "base_weight": 0.0, "label_smoothing": 0.0,
+}  # fmt: skip
 HEAL = PLAIN | {"heal_weight": 0.1}
 SAMPLED = {"train_near_negatives": 1, "train_far_negatives": 1}
 TRAINED: dict[str, Row] = {
     "own": Row(PLAIN),
+    "smoothed": Row(PLAIN | {"label_smoothing": 0.1}),
     "base-term": Row(PLAIN | {"base_weight": 0.1}),
     "paper": Row(PLAIN | {"heal_paper": True}),
     "heal": Row(HEAL),

@@ -33,6 +33,7 @@ def training_config(settings: Settings) -> TrainingConfig:
         level_weights=settings.heal_level_weights,
         paper=settings.heal_paper,
         own_document_temperature=settings.own_document_temperature,
+        label_smoothing=settings.label_smoothing,
         mask_same_leaf=settings.mask_same_leaf,
         adapter=settings.train_adapter,
         lora_rank=settings.train_lora_rank,

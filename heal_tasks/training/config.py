@@ -34,6 +34,7 @@ class TrainingConfig:
         level_weights: ``coarse``, ``fine``, or one number per level.
         paper: the published HEAL loss alone.
         own_document_temperature: temperature of the own-document term.
+        label_smoothing: share of the own-document term's target that is spread over all texts, in [0, 1).
         mask_same_leaf: do not use documents of the same leaf as in-batch negatives.
         adapter: ``none`` trains all weights, ``lora`` small matrices beside them, ``qlora`` these beside 4-bit weights.
         lora_rank: inner dimension r of an adapter's matrices.
@@ -61,6 +62,7 @@ class TrainingConfig:
     level_weights: LevelWeights = "coarse"
     paper: bool = False
     own_document_temperature: float = 0.05
+    label_smoothing: float = 0.1
     mask_same_leaf: bool = True
     adapter: Adapter = "none"
     lora_rank: int = 8
@@ -83,11 +85,12 @@ class TrainingConfig:
         for name in ("eval_share", "fall"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
-        if not self.heal_weight >= 0 or not self.base_weight >= 0 or not 0 <= self.warmup_share < 1:
-            raise InputError(
-                f"heal_weight {self.heal_weight} and base_weight {self.base_weight} must not be negative, "
-                f"warmup_share {self.warmup_share} must be from 0 up to, not including, 1"
-            )
+        for name in ("warmup_share", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 up to, not including, 1")
+        for name in ("heal_weight", "base_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.micro_batch_size < 0 or self.batch_size % self.processes:
             raise InputError(
                 f"micro_batch_size {self.micro_batch_size} must not be negative, and batch_size {self.batch_size} "

@@ -204,6 +204,7 @@ def make_trainer(
             heal_temperature=config.heal_temperature,
             level_weights=config.level_weights,
             own_document_temperature=config.own_document_temperature,
+            label_smoothing=config.label_smoothing,
             mask_same_leaf=config.mask_same_leaf,
             base_weight=config.base_weight,
             base_vectors=base_vectors,

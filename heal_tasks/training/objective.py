@@ -36,9 +36,13 @@ def own_document_loss(
     negative_leaves: Tensor,
     temperature: float,
     mask_same_leaf: bool,
+    label_smoothing: float = 0.0,
     known_answers: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE from each question to its document, against the batch and the mined negatives.
+
+    A share of the target is spread evenly over all texts that count (label smoothing, Szegedy et al. 2016, arXiv
+    1512.00567): a question need not drive everything else as far away as it can, which leaves NUDGE more to move.
 
     A question's own document and its own negatives always count. Any other text counts as a negative unless it
     comes from the same document, from another one that is known to answer the question, from the same leaf (if
@@ -54,6 +58,7 @@ def own_document_loss(
         negative_leaves: int64, shape (B, m); -1 for none.
         temperature: divides the cosines.
         mask_same_leaf: leave documents of the question's leaf out, mined negatives of its own excepted.
+        label_smoothing: that share, in [0, 1).
         known_answers: bool, shape (B, B + B m): whether a document, or a negative in the order of the rows, is known to
             answer a question; None where no question has a second answer.
 
@@ -77,8 +82,9 @@ def own_document_loss(
             candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
             blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])
         blocked = (blocked & ~own) | (candidate_ids == ABSENT)
-        logits = logits.masked_fill(blocked, torch.finfo(wide).min)
-        return functional.cross_entropy(logits, rows)
+        losses = -logits.masked_fill(blocked, torch.finfo(wide).min).log_softmax(dim=1)  # (B, C)
+        even = losses.masked_fill(blocked, 0).sum(dim=1) / (~blocked).sum(dim=1)
+        return ((1 - label_smoothing) * losses[rows, rows] + label_smoothing * even).mean()
 
 
 def base_loss(
@@ -184,6 +190,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         heal_temperature: tau of the HEAL term.
         level_weights: see ``heal_loss.level_weights``.
         own_document_temperature: temperature of the own-document term.
+        label_smoothing: of the own-document term.
         mask_same_leaf: see ``own_document_loss``.
         base_weight: factor of the base term.
         base_vectors: of every row that a batch may hold; None leaves the base term out.
@@ -201,6 +208,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         heal_temperature: float,
         level_weights: LevelWeights,
         own_document_temperature: float,
+        label_smoothing: float,
         mask_same_leaf: bool,
         base_weight: float,
         base_vectors: BaseVectors | None,
@@ -212,7 +220,8 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self.model, self.mini_batch_size = model, mini_batch_size
         self._layout, self._heal_weight, self._heal_temperature = layout, heal_weight, heal_temperature
         self._level_weights, self._heal_only = level_weights, heal_only
-        self._own_temperature, self._mask_same_leaf = own_document_temperature, mask_same_leaf
+        self._own_temperature, self._label_smoothing = own_document_temperature, label_smoothing
+        self._mask_same_leaf = mask_same_leaf
         self._base_weight, self._base_vectors = base_weight, base_vectors
         self._answers = answers
         self._terms: dict[str, Tensor] = {}
@@ -264,6 +273,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
                 negative_leaves=negative_leaves,
                 temperature=self._own_temperature,
                 mask_same_leaf=self._mask_same_leaf,
+                label_smoothing=self._label_smoothing,
                 known_answers=self._known_answers(rows, torch.cat([document_ids, negative_ids.reshape(-1)])),
             )
         if self._base_vectors is not None and not self._heal_only:

@@ -11,7 +11,7 @@ from heal_tasks.training.objective import ABSENT, BaseVectors, LabelLayout, Obje
 
 
 def slow_own_document_loss(
-    questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known
+    questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known, smoothing
 ):
     """Cross entropy of the own document, candidate by candidate, temperature 0.1."""
 
@@ -33,14 +33,16 @@ def slow_own_document_loss(
                 foreign = owner not in (UNKNOWN, int(ids[i])) and not same_leaf and not known[i, place]
                 if owner != ABSENT and (j == i or foreign):
                     logits.append(cosine(questions[i], negatives[j, k]) / 0.1)
-        losses.append(float(torch.logsumexp(torch.tensor(logits, dtype=torch.float64), dim=0)) - own)
+        total = float(torch.logsumexp(torch.tensor(logits, dtype=torch.float64), dim=0))
+        losses.append(total - (1 - smoothing) * own - smoothing * sum(logits) / len(logits))
     return sum(losses) / len(losses)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("mask_same_leaf", [True, False])
 @pytest.mark.parametrize("mined", [0, 1, 2])
 @pytest.mark.parametrize("seed", range(4))
-def test_own_document_term_candidate_by_candidate(seed, mined, mask_same_leaf):
+def test_own_document_term_candidate_by_candidate(seed, mined, mask_same_leaf, smoothing):
     torch.manual_seed(seed)
     questions, documents = torch.randn(7, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
     negatives = torch.randn(7, mined, 5, dtype=torch.float64)
@@ -50,9 +52,10 @@ def test_own_document_term_candidate_by_candidate(seed, mined, mask_same_leaf):
     loss = own_document_loss(
         questions, documents, negatives, document_ids=ids, leaves=leaves, negative_document_ids=negative_ids,
         negative_leaves=negative_leaves, temperature=0.1, mask_same_leaf=mask_same_leaf, known_answers=known,
+        label_smoothing=smoothing,
     )  # fmt: skip
     expected = slow_own_document_loss(
-        questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known
+        questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known, smoothing
     )
     assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
@@ -105,6 +108,7 @@ def objective(layout: LabelLayout, **change) -> Objective:
         "heal_temperature": 0.2,
         "level_weights": "fine",
         "own_document_temperature": 0.1,
+        "label_smoothing": 0.0,
         "mask_same_leaf": True,
         "base_weight": 0.5,
         "base_vectors": None,
