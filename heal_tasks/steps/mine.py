@@ -12,7 +12,7 @@ from heal_tasks.steps.map_views import MapViews
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import judged
 from heal_tasks.steps.spaces import baseline, in_order
-from heal_tasks.steps.training_set import save
+from heal_tasks.steps.training_set import FORMAT, save
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.vectors import VectorRepository
 from heal_tasks.training.negatives import plan_negatives
@@ -23,7 +23,7 @@ def _inputs(context: Context) -> object:
     settings = context.settings
     questions = Corpus(context.conn).questions()
     return [
-        "several answers", fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
+        FORMAT, fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
         context.manifest.number("topic_run_id"), settings.model, settings.train_near_negatives,
         settings.train_far_negatives, settings.mask_same_leaf, settings.train_validation_questions,
         settings.train_validation_chunks, settings.seed, settings.map_rate,
