@@ -74,7 +74,7 @@ def test_a_chunks_entity_map_is_shown(auto: Connection, questions: Command, chun
         MapRepository(auto, "p", model).store("r1", [made], [])
     _, out, _ = questions("--chunk", str(chunks["one [a]"]))
     assert out.splitlines()[-3:] == [
-        "  entity map by gpt, ok:", "    other: one | is=[a]", "  entity map by gpt-2, refused:",
+        "  entity map by gpt, ok:", "    one | is [a]", "  entity map by gpt-2, refused:",
     ]  # fmt: skip
 
 
