@@ -212,7 +212,7 @@ class Settings(BaseSettings):
     )
     own_document_temperature: float = Field(0.05, gt=0, description="Temperature of the own-document term.")
     label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="Share of the own-document term's target that is spread over all texts of a batch."
+        0.0, ge=0, lt=1, description="Share of the own-document term's target that is spread over all texts of a batch."
     )
     mask_same_leaf: bool = Field(True, description="Do not use documents of the same leaf as in-batch negatives.")
     seed: int = Field(13, ge=0, description="Seed of every random choice.")

@@ -62,7 +62,7 @@ class TrainingConfig:
     level_weights: LevelWeights = "coarse"
     paper: bool = False
     own_document_temperature: float = 0.05
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.0
     mask_same_leaf: bool = True
     adapter: Adapter = "none"
     lora_rank: int = 8
