@@ -82,6 +82,7 @@ def own_document_loss(
             candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
             blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])
         blocked = (blocked & ~own) | (candidate_ids == ABSENT)
+        # Not cross_entropy's own smoothing, which counts what is blocked.
         losses = -logits.masked_fill(blocked, torch.finfo(wide).min).log_softmax(dim=1)  # (B, C)
         even = losses.masked_fill(blocked, 0).sum(dim=1) / (~blocked).sum(dim=1)
         return ((1 - label_smoothing) * losses[rows, rows] + label_smoothing * even).mean()
@@ -274,7 +275,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
                 temperature=self._own_temperature,
                 mask_same_leaf=self._mask_same_leaf,
                 label_smoothing=self._label_smoothing,
-                known_answers=self._known_answers(rows, torch.cat([document_ids, negative_ids.reshape(-1)])),
+                known_answers=self._known_answers(rows, document_ids, negative_ids) if self._answers else None,
             )
         if self._base_vectors is not None and not self._heal_only:
             kept = base_loss(questions, documents, *self._base_vectors.of(rows), temperature=self._own_temperature)
@@ -291,12 +292,10 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
             terms["heal"] = heal if self._heal_only else self._heal_weight * heal
         return terms
 
-    def _known_answers(self, rows: Tensor, candidate_ids: Tensor) -> Tensor | None:
-        several = [(place, row) for place, row in enumerate(rows.tolist()) if row in self._answers]
-        if not several:
-            return None
-        candidates = candidate_ids.cpu().numpy()
+    def _known_answers(self, rows: Tensor, document_ids: Tensor, negative_ids: Tensor) -> Tensor:
+        candidates = torch.cat([document_ids, negative_ids.reshape(-1)]).cpu().numpy()
         known = np.zeros((len(rows), len(candidates)), dtype=np.bool_)
-        for place, row in several:
-            known[place] = np.isin(candidates, self._answers[row])
+        for place, row in enumerate(rows.tolist()):
+            if row in self._answers:
+                known[place] = np.isin(candidates, self._answers[row])
         return torch.from_numpy(known).to(rows.device)
