@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heal_tasks.training.encoder import limited_threads
-from heal_tasks.training.objective import own_document_loss
+from heal_tasks.training.ranking_losses import own_document_loss
 
 TEMPERATURE = 0.05
 BATCH, LEARNING_RATE = 64, 3e-4

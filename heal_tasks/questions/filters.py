@@ -55,10 +55,16 @@ def evidence_found(evidence: str, chunk_text: str) -> bool:
         chunk_text: the chunk's text.
 
     Returns:
-        False also for an empty quotation.
+        False also for a quotation that proves nothing: one without a word that carries meaning, or that begins or ends
+        within a word. Nearly every text holds an "a".
     """
-    wanted = normalise(_ELLIPSIS.sub("", evidence))
-    return bool(wanted) and wanted in normalise(chunk_text)
+    wanted, text = normalise(_ELLIPSIS.sub("", evidence)), normalise(chunk_text)
+    if not content_words(wanted):
+        return False
+    starts = (match.start() for match in re.finditer(f"(?={re.escape(wanted)})", text))
+    return any(
+        not _splits_word(text, start) and not _splits_word(text, start + len(wanted)) for start in starts
+    )
 
 
 def copies_title(text: str, title: str) -> bool:
@@ -142,6 +148,12 @@ def apply_filters(
     """
     judged = list(judge(drafts, chunk, filters))
     return [draft for draft, reason in judged if reason is None], Counter(reason for _, reason in judged if reason)
+
+
+def _splits_word(text: str, place: int) -> bool:
+    """Whether the characters before and at a place belong to one word, in a script that sets words apart by blanks."""
+    around = text[max(place - 1, 0) : place + 1]
+    return 0 < place < len(text) and all(each.isdecimal() or each.upper() != each.lower() for each in around)
 
 
 def _telling_words(text: str) -> frozenset[str]:

@@ -28,7 +28,7 @@ class TrainingConfig:
         eval_share: share of an epoch between two looks, see ``look_steps``.
         fall: how far nDCG@10 of a look must lie below the best so far, the base model's included, to count as a fall.
         patience: falls in a row after which training stops.
-        base_weight: weight of the base term, see ``objective.base_loss``.
+        base_weight: weight of the base term, see ``ranking_losses.base_loss``.
         heal_weight: weight of the HEAL term beside the own-document term; above 0, batches are made of topic-mates.
         heal_temperature: tau of the HEAL term.
         level_weights: ``coarse``, ``fine``, or one number per level.

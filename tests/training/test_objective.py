@@ -7,7 +7,8 @@ import torch
 from heal_tasks.core.errors import InputError
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData
 from heal_tasks.training.heal_loss import heal_loss
-from heal_tasks.training.objective import ABSENT, BaseVectors, LabelLayout, Objective, base_loss, own_document_loss
+from heal_tasks.training.objective import BaseVectors, LabelLayout, Objective
+from heal_tasks.training.ranking_losses import ABSENT, base_loss, own_document_loss
 
 
 def slow_own_document_loss(
