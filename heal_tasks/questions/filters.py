@@ -62,9 +62,7 @@ def evidence_found(evidence: str, chunk_text: str) -> bool:
     if not content_words(wanted):
         return False
     starts = (match.start() for match in re.finditer(f"(?={re.escape(wanted)})", text))
-    return any(
-        not _splits_word(text, start) and not _splits_word(text, start + len(wanted)) for start in starts
-    )
+    return any(not _splits_word(text, start) and not _splits_word(text, start + len(wanted)) for start in starts)
 
 
 def copies_title(text: str, title: str) -> bool:

@@ -101,7 +101,7 @@ class TrainingConfig:
         """Steps between two looks: ``eval_share`` of the epoch, or of a training that is shorter than one.
 
         Args:
-            steps_per_epoch: batches that hold every document once.
+            steps_per_epoch: batches that hold every question once.
 
         Returns:
             ``eval_steps`` at least: where an epoch is short, a look costs more than the steps that it could save.

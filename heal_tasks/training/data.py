@@ -130,6 +130,20 @@ class TrainingData:
         """Document ids that answer each question that has several; keyed by the pairs' rows."""
         return {} if self.question_ids is None else several_answers(self.question_ids, self.document_ids)
 
+    def text_ids(self, mined: int) -> IntArray:
+        """Which columns of which rows hold the same text.
+
+        Args:
+            mined: columns of negatives that count.
+
+        Returns:
+            int64, shape (n, 2 + mined): question, document and negatives; equal where the texts are.
+        """
+        columns = [self.questions, self.documents, *zip(*self.negatives, strict=True)][: 2 + mined]
+        numbers: dict[str, int] = {}
+        found = [[numbers.setdefault(text, len(numbers)) for text in column] for column in columns]
+        return np.array(found, dtype=np.int64).T
+
     @property
     def levels(self) -> int:
         """Length L of the label paths."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -21,7 +22,7 @@ from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import supports_bf16
 from heal_tasks.training.looks import NDCG, BaseAwareStopping, ProgressReport, RetrievalLook
 from heal_tasks.training.objective import BaseVectors, LabelLayout, Objective
-from heal_tasks.training.sampler import LeafBatchSampler
+from heal_tasks.training.sampler import QuestionBatchSampler
 
 BAD_BATCH = "bad_batch.json"
 """File in the working folder with the texts of a batch that gave no finite loss or gradient."""
@@ -53,13 +54,13 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *args: Any, sampler: LeafBatchSampler, report: ProgressReport, adapter: bool, **kwargs: Any
+        self, *args: Any, sampler: QuestionBatchSampler, report: ProgressReport, adapter: bool, **kwargs: Any
     ) -> None:
         self._sampler, self._report, self._adapter = sampler, report, adapter
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
 
-    def get_batch_sampler(self, *_: Any, **__: Any) -> LeafBatchSampler:
+    def get_batch_sampler(self, *_: Any, **__: Any) -> QuestionBatchSampler:
         return self._sampler
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -124,20 +125,20 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(checkpoint_path)
 
 
-def make_sampler(data: TrainingData, config: TrainingConfig) -> LeafBatchSampler:
+def make_sampler(data: TrainingData, config: TrainingConfig) -> QuestionBatchSampler:
     """Batches of topic-mates where the HEAL term has to find positives, random ones elsewhere."""
-    grouped = config.paper or config.heal_weight > 0
+    question_ids = np.arange(len(data.questions)) if data.question_ids is None else data.question_ids
     # Every process takes its share of the same batch.
-    batch_size = min(config.batch_size, len(set(data.document_ids.tolist()))) // get_world_size() * get_world_size()
-    groups = data.leaves if grouped else data.document_ids
-    return LeafBatchSampler(data.document_ids, groups, batch_size, seed=config.seed)
+    batch_size = min(config.batch_size, len(np.unique(question_ids))) // get_world_size() * get_world_size()
+    grouped = config.paper or config.heal_weight > 0
+    return QuestionBatchSampler(question_ids, data.leaves if grouped else None, batch_size, seed=config.seed)
 
 
 def make_trainer(
     model: SentenceTransformer,
     data: TrainingData,
     config: TrainingConfig,
-    sampler: LeafBatchSampler,
+    sampler: QuestionBatchSampler,
     base_vectors: BaseVectors | None,
     look: RetrievalLook,
     report: ProgressReport,
@@ -209,6 +210,7 @@ def make_trainer(
             base_weight=config.base_weight,
             base_vectors=base_vectors,
             answers=data.answers,
+            text_ids=data.text_ids(mined),
             heal_only=config.paper,
             mini_batch_size=config.micro_batch_size,
         ),

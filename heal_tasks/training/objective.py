@@ -9,6 +9,7 @@ kept by the base term. ``bench/RESULTS.md`` shows what each term is worth.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,8 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
     With a micro-batch it works by gradient caching (Gao et al. 2021, arXiv 2101.06983): one pass without graph gives
     the embeddings, the loss of the whole batch their gradients, and a second pass carries these to the weights,
     one micro-batch at a time. Same loss, same gradient, at the cost of one more forward pass; only dropout draws
-    differently. With several processes the batch is what all of them hold together.
+    differently. A text that several rows share is encoded once. With several processes the batch is what all of them
+    hold together.
 
     Args:
         model: the encoder; the Trainer may swap it for a wrapper, so nothing else refers to it.
@@ -101,6 +103,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         base_weight: factor of the base term.
         base_vectors: of every row that a batch may hold; None leaves the base term out.
         answers: see ``TrainingData.answers``.
+        text_ids: see ``TrainingData.text_ids``.
         heal_only: the published loss alone: no own-document term, no weight, no renormalisation.
         mini_batch_size: texts of a column that pass through the encoder together; 0 for all of them, without cache.
     """
@@ -119,6 +122,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         base_weight: float,
         base_vectors: BaseVectors | None,
         answers: Mapping[int, IntArray],
+        text_ids: IntArray,
         heal_only: bool,
         mini_batch_size: int = 0,
     ) -> None:
@@ -129,7 +133,8 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self._own_temperature, self._label_smoothing = own_document_temperature, label_smoothing
         self._mask_same_leaf = mask_same_leaf
         self._base_weight, self._base_vectors = base_weight, base_vectors
-        self._answers = answers
+        self._answers, self._text_ids = answers, torch.from_numpy(text_ids)
+        self._places: list[Tensor] = []
         self._terms: dict[str, Tensor] = {}
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
@@ -142,11 +147,14 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         Returns:
             Named scalars that the Trainer adds up: ``own_document``, ``base`` and ``heal`` (already weighted).
         """
-        features = list(sentence_features)
+        features, self._places = [], []
+        for column, texts in zip(sentence_features, self._texts(labels).T, strict=True):
+            firsts, places = _distinct(texts)
+            features.append({name: _rows_of(value, firsts, len(texts)) for name, value in column.items()})
+            self._places.append(places)
         if not 0 < self.mini_batch_size < len(labels):
-            # A copy each: the model writes into what it is given, and a step may be repeated.
-            columns = [self.model(dict(column))["sentence_embedding"] for column in features]
-            return self.loss_of_embeddings(columns, labels)
+            columns = [self.model(column)["sentence_embedding"] for column in features]
+            return self.loss_of_embeddings(self._spread(columns), labels)
         total: Tensor = CachedLossMixin.forward_cached(self, features, labels)
         first, *others = self._terms
         # The gradient hangs on the total, so one of the named terms has to carry it.
@@ -154,12 +162,20 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
 
     def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor, *, with_backward: bool = False) -> Tensor:
         """The whole batch's loss from the embeddings of its micro-batches, for ``CachedLossMixin``."""
-        terms = self.loss_of_embeddings([torch.cat(column) for column in reps], labels)
+        terms = self.loss_of_embeddings(self._spread([torch.cat(column) for column in reps]), labels)
         total = torch.stack(list(terms.values())).sum()
         if with_backward:
             torch.autograd.backward(total)
         self._terms = {name: term.detach() for name, term in terms.items()}
         return total.detach() if with_backward else total
+
+    def _texts(self, labels: Tensor) -> Tensor:
+        """Text ids of a batch, int64, shape (B, 2 + m)."""
+        return self._text_ids[labels[:, 0].cpu()].to(labels.device)
+
+    def _spread(self, distinct: list[Tensor]) -> list[Tensor]:
+        """Each column's embeddings, one per row of the batch, from one per text."""
+        return [column[places] for column, places in zip(distinct, self._places, strict=True)]
 
     def loss_of_embeddings(self, columns: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """The same from embeddings, each floating point of shape (B, d)."""
@@ -167,6 +183,9 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
             columns, labels = [all_gather_with_grad(column) for column in columns], all_gather(labels)
         rows, document_ids, leaves, paths, negative_ids, negative_leaves = self._layout.unpack(labels)
         questions, documents, *mined = columns
+        candidates = self._texts(labels)[:, 1:]  # (B, 1 + m)
+        firsts, places = _distinct(torch.cat([candidates[:, 0], candidates[:, 1:].reshape(-1)]))
+        copies = firsts[places] != torch.arange(len(places), device=places.device)  # (B + B m,)
         terms = {}
         if not self._heal_only:
             terms["own_document"] = own_document_loss(
@@ -181,9 +200,14 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
                 mask_same_leaf=self._mask_same_leaf,
                 label_smoothing=self._label_smoothing,
                 known_answers=self._known_answers(rows, document_ids, negative_ids) if self._answers else None,
+                copies=copies,
             )
         if self._base_vectors is not None and not self._heal_only:
-            kept = base_loss(questions, documents, *self._base_vectors.of(rows), temperature=self._own_temperature)
+            base_questions, base_documents = self._base_vectors.of(rows)
+            single = ~copies[: len(rows)]
+            kept = base_loss(
+                questions, documents[single], base_questions, base_documents[single], temperature=self._own_temperature
+            )
             terms["base"] = self._base_weight * kept
         if self._heal_only or self._heal_weight > 0:
             # A question inherits its document's labels, so both are aligned in one space.
@@ -204,3 +228,17 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
             if row in self._answers:
                 known[place] = np.isin(candidates, self._answers[row])
         return torch.from_numpy(known).to(rows.device)
+
+
+def _distinct(texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Places at which texts first stand, int64, shape (u,), ascending; which of these each is, int64, shape (b,)."""
+    _, number = torch.unique(texts, return_inverse=True)
+    places = torch.arange(len(texts), device=texts.device)
+    first = torch.full_like(places, len(texts)).scatter_reduce(0, number, places, "amin")[number]
+    firsts, which = torch.unique(first, return_inverse=True)
+    return firsts, which
+
+
+def _rows_of(value: Any, rows: Tensor, size: int) -> Any:
+    """Those rows of a feature that has one per text; a feature of the whole batch as it is."""
+    return value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size else value

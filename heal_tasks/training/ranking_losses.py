@@ -23,6 +23,7 @@ def own_document_loss(
     mask_same_leaf: bool,
     label_smoothing: float = 0.0,
     known_answers: Tensor | None = None,
+    copies: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE from each question to its document, against the batch and the mined negatives.
 
@@ -31,7 +32,7 @@ def own_document_loss(
 
     A question's own document and its own negatives always count. Any other text counts as a negative unless it
     comes from the same document, from another one that is known to answer the question, from the same leaf (if
-    ``mask_same_leaf``), or from nobody knows where.
+    ``mask_same_leaf``), or from nobody knows where, or is the copy of one that counts already.
 
     Args:
         questions: floating point, shape (B, d).
@@ -46,6 +47,7 @@ def own_document_loss(
         label_smoothing: that share, in [0, 1).
         known_answers: bool, shape (B, B + B m): whether a document, or a negative in the order of the rows, is known to
             answer a question; None where no question has a second answer.
+        copies: bool, shape (B + B m,): texts that stand further ahead already; None where all differ.
 
     Returns:
         Scalar, float32 (float64 for float64 input).
@@ -63,6 +65,8 @@ def own_document_loss(
         blocked = (candidate_ids == document_ids[:, None]) | (candidate_ids == UNKNOWN)
         if known_answers is not None:
             blocked = blocked | known_answers
+        if copies is not None:
+            blocked = blocked | copies
         if mask_same_leaf:
             candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
             blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])

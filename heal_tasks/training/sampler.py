@@ -1,10 +1,12 @@
-"""Batches in which documents have topic-mates, so that every level of the HEAL loss finds positives.
+"""Batches of questions; for the HEAL loss such that every level finds positives.
 
-Random batches of 32 from a tree with 60 leaves leave the fine levels almost without pairs. Here a batch is
-made of groups of about four documents of one leaf. The unit is the document, not the question: an epoch
-visits every document once, with the next of its questions. That keeps a document from meeting itself
-as a negative, and one with many questions from outweighing the others; with q questions per document,
-q epochs see all of them.
+The unit is the question: an epoch asks each once, so that what people ask most about weighs most, in training as in
+use. Visiting every document once instead, with one of its questions, costs ATT&CK, whose techniques have from one to
+hundreds of questions, six points of nDCG@10 (bench/RESULTS.md). Questions of one document share its encoding and are no
+negatives of each other, see ``objective``. A question that several documents answer meets the next of them each epoch.
+
+Random batches of 32 from a tree with 60 leaves leave the fine levels of the HEAL loss almost without pairs. There a
+batch is made of groups of about four questions of one leaf.
 """
 
 from collections.abc import Iterator
@@ -16,15 +18,15 @@ from torch.utils.data import BatchSampler
 from heal_tasks.core.errors import InputError
 
 
-class LeafBatchSampler(BatchSampler):
-    """Yields lists of row numbers; a document at most once per epoch, so at most once per batch.
+class QuestionBatchSampler(BatchSampler):
+    """Yields lists of row numbers; a question at most once per epoch, so at most once per batch.
 
     Args:
-        document_ids: integer, shape (n,); document of each row (question).
-        leaves: integer, shape (n,); leaf of each row, the same for all rows of a document.
-        batch_size: rows per batch; all documents where there are fewer.
+        question_ids: integer, shape (n,); question of each row (a pair of question and document).
+        leaves: integer, shape (n,); leaf of each row, by whose first row a question travels; None for random batches.
+        batch_size: rows per batch; all questions where there are fewer.
         seed: with the epoch decides the order.
-        documents_per_leaf: documents of one leaf that travel together, about.
+        mates: questions of one leaf that travel together, about.
 
     Raises:
         InputError: the arrays do not fit each other, are empty, or the batch size is not positive.
@@ -32,27 +34,30 @@ class LeafBatchSampler(BatchSampler):
 
     def __init__(
         self,
-        document_ids: npt.NDArray[np.integer],
-        leaves: npt.NDArray[np.integer],
+        question_ids: npt.NDArray[np.integer],
+        leaves: npt.NDArray[np.integer] | None,
         batch_size: int,
         *,
         seed: int,
-        documents_per_leaf: int = 4,
+        mates: int = 4,
     ) -> None:
-        if document_ids.ndim != 1 or document_ids.shape != leaves.shape or len(document_ids) == 0:
+        shapes = [question_ids.shape, question_ids.shape if leaves is None else leaves.shape]
+        if question_ids.ndim != 1 or len(question_ids) == 0 or shapes[0] != shapes[1]:
             raise InputError(
-                f"document_ids of shape {document_ids.shape} and leaves of shape {leaves.shape} do not fit; "
+                f"question_ids of shape {shapes[0]} and leaves of shape {shapes[1]} do not fit; "
                 "expected (n,) and (n,), not empty"
             )
-        if batch_size < 1 or documents_per_leaf < 1:
-            raise InputError(f"batch size {batch_size} and documents per leaf {documents_per_leaf} must be positive")
-        _, first, document = np.unique(document_ids, return_index=True, return_inverse=True)
-        order = np.argsort(document, kind="stable")
-        self._rows = np.split(order, np.cumsum(np.bincount(document))[:-1])
-        leaf_of_document = leaves[first]
-        self._members = [np.flatnonzero(leaf_of_document == leaf) for leaf in np.unique(leaf_of_document)]
-        self._seed, self._documents_per_leaf, self.epoch = seed, documents_per_leaf, 0
-        super().__init__(range(len(document_ids)), min(batch_size, len(self._rows)), drop_last=True)
+        if batch_size < 1 or mates < 1:
+            raise InputError(f"batch size {batch_size} and questions per leaf {mates} must be positive")
+        _, first, question = np.unique(question_ids, return_index=True, return_inverse=True)
+        order = np.argsort(question, kind="stable")
+        self._rows = np.split(order, np.cumsum(np.bincount(question))[:-1])
+        self._members: list[npt.NDArray[np.intp]] | None = None
+        if leaves is not None:
+            leaf_of_question = leaves[first]
+            self._members = [np.flatnonzero(leaf_of_question == leaf) for leaf in np.unique(leaf_of_question)]
+        self._seed, self._mates, self.epoch = seed, mates, 0
+        super().__init__(range(len(question_ids)), min(batch_size, len(self._rows)), drop_last=True)
 
     def first(self, batches: int) -> npt.NDArray[np.int64]:
         """The rows that the first so many batches of a training hold, each once, in ascending order."""
@@ -68,29 +73,31 @@ class LeafBatchSampler(BatchSampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches per epoch; the documents of an incomplete last batch wait for another epoch."""
+        """Batches per epoch; the questions of an incomplete last batch wait for another epoch."""
         return len(self._rows) // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of the current epoch: full ones only."""
         rng = np.random.default_rng((self._seed, self.epoch))
-        documents = self._document_order(rng)
+        questions = rng.permutation(len(self._rows)) if self._members is None else self._by_leaf(self._members, rng)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [self._question(int(document)) for document in documents[start : start + self.batch_size]]
+            yield [self._pair(int(question)) for question in questions[start : start + self.batch_size]]
 
-    def _document_order(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """All documents, leaf-mates in groups, the groups of a leaf spread evenly over the epoch."""
+    def _by_leaf(self, members: list[npt.NDArray[np.intp]], rng: np.random.Generator) -> npt.NDArray[np.intp]:
+        """All questions, leaf-mates in groups, the groups of a leaf spread evenly over the epoch."""
         groups: list[npt.NDArray[np.intp]] = []
         keys: list[npt.NDArray[np.float64]] = []
-        for members in self._members:
-            count = max(1, round(len(members) / self._documents_per_leaf))
-            groups.extend(np.array_split(rng.permutation(members), count))
+        for questions in members:
+            count = max(1, round(len(questions) / self._mates))
+            groups.extend(np.array_split(rng.permutation(questions), count))
             # Evenly spaced keys with jitter: a large leaf appears in every batch instead of filling some.
             keys.append((np.arange(count) + rng.random(count)) / count)
         return np.concatenate([groups[index] for index in np.argsort(np.concatenate(keys), kind="stable")])
 
-    def _question(self, document: int) -> int:
-        """The row of a document whose turn it is: a fixed random order, one further per epoch."""
-        rows = self._rows[document]
-        turn = np.random.default_rng((self._seed, document)).permutation(len(rows))
+    def _pair(self, question: int) -> int:
+        """The row of a question whose turn it is: its answers in a fixed random order, one further per epoch."""
+        rows = self._rows[question]
+        if len(rows) == 1:
+            return int(rows[0])
+        turn = np.random.default_rng((self._seed, question)).permutation(len(rows))
         return int(rows[turn[self.epoch % len(rows)]])

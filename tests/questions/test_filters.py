@@ -42,7 +42,19 @@ def test_evidence_is_found_despite_blanks_case_quotes_and_dashes(evidence: str) 
 
 @pytest.mark.parametrize(
     "evidence",
-    ["", "  ", "…", "''", "Copper melts at 1,084", "loop is vectorised", "r", "it", "1,085", "opper melts", "Copper mel"],
+    [
+        "",
+        "  ",
+        "…",
+        "''",
+        "Copper melts at 1,084",
+        "loop is vectorised",
+        "r",
+        "it",
+        "1,085",
+        "opper melts",
+        "Copper mel",
+    ],
 )
 def test_evidence_that_is_not_there_is_not_found(evidence: str) -> None:
     assert not evidence_found(evidence, TEXT)

@@ -12,7 +12,17 @@ from heal_tasks.training.ranking_losses import ABSENT, base_loss, own_document_l
 
 
 def slow_own_document_loss(
-    questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known, smoothing
+    questions,
+    documents,
+    negatives,
+    ids,
+    leaves,
+    negative_ids,
+    negative_leaves,
+    mask_same_leaf,
+    known,
+    copies,
+    smoothing,
 ):
     """Cross entropy of the own document, candidate by candidate, temperature 0.1."""
 
@@ -25,13 +35,15 @@ def slow_own_document_loss(
         logits = [own]
         for j in range(len(questions)):
             same_leaf = mask_same_leaf and leaves[i] >= 0 and leaves[j] == leaves[i]
-            if j != i and ids[j] != ids[i] and not same_leaf and not known[i, j]:
+            if j != i and ids[j] != ids[i] and not same_leaf and not known[i, j] and not copies[j]:
                 logits.append(cosine(questions[i], documents[j]) / 0.1)
             for k in range(negatives.shape[1]):
                 owner, leaf = int(negative_ids[j, k]), negative_leaves[j, k]
                 same_leaf = mask_same_leaf and leaves[i] >= 0 and leaf == leaves[i]
                 place = len(questions) + j * negatives.shape[1] + k
-                foreign = owner not in (UNKNOWN, int(ids[i])) and not same_leaf and not known[i, place]
+                foreign = (
+                    owner not in (UNKNOWN, int(ids[i])) and not same_leaf and not known[i, place] and not copies[place]
+                )
                 if owner != ABSENT and (j == i or foreign):
                     logits.append(cosine(questions[i], negatives[j, k]) / 0.1)
         total = float(torch.logsumexp(torch.tensor(logits, dtype=torch.float64), dim=0))
@@ -49,15 +61,16 @@ def test_own_document_term_candidate_by_candidate(seed, mined, mask_same_leaf, s
     negatives = torch.randn(7, mined, 5, dtype=torch.float64)
     ids, leaves = torch.randint(0, 5, (7,)), torch.randint(-1, 3, (7,))
     negative_ids, negative_leaves = torch.randint(-2, 6, (7, mined)), torch.randint(-1, 3, (7, mined))
-    known = torch.rand(7, 7 + 7 * mined) < 0.2
+    known, copies = torch.rand(7, 7 + 7 * mined) < 0.2, torch.rand(7 + 7 * mined) < 0.2
     loss = own_document_loss(
         questions, documents, negatives, document_ids=ids, leaves=leaves, negative_document_ids=negative_ids,
         negative_leaves=negative_leaves, temperature=0.1, mask_same_leaf=mask_same_leaf, known_answers=known,
-        label_smoothing=smoothing,
+        copies=copies, label_smoothing=smoothing,
     )  # fmt: skip
     expected = slow_own_document_loss(
-        questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known, smoothing
-    )
+        questions, documents, negatives, ids, leaves, negative_ids, negative_leaves, mask_same_leaf, known, copies,
+        smoothing,
+    )  # fmt: skip
     assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
@@ -114,6 +127,7 @@ def objective(layout: LabelLayout, **change) -> Objective:
         "base_weight": 0.5,
         "base_vectors": None,
         "answers": {},
+        "text_ids": np.arange(2048 * (2 + layout.negatives)).reshape(2048, -1),
         "heal_only": False,
     }
     return Objective(torch.nn.Identity(), layout, **{**options, **change})
@@ -182,6 +196,14 @@ def test_training_data_refuses(change, message):
         data(**change)
 
 
+def test_equal_texts_have_equal_ids():
+    ids = data(documents=["A", "A"], negatives=[["B", "A"], ["b", NO_NEGATIVE]]).text_ids(2)
+    assert ids.shape == (2, 4)
+    assert ids[0, 1] == ids[1, 1] == ids[0, 3]
+    assert len(np.unique(ids)) == 5
+    assert data().text_ids(0).shape == (2, 2)
+
+
 def test_training_data_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         data().questions = []
@@ -193,12 +215,70 @@ class TinyEncoder(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(5)
-        self.words, self.widest = torch.nn.Embedding(50, 16, dtype=torch.float64), 0
+        self.words, self.widest, self.texts = torch.nn.Embedding(50, 16, dtype=torch.float64), 0, 0
 
     def forward(self, features):
+        self.texts += len(features["input_ids"])
         self.widest = max(self.widest, len(features["input_ids"]))
         features["sentence_embedding"] = torch.tanh(self.words(features.pop("input_ids"))).mean(dim=1)
         return features
+
+
+def repeated(pairs: int) -> tuple[torch.Tensor, list[torch.Tensor], np.ndarray]:
+    """Labels, token ids and text ids of pairs that share questions, documents and negatives."""
+    texts = torch.randint(0, 50, (9, 4))
+    chosen = torch.stack([torch.randint(0, 3, (pairs,)), torch.randint(3, 6, (pairs,)), torch.randint(3, 9, (pairs,))])
+    labels = torch.stack([torch.arange(pairs), chosen[1], chosen[1] // 2, chosen[1] // 4, chosen[1], chosen[2]])
+    labels = torch.cat([labels, torch.full((1, pairs), -1)]).T
+    return labels, [texts[column] for column in chosen], chosen.T.numpy()
+
+
+def test_a_text_that_stands_twice_in_a_batch_is_encoded_once():
+    torch.manual_seed(2)
+    labels, columns, text_ids = repeated(8)
+    labels, columns, text_ids = labels[:, :5], columns[:2], text_ids[:, :2]
+    layout = LabelLayout(levels=2, negatives=0)
+    encoded, losses, gradients = [], [], []
+    # HEAL alone: it does not ask which texts are copies.
+    for ids, micro in ((np.arange(16).reshape(8, 2), 0), (text_ids, 0), (text_ids, 2)):
+        encoder = TinyEncoder()
+        loss = objective(layout, mini_batch_size=micro, text_ids=ids, heal_only=True)
+        loss.model = encoder
+        total = loss([{"input_ids": column.clone()} for column in columns], labels)["heal"]
+        total.backward()
+        encoded.append(encoder.texts)
+        losses.append(total.item())
+        gradients.append(encoder.words.weight.grad)
+    distinct = sum(len(set(column)) for column in text_ids.T)
+    assert encoded == [16, distinct, 2 * distinct]
+    assert losses == pytest.approx([losses[0]] * 3)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
+
+
+def test_copies_of_a_document_compete_once():
+    torch.manual_seed(2)
+    labels, _, text_ids = repeated(8)
+    layout = LabelLayout(levels=2, negatives=1)
+    base = BaseVectors(torch.arange(8), torch.randn(8, 16), torch.randn(8, 16))
+    texts = torch.randn(9, 16)
+    vectors = [texts[column] for column in torch.from_numpy(text_ids).T]
+    terms = objective(layout, text_ids=text_ids, base_vectors=base).loss_of_embeddings(vectors, labels)
+    seen: set[int] = set()
+    copies = []
+    for text in [*text_ids[:, 1], *text_ids[:, 2]]:
+        copies.append(text in seen)
+        seen.add(text)
+    own = own_document_loss(
+        vectors[0], vectors[1], vectors[2][:, None], document_ids=labels[:, 1], leaves=labels[:, 2],
+        negative_document_ids=labels[:, 5:6], negative_leaves=labels[:, 6:], temperature=0.1, mask_same_leaf=True,
+        copies=torch.tensor(copies),
+    )  # fmt: skip
+    torch.testing.assert_close(terms["own_document"], own)
+    single = [row for row in range(8) if not copies[row]]
+    kept = base_loss(vectors[0], vectors[1][single], base.questions, base.documents[single], temperature=0.1)
+    torch.testing.assert_close(terms["base"], 0.5 * kept)
+    assert sum(copies) > 8
 
 
 def test_the_base_term_is_the_mean_divergence_of_each_questions_ranking():

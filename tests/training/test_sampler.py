@@ -6,54 +6,54 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.training.sampler import LeafBatchSampler
+from heal_tasks.training.sampler import QuestionBatchSampler
 
 
 @st.composite
 def corpora(draw):
-    """Questions of documents in leaves, in any order."""
-    leaf_of_document = draw(st.lists(st.integers(-1, 6), min_size=1, max_size=60))
-    questions = [document for document in range(len(leaf_of_document)) for _ in range(draw(st.integers(1, 3)))]
-    rows = np.array(draw(st.permutations(questions)))
-    return rows * 1_000_003 + 7, np.array(leaf_of_document)[rows]
+    """Answers of questions in leaves, in any order; without leaves as well."""
+    answers = draw(st.lists(st.integers(1, 3), min_size=1, max_size=60))
+    rows = np.array(draw(st.permutations([question for question, n in enumerate(answers) for _ in range(n)])))
+    leaves = np.array(draw(st.lists(st.integers(-1, 6), min_size=len(rows), max_size=len(rows))))
+    return rows * 1_000_003 + 7, draw(st.sampled_from([leaves, None]))
 
 
 @settings(max_examples=150, deadline=None)
 @given(corpora(), st.integers(1, 20), st.integers(0, 5), st.integers(0, 9))
-def test_every_batch_is_full_and_no_document_comes_twice_in_an_epoch(corpus, batch_size, seed, epoch):
-    document_ids, leaves = corpus
-    sampler = LeafBatchSampler(document_ids, leaves, batch_size, seed=seed)
+def test_every_batch_is_full_and_no_question_comes_twice_in_an_epoch(corpus, batch_size, seed, epoch):
+    question_ids, leaves = corpus
+    sampler = QuestionBatchSampler(question_ids, leaves, batch_size, seed=seed)
     sampler.set_epoch(epoch)
     batches = list(sampler)
-    documents = len(set(document_ids))
-    assert len(batches) == len(sampler) == max(1, documents // min(batch_size, documents))
-    assert {len(batch) for batch in batches} == {min(batch_size, documents)}
-    assert max(Counter(document_ids[row] for batch in batches for row in batch).values()) == 1
+    questions = len(set(question_ids))
+    assert len(batches) == len(sampler) == max(1, questions // min(batch_size, questions))
+    assert {len(batch) for batch in batches} == {min(batch_size, questions)}
+    assert max(Counter(question_ids[row] for batch in batches for row in batch).values()) == 1
     assert list(sampler) == batches
 
 
 @settings(max_examples=60, deadline=None)
 @given(corpora(), st.integers(0, 5))
-def test_every_question_has_its_turn(corpus, seed):
-    document_ids, leaves = corpus
-    sampler = LeafBatchSampler(document_ids, leaves, 10**6, seed=seed)
+def test_every_answer_has_its_turn(corpus, seed):
+    question_ids, leaves = corpus
+    sampler = QuestionBatchSampler(question_ids, leaves, 10**6, seed=seed)
     seen = set()
     for epoch in range(3):
         sampler.set_epoch(epoch)
         seen |= {row for batch in sampler for row in batch}
-    assert seen == set(range(len(document_ids)))
+    assert seen == set(range(len(question_ids)))
 
 
 def batches_of(leaves: np.ndarray, batch_size: int, epochs: int) -> list[Counter]:
-    """Documents per leaf in each batch of some epochs."""
-    sampler, found = LeafBatchSampler(np.arange(len(leaves)), leaves, batch_size, seed=3), []
+    """Questions per leaf in each batch of some epochs."""
+    sampler, found = QuestionBatchSampler(np.arange(len(leaves)), leaves, batch_size, seed=3), []
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
         found += [Counter(leaves[row] for row in batch) for batch in sampler]
     return found
 
 
-def test_documents_travel_with_leaf_mates():
+def test_questions_travel_with_leaf_mates():
     leaves = np.repeat(np.arange(60), 8)
     # Only at the two ends of a batch a group may be cut.
     assert all(sum(size == 1 for size in sizes.values()) <= 2 for sizes in batches_of(leaves, 32, 3))
@@ -70,7 +70,7 @@ def test_epochs_and_seeds_differ_and_nothing_else_decides():
     ids, leaves = np.arange(64), np.arange(64) // 8
 
     def batches(seed: int, epoch: int) -> list[list[int]]:
-        sampler = LeafBatchSampler(ids, leaves, 16, seed=seed)
+        sampler = QuestionBatchSampler(ids, leaves, 16, seed=seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -82,20 +82,20 @@ def test_epochs_and_seeds_differ_and_nothing_else_decides():
 @pytest.mark.parametrize(
     ("ids", "leaves", "batch_size", "message"),
     [
-        (np.arange(3), np.arange(2), 4, r"document_ids of shape \(3,\) and leaves of shape \(2,\)"),
+        (np.arange(3), np.arange(2), 4, r"question_ids of shape \(3,\) and leaves of shape \(2,\)"),
         (np.arange(0), np.arange(0), 4, "not empty"),
         (np.arange(3), np.arange(3), 0, "batch size 0"),
     ],
 )
 def test_refuses(ids, leaves, batch_size, message):
     with pytest.raises(InputError, match=message):
-        LeafBatchSampler(ids, leaves, batch_size, seed=0)
+        QuestionBatchSampler(ids, leaves, batch_size, seed=0)
 
 
 @settings(max_examples=40, deadline=None)
 @given(corpora(), st.integers(1, 20), st.integers(1, 12))
 def test_the_first_batches_rows_are_those_that_training_meets(corpus, batch_size, batches):
-    sampler = LeafBatchSampler(*corpus, batch_size, seed=3)
+    sampler = QuestionBatchSampler(*corpus, batch_size, seed=3)
     met: list[list[int]] = []
     epoch = 0
     while len(met) < batches:
