@@ -12,6 +12,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers.sentence_transformer import losses
 from torch import Tensor
@@ -41,12 +42,13 @@ def batch_of(pairs: int) -> tuple[list[dict[str, Tensor]], Tensor]:
     return features, torch.cat([rows, rows, leaf[:, None], paths], dim=1)
 
 
-def objective(model: Any, heal_weight: float, mini_batch_size: int = 0) -> Objective:
-    """Own-document term without masks and HEAL."""
+def objective(model: Any, pairs: int, heal_weight: float, mini_batch_size: int = 0) -> Objective:
+    """Own-document term without masks and HEAL, for so many pairs of different texts."""
     return Objective(
         model, LabelLayout(LEVELS, 0), heal_weight=heal_weight, heal_temperature=0.07, level_weights="coarse",
         own_document_temperature=TEMPERATURE, label_smoothing=0.0, mask_same_leaf=False, base_weight=0.0,
-        base_vectors=None, answers={}, heal_only=False, mini_batch_size=mini_batch_size,
+        base_vectors=None, answers={}, text_ids=np.arange(2 * pairs).reshape(pairs, 2),
+        heal_only=False, mini_batch_size=mini_batch_size,
     )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def turns(pairs: int, runs: int) -> list[tuple[float, float, float]]:
     """CPU seconds per step of in-batch loss, own-document term, and both terms, per turn."""
     model = _model()
     peer = losses.MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
-    forms = (peer, objective(model, 0.0), objective(model, 0.1))
+    forms = (peer, objective(model, pairs, 0.0), objective(model, pairs, 0.1))
     values = [_step(model, form, pairs) for form in forms]
     if abs(values[0] - values[1]) > 1e-4:
         raise HealError(f"own-document term {values[1]} differs from the in-batch loss {values[0]}")
@@ -89,7 +91,7 @@ def terms_alone(pairs: int, runs: int) -> list[tuple[float, float]]:
 
     def once(weight: float) -> float:
         start = time.process_time()
-        torch.stack(list(objective(model, weight).loss_of_embeddings(columns, labels).values())).sum().backward()
+        torch.stack(list(objective(model, pairs, weight).loss_of_embeddings(columns, labels).values())).sum().backward()
         return time.process_time() - start
 
     once(0.1)
@@ -99,7 +101,7 @@ def terms_alone(pairs: int, runs: int) -> list[tuple[float, float]]:
 def gradient(pairs: int, mini_batch_size: int) -> tuple[float, Tensor]:
     """Loss of one step, and its gradient as one float32 vector."""
     model = _model()
-    value = _step(model, objective(model, 0.1, mini_batch_size), pairs)
+    value = _step(model, objective(model, pairs, 0.1, mini_batch_size), pairs)
     return value, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

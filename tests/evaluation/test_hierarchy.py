@@ -23,7 +23,7 @@ def test_known_case():
     assert scores["f1"] == pytest.approx(2 * 0.75 * 0.5 / 1.25)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_equals_ancestor_sets(seed):
     rng = np.random.default_rng(seed)

@@ -33,7 +33,7 @@ def slow_metrics(ranking, relevant, k):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_top_k_equals_full_sort_with_ties_by_lower_index(data):
     d = data.draw(st.integers(1, 3))
@@ -83,7 +83,7 @@ def test_top_k_refuses(queries, documents, k, message):
         top_k(queries, documents, k, block=2)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     k=st.integers(1, 12),
     questions=st.lists(

@@ -70,7 +70,7 @@ def test_no_budget_of_a_dense_grid_beats_the_exact_one(variant, metric, a):
         assert 0 <= found.theta <= LIMITS[variant]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     variant=st.sampled_from(["N", "M"]),
@@ -105,7 +105,7 @@ def slow_unasked_values(validation, base, moved, moves, metric, theta):
     return np.array(values)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     variant=st.sampled_from(["N", "M"]),

@@ -277,7 +277,7 @@ def test_wrong_validation_and_options_are_named():
         nudge(world.documents, none(), none(), metric="mrr@10")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), theta=st.floats(0.0, np.pi / 2), n=st.integers(1, 12))
 def test_own_questions_never_lose_and_unasked_rows_never_move(seed, theta, n):
     world = World(seed, n=n)

@@ -19,7 +19,7 @@ def search(queries: np.ndarray, rows: dict[int, np.ndarray], width: int) -> Near
     return Nearest.of(ids, scores)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 30), nights=st.integers(1, 6), grid=st.booleans())
 def test_first_places_are_those_of_a_full_search(seed: int, rows: int, nights: int, grid: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ def sample(seed, n, d, skew):
     return unit(rng.standard_normal((n, d)) * np.exp(skew * rng.standard_normal(d)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 90), d=st.integers(1, 70), skew=st.floats(0.0, 4.0))
 def test_a_score_is_within_its_bound(seed, n, d, skew):
     questions, rows = sample(seed, 7, d, skew), sample(seed + 1, n, d, skew)
@@ -50,7 +50,7 @@ def test_the_bound_is_tight_enough_to_leave_most_rows_out():
     assert ByteProduct(questions).scores(rows).wrong.max() < 0.05
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 300), k=st.integers(1, 12), skew=st.floats(0.0, 3.0))
 def test_the_best_rows_that_stay_are_those_of_a_full_sort(seed, n, k, skew):
     rng = np.random.default_rng(seed)

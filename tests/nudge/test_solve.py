@@ -27,7 +27,7 @@ def angle(x, y):
     return 2 * np.arctan2(np.linalg.norm(x - y, axis=1), np.linalg.norm(x + y, axis=1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32 - 1), ANGLES)
 def test_turn_keeps_its_bounds_and_never_loses(seed, theta):
     base, G = sample(seed)
@@ -38,7 +38,7 @@ def test_turn_keeps_its_bounds_and_never_loses(seed, theta):
     assert (np.sum(G * moved, axis=1) >= np.sum(G * base, axis=1) - 1e-5).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), ANGLES, ANGLES)
 def test_a_larger_budget_never_gains_less(seed, one, other):
     base, G = sample(seed)
@@ -102,7 +102,7 @@ def test_only_the_direction_of_the_gradient_counts():
     np.testing.assert_allclose(turn(base, G, 0.4), turn(base, G * 50, 0.4), atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 3.0))
 def test_shift_is_a_step_of_the_given_length(seed, gamma):
     base, G = sample(seed)

@@ -50,7 +50,7 @@ def _check(title: str, body: str, count: TokenCounter, max_tokens: int) -> list[
 
 
 @pytest.mark.parametrize("count", COUNTERS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(body=_TEXT, max_tokens=st.integers(16, 64))
 @example(body="", max_tokens=16)
 @example(body=" \n ", max_tokens=16)
@@ -59,7 +59,7 @@ def test_nothing_is_lost_nothing_is_empty_and_everything_fits(count: TokenCounte
     _check("A title", body, count, max_tokens)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(body=_TEXT, max_tokens=st.integers(16, 40))
 def test_the_same_with_the_packaged_models_tokenizer(count_tokens: TokenCounter, body: str, max_tokens: int) -> None:
     _check("A title", body, count_tokens, max_tokens)

@@ -351,7 +351,7 @@ _OBJECTS = st.dictionaries(st.sampled_from(["id", "text", "title", "m"]), _JSON)
 
 
 @pytest.mark.parametrize("suffix", [*PARSERS, ".docx"])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=200) | _FRAGMENTS | _OBJECTS)
 @example(data=b"\xff\xfe\x00\xd8")
 @example(data=b"<![x")

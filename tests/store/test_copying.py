@@ -17,7 +17,7 @@ def wire(module_database_url: str) -> Connection:
     return connect(module_database_url, autocommit=True)
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(n=st.integers(0, 40), d=st.integers(1, 70), seed=st.integers(0, 2**31))
 def test_what_goes_in_comes_out(wire: Connection, n: int, d: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -113,7 +113,7 @@ def test_a_new_title_is_a_new_vector(documents: Documents) -> None:
     assert (changes.chunks_added, changes.chunks_superseded) == (1, 1)
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(versions=st.lists(st.lists(st.sampled_from("abc"), max_size=5), min_size=1, max_size=5))
 def test_any_history_ends_in_the_last_version(module_database_url: str, versions: Sequence[Sequence[str]]) -> None:
     with connect(module_database_url, autocommit=True) as conn:

@@ -115,7 +115,7 @@ def test_k_out_of_range(k: int) -> None:
         factorise(sparse_matrix(0, n=5, v=7), k)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**20), k=st.integers(1, 6))
 def test_projection_is_the_non_negative_least_squares_solution(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)

@@ -67,7 +67,7 @@ def trees(draw):
     return torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)), torch.tensor(paths)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(trees(), st.sampled_from(["coarse", "fine"]), st.booleans())
 def test_equals_the_specification_pair_by_pair(case, kind, paper_compat):
     embeddings, labels = case
@@ -125,7 +125,7 @@ def test_level_weights_refuse(levels, kind, message):
         level_weights(levels, kind)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(trees(), st.randoms(use_true_random=False), st.booleans())
 def test_order_of_the_batch_and_names_of_labels_do_not_matter(case, random, paper_compat):
     embeddings, labels = case
@@ -155,7 +155,7 @@ def test_without_positives_the_loss_is_zero_and_gradients_are_finite(labels, pap
     assert torch.equal(embeddings.grad, torch.zeros(4, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(trees(), st.sampled_from(["coarse", "fine"]))
 def test_a_level_that_nobody_reaches_changes_nothing(case, kind):
     embeddings, labels = case

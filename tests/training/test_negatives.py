@@ -27,7 +27,7 @@ def slow_bands(question, documents, positive, right, document_ids, leaf_ids, nea
     return set(ranked[:end]), set(ranked[start : math.ceil(0.6 * r)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
     st.integers(1, 6),

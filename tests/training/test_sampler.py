@@ -18,7 +18,7 @@ def corpora(draw):
     return rows * 1_000_003 + 7, draw(st.sampled_from([leaves, None]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpora(), st.integers(1, 20), st.integers(0, 5), st.integers(0, 9))
 def test_every_batch_is_full_and_no_question_comes_twice_in_an_epoch(corpus, batch_size, seed, epoch):
     question_ids, leaves = corpus
@@ -32,7 +32,7 @@ def test_every_batch_is_full_and_no_question_comes_twice_in_an_epoch(corpus, bat
     assert list(sampler) == batches
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(corpora(), st.integers(0, 5))
 def test_every_answer_has_its_turn(corpus, seed):
     question_ids, leaves = corpus
@@ -92,7 +92,7 @@ def test_refuses(ids, leaves, batch_size, message):
         QuestionBatchSampler(ids, leaves, batch_size, seed=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(corpora(), st.integers(1, 20), st.integers(1, 12))
 def test_the_first_batches_rows_are_those_that_training_meets(corpus, batch_size, batches):
     sampler = QuestionBatchSampler(*corpus, batch_size, seed=3)

@@ -232,7 +232,8 @@ def test_micro_batches_memory_errors_and_recomputed_activations_change_nothing(
     monkeypatch.setattr(BertModel, "forward", small_memory)
     short, reports = run(base, planted, tmp_path / "short")
     assert furthest(weights(whole), weights(short)) < 1e-3 * moved
-    assert [width for width in widths if width > 2] == [8, 4]
+    # Two of the batch's eight questions are the same text.
+    assert [width for width in widths if width > 2] == [7, 4]
     assert any("out of memory, 2 texts at a time" in message for _, _, message in reports)
 
 
