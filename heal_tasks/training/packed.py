@@ -1,8 +1,8 @@
 """A BERT's forward pass over texts laid end to end, for a processor: nothing is padded, masked or allocated twice.
 
 The linear layers see all tokens of a batch as one matrix; attention runs once per run of texts of equal length. Beside
-sentence-transformers' own pass in the same batches (bench/embed.py) it is 1.1 to 1.2 times as fast on texts that fill
-the window, and 1.5 times on questions. Nothing of the model is copied, so a model that is being trained may be used.
+sentence-transformers' own pass in small batches it is 1.1 times as fast on texts that fill the window, 1.25 times on
+abstracts (bench/RESULTS.md). Nothing of the model is copied, so a model that is being trained may be used.
 """
 
 from collections.abc import Iterator, Sequence
