@@ -18,6 +18,7 @@ from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.models import CARD
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.training.adapters import nf4_config
+from heal_tasks.training.packed import PackedBert, packs
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Role = Literal["query", "document"]
@@ -106,13 +107,15 @@ def encode(
 ) -> npt.NDArray[np.float32]:
     """Unit vectors of texts.
 
-    Each distinct text is computed once, longest first, so that a batch pads little. A batch that does not fit into a
-    GPU's memory, which shows at the start then, is halved until it does.
+    Each distinct text is computed once, longest first, so that a batch pads little; on a processor a plain BERT pads
+    nothing (``PackedBert``). A batch that does not fit into a GPU's memory, which shows at the start then, is halved
+    until it does.
 
     Args:
         model: from ``load_encoder``.
         texts: n texts.
-        batch_size: most texts per forward pass; on a processor it also has about ``CPU_BATCH_TOKENS`` at most.
+        batch_size: most texts per forward pass, and between two reports of progress; on a processor a pass also has
+            about ``CPU_BATCH_TOKENS`` at most.
         role: chooses the prompt of models that were trained with different ones for questions and documents.
         progress: told after every batch how many distinct texts are done.
         threads: for torch; None leaves them as they are.
@@ -126,12 +129,15 @@ def encode(
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
     vectors = np.empty((len(distinct), model.get_embedding_dimension()), dtype=np.float32)
     compute = model.encode_query if role == "query" else model.encode_document
+    packed = PackedBert(model, CPU_BATCH_TOKENS) if packs(model) else None
     start = 0
     with limited_threads(threads):
         while start < len(distinct):
-            batch = distinct[start : start + _fitting(model, distinct[start], batch_size)]
+            batch = distinct[start : start + (batch_size if packed else _fitting(model, distinct[start], batch_size))]
             try:
-                vectors[start : start + len(batch)] = compute(batch, batch_size=batch_size, show_progress_bar=False)
+                vectors[start : start + len(batch)] = (
+                    packed.encode(batch) if packed else compute(batch, batch_size=batch_size, show_progress_bar=False)
+                )
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise

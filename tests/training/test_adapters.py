@@ -70,7 +70,7 @@ def test_a_new_adapter_changes_nothing_and_is_all_that_trains(base):
     model, texts = load_encoder(base, device="cpu"), ["q1 q2", "d3", "n4 n5 d1 d2"]
     plain = encode(model, texts)
     add_adapter(model, rank=4, alpha=8, seed=0)
-    np.testing.assert_array_equal(encode(model, texts), plain)
+    np.testing.assert_allclose(encode(model, texts), plain, atol=1e-6)
     names = trained_names(model)
     assert names
     assert all("lora_" in name for name in names)

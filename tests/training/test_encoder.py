@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,22 @@ from heal_tasks.training.encoder import (
     model_sha256,
     supports_bf16,
 )
+from heal_tasks.training.packed import PackedBert
 
 TEXTS = ["q1 q2 q3", "d1", "q1 q2 q3", "n1 n2 n3 n4 n5 n6 n7", "", "d2 d1"]
 
 
-def test_vectors_are_those_of_the_model_in_the_order_of_the_texts(tiny_encoder: Path):
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model is run by its own forward pass, as one is that ``packs`` refuses."""
+    monkeypatch.setattr(encoder_module, "packs", lambda model: False)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_vectors_are_those_of_the_model_in_the_order_of_the_texts(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+):
+    monkeypatch.setattr(encoder_module, "packs", lambda model: packed)
     model = load_encoder(tiny_encoder, device="cpu")
     expected = np.stack([model.encode(text, show_progress_bar=False) for text in TEXTS])
     vectors = encode(model, TEXTS, batch_size=2)
@@ -31,6 +43,22 @@ def test_vectors_are_those_of_the_model_in_the_order_of_the_texts(tiny_encoder: 
     np.testing.assert_array_equal(vectors[0], vectors[2])
 
 
+def test_a_packed_model_is_given_each_distinct_text_once(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch):
+    batches, reports = [], []
+
+    class Recording(PackedBert):
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            batches.append(list(texts))
+            return super().encode(texts)
+
+    monkeypatch.setattr(encoder_module, "PackedBert", Recording)
+    model = load_encoder(tiny_encoder, device="cpu")
+    encode(model, TEXTS, batch_size=2, progress=lambda done, total, message="": reports.append((done, total)))
+    assert batches == [["n1 n2 n3 n4 n5 n6 n7", "q1 q2 q3"], ["d2 d1", "d1"], [""]]
+    assert reports == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.usefixtures("unpacked")
 def test_each_distinct_text_is_computed_once_longest_first(tiny_encoder: Path):
     model, batches, reports = load_encoder(tiny_encoder, device="cpu"), [], []
     compute = model.encode_document
@@ -47,6 +75,7 @@ def test_each_distinct_text_is_computed_once_longest_first(tiny_encoder: Path):
     assert reports == [(2, 5), (4, 5), (5, 5)]
 
 
+@pytest.mark.usefixtures("unpacked")
 def test_a_processor_takes_fewer_long_texts_at_a_time(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch):
     # The encoder reads 48 tokens at most: a batch has 4 long texts, and as many short ones as are allowed.
     monkeypatch.setattr(encoder_module, "CPU_BATCH_TOKENS", 4 * 48)
@@ -56,6 +85,7 @@ def test_a_processor_takes_fewer_long_texts_at_a_time(tiny_encoder: Path, monkey
     assert reports == [4, 8, 16]
 
 
+@pytest.mark.usefixtures("unpacked")
 def test_a_batch_that_does_not_fit_into_memory_is_halved(tiny_encoder: Path):
     model, sizes = load_encoder(tiny_encoder, device="cpu"), []
     expected, compute = encode(model, TEXTS), model.encode_document

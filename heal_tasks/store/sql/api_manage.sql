@@ -29,6 +29,7 @@ BEGIN
         'CREATE OR REPLACE VIEW heal.embedding AS
          SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
          FROM heal.%I v', gen, heal.vector_table(gen));
+    CALL heal.plan_searches();
 END $$;
 COMMENT ON PROCEDURE heal.activate IS
     'Switches to a ready or the previous generation (rollback) in one transaction; set lock_timeout and retry around it.';
