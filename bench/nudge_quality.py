@@ -16,7 +16,7 @@ refitted. *question rows*: each train question stored as one more row for each o
 its best row. *nudge-ft*: the published package, on the same sets. *chosen*: of all of ours but the pipeline, the one
 with the best nDCG@10 on dev, refitted.
 
-**Bounds**, a table of its own: the pipeline's choice by what training questions may lose on average if nobody had asked
+**Bounds** (``--bounds``, instead of the systems): the pipeline's choice by what training questions may lose on average if nobody had asked
 for their documents; changes of test nDCG@10.
 
 **Columns.** Binary relevance; nDCG@10 with its 95 % bootstrap interval. *asked* and *not asked*: nDCG@10 on test
@@ -56,8 +56,8 @@ PLANS = (
     Plan(prior=1.0),
     Plan(prior=2.0),
     Plan(centred=True),
-    Plan(contrast=0.5),
-    Plan(contrast=0.5, prior=0.5),
+    Plan(prior=2.0, many=0.5),
+    *(Plan(prior=prior, contrast=5, many=0.5) for prior in (1.0, 2.0, 4.0, 8.0)),
 )
 BOUND = 0.005
 # As HEAL_GATE_EPSILON has it.
@@ -155,7 +155,8 @@ def apply(base: Vectors, result: NudgeResult) -> System:
     """The moved documents."""
     moved = base.copy()
     moved[result.rows] = result.vectors
-    plan = " ".join(f"{k} {v:g}" for k, v in (("prior", result.plan.prior), ("contrast", result.plan.contrast)) if v)
+    numbers = ("prior", result.plan.prior), ("contrast", result.plan.contrast), ("many", result.plan.many)
+    plan = " ".join(f"{name} {value:g}" for name, value in numbers if value)
     return System(moved, note=f"{result.theta:.2f} {plan} {'centred' if result.plan.centred else ''}".strip())
 
 
@@ -279,14 +280,8 @@ def main() -> None:
         for how, parts in splits.items():
             sizes = ", ".join(f"{len(questions.positives)} {name}" for name, questions in parts.items())
             name = f"{folder.resolve().name}, {how}"
-            tables[f"{name}, bounds"] = trade(base, parts)
-            print(
-                f"\n{name} ({len(base)} documents; questions: {sizes})\n\n{table(tables[f'{name}, bounds'])}",
-                flush=True,
-            )
-            if not arguments.bounds:
-                tables[name] = compare(base, parts)
-                print(f"\n{table(tables[name])}", flush=True)
+            tables[name] = (trade if arguments.bounds else compare)(base, parts)
+            print(f"\n{name} ({len(base)} documents; questions: {sizes})\n\n{table(tables[name])}", flush=True)
     write_json(arguments.json, tables)
 
 

@@ -226,6 +226,10 @@ class Settings(BaseSettings):
         1.0, ge=0, le=1, description="How much nDCG@10 of questions about documents that nobody has asked about may "
         "fall for a NUDGE budget; 1 sets no bound.",
     )  # fmt: skip
+    nudge_contrast_pairs: int = Field(
+        1_000_000_000, ge=0, description="Contrastive NUDGE plans are on offer up to so many pairs of training "
+        "question and chunk with questions; 0 takes them off.",
+    )  # fmt: skip
     nudge_max_changed_share: float = Field(
         0.1, ge=0, le=1, description="Share of new, changed and deleted documents since the last realignment up to "
         "which the nudge route is taken.",
