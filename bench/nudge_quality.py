@@ -16,8 +16,8 @@ refitted. *question rows*: each train question stored as one more row for each o
 its best row. *nudge-ft*: the published package, on the same sets. *chosen*: of all of ours but the pipeline, the one
 with the best nDCG@10 on dev, refitted.
 
-**Bounds** (``--bounds``, instead of the systems): the pipeline's choice by what training questions may lose on average if nobody had asked
-for their documents; changes of test nDCG@10.
+**Bounds** (``--bounds``, instead of the systems): the pipeline's choice by what training questions may lose on average
+if nobody had asked for their documents; changes of test nDCG@10.
 
 **Columns.** Binary relevance; nDCG@10 with its 95 % bootstrap interval. *asked* and *not asked*: nDCG@10 on test
 questions with a document that train or dev questions ask for, and on all others, where nothing may be lost (out of

@@ -149,8 +149,8 @@ class Settings(BaseSettings):
         description="A training question is dropped where its chunk is not among so many that the model finds.",
     )
     cross_encoder: str = Field(
-        "", description="A sentence-transformers cross-encoder, id or path, that training questions must pass; "
-        "unset: none.",
+        "", description="A sentence-transformers cross-encoder, id or path, that training and "
+        "validation questions must pass; unset: none.",
     )  # fmt: skip
     cross_encoder_min_score: float = Field(
         0.5, ge=0, le=1, description="Score of question and chunk below which the cross-encoder drops a question."
