@@ -227,7 +227,7 @@ class Settings(BaseSettings):
         "fall for a NUDGE budget; 1 sets no bound.",
     )  # fmt: skip
     nudge_contrast_pairs: int = Field(
-        1_000_000_000, ge=0, description="Contrastive NUDGE plans are on offer up to so many pairs of training "
+        300_000_000, ge=0, description="Contrastive NUDGE plans are on offer up to so many pairs of training "
         "question and chunk with questions; 0 takes them off.",
     )  # fmt: skip
     nudge_max_changed_share: float = Field(

@@ -2,8 +2,8 @@
 
 NUDGE maximises the similarity of a question to its answers and does not mind who else rises with them. Where documents
 share questions and questions have many answers, that is what limits it; a softmax over the rows minds. Its gradient at
-the base vectors is not enough: rows that have moved are in other rows' way, so a few steps are taken (five-fold
-cross-validation on NFCorpus, nDCG@10: .388 with one step, .394 with five, no more with 8, 12 or 24).
+the base vectors is not enough: rows that have moved are in other rows' way, so a few steps are taken
+(cross-validation on NFCorpus, nDCG@10: .388 with one step, .394 with five, no more with 8, 12 or 24).
 
 Computed once, with the budget, and kept as one vector per row. From then on a row depends on its own questions and its
 own push alone, so that a night still costs what arrives and not what is stored.

@@ -83,6 +83,7 @@ def nudge(
     refit: QuestionSet | None = None,
     min_gain: float = 0.0,
     max_unasked_loss: float | None = None,
+    unasked: QuestionSet | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> NudgeResult:
@@ -113,6 +114,7 @@ def nudge(
         max_unasked_loss: how much questions may lose on average whose answers nobody has asked for: up to 2,000
             training questions are judged with their own answers left where they were, since validation may have few
             such questions, or none. None: any loss that validation's mean gain outweighs.
+        unasked: judge these questions instead of training ones by ``max_unasked_loss``.
         seed: of the folds in which validation judges the search.
         device: where to compute similarities, ``cpu`` or a GPU.
 
@@ -152,9 +154,13 @@ def nudge(
     chosen, used = 0, theta or 0.0
     before = after = gain = error = None
     if judged.positives:
-        unasked = None if max_unasked_loss is None else _some_questions(asked, seed)
+        guard = None
+        if max_unasked_loss is not None and unasked is not None and len(unasked.positives):
+            guard = clean_questions(unasked, n_rows=n, dims=d, what="unasked")
+        elif max_unasked_loss is not None:
+            guard = _some_questions(asked, seed)
         found = choose_budget(
-            judged, documents, rows, moves, metric, theta=theta, unasked=unasked,
+            judged, documents, rows, moves, metric, theta=theta, unasked=guard,
             max_unasked_loss=max_unasked_loss or 0.0, seed=seed, device=device,
         )  # fmt: skip
         if theta is None and found.convincing and found.gain >= min_gain:

@@ -106,3 +106,33 @@ def test_many_weighs_questions_by_the_number_of_their_answers():
         found = nudge(base, train, none, plans=[Plan(many=many)], theta=0.2)
         expected = turn(base[[3]], np.array([weights], np.float32) @ questions, 0.2)
         np.testing.assert_allclose(found.vectors[found.rows == 3], expected, atol=1e-6)
+
+
+def test_questions_that_must_not_lose_bound_the_budget():
+    rng = np.random.default_rng(4)
+    base, cone = unit(rng.standard_normal((300, 48))), unit(rng.standard_normal((1, 48)))
+
+    sides = unit(rng.standard_normal((300, 48)))
+
+    def ask(rows):
+        noise = 1.6 * unit(rng.standard_normal((len(rows), 48)))
+        return QuestionSet(unit(base[rows] + sides[rows] + 0.8 * cone + noise), [np.array([row]) for row in rows])
+
+    def right(rows, questions):
+        return float(((questions.vectors @ rows.T).argmax(axis=1) == np.concatenate(questions.positives)).mean())
+
+    train, own, others = ask(np.repeat(np.arange(150), 3)), ask(np.repeat(np.arange(150), 2)), ask(np.arange(150, 210))
+    validation = QuestionSet(np.vstack([own.vectors, others.vectors]), [*own.positives, *others.positives])
+    lost = []
+    for bound, unasked in ((None, None), (0.0, others)):
+        result = nudge(
+            base, train, validation, metric="accuracy@1", plans=[Plan(), Plan(prior=2.0)], max_unasked_loss=bound,
+            unasked=unasked,
+        )  # fmt: skip
+        moved = base.copy()
+        moved[result.rows] = result.vectors
+        lost.append(right(base, others) - right(moved, others))
+        if bound is None:
+            assert right(moved, own) > right(base, own)
+    assert lost[0] > 0.05
+    assert lost[1] <= 1e-9
