@@ -16,7 +16,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.copying import Float32Array, Int64Array, copy_vectors, copy_vectors_out
 from heal_tasks.store.db import Connection
 from heal_tasks.store.erasing import lock_exclusive, lock_shared, purge_superseded
-from heal_tasks.store.generation import Generation, find_generations
+from heal_tasks.store.generation import Generation, Prefix, find_generations
 from heal_tasks.store.reading import LiveChunk, live_chunks
 
 SAME_VECTOR = 1e-6
@@ -285,9 +285,9 @@ class VectorRepository:
 
     def orphans(self, generation: Generation) -> int:
         """Rows of a generation's tables whose chunk or question no longer exists; anything but 0 is a fault."""
-        keys = {"base": "chunk", "vec": "chunk", "question": "question"} | (
-            {"push": "chunk"} if generation.nudge_contrast else {}
-        )
+        keys: dict[Prefix, str] = {"base": "chunk", "vec": "chunk", "question": "question"}
+        if generation.nudge_contrast:
+            keys["push"] = "chunk"
         counts = [
             sql.SQL("(SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM {} e WHERE e.{key} = b.{key}))").format(
                 generation.table(prefix), sql.Identifier("heal", entity), key=sql.Identifier(f"{entity}_id")
