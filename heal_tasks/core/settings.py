@@ -149,8 +149,8 @@ class Settings(BaseSettings):
         description="A training question is dropped where its chunk is not among so many that the model finds.",
     )
     cross_encoder: str = Field(
-        "", description="A sentence-transformers cross-encoder, id or path, that training questions must pass; "
-        "unset: none.",
+        "", description="A sentence-transformers cross-encoder, id or path, that training and "
+        "validation questions must pass; unset: none.",
     )  # fmt: skip
     cross_encoder_min_score: float = Field(
         0.5, ge=0, le=1, description="Score of question and chunk below which the cross-encoder drops a question."
@@ -225,6 +225,10 @@ class Settings(BaseSettings):
     nudge_max_unasked_loss: float = Field(
         1.0, ge=0, le=1, description="How much nDCG@10 of questions about documents that nobody has asked about may "
         "fall for a NUDGE budget; 1 sets no bound.",
+    )  # fmt: skip
+    nudge_contrast_pairs: int = Field(
+        300_000_000, ge=0, description="Contrastive NUDGE plans are on offer up to so many pairs of training "
+        "question and chunk with questions; 0 takes them off.",
     )  # fmt: skip
     nudge_max_changed_share: float = Field(
         0.1, ge=0, le=1, description="Share of new, changed and deleted documents since the last realignment up to "

@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.nudge.budget import LIMITS, choose_budget
+from heal_tasks.nudge.contrast import Pushes
+from heal_tasks.nudge.plan import PLAIN, Plan
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
-from heal_tasks.nudge.solve import Moves, Variant, apply_moves, distractions, gradients, plan_moves
+from heal_tasks.nudge.solve import Variant, apply_moves, gradients, plan_moves
 from heal_tasks.nudge.sweep import Metric
 
-__all__ = ["PLAIN", "NudgeResult", "Plan", "QuestionSet", "nudge", "recompute"]
+__all__ = ["PLAIN", "NudgeResult", "Plan", "Pushes", "QuestionSet", "nudge", "recompute"]
 
 # Smaller differences are rounding; writing them would touch rows for nothing.
 _SMALLEST_CHANGE = 1e-6
@@ -26,41 +28,6 @@ _SMALLEST_CHANGE = 1e-6
 # The standard error of a mean change in nDCG@10 of so many is about .002.
 _MOST_UNASKED = 2000
 _MOST_ANSWERS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How questions become moves.
-
-    Args:
-        centred: take the mean training question off each question, see :func:`~heal_tasks.nudge.solve.gradients`.
-        prior: how many questions a base vector counts as, see :func:`~heal_tasks.nudge.solve.plan_moves`.
-        contrast: how strongly rows are pushed away from questions that they do not answer, see
-            :func:`~heal_tasks.nudge.solve.distractions`.
-    """
-
-    centred: bool = False
-    prior: float = 0.0
-    contrast: float = 0.0
-
-    def moves(
-        self,
-        asked: CleanQuestions,
-        rows: npt.NDArray[np.int64],
-        start: npt.NDArray[np.float32],
-        variant: Variant,
-        centre: npt.NDArray[np.float32],
-    ) -> Moves:
-        """Moves of the rows that questions name, ascending int64, shape (a,), from where they are, shape (a, d)."""
-        pairs, weights = asked.pairs()
-        _, G = gradients(asked.vectors, pairs, weights, centre=centre if self.centred else None)
-        if self.contrast:
-            places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
-            G -= np.float32(self.contrast) * distractions(asked.vectors, start, places)
-        return plan_moves(start, G, variant, self.prior)
-
-
-PLAIN = Plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +41,7 @@ class NudgeResult:
         variant: N or M.
         plan: the plan in use.
         centre: float32, shape (d,): the mean training question; what a centred plan took off.
+        pushes: what a contrastive plan adds to the gradients of the rows that have questions; none for another one.
         validation_before: the metric on validation at budget 0; None without validation questions.
         validation_after: at ``theta``.
         gain: of the search on validation questions that had no part in it, adopted or not; of ``theta`` itself where
@@ -91,6 +59,7 @@ class NudgeResult:
     variant: Variant
     plan: Plan
     centre: npt.NDArray[np.float32]
+    pushes: Pushes
     validation_before: float | None
     validation_after: float | None
     gain: float | None
@@ -110,9 +79,11 @@ def nudge(
     plans: Sequence[Plan] = (PLAIN,),
     theta: float | None = None,
     centre: npt.NDArray[np.float32] | None = None,
+    pushes: Pushes | None = None,
     refit: QuestionSet | None = None,
     min_gain: float = 0.0,
     max_unasked_loss: float | None = None,
+    unasked: QuestionSet | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> NudgeResult:
@@ -131,17 +102,19 @@ def nudge(
         variant: N keeps unit length (cosine search); M needs inner-product search.
         metric: what validation measures: ``accuracy@1``, ``ndcg@K`` or ``recall@K``.
         plans: what validation chooses among, the preferred one first; each costs a product of the validation
-            questions with the rows that move.
+            questions with the rows that move, a contrastive one two of the training questions per step as well.
         theta: use this budget and the first plan without a search, as the incremental path does with the live
             generation's.
         centre: float32, shape (d,): what a centred plan takes off; None for the mean of these training questions.
             Whoever goes on with a budget goes on with its centre, or one question more would move all rows.
+        pushes: of a budget that is gone on with, for the same reason; None to compute what a plan asks for.
         refit: all questions there are, those of validation too: they move the rows by the plan and budget that were
             chosen or given without them; every figure in the result is that of the training questions alone.
         min_gain: smallest gain worth moving rows for.
         max_unasked_loss: how much questions may lose on average whose answers nobody has asked for: up to 2,000
             training questions are judged with their own answers left where they were, since validation may have few
             such questions, or none. None: any loss that validation's mean gain outweighs.
+        unasked: judge these questions instead of training ones by ``max_unasked_loss``.
         seed: of the folds in which validation judges the search.
         device: where to compute similarities, ``cpu`` or a GPU.
 
@@ -157,8 +130,11 @@ def nudge(
         raise InputError(f"unknown NUDGE variant {variant!r}; take N or M")
     if theta is not None and not (math.isfinite(theta) and 0 <= theta <= LIMITS[variant]):
         raise InputError(f"budget {theta} of NUDGE-{variant} is outside 0 to {LIMITS[variant]:.4f}")
-    if not plans or not all(0 <= value < math.inf for plan in plans for value in (plan.prior, plan.contrast)):
-        raise InputError(f"plans are {tuple(plans)}; pass at least one, with priors and contrasts of 0 or more")
+    if not plans or not all(plan.possible for plan in plans):
+        raise InputError(
+            f"plans are {tuple(plans)}; pass at least one, with priors and contrasts of 0 or more, contrast only with "
+            "a prior, many from 0 to 1"
+        )
     if max_unasked_loss is not None and not max_unasked_loss >= 0:
         raise InputError(f"max_unasked_loss is {max_unasked_loss}; it is a tolerated loss and must be 0 or more")
     Metric(metric)
@@ -171,13 +147,20 @@ def nudge(
     if centre is None:
         mean = asked.vectors.sum(axis=0, dtype=np.float64) / max(1, len(asked.vectors))
         centre = mean.astype(np.float32)
-    moves = [plan.moves(asked, rows, start, variant, centre) for plan in (plans if theta is None else plans[:1])]
+    planned = [
+        plan.moves(asked, rows, start, variant, centre, pushes) for plan in (plans if theta is None else plans[:1])
+    ]
+    moves = [found for found, _ in planned]
     chosen, used = 0, theta or 0.0
     before = after = gain = error = None
     if judged.positives:
-        unasked = None if max_unasked_loss is None else _some_questions(asked, seed)
+        guard = None
+        if max_unasked_loss is not None and unasked is not None and len(unasked.positives):
+            guard = clean_questions(unasked, n_rows=n, dims=d, what="unasked")
+        elif max_unasked_loss is not None:
+            guard = _some_questions(asked, seed)
         found = choose_budget(
-            judged, documents, rows, moves, metric, theta=theta, unasked=unasked,
+            judged, documents, rows, moves, metric, theta=theta, unasked=guard,
             max_unasked_loss=max_unasked_loss or 0.0, seed=seed, device=device,
         )  # fmt: skip
         if theta is None and found.convincing and found.gain >= min_gain:
@@ -186,12 +169,12 @@ def nudge(
         after = float(found.after.mean()) if used == found.theta else before
     pairs, _ = judged.pairs()
     can_gain = pairs[np.isin(pairs[:, 1], rows[moves[chosen].arrival > 0]), 0]
-    final = moves[chosen]
+    final, kept = planned[chosen]
     if refit is not None:
         everything = clean_questions(refit, n_rows=n, dims=d, what="refit")
         rows = np.unique(everything.pairs()[0][:, 1])
         start = documents[rows]
-        final = plans[chosen].moves(everything, rows, start, variant, centre)
+        final, kept = plans[chosen].moves(everything, rows, start, variant, centre, pushes)
     vectors = apply_moves(start, final, used)
     changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
     return NudgeResult(
@@ -201,6 +184,7 @@ def nudge(
         variant,
         plans[chosen],
         centre,
+        kept,
         before,
         after,
         gain,
@@ -231,6 +215,7 @@ def recompute(
     theta: float,
     prior: float = 0.0,
     centre: npt.NDArray[np.float32] | None = None,
+    pushes: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Some rows as ``nudge`` gives them with the same budget; the others are not needed for it.
 
@@ -238,11 +223,13 @@ def recompute(
         base: float16, float32 or float64, shape (m, d): encoder output of these rows.
         questions: float, shape (q, d): the training questions that they answer.
         answers: int64, shape (q,): which of the m rows answers each.
-        weights: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
+        weights: float64, shape (q,): by :meth:`Plan.weights`, of 1 / number of rows, these and others, that answer the
+            question.
         variant: N or M.
         theta: the budget.
-        prior: of the plan; under a contrastive plan moves depend on other rows, so it cannot be gone on with.
+        prior: of the plan.
         centre: float32, shape (d,): of a centred plan; None for another one.
+        pushes: float32, shape (m, d): of a contrastive plan, 0 for rows that have come since; None for another plan.
 
     Returns:
         float32, shape (m, d).
@@ -251,5 +238,7 @@ def recompute(
     asked = unit_rows(questions, "training question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
     pairs = np.column_stack([np.arange(len(asked)), answers])
     rows, G = gradients(asked, pairs, weights, centre=centre)
+    if pushes is not None:
+        G += pushes[rows]
     moved[rows] = apply_moves(moved[rows], plan_moves(moved[rows], G, variant, prior), theta)
     return moved

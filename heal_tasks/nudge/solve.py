@@ -24,9 +24,6 @@ Variant = Literal["N", "M"]
 _ROWS_AT_ONCE = 8192
 # Below this share of the gradient the residual is rounding error, and a turn towards it is a turn towards noise.
 _SMALLEST_RESIDUAL = 1e-6
-_SCORES_AT_ONCE = 1 << 22
-# Cross-validated on three collections: .02 and .1 gained less.
-_TEMPERATURE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +103,6 @@ def gradients(
     total = np.bincount(position, weights=weights, minlength=len(rows))
     G[np.linalg.norm(G, axis=1) <= _SMALLEST_RESIDUAL * total] = 0.0
     return rows, G
-
-
-def distractions(
-    question_vectors: npt.NDArray[np.float32], base: npt.NDArray[np.float32], pairs: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Sum the questions that take each row for their answer and should not.
-
-    With the gradient of :func:`gradients` this is the gradient of a softmax over the rows that have questions: each
-    question counts at each row that does not answer it with its share of exp(similarity / .05).
-
-    Args:
-        question_vectors: float32, shape (q, d), unit length.
-        base: float32, shape (a, d), unit length: the rows that have questions.
-        pairs: int64, shape (p, 2): question index, ascending, and the place in ``base`` of a row that answers it.
-
-    Returns:
-        float32, shape (a, d).
-    """
-    found = np.zeros(base.shape, dtype=np.float32)
-    size = max(1, _SCORES_AT_ONCE // max(1, len(base)))
-    for start in range(0, len(question_vectors), size):
-        part = question_vectors[start : start + size]
-        shares = part @ base.T / np.float32(_TEMPERATURE)  # (b, a)
-        shares = np.exp(shares - shares.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        own = pairs[slice(*np.searchsorted(pairs[:, 0], [start, start + len(part)]))]
-        shares[own[:, 0] - start, own[:, 1]] = 0.0
-        found += shares.T @ part
-    return found
 
 
 def plan_moves(

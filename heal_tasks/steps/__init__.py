@@ -31,7 +31,7 @@ CATALOGUE: dict[str, Entry] = {
         "map_entities", "Write entity maps of chunks that have none, where HEAL_MAP_RATE wants any.", sharded=True
     ),
     "embed_base": Entry("embed", "Vectors of the base model, for mining and comparison.", sharded=True),
-    "sift": Entry("sift", "Drop training questions by which the base model cannot find their chunk."),
+    "sift": Entry("sift", "Drop training and validation questions by which the base model cannot find their chunk."),
     "mine": Entry("mine", "Plan near and far negatives and write the training set."),
     "train": Entry("train", "Fine-tune the base model with the HEAL and own-document losses."),
     "embed": Entry("embed", "Vectors of the candidates: live model and trained model.", sharded=True),

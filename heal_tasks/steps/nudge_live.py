@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.nudge.nudge import recompute
+from heal_tasks.nudge.nudge import Pushes, recompute
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.solve import Variant
-from heal_tasks.steps.nudge import budget_of, centre_of, move
+from heal_tasks.steps.nudge import budget_of, centre_of, move, plan_of
 from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
 from heal_tasks.steps.promote import index_served
 from heal_tasks.steps.runner import Context, Outcome, Step
@@ -91,9 +91,11 @@ def _touched_rows(
 ) -> _Published:
     """Compute what was touched with the budget that there is; judge by the probes."""
     vectors, rows = VectorRepository(context.conn), state.rows(touched)
+    plan, pushes = plan_of(active), Pushes(*vectors.load_pushes(active, rows.chunk_ids))
     moved = recompute(
-        rows.base, rows.questions, rows.answers, rows.shares,
-        variant=_variant(active), theta=active.nudge_theta, prior=active.nudge_prior, centre=centre_of(active),
+        rows.base, rows.questions, rows.answers, plan.weights(rows.shares),
+        variant=_variant(active), theta=active.nudge_theta, prior=plan.prior, centre=centre_of(active),
+        pushes=pushes.of(rows.chunk_ids),
     )  # fmt: skip
     unmoved = overlay(rows.chunk_ids, rows.base, vectors.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
@@ -145,13 +147,18 @@ def _all_rows(
         probes = choose_probes(questions, asked, chunks, final)
     kept = {name: getattr(active, name) for name in NO_BUDGET}
     budget = budget_of(result) if not worse and result.adopted else kept
+    pushed = chunks.chunk_ids[result.pushes.rows], result.pushes.vectors
+    if budget is kept:
+        pushed = vectors.load_pushes(active)
     if _is_rewrite(context, active, live, wanted, budget):
-        written = _switch(context, active, live, wanted, probes, budget)
+        written = _switch(context, active, live, wanted, probes, budget, pushed)
     else:
         with context.conn.transaction():
             written = vectors.upsert_served(active, wanted)
             state.write_probes(probes)
             state.settle(touched)
+            if budget["nudge_contrast"]:
+                vectors.write_pushes(active, *pushed)
             generations.set_fields(active.generation_id, **budget)
     _count_displacement(context, before, final)
     purged = DocumentRepository(context.conn).purge_superseded()
@@ -169,7 +176,13 @@ def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Serv
 
 
 def _switch(
-    context: Context, active: Generation, live: Served, wanted: Served, probes: Probes, budget: dict[str, Any]
+    context: Context,
+    active: Generation,
+    live: Served,
+    wanted: Served,
+    probes: Probes,
+    budget: dict[str, Any],
+    pushed: tuple[Int64Array, Float32Array],
 ) -> Upserted:
     """Load a generation of the same model, index it, and switch to it: readers never see a table half written.
 
@@ -180,6 +193,8 @@ def _switch(
     made = candidates(context)[0]
     metric = "inner_product" if budget["nudge_variant"] == "M" else "cosine"
     made = generations.set_fields(made.generation_id, metric=metric, metrics=active.metrics, **budget)
+    if made.nudge_contrast:
+        VectorRepository(context.conn).write_pushes(made, *pushed)
     VectorRepository(context.conn).write_served(made, wanted)
     _, measured, _ = index_served(context, made)
     if measured < settings.recall_target:

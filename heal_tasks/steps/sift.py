@@ -1,8 +1,9 @@
-"""Step sift: drops training questions that lead away from their chunk, by the vectors of the base model.
+"""Step sift: drops questions that lead away from their chunk, by the vectors of the base model.
 
 Round trip: a question by which the model does not find its chunk among its first K is more often about nothing, or
-about everything, than merely hard. A cross-encoder may judge the rest. Only what is learnt from is sifted: held-out
-questions judge the models, and a set chosen by what one of them finds would favour that one.
+about everything, than merely hard. A cross-encoder may judge the rest. What moves rows is sifted: training questions,
+and those of validation, which first choose how far. Test questions are not: they judge the models, and a set chosen by
+what one of them finds would favour that one.
 
 The nudge route does not come by here: a place among all chunks costs a look at all of them. Its questions wait for the
 next realignment.
@@ -18,6 +19,7 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import ROUND_TRIP
 from heal_tasks.evaluation.ranking import ranks_of
 from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps.nudge import MOVING
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.spaces import baseline, in_order
 from heal_tasks.store.checks import Check, CheckRepository, DroppedBy
@@ -32,16 +34,18 @@ STORE_EVERY = 512
 
 
 def sift(context: Context) -> Outcome:
-    """Check all training questions, and mark those that are dropped and those that are so no longer.
+    """Check all questions of training and validation, and mark those that are dropped and those that are so no longer.
 
     Args:
         context: of the step.
 
     Returns:
-        Counts ``checked`` and, of the filters that are switched on, ``dropped_round_trip``, ``dropped_cross_encoder``.
+        Counts ``checked``, of these ``checked_validation``, and of the filters that are switched on
+        ``dropped_round_trip``, ``dropped_cross_encoder``.
     """
     settings, checks = context.settings, CheckRepository(context.conn)
-    found = _ranked(context, baseline(context), checks.training_questions())
+    training, validation = checks.questions("train"), checks.questions(*(name for name in MOVING if name != "train"))
+    found = _ranked(context, baseline(context), [*training, *validation])
     switched_on: dict[DroppedBy, bool] = {
         "round_trip": ROUND_TRIP in settings.question_filters, "cross_encoder": bool(settings.cross_encoder),
     }  # fmt: skip
@@ -54,9 +58,10 @@ def sift(context: Context) -> Outcome:
         done += len(batch)
         context.progress(done, len(found))
     counts: dict[str, int | float] = {f"dropped_{name}": number for name, number in dropped.items()}
-    parts = [f"{len(found)} training questions checked"]
+    parts = [f"{len(training)} training and {len(validation)} validation questions checked"]
     parts += [f"{number} dropped by {name}" for name, number in dropped.items()]
-    return Outcome(counts={"checked": len(found), **counts}, note=", ".join(parts))
+    counts |= {"checked": len(found), "checked_validation": len(validation)}
+    return Outcome(counts=counts, note=", ".join(parts))
 
 
 def _ranked(context: Context, generation: Generation, questions: list[Check]) -> list[Check]:

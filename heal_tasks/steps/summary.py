@@ -109,11 +109,11 @@ class Summary:
         return self._dropped("ask")
 
     def sifted(self) -> dict[str, int]:
-        """How many training questions each filter that needs vectors keeps from being learnt from, 0 included."""
+        """How many questions each filter that needs vectors keeps from being learnt from, 0 included."""
         return self._dropped("sift")
 
     def checked(self) -> int:
-        """How many training questions those filters looked at in this run."""
+        """How many questions those filters looked at in this run."""
         return int(sum(counts.get("checked", 0) for counts in self._counts("sift")))
 
     def _dropped(self, step: str) -> dict[str, int]:

@@ -1,9 +1,10 @@
-"""Training questions as the filters behind the embedding see them: what is known about each, and what became of it."""
+"""Questions as the filters behind the embedding see them: what is known about each, and what became of it."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from heal_tasks.core.types import Split
 from heal_tasks.store.db import Connection
 from heal_tasks.store.questions import HUMAN, SAMPLES, QuestionRepository
 
@@ -11,7 +12,7 @@ DroppedBy = Literal["round_trip", "cross_encoder"]
 
 
 class Check(NamedTuple):
-    """A training question that was not written by a person.
+    """A question that was not written by a person.
 
     Args:
         question_id: the question.
@@ -31,7 +32,7 @@ class Check(NamedTuple):
 
 
 class CheckRepository:
-    """Verdicts on training questions.
+    """Verdicts on questions.
 
     Args:
         conn: an autocommit connection.
@@ -40,15 +41,15 @@ class CheckRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    def training_questions(self) -> list[Check]:
-        """Training questions of live chunks that no person asked, by id."""
+    def questions(self, *splits: Split) -> list[Check]:
+        """Questions of some splits, of live chunks, that no person asked, by id."""
         rows = self._conn.execute(
             """SELECT q.question_id, q.chunk_id, q.round_trip_rank, q.cross_encoder, q.cross_encoder_score, q.dropped_by
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-            WHERE q.split = 'train' AND q.writer <> %s AND c.superseded_at IS NULL
+            WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL
               AND d.deleted_at IS NULL AND d.duplicate_of IS NULL
             ORDER BY q.question_id""",
-            (HUMAN,),
+            (list(splits), HUMAN),
         ).fetchall()
         return [Check._make(row) for row in rows]
 

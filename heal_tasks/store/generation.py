@@ -16,7 +16,7 @@ Kind = Literal["baseline", "reference", "trained"]
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
 IndexKind = Literal["none", "vector", "halfvec"]
-Prefix = Literal["base", "vec", "question"]
+Prefix = Literal["base", "vec", "question", "push"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Generation:
     nudge_theta: float
     nudge_prior: float
     nudge_centre: Vector | None
+    nudge_contrast: int
+    nudge_many: float
     ef_search: int
     recall: float | None
     metrics: JsonObject
@@ -46,11 +48,14 @@ class Generation:
     index_kind: IndexKind
 
     def table(self, prefix: Prefix) -> sql.Identifier:
-        """One of its tables: ``base`` (encoder output), ``vec`` (served) or ``question``."""
+        """One of its tables: ``base`` (encoder output), ``vec`` (served), ``question``; ``push`` where it has one."""
         return sql.Identifier("heal", f"{prefix}_g{self.generation_id:06d}")
 
 
-NO_BUDGET: dict[str, Any] = {"nudge_variant": "none", "nudge_theta": 0.0, "nudge_prior": 0.0, "nudge_centre": None}
+NO_BUDGET: dict[str, Any] = {
+    "nudge_variant": "none", "nudge_theta": 0.0, "nudge_prior": 0.0, "nudge_centre": None, "nudge_contrast": 0,
+    "nudge_many": 0.0,
+}  # fmt: skip
 """Of a generation whose rows are not moved."""
 COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Generation))
 

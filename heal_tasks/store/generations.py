@@ -11,12 +11,20 @@ from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generation import Generation, Kind, Metric, Prefix, State, find_generations, get_generation
+from heal_tasks.store.generation import (
+    NO_BUDGET,
+    Generation,
+    Kind,
+    Metric,
+    Prefix,
+    State,
+    find_generations,
+    get_generation,
+)
 from heal_tasks.store.search import named_errors
-from heal_tasks.store.vectors import drop_indexes
+from heal_tasks.store.vectors import drop_indexes, give_tables
 
-_NUDGE = {"nudge_variant", "nudge_theta", "nudge_prior", "nudge_centre"}
-_SETTABLE = {"topic_run_id", "metric", *_NUDGE, "ef_search", "recall", "metrics", "note"}
+_SETTABLE = {"topic_run_id", "metric", *NO_BUDGET, "ef_search", "recall", "metrics", "note"}
 
 # The switch itself, and only it, makes a generation active or previous.
 _TRANSITIONS: dict[str, set[str]] = {
@@ -202,9 +210,11 @@ class GenerationRepository:
         generation = get_generation(self._conn, generation_id)
         if generation.state in ("active", "previous") or generation.kind == "baseline":
             raise StoreError(f"generation {generation_id} is in use ({generation.kind}, {generation.state})")
-        tables = [generation.table("vec"), generation.table("base"), generation.table("question")]
+        tables = [generation.table(prefix) for prefix in get_args(Prefix)]
         with self._conn.transaction():
-            found = self._conn.execute("SELECT to_regclass(%s)", (tables[0].as_string(self._conn),)).fetchone()
+            found = self._conn.execute(
+                "SELECT to_regclass(%s)", (generation.table("vec").as_string(self._conn),)
+            ).fetchone()
             self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
         return found is not None and found[0] is not None
 
@@ -256,12 +266,7 @@ class GenerationRepository:
                 "embedding vector({}) NOT NULL{}) WITH (autovacuum_vacuum_scale_factor = 0.02)"
             ).format(generation.table("vec"), dims, check)
         )
-        # The role and not its member owns them, so that every member, and the owner of the view, may use them.
-        if self._conn.execute(
-            "SELECT FROM pg_roles WHERE rolname = 'heal_pipeline' AND pg_has_role(oid, 'MEMBER')"
-        ).rowcount:
-            for prefix in get_args(Prefix):
-                self._conn.execute(sql.SQL("ALTER TABLE {} OWNER TO heal_pipeline").format(generation.table(prefix)))
+        give_tables(self._conn, *(generation.table(prefix) for prefix in ("base", "vec", "question")))
 
 
 __all__ = ["Generation", "GenerationRepository", "Kind", "Metric", "State"]

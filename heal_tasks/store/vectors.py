@@ -16,7 +16,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.copying import Float32Array, Int64Array, copy_vectors, copy_vectors_out
 from heal_tasks.store.db import Connection
 from heal_tasks.store.erasing import lock_exclusive, lock_shared, purge_superseded
-from heal_tasks.store.generation import Generation, find_generations
+from heal_tasks.store.generation import Generation, Prefix, find_generations
 from heal_tasks.store.reading import LiveChunk, live_chunks
 
 SAME_VECTOR = 1e-6
@@ -95,6 +95,35 @@ class VectorRepository:
     def write_questions(self, generation: Generation, question_ids: Int64Array, vectors: Float32Array) -> int:
         """Store question vectors; as ``write_base``."""
         return self._write_keyed(generation, generation.table("question"), "question", question_ids, vectors)
+
+    def write_pushes(self, generation: Generation, chunk_ids: Int64Array, vectors: Float32Array) -> None:
+        """Keep what a budget's plan adds to the gradients of rows, instead of what was kept before.
+
+        Args:
+            generation: whose budget.
+            chunk_ids: int64, shape (p,).
+            vectors: float32, shape (p, d); zero ones are not kept.
+        """
+        table, pushed = generation.table("push"), vectors.any(axis=1)
+        with self._conn.transaction():
+            self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+            self._conn.execute(
+                sql.SQL("CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
+                    table, sql.Literal(generation.dims)
+                )
+            )
+            give_tables(self._conn, table)
+            self._write_keyed(generation, table, "chunk", chunk_ids[pushed], vectors[pushed])
+
+    def load_pushes(self, generation: Generation, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
+        """What is kept for all or some chunks: ids, int64, shape (p,), ascending; float32, shape (p, d)."""
+        if not generation.nudge_contrast:
+            return np.empty(0, dtype=np.int64), np.empty((0, generation.dims), dtype=np.float32)
+        query = sql.SQL("SELECT chunk_id, embedding FROM {} WHERE {} ORDER BY 1").format(
+            generation.table("push"), _among(among)
+        )
+        (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
+        return ids, vectors
 
     def copy_from_same_model(self, generation: Generation) -> tuple[int, int]:
         """Copy base and question vectors that other generations of the same model have, instead of encoding again.
@@ -256,16 +285,16 @@ class VectorRepository:
 
     def orphans(self, generation: Generation) -> int:
         """Rows of a generation's tables whose chunk or question no longer exists; anything but 0 is a fault."""
-        row = self._conn.execute(
-            sql.SQL(
-                "SELECT (SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM heal.chunk c USING_C)) + "
-                "(SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM heal.chunk c USING_C)) + "
-                "(SELECT count(*) FROM {} b WHERE NOT EXISTS "
-                "(SELECT FROM heal.question q WHERE q.question_id = b.question_id))".replace(
-                    "USING_C", "WHERE c.chunk_id = b.chunk_id"
-                )
-            ).format(generation.table("base"), generation.table("vec"), generation.table("question"))
-        ).fetchone()
+        keys: dict[Prefix, str] = {"base": "chunk", "vec": "chunk", "question": "question"}
+        if generation.nudge_contrast:
+            keys["push"] = "chunk"
+        counts = [
+            sql.SQL("(SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM {} e WHERE e.{key} = b.{key}))").format(
+                generation.table(prefix), sql.Identifier("heal", entity), key=sql.Identifier(f"{entity}_id")
+            )
+            for prefix, entity in keys.items()
+        ]
+        row = self._conn.execute(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))).fetchone()
         return int(row[0]) if row else 0
 
     def _write_keyed(
@@ -330,6 +359,13 @@ def _rows_of(ids: Int64Array, wanted: Int64Array) -> Int64Array:
         return np.full(len(wanted), -1, dtype=np.int64)
     rows = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     return np.where(ids[rows] == wanted, rows, -1)
+
+
+def give_tables(conn: Connection, *tables: sql.Identifier) -> None:
+    """Let the pipeline's role, if there is one, own tables: every member of it, and the view's owner, may use them."""
+    if conn.execute("SELECT FROM pg_roles WHERE rolname = 'heal_pipeline' AND pg_has_role(oid, 'MEMBER')").rowcount:
+        for table in tables:
+            conn.execute(sql.SQL("ALTER TABLE {} OWNER TO heal_pipeline").format(table))
 
 
 def _check(generation: Generation, vectors: Float32Array, *, unit: bool) -> None:

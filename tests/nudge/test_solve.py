@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from heal_tasks.nudge.solve import apply_moves, distractions, gradients, plan_moves, shift, turn
+from heal_tasks.nudge.solve import apply_moves, gradients, plan_moves, shift, turn
 
 ANGLES = st.floats(0.0, np.pi / 2)
 
@@ -153,20 +153,6 @@ def test_a_prior_counts_the_base_vector_as_that_many_questions():
         np.testing.assert_allclose(far, base + G / prior, atol=1e-5)
         near = apply_moves(base, plan_moves(base, G, "N", prior), 0.01)
         np.testing.assert_allclose(near, turn(base, G, 0.01), atol=1e-7)
-
-
-def test_distractions_equal_a_loop(monkeypatch):
-    monkeypatch.setattr("heal_tasks.nudge.solve._SCORES_AT_ONCE", 40)
-    rng = np.random.default_rng(10)
-    questions, base = unit(rng.standard_normal((30, 6))), unit(rng.standard_normal((12, 6)))
-    pairs = np.unique(np.column_stack([rng.integers(0, 30, 60), rng.integers(0, 12, 60)]), axis=0)
-    expected = np.zeros((12, 6))
-    for number, question in enumerate(questions):
-        shares = np.exp(base @ question / 0.05)
-        shares /= shares.sum()
-        shares[pairs[pairs[:, 0] == number, 1]] = 0
-        expected += np.outer(shares, question)
-    np.testing.assert_allclose(distractions(questions, base, pairs), expected, atol=1e-5)
 
 
 def test_questions_that_cancel_give_no_direction():

@@ -53,11 +53,23 @@ class World:
         start_probes(conn, self.active)
         self.nights = 0
 
-    def set_budget(self, theta: float, prior: float = 0.0, centre: NDArray[np.float32] | None = None) -> None:
+    def set_budget(
+        self, theta: float, prior: float = 0.0, centre: NDArray[np.float32] | None = None, many: float = 0.0
+    ) -> None:
         self.theta, self.prior, self.centre = theta, prior, np.zeros(DIMS) if centre is None else centre
+        self.many = many
         self.space.generations.set_fields(
-            self.made.generation_id, nudge_variant="N", nudge_theta=theta, nudge_prior=prior, nudge_centre=centre
+            self.made.generation_id, nudge_variant="N", nudge_theta=theta, nudge_prior=prior, nudge_centre=centre,
+            nudge_many=many,
+        )  # fmt: skip
+
+    def push(self) -> None:
+        """Keep a push for every second row, as a contrastive plan does for those with questions."""
+        ids = np.array(sorted(chunk.chunk_id for chunk in self.chunks()))[::2]
+        self.space.vectors.write_pushes(
+            self.made, ids, 0.1 * self.rng.standard_normal((len(ids), DIMS)).astype(np.float32)
         )
+        self.space.generations.set_fields(self.made.generation_id, nudge_contrast=3)
 
     @property
     def active(self) -> Generation:
@@ -127,13 +139,16 @@ class World:
         by_text: dict[str, set[int]] = {}
         for chunk_id, text, _ in rows:
             by_text.setdefault(text, set()).add(chunk_id)
-        made = {}
+        made, pushes = {}, dict(zip(*map(list, self.space.vectors.load_pushes(self.active)), strict=True))
         for chunk in self.chunks():
             d = encode([chunk.text], DIMS)[0].astype(np.float64)
             own = {text: vector for chunk_id, text, vector in rows if chunk_id == chunk.chunk_id}
             G = sum(
-                ((vector.to_numpy() - self.centre) / len(by_text[text]) for text, vector in own.items()),
-                np.zeros(DIMS),
+                (
+                    (vector.to_numpy() - self.centre) / len(by_text[text]) ** (1 - self.many)
+                    for text, vector in own.items()
+                ),
+                pushes.get(chunk.chunk_id, np.zeros(DIMS)),
             )
             turned = d
             if own:
@@ -163,11 +178,15 @@ def settings(database_url: str) -> Settings:
 CENTRE = np.linspace(-0.1, 0.3, DIMS, dtype=np.float32)
 
 
-@pytest.mark.parametrize(("prior", "centre"), [(0.0, None), (1.5, None), (0.5, CENTRE)])
+@pytest.mark.parametrize(
+    ("prior", "centre", "pushed"), [(0.0, None, False), (1.5, None, False), (0.5, CENTRE, False), (1.0, None, True)]
+)
 def test_any_nights_equal_a_computation_of_all_rows(
-    world: World, prior: float, centre: NDArray[np.float32] | None
+    world: World, prior: float, centre: NDArray[np.float32] | None, pushed: bool
 ) -> None:
-    world.set_budget(0.4, prior, centre)
+    world.set_budget(0.4, prior, centre, many=0.5 if pushed else 0.0)
+    if pushed:
+        world.push()
     world.night()  # everything was loaded un-nudged, and is touched
     world.check()
     for night in range(4):
@@ -272,8 +291,13 @@ def test_without_a_budget_all_rows_are_computed(world: World) -> None:
 
 
 def test_all_rows_and_touched_rows_give_the_same(world: World) -> None:
-    world.set_budget(0.4, 1.5, CENTRE)
+    world.set_budget(0.4, 1.5, CENTRE, many=0.5)
+    world.push()
+    toward = encode(["both"], DIMS)
+    world.ask(world.chunk("text 7"), ["of two"], "train", toward)
+    world.ask(world.chunk("text 8"), ["of two"], "train", toward)
     world.night()
+    world.check()
     touched = world.served()
     # Without probes there is nothing to follow, so all rows are computed, by the same budget.
     world.conn.execute("DELETE FROM heal.nudge_probe")
@@ -297,6 +321,20 @@ def test_what_rows_move_is_added_up_until_a_realignment(world: World) -> None:
     assert world.active.metrics["displacement"] == 0
 
 
+def test_contrast_is_not_on_offer_where_it_would_look_at_too_many_pairs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps_nudge, "PLANS", (Plan(prior=1.0, contrast=3), Plan()))
+    settings, chosen = without_a_budget(world), []
+    # Two training questions for each of sixty chunks; validation gains by either plan.
+    for number, pairs in enumerate((60 * 120 - 1, 60 * 120)):
+        world.space.generations.set_fields(world.active.generation_id, nudge_variant="none", nudge_theta=0.0)
+        limited = settings.model_copy(update={"nudge_contrast_pairs": pairs})
+        load_step("nudge_live").run(limited, Manifest(run_id=f"limited {number}"))
+        chosen.append(steps_nudge.plan_of(world.active))
+    assert chosen == [Plan(), Plan(prior=1.0, contrast=3)]
+
+
 def without_a_budget(world: World) -> Settings:
     world.space.generations.set_fields(world.made.generation_id, nudge_variant="none", nudge_theta=0.0)
     # Held-out questions that the training questions help, or no budget would be adopted.
@@ -307,8 +345,12 @@ def without_a_budget(world: World) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("variant", "plan"), [("N", Plan()), ("N", Plan(centred=True, prior=0.5)), ("M", Plan(centred=True))]
-)
+    ("variant", "plan"),
+    [
+        ("N", Plan()), ("N", Plan(centred=True, prior=0.5)), ("M", Plan(centred=True)),
+        ("N", Plan(prior=1.0, contrast=3, many=0.5)),
+    ],
+)  # fmt: skip
 def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     world: World, monkeypatch: pytest.MonkeyPatch, variant: str, plan: Plan
 ) -> None:
@@ -330,6 +372,8 @@ def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     assert f"generation {now.generation_id} was loaded with them and switched to" in made.note
     assert (now.nudge_variant, now.metric) == (variant, "cosine" if variant == "N" else "inner_product")
     assert now.nudge_theta > 0
+    assert steps_nudge.plan_of(now) == plan
+    assert bool(len(world.space.vectors.load_pushes(now)[0])) == bool(plan.contrast)
     assert made.counts["rows_added"] == 1
     assert world.served().keys() == before.keys() | {world.chunk("late one").chunk_id}
     previous = world.space.generations.previous()

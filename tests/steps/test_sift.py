@@ -20,6 +20,7 @@ from heal_tasks.questions.cross_encoder import CrossEncoderJudge
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps import load_step
 from heal_tasks.steps.report import PAGE
+from heal_tasks.steps.scoring import question_set
 from heal_tasks.steps.spaces import in_order
 from heal_tasks.steps.summary import summarise
 from heal_tasks.store.corpus import Corpus
@@ -67,10 +68,10 @@ def _plant(conn: Connection) -> None:
     chunks = conn.execute("SELECT chunk_id, text FROM heal.chunk ORDER BY chunk_id").fetchall()
     questions, key = [], 0
     for place, (chunk_id, text) in enumerate(chunks):
-        elsewhere = chunks[(place + DOCUMENTS // 2) % DOCUMENTS][1]
+        elsewhere, far = (chunks[(place + DOCUMENTS // part) % DOCUMENTS][1] for part in (2, 3))
         for writer, split, said in (
             ("llm", "train", text), ("llm", "train", elsewhere), ("llm", "seen_test", elsewhere),
-            ("llm", "unseen_validation", elsewhere), ("human", "train", elsewhere),
+            ("llm", "unseen_validation", far), ("human", "train", elsewhere),
         ):  # fmt: skip
             key += 1
             questions.append(_question(key, chunk_id, said, writer, split))
@@ -100,14 +101,14 @@ def reasons(conn: Connection) -> dict[int, str | None]:
     return dict(conn.execute("SELECT question_id, dropped_by FROM heal.question ORDER BY 1").fetchall())
 
 
-def test_drops_training_questions_whose_chunk_is_not_found(asked: Connection, settings: Settings) -> None:
+def test_drops_questions_whose_chunk_is_not_found(asked: Connection, settings: Settings) -> None:
     manifest = sift(settings)
     rows = asked.execute(
         "SELECT q.question_id, q.text, c.text, q.split, q.writer, q.round_trip_rank, q.dropped_by "
         "FROM heal.question q JOIN heal.chunk c USING (chunk_id)"
     ).fetchall()
     for _, said, text, split, writer, rank, reason in rows:
-        if split != "train" or writer == "human":
+        if split == "seen_test" or writer == "human":
             assert (rank, reason) == (None, None)
         elif said == text:
             assert (rank, reason) == (1, None)
@@ -115,9 +116,13 @@ def test_drops_training_questions_whose_chunk_is_not_found(asked: Connection, se
             assert rank > 1
             assert reason == ("round_trip" if rank > K else None)
     dropped = sum(reason is not None for *_, reason in rows)
-    assert dropped > DOCUMENTS // 2
-    assert manifest.counts == {"checked": 2 * DOCUMENTS, "dropped_round_trip": dropped}
-    assert manifest.note == f"{2 * DOCUMENTS} training questions checked, {dropped} dropped by round_trip"
+    assert dropped > DOCUMENTS
+    assert manifest.counts == {
+        "checked": 3 * DOCUMENTS, "checked_validation": DOCUMENTS, "dropped_round_trip": dropped,
+    }  # fmt: skip
+    assert manifest.note == (
+        f"{2 * DOCUMENTS} training and {DOCUMENTS} validation questions checked, {dropped} dropped by round_trip"
+    )
 
 
 def test_ranks_are_those_of_a_full_sort(asked: Connection, settings: Settings) -> None:
@@ -140,7 +145,12 @@ def test_what_is_dropped_is_not_learnt_from(asked: Connection, settings: Setting
     assert set(left.question_ids.tolist()) == set(reasons(asked)) - gone
     assert len(left.question_ids) == before - len(gone)
     counts = QuestionRepository(asked).counts()
-    assert sum(n for writer, _, split, n in counts if (writer, split) == ("llm", "train")) == 2 * DOCUMENTS - len(gone)
+    for splits, each in ((("train",), 2), (("train", "unseen_validation"), 3), (("seen_test",), 1)):
+        own = asked.execute("SELECT question_id FROM heal.question WHERE split = ANY(%s)", ([*splits],)).fetchall()
+        refused = len(gone & {row[0] for row in own})
+        in_use = sum(n for writer, _, split, n in counts if writer == "llm" and split in splits)
+        assert in_use == each * DOCUMENTS - refused
+        assert bool(refused) == (splits != ("seen_test",))
 
 
 def test_switched_off_or_widened_brings_them_back(asked: Connection, settings: Settings) -> None:
@@ -150,7 +160,7 @@ def test_switched_off_or_widened_brings_them_back(asked: Connection, settings: S
     assert reasons(asked) == narrow
     off = sift(settings, "r3", question_filters="none")
     assert set(reasons(asked).values()) == {None}
-    assert off.counts == {"checked": 2 * DOCUMENTS}
+    assert off.counts == {"checked": 3 * DOCUMENTS, "checked_validation": DOCUMENTS}
     wide = sift(settings, "r4", round_trip_k=DOCUMENTS)
     assert wide.counts["dropped_round_trip"] == 0 < again.counts["dropped_round_trip"]
 
@@ -160,7 +170,7 @@ def test_samples_are_few_and_each_question_once(asked: Connection, settings: Set
     assert first.counts["dropped_round_trip"] > SAMPLES
     for run_id in ("r1", "r2"):
         sift(settings, run_id)
-    rows = asked.execute("SELECT run_id, reason, text FROM heal.question_dropped").fetchall()
+    rows = asked.execute("SELECT run_id, reason, chunk_id, text FROM heal.question_dropped").fetchall()
     assert len(rows) == len(set(rows)) == SAMPLES
     assert {row[:2] for row in rows} == {("r1", "round_trip")}
 
@@ -175,7 +185,7 @@ def test_a_served_generation_is_told_which_chunks_to_compute_again(asked: Connec
             sift(settings, run_id, question_filters=filters)
             changed_ids = [key for key, reason in reasons(asked).items() if reason != before[key]]
             expected = asked.execute(
-                "SELECT DISTINCT chunk_id FROM heal.question WHERE split = 'train' AND text IN "
+                "SELECT DISTINCT chunk_id FROM heal.question WHERE heal.moves_rows(split) AND text IN "
                 "(SELECT text FROM heal.question WHERE question_id = ANY(%s)) ORDER BY 1",
                 (changed_ids,),
             ).fetchall()
@@ -190,14 +200,35 @@ def test_a_nudge_leaves_out_what_is_dropped(asked: Connection, settings: Setting
     (generation,) = GenerationRepository(asked).list("building", "ready")
     chunk_ids = Corpus(asked).chunks(None).chunk_ids
     state = NudgeState(asked, generation)
-    assert len(state.rows(chunk_ids).answers) == 3 * DOCUMENTS - DOCUMENTS
+    assert len(state.rows(chunk_ids).answers) == 3 * DOCUMENTS
     sift(settings)
     used = asked.execute(
-        "SELECT DISTINCT chunk_id, text FROM heal.question WHERE split = 'train' AND dropped_by IS NULL"
+        "SELECT DISTINCT chunk_id, text FROM heal.question WHERE heal.moves_rows(split) AND dropped_by IS NULL"
     ).fetchall()
     rows = state.rows(chunk_ids)
     assert len(rows.answers) == len(used)
     assert sorted(rows.chunk_ids[rows.answers].tolist()) == sorted(chunk_id for chunk_id, _ in used)
+
+
+def test_a_refused_validation_question_neither_chooses_nor_moves(asked: Connection, settings: Settings) -> None:
+    (generation,) = GenerationRepository(asked).list("building", "ready")
+    corpus, vectors = Corpus(asked), VectorRepository(asked)
+    sift(settings)
+    chunks, questions = corpus.chunks(None), corpus.questions()
+    refused = dict(
+        asked.execute(
+            "SELECT question_id, chunk_id FROM heal.question "
+            "WHERE split = 'unseen_validation' AND dropped_by IS NOT NULL"
+        ).fetchall()
+    )
+    assert 0 < len(refused) < DOCUMENTS
+    own = in_order(questions.question_ids, *vectors.load_questions(generation))
+    assert len(question_set(questions, own, chunks, "unseen_validation").positives) == DOCUMENTS - len(refused)
+    with asked.transaction(force_rollback=True):
+        asked.execute("DELETE FROM heal.question WHERE split = 'train'")
+        rows = NudgeState(asked, generation).rows(chunks.chunk_ids)
+    moved = rows.chunk_ids[rows.answers]
+    assert sorted(moved.tolist()) == sorted(set(chunks.chunk_ids.tolist()) - set(refused.values()))
 
 
 def test_report_and_terminal_show_them(
@@ -208,12 +239,15 @@ def test_report_and_terminal_show_them(
     dropped = sift(settings).counts["dropped_round_trip"]
     summary = summarise(asked, "r1")
     assert summary is not None
-    assert (summary.checked(), summary.sifted()) == (2 * DOCUMENTS, {"round_trip": dropped})
+    assert (summary.checked(), summary.sifted()) == (3 * DOCUMENTS, {"round_trip": dropped})
     assert {row[2] for row in summary.dropped_samples} == {"round_trip"}
     report = load_step("report").run(settings, Manifest(run_id="r1"))
     page = artifact_store(settings).local(report.text("report_uri")) / PAGE
     text = page.read_text(encoding="utf-8")
-    assert f"{2 * DOCUMENTS} training questions checked against the vectors; not learnt from:" in " ".join(text.split())
+    assert (
+        f"{3 * DOCUMENTS} questions of training and validation checked against the vectors; not learnt from:"
+        in " ".join(text.split())
+    )
     assert f"round_trip {dropped}." in text
     ((document, chunk_id),) = asked.execute(
         "SELECT document_id, chunk_id FROM heal.question JOIN heal.chunk USING (chunk_id) "
@@ -221,7 +255,10 @@ def test_report_and_terminal_show_them(
     ).fetchall()
     print_questions(settings, Console(width=300), document_id=document, dropped=True)
     shown = capsys.readouterr().out
-    assert "1 dropped" in shown
+    dropped_here = number(
+        asked, f"SELECT count(*) FROM heal.question WHERE chunk_id = {chunk_id} AND dropped_by IS NOT NULL"
+    )
+    assert f"{dropped_here} dropped" in shown
     assert "dropped by filter round_trip" in shown
     kept = number(asked, f"SELECT count(*) FROM heal.question WHERE chunk_id = {chunk_id} AND dropped_by IS NULL")
     assert shown.count("  claim by ") == kept
@@ -255,7 +292,7 @@ def test_a_cross_encoder_drops_what_it_scores_low(asked: Connection, settings: S
     model = CrossEncoder(tiny_judge, device="cpu")
     pairs = asked.execute(
         "SELECT q.question_id, q.text, d.title, c.text FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
-        "JOIN heal.document d USING (document_id) WHERE q.split = 'train' AND q.writer = 'llm'"
+        "JOIN heal.document d USING (document_id) WHERE heal.moves_rows(q.split) AND q.writer = 'llm'"
     ).fetchall()
     logits = {
         key: float(model.predict([(text, embedding_text(title, body))], activation_fn=torch.nn.Identity())[0])
@@ -291,7 +328,7 @@ def test_scores_are_kept_so_that_nothing_is_scored_twice(
 
     monkeypatch.setattr(CrossEncoderJudge, "scores", counted)
     first = sift(settings, cross_encoder=tiny_judge, device="cpu")
-    assert seen == [2 * DOCUMENTS - first.counts["dropped_round_trip"]]
+    assert seen == [3 * DOCUMENTS - first.counts["dropped_round_trip"]]
     verdicts = reasons(asked)
     again = sift(settings, "r2", cross_encoder=tiny_judge, device="cpu")
     assert len(seen) == 1

@@ -148,10 +148,16 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
     with connect(database_url, autocommit=True) as conn:
         space = Space(conn)
         space.load_many(5)
-        space.publish(space.generation("m"))
+        made = space.generation("m")
+        space.publish(made)
+        space.vectors.write_pushes(made, *space.vectors.load_base(made))
+        assert conn.execute(
+            "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'push_g000001'"
+        ).fetchone() == ("heal_pipeline",)
         for kind, name in (
             ("TABLE", "document"),
             ("TABLE", "vec_g000001"),
+            ("TABLE", "push_g000001"),
             ("VIEW", "embedding"),
             ("FUNCTION", "recall"),
         ):
@@ -162,7 +168,7 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
                          "AND relnamespace = 'heal'::regnamespace").fetchall()
         )  # fmt: skip
         assert {name for name, owner in owners.items() if owner == "heal_pipeline"} == {
-            "base_g000001", "vec_g000001", "question_g000001"
+            "base_g000001", "vec_g000001", "question_g000001", "push_g000001"
         }  # fmt: skip
         assert set(owners.values()) == {"heal_pipeline", "heal_owner"}
         assert conn.execute("SELECT current_user = session_user").fetchone() == (True,)

@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION heal.vector_table(generation_id bigint, prefix text DEFAULT 'vec')
 RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
 $$ SELECT prefix || '_g' || lpad(generation_id::text, greatest(6, length(generation_id::text)), '0') $$;
-COMMENT ON FUNCTION heal.vector_table IS 'Name of a generation''s table: prefix vec (served), base (encoder output) or question.';
+COMMENT ON FUNCTION heal.vector_table IS 'Name of a generation''s table: prefix vec (served), base (encoder output), question or push.';
 
 CREATE OR REPLACE FUNCTION heal.searchable(gen bigint, OUT row_ heal.generation)
 LANGUAGE plpgsql STABLE AS $$

@@ -80,7 +80,8 @@ BEGIN
     questions := ARRAY(SELECT q.question_id FROM heal.question q WHERE q.chunk_id = ANY (chunks));
     FOR item IN
         SELECT heal.vector_table(g.generation_id, p.prefix) AS name, p.key
-        FROM heal.generation g, (VALUES ('base', 'chunk_id'), ('vec', 'chunk_id'), ('question', 'question_id')) AS p (prefix, key)
+        FROM heal.generation g, (VALUES
+            ('base', 'chunk_id'), ('vec', 'chunk_id'), ('push', 'chunk_id'), ('question', 'question_id')) AS p (prefix, key)
         WHERE to_regclass('heal.' || heal.vector_table(g.generation_id, p.prefix)) IS NOT NULL
     LOOP
         EXECUTE format('DELETE FROM heal.%I WHERE %I = ANY ($1)', item.name, item.key)

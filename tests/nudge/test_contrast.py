@@ -1,0 +1,138 @@
+"""The contrastive part: equal to a loop, kept as it is when questions come, and worth something where it should be."""
+
+import numpy as np
+import pytest
+
+from heal_tasks.nudge.contrast import Pushes, pushes
+from heal_tasks.nudge.nudge import Plan, QuestionSet, nudge, recompute
+from heal_tasks.nudge.solve import turn
+
+D = 12
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def slowly(questions, base, answers, totals, G, prior, steps):
+    """Question by question, in float64."""
+    rows, so_far = base.astype(np.float64), np.zeros(base.shape)
+    for step in range(1, steps + 1):
+        for question, own, total in zip(questions.astype(np.float64), answers, totals, strict=True):
+            shares = np.exp(rows @ question / 0.05)
+            shares *= total / shares.sum()
+            for row in range(len(base)):
+                if row not in own:
+                    so_far[row] -= shares[row] * question
+        rows = base + (step * G + so_far) / (prior * steps)
+        rows /= np.linalg.norm(rows, axis=1)[:, None]
+    return so_far / steps
+
+
+@pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
+def test_pushes_equal_a_loop(monkeypatch, steps, prior):
+    monkeypatch.setattr("heal_tasks.nudge.contrast._SCORES_AT_ONCE", 40)
+    rng = np.random.default_rng(10)
+    questions, base = unit(rng.standard_normal((30, D))), unit(rng.standard_normal((14, D)))
+    answers = [rng.choice(14, size=rng.integers(1, 5), replace=False) for _ in questions]
+    pairs = np.array([(number, row) for number, own in enumerate(answers) for row in np.sort(own)])
+    totals = np.array([len(own) ** 0.5 for own in answers])
+    G = rng.standard_normal(base.shape).astype(np.float32)
+    found = pushes(questions, base, pairs, totals, G, prior=prior, steps=steps)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, slowly(questions, base, answers, totals, G, prior, steps), atol=2e-5)
+
+
+def test_pushes_of_some_rows():
+    kept = Pushes(np.array([2, 5, 9]), np.arange(6, dtype=np.float32).reshape(3, 2))
+    np.testing.assert_array_equal(kept.of(np.array([0, 2, 9])), [[0, 0], [0, 1], [4, 5]])
+    np.testing.assert_array_equal(Pushes.none(2).of(np.array([1, 4])), np.zeros((2, 2)))
+
+
+def test_a_question_more_moves_its_own_row_only_and_by_hand():
+    rng = np.random.default_rng(1)
+    base = unit(rng.standard_normal((20, D)))
+    asked = np.repeat(np.arange(15), 2)
+    questions = unit(base[asked] + 0.7 * rng.standard_normal((30, D)))
+    none = QuestionSet(np.empty((0, D), np.float32), [])
+    plan = Plan(prior=0.7, contrast=4, many=0.5)
+    positives = [np.array([row]) for row in asked]
+    first = nudge(base, QuestionSet(questions, positives), none, plans=[plan], theta=0.6)
+    assert first.pushes.rows.tolist() == list(range(15))
+    assert (np.abs(first.pushes.vectors).max(axis=1) > 0).all()
+    # One more question, of a row that has some and of one that has none.
+    late = QuestionSet(np.vstack([questions, unit(base[[3]] + base[[17]])]), [*positives, np.array([3, 17])])
+    kept = nudge(base, late, none, plans=[plan], theta=0.6, pushes=first.pushes)
+    before, after = base.copy(), base.copy()
+    before[first.rows], after[kept.rows] = first.vectors, kept.vectors
+    assert np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-6).tolist() == [3, 17]
+    # Row by row, from what is kept.
+    for row in (3, 8, 17, 19):
+        own = [number for number, found in enumerate(late.positives) if row in found]
+        shares = np.array([1 / len(late.positives[number]) for number in own])
+        alone = recompute(
+            base[[row]], late.vectors[own], np.zeros(len(own), dtype=np.int64), plan.weights(shares),
+            variant="N", theta=0.6, prior=plan.prior, pushes=first.pushes.of(np.array([row])),
+        )  # fmt: skip
+        np.testing.assert_allclose(alone[0], after[row], atol=1e-6)
+
+
+def test_contrast_takes_off_what_all_questions_share():
+    # In a strong query cone rows that move by questions rise against every question, those of other rows, too.
+    rng = np.random.default_rng(2)
+    base, cone = unit(rng.standard_normal((300, 48))), unit(rng.standard_normal((1, 48)))
+
+    def ask(rows):
+        noise = 1.2 * unit(rng.standard_normal((len(rows), 48)))
+        return QuestionSet(unit(base[rows] + 1.5 * cone + noise), [np.array([row]) for row in rows])
+
+    everything = np.repeat(np.arange(300), 2)
+    train, validation, test = ask(np.repeat(np.arange(150), 3)), ask(everything), ask(everything)
+    found = {}
+    for plan in (Plan(prior=1.0), Plan(prior=1.0, contrast=5)):
+        result = nudge(base, train, validation, metric="accuracy@1", plans=[plan])
+        moved = base.copy()
+        moved[result.rows] = result.vectors
+        found[plan.contrast] = float(((test.vectors @ moved.T).argmax(axis=1) == everything).mean())
+    assert found[5] > found[0] + 0.02
+
+
+def test_many_weighs_questions_by_the_number_of_their_answers():
+    rng = np.random.default_rng(3)
+    base, questions = unit(rng.standard_normal((30, D))), unit(rng.standard_normal((2, D)))
+    none = QuestionSet(np.empty((0, D), np.float32), [])
+    train = QuestionSet(questions, [np.array([3]), np.arange(25)])
+    for many, weights in ((0.0, (1.0, 1 / 25)), (0.5, (1.0, 1 / 5)), (1.0, (1.0, 1.0))):
+        found = nudge(base, train, none, plans=[Plan(many=many)], theta=0.2)
+        expected = turn(base[[3]], np.array([weights], np.float32) @ questions, 0.2)
+        np.testing.assert_allclose(found.vectors[found.rows == 3], expected, atol=1e-6)
+
+
+def test_questions_that_must_not_lose_bound_the_budget():
+    rng = np.random.default_rng(4)
+    base, cone = unit(rng.standard_normal((300, 48))), unit(rng.standard_normal((1, 48)))
+
+    sides = unit(rng.standard_normal((300, 48)))
+
+    def ask(rows):
+        noise = 1.6 * unit(rng.standard_normal((len(rows), 48)))
+        return QuestionSet(unit(base[rows] + sides[rows] + 0.8 * cone + noise), [np.array([row]) for row in rows])
+
+    def right(rows, questions):
+        return float(((questions.vectors @ rows.T).argmax(axis=1) == np.concatenate(questions.positives)).mean())
+
+    train, own, others = ask(np.repeat(np.arange(150), 3)), ask(np.repeat(np.arange(150), 2)), ask(np.arange(150, 210))
+    validation = QuestionSet(np.vstack([own.vectors, others.vectors]), [*own.positives, *others.positives])
+    lost = []
+    for bound, unasked in ((None, None), (0.0, others)):
+        result = nudge(
+            base, train, validation, metric="accuracy@1", plans=[Plan(), Plan(prior=2.0)], max_unasked_loss=bound,
+            unasked=unasked,
+        )  # fmt: skip
+        moved = base.copy()
+        moved[result.rows] = result.vectors
+        lost.append(right(base, others) - right(moved, others))
+        if bound is None:
+            assert right(moved, own) > right(base, own)
+    assert lost[0] > 0.05
+    assert lost[1] <= 1e-9
