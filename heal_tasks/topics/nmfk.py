@@ -44,12 +44,12 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.topics.nmf import Factorisation, project, residuals
 from heal_tasks.topics.operand import Floats, one_thread
+from heal_tasks.topics.seeds import Seed
 from heal_tasks.topics.stability import align, reorder, silhouettes
 from heal_tasks.topics.units import (
     HOPELESS,
     Arrays,
     NMFkConfig,
-    Seed,
     Unit,
     Workbench,
     fit_units,
