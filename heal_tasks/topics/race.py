@@ -2,8 +2,14 @@
 
 More topics have more poor minima, and a search that is caught in one is taken for an unstable k. A random start is
 caught where one of its topics covers two and two share a third. With topics to spare it seldom leaves one out, and
-then the pair is merged that a single topic replaces best: Ueda et al., SMEM algorithm for mixture models, 2000, use
-the same moves.
+then the pair is merged that a single topic replaces best: Ueda et al., SMEM algorithm for mixture models, 2000, makes
+the same moves. Of 16 searches for ten planted topics with shares as 1 / rank, on three corpora, and for k = 8 on 898
+real techniques were caught:
+
+    24 starts (20 for k = 8), none to spare, two knock-out rounds   2 2 3   3
+    4 starts, 3 to spare                                            0 0 0   2
+    2 starts, 3 to spare                                            0 0 2   7
+    4 starts, 1 to spare                                            1 2 5   7
 """
 
 from collections.abc import Sequence
