@@ -21,9 +21,10 @@ from heal_tasks.topics.nmfk import NMFkResult, RunUnits, choose_k
 from heal_tasks.topics.numbering import Node, Numbering
 from heal_tasks.topics.operand import Floats, check_matrix, one_thread
 from heal_tasks.topics.projection import NodeFactors, descend
+from heal_tasks.topics.seeds import derive_seed
 from heal_tasks.topics.tfidf import count_terms, select_terms, smooth_idf, weigh
 from heal_tasks.topics.tree import TopicTree
-from heal_tasks.topics.units import NMFkConfig, Unit, Workbench, all_units, derive_seed
+from heal_tasks.topics.units import NMFkConfig, Unit, Workbench, all_units
 
 TOP_TERMS = 10
 THREADS_FROM = 200_000

@@ -17,13 +17,14 @@ from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.topics.operand import Floats, Operand, on_device, products
+from heal_tasks.topics.seeds import Seed
+from heal_tasks.topics.sketch import Sketch, truncated_svd
 
 # Two rounds of coordinate updates per product: half the CPU time of four at equal errors on nodes of 150 documents.
 INNER_SWEEPS = 2
 MAX_ITERATIONS = 200
 TOLERANCE = 1e-5
 _TINY = 1e-12
-_OVERSAMPLING, _POWER_ITERATIONS = 5, 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def factorise(
     k: int,
     *,
     start: str = "random",
-    seed: int | np.random.SeedSequence = 0,
+    seed: Seed = 0,
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = TOLERANCE,
     device: str = "cpu",
@@ -98,7 +99,7 @@ def factorise(
     return Factorisation(W, H, float(runs.errors[0]), runs.iterations)
 
 
-def start_random(operand: Operand, k: int, seeds: Sequence[int | np.random.SeedSequence]) -> Runs:
+def start_random(operand: Operand, k: int, seeds: Sequence[Seed]) -> Runs:
     """Uniform factors on the scale of X, one run per seed; the same on every device.
 
     Raises:
@@ -117,30 +118,24 @@ def start_random(operand: Operand, k: int, seeds: Sequence[int | np.random.SeedS
     return Runs(on_device(W, device), on_device(H, device), np.full(len(seeds), np.inf), 0)
 
 
-def start_nndsvd(operand: Operand, k: int, seed: int | np.random.SeedSequence) -> Runs:
+def start_nndsvd(operand: Operand, k: int, seed: Seed) -> Runs:
     """One run that starts from the stronger signed part of each pair of singular vectors.
 
     Boutsidis and Gallopoulos, SVD based initialization, 2008. Zeros are filled with a small constant, because a
-    coordinate update can leave zero but an all-zero topic cannot. The SVD is a randomised one: Halko, Martinsson and
-    Tropp, Finding structure with randomness, 2011, algorithm 4.4.
+    coordinate update can leave zero but an all-zero topic cannot.
 
     Raises:
         InputError: k is out of range.
     """
-    (n, v), device = operand.rows.shape, operand.rows.device
+    n, v = operand.rows.shape
     check_k(k, (n, v))
-    start = np.random.default_rng(seed).standard_normal((v, min(k + _OVERSAMPLING, n, v)), np.float32)
-    basis = on_device(start, device)
-    for _ in range(_POWER_ITERATIONS):
-        basis = torch.linalg.qr(operand.rows @ basis)[0]
-        basis = torch.linalg.qr(operand.columns @ basis)[0]
-    U, S, Vt = torch.linalg.svd(operand.rows @ basis, full_matrices=False)
-    left, right = U[:, :k].t(), Vt[:k] @ basis.t()  # (k, n), (k, v)
+    U, S, right = truncated_svd(operand, k, seed)
+    left = U.t()  # (k, n); right: (k, v)
     pairs = [(torch.clamp(sign * left, min=0), torch.clamp(sign * right, min=0)) for sign in (1, -1)]
     strengths = [W.norm(dim=1) * H.norm(dim=1) for W, H in pairs]
     stronger = (strengths[0] >= strengths[1])[:, None]
     W, H = (torch.where(stronger, pairs[0][side], pairs[1][side]) for side in (0, 1))
-    weight = torch.sqrt(S[:k] * torch.maximum(*strengths))[:, None]
+    weight = torch.sqrt(S * torch.maximum(*strengths))[:, None]
     filler = float(operand.rows.values().sum()) / (n * v) / 100
     W, H = (torch.clamp(weight * F / (F.norm(dim=1, keepdim=True) + _TINY), min=filler) for F in (W, H))
     return Runs(W[None].contiguous(), H[None].contiguous(), np.full(1, np.inf), 0)
@@ -165,14 +160,16 @@ def improve(
     going, squared, iterations = np.flatnonzero(norms > 0), np.full(len(operands), np.inf), 0
     done_W[norms == 0], done_H[norms == 0] = 0, 0
     W, H, squared = W[going], H[going], squared[going]
+    by_terms = H @ H.mT  # (runs, k, k)
     for iteration in range(1, max_iterations + 1):
         if not going.size:
             break
         iterations += going.size
-        _sweep(W, products([operands[run].rows for run in going.tolist()], H), H @ H.mT)
+        _sweep(W, products([operands[run].rows for run in going.tolist()], H), by_terms)
         gram, target = W @ W.mT, products([operands[run].columns for run in going.tolist()], W)
         _sweep(H, target, gram)
-        before, squared = squared, _squared_errors(norms[going], H, target, gram)
+        by_terms = H @ H.mT
+        before, squared = squared, _squared_errors(norms[going], H, target, gram, by_terms)
         converged = before - squared < tolerance * squared
         if iteration == max_iterations:
             converged[:] = True
@@ -180,8 +177,31 @@ def improve(
             left, kept = going[converged], np.flatnonzero(~converged)
             done_W[left], done_H[left] = W[converged], H[converged]
             errors[left] = np.sqrt(np.maximum(squared[converged], 0) / norms[left])
-            going, W, H, squared = going[kept], W[kept], H[kept], squared[kept]
+            going, W, H, squared, by_terms = going[kept], W[kept], H[kept], squared[kept], by_terms[kept]
     return Runs(done_W, done_H, errors, runs.iterations + iterations)
+
+
+def approach(sketch: Sketch, runs: Runs, rounds: int) -> Runs:
+    """Rounds of coordinate updates on a sketch of the matrix.
+
+    Args:
+        sketch: of X.
+        runs: where to start from; not modified.
+        rounds: how many for every run.
+
+    Returns:
+        The runs in the same order, with their errors as far as the sketch tells them.
+    """
+    W, H = runs.W.clone(), runs.H.clone()
+    by_terms = H @ H.mT
+    for _ in range(rounds):
+        _sweep(W, sketch.with_terms(H), by_terms)
+        gram, target = W @ W.mT, sketch.with_documents(W)
+        _sweep(H, target, gram)
+        by_terms = H @ H.mT
+    norms = np.full(W.shape[0], max(sketch.squared_norm, _TINY))
+    errors = np.sqrt(np.maximum(_squared_errors(norms, H, target, gram, by_terms), 0) / norms)
+    return Runs(W, H, errors, runs.iterations + rounds * W.shape[0])
 
 
 def project(X: csr_array, term_factors: Floats, *, max_iterations: int = 200, tolerance: float = 1e-6) -> Floats:
@@ -266,10 +286,9 @@ def _sweep(F: torch.Tensor, target: torch.Tensor, gram: torch.Tensor, sweeps: in
 
 
 def _squared_errors(
-    norms: NDArray[np.float64], H: torch.Tensor, target: torch.Tensor, gram: torch.Tensor
+    norms: NDArray[np.float64], H: torch.Tensor, target: torch.Tensor, gram: torch.Tensor, by_terms: torch.Tensor
 ) -> NDArray[np.float64]:
-    """||X - WH||^2 = ||X||^2 - 2 <W.T X, H> + <W.T W, H H.T> per run, summed in float64."""
-    cross = torch.sum(target * H, dim=(1, 2), dtype=torch.float64)
-    model = torch.sum(gram * (H @ H.mT), dim=(1, 2), dtype=torch.float64)
+    """||X - WH||^2 = ||X||^2 - 2 <W.T X, H> + <W.T W, H H.T> per run; sums over topics in float64."""
+    cross, model = (torch.sum(part, dim=2).double().sum(dim=1) for part in (target * H, gram * by_terms))
     explained: NDArray[np.float64] = (2 * cross - model).cpu().numpy()
     return norms - explained

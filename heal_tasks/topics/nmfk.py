@@ -14,8 +14,8 @@ k is accepted when all of these hold:
   reaches ``silhouette``; runs that are caught in a poor minimum do not count, as long as they are few;
 * no topic is the strongest of fewer than ``min_topic_documents`` documents.
 
-A walk that one unlucky search would end is given a second one: with ten topics of shares 1 / rank the first was caught
-in a poor minimum, and ended the walk at 8 or 9, for 2 of 20 corpora.
+A walk that one unlucky search would end is given a second one, for an unlucky search looks like a false split: what it
+finds is the best of k - 1 topics and a spurious one.
 
 The largest accepted k wins. That is what makes the search short: errors are cheap and tell where the walk
 upward ends, because past the first small drop ratios are near 1 again; stability is dear and is then measured
@@ -44,12 +44,12 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.topics.nmf import Factorisation, project, residuals
 from heal_tasks.topics.operand import Floats, one_thread
+from heal_tasks.topics.seeds import Seed
 from heal_tasks.topics.stability import align, reorder, silhouettes
 from heal_tasks.topics.units import (
     HOPELESS,
     Arrays,
     NMFkConfig,
-    Seed,
     Unit,
     Workbench,
     fit_units,

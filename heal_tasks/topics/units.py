@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.nmf import Runs, check_k, improve, start_nndsvd, start_random
+from heal_tasks.topics.nmf import Runs, check_k, improve
 from heal_tasks.topics.operand import Floats, Operand, check_matrix
 from heal_tasks.topics.perturb import null_matrix, poisson_noise, uniform_noise
+from heal_tasks.topics.race import SPARE, Track, starts_of
+from heal_tasks.topics.seeds import Seed, derive_seed
+from heal_tasks.topics.sketch import RANK, Sketch
 from heal_tasks.topics.stability import align, reorder, silhouettes, unit_rows
 
-Seed = int | np.random.SeedSequence
 Arrays = dict[str, NDArray[Any]]
-Race = tuple[tuple[int, int], ...]
-"""Starts that run, and rounds until the next ones drop out."""
 
 RUNS_PER_UNIT = 3
 # A k whose topics disagree this much more than allowed is not worth converging, nor the other half of its copies.
@@ -31,7 +31,7 @@ HOPELESS = 0.3
 LOOSE_TOLERANCE = 1e-4
 # Documents that the starts race on; the winner goes on with all of them. Which start is best shows on a sample.
 RACE_DOCUMENTS = 5_000
-_FITS, _NULL, _RUNS, _SAMPLE, _NOISE = (0, 4), 1, 2, 3, 10_000
+_FITS, _NULL, _RUNS, _SAMPLE, _SKETCH, _NOISE = (0, 4), 1, 2, 3, 5, 10_000
 """Names of draws, beside those of the starts; a fit has a second one."""
 
 
@@ -84,22 +84,6 @@ class Unit(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.k}-{self.block}"
-
-
-def race_of(k: int) -> Race:
-    """Starts that race for one run, and rounds until the next ones drop out; one is left.
-
-    More topics have more poor minima, and a restart that is caught in one is taken for an unstable k. Share of the
-    starts that reach the best minimum: planted k = 6, 86 in 100; ten topics with shares as 1 / rank, 33 in 100.
-    Rounds of 4 and 8 are a fifth cheaper and keep every planted k, but on 898 real techniques they leave k = 4 to 6
-    stable over four seeds where these leave 6 to 8.
-    """
-    return (2 * k + 4, 5), (k // 2 + 1, 10)
-
-
-# A matrix without topics has no best minimum to be found: this race takes 40 rounds in all where ``race_of(10)`` takes
-# 180, and its drops are those of a longer one (ten topics, twelve each: mean 18.2e-4 and 18.1e-4, scatter 12 in 100).
-NULL_RACE = ((4, 5), (2, 10))
 
 
 def fit_units(k: int) -> list[Unit]:
@@ -157,12 +141,13 @@ class Workbench:
         n = X.shape[0]
         self._sample = np.sort(rng.choice(n, RACE_DOCUMENTS, replace=False)) if n > RACE_DOCUMENTS else np.arange(n)
         self._racing = self._sampled(X, self._operand)
+        self._tracks: dict[tuple[bool, int], Track] = {}
 
     @staticmethod
     def peak_bytes(n: int, v: int, nnz: int, k: int) -> int:
         """Largest memory of one unit, in bytes."""
-        racing = race_of(k)[0][0] * (min(n, RACE_DOCUMENTS) + v)
-        return nnz * (20 + 12 + 8 * RUNS_PER_UNIT) + 8 * 4 * RUNS_PER_UNIT * k * max(n + v, racing)
+        racing = starts_of(k) * (k + SPARE) * (min(n, RACE_DOCUMENTS) + v)
+        return nnz * (20 + 12 + 8 * RUNS_PER_UNIT) + 8 * 4 * RUNS_PER_UNIT * max(k * (n + v), racing)
 
     def run(self, unit: Unit) -> Arrays:
         """Do one piece of work.
@@ -181,14 +166,9 @@ class Workbench:
         check_k(unit.k, self.X.shape)
         if unit.kind == "runs":
             return self._perturbed(unit)
-        if unit.kind == "null":
-            operand, racing = self._null
-            started = self._race(racing, unit.k, [derive_seed(self._seed, unit.k, _NULL)], NULL_RACE)
-        else:
-            operand = self._operand
-            started = self._race(
-                self._racing, unit.k, [derive_seed(self._seed, unit.k, _FITS[unit.block])], race_of(unit.k)
-            )
+        null = unit.kind == "null"
+        operand, name = (self._null[0], _NULL) if null else (self._operand, _FITS[unit.block])
+        started = self._race(unit.k, [derive_seed(self._seed, unit.k, name)], null=null)
         best = improve([operand], started)
         made = {"error": best.errors[0], "iterations": best.iterations}
         if unit.kind == "fit":
@@ -210,7 +190,7 @@ class Workbench:
         copies = np.array_split(np.arange(total), _blocks(total))[unit.block]
         seeds = [derive_seed(self._seed, unit.k, _RUNS, copy) for copy in copies.tolist()]
         operands = [self._operand.with_entries(self._noisy(seed)) for seed in seeds]
-        started = self._race(self._racing, unit.k, seeds, race_of(unit.k), nndsvd=unit.block == 0)
+        started = self._race(unit.k, seeds, nndsvd=unit.block == 0)
         runs = improve(operands, started, tolerance=LOOSE_TOLERANCE)
         terms = unit_rows(runs.H.cpu().numpy())
         _, order = align(terms, int(np.argmin(runs.errors)))
@@ -225,24 +205,22 @@ class Workbench:
         }
 
     def _race(
-        self, operand: Operand, k: int, seeds: Sequence[np.random.SeedSequence], race: Race, *, nndsvd: bool = False
+        self, k: int, seeds: Sequence[np.random.SeedSequence], *, null: bool = False, nndsvd: bool = False
     ) -> Runs:
-        """For every seed the best of several starts; the first one also starts from the SVD if told so.
-
-        Returns:
-            One run per seed, with factors of all documents.
-        """
-        runs = start_random(operand, k, [derive_seed(seed, start) for seed in seeds for start in range(race[0][0])])
-        if nndsvd:
-            svd = start_nndsvd(operand, k, seeds[0])
-            runs.W[0], runs.H[0] = svd.W[0], svd.H[0]
-        for (running, rounds), left in zip(race, (*(running for running, _ in race[1:]), 1), strict=True):
-            runs = improve([operand] * runs.errors.size, runs, max_iterations=rounds, tolerance=0)
-            best = np.argsort(runs.errors.reshape(len(seeds), running), axis=1, kind="stable")[:, :left]
-            runs = runs.take((best + running * np.arange(len(seeds))[:, None]).ravel().tolist())
+        """For every seed the best of several starts, with factors of all documents."""
+        runs = self._track(k, null).race(k, seeds, nndsvd=nndsvd)
         if self._sample.size == self.X.shape[0]:
             return runs
         return replace(runs, W=torch.zeros((len(seeds), k, self.X.shape[0]), device=self._device))
+
+    def _track(self, k: int, null: bool) -> Track:
+        # Twice as many singular vectors as topics, for many topics; all usual ks share one sketch.
+        name = null, max(RANK, 2 * k)
+        if name not in self._tracks:
+            operand = self._null[1] if null else self._racing
+            sketch = Sketch.of(operand, name[1], derive_seed(self._seed, 0, _SKETCH))
+            self._tracks[name] = Track(operand, sketch)
+        return self._tracks[name]
 
     def _noisy(self, seed: np.random.SeedSequence) -> Floats:
         rng = np.random.default_rng(derive_seed(seed, _NOISE))
@@ -253,9 +231,3 @@ class Workbench:
 
 def _blocks(perturbations: int) -> int:
     return -(-perturbations // RUNS_PER_UNIT)
-
-
-def derive_seed(seed: Seed, *key: int) -> np.random.SeedSequence:
-    """An independent seed for a piece of work named by numbers, whatever was drawn elsewhere."""
-    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    return np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, *key))

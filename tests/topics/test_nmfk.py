@@ -13,9 +13,10 @@ from sklearn.metrics import silhouette_samples
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.topics.nmfk import choose_k
+from heal_tasks.topics.seeds import derive_seed
 from heal_tasks.topics.stability import align, silhouettes, unit_rows
 from heal_tasks.topics.tfidf import count_terms, fit_tfidf, select_terms, smooth_idf, weigh
-from heal_tasks.topics.units import NMFkConfig, derive_seed
+from heal_tasks.topics.units import NMFkConfig
 
 
 def matrix(texts: list[str]) -> csr_array:

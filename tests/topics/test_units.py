@@ -75,11 +75,11 @@ def test_one_search_caught_in_a_poor_minimum_does_not_end_the_walk(planted: Any)
 
     def run(function: Any, units: Any) -> list[Any]:
         asked.extend(units)
-        return [function(unit) | ({"error": np.float64(0.999)} if unit == Unit("fit", 4) else {}) for unit in units]
+        return [function(unit) | ({"error": np.float64(0.999)} if unit == Unit("fit", 5) else {}) for unit in units]
 
-    right, caught = choose_k(X, [2, 3, 4], seed=1), choose_k(X, [2, 3, 4], seed=1, run_units_with=run)
-    assert caught.k == right.k == 4
-    assert {unit.k for unit in asked if unit == second_fit(unit.k)} == {4}
+    right, caught = choose_k(X, range(2, 7), seed=1), choose_k(X, range(2, 7), seed=1, run_units_with=run)
+    assert caught.k == right.k == 6
+    assert {unit.k for unit in asked if unit == second_fit(unit.k)} == {5}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
