@@ -51,7 +51,7 @@ def recorded_pids(settings: Settings) -> set[int]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a busy machine takes a minute to start a task
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.2)
