@@ -51,15 +51,7 @@ METRIC = "ndcg@10"
 PARTS = ("train", "dev", "test")
 BOUNDS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, None)
 SAMPLES, SEED = 2000, 7
-PLANS = (
-    Plan(),
-    Plan(prior=0.5),
-    Plan(prior=1.0),
-    Plan(prior=2.0),
-    Plan(centred=True),
-    Plan(prior=2.0, many=0.5),
-    *(Plan(prior=prior, contrast=5, many=0.5) for prior in (1.0, 2.0, 4.0, 8.0)),
-)
+PLANS = tuple(plan for plan in PIPELINE if not (plan.centred and plan.prior))
 BOUND = 0.005
 # As HEAL_GATE_EPSILON has it.
 MIN_GAIN = 0.005

@@ -64,19 +64,19 @@ class Plan:
         pairs, shares = asked.pairs()
         _, G = gradients(asked.vectors, pairs, self.weights(shares), centre=centre if self.centred else None)
         if kept is None:
-            kept = self._pushes(asked, rows, start, G)
+            kept = self._pushes(asked, pairs, rows, start, G)
         return plan_moves(start, G + kept.of(rows), variant, self.prior), kept
 
     def _pushes(
         self,
         asked: CleanQuestions,
+        pairs: npt.NDArray[np.int64],
         rows: npt.NDArray[np.int64],
         start: npt.NDArray[np.float32],
         G: npt.NDArray[np.float32],
     ) -> Pushes:
         if not self.contrast or not len(rows):
             return Pushes.none(start.shape[1])
-        pairs, _ = asked.pairs()
         places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
         totals = np.array([len(answers) for answers in asked.positives], dtype=np.float64) ** self.many
         found = pushes(asked.vectors, start, places, totals, G, prior=self.prior, steps=self.contrast)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from heal_tasks.topics.operand import Operand, on_device
+from heal_tasks.topics.seeds import Seed
 
 RANK = 32
 _OVERSAMPLING, _POWER_ITERATIONS = 5, 4
@@ -33,7 +34,7 @@ class Sketch:
     squared_norm: float
 
     @classmethod
-    def of(cls, operand: Operand, rank: int, seed: int | np.random.SeedSequence) -> "Sketch":
+    def of(cls, operand: Operand, rank: int, seed: Seed) -> "Sketch":
         """Sketch a matrix.
 
         Args:
@@ -67,9 +68,7 @@ class Sketch:
         return (W.flatten(0, 1) @ self.left.t() @ self.right).view(*W.shape[:2], -1)
 
 
-def truncated_svd(
-    operand: Operand, rank: int, seed: int | np.random.SeedSequence
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def truncated_svd(operand: Operand, rank: int, seed: Seed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The strongest singular vectors, by a randomised SVD.
 
     Halko, Martinsson and Tropp, Finding structure with randomness, 2011, algorithm 4.4.

@@ -133,7 +133,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self._own_temperature, self._label_smoothing = own_document_temperature, label_smoothing
         self._mask_same_leaf = mask_same_leaf
         self._base_weight, self._base_vectors = base_weight, base_vectors
-        self._answers, self._text_ids = answers, torch.from_numpy(text_ids)
+        self._answers, self._text_ids = answers, text_ids
         self._places: list[Tensor] = []
         self._terms: dict[str, Tensor] = {}
 
@@ -149,7 +149,7 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         """
         features, self._places = [], []
         for column, texts in zip(sentence_features, self._texts(labels).T, strict=True):
-            firsts, places = _distinct(texts)
+            firsts, places = (torch.from_numpy(found).to(labels.device) for found in _distinct(texts))
             features.append({name: _rows_of(value, firsts, len(texts)) for name, value in column.items()})
             self._places.append(places)
         if not 0 < self.mini_batch_size < len(labels):
@@ -169,9 +169,10 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self._terms = {name: term.detach() for name, term in terms.items()}
         return total.detach() if with_backward else total
 
-    def _texts(self, labels: Tensor) -> Tensor:
+    def _texts(self, labels: Tensor) -> IntArray:
         """Text ids of a batch, int64, shape (B, 2 + m)."""
-        return self._text_ids[labels[:, 0].cpu()].to(labels.device)
+        texts: IntArray = self._text_ids[labels[:, 0].cpu().numpy()]
+        return texts
 
     def _spread(self, distinct: list[Tensor]) -> list[Tensor]:
         """Each column's embeddings, one per row of the batch, from one per text."""
@@ -184,8 +185,8 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         rows, document_ids, leaves, paths, negative_ids, negative_leaves = self._layout.unpack(labels)
         questions, documents, *mined = columns
         candidates = self._texts(labels)[:, 1:]  # (B, 1 + m)
-        firsts, places = _distinct(torch.cat([candidates[:, 0], candidates[:, 1:].reshape(-1)]))
-        copies = firsts[places] != torch.arange(len(places), device=places.device)  # (B + B m,)
+        firsts, places = _distinct(np.concatenate([candidates[:, 0], candidates[:, 1:].ravel()]))
+        copies = torch.from_numpy(firsts[places] != np.arange(len(places))).to(labels.device)  # (B + B m,)
         terms = {}
         if not self._heal_only:
             terms["own_document"] = own_document_loss(
@@ -230,12 +231,10 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         return torch.from_numpy(known).to(rows.device)
 
 
-def _distinct(texts: Tensor) -> tuple[Tensor, Tensor]:
+def _distinct(texts: IntArray) -> tuple[IntArray, IntArray]:
     """Places at which texts first stand, int64, shape (u,), ascending; which of these each is, int64, shape (b,)."""
-    _, number = torch.unique(texts, return_inverse=True)
-    places = torch.arange(len(texts), device=texts.device)
-    first = torch.full_like(places, len(texts)).scatter_reduce(0, number, places, "amin")[number]
-    firsts, which = torch.unique(first, return_inverse=True)
+    _, first, number = np.unique(texts, return_index=True, return_inverse=True)
+    firsts, which = np.unique(first[number], return_inverse=True)
     return firsts, which
 
 
