@@ -17,6 +17,7 @@ scikit-learn's best, and on planted corpora how often k and the documents' topic
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -180,6 +181,8 @@ def bench(label: str, corpora: Sequence[Any], ks: Sequence[int], copies: int, pe
         found: dict[str, Found] = {}
         for name in METHODS if number < peer_runs else ("ours",):
             measured = run(X, name, ks, copies, seed)
+            progress = f"k {measured.result['k']}, {measured.cpu_s:.2f} CPU s"
+            print(f"{label}, seed {seed}, {name}: {progress}", file=sys.stderr)
             done[name].append((measured, truth))
             found[name] = measured.result
         if number < peer_runs:

@@ -202,7 +202,7 @@ def _some_questions(asked: CleanQuestions, seed: int) -> CleanQuestions | None:
     chosen = np.sort(np.random.default_rng(seed).permutation(few)[:_MOST_UNASKED])
     if not len(chosen):
         return None
-    return CleanQuestions(asked.vectors[chosen], tuple(asked.positives[row] for row in chosen), 0)
+    return CleanQuestions(asked.vectors[chosen], tuple(asked.positives[row] for row in chosen), asked.places[chosen], 0)
 
 
 def recompute(

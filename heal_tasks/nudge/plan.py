@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from heal_tasks.nudge.contrast import Pushes, pushes
+from heal_tasks.nudge.contrast import Levels, Pushes, pushes
 from heal_tasks.nudge.questions import CleanQuestions
 from heal_tasks.nudge.solve import Moves, Variant, gradients, plan_moves
 
@@ -78,9 +78,9 @@ class Plan:
         if not self.contrast or not len(rows):
             return Pushes.none(start.shape[1])
         places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
-        totals = np.array([len(answers) for answers in asked.positives], dtype=np.float64) ** self.many
-        found = pushes(asked.vectors, start, places, totals, G, prior=self.prior, steps=self.contrast)
-        return Pushes(rows, found)
+        weights = np.array([len(answers) for answers in asked.positives], dtype=np.float32) ** np.float32(self.many)
+        found, levels = pushes(asked.vectors, start, places, weights, G, prior=self.prior, steps=self.contrast)
+        return Pushes(rows, found, Levels(asked.places, levels, weights))
 
 
 PLAIN = Plan()

@@ -37,11 +37,13 @@ class CleanQuestions:
     Args:
         vectors: float32, shape (q, d), unit length.
         positives: sorted distinct int64 rows of each question.
+        places: int64, shape (q,): where each stands first in the set as it was given.
         dropped: how many questions had no positive.
     """
 
     vectors: npt.NDArray[np.float32]
     positives: tuple[npt.NDArray[np.int64], ...]
+    places: npt.NDArray[np.int64]
     dropped: int
 
     def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -113,7 +115,7 @@ def clean_questions(questions: QuestionSet, *, n_rows: int, dims: int, what: str
             "pass one per question"
         )
     if len(questions.vectors) == 0:
-        return CleanQuestions(np.empty((0, dims), dtype=np.float32), (), 0)
+        return CleanQuestions(np.empty((0, dims), dtype=np.float32), (), np.empty(0, dtype=np.int64), 0)
     if questions.vectors.ndim != 2 or questions.vectors.shape[1] != dims:
         raise InputError(
             f"{what} questions of shape {questions.vectors.shape} do not fit documents of {dims} dimensions; "
@@ -142,6 +144,7 @@ def clean_questions(questions: QuestionSet, *, n_rows: int, dims: int, what: str
     return CleanQuestions(
         unit if len(kept) == len(unit) else unit[kept],
         tuple(answers[first:last] for first, last in zip(starts, np.append(starts[1:], len(answers)), strict=True)),
+        kept,
         int(np.count_nonzero(sizes == 0)),
     )
 

@@ -1,15 +1,17 @@
 """Step nudge: the served vectors of this run's candidates, moved by the questions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.types import Split
-from heal_tasks.nudge.nudge import PLAIN, NudgeResult, Plan, Pushes, nudge
+from heal_tasks.nudge.nudge import PLAIN, NudgeResult, Plan, nudge
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import Variant
+from heal_tasks.steps.pushing import kept, to_keep
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import judged, question_set
 from heal_tasks.steps.spaces import candidates, in_order, served
@@ -17,6 +19,7 @@ from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generation import NO_BUDGET, Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.nudge_state import NudgeState
+from heal_tasks.store.pushes import KeptPushes, PushRepository
 from heal_tasks.store.vectors import VectorRepository
 
 Float32Array = NDArray[np.float32]
@@ -30,6 +33,25 @@ MOVING: tuple[Split, ...] = ("train", "seen_validation", "unseen_validation")
 """Questions that move rows: those of validation too, once they have chosen; ``heal.moves_rows`` says the same."""
 
 
+@dataclass(frozen=True)
+class Moved:
+    """One generation, nudged.
+
+    Args:
+        result: what NUDGE found.
+        base: float32, shape (n, d): the chunks as the encoder put them.
+        vectors: float32, shape (n, d): as they are to be served.
+        questions: float32, shape (q, d).
+        pushes: what the generation keeps with the budget.
+    """
+
+    result: NudgeResult
+    base: Float32Array
+    vectors: Float32Array
+    questions: Float32Array
+    pushes: KeptPushes
+
+
 def move(
     generation: Generation,
     context: Context,
@@ -38,7 +60,7 @@ def move(
     *,
     variant: Variant,
     theta: float | None,
-) -> tuple[NudgeResult, Float32Array, Float32Array, Float32Array]:
+) -> Moved:
     """NUDGE one generation's base vectors.
 
     Args:
@@ -50,7 +72,7 @@ def move(
         theta: the budget; None lets validation choose it.
 
     Returns:
-        The result; base vectors, moved vectors, float32, shape (n, d); question vectors, float32, shape (q, d).
+        The result with all vectors.
     """
     vectors = VectorRepository(context.conn)
     base = in_order(chunks.chunk_ids, *vectors.load_base(generation))
@@ -65,6 +87,8 @@ def move(
     if bound is None and len(unseen.rows) >= settings.gate_min_questions:
         bound, unasked = 0.0, QuestionSet(asked[unseen.rows], unseen.positives)
     train = question_set(questions, asked, chunks, "train")
+    moving = judged(questions, chunks, questions.in_splits(*MOVING))
+    before = None if theta is None else PushRepository(context.conn).load(generation)
     result = nudge(
         base,
         train,
@@ -73,8 +97,8 @@ def move(
         theta=theta,
         plans=_offered(train, context) if theta is None else (plan_of(generation),),
         centre=centre,
-        pushes=None if theta is None else _kept(vectors, generation, chunks),
-        refit=question_set(questions, asked, chunks, *MOVING),
+        pushes=None if before is None else kept(before, chunks),
+        refit=QuestionSet(asked[moving.rows], moving.positives),
         min_gain=settings.gate_epsilon,
         max_unasked_loss=bound,
         unasked=unasked,
@@ -82,7 +106,8 @@ def move(
     )
     moved = base.copy()
     moved[result.rows] = result.vectors
-    return result, base, moved, asked
+    pushes = before or to_keep(result.pushes, chunks.chunk_ids, questions.question_ids[moving.rows])
+    return Moved(result, base, moved, asked, pushes)
 
 
 def budget_of(result: NudgeResult) -> dict[str, Any]:
@@ -113,13 +138,6 @@ def _offered(train: QuestionSet, context: Context) -> Sequence[Plan]:
     return [plan for plan in PLANS if not plan.contrast or pairs <= context.settings.nudge_contrast_pairs]
 
 
-def _kept(vectors: VectorRepository, generation: Generation, chunks: ChunkTable) -> Pushes:
-    """What a generation keeps to push rows by; a chunk that has come since is not pushed."""
-    chunk_ids, found = vectors.load_pushes(generation)
-    rows = chunks.rows(chunk_ids)
-    return Pushes(rows[rows >= 0], found[rows >= 0])
-
-
 def nudge_candidates(context: Context) -> Outcome:
     """Fill the served vectors of every candidate, moved where validation shows a gain.
 
@@ -136,9 +154,8 @@ def nudge_candidates(context: Context) -> Outcome:
     counts: dict[str, int | float] = {}
     notes = []
     for generation in context.track(made):
-        result, _, moved, _ = move(
-            generation, context, chunks, questions, variant=context.settings.nudge_variant, theta=None
-        )
+        moved = move(generation, context, chunks, questions, variant=context.settings.nudge_variant, theta=None)
+        result = moved.result
         adopted = result.adopted and len(result.rows) > 0
         generation = generations.set_fields(
             generation.generation_id,
@@ -146,10 +163,9 @@ def nudge_candidates(context: Context) -> Outcome:
             metric="inner_product" if adopted and result.variant == "M" else "cosine",
             **(budget_of(result) if adopted else NO_BUDGET),
         )
-        vectors, pushed = VectorRepository(context.conn), result.pushes
         if generation.nudge_contrast:
-            vectors.write_pushes(generation, chunks.chunk_ids[pushed.rows], pushed.vectors)
-        vectors.write_served(generation, served(chunks, moved))
+            PushRepository(context.conn).write(generation, moved.pushes)
+        VectorRepository(context.conn).write_served(generation, served(chunks, moved.vectors))
         # Read before the corpus was: what is touched since then stays noted.
         NudgeState(context.conn, generation).settle(touched[generation.generation_id])
         counts[f"moved_{generation.kind}"] = len(result.rows)
@@ -158,7 +174,7 @@ def nudge_candidates(context: Context) -> Outcome:
         before, plan = result.validation_before or 0.0, result.plan
         how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast else ''}"
         notes.append(
-            f"{generation.kind}: {len(result.rows)} of {len(moved)} rows by theta {result.theta:.2f}, prior "
+            f"{generation.kind}: {len(result.rows)} of {len(moved.vectors)} rows by theta {result.theta:.2f}, prior "
             f"{plan.prior:g}{how}; questions kept out of the choice go from "
             f"{before:.3f} to {before + (result.gain or 0.0):.3f}"
             if adopted

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.nudge.nudge import Pushes, recompute
+from heal_tasks.nudge.nudge import recompute
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.nudge import budget_of, centre_of, move, plan_of
 from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
 from heal_tasks.steps.promote import index_served
+from heal_tasks.steps.pushing import with_late
 from heal_tasks.steps.runner import Context, Outcome, Step
 from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluation_rows, score
 from heal_tasks.steps.spaces import Float32Array, Int64Array, candidates, overlay, served
@@ -25,6 +26,7 @@ from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.generation import NO_BUDGET, Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.nudge_state import NudgeState, Probes
+from heal_tasks.store.pushes import KeptPushes, PushRepository
 from heal_tasks.store.runs import RunRepository
 from heal_tasks.store.vectors import SAME_VECTOR, Served, Upserted, VectorRepository
 
@@ -91,11 +93,11 @@ def _touched_rows(
 ) -> _Published:
     """Compute what was touched with the budget that there is; judge by the probes."""
     vectors, rows = VectorRepository(context.conn), state.rows(touched)
-    plan, pushes = plan_of(active), Pushes(*vectors.load_pushes(active, rows.chunk_ids))
+    plan, centre = plan_of(active), centre_of(active)
     moved = recompute(
         rows.base, rows.questions, rows.answers, plan.weights(rows.shares),
-        variant=_variant(active), theta=active.nudge_theta, prior=plan.prior, centre=centre_of(active),
-        pushes=pushes.of(rows.chunk_ids),
+        variant=_variant(active), theta=active.nudge_theta, prior=plan.prior, centre=centre,
+        pushes=with_late(context.conn, active, rows, plan, centre).of(rows.chunk_ids),
     )  # fmt: skip
     unmoved = overlay(rows.chunk_ids, rows.base, vectors.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
@@ -131,15 +133,14 @@ def _all_rows(
     chunks, questions = corpus.chunks(active.topic_run_id), corpus.questions()
     # A live budget belongs to the variant it was chosen for.
     variant = _variant(active) if active.nudge_theta else context.settings.nudge_variant
-    result, base, moved, asked = move(
-        active, context, chunks, questions, variant=variant, theta=active.nudge_theta or None
-    )
+    moved = move(active, context, chunks, questions, variant=variant, theta=active.nudge_theta or None)
+    result, asked = moved.result, moved.questions
     live = vectors.load_served(active)
-    before = overlay(chunks.chunk_ids, base, live)
+    before = overlay(chunks.chunk_ids, moved.base, live)
     old = score(System("live before", active.generation_id, asked, before), questions, chunks)
-    new = score(System("live after", active.generation_id, asked, moved), questions, chunks)
+    new = score(System("live after", active.generation_id, asked, moved.vectors), questions, chunks)
     worse = _judge(context, old, new)
-    final = before if worse else moved
+    final = before if worse else moved.vectors
     wanted = served(chunks, final)
     if len(probes.question_ids):
         rank_anew(probes, np.arange(len(probes.question_ids)), chunks.chunk_ids, final)
@@ -147,18 +148,16 @@ def _all_rows(
         probes = choose_probes(questions, asked, chunks, final)
     kept = {name: getattr(active, name) for name in NO_BUDGET}
     budget = budget_of(result) if not worse and result.adopted else kept
-    pushed = chunks.chunk_ids[result.pushes.rows], result.pushes.vectors
-    if budget is kept:
-        pushed = vectors.load_pushes(active)
+    pushes = PushRepository(context.conn).load(active) if budget is kept else moved.pushes
     if _is_rewrite(context, active, live, wanted, budget):
-        written = _switch(context, active, live, wanted, probes, budget, pushed)
+        written = _switch(context, active, live, wanted, probes, budget, pushes)
     else:
         with context.conn.transaction():
             written = vectors.upsert_served(active, wanted)
             state.write_probes(probes)
             state.settle(touched)
             if budget["nudge_contrast"]:
-                vectors.write_pushes(active, *pushed)
+                PushRepository(context.conn).write(active, pushes)
             generations.set_fields(active.generation_id, **budget)
     _count_displacement(context, before, final)
     purged = DocumentRepository(context.conn).purge_superseded()
@@ -182,7 +181,7 @@ def _switch(
     wanted: Served,
     probes: Probes,
     budget: dict[str, Any],
-    pushed: tuple[Int64Array, Float32Array],
+    pushes: KeptPushes,
 ) -> Upserted:
     """Load a generation of the same model, index it, and switch to it: readers never see a table half written.
 
@@ -194,7 +193,7 @@ def _switch(
     metric = "inner_product" if budget["nudge_variant"] == "M" else "cosine"
     made = generations.set_fields(made.generation_id, metric=metric, metrics=active.metrics, **budget)
     if made.nudge_contrast:
-        VectorRepository(context.conn).write_pushes(made, *pushed)
+        PushRepository(context.conn).write(made, pushes)
     VectorRepository(context.conn).write_served(made, wanted)
     _, measured, _ = index_served(context, made)
     if measured < settings.recall_target:

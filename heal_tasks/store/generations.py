@@ -21,8 +21,9 @@ from heal_tasks.store.generation import (
     find_generations,
     get_generation,
 )
+from heal_tasks.store.keyed import give_tables
 from heal_tasks.store.search import named_errors
-from heal_tasks.store.vectors import drop_indexes, give_tables
+from heal_tasks.store.vectors import drop_indexes
 
 _SETTABLE = {"topic_run_id", "metric", *NO_BUDGET, "ef_search", "recall", "metrics", "note"}
 
@@ -252,12 +253,17 @@ class GenerationRepository:
 
     def _create_tables(self, generation: Generation) -> None:
         dims = sql.Literal(generation.dims)
-        for table, key in ((generation.table("base"), "chunk_id"), (generation.table("question"), "question_id")):
-            self._conn.execute(
-                sql.SQL("CREATE TABLE {} ({} bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
-                    table, sql.Identifier(key), dims
-                )
+        self._conn.execute(
+            sql.SQL("CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
+                generation.table("base"), dims
             )
+        )
+        self._conn.execute(
+            sql.SQL(
+                "CREATE TABLE {} (question_id bigint PRIMARY KEY, embedding vector({}) NOT NULL, "
+                "push_level real, push_weight real)"
+            ).format(generation.table("question"), dims)
+        )
         check = sql.SQL(", ") + _UNIT_LENGTH if generation.metric == "cosine" else sql.SQL("")
         # A nudge of a few percent never reaches the default threshold of 20 %, yet its dead rows cost recall.
         self._conn.execute(

@@ -16,7 +16,8 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.copying import Float32Array, Int64Array, copy_vectors, copy_vectors_out
 from heal_tasks.store.db import Connection
 from heal_tasks.store.erasing import lock_exclusive, lock_shared, purge_superseded
-from heal_tasks.store.generation import Generation, Prefix, find_generations
+from heal_tasks.store.generation import Generation, find_generations
+from heal_tasks.store.keyed import ENTITIES, among_chunks, check_vectors, stage, write_keyed
 from heal_tasks.store.reading import LiveChunk, live_chunks
 
 SAME_VECTOR = 1e-6
@@ -90,40 +91,11 @@ class VectorRepository:
         Raises:
             StoreError: a vector has another dimension, is zero or is not finite.
         """
-        return self._write_keyed(generation, generation.table("base"), "chunk", chunk_ids, vectors)
+        return write_keyed(self._conn, generation, "base", chunk_ids, vectors)
 
     def write_questions(self, generation: Generation, question_ids: Int64Array, vectors: Float32Array) -> int:
         """Store question vectors; as ``write_base``."""
-        return self._write_keyed(generation, generation.table("question"), "question", question_ids, vectors)
-
-    def write_pushes(self, generation: Generation, chunk_ids: Int64Array, vectors: Float32Array) -> None:
-        """Keep what a budget's plan adds to the gradients of rows, instead of what was kept before.
-
-        Args:
-            generation: whose budget.
-            chunk_ids: int64, shape (p,).
-            vectors: float32, shape (p, d); zero ones are not kept.
-        """
-        table, pushed = generation.table("push"), vectors.any(axis=1)
-        with self._conn.transaction():
-            self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-            self._conn.execute(
-                sql.SQL("CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
-                    table, sql.Literal(generation.dims)
-                )
-            )
-            give_tables(self._conn, table)
-            self._write_keyed(generation, table, "chunk", chunk_ids[pushed], vectors[pushed])
-
-    def load_pushes(self, generation: Generation, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
-        """What is kept for all or some chunks: ids, int64, shape (p,), ascending; float32, shape (p, d)."""
-        if not generation.nudge_contrast:
-            return np.empty(0, dtype=np.int64), np.empty((0, generation.dims), dtype=np.float32)
-        query = sql.SQL("SELECT chunk_id, embedding FROM {} WHERE {} ORDER BY 1").format(
-            generation.table("push"), _among(among)
-        )
-        (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
-        return ids, vectors
+        return write_keyed(self._conn, generation, "question", question_ids, vectors)
 
     def copy_from_same_model(self, generation: Generation) -> tuple[int, int]:
         """Copy base and question vectors that other generations of the same model have, instead of encoding again.
@@ -164,7 +136,7 @@ class VectorRepository:
         """Base vectors of live chunks, all or some: ids, int64, shape (n,), ascending; float32, shape (n, d)."""
         query = sql.SQL(
             "SELECT b.chunk_id, b.embedding FROM {} b JOIN heal.chunk c USING (chunk_id) WHERE {} AND {} ORDER BY 1"
-        ).format(generation.table("base"), sql.SQL(_LIVE_CHUNK), _among(among))
+        ).format(generation.table("base"), sql.SQL(_LIVE_CHUNK), among_chunks(among))
         (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
         return ids, vectors
 
@@ -180,7 +152,7 @@ class VectorRepository:
         """What a generation serves: everything, or of some chunks, int64, shape (m,)."""
         query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE {} ORDER BY 1")
         (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(
-            self._conn, query.format(generation.table("vec"), _among(among)), generation.dims, sizes=(8, 8, 4)
+            self._conn, query.format(generation.table("vec"), among_chunks(among)), generation.dims, sizes=(8, 8, 4)
         )
         return Served(chunk_ids, document_ids, leaves, vectors)
 
@@ -201,7 +173,7 @@ class VectorRepository:
             raise StoreError(
                 f"generation {generation.generation_id} is {generation.state}; use upsert_served, which keeps readers"
             )
-        _check(generation, served.vectors, unit=True)
+        check_vectors(generation, served.vectors, unit=True)
         table = generation.table("vec")
         with self._conn.transaction():
             lock_shared(self._conn)
@@ -231,7 +203,7 @@ class VectorRepository:
         Raises:
             StoreError: a vector is unfit (see ``write_base``) or not of unit length.
         """
-        _check(generation, served.vectors, unit=True)
+        check_vectors(generation, served.vectors, unit=True)
         table = generation.table("vec")
         with self._conn.transaction():
             lock_exclusive(self._conn)
@@ -245,7 +217,7 @@ class VectorRepository:
                 | (np.abs(old.vectors[rows[known]] - served.vectors[known]).max(axis=1, initial=0) > SAME_VECTOR)
             )
             gone = old.chunk_ids[_rows_of(np.sort(served.chunk_ids), old.chunk_ids) < 0]
-            staging = self._stage({n: v[differs] for n, v in _columns(served).items()}, served.vectors[differs])
+            staging = stage(self._conn, {n: v[differs] for n, v in _columns(served).items()}, served.vectors[differs])
             written = self._conn.execute(
                 sql.SQL(
                     "INSERT INTO {} AS v SELECT s.* FROM {} s JOIN heal.chunk c USING (chunk_id) "
@@ -285,9 +257,7 @@ class VectorRepository:
 
     def orphans(self, generation: Generation) -> int:
         """Rows of a generation's tables whose chunk or question no longer exists; anything but 0 is a fault."""
-        keys: dict[Prefix, str] = {"base": "chunk", "vec": "chunk", "question": "question"}
-        if generation.nudge_contrast:
-            keys["push"] = "chunk"
+        keys = {prefix: key for prefix, key in ENTITIES.items() if prefix != "push" or generation.nudge_contrast}
         counts = [
             sql.SQL("(SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM {} e WHERE e.{key} = b.{key}))").format(
                 generation.table(prefix), sql.Identifier("heal", entity), key=sql.Identifier(f"{entity}_id")
@@ -296,40 +266,6 @@ class VectorRepository:
         ]
         row = self._conn.execute(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))).fetchone()
         return int(row[0]) if row else 0
-
-    def _write_keyed(
-        self, generation: Generation, table: sql.Identifier, entity: str, ids: NDArray[Any], vectors: Float32Array
-    ) -> int:
-        _check(generation, vectors, unit=False)
-        key = sql.Identifier(f"{entity}_id")
-        with self._conn.transaction():
-            lock_shared(self._conn)
-            staging = self._stage({f"{entity}_id": ids}, vectors)
-            count = self._conn.execute(
-                sql.SQL(
-                    "INSERT INTO {} SELECT s.* FROM {} s WHERE EXISTS (SELECT FROM {} e WHERE e.{key} = s.{key}) "
-                    "ON CONFLICT DO NOTHING"
-                ).format(table, staging, sql.Identifier("heal", entity), key=key)
-            ).rowcount
-            self._conn.execute(sql.SQL("DROP TABLE {}").format(staging))
-        return count
-
-    def _stage(self, integers: dict[str, NDArray[Any]], vectors: Float32Array) -> sql.Identifier:
-        """A temporary table with the rows, in the order of the columns."""
-        columns = [
-            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL("int" if name == "leaf" else "bigint"))
-            for name in integers
-        ]
-        self._conn.execute(
-            sql.SQL("CREATE TEMP TABLE staging ({}, embedding vector) ON COMMIT DROP").format(
-                sql.SQL(", ").join(columns)
-            )
-        )
-        staging = sql.Identifier("pg_temp", "staging")
-        copy_vectors(self._conn, staging, integers, vectors)
-        # Unknown, it passes for 25 times as many rows, and to join 1,000 of them the planner reads all chunks.
-        self._conn.execute(sql.SQL("ANALYZE {}").format(staging))
-        return staging
 
 
 def index_name(generation: Generation, suffix: str) -> sql.Identifier:
@@ -359,34 +295,3 @@ def _rows_of(ids: Int64Array, wanted: Int64Array) -> Int64Array:
         return np.full(len(wanted), -1, dtype=np.int64)
     rows = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     return np.where(ids[rows] == wanted, rows, -1)
-
-
-def give_tables(conn: Connection, *tables: sql.Identifier) -> None:
-    """Let the pipeline's role, if there is one, own tables: every member of it, and the view's owner, may use them."""
-    if conn.execute("SELECT FROM pg_roles WHERE rolname = 'heal_pipeline' AND pg_has_role(oid, 'MEMBER')").rowcount:
-        for table in tables:
-            conn.execute(sql.SQL("ALTER TABLE {} OWNER TO heal_pipeline").format(table))
-
-
-def _check(generation: Generation, vectors: Float32Array, *, unit: bool) -> None:
-    """Keep out what pgvector would refuse half-way, or store and then never find."""
-    if vectors.ndim != 2 or vectors.shape[1] != generation.dims:
-        raise StoreError(
-            f"vectors of shape {vectors.shape} do not fit generation {generation.generation_id}, which has "
-            f"{generation.dims} dimensions; encode with {generation.model_uri}"
-        )
-    norms = np.linalg.norm(vectors, axis=1)
-    if bad := int((~np.isfinite(norms) | (norms == 0)).sum()):
-        raise StoreError(f"{bad} of {len(vectors)} vectors are zero or not finite; an index would never find them")
-    if unit and generation.metric == "cosine" and (off := int((np.abs(norms - 1) > 1e-3).sum())):
-        raise StoreError(
-            f"{off} of {len(vectors)} vectors are not of unit length; normalise them, or set the generation's metric "
-            "to inner_product (NUDGE-M)"
-        )
-
-
-def _among(chunk_ids: Int64Array | None) -> sql.Composable:
-    """Condition that limits a query to some chunks."""
-    if chunk_ids is None:
-        return sql.SQL("true")
-    return sql.SQL("chunk_id = ANY({}::bigint[])").format(sql.Literal(chunk_ids.tolist()))

@@ -29,7 +29,7 @@ def problem(seed, *, n=60, a=20, m=15, d=5, variant="N", answers=2, prior=0.0):
     moves = plan_moves(base[moved], rng.standard_normal((a, d)).astype(np.float32), variant, prior)
     positives = tuple(np.sort(rng.choice(n, rng.integers(1, answers + 1), replace=False)) for _ in range(m))
     vectors = unit(np.array([base[rows].sum(axis=0) for rows in positives]) + 0.7 * rng.standard_normal((m, d)))
-    return CleanQuestions(vectors, positives, 0), base, moved, moves
+    return CleanQuestions(vectors, positives, np.arange(len(positives)), 0), base, moved, moves
 
 
 def choose(validation, base, moved, moves, metric, **options):
@@ -98,7 +98,7 @@ def slow_unasked_values(validation, base, moved, moves, metric, theta):
     """The metric of each question where its own answers alone stay as they were."""
     values = []
     for number, wanted in enumerate(validation.positives):
-        one = CleanQuestions(validation.vectors[number : number + 1], (wanted,), 0)
+        one = CleanQuestions(validation.vectors[number : number + 1], (wanted,), np.array([number]), 0)
         others = ~np.isin(moved, wanted)
         stayed = replace(moves, directions=moves.directions[others], arrival=moves.arrival[others])
         values.append(slow_values(one, base, moved[others], stayed, metric, theta)[0])
@@ -136,7 +136,7 @@ def test_the_best_budget_within_what_unasked_questions_may_lose(variant, allowed
     for seed in range(6):
         case = problem(seed, a=40, m=30, variant=variant)
         asked = problem(seed, a=40, m=30, variant=variant)[0]
-        asked = CleanQuestions(asked.vectors[::2], asked.positives[::2], 0)
+        asked = CleanQuestions(asked.vectors[::2], asked.positives[::2], asked.places[::2], 0)
         found = choose(*case, "ndcg@10", unasked=asked, max_unasked_loss=allowed)
 
         def lost(theta, asked=asked, case=case):
@@ -172,7 +172,9 @@ def test_a_crossing_known_in_closed_form():
     degrees = np.deg2rad([60, -20])
     base = np.column_stack([np.cos(degrees), np.sin(degrees)]).astype(np.float32)
     moves = plan_moves(base[:1], question, "N")
-    found = choose(CleanQuestions(question, (np.array([0]),), 0), base, np.array([0]), moves, "accuracy@1")
+    found = choose(
+        CleanQuestions(question, (np.array([0]),), np.array([0]), 0), base, np.array([0]), moves, "accuracy@1"
+    )
     # Ahead from a turn of 40 degrees until it arrives at 60: the middle is 50.
     assert np.rad2deg(found.theta) == pytest.approx(50, abs=1e-3)
     assert (found.before.tolist(), found.after.tolist()) == ([0.0], [1.0])
@@ -187,7 +189,7 @@ def test_budget_at_which_one_question_wins_and_another_loses():
     other = np.array([[np.cos(tilt), np.sin(tilt) * np.sin(0.2), np.sin(tilt) * np.cos(0.2)]])
     vectors = unit(np.vstack([question, other]))
     base = unit(np.vstack([base, [[np.cos(0.35), 0.0, np.sin(0.35)]]]))
-    validation = CleanQuestions(vectors, (np.array([0]), np.array([2])), 0)
+    validation = CleanQuestions(vectors, (np.array([0]), np.array([2])), np.arange(2), 0)
     moves = plan_moves(base[:1], question.astype(np.float32), "N")
     case = (validation, base, np.array([0]), moves)
     found = choose(*case, "accuracy@1")

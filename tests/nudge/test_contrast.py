@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heal_tasks.nudge.contrast import Pushes, pushes
+from heal_tasks.nudge.contrast import Pushes, late_pushes, pushes
 from heal_tasks.nudge.nudge import Plan, QuestionSet, nudge, recompute
 from heal_tasks.nudge.solve import turn
 
@@ -14,33 +14,76 @@ def unit(rows):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def slowly(questions, base, answers, totals, G, prior, steps):
-    """Question by question, in float64."""
+def slowly(questions, base, answers, weights, G, prior, steps, levels=None):
+    """Question by question, in float64; given levels, each row against those instead of against the other rows."""
     rows, so_far = base.astype(np.float64), np.zeros(base.shape)
+    found = np.zeros(len(questions))
     for step in range(1, steps + 1):
-        for question, own, total in zip(questions.astype(np.float64), answers, totals, strict=True):
-            shares = np.exp(rows @ question / 0.05)
-            shares *= total / shares.sum()
+        for number, (question, own) in enumerate(zip(questions.astype(np.float64), answers, strict=True)):
+            heights = np.exp(rows @ question / 0.05)
+            found[number] = np.log(heights.sum())
+            others = heights.sum() if levels is None else np.exp(levels[number]) + heights
+            shares = weights[number] * heights / others
             for row in range(len(base)):
                 if row not in own:
                     so_far[row] -= shares[row] * question
         rows = base + (step * G + so_far) / (prior * steps)
         rows /= np.linalg.norm(rows, axis=1)[:, None]
-    return so_far / steps
+    return so_far / steps, found
+
+
+def asked_at_random(rng, rows, fewest):
+    questions, base = unit(rng.standard_normal((30, D))), unit(rng.standard_normal((rows, D)))
+    answers = [rng.choice(rows, size=rng.integers(fewest, 5), replace=False) for _ in questions]
+    pairs = np.array([(number, row) for number, own in enumerate(answers) for row in np.sort(own)])
+    weights = np.array([max(1, len(own)) ** 0.5 for own in answers], dtype=np.float32)
+    return questions, base, answers, pairs, weights, rng.standard_normal(base.shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
 def test_pushes_equal_a_loop(monkeypatch, steps, prior):
     monkeypatch.setattr("heal_tasks.nudge.contrast._SCORES_AT_ONCE", 40)
-    rng = np.random.default_rng(10)
-    questions, base = unit(rng.standard_normal((30, D))), unit(rng.standard_normal((14, D)))
-    answers = [rng.choice(14, size=rng.integers(1, 5), replace=False) for _ in questions]
-    pairs = np.array([(number, row) for number, own in enumerate(answers) for row in np.sort(own)])
-    totals = np.array([len(own) ** 0.5 for own in answers])
-    G = rng.standard_normal(base.shape).astype(np.float32)
-    found = pushes(questions, base, pairs, totals, G, prior=prior, steps=steps)
+    questions, base, answers, pairs, weights, G = asked_at_random(np.random.default_rng(10), 14, 1)
+    found, levels = pushes(questions, base, pairs, weights, G, prior=prior, steps=steps)
+    assert found.dtype == levels.dtype == np.float32
+    wanted, high = slowly(questions, base, answers, weights, G, prior, steps)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    np.testing.assert_allclose(levels, high, atol=2e-5)
+
+
+@pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
+def test_late_pushes_equal_a_loop(monkeypatch, steps, prior):
+    monkeypatch.setattr("heal_tasks.nudge.contrast._SCORES_AT_ONCE", 40)
+    rng = np.random.default_rng(11)
+    # Of the questions of then, most are not about what comes late.
+    questions, base, answers, pairs, weights, G = asked_at_random(rng, 6, 0)
+    levels = rng.uniform(5.0, 15.0, len(questions)).astype(np.float32)
+    found = late_pushes(questions, levels, weights, base, pairs, G, prior=prior, steps=steps)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, slowly(questions, base, answers, totals, G, prior, steps), atol=2e-5)
+    np.testing.assert_allclose(found, slowly(questions, base, answers, weights, G, prior, steps, levels)[0], atol=2e-5)
+    # Together as alone.
+    for row in range(len(base)):
+        own = pairs[pairs[:, 1] == row] * [1, 0]
+        alone = late_pushes(questions, levels, weights, base[[row]], own, G[[row]], prior=prior, steps=steps)
+        np.testing.assert_allclose(alone[0], found[row], atol=1e-5)
+
+
+def test_a_row_that_comes_late_is_pushed_about_as_if_it_had_been_there():
+    rng = np.random.default_rng(5)
+    base = unit(rng.standard_normal((200, 48)) + 1.5 * rng.standard_normal((1, 48)))
+    asked = np.repeat(np.arange(200), 3)
+    questions = unit(base[asked] + 1.2 * unit(rng.standard_normal((600, 48))))
+    G = np.zeros((200, 48), dtype=np.float32)
+    np.add.at(G, asked, questions)
+    ones, pairs = np.ones(600, dtype=np.float32), np.column_stack([np.arange(600), asked])
+    whole, _ = pushes(questions, base, pairs, ones, G, prior=1.0, steps=5)
+    # The last ten rows and the questions about them come later.
+    then = asked < 190
+    _, levels = pushes(questions[then], base[:190], pairs[then], ones[then], G[:190], prior=1.0, steps=5)
+    none = np.empty((0, 2), dtype=np.int64)
+    late = late_pushes(questions[then], levels, ones[then], base[190:], none, G[190:], prior=1.0, steps=5)
+    error = np.linalg.norm(late - whole[190:], axis=1) / np.linalg.norm(whole[190:], axis=1)
+    assert np.median(error) < 0.3
 
 
 def test_pushes_of_some_rows():
@@ -60,6 +103,8 @@ def test_a_question_more_moves_its_own_row_only_and_by_hand():
     first = nudge(base, QuestionSet(questions, positives), none, plans=[plan], theta=0.6)
     assert first.pushes.rows.tolist() == list(range(15))
     assert (np.abs(first.pushes.vectors).max(axis=1) > 0).all()
+    assert first.pushes.levels.questions.tolist() == list(range(30))
+    assert first.pushes.levels.weights.tolist() == [1.0] * 30
     # One more question, of a row that has some and of one that has none.
     late = QuestionSet(np.vstack([questions, unit(base[[3]] + base[[17]])]), [*positives, np.array([3, 17])])
     kept = nudge(base, late, none, plans=[plan], theta=0.6, pushes=first.pushes)

@@ -20,6 +20,7 @@ from heal_tasks.steps.probes import probe_change, restart_drift, start_probes
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.nudge_state import NudgeState
+from heal_tasks.store.pushes import KeptPushes, PushRepository
 from heal_tasks.store.questions import Asked, QuestionRepository
 from heal_tasks.store.reading import LiveChunk
 from tests.store.spaces import Space, encode
@@ -64,12 +65,15 @@ class World:
         )  # fmt: skip
 
     def push(self) -> None:
-        """Keep a push for every second row, as a contrastive plan does for those with questions."""
+        """Keep a push for every second row, and levels of half of the questions, as a contrastive plan does for all."""
         ids = np.array(sorted(chunk.chunk_id for chunk in self.chunks()))[::2]
-        self.space.vectors.write_pushes(
-            self.made, ids, 0.1 * self.rng.standard_normal((len(ids), DIMS)).astype(np.float32)
-        )
+        vectors = 0.1 * self.rng.standard_normal((len(ids), DIMS)).astype(np.float32)
+        asked = self.space.vectors.load_questions(self.made)[0][::2]
+        levels = self.rng.uniform(10.0, 20.0, len(asked)).astype(np.float32)
         self.space.generations.set_fields(self.made.generation_id, nudge_contrast=3)
+        PushRepository(self.conn).write(
+            self.made, KeptPushes(ids, vectors, asked, levels, np.ones(len(asked), dtype=np.float32))
+        )
 
     @property
     def active(self) -> Generation:
@@ -139,7 +143,7 @@ class World:
         by_text: dict[str, set[int]] = {}
         for chunk_id, text, _ in rows:
             by_text.setdefault(text, set()).add(chunk_id)
-        made, pushes = {}, dict(zip(*map(list, self.space.vectors.load_pushes(self.active)), strict=True))
+        made, pushes = {}, dict(zip(*map(list, PushRepository(self.conn).of_chunks(self.active)), strict=True))
         for chunk in self.chunks():
             d = encode([chunk.text], DIMS)[0].astype(np.float64)
             own = {text: vector for chunk_id, text, vector in rows if chunk_id == chunk.chunk_id}
@@ -206,6 +210,42 @@ def test_any_nights_equal_a_computation_of_all_rows(
         world.check()
     again = world.night().counts
     assert (again["rows_added"], again["rows_removed"], again["rows_changed"]) == (0, 0, 0)
+
+
+def test_a_chunk_that_comes_later_is_pushed_and_stays_so(world: World) -> None:
+    world.set_budget(0.4, 1.0, many=0.5)
+    world.push()
+    world.night()
+    pushes = PushRepository(world.conn)
+    before = dict(zip(*map(list, pushes.of_chunks(world.active)), strict=True))
+    world.space.load(late="late one", silent="nobody asks")
+    late = world.chunk("late one")
+    # One question of its own, and one that a chunk of then has as well, which must not push it.
+    world.ask(late, ["of the late one"], "train")
+    world.ask(late, ["a11"], "train", encode(["text 11"], DIMS))
+    world.night()
+    world.check()
+    after = dict(zip(*map(list, pushes.of_chunks(world.active)), strict=True))
+    assert after.keys() - before.keys() == {late.chunk_id}
+    kept = pushes.load(world.active)
+    ids, vectors = world.space.vectors.load_questions(world.active)
+    own = world.question_vector("of the late one")[0] + world.question_vector("a11")[0] / 2**0.5
+    d, rows, push = encode(["late one"], DIMS)[0], encode(["late one"], DIMS)[0], np.zeros(DIMS)
+    for step in (1, 2, 3):
+        for question, level in zip(kept.question_ids, kept.levels, strict=True):
+            vector = vectors[np.searchsorted(ids, question)]
+            if np.array_equal(vector, world.question_vector("a11")[0]):
+                continue
+            push -= vector / (1 + np.exp(level - rows @ vector / 0.05))
+        rows = d + (step * own + push) / 3
+        rows /= np.linalg.norm(rows)
+    np.testing.assert_allclose(after[late.chunk_id], push / 3, atol=1e-5)
+    # Whatever is asked later, by then it is kept.
+    world.ask(late, ["one more"], "train")
+    world.night()
+    world.check()
+    again = dict(zip(*map(list, pushes.of_chunks(world.active)), strict=True))
+    np.testing.assert_array_equal(again[late.chunk_id], after[late.chunk_id])
 
 
 def test_a_night_touches_no_other_row(world: World) -> None:
@@ -373,7 +413,7 @@ def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     assert (now.nudge_variant, now.metric) == (variant, "cosine" if variant == "N" else "inner_product")
     assert now.nudge_theta > 0
     assert steps_nudge.plan_of(now) == plan
-    assert bool(len(world.space.vectors.load_pushes(now)[0])) == bool(plan.contrast)
+    assert bool(len(PushRepository(world.conn).load(now).question_ids)) == bool(plan.contrast)
     assert made.counts["rows_added"] == 1
     assert world.served().keys() == before.keys() | {world.chunk("late one").chunk_id}
     previous = world.space.generations.previous()

@@ -12,6 +12,7 @@ from spaces import Space, encode
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.migrate import migrate
+from heal_tasks.store.pushes import KeptPushes, PushRepository
 
 _numbers = itertools.count(1)
 
@@ -150,7 +151,9 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
         space.load_many(5)
         made = space.generation("m")
         space.publish(made)
-        space.vectors.write_pushes(made, *space.vectors.load_base(made))
+        none = np.empty(0, dtype=np.float32)
+        pushes = KeptPushes(*space.vectors.load_base(made), np.empty(0, dtype=np.int64), none, none)
+        PushRepository(conn).write(made, pushes)
         assert conn.execute(
             "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'push_g000001'"
         ).fetchone() == ("heal_pipeline",)

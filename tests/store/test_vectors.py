@@ -278,31 +278,6 @@ def test_a_deletion_waits_for_a_load_and_reaches_it(space: Space, database_url: 
     assert rows_of(space, generation) == {"base": ["y"], "vec": ["y"]}
 
 
-def test_pushes_are_replaced_as_a_whole_and_go_with_their_chunks(space: Space) -> None:
-    space.load_many(5)
-    generation = space.generation()
-    ids, base = space.vectors.load_base(generation)
-    assert len(space.vectors.load_pushes(generation)[0]) == 0
-    generation = space.generations.set_fields(generation.generation_id, nudge_contrast=3)
-    space.vectors.write_pushes(generation, ids[:1], base[:1])
-    pushes = 3 * base[::-1]
-    pushes[2] = 0.0
-    space.vectors.write_pushes(generation, ids, pushes)
-    kept = np.array([0, 1, 3, 4])
-    found, vectors = space.vectors.load_pushes(generation)
-    np.testing.assert_array_equal(found, ids[kept])
-    np.testing.assert_array_equal(vectors, pushes[kept])
-    np.testing.assert_array_equal(space.vectors.load_pushes(generation, ids[[2, 3]])[0], ids[[3]])
-    space.conn.execute("CALL heal.delete_chunks(%s)", (ids[:1].tolist(),))
-    assert space.vectors.load_pushes(generation)[0].tolist() == ids[[1, 3, 4]].tolist()
-    assert space.vectors.orphans(generation) == 0
-    space.conn.execute("INSERT INTO heal.push_g000001 SELECT 12345, embedding FROM heal.push_g000001 LIMIT 1")
-    assert space.vectors.orphans(generation) == 1
-    space.generations.set_state(generation.generation_id, "failed")
-    assert space.generations.drop_tables(generation.generation_id)
-    assert space.conn.execute("SELECT to_regclass('heal.push_g000001')").fetchone() == (None,)
-
-
 def store_queries(space: Space, generation: Generation, count: int) -> None:
     """Vectors of made-up questions, straight into the generation's table."""
     ids = np.arange(count, dtype=np.int64)

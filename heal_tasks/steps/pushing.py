@@ -1,0 +1,69 @@
+"""Pushes between NUDGE, which counts rows, and the store, which keeps them by the ids of chunks and questions."""
+
+import numpy as np
+
+from heal_tasks.nudge.contrast import Pushes, late_pushes
+from heal_tasks.nudge.plan import Plan
+from heal_tasks.nudge.solve import gradients
+from heal_tasks.steps.spaces import Float32Array, Int64Array
+from heal_tasks.store.corpus import ChunkTable
+from heal_tasks.store.db import Connection
+from heal_tasks.store.generation import Generation
+from heal_tasks.store.nudge_state import TouchedRows
+from heal_tasks.store.pushes import KeptPushes, PushRepository
+
+
+def to_keep(pushes: Pushes, chunk_ids: Int64Array, question_ids: Int64Array) -> KeptPushes:
+    """What a generation keeps of pushes that were computed with its budget.
+
+    Args:
+        pushes: with the levels of their questions, unless there are none.
+        chunk_ids: int64, shape (n,): of the rows.
+        question_ids: int64, shape (q,): of the questions that moved them.
+
+    Returns:
+        The same by id.
+    """
+    levels = pushes.levels
+    if levels is None:
+        none = np.empty(0, dtype=np.float32)
+        return KeptPushes(chunk_ids[pushes.rows], pushes.vectors, np.empty(0, dtype=np.int64), none, none)
+    return KeptPushes(
+        chunk_ids[pushes.rows], pushes.vectors, question_ids[levels.questions], levels.levels, levels.weights
+    )
+
+
+def kept(pushes: KeptPushes, chunks: ChunkTable) -> Pushes:
+    """What a generation keeps, by the rows of the chunks that there are."""
+    rows = chunks.rows(pushes.chunk_ids)
+    return Pushes(rows[rows >= 0], pushes.vectors[rows >= 0])
+
+
+def with_late(
+    conn: Connection, active: Generation, rows: TouchedRows, plan: Plan, centre: Float32Array | None
+) -> Pushes:
+    """The pushes of touched rows; those that came since the plan was chosen get theirs, and keep them from then on.
+
+    Args:
+        conn: an autocommit connection.
+        active: the live generation.
+        rows: what was touched.
+        plan: of its budget.
+        centre: float32, shape (d,): what the plan takes off the questions.
+
+    Returns:
+        Pushes by chunk id.
+    """
+    repository = PushRepository(conn)
+    chunk_ids, vectors = repository.of_chunks(active, rows.chunk_ids)
+    pairs = np.column_stack([np.arange(len(rows.answers)), rows.answers])
+    named, G = gradients(rows.questions, pairs, plan.weights(rows.shares), centre=centre)
+    late = ~np.isin(rows.chunk_ids[named], chunk_ids)
+    if not plan.contrast or not late.any():
+        return Pushes(chunk_ids, vectors)
+    places = named[late]
+    pushing = repository.pushing(active, rows.chunk_ids[places])
+    found = late_pushes(*pushing[:3], rows.base[places], pushing.pairs, G[late], prior=plan.prior, steps=plan.contrast)
+    repository.add(active, rows.chunk_ids[places], found)
+    order = np.argsort(everything := np.concatenate([chunk_ids, rows.chunk_ids[places]]))
+    return Pushes(everything[order], np.concatenate([vectors, found])[order])
