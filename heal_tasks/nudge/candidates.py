@@ -273,9 +273,9 @@ def _best_of(
         best = torch.cat([best, low], dim=1).topk(k, dim=1).values
         bar = best[:, -1:] - scores.wrong
         asks, group = (leading >= bar).nonzero(as_tuple=True)
-        about = groups[asks, group] * scores.unit[asks]
+        about = groups[asks, :, group] * scores.unit[asks]
         hit, inside = (about >= bar[asks]).nonzero(as_tuple=True)
-        place = (group[hit] * groups.shape[2] + inside).cpu().numpy()
+        place = (inside * groups.shape[2] + group[hit]).cpu().numpy()
         real = place < len(rows)
         question.append(asks[hit].cpu().numpy()[real])
         row.append(rows[place[real]])
@@ -284,13 +284,15 @@ def _best_of(
     reaching = high >= best[:, -1].cpu().numpy()[asking]
     asking, found, high = asking[reaching], found[reaching], high[reaching]
     # The exact k-th score of the most promising rows is a sharper bar for the others.
-    promising = _rank(asking, high.astype(np.float64), found) < k
+    promising = _some_best(asking, high, k)
     similarity = np.full(len(found), -np.inf)
     similarity[promising] = exact(questions, base, asking[promising], found[promising])
     surely = np.full(len(questions), np.inf)
     np.minimum.at(surely, asking[promising], similarity[promising])
     others = ~promising & (high >= surely[asking])
     similarity[others] = exact(questions, base, asking[others], found[others])
+    scored = promising | others
+    asking, found, similarity = asking[scored], found[scored], similarity[scored]
     kept = _rank(asking, similarity, found) < k
     asking, found, similarity = asking[kept], found[kept], similarity[kept]
     order = np.lexsort((found, asking))
@@ -298,21 +300,35 @@ def _best_of(
 
 
 def _leaders(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best of each group of columns, shape (m, g), and the groups, shape (m, g, s), filled up with the lowest.
+    """The best of each group of columns, shape (m, g), and the groups, shape (m, s, g), filled up with the lowest.
 
     Any k columns give a floor for the k-th best; the best of each group give a good one for less than sorting.
     """
-    size = max(1, min(_GROUP, scores.shape[1] // (8 * k)))
+    size = 1 << max(1, min(_GROUP, scores.shape[1] // (8 * k))).bit_length() - 1
     short = -scores.shape[1] % size
     if short:
         lowest = -torch.inf if scores.is_floating_point() else 0
         scores = torch.nn.functional.pad(scores, (0, short), value=lowest)
-    groups = scores.view(len(scores), -1, size)
-    return groups.amax(dim=2), groups
+    groups = scores.view(len(scores), size, -1)
+    best = groups
+    # By halves, since amax takes 8-bit integers one at a time: 5.6 ms for 4 M of them instead of .4.
+    while best.shape[1] > 1:
+        half = best.shape[1] // 2
+        best = torch.maximum(best[:, :half], best[:, half:])
+    return best[:, 0], groups
 
 
 def _whole_groups(rows: int) -> int:
     return max(_GROUP, rows - rows % _GROUP)
+
+
+def _some_best(question: Int64Array, scores: Float32Array, k: int) -> npt.NDArray[np.bool_]:
+    """Some k best of each question's rows, by scores from -2 to 2; of equal ones, any."""
+    order = np.argsort(question * 4.0 - scores)
+    ordered = question[order]
+    best = np.empty(len(order), dtype=np.bool_)
+    best[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered) < k
+    return best
 
 
 def _rank(question: Int64Array, scores: Float64Array, rows: Int64Array) -> Int64Array:
