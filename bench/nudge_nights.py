@@ -110,7 +110,8 @@ def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], every
         everything.vectors[then], levels.levels, levels.weights, base[rows[late]], places, G[late],
         prior=plan.prior, steps=plan.contrast,
     )  # fmt: skip
-    order = np.argsort(whole := np.concatenate([known.pushes.rows, rows[late]]))
+    whole = np.concatenate([known.pushes.rows, rows[late]])
+    order = np.argsort(whole)
     return Pushes(whole[order], np.concatenate([known.pushes.vectors, found])[order])
 
 

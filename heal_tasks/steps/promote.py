@@ -73,8 +73,8 @@ def index_served(context: Context, generation: Generation) -> tuple[IndexReport,
     """
     settings = context.settings
     built = build_indexes(
-        context.conn, generation, memory_mb=settings.index_memory_mb, exact_rows=settings.exact_rows,
-        halfvec_rows=settings.halfvec_rows,
+        context.conn, generation, memory_mb=settings.index_memory_mb, parallel=settings.index_workers,
+        exact_rows=settings.exact_rows, halfvec_rows=settings.halfvec_rows,
     )  # fmt: skip
     return built, *reach_recall(context.conn, generation, settings.recall_questions, settings.recall_target)
 

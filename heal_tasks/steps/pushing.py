@@ -65,5 +65,6 @@ def with_late(
     pushing = repository.pushing(active, rows.chunk_ids[places])
     found = late_pushes(*pushing[:3], rows.base[places], pushing.pairs, G[late], prior=plan.prior, steps=plan.contrast)
     repository.add(active, rows.chunk_ids[places], found)
-    order = np.argsort(everything := np.concatenate([chunk_ids, rows.chunk_ids[places]]))
+    everything = np.concatenate([chunk_ids, rows.chunk_ids[places]])
+    order = np.argsort(everything)
     return Pushes(everything[order], np.concatenate([vectors, found])[order])
