@@ -7,7 +7,7 @@ process: the number to trust on a busy machine. Recall is that of ten neighbours
 .95, ef_search is doubled first, as before a promotion.
 
 ``--during-realignment`` measures again while another process loads a second generation of the same size into the same
-database, indexes it and drops it; the clients ask until it has done so once.
+database, indexes it as the pipeline does and drops it; the clients ask until it has done so once.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def measure_kind(
 ) -> list[dict[str, Any]]:
     """Rows of the table for one index; times in milliseconds."""
     with connect(url, autocommit=True) as conn:
-        built = build_indexes(conn, generation, memory_mb=MEMORY_MB, **KINDS[kind])
+        built = build_indexes(conn, generation, memory_mb=MEMORY_MB, parallel=2, **KINDS[kind])
         found, _ = reach_recall(conn, generation, RECALL_QUESTIONS, RECALL_TARGET)
         generation = get_generation(conn, generation.generation_id)
         same_hits(conn, generation, kind, queries[:20])

@@ -272,7 +272,7 @@ class Settings(BaseSettings):
         20_000, ge=0, description="Rows from which the HNSW index holds 16-bit copies, in half the space."
     )
     index_memory_mb: int = Field(1024, ge=64, description="Upper bound of maintenance_work_mem while indexing, MiB.")
-    index_workers: int = Field(1, ge=0, le=64, description="Server processes that help the one that builds an index.")
+    index_workers: int = Field(0, ge=0, le=64, description="Server processes that help the one that builds an index.")
     lock_timeout_ms: int = Field(50, ge=1, description="Longest wait for the switch's lock before it is tried again.")
     drain_hours: float = Field(24.0, ge=0, description="How long a retired generation's tables are kept.")
 

@@ -43,7 +43,7 @@ def build_indexes(
     generation: Generation,
     *,
     memory_mb: int,
-    parallel: int = 2,
+    parallel: int = 0,
     exact_rows: int = 0,
     halfvec_rows: int = sys.maxsize,
 ) -> IndexReport:
