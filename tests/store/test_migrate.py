@@ -54,16 +54,38 @@ def test_files_that_deployments_have_applied_are_as_they_were() -> None:
     assert {name: sha256_hex((folder / name).read_text("utf-8"))[:12] for name in LANDED} == LANDED
 
 
+def migrate_before(conn: Connection, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring a database to the schema that came before a numbered file."""
+    folder = files("heal_tasks.store") / "sql"
+    before = [name for name in LANDED if name < number]
+    older = {name: (folder / name).read_text("utf-8") for name in [*before, "roles.sql"]}
+    with monkeypatch.context() as patch:
+        patch.setattr("heal_tasks.store.migrate._packaged", lambda: {**older, "rights.sql": "SELECT 1"})
+        migrate(conn)
+
+
+def test_question_tables_of_older_generations_get_what_late_chunks_are_pushed_by(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(empty_url) as conn:
+        migrate_before(conn, "013", monkeypatch)
+        conn.execute(
+            "CREATE TABLE heal.question_g000001 (question_id bigint PRIMARY KEY, embedding vector(2) NOT NULL)"
+        )
+        conn.execute("ALTER TABLE heal.question_g000001 OWNER TO heal_pipeline")
+        conn.execute("INSERT INTO heal.question_g000001 VALUES (7, '[1,0]')")
+        conn.commit()
+        migrate(conn)
+        assert conn.execute("SELECT question_id, push_level, push_weight FROM heal.question_g000001").fetchall() == [
+            (7, None, None)
+        ]
+
+
 def test_validation_questions_move_the_rows_of_a_budget_that_is_older_than_that(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = files("heal_tasks.store") / "sql"
-    before = [name for name in LANDED if name < "009"]
-    older = {name: (folder / name).read_text("utf-8") for name in [*before, "roles.sql"]}
     with connect(empty_url) as conn:
-        with monkeypatch.context() as patch:
-            patch.setattr("heal_tasks.store.migrate._packaged", lambda: {**older, "rights.sql": "SELECT 1"})
-            migrate(conn)
+        migrate_before(conn, "009", monkeypatch)
         conn.execute(
             """INSERT INTO heal.document (document_id, source, external_id, path, title, body, content_hash)
             VALUES (1, 's', 'd', '', '', '', 'h');
