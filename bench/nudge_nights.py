@@ -96,7 +96,7 @@ def before(
 def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], everything: QuestionSet) -> Pushes:
     """The pushes of an earlier choice, and those of rows that had no questions then, as the nudge route adds them."""
     levels, plan = known.pushes.levels, known.plan
-    if levels is None:
+    if not plan.contrast:
         return known.pushes
     asked = clean_questions(everything, n_rows=len(base), dims=base.shape[1], what="late")
     pairs, shares = asked.pairs()
@@ -110,9 +110,7 @@ def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], every
         everything.vectors[then], levels.levels, levels.weights, base[rows[late]], places, G[late],
         prior=plan.prior, steps=plan.contrast,
     )  # fmt: skip
-    whole = np.concatenate([known.pushes.rows, rows[late]])
-    order = np.argsort(whole)
-    return Pushes(whole[order], np.concatenate([known.pushes.vectors, found])[order])
+    return known.pushes.and_of(rows[late], found)
 
 
 def compare(base: Vectors, parts: Mapping[str, QuestionSet], shares: Sequence[float]) -> list[dict[str, Any]]:

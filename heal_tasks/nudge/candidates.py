@@ -324,16 +324,16 @@ def _whole_groups(rows: int) -> int:
 
 def _some_best(question: Int64Array, scores: Float32Array, k: int) -> npt.NDArray[np.bool_]:
     """Some k best of each question's rows, by scores from -2 to 2; of equal ones, any."""
-    order = np.argsort(question * 4.0 - scores)
-    ordered = question[order]
-    best = np.empty(len(order), dtype=np.bool_)
-    best[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered) < k
-    return best
+    return np.asarray(_places(question, np.argsort(question * 4.0 - scores)) < k)
 
 
 def _rank(question: Int64Array, scores: Float64Array, rows: Int64Array) -> Int64Array:
     """Place of each row within its question, 0 for the best; equal scores by lower row."""
-    order = np.lexsort((rows, -scores, question))
+    return _places(question, np.lexsort((rows, -scores, question)))
+
+
+def _places(question: Int64Array, order: npt.NDArray[np.intp]) -> Int64Array:
+    """Place of each row within its question, by an order of all rows that keeps questions together."""
     ordered = question[order]
     places = np.empty(len(order), dtype=np.int64)
     places[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)

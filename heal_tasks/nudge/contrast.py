@@ -41,6 +41,9 @@ class Levels:
     weights: Float32Array
 
 
+NO_LEVELS = Levels(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class Pushes:
     """What is added to the gradients of some rows, whatever their questions.
@@ -48,17 +51,23 @@ class Pushes:
     Args:
         rows: ascending int64, shape (p,).
         vectors: float32, shape (p, d).
-        levels: of the questions that pushed; None where the pushes are not of this computation.
+        levels: of the questions that pushed; none where the pushes are not of this computation.
     """
 
     rows: npt.NDArray[np.int64]
     vectors: Float32Array
-    levels: Levels | None = None
+    levels: Levels = NO_LEVELS
 
     @classmethod
     def none(cls, dims: int) -> "Pushes":
         """No row is pushed."""
         return cls(np.empty(0, dtype=np.int64), np.empty((0, dims), dtype=np.float32))
+
+    def and_of(self, rows: npt.NDArray[np.int64], vectors: Float32Array) -> "Pushes":
+        """These pushes, and those of other rows; int64, shape (m,), and float32, shape (m, d)."""
+        everything = np.concatenate([self.rows, rows])
+        order = np.argsort(everything)
+        return Pushes(everything[order], np.concatenate([self.vectors, vectors])[order])
 
     def of(self, rows: npt.NDArray[np.int64]) -> Float32Array:
         """Pushes of some rows, ascending int64, shape (a,): float32, shape (a, d), 0 for a row without one."""

@@ -148,16 +148,16 @@ def _all_rows(
         probes = choose_probes(questions, asked, chunks, final)
     kept = {name: getattr(active, name) for name in NO_BUDGET}
     budget = budget_of(result) if not worse and result.adopted else kept
-    pushes = PushRepository(context.conn).load(active) if budget is kept else moved.pushes
     if _is_rewrite(context, active, live, wanted, budget):
-        written = _switch(context, active, live, wanted, probes, budget, pushes)
+        written = _switch(context, active, live, wanted, probes, budget, moved.pushes)
     else:
         with context.conn.transaction():
             written = vectors.upsert_served(active, wanted)
             state.write_probes(probes)
             state.settle(touched)
-            if budget["nudge_contrast"]:
-                PushRepository(context.conn).write(active, pushes)
+            # With a budget it has them.
+            if budget["nudge_contrast"] and not active.nudge_theta:
+                PushRepository(context.conn).write(active, moved.pushes)
             generations.set_fields(active.generation_id, **budget)
     _count_displacement(context, before, final)
     purged = DocumentRepository(context.conn).purge_superseded()

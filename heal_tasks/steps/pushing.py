@@ -17,7 +17,7 @@ def to_keep(pushes: Pushes, chunk_ids: Int64Array, question_ids: Int64Array) -> 
     """What a generation keeps of pushes that were computed with its budget.
 
     Args:
-        pushes: with the levels of their questions, unless there are none.
+        pushes: with the levels of their questions.
         chunk_ids: int64, shape (n,): of the rows.
         question_ids: int64, shape (q,): of the questions that moved them.
 
@@ -25,9 +25,6 @@ def to_keep(pushes: Pushes, chunk_ids: Int64Array, question_ids: Int64Array) -> 
         The same by id.
     """
     levels = pushes.levels
-    if levels is None:
-        none = np.empty(0, dtype=np.float32)
-        return KeptPushes(chunk_ids[pushes.rows], pushes.vectors, np.empty(0, dtype=np.int64), none, none)
     return KeptPushes(
         chunk_ids[pushes.rows], pushes.vectors, question_ids[levels.questions], levels.levels, levels.weights
     )
@@ -55,16 +52,14 @@ def with_late(
         Pushes by chunk id.
     """
     repository = PushRepository(conn)
-    chunk_ids, vectors = repository.of_chunks(active, rows.chunk_ids)
-    pairs = np.column_stack([np.arange(len(rows.answers)), rows.answers])
-    named, G = gradients(rows.questions, pairs, plan.weights(rows.shares), centre=centre)
-    late = ~np.isin(rows.chunk_ids[named], chunk_ids)
-    if not plan.contrast or not late.any():
-        return Pushes(chunk_ids, vectors)
-    places = named[late]
-    pushing = repository.pushing(active, rows.chunk_ids[places])
-    found = late_pushes(*pushing[:3], rows.base[places], pushing.pairs, G[late], prior=plan.prior, steps=plan.contrast)
-    repository.add(active, rows.chunk_ids[places], found)
-    everything = np.concatenate([chunk_ids, rows.chunk_ids[places]])
-    order = np.argsort(everything)
-    return Pushes(everything[order], np.concatenate([vectors, found])[order])
+    known = Pushes(*repository.of_chunks(active, rows.chunk_ids))
+    asks = np.flatnonzero(~np.isin(rows.chunk_ids[rows.answers], known.rows))  # questions of rows without a push
+    if not plan.contrast or not len(asks):
+        return known
+    pairs = np.column_stack([asks, rows.answers[asks]])
+    places, G = gradients(rows.questions, pairs, plan.weights(rows.shares[asks]), centre=centre)
+    late = rows.chunk_ids[places]
+    pushing = repository.pushing(active, late)
+    found = late_pushes(*pushing[:3], rows.base[places], pushing.pairs, G, prior=plan.prior, steps=plan.contrast)
+    repository.add(active, late, found)
+    return known.and_of(late, found)

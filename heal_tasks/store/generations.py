@@ -21,7 +21,7 @@ from heal_tasks.store.generation import (
     find_generations,
     get_generation,
 )
-from heal_tasks.store.keyed import give_tables
+from heal_tasks.store.keyed import create_keyed, give_table
 from heal_tasks.store.search import named_errors
 from heal_tasks.store.vectors import drop_indexes
 
@@ -252,27 +252,17 @@ class GenerationRepository:
         return found[0] if found else None
 
     def _create_tables(self, generation: Generation) -> None:
-        dims = sql.Literal(generation.dims)
-        self._conn.execute(
-            sql.SQL("CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
-                generation.table("base"), dims
-            )
-        )
-        self._conn.execute(
-            sql.SQL(
-                "CREATE TABLE {} (question_id bigint PRIMARY KEY, embedding vector({}) NOT NULL, "
-                "push_level real, push_weight real)"
-            ).format(generation.table("question"), dims)
-        )
+        create_keyed(self._conn, generation, "base")
+        create_keyed(self._conn, generation, "question", ", push_level real, push_weight real")
         check = sql.SQL(", ") + _UNIT_LENGTH if generation.metric == "cosine" else sql.SQL("")
         # A nudge of a few percent never reaches the default threshold of 20 %, yet its dead rows cost recall.
         self._conn.execute(
             sql.SQL(
                 "CREATE TABLE {} (chunk_id bigint NOT NULL, document_id bigint NOT NULL, leaf integer NOT NULL, "
                 "embedding vector({}) NOT NULL{}) WITH (autovacuum_vacuum_scale_factor = 0.02)"
-            ).format(generation.table("vec"), dims, check)
+            ).format(generation.table("vec"), sql.Literal(generation.dims), check)
         )
-        give_tables(self._conn, *(generation.table(prefix) for prefix in ("base", "vec", "question")))
+        give_table(self._conn, generation.table("vec"))
 
 
 __all__ = ["Generation", "GenerationRepository", "Kind", "Metric", "State"]

@@ -16,6 +16,17 @@ ENTITIES: dict[Prefix, str] = {"base": "chunk", "vec": "chunk", "push": "chunk",
 """What the rows of a generation's tables are about."""
 
 
+def create_keyed(conn: Connection, generation: Generation, prefix: Prefix, more: str = "") -> None:
+    """Make a table of vectors under the key of what they are about, with ``more`` columns."""
+    table = generation.table(prefix)
+    conn.execute(
+        sql.SQL("CREATE TABLE {} ({} bigint PRIMARY KEY, embedding vector({}) NOT NULL{})").format(
+            table, sql.Identifier(f"{ENTITIES[prefix]}_id"), sql.Literal(generation.dims), sql.SQL(more)
+        )
+    )
+    give_table(conn, table)
+
+
 def write_keyed(
     conn: Connection, generation: Generation, prefix: Prefix, ids: NDArray[Any], vectors: Float32Array
 ) -> int:
@@ -66,11 +77,10 @@ def stage(conn: Connection, integers: dict[str, NDArray[Any]], vectors: Float32A
     return staging
 
 
-def give_tables(conn: Connection, *tables: sql.Identifier) -> None:
-    """Let the pipeline's role, if there is one, own tables: every member of it, and the view's owner, may use them."""
+def give_table(conn: Connection, table: sql.Identifier) -> None:
+    """Let the pipeline's role, if there is one, own a table: every member of it, and the view's owner, may use it."""
     if conn.execute("SELECT FROM pg_roles WHERE rolname = 'heal_pipeline' AND pg_has_role(oid, 'MEMBER')").rowcount:
-        for table in tables:
-            conn.execute(sql.SQL("ALTER TABLE {} OWNER TO heal_pipeline").format(table))
+        conn.execute(sql.SQL("ALTER TABLE {} OWNER TO heal_pipeline").format(table))
 
 
 def check_vectors(generation: Generation, vectors: Float32Array, *, unit: bool) -> None:

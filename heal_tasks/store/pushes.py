@@ -9,7 +9,7 @@ from psycopg import sql
 from heal_tasks.store.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generation import Generation
-from heal_tasks.store.keyed import among_chunks, give_tables, write_keyed
+from heal_tasks.store.keyed import among_chunks, create_keyed, write_keyed
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
@@ -65,12 +65,7 @@ class PushRepository:
         pushed = kept.vectors.any(axis=1)
         with self._conn.transaction():
             self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-            self._conn.execute(
-                sql.SQL("CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
-                    table, sql.Literal(generation.dims)
-                )
-            )
-            give_tables(self._conn, table)
+            create_keyed(self._conn, generation, "push")
             write_keyed(self._conn, generation, "push", kept.chunk_ids[pushed], kept.vectors[pushed])
             self._conn.execute(
                 sql.SQL("UPDATE {} SET push_level = NULL, push_weight = NULL WHERE push_level IS NOT NULL").format(
