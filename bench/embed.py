@@ -4,6 +4,8 @@ Run from the project's root: ``python -m bench.embed --collection FOLDER``. all-
 documents, the same with a quarter of them being copies, and real queries. Ways take turns within each run, so that all
 meet the same load; the number is texts per CPU second. Ours runs as a shard of the step ``embed`` does on two cores:
 with one thread, beside another shard. The lowest cosine is that to sentence-transformers' float32 vectors.
+
+With ``--device cuda`` the number is texts per second of the clock, and ours runs as one shard.
 """
 
 import argparse
@@ -27,16 +29,22 @@ COPIED = 0.25
 Encode = Callable[[list[str]], npt.NDArray[np.float32]]
 
 
-def ways(threads: int) -> dict[str, Encode]:
+def ways(device: str) -> dict[str, Encode]:
     """What is compared; the first is the reference."""
-    folder = Path(resolve_model(PACKAGED_MODEL))
-    plain, ours = load_encoder(folder, device="cpu"), load_encoder(folder, device="cpu", dtype="auto")
+    folder, threads = Path(resolve_model(PACKAGED_MODEL)), torch.get_num_threads()
+    plain, ours = load_encoder(folder, device=device), load_encoder(folder, device=device, dtype="auto")
 
     def default(texts: list[str], threads: int) -> npt.NDArray[np.float32]:
         with limited_threads(threads):
             return np.asarray(plain.encode(texts, show_progress_bar=False))
 
-    number = "bfloat16" if supports_bf16("cpu") else "float32"
+    number = "bfloat16" if supports_bf16(device) else "float32"
+    if device != "cpu":
+        return {
+            "sentence-transformers (its default)": lambda texts: default(texts, threads),
+            f"sentence-transformers, {number}": lambda texts: np.asarray(ours.encode(texts, show_progress_bar=False)),
+            f"ours, {number}": lambda texts: encode(ours, texts),
+        }
     return {
         f"sentence-transformers, {threads} threads (its default)": lambda texts: default(texts, threads),
         "sentence-transformers, 1 thread": lambda texts: default(texts, 1),
@@ -44,22 +52,23 @@ def ways(threads: int) -> dict[str, Encode]:
     }
 
 
-def compare(name: str, texts: list[str], compared: dict[str, Encode], runs: int) -> list[dict[str, Any]]:
+def compare(name: str, texts: list[str], compared: dict[str, Encode], runs: int, device: str) -> list[dict[str, Any]]:
     """A row per way."""
+    clock, seconds = (time.process_time, "CPU s") if device == "cpu" else (time.perf_counter, "s")
     costs: dict[str, list[float]] = {way: [] for way in compared}
     vectors: dict[str, npt.NDArray[np.float32]] = {}
     for encode_all in compared.values():
         encode_all(texts[:8])
     for _ in range(runs):
         for way, encode_all in compared.items():
-            start = time.process_time()
+            start = clock()
             vectors[way] = encode_all(texts)
-            costs[way].append(time.process_time() - start)
+            costs[way].append(clock() - start)
     rates = {way: len(texts) / median(seconds) for way, seconds in costs.items()}
     first = next(iter(compared))
     return [
         {
-            "texts": name, "number": len(texts), "distinct": len(set(texts)), "way": way, "texts/CPU s": rate,
+            "texts": name, "number": len(texts), "distinct": len(set(texts)), "way": way, f"texts/{seconds}": rate,
             "times the default": rate / rates[first],
             "lowest cosine": f"{(vectors[way] * vectors[first]).sum(axis=1).min():.6f}",
         }
@@ -73,6 +82,7 @@ def main() -> None:
     parser.add_argument("--collection", type=Path, required=True, help="folder of a collection with queries")
     parser.add_argument("--texts", type=int, default=256, help="documents (default 256); queries are twice as many")
     parser.add_argument("--runs", type=int, default=MIN_RUNS, help=f"for the medians (default {MIN_RUNS})")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     collection = load_collection(arguments.collection)
@@ -80,10 +90,10 @@ def main() -> None:
     copies = documents[: round(len(documents) * (1 - COPIED))]
     copies += [copies[row] for row in rng.integers(0, len(copies), len(documents) - len(copies))]
     queries = list(load_queries(arguments.collection)[0].values())[: 2 * arguments.texts]
-    compared = ways(torch.get_num_threads())
+    compared = ways(arguments.device)
     rows = []
     for name, texts in (("documents", documents), ("documents, a quarter copies", copies), ("queries", queries)):
-        rows += compare(f"{collection.name} {name}", texts, compared, arguments.runs)
+        rows += compare(f"{collection.name} {name}", texts, compared, arguments.runs, arguments.device)
     print(table(rows))
     print(versions())
     write_json(arguments.json, {"embed": rows})

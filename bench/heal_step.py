@@ -4,6 +4,9 @@ Run from the project's root: ``python -m bench.heal_step``. all-MiniLM-L6-v2, ra
 losses take turns in one process, so that a neighbour's load falls on all of them, and each share is the median of the
 differences of a turn. First the own-document term, with nothing masked, must equal the in-batch loss of
 sentence-transformers, and the cached form's loss and gradient the plain form's.
+
+With ``--device cuda`` seconds are those of the clock, steps run in bfloat16 as a training does, and the peak is of the
+GPU's memory; what must be equal is compared in float32.
 """
 
 import argparse
@@ -14,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer import losses
 from torch import Tensor
 
@@ -29,16 +33,16 @@ TEMPERATURE = 0.05
 QUESTION_TOKENS, DOCUMENT_TOKENS = 16, 64
 
 
-def batch_of(pairs: int) -> tuple[list[dict[str, Tensor]], Tensor]:
+def batch_of(pairs: int, device: str) -> tuple[list[dict[str, Tensor]], Tensor]:
     """Features of questions and documents, and their labels: a tree of four, sixteen and 64 topics."""
     random = torch.Generator().manual_seed(0)
     features = []
     for tokens in (QUESTION_TOKENS, DOCUMENT_TOKENS):
-        ids = torch.randint(1000, 30000, (pairs, tokens), generator=random)
+        ids = torch.randint(1000, 30000, (pairs, tokens), generator=random).to(device)
         features.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-    leaf = torch.arange(pairs) % 64
+    leaf = torch.arange(pairs, device=device) % 64
     paths = torch.stack([leaf // 16, 4 + leaf // 4, 20 + leaf], dim=1)
-    rows = torch.arange(pairs)[:, None]
+    rows = torch.arange(pairs, device=device)[:, None]
     return features, torch.cat([rows, rows, leaf[:, None], paths], dim=1)
 
 
@@ -52,13 +56,13 @@ def objective(model: Any, pairs: int, heal_weight: float, mini_batch_size: int =
     )  # fmt: skip
 
 
-def _model() -> Any:
+def _model(device: str) -> Any:
     # Evaluation mode: without dropout the forms must agree to rounding.
-    return load_encoder(resolve_model(PACKAGED_MODEL), device="cpu")
+    return load_encoder(resolve_model(PACKAGED_MODEL), device=device)
 
 
 def _step(model: Any, loss: Callable[..., Any], pairs: int) -> float:
-    features, labels = batch_of(pairs)
+    features, labels = batch_of(pairs, model.device.type)
     model.zero_grad()
     value = loss([dict(column) for column in features], labels)
     total = torch.stack(list(value.values())).sum() if isinstance(value, dict) else value
@@ -66,43 +70,49 @@ def _step(model: Any, loss: Callable[..., Any], pairs: int) -> float:
     return float(total.detach())
 
 
-def turns(pairs: int, runs: int) -> list[tuple[float, float, float]]:
-    """CPU seconds per step of in-batch loss, own-document term, and both terms, per turn."""
-    model = _model()
+def turns(device: str, pairs: int, runs: int) -> list[tuple[float, float, float]]:
+    """Seconds per step of in-batch loss, own-document term, and both terms, per turn."""
+    model = _model(device)
     peer = losses.MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
     forms = (peer, objective(model, pairs, 0.0), objective(model, pairs, 0.1))
     values = [_step(model, form, pairs) for form in forms]
     if abs(values[0] - values[1]) > 1e-4:
         raise HealError(f"own-document term {values[1]} differs from the in-batch loss {values[0]}")
-    return [tuple(_timed(model, form, pairs) for form in forms) for _ in range(runs)]
+    with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+        for form in forms:
+            _step(model, form, pairs)
+        return [tuple(_timed(device, _step, model, form, pairs) for form in forms) for _ in range(runs)]
 
 
-def _timed(model: Any, form: Callable[..., Any], pairs: int) -> float:
-    start = time.process_time()
-    _step(model, form, pairs)
-    return time.process_time() - start
+def _timed(device: str, work: Callable[..., object], *args: Any) -> float:
+    clock, finish = (time.process_time, bool) if device == "cpu" else (time.perf_counter, torch.cuda.synchronize)
+    finish()
+    start = clock()
+    work(*args)
+    finish()
+    return clock() - start
 
 
-def terms_alone(pairs: int, runs: int) -> list[tuple[float, float]]:
-    """CPU seconds per turn of both terms' forward and backward pass from embeddings: own-document, and with HEAL."""
-    model = _model()
-    _, labels = batch_of(pairs)
-    columns = [torch.randn(pairs, 384, requires_grad=True) for _ in range(2)]
+def terms_alone(device: str, pairs: int, runs: int) -> list[tuple[float, float]]:
+    """Seconds per turn of both terms' forward and backward pass from embeddings: own-document, and with HEAL."""
+    model = _model(device)
+    _, labels = batch_of(pairs, device)
+    columns = [torch.randn(pairs, 384, device=device, requires_grad=True) for _ in range(2)]
 
-    def once(weight: float) -> float:
-        start = time.process_time()
+    def once(weight: float) -> None:
         torch.stack(list(objective(model, pairs, weight).loss_of_embeddings(columns, labels).values())).sum().backward()
-        return time.process_time() - start
 
     once(0.1)
-    return [(once(0.0), once(0.1)) for _ in range(runs)]
+    return [(_timed(device, once, 0.0), _timed(device, once, 0.1)) for _ in range(runs)]
 
 
-def gradient(pairs: int, mini_batch_size: int) -> tuple[float, Tensor]:
-    """Loss of one step, and its gradient as one float32 vector."""
-    model = _model()
+def gradient(device: str, pairs: int, mini_batch_size: int) -> tuple[float, NDArray[np.float32], float]:
+    """Loss of one step, its gradient as one float32 vector, and the GPU's peak MiB."""
+    model = _model(device)
     value = _step(model, objective(model, pairs, 0.1, mini_batch_size), pairs)
-    return value, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else 0.0
+    slopes = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return value, slopes.cpu().numpy(), peak
 
 
 def main() -> None:
@@ -112,37 +122,39 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=1024, help="batch size for the terms alone (default 1024)")
     parser.add_argument("--micro-batch", type=int, default=8, help="of the cached form (default 8)")
     parser.add_argument("--runs", type=int, default=MIN_RUNS, help="turns (default 5)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
     options = parser.parse_args()
     print(versions())
+    seconds = "CPU s" if options.device == "cpu" else "s"
 
-    steps = measure(turns, options.pairs, options.runs).result
+    steps = measure(turns, options.device, options.pairs, options.runs).result
     names = ("in-batch loss, sentence-transformers", "own-document term", "own-document term + HEAL")
     whole = [
         {
             "loss": name,
             "pairs": options.pairs,
-            "CPU s per step": median(turn[place] for turn in steps),
+            f"{seconds} per step": median(turn[place] for turn in steps),
             "over the own-document term": f"{median(turn[place] / turn[1] - 1 for turn in steps):+.1%}",
         }
         for place, name in enumerate(names)
     ]
     alone = []
     for pairs in (options.pairs, options.many):
-        costs = measure(terms_alone, pairs, options.runs).result
+        costs = measure(terms_alone, options.device, pairs, options.runs).result
         encoder_s = median(turn[1] for turn in steps) * pairs / options.pairs
         added = median(both - own for own, both in costs)
         alone.append(
-            {"pairs": pairs, "own-document CPU ms": 1e3 * median(own for own, _ in costs), "HEAL CPU ms": 1e3 * added,
-             "of a step": f"{added / encoder_s:.2%}"}
+            {"pairs": pairs, f"own-document m{seconds}": 1e3 * median(own for own, _ in costs),
+             f"HEAL m{seconds}": 1e3 * added, "of a step": f"{added / encoder_s:.2%}"}
         )  # fmt: skip
     forms = {"plain": 0, f"cached, {options.micro_batch} at a time": options.micro_batch}
-    done = {name: measure(gradient, options.pairs, size) for name, size in forms.items()}
-    (plain_loss, plain), *others = (form.result for form in done.values())
-    for loss, vector in others:
-        if abs(loss - plain_loss) > 1e-4 or float((vector - plain).norm() / plain.norm()) > 1e-4:
+    done = {name: measure(gradient, options.device, options.pairs, size) for name, size in forms.items()}
+    (plain_loss, plain, _), *others = (form.result for form in done.values())
+    for loss, vector, _ in others:
+        if abs(loss - plain_loss) > 1e-4 or np.linalg.norm(vector - plain) / np.linalg.norm(plain) > 1e-4:
             raise HealError(f"the cached form differs: loss {loss} and {plain_loss}")
     cached = [
-        {"form": name, "pairs": options.pairs, "CPU s": form.cpu_s, "peak MiB": form.peak_mib}
+        {"form": name, "pairs": options.pairs, "CPU s": form.cpu_s, "peak MiB": form.result[2] or form.peak_mib}
         for name, form in done.items()
     ]
     for title, rows in (("A whole step", whole), ("The terms from embeddings", alone), ("Gradient caching", cached)):

@@ -15,6 +15,8 @@ checked first.
 **Columns.** CPU seconds of the call, the median of ``runs`` (a call of more than half a minute is made once); how
 many times those of ours; working MiB: the process's peak above what it held with modules loaded and data read; budget:
 the angle of NUDGE-N in radians or the step of NUDGE-M; top-1 on the validation questions after the call.
+
+``--gpu`` adds ours with similarities computed on a GPU, and seconds of the clock.
 """
 
 import argparse
@@ -38,6 +40,8 @@ from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.nudge.nudge import QuestionSet, nudge
 
 Vectors = NDArray[np.float32]
+Figures = tuple[float, float, float, float, float]
+"""CPU seconds, seconds of the clock, working MiB, budget and top-1."""
 DIMS = 384
 SIZES = {"5k": (5_000, 2_000, 1_000), "100k": (100_000, 10_000, 2_000), "1m": (1_000_000, 10_000, 2_000)}
 LONG_S = 30.0
@@ -74,12 +78,12 @@ def read(folder: Path) -> tuple[Vectors, QuestionSet, QuestionSet]:
     return np.load(folder / "documents.npy", allow_pickle=False), sets[0], sets[1]
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """A call's result, CPU seconds and working MiB."""
+def timed(call: Callable[[], Any]) -> tuple[Any, tuple[float, float, float]]:
+    """A call's result, and its CPU seconds, seconds of the clock and working MiB."""
     torch.set_num_threads(1)
-    held, start = _memory_mib("VmRSS"), time.process_time()
+    held, cpu_s, clock_s = _memory_mib("VmRSS"), time.process_time(), time.perf_counter()
     result = call()
-    return result, time.process_time() - start, _memory_mib("VmHWM") - held
+    return result, (time.process_time() - cpu_s, time.perf_counter() - clock_s, _memory_mib("VmHWM") - held)
 
 
 def _memory_mib(name: str) -> float:
@@ -93,41 +97,42 @@ def top_1(documents: Vectors, validation: QuestionSet) -> float:
     return float((best[:, 0] == np.concatenate(list(validation.positives))).mean())
 
 
-def ours(folder: Path, variant: Any) -> tuple[float, float, float, float]:
-    """CPU seconds, working MiB, budget and top-1 of ours."""
+def ours(folder: Path, variant: Any, device: str) -> Figures:
+    """What ours costs and finds."""
     documents, train, validation = read(folder)
-    result, cpu_s, mib = timed(lambda: nudge(documents, train, validation, variant=variant, metric="accuracy@1"))
+    torch.zeros(1, device=device)
+    result, cost = timed(
+        lambda: nudge(documents, train, validation, variant=variant, metric="accuracy@1", device=device)
+    )
     documents[result.rows] = result.vectors
-    return cpu_s, mib, result.theta, top_1(documents, validation)
+    return *cost, result.theta, top_1(documents, validation)
 
 
-def package(folder: Path, variant: str, recipe: bool) -> tuple[float, float, float, float]:
-    """CPU seconds, working MiB, budget and top-1 of the package."""
+def package(folder: Path, variant: str, recipe: bool) -> Figures:
+    """What the package costs and finds."""
     documents, train, validation = read(folder)
     sets = [{"q_embs": s.vectors, "q_ans_indx": [rows.tolist() for rows in s.positives]} for s in (train, validation)]
     named = 1 + int(max(rows.max() for s in (train, validation) for rows in s.positives)) if recipe else len(documents)
     others = documents[named:] if recipe else None
     model = NUDGEN() if variant == "N" else NUDGEM()
     with contextlib.redirect_stdout(io.StringIO()):
-        moved, cpu_s, mib = timed(
-            lambda: model.finetune_embeddings(documents[:named], *sets, nontrain_embeddings=others)
-        )
+        moved, cost = timed(lambda: model.finetune_embeddings(documents[:named], *sets, nontrain_embeddings=others))
     distance = float(np.linalg.norm(moved - documents[:named], axis=1).max())
     documents[:named] = moved
     budget = 2 * np.arcsin(distance / 2) if variant == "N" else distance
-    return cpu_s, mib, float(budget), top_1(documents, validation)
+    return *cost, float(budget), top_1(documents, validation)
 
 
-def product(folder: Path) -> tuple[float, float, float, float]:
-    """CPU seconds and working MiB of the product of validation questions and documents."""
+def product(folder: Path) -> Figures:
+    """What the product of validation questions and documents costs."""
     documents, _, validation = read(folder)
 
     def call() -> None:
         for start in range(0, len(documents), 4096):
             validation.vectors @ documents[start : start + 4096].T
 
-    _, cpu_s, mib = timed(call)
-    return cpu_s, mib, 0.0, top_1(documents, validation)
+    _, cost = timed(call)
+    return *cost, 0.0, top_1(documents, validation)
 
 
 def check_equal(folder: Path) -> None:
@@ -145,14 +150,16 @@ def check_equal(folder: Path) -> None:
             raise HealError(f"NUDGE-{variant}: {(~same & ~stayed).sum()} rows differ from the package's at one budget")
 
 
-def rows_of(folder: Path, size: str) -> list[dict[str, Any]]:
+def rows_of(folder: Path, size: str, gpu: bool) -> list[dict[str, Any]]:
     """One row for each method on one input."""
     rows: list[dict[str, Any]] = []
     for variant in ("N", "M"):
-        calls: list[tuple[str, Callable[..., tuple[float, float, float, float]], tuple[Any, ...]]] = [
-            ("ours", ours, (folder, variant)),
+        calls: list[tuple[str, Callable[..., Figures], tuple[Any, ...]]] = [
+            ("ours", ours, (folder, variant, "cpu")),
             ("product", product, (folder,)),
         ]
+        if gpu:
+            calls.append(("ours, GPU", ours, (folder, variant, "cuda")))
         if size != "1m":
             calls.append(("recipe", package, (folder, variant, True)))
             calls.append(("nudge-ft", package, (folder, variant, False)))
@@ -161,11 +168,12 @@ def rows_of(folder: Path, size: str) -> list[dict[str, Any]]:
             done = [measure(function, *arguments).result]
             while done[0][0] < LONG_S and len(done) < MIN_RUNS:
                 done.append(measure(function, *arguments).result)
-            cpu_s, mib, budget, share = (median(column) for column in zip(*done, strict=True))
+            cpu_s, clock_s, mib, budget, share = (median(column) for column in zip(*done, strict=True))
             own = own or cpu_s
             rows.append(
                 {"documents": size, "variant": variant, "method": name, "runs": len(done), "CPU s": cpu_s}
-                | {"times ours": cpu_s / own, "working MiB": mib, "budget": budget, "top-1": share}
+                | {"times ours": cpu_s / own, **({"s": clock_s} if gpu else {}), "working MiB": mib}
+                | {"budget": budget, "top-1": share}
             )
     return rows
 
@@ -174,6 +182,7 @@ def main() -> None:
     """Print one table for each size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--size", choices=SIZES, action="append", help="only this case; may be repeated")
+    parser.add_argument("--gpu", action="store_true", help="also ours with similarities on a GPU")
     arguments = parser.parse_args()
     print(versions())
     tables = {}
@@ -183,7 +192,7 @@ def main() -> None:
             measure(make, folder, *SIZES[size])
             if size == "5k":
                 check_equal(folder)
-            tables[size] = rows_of(folder, size)
+            tables[size] = rows_of(folder, size, arguments.gpu)
         print(f"\n{size}\n\n{table(tables[size])}", flush=True)
     write_json(arguments.json, tables)
 

@@ -165,7 +165,7 @@ class Deployment:
                 live = vectors.load_served(generation)
                 spaces[" + NUDGE"] = in_order(chunks.chunk_ids, live.chunk_ids, live.vectors)
         path = artifact_store(self.settings).model_path(generation.model_uri)
-        asked = Encoder(path, device=self.settings.device, batch_size=32).encode(self.test.queries, role="query")
+        asked = Encoder(path, device=self.settings.device).encode(self.test.queries, role="query")
         return {name: _values(asked, matrix, chunks, self.test) for name, matrix in spaces.items()}
 
     def _fill_inbox(self, folder: Path, answers: set[str], most: int) -> None:

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     encode_batch_size: int = Field(
-        64, ge=1, description="Most texts per forward pass when embedding; a processor takes fewer long ones by itself."
+        0, ge=0, description="Most texts per forward pass when embedding, fewer where they are long; 0: by the device."
     )
     encode_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     train_processes: int = Field(1, ge=1, le=64, description="Processes, one per GPU, that share each batch.")
     train_activation_checkpointing: bool = Field(
         False, description="Compute activations twice instead of keeping them: less memory, about a third more time."
+    )
+    train_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="What a training computes in; auto: bfloat16 where the device has it. Weights are float32."
     )
     train_adapter: Literal["none", "lora", "qlora"] = Field(
         "none", description="none: all weights; lora: small matrices beside them; qlora: beside 4-bit weights (CUDA)."

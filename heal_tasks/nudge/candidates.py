@@ -12,7 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heal_tasks.nudge.products import QUESTIONS_AT_ONCE, ROUNDING, SCORES_AT_ONCE, FloatProduct, blocks, exact, product
+from heal_tasks.nudge.products import (
+    QUESTIONS_AT_ONCE,
+    ROUNDING,
+    FloatProduct,
+    blocks,
+    exact,
+    product,
+    scores_at_once,
+)
 from heal_tasks.nudge.solve import Moves, Variant, move_factors
 
 Float32Array = npt.NDArray[np.float32]
@@ -227,7 +235,7 @@ def _rising(
     p, r = (torch.from_numpy(factor.astype(np.float32)).to(device) for factor in (segments.p, segments.r))
     question, place = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     about = [np.empty((2, 0), dtype=np.float32)]
-    for part in blocks(len(moved), _whole_groups(SCORES_AT_ONCE // 8 // len(questions))):
+    for part in blocks(len(moved), _rows_at_once(len(questions) * 8, device)):
         alpha, beta = (scorer.scores(rows).codes for rows in (base[moved[part]], moves.directions[part]))  # (m, b)
         reached = torch.zeros_like(alpha, dtype=torch.bool)
         start = alpha
@@ -262,7 +270,7 @@ def _best_of(
     best = torch.full((len(questions), k), -torch.inf, device=device)
     question, row = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     highest = [np.empty(0, dtype=np.float32)]
-    for part in blocks(len(base), _whole_groups(SCORES_AT_ONCE // len(questions))):
+    for part in blocks(len(base), _rows_at_once(len(questions), device)):
         rows = np.flatnonzero(stays[part]) + part.start
         if len(rows) == 0:
             continue
@@ -318,7 +326,9 @@ def _leaders(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return best[:, 0], groups
 
 
-def _whole_groups(rows: int) -> int:
+def _rows_at_once(scores: int, device: str) -> int:
+    """Rows of a block, whole groups, where a row has so many scores."""
+    rows = scores_at_once(device) // scores
     return max(_GROUP, rows - rows % _GROUP)
 
 

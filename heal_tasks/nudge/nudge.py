@@ -116,7 +116,7 @@ def nudge(
             such questions, or none. None: any loss that validation's mean gain outweighs.
         unasked: judge these questions instead of training ones by ``max_unasked_loss``.
         seed: of the folds in which validation judges the search.
-        device: where to compute similarities, ``cpu`` or a GPU.
+        device: where to compute similarities and pushes, ``cpu`` or a GPU.
 
     Returns:
         The changed rows and what is known about them.
@@ -148,7 +148,8 @@ def nudge(
         mean = asked.vectors.sum(axis=0, dtype=np.float64) / max(1, len(asked.vectors))
         centre = mean.astype(np.float32)
     planned = [
-        plan.moves(asked, rows, start, variant, centre, pushes) for plan in (plans if theta is None else plans[:1])
+        plan.moves(asked, rows, start, variant, centre, pushes, device)
+        for plan in (plans if theta is None else plans[:1])
     ]
     moves = [found for found, _ in planned]
     chosen, used = 0, theta or 0.0
@@ -174,7 +175,7 @@ def nudge(
         everything = clean_questions(refit, n_rows=n, dims=d, what="refit")
         rows = np.unique(everything.pairs()[0][:, 1])
         start = documents[rows]
-        final, kept = plans[chosen].moves(everything, rows, start, variant, centre, pushes)
+        final, kept = plans[chosen].moves(everything, rows, start, variant, centre, pushes, device)
     vectors = apply_moves(start, final, used)
     changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
     return NudgeResult(

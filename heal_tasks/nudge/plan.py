@@ -47,6 +47,7 @@ class Plan:
         variant: Variant,
         centre: npt.NDArray[np.float32],
         kept: Pushes | None = None,
+        device: str = "cpu",
     ) -> tuple[Moves, Pushes]:
         """Where questions take the rows that they name, and what of it other rows' questions do.
 
@@ -57,6 +58,7 @@ class Plan:
             variant: N or M.
             centre: float32, shape (d,): what a centred plan takes off.
             kept: pushes from before; None to compute them.
+            device: where to compute them.
 
         Returns:
             The moves, and the pushes in them.
@@ -64,7 +66,7 @@ class Plan:
         pairs, shares = asked.pairs()
         _, G = gradients(asked.vectors, pairs, self.weights(shares), centre=centre if self.centred else None)
         if kept is None:
-            kept = self._pushes(asked, pairs, rows, start, G)
+            kept = self._pushes(asked, pairs, rows, start, G, device)
         return plan_moves(start, G + kept.of(rows), variant, self.prior), kept
 
     def _pushes(
@@ -74,12 +76,15 @@ class Plan:
         rows: npt.NDArray[np.int64],
         start: npt.NDArray[np.float32],
         G: npt.NDArray[np.float32],
+        device: str,
     ) -> Pushes:
         if not self.contrast or not len(rows):
             return Pushes.none(start.shape[1])
         places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
         weights = np.array([len(answers) for answers in asked.positives], dtype=np.float32) ** np.float32(self.many)
-        found, levels = pushes(asked.vectors, start, places, weights, G, prior=self.prior, steps=self.contrast)
+        found, levels = pushes(
+            asked.vectors, start, places, weights, G, prior=self.prior, steps=self.contrast, device=device
+        )
         return Pushes(rows, found, Levels(asked.places, levels, weights))
 
 

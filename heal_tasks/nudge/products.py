@@ -15,7 +15,9 @@ import torch
 Float32Array = npt.NDArray[np.float32]
 
 # 4 M scores of 4 bytes are 16 MiB: large enough for the product's full speed, small against the data.
-SCORES_AT_ONCE = 1 << 22
+CPU_SCORES_AT_ONCE = 1 << 22
+# A GPU waits for the rows of every block and for what is found in it, so it gets larger ones: 256 MiB.
+GPU_SCORES_AT_ONCE = 1 << 26
 QUESTIONS_AT_ONCE = 2048
 _PAIRS_AT_ONCE = 1 << 14
 # Ten times what float32 sums of some thousand products of unit vectors were seen to differ by.
@@ -26,6 +28,11 @@ _SEVEN_BITS, _ZERO = 63, 64
 def blocks(n: int, size: int) -> Iterator[slice]:
     """Slices of at most ``size`` that cover 0 .. n - 1."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def scores_at_once(device: str) -> int:
+    """How many scores a block has."""
+    return CPU_SCORES_AT_ONCE if device == "cpu" else GPU_SCORES_AT_ONCE
 
 
 def exact(

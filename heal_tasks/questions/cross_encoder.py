@@ -15,13 +15,12 @@ class CrossEncoderJudge:
     Args:
         path: folder of a sentence-transformers cross-encoder with one output.
         device: see ``pick_device``.
-        batch_size: pairs per forward pass.
 
     Raises:
         InputError: no cross-encoder in the folder, or one with several outputs (a classifier of pairs).
     """
 
-    def __init__(self, path: str, *, device: str, batch_size: int) -> None:
+    def __init__(self, path: str, *, device: str) -> None:
         try:
             self._model = CrossEncoder(path, device=pick_device(device), local_files_only=True)
         except (OSError, ValueError) as error:
@@ -30,7 +29,6 @@ class CrossEncoderJudge:
             raise InputError(
                 f"{path} has {self._model.num_labels} outputs; give a cross-encoder with one, trained for ranking"
             )
-        self._batch_size = batch_size
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Scores in [0, 1], one per pair of question and chunk.
@@ -41,7 +39,5 @@ class CrossEncoderJudge:
         Returns:
             The logistic function of the model's output: models differ in whether they apply it themselves.
         """
-        found = self._model.predict(
-            list(pairs), batch_size=self._batch_size, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False
-        )
+        found = self._model.predict(list(pairs), activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
         return [float(score) for score in found]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heal_tasks.core.devices import pick_device
 from heal_tasks.core.types import Split
 from heal_tasks.nudge.nudge import PLAIN, NudgeResult, Plan, nudge
 from heal_tasks.nudge.questions import QuestionSet
@@ -103,6 +104,7 @@ def move(
         max_unasked_loss=bound,
         unasked=unasked,
         seed=settings.seed,
+        device=pick_device(settings.device),
     )
     moved = base.copy()
     moved[result.rows] = result.vectors

@@ -119,9 +119,8 @@ class _SecondOpinion:
 
             settings = self._context.settings
             self._model = CrossEncoderJudge(
-                resolve_model(settings.cross_encoder, "HEAL_CROSS_ENCODER"),
-                device=settings.device, batch_size=settings.encode_batch_size,
-            )  # fmt: skip
+                resolve_model(settings.cross_encoder, "HEAL_CROSS_ENCODER"), device=settings.device
+            )
         return self._model
 
 

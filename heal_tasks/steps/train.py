@@ -35,6 +35,7 @@ def training_config(settings: Settings) -> TrainingConfig:
         own_document_temperature=settings.own_document_temperature,
         label_smoothing=settings.label_smoothing,
         mask_same_leaf=settings.mask_same_leaf,
+        dtype=settings.train_dtype,
         adapter=settings.train_adapter,
         lora_rank=settings.train_lora_rank,
         lora_alpha=settings.train_lora_alpha,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import JsonObject
+from heal_tasks.training.encoder import Dtype
 from heal_tasks.training.heal_loss import LevelWeights
 
 Adapter = Literal["none", "lora", "qlora"]
@@ -43,6 +44,7 @@ class TrainingConfig:
         seed: of every random choice.
         processes: on this machine, one per GPU, that share each batch.
         device: see ``core.devices.pick_device``.
+        dtype: that the encoder computes in, its weights being float32; ``auto``: bfloat16 where the device has it.
         threads: for torch; None leaves them as they are.
         warmup_share: share of ``max_steps`` over which the learning rate rises.
     """
@@ -71,6 +73,7 @@ class TrainingConfig:
     seed: int = 13
     processes: int = 1
     device: str = "auto"
+    dtype: Dtype = "auto"
     threads: int | None = None
     warmup_share: float = 0.1
 

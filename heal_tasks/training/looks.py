@@ -20,15 +20,13 @@ class RetrievalLook(BaseEvaluator):  # type: ignore[misc]
 
     Args:
         validation: at least one query.
-        batch_size: texts per forward pass.
         max_steps: of the training that the looks interrupt.
         progress: told (step, max_steps, text) while documents are encoded.
     """
 
-    def __init__(self, validation: ValidationSet, batch_size: int, max_steps: int, progress: Progress) -> None:
+    def __init__(self, validation: ValidationSet, max_steps: int, progress: Progress) -> None:
         super().__init__()
-        self._validation, self._batch_size = validation, batch_size
-        self._max_steps, self._progress = max_steps, progress
+        self._validation, self._max_steps, self._progress = validation, max_steps, progress
         self._gains = np.zeros((len(validation.queries), len(validation.documents)), dtype=np.int8)
         for row, found in enumerate(validation.positives):
             self._gains[row, found] = 1
@@ -42,8 +40,8 @@ class RetrievalLook(BaseEvaluator):  # type: ignore[misc]
         def report(done: int, total: int, message: str = "") -> None:
             self._progress(steps, self._max_steps, f"held-out retrieval: {done} of {total} documents encoded")
 
-        queries = encode(model, self._validation.queries, batch_size=self._batch_size, role="query")
-        documents = encode(model, self._validation.documents, batch_size=self._batch_size, progress=report)
+        queries = encode(model, self._validation.queries, role="query")
+        documents = encode(model, self._validation.documents, progress=report)
         if len(documents) == 1:
             return {NDCG: 1.0}
         return {NDCG: float(ndcg_score(self._gains, queries @ documents.T, k=10))}

@@ -19,7 +19,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.training.adapters import load_adapter, save_adapter
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData
-from heal_tasks.training.encoder import supports_bf16
+from heal_tasks.training.encoder import in_bf16
 from heal_tasks.training.looks import NDCG, BaseAwareStopping, ProgressReport, RetrievalLook
 from heal_tasks.training.objective import BaseVectors, LabelLayout, Objective
 from heal_tasks.training.sampler import QuestionBatchSampler
@@ -192,7 +192,7 @@ def make_trainer(
         seed=config.seed,
         use_cpu=device == "cpu",
         gpu=int(device.partition(":")[2] or 0),
-        bf16=supports_bf16(device),
+        bf16=in_bf16(config.dtype, device),
     )
     return _Trainer(
         model=model,

@@ -36,10 +36,10 @@ from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import (
     encode,
+    in_bf16,
     limited_threads,
     load_encoder,
     model_sha256,
-    supports_bf16,
     without_bars,
 )
 from heal_tasks.training.looks import NDCG, ProgressReport, RetrievalLook
@@ -132,6 +132,13 @@ def train_encoder(
     found = last_checkpoint(work_dir)
     if found is None or not is_finished(found[1]):
         fit = partial(_fit, Path(base_model), data, validation, config, work_dir, run, device)
+        gpus = torch.cuda.device_count()
+        # On processors too: Accelerate's barrier names the GPU with the number of the process, if there are any.
+        if config.processes > 1 and 0 < gpus < config.processes:
+            raise InputError(
+                f"processes is {config.processes}, and torch sees {gpus} GPUs; set HEAL_TRAIN_PROCESSES to {gpus} at "
+                "most, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on processors"
+            )
         if config.processes > 1:
             run_processes(fit, config.processes, progress)
         else:
@@ -160,7 +167,7 @@ def train_encoder(
         "base_model": Path(base_model).name,
         **run,
         "device": device,
-        "bf16": supports_bf16(device),
+        "bf16": in_bf16(config.dtype, device),
         "model_sha256": result.model_sha256,
         "metrics": {key: getattr(result, key) for key in ("base_ndcg", "best_ndcg", "improved", "best_step", "steps")},
         "stop_reason": result.stop_reason,
@@ -189,7 +196,7 @@ def _fit(
             device = device if device == "cpu" else str(processes.device)
             progress = progress if processes.is_main_process else silent
         model = load_encoder(base_model, device=device, quantised=config.adapter == "qlora")
-        look = RetrievalLook(validation, config.batch_size, config.max_steps, progress)
+        look = RetrievalLook(validation, config.max_steps, progress)
         sampler, base_vectors = make_sampler(data, config), None
         with processes.main_process_first():
             facts = open_work_dir(work_dir, run)
@@ -224,8 +231,8 @@ def _base_vectors(
         questions, documents = ([texts[row] for row in rows] for texts in (data.questions, data.documents))
         found = {
             "rows": torch.from_numpy(rows),
-            "questions": torch.from_numpy(encode(model, questions, batch_size=config.batch_size, role="query")),
-            "documents": torch.from_numpy(encode(model, documents, batch_size=config.batch_size, progress=report)),
+            "questions": torch.from_numpy(encode(model, questions, role="query")),
+            "documents": torch.from_numpy(encode(model, documents, progress=report)),
         }
         fresh = file.with_suffix(".new")
         save_file(found, fresh)

@@ -203,7 +203,7 @@ def test_budget_at_which_one_question_wins_and_another_loses():
 def test_many_questions_in_small_blocks_equal_one_block(monkeypatch):
     case = problem(11, m=20)
     whole = choose(*case, "ndcg@10")
-    monkeypatch.setattr("heal_tasks.nudge.candidates.SCORES_AT_ONCE", 100)
+    monkeypatch.setattr("heal_tasks.nudge.products.CPU_SCORES_AT_ONCE", 100)
     monkeypatch.setattr("heal_tasks.nudge.candidates.QUESTIONS_AT_ONCE", 3)
     monkeypatch.setattr("heal_tasks.nudge.products._PAIRS_AT_ONCE", 7)
     monkeypatch.setattr("heal_tasks.nudge.sweep._PAIRS_AT_ONCE", 50)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from heal_tasks.nudge.contrast import Pushes, late_pushes, pushes
 from heal_tasks.nudge.nudge import Plan, QuestionSet, nudge, recompute
@@ -42,7 +43,7 @@ def asked_at_random(rng, rows, fewest):
 
 @pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
 def test_pushes_equal_a_loop(monkeypatch, steps, prior):
-    monkeypatch.setattr("heal_tasks.nudge.contrast._SCORES_AT_ONCE", 40)
+    monkeypatch.setattr("heal_tasks.nudge.products.CPU_SCORES_AT_ONCE", 40)
     questions, base, answers, pairs, weights, G = asked_at_random(np.random.default_rng(10), 14, 1)
     found, levels = pushes(questions, base, pairs, weights, G, prior=prior, steps=steps)
     assert found.dtype == levels.dtype == np.float32
@@ -53,7 +54,7 @@ def test_pushes_equal_a_loop(monkeypatch, steps, prior):
 
 @pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
 def test_late_pushes_equal_a_loop(monkeypatch, steps, prior):
-    monkeypatch.setattr("heal_tasks.nudge.contrast._SCORES_AT_ONCE", 40)
+    monkeypatch.setattr("heal_tasks.nudge.products.CPU_SCORES_AT_ONCE", 40)
     rng = np.random.default_rng(11)
     # Of the questions of then, most are not about what comes late.
     questions, base, answers, pairs, weights, G = asked_at_random(rng, 6, 0)
@@ -181,3 +182,13 @@ def test_questions_that_must_not_lose_bound_the_budget():
             assert right(moved, own) > right(base, own)
     assert lost[0] > 0.05
     assert lost[1] <= 1e-9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_the_same_pushes():
+    questions, base, _, pairs, weights, G = asked_at_random(np.random.default_rng(12), 200, 1)
+    (ours, ours_levels), (theirs, their_levels) = (
+        pushes(questions, base, pairs, weights, G, prior=1.0, steps=5, device=device) for device in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    np.testing.assert_allclose(ours_levels, their_levels, atol=2e-5)

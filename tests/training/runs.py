@@ -11,6 +11,7 @@ CONFIG = TrainingConfig(
     patience=5,
     heal_weight=0.1,
     device="cpu",
+    dtype="float32",
     threads=1,
 )
 

@@ -6,45 +6,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    LlamaConfig,
-    LlamaModel,
-    MistralConfig,
-    MistralModel,
-    PreTrainedTokenizerFast,
-)
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapter, nf4_config, save_adapter
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
+from tests.training.decoders import ARCHITECTURES, tiny_decoder
 
-ARCHITECTURES = {"mistral": (MistralConfig, MistralModel), "llama": (LlamaConfig, LlamaModel)}
 CONFIG = TrainingConfig(
-    max_steps=6, batch_size=8, learning_rate=5e-3, max_tokens=16, eval_steps=3, device="cpu", threads=1, adapter="lora"
+    max_steps=6,
+    batch_size=8,
+    learning_rate=5e-3,
+    max_tokens=16,
+    eval_steps=3,
+    device="cpu",
+    threads=1,
+    dtype="float32",
+    adapter="lora",
 )
-
-
-def tiny_decoder(architecture: str, folder: Path) -> Path:
-    """A two-layer decoder with random weights, last-token pooling and left padding."""
-    words = ["[PAD]", "[UNK]", *(f"{language}{number}" for language in "qdn" for number in range(24))]
-    tokenizer = Tokenizer(models.WordLevel({word: row for row, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", padding_side="left"
-    ).save_pretrained(folder / "parts")
-    torch.manual_seed(0)
-    make_config, make_model = ARCHITECTURES[architecture]
-    config = make_config(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64,
-    )  # fmt: skip
-    make_model(config).save_pretrained(folder / "parts")
-    parts = [Transformer(str(folder / "parts"), max_seq_length=48), Pooling(32, "lasttoken"), Normalize()]
-    SentenceTransformer(modules=parts, device="cpu").save_pretrained(str(folder / "model"), create_model_card=False)
-    return folder / "model"
 
 
 @pytest.fixture(scope="module", params=["bert", *ARCHITECTURES])

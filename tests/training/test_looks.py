@@ -46,7 +46,7 @@ def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_i
     assert result.steps < 24
     assert "2 looks in a row" in result.stop_reason
     assert result.best_ndcg == max(looks[: len(result.history)]) > looks[-1] + 0.1
-    kept = RetrievalLook(validation, 8, 1, lambda done, total, message="": None)
+    kept = RetrievalLook(validation, 1, lambda done, total, message="": None)
     assert kept(load_encoder(result.model_dir, device="cpu"))[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
 
 
@@ -82,5 +82,5 @@ def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
         {str(row): set(map(str, found)) for row, found in enumerate(validation.positives)},
         write_csv=False,
     )(model)
-    ours = RetrievalLook(validation, 8, 1, lambda done, total, message="": None)(model)
+    ours = RetrievalLook(validation, 1, lambda done, total, message="": None)(model)
     assert ours[NDCG] == pytest.approx(library["cosine_ndcg@10"], abs=1e-6)

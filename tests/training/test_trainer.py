@@ -54,7 +54,7 @@ def test_the_saved_model_is_the_judged_one_with_the_base_models_limit(undisturbe
     result, _, _ = undisturbed
     model = load_encoder(result.model_dir, device="cpu")
     assert model.max_seq_length == load_encoder(tiny_encoder, device="cpu").max_seq_length == 48
-    look = RetrievalLook(planted[1], 8, 1, lambda done, total, message="": None)
+    look = RetrievalLook(planted[1], 1, lambda done, total, message="": None)
     assert look(model)[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
     assert result.model_sha256 == model_sha256(result.model_dir) != model_sha256(tiny_encoder)
 
@@ -250,6 +250,13 @@ def test_a_text_that_does_not_fit_into_memory_is_an_error_with_the_cure(tiny_enc
         run(tiny_encoder, planted, tmp_path)
 
 
+def test_more_processes_than_gpus_are_refused(tiny_encoder, planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="processes is 2, and torch sees 1 GPUs; set HEAL_TRAIN_PROCESSES to 1"):
+        run(tiny_encoder, planted, tmp_path, dataclasses.replace(CONFIG, processes=2))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none")
 def test_two_processes_train_as_one(tiny_encoder, planted, tmp_path):
     base = quiet(tiny_encoder, tmp_path)
     one, _ = run(base, planted, tmp_path / "one")
