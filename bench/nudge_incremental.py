@@ -103,8 +103,8 @@ class Store:
         chunks, questions = corpus.chunks(None), corpus.questions()
         base = in_order(chunks.chunk_ids, *self.vectors.load_base(self.made))
         asked = in_order(questions.question_ids, *self.vectors.load_questions(self.made))
-        empty = question_set(questions, asked, chunks, "unseen_validation")
-        result = nudge(base, question_set(questions, asked, chunks, "train"), empty, theta=THETA)
+        empty = question_set(questions, asked, chunks, questions.in_splits("unseen_validation"))
+        result = nudge(base, question_set(questions, asked, chunks, questions.in_splits("train")), empty, theta=THETA)
         base[result.rows] = result.vectors
         return chunks.chunk_ids, base
 

@@ -10,7 +10,7 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.map_views import MapViews
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import judged
+from heal_tasks.steps.scoring import deciding, judged
 from heal_tasks.steps.spaces import baseline, in_order
 from heal_tasks.steps.training_set import FORMAT, save
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
@@ -26,7 +26,7 @@ def _inputs(context: Context) -> object:
         FORMAT, fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
         context.manifest.number("topic_run_id"), settings.model, settings.train_near_negatives,
         settings.train_far_negatives, settings.mask_same_leaf, settings.train_validation_questions,
-        settings.train_validation_chunks, settings.seed, settings.map_rate,
+        settings.train_validation_chunks, settings.gate_min_questions, settings.seed, settings.map_rate,
         maps_by(context.conn, settings.llm_model).usable().fingerprint if settings.map_rate else "",
     ]  # fmt: skip
 
@@ -121,7 +121,7 @@ def _validation_set(
 ) -> ValidationSet:
     """Questions of documents never trained on, an answering chunk of each, and other chunks that compete."""
     rng = np.random.default_rng(settings.seed)
-    held_out = judged(questions, chunks, questions.in_splits("unseen_validation"))
+    held_out = judged(questions, chunks, deciding(questions, questions.in_splits("unseen_validation"), settings))
     drawn = np.sort(rng.permutation(len(held_out.rows))[: settings.train_validation_questions])
     answers = chunks.rows(questions.chunk_ids[held_out.rows[drawn]])
     others = np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers)

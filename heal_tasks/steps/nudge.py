@@ -14,7 +14,7 @@ from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.pushing import kept, to_keep
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import judged, question_set
+from heal_tasks.steps.scoring import deciding, judged, question_set
 from heal_tasks.steps.spaces import candidates, in_order, served
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generation import NO_BUDGET, Generation
@@ -87,13 +87,14 @@ def move(
     unseen = judged(questions, chunks, questions.in_splits("unseen_validation") & ~questions.human)
     if bound is None and len(unseen.rows) >= settings.gate_min_questions:
         bound, unasked = 0.0, QuestionSet(asked[unseen.rows], unseen.positives)
-    train = question_set(questions, asked, chunks, "train")
+    held_out = questions.in_splits("seen_validation", "unseen_validation")
+    train = question_set(questions, asked, chunks, questions.in_splits("train"))
     moving = judged(questions, chunks, questions.in_splits(*MOVING))
     before = None if theta is None else PushRepository(context.conn).load(generation)
     result = nudge(
         base,
         train,
-        question_set(questions, asked, chunks, "seen_validation", "unseen_validation"),
+        question_set(questions, asked, chunks, deciding(questions, held_out, settings)),
         variant=variant,
         theta=theta,
         plans=_offered(train, context) if theta is None else (plan_of(generation),),

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
 from heal_tasks.evaluation.hierarchy import hierarchical_scores
@@ -98,9 +97,29 @@ def judged(questions: QuestionTable, chunks: ChunkTable, chosen: NDArray[np.bool
     return Judged(own, [positives[place] for place in order], questions.document_ids[own])
 
 
-def question_set(questions: QuestionTable, vectors: Float32Array, chunks: ChunkTable, *splits: Split) -> QuestionSet:
-    """The questions of some splits with the rows of the chunks that answer them, as NUDGE takes them."""
-    found = judged(questions, chunks, questions.in_splits(*splits))
+def deciding(questions: QuestionTable, chosen: NDArray[np.bool_], settings: Settings) -> NDArray[np.bool_]:
+    """Of held-out questions those that choose: people's alone, where there are ``gate_min_questions`` of them.
+
+    A store is for what people ask. Written questions are tens of times as many and easier, so a mean over both tells of
+    the writer: on SciFact and NFCorpus no NUDGE budget was adopted any more (bench/RESULTS.md).
+
+    Args:
+        questions: all questions.
+        chosen: the held-out ones, bool, shape (q,).
+        settings: of the gate.
+
+    Returns:
+        bool, shape (q,).
+    """
+    asked = chosen & questions.human
+    return asked if len(np.unique(questions.texts[asked])) >= settings.gate_min_questions else chosen
+
+
+def question_set(
+    questions: QuestionTable, vectors: Float32Array, chunks: ChunkTable, chosen: NDArray[np.bool_]
+) -> QuestionSet:
+    """Some questions with the rows of the chunks that answer them, as NUDGE takes them."""
+    found = judged(questions, chunks, chosen)
     return QuestionSet(vectors=vectors[found.rows], positives=found.positives)
 
 

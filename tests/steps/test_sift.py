@@ -223,7 +223,9 @@ def test_a_refused_validation_question_neither_chooses_nor_moves(asked: Connecti
     )
     assert 0 < len(refused) < DOCUMENTS
     own = in_order(questions.question_ids, *vectors.load_questions(generation))
-    assert len(question_set(questions, own, chunks, "unseen_validation").positives) == DOCUMENTS - len(refused)
+    assert len(
+        question_set(questions, own, chunks, questions.in_splits("unseen_validation")).positives
+    ) == DOCUMENTS - len(refused)
     with asked.transaction(force_rollback=True):
         asked.execute("DELETE FROM heal.question WHERE split = 'train'")
         rows = NudgeState(asked, generation).rows(chunks.chunk_ids)
