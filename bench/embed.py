@@ -52,7 +52,9 @@ def ways(device: str) -> dict[str, Encode]:
     }
 
 
-def compare(name: str, texts: list[str], compared: dict[str, Encode], runs: int, device: str = "cpu") -> list[dict[str, Any]]:
+def compare(
+    name: str, texts: list[str], compared: dict[str, Encode], runs: int, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """A row per way."""
     clock, seconds = (time.process_time, "CPU s") if device == "cpu" else (time.perf_counter, "s")
     costs: dict[str, list[float]] = {way: [] for way in compared}

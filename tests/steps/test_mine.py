@@ -67,3 +67,22 @@ def test_a_held_out_question_is_asked_once_and_every_answer_in_the_pool_counts(m
     for query, positives in zip(validation.queries, validation.positives, strict=True):
         right = {place for place, text in enumerate(validation.documents) if f"The {query.split()[1]} chamber" in text}
         assert set(positives.tolist()) == right
+
+
+def test_people_alone_judge_a_training_where_they_have_asked_enough(
+    mined: Path, module_database_url: str, tmp_path: Path
+) -> None:
+    del mined  # it has filled the store
+    settings = load_settings(
+        var_dir=tmp_path, database_url=module_database_url, train_near_negatives=0, train_validation_chunks=20,
+        question_filters=(),
+    )  # fmt: skip
+    for step in ("ask", "embed_base"):
+        load_step(step).run(settings, Manifest(run_id="r2"))
+    queries = []
+    for least in (5, 6):
+        changed = settings.model_copy(update={"gate_min_questions": least})
+        made = load_step("mine").run(changed, Manifest(run_id="r2", refs={"topic_run_id": 0}))
+        queries.append(set(load(Path(made.text("training_set_uri")))[1].queries))
+    assert len(queries[0]) == 5
+    assert queries[0] < queries[1]
