@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import Settings
@@ -10,7 +11,7 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.map_views import MapViews
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import deciding, judged
+from heal_tasks.steps.scoring import judged, people_decide
 from heal_tasks.steps.spaces import baseline, in_order
 from heal_tasks.steps.training_set import FORMAT, save
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
@@ -50,7 +51,9 @@ def mine(context: Context) -> Outcome:
     chunk_vectors = in_order(chunks.chunk_ids, *vectors.load_base(base))
     question_vectors = in_order(questions.question_ids, *vectors.load_questions(base))
 
-    train = np.flatnonzero(questions.in_splits("train"))
+    by_people = people_decide(questions, settings)
+    count = questions.human | (not by_people)
+    train = np.flatnonzero(count & questions.in_splits("train"))
     positives = chunks.rows(questions.chunk_ids[train])
     negatives = plan_negatives(
         question_vectors[train], chunk_vectors, positives, document_ids=chunks.document_ids, leaf_ids=chunks.leaves,
@@ -94,12 +97,14 @@ def mine(context: Context) -> Outcome:
         for question, row, planned in zip(train, positives, negatives, strict=True)
         if row >= 0
     ]
-    validation = _validation_set(chunks, questions, asked, document, settings)
+    held_out = questions.in_splits("unseen_validation", *(("seen_validation",) if by_people else ()))
+    validation = _validation_set(chunks, questions, count & held_out, asked, document, settings)
     key = f"training_sets/{fingerprint(_inputs(context))}"
     with context.artifacts.writing(key) as folder:
         save(folder, rows, validation)
     mined = int((negatives >= 0).sum())
     note = f"{len(rows)} training questions, {mined} mined negatives, {len(validation.queries)} validation questions"
+    note += ", people's alone" if by_people else ""
     if settings.map_rate:
         note += f"; shown as entity maps: {views.questions} questions and {views.chunks} of {len(shown)} chunks"
     return Outcome(
@@ -115,13 +120,14 @@ def mine(context: Context) -> Outcome:
 def _validation_set(
     chunks: ChunkTable,
     questions: QuestionTable,
+    chosen: NDArray[np.bool_],
     asked: dict[int, str],
     document: Callable[[int], str],
     settings: Settings,
 ) -> ValidationSet:
-    """Questions of documents never trained on, an answering chunk of each, and other chunks that compete."""
+    """Some of the chosen questions, an answering chunk of each, and other chunks that compete."""
     rng = np.random.default_rng(settings.seed)
-    held_out = judged(questions, chunks, deciding(questions, questions.in_splits("unseen_validation"), settings))
+    held_out = judged(questions, chunks, chosen)
     drawn = np.sort(rng.permutation(len(held_out.rows))[: settings.train_validation_questions])
     answers = chunks.rows(questions.chunk_ids[held_out.rows[drawn]])
     others = np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers)

@@ -14,7 +14,7 @@ from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.pushing import kept, to_keep
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import deciding, judged, question_set
+from heal_tasks.steps.scoring import judged, people_decide, question_set
 from heal_tasks.steps.spaces import candidates, in_order, served
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generation import NO_BUDGET, Generation
@@ -43,6 +43,7 @@ class Moved:
         base: float32, shape (n, d): the chunks as the encoder put them.
         vectors: float32, shape (n, d): as they are to be served.
         questions: float32, shape (q, d).
+        by_people: whether people's questions alone have moved them.
         pushes: what the generation keeps with the budget.
     """
 
@@ -50,6 +51,7 @@ class Moved:
     base: Float32Array
     vectors: Float32Array
     questions: Float32Array
+    by_people: bool
     pushes: KeptPushes
 
 
@@ -87,14 +89,15 @@ def move(
     unseen = judged(questions, chunks, questions.in_splits("unseen_validation") & ~questions.human)
     if bound is None and len(unseen.rows) >= settings.gate_min_questions:
         bound, unasked = 0.0, QuestionSet(asked[unseen.rows], unseen.positives)
-    held_out = questions.in_splits("seen_validation", "unseen_validation")
-    train = question_set(questions, asked, chunks, questions.in_splits("train"))
-    moving = judged(questions, chunks, questions.in_splits(*MOVING))
+    by_people = people_decide(questions, settings) if theta is None else generation.nudge_by_people
+    count = questions.human | (not by_people)
+    train = question_set(questions, asked, chunks, count & questions.in_splits("train"))
+    moving = judged(questions, chunks, count & questions.in_splits(*MOVING))
     before = None if theta is None else PushRepository(context.conn).load(generation)
     result = nudge(
         base,
         train,
-        question_set(questions, asked, chunks, deciding(questions, held_out, settings)),
+        question_set(questions, asked, chunks, count & questions.in_splits("seen_validation", "unseen_validation")),
         variant=variant,
         theta=theta,
         plans=_offered(train, context) if theta is None else (plan_of(generation),),
@@ -110,15 +113,16 @@ def move(
     moved = base.copy()
     moved[result.rows] = result.vectors
     pushes = before or to_keep(result.pushes, chunks.chunk_ids, questions.question_ids[moving.rows])
-    return Moved(result, base, moved, asked, pushes)
+    return Moved(result, base, moved, asked, by_people, pushes)
 
 
-def budget_of(result: NudgeResult) -> dict[str, Any]:
+def budget_of(moved: Moved) -> dict[str, Any]:
     """What a generation keeps of an adopted result, to move further rows in the same way."""
+    result = moved.result
     return {
         "nudge_variant": result.variant, "nudge_theta": result.theta, "nudge_prior": result.plan.prior,
         "nudge_centre": result.centre if result.plan.centred else None, "nudge_contrast": result.plan.contrast,
-        "nudge_many": result.plan.many,
+        "nudge_many": result.plan.many, "nudge_by_people": moved.by_people,
     }  # fmt: skip
 
 
@@ -164,7 +168,7 @@ def nudge_candidates(context: Context) -> Outcome:
             generation.generation_id,
             topic_run_id=context.manifest.number("topic_run_id"),
             metric="inner_product" if adopted and result.variant == "M" else "cosine",
-            **(budget_of(result) if adopted else NO_BUDGET),
+            **(budget_of(moved) if adopted else NO_BUDGET),
         )
         if generation.nudge_contrast:
             PushRepository(context.conn).write(generation, moved.pushes)
@@ -176,6 +180,7 @@ def nudge_candidates(context: Context) -> Outcome:
         counts[f"prior_{generation.kind}"] = result.plan.prior
         before, plan = result.validation_before or 0.0, result.plan
         how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast else ''}"
+        how += ", by people's questions alone" if moved.by_people else ""
         notes.append(
             f"{generation.kind}: {len(result.rows)} of {len(moved.vectors)} rows by theta {result.theta:.2f}, prior "
             f"{plan.prior:g}{how}; questions kept out of the choice go from "

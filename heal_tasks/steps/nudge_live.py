@@ -147,7 +147,7 @@ def _all_rows(
     else:
         probes = choose_probes(questions, asked, chunks, final)
     kept = {name: getattr(active, name) for name in NO_BUDGET}
-    budget = budget_of(result) if not worse and result.adopted else kept
+    budget = budget_of(moved) if not worse and result.adopted else kept
     if _is_rewrite(context, active, live, wanted, budget):
         written = _switch(context, active, live, wanted, probes, budget, moved.pushes)
     else:

@@ -97,22 +97,21 @@ def judged(questions: QuestionTable, chunks: ChunkTable, chosen: NDArray[np.bool
     return Judged(own, [positives[place] for place in order], questions.document_ids[own])
 
 
-def deciding(questions: QuestionTable, chosen: NDArray[np.bool_], settings: Settings) -> NDArray[np.bool_]:
-    """Of held-out questions those that choose: people's alone, where there are ``gate_min_questions`` of them.
+def people_decide(questions: QuestionTable, settings: Settings) -> bool:
+    """Whether people have asked enough to train, to move rows and to choose how far, without the written questions.
 
-    A store is for what people ask. Written questions are tens of times as many and easier, so a mean over both tells of
-    the writer: on SciFact and NFCorpus no NUDGE budget was adopted any more (bench/RESULTS.md).
+    A store is for what people ask. Written questions are tens of times as many and easier, so beside them people's are
+    lost: on SciFact a training on both ended below the base model, and no NUDGE budget was adopted (bench/RESULTS.md).
 
     Args:
         questions: all questions.
-        chosen: the held-out ones, bool, shape (q,).
         settings: of the gate.
 
     Returns:
-        bool, shape (q,).
+        Whether ``gate_min_questions`` of people's questions are held out for validation.
     """
-    asked = chosen & questions.human
-    return asked if len(np.unique(questions.texts[asked])) >= settings.gate_min_questions else chosen
+    asked = questions.human & questions.in_splits("seen_validation", "unseen_validation")
+    return len(np.unique(questions.texts[asked])) >= settings.gate_min_questions
 
 
 def question_set(

@@ -38,6 +38,7 @@ class Generation:
     nudge_centre: Vector | None
     nudge_contrast: int
     nudge_many: float
+    nudge_by_people: bool
     ef_search: int
     recall: float | None
     metrics: JsonObject
@@ -54,7 +55,7 @@ class Generation:
 
 NO_BUDGET: dict[str, Any] = {
     "nudge_variant": "none", "nudge_theta": 0.0, "nudge_prior": 0.0, "nudge_centre": None, "nudge_contrast": 0,
-    "nudge_many": 0.0,
+    "nudge_many": 0.0, "nudge_by_people": False,
 }  # fmt: skip
 """Of a generation whose rows are not moved."""
 COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Generation))

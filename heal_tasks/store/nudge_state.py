@@ -30,7 +30,8 @@ class TouchedRows:
         document_ids: int64, shape (m,).
         leaves: int32, shape (m,); -1 where the document has no label.
         base: float32, shape (m, d).
-        questions: float32, shape (q, d): questions of these chunks that move rows (``heal.moves_rows``).
+        questions: float32, shape (q, d): questions of these chunks that move rows (``heal.moves_rows``), people's alone
+            where these have chosen the budget.
         answers: int64, shape (q,): which of the m rows answers each.
         shares: float64, shape (q,): 1 / number of chunks that answer the question.
     """
@@ -138,12 +139,12 @@ class NudgeState:
                 (SELECT count(DISTINCT o.chunk_id) FROM heal.question o
                  JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
                  WHERE heal.text_key(o.text) = heal.text_key(q.text) AND heal.moves_rows(o.split)
-                   AND o.dropped_by IS NULL
-                   AND {live}) AS answers
+                   AND o.dropped_by IS NULL AND (o.writer = 'human' OR NOT {by_people}) AND {live}) AS answers
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-            WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
+            WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT {by_people})
+                AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
             ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id"""
-        ).format(live=sql.SQL(_LIVE), ids=ids)
+        ).format(live=sql.SQL(_LIVE), ids=ids, by_people=sql.Literal(generation.nudge_by_people))
         wanted = [row[0] for row in self._conn.execute(sql.SQL("SELECT question_id FROM ({}) a").format(asked))]
         (answered, question_ids, answers), questions = copy_vectors_out(
             self._conn,

@@ -79,18 +79,23 @@ class World:
         return next(chunk for chunk in self.chunks() if chunk.text == text)
 
     def ask(
-        self, chunk: LiveChunk, texts: Sequence[str], split: Split, toward: NDArray[np.float32] | None = None
+        self,
+        chunk: LiveChunk,
+        texts: Sequence[str],
+        split: Split,
+        toward: NDArray[np.float32] | None = None,
+        writer: str = "llm",
     ) -> None:
         """Store questions, with vectors near their chunk's or near another one."""
         rows = [
             Question(
-                question_id(chunk.chunk_id, "llm", text),
+                question_id(chunk.chunk_id, writer, text),
                 chunk.chunk_id,
                 text,
                 "",
                 "",
                 "question",
-                "llm",
+                writer,
                 "m",
                 "p",
                 split,
@@ -129,7 +134,8 @@ class World:
         rows = self.conn.execute(
             f"SELECT q.chunk_id, lower(q.text), b.embedding FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
             f"JOIN heal.question_g{self.made.generation_id:06d} b USING (question_id) "
-            "WHERE q.split NOT LIKE '%_test' AND c.superseded_at IS NULL"
+            "WHERE q.split NOT LIKE '%%_test' AND c.superseded_at IS NULL AND (q.writer = 'human' OR NOT %s)",
+            (self.active.nudge_by_people,),
         ).fetchall()
         by_text: dict[str, set[int]] = {}
         for chunk_id, text, _ in rows:

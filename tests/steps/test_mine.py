@@ -69,20 +69,23 @@ def test_a_held_out_question_is_asked_once_and_every_answer_in_the_pool_counts(m
         assert set(positives.tolist()) == right
 
 
-def test_people_alone_judge_a_training_where_they_have_asked_enough(
+def test_where_people_have_asked_enough_they_alone_train_and_judge(
     mined: Path, module_database_url: str, tmp_path: Path
 ) -> None:
-    del mined  # it has filled the store
+    del mined  # it has filled the store: five of people's questions train and five are held out
     settings = load_settings(
         var_dir=tmp_path, database_url=module_database_url, train_near_negatives=0, train_validation_chunks=20,
         question_filters=(),
     )  # fmt: skip
     for step in ("ask", "embed_base"):
         load_step(step).run(settings, Manifest(run_id="r2"))
-    queries = []
+    asked = []
     for least in (5, 6):
         changed = settings.model_copy(update={"gate_min_questions": least})
         made = load_step("mine").run(changed, Manifest(run_id="r2", refs={"topic_run_id": 0}))
-        queries.append(set(load(Path(made.text("training_set_uri")))[1].queries))
-    assert len(queries[0]) == 5
-    assert queries[0] < queries[1]
+        assert ("people's alone" in made.note) is (least == 5)
+        data, validation = load(Path(made.text("training_set_uri")))
+        asked.append((set(data.questions), set(validation.queries)))
+    for people, everybody in zip(*asked, strict=True):
+        assert len(people) == 5
+        assert people < everybody

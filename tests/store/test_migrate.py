@@ -26,6 +26,7 @@ LANDED = {
     "011_answers.sql": "425a4abad3f1",
     "012_nudge_contrast.sql": "65ffb006cfd7",
     "013_push_levels.sql": "ff1489ca00e1",
+    "014_nudge_by_people.sql": "abf86831e04f",
 }
 """Beginnings of the SHA-256 of files that deployments have applied; an edited one would be refused there."""
 
