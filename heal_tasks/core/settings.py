@@ -257,6 +257,9 @@ class Settings(BaseSettings):
 
     # Evaluation and gate
     gate_epsilon: float = Field(0.005, ge=0, description="Difference in nDCG@10 that still counts as a tie.")
+    gate_max_written_loss: float = Field(
+        0.2, ge=0, le=1, description="How much nDCG@10 on written questions may fall where people's questions decide."
+    )
     gate_min_questions: int = Field(30, ge=2, description="A question set with fewer questions does not vote.")
     answer_questions: int = Field(
         0, ge=0, description="Held-out questions that an LLM answers from what each system finds, to compare answers; "

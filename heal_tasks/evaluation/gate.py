@@ -2,7 +2,8 @@
 
 The rule: not worse than the rival by more than epsilon on any question set, and better on at least one,
 both judged by the lower bound of the paired difference in nDCG@10. A tie keeps the rival: a switch costs
-readers something and must buy something.
+readers something and must buy something. Where one set decides, the others have a wide tolerance: they can still
+refuse a candidate, but a gain on them does not promote it.
 """
 
 import math
@@ -21,11 +22,13 @@ class SetComparison:
         question_set: its name, as people will read it.
         questions: how many questions were scored.
         difference: candidate minus rival in nDCG@10.
+        tolerance: loss in nDCG@10 that this set puts up with because another one decides; None: it decides too.
     """
 
     question_set: str
     questions: int
     difference: Interval
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,12 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
             )
             continue
         voting += 1
-        if not low > -epsilon:
+        tolerance = epsilon if item.tolerance is None else item.tolerance
+        if not low > -tolerance:
             worse.append(item.question_set)
-            meaning = f"it may lose more than {epsilon:g}"
+            meaning = f"it may lose more than {tolerance:g}"
+        elif item.tolerance is not None:
+            meaning = f"it decides nothing, since it does not lose more than {tolerance:g}"
         elif low > 0:
             better.append(item.question_set)
             meaning = "it is better"

@@ -150,9 +150,15 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Score
 
 def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
     """Let the gate decide between a candidate and its rival."""
+    tolerances = _tolerances(candidate, settings)
     return decide(
         [
-            SetComparison(name, len(candidate.documents[name]), _apart(candidate, rival, name, GATE_METRIC, settings))
+            SetComparison(
+                name,
+                len(candidate.documents[name]),
+                _apart(candidate, rival, name, GATE_METRIC, settings),
+                tolerances[name],
+            )
             for name in candidate.values
         ],
         epsilon=settings.gate_epsilon,
@@ -161,12 +167,16 @@ def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
 
 
 def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
-    """Where quality fell beyond its interval, as a phrase for people; empty where it did not."""
+    """Where quality fell beyond its interval, as a phrase for people; empty where it did not.
+
+    Written questions may fall by ``gate_max_written_loss`` where people's decide.
+    """
+    tolerances = _tolerances(after, settings)
     differences = {name: _apart(after, before, name, GATE_METRIC, settings) for name in after.values}
     return "; ".join(
         f"{name}: {apart.value:+.4f} nDCG@{TOP_K} [{apart.low:+.4f}, {apart.high:+.4f}]"
         for name, apart in differences.items()
-        if apart.high < 0
+        if apart.high < -(tolerances[name] or 0.0)
     )
 
 
@@ -199,6 +209,12 @@ def mean_quality(scores: Scores) -> float:
     """How passing candidates are ranked: nDCG@10 on people's questions if there are any, else the mean of the sets."""
     deciding = [HUMAN] if HUMAN in scores.values else list(scores.values)
     return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding]))
+
+
+def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
+    """What each question set may lose; None for those that decide: people's alone, if there are enough of them."""
+    people = len(scores.documents.get(HUMAN, ())) >= settings.gate_min_questions
+    return {name: settings.gate_max_written_loss if people and name != HUMAN else None for name in scores.values}
 
 
 def _apart(a: Scores, b: Scores, name: str, metric: str, settings: Settings) -> Interval:

@@ -8,8 +8,8 @@ from heal_tasks.evaluation.bootstrap import Interval, paired_difference
 from heal_tasks.evaluation.gate import SetComparison, decide
 
 
-def on(name, low, high=0.2, questions=100):
-    return SetComparison(name, questions, Interval((low + high) / 2, low, high, questions))
+def on(name, low, high=0.2, questions=100, tolerance=None):
+    return SetComparison(name, questions, Interval((low + high) / 2, low, high, questions), tolerance)
 
 
 BETTER, TIE, WORSE = 0.01, -0.004, -0.02
@@ -34,6 +34,10 @@ BETTER, TIE, WORSE = 0.01, -0.004, -0.02
         ([on("a", 0.0)], False, "no question set shows a gain"),
         ([on("a", BETTER), on("b", -0.005)], False, "quality may be lost on b"),
         ([on("a", BETTER, questions=30)], True, "better on a"),
+        ([on("a", BETTER), on("b", -0.19, tolerance=0.2)], True, "better on a"),
+        ([on("a", BETTER), on("b", -0.2, tolerance=0.2)], False, "quality may be lost on b"),
+        ([on("a", TIE), on("b", BETTER, tolerance=0.2)], False, "no question set shows a gain"),
+        ([on("b", BETTER, tolerance=0.2)], False, "no question set shows a gain"),
     ],
 )
 def test_truth_table(sets, promote, conclusion):
