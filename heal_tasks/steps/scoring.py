@@ -101,7 +101,8 @@ def people_decide(questions: QuestionTable, settings: Settings) -> bool:
     """Whether people have asked enough to train, to move rows and to choose how far, without the written questions.
 
     A store is for what people ask. Written questions are tens of times as many and easier, so beside them people's are
-    lost: on SciFact a training on both ended below the base model, and no NUDGE budget was adopted (bench/RESULTS.md).
+    lost: on NFCorpus a training on both ended below the base model, and neither there nor on SciFact was a NUDGE budget
+    adopted (bench/RESULTS.md).
 
     Args:
         questions: all questions.
