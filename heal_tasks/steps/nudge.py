@@ -90,7 +90,8 @@ def move(
     unseen = judged(questions, chunks, questions.in_splits("unseen_validation") & ~questions.human)
     if bound is None and len(unseen.rows) >= settings.gate_min_questions:
         # People's questions cost written ones a little; at 0 SciFact's budget would be .06 instead of .57.
-        bound, unasked = settings.gate_epsilon * by_people, QuestionSet(asked[unseen.rows], unseen.positives)
+        bound = settings.gate_epsilon if by_people else 0.0
+        unasked = QuestionSet(asked[unseen.rows], unseen.positives)
     count = questions.human | (not by_people)
     train = question_set(questions, asked, chunks, count & questions.in_splits("train"))
     moving = judged(questions, chunks, count & questions.in_splits(*MOVING))
