@@ -157,6 +157,8 @@ print(json.dumps({"measured": measured, "stated": stated, "dense": n * v * 4}))
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
 def test_peak_memory_is_what_the_docstring_states() -> None:
-    measured = json.loads(subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True).stdout)
+    # Of two, since pages of libraries that a busy machine has dropped count with the first that needs them.
+    runs = [subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True).stdout for _ in range(2)]
+    measured = min(map(json.loads, runs), key=lambda run: run["measured"])
     assert 0.6 * measured["stated"] <= measured["measured"] <= 1.1 * measured["stated"]
     assert measured["stated"] < measured["dense"]
