@@ -116,6 +116,11 @@ def _peak_mib() -> float:
     return max(kib, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
+def clock_of(device: str) -> tuple[Callable[[], float], str]:
+    """What times work on a device, and its unit: CPU seconds, but seconds of the clock on a GPU."""
+    return (time.process_time, "CPU s") if device == "cpu" else (time.perf_counter, "s")
+
+
 def versions() -> str:
     """Date, interpreter, libraries and number of CPUs, as one line."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "scikit-learn", "torch"))

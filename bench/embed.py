@@ -9,7 +9,6 @@ With ``--device cuda`` the number is texts per second of the clock, and ours run
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.common import MIN_RUNS, load_collection, load_queries, parent_parser, table, versions, write_json
+from bench.common import MIN_RUNS, clock_of, load_collection, load_queries, parent_parser, table, versions, write_json
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import PACKAGED_MODEL
 from heal_tasks.training.encoder import encode, limited_threads, load_encoder, supports_bf16
@@ -56,7 +55,7 @@ def compare(
     name: str, texts: list[str], compared: dict[str, Encode], runs: int, device: str = "cpu"
 ) -> list[dict[str, Any]]:
     """A row per way."""
-    clock, seconds = (time.process_time, "CPU s") if device == "cpu" else (time.perf_counter, "s")
+    clock, unit = clock_of(device)
     costs: dict[str, list[float]] = {way: [] for way in compared}
     vectors: dict[str, npt.NDArray[np.float32]] = {}
     for encode_all in compared.values():
@@ -70,7 +69,7 @@ def compare(
     first = next(iter(compared))
     return [
         {
-            "texts": name, "number": len(texts), "distinct": len(set(texts)), "way": way, f"texts/{seconds}": rate,
+            "texts": name, "number": len(texts), "distinct": len(set(texts)), "way": way, f"texts/{unit}": rate,
             "times the default": rate / rates[first],
             "lowest cosine": f"{(vectors[way] * vectors[first]).sum(axis=1).min():.6f}",
         }

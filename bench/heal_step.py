@@ -10,7 +10,6 @@ GPU's memory; what must be equal is compared in float32.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer import losses
 from torch import Tensor
 
-from bench.common import MIN_RUNS, measure, parent_parser, table, versions, write_json
+from bench.common import MIN_RUNS, clock_of, measure, parent_parser, table, versions, write_json
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import PACKAGED_MODEL
@@ -85,7 +84,7 @@ def turns(device: str, pairs: int, runs: int) -> list[tuple[float, float, float]
 
 
 def _timed(device: str, work: Callable[..., object], *args: Any) -> float:
-    clock, finish = (time.process_time, bool) if device == "cpu" else (time.perf_counter, torch.cuda.synchronize)
+    (clock, _), finish = clock_of(device), bool if device == "cpu" else torch.cuda.synchronize
     finish()
     start = clock()
     work(*args)
@@ -125,7 +124,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
     options = parser.parse_args()
     print(versions())
-    seconds = "CPU s" if options.device == "cpu" else "s"
+    _, seconds = clock_of(options.device)
 
     steps = measure(turns, options.device, options.pairs, options.runs).result
     names = ("in-batch loss, sentence-transformers", "own-document term", "own-document term + HEAL")

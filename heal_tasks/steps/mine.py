@@ -52,7 +52,7 @@ def mine(context: Context) -> Outcome:
     question_vectors = in_order(questions.question_ids, *vectors.load_questions(base))
 
     by_people = people_decide(questions, settings)
-    count = questions.human | (not by_people)
+    count = questions.that_count(by_people)
     train = np.flatnonzero(count & questions.in_splits("train"))
     positives = chunks.rows(questions.chunk_ids[train])
     negatives = plan_negatives(
@@ -97,7 +97,7 @@ def mine(context: Context) -> Outcome:
         for question, row, planned in zip(train, positives, negatives, strict=True)
         if row >= 0
     ]
-    held_out = questions.in_splits("unseen_validation", *(("seen_validation",) if by_people else ()))
+    held_out = questions.in_splits("unseen_validation") | (by_people & questions.in_splits("seen_validation"))
     validation = _validation_set(chunks, questions, count & held_out, asked, document, settings)
     key = f"training_sets/{fingerprint(_inputs(context))}"
     with context.artifacts.writing(key) as folder:

@@ -92,7 +92,7 @@ def move(
         # People's questions cost written ones a little; at 0 SciFact's budget would be .06 instead of .57.
         bound = settings.gate_epsilon if by_people else 0.0
         unasked = QuestionSet(asked[unseen.rows], unseen.positives)
-    count = questions.human | (not by_people)
+    count = questions.that_count(by_people)
     train = question_set(questions, asked, chunks, count & questions.in_splits("train"))
     moving = judged(questions, chunks, count & questions.in_splits(*MOVING))
     before = None if theta is None else PushRepository(context.conn).load(generation)

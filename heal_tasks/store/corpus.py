@@ -67,6 +67,10 @@ class QuestionTable:
         """Mask of the questions in any of the splits."""
         return np.isin(self.splits, splits)
 
+    def that_count(self, by_people: bool) -> NDArray[np.bool_]:
+        """Mask of people's questions where these count alone, else of all."""
+        return self.human | (not by_people)
+
 
 @dataclass(frozen=True)
 class Pending:

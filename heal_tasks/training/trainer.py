@@ -132,14 +132,14 @@ def train_encoder(
     found = last_checkpoint(work_dir)
     if found is None or not is_finished(found[1]):
         fit = partial(_fit, Path(base_model), data, validation, config, work_dir, run, device)
-        gpus = torch.cuda.device_count()
-        # On processors too: Accelerate's barrier names the GPU with the number of the process, if there are any.
-        if config.processes > 1 and 0 < gpus < config.processes:
-            raise InputError(
-                f"processes is {config.processes}, and torch sees {gpus} GPUs; set HEAL_TRAIN_PROCESSES to {gpus} at "
-                "most, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on processors"
-            )
         if config.processes > 1:
+            gpus = torch.cuda.device_count()
+            # On processors too: Accelerate's barrier names the GPU with the number of the process, if there are any.
+            if 0 < gpus < config.processes:
+                raise InputError(
+                    f"processes is {config.processes}, and torch sees {gpus} GPUs; set HEAL_TRAIN_PROCESSES to {gpus} "
+                    "at most, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on processors"
+                )
             run_processes(fit, config.processes, progress)
         else:
             fit(progress)

@@ -1,5 +1,7 @@
 """A training that ends in seconds, and what it reports."""
 
+from safetensors.torch import load_file
+
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
 CONFIG = TrainingConfig(
@@ -26,3 +28,12 @@ def run(tiny_encoder, planted, folder, config=CONFIG, **change):
         "progress": lambda done, total, message="": reports.append((done, total, message)),
     }
     return train_encoder(tiny_encoder, data, validation, config, **{**arguments, **change}), reports
+
+
+def weights(result):
+    return load_file(result.model_dir / "model.safetensors")
+
+
+def furthest(left, right) -> float:
+    assert left.keys() == right.keys()
+    return max((left[name] - right[name]).abs().max().item() for name in left)

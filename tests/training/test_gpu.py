@@ -14,7 +14,7 @@ from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig
 from tests.training.decoders import ARCHITECTURES, tiny_decoder
-from tests.training.runs import CONFIG, run
+from tests.training.runs import CONFIG, furthest, run, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -31,14 +31,6 @@ def little_memory(request):
     torch.cuda.set_per_process_memory_fraction(request.param * 2**20 / whole)
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
-
-
-def weights(result):
-    return load_file(result.model_dir / "model.safetensors")
-
-
-def furthest(left, right) -> float:
-    return max((left[name] - right[name]).abs().max().item() for name in left)
 
 
 def test_training_in_bfloat16_learns_and_the_model_serves_on_a_cpu(tiny_encoder, planted, tmp_path):

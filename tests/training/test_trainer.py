@@ -21,7 +21,7 @@ from heal_tasks.training.looks import NDCG, RetrievalLook
 from heal_tasks.training.objective import Objective
 from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
-from tests.training.runs import CONFIG, run
+from tests.training.runs import CONFIG, furthest, run, weights
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ import json, os, signal, sys
 import numpy as np
 from pathlib import Path
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
-from tests.training.runs import CONFIG, run
+from tests.training.runs import CONFIG, furthest, run, weights
 
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])
 spec = json.loads((folder / "run.json").read_text())
@@ -198,15 +198,6 @@ def quiet(model: Path, folder: Path) -> Path:
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (copied / "config.json").write_text(json.dumps(config))
     return copied
-
-
-def weights(result):
-    return load_file(result.model_dir / "model.safetensors")
-
-
-def furthest(left, right) -> float:
-    assert left.keys() == right.keys()
-    return max((left[name] - right[name]).abs().max().item() for name in left)
 
 
 def test_micro_batches_memory_errors_and_recomputed_activations_change_nothing(
