@@ -143,8 +143,8 @@ def main() -> None:
         encoder_s = median(turn[1] for turn in steps) * pairs / options.pairs
         added = median(both - own for own, both in costs)
         alone.append(
-            {"pairs": pairs, f"own-document m{seconds}": 1e3 * median(own for own, _ in costs),
-             f"HEAL m{seconds}": 1e3 * added, "of a step": f"{added / encoder_s:.2%}"}
+            {"pairs": pairs, f"own-document {seconds[:-1]}ms": 1e3 * median(own for own, _ in costs),
+             f"HEAL {seconds[:-1]}ms": 1e3 * added, "of a step": f"{added / encoder_s:.2%}"}
         )  # fmt: skip
     forms = {"plain": 0, f"cached, {options.micro_batch} at a time": options.micro_batch}
     done = {name: measure(gradient, options.device, options.pairs, size) for name, size in forms.items()}
