@@ -163,9 +163,7 @@ class Settings(BaseSettings):
     train_max_steps: int = Field(40, ge=1, description="Most optimiser steps.")
     train_batch_size: int = Field(16, ge=4, description="Question-document pairs per step.")
     train_micro_batch: int = Field(
-        0,
-        ge=0,
-        description="Texts that pass through the encoder together; 0: the whole batch. Less memory, same result.",
+        0, ge=0, description="Texts that pass through the encoder together; 0: the whole batch. Fewer take less memory."
     )
     train_processes: int = Field(1, ge=1, le=64, description="Processes, one per GPU, that share each batch.")
     train_activation_checkpointing: bool = Field(
@@ -193,15 +191,20 @@ class Settings(BaseSettings):
     )
     train_patience: int = Field(2, ge=1, description="Falls in a row after which training stops.")
     train_validation_questions: int = Field(150, ge=1, description="Held-out questions per look.")
-    train_validation_chunks: int = Field(
-        400, ge=10, description="Chunks that a look searches; encoding them costs time."
-    )
+    train_validation_chunks: int = Field(400, ge=10, description="Chunks that a look searches, encoded each time.")
     train_near_negatives: int = Field(1, ge=0, le=16, description="Mined near negatives per question.")
     train_far_negatives: int = Field(0, ge=0, le=16, description="Mined far negatives per question.")
     map_rate: float = Field(
         0.0, ge=0, le=1, description="Share of training questions and documents shown as their entity maps (APEX), "
         "which an LLM writes; 0: no maps.",
     )  # fmt: skip
+    train_base_share: float | None = Field(
+        None, ge=0, lt=1, description="Share of the base model's weights in the published ones; unset: half where "
+        "written questions train, none where people's do.",
+    )  # fmt: skip
+    idf_power: float = Field(
+        0.25, ge=0, description="How much a token's rarity in the corpus weighs in a text's mean; 0: plain mean."
+    )
     base_weight: float = Field(
         0.1, ge=0, description="Weight of the base term, which keeps rankings near the base model's."
     )

@@ -6,7 +6,9 @@ from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.scoring import people_decide
 from heal_tasks.steps.training_set import load
+from heal_tasks.store.corpus import Corpus
 from heal_tasks.training.encoder import model_identity
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
@@ -14,8 +16,24 @@ from heal_tasks.training.trainer import TrainingConfig, train_encoder
 LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-5
 
 
-def training_config(settings: Settings) -> TrainingConfig:
-    """The training settings."""
+WRITTEN_BASE_SHARE = 0.5
+"""Written questions only stand in for people's, so what they teach is met half-way: weights averaged as in WiSE-FT
+(Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail (Xiao et al. 2023, arXiv 2311.13534). See bench/RESULTS.md."""
+
+
+def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
+    """The training settings.
+
+    Args:
+        settings: all settings.
+        by_people: whether people's questions train, see ``people_decide``.
+
+    Returns:
+        What those that are not set depend on is filled in.
+    """
+    base_share = settings.train_base_share
+    if base_share is None:
+        base_share = 0.0 if by_people else WRITTEN_BASE_SHARE
     usual = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
     return TrainingConfig(
         max_steps=settings.train_max_steps,
@@ -27,6 +45,8 @@ def training_config(settings: Settings) -> TrainingConfig:
         eval_share=settings.train_eval_share,
         fall=settings.train_fall,
         patience=settings.train_patience,
+        idf_power=settings.idf_power,
+        base_share=base_share,
         base_weight=settings.base_weight,
         heal_weight=settings.heal_weight,
         heal_temperature=settings.heal_temperature,
@@ -48,8 +68,12 @@ def training_config(settings: Settings) -> TrainingConfig:
 
 def _inputs(context: Context) -> object:
     settings = context.settings
-    config = training_config(settings).identity()
+    config = _config(context).identity()
     return [context.manifest.text("training_set_uri"), model_identity(resolve_model(settings.model))[0], config]
+
+
+def _config(context: Context) -> TrainingConfig:
+    return training_config(context.settings, people_decide(Corpus(context.conn).questions(), context.settings))
 
 
 def train(context: Context) -> Outcome:
@@ -76,7 +100,7 @@ def train(context: Context) -> Outcome:
             resolve_model(settings.model),
             data,
             validation,
-            training_config(settings),
+            _config(context),
             work_dir=work_dir,
             output_dir=folder,
             data_fingerprint=context.manifest.text("training_set_uri").rsplit("/", 1)[-1],

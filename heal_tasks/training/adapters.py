@@ -18,7 +18,7 @@ from heal_tasks.core.errors import InputError
 WEIGHTS = "adapter_model.safetensors"
 
 
-def add_adapter(model: SentenceTransformer, *, rank: int, alpha: int, seed: int) -> None:
+def add_adapter(model: SentenceTransformer, *, rank: int, alpha: float, seed: int) -> None:
     """Freeze the encoder's weights and put a trainable adapter beside every linear layer.
 
     Args:

@@ -29,6 +29,8 @@ class TrainingConfig:
         eval_share: share of an epoch between two looks, see ``look_steps``.
         fall: how far nDCG@10 of a look must lie below the best so far, the base model's included, to count as a fall.
         patience: falls in a row after which training stops.
+        idf_power: how much a token's rarity weighs in a text's mean, see ``pooling.idf_weights``; 0: not at all.
+        base_share: share of the base model's weights in those that are handed over, in [0, 1).
         base_weight: weight of the base term, see ``ranking_losses.base_loss``.
         heal_weight: weight of the HEAL term beside the own-document term; above 0, batches are made of topic-mates.
         heal_temperature: tau of the HEAL term.
@@ -58,6 +60,8 @@ class TrainingConfig:
     eval_share: float = 0.05
     fall: float = 0.01
     patience: int = 2
+    idf_power: float = 0.0
+    base_share: float = 0.0
     base_weight: float = 0.1
     heal_weight: float = 0.0
     heal_temperature: float = 0.07
@@ -88,10 +92,10 @@ class TrainingConfig:
         for name in ("eval_share", "fall"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
-        for name in ("warmup_share", "label_smoothing"):
+        for name in ("warmup_share", "label_smoothing", "base_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 up to, not including, 1")
-        for name in ("heal_weight", "base_weight"):
+        for name in ("heal_weight", "base_weight", "idf_power"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.micro_batch_size < 0 or self.batch_size % self.processes:

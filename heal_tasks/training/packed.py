@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer, WordWeights
 from torch import Tensor
 from torch.nn import functional
 from transformers import BertModel
@@ -34,6 +34,7 @@ class PackedBert:
         self._model, self._tokens = model, tokens
         self._bert: Any = model[0].auto_model
         self._heads: int = self._bert.config.num_attention_heads
+        self._weights: Any = model[1].emb_layer if isinstance(model[1], WordWeights) else None
         self._room: dict[str, Tensor] = {}
 
     @torch.inference_mode()
@@ -74,7 +75,10 @@ class PackedBert:
         yield batch
 
     def _forward(self, ids: Tensor, places: Tensor, types: Tensor, lengths: list[int]) -> Tensor:
-        """Mean of the last layer's token vectors, shape (texts, d); lengths add up to t, the number of tokens."""
+        """Sum of the last layer's token vectors, weighted if the model says so, shape (texts, d).
+
+        The lengths add up to t, the number of tokens.
+        """
         embeddings = self._bert.embeddings
         states = embeddings.word_embeddings(ids) + embeddings.token_type_embeddings(types)
         states = embeddings.LayerNorm(states + embeddings.position_embeddings(places))  # (t, d)
@@ -90,7 +94,10 @@ class PackedBert:
             states = attention.output.LayerNorm(mixed.add_(states))
             inner = torch.ops.aten.gelu_(self._linear("inner", states, layer.intermediate.dense))  # (t, 4 d)
             states = output.LayerNorm(self._linear("states", inner, output.dense).add_(states))
-        return torch.cat([self._texts(states, run).mean(1) for run in runs])
+        if self._weights is not None:
+            states.mul_(self._weights(ids))
+        # The vectors get length 1 next, so a sum is as good as a mean.
+        return torch.cat([self._texts(states, run).sum(1) for run in runs])
 
     def _attend(self, layer: Any, states: Tensor, runs: list[Run]) -> Tensor:
         projected = [
@@ -127,10 +134,12 @@ class PackedBert:
 def packs(model: SentenceTransformer) -> bool:
     """Whether ``PackedBert`` computes what the model does.
 
-    It does for a plain BERT with mean pooling in float32 on a processor, without prompts. Adapters and 4-bit layers put
-    other classes into the place of linear layers.
+    It does for a plain BERT with mean pooling, its tokens weighted or not, in float32 on a processor, without prompts.
+    Adapters and 4-bit layers put other classes into the place of linear layers.
     """
     modules = list(model)
+    if type(modules[1]) is WordWeights:
+        del modules[1]
     plain = [Transformer, Pooling] if len(modules) == 2 else [Transformer, Pooling, Normalize]
     if [type(module) for module in modules] != plain or any(model.prompts.values()) or model.truncate_dim is not None:
         return False

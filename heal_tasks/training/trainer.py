@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from heal_tasks.training.checkpoints import (
     remember,
 )
 from heal_tasks.training.config import TrainingConfig
-from heal_tasks.training.data import IntArray, TrainingData, ValidationSet
+from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import (
     encode,
     in_bf16,
@@ -46,6 +47,7 @@ from heal_tasks.training.looks import NDCG, ProgressReport, RetrievalLook
 from heal_tasks.training.loop import make_sampler, make_trainer
 from heal_tasks.training.objective import BaseVectors
 from heal_tasks.training.parallel import run_processes
+from heal_tasks.training.pooling import weigh_tokens
 
 __all__ = ["TrainingConfig", "TrainingData", "TrainingResult", "ValidationSet", "train_encoder"]
 
@@ -62,8 +64,9 @@ class TrainingResult:
         steps: optimiser steps done, those before a kill included.
         best_step: step whose weights were saved.
         base_ndcg: nDCG@10 of the base model on the validation set.
-        best_ndcg: nDCG@10 of the saved model; may be below the base model's.
-        improved: whether the saved model beats the base model on the validation set.
+        best_ndcg: nDCG@10 of the look whose weights were kept, the base model's share not yet mixed in; may be below
+            the base model's.
+        improved: whether that look beats the base model on the validation set.
         resumed_from_step: checkpoint that this call went on from; 0 if it started from the base model.
         stop_reason: why training stopped before ``max_steps``; empty if it did not.
         history: one entry per look: step, ndcg, and the mean losses since the look before.
@@ -147,7 +150,7 @@ def train_encoder(
     if last is None:
         raise StepError(f"no checkpoint was left in {work_dir}; check the space there and run the step again")
     state, base_ndcg = last[1], float(open_work_dir(work_dir, run)["base_ndcg"])
-    best = _read_model(checkpoint_folder(work_dir, state["best_global_step"]), base_model, config)
+    best = _read_model(checkpoint_folder(work_dir, state["best_global_step"]), base_model, data, config)
     output_dir.mkdir(parents=True, exist_ok=True)
     with without_bars():
         best.save_pretrained(str(output_dir), create_model_card=False)
@@ -203,6 +206,7 @@ def _fit(
             if "base_ndcg" not in facts:
                 facts = {"base_ndcg": look(model)[NDCG]}
                 remember(work_dir, run, facts)
+            weigh_tokens(model, _corpus(data), config.idf_power)
             if config.base_weight > 0 and not config.paper:
                 rows = sampler.first(config.max_steps)
                 base_vectors = _base_vectors(model, data, rows, work_dir / BASE_VECTORS, config, progress)
@@ -240,13 +244,29 @@ def _base_vectors(
     return BaseVectors(**load_file(file))
 
 
-def _read_model(checkpoint: Path, base_model: str | Path, config: TrainingConfig) -> SentenceTransformer:
-    """The model of a checkpoint with plain float32 weights."""
+def _corpus(data: TrainingData) -> set[str]:
+    """The document texts of the training pairs, negatives included."""
+    return {*data.documents, *chain.from_iterable(data.negatives)} - {NO_NEGATIVE}
+
+
+def _read_model(
+    checkpoint: Path, base_model: str | Path, data: TrainingData, config: TrainingConfig
+) -> SentenceTransformer:
+    """The model to hand over: a checkpoint's plain float32 weights, with the base model's share mixed in."""
     if config.adapter == "none":
-        return load_encoder(checkpoint, device="cpu")
+        model = load_encoder(checkpoint, device="cpu")
+        if config.base_share > 0:
+            base = load_encoder(base_model, device="cpu")
+            with torch.no_grad():
+                for weight, start in zip(model[0].parameters(), base[0].parameters(), strict=True):
+                    weight.lerp_(start, config.base_share)
+        return model
     # Into the base model's own weights: those that training held in 4 bits were rounded.
     model = load_encoder(base_model, device="cpu")
-    add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+    weigh_tokens(model, _corpus(data), config.idf_power)
+    # An adapter is a difference to the base model, so that a part of it is the mixture.
+    alpha = config.lora_alpha * (1 - config.base_share)
+    add_adapter(model, rank=config.lora_rank, alpha=alpha, seed=config.seed)
     load_adapter(model, checkpoint)
     merge_adapter(model)
     return model

@@ -9,12 +9,12 @@ from heal_tasks.steps.train import training_config
     [({}, 5e-5), ({"train_adapter": "lora"}, 2e-5), ({"train_adapter": "lora", "train_learning_rate": 3e-4}, 3e-4)],
 )
 def test_the_learning_rate_follows_the_adapter_unless_set(change, rate):
-    assert training_config(load_settings(**change)).learning_rate == rate
+    assert training_config(load_settings(**change), by_people=False).learning_rate == rate
 
 
 def test_how_the_work_is_cut_makes_no_other_model():
     usual, cut, other = (
-        training_config(load_settings(**change)).identity()
+        training_config(load_settings(**change), by_people=False).identity()
         for change in (
             {},
             {"device": "cpu", "train_micro_batch": 4, "train_processes": 2, "train_activation_checkpointing": True},
@@ -22,3 +22,11 @@ def test_how_the_work_is_cut_makes_no_other_model():
         )
     )
     assert usual == cut != other
+
+
+@pytest.mark.parametrize(
+    ("change", "by_people", "share"),
+    [({}, False, 0.5), ({}, True, 0), ({"train_base_share": 0}, False, 0), ({"train_base_share": 0.2}, True, 0.2)],
+)
+def test_written_questions_move_the_base_model_half_the_way_unless_set(change, by_people, share):
+    assert training_config(load_settings(**change), by_people).base_share == share

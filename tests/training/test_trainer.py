@@ -280,6 +280,8 @@ def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
         ({"base_weight": -1.0}, "base_weight is -1.0"),
         ({"warmup_share": 1.0}, "warmup_share is 1.0"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"base_share": 1.0}, "base_share is 1.0"),
+        ({"idf_power": -0.5}, "idf_power is -0.5"),
         ({"eval_share": 1.5}, "eval_share is 1.5"),
         ({"fall": -0.1}, "fall is -0.1"),
         ({"micro_batch_size": -1}, "micro_batch_size -1"),

@@ -1,0 +1,86 @@
+"""Pools an encoder's tokens by how rare they are in the corpus: what a model learns of it without a single question.
+
+A mean over tokens gives a word that every document has as much weight as one that tells documents apart. Weighting it
+by inverse document frequency is how term weighting has always been done (Sparck Jones 1972) and what SIF does for word
+vectors (Arora et al. 2017, "A simple but tough-to-beat baseline for sentence embeddings"). The weights are a module of
+sentence-transformers, so the published model needs nothing of this project.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer, WordWeights
+
+from heal_tasks.core.batches import batched
+
+TEXTS_AT_ONCE = 1024
+
+
+def idf_weights(
+    documents: Iterable[Sequence[int]], vocabulary: int, special: Sequence[int], power: float
+) -> npt.NDArray[np.float32]:
+    """The weight of every token in the mean: its inverse document frequency to a power.
+
+    With n documents, f of which have the token, that is ln(1 + (n - f + 0.5) / (f + 0.5)), as BM25 has it. Weights are
+    divided by their mean over the documents' tokens, which is then 1 and the weight of special tokens.
+
+    Args:
+        documents: token ids of each document.
+        vocabulary: number of tokens there are.
+        special: ids of special tokens, which stand in every document and mean none.
+        power: 0 gives every token the same weight.
+
+    Returns:
+        float32, shape (vocabulary,).
+    """
+    found, seen, total = np.zeros(vocabulary), np.zeros(vocabulary), 0
+    for ids in documents:
+        tokens, counts = np.unique(np.asarray(ids, dtype=np.int64), return_counts=True)
+        found[tokens] += 1
+        seen[tokens] += counts
+        total += 1
+    weights = np.log1p((total - found + 0.5) / (found + 0.5)) ** power
+    seen[list(special)] = 0
+    if seen.any():
+        weights /= np.average(weights, weights=seen)
+    weights[list(special)] = 1
+    return weights.astype(np.float32)
+
+
+def weigh_tokens(model: SentenceTransformer, texts: Iterable[str], power: float) -> bool:
+    """Let the mean over a text's tokens go by ``idf_weights``; the weights are not trained.
+
+    Args:
+        model: changed in place, where it takes a plain mean over its tokens.
+        texts: the corpus; each distinct text counts once.
+        power: see ``idf_weights``; 0 changes nothing.
+
+    Returns:
+        Whether it was changed.
+    """
+    if power == 0 or not _takes_mean(model):
+        return False
+    tokenizer = model.tokenizer
+    vocabulary = {number: word for word, number in tokenizer.get_vocab().items()}
+    words = [vocabulary.get(number, f"[unused by the tokenizer: {number}]") for number in range(max(vocabulary) + 1)]
+    documents = (
+        ids
+        for batch in batched(sorted(set(texts)), TEXTS_AT_ONCE)
+        for ids in tokenizer(batch, truncation=True, max_length=model.max_seq_length)["input_ids"]
+    )
+    weights = idf_weights(documents, len(words), tokenizer.all_special_ids, power)
+    layer = WordWeights(words, dict(zip(words, weights.tolist(), strict=True)))
+    model.insert(1, layer.requires_grad_(False).to(model.device))
+    return True
+
+
+def _takes_mean(model: SentenceTransformer) -> bool:
+    modules = list(model)
+    return (
+        len(modules) > 1
+        and isinstance(modules[0], Transformer)
+        and isinstance(modules[1], Pooling)
+        and modules[1].pooling_mode == "mean"
+    )
