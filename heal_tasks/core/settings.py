@@ -205,8 +205,8 @@ class Settings(BaseSettings):
     idf_power: float = Field(
         0.25, ge=0, description="How much a token's rarity in the corpus weighs in a text's mean; 0: plain mean."
     )
-    base_weight: float = Field(
-        0.1, ge=0, description="Weight of the base term, which keeps rankings near the base model's."
+    base_weight: float | None = Field(
+        None, ge=0, description="Weight of the base term, which keeps rankings near the base model's; unset: 1 or 0.1."
     )
     heal_weight: float = Field(0.0, ge=0, description="Weight of the HEAL term beside the own-document term.")
     heal_temperature: float = Field(0.07, gt=0, description="Temperature tau of the HEAL term.")

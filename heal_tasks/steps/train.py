@@ -16,9 +16,11 @@ from heal_tasks.training.trainer import TrainingConfig, train_encoder
 LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-5
 
 
-WRITTEN_BASE_SHARE = 0.5
-"""Written questions only stand in for people's, so what they teach is met half-way: weights averaged as in WiSE-FT
-(Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail (Xiao et al. 2023, arXiv 2311.13534). See bench/RESULTS.md."""
+PEOPLES = {"base_share": 0.0, "base_weight": 0.1}
+WRITTEN = {"base_share": 0.5, "base_weight": 1.0}
+"""How near the model stays to the base model. Written questions only stand in for people's, so what they teach is met
+half-way: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail (Xiao et al. 2023,
+arXiv 2311.13534). Measured in bench/RESULTS.md, "Training on written questions"."""
 
 
 def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
@@ -31,9 +33,7 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
     Returns:
         What those that are not set depend on is filled in.
     """
-    base_share = settings.train_base_share
-    if base_share is None:
-        base_share = 0.0 if by_people else WRITTEN_BASE_SHARE
+    near = PEOPLES if by_people else WRITTEN
     usual = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
     return TrainingConfig(
         max_steps=settings.train_max_steps,
@@ -46,8 +46,8 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
         fall=settings.train_fall,
         patience=settings.train_patience,
         idf_power=settings.idf_power,
-        base_share=base_share,
-        base_weight=settings.base_weight,
+        base_share=near["base_share"] if settings.train_base_share is None else settings.train_base_share,
+        base_weight=near["base_weight"] if settings.base_weight is None else settings.base_weight,
         heal_weight=settings.heal_weight,
         heal_temperature=settings.heal_temperature,
         level_weights=settings.heal_level_weights,

@@ -17,6 +17,10 @@ from heal_tasks.core.batches import batched
 
 TEXTS_AT_ONCE = 1024
 
+SPECIAL_WEIGHT = 0.5
+"""Of special tokens, which mean no word. At 1 the weights gained .0165 on ATT&CK and .0036 on NFCorpus, at 0.5 .0200
+and .0044, at 0, where a text without words has no direction, .0248 and .0028."""
+
 
 def idf_weights(
     documents: Iterable[Sequence[int]], vocabulary: int, special: Sequence[int], power: float
@@ -24,7 +28,7 @@ def idf_weights(
     """The weight of every token in the mean: its inverse document frequency to a power.
 
     With n documents, f of which have the token, that is ln(1 + (n - f + 0.5) / (f + 0.5)), as BM25 has it. Weights are
-    divided by their mean over the documents' tokens, which is then 1 and the weight of special tokens.
+    divided by their mean over the documents' tokens, which is then 1; special tokens have ``SPECIAL_WEIGHT``.
 
     Args:
         documents: token ids of each document.
@@ -45,7 +49,7 @@ def idf_weights(
     seen[list(special)] = 0
     if seen.any():
         weights /= np.average(weights, weights=seen)
-    weights[list(special)] = 1
+    weights[list(special)] = SPECIAL_WEIGHT
     return weights.astype(np.float32)
 
 
