@@ -202,8 +202,8 @@ class Settings(BaseSettings):
         None, ge=0, lt=1, description="Share of the base model's weights in the published ones; unset: half where "
         "written questions train, none where people's do.",
     )  # fmt: skip
-    idf_power: float = Field(
-        0.25, ge=0, description="How much a token's rarity in the corpus weighs in a text's mean; 0: plain mean."
+    idf_power: float | None = Field(
+        None, ge=0, description="How much a token's rarity in the corpus weighs in a text's mean; unset: 0.25 or 0."
     )
     base_weight: float | None = Field(
         None, ge=0, description="Weight of the base term, which keeps rankings near the base model's; unset: 1 or 0.1."

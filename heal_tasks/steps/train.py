@@ -15,12 +15,12 @@ from heal_tasks.training.trainer import TrainingConfig, train_encoder
 # For all weights, and as published for adapters.
 LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-5
 
-
-PEOPLES = {"base_share": 0.0, "base_weight": 0.1}
-WRITTEN = {"base_share": 0.5, "base_weight": 1.0}
-"""How near the model stays to the base model. Written questions only stand in for people's, so what they teach is met
-half-way: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail (Xiao et al. 2023,
-arXiv 2311.13534). Measured in bench/RESULTS.md, "Training on written questions"."""
+PEOPLES = {"idf_power": 0.0, "base_share": 0.0, "base_weight": 0.1}
+WRITTEN = {"idf_power": 0.25, "base_share": 0.5, "base_weight": 1.0}
+"""What is not set depends on whose questions train. Written ones only stand in for people's, so the corpus says which
+words count, and what they teach is met half-way: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv
+2109.01903) and LM-Cocktail (Xiao et al. 2023, arXiv 2311.13534). Measured: "Training on written questions" in
+bench/RESULTS.md."""
 
 
 def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
@@ -33,21 +33,25 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
     Returns:
         What those that are not set depend on is filled in.
     """
-    near = PEOPLES if by_people else WRITTEN
-    usual = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
+    rate = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
+    usual = PEOPLES if by_people else WRITTEN
+
+    def given(name: str, value: float | None) -> float:
+        return usual[name] if value is None else value
+
     return TrainingConfig(
         max_steps=settings.train_max_steps,
         batch_size=settings.train_batch_size,
         micro_batch_size=settings.train_micro_batch,
-        learning_rate=settings.train_learning_rate or usual,
+        learning_rate=settings.train_learning_rate or rate,
         max_tokens=settings.train_max_tokens,
         eval_steps=settings.train_eval_steps,
         eval_share=settings.train_eval_share,
         fall=settings.train_fall,
         patience=settings.train_patience,
-        idf_power=settings.idf_power,
-        base_share=near["base_share"] if settings.train_base_share is None else settings.train_base_share,
-        base_weight=near["base_weight"] if settings.base_weight is None else settings.base_weight,
+        idf_power=given("idf_power", settings.idf_power),
+        base_share=given("base_share", settings.train_base_share),
+        base_weight=given("base_weight", settings.base_weight),
         heal_weight=settings.heal_weight,
         heal_temperature=settings.heal_temperature,
         level_weights=settings.heal_level_weights,

@@ -25,14 +25,14 @@ def test_how_the_work_is_cut_makes_no_other_model():
 
 
 @pytest.mark.parametrize(
-    ("change", "by_people", "share", "weight"),
+    ("change", "by_people", "expected"),
     [
-        ({}, False, 0.5, 1.0),
-        ({}, True, 0.0, 0.1),
-        ({"train_base_share": 0.0, "base_weight": 0.0}, False, 0.0, 0.0),
-        ({"train_base_share": 0.2}, True, 0.2, 0.1),
+        ({}, False, (0.25, 0.5, 1.0)),
+        ({}, True, (0.0, 0.0, 0.1)),
+        ({"idf_power": 0.0, "train_base_share": 0.0, "base_weight": 0.0}, False, (0.0, 0.0, 0.0)),
+        ({"idf_power": 1.0, "train_base_share": 0.2}, True, (1.0, 0.2, 0.1)),
     ],
 )
-def test_written_questions_leave_the_model_nearer_to_the_base_model_unless_set(change, by_people, share, weight):
+def test_written_questions_leave_the_model_nearer_to_the_base_model_unless_set(change, by_people, expected):
     config = training_config(load_settings(**change), by_people=by_people)
-    assert (config.base_share, config.base_weight) == (share, weight)
+    assert (config.idf_power, config.base_share, config.base_weight) == expected
