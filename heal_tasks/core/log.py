@@ -44,6 +44,9 @@ class LoggedProgress:
     def __call__(self, done: int, total: int, message: str = "") -> None:
         """Report ``done`` of ``total`` units."""
         now = time.monotonic()
+        if done == 0:
+            # What is reported before the first unit prepares for all of them, and is no part of the rate.
+            self._points.clear()
         if not self._points or done != self._points[-1][1]:
             self._points.append((now, done))
         if done < total and now - self._logged_at < self._every_s:

@@ -26,7 +26,8 @@ def test_the_rate_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch, caplog: 
             clock[0] += 2
             progress(done, 100)
     assert told[0] == (0, 100, "")
-    assert told[1] == (0, 100, "still looking")
+    assert told[1:4] == [(0, 100, "still looking")] * 3
+    assert told[4] == (1, 100, "0.5/s, 3m18s left")
     assert told[-1] == (40, 100, "0.5/s, 2m00s left")
     assert caplog.messages[-1] == "train 40/100 0.5/s, 2m00s left"
 
