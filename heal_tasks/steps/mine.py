@@ -42,8 +42,8 @@ def mine(context: Context) -> Outcome:
         context: of the step.
 
     Returns:
-        Ref ``training_set_uri``; counts of training and validation questions, of negatives, and of what is shown as
-        an entity map.
+        Refs ``training_set_uri`` and ``by_people``, 1 where people's questions alone train; counts of training and
+        validation questions, of negatives, and of what is shown as an entity map.
     """
     settings, corpus = context.settings, Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
@@ -108,7 +108,7 @@ def mine(context: Context) -> Outcome:
     if settings.map_rate:
         note += f"; shown as entity maps: {views.questions} questions and {views.chunks} of {len(shown)} chunks"
     return Outcome(
-        refs={"training_set_uri": context.artifacts.uri(key)},
+        refs={"training_set_uri": context.artifacts.uri(key), "by_people": int(by_people)},
         counts={
             "train": len(rows), "validation": len(validation.queries), "negatives": mined, "chunks": len(shown),
             "map_questions": views.questions, "map_chunks": views.chunks,

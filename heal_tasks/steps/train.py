@@ -6,9 +6,7 @@ from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import people_decide
 from heal_tasks.steps.training_set import load
-from heal_tasks.store.corpus import Corpus
 from heal_tasks.training.encoder import model_identity
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
@@ -28,7 +26,7 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
 
     Args:
         settings: all settings.
-        by_people: whether people's questions train, see ``people_decide``.
+        by_people: whether people's questions train, as ``mine`` decided.
 
     Returns:
         What those that are not set depend on is filled in.
@@ -77,7 +75,7 @@ def _inputs(context: Context) -> object:
 
 
 def _config(context: Context) -> TrainingConfig:
-    return training_config(context.settings, people_decide(Corpus(context.conn).questions(), context.settings))
+    return training_config(context.settings, by_people=bool(context.manifest.number("by_people")))
 
 
 def train(context: Context) -> Outcome:

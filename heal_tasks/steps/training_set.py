@@ -9,8 +9,8 @@ import numpy as np
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
 
 TRAIN, VALIDATION = "train.jsonl", "validation.json"
-FORMAT = 2
-"""Raised with what the files hold, so that older ones are made anew."""
+FORMAT = 3
+"""Raised with what ``mine`` leaves, files and refs, so that older training sets are made anew."""
 
 
 def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) -> None:

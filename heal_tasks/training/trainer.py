@@ -8,7 +8,7 @@ last weights.
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -244,9 +244,9 @@ def _base_vectors(
     return BaseVectors(**load_file(file))
 
 
-def _corpus(data: TrainingData) -> set[str]:
+def _corpus(data: TrainingData) -> Iterator[str]:
     """The document texts of the training pairs, negatives included."""
-    return {*data.documents, *chain.from_iterable(data.negatives)} - {NO_NEGATIVE}
+    return (text for text in chain(data.documents, *data.negatives) if text != NO_NEGATIVE)
 
 
 def _read_model(

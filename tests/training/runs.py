@@ -30,6 +30,12 @@ def run(tiny_encoder, planted, folder, config=CONFIG, **change):
     return train_encoder(tiny_encoder, data, validation, config, **{**arguments, **change}), reports
 
 
+def stop(done, total, message=""):
+    """A progress that ends a training in its fifth step."""
+    if done == 5:
+        raise KeyboardInterrupt
+
+
 def weights(result):
     return load_file(result.model_dir / "model.safetensors")
 

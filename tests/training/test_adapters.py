@@ -12,6 +12,7 @@ from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapte
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 from tests.training.decoders import ARCHITECTURES, tiny_decoder
+from tests.training.runs import stop
 
 CONFIG = TrainingConfig(
     max_steps=6,
@@ -98,10 +99,6 @@ def test_lora_trains_and_publishes_the_judged_model(base, planted, tmp_path):
 
 
 def test_a_stopped_lora_training_goes_on_to_the_same_weights(tiny_encoder, planted, tmp_path):
-    def stop(done, total, message=""):
-        if done == 5:
-            raise KeyboardInterrupt
-
     whole = train(tiny_encoder, planted, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tiny_encoder, planted, tmp_path / "stopped", progress=stop)

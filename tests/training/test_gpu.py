@@ -14,7 +14,7 @@ from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig
 from tests.training.decoders import ARCHITECTURES, tiny_decoder
-from tests.training.runs import CONFIG, furthest, run, weights
+from tests.training.runs import CONFIG, furthest, run, stop, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -46,10 +46,6 @@ def test_training_in_bfloat16_learns_and_the_model_serves_on_a_cpu(tiny_encoder,
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tiny_encoder, planted, tmp_path):
-    def stop(done, total, message=""):
-        if done == 5:
-            raise KeyboardInterrupt
-
     whole, _ = run(tiny_encoder, planted, tmp_path / "whole", ON_GPU)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_encoder, planted, tmp_path / "stopped", ON_GPU, progress=stop)

@@ -14,7 +14,7 @@ from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.looks import NDCG, RetrievalLook
 from heal_tasks.training.packed import PackedBert, packs
 from heal_tasks.training.pooling import idf_weights, weigh_tokens
-from tests.training.runs import CONFIG, furthest, run, weights
+from tests.training.runs import CONFIG, furthest, run, stop, weights
 
 CORPUS = ["d1 d2 d1", "d1 d3", "d1 d2 n4", "d1"]
 TEXTS = ["d1 d2 d3", "d2 d2 n4 q7", "d1", "q1 q2", ""]
@@ -86,10 +86,6 @@ def test_other_models_stay_as_they_are(tiny_encoder, power, change):
 def test_a_training_with_weighed_tokens_goes_on_after_a_stop_and_publishes_what_it_judged(
     tiny_encoder, planted, tmp_path, adapter
 ):
-    def stop(done, total, message=""):
-        if done == 5:
-            raise KeyboardInterrupt
-
     config = dataclasses.replace(WEIGHED, adapter=adapter, heal_weight=0.0 if adapter == "lora" else 0.1)
     whole, _ = run(tiny_encoder, planted, tmp_path / "whole", config)
     with pytest.raises(KeyboardInterrupt):

@@ -90,7 +90,6 @@ import json, os, signal, sys
 import numpy as np
 from pathlib import Path
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
-from tests.training.runs import CONFIG, furthest, run, weights
 
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])
 spec = json.loads((folder / "run.json").read_text())
