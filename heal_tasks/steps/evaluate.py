@@ -66,13 +66,19 @@ def evaluate_candidates(context: Context) -> Outcome:
     passing = [entry for entry in entries if entry.verdict.promote]
     reasons = "\n".join(f"{entry.scores.system}: {' '.join(entry.verdict.reasons)}" for entry in entries)
     quality = (
-        {"questions": len(questions.question_ids), "rival_ndcg": round(mean_quality(rival), 4)} if rival.values else {}
+        {"questions": len(questions.question_ids), "rival_ndcg": round(mean_quality(rival, context.settings), 4)}
+        if rival.values
+        else {}
     )
-    best = max(passing or entries, key=lambda entry: mean_quality(entry.scores)) if entries and rival.values else None
+    best = (
+        max(passing or entries, key=lambda entry: mean_quality(entry.scores, context.settings))
+        if entries and rival.values
+        else None
+    )
     if passing and best:
         winner, winner_rows = best.generation.generation_id, best.rows
         verdict = f"{best.scores.system} is promoted over {rival.system}."
-        quality["winner_ndcg"] = round(mean_quality(best.scores), 4)
+        quality["winner_ndcg"] = round(mean_quality(best.scores, context.settings), 4)
     else:
         winner, winner_rows, verdict = _without_a_winner(context, made[0], live is not None)
     return Outcome(

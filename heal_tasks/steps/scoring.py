@@ -206,9 +206,9 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
     return rows
 
 
-def mean_quality(scores: Scores) -> float:
-    """How passing candidates are ranked: nDCG@10 on people's questions if there are any, else the mean of the sets."""
-    deciding = [HUMAN] if HUMAN in scores.values else list(scores.values)
+def mean_quality(scores: Scores, settings: Settings) -> float:
+    """How passing candidates are ranked: the mean nDCG@10 of the question sets that decide in the gate."""
+    deciding = [name for name, tolerance in _tolerances(scores, settings).items() if tolerance is None]
     return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding]))
 
 

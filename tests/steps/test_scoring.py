@@ -1,9 +1,19 @@
 """Whose questions decide."""
 
 import numpy as np
+import pytest
 
 from heal_tasks.core.settings import load_settings
-from heal_tasks.steps.scoring import GATE_METRIC, HUMAN, SEEN, Scores, compare, compare_for_drop, people_decide
+from heal_tasks.steps.scoring import (
+    GATE_METRIC,
+    HUMAN,
+    SEEN,
+    Scores,
+    compare,
+    compare_for_drop,
+    mean_quality,
+    people_decide,
+)
 from heal_tasks.store.corpus import QuestionTable
 
 
@@ -35,3 +45,9 @@ def test_written_questions_may_fall_where_people_gain() -> None:
         assert compare(after, before, settings).promote is promoted
         assert (SEEN in compare_for_drop(after, before, settings)) is not promoted
         assert HUMAN in compare_for_drop(before, after, settings)
+
+
+def test_candidates_are_ranked_by_the_questions_that_decide() -> None:
+    settings = load_settings()
+    assert mean_quality(scores("candidate", 0.8, 0.4, 30), settings) == pytest.approx(0.8, abs=0.01)
+    assert mean_quality(scores("candidate", 0.8, 0.4, 29), settings) == pytest.approx(0.6, abs=0.01)
