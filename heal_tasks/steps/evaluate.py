@@ -65,20 +65,19 @@ def evaluate_candidates(context: Context) -> Outcome:
 
     passing = [entry for entry in entries if entry.verdict.promote]
     reasons = "\n".join(f"{entry.scores.system}: {' '.join(entry.verdict.reasons)}" for entry in entries)
-    quality = (
-        {"questions": len(questions.question_ids), "rival_ndcg": round(mean_quality(rival, context.settings), 4)}
-        if rival.values
-        else {}
-    )
-    best = (
-        max(passing or entries, key=lambda entry: mean_quality(entry.scores, context.settings))
-        if entries and rival.values
-        else None
-    )
+
+    def quality(scores: Scores) -> float:
+        return round(mean_quality(scores, context.settings), 4)
+
+    counts: dict[str, float] = {}
+    best = None
+    if rival.values:
+        counts = {"questions": len(questions.question_ids), "rival_ndcg": quality(rival)}
+        best = max(passing or entries, key=lambda entry: quality(entry.scores), default=None)
     if passing and best:
         winner, winner_rows = best.generation.generation_id, best.rows
         verdict = f"{best.scores.system} is promoted over {rival.system}."
-        quality["winner_ndcg"] = round(mean_quality(best.scores, context.settings), 4)
+        counts["winner_ndcg"] = quality(best.scores)
     else:
         winner, winner_rows, verdict = _without_a_winner(context, made[0], live is not None)
     return Outcome(
@@ -89,7 +88,7 @@ def evaluate_candidates(context: Context) -> Outcome:
             "best": best.generation.generation_id if best else 0,
             "best_rows": best.rows if best else "",
         },
-        counts=dict(quality),
+        counts=counts,
         note=verdict,
     )
 

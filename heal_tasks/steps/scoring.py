@@ -207,9 +207,10 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
 
 
 def mean_quality(scores: Scores, settings: Settings) -> float:
-    """How passing candidates are ranked: the mean nDCG@10 of the question sets that decide in the gate."""
-    deciding = [name for name, tolerance in _tolerances(scores, settings).items() if tolerance is None]
-    return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding]))
+    """How candidates are ranked: mean nDCG@10 of the question sets that decide in the gate, of all if none votes."""
+    tolerances, least = _tolerances(scores, settings), settings.gate_min_questions
+    deciding = [name for name in tolerances if tolerances[name] is None and len(scores.documents[name]) >= least]
+    return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding or tolerances]))
 
 
 def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:

@@ -48,6 +48,7 @@ def test_written_questions_may_fall_where_people_gain() -> None:
 
 
 def test_candidates_are_ranked_by_the_questions_that_decide() -> None:
-    settings = load_settings()
-    assert mean_quality(scores("candidate", 0.8, 0.4, 30), settings) == pytest.approx(0.8, abs=0.01)
-    assert mean_quality(scores("candidate", 0.8, 0.4, 29), settings) == pytest.approx(0.6, abs=0.01)
+    people, written, together = 0.8, 0.4, 0.6
+    for asked, least, expected in ((30, 30, people), (29, 30, written), (30, 201, together)):
+        found = mean_quality(scores("candidate", people, written, asked), load_settings(gate_min_questions=least))
+        assert found == pytest.approx(expected, abs=0.01)
