@@ -45,6 +45,7 @@ from heal_tasks.training.encoder import (
 )
 from heal_tasks.training.looks import NDCG, ProgressReport, RetrievalLook
 from heal_tasks.training.loop import make_sampler, make_trainer
+from heal_tasks.training.memory import freed_memory_kept
 from heal_tasks.training.objective import BaseVectors
 from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.pooling import weigh_tokens
@@ -193,7 +194,7 @@ def _fit(
     progress: Progress,
 ) -> None:
     """Train until the last checkpoint is in the working folder; in every process that takes part."""
-    with limited_threads(config.threads), without_bars():
+    with limited_threads(config.threads), without_bars(), freed_memory_kept(device):
         processes = PartialState(cpu=device == "cpu")
         if processes.num_processes > 1:
             device = device if device == "cpu" else str(processes.device)
