@@ -13,8 +13,8 @@ def freed_memory_kept(device: str) -> Iterator[None]:
     """Let the process keep the memory that it frees inside the block; on a GPU and without glibc nothing changes.
 
     glibc takes every block of more than 32 MiB from the system and returns it when it is freed, so the activations of
-    a large batch fault in page by page in every step: with 64 questions and two texts of 256 tokens for each, a step took
-    about 47 s instead of 34 (bench/RESULTS.md).
+    a large batch fault in page by page in every step: with 64 questions and two texts of 256 tokens for each, a step
+    took about 47 s instead of 34 (bench/RESULTS.md).
 
     Args:
         device: that the model is on, from ``pick_device``.
