@@ -60,7 +60,8 @@ def _model(device: str) -> Any:
     return load_encoder(resolve_model(PACKAGED_MODEL), device=device)
 
 
-def _step(model: Any, loss: Callable[..., Any], pairs: int) -> float:
+def step(model: Any, loss: Callable[..., Any], pairs: int) -> float:
+    """The loss of one step, forward and backward."""
     features, labels = batch_of(pairs, model.device.type)
     model.zero_grad()
     value = loss([dict(column) for column in features], labels)
@@ -74,13 +75,13 @@ def turns(device: str, pairs: int, runs: int) -> list[tuple[float, float, float]
     model = _model(device)
     peer = losses.MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
     forms = (peer, objective(model, pairs, 0.0), objective(model, pairs, 0.1))
-    values = [_step(model, form, pairs) for form in forms]
+    values = [step(model, form, pairs) for form in forms]
     if abs(values[0] - values[1]) > 1e-4:
         raise HealError(f"own-document term {values[1]} differs from the in-batch loss {values[0]}")
     with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
         for form in forms:
-            _step(model, form, pairs)
-        return [tuple(_timed(device, _step, model, form, pairs) for form in forms) for _ in range(runs)]
+            step(model, form, pairs)
+        return [tuple(_timed(device, step, model, form, pairs) for form in forms) for _ in range(runs)]
 
 
 def _timed(device: str, work: Callable[..., object], *args: Any) -> float:
@@ -108,7 +109,7 @@ def terms_alone(device: str, pairs: int, runs: int) -> list[tuple[float, float]]
 def gradient(device: str, pairs: int, mini_batch_size: int) -> tuple[float, NDArray[np.float32], float]:
     """Loss of one step, its gradient as one float32 vector, and the GPU's peak MiB."""
     model = _model(device)
-    value = _step(model, objective(model, pairs, 0.1, mini_batch_size), pairs)
+    value = step(model, objective(model, pairs, 0.1, mini_batch_size), pairs)
     peak = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else 0.0
     slopes = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return value, slopes.cpu().numpy(), peak

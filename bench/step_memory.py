@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from statistics import median
 
 from bench.common import MIN_RUNS, measure, parent_parser, table, versions, write_json
-from bench.heal_step import batch_of, objective
+from bench.heal_step import objective, step
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import PACKAGED_MODEL
@@ -21,16 +21,14 @@ from heal_tasks.training.memory import freed_memory_kept
 def steps(kept: bool, pairs: int, runs: int) -> tuple[float, list[float]]:
     """Loss of a step, and the CPU seconds of each."""
     model = load_encoder(resolve_model(PACKAGED_MODEL), device="cpu")
-    loss = objective(model, pairs, 0.0)
+    form = objective(model, pairs, 0.0)
     costs = []
     with freed_memory_kept("cpu") if kept else nullcontext():
         for _ in range(runs + 1):
-            features, labels = batch_of(pairs, "cpu")
             start = time.process_time()
-            value = sum(loss(features, labels).values())
-            value.backward()
+            loss = step(model, form, pairs)
             costs.append(time.process_time() - start)
-    return float(value.detach()), costs[1:]
+    return loss, costs[1:]
 
 
 def main() -> None:

@@ -67,17 +67,17 @@ def evaluate_candidates(context: Context) -> Outcome:
     reasons = "\n".join(f"{entry.scores.system}: {' '.join(entry.verdict.reasons)}" for entry in entries)
 
     def quality(scores: Scores) -> float:
-        return round(mean_quality(scores, context.settings), 4)
+        return mean_quality(scores, context.settings)
 
     counts: dict[str, float] = {}
     best = None
     if rival.values:
-        counts = {"questions": len(questions.question_ids), "rival_ndcg": quality(rival)}
+        counts = {"questions": len(questions.question_ids), "rival_ndcg": round(quality(rival), 4)}
         best = max(passing or entries, key=lambda entry: quality(entry.scores), default=None)
     if passing and best:
         winner, winner_rows = best.generation.generation_id, best.rows
         verdict = f"{best.scores.system} is promoted over {rival.system}."
-        counts["winner_ndcg"] = quality(best.scores)
+        counts["winner_ndcg"] = round(quality(best.scores), 4)
     else:
         winner, winner_rows, verdict = _without_a_winner(context, made[0], live is not None)
     return Outcome(
