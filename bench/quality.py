@@ -43,7 +43,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
-from heal_tasks.evaluation.ranking import ranking_metrics, top_k
+from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.steps import load_step
 from heal_tasks.steps.spaces import in_order
 from heal_tasks.store.corpus import ChunkTable, Corpus
@@ -216,10 +216,8 @@ def _values(asked: NDArray[np.float32], matrix: NDArray[np.float32], chunks: Chu
     """Ranking metrics per test query over documents, each by its nearest chunk."""
     found, _ = top_k(asked, matrix, min(CHUNKS_RANKED, len(matrix)))
     documents, numbers = np.unique(chunks.document_ids, return_inverse=True)
-    ranked = np.full((len(asked), 10), -1, dtype=np.int64)
-    for row, own in enumerate(numbers[found]):
-        best = own[np.sort(np.unique(own, return_index=True)[1])][:10]
-        ranked[row, : len(best)] = best
+    best = first_of_each(found, numbers, 10)
+    ranked = np.where(best >= 0, numbers[best], -1)
     return ranking_metrics(ranked, [np.searchsorted(documents, wanted) for wanted in test.answers])
 
 
@@ -234,7 +232,7 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
         deployment = Deployment(settings, folder, setting=setting, most=most)
         # Without a model the reference is the base model, and NUDGE on it the row "nudge".
         plain = deployment.manifest.model_copy(update={"run_id": "untrained"})
-        for step in ("embed", "nudge"):
+        for step in ("mine", "embed", "nudge"):
             plain = load_step(step).run(settings, plain)
             print(f"nudge, {step}: {plain.note}", flush=True)
         untrained = deployment.judge("untrained", "reference")

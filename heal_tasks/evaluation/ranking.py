@@ -101,6 +101,25 @@ def ranks_of(
     return ranks
 
 
+def first_of_each(indices: Indices, owners: npt.NDArray[np.integer], k: int) -> Indices:
+    """Leave of every document its best chunk.
+
+    Args:
+        indices: int64, shape (m, c): ranked chunks, best first; -1 for an empty place.
+        owners: integer, shape (n,): the document of each chunk.
+        k: most places to leave.
+
+    Returns:
+        int64, shape (m, k): chunks of distinct documents, best first; the rest is -1.
+    """
+    left = np.full((len(indices), k), -1, dtype=np.int64)
+    for row, ranked in enumerate(indices):
+        found = ranked[ranked >= 0]
+        best = found[np.sort(np.unique(owners[found], return_index=True)[1])][:k]
+        left[row, : len(best)] = best
+    return left
+
+
 def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict[str, npt.NDArray[np.float64]]:
     """Score rankings against the documents known to be relevant.
 

@@ -15,6 +15,7 @@ from heal_tasks.steps.scoring import judged, people_decide
 from heal_tasks.steps.spaces import baseline, in_order
 from heal_tasks.steps.training_set import FORMAT, save
 from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.questions import QuestionRepository
 from heal_tasks.store.vectors import VectorRepository
 from heal_tasks.training.negatives import plan_negatives
 from heal_tasks.training.trainer import ValidationSet
@@ -46,8 +47,9 @@ def mine(context: Context) -> Outcome:
         validation questions, of negatives, and of what is shown as an entity map.
     """
     settings, corpus = context.settings, Corpus(context.conn)
-    chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     base, vectors = baseline(context), VectorRepository(context.conn)
+    QuestionRepository(context.conn).place_judgments(base)
+    chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     chunk_vectors = in_order(chunks.chunk_ids, *vectors.load_base(base))
     question_vectors = in_order(questions.question_ids, *vectors.load_questions(base))
 

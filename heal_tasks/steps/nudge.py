@@ -93,8 +93,8 @@ def move(
         bound = settings.gate_epsilon if by_people else 0.0
         unasked = QuestionSet(asked[unseen.rows], unseen.positives)
     count = questions.that_count(by_people)
-    train = question_set(questions, asked, chunks, count & questions.in_splits("train"))
-    moving = judged(questions, chunks, count & questions.in_splits(*MOVING))
+    train = question_set(questions, asked, chunks, count & questions.in_splits("train"), moving=True)
+    moving = judged(questions, chunks, count & questions.in_splits(*MOVING), moving=True)
     before = None if theta is None else PushRepository(context.conn).load(generation)
     result = nudge(
         base,

@@ -27,6 +27,7 @@ from heal_tasks.store.generation import NO_BUDGET, Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.nudge_state import NudgeState, Probes
 from heal_tasks.store.pushes import KeptPushes, PushRepository
+from heal_tasks.store.questions import QuestionRepository
 from heal_tasks.store.runs import RunRepository
 from heal_tasks.store.vectors import SAME_VECTOR, Served, Upserted, VectorRepository
 
@@ -62,6 +63,8 @@ def nudge_live(context: Context) -> Outcome:
     if active is None:
         raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
     state = NudgeState(context.conn, active)
+    if len(arrived := state.touched()):
+        QuestionRepository(context.conn).place_judgments(active, arrived)
     touched, probes = state.touched(), state.probes(KEPT)
     if active.nudge_theta and len(probes.question_ids):
         done = _touched_rows(context, active, state, touched, probes)

@@ -10,7 +10,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
 from heal_tasks.evaluation.hierarchy import hierarchical_scores
-from heal_tasks.evaluation.ranking import ranking_metrics, top_k
+from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.store.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.runs import EvaluationRow
@@ -21,6 +21,8 @@ Int64Array = NDArray[np.int64]
 UNSEEN, SEEN, HUMAN = "unseen documents", "seen documents, unseen questions", "human questions"
 QUESTION_SETS = (UNSEEN, SEEN, HUMAN)
 TOP_K = 10
+CHUNKS_RANKED = 60
+"""Chunks among which the ten best documents are looked for, where a whole document is right."""
 GATE_METRIC = f"ndcg@{TOP_K}"
 
 
@@ -77,20 +79,28 @@ class Scores:
     hierarchy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def judged(questions: QuestionTable, chunks: ChunkTable, chosen: NDArray[np.bool_]) -> Judged:
+def judged(questions: QuestionTable, chunks: ChunkTable, chosen: NDArray[np.bool_], *, moving: bool = False) -> Judged:
     """Some questions, one per text, with the rows of the chunks that answer them.
+
+    People name documents, so to judge their questions every chunk of these is right.
 
     Args:
         questions: all questions.
         chunks: all chunks.
         chosen: which questions, bool, shape (q,).
+        moving: whether rows are to be moved by them: by each only the chunk that it stands with.
 
     Returns:
         Each text once, at its first row.
     """
     rows = np.flatnonzero(chosen & (chunks.rows(questions.chunk_ids) >= 0))
     _, first, text = np.unique(questions.texts[rows], return_index=True, return_inverse=True)
-    answers = chunks.rows(questions.chunk_ids[rows])[np.argsort(text, kind="stable")]
+    answers = chunks.rows(questions.chunk_ids[rows])
+    if not moving:
+        person = np.flatnonzero(questions.human[rows])
+        position, siblings = chunks.of_documents(questions.document_ids[rows[person]])
+        answers, text = np.concatenate([answers, siblings]), np.concatenate([text, text[person[position]]])
+    answers = answers[np.argsort(text, kind="stable")]
     positives = [np.unique(part) for part in np.split(answers, np.cumsum(np.bincount(text))[:-1])] if len(rows) else []
     order = np.argsort(first)
     own = rows[first[order]]
@@ -116,10 +126,15 @@ def people_decide(questions: QuestionTable, settings: Settings) -> bool:
 
 
 def question_set(
-    questions: QuestionTable, vectors: Float32Array, chunks: ChunkTable, chosen: NDArray[np.bool_]
+    questions: QuestionTable,
+    vectors: Float32Array,
+    chunks: ChunkTable,
+    chosen: NDArray[np.bool_],
+    *,
+    moving: bool = False,
 ) -> QuestionSet:
-    """Some questions with the rows of the chunks that answer them, as NUDGE takes them."""
-    found = judged(questions, chunks, chosen)
+    """Some questions with the rows of the chunks that answer them, as NUDGE takes them; ``moving`` as in ``judged``."""
+    found = judged(questions, chunks, chosen, moving=moving)
     return QuestionSet(vectors=vectors[found.rows], positives=found.positives)
 
 
@@ -138,11 +153,22 @@ def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, Judged]:
 
 
 def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
-    """Score a system on every question set that has questions, by exact search over all chunks."""
+    """Score a system on every question set that has questions, by exact search over all chunks.
+
+    Written questions want their own chunk; people's want the document that they name, which stands where its best chunk
+    does.
+    """
     values, documents, hierarchy = {}, {}, {}
     for name, chosen in held_out(questions, chunks).items():
-        found, _ = top_k(system.questions[chosen.rows], system.chunks, TOP_K)
-        values[name] = ranking_metrics(found, chosen.positives, TOP_K)
+        asked = system.questions[chosen.rows]
+        if name == HUMAN:
+            _, owners = np.unique(chunks.document_ids, return_inverse=True)
+            found = first_of_each(top_k(asked, system.chunks, CHUNKS_RANKED)[0], owners, TOP_K)
+            wanted = [owners[rows] for rows in chosen.positives]
+            values[name] = ranking_metrics(np.where(found >= 0, owners[found], -1), wanted, TOP_K)
+        else:
+            found, _ = top_k(asked, system.chunks, TOP_K)
+            values[name] = ranking_metrics(found, chosen.positives, TOP_K)
         documents[name] = chosen.documents
         paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
         hierarchy[name] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in chosen.positives]])

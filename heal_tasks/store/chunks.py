@@ -16,7 +16,8 @@ Chunker = Callable[[str, str], list[str]]
 _COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("ordinal", "int4"), ("text", "text")]
 _COLUMNS += [("content_hash", "text")]
 
-# A person's judgement is about the document: it moves to the first chunk that now stands for it.
+# A person's judgement is about the document: it moves to its first chunk, until the new ones have vectors
+# (QuestionRepository.place_judgments).
 _MOVE_JUDGEMENTS = """
 UPDATE heal.question q SET chunk_id = target.chunk_id
 FROM heal.chunk old JOIN heal.document d USING (document_id),

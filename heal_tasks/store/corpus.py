@@ -41,6 +41,23 @@ class ChunkTable:
         found = np.minimum(np.searchsorted(self.chunk_ids, chunk_ids), len(self.chunk_ids) - 1)
         return np.where(self.chunk_ids[found] == chunk_ids, found, -1)
 
+    def of_documents(self, document_ids: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """All chunks of some documents.
+
+        Args:
+            document_ids: int64, shape (m,).
+
+        Returns:
+            Two int64, shape (c,): for each chunk the place of its document among ``document_ids``, and its row here.
+        """
+        order = np.argsort(self.document_ids, kind="stable")
+        ordered = self.document_ids[order]
+        first = np.searchsorted(ordered, document_ids)
+        sizes = np.searchsorted(ordered, document_ids, side="right") - first
+        place = np.repeat(np.arange(len(document_ids)), sizes)
+        within = np.arange(len(place)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return place, order[first[place] + within]
+
 
 @dataclass(frozen=True)
 class QuestionTable:
@@ -48,7 +65,7 @@ class QuestionTable:
 
     Args:
         question_ids: int64, shape (q,).
-        chunk_ids: int64, shape (q,).
+        chunk_ids: int64, shape (q,); of a person's question the chunk of the document that is nearest to it.
         document_ids: int64, shape (q,).
         splits: one of core.types.Split each, shape (q,).
         texts: int64, shape (q,); equal for equal texts, whatever their case. A question that several chunks answer has

@@ -190,8 +190,11 @@ class NudgeState:
         rows = self._conn.execute(
             sql.SQL(
                 """SELECT p.question_id, p.question_set, c.document_id, p.chunk_ids, p.scores, p.floor, p.at_start,
-                    (SELECT array_agg(DISTINCT o.chunk_id) FROM heal.question o
-                     JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+                    (SELECT array_agg(DISTINCT c.chunk_id) FROM heal.question o
+                     JOIN heal.chunk own ON own.chunk_id = o.chunk_id
+                     JOIN heal.chunk c ON c.document_id = own.document_id
+                        AND (o.writer = 'human' OR c.chunk_id = o.chunk_id)
+                     JOIN heal.document d ON d.document_id = c.document_id
                      WHERE heal.text_key(o.text) = heal.text_key(q.text) AND o.split = q.split AND {live}), b.embedding
                 FROM heal.nudge_probe p JOIN heal.question q USING (question_id) JOIN {table} b USING (question_id)
                 JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)

@@ -4,14 +4,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import class_row
 
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.types import Question, Split
 from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.generation import Generation
 from heal_tasks.store.ledger import LlmCall, insert, row_of, settle
 from heal_tasks.store.reading import IN_PART, LiveChunk, live_chunks
+
+Int64Array = NDArray[np.int64]
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
@@ -191,7 +196,7 @@ class QuestionRepository:
     def import_judgments(
         self, source: str, pairs: Sequence[tuple[str, str]], split_of: SplitOf
     ) -> tuple[int, list[str]]:
-        """Store what people say a document answers; it is kept with the document's first chunk.
+        """Store what people say a document answers; it stays with the document's first chunk until it is placed.
 
         Args:
             source: the documents' source.
@@ -231,6 +236,42 @@ class QuestionRepository:
             cursor.executemany(_ADD_QUESTION, [row_of(row) for row in rows])
             stored = max(cursor.rowcount, 0)
         return stored, sorted(external for external, key in ids.items() if key not in found)
+
+    def place_judgments(self, generation: Generation, touched: Int64Array | None = None) -> int:
+        """Put people's questions with the chunk of their document that is nearest to them.
+
+        A person names a document, but one chunk of it answers: it trains and is moved. Of the documents that people
+        name, the first chunk is the nearest to 47 % of SciFact's claims and 8 % of NFCorpus's queries.
+
+        Args:
+            generation: whose vectors of chunks and questions tell; a question without one stays where it is.
+            touched: int64, shape (t,): only documents with any of these chunks. None: all.
+
+        Returns:
+            How many questions have moved. Both chunks of each are noted as touched.
+        """
+        query = sql.SQL(
+            """WITH judgment AS MATERIALIZED (
+                SELECT q.question_id, q.chunk_id, c.document_id, a.embedding
+                FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN {asked} a USING (question_id)
+                WHERE q.writer = {human} AND ({touched}::bigint[] IS NULL OR c.document_id IN (
+                    SELECT t.document_id FROM heal.chunk t WHERE t.chunk_id = ANY ({touched}::bigint[])))
+            ), moved AS (
+                UPDATE heal.question q SET chunk_id = n.chunk_id FROM judgment j, LATERAL (
+                    SELECT o.chunk_id FROM heal.chunk o JOIN {base} b USING (chunk_id)
+                    WHERE o.document_id = j.document_id AND o.superseded_at IS NULL
+                    ORDER BY b.embedding <=> j.embedding, o.chunk_id LIMIT 1) n
+                WHERE q.question_id = j.question_id AND q.chunk_id <> n.chunk_id
+                RETURNING j.chunk_id AS before, n.chunk_id AS after
+            )
+            SELECT count(*), heal.touch(array_agg(before) || array_agg(after)) FROM moved"""
+        ).format(
+            asked=generation.table("question"), base=generation.table("base"), human=sql.Literal(HUMAN),
+            touched=sql.Literal(None if touched is None else touched.tolist()),
+        )  # fmt: skip
+        row = self._conn.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def counts(self) -> list[tuple[str, str, str, int]]:
         """Questions in use of live chunks by writer, kind and split."""
