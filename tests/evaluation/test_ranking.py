@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.evaluation.ranking import evaluate, ranking_metrics, top_k
+from heal_tasks.evaluation.ranking import evaluate, first_of_each, ranking_metrics, top_k
 
 
 def slow_top_k(queries, documents, k):
@@ -133,3 +133,21 @@ def test_evaluate_ranks_and_scores():
     with pytest.raises(InputError, match="question 1 names document 12, but there are 12"):
         evaluate(queries, documents, [np.array([3]), np.array([12])])
     assert evaluate(np.empty((0, 12)), documents, [])["ndcg@10"].shape == (0,)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_of_every_document_its_best_chunk_is_left(data):
+    owners = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=12)))
+    k = data.draw(st.integers(1, 6))
+    ranked = [data.draw(st.permutations(range(len(owners)))) for _ in range(data.draw(st.integers(0, 3)))]
+    kept = data.draw(st.integers(0, len(owners)))
+    indices = np.array([list(row)[:kept] + [-1] * (len(owners) - kept) for row in ranked], dtype=np.int64)
+    left = first_of_each(indices.reshape(-1, len(owners)), owners, k)
+    for row, found in zip(ranked, left, strict=True):
+        seen, best = set(), []
+        for chunk in list(row)[:kept]:
+            if owners[chunk] not in seen:
+                seen.add(owners[chunk])
+                best.append(chunk)
+        assert found.tolist() == (best + [-1] * k)[:k]

@@ -7,10 +7,11 @@ import pytest
 
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.core.types import Split
+from heal_tasks.core.types import Record, Split
 from heal_tasks.steps import load_step
 from heal_tasks.steps.training_set import load
 from heal_tasks.store.db import connect
+from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.questions import QuestionRepository
 from tests.steps.asking import WORDS, add, body
 
@@ -90,3 +91,33 @@ def test_where_people_have_asked_enough_they_alone_train_and_judge(
     for people, everybody in zip(*asked, strict=True):
         assert len(people) == 5
         assert people < everybody
+
+
+def test_of_a_long_document_the_chunk_that_answers_trains_and_none_of_its_others_is_wrong(
+    database_url: str, tmp_path: Path
+) -> None:
+    settings = load_settings(
+        var_dir=tmp_path, database_url=database_url, train_near_negatives=2, train_validation_chunks=50,
+        gate_min_questions=2, mask_same_leaf=False,
+    )  # fmt: skip
+    animals, tools = ("walrus", "heron", "gecko", "moth"), ("hammer", "compass", "anvil", "lathe")
+    records = [
+        Record(f"d{number}", f"Notes {number}", f"The {animal} sleeps by the water.|Use the {tool} with both hands.")
+        for number, (animal, tool) in enumerate(zip(animals, tools, strict=True))
+    ]
+    with connect(database_url, autocommit=True) as conn:
+        DocumentRepository(conn).apply_records("s", records, lambda title, text: text.split("|"))
+        pairs = [(f"How is a {tool} used?", f"d{number}") for number, tool in enumerate(tools)]
+        held_out = {text for text, _ in pairs[2:]}
+        QuestionRepository(conn).import_judgments(
+            "s", pairs, lambda document, text: "unseen_validation" if text in held_out else "train"
+        )
+    load_step("embed_base").run(settings, Manifest(run_id="r1"))
+    made = load_step("mine").run(settings, Manifest(run_id="r1", refs={"topic_run_id": 0}))
+    data, validation = load(Path(made.text("training_set_uri")))
+    for question, document in zip(data.questions, data.documents, strict=True):
+        assert f"Use the {question.split()[3]} with" in document
+    for query, positives in zip(validation.queries, validation.positives, strict=True):
+        number = tools.index(query.split()[3])
+        right = {validation.documents[place].split("\n")[-1] for place in positives}
+        assert right == set(records[number].body.split("|"))

@@ -1,11 +1,16 @@
 """Where people have asked enough, their questions alone choose how far rows move, and move them."""
 
+import numpy as np
 import pytest
 
 from heal_tasks.core.settings import load_settings
+from heal_tasks.nudge.probe import KEPT
+from heal_tasks.steps.probes import start_probes
 from heal_tasks.store.db import Connection
-from tests.steps.nudge_world import World
+from heal_tasks.store.nudge_state import NudgeState
+from tests.steps.nudge_world import DIMS, World
 from tests.steps.test_nudge_live import without_a_budget
+from tests.store.spaces import encode
 
 
 @pytest.fixture
@@ -45,3 +50,42 @@ def test_a_night_moves_rows_by_peoples_questions_alone(world: World) -> None:
         assert abs(served[chunk.chunk_id] - base[chunk.chunk_id]).max() > 1e-3
         assert abs(served[chunk.chunk_id] - wanted[chunk.chunk_id]).max() < 1e-6
     assert abs(served[second.chunk_id] - base[second.chunk_id]).max() < 1e-6
+
+
+def test_a_night_moves_the_chunk_that_answers_and_not_the_documents_first(world: World) -> None:
+    world.space.load(long="p|q|r")
+    p, q, r = (world.chunk(name) for name in "pqr")
+    world.night()
+    assert world.questions.import_judgments("s", [("where is r?", "long")], lambda document, text: "train")[0] == 1
+    (key,) = (row.question_id for row in world.questions.questions() if row.text == "where is r?")
+    near = 0.8 * encode(["r"], DIMS) + 0.2 * encode(["elsewhere"], DIMS)
+    world.space.vectors.write_questions(world.made, np.array([key]), near / np.linalg.norm(near))
+    world.night()
+    assert [row.chunk_id for row in world.questions.questions() if row.question_id == key] == [r.chunk_id]
+    served, base = world.served(), dict(zip("pqr", encode(["p", "q", "r"], DIMS), strict=True))
+    assert abs(served[r.chunk_id] - base["r"]).max() > 1e-3
+    for chunk in (p, q):
+        assert abs(served[chunk.chunk_id] - base[chunk.text]).max() < 1e-6
+    world.check()
+
+
+def test_every_chunk_of_the_named_document_is_right_for_a_probe(world: World) -> None:
+    first = world.chunks()[0]
+    world.ask(first, ["of a person"], "seen_test", writer="human")
+    world.ask(first, ["of a writer"], "seen_test")
+    # Another chunk for the same document, as a longer text would have.
+    world.conn.execute(
+        "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) VALUES (1, %s, 1, 'more', 'h')",
+        (first.document_id,),
+    )
+    world.space.embed(world.made)
+    world.space.vectors.upsert_served(world.active, world.space.served(world.made))
+    start_probes(world.conn, world.active)
+    probes = NudgeState(world.conn, world.active).probes(KEPT)
+    texts = dict(world.conn.execute("SELECT question_id, text FROM heal.question").fetchall())
+    right = {
+        texts[key]: set(found.tolist())
+        for key, found in zip(probes.question_ids.tolist(), probes.positives, strict=True)
+    }
+    assert right["of a person"] == {1, first.chunk_id}
+    assert right["of a writer"] == {first.chunk_id}

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
 
 from heal_tasks.core.settings import load_settings
 from heal_tasks.steps.scoring import (
@@ -9,12 +12,15 @@ from heal_tasks.steps.scoring import (
     HUMAN,
     SEEN,
     Scores,
+    System,
     compare,
     compare_for_drop,
+    judged,
     mean_quality,
     people_decide,
+    score,
 )
-from heal_tasks.store.corpus import QuestionTable
+from heal_tasks.store.corpus import ChunkTable, QuestionTable
 
 
 def table(texts: list[int], human: list[int], splits: list[str]) -> QuestionTable:
@@ -52,3 +58,46 @@ def test_candidates_are_ranked_by_the_questions_that_decide() -> None:
     for asked, least, expected in ((30, 30, people), (29, 30, written), (30, 201, together)):
         found = mean_quality(scores("candidate", people, written, asked), load_settings(gate_min_questions=least))
         assert found == pytest.approx(expected, abs=0.01)
+
+
+CHUNKS = ChunkTable(
+    np.array([10, 11, 12, 13, 14]), np.array([2, 1, 2, 1, 3]), np.full(5, -1, np.int32), np.full((5, 1), -1)
+)
+"""Documents 2, 1, 2, 1, 3."""
+
+
+def test_every_chunk_of_what_people_name_is_right_and_the_one_with_the_question_moves() -> None:
+    # Two documents are right for text 7; 8 is a written question about a chunk of document 2; 9 has no chunk.
+    questions = QuestionTable(
+        np.arange(5), np.array([12, 11, 10, 14, 99]), np.array([2, 1, 2, 3, 4]), np.array(["seen_test"] * 5),
+        np.array([7, 7, 8, 6, 9]), np.array([True, True, False, True, True]),
+    )  # fmt: skip
+    everything = np.ones(5, dtype=bool)
+    whole, moving = judged(questions, CHUNKS, everything), judged(questions, CHUNKS, everything, moving=True)
+    assert whole.rows.tolist() == moving.rows.tolist() == [0, 2, 3]
+    assert [rows.tolist() for rows in whole.positives] == [[0, 1, 2, 3], [0], [4]]
+    assert [rows.tolist() for rows in moving.positives] == [[1, 2], [0], [4]]
+
+
+@tried(max_examples=60)
+@given(st.lists(st.integers(0, 5), max_size=12), st.lists(st.integers(0, 7), max_size=6))
+def test_all_chunks_of_documents(documents: list[int], wanted: list[int]) -> None:
+    table = ChunkTable(
+        np.arange(len(documents)), np.array(documents, dtype=np.int64), np.empty(0, np.int32), np.empty((0, 1))
+    )
+    place, rows = table.of_documents(np.array(wanted, dtype=np.int64))
+    expected = [(at, row) for at, key in enumerate(wanted) for row, own in enumerate(documents) if own == key]
+    assert list(zip(place.tolist(), rows.tolist(), strict=True)) == expected
+
+
+def test_peoples_questions_want_a_document_and_written_ones_their_chunk() -> None:
+    # By this question the chunks rank 14, 13, 12, 11, 10: documents 3, 1, 2.
+    vectors = np.array([[0.1], [0.2], [0.3], [0.4], [0.5]], dtype=np.float32)
+    system = System("s", None, np.ones((2, 1), dtype=np.float32), vectors)
+    questions = QuestionTable(
+        np.arange(2), np.array([10, 10]), np.array([2, 2]), np.array(["seen_test"] * 2), np.array([1, 2]),
+        np.array([True, False]),
+    )  # fmt: skip
+    found = score(system, questions, CHUNKS)
+    assert found.values[HUMAN][GATE_METRIC].tolist() == [1 / np.log2(4)]
+    assert found.values[SEEN][GATE_METRIC].tolist() == [1 / np.log2(6)]

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from heal_tasks.core.ids import document_id, question_id
@@ -8,8 +9,10 @@ from heal_tasks.core.types import Question, Record, Split
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents import DocumentRepository
 from heal_tasks.store.ledger import LlmCall, ledger
-from heal_tasks.store.questions import Asked, QuestionRepository
+from heal_tasks.store.nudge_state import NudgeState
+from heal_tasks.store.questions import HUMAN, Asked, QuestionRepository
 from heal_tasks.store.reading import LiveChunk
+from tests.store.spaces import Space, encode
 
 PROMPT, MODEL = "p1", "m1"
 
@@ -156,6 +159,56 @@ def test_human_judgements_stay_with_their_document(
     documents.purge_superseded()
     texts = {chunk.chunk_id: chunk.text for chunk in documents.live_chunks()}
     assert [texts[row.chunk_id] for row in questions.questions()] == ["new", "new"]
+
+
+def test_a_judgement_is_placed_with_the_nearest_chunk_of_its_document(auto: Connection) -> None:
+    space, questions = Space(auto), QuestionRepository(auto)
+    space.load(a="a0|a1|a2", b="b0|b1", c="c0|c1")
+    texts = {chunk.chunk_id: chunk.text for chunk in space.documents.live_chunks()}
+    generation = space.generation()
+    asked = {"like a2": ("a", "a2"), "like b1": ("b", "b1"), "like b0": ("b", "b0"), "like a1 of b": ("b", "a1")}
+    pairs = [(text, name) for text, (name, _) in asked.items()] + [("without a vector", "c")]
+    questions.import_judgments("s", pairs, train)
+    ids = [question_id(document_id("s", name), HUMAN, text) for text, (name, _) in asked.items()]
+    vectors = encode([chunk for _, chunk in asked.values()])
+    space.vectors.write_questions(generation, np.array(ids), vectors)
+    # A written question stays with the chunk that it was written from, whatever is nearer.
+    own = next(chunk for chunk in space.documents.live_chunks() if chunk.text == "a0")
+    ask(questions, own, ["written"])
+    written = question_id(own.chunk_id, "llm", "written")
+    space.vectors.write_questions(generation, np.array([written]), encode(["a2"]))
+    base = dict(zip(texts.values(), encode(list(texts.values())), strict=True))
+    nearest_of_b = max(("b0", "b1"), key=lambda text: float(base[text] @ base["a1"]))
+    wanted = {
+        "like a2": "a2", "like b1": "b1", "like b0": "b0", "like a1 of b": nearest_of_b, "without a vector": "c0",
+        "written": "a0",
+    }  # fmt: skip
+
+    def places() -> dict[str, str]:
+        return {row.text: texts[row.chunk_id] for row in questions.questions()}
+
+    def touched() -> set[str]:
+        return {texts[key] for key in NudgeState(auto, generation).touched().tolist()}
+
+    first = {"like a2": "a0", "like b1": "b0", "like b0": "b0", "like a1 of b": "b0", "without a vector": "c0"}
+    assert places() == first | {"written": "a0"}
+    NudgeState(auto, generation).settle(np.array(list(texts)))
+    of_b = np.array([key for key, text in texts.items() if text == "b1"])
+    assert questions.place_judgments(generation, of_b) == 1 + (nearest_of_b == "b1")
+    assert places() == wanted | {"like a2": "a0"}
+    assert touched() == {"b0", "b1"}
+    assert questions.place_judgments(generation) == 1
+    assert places() == wanted
+    assert touched() == {"a0", "a2", "b0", "b1"}
+    assert questions.place_judgments(generation) == 0
+    # A chunk whose text is gone is not taken, however near.
+    space.load(a="a0|new")
+    space.embed(generation)
+    assert places()["like a2"] == "a0"
+    questions.place_judgments(generation)
+    texts |= {chunk.chunk_id: chunk.text for chunk in space.documents.live_chunks()}
+    base = dict(zip(("a0", "new"), encode(["a0", "new"]), strict=True))
+    assert places()["like a2"] == max(base, key=lambda text: float(base[text] @ encode(["a2"])[0]))
 
 
 def test_a_deletion_takes_questions_and_replies_with_it(
