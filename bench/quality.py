@@ -45,6 +45,7 @@ from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.steps import load_step
+from heal_tasks.steps.scoring import CHUNKS_RANKED
 from heal_tasks.steps.spaces import in_order
 from heal_tasks.store.corpus import ChunkTable, Corpus
 from heal_tasks.store.db import connect
@@ -53,7 +54,7 @@ from heal_tasks.store.questions import QuestionRepository
 from heal_tasks.store.vectors import VectorRepository
 from heal_tasks.training.encoder import Encoder
 
-RESAMPLES, CHUNKS_RANKED = 2000, 60
+RESAMPLES = 2000
 DEV_OF = 10  # a collection without a dev split lends one train query in ten
 PREPARED = ("ingest", "route", "label", "ask", "embed_base")
 SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}

@@ -9,7 +9,7 @@ import numpy as np
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
 
 TRAIN, VALIDATION = "train.jsonl", "validation.json"
-FORMAT = 3
+FORMAT = 4
 """Raised with what ``mine`` leaves, files and refs, so that older training sets are made anew."""
 
 
