@@ -1,4 +1,4 @@
-"""Measures heal.hybrid_search against vectors alone, words alone, and the same fusion with PostgreSQL's ts_rank.
+"""Measures heal.hybrid_search against vectors alone, words alone, and reciprocal rank fusion of the same two.
 
 Run from the project's root: ``python -m bench.hybrid --collection FOLDER`` (corpus, queries, qrels and MiniLM vectors
 of a public collection). Quality is nDCG@10 on the test queries; time is that of one query on one connection.
@@ -24,13 +24,11 @@ SYSTEMS = {
     "words": "SELECT m.chunk_id FROM heal.generation g, heal.matching(%(words)s, g, 10) m "
     "WHERE g.generation_id = %(gen)s ORDER BY m.weight DESC, m.chunk_id",
     "both (heal.hybrid_search)": "SELECT chunk_id FROM heal.hybrid_search(%(words)s, %(vector)s, %(gen)s::bigint, 10)",
-    "both, ts_rank for the words": f"""
+    "both, ranks fused": f"""
         WITH v AS (SELECT chunk_id, row_number() OVER (ORDER BY distance, chunk_id) AS place
                    FROM heal.search(%(vector)s, %(gen)s::bigint, {DEPTH})),
-        w AS (SELECT chunk_id, row_number() OVER (ORDER BY rank DESC, chunk_id) AS place FROM (
-                   SELECT chunk_id, ts_rank(words, query) AS rank FROM heal.chunk, (
-                       SELECT replace(plainto_tsquery('english', %(words)s)::text, ' & ', ' | ')::tsquery AS query) q
-                   WHERE words @@ query ORDER BY rank DESC, chunk_id LIMIT {DEPTH}) r)
+        w AS (SELECT m.chunk_id, row_number() OVER (ORDER BY m.weight DESC, m.chunk_id) AS place
+              FROM heal.generation g, heal.matching(%(words)s, g, {DEPTH}) m WHERE g.generation_id = %(gen)s)
         SELECT chunk_id FROM v FULL JOIN w USING (chunk_id)
         ORDER BY coalesce(1.0 / ({RRF} + v.place), 0) + coalesce(1.0 / ({RRF} + w.place), 0) DESC, chunk_id LIMIT 10""",
 }

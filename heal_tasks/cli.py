@@ -126,7 +126,7 @@ def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     k: K = 10,
     topic: Topic = None,
-    words: Annotated[bool, typer.Option("--words", help="Also by its words, both rankings fused.")] = False,
+    words: Annotated[bool, typer.Option("--words", help="Also by its words, both scores added.")] = False,
 ) -> None:
     """Encode a text with the active generation's model and print the nearest chunks."""
     from heal_tasks.search import Searcher

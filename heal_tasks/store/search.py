@@ -28,14 +28,14 @@ class Hit(NamedTuple):
 
 
 class HybridHit(NamedTuple):
-    """One chunk found by words, by vector or by both; a larger score is better. What did not find it has no rank."""
+    """One chunk found by words, by vector or by both; a larger score is better. What did not find it gives no rank."""
 
     chunk_id: int
     document_id: int
     title: str
     text: str
     score: float
-    distance: float | None
+    distance: float
     vector_rank: int | None
     word_rank: int | None
 
@@ -104,7 +104,7 @@ def hybrid_search(
     k: int = 10,
     topic: int | None = None,
 ) -> list[HybridHit]:
-    """The chunks that match a text by its words and its vector, the two rankings fused.
+    """The chunks that match a text by its words and its vector, the two scores added.
 
     Args:
         conn: an open connection.
