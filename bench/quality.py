@@ -14,7 +14,8 @@ smoothing); base-term (own and the term that keeps the base model's rankings); p
 heal (own and a tenth of HEAL); supcon (heal on the leaf level alone); random (heal with the topic paths dealt out to
 random documents: the control); default (what a deployment has); sampled (default, with near and far mined negatives);
 maps (sampled, with a share of entity maps, where an LLM is configured). Only the last three have mined negatives. Every
-trained row is shown plain and with NUDGE on top, if validation adopts it; nudge the same.
+trained row is shown plain and with NUDGE on top, if validation adopts it; nudge the same. *+ words*: the same vectors
+with the words beside them, as ``heal.hybrid_search`` does by default.
 
 **Judged** by the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
@@ -48,13 +49,15 @@ from heal_tasks.steps import load_step
 from heal_tasks.steps.scoring import CHUNKS_RANKED
 from heal_tasks.steps.spaces import in_order
 from heal_tasks.store.corpus import ChunkTable, Corpus
-from heal_tasks.store.db import connect
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generation import Generation
 from heal_tasks.store.generations import GenerationRepository
 from heal_tasks.store.questions import QuestionRepository
 from heal_tasks.store.vectors import VectorRepository
 from heal_tasks.training.encoder import Encoder
 
 RESAMPLES = 2000
+WORDS_WEIGHT, MATCHES = 0.2, 1000
 DEV_OF = 10  # a collection without a dev split lends one train query in ten
 PREPARED = ("ingest", "route", "label", "ask", "embed_base")
 SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}
@@ -145,6 +148,7 @@ class Deployment:
             if item.split == "test" and (number := document_id(source, item.document)) in live:
                 answers.setdefault(item.query, []).append(number)
         self.test = Test([texts[query] for query in answers], [np.array(found) for found in answers.values()])
+        self._shares: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
 
     def train(self, name: str, row: Row) -> Manifest:
         """Mine, train, embed and nudge one row."""
@@ -158,7 +162,10 @@ class Deployment:
         return manifest
 
     def judge(self, run_id: str, kind: str) -> dict[str, Values]:
-        """Test values of a run's generation of a kind, plain and (where validation adopted it) with NUDGE."""
+        """Test values of a run's generation of a kind, plain and (where validation adopted it) with NUDGE.
+
+        Both also with words.
+        """
         with connect(self.settings.require_database_url(), autocommit=True) as conn:
             generation = next(
                 item for item in GenerationRepository(conn).list() if (item.run_id, item.kind) == (run_id, kind)
@@ -169,9 +176,15 @@ class Deployment:
             if generation.nudge_theta:
                 live = vectors.load_served(generation)
                 spaces[" + NUDGE"] = in_order(chunks.chunk_ids, live.chunk_ids, live.vectors)
+            # Words are the same whatever the vectors.
+            self._shares = self._shares or [_share(conn, generation, text, chunks) for text in self.test.queries]
         path = artifact_store(self.settings).model_path(generation.model_uri)
         asked = Encoder(path, device=self.settings.device).encode(self.test.queries, role="query")
-        return {name: _values(asked, matrix, chunks, self.test) for name, matrix in spaces.items()}
+        judged = {}
+        for name, matrix in spaces.items():
+            judged[name] = _values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
+            judged[f"{name} + words"] = _values(_with_words(asked, matrix, self._shares), chunks, self.test)
+        return judged
 
     def _fill_inbox(self, folder: Path, answers: set[str], most: int) -> None:
         inbox = self.settings.var_dir / "inbox"
@@ -213,9 +226,35 @@ class Deployment:
         return manifest.model_copy(update={"refs": {**manifest.refs, "training_set_uri": uri}})
 
 
-def _values(asked: NDArray[np.float32], matrix: NDArray[np.float32], chunks: ChunkTable, test: Test) -> Values:
-    """Ranking metrics per test query over documents, each by its nearest chunk."""
-    found, _ = top_k(asked, matrix, min(CHUNKS_RANKED, len(matrix)))
+def _share(
+    conn: Connection, generation: Generation, text: str, chunks: ChunkTable
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Chunks that share words with a text, and how much, of the best one's."""
+    statement = (
+        "SELECT m.chunk_id, m.weight / max(m.weight) OVER () "
+        "FROM heal.generation g, heal.matching(%s, g, %s) m WHERE g.generation_id = %s"
+    )
+    found = conn.execute(statement, (text, MATCHES, generation.generation_id)).fetchall()
+    rows = chunks.rows(np.array([chunk_id for chunk_id, _ in found], dtype=np.int64))
+    return rows[rows >= 0], np.array([share for _, share in found])[rows >= 0]
+
+
+def _with_words(
+    asked: NDArray[np.float32],
+    matrix: NDArray[np.float32],
+    shares: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
+) -> NDArray[np.int64]:
+    """Chunks by the sum of both scores, int64, shape (m, c)."""
+    ranked = []
+    for query, (rows, share) in zip(asked, shares, strict=True):
+        scores = matrix @ query
+        scores[rows] += WORDS_WEIGHT * share
+        ranked.append(np.argsort(-scores, kind="stable")[:CHUNKS_RANKED])
+    return np.array(ranked)
+
+
+def _values(found: NDArray[np.int64], chunks: ChunkTable, test: Test) -> Values:
+    """Ranking metrics per test query over documents, each by its best chunk."""
     documents, numbers = np.unique(chunks.document_ids, return_inverse=True)
     best = first_of_each(found, numbers, 10)
     ranked = np.where(best >= 0, numbers[best], -1)
@@ -239,7 +278,8 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
         untrained = deployment.judge("untrained", "reference")
         base = untrained[""]
         for added, values in untrained.items():
-            yield _table_row(folder.name, setting, "nudge" if added else "base", values, base, 0.0)
+            row_name = f"base{added}".replace("base + NUDGE", "nudge")
+            yield _table_row(folder.name, setting, row_name, values, base, 0.0)
         for row in names:
             start = time.process_time()
             deployment.train(row, TRAINED[row])
