@@ -104,7 +104,8 @@ class Store:
         base = in_order(chunks.chunk_ids, *self.vectors.load_base(self.made))
         asked = in_order(questions.question_ids, *self.vectors.load_questions(self.made))
         empty = question_set(questions, asked, chunks, questions.in_splits("unseen_validation"))
-        result = nudge(base, question_set(questions, asked, chunks, questions.in_splits("train")), empty, theta=THETA)
+        train = question_set(questions, asked, chunks, questions.in_splits("train"), moving=True)
+        result = nudge(base, train, empty, theta=THETA)
         base[result.rows] = result.vectors
         return chunks.chunk_ids, base
 

@@ -63,6 +63,8 @@ PREPARED = ("ingest", "route", "label", "ask", "embed_base")
 SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}
 """Whose questions are seen before the test."""
 Values = dict[str, NDArray[np.float64]]
+Shares = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Chunks that share words with a query, and how much, of the best one's."""
 Change = Callable[[list[dict[str, Any]]], None]
 
 
@@ -148,7 +150,7 @@ class Deployment:
             if item.split == "test" and (number := document_id(source, item.document)) in live:
                 answers.setdefault(item.query, []).append(number)
         self.test = Test([texts[query] for query in answers], [np.array(found) for found in answers.values()])
-        self._shares: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+        self._shares: list[Shares] = []
 
     def train(self, name: str, row: Row) -> Manifest:
         """Mine, train, embed and nudge one row."""
@@ -226,10 +228,7 @@ class Deployment:
         return manifest.model_copy(update={"refs": {**manifest.refs, "training_set_uri": uri}})
 
 
-def _share(
-    conn: Connection, generation: Generation, text: str, chunks: ChunkTable
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Chunks that share words with a text, and how much, of the best one's."""
+def _share(conn: Connection, generation: Generation, text: str, chunks: ChunkTable) -> Shares:
     statement = (
         "SELECT m.chunk_id, m.weight / max(m.weight) OVER () "
         "FROM heal.generation g, heal.matching(%s, g, %s) m WHERE g.generation_id = %s"
@@ -239,11 +238,7 @@ def _share(
     return rows[rows >= 0], np.array([share for _, share in found])[rows >= 0]
 
 
-def _with_words(
-    asked: NDArray[np.float32],
-    matrix: NDArray[np.float32],
-    shares: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
-) -> NDArray[np.int64]:
+def _with_words(asked: NDArray[np.float32], matrix: NDArray[np.float32], shares: Sequence[Shares]) -> NDArray[np.int64]:
     """Chunks by the sum of both scores, int64, shape (m, c)."""
     ranked = []
     for query, (rows, share) in zip(asked, shares, strict=True):

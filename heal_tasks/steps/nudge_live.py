@@ -63,8 +63,7 @@ def nudge_live(context: Context) -> Outcome:
     if active is None:
         raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
     state = NudgeState(context.conn, active)
-    if len(arrived := state.touched()):
-        QuestionRepository(context.conn).place_judgments(active, arrived)
+    QuestionRepository(context.conn).place_judgments(active, state.touched())
     touched, probes = state.touched(), state.probes(KEPT)
     if active.nudge_theta and len(probes.question_ids):
         done = _touched_rows(context, active, state, touched, probes)

@@ -4,19 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import class_row
 
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.types import Question, Split
+from heal_tasks.store.copying import Int64Array
 from heal_tasks.store.db import Connection, storable
 from heal_tasks.store.generation import Generation
 from heal_tasks.store.ledger import LlmCall, insert, row_of, settle
 from heal_tasks.store.reading import IN_PART, LiveChunk, live_chunks
-
-Int64Array = NDArray[np.int64]
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
