@@ -16,7 +16,7 @@ from psycopg import sql
 from bench.common import load_collection, load_queries, load_query_vectors, parent_parser, table, versions, write_json
 from bench.scratch import activate, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.indexing import build_indexes
+from heal_tasks.store.generations.indexing import build_indexes
 
 K, DEPTH, RRF = 10, 50, 60
 SYSTEMS = {

@@ -12,8 +12,8 @@ from typing import Any
 from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, clustered, load, scratch_store, server_cpu_s, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.indexing import IndexReport, build_indexes, recall
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.indexing import IndexReport, build_indexes, recall
 
 EVER, NEVER = 0, 10**9
 KINDS: dict[str, dict[str, int]] = {

@@ -17,10 +17,10 @@ from psycopg import sql
 
 from bench.common import MIN_RUNS, parent_parser, table, versions, write_json
 from bench.scratch import clustered, new_generation, scratch_store, server_cpu_s, store_documents
-from heal_tasks.store.copying import copy_rows, copy_vectors, copy_vectors_out
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.spaces.copying import copy_rows, copy_vectors, copy_vectors_out
 
 COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("leaf", "int4"), ("embedding", "vector")]
 SLOW_ROWS = 10_000

@@ -30,17 +30,17 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.nudge import nudge
-from heal_tasks.steps import load_step
-from heal_tasks.steps.probes import start_probes
-from heal_tasks.steps.scoring import question_set
-from heal_tasks.steps.spaces import in_order
-from heal_tasks.store.copying import copy_rows
-from heal_tasks.store.corpus import Corpus
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.quality.probes import start_probes
+from heal_tasks.steps.quality.scoring import question_set
+from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import build_indexes
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.indexing import build_indexes
+from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.spaces.copying import copy_rows
 
 DIMS, THETA, ARRIVALS, PROBES, NIGHTS = 384, 0.5, 100, 1000, 5
 Float32Array = NDArray[np.float32]

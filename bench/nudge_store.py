@@ -38,9 +38,9 @@ from bench.scratch import (
 from heal_tasks.core.errors import HealError
 from heal_tasks.nudge.solve import turn
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.indexing import build_indexes, index_name, recall, vacuum
-from heal_tasks.store.vectors import SAME_VECTOR, Served, VectorRepository
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.indexing import build_indexes, index_name, recall, vacuum
+from heal_tasks.store.generations.vectors import SAME_VECTOR, Served, VectorRepository
 
 QUESTIONS, THETA, MEMORY_MB = 200, 0.5, 1024
 NAME = "scratch"

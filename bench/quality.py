@@ -17,7 +17,7 @@ maps (sampled, with a share of entity maps, where an LLM is configured). Only th
 trained row is shown plain and with NUDGE on top, if validation adopts it; nudge the same. *+ words*: the same vectors
 with the words beside them, as ``heal.hybrid_search`` does by default.
 
-**Judged** by the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
+**AnswerKey** by the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
 documents that answer test queries and fills up at random: fewer competitors make every number higher.
 """
@@ -45,15 +45,15 @@ from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
-from heal_tasks.steps import load_step
-from heal_tasks.steps.scoring import CHUNKS_RANKED
-from heal_tasks.steps.spaces import in_order
-from heal_tasks.store.corpus import ChunkTable, Corpus
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
+from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.questions import QuestionRepository
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.store.documents.corpus import ChunkTable, Corpus
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.training.encoder import Encoder
 
 RESAMPLES = 2000

@@ -26,9 +26,9 @@ from psycopg import sql
 from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, activate, backend_cpu_s, clustered, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generation import get_generation
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.indexing import build_indexes, reach_recall
+from heal_tasks.store.generations.generation import get_generation
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.indexing import build_indexes, reach_recall
 
 OURS = "SELECT chunk_id, title, text, distance FROM heal.search(%s, %s::bigint, 10)"
 WAYS = ("ours", "by hand", "unprepared")

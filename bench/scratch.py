@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.store.copying import copy_rows, copy_vectors
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.vectors import Served, VectorRepository
 from heal_tasks.store.migrate import migrate
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.spaces.copying import copy_rows, copy_vectors
 
 Vectors = NDArray[np.float32]
 

@@ -17,8 +17,8 @@ import numpy as np
 from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, activate, clustered, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.indexing import build_indexes
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.indexing import build_indexes
 
 LOCK_TIMEOUT_MS = 50
 """The default of HEAL_LOCK_TIMEOUT_MS."""

@@ -1,6 +1,6 @@
 """``python -m heal_tasks``."""
 
-from heal_tasks.cli import main
+from heal_tasks.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -61,7 +61,7 @@ class BatchTrigger(BaseTrigger):
 
     async def _working(self, client: httpx.AsyncClient) -> bool:
         """Sleep, then look; whether to go on with that."""
-        from heal_tasks.questions.batch_lines import ENDED
+        from heal_tasks.questions.llm.batch_lines import ENDED
 
         await asyncio.sleep(max(0.0, min(self.poll_s, self.until - time.time())))
         if time.time() >= self.until or not self.batch_ids:
@@ -115,7 +115,7 @@ class AskOperator(BaseOperator):
         return self._run()
 
     def _run(self) -> dict[str, Any]:
-        from heal_tasks.steps.runner import Waiting
+        from heal_tasks.steps.engine.runner import Waiting
 
         try:
             return run_step("ask", self.manifest, shard=self.shard, shards=self.shards)

@@ -86,7 +86,7 @@ def build_app() -> "FastAPI":
     from heal_tasks.core.errors import HealError
     from heal_tasks.core.settings import load_settings
     from heal_tasks.store.db import connect
-    from heal_tasks.store.runs import RunRepository
+    from heal_tasks.store.runs.runs import RunRepository
 
     # Plugin routes are open unless they ask for a login themselves; the app's own documentation pages cannot ask.
     app = FastAPI(dependencies=[Depends(requires_authenticated())], docs_url=None, redoc_url=None, openapi_url=None)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from heal_tasks.core.settings import child_environment
-from heal_tasks.steps import CATALOGUE
+from heal_tasks.steps.engine.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 

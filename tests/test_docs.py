@@ -9,10 +9,10 @@ import pytest
 import typer.main
 from psycopg import sql
 
-from heal_tasks.cli import app
+from heal_tasks.cli.app import app
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import GenerationRepository
+from heal_tasks.store.generations.generations import GenerationRepository
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

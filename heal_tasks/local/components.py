@@ -14,7 +14,7 @@ from typing import Any
 
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.local import processes
-from heal_tasks.local.client import AirflowClient, AirflowError, AirflowUnreachableError
+from heal_tasks.local.airflow_client import AirflowClient, AirflowError, AirflowUnreachableError
 from heal_tasks.local.keys import write_private
 
 # Command, and what /monitor/health calls it; in the order of their start.

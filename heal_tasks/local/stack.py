@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local import components
-from heal_tasks.local.client import AirflowClient, AirflowError
+from heal_tasks.local.airflow_client import AirflowClient, AirflowError
 from heal_tasks.local.components import COMPONENTS, State, read_state
 from heal_tasks.local.environment import REPOSITORY, airflow_settings, environment_hash
 from heal_tasks.local.keys import UI_USER, load_keys, write_private

@@ -8,7 +8,7 @@ from typing import Literal
 
 from heal_tasks.core.settings import QUESTION_FILTERS, QuestionFilter
 from heal_tasks.core.types import QuestionKind
-from heal_tasks.questions.words import content_words, is_content, singular, words
+from heal_tasks.questions.extractive.words import content_words, is_content, singular, words
 from heal_tasks.questions.writer import ChunkToAsk, Draft
 
 Reason = Literal["empty"] | QuestionFilter

@@ -15,19 +15,19 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.evaluation.answers import ANSWERED, METRICS, rouge_l
 from heal_tasks.evaluation.ranking import top_k
-from heal_tasks.questions.answering import Given, answer_inquiry, to_answer
-from heal_tasks.questions.inquiry import Answered
+from heal_tasks.questions.llm.answering import Given, answer_inquiry, to_answer
+from heal_tasks.questions.llm.prompt_spec import Answered
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text
-from heal_tasks.steps.allowance import Allowance, budget_of
-from heal_tasks.steps.calling import STORE_EVERY, Bill, make_llm
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import Scores, System, evaluation_rows
-from heal_tasks.steps.spaces import candidates
-from heal_tasks.steps.systems import Systems
-from heal_tasks.store.answers import AnswerRepository, StoredAnswer
-from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.runs import EvaluationRow, RunRepository
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
+from heal_tasks.steps.quality.systems import Systems
+from heal_tasks.steps.vectors.spaces import candidates
+from heal_tasks.steps.writing.llm_calls import STORE_EVERY, Bill, make_llm
+from heal_tasks.steps.writing.spend_limit import SpendLimit, budget_of
+from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.questions.answers import AnswerRepository, StoredAnswer
+from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 
 PASSAGES = 3
 """Chunks that a question is answered from."""
@@ -63,7 +63,7 @@ class Answering:
         to_ask = [chunk for content_hash, (chunk, _) in wanted.items() if content_hash not in known]
         self.counts["reused"] += len(known)
         self._chunk_ids = {content_hash: chunk_ids for content_hash, (_, chunk_ids) in wanted.items()}
-        allowance = Allowance(self._budget, self._context.settings, self._inquiry, to_ask, self._store)
+        allowance = SpendLimit(self._budget, self._context.settings, self._inquiry, to_ask, self._store)
         try:
             allowance.spend(partial(self._llm.ask, self._inquiry), self._add, self._context.progress)
         finally:

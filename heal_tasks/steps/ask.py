@@ -2,11 +2,11 @@
 
 from collections import Counter
 
-from heal_tasks.steps.allowance import Allowance, budget_of
-from heal_tasks.steps.asking import Asking, make_inquiry, make_writer
-from heal_tasks.steps.batches import Batches, Sorted
-from heal_tasks.steps.calling import refuse_if_failing
-from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.writing.llm_batches import Batches, Sorted
+from heal_tasks.steps.writing.llm_calls import refuse_if_failing
+from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_inquiry, make_writer
+from heal_tasks.steps.writing.spend_limit import SpendLimit, budget_of
 
 
 def ask(context: Context) -> Outcome:
@@ -31,11 +31,11 @@ def ask(context: Context) -> Outcome:
     batches = Batches(context) if settings.llm_configured else None
     if batches:
         batches.collect()
-    asking = Asking(context, writer)
+    asking = QuestionRecorder(context, writer)
     chunks = asking.to_ask()
     budget = budget_of(context.conn, settings, context.run_id)
     rest = batches.sort(chunks, budget) if batches else Sorted(chunks)
-    allowance = Allowance(budget, settings, make_inquiry(settings), rest.chunks, asking.store)
+    allowance = SpendLimit(budget, settings, make_inquiry(settings), rest.chunks, asking.store)
     allowance.spend(writer.write, asking.add, context.progress)
     asking.reuse()
     collected = batches.counted() if batches else []

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import StepError
 from heal_tasks.sources.chunking import embedding_text
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.spaces import baseline, candidates
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.vectors.spaces import baseline, candidates
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.vectors import VectorRepository
 from heal_tasks.training.encoder import Encoder, Role
 
 WRITE_EVERY = 512

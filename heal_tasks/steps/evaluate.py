@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from heal_tasks.evaluation.gate import Verdict
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import Scores, compare, evaluation_rows, mean_quality, score
-from heal_tasks.steps.spaces import candidates
-from heal_tasks.steps.systems import Systems
-from heal_tasks.store.corpus import Corpus
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.runs import RunRepository
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.scoring import Scores, compare, evaluation_rows, mean_quality, score
+from heal_tasks.steps.quality.systems import Systems
+from heal_tasks.steps.vectors.spaces import candidates
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.runs.runs import RunRepository
 
 
 @dataclass(frozen=True)

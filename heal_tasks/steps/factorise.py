@@ -16,8 +16,8 @@ from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.questions.splits import is_unseen
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.corpus import Corpus
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.topics.hnmfk import HNMFkConfig, count_corpus, root_workbench
 from heal_tasks.topics.operand import one_thread
 from heal_tasks.topics.units import Arrays, Unit

@@ -16,10 +16,10 @@ from heal_tasks.core.types import Record, Rejected, SourceFile
 from heal_tasks.sources.base import Source, open_source
 from heal_tasks.sources.chunking import chunk_text, token_counter
 from heal_tasks.sources.parse import read_records
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.chunks import Chunker
-from heal_tasks.store.documents import Changes, DocumentRepository
-from heal_tasks.store.runs import RunRepository
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.store.documents.chunks import Chunker
+from heal_tasks.store.documents.documents import Changes, DocumentRepository
+from heal_tasks.store.runs.runs import RunRepository
 
 BATCH = 500
 REJECTED_ALLOWED = 10

@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.factorise import SharedRoot, is_held_out, topic_config, topic_inputs, topic_threads
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.corpus import Corpus
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
+from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.topics.hnmfk import count_corpus, grow_tree
 from heal_tasks.topics.matching import Matching, match_topics
 from heal_tasks.topics.projection import Projection

@@ -4,12 +4,12 @@ import re
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.report import PAGE
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import reach_recall, vacuum
-from heal_tasks.store.leftovers import LeftoverRepository
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.indexing import reach_recall, vacuum
+from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.runs.garbage import LeftoverRepository
 
 _QUOTING = re.compile(r'<tr data-document="(\d+)">.*?</tr>\n?', re.DOTALL)
 

@@ -9,17 +9,17 @@ from dataclasses import asdict
 from functools import partial
 
 from heal_tasks.core.models import resolve_model
-from heal_tasks.questions.entity_maps import DROP_REASONS, EntityMap, ground
-from heal_tasks.questions.inquiry import Answered
-from heal_tasks.questions.map_prompts import map_inquiry
-from heal_tasks.questions.map_rendering import PUBLISHED_REDUCTION, fit, render
+from heal_tasks.questions.llm.prompt_spec import Answered
+from heal_tasks.questions.maps.entity_maps import DROP_REASONS, EntityMap, ground
+from heal_tasks.questions.maps.prompts import map_inquiry
+from heal_tasks.questions.maps.rendering import PUBLISHED_REDUCTION, fit, render
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text, token_counter
-from heal_tasks.steps.allowance import Allowance, budget_of
-from heal_tasks.steps.calling import STORE_EVERY, Bill, make_llm, one_per_text, refuse_if_failing
-from heal_tasks.steps.runner import Context, Outcome, Step
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.writing.llm_calls import STORE_EVERY, Bill, make_llm, one_per_text, refuse_if_failing
+from heal_tasks.steps.writing.spend_limit import SpendLimit, budget_of
 from heal_tasks.store.db import Connection
-from heal_tasks.store.entity_maps import MapRepository, StoredMap
+from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
 
 
 def maps_by(conn: Connection, model: str) -> MapRepository:
@@ -117,7 +117,7 @@ def map_entities(context: Context) -> Outcome:
     mapping = Mapping(context)
     chunks = mapping.to_map()
     budget = budget_of(context.conn, settings, context.run_id)
-    allowance = Allowance(budget, settings, mapping.inquiry, chunks, mapping.store)
+    allowance = SpendLimit(budget, settings, mapping.inquiry, chunks, mapping.store)
     allowance.spend(partial(make_llm(settings).ask, mapping.inquiry), mapping.add, context.progress)
     mapping.reuse()
     counts, over_budget = mapping.counts, len(chunks) - allowance.handed_out

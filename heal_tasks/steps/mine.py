@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import Settings
 from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.map_entities import maps_by
-from heal_tasks.steps.map_views import MapViews
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import judged, people_decide
-from heal_tasks.steps.spaces import baseline, in_order
-from heal_tasks.steps.training_set import FORMAT, save
-from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.questions import QuestionRepository
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.steps.quality.scoring import judged, people_decide
+from heal_tasks.steps.vectors.spaces import baseline, in_order
+from heal_tasks.steps.vectors.training_set import FORMAT, save
+from heal_tasks.steps.writing.map_views import MapViews
+from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.training.negatives import plan_negatives
 from heal_tasks.training.trainer import ValidationSet
 

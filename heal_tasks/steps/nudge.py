@@ -12,16 +12,16 @@ from heal_tasks.core.types import Split
 from heal_tasks.nudge.nudge import PLAIN, NudgeResult, Plan, nudge
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import Variant
-from heal_tasks.steps.pushing import kept, to_keep
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import judged, people_decide, question_set
-from heal_tasks.steps.spaces import candidates, in_order, served
-from heal_tasks.store.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.generation import NO_BUDGET, Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.pushes import KeptPushes, PushRepository
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.scoring import judged, people_decide, question_set
+from heal_tasks.steps.vectors.contrast import kept, to_keep
+from heal_tasks.steps.vectors.spaces import candidates, in_order, served
+from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.generations.contrast_state import KeptPushes, PushRepository
+from heal_tasks.store.generations.generation import NO_BUDGET, Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.generations.vectors import VectorRepository
 
 Float32Array = NDArray[np.float32]
 

@@ -14,22 +14,30 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import recompute
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.solve import Variant
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.nudge import budget_of, centre_of, move, plan_of
-from heal_tasks.steps.probes import DISPLACEMENT, changed_places, choose_probes, followed, probe_scores, rank_anew, take
 from heal_tasks.steps.promote import index_served
-from heal_tasks.steps.pushing import with_late
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.scoring import Scores, System, compare_for_drop, evaluation_rows, score
-from heal_tasks.steps.spaces import Float32Array, Int64Array, candidates, overlay, served
-from heal_tasks.store.corpus import Corpus
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.generation import NO_BUDGET, Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.nudge_state import NudgeState, Probes
-from heal_tasks.store.pushes import KeptPushes, PushRepository
-from heal_tasks.store.questions import QuestionRepository
-from heal_tasks.store.runs import RunRepository
-from heal_tasks.store.vectors import SAME_VECTOR, Served, Upserted, VectorRepository
+from heal_tasks.steps.quality.probes import (
+    DISPLACEMENT,
+    changed_places,
+    choose_probes,
+    followed,
+    probe_scores,
+    rank_anew,
+    take,
+)
+from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows, score
+from heal_tasks.steps.vectors.contrast import with_late
+from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array, candidates, overlay, served
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.generations.contrast_state import KeptPushes, PushRepository
+from heal_tasks.store.generations.generation import NO_BUDGET, Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.nudge_state import NudgeState, Probes
+from heal_tasks.store.generations.vectors import SAME_VECTOR, Served, Upserted, VectorRepository
+from heal_tasks.store.questions.questions import QuestionRepository
+from heal_tasks.store.runs.runs import RunRepository
 
 FEW_ROWS = 1000
 """Up to so many differing rows are written where they are, whatever their share: it takes less than a new index."""

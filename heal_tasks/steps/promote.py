@@ -3,16 +3,16 @@
 import numpy as np
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.steps.probes import restart_drift, start_probes
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.spaces import candidates, in_order, overlay, served
-from heal_tasks.store.corpus import Corpus
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.generation import NO_BUDGET, Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import IndexReport, build_indexes, reach_recall
-from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.probes import restart_drift, start_probes
+from heal_tasks.steps.vectors.spaces import candidates, in_order, overlay, served
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.generations.generation import NO_BUDGET, Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.indexing import IndexReport, build_indexes, reach_recall
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.generations.vectors import VectorRepository
 
 
 def index(context: Context) -> Outcome:

@@ -8,10 +8,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import format_duration
-from heal_tasks.steps.pictures import Pictures, draw
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.summary import Summary, summarise
-from heal_tasks.store.runs import RunRepository
+from heal_tasks.report.pictures import Pictures, draw
+from heal_tasks.report.summary import Summary, summarise
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.store.runs.runs import RunRepository
 
 PAGE = "report.html"
 

@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.route import Route, RouteFacts, choose_route
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.ingest import read_sources
-from heal_tasks.steps.probes import DISPLACEMENT, probe_change
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.store.corpus import Corpus
-from heal_tasks.store.documents import Changes
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.runs import RunRepository
-from heal_tasks.store.topics import TopicRepository
+from heal_tasks.steps.quality.probes import DISPLACEMENT, probe_change
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import Changes
+from heal_tasks.store.documents.topics import TopicRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.runs.runs import RunRepository
 
 
 def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:

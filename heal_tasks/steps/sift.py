@@ -19,13 +19,13 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import ROUND_TRIP
 from heal_tasks.evaluation.ranking import ranks_of
 from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.nudge import MOVING
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.spaces import baseline, in_order
-from heal_tasks.store.checks import Check, CheckRepository, DroppedBy
-from heal_tasks.store.corpus import Corpus
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.steps.vectors.spaces import baseline, in_order
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.questions.checks import Check, CheckRepository, DroppedBy
 
 if TYPE_CHECKING:
     from heal_tasks.questions.cross_encoder import CrossEncoderJudge

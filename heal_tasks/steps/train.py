@@ -5,8 +5,8 @@ import shutil
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
-from heal_tasks.steps.runner import Context, Outcome, Step
-from heal_tasks.steps.training_set import load
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.training.encoder import model_identity
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 

@@ -20,9 +20,9 @@ from heal_tasks.training.adapters import load_adapter, save_adapter
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import in_bf16
-from heal_tasks.training.looks import NDCG, BaseAwareStopping, ProgressReport, RetrievalLook
 from heal_tasks.training.objective import BaseVectors, LabelLayout, Objective
 from heal_tasks.training.sampler import QuestionBatchSampler
+from heal_tasks.training.validation import NDCG, BaseAwareStopping, ProgressReport, RetrievalLook
 
 BAD_BATCH = "bad_batch.json"
 """File in the working folder with the texts of a batch that gave no finite loss or gradient."""

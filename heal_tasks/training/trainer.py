@@ -43,12 +43,12 @@ from heal_tasks.training.encoder import (
     model_sha256,
     without_bars,
 )
-from heal_tasks.training.looks import NDCG, ProgressReport, RetrievalLook
 from heal_tasks.training.loop import make_sampler, make_trainer
 from heal_tasks.training.memory import freed_memory_kept
 from heal_tasks.training.objective import BaseVectors
 from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.pooling import weigh_tokens
+from heal_tasks.training.validation import NDCG, ProgressReport, RetrievalLook
 
 __all__ = ["TrainingConfig", "TrainingData", "TrainingResult", "ValidationSet", "train_encoder"]
 

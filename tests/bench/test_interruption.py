@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState
 
 from bench.interruption import kept
-from heal_tasks.training.looks import BaseAwareStopping
+from heal_tasks.training.validation import BaseAwareStopping
 
 # Sixteenths are exact in binary, so ties happen and are ties.
 value = st.integers(0, 16).map(lambda number: number / 16)

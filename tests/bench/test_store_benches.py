@@ -8,9 +8,9 @@ from psycopg import sql
 
 from bench import embed, filters, index, load, query, scratch, switches
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.indexing import build_indexes
-from heal_tasks.store.vectors import Served
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.indexing import build_indexes
+from heal_tasks.store.generations.vectors import Served
 
 ROWS, DIMS = 300, 8
 

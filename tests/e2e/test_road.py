@@ -9,10 +9,10 @@ import pytest
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import document_id
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.search import Searcher
+from heal_tasks.serve.search import Searcher
 from heal_tasks.sources.samples import sample
-from heal_tasks.steps.pipeline import steps_between
-from heal_tasks.steps.plan import make_plan
+from heal_tasks.steps.engine.dry_run import make_plan
+from heal_tasks.steps.engine.pipeline import steps_between
 from heal_tasks.store.db import connect
 from tests.e2e.conftest import DOCUMENTS, Deployment, short
 
@@ -205,7 +205,7 @@ def test_a_forced_realign_compares_with_the_live_generation(deployment: Deployme
 
 
 def test_an_unknown_generation_is_a_named_error(deployment: Deployment) -> None:
-    from heal_tasks.store.search import search
+    from heal_tasks.store.generations.search import search
 
     with (
         connect(deployment.settings.require_database_url()) as conn,

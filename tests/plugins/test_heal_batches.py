@@ -122,7 +122,7 @@ def test_the_trigger_leaves_it_to_a_worker_where_it_is_not_let_in(plugin: Module
 
 def test_what_the_triggerer_loads_needs_no_client_of_the_model() -> None:
     code = (
-        "import sys; import heal_tasks.core.settings, heal_tasks.questions.batch_lines; "
+        "import sys; import heal_tasks.core.settings, heal_tasks.questions.llm.batch_lines; "
         "print(sorted(set(sys.modules) & {'openai', 'psycopg', 'torch', 'numpy'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import pytest
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.store.db import connect
-from heal_tasks.store.runs import RunRepository
+from heal_tasks.store.runs.runs import RunRepository
 
 ROOT = Path(__file__).parents[2]
 RUN = "manual__2026-01-02T03:04:05+00:00"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from heal_tasks.questions.llm import LLM, LLMWriter, question_inquiry
+from heal_tasks.questions.llm.client import LLM, LLMWriter, question_inquiry
 from heal_tasks.questions.writer import ChunkToAsk
 from tests.fake_openai import FakeOpenAI
 

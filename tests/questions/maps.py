@@ -5,7 +5,7 @@ import unicodedata
 
 from hypothesis import strategies as st
 
-from heal_tasks.questions.entity_maps import EntityMap, MapAttribute, MapEntity, MapRelation
+from heal_tasks.questions.maps.entity_maps import EntityMap, MapAttribute, MapEntity, MapRelation
 
 LEASE = """\
 LEASE SUMMARY. This Lease is made on 14 March 2021 between Brookfield Estates Ltd (the “Landlord”), a company \

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.questions.answering import Given, answer_inquiry, parse_answer, to_answer
+from heal_tasks.questions.llm.answering import Given, answer_inquiry, parse_answer, to_answer
 
 REPLY = {"answer": "At  -80 C.", "evidence_quote": "kept at -80 C"}
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.batch_lines import BatchReply, batch_sizes, read_line, request_line
-from heal_tasks.questions.replies import parse_drafts
+from heal_tasks.questions.llm.batch_lines import BatchReply, batch_sizes, read_line, request_line
+from heal_tasks.questions.llm.replies import parse_drafts
 from tests.fake_openai import completion, queries
 
 GOOD = completion(json.dumps({"items": queries("Copper melts at a high temperature in air.")}), usage=(11, 5)).body

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.entity_maps import EntityMap, MapAttribute, MapEntity, MapRelation, ground
+from heal_tasks.questions.maps.entity_maps import EntityMap, MapAttribute, MapEntity, MapRelation, ground
 from tests.questions.maps import TEXTS, entity_maps, stands_in
 
 

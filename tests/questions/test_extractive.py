@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heal_tasks.questions.extractive import ExtractiveWriter
+from heal_tasks.questions.extractive.words import content_words, rarity, rarity_among, words
+from heal_tasks.questions.extractive.writer import ExtractiveWriter
 from heal_tasks.questions.filters import apply_filters, copies_title
-from heal_tasks.questions.words import content_words, rarity, rarity_among, words
 from heal_tasks.questions.writer import ChunkToAsk, Written
 
 SCIFACT = Path(__file__).resolve().parents[3] / "shared" / "data" / "scifact" / "corpus.jsonl.gz"

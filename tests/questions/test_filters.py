@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from heal_tasks.core.settings import QUESTION_FILTERS, QuestionFilter
 from heal_tasks.core.types import QuestionKind
+from heal_tasks.questions.extractive.words import content_words
 from heal_tasks.questions.filters import (
     apply_filters,
     copies_title,
@@ -16,7 +17,6 @@ from heal_tasks.questions.filters import (
     near_duplicates,
     normalise,
 )
-from heal_tasks.questions.words import content_words
 from heal_tasks.questions.writer import ChunkToAsk, Draft
 
 TEXT = "The “inner” loop isn’t vectorised:\n  it reads ``x`` row\tby row – slowly. Copper melts at 1,085 °C."

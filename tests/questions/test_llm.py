@@ -12,8 +12,8 @@ import pytest
 
 from heal_tasks.core.errors import RetryableError, SettingsError
 from heal_tasks.questions.filters import apply_filters
-from heal_tasks.questions.llm import LLM, LLMWriter, question_inquiry
-from heal_tasks.questions.prompts import Reply as ReplyModel
+from heal_tasks.questions.llm.client import LLM, LLMWriter, question_inquiry
+from heal_tasks.questions.llm.prompts import Reply as ReplyModel
 from heal_tasks.questions.writer import ChunkToAsk, Written
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error, queries
 from tests.questions.llm_writers import chunk, writer

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.questions import map_prompts
-from heal_tasks.questions.entity_maps import MapAttribute, MapEntity, ground
-from heal_tasks.questions.map_prompts import map_inquiry
-from heal_tasks.questions.map_rendering import render
-from heal_tasks.questions.map_replies import parse_map
+from heal_tasks.questions.maps import prompts as map_prompts
+from heal_tasks.questions.maps.entity_maps import MapAttribute, MapEntity, ground
+from heal_tasks.questions.maps.prompts import map_inquiry
+from heal_tasks.questions.maps.rendering import render
+from heal_tasks.questions.maps.replies import parse_map
 from heal_tasks.questions.writer import ChunkToAsk
 
 GOOD = json.dumps({

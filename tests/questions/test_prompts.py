@@ -5,8 +5,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions import prompts
-from heal_tasks.questions.prompts import messages, prompt_hash
+from heal_tasks.questions.llm.client import prompts
+from heal_tasks.questions.llm.prompts import messages, prompt_hash
 from heal_tasks.questions.writer import ChunkToAsk
 
 

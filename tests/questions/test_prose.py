@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.prose import plain, sentences
+from heal_tasks.questions.extractive.prose import plain, sentences
 
 NUMPYDOC = """Compute the ``condition number`` of a matrix.
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.replies import parse_drafts, read_completion
+from heal_tasks.questions.llm.replies import parse_drafts, read_completion
 
 ITEM = {"type": "claim", "query": "Iron  floats\n on mercury", "answer": "It does.", "evidence_quote": "iron floats"}
 GOOD = json.dumps({"items": [ITEM]})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from heal_tasks.questions.rewrite import as_claim, as_question, reduced
+from heal_tasks.questions.extractive.rewrite import as_claim, as_question, reduced
 
 
 @pytest.mark.parametrize(

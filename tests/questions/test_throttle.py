@@ -7,7 +7,7 @@ import time
 import pytest
 
 from heal_tasks.core.errors import RetryableError
-from heal_tasks.questions.throttle import SUCCESSES_PER_STEP, Throttle, retry_after_s
+from heal_tasks.questions.llm.throttle import SUCCESSES_PER_STEP, Throttle, retry_after_s
 
 
 class Clock:

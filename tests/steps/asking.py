@@ -14,13 +14,13 @@ from heal_tasks.core.ids import document_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
-from heal_tasks.questions.llm import question_inquiry
-from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
+from heal_tasks.questions.llm.client import question_inquiry
+from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.steps import load_step
+from heal_tasks.steps.engine.catalogue import load_step
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.runs import RunRepository
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.runs.runs import RunRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, answer
 from tests.llama_cpp import LlamaCpp
 

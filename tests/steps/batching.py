@@ -4,7 +4,7 @@ from typing import Any
 
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.steps.runner import Waiting
+from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
 from tests.fake_openai import FakeOpenAI
 from tests.steps.asking import ask, number, with_llm

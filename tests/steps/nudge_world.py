@@ -11,14 +11,14 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.steps import load_step
-from heal_tasks.steps.probes import start_probes
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.quality.probes import start_probes
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.pushes import KeptPushes, PushRepository
-from heal_tasks.store.questions import Asked, QuestionRepository
-from heal_tasks.store.reading import LiveChunk
+from heal_tasks.store.documents.reading import LiveChunk
+from heal_tasks.store.generations.contrast_state import KeptPushes, PushRepository
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from tests.store.spaces import Space, encode
 
 DIMS = 16

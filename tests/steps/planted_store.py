@@ -4,14 +4,14 @@ import numpy as np
 
 from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.types import Question, Record
-from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.indexing import build_indexes
-from heal_tasks.store.ledger import LlmCall
-from heal_tasks.store.questions import Asked, QuestionRepository
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.indexing import build_indexes
+from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.llm.ledger import LlmCall
+from heal_tasks.store.questions.questions import Asked, QuestionRepository
 
 SECRET, DIMS = "xylophonist", 8
 DOCUMENT = document_id("s", "secret")

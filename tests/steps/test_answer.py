@@ -15,16 +15,16 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question
 from heal_tasks.evaluation.answers import ANSWERED, METRICS
-from heal_tasks.steps import load_step
+from heal_tasks.steps.engine.catalogue import load_step
 from heal_tasks.steps.report import PAGE
-from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.generation import Generation
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.questions import Asked, QuestionRepository
-from heal_tasks.store.runs import EvaluationRow, RunRepository
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.questions.questions import Asked, QuestionRepository
+from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 from heal_tasks.training.encoder import model_sha256
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
 from tests.steps.asking import PRICE, add, body, number, traffic, with_llm

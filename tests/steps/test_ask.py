@@ -10,9 +10,9 @@ from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
-from heal_tasks.steps import load_step
+from heal_tasks.steps.engine.catalogue import load_step
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.documents.documents import DocumentRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
 from tests.steps.asking import (
     PRICE,

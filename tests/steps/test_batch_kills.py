@@ -7,12 +7,12 @@ import pytest
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.batch_api import BatchApi
-from heal_tasks.steps import load_step
-from heal_tasks.steps.batch_answers import BatchAnswers
-from heal_tasks.steps.runner import Waiting
-from heal_tasks.store.batches import BatchRepository
+from heal_tasks.questions.llm.batch_api import BatchApi
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.runner import Waiting
+from heal_tasks.steps.writing.batch_answers import BatchAnswers
 from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.llm.batches import BatchRepository
 from tests.fake_batches import FakeBatches, Job
 from tests.fake_openai import FakeOpenAI, Reply
 from tests.steps.asking import add, ask, number, step_process, wait_until, with_llm

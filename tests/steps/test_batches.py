@@ -7,9 +7,9 @@ import pytest
 
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.batch_lines import batch_sizes
-from heal_tasks.steps.plan import make_plan
-from heal_tasks.steps.runner import Waiting
+from heal_tasks.questions.llm.batch_lines import batch_sizes
+from heal_tasks.steps.engine.dry_run import make_plan
+from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches, Job, broken, expire_half, row
 from tests.fake_openai import FakeOpenAI, Reply, Request, answer, completion, error
@@ -191,7 +191,7 @@ def test_a_budget_does_not_keep_a_run_sending_for_days(auto: Connection, setting
 def test_large_corpora_take_several_batches(
     auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heal_tasks.steps.batches.batch_sizes", partial(batch_sizes, max_requests=40))
+    monkeypatch.setattr("heal_tasks.steps.writing.llm_batches.batch_sizes", partial(batch_sizes, max_requests=40))
     add(auto, range(100))
     with FakeOpenAI(batches=FakeBatches()) as fake:
         made = to_end(batching(settings, fake))
@@ -208,7 +208,7 @@ def test_auto_takes_a_batch_only_where_it_pays(
     add(auto, range(20))
     with FakeOpenAI(batches=FakeBatches()) as fake:
         assert to_end(batching(settings, fake, llm_batch="auto")).counts["asked"] == len(fake.requests) == 20
-        monkeypatch.setattr("heal_tasks.steps.batches.AUTO_CHUNKS", 20)
+        monkeypatch.setattr("heal_tasks.steps.writing.llm_batches.AUTO_CHUNKS", 20)
         again = batching(settings, fake, llm_batch="auto", llm_model="other")
         assert to_end(again, "r2").counts["asked"] == len(fake.batched) == 20
 
@@ -216,7 +216,7 @@ def test_auto_takes_a_batch_only_where_it_pays(
 def test_an_endpoint_without_the_batch_api(
     auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heal_tasks.steps.batches.AUTO_CHUNKS", 1)
+    monkeypatch.setattr("heal_tasks.steps.writing.llm_batches.AUTO_CHUNKS", 1)
     add(auto, range(3))
     with FakeOpenAI() as fake:
         with pytest.raises(SettingsError, match="has no Batch API"):

@@ -10,13 +10,13 @@ from heal_tasks.core.artifacts import ArtifactStore, artifact_store
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.steps import load_step
-from heal_tasks.steps.training_set import save
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.vectors.training_set import save
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.indexing import recall
-from heal_tasks.store.runs import RunRepository
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.indexing import recall
+from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.training.data import ValidationSet
 from tests.steps.planted_store import DOCUMENT, SECRET, fill, hopeless_index, publish, spoil_index
 

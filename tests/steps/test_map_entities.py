@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
+from heal_tasks.cli.doctor import examine
 from heal_tasks.core.errors import SettingsError, StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
-from heal_tasks.doctor import examine
-from heal_tasks.questions.entity_maps import DROP_REASONS
-from heal_tasks.questions.map_prompts import map_inquiry
-from heal_tasks.questions.tokens import most_probe_tokens, most_tokens
+from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
+from heal_tasks.questions.maps.entity_maps import DROP_REASONS
+from heal_tasks.questions.maps.prompts import map_inquiry
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.steps import load_step
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.map_entities import maps_by
-from heal_tasks.steps.plan import make_plan
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents import DocumentRepository
+from heal_tasks.store.documents.documents import DocumentRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, entity_map, error
 from tests.steps.asking import (
     PRICE,
@@ -116,7 +116,7 @@ def test_a_change_of_prompt_or_model_asks_again(
     with FakeOpenAI() as fake:
         map_entities(mapped(settings, fake))
         map_entities(mapped(settings, fake, llm_model="other"), "r2")
-        monkeypatch.setattr("heal_tasks.questions.map_prompts.MAP_PROMPT_VERSION", "next")
+        monkeypatch.setattr("heal_tasks.questions.maps.prompts.MAP_PROMPT_VERSION", "next")
         map_entities(mapped(settings, fake), "r3")
         assert len(fake.requests) == 6
     assert maps_by(auto, "fake").usable().count == 2

@@ -9,9 +9,9 @@ import pytest
 
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.steps import load_step
-from heal_tasks.steps.map_views import MapViews
-from heal_tasks.steps.training_set import load
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.vectors.training_set import load
+from heal_tasks.steps.writing.map_views import MapViews
 from heal_tasks.store.db import Connection, connect
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion
 from tests.steps.asking import add, ask, map_entities, number, with_llm

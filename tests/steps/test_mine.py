@@ -8,11 +8,11 @@ import pytest
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record, Split
-from heal_tasks.steps import load_step
-from heal_tasks.steps.training_set import load
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.store.db import connect
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.questions import QuestionRepository
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.questions.questions import QuestionRepository
 from tests.steps.asking import WORDS, add, body
 
 DOCUMENTS = 60

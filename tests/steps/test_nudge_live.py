@@ -9,12 +9,13 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.nudge.nudge import Plan
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.steps import load_step, nudge_live
 from heal_tasks.steps import nudge as steps_nudge
-from heal_tasks.steps.probes import probe_change, restart_drift
+from heal_tasks.steps import nudge_live
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.quality.probes import probe_change, restart_drift
 from heal_tasks.store.db import Connection
-from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.pushes import PushRepository
+from heal_tasks.store.generations.contrast_state import PushRepository
+from heal_tasks.store.generations.nudge_state import NudgeState
 from tests.steps.nudge_world import DIMS, World
 from tests.store.spaces import encode
 

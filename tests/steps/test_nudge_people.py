@@ -5,9 +5,9 @@ import pytest
 
 from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.steps.probes import start_probes
+from heal_tasks.steps.quality.probes import start_probes
 from heal_tasks.store.db import Connection
-from heal_tasks.store.nudge_state import NudgeState
+from heal_tasks.store.generations.nudge_state import NudgeState
 from tests.steps.nudge_world import DIMS, World
 from tests.steps.test_nudge_live import without_a_budget
 from tests.store.spaces import encode

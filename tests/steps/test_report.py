@@ -11,12 +11,12 @@ import pytest
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.steps import load_step
-from heal_tasks.store.corpus import Corpus
+from heal_tasks.steps.engine.catalogue import load_step
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.runs import EvaluationRow, RunRepository
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 from tests.steps.conftest import RUN, Built
 
 

@@ -7,7 +7,7 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from heal_tasks.core.settings import load_settings
-from heal_tasks.steps.scoring import (
+from heal_tasks.steps.quality.scoring import (
     GATE_METRIC,
     HUMAN,
     SEEN,
@@ -20,7 +20,7 @@ from heal_tasks.steps.scoring import (
     people_decide,
     score,
 )
-from heal_tasks.store.corpus import ChunkTable, QuestionTable
+from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 
 
 def table(texts: list[int], human: list[int], splits: list[str]) -> QuestionTable:

@@ -9,27 +9,27 @@ import torch
 from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+from heal_tasks.cli.questions import print_questions
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import InputError, SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.evaluation.ranking import ranks_of
-from heal_tasks.local.questions import print_questions
 from heal_tasks.questions.cross_encoder import CrossEncoderJudge
+from heal_tasks.report.summary import summarise
 from heal_tasks.sources.chunking import embedding_text
-from heal_tasks.steps import load_step
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.quality.scoring import question_set
 from heal_tasks.steps.report import PAGE
-from heal_tasks.steps.scoring import question_set
-from heal_tasks.steps.spaces import in_order
-from heal_tasks.steps.summary import summarise
-from heal_tasks.store.corpus import Corpus
+from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.questions import SAMPLES, Asked, QuestionRepository
-from heal_tasks.store.runs import RunRepository
-from heal_tasks.store.vectors import VectorRepository
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.questions.questions import SAMPLES, Asked, QuestionRepository
+from heal_tasks.store.runs.runs import RunRepository
 from tests.steps.asking import add, number
 
 DOCUMENTS = 30

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from heal_tasks.core.ids import document_id
 from heal_tasks.core.types import Record
-from heal_tasks.store.corpus import Corpus
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.indexing import build_indexes
-from heal_tasks.store.vectors import Served, VectorRepository
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.indexing import build_indexes
+from heal_tasks.store.generations.vectors import Served, VectorRepository
 
 SOURCE, DIMS = "s", 8
 

@@ -9,8 +9,8 @@ from spaces import Space, encode
 
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
+from heal_tasks.store.generations.search import search
 from heal_tasks.store.migrate import migrate
-from heal_tasks.store.search import search
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from heal_tasks.core.ids import chunk_id, document_id, sha256_hex
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.documents import Changes, DocumentRepository
+from heal_tasks.store.documents.documents import Changes, DocumentRepository
 
 SOURCE = "file:inbox"
 
@@ -206,7 +206,7 @@ def test_files_and_what_they_held(documents: Documents) -> None:
 
 
 def test_shards_divide_the_chunks(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heal_tasks.store.reading.PAGE", 7)
+    monkeypatch.setattr("heal_tasks.store.documents.reading.PAGE", 7)
     documents.apply([record(f"d{number}", f"text {number}") for number in range(50)])
     everything = [chunk.chunk_id for chunk in documents.live_chunks()]
     parts = [[chunk.chunk_id for chunk in documents.live_chunks(shard, 3)] for shard in range(3)]

@@ -6,8 +6,8 @@ from spaces import DIMS, Space, encode
 
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.store.db import connect
-from heal_tasks.store.generations import GenerationRepository
-from heal_tasks.store.search import NotSearchable, search
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.search import NotSearchable, search
 
 
 def states(space: Space) -> dict[int, str]:

@@ -8,10 +8,10 @@ import pytest
 from spaces import Space
 
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation
-from heal_tasks.store.indexing import build_indexes
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.indexing import build_indexes
+from heal_tasks.store.generations.vectors import Served
 from heal_tasks.store.migrate import migrate
-from heal_tasks.store.vectors import Served
 
 ROWS, WIDTH = 5000, 32
 

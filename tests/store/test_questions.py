@@ -7,11 +7,11 @@ import pytest
 from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.types import Question, Record, Split
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.ledger import LlmCall, ledger
-from heal_tasks.store.nudge_state import NudgeState
-from heal_tasks.store.questions import HUMAN, Asked, QuestionRepository
-from heal_tasks.store.reading import LiveChunk
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.documents.reading import LiveChunk
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.llm.ledger import LlmCall, ledger
+from heal_tasks.store.questions.questions import HUMAN, Asked, QuestionRepository
 from tests.store.spaces import Space, encode
 
 PROMPT, MODEL = "p1", "m1"

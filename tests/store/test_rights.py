@@ -11,8 +11,8 @@ from spaces import Space, encode
 
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generations.contrast_state import KeptPushes, PushRepository
 from heal_tasks.store.migrate import migrate
-from heal_tasks.store.pushes import KeptPushes, PushRepository
 
 _numbers = itertools.count(1)
 

@@ -4,7 +4,7 @@ import pytest
 
 from heal_tasks.core.types import Rejected
 from heal_tasks.store.db import Connection
-from heal_tasks.store.runs import EvaluationRow, RunRepository
+from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 
 ROW = EvaluationRow(None, "live", "human", "ndcg@10", 0.5, 0.4, 0.6, None, None, None, None, 100)
 

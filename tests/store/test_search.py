@@ -8,9 +8,9 @@ from spaces import DIMS, SOURCE, Space, encode
 from heal_tasks.core.errors import InputError, StoreError
 from heal_tasks.core.ids import document_id
 from heal_tasks.store.db import connect
-from heal_tasks.store.generations import Generation
-from heal_tasks.store.search import NotSearchable, search, similar
-from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
+from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.search import NotSearchable, search, similar
 
 
 @pytest.fixture(scope="module")

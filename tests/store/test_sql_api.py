@@ -13,10 +13,10 @@ from heal_tasks.core.ids import document_id
 from heal_tasks.core.types import Record
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
-from heal_tasks.store.generations import Generation
-from heal_tasks.store.indexing import build_indexes
-from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
-from heal_tasks.store.vectors import Served
+from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.indexing import build_indexes
+from heal_tasks.store.generations.vectors import Served
 
 ROWS, WIDTH, LEAVES = 30_000, 32, 40
 PARTS = ((200, LEAVES // 5), (300, LEAVES // 2))

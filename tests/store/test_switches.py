@@ -10,8 +10,8 @@ from psycopg import sql
 from spaces import Space, encode
 
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations import Generation, GenerationRepository
-from heal_tasks.store.search import NotSearchable, search
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.search import NotSearchable, search
 
 DOCUMENTS, READS, SWITCHES = 50, 10_000, 20
 HOLD_S = 3.0

@@ -5,8 +5,8 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import document_id
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents import DocumentRepository
-from heal_tasks.store.topics import Labels, TopicRepository, TopicRow
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
 
 A, B, C = (document_id("s", name) for name in "abc")
 

@@ -9,12 +9,12 @@ from spaces import DIMS, Space, encode
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import question_id
 from heal_tasks.core.types import Question
-from heal_tasks.store.copying import copy_vectors
 from heal_tasks.store.db import connect
-from heal_tasks.store.generations import Generation
-from heal_tasks.store.indexing import build_indexes, recall
-from heal_tasks.store.questions import Asked, QuestionRepository
-from heal_tasks.store.vectors import Served, Upserted
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.indexing import build_indexes, recall
+from heal_tasks.store.generations.vectors import Served, Upserted
+from heal_tasks.store.questions.questions import Asked, QuestionRepository
+from heal_tasks.store.spaces.copying import copy_vectors
 
 
 def ask(space: Space, text: str, query: str) -> int:

@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
 
 from heal_tasks.training.encoder import encode, load_encoder
-from heal_tasks.training.looks import NDCG, RetrievalLook
 from heal_tasks.training.packed import PackedBert, packs
 from heal_tasks.training.pooling import idf_weights, weigh_tokens
+from heal_tasks.training.validation import NDCG, RetrievalLook
 from tests.training.runs import CONFIG, furthest, run, stop, weights
 
 CORPUS = ["d1 d2 d1", "d1 d3", "d1 d2 n4", "d1"]

@@ -17,10 +17,10 @@ from transformers import BertModel
 
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
-from heal_tasks.training.looks import NDCG, RetrievalLook
 from heal_tasks.training.objective import Objective
 from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
+from heal_tasks.training.validation import NDCG, RetrievalLook
 from tests.training.runs import CONFIG, furthest, run, weights
 
 

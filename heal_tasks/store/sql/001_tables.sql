@@ -1,5 +1,5 @@
 -- Tables of schema heal: documents, topics, questions, generations, and what runs leave behind.
--- Vectors are not here: every generation has tables of its own, made by heal_tasks.store.generations.
+-- Vectors are not here: every generation has tables of its own, made by heal_tasks.store.generations.generations.
 
 CREATE TABLE heal.run (
     run_id        text PRIMARY KEY,

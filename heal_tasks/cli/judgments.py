@@ -1,0 +1,100 @@
+"""People's questions and what answers them, from a file: the question set that outranks all others."""
+
+import gzip
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+
+from heal_tasks.cli.console import print_line
+from heal_tasks.core.errors import InputError
+from heal_tasks.core.ids import stable_id
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Split
+from heal_tasks.questions.splits import judgment_split
+from heal_tasks.store.db import connect
+from heal_tasks.store.questions.questions import QuestionRepository
+
+SHOWN = 10
+Purpose = Literal["train", "test"] | None
+_PURPOSES: tuple[Purpose, ...] = (None, "train", "test")
+
+
+class Judgment(BaseModel):
+    """One line of the file: a query, a document that answers it, and perhaps what the query is for."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    query: str = Field(min_length=1)
+    document: str = Field(min_length=1)
+    split: Purpose = None
+
+
+def read_judgments(path: Path) -> tuple[list[Judgment], list[str]]:
+    """Read a JSON Lines file.
+
+    Args:
+        path: the file, perhaps compressed by gzip (``.gz``).
+
+    Returns:
+        The judgments, and one message per line that is none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    good, bad = [], []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    good.append(Judgment.model_validate_json(line))
+                except ValidationError as error:
+                    first = error.errors(include_url=False, include_input=False)[0]
+                    where = ".".join(str(part) for part in first["loc"])
+                    bad.append(f"{path}:{number}: {where + ': ' if where else ''}{first['msg']}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    return good, bad
+
+
+def import_judgments(settings: Settings, console: Console, path: Path, source: str | None) -> None:
+    """Store judged queries, and say what could not be.
+
+    Args:
+        settings: of the database and the sources.
+        console: where to.
+        path: JSON Lines of query, document (its id in the source) and perhaps split.
+        source: the documents' source; None takes the only one there is.
+
+    Raises:
+        InputError: there are several sources and none is named, one is not configured, or lines of the file are wrong;
+            the good ones are stored all the same.
+    """
+    if source is None and len(settings.sources) > 1:
+        raise InputError(f"the documents' source has to be named, one of {', '.join(settings.sources)}: --source")
+    source = source or settings.sources[0]
+    if source not in settings.sources:
+        raise InputError(f"source {source!r} is not in HEAL_SOURCES ({' '.join(settings.sources)})")
+    judgments, bad = read_judgments(path)
+    stored, missing = 0, set[str]()
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        for given in _PURPOSES:
+            chosen = [(item.query, item.document) for item in judgments if item.split == given]
+            number, unknown = QuestionRepository(conn).import_judgments(source, chosen, partial(_split, given))
+            stored += number
+            missing.update(unknown)
+    print_line(console, f"{stored} new judgments of {len(judgments)}; the next run embeds their queries")
+    if missing:
+        shown = ", ".join(sorted(missing)[:SHOWN])
+        print_line(console, f"{len(missing)} documents are not in {source} (ingest them first): {shown}")
+    if bad:
+        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise InputError(f"{len(bad)} lines are no judgments: {'; '.join(bad[:SHOWN])}{more}")
+
+
+def _split(given: Purpose, document_id: int, text: str) -> Split:
+    return judgment_split(document_id, stable_id(text), given)

@@ -1,0 +1,164 @@
+"""How far a run has come: Airflow says which task is in which state, ``heal.step_result`` how far each is."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from graphlib import TopologicalSorter
+from itertools import groupby
+
+from heal_tasks.local.airflow_client import AirflowClient, TaskInstance
+from heal_tasks.store.db import Connection
+from heal_tasks.store.runs.runs import RunRepository
+
+# Where the last part of a task's id is not the name of its step.
+STEP_OF_TASK = {"nudge.nudge": "nudge_live"}
+
+# What a task with several instances is in, worst news first.
+PRECEDENCE = (
+    "failed", "upstream_failed", "running", "up_for_retry", "restarting", "queued", "scheduled", "deferred",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StepProgress:
+    """A step's own account, summed over its shards.
+
+    Args:
+        done: units done.
+        total: of so many; 0 where not known.
+        message: rate and time left, in words.
+        note: what came of it, in words; empty while it runs.
+    """
+
+    done: int
+    total: int
+    message: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLine:
+    """One task of a run, its mapped instances taken together.
+
+    Args:
+        task_id: with its group.
+        state: Airflow's; ``waiting`` before it is scheduled.
+        ended: how many instances have ended.
+        instances: of so many.
+        elapsed_s: from the first start to the last end, or until now, in seconds; 0 before the start.
+        attempt: number of the attempt, 1 for the first.
+        step: the step's own account; None where there is none.
+    """
+
+    task_id: str
+    state: str
+    ended: int
+    instances: int
+    elapsed_s: float
+    attempt: int
+    step: StepProgress | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run at one moment.
+
+    Args:
+        run_id: the run.
+        state: queued, running, success or failed.
+        behind: active runs that it waits for.
+        tasks: in the order of the road, groups kept together.
+    """
+
+    run_id: str
+    state: str
+    behind: tuple[str, ...]
+    tasks: tuple[TaskLine, ...]
+
+
+def observe(client: AirflowClient, conn: Connection, dag_id: str, run_id: str, order: Iterable[str]) -> Snapshot:
+    """Look at a run once.
+
+    Args:
+        client: of Airflow's REST API.
+        conn: to the vector database, in autocommit mode.
+        dag_id: the DAG.
+        run_id: the run, also in ``heal.step_result``.
+        order: task ids as they are to be listed.
+
+    Returns:
+        What is known now.
+    """
+    # The state before the tasks: a run that has ended is then shown with its last task's end.
+    state = client.run_state(dag_id, run_id)
+    behind = tuple(other for other in client.active_runs(dag_id) if other != run_id) if state == "queued" else ()
+    by_task: dict[str, list[TaskInstance]] = {}
+    for instance in client.task_instances(dag_id, run_id):
+        by_task.setdefault(instance.task_id, []).append(instance)
+    steps, now = read_steps(conn, run_id), datetime.now(UTC)
+    lines = [
+        _line(task_id, by_task[task_id], steps.get(step_name(task_id)), now) for task_id in order if task_id in by_task
+    ]
+    return Snapshot(run_id, state, behind, tuple(lines))
+
+
+def step_name(task_id: str) -> str:
+    """Name of a task's step in ``heal.step_result``."""
+    return STEP_OF_TASK.get(task_id, task_id.rpartition(".")[2])
+
+
+def task_order(downstream: Mapping[str, Iterable[str]]) -> list[str]:
+    """Task ids so that each comes after those it waits for, and the tasks of a group follow one another.
+
+    Args:
+        downstream: every task id with those that come directly after it.
+    """
+    before: dict[str, list[str]] = {task_id: [] for task_id in sorted(downstream)}
+    for task_id in sorted(downstream):
+        for after in downstream[task_id]:
+            before[after].append(task_id)
+    order = list(TopologicalSorter(before).static_order())
+    # A group stands where its last task does: what comes after the group comes after all of it.
+    last = {_group(task_id): position for position, task_id in enumerate(order)}
+    return sorted(order, key=lambda task_id: last[_group(task_id)])
+
+
+def read_steps(conn: Connection, run_id: str) -> dict[str, StepProgress]:
+    """Progress of every step that this run has begun; of its latest inputs, if they changed on the way."""
+    found: dict[str, StepProgress] = {}
+    for step, shards in groupby(RunRepository(conn).steps_of(run_id), key=lambda row: row.step):
+        rows = list(shards)
+        unfinished = [row for row in rows if row.finished_at is None]
+        notes = dict.fromkeys(str(row.result["note"]) for row in rows if row.result and row.result.get("note"))
+        found[step] = StepProgress(
+            sum(row.done for row in rows),
+            sum(row.total for row in rows),
+            (unfinished or rows)[0].message,
+            "; ".join(notes),
+        )
+    return found
+
+
+def _group(task_id: str) -> str:
+    group = task_id.rpartition(".")[0]
+    return f"{group}." if group else task_id
+
+
+def _line(task_id: str, instances: list[TaskInstance], step: StepProgress | None, now: datetime) -> TaskLine:
+    starts = [instance.started_at for instance in instances if instance.started_at]
+    ends = [instance.ended_at for instance in instances if instance.ended_at]
+    over = len(ends) == len(instances)
+    elapsed_s = ((max(ends) if over else now) - min(starts)).total_seconds() if starts else 0.0
+    attempt = max(instance.try_number for instance in instances)
+    state = _joint_state([instance.state for instance in instances])
+    return TaskLine(task_id, state, len(ends), len(instances), elapsed_s, attempt, step)
+
+
+def _joint_state(states: list[str | None]) -> str:
+    for state in PRECEDENCE:
+        if state in states:
+            return state
+    known = [state for state in states if state]
+    if len(known) < len(states):
+        return "running" if known else "waiting"
+    return "success" if "success" in known else known[0]

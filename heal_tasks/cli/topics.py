@@ -1,0 +1,128 @@
+"""The topic tree in the terminal, and how its root's number of topics was chosen."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from heal_tasks.cli.console import print_line
+from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.errors import HealError, StoreError
+from heal_tasks.core.settings import Settings
+from heal_tasks.report.selection import selection_rows
+from heal_tasks.report.stored_tree import StoredTree, read_root_records, read_tree
+from heal_tasks.store.db import connect
+from heal_tasks.store.documents.topics import TopicRepository, TopicRow
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+
+TERMS = 6
+INDENT = "  "
+COLUMNS = (
+    "k",
+    "error",
+    "drop ratio",
+    "null ratio",
+    "silhouette\nof terms",
+    "silhouette\nof documents",
+    "smallest\ntopic",
+)
+
+
+def print_topics(
+    settings: Settings,
+    console: Console,
+    *,
+    topic_run_id: int | None = None,
+    depth: int | None = None,
+    selection: bool = False,
+) -> None:
+    """Print a topic tree, one line per topic.
+
+    Args:
+        settings: database and artifacts.
+        console: where to.
+        topic_run_id: the tree; None takes the active generation's, or the newest where none is active.
+        depth: deepest level to print; None prints all.
+        selection: whether to print also what was measured for each k at the root.
+
+    Raises:
+        StoreError: there is no such tree, or none at all yet.
+    """
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        active = GenerationRepository(conn).active()
+        if topic_run_id is None:
+            topic_run_id = active.topic_run_id if active else None
+        if topic_run_id is None:
+            latest = TopicRepository(conn).latest()
+            if latest is None:
+                raise StoreError("there is no topic run yet; run the heal_realign DAG, or `python -m heal_tasks run`")
+            topic_run_id = latest.topic_run_id
+        tree = read_tree(conn, topic_run_id)
+    print_line(console, _head(tree, active))
+    _print_tree(tree, console, tree.run.depth if depth is None else depth)
+    if selection:
+        _print_selection(settings, tree, console)
+
+
+def _head(tree: StoredTree, active: Generation | None) -> str:
+    run = tree.run
+    served = active if active and active.topic_run_id == run.topic_run_id else None
+    whose = f"of the active generation {served.generation_id}" if served else "not of an active generation"
+    churn = "" if run.churn is None else f", churn {run.churn:.0%} to the tree before"
+    return (
+        f"topic run {run.topic_run_id}, {whose}, made {run.created_at.astimezone():%Y-%m-%d %H:%M} "
+        f"from {run.documents} documents: {run.leaves} leaves, depth {run.depth}{churn}"
+    )
+
+
+def _print_tree(tree: StoredTree, console: Console, depth: int) -> None:
+    if not console.is_terminal:
+        for row in _walk(tree, tree.root, depth):
+            print_line(console, INDENT * row.level + _line(tree, row, depth).plain)
+        return
+    branches = {tree.root.topic_id: Tree(_line(tree, tree.root, depth))}
+    for row in _walk(tree, tree.root, depth):
+        if row.parent_id is not None:
+            branches[row.topic_id] = branches[row.parent_id].add(_line(tree, row, depth))
+    console.print(branches[tree.root.topic_id])
+
+
+def _walk(tree: StoredTree, row: TopicRow, depth: int) -> Iterator[TopicRow]:
+    yield row
+    if row.level < depth:
+        for child in tree.children[row.topic_id]:
+            yield from _walk(tree, child, depth)
+
+
+def _line(tree: StoredTree, row: TopicRow, depth: int) -> Text:
+    split = bool(tree.children[row.topic_id])
+    line = Text.assemble((str(row.topic_id), "cyan"), f": {row.size} documents ({tree.share(row):.0%})")
+    if split:
+        line.append(f", k={row.k}" + (f", silhouette {row.silhouette:.2f}" if row.silhouette is not None else ""))
+    line.append(": ").append(", ".join(row.terms[:TERMS]), "bold")
+    if split and row.level >= depth:
+        line.append(f" ({tree.below(row)} topics below)", "dim")
+    if not split and row.stop_reason:
+        line.append(f" (leaf: {row.stop_reason})", "dim")
+    return line
+
+
+def _print_selection(settings: Settings, tree: StoredTree, console: Console) -> None:
+    try:
+        records = read_root_records(artifact_store(settings), tree)
+    except HealError as error:
+        print_line(console, f"how the root's k was chosen cannot be shown: {error}")
+        return
+    if not records:
+        print_line(console, "how the root's k was chosen was not stored with this tree; the next realignment stores it")
+        return
+    table = Table(*COLUMNS, "what became of it", title="How the root's k was chosen", title_justify="left")
+    for column in table.columns[: len(COLUMNS)]:
+        column.justify = "right"
+    for row in selection_rows(records, tree.root.k, settings.topic_silhouette):
+        table.add_row(
+            str(row.k), row.error, row.drop_ratio, row.null_ratio, row.terms, row.documents, row.smallest, row.verdict
+        )
+    console.print(table)

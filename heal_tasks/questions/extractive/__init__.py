@@ -1,0 +1,1 @@
+"""Questions made from a chunk's own sentences, without a language model."""

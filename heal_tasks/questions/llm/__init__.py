@@ -1,0 +1,1 @@
+"""Questions, maps and answers from a language model behind an OpenAI-compatible endpoint."""

@@ -1,0 +1,160 @@
+"""The OpenAI Batch API: files up, a batch created, watched and cancelled, files down.
+
+Reading is repeated by the SDK as usual. Creating a batch is not: a request whose reply got lost may have been carried
+out, and a second one would be paid, too. So a key of our own is in the batch's metadata, by which it is found again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+import httpx2
+import openai
+
+from heal_tasks.core.errors import RetryableError, SettingsError, StepError
+from heal_tasks.questions.llm.batch_lines import ENDED, PATH
+
+_METADATA_KEY = "heal_batch"
+_MAX_RETRIES = 3
+_MISSING = {404, 405, 501}
+_ERROR_CHARS = 500
+
+
+class NoBatchApiError(SettingsError):
+    """The endpoint has no Batch API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch as the endpoint sees it.
+
+    Args:
+        status: in the endpoint's words.
+        done: requests that have been answered.
+        failed: requests that ended in an error.
+        files: result files that are there: output, then errors.
+        problem: what the endpoint says is wrong; empty where nothing is.
+    """
+
+    status: str
+    done: int
+    failed: int
+    files: tuple[str, ...]
+    problem: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.status in ENDED
+
+
+class BatchApi:
+    """Batches at one endpoint.
+
+    Args:
+        base_url: OpenAI-compatible endpoint.
+        api_key: its key; None where the endpoint asks for none.
+        timeout_s: longest wait for one reply, in seconds.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
+        self._base_url, self._secret = base_url, api_key or ""
+        self._client = openai.OpenAI(
+            base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=_MAX_RETRIES
+        )
+
+    def check(self) -> None:
+        """Find out whether there is a Batch API.
+
+        Raises:
+            NoBatchApiError: there is none.
+        """
+        with self._told("has no Batch API (set HEAL_LLM_BATCH=off)"):
+            self._client.batches.list(limit=1)
+
+    def upload(self, name: str, file: IO[bytes]) -> str:
+        """Send a file of requests; its id at the endpoint."""
+        with self._told("took no file"):
+            return self._client.files.create(file=(f"{name}.jsonl", file), purpose="batch").id
+
+    def create(self, batch_key: str, input_file_id: str) -> str:
+        """Have a file's requests worked on.
+
+        Args:
+            batch_key: goes into the batch's metadata.
+            input_file_id: the file.
+
+        Returns:
+            The batch's id at the endpoint.
+
+        Raises:
+            RetryableError: the batch may or may not have been created.
+            StepError: it was not.
+        """
+        with self._told("created no batch"):
+            return self._client.with_options(max_retries=0).batches.create(
+                input_file_id=input_file_id, endpoint=PATH, completion_window="24h", metadata={_METADATA_KEY: batch_key}
+            ).id  # fmt: skip
+
+    def find(self, batch_key: str) -> str | None:
+        """The id of the batch whose metadata has a key; None where there is none."""
+        with self._told("lists no batches"):
+            # No list can be filtered by metadata. All of it is read: to overlook a batch is to pay for it twice.
+            listed = self._client.batches.list(limit=100)
+            return next((item.id for item in listed if (item.metadata or {}).get(_METADATA_KEY) == batch_key), None)
+
+    def job(self, batch_id: str) -> Job | None:
+        """How far a batch has come; None where the endpoint knows no such batch."""
+        try:
+            with self._told("does not say how far a batch is"):
+                batch = self._client.batches.retrieve(batch_id)
+        except NoBatchApiError:
+            return None
+        counts = batch.request_counts
+        errors = (batch.errors.data or []) if batch.errors else []
+        files = tuple(item for item in (batch.output_file_id, batch.error_file_id) if item)
+        problem = "; ".join(dict.fromkeys(f"{item.code}: {item.message}" for item in errors))[:_ERROR_CHARS]
+        return Job(batch.status, counts.completed if counts else 0, counts.failed if counts else 0, files, problem)
+
+    def lines(self, file_id: str) -> Iterator[str]:
+        """Lines of a result file, as they arrive."""
+        with self._told("does not hand out a result file"):
+            try:
+                with self._client.files.with_streaming_response.content(file_id) as response:
+                    yield from (line for line in response.iter_lines() if line.strip())
+            except httpx2.RequestError as error:
+                raise openai.APIConnectionError(message=f"Connection lost: {error}", request=error.request) from error
+
+    def cancel(self, batch_id: str) -> None:
+        """Ask for a batch to end early; what it has answered by then is still there."""
+        with self._told("does not cancel a batch"):
+            self._client.batches.cancel(batch_id)
+
+    def forget(self, *file_ids: str | None) -> None:
+        """Delete files that are not needed any more, where the endpoint can."""
+        for file_id in filter(None, file_ids):
+            with suppress(openai.OpenAIError):
+                self._client.with_options(max_retries=0).files.delete(file_id)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except openai.APIStatusError as error:
+            message = f"the LLM endpoint {self._base_url} {what}: {self._redacted(error)}"
+            if error.status_code in _MISSING:
+                raise NoBatchApiError(message) from None
+            if error.status_code in (401, 403):
+                raise SettingsError(f"{message}; check HEAL_LLM_API_KEY and what it may do") from None
+            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+                raise RetryableError(f"{message}; run the step again later") from None
+            raise StepError(message) from None
+        except openai.OpenAIError as error:
+            raise RetryableError(
+                f"the LLM endpoint {self._base_url} does not answer: {self._redacted(error)}; run the step again later"
+            ) from None
+
+    def _redacted(self, error: Exception) -> str:
+        text = f"{type(error).__name__}: {error}"
+        return (text.replace(self._secret, "[key]") if self._secret else text)[:_ERROR_CHARS]

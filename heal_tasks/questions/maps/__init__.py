@@ -1,0 +1,1 @@
+"""Entity maps: structured facts of a text."""

@@ -1,0 +1,1 @@
+"""Query vectors and search for applications."""

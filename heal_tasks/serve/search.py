@@ -1,0 +1,94 @@
+"""Search by text: the encoder and the generation that it belongs to are loaded, and replaced, together."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.errors import StoreError
+from heal_tasks.core.settings import Settings
+from heal_tasks.store.db import connect
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.search import Hit, HybridHit, hybrid_search
+from heal_tasks.store.generations.search import search as nearest
+from heal_tasks.training.encoder import Encoder
+
+T = TypeVar("T")
+
+
+class Searcher:
+    """Answers text queries, through any number of switches.
+
+    Args:
+        settings: database, artifacts, device.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._artifacts = artifact_store(settings)
+        self._conn = connect(settings.require_database_url(), autocommit=True)
+        self._generation, self._encoder = self._load()
+
+    @property
+    def generation(self) -> Generation:
+        """The generation that the next query is pinned to."""
+        return self._generation
+
+    def search(self, text: str, k: int = 10, topic: int | None = None) -> list[Hit]:
+        """The nearest chunks to a text.
+
+        Args:
+            text: what to look for.
+            k: how many hits.
+            topic: only this topic's subtree.
+
+        Returns:
+            Hits, nearest first.
+
+        Raises:
+            StoreError: no generation is active.
+        """
+        return self._pinned(text, lambda vector, number: nearest(self._conn, vector, number, k=k, topic=topic))
+
+    def hybrid(self, text: str, k: int = 10, topic: int | None = None) -> list[HybridHit]:
+        """The chunks that match a text by its words and its vector.
+
+        Args:
+            text: what to look for.
+            k: how many hits.
+            topic: only this topic's subtree.
+
+        Returns:
+            Hits, the best first.
+
+        Raises:
+            StoreError: no generation is active.
+        """
+        return self._pinned(
+            text, lambda vector, number: hybrid_search(self._conn, text, vector, number, k=k, topic=topic)
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._conn.close()
+
+    def _pinned(self, text: str, ask: Callable[[NDArray[np.float32], int], T]) -> T:
+        """Ask with the text's vector and its generation; once more with the new ones if that generation is gone."""
+        pinned = self._generation.generation_id
+        try:
+            return ask(self._encoder.encode([text], role="query")[0], pinned)
+        except StoreError:
+            self._generation, self._encoder = self._load()
+            if self._generation.generation_id == pinned:
+                raise
+            return ask(self._encoder.encode([text], role="query")[0], self._generation.generation_id)
+
+    def _load(self) -> tuple[Generation, Encoder]:
+        active = GenerationRepository(self._conn).active()
+        if active is None:
+            raise StoreError("no generation is active yet; run the heal_realign DAG, or `python -m heal_tasks run`")
+        path = self._artifacts.model_path(active.model_uri)
+        return active, Encoder(path, device=self._settings.device, batch_size=self._settings.encode_batch_size)

@@ -1,0 +1,201 @@
+"""What a run would do now, and cost, without doing it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.models import resolve_model
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import silent
+from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.sources.chunking import token_counter
+from heal_tasks.steps.answer import PASSAGES
+from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.ingest import read_sources
+from heal_tasks.steps.map_entities import Mapping
+from heal_tasks.steps.route import decide
+from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
+from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
+from heal_tasks.steps.writing.spend_limit import affordable, budget_of, cost_usd
+from heal_tasks.store.db import connect
+from heal_tasks.store.documents.documents import Changes
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.llm.batches import BatchRepository
+from heal_tasks.store.llm.spend import Budget
+
+PROMPT_TOKENS = 450
+REPLY_TOKENS = 90
+"""Measured on the packaged prompt: fixed part per call, and reply per question asked for."""
+
+MAP_PROMPT_TOKENS = 850
+MAP_REPLY_RATIO = 4.5
+"""The same for entity maps, measured on a lease, a dense text: fixed part, and reply per token of the chunk."""
+
+ANSWER_PROMPT_TOKENS, ANSWER_REPLY_TOKENS = 300, 60
+"""The same for answers, estimated: fixed part without the passages, and reply."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls that would be made.
+
+    Args:
+        chunks: about how many chunks.
+        input_tokens: tokens that would be sent; 0 without an LLM.
+        output_tokens: tokens that would come back.
+        costs_usd: their price, chunk by chunk.
+    """
+
+    chunks: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+    costs_usd: Sequence[float] = ()
+
+    @property
+    def cost_usd(self) -> float:
+        """The price of all."""
+        return sum(self.costs_usd)
+
+    def price(self) -> str:
+        """Tokens and price for people."""
+        if not self.input_tokens:
+            return "nothing to pay"
+        return f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out, {self.cost_usd:.2f} USD"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Args:
+        changes: documents that would be stored or deleted.
+        rejected: records that would be quarantined.
+        route: the route that would be taken.
+        reason: why.
+        writer: who would write questions.
+        questions: for chunks that have no questions by this writer and whose text is not known either.
+        maps: the same for entity maps; None where none are wanted on this route.
+        answers: the most that answers to held-out questions can take; None where none are wanted on this route.
+        budget: what the budgets are and leave; empty without one.
+    """
+
+    changes: Changes
+    rejected: int
+    route: str
+    reason: str
+    writer: str
+    questions: Calls
+    maps: Calls | None
+    answers: Calls | None
+    budget: str = ""
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        lines = [
+            f"documents  {self.changes.new} new, {self.changes.changed} changed, {self.changes.deleted} deleted, "
+            f"{self.rejected} records to be quarantined",
+            f"route      {self.route}: {self.reason}",
+            f"questions  {self.questions.chunks} chunks to ask, by {self.writer}; {self.questions.price()}",
+        ]
+        if self.maps:
+            lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
+        if self.answers:
+            lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
+        return [*lines, f"budget     {self.budget}"] if self.budget else lines
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Work out what a run would do; everything it reads into the store is undone.
+
+    Args:
+        settings: all settings.
+
+    Returns:
+        The plan.
+
+    Raises:
+        SettingsError: entity maps or answers are wanted, and there is no LLM.
+    """
+    settings.require_llm()
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        writer = make_writer(settings, conn)
+        context = Context(
+            settings,
+            Manifest(run_id="plan"),
+            conn,
+            artifact_store(settings),
+            silent,
+            0,
+            1,
+            logging.getLogger("heal_tasks.plan"),
+        )
+        with conn.transaction(force_rollback=True):
+            changes, rejected = read_sources(context)
+            chosen, _ = decide(context, changes)
+            under_way = BatchRepository(conn, settings.llm_url).texts_under_way(writer.model, writer.prompt_hash)
+            to_ask = [
+                chunk for chunk in QuestionRecorder(context, writer).to_ask() if chunk.content_hash not in under_way
+            ]
+            to_map = Mapping(context).to_map() if settings.map_rate and chosen.name == "realign" else None
+        reply = REPLY_TOKENS * settings.questions_per_chunk
+        batched = waits_for_batches(settings, chosen.name) and worth_a_batch(
+            settings, len(to_ask) // settings.ask_shards
+        )
+        price_factor = settings.llm_batch_price_factor if batched else 1.0
+        questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply), price_factor)
+        maps, answers, costs, unit = None, None, questions.costs_usd, "chunks"
+        if to_map is not None:
+            maps = _calls(
+                settings, to_map, lambda tokens: (MAP_PROMPT_TOKENS + tokens, round(MAP_REPLY_RATIO * tokens))
+            )
+            costs, unit = [*costs, *maps.costs_usd], "calls"
+        if settings.answer_questions and chosen.name == "realign":
+            answers = _answers(settings, 2 if GenerationRepository(conn).active() is None else 3)
+            costs, unit = [*costs, *answers.costs_usd], "calls"
+        budget = _budget_line(settings, budget_of(conn, settings, context.run_id), costs, unit)
+    return Plan(
+        changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", questions, maps, answers,
+        budget,
+    )  # fmt: skip
+
+
+def _calls(
+    settings: Settings,
+    chunks: Sequence[ChunkToAsk],
+    tokens_of: Callable[[int], tuple[int, int]],
+    price_factor: float = 1.0,
+) -> Calls:
+    """What calls about chunks would cost, given tokens in and out by a chunk's length in tokens."""
+    if not settings.llm_configured:
+        return Calls(len(chunks))
+    count_tokens = token_counter(resolve_model(settings.model))
+    tokens = [tokens_of(count_tokens(item.title) + count_tokens(item.text)) for item in chunks]
+    return Calls(
+        len(chunks),
+        sum(sent for sent, _ in tokens),
+        sum(replied for _, replied in tokens),
+        [price_factor * cost_usd(settings, *pair) for pair in tokens],
+    )
+
+
+def _answers(settings: Settings, systems: int) -> Calls:
+    """What answers cost at most: no question is dropped for want of an answer, and no two systems find the same."""
+    calls = systems * settings.answer_questions
+    sent, replied = ANSWER_PROMPT_TOKENS + PASSAGES * settings.chunk_tokens, ANSWER_REPLY_TOKENS
+    return Calls(calls, calls * sent, calls * replied, [cost_usd(settings, sent, replied)] * calls)
+
+
+def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float], unit: str) -> str:
+    if not budget.limited:
+        return ""
+    spending, parts = budget.spending(), list[str]()
+    if settings.llm_run_budget_usd:
+        parts.append(f"{settings.llm_run_budget_usd:.2f} USD per run")
+    if settings.llm_day_budget_usd:
+        reserved = f" and {spending.reserved_usd:.2f} reserved" if spending.reserved_usd else ""
+        parts.append(f"{settings.llm_day_budget_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}")
+    fitting = affordable(budget, costs)
+    share = f"about {fitting:,} of {len(costs):,}" if fitting < len(costs) else f"all {len(costs):,}"
+    return f"{'; '.join(parts)}: {share} {unit}"

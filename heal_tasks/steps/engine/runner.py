@@ -1,0 +1,175 @@
+"""Runs one step: finds its finished result or works, records progress, result and time.
+
+A step's key is (name, fingerprint of its inputs, shard). Run again with the same inputs, after a kill or
+on a later night, it returns the stored result. What a step writes is written so that a second run over
+half of it completes it: upserts by deterministic ids, artifacts published by rename.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import psycopg
+
+from heal_tasks.core.artifacts import ArtifactStore, artifact_store
+from heal_tasks.core.errors import HealError, RetryableError
+from heal_tasks.core.ids import fingerprint
+from heal_tasks.core.log import LoggedProgress
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Progress
+from heal_tasks.store.db import connect
+from heal_tasks.store.runs.runs import RunRepository
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step's body gets: settings, the manifest so far, the database, the artifacts.
+
+    Args:
+        settings: all settings.
+        manifest: refs of the steps before.
+        conn: a connection outside any transaction; the body commits what it wants kept.
+        artifacts: where files go.
+        progress: to be told how far the work has come.
+        shard: this task's number, of ``shards``.
+        shards: how many tasks share the work.
+    """
+
+    settings: Settings
+    manifest: Manifest
+    conn: psycopg.Connection[Any]
+    artifacts: ArtifactStore
+    progress: Progress
+    shard: int
+    shards: int
+    log: logging.Logger
+
+    @property
+    def run_id(self) -> str:
+        """The pipeline run."""
+        return self.manifest.run_id
+
+    def track(self, items: Sequence[T]) -> Iterator[T]:
+        """Iterate, reporting progress."""
+        for done, item in enumerate(items):
+            self.progress(done, len(items))
+            yield item
+        self.progress(len(items), len(items))
+
+
+class Waiting(Exception):  # noqa: N818
+    """A step has sent work away and cannot go on before it is done; run again then, it goes on where it stopped.
+
+    Not an error: whoever runs the step waits, holding nothing meanwhile.
+
+    Args:
+        message: what is waited for.
+        batch_ids: batches at the language model's endpoint; empty where their ids are not known yet.
+        poll_s: time between two looks, in seconds.
+        wait_s: when to run the step again at the latest, in seconds from now.
+    """
+
+    def __init__(self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float) -> None:
+        super().__init__(message)
+        self.batch_ids, self.poll_s, self.wait_s = list(batch_ids), poll_s, wait_s
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step's body returns; the runner makes the manifest of it."""
+
+    refs: dict[str, int | str] = field(default_factory=dict)
+    counts: dict[str, int | float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the pipeline.
+
+    Args:
+        name: as on the command line, in the report and in ``heal.step_result``.
+        body: does the work.
+        inputs: the JSON-serialisable inputs that decide the result; None means that the result belongs to
+            this run only.
+    """
+
+    name: str
+    body: Callable[[Context], Outcome]
+    inputs: Callable[[Context], object] | None
+
+    def run(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
+        """Run the step, or return its finished result.
+
+        Args:
+            settings: all settings.
+            manifest: of the step before.
+            shard: this task's number, from 0.
+            shards: how many tasks share the work.
+
+        Returns:
+            The manifest for the next step.
+
+        Raises:
+            RetryableError: trying again later can succeed.
+            HealError: it cannot; the message says what to do.
+            Waiting: the step is to be run again later.
+        """
+        log = logging.getLogger(f"heal_tasks.{self.name}")
+        url = settings.require_database_url()
+        with connect(url, autocommit=True) as conn, connect(url, autocommit=True) as side:
+            runs = RunRepository(side)
+            key = ""
+
+            def report(done: int, total: int, message: str = "") -> None:
+                runs.progress(self.name, key, shard, done, total, message)
+
+            context = Context(
+                settings, manifest, conn, artifact_store(settings),
+                LoggedProgress(log, self.name, also=report), shard, shards, log,
+            )  # fmt: skip
+            try:
+                key = fingerprint([self.name, shards, self.inputs(context) if self.inputs else manifest.run_id])
+                stored = runs.finished(self.name, key, shard)
+                if stored is not None and self._still_there(context, stored):
+                    result = Manifest(**stored)
+                    log.info("%s: finished before with the same inputs; nothing to do", self.name)
+                    note = result.note if result.run_id == manifest.run_id else f"{result.note} (unchanged, reused)"
+                    return manifest.next(self.name, refs=result.refs, counts=result.counts, note=note)
+                runs.begin(self.name, key, shard, manifest.run_id)
+                outcome = self.body(context)
+                result = manifest.next(self.name, refs=outcome.refs, counts=outcome.counts, note=outcome.note)
+                own = Manifest(
+                    run_id=manifest.run_id, step=self.name, refs=outcome.refs, counts=outcome.counts, note=outcome.note
+                )
+                runs.finish(self.name, key, shard, own.to_json())
+            except psycopg.OperationalError as error:
+                raise RetryableError(f"step {self.name}: lost the database ({error}); run it again") from error
+            except Waiting as waiting:
+                report(0, 0, str(waiting))
+                log.info("%s: %s", self.name, waiting)
+                raise
+            except HealError as error:
+                if key:
+                    runs.progress(self.name, key, shard, 0, 0, f"failed: {error}")
+                raise
+        log.info("%s: %s", self.name, outcome.note or outcome.counts)
+        return result
+
+    def run_to_end(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
+        """As ``run``, and where the step has to wait, wait in this process."""
+        while True:
+            try:
+                return self.run(settings, manifest, shard, shards)
+            except Waiting as waiting:
+                time.sleep(min(waiting.poll_s, waiting.wait_s))
+
+    @staticmethod
+    def _still_there(context: Context, stored: dict[str, Any]) -> bool:
+        uris = [value for name, value in stored["refs"].items() if name.endswith("_uri") and value]
+        return all(context.artifacts.exists(uri) for uri in uris)

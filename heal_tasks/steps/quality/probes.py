@@ -1,0 +1,171 @@
+"""The fixed held-out questions by which the short nudge path judges a generation without a scan."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heal_tasks.core.settings import Settings
+from heal_tasks.evaluation.bootstrap import Interval, paired_difference
+from heal_tasks.evaluation.ranking import ranking_metrics, top_k
+from heal_tasks.nudge.probe import KEPT, Nearest, follow
+from heal_tasks.steps.quality.scoring import (
+    GATE_METRIC,
+    QUESTION_SETS,
+    TOP_K,
+    Float32Array,
+    Int64Array,
+    Scores,
+    held_out,
+)
+from heal_tasks.steps.vectors.spaces import in_order
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.nudge_state import NudgeState, Probes
+from heal_tasks.store.generations.vectors import VectorRepository
+
+DISPLACEMENT = "displacement"
+"""Name, among a generation's metrics, of the angle that its rows have moved; see ``RouteFacts``."""
+PROBES = 1000
+"""Most questions per set: the standard error of a difference in nDCG@10 is then below .01."""
+
+
+def start_probes(conn: Connection, generation: Generation) -> None:
+    """Choose the probes of a generation that is about to be served, and store them.
+
+    Args:
+        conn: an autocommit connection.
+        generation: its served vectors are final.
+    """
+    corpus, vectors = Corpus(conn), VectorRepository(conn)
+    chunks, questions = corpus.chunks(generation.topic_run_id), corpus.questions()
+    asked = in_order(questions.question_ids, *vectors.load_questions(generation))
+    live = vectors.load_served(generation)
+    served = in_order(chunks.chunk_ids, live.chunk_ids, live.vectors)
+    NudgeState(conn, generation).write_probes(choose_probes(questions, asked, chunks, served))
+
+
+def restart_drift(conn: Connection, generation: Generation) -> None:
+    """Count displacement and loss from now on: a realignment found nothing better than what is live.
+
+    Args:
+        conn: an autocommit connection.
+        generation: the live one.
+    """
+    state = NudgeState(conn, generation)
+    probes = state.probes(KEPT)
+    state.write_probes(replace(probes, at_start=_values(probes)[GATE_METRIC]))
+    GenerationRepository(conn).set_fields(generation.generation_id, metrics={**generation.metrics, DISPLACEMENT: 0.0})
+
+
+def choose_probes(questions: QuestionTable, asked: Float32Array, chunks: ChunkTable, served: Float32Array) -> Probes:
+    """Choose probes for a generation, and rank everything that it serves for them.
+
+    Args:
+        questions: all questions; their ids are hashes, so the first ones of a set are a random choice.
+        asked: float32, shape (q, d), their vectors.
+        chunks: all chunks.
+        served: float32, shape (n, d), their served vectors.
+
+    Returns:
+        The probes, by question id.
+    """
+    rows, names, positives, documents = list[Int64Array](), list[str](), list[Int64Array](), list[Int64Array]()
+    for name, found in held_out(questions, chunks).items():
+        rows.append(found.rows[:PROBES])
+        names += [name] * len(rows[-1])
+        positives += found.positives[:PROBES]
+        documents.append(found.documents[:PROBES])
+    own = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+    ranked, scores = top_k(asked[own], served, KEPT)
+    values = ranking_metrics(ranked, positives, TOP_K)[GATE_METRIC]
+    nearest = Nearest.of(np.where(ranked >= 0, chunks.chunk_ids[ranked], -1), scores)
+    order = np.argsort(questions.question_ids[own])
+    probes = Probes(
+        questions.question_ids[own], np.array(names, dtype=np.str_),
+        np.concatenate(documents) if documents else np.empty(0, dtype=np.int64),
+        [chunks.chunk_ids[found] for found in positives], asked[own],
+        nearest.ids, nearest.scores, nearest.floor, values,
+    )  # fmt: skip
+    return take(probes, order)
+
+
+def take(probes: Probes, chosen: Int64Array) -> Probes:
+    """Some of the probes, by position."""
+    return Probes(
+        probes.question_ids[chosen], probes.question_sets[chosen], probes.documents[chosen],
+        [probes.positives[place] for place in chosen], probes.vectors[chosen],
+        probes.chunk_ids[chosen], probes.scores[chosen], probes.floor[chosen], probes.at_start[chosen],
+    )  # fmt: skip
+
+
+def followed(probes: Probes, touched: Int64Array, ids: Int64Array, vectors: Float32Array) -> tuple[Probes, Int64Array]:
+    """The probes after some chunks came, went or changed.
+
+    Args:
+        probes: before.
+        touched: int64, shape (t,): all those chunks.
+        ids: int64, shape (m,): those that are served now.
+        vectors: float32, shape (m, d): as they are served now.
+
+    Returns:
+        The probes now, and the positions of those that have to be ranked anew.
+    """
+    kept = Nearest(probes.chunk_ids, probes.scores, probes.floor)
+    now, short = follow(kept, probes.vectors, touched, ids, vectors, places=TOP_K)
+    return replace(probes, chunk_ids=now.ids, scores=now.scores, floor=now.floor), np.flatnonzero(short)
+
+
+def changed_places(before: Probes, after: Probes) -> Int64Array:
+    """Positions of the probes whose nearest chunks are not what they were."""
+    same = (before.chunk_ids == after.chunk_ids) & (before.scores == after.scores)
+    return np.flatnonzero(~same.all(axis=1) | (before.floor != after.floor))
+
+
+def rank_anew(probes: Probes, places: Int64Array, chunk_ids: Int64Array, served: Float32Array) -> None:
+    """Rank everything that is served for some probes, in place.
+
+    Args:
+        probes: changed at ``places``.
+        places: which of them.
+        chunk_ids: int64, shape (n,), ascending: all that is served.
+        served: float32, shape (n, d).
+    """
+    ranked, scores = top_k(probes.vectors[places], served, probes.chunk_ids.shape[1])
+    nearest = Nearest.of(np.where(ranked >= 0, chunk_ids[ranked], -1), scores)
+    probes.chunk_ids[places], probes.scores[places], probes.floor[places] = nearest.ids, nearest.scores, nearest.floor
+
+
+def probe_scores(probes: Probes, system: str, generation_id: int) -> Scores:
+    """Ranking metrics of the probes as they stand, by question set."""
+    metrics, values, documents = _values(probes), {}, {}
+    for name in QUESTION_SETS:
+        own = probes.question_sets == name
+        if own.any():
+            values[name] = {metric: found[own] for metric, found in metrics.items()}
+            documents[name] = probes.documents[own]
+    return Scores(system, generation_id, values, documents)
+
+
+def probe_change(probes: Probes, settings: Settings) -> Interval | None:
+    """How nDCG@10 of the probes has changed since the generation was made; None where there are no probes."""
+    if not len(probes.question_ids):
+        return None
+    return paired_difference(
+        _values(probes)[GATE_METRIC], probes.at_start, samples=settings.bootstrap_samples, seed=settings.seed,
+        groups=probes.documents,
+    )  # fmt: skip
+
+
+def _values(probes: Probes) -> dict[str, NDArray[np.float64]]:
+    names, codes = np.unique(
+        np.concatenate([probes.chunk_ids[:, :TOP_K].ravel(), *probes.positives]), return_inverse=True
+    )
+    # Ids are hashes of 63 bits; the metrics want small numbers, and -1 for an empty place.
+    codes -= int(len(names) > 0 and names[0] == -1)
+    ranked = codes[: len(probes.question_ids) * TOP_K].reshape(-1, TOP_K)
+    ends = np.cumsum([ranked.size, *(len(found) for found in probes.positives)])
+    return ranking_metrics(ranked, [codes[start:end] for start, end in pairwise(ends)], TOP_K)

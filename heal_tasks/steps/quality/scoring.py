@@ -1,0 +1,254 @@
+"""Retrieval quality of vector spaces on the held-out question sets, ready for the gate and the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heal_tasks.core.settings import Settings
+from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
+from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
+from heal_tasks.evaluation.hierarchy import hierarchical_scores
+from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
+from heal_tasks.nudge.questions import QuestionSet
+from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
+from heal_tasks.store.runs.runs import EvaluationRow
+
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
+
+UNSEEN, SEEN, HUMAN = "unseen documents", "seen documents, unseen questions", "human questions"
+QUESTION_SETS = (UNSEEN, SEEN, HUMAN)
+TOP_K = 10
+CHUNKS_RANKED = 60
+"""Chunks among which the ten best documents are looked for, where a whole document is right."""
+GATE_METRIC = f"ndcg@{TOP_K}"
+
+
+@dataclass(frozen=True)
+class AnswerKey:
+    """Questions with all the chunks that answer each.
+
+    Args:
+        rows: int64, shape (m,): where each question stands in the question table.
+        positives: rows of the chunk table, int64, one array per question.
+        documents: int64, shape (m,): a document of each question. The bootstrap draws documents, since their questions
+            hang together.
+    """
+
+    rows: Int64Array
+    positives: list[Int64Array]
+    documents: Int64Array
+
+
+@dataclass(frozen=True)
+class System:
+    """One vector space to be scored.
+
+    Args:
+        name: as people read it.
+        generation_id: whose vectors; None for a mixture.
+        questions: float32, shape (q, d), one row per row of the question table.
+        chunks: float32, shape (n, d), one row per row of the chunk table.
+    """
+
+    name: str
+    generation_id: int | None
+    questions: Float32Array
+    chunks: Float32Array
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How one system did, by question set.
+
+    Args:
+        system: its name, as people read it.
+        generation_id: whose vectors; None for a mixture.
+        values: ranking metrics, one value per question.
+        documents: as in ``AnswerKey``.
+        hierarchy: hierarchical precision, recall and F1 of the retrieved documents' topic paths. Never a criterion:
+            the labels that judge here have also trained.
+    """
+
+    system: str
+    generation_id: int | None
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    documents: Mapping[str, Int64Array]
+    hierarchy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def judged(
+    questions: QuestionTable, chunks: ChunkTable, chosen: NDArray[np.bool_], *, moving: bool = False
+) -> AnswerKey:
+    """Some questions, one per text, with the rows of the chunks that answer them.
+
+    People name documents, so to judge their questions every chunk of these is right.
+
+    Args:
+        questions: all questions.
+        chunks: all chunks.
+        chosen: which questions, bool, shape (q,).
+        moving: whether rows are to be moved by them: by each only the chunk that it stands with.
+
+    Returns:
+        Each text once, at its first row.
+    """
+    rows = np.flatnonzero(chosen & (chunks.rows(questions.chunk_ids) >= 0))
+    _, first, text = np.unique(questions.texts[rows], return_index=True, return_inverse=True)
+    answers = chunks.rows(questions.chunk_ids[rows])
+    if not moving:
+        person = np.flatnonzero(questions.human[rows])
+        position, siblings = chunks.of_documents(questions.document_ids[rows[person]])
+        answers, text = np.concatenate([answers, siblings]), np.concatenate([text, text[person[position]]])
+    answers = answers[np.argsort(text, kind="stable")]
+    positives = [np.unique(part) for part in np.split(answers, np.cumsum(np.bincount(text))[:-1])] if len(rows) else []
+    order = np.argsort(first)
+    own = rows[first[order]]
+    return AnswerKey(own, [positives[place] for place in order], questions.document_ids[own])
+
+
+def people_decide(questions: QuestionTable, settings: Settings) -> bool:
+    """Whether people have asked enough to train, to move rows and to choose how far, without the written questions.
+
+    A store is for what people ask. Written questions are tens of times as many and easier, so beside them people's are
+    lost: on NFCorpus a training on both ended below the base model, and neither there nor on SciFact was a NUDGE budget
+    adopted (bench/RESULTS.md).
+
+    Args:
+        questions: all questions.
+        settings: of the gate.
+
+    Returns:
+        Whether ``gate_min_questions`` of people's questions are held out for validation.
+    """
+    asked = questions.human & questions.in_splits("seen_validation", "unseen_validation")
+    return len(np.unique(questions.texts[asked])) >= settings.gate_min_questions
+
+
+def question_set(
+    questions: QuestionTable,
+    vectors: Float32Array,
+    chunks: ChunkTable,
+    chosen: NDArray[np.bool_],
+    *,
+    moving: bool = False,
+) -> QuestionSet:
+    """Some questions with the rows of the chunks that answer them, as NUDGE takes them; ``moving`` as in ``judged``."""
+    found = judged(questions, chunks, chosen, moving=moving)
+    return QuestionSet(vectors=vectors[found.rows], positives=found.positives)
+
+
+def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKey]:
+    """The question sets that judge, those without a question left out.
+
+    Questions that people have asked are a set of their own, whether or not their documents were trained on.
+    """
+    written = ~questions.human
+    masks = {
+        UNSEEN: written & questions.in_splits("unseen_test"),
+        SEEN: written & questions.in_splits("seen_test"),
+        HUMAN: questions.human & questions.in_splits("unseen_test", "seen_test"),
+    }
+    return {name: judged(questions, chunks, mask) for name, mask in masks.items() if mask.any()}
+
+
+def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
+    """Score a system on every question set that has questions, by exact search over all chunks.
+
+    Written questions want their own chunk; people's want the document that they name, which stands where its best chunk
+    does.
+    """
+    values, documents, hierarchy = {}, {}, {}
+    for name, chosen in held_out(questions, chunks).items():
+        asked = system.questions[chosen.rows]
+        if name == HUMAN:
+            _, owners = np.unique(chunks.document_ids, return_inverse=True)
+            found = first_of_each(top_k(asked, system.chunks, CHUNKS_RANKED)[0], owners, TOP_K)
+            wanted = [owners[rows] for rows in chosen.positives]
+            values[name] = ranking_metrics(np.where(found >= 0, owners[found], -1), wanted, TOP_K)
+        else:
+            found, _ = top_k(asked, system.chunks, TOP_K)
+            values[name] = ranking_metrics(found, chosen.positives, TOP_K)
+        documents[name] = chosen.documents
+        paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
+        hierarchy[name] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in chosen.positives]])
+    return Scores(system.name, system.generation_id, values, documents, hierarchy)
+
+
+def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
+    """Let the gate decide between a candidate and its rival."""
+    tolerances = _tolerances(candidate, settings)
+    return decide(
+        [
+            SetComparison(
+                name,
+                len(candidate.documents[name]),
+                _apart(candidate, rival, name, GATE_METRIC, settings),
+                tolerances[name],
+            )
+            for name in candidate.values
+        ],
+        epsilon=settings.gate_epsilon,
+        min_questions=settings.gate_min_questions,
+    )
+
+
+def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
+    """Where quality fell beyond its interval, as a phrase for people; empty where it did not.
+
+    Written questions may fall by ``gate_max_written_loss`` where people's decide.
+    """
+    tolerances = _tolerances(after, settings)
+    differences = {name: _apart(after, before, name, GATE_METRIC, settings) for name in after.values}
+    return "; ".join(
+        f"{name}: {apart.value:+.4f} nDCG@{TOP_K} [{apart.low:+.4f}, {apart.high:+.4f}]"
+        for name, apart in differences.items()
+        if apart.high < -(tolerances[name] or 0.0)
+    )
+
+
+def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) -> list[EvaluationRow]:
+    """Rows of ``heal.evaluation``: metrics with intervals and differences to the rival, hierarchy."""
+    rows = []
+    for name, metrics in scores.values.items():
+        groups = scores.documents[name]
+        for metric, values in metrics.items():
+            own = mean_interval(values, samples=settings.bootstrap_samples, seed=settings.seed, groups=groups)
+            apart = _apart(scores, rival, name, metric, settings) if rival is not None else None
+            rows.append(
+                EvaluationRow(
+                    scores.generation_id, scores.system, name, metric, own.value, own.low, own.high,
+                    rival.system if rival else None, apart.value if apart else None,
+                    apart.low if apart else None, apart.high if apart else None, len(values),
+                )
+            )  # fmt: skip
+        for measure, value in scores.hierarchy.get(name, {}).items():
+            rows.append(
+                EvaluationRow(
+                    scores.generation_id, scores.system, name, f"hierarchical_{measure}", value,
+                    None, None, None, None, None, None, len(groups),
+                )
+            )  # fmt: skip
+    return rows
+
+
+def mean_quality(scores: Scores, settings: Settings) -> float:
+    """How candidates are ranked: mean nDCG@10 of the question sets that decide in the gate, of all if none votes."""
+    tolerances, least = _tolerances(scores, settings), settings.gate_min_questions
+    deciding = [name for name in tolerances if tolerances[name] is None and len(scores.documents[name]) >= least]
+    return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding or tolerances]))
+
+
+def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
+    """What each question set may lose; None for those that decide: people's alone, if there are enough of them."""
+    people = len(scores.documents.get(HUMAN, ())) >= settings.gate_min_questions
+    return {name: settings.gate_max_written_loss if people and name != HUMAN else None for name in scores.values}
+
+
+def _apart(a: Scores, b: Scores, name: str, metric: str, settings: Settings) -> Interval:
+    return paired_difference(
+        a.values[name][metric], b.values[name][metric], samples=settings.bootstrap_samples, seed=settings.seed,
+        groups=a.documents[name],
+    )  # fmt: skip

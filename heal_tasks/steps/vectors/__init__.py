@@ -1,0 +1,1 @@
+"""Parts of the steps that read and write vectors."""

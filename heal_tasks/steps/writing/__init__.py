@@ -1,0 +1,1 @@
+"""Parts of the steps that call a language model."""

@@ -1,0 +1,112 @@
+"""Brings a document's chunks in line with its text, keeping every chunk whose text is still there."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from psycopg import sql
+
+from heal_tasks.core.ids import chunk_id, sha256_hex
+from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.spaces.copying import copy_rows
+
+Chunker = Callable[[str, str], list[str]]
+"""Splits (title, body) into the texts that get a vector each."""
+
+_COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("ordinal", "int4"), ("text", "text")]
+_COLUMNS += [("content_hash", "text")]
+
+# A person's judgement is about the document: it moves to its first chunk, until the new ones have vectors
+# (QuestionRepository.place_judgments).
+_MOVE_JUDGEMENTS = """
+UPDATE heal.question q SET chunk_id = target.chunk_id
+FROM heal.chunk old JOIN heal.document d USING (document_id),
+LATERAL (SELECT l.chunk_id FROM heal.chunk l WHERE l.document_id = coalesce(d.duplicate_of, d.document_id)
+         AND l.superseded_at IS NULL ORDER BY l.ordinal LIMIT 1) target
+WHERE q.writer = 'human' AND q.chunk_id = old.chunk_id AND old.superseded_at IS NOT NULL AND old.document_id = ANY(%s)
+"""
+
+
+class _Existing(NamedTuple):
+    chunk_id: int
+    document_id: int
+    ordinal: int
+    content_hash: str
+    superseded: bool
+
+
+@dataclass
+class _Plan:
+    added: list[tuple[int, int, int, str, str]] = field(default_factory=list)
+    kept: list[tuple[int, int]] = field(default_factory=list)
+    revived: int = 0
+    superseded: list[int] = field(default_factory=list)
+
+
+def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chunker) -> tuple[int, int]:
+    """Chunk documents again: add new texts, keep equal ones, mark as superseded what is gone.
+
+    A chunk's hash covers the title, too: the title is embedded with the text, so another title is another vector.
+    A text that only moved keeps its chunk, so an inserted paragraph costs one vector and not all that follow it.
+
+    Args:
+        conn: a connection inside a transaction.
+        document_ids: live documents; those that another one stands for lose their chunks.
+        chunker: splits (title, body).
+
+    Returns:
+        How many chunks need a vector now, and how many became superseded.
+    """
+    ids = list(document_ids)
+    existing: dict[int, list[_Existing]] = {key: [] for key in ids}
+    for row in conn.execute(
+        "SELECT chunk_id, document_id, ordinal, content_hash, superseded_at IS NOT NULL FROM heal.chunk "
+        "WHERE document_id = ANY(%s) ORDER BY superseded_at NULLS FIRST, ordinal, chunk_id",
+        (ids,),
+    ):
+        existing[row[1]].append(_Existing._make(row))
+    plan = _Plan()
+    rows = conn.execute(
+        "SELECT document_id, title, body, duplicate_of FROM heal.document WHERE document_id = ANY(%s)", (ids,)
+    )
+    for key, title, body, duplicate_of in rows:
+        texts = chunker(title, body) if duplicate_of is None else []
+        _plan_document(plan, key, title, [storable(text) for text in texts], existing[key])
+    _carry_out(conn, plan)
+    if plan.superseded:
+        conn.execute(_MOVE_JUDGEMENTS, (ids,))
+    return len(plan.added) + plan.revived, len(plan.superseded)
+
+
+def _plan_document(plan: _Plan, document: int, title: str, texts: list[str], existing: list[_Existing]) -> None:
+    hashes = [sha256_hex(title, text) for text in texts]
+    by_id = {item.chunk_id: item for item in existing}
+    # Exact places first, then moved texts; so an id is only ever made where none exists.
+    taken: dict[int, _Existing] = {}
+    for ordinal, content_hash in enumerate(hashes):
+        if item := by_id.pop(chunk_id(document, ordinal, content_hash), None):
+            taken[ordinal] = item
+    spare: dict[str, Iterator[_Existing]] = {
+        content_hash: iter([item for item in by_id.values() if item.content_hash == content_hash])
+        for content_hash in set(hashes)
+    }
+    for ordinal, (content_hash, text) in enumerate(zip(hashes, texts, strict=True)):
+        item = taken.get(ordinal) or next(spare[content_hash], None)
+        if item is None:
+            plan.added.append((chunk_id(document, ordinal, content_hash), document, ordinal, text, content_hash))
+            continue
+        by_id.pop(item.chunk_id, None)
+        plan.revived += item.superseded
+        if item.superseded or item.ordinal != ordinal:
+            plan.kept.append((ordinal, item.chunk_id))
+    plan.superseded += [item.chunk_id for item in by_id.values() if not item.superseded]
+
+
+def _carry_out(conn: Connection, plan: _Plan) -> None:
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE heal.chunk SET ordinal = %s, superseded_at = NULL WHERE chunk_id = %s",
+            plan.kept,
+        )
+    conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (plan.superseded,))
+    copy_rows(conn, sql.Identifier("heal", "chunk"), _COLUMNS, plan.added)

@@ -1,0 +1,1 @@
+"""Generations: what is served, how it is indexed and searched."""

@@ -1,0 +1,1 @@
+"""The ledger of language-model calls, reserved money and batches."""

@@ -1,0 +1,302 @@
+"""Batches of language-model calls: which were paid, what is in them, and what has come of each text.
+
+A batch is written down before anything is sent, and again before it is created at the endpoint. So whatever is killed
+in between, the next task knows that nothing was sent, or that it has to look. Whoever works on a batch holds it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from heal_tasks.core.errors import RetryableError
+from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.documents.reading import LiveChunk, live_chunks
+
+BatchState = Literal["planned", "sending", "waiting", "collected", "lost"]
+TextOutcome = Literal["invalid", "cut_off", "failed", "unanswered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A row of ``heal.llm_batch``.
+
+    Args:
+        batch_key: our name for it; in its metadata at the endpoint.
+        run_id: the run that sent it and pays for it.
+        shard: the task of that run.
+        model: whom it asks.
+        prompt_hash: what it asks.
+        state: planned (nothing was sent), sending (it may have been), waiting (it was), collected or lost.
+        texts: how many it asks about.
+        batch_id: the endpoint's name for it; None until known.
+        input_file_id: the file that was sent; None until known.
+        counts: what has come of it so far.
+        age_s: since it was sent, or since the attempt to; 0 before that.
+    """
+
+    batch_key: str
+    run_id: str
+    shard: int
+    model: str
+    prompt_hash: str
+    state: BatchState
+    texts: int
+    batch_id: str | None
+    input_file_id: str | None
+    counts: dict[str, float]
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A text that a batch brought no usable reply about: why, and what was wrong with an invalid one."""
+
+    content_hash: str
+    outcome: TextOutcome
+    problem: str
+
+
+_COLUMNS = sql.SQL(", ").join(
+    sql.SQL("coalesce(extract(epoch FROM clock_timestamp() - sent_at), 0)::float8 AS age_s")
+    if item.name == "age_s"
+    else sql.Identifier(item.name)
+    for item in fields(Batch)
+)
+
+
+class BatchRepository:
+    """Batches at one endpoint.
+
+    Args:
+        conn: an autocommit connection, not through a pooler in transaction mode.
+        endpoint: its base URL.
+    """
+
+    def __init__(self, conn: Connection, endpoint: str) -> None:
+        self._conn, self._endpoint = conn, endpoint
+
+    @contextmanager
+    def holding(self, batch_key: str) -> Iterator[bool]:
+        """Keep other tasks off a batch for the block; whether that succeeded. A killed task holds nothing."""
+        name = (f"heal.llm_batch {batch_key}",)
+        row = self._conn.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name).fetchone()
+        held = bool(row and row[0])
+        try:
+            yield held
+        finally:
+            if held and not self._conn.closed:
+                self._conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", name)
+
+    def open(self) -> list[Batch]:
+        """Batches that are not collected yet, of all runs, oldest first."""
+        query = sql.SQL(
+            "SELECT {} FROM heal.llm_batch WHERE endpoint = %s AND state IN ('planned', 'sending', 'waiting') "
+            "ORDER BY created_at, batch_key"
+        ).format(_COLUMNS)
+        return self._conn.cursor(row_factory=class_row(Batch)).execute(query, (self._endpoint,)).fetchall()
+
+    def get(self, batch_key: str) -> Batch | None:
+        """A batch as it is now; None where it was withdrawn."""
+        query = sql.SQL("SELECT {} FROM heal.llm_batch WHERE batch_key = %s").format(_COLUMNS)
+        return self._conn.cursor(row_factory=class_row(Batch)).execute(query, (batch_key,)).fetchone()
+
+    def plan(
+        self,
+        batch_key: str,
+        run_id: str,
+        shard: int,
+        model: str,
+        prompt_hash: str,
+        texts: Sequence[tuple[str, int]],
+        counts: dict[str, float],
+    ) -> set[str]:
+        """Write down what is going to be sent.
+
+        Args:
+            batch_key: our name for the batch.
+            run_id: the run.
+            shard: the task.
+            model: whom it will ask.
+            prompt_hash: what it will ask.
+            texts: content hash and chunk.
+            counts: what getting ready for it has cost.
+
+        Returns:
+            Content hashes that may be sent; the others are in a batch of another task. With none there is no batch.
+        """
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts, counts) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                (batch_key, run_id, shard, self._endpoint, model, prompt_hash, len(texts), Jsonb(counts)),
+            )
+            won = {
+                row[0]
+                for row in cursor.execute(
+                    "INSERT INTO heal.llm_batch_row (batch_key, content_hash, chunk_id, endpoint, model, prompt_hash) "
+                    "SELECT %s, content_hash, chunk_id, %s, %s, %s "
+                    "FROM unnest(%s::text[], %s::bigint[]) AS given (content_hash, chunk_id) "
+                    "ON CONFLICT DO NOTHING RETURNING content_hash",
+                    (
+                        batch_key,
+                        self._endpoint,
+                        model,
+                        prompt_hash,
+                        [text for text, _ in texts],
+                        [chunk for _, chunk in texts],
+                    ),
+                )
+            }
+            cursor.execute("UPDATE heal.llm_batch SET texts = %s WHERE batch_key = %s", (len(won), batch_key))
+            if not won:
+                cursor.execute("DELETE FROM heal.llm_batch WHERE batch_key = %s", (batch_key,))
+        return won
+
+    def sending(self, batch_key: str, input_file_id: str) -> None:
+        """Record that the batch is going to be created at the endpoint.
+
+        Raises:
+            RetryableError: another task has withdrawn it in the meantime.
+        """
+        done = self._conn.execute(
+            "UPDATE heal.llm_batch SET state = 'sending', input_file_id = %s, sent_at = clock_timestamp() "
+            "WHERE batch_key = %s AND state = 'planned'",
+            (input_file_id, batch_key),
+        )
+        if done.rowcount != 1:
+            raise RetryableError(f"batch {batch_key} was withdrawn by another task before it was sent; try again")
+
+    def sent(self, batch_key: str, batch_id: str) -> None:
+        """Record the id that the endpoint gave the batch."""
+        self._conn.execute(
+            "UPDATE heal.llm_batch SET state = 'waiting', batch_id = %s WHERE batch_key = %s", (batch_id, batch_key)
+        )
+
+    def withdraw(self, batch: Batch) -> None:
+        """Forget a batch that was never sent; its texts may be sent again and its money is free."""
+        with self._conn.transaction():
+            self._release(batch, None)
+            self._conn.execute("DELETE FROM heal.llm_batch WHERE batch_key = %s", (batch.batch_key,))
+
+    def texts_under_way(self, model: str, prompt_hash: str) -> dict[str, str]:
+        """Batch key by content hash of every text that a reply is waited for."""
+        return dict(
+            self._conn.execute(
+                "SELECT content_hash, batch_key FROM heal.llm_batch_row "
+                "WHERE outcome IS NULL AND endpoint = %s AND model = %s AND prompt_hash = %s",
+                (self._endpoint, model, prompt_hash),
+            ).fetchall()
+        )
+
+    def texts_tried(self, run_id: str, model: str, prompt_hash: str) -> dict[str, Tried]:
+        """Texts, by content hash, about which the batches of a run brought no usable reply."""
+        cursor = self._conn.cursor(row_factory=class_row(Tried))
+        rows = cursor.execute(
+            "SELECT content_hash, outcome, problem FROM heal.llm_batch_row JOIN heal.llm_batch b USING (batch_key) "
+            "WHERE outcome IS NOT NULL AND b.counted_run = %s AND b.model = %s AND b.prompt_hash = %s",
+            (run_id, model, prompt_hash),
+        ).fetchall()
+        return {row.content_hash: row for row in rows}
+
+    def begin_collecting(self, batch: Batch, run_id: str, shard: int) -> dict[str, int]:
+        """Take a batch over into the counts of a task.
+
+        Args:
+            batch: the batch.
+            run_id: the run that reports it from now on.
+            shard: the task of that run.
+
+        Returns:
+            Chunk by content hash of the texts that have no reply yet.
+        """
+        self._conn.execute(
+            "UPDATE heal.llm_batch SET counted_run = %s, counted_shard = %s WHERE batch_key = %s",
+            (run_id, shard, batch.batch_key),
+        )
+        return dict(
+            self._conn.execute(
+                "SELECT content_hash, chunk_id FROM heal.llm_batch_row WHERE batch_key = %s AND outcome IS NULL",
+                (batch.batch_key,),
+            ).fetchall()
+        )
+
+    def live(self, texts: dict[str, int]) -> dict[str, LiveChunk]:
+        """A live chunk for each text that still has one.
+
+        Args:
+            texts: by content hash the chunk that was asked about; where it is gone, a copy is found.
+
+        Returns:
+            By content hash.
+        """
+        found = {
+            chunk.content_hash: chunk
+            for chunk in live_chunks(self._conn, sql.SQL("c.chunk_id = ANY(%s)"), (list(texts.values()),), 0, 1)
+        }
+        if missing := [text for text in texts if text not in found]:
+            for chunk in live_chunks(self._conn, sql.SQL("c.content_hash = ANY(%s)"), (missing,), 0, 1):
+                found.setdefault(chunk.content_hash, chunk)
+        return found
+
+    def settle(self, batch: Batch, answered: Sequence[str], tried: Sequence[Tried], counts: dict[str, float]) -> None:
+        """Record what has come of texts; to be called in the transaction that stores their replies.
+
+        Args:
+            batch: the batch.
+            answered: content hashes that nothing is left to do for.
+            tried: those that brought no usable reply.
+            counts: of the whole batch, up to now.
+        """
+        self._release(batch, [*answered, *(item.content_hash for item in tried)])
+        self._conn.execute(
+            "DELETE FROM heal.llm_batch_row WHERE batch_key = %s AND content_hash = ANY(%s)",
+            (batch.batch_key, list(answered)),
+        )
+        with self._conn.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE heal.llm_batch_row SET outcome = %s, problem = %s WHERE batch_key = %s AND content_hash = %s",
+                [(item.outcome, storable(item.problem), batch.batch_key, item.content_hash) for item in tried],
+            )
+        self._conn.execute(
+            "UPDATE heal.llm_batch SET counts = %s WHERE batch_key = %s", (Jsonb(counts), batch.batch_key)
+        )
+
+    def close(self, batch: Batch, state: Literal["collected", "lost"], note: str) -> None:
+        """Record that nothing more will come of a batch; texts that had no reply are unanswered, their money is free.
+
+        Args:
+            batch: the batch.
+            state: how it ended.
+            note: what the endpoint said; empty where all went well.
+        """
+        with self._conn.transaction():
+            self._release(batch, None)
+            self._conn.execute(
+                "UPDATE heal.llm_batch_row SET outcome = 'unanswered' WHERE batch_key = %s AND outcome IS NULL",
+                (batch.batch_key,),
+            )
+            self._conn.execute(
+                "UPDATE heal.llm_batch SET state = %s, note = %s, ended_at = clock_timestamp() WHERE batch_key = %s",
+                (state, storable(note), batch.batch_key),
+            )
+
+    def counted(self, run_id: str, shard: int) -> list[Batch]:
+        """Batches that a task reports, collected ones only."""
+        query = sql.SQL(
+            "SELECT {} FROM heal.llm_batch WHERE counted_run = %s AND counted_shard = %s "
+            "AND state IN ('collected', 'lost') ORDER BY created_at, batch_key"
+        ).format(_COLUMNS)
+        return self._conn.cursor(row_factory=class_row(Batch)).execute(query, (run_id, shard)).fetchall()
+
+    def _release(self, batch: Batch, texts: Sequence[str] | None) -> None:
+        self._conn.execute(
+            "DELETE FROM heal.llm_reservation WHERE run_id = %(run)s AND chunk_id IN (SELECT chunk_id "
+            "FROM heal.llm_batch_row WHERE batch_key = %(key)s AND outcome IS NULL "
+            "AND (%(texts)s::text[] IS NULL OR content_hash = ANY(%(texts)s)))",
+            {"run": batch.run_id, "key": batch.batch_key, "texts": None if texts is None else list(texts)},
+        )

@@ -1,0 +1,1 @@
+"""Questions, judgments, entity maps and answers."""

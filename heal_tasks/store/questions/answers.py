@@ -1,0 +1,76 @@
+"""Answers that a language model gave from retrieved passages: each question with the same passages once."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from psycopg import sql
+
+from heal_tasks.store.db import Connection
+from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """What came of a question with its passages, as in ``heal.answer``.
+
+    Args:
+        content_hash: of the question and the passages.
+        prompt_hash: of the prompt.
+        model: who answered.
+        chunk_ids: the chunk that the question was written from, then those of the passages.
+        status: ok, refused or invalid.
+        answer: empty where the passages hold none, or the model gave none.
+        evidence: what it says it has copied from them.
+    """
+
+    content_hash: str
+    prompt_hash: str
+    model: str
+    chunk_ids: list[int]
+    status: str
+    answer: str
+    evidence: str
+
+
+_ADD = insert("answer", StoredAnswer) + sql.SQL(" ON CONFLICT (content_hash, prompt_hash, model) DO NOTHING")
+
+
+class AnswerRepository:
+    """Answers by one model to one prompt.
+
+    Args:
+        conn: an autocommit connection.
+        prompt_hash: of the prompt.
+        model: the model.
+    """
+
+    def __init__(self, conn: Connection, prompt_hash: str, model: str) -> None:
+        self._conn, self._key = conn, (prompt_hash, model)
+
+    def known(self, content_hashes: Collection[str]) -> dict[str, tuple[str, str]]:
+        """Answer and evidence by content hash; both empty where the model gave none."""
+        rows = self._conn.execute(
+            "SELECT content_hash, answer, evidence FROM heal.answer "
+            "WHERE prompt_hash = %s AND model = %s AND content_hash = ANY(%s)",
+            (*self._key, list(content_hashes)),
+        )
+        return {content_hash: (answer, evidence) for content_hash, answer, evidence in rows}
+
+    def store(self, run_id: str, answers: Sequence[StoredAnswer], calls: Sequence[LlmCall]) -> None:
+        """Store answers and the calls they cost, in one transaction; what was reserved for them is settled by it.
+
+        An answer may quote any of its chunks, so it is not stored where one was deleted meanwhile; and no reply is kept
+        in the ledger, where it would go with one of them only. Errors are.
+
+        Args:
+            run_id: the run that asked.
+            answers: what came of each question.
+            calls: every call, failed ones included.
+        """
+        ledger = [call if call.status == "failed" else replace(call, raw_reply=None) for call in calls]
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            settle(cursor, run_id, ledger, [answer.chunk_ids[0] for answer in answers])
+            wanted = list({chunk_id for answer in answers for chunk_id in answer.chunk_ids})
+            cursor.execute("SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (wanted,))
+            live = {row[0] for row in cursor}
+            cursor.executemany(_ADD, [row_of(answer) for answer in answers if live.issuperset(answer.chunk_ids)])

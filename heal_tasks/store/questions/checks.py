@@ -1,0 +1,101 @@
+"""Questions as the filters behind the embedding see them: what is known about each, and what became of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from heal_tasks.core.types import Split
+from heal_tasks.store.db import Connection
+from heal_tasks.store.questions.questions import HUMAN, SAMPLES, QuestionRepository
+
+DroppedBy = Literal["round_trip", "cross_encoder"]
+
+
+class Check(NamedTuple):
+    """A question that was not written by a person.
+
+    Args:
+        question_id: the question.
+        chunk_id: the chunk that answers it.
+        round_trip_rank: place of that chunk among all chunks, from 1; None before the first check.
+        cross_encoder: who gave the score.
+        cross_encoder_score: in [0, 1]; None where nobody did.
+        dropped_by: the filter that refused it.
+    """
+
+    question_id: int
+    chunk_id: int
+    round_trip_rank: int | None
+    cross_encoder: str | None
+    cross_encoder_score: float | None
+    dropped_by: DroppedBy | None
+
+
+class CheckRepository:
+    """Verdicts on questions.
+
+    Args:
+        conn: an autocommit connection.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    def questions(self, *splits: Split) -> list[Check]:
+        """Questions of some splits, of live chunks, that no person asked, by id."""
+        rows = self._conn.execute(
+            """SELECT q.question_id, q.chunk_id, q.round_trip_rank, q.cross_encoder, q.cross_encoder_score, q.dropped_by
+            FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+            WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL
+              AND d.deleted_at IS NULL AND d.duplicate_of IS NULL
+            ORDER BY q.question_id""",
+            (list(splits), HUMAN),
+        ).fetchall()
+        return [Check._make(row) for row in rows]
+
+    def store(self, run_id: str, checks: Sequence[Check]) -> None:
+        """Write verdicts; keep a few of what is newly dropped as samples; touch the chunks of what came or went.
+
+        Args:
+            run_id: the run that checked.
+            checks: the questions with what was found.
+        """
+        columns = [list(column) for column in zip(*checks, strict=True)] or [[] for _ in Check._fields]
+        with self._conn.transaction():
+            written = self._conn.execute(
+                """WITH v AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::real[],
+                    %s::text[]) AS v (question_id, chunk_id, rank, judge, score, dropped_by)),
+                before AS (SELECT q.question_id, q.dropped_by FROM heal.question q JOIN v USING (question_id) FOR UPDATE
+                    OF q)
+                UPDATE heal.question q SET round_trip_rank = v.rank, cross_encoder = v.judge,
+                    cross_encoder_score = v.score, dropped_by = v.dropped_by
+                FROM v JOIN before USING (question_id) WHERE q.question_id = v.question_id
+                    AND (q.round_trip_rank, q.cross_encoder, q.cross_encoder_score, q.dropped_by)
+                        IS DISTINCT FROM (v.rank, v.judge, v.score, v.dropped_by)
+                RETURNING q.question_id, v.dropped_by, before.dropped_by""",
+                columns,
+            ).fetchall()
+            taken = Counter(QuestionRepository(self._conn).sampled(run_id, 0))
+            self._touch(
+                [question_id for question_id, reason, before in written if (reason is None) != (before is None)]
+            )
+            for question_id, reason, before in sorted(written):
+                if reason is None or before is not None or taken[reason] >= SAMPLES:
+                    continue
+                taken[reason] += 1
+                self._conn.execute(
+                    """INSERT INTO heal.question_dropped (run_id, shard, chunk_id, text, answer, evidence, kind, writer,
+                        reason)
+                    SELECT %s, 0, chunk_id, text, answer, evidence, kind, writer, %s FROM heal.question
+                    WHERE question_id = %s""",
+                    (run_id, reason, question_id),
+                )
+
+    def _touch(self, question_ids: list[int]) -> None:
+        """Note the chunks that these questions pull, as the trigger ``touch_chunks`` does for new questions."""
+        self._conn.execute(
+            """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
+            FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)
+            WHERE q.question_id = ANY(%s) AND heal.moves_rows(o.split)""",
+            (question_ids,),
+        )

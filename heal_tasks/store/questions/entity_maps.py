@@ -1,0 +1,131 @@
+"""Entity maps of chunks: each text, prompt and model once, whatever came of it."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from heal_tasks.core.ids import fingerprint
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
+from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMap:
+    """What came of a chunk, as in ``heal.entity_map``.
+
+    Args:
+        chunk_id: the chunk.
+        content_hash: of its title and text.
+        prompt_hash: of the prompt.
+        model: who wrote.
+        status: ok, or why the map cannot be used.
+        map: as JSON; without entities where there is none.
+        dropped: how many entities, attributes and relations its text does not confirm.
+        map_tokens: of the rendered map.
+        text_tokens: of the text, title included.
+    """
+
+    chunk_id: int
+    content_hash: str
+    prompt_hash: str
+    model: str
+    status: str
+    map: str
+    dropped: int
+    map_tokens: int
+    text_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """Maps of live chunks that training can use.
+
+    Args:
+        count: how many.
+        reduction: mean over maps of 1 - tokens of the map / tokens of the text; 0 where there are none.
+        fingerprint: changes when there are others.
+    """
+
+    count: int
+    reduction: float
+    fingerprint: str
+
+
+_ADD = insert("entity_map", StoredMap) + sql.SQL(" ON CONFLICT (chunk_id, prompt_hash, model) DO NOTHING")
+_UNMAPPED = sql.SQL(
+    "NOT EXISTS (SELECT FROM heal.entity_map m WHERE m.chunk_id = c.chunk_id AND m.prompt_hash = %s AND m.model = %s)"
+)
+_COPY = """
+INSERT INTO heal.entity_map
+    (chunk_id, content_hash, prompt_hash, model, status, map, dropped, map_tokens, text_tokens, mapped_at)
+SELECT c.chunk_id, m.content_hash, m.prompt_hash, m.model, m.status, m.map, m.dropped, m.map_tokens, m.text_tokens,
+       m.mapped_at
+FROM heal.chunk c JOIN LATERAL
+     (SELECT * FROM heal.entity_map m
+      WHERE m.content_hash = c.content_hash AND m.prompt_hash = %s AND m.model = %s LIMIT 1) m ON true
+WHERE c.superseded_at IS NULL AND {} AND {}
+ON CONFLICT (chunk_id, prompt_hash, model) DO NOTHING
+"""
+
+
+class MapRepository:
+    """Entity maps by one model with one prompt.
+
+    Args:
+        conn: an autocommit connection.
+        prompt_hash: of the prompt.
+        model: the model.
+    """
+
+    def __init__(self, conn: Connection, prompt_hash: str, model: str) -> None:
+        self._conn, self._key = conn, (prompt_hash, model)
+
+    def unmapped(self, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
+        """Live chunks without a map, of one of ``shards`` parts, by id; equal texts are in the same part."""
+        condition = sql.SQL(" AND ").join([_UNMAPPED, IN_PART])
+        return live_chunks(self._conn, condition, (*self._key, shards, shard), 0, 1)
+
+    def reuse(self, shard: int = 0, shards: int = 1) -> int:
+        """Give unmapped chunks of a part the map that an equal text has.
+
+        Returns:
+            How many chunks need not be asked about any more.
+        """
+        query = sql.SQL(_COPY).format(_UNMAPPED, IN_PART)
+        return self._conn.execute(query, (*self._key, *self._key, shards, shard)).rowcount
+
+    def store(self, run_id: str, maps: Sequence[StoredMap], calls: Sequence[LlmCall]) -> None:
+        """Store maps and the calls they cost, in one transaction; what was reserved for the chunks is settled by it.
+
+        Nothing is stored for a chunk that was deleted while the model wrote, except that the call was paid.
+
+        Args:
+            run_id: the run that asked.
+            maps: what came of each chunk.
+            calls: every call, failed ones included.
+        """
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            live = settle(cursor, run_id, calls, [item.chunk_id for item in maps])
+            cursor.executemany(_ADD, [row_of(item) for item in maps if item.chunk_id in live])
+
+    def usable(self) -> Usable:
+        """How many maps of live chunks can be used, and by how much they are shorter than their texts."""
+        rows = self._conn.execute(
+            "SELECT m.chunk_id, 1 - m.map_tokens::float8 / m.text_tokens FROM heal.entity_map m "
+            "JOIN heal.chunk c USING (chunk_id) WHERE m.prompt_hash = %s AND m.model = %s AND m.status = 'ok' "
+            "AND c.superseded_at IS NULL ORDER BY m.chunk_id",
+            self._key,
+        ).fetchall()
+        ids, reductions = [row[0] for row in rows], [row[1] for row in rows]
+        return Usable(len(rows), sum(reductions) / len(rows) if rows else 0.0, fingerprint(ids))
+
+    def of_chunks(self, chunk_ids: Collection[int]) -> dict[int, str]:
+        """The usable maps of these chunks as JSON, by chunk id."""
+        rows = self._conn.execute(
+            "SELECT chunk_id, map::text FROM heal.entity_map WHERE prompt_hash = %s AND model = %s "
+            "AND status = 'ok' AND chunk_id = ANY(%s)",
+            (*self._key, list(chunk_ids)),
+        )
+        return dict(rows.fetchall())

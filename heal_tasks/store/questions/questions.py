@@ -1,0 +1,292 @@
+"""Questions with the chunk that answers them, who wrote them, and what they cost."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from heal_tasks.core.ids import document_id, question_id, sha256_hex
+from heal_tasks.core.types import Question, Split
+from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
+from heal_tasks.store.spaces.copying import Int64Array
+
+SplitOf = Callable[[int, str], Split]
+"""The split of a question, from its document's id and its text."""
+
+HUMAN = "human"
+
+SAMPLES = 20
+"""Most dropped questions stored per reason, run and shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A question that a filter refused, as in ``heal.question_dropped``; reason is the filter's name."""
+
+    chunk_id: int
+    text: str
+    answer: str
+    evidence: str
+    kind: str
+    writer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A chunk for which questions were written; also where none survived the filters.
+
+    Args:
+        chunk_id: the chunk.
+        content_hash: of its title and text.
+        prompt_hash: of the prompt.
+        model: who wrote.
+        questions: what is kept.
+        dropped: how many the filters refused.
+        samples: some of what the filters refused.
+    """
+
+    chunk_id: int
+    content_hash: str
+    prompt_hash: str
+    model: str
+    questions: Sequence[Question]
+    dropped: int
+    samples: Sequence[Dropped] = ()
+
+
+class QuestionRow(NamedTuple):
+    """A question of a live chunk."""
+
+    question_id: int
+    chunk_id: int
+    document_id: int
+    text: str
+    split: Split
+    writer: str
+
+
+def _names(record: type) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record))
+
+
+_ADD_QUESTION = insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
+_ADD_DROPPED = insert("question_dropped", Dropped, "run_id", "shard")
+_ADD_ASKED = (
+    "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
+    "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
+    "DO UPDATE SET questions = EXCLUDED.questions, dropped = EXCLUDED.dropped, asked_at = now()"
+)
+
+_NOT_ASKED = sql.SQL(
+    "NOT EXISTS (SELECT FROM heal.chunk_asked a WHERE a.chunk_id = c.chunk_id AND a.prompt_hash = %s AND a.model = %s)"
+)
+
+
+class QuestionRepository:
+    """Questions and the ledger of language-model calls.
+
+    Args:
+        conn: an autocommit connection.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
+        """Live chunks that this model was never asked about with this prompt, of one of ``shards`` parts, by id.
+
+        Chunks with equal texts are in the same part.
+        """
+        condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART])
+        return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard), 0, 1)
+
+    def reuse_cached(self, prompt_hash: str, model: str, split_of: SplitOf, shard: int = 0, shards: int = 1) -> int:
+        """Give unasked chunks the questions that an equal text got before, so that no text is paid for twice.
+
+        Args:
+            prompt_hash: of the prompt.
+            model: who would be asked.
+            split_of: splits follow the document, so a copy's is its own.
+            shard: which part, from 0.
+            shards: how many parts.
+
+        Returns:
+            How many chunks need not be asked about any more.
+        """
+        answered = sql.SQL(
+            "EXISTS (SELECT FROM heal.chunk_asked a "
+            "WHERE a.content_hash = c.content_hash AND a.prompt_hash = %s AND a.model = %s)"
+        )
+        condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART, answered])
+        key = (prompt_hash, model)
+        asked = []
+        for chunk in live_chunks(self._conn, condition, (*key, shards, shard, *key), 0, 1):
+            original, dropped = self._conn.execute(
+                "SELECT chunk_id, dropped FROM heal.chunk_asked WHERE content_hash = %s AND prompt_hash = %s "
+                "AND model = %s ORDER BY asked_at DESC LIMIT 1",
+                (chunk.content_hash, *key),
+            ).fetchall()[0]
+            questions = [
+                replace(
+                    item,
+                    question_id=question_id(chunk.chunk_id, item.writer, item.text),
+                    chunk_id=chunk.chunk_id,
+                    split=split_of(chunk.document_id, item.text),
+                )
+                for item in self._written(original, *key)
+            ]
+            asked.append(Asked(chunk.chunk_id, chunk.content_hash, *key, questions, dropped))
+        self.store("", asked, [])
+        return len(asked)
+
+    def store(self, run_id: str, asked: Sequence[Asked], calls: Sequence[LlmCall], shard: int = 0) -> None:
+        """Store questions, the chunks they were asked for, and the calls they cost, in one transaction.
+
+        What was reserved for the chunks is settled by it. Nothing is stored for a chunk that was deleted while the
+        model wrote, except that the call was paid.
+
+        Args:
+            run_id: the run that asked.
+            asked: chunks with their questions.
+            calls: every call, failed ones included.
+            shard: who asked, for samples of what was dropped.
+        """
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            live = settle(cursor, run_id, calls, [item.chunk_id for item in asked])
+            kept = [item for item in asked if item.chunk_id in live]
+            cursor.executemany(_ADD_QUESTION, [row_of(item) for entry in kept for item in entry.questions])
+            cursor.executemany(
+                _ADD_ASKED,
+                [
+                    (item.content_hash, item.prompt_hash, item.model, item.chunk_id, len(item.questions), item.dropped)
+                    for item in kept
+                ],
+            )
+            cursor.executemany(
+                _ADD_DROPPED,
+                [(run_id, shard, *row_of(sample)) for item in kept for sample in item.samples],
+            )
+
+    def questions(self, splits: Sequence[Split] | None = None) -> list[QuestionRow]:
+        """Questions of live chunks, by id.
+
+        Args:
+            splits: only these; None means all.
+
+        Returns:
+            Questions with their chunk and document.
+        """
+        rows = self._conn.execute(
+            "SELECT q.question_id, q.chunk_id, c.document_id, q.text, q.split, q.writer "
+            "FROM heal.question q JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NULL "
+            "AND (%(splits)s::text[] IS NULL OR q.split = ANY(%(splits)s)) ORDER BY q.question_id",
+            {"splits": None if splits is None else list(splits)},
+        ).fetchall()
+        return [QuestionRow._make(row) for row in rows]
+
+    def import_judgments(
+        self, source: str, pairs: Sequence[tuple[str, str]], split_of: SplitOf
+    ) -> tuple[int, list[str]]:
+        """Store what people say a document answers; it stays with the document's first chunk until it is placed.
+
+        Args:
+            source: the documents' source.
+            pairs: query and external id of a relevant document.
+            split_of: the split of each.
+
+        Returns:
+            How many were new, and the external ids that no live document has.
+        """
+        ids = {external: document_id(source, external) for _, external in pairs}
+        found: dict[int, int] = dict(
+            self._conn.execute(
+                "SELECT d.document_id, first.chunk_id FROM heal.document d, LATERAL "
+                "(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = coalesce(d.duplicate_of, d.document_id) "
+                "AND c.superseded_at IS NULL ORDER BY c.ordinal LIMIT 1) first "
+                "WHERE d.document_id = ANY(%s) AND d.deleted_at IS NULL",
+                (list(ids.values()),),
+            ).fetchall()
+        )
+        rows = [
+            Question(
+                question_id=question_id(ids[external], HUMAN, storable(query)),
+                chunk_id=found[ids[external]],
+                text=query,
+                answer="",
+                evidence="",
+                kind="question",
+                writer=HUMAN,
+                model="",
+                prompt_hash=sha256_hex(HUMAN),
+                split=split_of(ids[external], query),
+            )
+            for query, external in pairs
+            if ids[external] in found
+        ]
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            cursor.executemany(_ADD_QUESTION, [row_of(row) for row in rows])
+            stored = max(cursor.rowcount, 0)
+        return stored, sorted(external for external, key in ids.items() if key not in found)
+
+    def place_judgments(self, generation: Generation, touched: Int64Array | None = None) -> int:
+        """Put people's questions with the chunk of their document that is nearest to them.
+
+        A person names a document, but one chunk of it answers: it trains and is moved. Of the documents that people
+        name, the first chunk is the nearest to 47 % of SciFact's claims and 8 % of NFCorpus's queries.
+
+        Args:
+            generation: whose vectors of chunks and questions tell; a question without one stays where it is.
+            touched: int64, shape (t,): only documents with any of these chunks. None: all.
+
+        Returns:
+            How many questions have moved. Both chunks of each are noted as touched.
+        """
+        query = sql.SQL(
+            """WITH judgment AS MATERIALIZED (
+                SELECT q.question_id, q.chunk_id, c.document_id, a.embedding
+                FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN {asked} a USING (question_id)
+                WHERE q.writer = {human} AND ({touched}::bigint[] IS NULL OR c.document_id IN (
+                    SELECT t.document_id FROM heal.chunk t WHERE t.chunk_id = ANY ({touched}::bigint[])))
+            ), moved AS (
+                UPDATE heal.question q SET chunk_id = n.chunk_id FROM judgment j, LATERAL (
+                    SELECT o.chunk_id FROM heal.chunk o JOIN {base} b USING (chunk_id)
+                    WHERE o.document_id = j.document_id AND o.superseded_at IS NULL
+                    ORDER BY b.embedding <=> j.embedding, o.chunk_id LIMIT 1) n
+                WHERE q.question_id = j.question_id AND q.chunk_id <> n.chunk_id
+                RETURNING j.chunk_id AS before, n.chunk_id AS after
+            )
+            SELECT count(*), heal.touch(array_agg(before) || array_agg(after)) FROM moved"""
+        ).format(
+            asked=generation.table("question"), base=generation.table("base"), human=sql.Literal(HUMAN),
+            touched=sql.Literal(None if touched is None else touched.tolist()),
+        )  # fmt: skip
+        row = self._conn.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def counts(self) -> list[tuple[str, str, str, int]]:
+        """Questions in use of live chunks by writer, kind and split."""
+        return self._conn.execute(
+            "SELECT q.writer, q.kind, q.split, count(*) FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+            "WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        ).fetchall()
+
+    def sampled(self, run_id: str, shard: int) -> dict[str, int]:
+        """How many dropped questions of a run and shard are stored, by reason."""
+        return dict(
+            self._conn.execute(
+                "SELECT reason, count(*) FROM heal.question_dropped WHERE run_id = %s AND shard = %s GROUP BY 1",
+                (run_id, shard),
+            ).fetchall()
+        )
+
+    def _written(self, chunk_id: int, prompt_hash: str, model: str) -> list[Question]:
+        query = sql.SQL("SELECT {} FROM heal.question WHERE chunk_id = %s AND prompt_hash = %s AND model = %s")
+        cursor = self._conn.cursor(row_factory=class_row(Question))
+        return cursor.execute(query.format(_names(Question)), (chunk_id, prompt_hash, model)).fetchall()

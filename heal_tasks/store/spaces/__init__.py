@@ -1,0 +1,1 @@
+"""Encoder spaces: one per encoder, topped up, never copied."""

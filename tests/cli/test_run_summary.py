@@ -1,0 +1,174 @@
+"""The demo's report and its SQL examples, over a small planted corpus with an active generation."""
+
+import io
+import re
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from psycopg.types.json import Jsonb
+from rich.console import Console
+
+from heal_tasks.cli.examples import print_examples
+from heal_tasks.cli.run_summary import print_report
+from heal_tasks.core.errors import StepError, StoreError
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.store.db import Connection
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.vectors import Served, VectorRepository
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+TITLES = ["sklearn.cluster.KMeans(n=8)", "sklearn.cluster.KMeans.fit(X)", "numpy.array [odd](x)", "numpy.zeros(shape)"]
+
+
+def vector(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), np.sin(angle)]], dtype=np.float32)
+
+
+def plant_documents(conn: Connection) -> None:
+    for number, title in enumerate(TITLES, start=1):
+        conn.execute(
+            "INSERT INTO heal.document (document_id, source, external_id, path, title, body, content_hash) "
+            "VALUES (%s, 'file:x', %s, 'x', %s, 'body', %s)",
+            (number, str(number), title, str(number)),
+        )
+        conn.execute(
+            "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) VALUES (%s, %s, 0, 't', 'h')",
+            (10 * number, number),
+        )
+
+
+def plant_run(conn: Connection, *, verdict: str | None = "promoted") -> None:
+    conn.execute(
+        "INSERT INTO heal.run (run_id, route, route_reason, verdict, started_at, finished_at, report_uri) "
+        "VALUES ('r', 'realign', 'first run: [no] generation is active', %s, %s, %s, '/reports/r.html')",
+        (verdict, START, START + timedelta(seconds=135)),
+    )
+    result = {"note": "4 new [documents]", "refs": {}}
+    conn.execute(
+        "INSERT INTO heal.step_result (step, fingerprint, run_id, result, started_at, finished_at) "
+        "VALUES ('ingest', 'f', 'r', %s, %s, %s)",
+        (Jsonb(result), START, START + timedelta(seconds=5)),
+    )
+
+
+def plant_topics(conn: Connection) -> int:
+    row = conn.execute(
+        "INSERT INTO heal.topic_run (fingerprint, uri, documents, topics, leaves, depth, mean_residual) "
+        "VALUES ('f', 'u', 4, 2, 2, 1, 0.5) RETURNING topic_run_id"
+    ).fetchone()
+    assert row is not None
+    rows = [(1, None, 0, 0, 1, ["all"], 4), (2, 1, 1, 0, 0, ["cluster", "kmeans"], 2), (3, 1, 1, 1, 1, ["array"], 2)]
+    for topic, parent, level, first, last, terms, size in rows:
+        conn.execute(
+            "INSERT INTO heal.topic (topic_run_id, topic_id, parent_id, level, first_leaf, last_leaf, terms, k, size) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, 2, %s)",
+            (row[0], topic, parent, level, first, last, terms, size),
+        )
+    return int(row[0])
+
+
+def plant_generation(conn: Connection, topic_run: int) -> None:
+    generations, vectors = GenerationRepository(conn), VectorRepository(conn)
+    generation = generations.create(
+        kind="trained", run_id="r", model_uri="/models/m", model_sha256="s", dims=2, topic_run_id=topic_run
+    )
+    served = np.concatenate([vector(angle) for angle in (0.0, 0.1, 1.0, 1.4)])
+    ids = np.arange(1, 5, dtype=np.int64)
+    vectors.write_served(generation, Served(10 * ids, ids, np.array([0, 0, 1, 1], dtype=np.int32), served))
+    vectors.write_questions(generation, np.array([7], dtype=np.int64), vector(1.4))
+    generations.set_fields(generation.generation_id, recall=0.987)
+    generations.set_state(generation.generation_id, "ready")
+    generations.activate(generation.generation_id, lock_timeout_ms=1000)
+
+
+def plant_questions(conn: Connection) -> None:
+    for number, split in ((7, "unseen_test"), (8, "train"), (9, "seen_validation")):
+        conn.execute(
+            "INSERT INTO heal.question "
+            "(question_id, chunk_id, text, answer, evidence, kind, writer, model, prompt_hash, split) VALUES "
+            "(%s, 40, 'What gives zeros?', 'a', 'e', 'question', 'extractive', 'extractive', 'p', %s)",
+            (number, split),
+        )
+    for system, rival, difference in (("base model", None, None), ("trained + NUDGE", "base model", 0.05)):
+        conn.execute(
+            "INSERT INTO heal.evaluation (run_id, system, question_set, metric, value, low, high, rival, difference, "
+            "diff_low, diff_high, questions) VALUES ('r', %s, 'unseen documents', 'ndcg@10', 0.6, 0.5, 0.7, %s, %s, "
+            "0.01, 0.09, 99)",
+            (system, rival, difference),
+        )
+
+
+def report(conn: Connection) -> str:
+    out = io.StringIO()
+    print_report(conn, "r", Console(file=out, width=160))
+    return out.getvalue()
+
+
+def test_a_whole_run(auto: Connection) -> None:
+    plant_documents(auto)
+    plant_run(auto)
+    plant_questions(auto)
+    plant_generation(auto, plant_topics(auto))
+    text = report(auto)
+    for expected in (
+        r"Route +realign in 2m15s",
+        r"Why +first run: \[no\] generation is active",
+        r"Documents +4 in 4 chunks, 0 exact duplicates, 0 refused",
+        r"Topics \(2 of the active generation",
+        r"├── cluster, kmeans \(2\)",
+        r"└── array \(2\)",
+        r"extractive +question +1 +1 +1",
+        r"extractive questions are cut from the text itself",
+        r"unseen documents +base model +0\.600 \[0\.500, 0\.700\]",
+        r"trained \+ NUDGE +0\.600 \[0\.500, 0\.700\] +base model +\+0\.050 \[\+0\.010, \+0\.090\] +99",
+        r"Verdict +promoted",
+        r"Active +generation 1 \(trained, 2 dimensions, not nudged, recall@10 of its index 0\.987, since ",
+        r"ingest +5\.0s +4 new \[documents\]",
+        r"Page +/reports/r\.html",
+    ):
+        assert re.search(expected, text), f"{expected!r} is not in\n{text}"
+
+
+def test_a_run_that_did_nothing(auto: Connection) -> None:
+    plant_run(auto, verdict=None)
+    text = report(auto)
+    assert "nothing was measured in this run" in text
+    assert "no generation is active yet" in text
+
+
+def test_no_such_run(auto: Connection) -> None:
+    with pytest.raises(StepError, match=r"'r' left nothing in heal\.run; its tasks' logs"):
+        report(auto)
+
+
+def test_examples_show_a_command_that_runs_as_shown(auto: Connection, database_url: str) -> None:
+    plant_documents(auto)
+    plant_questions(auto)
+    plant_generation(auto, plant_topics(auto))
+    out = io.StringIO()
+    psql = str(EmbeddedPostgres.bin("psql"))
+    print_examples(auto, database_url, psql, ". var/local.env; ", Console(file=out, width=80))
+    similar, search = out.getvalue().split("\nSQL")[1:]
+    assert f'. var/local.env; {psql} "$HEAL_DATABASE_URL" -c "SELECT left(title, 70)' in similar
+    assert "LIKE 'sklearn.cluster.KMeans%'" in similar
+    # Nearest first, and never the document itself.
+    assert re.findall(r"^ (\S.*?) +\|", similar, re.MULTILINE) == [TITLES[1], TITLES[2], TITLES[3]]
+    assert "What gives zeros?" in search
+    assert re.findall(r"^ (\S.*?) +\|", search, re.MULTILINE)[0] == TITLES[3]
+    password = database_url.partition("heal:")[2].partition("@")[0]
+    assert password
+    assert password not in out.getvalue()
+
+
+def test_no_examples_before_there_is_a_generation(auto: Connection, database_url: str) -> None:
+    out = io.StringIO()
+    print_examples(auto, database_url, "psql", "", Console(file=out))
+    assert out.getvalue() == ""
+
+
+def test_a_psql_that_fails_is_an_error(auto: Connection, database_url: str) -> None:
+    plant_documents(auto)
+    plant_generation(auto, plant_topics(auto))
+    with pytest.raises(StoreError, match=r"the example query failed: .*the command was: /nowhere/psql"):
+        print_examples(auto, database_url, "/nowhere/psql", "", Console(file=io.StringIO()))

@@ -1,0 +1,200 @@
+"""Budgets of step ask and of ``plan``: none is passed, and none is left unused without need."""
+
+import json
+import threading
+
+import pytest
+
+from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings
+from heal_tasks.questions.llm.client import LLM, question_inquiry
+from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
+from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.dry_run import make_plan
+from heal_tasks.store.db import Connection
+from heal_tasks.store.llm.spend import Budget
+from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
+from tests.steps.asking import PRICE, add, ask, body, dear, map_entities, most_usd, number, traffic, with_llm
+
+
+def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
+    add(auto, range(60))
+    with FakeOpenAI() as fake:
+        # A call costs 0.12 USD and may cost thirty times as much.
+        fake.rule = dear
+        limit = most_usd(settings) + 0.5
+        limited = with_llm(settings, fake, llm_run_budget_usd=limit, **PRICE)
+        first = ask(limited)
+        spent = number(auto, "SELECT sum(cost_usd) FROM heal.llm_call")
+        assert spent == pytest.approx(first.counts["cost_usd"])
+        assert spent <= limit
+        assert len(fake.probes) == 1, "money that calls did not need is handed out without starting anew"
+        assert 0 < first.counts["asked"] == len(fake.requests) < 60
+        assert first.counts["over_budget"] == 60 - first.counts["asked"]
+        assert "the budget is used up" in first.note
+        # What is left is less than one more chunk could cost.
+        assert limit - spent < most_usd(settings)
+        second = ask(limited, "r2")
+        assert second.counts["asked"] > 0
+        rest = ask(with_llm(settings, fake, **PRICE), "r3")
+        assert rest.counts["over_budget"] == 0
+        assert len(fake.requests) == 60
+    assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
+
+
+def test_a_budget_is_not_passed_whatever_the_replies_cost(auto: Connection, settings: Settings) -> None:
+    add(auto, range(30))
+
+    def rule(request: Request) -> Reply:
+        limit = request.body.get("max_completion_tokens") or request.body["max_tokens"]
+        tokens = (len(json.dumps(request.body["messages"])) // 4, limit)
+        return completion("{", finish_reason="length" if not request.attempt else "stop", usage=tokens)
+
+    with FakeOpenAI(rule) as fake:
+        made = ask(with_llm(settings, fake, llm_day_budget_usd=9.0, max_failed_share=1.0, **PRICE))
+    assert 0 < number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= 9.0
+    assert made.counts["over_budget"] > 0
+
+
+def test_two_shards_share_a_budget(auto: Connection, settings: Settings) -> None:
+    add(auto, range(60))
+    with FakeOpenAI() as fake:
+        limited = with_llm(settings, fake, llm_day_budget_usd=8.0, llm_timeout_s=10, **PRICE)
+        made: list[Manifest] = []
+        threads = [
+            threading.Thread(target=lambda shard=shard: made.append(ask(limited, shard=shard, shards=2)))
+            for shard in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= 8.0
+    assert [item.counts["over_budget"] for item in made] == [0, 0], "one shard's promises do not end the other"
+    assert len(fake.requests) == 60
+
+
+def test_nothing_is_sent_where_the_budget_is_used_up(auto: Connection, settings: Settings) -> None:
+    add(auto, range(3))
+    with FakeOpenAI() as fake:
+        made = ask(with_llm(settings, fake, llm_run_budget_usd=0.001, **PRICE))
+        assert traffic(fake) == 0
+    assert made.counts["over_budget"] == 3
+
+
+def test_the_extractive_writer_needs_no_budget(auto: Connection, settings: Settings) -> None:
+    add(auto, range(3))
+    free = settings.model_copy(update={"llm_run_budget_usd": 1e-9, "llm_day_budget_usd": 1e-9})
+    made = ask(free)
+    assert made.counts["asked"] == 3
+    assert made.counts["over_budget"] == 0
+    assert "run_budget_usd" not in made.counts
+
+
+def test_the_most_tokens_are_those_that_the_writer_may_use() -> None:
+    chunk, inquiry = ChunkToAsk(1, "Tïtle", "Ünïcode " * 50, "h"), question_inquiry(4, 0.7)
+
+    def rule(request: Request) -> Reply:
+        return completion("{", finish_reason="length" if not request.attempt else "stop")
+
+    with FakeOpenAI(rule, lambda request: completion("no")) as fake:
+        list(LLM(fake.base_url, None, "m", concurrency=1, timeout_s=5).ask(inquiry, [chunk]))
+
+    def used(requests: list[Request]) -> tuple[int, int]:
+        limits = [request.body.get("max_tokens") or request.body["max_completion_tokens"] for request in requests]
+        return sum(len(request.raw) for request in requests), sum(limits)
+
+    sent, limit = used(fake.requests)
+    most_sent, most_limit = most_tokens(inquiry, chunk)
+    assert limit == most_limit
+    assert sent <= most_sent
+    probe_sent, probe_limit = used(fake.probes)
+    assert probe_sent <= most_probe_tokens()[0]
+    assert 0 < probe_limit <= most_probe_tokens()[1]
+
+
+@pytest.fixture
+def planned(settings: Settings) -> Settings:
+    folder = settings.var_dir / "inbox"
+    folder.mkdir()
+    lines = [json.dumps({"id": str(n), "title": f"Report {n}", "text": body(n)}) for n in range(40)]
+    (folder / "docs.jsonl").write_text("\n".join(lines))
+    return settings
+
+
+def test_plan_says_what_the_budget_leaves(auto: Connection, planned: Settings) -> None:
+    with FakeOpenAI() as fake:
+        made = make_plan(with_llm(planned, fake, **PRICE))
+        assert made.questions.chunks == 40
+        assert not made.budget
+        auto.execute(
+            "INSERT INTO heal.llm_call (run_id, purpose, model, prompt_hash, content_hash, status, cost_usd) "
+            "VALUES ('r0', 'questions', 'm', 'p', 'h', 'ok', 0.75)"
+        )
+        Budget(auto, "r0", run_usd=9, day_usd=9).reserve([(1, 0.25)])
+        limit = 1.0 + 10.5 * made.questions.cost_usd / 40
+        line = make_plan(with_llm(planned, fake, llm_day_budget_usd=limit, **PRICE)).lines()[-1]
+        assert line == (
+            f"budget     {limit:.2f} USD per day, 0.75 spent today and 0.25 reserved: about 10 of 40 chunks"
+        )
+        line = make_plan(with_llm(planned, fake, llm_run_budget_usd=500, **PRICE)).lines()[-1]
+        assert line == "budget     500.00 USD per run: all 40 chunks"
+        assert traffic(fake) == 0
+    assert number(auto, "SELECT count(*) FROM heal.document") == 0
+
+
+def test_plan_says_what_entity_maps_would_cost(auto: Connection, planned: Settings) -> None:
+    with FakeOpenAI() as fake:
+        with_maps = with_llm(planned, fake, map_rate=0.3, llm_run_budget_usd=500, **PRICE)
+        made = make_plan(with_maps)
+        assert made.maps is not None
+        assert made.maps.chunks == 40
+        # The prompt for maps is about twice as long, and the reply about as long as three questions.
+        assert made.questions.cost_usd < made.maps.cost_usd < 3 * made.questions.cost_usd
+        assert made.lines()[3].startswith("maps       40 chunks to map; about ")
+        assert made.lines()[-1] == "budget     500.00 USD per run: all 80 calls"
+        assert traffic(fake) == 0
+        load_step("ingest").run(with_maps, Manifest(run_id="r1"))
+        map_entities(with_maps)
+        assert make_plan(with_maps).lines()[3] == "maps       0 chunks to map; nothing to pay"
+        # Only a realignment trains.
+        assert make_plan(with_maps.model_copy(update={"force_route": "nothing"})).maps is None
+        assert make_plan(with_llm(planned, fake)).maps is None
+
+
+def test_plan_says_what_answers_can_cost(auto: Connection, planned: Settings) -> None:
+    with FakeOpenAI() as fake:
+        wanting = with_llm(planned, fake, answer_questions=10, llm_run_budget_usd=500, **PRICE)
+        made = make_plan(wanting)
+        # Nothing is live yet: base model and candidate.
+        assert made.answers is not None
+        assert (made.answers.chunks, made.answers.input_tokens) == (20, 20 * (300 + 3 * wanting.chunk_tokens))
+        assert made.lines()[3].startswith("answers    at most 20 answers; about 20,400 tokens in, 1,200 out, 2.16 USD")
+        assert made.lines()[-1] == "budget     500.00 USD per run: all 60 calls"
+        assert make_plan(wanting.model_copy(update={"force_route": "nothing"})).answers is None
+        assert make_plan(with_llm(planned, fake)).answers is None
+        assert traffic(fake) == 0
+
+
+def test_plan_of_unchanged_texts_asks_for_nothing(auto: Connection, planned: Settings) -> None:
+    with FakeOpenAI() as fake:
+        limited = with_llm(planned, fake)
+        load_step("ingest").run(limited, Manifest(run_id="r1"))
+        ask(limited)
+        sent = traffic(fake)
+        made = make_plan(limited)
+        assert (made.questions.chunks, made.questions.cost_usd) == (0, 0.0)
+        assert "nothing to pay" in made.lines()[2]
+        assert traffic(fake) == sent
+
+
+def test_an_account_without_money_keeps_none_reserved(auto: Connection, settings: Settings) -> None:
+    add(auto, range(3))
+    with (
+        FakeOpenAI(lambda request: error(429, "no quota", code="insufficient_quota")) as fake,
+        pytest.raises(SettingsError, match="no quota"),
+    ):
+        ask(with_llm(settings, fake, llm_run_budget_usd=100))
+    assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0

@@ -1,0 +1,86 @@
+"""Looks at held-out retrieval: when they come, when they end a training, and that they measure as the library does."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from transformers import TrainerControl, TrainerState
+
+from heal_tasks.training.encoder import load_encoder
+from heal_tasks.training.trainer import TrainingConfig, ValidationSet
+from heal_tasks.training.validation import NDCG, BaseAwareStopping, RetrievalLook
+from tests.training.runs import CONFIG, run
+
+
+def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_encoder, planted, tmp_path):
+    # Weights thrown about by a huge learning rate never beat a base model that already ranks perfectly.
+    data, validation = planted
+    perfect = ValidationSet(validation.documents, validation.documents, [np.array([row]) for row in range(64)])
+    config = dataclasses.replace(CONFIG, max_steps=50, eval_steps=2, patience=2, fall=0.0, learning_rate=0.05)
+    result, _ = run(tiny_encoder, (data, perfect), tmp_path, config)
+    assert result.base_ndcg == pytest.approx(1, abs=0.02)
+    assert result.steps == 4
+    assert result.stop_reason == f"stopped early: 2 looks in a row at least 0 below nDCG@10 {result.base_ndcg:.4f}"
+    assert not result.improved
+    assert result.best_step in (2, 4)
+    again, reports = run(tiny_encoder, (data, perfect), tmp_path, config, output_dir=tmp_path / "again")
+    assert reports == []
+    assert (again.model_sha256, again.stop_reason) == (result.model_sha256, result.stop_reason)
+
+
+def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_is_kept(tiny_encoder, planted, tmp_path):
+    # An encoder that has learned half of the dictionary is shown wrong answers only.
+    data, validation = planted
+    good = dataclasses.replace(CONFIG, max_steps=30, batch_size=24, eval_steps=30, learning_rate=6e-3, heal_weight=0.0)
+    learned, _ = run(tiny_encoder, planted, tmp_path / "good", good)
+    turned = data.documents[48:] + data.documents[:48]
+    wrong = dataclasses.replace(data, documents=turned, negatives=[[] for _ in turned])
+    config = dataclasses.replace(good, max_steps=48, eval_steps=3, patience=2, base_weight=0.0)
+    whole, _ = run(learned.model_dir, (wrong, validation), tmp_path / "whole", dataclasses.replace(config, patience=99))
+    looks = [entry["ndcg"] for entry in whole.history]
+    assert looks[-1] < learned.best_ndcg - 0.1, "the case is planted: to go on to the end does harm"
+
+    result, _ = run(learned.model_dir, (wrong, validation), tmp_path / "interrupted", config)
+    assert [entry["ndcg"] for entry in result.history] == looks[: len(result.history)]
+    assert result.steps < 24
+    assert "2 looks in a row" in result.stop_reason
+    assert result.best_ndcg == max(looks[: len(result.history)]) > looks[-1] + 0.1
+    kept = RetrievalLook(validation, 1, lambda done, total, message="": None)
+    assert kept(load_encoder(result.model_dir, device="cpu"))[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "steps_per_epoch", "expected"),
+    [(40, 6250, 20), (6000, 6250, 300), (6000, 16, 20), (6000, 401, 21), (100_000, 6250, 313)],
+)
+def test_looks_follow_the_epoch_and_never_come_too_often(max_steps, steps_per_epoch, expected):
+    assert TrainingConfig(max_steps=max_steps).look_steps(steps_per_epoch) == expected
+    assert TrainingConfig(max_steps=max_steps, eval_share=0.0).look_steps(steps_per_epoch) == 20
+
+
+@pytest.mark.parametrize(("fall", "expected"), [(0.0, [1, 2, 0, 1, 2, 3]), (0.04, [1, 0, 0, 0, 1, 0])])
+def test_falls_are_counted_over_checkpoints(fall, expected):
+    stopping = BaseAwareStopping(3, base_ndcg=0.5, fall=fall)
+    state, control = TrainerState(), TrainerControl()
+    outcomes = []
+    for value in (0.4, 0.5, 0.6, 0.6, 0.55, 0.59):
+        restored = BaseAwareStopping.from_state(stopping.state())
+        restored.check_metric_value(None, state, control, value)
+        state.best_metric = max(value, state.best_metric or 0)
+        outcomes.append(restored.early_stopping_patience_counter)
+        stopping = restored
+    assert outcomes == expected
+
+
+def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
+    _, validation = planted
+    model = load_encoder(tiny_encoder, device="cpu")
+    library = InformationRetrievalEvaluator(
+        {str(row): text for row, text in enumerate(validation.queries)},
+        {str(row): text for row, text in enumerate(validation.documents)},
+        {str(row): set(map(str, found)) for row, found in enumerate(validation.positives)},
+        write_csv=False,
+    )(model)
+    ours = RetrievalLook(validation, 1, lambda done, total, message="": None)(model)
+    assert ours[NDCG] == pytest.approx(library["cosine_ndcg@10"], abs=1e-6)
