@@ -16,7 +16,7 @@ asks. "titles" and all extractive questions, equally many of each drawn at rando
 **Head.** The same without mined negatives, of a small residual layer on the frozen vectors, the mean of three seeds: a
 stand-in for training that takes seconds, so that thousands of queries can judge it (``--split train``).
 
-**AnswerKey** by the collection's human queries of one split, which nothing before looks at: nDCG@10 and recall@10, and
+**Judged** by the collection's human queries of one split, which nothing before looks at: nDCG@10 and recall@10, and
 the paired difference to the base model with its 95 % bootstrap interval. ``--documents`` keeps the documents that
 answer the queries and fills up at random: fewer competitors make every number higher, not only the better ones.
 """
@@ -59,7 +59,7 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class AnswerKey:
+class Judged:
     """Documents with their titles, and human queries with the rows that answer them."""
 
     name: str
@@ -102,7 +102,7 @@ class Vectors:
         return np.asarray(np.load(file, allow_pickle=False), np.float32)
 
 
-def load(folder: Path, split: str, documents: int, base: Path, vectors: Vectors, seed: int) -> AnswerKey:
+def load(folder: Path, split: str, documents: int, base: Path, vectors: Vectors, seed: int) -> Judged:
     """Read a collection with the judged queries of one split; of its documents at most so many, 0 for all.
 
     Raises:
@@ -125,7 +125,7 @@ def load(folder: Path, split: str, documents: int, base: Path, vectors: Vectors,
     place = {int(old): new for new, old in enumerate(rows)}
     kept = {query: [place[old] for old in wanted if old in place] for query, wanted in found.items()}
     texts = tuple(collection.texts[old] for old in rows)
-    return AnswerKey(
+    return Judged(
         collection.name,
         tuple(collection.ids[old] for old in rows),
         tuple(collection.titles[old] for old in rows),
@@ -136,7 +136,7 @@ def load(folder: Path, split: str, documents: int, base: Path, vectors: Vectors,
     )
 
 
-def ask(judged: AnswerKey, questions_per_document: int, base: Path, vectors: Vectors) -> list[Questions]:
+def ask(judged: Judged, questions_per_document: int, base: Path, vectors: Vectors) -> list[Questions]:
     """The question sets, each with vectors."""
     chunks = [
         ChunkToAsk(row, title, text[len(title) :].strip(), "")
@@ -153,14 +153,14 @@ def ask(judged: AnswerKey, questions_per_document: int, base: Path, vectors: Vec
     return [_questions(name, texts, judged, base, vectors) for name, texts in sets.items()]
 
 
-def _questions(name: str, by_row: Sequence[list[str]], judged: AnswerKey, base: Path, vectors: Vectors) -> Questions:
+def _questions(name: str, by_row: Sequence[list[str]], judged: Judged, base: Path, vectors: Vectors) -> Questions:
     pairs = [(row, text) for row, texts in enumerate(by_row) for text in texts]
     texts = [text for _, text in pairs]
     splits = [split_of(stable_id(judged.ids[row]), stable_id(text)) for row, text in pairs]
     return Questions(name, texts, np.array([row for row, _ in pairs]), np.array(splits), vectors.of(texts, base))
 
 
-def describe(questions: Questions, judged: AnswerKey) -> dict[str, Any]:
+def describe(questions: Questions, judged: Judged) -> dict[str, Any]:
     """How many there are, and how often the base model finds a question's document."""
     ranks = ranks_of(questions.vectors, judged.vectors, questions.rows)
     found = {f"found within {k}": float((ranks <= k).mean()) for k in (1, 10, 100)}
@@ -178,7 +178,7 @@ def compare(scores: Scores, base: Scores, seed: int) -> dict[str, Any]:
     return row
 
 
-def nudged(questions: Questions, judged: AnswerKey, queries: Floats, base: Scores, seed: int) -> list[dict[str, Any]]:
+def nudged(questions: Questions, judged: Judged, queries: Floats, base: Scores, seed: int) -> list[dict[str, Any]]:
     """Rows of NUDGE with the budget that validation chooses, and with a forced one."""
     rows = []
     for name, theta in (("NUDGE", None), ("NUDGE, forced", FORCED_THETA)):
@@ -195,7 +195,7 @@ def nudged(questions: Questions, judged: AnswerKey, queries: Floats, base: Score
 
 
 def trained(
-    questions: Questions, judged: AnswerKey, base_model: Path, base: Scores, config: TrainingConfig
+    questions: Questions, judged: Judged, base_model: Path, base: Scores, config: TrainingConfig
 ) -> dict[str, Any]:
     """The row of a short training."""
     rng = np.random.default_rng(config.seed)
@@ -239,7 +239,7 @@ def trained(
 
 
 def headed(
-    questions: Questions, judged: AnswerKey, queries: Floats, base: Scores, steps: int, seed: int
+    questions: Questions, judged: Judged, queries: Floats, base: Scores, steps: int, seed: int
 ) -> dict[str, Any]:
     """The row of a residual head on the frozen vectors."""
     learnt = questions.splits == "train"

@@ -39,11 +39,11 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> questions.Vectors:
 
 
 @pytest.fixture(scope="module")
-def judged(folder: Path, vectors: questions.Vectors) -> questions.AnswerKey:
+def judged(folder: Path, vectors: questions.Vectors) -> questions.Judged:
     return questions.load(folder, "test", 0, BASE, vectors, 1)
 
 
-def test_only_the_asked_split_and_positive_judgements_count(judged: questions.AnswerKey) -> None:
+def test_only_the_asked_split_and_positive_judgements_count(judged: questions.Judged) -> None:
     assert len(judged.ids) == DOCUMENTS
     assert [judged.ids[row] for (row,) in judged.positives] == [f"d{4 * n}" for n in range(QUERIES)]
     assert judged.queries[1] == "Which vapour is in chamber number4?"
@@ -63,7 +63,7 @@ def test_fewer_documents_keep_those_that_answer(folder: Path, vectors: questions
 
 
 def test_sets_are_of_the_same_documents_and_split_alike(
-    judged: questions.AnswerKey, vectors: questions.Vectors
+    judged: questions.Judged, vectors: questions.Vectors
 ) -> None:
     titles, one, all_of_them = questions.ask(judged, 3, BASE, vectors)
     assert titles.texts == list(judged.titles)
@@ -90,7 +90,7 @@ def test_a_second_encoding_is_read_back(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_whole_bench(
-    folder: Path, judged: questions.AnswerKey, vectors: questions.Vectors, tmp_path: Path,
+    folder: Path, judged: questions.Judged, vectors: questions.Vectors, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     json_file = tmp_path / "rows.json"
