@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from heal_tasks.core.settings import child_environment
-from heal_tasks.steps.engine.catalogue import CATALOGUE
+from heal_tasks.steps.engine.road import STEPS
 
 ROOT = Path(__file__).parents[1]
 
@@ -154,5 +154,5 @@ def test_every_step_of_the_catalogue_is_in_a_dag() -> None:
         "".join(path.read_text() for path in (ROOT / "dags").glob("*.py"))
         + (ROOT / "plugins" / "heal_airflow.py").read_text()
     )
-    for name in CATALOGUE:
+    for name in STEPS:
         assert f'run_step("{name}"' in source

@@ -15,7 +15,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.log import configure_logging, format_duration
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.steps.engine import catalogue as steps
+from heal_tasks.steps.engine import road
 
 if TYPE_CHECKING:
     from heal_tasks.store.generations.search import Hit, HybridHit
@@ -52,7 +52,7 @@ Topic = Annotated[
 ]
 
 
-def _step_command(name: str, entry: steps.Entry) -> None:
+def _step_command(name: str, entry: road.Entry) -> None:
     @app.command(name.replace("_", "-"), help=entry.about, rich_help_panel="Steps, in the order of the road")
     def command(
         run_id: RunId = "",
@@ -61,7 +61,7 @@ def _step_command(name: str, entry: steps.Entry) -> None:
     ) -> None:
         settings = _settings()
         manifest = _manifest(settings, run_id, new=name == "ingest")
-        result = steps.load_step(name).run_to_end(settings, manifest, shard, shards)
+        result = road.load_step(name).run_to_end(settings, manifest, shard, shards)
         console.print_json(json.dumps(result.to_json()))
 
 
@@ -86,7 +86,7 @@ def _manifest(settings: Settings, run_id: str, *, new: bool) -> Manifest:
     return Manifest(run_id=run_id, refs=refs)
 
 
-for _name, _entry in steps.CATALOGUE.items():
+for _name, _entry in road.STEPS.items():
     if _name not in ("activate", "maintain", "report"):
         _step_command(_name, _entry)
 
@@ -111,14 +111,14 @@ def activate(generation: Annotated[int, typer.Argument(help="Generation to activ
     manifest = Manifest(
         run_id=f"activate__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}", refs={"generation_id": generation}
     )
-    console.print(steps.load_step("activate").run(settings, manifest).note)
+    console.print(road.load_step("activate").run(settings, manifest).note)
 
 
 @app.command()
 def maintain() -> None:
     """Drop old generations and files, vacuum, measure the recall of what is served."""
     manifest = Manifest(run_id=f"maintain__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}")
-    console.print(steps.load_step("maintain").run(_settings(), manifest).note, markup=False)
+    console.print(road.load_step("maintain").run(_settings(), manifest).note, markup=False)
 
 
 @app.command()

@@ -95,9 +95,9 @@ def test_step_of_a_task(task_id: str, step: str) -> None:
 
 def test_every_step_of_the_dag_has_a_name_in_the_catalogue() -> None:
     # Imported here: only this test needs the steps.
-    from heal_tasks.steps.engine.catalogue import CATALOGUE
+    from heal_tasks.steps.engine.road import STEPS
 
-    assert {step_name("realign.embed"), step_name("nudge.nudge"), step_name("nudge.embed_new")} <= CATALOGUE.keys()
+    assert {step_name("realign.embed"), step_name("nudge.nudge"), step_name("nudge.embed_new")} <= STEPS.keys()
 
 
 def test_progress_is_summed_over_shards(auto: Connection) -> None:

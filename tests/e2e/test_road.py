@@ -12,7 +12,7 @@ from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.serve.search import Searcher
 from heal_tasks.sources.samples import sample
 from heal_tasks.steps.engine.dry_run import make_plan
-from heal_tasks.steps.engine.pipeline import steps_between
+from heal_tasks.steps.engine.road import steps_of
 from heal_tasks.store.db import connect
 from tests.e2e.conftest import DOCUMENTS, Deployment, short
 
@@ -45,7 +45,7 @@ def test_a_first_run_realigns(deployment: Deployment) -> None:
     assert [item.step for item in manifests] == [
         "ingest",
         "route",
-        *steps_between(deployment.settings, "realign"),
+        *steps_of(deployment.settings, "realign"),
         "report",
     ]
     assert all(len(item.model_dump_json()) < 4096 for item in manifests)
@@ -195,7 +195,7 @@ def test_nothing_of_a_deleted_document_is_left(deployment: Deployment) -> None:
 
 def test_a_forced_realign_compares_with_the_live_generation(deployment: Deployment) -> None:
     made = deployment.run("again", force_route="realign")
-    assert [item.step for item in made][2:-1] == list(steps_between(deployment.settings, "realign"))
+    assert [item.step for item in made][2:-1] == list(steps_of(deployment.settings, "realign"))
     systems = {
         row[0] for row in query(deployment, "SELECT DISTINCT system FROM heal.evaluation WHERE run_id = 'again'")
     }

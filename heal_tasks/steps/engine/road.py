@@ -1,0 +1,90 @@
+"""The road as one table: every step, the routes, and the order in which they run.
+
+The command line, the in-process pipeline and a test of the DAG read it. Steps are named here without being imported: a
+step that only moves rows must not pay five seconds and 300 MB for torch.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from heal_tasks.core.errors import InputError
+from heal_tasks.core.settings import Settings
+from heal_tasks.steps.engine.runner import Step
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One step of the road.
+
+    Args:
+        about: its purpose in one line.
+        shards: the setting that says over how many mapped tasks it is spread; empty for one task.
+        gpu: whether it runs on the queue ``gpu``.
+        only_if: the setting that switches it on; empty for a step that always runs.
+    """
+
+    about: str
+    shards: str = ""
+    gpu: bool = False
+    only_if: str = ""
+
+
+STEPS: dict[str, Entry] = {
+    "ingest": Entry("Pull new, changed and deleted documents from every source."),
+    "route": Entry("Choose nothing, nudge or realign, and record why."),
+    "label": Entry("Build the HNMFk topic tree and label every document."),
+    "ask": Entry("Write questions with answers and evidence for chunks that have none.", shards="ask_shards"),
+    "map_entities": Entry("Write entity maps of chunks that have none.", shards="ask_shards", only_if="map_rate"),
+    "embed_base": Entry("Fill the base model's space.", shards="embed_shards", gpu=True),
+    "sift": Entry("Place people's questions, and drop questions by which the base model misses their chunk.", gpu=True),
+    "mine": Entry("Choose near and far negatives and write the training set."),
+    "train": Entry("Fine-tune the base model with the HEAL and own-document losses.", gpu=True),
+    "embed": Entry("Fill the spaces of the live model and of the trained model.", shards="embed_shards", gpu=True),
+    "choose": Entry("Move every candidate's vectors in memory, score them, and let the gate choose."),
+    "answer": Entry(
+        "Have an LLM answer held-out questions from the passages that each system finds.", only_if="answer_questions"
+    ),
+    "publish": Entry("Write, index and measure the winner, then switch to it."),
+    "assign_labels": Entry("Label new documents by projection on the live topic tree."),
+    "embed_new": Entry("Fill the live model's space with new chunks and questions.", shards="embed_shards", gpu=True),
+    "nudge_live": Entry("Publish new documents and move the live rows that they touch."),
+    "report": Entry("Close the run and write its page."),
+    "maintain": Entry("Drop old generations and files, vacuum, measure the recall of what is served."),
+    "activate": Entry("Switch to a ready generation, or roll back to the previous one."),
+}
+"""Every step by name; its module in ``heal_tasks.steps`` has the same name."""
+
+ROUTES: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "nudge": ("assign_labels", "ask", "embed_new", "nudge_live"),
+    "realign": (
+        "label", "ask", "map_entities", "embed_base", "sift", "mine", "train", "embed", "choose", "answer", "publish",
+    ),
+}  # fmt: skip
+"""The steps of each route, between ``route`` and ``report``."""
+
+
+def load_step(name: str) -> Step:
+    """Import a step.
+
+    Args:
+        name: as in ``STEPS``.
+
+    Returns:
+        The step.
+
+    Raises:
+        InputError: there is no step of that name.
+    """
+    if name not in STEPS:
+        raise InputError(f"there is no step {name!r}; the steps are {', '.join(STEPS)}")
+    step = getattr(import_module(f"heal_tasks.steps.{name}"), name.upper())
+    assert isinstance(step, Step)
+    return step
+
+
+def steps_of(settings: Settings, route: str) -> tuple[str, ...]:
+    """The steps of a route that the settings switch on."""
+    return tuple(
+        name for name in ROUTES[route] if not STEPS[name].only_if or getattr(settings, STEPS[name].only_if)
+    )
