@@ -83,7 +83,7 @@ def run_step(
     """
     from heal_tasks.core.manifest import Manifest
     from heal_tasks.core.settings import load_settings
-    from heal_tasks.steps.engine.catalogue import load_step
+    from heal_tasks.steps.engine.road import load_step
 
     context = get_current_context()
     overrides = {

@@ -87,7 +87,7 @@ def test_a_step_that_only_moves_rows_does_not_load_torch() -> None:
     import sys
 
     code = (
-        "import sys; from heal_tasks.steps.engine.catalogue import load_step; "
+        "import sys; from heal_tasks.steps.engine.road import load_step; "
         "[load_step(name) for name in ('ingest', 'route', 'promote', 'report')]; "
         "print(sorted(set(sys.modules) & {'torch', 'sentence_transformers', 'airflow'}))"
     )

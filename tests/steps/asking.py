@@ -17,7 +17,7 @@ from heal_tasks.core.types import Record
 from heal_tasks.questions.llm.client import question_inquiry
 from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository

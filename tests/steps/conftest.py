@@ -10,7 +10,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
 from heal_tasks.report.stored_tree import StoredTree, read_root_records, read_tree
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository

@@ -11,7 +11,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import start_probes
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.reading import LiveChunk

@@ -15,7 +15,7 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question
 from heal_tasks.evaluation.answers import ANSWERED, METRICS
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.report import PAGE
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus

@@ -10,7 +10,7 @@ from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error

@@ -8,7 +8,7 @@ from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.batch_api import BatchApi
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.steps.writing.batch_answers import BatchAnswers
 from heal_tasks.store.db import Connection, connect

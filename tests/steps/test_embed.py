@@ -11,7 +11,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps import embed as embed_module
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository

@@ -12,7 +12,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.factorise import SharedRoot
 from heal_tasks.store.db import connect
 from heal_tasks.topics.tree import TopicTree

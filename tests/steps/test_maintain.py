@@ -10,7 +10,7 @@ from heal_tasks.core.artifacts import ArtifactStore, artifact_store
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.training_set import save
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository

@@ -16,7 +16,7 @@ from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS
 from heal_tasks.questions.maps.prompts import map_inquiry
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.store.db import Connection

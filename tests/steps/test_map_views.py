@@ -9,7 +9,7 @@ import pytest
 
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.steps.writing.map_views import MapViews
 from heal_tasks.store.db import Connection, connect

@@ -9,7 +9,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.nudge import NudgeResult
 from heal_tasks.steps import nudge as steps_nudge
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from tests.steps.test_nudge_live import World, without_a_budget
 

@@ -11,7 +11,7 @@ from heal_tasks.nudge.nudge import Plan
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps import nudge as steps_nudge
 from heal_tasks.steps import nudge_live
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import probe_change, restart_drift
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.contrast_state import PushRepository
@@ -215,7 +215,7 @@ def test_what_rows_move_is_added_up_until_a_realignment(world: World) -> None:
 def test_contrast_is_not_on_offer_where_it_would_look_at_too_many_pairs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps_nudge, "PLANS", (Plan(prior=1.0, contrast=3), Plan()))
+    monkeypatch.setattr(steps_nudge, "PLANS", (Plan(prior=1.0, contrast_steps=3), Plan()))
     settings, chosen = without_a_budget(world), []
     # Two training questions for each of sixty chunks; validation gains by either plan.
     for number, pairs in enumerate((60 * 120 - 1, 60 * 120)):
@@ -223,7 +223,7 @@ def test_contrast_is_not_on_offer_where_it_would_look_at_too_many_pairs(
         limited = settings.model_copy(update={"nudge_contrast_pairs": pairs})
         load_step("nudge_live").run(limited, Manifest(run_id=f"limited {number}"))
         chosen.append(steps_nudge.plan_of(world.active))
-    assert chosen == [Plan(), Plan(prior=1.0, contrast=3)]
+    assert chosen == [Plan(), Plan(prior=1.0, contrast_steps=3)]
 
 
 def without_a_budget(world: World) -> Settings:
@@ -239,7 +239,7 @@ def without_a_budget(world: World) -> Settings:
     ("variant", "plan"),
     [
         ("N", Plan()), ("N", Plan(centred=True, prior=0.5)), ("M", Plan(centred=True)),
-        ("N", Plan(prior=1.0, contrast=3, many=0.5)),
+        ("N", Plan(prior=1.0, contrast_steps=3, answer_count_exponent=0.5)),
     ],
 )  # fmt: skip
 def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
@@ -264,7 +264,7 @@ def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     assert (now.nudge_variant, now.metric) == (variant, "cosine" if variant == "N" else "inner_product")
     assert now.nudge_theta > 0
     assert steps_nudge.plan_of(now) == plan
-    assert bool(len(PushRepository(world.conn).load(now).question_ids)) == bool(plan.contrast)
+    assert bool(len(PushRepository(world.conn).load(now).question_ids)) == bool(plan.contrast_steps)
     assert made.counts["rows_added"] == 1
     assert world.served().keys() == before.keys() | {world.chunk("late one").chunk_id}
     previous = world.space.generations.previous()

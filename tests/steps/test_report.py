@@ -11,7 +11,7 @@ import pytest
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository

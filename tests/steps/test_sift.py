@@ -19,7 +19,7 @@ from heal_tasks.evaluation.ranking import ranks_of
 from heal_tasks.questions.cross_encoder import CrossEncoderJudge
 from heal_tasks.report.summary import summarise
 from heal_tasks.sources.chunking import embedding_text
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import question_set
 from heal_tasks.steps.report import PAGE
 from heal_tasks.steps.vectors.spaces import in_order

@@ -11,7 +11,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.client import LLM, question_inquiry
 from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.store.db import Connection
 from heal_tasks.store.llm.spend import Budget
