@@ -43,9 +43,9 @@ from bench.nudge_quality import (
 from heal_tasks.evaluation.bootstrap import paired_difference
 from heal_tasks.nudge.contrast import late_pushes
 from heal_tasks.nudge.nudge import NudgeResult, Pushes, QuestionSet, nudge
+from heal_tasks.nudge.plan import PLANS
 from heal_tasks.nudge.questions import clean_questions
 from heal_tasks.nudge.solve import gradients
-from heal_tasks.steps.nudge import PLANS
 
 SHARES = (0.05, 0.1, 0.25, 0.5)
 
@@ -96,7 +96,7 @@ def before(
 def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], everything: QuestionSet) -> Pushes:
     """The pushes of an earlier choice, and those of rows that had no questions then, as the nudge route adds them."""
     levels, plan = known.pushes.levels, known.plan
-    if not plan.contrast:
+    if not plan.contrast_steps:
         return known.pushes
     asked = clean_questions(everything, n_rows=len(base), dims=base.shape[1], what="late")
     pairs, shares = asked.pairs()
@@ -108,7 +108,7 @@ def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], every
     places = np.column_stack([owners, np.searchsorted(rows[late], np.concatenate(answers))])
     found = late_pushes(
         everything.vectors[then], levels.levels, levels.weights, base[rows[late]], places, G[late],
-        prior=plan.prior, steps=plan.contrast,
+        prior=plan.prior, steps=plan.contrast_steps,
     )  # fmt: skip
     return known.pushes.and_of(rows[late], found)
 

@@ -42,16 +42,15 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import ranking_metrics
-from heal_tasks.nudge.nudge import NudgeResult, Plan, QuestionSet, nudge
+from heal_tasks.nudge.nudge import NudgeResult, QuestionSet, nudge
+from heal_tasks.nudge.plan import PLAIN, PLANS, Plan
 from heal_tasks.nudge.solve import Variant
-from heal_tasks.steps.nudge import PLANS as PIPELINE
 
 Vectors = NDArray[np.float32]
 METRIC = "ndcg@10"
 PARTS = ("train", "dev", "test")
 BOUNDS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, None)
 SAMPLES, SEED = 2000, 7
-PLANS = tuple(plan for plan in PIPELINE if not (plan.centred and plan.prior))
 BOUND = 0.005
 # As HEAL_GATE_EPSILON has it.
 MIN_GAIN = 0.005
@@ -148,9 +147,10 @@ def apply(base: Vectors, result: NudgeResult) -> System:
     """The moved documents."""
     moved = base.copy()
     moved[result.rows] = result.vectors
-    numbers = ("prior", result.plan.prior), ("contrast", result.plan.contrast), ("many", result.plan.many)
-    plan = " ".join(f"{name} {value:g}" for name, value in numbers if value)
-    return System(moved, note=f"{result.theta:.2f} {plan} {'centred' if result.plan.centred else ''}".strip())
+    plan = result.plan
+    words = ["centred"] * plan.centred + [f"prior {plan.prior:g}"] * bool(plan.prior)
+    words += [f"contrast {plan.contrast_steps}"] * bool(plan.contrast_steps)
+    return System(moved, note=" ".join([f"{result.theta:.2f}", *words]))
 
 
 def package(kind: Any, base: Vectors, train: QuestionSet, dev: QuestionSet) -> System:
@@ -169,8 +169,8 @@ def systems(base: Vectors, train: QuestionSet, dev: QuestionSet, guarded: bool =
     ours: dict[str, tuple[System, System]] = {}  # as chosen on dev, and refitted with it
     everything = both(train, dev)
     for name, variant, plans in (
-        ("NUDGE-M", "M", PLANS[:1]),
-        ("NUDGE-N", "N", PLANS[:1]),
+        ("NUDGE-M", "M", [PLAIN]),
+        ("NUDGE-N", "N", [PLAIN]),
         ("NUDGE-N, plans", "N", PLANS),
     ):
         result = nudge(base, train, dev, variant=variant, plans=plans, seed=SEED)
@@ -201,7 +201,7 @@ def pipeline(
     train: QuestionSet,
     dev: QuestionSet,
     bound: float | None = None,
-    plans: Sequence[Plan] = PIPELINE,
+    plans: Sequence[Plan] = PLANS,
     *,
     guarded: bool = False,
 ) -> System:
@@ -224,13 +224,13 @@ def trade(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any
     train, dev, test = (parts[name] for name in PARTS)
     asked = _asked(parts)
     before = score(System(base), test)[METRIC]
-    uncentred = [plan for plan in PIPELINE if not plan.centred]
+    uncentred = [plan for plan in PLANS if not plan.centred]
     rows = []
-    for plans, bound in [*((PIPELINE, bound) for bound in BOUNDS), (uncentred, BOUND), (uncentred, None)]:
+    for plans, bound in [*((PLANS, bound) for bound in BOUNDS), (uncentred, BOUND), (uncentred, None)]:
         system = pipeline(base, train, dev, bound, plans)
         change = score(system, test)[METRIC] - before
         rows.append({
-            "bound": "none" if bound is None else f"{bound:g}", "plans": "all" if plans is PIPELINE else "not centred",
+            "bound": "none" if bound is None else f"{bound:g}", "plans": "all" if plans is PLANS else "not centred",
             "all": f"{change.mean():+.4f}",
             f"asked ({asked.sum()})": f"{change[asked].mean():+.4f}" if asked.any() else "",
             f"not asked ({(~asked).sum()})": f"{change[~asked].mean():+.4f}" if not asked.all() else "",

@@ -132,8 +132,8 @@ def nudge(
         raise InputError(f"budget {theta} of NUDGE-{variant} is outside 0 to {LIMITS[variant]:.4f}")
     if not plans or not all(plan.possible for plan in plans):
         raise InputError(
-            f"plans are {tuple(plans)}; pass at least one, with priors and contrasts of 0 or more, contrast only with "
-            "a prior, many from 0 to 1"
+            f"plans are {tuple(plans)}; pass at least one, with prior and contrast_steps of 0 or more, contrast_steps "
+            "only with a prior, and answer_count_exponent from 0 to 1"
         )
     if max_unasked_loss is not None and not max_unasked_loss >= 0:
         raise InputError(f"max_unasked_loss is {max_unasked_loss}; it is a tolerated loss and must be 0 or more")

@@ -99,7 +99,7 @@ def test_a_question_more_moves_its_own_row_only_and_by_hand():
     asked = np.repeat(np.arange(15), 2)
     questions = unit(base[asked] + 0.7 * rng.standard_normal((30, D)))
     none = QuestionSet(np.empty((0, D), np.float32), [])
-    plan = Plan(prior=0.7, contrast=4, many=0.5)
+    plan = Plan(prior=0.7, contrast_steps=4, answer_count_exponent=0.5)
     positives = [np.array([row]) for row in asked]
     first = nudge(base, QuestionSet(questions, positives), none, plans=[plan], theta=0.6)
     assert first.pushes.rows.tolist() == list(range(15))
@@ -135,11 +135,11 @@ def test_contrast_takes_off_what_all_questions_share():
     everything = np.repeat(np.arange(300), 2)
     train, validation, test = ask(np.repeat(np.arange(150), 3)), ask(everything), ask(everything)
     found = {}
-    for plan in (Plan(prior=1.0), Plan(prior=1.0, contrast=5)):
+    for plan in (Plan(prior=1.0), Plan(prior=1.0, contrast_steps=5)):
         result = nudge(base, train, validation, metric="accuracy@1", plans=[plan])
         moved = base.copy()
         moved[result.rows] = result.vectors
-        found[plan.contrast] = float(((test.vectors @ moved.T).argmax(axis=1) == everything).mean())
+        found[plan.contrast_steps] = float(((test.vectors @ moved.T).argmax(axis=1) == everything).mean())
     assert found[5] > found[0] + 0.02
 
 
@@ -149,7 +149,7 @@ def test_many_weighs_questions_by_the_number_of_their_answers():
     none = QuestionSet(np.empty((0, D), np.float32), [])
     train = QuestionSet(questions, [np.array([3]), np.arange(25)])
     for many, weights in ((0.0, (1.0, 1 / 25)), (0.5, (1.0, 1 / 5)), (1.0, (1.0, 1.0))):
-        found = nudge(base, train, none, plans=[Plan(many=many)], theta=0.2)
+        found = nudge(base, train, none, plans=[Plan(answer_count_exponent=many)], theta=0.2)
         expected = turn(base[[3]], np.array([weights], np.float32) @ questions, 0.2)
         np.testing.assert_allclose(found.vectors[found.rows == 3], expected, atol=1e-6)
 

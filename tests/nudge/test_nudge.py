@@ -268,9 +268,15 @@ def test_wrong_validation_and_options_are_named():
     for theta in (-0.1, 1.6, float("nan")):
         with pytest.raises(InputError, match=rf"budget {theta} of NUDGE-N is outside 0 to 1\.5708"):
             nudge(world.documents, none(), none(), theta=theta)
-    for plans in ((), (Plan(prior=-1.0),), (Plan(contrast=3),), (Plan(prior=1.0, contrast=-1),), (Plan(many=1.1),)):
+    for plans in (
+        (),
+        (Plan(prior=-1.0),),
+        (Plan(contrast_steps=3),),
+        (Plan(prior=1.0, contrast_steps=-1),),
+        (Plan(answer_count_exponent=1.1),),
+    ):
         with pytest.raises(
-            InputError, match="pass at least one, with priors and contrasts of 0 or more, contrast only with a prior"
+            InputError, match="pass at least one, with prior and contrast_steps of 0 or more, contrast_steps only with"
         ):
             nudge(world.documents, none(), none(), plans=plans)
     with pytest.raises(InputError, match="unknown NUDGE variant 'IP'"):
@@ -325,7 +331,7 @@ def both(a, b):
     return QuestionSet(np.vstack([a.vectors, b.vectors]), [*a.positives, *b.positives])
 
 
-@pytest.mark.parametrize("plan", [Plan(), Plan(centred=True, prior=0.5), Plan(prior=0.5, contrast=3)])
+@pytest.mark.parametrize("plan", [Plan(), Plan(centred=True, prior=0.5), Plan(prior=0.5, contrast_steps=3)])
 def test_a_refit_moves_rows_by_all_questions_with_what_was_chosen_without_them(plan):
     world = World()
     train, validation = world.ask(np.repeat(np.arange(150), 3)), world.ask(np.repeat(np.arange(100, 200), 2))
@@ -383,7 +389,7 @@ def test_contrast_pushes_rows_from_questions_that_they_do_not_answer():
     questions = QuestionSet(unit(base + 0.2 * unit(world.rng.standard_normal((2, D)))), [np.array([0]), np.array([1])])
     plain, contrast = (
         served(base, nudge(base, questions, none(), plans=[plan], theta=0.1))
-        for plan in (Plan(prior=0.5), Plan(prior=0.5, contrast=5))
+        for plan in (Plan(prior=0.5), Plan(prior=0.5, contrast_steps=5))
     )
     margin = [
         np.diag(questions.vectors @ rows.T) - np.diag(questions.vectors[::-1] @ rows.T) for rows in (plain, contrast)

@@ -54,12 +54,12 @@ def with_late(
     repository = PushRepository(conn)
     known = Pushes(*repository.of_chunks(active, rows.chunk_ids))
     asks = np.flatnonzero(~np.isin(rows.chunk_ids[rows.answers], known.rows))  # questions of rows without a push
-    if not plan.contrast or not len(asks):
+    if not plan.contrast_steps or not len(asks):
         return known
     pairs = np.column_stack([asks, rows.answers[asks]])
     places, G = gradients(rows.questions, pairs, plan.weights(rows.shares[asks]), centre=centre)
     late = rows.chunk_ids[places]
     pushing = repository.pushing(active, late)
-    found = late_pushes(*pushing[:3], rows.base[places], pushing.pairs, G, prior=plan.prior, steps=plan.contrast)
+    found = late_pushes(*pushing[:3], rows.base[places], pushing.pairs, G, prior=plan.prior, steps=plan.contrast_steps)
     repository.add(active, late, found)
     return known.and_of(late, found)
