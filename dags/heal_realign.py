@@ -11,10 +11,7 @@ from heal_tasks.core.settings import load_settings
 
 SETTINGS = load_settings()
 ASK_SHARDS = list(range(SETTINGS.ask_shards))
-TOPIC_SHARDS = list(range(SETTINGS.topic_shards))
 EMBED_SHARDS = list(range(SETTINGS.embed_shards))
-
-FIRST_OF_REALIGN = "realign.count_words" if SETTINGS.topic_shards > 1 else "realign.label"
 
 Json = Any  # a dict annotation would make Airflow split the manifest over several XComs
 
@@ -44,7 +41,7 @@ def heal_realign() -> None:
 
     @task.branch(doc_md="Follows the route that was chosen.")
     def follow(manifest: Json) -> str:
-        first = {"realign": FIRST_OF_REALIGN, "nudge": "nudge.assign_labels", "nothing": "nothing"}
+        first = {"realign": "realign.label", "nudge": "nudge.assign_labels", "nothing": "nothing"}
         return first[manifest["refs"]["route"]]
 
     @task(doc_md="Nothing to align: no vector is written.")
@@ -53,14 +50,6 @@ def heal_realign() -> None:
 
     @task_group(group_id="realign", tooltip="Topics, questions, training, a new generation, the gate")
     def realign(routed: Json) -> None:
-        @task(doc_md="Counts the words of a large corpus, to share its root out. Output: an artifact.")
-        def count_words(manifest: Json) -> Json:
-            return run_step("count_words", manifest)
-
-        @task(doc_md="Perturbed factorisations of the root of a large corpus. Output: an artifact per unit.")
-        def factorise(shard: int, manifest: Json) -> Json:
-            return run_step("factorise", manifest, shard=shard, shards=len(TOPIC_SHARDS))
-
         @task(doc_md="TF-IDF and HNMFk: a topic path per document. Output: `heal.topic`, `heal.document_topic`.")
         def label(manifest: Json) -> Json:
             return run_step("label", manifest)
@@ -71,14 +60,14 @@ def heal_realign() -> None:
 
         @task(
             queue="gpu",
-            doc_md="Vectors of the base model, for mining and comparison. Output: the baseline generation's tables.",
+            doc_md="Vectors of the base model, for mining and comparison. Output: `heal.base_s…`, `heal.question_s…`.",
         )
         def embed_base(shard: int, manifest: Json) -> Json:
             return run_step("embed_base", manifest, shard=shard, shards=len(EMBED_SHARDS))
 
         @task(
             queue="gpu",
-            doc_md="Drops training questions that do not find their chunk. Output: `heal.question.dropped_by`.",
+            doc_md="Drops questions by which the base model misses their chunk. Output: `heal.question.dropped_by`.",
         )
         def sift(manifest: Json) -> Json:
             return run_step("sift", manifest)
@@ -95,38 +84,25 @@ def heal_realign() -> None:
         def train(manifest: Json) -> Json:
             return run_step("train", manifest)
 
-        @task(queue="gpu", doc_md="Every chunk and question with the new and the live model. Output: `heal.base_g…`.")
+        @task(
+            queue="gpu", doc_md="Vectors of the trained and the live model. Output: `heal.base_s…`, `heal.question_s…`."
+        )
         def embed(shard: int, manifest: Json) -> Json:
             return run_step("embed", manifest, shard=shard, shards=len(EMBED_SHARDS))
 
-        @task(doc_md="Moves the stored vectors by the questions; validation sets the budget. Output: `heal.vec_g…`.")
-        def nudge(manifest: Json) -> Json:
-            return run_step("nudge", manifest)
+        @task(doc_md="Every candidate moved in memory, scored and judged by the gate. Output: `heal.evaluation`.")
+        def choose(manifest: Json) -> Json:
+            return run_step("choose", manifest)
 
-        @task(doc_md="Candidates against base model and live generation. Output: `heal.evaluation`.")
-        def evaluate(manifest: Json) -> Json:
-            return run_step("evaluate", manifest)
-
-        @task(
-            doc_md="Held-out questions answered from what each system finds. Output: `heal.answer`, `heal.evaluation`."
-        )
+        @task(doc_md="An LLM answers held-out questions from found passages. Output: `heal.answer`, `heal.evaluation`.")
         def answer(manifest: Json) -> Json:
             return run_step("answer", manifest)
 
-        @task(doc_md="Key, topic B-tree and HNSW of the winner; its recall is measured. Output: indexes.")
-        def index(manifest: Json) -> Json:
-            return run_step("index", manifest)
+        @task(doc_md="Writes and indexes the winner, then switches in one transaction. Output: `heal.vec_g…`.")
+        def publish(manifest: Json) -> Json:
+            return run_step("publish", manifest)
 
-        @task(doc_md="Switches to the winner in one transaction, or keeps the live one. Output: `heal.generation`.")
-        def promote(manifest: Json) -> Json:
-            return run_step("promote", manifest)
-
-        if SETTINGS.topic_shards > 1:
-            counted = count_words(routed)
-            labelled = label(counted)
-            chain(factorise.partial(manifest=counted).expand(shard=TOPIC_SHARDS), labelled)
-        else:
-            labelled = label(routed)
+        labelled = label(routed)
         asked = AskOperator.partial(
             task_id="ask",
             manifest=labelled,
@@ -139,13 +115,12 @@ def heal_realign() -> None:
         mined = mine(sifted)
         trained = train(mined)
         embedded = embed.partial(manifest=trained).expand(shard=EMBED_SHARDS)
-        nudged = nudge(trained)
+        chosen = choose(trained)
         chain(asked, based, sifted)
         if SETTINGS.map_rate:
             chain(asked, map_entities.partial(manifest=labelled).expand(shard=ASK_SHARDS), mined)
-        chain(embedded, nudged)
-        evaluated = evaluate(nudged)
-        promote(index(answer(evaluated) if SETTINGS.answer_questions else evaluated))
+        chain(embedded, chosen)
+        publish(answer(chosen) if SETTINGS.answer_questions else chosen)
 
     @task_group(group_id="nudge", tooltip="Only what arrived: its vectors, and the few that its questions move")
     def nudge_only(routed: Json) -> None:
@@ -157,15 +132,15 @@ def heal_realign() -> None:
         def ask(manifest: Json) -> Json:
             return run_step("ask", manifest)
 
-        @task(queue="gpu", doc_md="Vectors of new chunks and questions with the live model. Output: `heal.base_g…`.")
+        @task(queue="gpu", doc_md="Vectors of new chunks and questions with the live model. Output: `heal.base_s…`.")
         def embed_new(manifest: Json) -> Json:
             return run_step("embed_new", manifest)
 
-        @task(doc_md="Recomputes, checks quality, and writes only rows that changed. Output: `heal.vec_g…`.")
-        def nudge(manifest: Json) -> Json:
+        @task(doc_md="Computes touched rows, checks quality, writes rows that changed. Output: `heal.vec_g…`.")
+        def nudge_live(manifest: Json) -> Json:
             return run_step("nudge_live", manifest)
 
-        nudge(embed_new(ask(assign_labels(routed))))
+        nudge_live(embed_new(ask(assign_labels(routed))))
 
     @task(
         trigger_rule="all_done",

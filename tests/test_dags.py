@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from heal_tasks.core.settings import child_environment
-from heal_tasks.steps.engine.road import STEPS
+from heal_tasks.core.settings import Settings, child_environment, load_settings
+from heal_tasks.steps.engine.road import ROUTES, STEPS, steps_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,59 +78,58 @@ def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
     assert parsed["heavy"] == []
 
 
-def test_the_road(parsed: dict[str, Any]) -> None:
-    tasks = parsed["dags"]["heal_realign"]["tasks"]
-    road = [
-        "ingest", "route", "follow", "realign.label", "realign.ask", "realign.embed_base", "realign.sift",
-        "realign.mine", "realign.train", "realign.embed", "realign.nudge", "realign.evaluate", "realign.index",
-        "realign.promote", "report",
-    ]  # fmt: skip
-    short = ["follow", "nudge.assign_labels", "nudge.ask", "nudge.embed_new", "nudge.nudge", "report"]
-    for path in (road, short, ["follow", "nothing", "report"]):
+def reaches(tasks: dict[str, Any], before: str, after: str) -> bool:
+    """Whether a task is downstream of another, directly or not."""
+    waiting = list(tasks[before]["downstream"])
+    while waiting:
+        name = waiting.pop()
+        if name == after:
+            return True
+        waiting += tasks[name]["downstream"]
+    return False
+
+
+def assert_the_road(tasks: dict[str, Any], settings: Settings) -> None:
+    """The DAG has the steps of the table of the road, in its order, with its shards and queues, and no others."""
+    expected = {"ingest": "ingest", "route": "route", "report": "report"}
+    for route in ROUTES:
+        steps = steps_of(settings, route)
+        expected |= {f"{route}.{name}": name for name in steps}
+        path = ["route", "follow", *(f"{route}.{name}" for name in steps), "report"]
         for before, after in pairwise(path):
-            assert after in tasks[before]["downstream"], f"{before} does not lead to {after}"
-    assert {name for name, task in tasks.items() if task["mapped"]} == {
-        "realign.ask", "realign.embed_base", "realign.embed",
-    }  # fmt: skip
-    assert tasks["realign.train"]["queue"] == "gpu"
+            # Neighbours that need nothing from each other may run side by side.
+            assert reaches(tasks, before, after) or (before, after) in SIDE_BY_SIDE, (
+                f"{before} does not lead to {after}"
+            )
+    assert expected.keys() == tasks.keys() - {"follow", "nothing"}
+    for task_id, name in expected.items():
+        assert tasks[task_id]["queue"] == ("gpu" if STEPS[name].gpu else "default"), task_id
+        sharded = bool(STEPS[name].shards) and task_id.startswith("realign.")  # few documents need no shards
+        assert tasks[task_id]["mapped"] == sharded, task_id
+
+
+SIDE_BY_SIDE = {("realign.ask", "realign.embed_base"), ("realign.map_entities", "realign.embed_base")}
+
+
+def test_the_dag_is_the_table_of_the_road(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["heal_realign"]["tasks"]
+    assert_the_road(tasks, load_settings())
+    assert reaches(tasks, "ingest", "route")
+    assert reaches(tasks, "realign.ask", "realign.sift")
     assert tasks["realign.train"]["pool"] == "gpu"
     assert tasks["report"]["rule"] == "all_done"
     assert parsed["dags"]["heal_realign"]["max_active_runs"] == 1
 
 
-def test_the_root_of_large_corpora_is_shared_out_on_request(tmp_path_factory: pytest.TempPathFactory) -> None:
-    parsed = parse(tmp_path_factory, HEAL_TOPIC_SHARDS="4")
-    assert parsed["errors"] == {}
-    tasks = parsed["dags"]["heal_realign"]["tasks"]
-    for before, after in pairwise(["follow", "realign.count_words", "realign.factorise", "realign.label"]):
-        assert after in tasks[before]["downstream"]
-    assert tasks["realign.factorise"]["mapped"]
-    assert "realign.label" not in tasks["follow"]["downstream"]
-
-
-def test_entity_maps_are_asked_for_where_they_are_wanted(
+def test_optional_steps_are_in_the_dag_where_settings_switch_them_on(
     parsed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    assert "realign.map_entities" not in parsed["dags"]["heal_realign"]["tasks"]
-    wanting = parse(tmp_path_factory, HEAL_MAP_RATE="0.3")
+    assert not {"realign.map_entities", "realign.answer"} & parsed["dags"]["heal_realign"]["tasks"].keys()
+    wanting = parse(tmp_path_factory, HEAL_MAP_RATE="0.3", HEAL_ANSWER_QUESTIONS="20")
     assert wanting["errors"] == {}
     tasks = wanting["dags"]["heal_realign"]["tasks"]
-    for before, after in pairwise(["realign.ask", "realign.map_entities", "realign.mine"]):
-        assert after in tasks[before]["downstream"]
-    assert tasks["realign.map_entities"]["mapped"]
-    assert tasks["realign.map_entities"]["doc"]
-
-
-def test_questions_are_answered_where_it_is_wanted(
-    parsed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    assert "realign.answer" not in parsed["dags"]["heal_realign"]["tasks"]
-    wanting = parse(tmp_path_factory, HEAL_ANSWER_QUESTIONS="20")
-    assert wanting["errors"] == {}
-    tasks = wanting["dags"]["heal_realign"]["tasks"]
-    for before, after in pairwise(["realign.evaluate", "realign.answer", "realign.index"]):
-        assert after in tasks[before]["downstream"]
-    assert tasks["realign.answer"]["doc"]
+    assert_the_road(tasks, load_settings(map_rate=0.3, answer_questions=20))
+    assert reaches(tasks, "realign.map_entities", "realign.mine")
 
 
 def test_every_task_says_what_it_does_and_where_its_output_is(parsed: dict[str, Any]) -> None:
@@ -149,7 +148,7 @@ def test_every_param_has_a_description_and_limits(parsed: dict[str, Any]) -> Non
         assert {"enum", "maxLength", "maximum"} & set(schema) or schema["type"] == "boolean", name
 
 
-def test_every_step_of_the_catalogue_is_in_a_dag() -> None:
+def test_every_step_of_the_table_is_in_a_dag() -> None:
     source = (
         "".join(path.read_text() for path in (ROOT / "dags").glob("*.py"))
         + (ROOT / "plugins" / "heal_airflow.py").read_text()

@@ -22,10 +22,10 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
 from heal_tasks.steps.quality.systems import Systems
-from heal_tasks.steps.vectors.spaces import candidates
 from heal_tasks.steps.writing.llm_calls import STORE_EVERY, Bill, make_llm
 from heal_tasks.steps.writing.spend_limit import SpendLimit, budget_of
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.questions.answers import AnswerRepository, StoredAnswer
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 
@@ -173,14 +173,14 @@ def _chosen(
 
 def _systems(context: Context, questions: QuestionTable, chunks: ChunkTable) -> Iterator[System]:
     """Base model, live generation where there is one, and the best candidate where there is one."""
-    systems, made = Systems(context, questions, chunks), candidates(context)
+    systems = Systems(context, chunks, questions)
     yield systems.base()
-    if systems.has_live:
-        yield systems.live(made[0])
-    best = context.manifest.number("best")
-    for generation in made:
-        if generation.generation_id == best:
-            yield systems.candidate(generation, context.manifest.text("best_rows"))
+    if systems.active:
+        yield systems.live()
+    best = context.manifest.number("best_id")
+    if best:
+        name = context.manifest.text("best_system")
+        yield systems.generation(name, GenerationRepository(context.conn).get(best))[0]
 
 
 def _answered(

@@ -1,16 +1,22 @@
-"""Step maintain: what nobody needs any more goes, and what is served is measured. Safe beside a run and at any hour."""
+"""Step maintain: unused generations, spaces and files dropped, served tables vacuumed and measured. Safe beside a run."""
 
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.report import PAGE
+from heal_tasks.steps.vectors.indexing import RECALL_QUESTIONS
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import reach_recall, vacuum
-from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.runs.garbage import LeftoverRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
+IN_USE_BY_A_RUN = timedelta(days=2)
+"""A space has no generation while its run trains, embeds and chooses."""
 _QUOTING = re.compile(r'<tr data-document="(\d+)">.*?</tr>\n?', re.DOTALL)
 
 
@@ -27,8 +33,9 @@ def maintain(context: Context) -> Outcome:
         StepError: rows without a chunk are served, or an index misses the recall target whatever ef_search.
     """
     settings, generations = context.settings, GenerationRepository(context.conn)
-    leftovers, vectors = LeftoverRepository(context.conn), VectorRepository(context.conn)
+    leftovers, served = LeftoverRepository(context.conn), ServedRepository(context.conn)
     counts: dict[str, int | float] = {"generations_dropped": len(generations.retire_old(settings.drain_hours))}
+    counts["spaces_dropped"] = len(_drop_spaces(context))
     counts["pages_cleaned"] = clean_pages(context, leftovers)
     for name, uris in (
         ("models_deleted", leftovers.unused_models(settings.drain_hours)),
@@ -43,8 +50,8 @@ def maintain(context: Context) -> Outcome:
     vacuum(context.conn, "chunk")
     for generation in context.track(generations.list("active", "previous")):
         dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")
-        health = vectors.health(generation)
-        measured, ef_search = reach_recall(context.conn, generation, settings.recall_questions, settings.recall_target)
+        health = served.health(generation)
+        measured, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
         counts |= {
             f"{name}_{generation.state}": value
             for name, value in {**health, "dead_rows": dead, "recall": round(measured, 4)}.items()
@@ -64,6 +71,15 @@ def maintain(context: Context) -> Outcome:
     if faults:
         raise StepError("; ".join(faults))
     return Outcome(counts=counts, note="; ".join(notes))
+
+
+def _drop_spaces(context: Context) -> Sequence[int]:
+    """Drop the spaces that nothing uses any more, without the base model's and those that a run may be filling now."""
+    spaces = SpaceRepository(context.conn)
+    young = datetime.now(UTC) - IN_USE_BY_A_RUN
+    return spaces.drop_unused(
+        {item.space_id for item in spaces.list() if item.model_uri == context.settings.model or item.created_at > young}
+    )
 
 
 def clean_pages(context: Context, leftovers: LeftoverRepository) -> int:

@@ -11,24 +11,26 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.quality.scoring import judged, people_decide
-from heal_tasks.steps.vectors.spaces import baseline, in_order
+from heal_tasks.steps.vectors.spaces import base_space, in_order
 from heal_tasks.steps.vectors.training_set import FORMAT, save
 from heal_tasks.steps.writing.map_views import MapViews
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.generations.vectors import VectorRepository
-from heal_tasks.store.questions.questions import QuestionRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.negatives import plan_negatives
 from heal_tasks.training.trainer import ValidationSet
+
+VALIDATION_QUESTIONS, VALIDATION_CHUNKS = 150, 400
+"""Questions of an evaluation during training, and chunks that they are answered from: every evaluation encodes both."""
 
 
 def _inputs(context: Context) -> object:
     settings = context.settings
     questions = Corpus(context.conn).questions()
     return [
-        FORMAT, fingerprint(questions.question_ids.tolist()), Corpus(context.conn).hash(),
-        context.manifest.number("topic_run_id"), settings.model, settings.train_near_negatives,
-        settings.train_far_negatives, settings.mask_same_leaf, settings.train_validation_questions,
-        settings.train_validation_chunks, settings.gate_min_questions, settings.seed, settings.map_rate,
+        FORMAT, fingerprint([questions.question_ids.tolist(), questions.chunk_ids.tolist()]),
+        Corpus(context.conn).hash(), context.manifest.number("topic_run_id"), base_space(context).model_sha256, settings.train_near_negatives,
+        settings.train_far_negatives, settings.mask_same_leaf, VALIDATION_QUESTIONS,
+        VALIDATION_CHUNKS, settings.gate_min_questions, settings.seed, settings.map_rate,
         maps_by(context.conn, settings.llm_model).usable().fingerprint if settings.map_rate else "",
     ]  # fmt: skip
 
@@ -47,14 +49,13 @@ def mine(context: Context) -> Outcome:
         validation questions, of negatives, and of what is shown as an entity map.
     """
     settings, corpus = context.settings, Corpus(context.conn)
-    base, vectors = baseline(context), VectorRepository(context.conn)
-    QuestionRepository(context.conn).place_judgments(base)
+    space, spaces = base_space(context), SpaceRepository(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
-    chunk_vectors = in_order(chunks.chunk_ids, *vectors.load_base(base))
-    question_vectors = in_order(questions.question_ids, *vectors.load_questions(base))
+    chunk_vectors = in_order(chunks.chunk_ids, *spaces.load_chunks(space))
+    question_vectors = in_order(questions.question_ids, *spaces.load_questions(space))
 
     by_people = people_decide(questions, settings)
-    count = questions.that_count(by_people)
+    count = questions.deciding_mask(by_people)
     train = np.flatnonzero(count & questions.in_splits("train"))
     positives = chunks.rows(questions.chunk_ids[train])
     negatives = plan_negatives(
@@ -130,10 +131,10 @@ def _validation_set(
     """Some of the chosen questions, an answering chunk of each, and other chunks that compete."""
     rng = np.random.default_rng(settings.seed)
     held_out = judged(questions, chunks, chosen)
-    drawn = np.sort(rng.permutation(len(held_out.rows))[: settings.train_validation_questions])
+    drawn = np.sort(rng.permutation(len(held_out.rows))[:VALIDATION_QUESTIONS])
     answers = chunks.rows(questions.chunk_ids[held_out.rows[drawn]])
     others = np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers)
-    others = rng.permutation(others)[: max(0, settings.train_validation_chunks - len(np.unique(answers)))]
+    others = rng.permutation(others)[: max(0, VALIDATION_CHUNKS - len(np.unique(answers)))]
     pool = np.sort(np.union1d(answers, others))
     return ValidationSet(
         queries=[asked[int(questions.question_ids[question])] for question in held_out.rows[drawn]],

@@ -1,22 +1,19 @@
-"""Step nudge_live: new documents published, and the rows that their questions move, in the active generation.
+"""Step nudge_live: new documents published in the active generation, and the rows that their questions touch moved.
 
-Where the generation has a budget, a row is a function of its own base vector and its own questions, so the rows
-that something touched are computed and nothing else is looked at. Where it has none, validation looks for one
-among all rows. Both judge before they write, so a drop in quality has nothing to restore.
+A row is a function of its own base vector, its own questions and the generation's nudge record, so with a record only
+touched rows are computed. Without one, validation looks for a record among all rows. Both paths judge before they
+write, so a drop in quality leaves nothing to restore.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.nudge.nudge import recompute
+from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.nudge import budget_of, centre_of, move, plan_of
-from heal_tasks.steps.promote import index_served
 from heal_tasks.steps.quality.probes import (
     DISPLACEMENT,
     changed_places,
@@ -27,28 +24,34 @@ from heal_tasks.steps.quality.probes import (
     take,
 )
 from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows, score
+from heal_tasks.steps.quality.systems import Systems
 from heal_tasks.steps.vectors.contrast import with_late
-from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array, candidates, overlay, served
+from heal_tasks.steps.vectors.indexing import index_served
+from heal_tasks.steps.vectors.moving import Moved, apply_record, find_moves, record_of
+from heal_tasks.steps.vectors.spaces import LIVE_MODEL, Float32Array, Int64Array, overlay, served
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.generations.contrast_state import KeptPushes, PushRepository
-from heal_tasks.store.generations.generation import NO_BUDGET, Generation
+from heal_tasks.store.generations.contrast_state import ContrastRepository
+from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
-from heal_tasks.store.generations.vectors import SAME_VECTOR, Served, Upserted, VectorRepository
+from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, Upserted
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
+REWRITE_SHARE = 0.03
+"""Share of differing rows from which a new table costs less than rewritten rows and their vacuum (bench/RESULTS.md)."""
 FEW_ROWS = 1000
-"""Up to so many differing rows are written where they are, whatever their share: it takes less than a new index."""
+"""Up to so many differing rows are updated in place, whatever their share: that takes less than a new index."""
 
 
 @dataclass(frozen=True)
 class _Published:
-    """What one night did: rows written, rows looked at, superseded chunks purged, and what fell, as a phrase."""
+    """The result of one night: rows written, rows computed, superseded chunks purged, and any drop as a phrase."""
 
     written: Upserted
-    looked_at: int
+    computed: int
     purged: int
     worse: str
     theta: float
@@ -70,20 +73,20 @@ def nudge_live(context: Context) -> Outcome:
     active = generations.active()
     if active is None:
         raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
-    state = NudgeState(context.conn, active)
-    QuestionRepository(context.conn).place_judgments(active, state.touched())
+    state, space = NudgeState(context.conn, active), SpaceRepository(context.conn).get(active.space_id)
+    QuestionRepository(context.conn).place_judgments(space, state.touched())
     touched, probes = state.touched(), state.probes(KEPT)
-    if active.nudge_theta and len(probes.question_ids):
-        done = _touched_rows(context, active, state, touched, probes)
+    record = record_of(active)
+    if record and len(probes.question_ids):
+        done = _touched_rows(context, active, record, state, touched, probes)
     else:
-        done = _all_rows(context, active, state, touched, probes)
+        done = _all_rows(context, active, record, state, touched, probes)
     written = done.written
-    verdict = (
-        f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.looked_at} looked at"
-    )
+    verdict = f"{written.added} rows added, {written.changed} changed, {written.removed} removed; "
+    verdict += f"{done.computed} computed"
     now = generations.active() or active
     if now.generation_id != active.generation_id:
-        verdict += f"; so many that generation {now.generation_id} was loaded with them and switched to"
+        verdict += f"; so many changed that they were written to the new generation {now.generation_id}, which is live"
     if done.worse:
         verdict += (
             f"; the moved rows were worse ({done.worse}), so new documents are served un-nudged and the rest as before"
@@ -92,24 +95,24 @@ def nudge_live(context: Context) -> Outcome:
         refs={"generation_id": now.generation_id, "verdict": verdict},
         counts={
             "rows_added": written.added, "rows_changed": written.changed, "rows_removed": written.removed,
-            "rows_looked_at": done.looked_at, "superseded_removed": done.purged, "theta": round(done.theta, 4),
+            "rows_computed": done.computed, "superseded_removed": done.purged, "theta": round(done.theta, 4),
         },
         note=verdict,
     )  # fmt: skip
 
 
 def _touched_rows(
-    context: Context, active: Generation, state: NudgeState, touched: Int64Array, probes: Probes
+    context: Context, active: Generation, record: NudgeRecord, state: NudgeState, touched: Int64Array, probes: Probes
 ) -> _Published:
-    """Compute what was touched with the budget that there is; judge by the probes."""
-    vectors, rows = VectorRepository(context.conn), state.rows(touched)
-    plan, centre = plan_of(active), centre_of(active)
+    """Compute the touched rows with the generation's record; judge by the probes."""
+    repository, rows = ServedRepository(context.conn), state.rows(touched)
+    plan = record.plan
     moved = recompute(
         rows.base, rows.questions, rows.answers, plan.weights(rows.shares),
-        variant=_variant(active), theta=active.nudge_theta, prior=plan.prior, centre=centre,
-        pushes=with_late(context.conn, active, rows, plan, centre).of(rows.chunk_ids),
+        variant=record.variant, theta=record.theta, prior=plan.prior, centre=record.centre,
+        pushes=with_late(context.conn, active, rows, record).of(rows.chunk_ids),
     )  # fmt: skip
-    unmoved = overlay(rows.chunk_ids, rows.base, vectors.load_served(active, touched))
+    unmoved = overlay(rows.chunk_ids, rows.base, repository.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
     after, short_after = followed(probes, touched, rows.chunk_ids, moved)
     sure = np.setdiff1d(np.arange(len(probes.question_ids)), np.union1d(short_before, short_after))
@@ -119,69 +122,72 @@ def _touched_rows(
     kept, short, final = (before, short_before, unmoved) if worse else (after, short_after, moved)
     wanted = Served(rows.chunk_ids, rows.document_ids, rows.leaves, final)
     with context.conn.transaction():
-        written = vectors.upsert_served(active, wanted, touched)
+        written = repository.upsert_served(active, wanted, touched)
         if len(short):
-            everything = vectors.load_served(active)
+            everything = repository.load_served(active)
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
         state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
         _count_displacement(context, unmoved, final)
     purged = DocumentRepository(context.conn).purge_superseded()
-    return _Published(written, len(touched), purged, worse, active.nudge_theta)
-
-
-def _variant(generation: Generation) -> Variant:
-    return "M" if generation.nudge_variant == "M" else "N"
+    return _Published(written, len(touched), purged, worse, record.theta)
 
 
 def _all_rows(
-    context: Context, active: Generation, state: NudgeState, touched: Int64Array, probes: Probes
+    context: Context,
+    active: Generation,
+    record: NudgeRecord | None,
+    state: NudgeState,
+    touched: Int64Array,
+    probes: Probes,
 ) -> _Published:
-    """Compute every row, with a budget if validation finds one."""
-    generations, corpus = GenerationRepository(context.conn), Corpus(context.conn)
-    vectors = VectorRepository(context.conn)
+    """Compute every row: by the generation's record, or by one that validation finds."""
+    corpus, repository = Corpus(context.conn), ServedRepository(context.conn)
     chunks, questions = corpus.chunks(active.topic_run_id), corpus.questions()
-    # A live budget belongs to the variant it was chosen for.
-    variant = _variant(active) if active.nudge_theta else context.settings.nudge_variant
-    moved = move(active, context, chunks, questions, variant=variant, theta=active.nudge_theta or None)
-    result, asked = moved.result, moved.questions
-    live = vectors.load_served(active)
-    before = overlay(chunks.chunk_ids, moved.base, live)
-    old = score(System("live before", active.generation_id, asked, before), questions, chunks)
-    new = score(System("live after", active.generation_id, asked, moved.vectors), questions, chunks)
+    space = SpaceRepository(context.conn).get(active.space_id)
+    plain = Systems(context, chunks, questions).plain(LIVE_MODEL, space)
+    if record:
+        stored = ContrastRepository(context.conn).load(active)
+        moved = apply_record(record, plain.chunks, plain.questions, chunks, questions, stored=stored)
+    else:
+        moved = find_moves(context.settings, plain.chunks, plain.questions, chunks, questions)
+    after = plain.chunks.copy()
+    after[moved.rows] = moved.vectors
+    live = repository.load_served(active)
+    before = overlay(chunks.chunk_ids, plain.chunks, live)
+    old = score(System("live before", active.generation_id, plain.questions, before), questions, chunks)
+    new = score(System("live after", active.generation_id, plain.questions, after), questions, chunks)
     worse = _judge(context, old, new)
-    final = before if worse else moved.vectors
+    final = before if worse else after
     wanted = served(chunks, final)
     if len(probes.question_ids):
         rank_anew(probes, np.arange(len(probes.question_ids)), chunks.chunk_ids, final)
     else:
-        probes = choose_probes(questions, asked, chunks, final)
-    kept = {name: getattr(active, name) for name in NO_BUDGET}
-    budget = budget_of(moved) if not worse and result.adopted else kept
-    if _is_rewrite(context, active, live, wanted, budget):
-        written = _switch(context, active, live, wanted, probes, budget, moved.pushes)
+        probes = choose_probes(questions, plain.questions, chunks, final)
+    found = None if record or worse else moved.record
+    if _is_rewrite(context, active, live, wanted, found):
+        written = _switch(context, active, live, wanted, probes, found or record, moved)
     else:
         with context.conn.transaction():
-            written = vectors.upsert_served(active, wanted)
+            written = repository.upsert_served(active, wanted)
             state.write_probes(probes)
             state.settle(touched)
-            # With a budget it has them.
-            if budget["nudge_contrast"] and not active.nudge_theta:
-                PushRepository(context.conn).write(active, moved.pushes)
-            generations.set_fields(active.generation_id, **budget)
+            if found:
+                active = GenerationRepository(context.conn).set_fields(active.generation_id, nudge=found.to_json())
+                _write_contrast(context, active, moved)
     _count_displacement(context, before, final)
     purged = DocumentRepository(context.conn).purge_superseded()
-    return _Published(written, len(chunks.chunk_ids), purged, worse, result.theta)
+    return _Published(written, len(chunks.chunk_ids), purged, worse, moved.record.theta if moved.record else 0.0)
 
 
-def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Served, budget: dict[str, Any]) -> bool:
+def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Served, found: NudgeRecord | None) -> bool:
     """Whether a new table is cheaper than rewriting rows where they are, or the only way."""
-    if budget["nudge_variant"] == "M" and active.metric == "cosine":
+    if found and found.variant == "M" and active.metric == "cosine":
         return True
     _, here, there = np.intersect1d(wanted.chunk_ids, live.chunk_ids, return_indices=True)
     same = np.abs(wanted.vectors[here] - live.vectors[there]).max(axis=1, initial=0) <= SAME_VECTOR
     differing = len(wanted.chunk_ids) - int(same.sum())
-    return differing > max(context.settings.nudge_rewrite_share * len(wanted.chunk_ids), FEW_ROWS)
+    return differing > max(REWRITE_SHARE * len(wanted.chunk_ids), FEW_ROWS)
 
 
 def _switch(
@@ -190,48 +196,55 @@ def _switch(
     live: Served,
     wanted: Served,
     probes: Probes,
-    budget: dict[str, Any],
-    pushes: KeptPushes,
+    record: NudgeRecord | None,
+    moved: Moved,
 ) -> Upserted:
-    """Load a generation of the same model, index it, and switch to it: readers never see a table half written.
+    """Write a new generation of the same space, index it, and switch to it: readers never see a table half written.
 
     Raises:
-        StepError: its index misses the recall target; what is live stays.
+        StepError: its index misses the recall target; the live generation stays.
     """
-    generations, settings = GenerationRepository(context.conn), context.settings
-    made = candidates(context)[0]
-    metric = "inner_product" if budget["nudge_variant"] == "M" else "cosine"
-    made = generations.set_fields(made.generation_id, metric=metric, metrics=active.metrics, **budget)
-    if made.nudge_contrast:
-        PushRepository(context.conn).write(made, pushes)
-    VectorRepository(context.conn).write_served(made, wanted)
-    _, measured, _ = index_served(context, made)
-    if measured < settings.recall_target:
-        raise StepError(
-            f"recall@10 {measured:.3f} of generation {made.generation_id}'s index misses HEAL_RECALL_TARGET="
-            f"{settings.recall_target}; generation {active.generation_id} stays live"
-        )
+    generations = GenerationRepository(context.conn)
+    made = generations.create(
+        run_id=context.run_id, space=SpaceRepository(context.conn).get(active.space_id),
+        topic_run_id=active.topic_run_id, nudge=record.to_json() if record else None,
+        metric="inner_product" if record and record.variant == "M" else "cosine",
+    )  # fmt: skip
+    made = generations.set_fields(made.generation_id, metrics=active.metrics)
+    generations.create_tables(made)
+    if record:
+        _write_contrast(context, made, moved)
+    ServedRepository(context.conn).write_served(made, wanted)
+    fault = index_served(context, made).fault
+    if fault:
+        raise StepError(f"{fault}; generation {active.generation_id} stays live")
     NudgeState(context.conn, made).write_probes(probes)
     generations.set_state(made.generation_id, "ready")
-    generations.activate(made.generation_id, lock_timeout_ms=settings.lock_timeout_ms)
+    generations.activate(made.generation_id)
     kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
     return Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
 
 
+def _write_contrast(context: Context, generation: Generation, moved: Moved) -> None:
+    if moved.record and moved.record.contrast_steps:
+        ContrastRepository(context.conn).write(generation, moved.contrast)
+
+
 def _count_displacement(context: Context, before: Float32Array, after: Float32Array) -> None:
-    """Add what rows have moved to what the live generation's rows have moved before."""
+    """Add the angle that rows have moved to the total of the live generation."""
     generations = GenerationRepository(context.conn)
     live = generations.active()
     assert live is not None
     dot = np.einsum("ij,ij->i", before, after, dtype=np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     moved = float(np.arccos(np.clip(dot / lengths, -1, 1)).sum())
-    total = live.metrics.get(DISPLACEMENT, 0.0) + moved / max(VectorRepository(context.conn).estimated_rows(live), 1)
+    rows = max(ServedRepository(context.conn).estimated_rows(live), 1)
+    total = live.metrics.get(DISPLACEMENT, 0.0) + moved / rows
     generations.set_fields(live.generation_id, metrics={**live.metrics, DISPLACEMENT: total})
 
 
 def _judge(context: Context, old: Scores, new: Scores) -> str:
-    """Record both, and tell where quality fell beyond its interval; empty where it did not."""
+    """Record both, and name the sets whose quality fell beyond its interval; empty where none did."""
     settings = context.settings
     RunRepository(context.conn).record_evaluations(
         context.run_id, evaluation_rows(old, None, settings) + evaluation_rows(new, old, settings)

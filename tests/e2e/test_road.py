@@ -71,11 +71,11 @@ def test_questions_say_who_wrote_them_and_quote_their_chunk(deployment: Deployme
 
 def test_the_gate_compared_every_candidate_with_the_base_model(deployment: Deployment) -> None:
     systems = {row[0] for row in query(deployment, "SELECT DISTINCT system FROM heal.evaluation")}
-    assert {"base model", "trained"} <= systems
+    assert {"base model", "trained model"} <= systems
     rows = query(
         deployment,
         """SELECT low, value, high, rival FROM heal.evaluation
-        WHERE system = 'trained' AND metric !~ '^hierarchical_'""",
+        WHERE system = 'trained model' AND metric !~ '^hierarchical_'""",
     )
     assert rows
     assert all(low <= value <= high and rival == "base model" for low, value, high, rival in rows)
@@ -185,7 +185,7 @@ def test_nothing_of_a_deleted_document_is_left(deployment: Deployment) -> None:
     assert query(deployment, "SELECT count(*) FROM heal.chunk WHERE document_id = %s", number) == [(0,)]
     tables = query(
         deployment,
-        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'heal' AND table_name ~ '^(base|vec)_g'",
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'heal' AND table_name ~ '^(base_s|vec_g)'",
     )
     assert len(tables) >= 3
     for (table,) in tables:
@@ -199,7 +199,7 @@ def test_a_forced_realign_compares_with_the_live_generation(deployment: Deployme
     systems = {
         row[0] for row in query(deployment, "SELECT DISTINCT system FROM heal.evaluation WHERE run_id = 'again'")
     }
-    assert {"base model", "live", "trained"} <= systems
+    assert {"base model", "live generation", "trained model"} <= systems
     assert query(deployment, "SELECT count(*) FROM heal.generation WHERE state = 'active'") == [(1,)]
     assert_nothing_stale(deployment)
 

@@ -19,33 +19,16 @@ from heal_tasks.steps.quality.scoring import (
     Scores,
     held_out,
 )
-from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
+from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
-from heal_tasks.store.generations.vectors import VectorRepository
 
 DISPLACEMENT = "displacement"
 """Name, among a generation's metrics, of the angle that its rows have moved; see ``RouteFacts``."""
 PROBES = 1000
 """Most questions per set: the standard error of a difference in nDCG@10 is then below .01."""
-
-
-def start_probes(conn: Connection, generation: Generation) -> None:
-    """Choose the probes of a generation that is about to be served, and store them.
-
-    Args:
-        conn: an autocommit connection.
-        generation: its served vectors are final.
-    """
-    corpus, vectors = Corpus(conn), VectorRepository(conn)
-    chunks, questions = corpus.chunks(generation.topic_run_id), corpus.questions()
-    asked = in_order(questions.question_ids, *vectors.load_questions(generation))
-    live = vectors.load_served(generation)
-    served = in_order(chunks.chunk_ids, live.chunk_ids, live.vectors)
-    NudgeState(conn, generation).write_probes(choose_probes(questions, asked, chunks, served))
 
 
 def restart_drift(conn: Connection, generation: Generation) -> None:
@@ -155,7 +138,7 @@ def probe_change(probes: Probes, settings: Settings) -> Interval | None:
     if not len(probes.question_ids):
         return None
     return paired_difference(
-        _values(probes)[GATE_METRIC], probes.at_start, samples=settings.bootstrap_samples, seed=settings.seed,
+        _values(probes)[GATE_METRIC], probes.at_start, seed=settings.seed,
         groups=probes.documents,
     )  # fmt: skip
 

@@ -24,6 +24,9 @@ TOP_K = 10
 CHUNKS_RANKED = 60
 """Chunks among which the ten best documents are looked for, where a whole document is right."""
 GATE_METRIC = f"ndcg@{TOP_K}"
+MAX_WRITTEN_LOSS = 0.2
+"""Loss in nDCG@10 on written questions that is tolerated where people's decide. They ask in other words: where people
+gain .26 (ATT&CK) and .09 (NFCorpus) by NUDGE, written questions lose .06 to .10."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
     for name, metrics in scores.values.items():
         groups = scores.documents[name]
         for metric, values in metrics.items():
-            own = mean_interval(values, samples=settings.bootstrap_samples, seed=settings.seed, groups=groups)
+            own = mean_interval(values, seed=settings.seed, groups=groups)
             apart = _apart(scores, rival, name, metric, settings) if rival is not None else None
             rows.append(
                 EvaluationRow(
@@ -244,11 +247,11 @@ def mean_quality(scores: Scores, settings: Settings) -> float:
 def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
     """What each question set may lose; None for those that decide: people's alone, if there are enough of them."""
     people = len(scores.documents.get(HUMAN, ())) >= settings.gate_min_questions
-    return {name: settings.gate_max_written_loss if people and name != HUMAN else None for name in scores.values}
+    return {name: MAX_WRITTEN_LOSS if people and name != HUMAN else None for name in scores.values}
 
 
 def _apart(a: Scores, b: Scores, name: str, metric: str, settings: Settings) -> Interval:
     return paired_difference(
-        a.values[name][metric], b.values[name][metric], samples=settings.bootstrap_samples, seed=settings.seed,
+        a.values[name][metric], b.values[name][metric], seed=settings.seed,
         groups=a.documents[name],
     )  # fmt: skip

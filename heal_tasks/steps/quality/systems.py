@@ -1,70 +1,74 @@
-"""The vector spaces that a run compares: base model, live generation, and what could be promoted."""
+"""The systems that a run compares: the base model, the live generation, and the candidates."""
 
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.quality.scoring import System
-from heal_tasks.steps.vectors.spaces import Float32Array, baseline, in_order, overlay
+from heal_tasks.steps.vectors.moving import Moved, apply_record, record_of
+from heal_tasks.steps.vectors.spaces import BASE_MODEL, Float32Array, base_space, in_order, overlay
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.generations.served import ServedRepository
+from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
-BASE, LIVE = "base model", "live"
+LIVE = "live generation"
 
 
 class Systems:
-    """Loads vector spaces over the same questions and chunks, each when it is asked for.
+    """Loads the vectors of systems over the same questions and chunks, each when it is asked for.
+
+    Nothing is kept: at 1,000,000 chunks of 384 dimensions one matrix takes 1.5 GB.
 
     Args:
         context: of the step.
-        questions: all questions of live chunks.
         chunks: all live chunks.
+        questions: all questions of live chunks.
     """
 
-    def __init__(self, context: Context, questions: QuestionTable, chunks: ChunkTable) -> None:
-        self._context, self._questions, self._chunks = context, questions, chunks
-        self._vectors, self._asked_of = VectorRepository(context.conn), dict[int, Float32Array]()
-        self._active = GenerationRepository(context.conn).active()
-
-    @property
-    def has_live(self) -> bool:
-        """Whether a generation is served."""
-        return self._active is not None
+    def __init__(self, context: Context, chunks: ChunkTable, questions: QuestionTable) -> None:
+        self._context, self.chunks, self.questions = context, chunks, questions
+        self._spaces = SpaceRepository(context.conn)
+        self.active = GenerationRepository(context.conn).active()
 
     def base(self) -> System:
-        """The base model as it is."""
-        found = baseline(self._context)
-        return System(BASE, found.generation_id, self._asked(found), self._plain(found))
+        """The base model's vectors, not moved."""
+        return self.plain(BASE_MODEL, base_space(self._context))
 
-    def live(self, reference: Generation) -> System:
-        """What is served over today's documents, where a generation is.
+    def live(self) -> System:
+        """The active generation over today's documents: its served vectors, base vectors for new chunks."""
+        assert self.active is not None
+        plain = self.plain(LIVE, self._spaces.get(self.active.space_id))
+        rows = ServedRepository(self._context.conn).load_served(self.active)
+        return System(
+            LIVE, self.active.generation_id, plain.questions, overlay(self.chunks.chunk_ids, plain.chunks, rows)
+        )
+
+    def plain(self, name: str, space: Space) -> System:
+        """The vectors of a space, not moved."""
+        asked = in_order(self.questions.question_ids, *self._spaces.load_questions(space))
+        return System(name, None, asked, in_order(self.chunks.chunk_ids, *self._spaces.load_chunks(space)))
+
+    def generation(self, name: str, generation: Generation) -> tuple[System, Moved | None]:
+        """The vectors that a chosen generation is to serve, computed from its space and its nudge record.
 
         Args:
-            reference: this run's generation of the live model, which has the vectors of new chunks.
+            name: for people.
+            generation: not served yet.
+
+        Returns:
+            The system, and the moved rows where it has a record.
         """
-        assert self._active is not None
-        matrix = overlay(self._chunks.chunk_ids, self._plain(reference), self._vectors.load_served(self._active))
-        return System(LIVE, self._active.generation_id, self._asked(reference), matrix)
+        system, record = self.plain(name, self._spaces.get(generation.space_id)), record_of(generation)
+        moved = None
+        if record:
+            moved = apply_record(
+                record, system.chunks, system.questions, self.chunks, self.questions,
+                device=self._context.settings.device,
+            )  # fmt: skip
+            move_in_place(system.chunks, moved)
+        return System(name, generation.generation_id, system.questions, system.chunks), moved
 
-    def candidate(self, generation: Generation, rows: str) -> System:
-        """What could be promoted.
 
-        Args:
-            generation: one of this run's.
-            rows: nudged or plain.
-        """
-        asked, kind = self._asked(generation), generation.kind
-        if rows == "plain":
-            return System(kind, generation.generation_id, asked, self._plain(generation))
-        served = self._vectors.load_served(generation)
-        matrix = in_order(self._chunks.chunk_ids, served.chunk_ids, served.vectors)
-        return System(f"{kind} + NUDGE", generation.generation_id, asked, matrix)
-
-    def _asked(self, generation: Generation) -> Float32Array:
-        """Its question vectors, loaded once: a candidate is asked for nudged and plain."""
-        key = generation.generation_id
-        if key not in self._asked_of:
-            self._asked_of[key] = in_order(self._questions.question_ids, *self._vectors.load_questions(generation))
-        return self._asked_of[key]
-
-    def _plain(self, generation: Generation) -> Float32Array:
-        return in_order(self._chunks.chunk_ids, *self._vectors.load_base(generation))
+def move_in_place(base: Float32Array, moved: Moved) -> None:
+    """Replace the base vectors of moved rows: a copy of all of them would double the memory."""
+    base[moved.rows] = moved.vectors

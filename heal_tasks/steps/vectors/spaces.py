@@ -1,14 +1,6 @@
-"""The vector spaces a run works with: the base model's, the live model's, the newly trained model's.
+"""The spaces of a run: the base model's, the live model's, the trained model's. One per encoder, found by its files."""
 
-They are made on first use and found again by run, so mapped tasks and retries agree on them:
-
-- *baseline*: the base model's vectors, one generation per base model, kept and topped up over runs;
-- *reference*: the live model (the base model where nothing is live yet) over today's documents;
-- *trained*: this run's model over today's documents; absent where training was skipped.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,76 +9,55 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.corpus import ChunkTable
-from heal_tasks.store.generations.generation import Generation, Kind
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import Served
+from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
 
-
-def baseline(context: Context) -> Generation:
-    """The base model's generation, made on first use."""
-    model = context.settings.model
-    sha256, dims = _identity(resolve_model(model))
-    with _making(context) as generations:
-        return generations.baseline(sha256) or generations.create(
-            kind="baseline", run_id=context.run_id, model_uri=model, model_sha256=sha256, dims=dims
-        )
+BASE_MODEL, LIVE_MODEL, TRAINED_MODEL = "base model", "live model", "trained model"
 
 
-def candidates(context: Context) -> list[Generation]:
-    """The generations this run may promote: reference, and trained where a model was trained.
+@dataclass(frozen=True)
+class NamedSpace:
+    """A space with the name that people read."""
 
-    Returns:
-        One or two generations, the reference first.
-    """
-    with _making(context) as generations:
-        made = [_find(context, generations, "reference") or _make_reference(context, generations)]
-        uri = context.manifest.refs.get("model_uri")
-        if uri:
-            made.append(
-                _find(context, generations, "trained")
-                or _make(context, generations, "trained", str(uri), *_identity(str(context.artifacts.local(str(uri)))))
-            )
-    return made
+    name: str
+    space: Space
 
 
-def _find(context: Context, generations: GenerationRepository, kind: Kind) -> Generation | None:
-    for found in generations.list("building", "ready", "active", "failed"):
-        if found.kind == kind and found.run_id == context.run_id:
-            return found
-    return None
+def base_space(context: Context) -> Space:
+    """The base model's space, made on first use."""
+    return _space_of(context, context.settings.model, resolve_model(context.settings.model))
 
 
-def _make_reference(context: Context, generations: GenerationRepository) -> Generation:
-    like = generations.active() or baseline(context)
-    return _make(context, generations, "reference", like.model_uri, like.model_sha256, like.dims)
+def trained_space(context: Context) -> Space | None:
+    """The space of the model that this run trained, made on first use; None where it trained none."""
+    uri = context.manifest.refs.get("model_uri")
+    return _space_of(context, str(uri), str(context.artifacts.local(str(uri)))) if uri else None
 
 
-def _make(
-    context: Context, generations: GenerationRepository, kind: Kind, model_uri: str, sha256: str, dims: int
-) -> Generation:
-    made = generations.create(
-        kind=kind, run_id=context.run_id, model_uri=model_uri, model_sha256=sha256, dims=dims,
-        topic_run_id=context.manifest.number("topic_run_id"), ef_search=context.settings.ef_search,
-    )  # fmt: skip
-    VectorRepository(context.conn).copy_from_same_model(made)
-    return made
+def live_space(context: Context) -> Space | None:
+    """The space of the active generation; None where nothing is live."""
+    active = GenerationRepository(context.conn).active()
+    return SpaceRepository(context.conn).get(active.space_id) if active else None
 
 
-def _identity(path: str) -> tuple[str, int]:
+def candidate_spaces(context: Context) -> list[NamedSpace]:
+    """The spaces that this run may publish, each once: of the base model, the live model, the trained model."""
+    found = [NamedSpace(BASE_MODEL, base_space(context))]
+    for name, space in ((LIVE_MODEL, live_space(context)), (TRAINED_MODEL, trained_space(context))):
+        if space and all(space.space_id != other.space.space_id for other in found):
+            found.append(NamedSpace(name, space))
+    return found
+
+
+def _space_of(context: Context, model_uri: str, path: str) -> Space:
     from heal_tasks.training.encoder import model_identity  # torch: 5 s that most callers never need
 
-    return model_identity(path)
-
-
-@contextmanager
-def _making(context: Context) -> Iterator[GenerationRepository]:
-    """One maker at a time: mapped tasks ask for the same generation at the same moment."""
-    with context.conn.transaction():
-        context.conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.make_generation'))")
-        yield GenerationRepository(context.conn)
+    return SpaceRepository(context.conn).ensure(model_uri, *model_identity(path))
 
 
 def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Float32Array:
@@ -98,11 +69,13 @@ def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Floa
         vectors: float32, shape (m, d).
 
     Returns:
-        float32, shape (n, d).
+        float32, shape (n, d); ``vectors`` itself, not a copy, where it has that order already.
 
     Raises:
         StepError: an id has no vector.
     """
+    if np.array_equal(wanted, ids):
+        return vectors
     order = np.argsort(ids)
     found = np.searchsorted(ids, wanted, sorter=order)
     rows = order[np.minimum(found, max(len(ids) - 1, 0))] if len(ids) else np.zeros(len(wanted), dtype=np.int64)
@@ -116,20 +89,19 @@ def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Floa
 
 
 def overlay(chunk_ids: Int64Array, base: Float32Array, live: Served) -> Float32Array:
-    """What a generation serves today over today's documents: its served rows, and base rows for new chunks.
+    """Put served vectors over base vectors, in place: what a generation serves today over today's documents.
 
     Args:
         chunk_ids: int64, shape (n,), ascending: all live chunks, or some.
-        base: float32, shape (n, d), the generation's base vectors in that order.
+        base: float32, shape (n, d), base vectors of the generation's space in that order; changed.
         live: the generation's served rows.
 
     Returns:
-        float32, shape (n, d).
+        ``base``: served vectors, and base vectors for chunks that are not served yet.
     """
-    vectors = base.copy()
     _, here, there = np.intersect1d(chunk_ids, live.chunk_ids, assume_unique=True, return_indices=True)
-    vectors[here] = live.vectors[there]
-    return vectors
+    base[here] = live.vectors[there]
+    return base
 
 
 def served(chunks: ChunkTable, vectors: Float32Array) -> Served:

@@ -1,0 +1,31 @@
+"""Step activate: a ready generation promoted, or the previous one restored, by hand."""
+
+from heal_tasks.core.errors import StepError
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.store.generations.generations import GenerationRepository
+
+
+def activate(context: Context) -> Outcome:
+    """Promote a ready generation or roll back.
+
+    Args:
+        context: of the step; ref ``generation_id`` names the generation, 0 the previous one.
+
+    Returns:
+        Ref ``generation_id``, the generation that serves now.
+
+    Raises:
+        StepError: there is no previous generation to roll back to.
+    """
+    generations = GenerationRepository(context.conn)
+    wanted = context.manifest.number("generation_id")
+    if not wanted:
+        previous = generations.previous()
+        if previous is None:
+            raise StepError("there is no previous generation to roll back to; heal.generation_status lists them")
+        wanted = previous.generation_id
+    generations.activate(wanted)
+    return Outcome(refs={"generation_id": wanted}, note=f"generation {wanted} is active")
+
+
+ACTIVATE = Step("activate", activate, None)

@@ -1,0 +1,160 @@
+"""Step choose: every candidate moved in memory and scored, and the gate's choice. It writes no vector.
+
+A candidate is a space (base model, live model, trained model) with or without NUDGE. One matrix of vectors is in memory
+at a time, so the peak does not grow with the number of candidates.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from heal_tasks.evaluation.gate import Verdict
+from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality, score
+from heal_tasks.steps.quality.systems import Systems, move_in_place
+from heal_tasks.steps.vectors.moving import find_moves
+from heal_tasks.steps.vectors.spaces import NamedSpace, candidate_spaces
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import SpaceRepository
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate: a space with or without NUDGE, scored and judged by the gate."""
+
+    space: Space
+    record: NudgeRecord | None
+    scores: Scores
+    verdict: Verdict
+
+
+def choose(context: Context) -> Outcome:
+    """Score base model, live generation and all candidates; let the gate choose.
+
+    The rival is the live generation over today's documents, or the base model where nothing is live. The best candidate
+    that passes the gate wins. Where none passes, the rival's vectors stay, and new documents join them.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Refs ``generation_id``, the row of the generation to publish, 0 to keep the live one as it is; ``keep_rows``, 1
+        if that generation takes over the live vectors; ``best_id`` and ``best_system``, the winner or else the
+        best candidate that was refused; ``verdict``. Counts of questions, the quality of rival and winner, and theta by
+        candidate.
+    """
+    GenerationRepository(context.conn).discard_unfinished(context.run_id)
+    corpus = Corpus(context.conn)
+    chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
+    systems = Systems(context, chunks, questions)
+    base = score(systems.base(), questions, chunks)
+    measured = evaluation_rows(base, None, context.settings)
+    rival = base
+    if systems.active:
+        rival = score(systems.live(), questions, chunks)
+        measured += evaluation_rows(rival, base, context.settings)
+    counts: dict[str, int | float] = {}
+    notes: list[str] = []
+    candidates = []
+    for space in context.track(candidate_spaces(context)):
+        for record, system in _systems_of(context, systems, space, counts, notes):
+            scores = base if system.name == base.system else score(system, questions, chunks)
+            if scores is rival:
+                continue
+            candidates.append(Candidate(space.space, record, scores, compare(scores, rival, context.settings)))
+            if scores is not base:
+                measured += evaluation_rows(scores, rival, context.settings)
+    RunRepository(context.conn).record_evaluations(context.run_id, measured)
+    return _outcome(context, systems, rival, candidates, counts, notes)
+
+
+def _systems_of(
+    context: Context, systems: Systems, space: NamedSpace, counts: dict[str, int | float], notes: list[str]
+) -> Iterator[tuple[NudgeRecord | None, System]]:
+    """The space's vectors as they are, then the same matrix with the moved rows."""
+    plain = systems.plain(space.name, space.space)
+    yield None, plain
+    moved = find_moves(context.settings, plain.chunks, plain.questions, systems.chunks, systems.questions)
+    key = space.name.replace(" ", "_")
+    counts[f"moved_{key}"] = len(moved.rows)
+    counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
+    notes.append(f"{space.name}: {moved.note}")
+    if moved.record:
+        move_in_place(plain.chunks, moved)
+        yield moved.record, System(f"{space.name} + NUDGE", None, plain.questions, plain.chunks)
+
+
+def _outcome(
+    context: Context,
+    systems: Systems,
+    rival: Scores,
+    candidates: list[Candidate],
+    counts: dict[str, int | float],
+    notes: list[str],
+) -> Outcome:
+    def quality(candidate: Candidate) -> float:
+        return mean_quality(candidate.scores, context.settings)
+
+    passing = [candidate for candidate in candidates if candidate.verdict.promote]
+    best, best_id, generation_id, keep_rows = None, 0, 0, 0
+    if rival.values:
+        counts |= {"questions": len(systems.questions.question_ids)}
+        counts |= {"rival_ndcg": round(mean_quality(rival, context.settings), 4)}
+        best = max(passing or candidates, key=quality, default=None)
+    if best:
+        best_id = _make(context, best.space, best.record).generation_id
+    if passing and best:
+        generation_id = best_id
+        counts["winner_ndcg"] = round(quality(best), 4)
+        verdict = f"{best.scores.system} is promoted over {rival.system}."
+    else:
+        if best_id:
+            GenerationRepository(context.conn).set_state(best_id, "failed", note="refused by the gate")
+        generation_id, keep_rows, verdict = _without_a_winner(context, systems)
+    reasons = [f"{item.scores.system}: {' '.join(item.verdict.reasons)}" for item in candidates]
+    return Outcome(
+        refs={
+            "generation_id": generation_id, "keep_rows": keep_rows, "best_id": best_id,
+            "best_system": best.scores.system if best else "", "verdict": "\n".join([verdict, *reasons])[:1500],
+        },
+        counts=counts,
+        note="; ".join([verdict, *notes]),
+    )  # fmt: skip
+
+
+def _without_a_winner(context: Context, systems: Systems) -> tuple[int, int, str]:
+    """The generation to publish all the same, whether it keeps the live vectors, and the verdict."""
+    active, spaces = systems.active, candidate_spaces(context)
+    if active is None:
+        first = _make(context, spaces[0].space, None)
+        return (
+            first.generation_id,
+            0,
+            "No candidate beat the base model; it becomes the first generation, without NUDGE.",
+        )
+    pending = Corpus(context.conn).pending(active.generation_id, None)
+    if not pending.chunks and not pending.superseded:
+        return 0, 0, "No candidate beat the live generation; it stays."
+    made = GenerationRepository(context.conn).create(
+        run_id=context.run_id, space=SpaceRepository(context.conn).get(active.space_id), metric=active.metric,
+        topic_run_id=context.manifest.number("topic_run_id"), nudge=active.nudge,
+    )  # fmt: skip
+    verdict = f"No candidate beat the live generation; its vectors stay, and {pending.chunks} new chunks join them."
+    return made.generation_id, 1, verdict
+
+
+def _make(context: Context, space: Space, record: NudgeRecord | None) -> Generation:
+    return GenerationRepository(context.conn).create(
+        run_id=context.run_id,
+        space=space,
+        topic_run_id=context.manifest.number("topic_run_id"),
+        metric="inner_product" if record and record.variant == "M" else "cosine",
+        nudge=record.to_json() if record else None,
+    )
+
+
+CHOOSE = Step("choose", choose, None)

@@ -1,0 +1,112 @@
+"""Step publish: the chosen generation's rows written, indexed and measured; then one transaction switches to it."""
+
+import numpy as np
+
+from heal_tasks.core.errors import StepError
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.probes import choose_probes, restart_drift
+from heal_tasks.steps.quality.systems import LIVE, Systems
+from heal_tasks.steps.vectors.indexing import Indexed, index_served
+from heal_tasks.steps.vectors.spaces import served
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.generations.contrast_state import ContrastRepository
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.generations.served import ServedRepository
+
+
+def publish(context: Context) -> Outcome:
+    """Write, index and measure the chosen generation, then switch to it; or keep the live one.
+
+    Args:
+        context: of the step; ref ``generation_id`` names the generation, 0 for none.
+
+    Returns:
+        Ref ``generation_id``, the generation that serves now; counts of rows, seconds, bytes, recall and ef_search.
+
+    Raises:
+        StepError: nothing was published and nothing is live.
+    """
+    generations = GenerationRepository(context.conn)
+    chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
+    counts: dict[str, int | float] = {}
+    notes = []
+    if chosen and generations.get(chosen).state != "active":  # active: an earlier attempt was killed after the switch
+        rows = _write(context, generations.get(chosen))
+        indexed = index_served(context, generations.get(chosen))
+        counts = {
+            "rows": rows, "index_seconds": round(indexed.built.seconds, 2), "index_bytes": indexed.built.size_bytes,
+            "recall": round(indexed.recall, 4), "ef_search": indexed.ef_search,
+        }  # fmt: skip
+        notes.append(_about(indexed))
+        if indexed.fault:
+            verdict = f"Not published: {indexed.fault}."
+            generations.set_state(chosen, "failed", note=verdict)
+            generations.drop_tables(chosen)
+            chosen = 0
+        else:
+            _switch(context, chosen)
+    generations.retire_old(context.settings.drain_hours)
+    active = generations.active()
+    if active is None:
+        raise StepError(f"no generation is active: {verdict}")
+    if not chosen:
+        # Otherwise the drift of the live generation would call for the same realignment every night.
+        restart_drift(context.conn, active)
+    refs: dict[str, int | str] = {"generation_id": active.generation_id, "verdict": verdict}
+    return Outcome(refs=refs, counts=counts, note="; ".join([verdict.split("\n")[0], *notes]))
+
+
+def _write(context: Context, generation: Generation) -> int:
+    """Write the served rows, the contrast state and the probes; the number of rows."""
+    corpus, state = Corpus(context.conn), NudgeState(context.conn, generation)
+    touched = state.touched()  # read before the corpus: later changes stay noted for the next nudge
+    chunks, questions = corpus.chunks(generation.topic_run_id), corpus.questions()
+    systems = Systems(context, chunks, questions)
+    generations, contrast = GenerationRepository(context.conn), ContrastRepository(context.conn)
+    generations.create_tables(generation)
+    new = np.empty(0, dtype=np.int64)
+    if context.manifest.number("keep_rows"):
+        assert systems.active is not None
+        system = systems.live()
+        if systems.active.nudge:
+            contrast.write(generation, contrast.load(systems.active))
+        live_ids = ServedRepository(context.conn).served_ids(systems.active)
+        new = np.setdiff1d(chunks.chunk_ids, live_ids)
+    else:
+        system, moved = systems.generation(LIVE, generation)
+        if moved and moved.record and moved.record.contrast_steps:
+            contrast.write(generation, moved.contrast)
+    rows = ServedRepository(context.conn).write_served(generation, served(chunks, system.chunks))
+    state.settle(touched)
+    state.touch(new)  # they have their base vectors; the next nudge moves them by their questions
+    state.write_probes(choose_probes(questions, system.questions, chunks, system.chunks))
+    return rows
+
+
+def _switch(context: Context, generation_id: int) -> None:
+    """Make a generation the live one.
+
+    Raises:
+        StepError: it has rows of deleted chunks.
+    """
+    generations = GenerationRepository(context.conn)
+    # Deletions since the rows were written reach them before any reader can.
+    orphans = ServedRepository(context.conn).orphans(generations.get(generation_id))
+    if orphans:
+        raise StepError(f"generation {generation_id} has {orphans} rows of deleted chunks; run the realign route again")
+    generations.set_state(generation_id, "ready")
+    generations.activate(generation_id)
+    DocumentRepository(context.conn).purge_superseded()
+
+
+def _about(indexed: Indexed) -> str:
+    built = indexed.built
+    note = f"{built.rows} rows indexed in {built.seconds:.1f} s, recall@10 {indexed.recall:.3f} at ef_search "
+    note += str(indexed.ef_search)
+    return note + ("; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB" if built.spilled else "")
+
+
+PUBLISH = Step("publish", publish, None)

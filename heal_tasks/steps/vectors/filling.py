@@ -1,0 +1,78 @@
+"""Fills a space: the vectors of chunks and questions that it lacks, each text once.
+
+Only missing vectors are computed and they are written in batches, so a killed task continues where it stopped.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heal_tasks.core.batches import batched
+from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps.engine.runner import Context, Outcome
+from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.training.encoder import Encoder, Role
+
+WRITE_EVERY = 512
+
+Write = Callable[[Space, NDArray[np.int64], NDArray[np.float32]], int]
+
+
+def fill_spaces(context: Context, spaces: Sequence[Space]) -> Outcome:
+    """Compute the vectors that spaces lack, of this shard's chunks and questions.
+
+    Args:
+        context: of the step.
+        spaces: the spaces, each with its model.
+
+    Returns:
+        Counts of chunk and question vectors computed.
+    """
+    counts: dict[str, int | float] = {"chunks": 0, "questions": 0}
+    for space in spaces:
+        chunks, questions = _fill(context, space)
+        counts["chunks"] += chunks
+        counts["questions"] += questions
+    names = ", ".join(f"{space.space_id} ({space.model_uri})" for space in spaces)
+    note = f"{counts['chunks']} chunk and {counts['questions']} question vectors computed, space {names}"
+    return Outcome(counts=counts, note=note)
+
+
+def _fill(context: Context, space: Space) -> tuple[int, int]:
+    repository = SpaceRepository(context.conn)
+    chunks = [
+        (chunk.chunk_id, embedding_text(chunk.title, chunk.text))
+        for chunk in repository.missing_chunks(space, context.shard, context.shards)
+    ]
+    questions = repository.missing_questions(space, context.shard, context.shards)
+    total, done = len(chunks) + len(questions), 0
+    if not total:
+        return 0, 0
+    encoder = load_encoder(context, space.model_uri)
+
+    def encode_all(items: list[tuple[int, str]], write: Write, role: Role) -> None:
+        nonlocal done
+        # Sorted by length over all of them: batches pad little, and equal texts meet in one batch.
+        for batch in batched(sorted(items, key=lambda item: (-len(item[1]), item[1])), WRITE_EVERY):
+            ids, texts = zip(*batch, strict=True)
+            write(space, np.array(ids, dtype=np.int64), encoder.encode(texts, role=role))
+            done += len(batch)
+            context.progress(done, total, f"space {space.space_id}")
+
+    encode_all(chunks, repository.write_chunks, "document")
+    encode_all(questions, repository.write_questions, "query")
+    return len(chunks), len(questions)
+
+
+def load_encoder(context: Context, model_uri: str) -> Encoder:
+    """The encoder of a space; its threads are this shard's share of the cores."""
+    settings = context.settings
+    return Encoder(
+        context.artifacts.model_path(model_uri),
+        device=settings.device,
+        threads=max(1, (os.cpu_count() or 1) // context.shards),
+        dtype="auto",
+    )

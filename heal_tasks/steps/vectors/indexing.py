@@ -1,0 +1,55 @@
+"""Indexes of a served table as the settings want them, with the recall measured."""
+
+from dataclasses import dataclass
+
+from heal_tasks.steps.engine.runner import Context
+from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.indexing import IndexReport, build_indexes, reach_recall
+
+
+EXACT_ROWS = 2000
+"""Below, a generation gets no HNSW index: comparing 2,000 rows costs as much as a search in an index of 8,000."""
+HALFVEC_ROWS = 20_000
+"""From here on the index holds 16-bit copies: half as large at the same recall within .002; below some 4,000 rows it
+would be slower, because the planner compares all rows there and has to convert them first (bench/RESULTS.md)."""
+RECALL_QUESTIONS = 200
+"""Stored questions that recall is measured with; each costs an exact search, 2 s for all on 20,000 rows."""
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """An indexed generation.
+
+    Args:
+        built: rows, time and size.
+        recall: recall@10 against an exact scan.
+        ef_search: HNSW candidates per query that reach it.
+        fault: why it must not be served, as a sentence; empty if it may be.
+    """
+
+    built: IndexReport
+    recall: float
+    ef_search: int
+    fault: str
+
+
+def index_served(context: Context, generation: Generation) -> Indexed:
+    """Index a generation's served rows and measure the index on real questions.
+
+    Args:
+        context: of the step.
+        generation: its served rows are final.
+
+    Returns:
+        The measured index.
+    """
+    settings = context.settings
+    built = build_indexes(
+        context.conn, generation, memory_mb=settings.index_memory_mb, parallel=settings.index_workers,
+        exact_rows=EXACT_ROWS, halfvec_rows=HALFVEC_ROWS,
+    )  # fmt: skip
+    recall, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
+    fault = ""
+    if recall < settings.recall_target:
+        fault = f"recall@10 {recall:.3f} of the index misses HEAL_RECALL_TARGET={settings.recall_target}"
+    return Indexed(built, recall, ef_search, fault)
