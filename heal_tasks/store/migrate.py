@@ -1,4 +1,4 @@
-"""Brings a database to this version's schema: numbered files once, others when they change, roles every time."""
+"""Migration of a database to this version's schema: numbered files once, others when they change, roles every time."""
 
 from importlib.resources import files
 
@@ -9,20 +9,22 @@ from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import Connection, check_versions, register
 
 ROLES, RIGHTS = "roles.sql", "rights.sql"
+BEFORE_RELEASE = "001_tables.sql"
+"""The first file of schemas older than version 0.1.0, which had no numbered versions that can be followed."""
 
 
 def migrate(conn: Connection) -> list[str]:
-    """Apply what is missing, with its record, in one transaction; two callers at once are safe.
+    """Apply missing files and record them, in one transaction; two callers at the same time are safe.
 
     Args:
         conn: a connection without an open transaction, as the owner of the database.
 
     Returns:
-        Names of the files applied, in order; empty where the schema is current. Roles and rights are set each time.
+        Names of the files applied, in order; empty if the schema is current. Roles and rights are set each time.
 
     Raises:
-        StoreError: the server or pgvector is too old, the extension may not be created, or a file that was applied
-            has been edited since.
+        StoreError: the server or pgvector is too old, the extension may not be created, the schema is older than
+            version 0.1.0, or a numbered file has been edited since it was applied.
     """
     texts = _packaged()
     roles, rights = texts.pop(ROLES), texts.pop(RIGHTS)
@@ -30,7 +32,7 @@ def migrate(conn: Connection) -> list[str]:
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.migrate'))")
         check_versions(conn)
         _prepare(conn)
-        # The first one ends as heal_owner, if there is one that this user may be.
+        # Continues as heal_owner, if this user is a member.
         conn.execute(roles)
         applied = apply_files(conn, texts)
         conn.execute(rights)
@@ -40,9 +42,14 @@ def migrate(conn: Connection) -> list[str]:
 
 
 def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:
-    """Apply what is missing of the SQL given, by file name: numbered files first, the others when they changed."""
+    """Apply SQL by file name: numbered files that are missing first, then others that are new or changed."""
     with conn.transaction():
         recorded: dict[str, str] = dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall())
+        if BEFORE_RELEASE in recorded:
+            raise StoreError(
+                "this database was made before version 0.1.0 and cannot be migrated: run pg_dump --schema=heal for a "
+                "copy, then DROP SCHEMA heal CASCADE, migrate, and start a run, which reads the sources again"
+            )
         return [
             name
             for name in sorted(texts, key=lambda name: (not _numbered(name), name))

@@ -70,7 +70,8 @@ class QuestionTable:
         splits: one of core.types.Split each, shape (q,).
         texts: int64, shape (q,); equal for equal texts, whatever their case. A question that several chunks answer has
             a row for each.
-        human: bool, shape (q,); whether a person asked it.
+        human: bool, shape (q,); True if a person asked it.
+        moves: bool, shape (q,); True if its split moves rows (``heal.moves_rows``).
     """
 
     question_ids: Int64Array
@@ -79,13 +80,14 @@ class QuestionTable:
     splits: NDArray[np.str_]
     texts: Int64Array
     human: NDArray[np.bool_]
+    moves: NDArray[np.bool_]
 
     def in_splits(self, *splits: Split) -> NDArray[np.bool_]:
         """Mask of the questions in any of the splits."""
         return np.isin(self.splits, splits)
 
-    def that_count(self, by_people: bool) -> NDArray[np.bool_]:
-        """Mask of people's questions where these count alone, else of all."""
+    def deciding_mask(self, by_people: bool) -> NDArray[np.bool_]:
+        """Mask of the questions that decide: those asked by people, or all."""
         return self.human | (not by_people)
 
 
@@ -185,15 +187,17 @@ class Corpus:
     def questions(self) -> QuestionTable:
         """All questions of live chunks that no filter has dropped."""
         rows = self._conn.execute(
-            f"""SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human'
+            f"""SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human',
+                heal.moves_rows(q.split)
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
             WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
         ).fetchall()
-        question_ids, chunk_ids, document_ids, splits, texts, human = _columns(rows, 6)
+        question_ids, chunk_ids, document_ids, splits, texts, human, moves = _columns(rows, 7)
         return QuestionTable(
             np.array(question_ids, dtype=np.int64), np.array(chunk_ids, dtype=np.int64),
             np.array(document_ids, dtype=np.int64), np.array(splits, dtype=np.str_),
             np.array(texts, dtype=np.int64), np.array(human, dtype=np.bool_),
+            np.array(moves, dtype=np.bool_),
         )  # fmt: skip
 
     def question_texts(self, question_ids: Int64Array) -> dict[int, str]:

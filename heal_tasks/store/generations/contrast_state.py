@@ -1,4 +1,4 @@
-"""What a generation keeps of a contrastive plan: pushes of rows, and what rows that come later are weighed against."""
+"""The contrast state of a generation: how far each row was displaced, and by what later rows are displaced."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,19 +9,20 @@ from psycopg import sql
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
-from heal_tasks.store.spaces.vector_tables import among_chunks, create_keyed, write_keyed
+from heal_tasks.store.spaces.space import space_table
+from heal_tasks.store.spaces.vector_tables import among_ids, create_keyed, write_keyed
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPushes:
-    """Pushes by chunk, and levels by question.
+class ContrastState:
+    """Contrastive displacements by chunk, and log-sum-exp levels by question.
 
     Args:
         chunk_ids: int64, shape (p,).
-        vectors: float32, shape (p, d); zero ones are not kept.
-        question_ids: int64, shape (q,): the questions that pushed.
+        vectors: float32, shape (p, d): the displacement of each row; zero vectors are not stored.
+        question_ids: int64, shape (q,): the questions that displaced rows.
         levels: float32, shape (q,): see :class:`~heal_tasks.nudge.contrast.Levels`.
         weights: float32, shape (q,).
     """
@@ -32,15 +33,21 @@ class KeptPushes:
     levels: Float32Array
     weights: Float32Array
 
+    @classmethod
+    def empty(cls, dims: int) -> "ContrastState":
+        """No displacements and no levels."""
+        ids, none = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        return cls(ids, np.empty((0, dims), dtype=np.float32), ids, none, none)
+
 
 class Pushing(NamedTuple):
-    """The questions that push rows that come later.
+    """The questions that displace rows that arrive later.
 
     Args:
         vectors: float32, shape (q, d).
         levels: float32, shape (q,).
         weights: float32, shape (q,).
-        pairs: int64, shape (p, 2): question index, ascending, and the place of a late chunk that answers it.
+        pairs: int64, shape (p, 2): question index, ascending, and the index of a late chunk that answers it.
     """
 
     vectors: Float32Array
@@ -49,8 +56,8 @@ class Pushing(NamedTuple):
     pairs: Int64Array
 
 
-class PushRepository:
-    """Pushes of generations with a contrastive plan.
+class ContrastRepository:
+    """Contrast state of generations.
 
     Args:
         conn: an autocommit connection.
@@ -59,84 +66,77 @@ class PushRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    def write(self, generation: Generation, kept: KeptPushes) -> None:
-        """Keep these instead of what was kept before."""
-        table, questions = generation.table("push"), generation.table("question")
-        pushed = kept.vectors.any(axis=1)
+    def write(self, generation: Generation, state: ContrastState) -> None:
+        """Store a state in place of any earlier one."""
+        table = generation.table("push")
         with self._conn.transaction():
             self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-            create_keyed(self._conn, generation, "push")
-            write_keyed(self._conn, generation, "push", kept.chunk_ids[pushed], kept.vectors[pushed])
+            create_keyed(self._conn, table, "chunk", generation.dims)
+            self.add(generation, state.chunk_ids, state.vectors)
+            self._conn.execute("DELETE FROM heal.contrast_level WHERE generation_id = %s", (generation.generation_id,))
             self._conn.execute(
-                sql.SQL("UPDATE {} SET push_level = NULL, push_weight = NULL WHERE push_level IS NOT NULL").format(
-                    questions
-                )
-            )
-            self._conn.execute(
-                sql.SQL(
-                    "UPDATE {} b SET push_level = n.level, push_weight = n.weight FROM "
-                    "unnest(%s::bigint[], %s::real[], %s::real[]) AS n (question_id, level, weight) "
-                    "WHERE b.question_id = n.question_id"
-                ).format(questions),
-                (kept.question_ids.tolist(), kept.levels.tolist(), kept.weights.tolist()),
-            )
+                "INSERT INTO heal.contrast_level SELECT %s, l.* FROM "
+                "unnest(%s::bigint[], %s::real[], %s::real[]) AS l (question_id, level, weight) "
+                "JOIN heal.question q USING (question_id)",
+                (
+                    generation.generation_id,
+                    state.question_ids.tolist(), state.levels.tolist(), state.weights.tolist(),
+                ),
+            )  # fmt: skip
 
     def add(self, generation: Generation, chunk_ids: Int64Array, vectors: Float32Array) -> None:
-        """Keep pushes of chunks that had none; as in ``KeptPushes``."""
-        pushed = vectors.any(axis=1)
-        write_keyed(self._conn, generation, "push", chunk_ids[pushed], vectors[pushed])
+        """Store displacements of chunks that have none; int64, shape (p,), and float32, shape (p, d)."""
+        moved = vectors.any(axis=1)
+        write_keyed(self._conn, generation.table("push"), "chunk", generation.dims, chunk_ids[moved], vectors[moved])
 
-    def load(self, generation: Generation) -> KeptPushes:
-        """All that is kept; nothing where the plan is not contrastive."""
+    def load(self, generation: Generation) -> ContrastState:
+        """The whole state; empty if the nudge record has no contrast steps."""
         with self._conn.transaction():
             self._conn.execute(_SNAPSHOT)
             chunk_ids, vectors = self.of_chunks(generation)
             question_ids, levels, weights = self._levels(generation)
-        return KeptPushes(chunk_ids, vectors, question_ids, levels, weights)
+        return ContrastState(chunk_ids, vectors, question_ids, levels, weights)
 
     def of_chunks(self, generation: Generation, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
-        """Pushes of all or some chunks: ids, int64, shape (p,), ascending; float32, shape (p, d)."""
-        if not generation.nudge_contrast:
-            return np.empty(0, dtype=np.int64), np.empty((0, generation.dims), dtype=np.float32)
+        """Displacements of all or some chunks: ids, int64, shape (p,), ascending; float32, shape (p, d)."""
+        if not generation.contrast_steps:
+            state = ContrastState.empty(generation.dims)
+            return state.chunk_ids, state.vectors
         query = sql.SQL("SELECT chunk_id, embedding FROM {} WHERE {} ORDER BY 1").format(
-            generation.table("push"), among_chunks(among)
+            generation.table("push"), among_ids("chunk_id", among)
         )
         (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
         return ids, vectors
 
     def pushing(self, generation: Generation, late: Int64Array) -> Pushing:
-        """The questions that push chunks that have come since, int64, shape (m,), ascending."""
-        questions = generation.table("question")
+        """The questions that displace late chunks, int64, shape (m,), ascending."""
+        questions = space_table(generation.space_id, "question")
         with self._conn.transaction():
             self._conn.execute(_SNAPSHOT)
             ids, levels, weights = self._levels(generation)
             _, vectors = copy_vectors_out(
                 self._conn,
-                sql.SQL("SELECT question_id, embedding FROM {} WHERE push_level IS NOT NULL ORDER BY 1").format(
-                    questions
-                ),
+                sql.SQL(
+                    "SELECT question_id, b.embedding FROM heal.contrast_level l JOIN {} b USING (question_id) "
+                    "WHERE l.generation_id = {} ORDER BY 1"
+                ).format(questions, sql.Literal(generation.generation_id)),
                 generation.dims,
             )
             answered = self._conn.execute(
-                sql.SQL(
-                    "SELECT DISTINCT k.question_id, q.chunk_id FROM heal.question q "
-                    "JOIN heal.question k ON heal.text_key(k.text) = heal.text_key(q.text) "
-                    "JOIN {} b ON b.question_id = k.question_id AND b.push_level IS NOT NULL "
-                    "WHERE q.chunk_id = ANY(%s) ORDER BY 1"
-                ).format(questions),
-                (late.tolist(),),
+                "SELECT DISTINCT k.question_id, q.chunk_id FROM heal.question q "
+                "JOIN heal.question k ON heal.text_key(k.text) = heal.text_key(q.text) "
+                "JOIN heal.contrast_level l ON l.question_id = k.question_id AND l.generation_id = %s "
+                "WHERE q.chunk_id = ANY(%s) ORDER BY 1",
+                (generation.generation_id, late.tolist()),
             ).fetchall()
         question, chunk = np.array(answered, dtype=np.int64).reshape(-1, 2).T
         pairs = np.column_stack([np.searchsorted(ids, question), np.searchsorted(late, chunk)])
         return Pushing(vectors, levels, weights, pairs)
 
     def _levels(self, generation: Generation) -> tuple[Int64Array, Float32Array, Float32Array]:
-        rows: list[tuple[int, float, float]] = []
-        if generation.nudge_contrast:
-            rows = self._conn.execute(
-                sql.SQL(
-                    "SELECT question_id, push_level, push_weight FROM {} WHERE push_level IS NOT NULL ORDER BY 1"
-                ).format(generation.table("question"))
-            ).fetchall()
+        rows = self._conn.execute(
+            "SELECT question_id, level, weight FROM heal.contrast_level WHERE generation_id = %s ORDER BY 1",
+            (generation.generation_id,),
+        ).fetchall()
         ids, levels, weights = zip(*rows, strict=True) if rows else ((), (), ())
         return np.array(ids, np.int64), np.array(levels, np.float32), np.array(weights, np.float32)

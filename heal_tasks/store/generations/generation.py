@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-from pgvector import Vector
 from psycopg import sql
 from psycopg.rows import class_row
 
@@ -12,52 +11,51 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Connection
 
-Kind = Literal["baseline", "reference", "trained"]
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
 IndexKind = Literal["none", "vector", "halfvec"]
-Prefix = Literal["base", "vec", "question", "push"]
+GenerationPrefix = Literal["vec", "push"]
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One vector space, as in ``heal.generation``."""
+    """A served state of a space, as in ``heal.generation``.
+
+    ``nudge`` records how rows were moved (:meth:`heal_tasks.nudge.plan.NudgeRecord.to_json`); None: rows are not moved.
+    """
 
     generation_id: int
-    kind: Kind
     state: State
     run_id: str
-    model_uri: str
-    model_sha256: str
+    space_id: int
     dims: int
     topic_run_id: int | None
     metric: Metric
-    nudge_variant: str
-    nudge_theta: float
-    nudge_prior: float
-    nudge_centre: Vector | None
-    nudge_contrast: int
-    nudge_many: float
-    nudge_by_people: bool
+    nudge: JsonObject | None
     ef_search: int
+    index_kind: IndexKind
     recall: float | None
     metrics: JsonObject
     note: str
     created_at: datetime
     activated_at: datetime | None
     retired_at: datetime | None
-    index_kind: IndexKind
 
-    def table(self, prefix: Prefix) -> sql.Identifier:
-        """One of its tables: ``base`` (encoder output), ``vec`` (served), ``question``; ``push`` where it has one."""
+    def table(self, prefix: GenerationPrefix) -> sql.Identifier:
+        """The table of served rows (``vec``), or of contrastive displacements (``push``) if ``contrast_steps`` > 0."""
         return sql.Identifier("heal", f"{prefix}_g{self.generation_id:06d}")
 
+    @property
+    def contrast_steps(self) -> int:
+        """Steps of the contrastive displacement of rows; 0: rows were not displaced."""
+        return int((self.nudge or {}).get("contrast_steps", 0))
 
-NO_BUDGET: dict[str, Any] = {
-    "nudge_variant": "none", "nudge_theta": 0.0, "nudge_prior": 0.0, "nudge_centre": None, "nudge_contrast": 0,
-    "nudge_many": 0.0, "nudge_by_people": False,
-}  # fmt: skip
-"""Of a generation whose rows are not moved."""
+    @property
+    def by_people(self) -> bool:
+        """True if only questions asked by people move rows."""
+        return bool((self.nudge or {}).get("by_people", False))
+
+
 COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Generation))
 
 

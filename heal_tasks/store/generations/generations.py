@@ -1,4 +1,4 @@
-"""Generations: made, filled, switched to, rolled back, dropped. One vector space each, never rewritten in place."""
+"""Generations: made, switched to, rolled back, dropped; ``ServedRepository`` reads and writes what they serve."""
 
 import random
 import time
@@ -10,35 +10,35 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import RetryableError, StoreError
+from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import (
-    NO_BUDGET,
     Generation,
-    Kind,
+    GenerationPrefix,
     Metric,
-    Prefix,
     State,
     find_generations,
     get_generation,
 )
 from heal_tasks.store.generations.search import named_errors
-from heal_tasks.store.generations.vectors import drop_indexes
-from heal_tasks.store.spaces.vector_tables import create_keyed, give_table
+from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, table_exists
 
-_SETTABLE = {"topic_run_id", "metric", *NO_BUDGET, "ef_search", "recall", "metrics", "note"}
+LOCK_TIMEOUT_MS = 50
+"""A reader waits at most this long behind a switch: the longest of 1,000 readers took 52 ms (bench.switches)."""
 
-# The switch itself, and only it, makes a generation active or previous.
+_SETTABLE = {"topic_run_id", "metric", "nudge", "ef_search", "recall", "metrics", "note"}
+
+# Only activate makes a generation active or previous.
 _TRANSITIONS: dict[str, set[str]] = {
     "building": {"ready", "failed", "retired"},
     "ready": {"building", "failed", "retired"},
     "failed": {"building"},
 }
 
-_UNIT_LENGTH = sql.SQL("CONSTRAINT unit_length CHECK (abs(vector_norm(embedding) - 1) < 1e-3)")
-
 
 class GenerationRepository:
-    """Generations by id; ``VectorRepository`` reads and writes their vectors.
+    """Generations by id.
 
     Args:
         conn: an autocommit connection.
@@ -50,51 +50,62 @@ class GenerationRepository:
     def create(
         self,
         *,
-        kind: Kind,
         run_id: str,
-        model_uri: str,
-        model_sha256: str,
-        dims: int,
+        space: Space,
         topic_run_id: int | None = None,
         metric: Metric = "cosine",
+        nudge: JsonObject | None = None,
         ef_search: int = 100,
         note: str = "",
     ) -> Generation:
-        """Make a generation in state ``building`` with its three empty tables.
+        """Make a generation in state ``building``, without tables.
 
         Args:
-            kind: ``baseline`` is never served; ``reference`` holds the live model, ``trained`` a new one.
             run_id: the pipeline run that makes it.
-            model_uri: where the encoder is.
-            model_sha256: identity of the encoder's files; equal means the same vectors.
-            dims: dimensions of its vectors, 1 to 2000.
+            space: the space whose vectors it serves.
             topic_run_id: the topics that its leaves refer to.
             metric: ``inner_product`` for NUDGE-M, whose vectors are not of unit length.
+            nudge: how rows are moved; None if they are not.
             ef_search: HNSW candidates per query.
             note: one sentence for people.
 
         Returns:
             The new generation.
+        """
+        row = self._conn.execute(
+            "INSERT INTO heal.generation (run_id, space_id, dims, topic_run_id, metric, nudge, ef_search, note) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING generation_id",
+            (run_id, space.space_id, space.dims, topic_run_id, metric, _json(nudge), ef_search, note),
+        ).fetchone()
+        assert row is not None
+        return get_generation(self._conn, row[0])
+
+    def create_tables(self, generation: Generation) -> None:
+        """Make the empty table of served rows, and that of displacements if the nudge record has contrast steps.
+
+        Tables that an interrupted attempt left half-written are dropped first.
 
         Raises:
-            StoreError: there is a baseline of that model already, or a value is out of range.
+            StoreError: the generation is live.
         """
-        values = (kind, run_id, model_uri, model_sha256, dims, topic_run_id, metric, ef_search, note)
-        try:
-            with self._conn.transaction():
-                row = self._conn.execute(
-                    "INSERT INTO heal.generation (kind, run_id, model_uri, model_sha256, dims, topic_run_id, metric, "
-                    "ef_search, note) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING generation_id",
-                    values,
-                ).fetchone()
-                assert row is not None
-                generation = get_generation(self._conn, row[0])
-                self._create_tables(generation)
-        except (psycopg.errors.UniqueViolation, psycopg.errors.CheckViolation) as error:
-            raise StoreError(
-                f"a {kind} generation of {dims} dimensions cannot be made: {error.diag.message_primary}"
-            ) from error
-        return generation
+        self._refuse_live(generation.generation_id)
+        unit_length = sql.SQL(", CONSTRAINT unit_length CHECK (abs(vector_norm(embedding) - 1) < 1e-3)")
+        with self._conn.transaction():
+            self._drop(generation)
+            # A nudge of a few percent never reaches the default threshold of 20 %, but its dead rows cost recall.
+            self._conn.execute(
+                sql.SQL(
+                    "CREATE TABLE {} (chunk_id bigint NOT NULL, document_id bigint NOT NULL, leaf integer NOT NULL, "
+                    "embedding vector({}) NOT NULL{}) WITH (autovacuum_vacuum_scale_factor = 0.02)"
+                ).format(
+                    generation.table("vec"),
+                    sql.Literal(generation.dims),
+                    unit_length if generation.metric == "cosine" else sql.SQL(""),
+                )
+            )
+            give_table(self._conn, generation.table("vec"))
+            if generation.contrast_steps:
+                create_keyed(self._conn, generation.table("push"), "chunk", generation.dims)
 
     def get(self, generation_id: int) -> Generation:
         """One generation; StoreError if there is none with that id."""
@@ -102,28 +113,23 @@ class GenerationRepository:
 
     def active(self) -> Generation | None:
         """The generation that is served, or None."""
-        return self._one("active")
+        return next(iter(self.list("active")), None)
 
     def previous(self) -> Generation | None:
         """The generation that a rollback returns to, or None."""
-        return self._one("previous")
-
-    def baseline(self, model_sha256: str) -> Generation | None:
-        """The base model's generation, or None."""
-        found = find_generations(self._conn, sql.SQL("kind = 'baseline' AND model_sha256 = %s"), (model_sha256,))
-        return found[0] if found else None
+        return next(iter(self.list("previous")), None)
 
     def list(self, *states: State) -> Sequence[Generation]:
         """Generations in any of the states (in all, if none is given), oldest first."""
         return find_generations(self._conn, sql.SQL("state = ANY(%s)"), ([*(states or get_args(State))],))
 
     def set_fields(self, generation_id: int, **values: Any) -> Generation:
-        """Change topic_run_id, metric, nudge_variant, the other nudge_..., ef_search, recall, metrics or note.
+        """Change topic_run_id, metric, nudge, ef_search, recall, metrics or note.
 
         Args:
             generation_id: the generation.
-            values: new values by column name. Another ``metric`` empties the served table, whose vectors and index
-                were made for the old one.
+            values: new values by column name. Another ``metric`` drops the tables, whose vectors and index were made
+                for the old one.
 
         Returns:
             The generation as it is now.
@@ -134,7 +140,7 @@ class GenerationRepository:
         if unknown := values.keys() - _SETTABLE:
             raise StoreError(f"{sorted(unknown)} cannot be set on a generation; these can: {sorted(_SETTABLE)}")
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in values)
-        bound = [Jsonb(value) if name == "metrics" else value for name, value in values.items()]
+        bound = [_json(value) if name in ("metrics", "nudge") else value for name, value in values.items()]
         with self._conn.transaction():
             generation = get_generation(self._conn, generation_id)
             self._conn.execute(
@@ -142,11 +148,13 @@ class GenerationRepository:
                 (*bound, generation_id),
             )
             if values.get("metric", generation.metric) != generation.metric:
-                self._change_metric(generation, values["metric"])
+                if generation.state in ("active", "previous"):
+                    raise StoreError(f"generation {generation_id} is {generation.state}; its metric cannot change")
+                self._drop(generation)
             return get_generation(self._conn, generation_id)
 
     def set_state(self, generation_id: int, state: State, note: str | None = None) -> None:
-        """Move a generation that nobody reads to another state; ``activate`` is the way to the live ones.
+        """Move a generation that nobody reads to another state; ``activate`` leads to the live ones.
 
         Args:
             generation_id: the generation.
@@ -169,16 +177,16 @@ class GenerationRepository:
                 {"state": state, "note": note, "id": generation_id, "current": current},
             )
 
-    def activate(self, generation_id: int, *, lock_timeout_ms: int, attempts: int = 30) -> None:
+    def activate(self, generation_id: int, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS, attempts: int = 30) -> None:
         """Switch all readers to a ready generation, or back to the previous one.
 
-        A reader's open transaction holds the switch up. It gives way after ``lock_timeout_ms``, so that the readers
-        who come later do not queue behind it, and tries again.
+        An open transaction of a reader holds up the switch. The switch gives way after ``lock_timeout_ms``, so that
+        later readers do not queue behind it, and tries again.
 
         Args:
             generation_id: the generation; nothing happens if it is active already.
             lock_timeout_ms: longest wait for the lock, in milliseconds.
-            attempts: how often it is tried.
+            attempts: number of attempts.
 
         Raises:
             StoreError: the generation is neither ready nor previous.
@@ -200,30 +208,33 @@ class GenerationRepository:
         )
 
     def drop_tables(self, generation_id: int) -> bool:
-        """Drop a generation's vectors; its row stays for the record.
+        """Drop a generation's tables; its row stays as a record.
 
         Returns:
-            Whether there was anything to drop.
+            True if there was anything to drop.
 
         Raises:
-            StoreError: the generation is live, or a baseline.
+            StoreError: the generation is live.
         """
+        self._refuse_live(generation_id)
         generation = get_generation(self._conn, generation_id)
-        if generation.state in ("active", "previous") or generation.kind == "baseline":
-            raise StoreError(f"generation {generation_id} is in use ({generation.kind}, {generation.state})")
-        tables = [generation.table(prefix) for prefix in get_args(Prefix)]
         with self._conn.transaction():
-            found = self._conn.execute(
-                "SELECT to_regclass(%s)", (generation.table("vec").as_string(self._conn),)
-            ).fetchone()
-            self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
-        return found is not None and found[0] is not None
+            found = table_exists(self._conn, generation.table("vec"))
+            self._drop(generation)
+        return found
+
+    def discard_unfinished(self, run_id: str) -> None:
+        """Put away the generations that an earlier, interrupted attempt of a run has left."""
+        for generation in self.list("building", "ready"):
+            if generation.run_id == run_id:
+                self.set_state(generation.generation_id, "failed", note="replaced by a later attempt of its run")
+                self.drop_tables(generation.generation_id)
 
     def retire_old(self, drain_hours: float) -> Sequence[int]:
-        """Drop the tables of retired and failed generations once no client can still have them in mind.
+        """Drop the tables of retired and failed generations that no client can still be using.
 
         Args:
-            drain_hours: how long they are kept after they were retired, or made and failed.
+            drain_hours: time that they are kept after they were retired, or made and failed.
 
         Returns:
             Ids of the generations whose tables were dropped.
@@ -231,38 +242,25 @@ class GenerationRepository:
         old = find_generations(
             self._conn,
             sql.SQL(
-                "kind <> 'baseline' AND state IN ('retired', 'failed') "
+                "state IN ('retired', 'failed') "
                 "AND coalesce(retired_at, created_at) <= now() - make_interval(secs => %s)"
             ),
             (drain_hours * 3600,),
         )
         return [item.generation_id for item in old if self.drop_tables(item.generation_id)]
 
-    def _change_metric(self, generation: Generation, metric: Metric) -> None:
-        if generation.state in ("active", "previous"):
-            raise StoreError(f"generation {generation.generation_id} is {generation.state}; its metric cannot change")
-        table = generation.table("vec")
-        drop_indexes(self._conn, generation)
-        self._conn.execute(sql.SQL("TRUNCATE {}").format(table))
-        change = sql.SQL("ADD ") + _UNIT_LENGTH if metric == "cosine" else sql.SQL("DROP CONSTRAINT unit_length")
-        self._conn.execute(sql.SQL("ALTER TABLE {} {}").format(table, change))
+    def _drop(self, generation: Generation) -> None:
+        tables = [generation.table(prefix) for prefix in get_args(GenerationPrefix)]
+        self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
 
-    def _one(self, state: State) -> Generation | None:
-        found = self.list(state)
-        return found[0] if found else None
-
-    def _create_tables(self, generation: Generation) -> None:
-        create_keyed(self._conn, generation, "base")
-        create_keyed(self._conn, generation, "question", ", push_level real, push_weight real")
-        check = sql.SQL(", ") + _UNIT_LENGTH if generation.metric == "cosine" else sql.SQL("")
-        # A nudge of a few percent never reaches the default threshold of 20 %, yet its dead rows cost recall.
-        self._conn.execute(
-            sql.SQL(
-                "CREATE TABLE {} (chunk_id bigint NOT NULL, document_id bigint NOT NULL, leaf integer NOT NULL, "
-                "embedding vector({}) NOT NULL{}) WITH (autovacuum_vacuum_scale_factor = 0.02)"
-            ).format(generation.table("vec"), sql.Literal(generation.dims), check)
-        )
-        give_table(self._conn, generation.table("vec"))
+    def _refuse_live(self, generation_id: int) -> None:
+        state = get_generation(self._conn, generation_id).state
+        if state in ("active", "previous"):
+            raise StoreError(f"generation {generation_id} is {state}, so its tables are in use and stay as they are")
 
 
-__all__ = ["Generation", "GenerationRepository", "Kind", "Metric", "State"]
+def _json(value: JsonObject | None) -> Jsonb | None:
+    return None if value is None else Jsonb(value)
+
+
+__all__ = ["Generation", "GenerationRepository", "Metric", "State"]

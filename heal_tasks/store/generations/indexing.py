@@ -12,7 +12,7 @@ from psycopg import sql
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation, IndexKind
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import drop_indexes, index_name
+from heal_tasks.store.generations.served import drop_indexes, index_name
 
 M, EF_CONSTRUCTION, MAX_EF_SEARCH = 16, 64, 1000
 LINK_BYTES = 700

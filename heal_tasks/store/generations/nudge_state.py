@@ -13,10 +13,8 @@ from psycopg import sql
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.spaces.copying import copy_vectors_out
-
-Int64Array = NDArray[np.int64]
-Float32Array = NDArray[np.float32]
+from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
+from heal_tasks.store.spaces.space import space_table
 
 _LIVE = "c.superseded_at IS NULL AND d.deleted_at IS NULL AND d.duplicate_of IS NULL"
 
@@ -129,7 +127,7 @@ class NudgeState:
         (found,), base = copy_vectors_out(
             self._conn,
             sql.SQL("SELECT chunk_id, embedding FROM {} WHERE chunk_id = ANY({}::bigint[]) ORDER BY 1").format(
-                generation.table("base"), sql.Literal(chunk_ids.tolist())
+                space_table(generation.space_id, "base"), sql.Literal(chunk_ids.tolist())
             ),
             generation.dims,
         )
@@ -144,13 +142,13 @@ class NudgeState:
             WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT {by_people})
                 AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
             ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id"""
-        ).format(live=sql.SQL(_LIVE), ids=ids, by_people=sql.Literal(generation.nudge_by_people))
+        ).format(live=sql.SQL(_LIVE), ids=ids, by_people=sql.Literal(generation.by_people))
         wanted = [row[0] for row in self._conn.execute(sql.SQL("SELECT question_id FROM ({}) a").format(asked))]
         (answered, question_ids, answers), questions = copy_vectors_out(
             self._conn,
             sql.SQL(
                 "SELECT a.chunk_id, a.question_id, a.answers, b.embedding FROM ({}) a JOIN {} b USING (question_id)"
-            ).format(asked, generation.table("question")),
+            ).format(asked, space_table(generation.space_id, "question")),
             generation.dims,
             sizes=(8, 8, 8),
         )
@@ -199,7 +197,7 @@ class NudgeState:
                 FROM heal.nudge_probe p JOIN heal.question q USING (question_id) JOIN {table} b USING (question_id)
                 JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
                 WHERE p.generation_id = %s AND {live} ORDER BY 1"""
-            ).format(live=sql.SQL(_LIVE), table=generation.table("question")),
+            ).format(live=sql.SQL(_LIVE), table=space_table(generation.space_id, "question")),
             (generation.generation_id,),
         ).fetchall()
         chunk_ids = np.full((len(rows), width), -1, dtype=np.int64)

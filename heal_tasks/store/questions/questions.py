@@ -11,9 +11,9 @@ from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.types import Question, Split
 from heal_tasks.store.db import Connection, storable
 from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
-from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
 from heal_tasks.store.spaces.copying import Int64Array
+from heal_tasks.store.spaces.space import Space
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
@@ -234,14 +234,14 @@ class QuestionRepository:
             stored = max(cursor.rowcount, 0)
         return stored, sorted(external for external, key in ids.items() if key not in found)
 
-    def place_judgments(self, generation: Generation, touched: Int64Array | None = None) -> int:
+    def place_judgments(self, space: Space, touched: Int64Array | None = None) -> int:
         """Put people's questions with the chunk of their document that is nearest to them.
 
         A person names a document, but one chunk of it answers: it trains and is moved. Of the documents that people
         name, the first chunk is the nearest to 47 % of SciFact's claims and 8 % of NFCorpus's queries.
 
         Args:
-            generation: whose vectors of chunks and questions tell; a question without one stays where it is.
+            space: its vectors decide; a question without one stays where it is.
             touched: int64, shape (t,): only documents with any of these chunks. None: all.
 
         Returns:
@@ -263,7 +263,7 @@ class QuestionRepository:
             )
             SELECT count(*), heal.touch(array_agg(before) || array_agg(after)) FROM moved"""
         ).format(
-            asked=generation.table("question"), base=generation.table("base"), human=sql.Literal(HUMAN),
+            asked=space.table("question"), base=space.table("base"), human=sql.Literal(HUMAN),
             touched=sql.Literal(None if touched is None else touched.tolist()),
         )  # fmt: skip
         row = self._conn.execute(query).fetchone()

@@ -1,8 +1,5 @@
 """What runs have left in files, by URI, and whether anything still needs it: what maintenance works through."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import LiteralString
 
 from heal_tasks.store.db import Connection
@@ -18,14 +15,6 @@ WITH kept AS (
     WHERE s.step = 'train' AND s.result -> 'refs' ->> 'model_uri' IN (SELECT model_uri FROM kept)
 )
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A run's report page."""
-
-    run_id: str
-    report_uri: str
 
 
 class LeftoverRepository:
@@ -58,40 +47,6 @@ class LeftoverRepository:
             "AND s.finished_at < (SELECT max(deleted_at) FROM heal.document)))",
             drain_hours,
         )
-
-    def pages_before(self, documents: Sequence[int]) -> list[Page]:
-        """Report pages that were written before one of these documents was deleted."""
-        rows = self._conn.execute(
-            "SELECT run_id, report_uri FROM heal.run WHERE report_uri IS NOT NULL AND finished_at < "
-            "(SELECT max(deleted_at) FROM heal.document WHERE document_id = ANY(%s)) ORDER BY run_id",
-            (list(documents),),
-        )
-        return [Page(*row) for row in rows]
-
-    def replace_page(self, page: Page, report_uri: str) -> None:
-        """Point a run, and the result of its step, to another page."""
-        with self._conn.transaction():
-            self._conn.execute("UPDATE heal.run SET report_uri = %s WHERE run_id = %s", (report_uri, page.run_id))
-            self._conn.execute(
-                "UPDATE heal.step_result SET result = jsonb_set(result, '{refs,report_uri}', to_jsonb(%s::text)) "
-                "WHERE step = 'report' AND result -> 'refs' ->> 'report_uri' = %s",
-                (report_uri, page.report_uri),
-            )
-
-    def deleted_since(self, moment: datetime | None) -> list[int]:
-        """Documents deleted since then, or ever."""
-        rows = self._conn.execute(
-            "SELECT document_id FROM heal.document WHERE deleted_at >= coalesce(%s, '-infinity'::timestamptz)",
-            (moment,),
-        )
-        return [row[0] for row in rows]
-
-    def last_maintained(self) -> datetime | None:
-        """When the last maintenance that ended well began."""
-        row = self._conn.execute(
-            "SELECT max(started_at) FROM heal.step_result WHERE step = 'maintain' AND finished_at IS NOT NULL"
-        ).fetchone()
-        return row[0] if row else None
 
     def _uris(self, query: LiteralString, drain_hours: float) -> list[str]:
         rows = self._conn.execute(query, {"drain": drain_hours * 3600})

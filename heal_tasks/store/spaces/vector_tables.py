@@ -1,6 +1,7 @@
-"""Vectors under the key of a chunk or a question, and what all tables of vectors share: checks, staging, owners."""
+"""Tables of vectors keyed by a chunk or a question: creation, writing, checks, orphans."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,44 +10,45 @@ from psycopg import sql
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_shared
-from heal_tasks.store.generations.generation import Generation, Prefix
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors
 
-ENTITIES: dict[Prefix, str] = {"base": "chunk", "vec": "chunk", "push": "chunk", "question": "question"}
-"""What the rows of a generation's tables are about."""
+Entity = Literal["chunk", "question"]
+"""The rows of a table of vectors are about chunks (key ``chunk_id``) or about questions (key ``question_id``)."""
 
 
-def create_keyed(conn: Connection, generation: Generation, prefix: Prefix, more: str = "") -> None:
-    """Make a table of vectors under the key of what they are about, with ``more`` columns."""
-    table = generation.table(prefix)
+def create_keyed(conn: Connection, table: sql.Identifier, entity: Entity, dims: int) -> None:
+    """Create a table of one vector per chunk or question.
+
+    It has its primary key from the start, because parallel shards and retries fill it.
+    """
     conn.execute(
-        sql.SQL("CREATE TABLE {} ({} bigint PRIMARY KEY, embedding vector({}) NOT NULL{})").format(
-            table, sql.Identifier(f"{ENTITIES[prefix]}_id"), sql.Literal(generation.dims), sql.SQL(more)
+        sql.SQL("CREATE TABLE {} ({} bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
+            table, sql.Identifier(f"{entity}_id"), sql.Literal(dims)
         )
     )
     give_table(conn, table)
 
 
 def write_keyed(
-    conn: Connection, generation: Generation, prefix: Prefix, ids: NDArray[Any], vectors: Float32Array
+    conn: Connection, table: sql.Identifier, entity: Entity, dims: int, ids: NDArray[Any], vectors: Float32Array
 ) -> int:
-    """Add vectors; what has one, or was deleted meanwhile, is passed over.
+    """Add vectors; chunks or questions that have one, or were deleted meanwhile, are skipped.
 
     Args:
         conn: an autocommit connection.
-        generation: whose table.
-        prefix: which one; it has a primary key.
-        ids: int64, shape (n,): of chunks or questions.
+        table: made by ``create_keyed``.
+        entity: the kind of ids.
+        dims: d.
+        ids: int64, shape (n,).
         vectors: float32, shape (n, d).
 
     Returns:
-        How many rows were new.
+        The number of new rows.
 
     Raises:
         StoreError: a vector has another dimension, is zero or is not finite.
     """
-    check_vectors(generation, vectors, unit=False)
-    entity = ENTITIES[prefix]
+    check_vectors(vectors, dims)
     key = sql.Identifier(f"{entity}_id")
     with conn.transaction():
         lock_shared(conn)
@@ -55,14 +57,14 @@ def write_keyed(
             sql.SQL(
                 "INSERT INTO {} SELECT s.* FROM {} s WHERE EXISTS (SELECT FROM {} e WHERE e.{key} = s.{key}) "
                 "ON CONFLICT DO NOTHING"
-            ).format(generation.table(prefix), staging, sql.Identifier("heal", entity), key=key)
+            ).format(table, staging, sql.Identifier("heal", entity), key=key)
         ).rowcount
         conn.execute(sql.SQL("DROP TABLE {}").format(staging))
     return count
 
 
 def stage(conn: Connection, integers: dict[str, NDArray[Any]], vectors: Float32Array) -> sql.Identifier:
-    """A temporary table with the rows, in the order of the columns."""
+    """Load rows into a temporary table whose columns are in the order given; inside a transaction."""
     columns = [
         sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL("int" if name == "leaf" else "bigint"))
         for name in integers
@@ -72,36 +74,57 @@ def stage(conn: Connection, integers: dict[str, NDArray[Any]], vectors: Float32A
     )
     staging = sql.Identifier("pg_temp", "staging")
     copy_vectors(conn, staging, integers, vectors)
-    # Unknown, it passes for 25 times as many rows, and to join 1,000 of them the planner reads all chunks.
+    # Without statistics the planner expects 25 times as many rows, and reads all chunks to join 1,000 of them.
     conn.execute(sql.SQL("ANALYZE {}").format(staging))
     return staging
 
 
 def give_table(conn: Connection, table: sql.Identifier) -> None:
-    """Let the pipeline's role, if there is one, own a table: every member of it, and the view's owner, may use it."""
+    """Make the pipeline's role, if there is one, the owner of a table, so that all its members may use the table."""
     if conn.execute("SELECT FROM pg_roles WHERE rolname = 'heal_pipeline' AND pg_has_role(oid, 'MEMBER')").rowcount:
         conn.execute(sql.SQL("ALTER TABLE {} OWNER TO heal_pipeline").format(table))
 
 
-def check_vectors(generation: Generation, vectors: Float32Array, *, unit: bool) -> None:
-    """Keep out what pgvector would refuse half-way, or store and then never find."""
-    if vectors.ndim != 2 or vectors.shape[1] != generation.dims:
+def table_exists(conn: Connection, table: sql.Identifier) -> bool:
+    """True if there is a table of that name."""
+    row = conn.execute("SELECT to_regclass(%s) IS NOT NULL", (table.as_string(conn),)).fetchone()
+    return bool(row and row[0])
+
+
+def check_vectors(vectors: Float32Array, dims: int, *, unit: bool = False) -> None:
+    """Refuse vectors that pgvector would reject half-way, or that an index would never find.
+
+    Raises:
+        StoreError: a vector has another dimension, is zero or not finite, or, with ``unit``, is not of unit length.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != dims:
         raise StoreError(
-            f"vectors of shape {vectors.shape} do not fit generation {generation.generation_id}, which has "
-            f"{generation.dims} dimensions; encode with {generation.model_uri}"
+            f"vectors of shape {vectors.shape} do not fit a space of {dims} dimensions; encode with the space's model"
         )
     norms = np.linalg.norm(vectors, axis=1)
     if bad := int((~np.isfinite(norms) | (norms == 0)).sum()):
         raise StoreError(f"{bad} of {len(vectors)} vectors are zero or not finite; an index would never find them")
-    if unit and generation.metric == "cosine" and (off := int((np.abs(norms - 1) > 1e-3).sum())):
+    if unit and (off := int((np.abs(norms - 1) > 1e-3).sum())):
         raise StoreError(
             f"{off} of {len(vectors)} vectors are not of unit length; normalise them, or set the generation's metric "
             "to inner_product (NUDGE-M)"
         )
 
 
-def among_chunks(chunk_ids: Int64Array | None) -> sql.Composable:
-    """Condition that limits a query to some chunks; None for all."""
-    if chunk_ids is None:
+def among_ids(key: str, ids: Int64Array | None) -> sql.Composable:
+    """Condition that limits a query to some ids; None for all."""
+    if ids is None:
         return sql.SQL("true")
-    return sql.SQL("chunk_id = ANY({}::bigint[])").format(sql.Literal(chunk_ids.tolist()))
+    return sql.SQL("{} = ANY({}::bigint[])").format(sql.Identifier(key), sql.Literal(ids.tolist()))
+
+
+def count_orphans(conn: Connection, tables: Sequence[tuple[sql.Identifier, Entity]]) -> int:
+    """Count the rows of tables of vectors whose chunk or question no longer exists."""
+    counts = [
+        sql.SQL("(SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM {} e WHERE e.{key} = b.{key}))").format(
+            table, sql.Identifier("heal", entity), key=sql.Identifier(f"{entity}_id")
+        )
+        for table, entity in tables
+    ]
+    row = conn.execute(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))).fetchone()
+    return int(row[0]) if row else 0

@@ -4,7 +4,12 @@
 CREATE OR REPLACE FUNCTION heal.vector_table(generation_id bigint, prefix text DEFAULT 'vec')
 RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
 $$ SELECT prefix || '_g' || lpad(generation_id::text, greatest(6, length(generation_id::text)), '0') $$;
-COMMENT ON FUNCTION heal.vector_table IS 'Name of a generation''s table: prefix vec (served), base (encoder output), question or push.';
+COMMENT ON FUNCTION heal.vector_table IS 'Name of a generation''s table: prefix vec (served rows) or push (contrastive displacements).';
+
+CREATE OR REPLACE FUNCTION heal.space_table(space_id bigint, prefix text DEFAULT 'base')
+RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT prefix || '_s' || lpad(space_id::text, greatest(6, length(space_id::text)), '0') $$;
+COMMENT ON FUNCTION heal.space_table IS 'Name of a space''s table: prefix base (vectors of chunks) or question (vectors of questions).';
 
 CREATE OR REPLACE FUNCTION heal.searchable(gen bigint, OUT row_ heal.generation)
 LANGUAGE plpgsql STABLE AS $$
@@ -68,7 +73,8 @@ BEGIN
     IF query IS NULL OR vector_dims(query) <> gen_row.dims THEN
         RAISE EXCEPTION 'the query vector has % dimensions, generation % has %',
             coalesce(vector_dims(query)::text, 'no'), gen_row.generation_id, gen_row.dims
-            USING ERRCODE = 'HEA02', HINT = format('Encode the query with %s.', gen_row.model_uri);
+            USING ERRCODE = 'HEA02', HINT = format('Encode the query with %s.',
+                (SELECT s.model_uri FROM heal.space s WHERE s.space_id = gen_row.space_id));
     END IF;
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);

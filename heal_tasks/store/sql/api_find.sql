@@ -1,8 +1,5 @@
 -- Words and vectors together, and topics as an answer. Repeatable: applied again whenever this file changes.
 
-DROP FUNCTION IF EXISTS heal.hybrid_search(text, vector, bigint, int, bigint, jsonb, text);
-DROP FUNCTION IF EXISTS heal.matching(text, heal.generation, int, bigint, jsonb, text);
-
 CREATE OR REPLACE FUNCTION heal.word_stems(words text, language text DEFAULT NULL)
 RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
 BEGIN

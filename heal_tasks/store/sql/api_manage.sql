@@ -12,9 +12,8 @@ BEGIN
     IF target.state = 'active' THEN
         RETURN;
     END IF;
-    IF target.generation_id IS NULL OR target.kind = 'baseline' OR target.state NOT IN ('ready', 'previous') THEN
-        RAISE EXCEPTION 'generation % cannot be activated (%)', coalesce(gen::text, 'null'),
-            CASE WHEN target.kind = 'baseline' THEN 'baseline' ELSE coalesce(target.state, 'unknown') END
+    IF target.generation_id IS NULL OR target.state NOT IN ('ready', 'previous') THEN
+        RAISE EXCEPTION 'generation % cannot be activated (%)', coalesce(gen::text, 'null'), coalesce(target.state, 'unknown')
             USING ERRCODE = 'HEA01',
                   HINT = 'SELECT generation_id, state FROM heal.generation_status WHERE state IN (''ready'', ''previous'') lists the candidates.';
     END IF;
@@ -52,7 +51,7 @@ BEGIN
              WITH exact AS MATERIALIZED (SELECT e.distance FROM heal.nearest(a.embedding, $1, $3, exact => true) e)
              SELECT (SELECT count(*) FROM heal.nearest(a.embedding, $1, $3) f
                      WHERE f.distance <= (SELECT max(e.distance) FROM exact e) + 1e-6)::float8
-                    / nullif((SELECT count(*) FROM exact), 0) AS share) found', heal.vector_table(gen, 'question'))
+                    / nullif((SELECT count(*) FROM exact), 0) AS share) found', heal.space_table(gen_row.space_id, 'question'))
         INTO share USING gen_row, n, k;
     RETURN share;
 END $$;
@@ -79,10 +78,13 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('heal.corpus'));
     questions := ARRAY(SELECT q.question_id FROM heal.question q WHERE q.chunk_id = ANY (chunks));
     FOR item IN
-        SELECT heal.vector_table(g.generation_id, p.prefix) AS name, p.key
-        FROM heal.generation g, (VALUES
-            ('base', 'chunk_id'), ('vec', 'chunk_id'), ('push', 'chunk_id'), ('question', 'question_id')) AS p (prefix, key)
-        WHERE to_regclass('heal.' || heal.vector_table(g.generation_id, p.prefix)) IS NOT NULL
+        SELECT t.name, t.key FROM (
+            SELECT heal.space_table(s.space_id, p.prefix), p.key FROM heal.space s,
+                (VALUES ('base', 'chunk_id'), ('question', 'question_id')) AS p (prefix, key)
+            UNION ALL
+            SELECT heal.vector_table(g.generation_id, p.prefix), 'chunk_id' FROM heal.generation g,
+                (VALUES ('vec'), ('push')) AS p (prefix)) AS t (name, key)
+        WHERE to_regclass('heal.' || t.name) IS NOT NULL
     LOOP
         EXECUTE format('DELETE FROM heal.%I WHERE %I = ANY ($1)', item.name, item.key)
             USING CASE item.key WHEN 'question_id' THEN questions ELSE chunks END;
@@ -135,11 +137,13 @@ ORDER BY t.first_leaf, t.level;
 COMMENT ON VIEW heal.topics IS 'The topic tree of the active generation, in tree order.';
 
 CREATE OR REPLACE VIEW heal.generation_status AS
-SELECT g.generation_id, g.kind, g.state, g.dims, g.model_uri, g.nudge_variant, g.nudge_theta, g.recall,
-       g.created_at, g.activated_at, g.note, g.ef_search, g.index_kind, nullif(t.reltuples, -1)::bigint AS rows,
+SELECT g.generation_id, g.state, g.space_id, s.model_uri, g.dims, coalesce(g.nudge ->> 'variant', 'none') AS nudge_variant,
+       coalesce((g.nudge ->> 'theta')::double precision, 0) AS nudge_theta, g.recall, g.created_at, g.activated_at,
+       g.note, g.ef_search, g.index_kind, nullif(t.reltuples, -1)::bigint AS rows,
        pg_stat_get_dead_tuples(t.oid) AS dead_rows, pg_total_relation_size(t.oid) AS bytes,
        pg_relation_size(to_regclass('heal.' || heal.vector_table(g.generation_id) || '_hnsw')) AS index_bytes
-FROM heal.generation g LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
+FROM heal.generation g JOIN heal.space s USING (space_id)
+LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
 ORDER BY g.generation_id DESC;
 COMMENT ON VIEW heal.generation_status IS
     'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null once its tables are gone.';
@@ -148,9 +152,10 @@ CREATE OR REPLACE VIEW heal.lineage AS
 SELECT e.chunk_id, e.document_id, d.source, d.external_id, d.title, d.content_hash AS document_hash, d.changed_at,
        c.content_hash AS chunk_hash, dt.topic_run_id, dt.path AS topic_path,
        (SELECT count(*) FROM heal.question q WHERE q.chunk_id = e.chunk_id) AS questions,
-       g.generation_id, g.model_uri, g.model_sha256, g.nudge_variant, g.nudge_theta, g.run_id, g.metrics
+       g.generation_id, s.model_uri, s.model_sha256, coalesce(g.nudge ->> 'variant', 'none') AS nudge_variant,
+       coalesce((g.nudge ->> 'theta')::double precision, 0) AS nudge_theta, g.run_id, g.metrics
 FROM heal.embedding e
 JOIN heal.chunk c USING (chunk_id) JOIN heal.document d ON d.document_id = e.document_id
-JOIN heal.generation g ON g.generation_id = e.generation_id
+JOIN heal.generation g ON g.generation_id = e.generation_id JOIN heal.space s ON s.space_id = g.space_id
 LEFT JOIN heal.document_topic dt ON dt.topic_run_id = g.topic_run_id AND dt.document_id = e.document_id;
 COMMENT ON VIEW heal.lineage IS 'From a vector to document version, topic, questions, model and evaluation.';

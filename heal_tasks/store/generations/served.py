@@ -1,10 +1,9 @@
-"""The vector tables of a generation: what is missing, loading in and out, publishing the served vectors.
+"""The served rows of a generation: loading, publishing, health.
 
-Base and question tables have a key from the start, because parallel shards and retries fill them. The
-served table is loaded bare and indexed afterwards; once it is live only rows that differ are written.
+They are written into a bare table, which is indexed afterwards; once the generation is live only rows that differ are
+written.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,12 @@ from psycopg import sql
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_exclusive, lock_shared, purge_superseded
-from heal_tasks.store.documents.reading import LiveChunk, live_chunks
-from heal_tasks.store.generations.generation import Generation, find_generations
-from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors, copy_vectors_out
-from heal_tasks.store.spaces.vector_tables import ENTITIES, among_chunks, check_vectors, stage, write_keyed
+from heal_tasks.store.generations.generation import Generation, GenerationPrefix
+from heal_tasks.store.spaces.copying import Int64Array, copy_vectors, copy_vectors_out
+from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, count_orphans, stage
 
 SAME_VECTOR = 1e-6
-"""Largest difference of a coordinate that is rounding, not a moved vector."""
-
-_LIVE_CHUNK = "c.superseded_at IS NULL"
-_LIVE_QUESTION = "EXISTS (SELECT FROM heal.chunk c WHERE c.chunk_id = q.chunk_id AND c.superseded_at IS NULL)"
+"""Largest difference of a coordinate that counts as rounding, not as a moved vector."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +49,8 @@ class Upserted:
     unchanged: int
 
 
-class VectorRepository:
-    """Vectors of generations.
+class ServedRepository:
+    """Served rows of generations.
 
     Args:
         conn: an autocommit connection.
@@ -64,97 +59,21 @@ class VectorRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    def missing_base(self, generation: Generation, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
-        """Live chunks without a base vector, of one of ``shards`` parts, by id; read in pages."""
-        condition = sql.SQL("NOT EXISTS (SELECT FROM {} b WHERE b.chunk_id = c.chunk_id)")
-        return live_chunks(self._conn, condition.format(generation.table("base")), (), shard, shards)
-
-    def missing_questions(self, generation: Generation, shard: int = 0, shards: int = 1) -> list[tuple[int, str]]:
-        """Ids and texts of live chunks' questions without a vector, of one of ``shards`` parts, by id."""
-        query = sql.SQL(
-            "SELECT q.question_id, q.text FROM heal.question q WHERE {live} AND q.question_id %% %s = %s "
-            "AND NOT EXISTS (SELECT FROM {table} b WHERE b.question_id = q.question_id) ORDER BY 1"
-        ).format(live=sql.SQL(_LIVE_QUESTION), table=generation.table("question"))
-        return [(key, text) for key, text in self._conn.execute(query, (shards, shard))]
-
-    def write_base(self, generation: Generation, chunk_ids: Int64Array, vectors: Float32Array) -> int:
-        """Store encoder output; a chunk that has its vector, or was deleted meanwhile, is passed over.
-
-        Args:
-            generation: the generation whose model encoded them.
-            chunk_ids: int64, shape (n,).
-            vectors: float32, shape (n, d).
-
-        Returns:
-            How many rows were new.
-
-        Raises:
-            StoreError: a vector has another dimension, is zero or is not finite.
-        """
-        return write_keyed(self._conn, generation, "base", chunk_ids, vectors)
-
-    def write_questions(self, generation: Generation, question_ids: Int64Array, vectors: Float32Array) -> int:
-        """Store question vectors; as ``write_base``."""
-        return write_keyed(self._conn, generation, "question", question_ids, vectors)
-
-    def copy_from_same_model(self, generation: Generation) -> tuple[int, int]:
-        """Copy base and question vectors that other generations of the same model have, instead of encoding again.
-
-        Args:
-            generation: the generation that lacks them.
-
-        Returns:
-            How many chunk and question vectors were copied.
-        """
-        others = find_generations(
-            self._conn,
-            sql.SQL(
-                "model_sha256 = %s AND dims = %s AND generation_id <> %s "
-                "AND to_regclass('heal.' || heal.vector_table(generation_id, 'base')) IS NOT NULL"
-            ),
-            (generation.model_sha256, generation.dims, generation.generation_id),
-        )
-        chunks = questions = 0
-        for other in reversed(others):
-            with self._conn.transaction():
-                lock_shared(self._conn)
-                chunks += self._conn.execute(
-                    sql.SQL(
-                        "INSERT INTO {} SELECT b.chunk_id, b.embedding FROM {} b JOIN heal.chunk c USING (chunk_id) "
-                        "WHERE {} ON CONFLICT DO NOTHING"
-                    ).format(generation.table("base"), other.table("base"), sql.SQL(_LIVE_CHUNK))
-                ).rowcount
-                questions += self._conn.execute(
-                    sql.SQL(
-                        "INSERT INTO {} SELECT b.question_id, b.embedding FROM {} b "
-                        "JOIN heal.question q USING (question_id) WHERE {} ON CONFLICT DO NOTHING"
-                    ).format(generation.table("question"), other.table("question"), sql.SQL(_LIVE_QUESTION))
-                ).rowcount
-        return chunks, questions
-
-    def load_base(self, generation: Generation, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
-        """Base vectors of live chunks, all or some: ids, int64, shape (n,), ascending; float32, shape (n, d)."""
-        query = sql.SQL(
-            "SELECT b.chunk_id, b.embedding FROM {} b JOIN heal.chunk c USING (chunk_id) WHERE {} AND {} ORDER BY 1"
-        ).format(generation.table("base"), sql.SQL(_LIVE_CHUNK), among_chunks(among))
-        (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
-        return ids, vectors
-
-    def load_questions(self, generation: Generation) -> tuple[Int64Array, Float32Array]:
-        """Vectors of live chunks' questions: ids, int64, shape (n,), ascending; float32, shape (n, d)."""
-        query = sql.SQL(
-            "SELECT b.question_id, b.embedding FROM {} b JOIN heal.question q USING (question_id) WHERE {} ORDER BY 1"
-        ).format(generation.table("question"), sql.SQL(_LIVE_QUESTION))
-        (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
-        return ids, vectors
-
     def load_served(self, generation: Generation, among: Int64Array | None = None) -> Served:
         """What a generation serves: everything, or of some chunks, int64, shape (m,)."""
         query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE {} ORDER BY 1")
         (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(
-            self._conn, query.format(generation.table("vec"), among_chunks(among)), generation.dims, sizes=(8, 8, 4)
+            self._conn,
+            query.format(generation.table("vec"), among_ids("chunk_id", among)),
+            generation.dims,
+            sizes=(8, 8, 4),
         )
         return Served(chunk_ids, document_ids, leaves, vectors)
+
+    def served_ids(self, generation: Generation) -> Int64Array:
+        """Ids of all served chunks, int64, shape (n,), ascending."""
+        query = sql.SQL("SELECT chunk_id FROM {} ORDER BY 1").format(generation.table("vec"))
+        return np.array([row[0] for row in self._conn.execute(query)], dtype=np.int64)
 
     def write_served(self, generation: Generation, served: Served) -> int:
         """Replace all served vectors of a generation that nobody reads yet; build its indexes afterwards.
@@ -173,7 +92,7 @@ class VectorRepository:
             raise StoreError(
                 f"generation {generation.generation_id} is {generation.state}; use upsert_served, which keeps readers"
             )
-        check_vectors(generation, served.vectors, unit=True)
+        check_vectors(served.vectors, generation.dims, unit=generation.metric == "cosine")
         table = generation.table("vec")
         with self._conn.transaction():
             lock_shared(self._conn)
@@ -203,7 +122,7 @@ class VectorRepository:
         Raises:
             StoreError: a vector is unfit (see ``write_base``) or not of unit length.
         """
-        check_vectors(generation, served.vectors, unit=True)
+        check_vectors(served.vectors, generation.dims, unit=generation.metric == "cosine")
         table = generation.table("vec")
         with self._conn.transaction():
             lock_exclusive(self._conn)
@@ -242,30 +161,22 @@ class VectorRepository:
         return int((row.fetchone() or (0,))[0])
 
     def health(self, generation: Generation) -> dict[str, int]:
-        """Rows by table, served rows without a chunk (orphans) or superseded, and live chunks not served (missing)."""
+        """Count rows served, superseded, orphaned (without a chunk), and live chunks without a row (missing)."""
         row = self._conn.execute(
             sql.SQL(
-                "SELECT (SELECT count(*) FROM {base}), (SELECT count(*) FROM {question}), "
-                "(SELECT count(*) FROM {vec}), "
+                "SELECT (SELECT count(*) FROM {vec}), "
                 "(SELECT count(*) FROM {vec} v JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NOT NULL), "
                 "(SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NULL "
                 "AND NOT EXISTS (SELECT FROM {vec} v WHERE v.chunk_id = c.chunk_id))"
-            ).format(base=generation.table("base"), question=generation.table("question"), vec=generation.table("vec"))
+            ).format(vec=generation.table("vec"))
         ).fetchone()
-        names = ("base", "questions", "served", "superseded", "missing")
+        names = ("served", "superseded", "missing")
         return {**dict(zip(names, row or (), strict=True)), "orphans": self.orphans(generation)}
 
     def orphans(self, generation: Generation) -> int:
-        """Rows of a generation's tables whose chunk or question no longer exists; anything but 0 is a fault."""
-        keys = {prefix: key for prefix, key in ENTITIES.items() if prefix != "push" or generation.nudge_contrast}
-        counts = [
-            sql.SQL("(SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM {} e WHERE e.{key} = b.{key}))").format(
-                generation.table(prefix), sql.Identifier("heal", entity), key=sql.Identifier(f"{entity}_id")
-            )
-            for prefix, entity in keys.items()
-        ]
-        row = self._conn.execute(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))).fetchone()
-        return int(row[0]) if row else 0
+        """Rows of a generation's tables whose chunk no longer exists; more than 0 is a fault."""
+        prefixes: tuple[GenerationPrefix, ...] = ("vec", "push") if generation.contrast_steps else ("vec",)
+        return count_orphans(self._conn, [(generation.table(prefix), "chunk") for prefix in prefixes])
 
 
 def index_name(generation: Generation, suffix: str) -> sql.Identifier:

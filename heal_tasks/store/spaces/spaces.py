@@ -1,0 +1,187 @@
+"""Spaces: the vectors of chunks and questions by one encoder each, added to as texts arrive, never copied."""
+
+from collections.abc import Collection, Sequence
+
+import psycopg
+from psycopg import sql
+
+from heal_tasks.core.errors import StoreError
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.erasing import lock_exclusive
+from heal_tasks.store.documents.reading import LiveChunk, live_chunks
+from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
+from heal_tasks.store.spaces.space import Space, find_spaces, get_space
+from heal_tasks.store.spaces.vector_tables import (
+    Entity,
+    among_ids,
+    count_orphans,
+    create_keyed,
+    table_exists,
+    write_keyed,
+)
+
+_LIVE_CHUNK = sql.SQL("EXISTS (SELECT FROM heal.chunk c WHERE c.chunk_id = b.chunk_id AND c.superseded_at IS NULL)")
+_LIVE_QUESTION = sql.SQL(
+    "EXISTS (SELECT FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+    "WHERE q.question_id = b.question_id AND c.superseded_at IS NULL)"
+)
+
+
+class SpaceRepository:
+    """Spaces and their vectors.
+
+    Args:
+        conn: an autocommit connection.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    def ensure(self, model_uri: str, model_sha256: str, dims: int) -> Space:
+        """Get the space of an encoder, and make it and its tables if they are missing; safe to call from many tasks.
+
+        Args:
+            model_uri: where the encoder is; replaces an older location of the same files.
+            model_sha256: hash of the encoder's files; equal hashes mean equal vectors.
+            dims: dimensions of its vectors, 1 to 2000.
+
+        Returns:
+            The space.
+
+        Raises:
+            StoreError: ``dims`` is out of range, or is not what the space of this encoder has.
+        """
+        try:
+            with self._conn.transaction():
+                self._conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.space'))")
+                space = self.find(model_sha256)
+                if space is None:
+                    self._conn.execute(
+                        "INSERT INTO heal.space (model_uri, model_sha256, dims) VALUES (%s, %s, %s)",
+                        (model_uri, model_sha256, dims),
+                    )
+                elif space.dims != dims:
+                    raise StoreError(
+                        f"{model_uri} is said to have {dims} dimensions, but space {space.space_id} of the same files "
+                        f"(sha256 {model_sha256[:12]}) has {space.dims}"
+                    )
+                elif space.model_uri != model_uri:
+                    self._conn.execute(
+                        "UPDATE heal.space SET model_uri = %s WHERE space_id = %s", (model_uri, space.space_id)
+                    )
+                (space,) = find_spaces(self._conn, sql.SQL("model_sha256 = %s"), (model_sha256,))
+                for table, entity in _tables(space):
+                    if not table_exists(self._conn, table):
+                        create_keyed(self._conn, table, entity, dims)
+        except psycopg.errors.CheckViolation as error:
+            raise StoreError(
+                f"{model_uri} has {dims} dimensions; pgvector's HNSW index takes 1 to 2000, so use another encoder"
+            ) from error
+        return space
+
+    def get(self, space_id: int) -> Space:
+        """One space; StoreError if there is none with that id."""
+        return get_space(self._conn, space_id)
+
+    def find(self, model_sha256: str) -> Space | None:
+        """The space of an encoder by the hash of its files, or None."""
+        return next(iter(find_spaces(self._conn, sql.SQL("model_sha256 = %s"), (model_sha256,))), None)
+
+    def find_by_uri(self, model_uri: str) -> Space | None:
+        """The newest space of an encoder by its location, or None."""
+        return next(reversed(find_spaces(self._conn, sql.SQL("model_uri = %s"), (model_uri,))), None)
+
+    def list(self) -> Sequence[Space]:
+        """All spaces, oldest first."""
+        return find_spaces(self._conn, sql.SQL("true"))
+
+    def missing_chunks(self, space: Space, shard: int = 0, shards: int = 1) -> Sequence[LiveChunk]:
+        """Live chunks without a vector in one of ``shards`` parts, by id."""
+        condition = sql.SQL("NOT EXISTS (SELECT FROM {} b WHERE b.chunk_id = c.chunk_id)").format(space.table("base"))
+        return [*live_chunks(self._conn, condition, (), shard, shards)]
+
+    def missing_questions(self, space: Space, shard: int = 0, shards: int = 1) -> Sequence[tuple[int, str]]:
+        """Ids and texts of live chunks' questions without a vector in one of ``shards`` parts, by id."""
+        query = sql.SQL(
+            "SELECT q.question_id, q.text FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+            "WHERE c.superseded_at IS NULL AND q.question_id %% %s = %s "
+            "AND NOT EXISTS (SELECT FROM {} b WHERE b.question_id = q.question_id) ORDER BY 1"
+        ).format(space.table("question"))
+        return self._conn.execute(query, (shards, shard)).fetchall()
+
+    def write_chunks(self, space: Space, ids: Int64Array, vectors: Float32Array) -> int:
+        """Store vectors of chunks; chunks that have one, or were deleted meanwhile, are skipped.
+
+        Args:
+            space: the space of the encoder that made them.
+            ids: int64, shape (n,).
+            vectors: float32, shape (n, d).
+
+        Returns:
+            The number of new rows.
+
+        Raises:
+            StoreError: a vector has another dimension, is zero or is not finite.
+        """
+        return write_keyed(self._conn, space.table("base"), "chunk", space.dims, ids, vectors)
+
+    def write_questions(self, space: Space, ids: Int64Array, vectors: Float32Array) -> int:
+        """Store vectors of questions; as ``write_chunks``."""
+        return write_keyed(self._conn, space.table("question"), "question", space.dims, ids, vectors)
+
+    def load_chunks(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
+        """Vectors of live chunks, all or those among some ids: ids, int64, shape (n,), ascending; float32, (n, d)."""
+        return self._load(space, space.table("base"), "chunk_id", _LIVE_CHUNK, among)
+
+    def load_questions(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
+        """Vectors of live chunks' questions; as ``load_chunks``."""
+        return self._load(space, space.table("question"), "question_id", _LIVE_QUESTION, among)
+
+    def orphans(self, space: Space) -> int:
+        """Rows of a space's tables whose chunk or question no longer exists; more than 0 is a fault."""
+        return count_orphans(self._conn, _tables(space))
+
+    def drop_unused(self, keep: Collection[int]) -> Sequence[int]:
+        """Drop the tables of spaces that no generation in building, ready, active or previous uses.
+
+        The row goes, too, unless a retired or failed generation refers to it.
+
+        Args:
+            keep: ids of spaces that are needed although no generation uses them (yet).
+
+        Returns:
+            Ids of the spaces whose tables were dropped.
+        """
+        with self._conn.transaction():
+            lock_exclusive(self._conn)
+            unused = find_spaces(
+                self._conn,
+                sql.SQL(
+                    "space_id <> ALL(%s) AND space_id NOT IN (SELECT g.space_id FROM heal.generation g "
+                    "WHERE g.state IN ('building', 'ready', 'active', 'previous'))"
+                ),
+                ([*keep],),
+            )
+            dropped = [space.space_id for space in unused if table_exists(self._conn, space.table("base"))]
+            for space in unused:
+                tables = sql.SQL(", ").join(table for table, _ in _tables(space))
+                self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
+            self._conn.execute(
+                "DELETE FROM heal.space s WHERE s.space_id = ANY(%s) "
+                "AND NOT EXISTS (SELECT FROM heal.generation g WHERE g.space_id = s.space_id)",
+                ([space.space_id for space in unused],),
+            )
+        return dropped
+
+    def _load(
+        self, space: Space, table: sql.Identifier, key: str, live: sql.Composable, among: Int64Array | None
+    ) -> tuple[Int64Array, Float32Array]:
+        query = sql.SQL("SELECT b.{key}, b.embedding FROM {table} b WHERE {live} AND {among} ORDER BY 1").format(
+            key=sql.Identifier(key), table=table, live=live, among=among_ids(key, among)
+        )
+        (ids,), vectors = copy_vectors_out(self._conn, query, space.dims)
+        return ids, vectors
+
+
+def _tables(space: Space) -> Sequence[tuple[sql.Identifier, Entity]]:
+    return [(space.table("base"), "chunk"), (space.table("question"), "question")]
