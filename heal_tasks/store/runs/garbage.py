@@ -1,24 +1,27 @@
-"""What runs have left in files, by URI, and whether anything still needs it: what maintenance works through."""
+"""Files of earlier runs that nothing needs any more, by URI: the input of maintenance."""
 
 from typing import LiteralString
 
 from heal_tasks.store.db import Connection
 
-# Generations that still have tables; what a candidate of a run under way needs is younger than the drain period.
+# Models whose space or generations still have tables. What a run under way needs is younger than the drain period.
 _KEPT = """
-WITH kept AS (
-    SELECT g.run_id, g.model_uri FROM heal.generation g
-    WHERE to_regclass('heal.' || heal.vector_table(g.generation_id, 'base')) IS NOT NULL
+WITH served AS (
+    SELECT g.run_id, g.space_id FROM heal.generation g
+    WHERE to_regclass('heal.' || heal.vector_table(g.generation_id)) IS NOT NULL
+), kept AS (
+    SELECT s.model_uri FROM heal.space s WHERE s.space_id IN (SELECT space_id FROM served)
+        OR to_regclass('heal.' || heal.space_table(s.space_id)) IS NOT NULL
 ), kept_run AS (
-    SELECT run_id FROM kept
+    SELECT run_id FROM served
     UNION SELECT s.run_id FROM heal.step_result s
     WHERE s.step = 'train' AND s.result -> 'refs' ->> 'model_uri' IN (SELECT model_uri FROM kept)
 )
 """
 
 
-class LeftoverRepository:
-    """Artifacts as steps recorded them.
+class GarbageRepository:
+    """Files that steps recorded.
 
     Args:
         conn: an autocommit connection.
@@ -28,7 +31,7 @@ class LeftoverRepository:
         self._conn = conn
 
     def unused_models(self, drain_hours: float) -> list[str]:
-        """Models that no generation with tables was encoded with, finished longer ago than the drain period."""
+        """Trained models that no space or generation with tables needs, finished longer ago than the drain period."""
         return self._uris(
             _KEPT + "SELECT DISTINCT s.result -> 'refs' ->> 'model_uri' FROM heal.step_result s WHERE s.step = 'train' "
             "AND s.finished_at <= now() - make_interval(secs => %(drain)s) "
@@ -37,7 +40,7 @@ class LeftoverRepository:
         )
 
     def unused_training_sets(self, drain_hours: float) -> list[str]:
-        """Training sets that no kept generation's model was trained on, or that are older than a deletion."""
+        """Training sets of models that are not kept, and all that are older than the last deletion of a document."""
         return self._uris(
             _KEPT + "SELECT DISTINCT s.result -> 'refs' ->> 'training_set_uri' FROM heal.step_result s "
             "LEFT JOIN heal.run r USING (run_id) WHERE s.step = 'mine' AND s.result IS NOT NULL AND ("
