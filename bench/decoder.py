@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, MistralConfig, MistralModel
 
 from bench.common import parent_parser, table, versions, write_json
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig, train_encoder

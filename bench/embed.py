@@ -20,7 +20,7 @@ import torch
 
 from bench.common import MIN_RUNS, clock_of, load_collection, load_queries, parent_parser, table, versions, write_json
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.training.encoder import encode, limited_threads, load_encoder, supports_bf16
 
 COPIED = 0.25

@@ -23,7 +23,7 @@ from torch import Tensor
 from bench.common import MIN_RUNS, clock_of, measure, parent_parser, table, versions, write_json
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.training.encoder import load_encoder
 from heal_tasks.training.objective import LabelLayout, Objective
 

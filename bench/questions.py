@@ -36,7 +36,7 @@ from bench.residual import train_head
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex, stable_id
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import paired_difference
 from heal_tasks.evaluation.ranking import evaluate, ranks_of

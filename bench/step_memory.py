@@ -13,7 +13,7 @@ from bench.common import MIN_RUNS, measure, parent_parser, table, versions, writ
 from bench.heal_step import objective, step
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.training.encoder import load_encoder
 from heal_tasks.training.memory import freed_memory_kept
 

@@ -40,11 +40,13 @@ from bench.common import Collection, Measured, load_collection, measure, parent_
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import DEMO_PACKAGES, PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
+from heal_tasks.local.inbox import DEMO_PACKAGES
 from heal_tasks.sources.docstrings import documented_objects
 from heal_tasks.sources.packages import find_modules
-from heal_tasks.topics.hnmfk import HNMFkConfig, build_tree
-from heal_tasks.topics.tfidf import fit_tfidf
+from heal_tasks.topics.config import HNMFkConfig
+from heal_tasks.topics.hnmfk import build_tree
+from heal_tasks.topics.tfidf import NodeMatrix, count_terms
 
 Levels = NDArray[np.int64]
 LabelPath = tuple[str, ...]
@@ -89,9 +91,7 @@ def ward(vectors: NDArray[np.float32], sizes: Sequence[int], _seed: int) -> Leve
 
 
 def _tfidf(texts: Sequence[str]) -> Any:
-    config = HNMFkConfig()
-    X, _ = fit_tfidf(texts, min_df=config.min_df, max_df=config.max_df, max_terms=config.max_terms)
-    return X
+    return NodeMatrix.of(count_terms(texts)[0], HNMFkConfig()).X
 
 
 def encode(texts: Sequence[str]) -> NDArray[np.float32]:

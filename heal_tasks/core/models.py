@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from heal_tasks.core.errors import SettingsError
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 
 CARD = "card.json"
 """File beside a trained model that says how it was made, and what it came to."""

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
 
+RESAMPLES = 2000
+"""With so many the ends of a 95 % interval vary by about a fiftieth of its width from seed to seed."""
 _DRAWS_AT_ONCE = 1 << 21
 
 
@@ -32,7 +34,11 @@ class Interval:
 
 
 def mean_interval(
-    values: npt.NDArray[np.floating], *, samples: int, seed: int, groups: npt.NDArray[np.generic] | None = None
+    values: npt.NDArray[np.floating],
+    *,
+    samples: int = RESAMPLES,
+    seed: int,
+    groups: npt.NDArray[np.generic] | None = None,
 ) -> Interval:
     """Mean of values with its 95 % interval.
 
@@ -79,7 +85,7 @@ def paired_difference(
     a: npt.NDArray[np.floating],
     b: npt.NDArray[np.floating],
     *,
-    samples: int,
+    samples: int = RESAMPLES,
     seed: int,
     groups: npt.NDArray[np.generic] | None = None,
 ) -> Interval:

@@ -16,7 +16,7 @@ from heal_tasks.local.keys import UI_USER, Keys
 REPOSITORY = Path(heal_tasks.__file__).parents[1]
 
 # Settings that only the launcher itself reads: changing one is no reason to restart Airflow.
-LAUNCHER_ONLY = {"var_dir", "database_url", "postgres_port", "airflow_port", "demo_documents", "demo_packages"}
+LAUNCHER_ONLY = {"var_dir", "database_url", "airflow_port", "demo_documents"}
 
 
 def airflow_settings(

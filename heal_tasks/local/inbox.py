@@ -12,6 +12,11 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.settings import Settings
 from heal_tasks.sources.samples import sample, write_sample
 
+DEMO_PACKAGES = (
+    "numpy", "scipy", "sklearn", "pandas", "networkx", "sqlalchemy",
+    "sympy", "torch", "transformers", "psycopg", "openai", "rich",
+)  # fmt: skip
+"""Installed with this project anyway, with enough reference documentation for any number of documents of the demo."""
 NEW_DOCUMENTS = 20
 
 
@@ -46,7 +51,7 @@ def fill(settings: Settings) -> int:
     """
     if _first_documents(settings):
         return 0
-    written = write_sample(settings.demo_packages, _inbox(settings), settings.demo_documents, settings.seed)
+    written = write_sample(DEMO_PACKAGES, _inbox(settings), settings.demo_documents, settings.seed)
     _remember(settings, {"documents": written, "batches": 0})
     return written
 
@@ -70,11 +75,11 @@ def drop_more(settings: Settings) -> Arrival:
         raise InputError(f"{_inbox(settings)} does not hold the demo's documents; run `make demo` first")
     batch = int(_memory(settings)["batches"]) + 1
     offset = documents + NEW_DOCUMENTS * (batch - 1)
-    new = sample(settings.demo_packages, NEW_DOCUMENTS, settings.seed, offset)
+    new = sample(DEMO_PACKAGES, NEW_DOCUMENTS, settings.seed, offset)
     if len(new) < NEW_DOCUMENTS:
         raise InputError(
-            f"HEAL_DEMO_PACKAGES have no {NEW_DOCUMENTS} documents beyond the {offset} that were taken; name more "
-            "packages, or start anew with a smaller HEAL_DEMO_DOCUMENTS in another HEAL_VAR_DIR"
+            f"the demo's packages have no {NEW_DOCUMENTS} documents beyond the {offset} that were taken; start anew "
+            "with a smaller HEAL_DEMO_DOCUMENTS in another HEAL_VAR_DIR"
         )
     file = _inbox(settings) / f"arrived-{batch:03}.jsonl"
     # The largest package loses and changes one document per batch, and has enough of them.
@@ -94,7 +99,7 @@ def _inbox(settings: Settings) -> Path:
 
 
 def _package_files(settings: Settings) -> list[Path]:
-    paths = [_inbox(settings) / f"{package}.jsonl" for package in settings.demo_packages]
+    paths = [_inbox(settings) / f"{package}.jsonl" for package in DEMO_PACKAGES]
     return [path for path in paths if path.exists()]
 
 

@@ -51,10 +51,9 @@ class EmbeddedPostgres:
     # The builtin locale sorts and folds alike on every system; libc's C.UTF-8 is not everywhere.
     locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
-    def __init__(self, data_dir: Path, port: int = 0) -> None:
+    def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.resolve()
         self.log_file = self._beside("log")
-        self._wanted_port = port
         self._password_file, self._port_file = self._beside("password"), self._beside("port")
 
     def start(self) -> str:
@@ -202,13 +201,6 @@ class EmbeddedPostgres:
             time.sleep(0.3)
 
     def _choose_port(self) -> int:
-        if self._wanted_port:
-            if not _port_is_free(self._wanted_port):
-                raise StoreError(
-                    f"port {self._wanted_port} on 127.0.0.1 is taken by another program; free it, or set "
-                    "HEAL_POSTGRES_PORT to another port or to 0"
-                )
-            return self._wanted_port
         if self._port_file.exists() and _port_is_free(stored := int(self._port_file.read_text())):
             return stored
         with socket.socket() as probe:

@@ -213,7 +213,7 @@ def _apply_changed_settings(var_dir: Path, state: State, client: AirflowClient, 
 
 
 def _server(settings: Settings) -> EmbeddedPostgres:
-    return EmbeddedPostgres(settings.var_dir / "postgres", settings.postgres_port)
+    return EmbeddedPostgres(settings.var_dir / "postgres")
 
 
 def _vector_database(settings: Settings, server: EmbeddedPostgres) -> tuple[str, bool]:

@@ -98,7 +98,7 @@ def build_record(
         return reject(
             path,
             line,
-            f"text has {len(body)} characters, at most {max_chars} are taken; raise HEAL_MAX_DOCUMENT_CHARS",
+            f"text has {len(body)} characters, at most {max_chars} are taken; split it",
             raw,
         )
     title = " ".join((title or "").split())

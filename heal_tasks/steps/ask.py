@@ -59,7 +59,8 @@ def ask(context: Context) -> Outcome:
         "cost_usd": round(figures["cost_usd"], 6),
     }  # fmt: skip
     if budget.limited:
-        counts["run_budget_usd"], counts["day_budget_usd"] = settings.llm_run_budget_usd, settings.llm_day_budget_usd
+        counts["run_budget_usd"] = settings.llm_run_spend_limit_usd
+        counts["day_budget_usd"] = settings.llm_day_spend_limit_usd
     return Outcome(counts=counts, note=note)
 
 

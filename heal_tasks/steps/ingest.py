@@ -22,6 +22,8 @@ from heal_tasks.store.documents.documents import Changes, DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository
 
 BATCH = 500
+MAX_DOCUMENT_CHARS = 2_000_000
+"""A longer text, of about a thousand pages, is a dump rather than a document; its records should be split."""
 REJECTED_ALLOWED = 10
 """A handful of broken records never stops a run, whatever their share."""
 
@@ -132,7 +134,7 @@ def _records(reading: _Reading, file: SourceFile, settings: Settings) -> Iterato
     """The good records of one file; the others are noted in ``reading``."""
     max_bytes = int(settings.max_file_mb * 2**20)
     reading.clean[file.path] = True
-    for item in read_records(reading.source, file, max_bytes=max_bytes, max_chars=settings.max_document_chars):
+    for item in read_records(reading.source, file, max_bytes=max_bytes, max_chars=MAX_DOCUMENT_CHARS):
         if isinstance(item, Record):
             key = document_id(reading.source.name, item.external_id)
             first = reading.path_of.get(key)

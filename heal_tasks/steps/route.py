@@ -15,6 +15,13 @@ from heal_tasks.store.generations.generations import Generation, GenerationRepos
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.runs.runs import RunRepository
 
+MAX_RESIDUAL = 0.15
+"""Excess of new documents' mean relative residual on the topic tree over that of known ones: topics are missing."""
+MAX_ANGLE = 0.1
+"""Mean angle in radians that rows have moved since the last realignment."""
+MAX_LOSS = 0.01
+"""Loss in nDCG@10 on the fixed questions since the last realignment; counts where its whole interval is below zero."""
+
 
 def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
     """Choose the route for the store as it is.
@@ -47,9 +54,9 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         facts,
         max_changed_share=settings.nudge_max_changed_share,
         max_age_days=settings.realign_max_age_days,
-        max_residual=settings.nudge_max_residual,
-        max_displacement=settings.nudge_max_displacement,
-        max_loss=settings.nudge_max_loss,
+        max_residual=MAX_RESIDUAL,
+        max_displacement=MAX_ANGLE,
+        max_loss=MAX_LOSS,
     )
     return chosen, facts
 

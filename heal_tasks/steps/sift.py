@@ -16,7 +16,7 @@ import numpy as np
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import ROUND_TRIP
+from heal_tasks.core.setting_groups import ROUND_TRIP
 from heal_tasks.evaluation.ranking import ranks_of
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step

@@ -13,6 +13,9 @@ from heal_tasks.training.trainer import TrainingConfig, train_encoder
 # For all weights, and as published for adapters.
 LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-5
 
+LORA_SCALE = 2
+"""An adapter's output is scaled by alpha / rank; a fixed ratio keeps the learning rate good for every rank."""
+
 PEOPLES = {"idf_power": 0.0, "base_share": 0.0, "base_weight": 0.1}
 WRITTEN = {"idf_power": 0.25, "base_share": 0.5, "base_weight": 1.0}
 """What is not set depends on whose questions train. Written ones only stand in for people's, so the corpus says which
@@ -44,24 +47,17 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
         learning_rate=settings.train_learning_rate or rate,
         max_tokens=settings.train_max_tokens,
         eval_steps=settings.train_eval_steps,
-        eval_share=settings.train_eval_share,
-        fall=settings.train_fall,
-        patience=settings.train_patience,
         idf_power=given("idf_power", settings.idf_power),
         base_share=given("base_share", settings.train_base_share),
         base_weight=given("base_weight", settings.base_weight),
         heal_weight=settings.heal_weight,
-        heal_temperature=settings.heal_temperature,
-        level_weights=settings.heal_level_weights,
         paper=settings.heal_paper,
-        own_document_temperature=settings.own_document_temperature,
         label_smoothing=settings.label_smoothing,
         mask_same_leaf=settings.mask_same_leaf,
         dtype=settings.train_dtype,
         adapter=settings.train_adapter,
         lora_rank=settings.train_lora_rank,
-        lora_alpha=settings.train_lora_alpha,
-        activation_checkpointing=settings.train_activation_checkpointing,
+        lora_alpha=LORA_SCALE * settings.train_lora_rank,
         seed=settings.seed,
         processes=settings.train_processes,
         device=settings.device,

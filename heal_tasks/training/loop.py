@@ -88,7 +88,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         if before == 1 or get_world_size() > 1:
             raise StepError(
                 f"out of memory with {before} texts at a time ({message}); lower HEAL_TRAIN_MICRO_BATCH or "
-                "HEAL_TRAIN_MAX_TOKENS, switch HEAL_TRAIN_ACTIVATION_CHECKPOINTING on, or train an adapter"
+                "HEAL_TRAIN_MAX_TOKENS, or train an adapter"
             )
         self.loss.mini_batch_size = before // 2
         self._report.note = f"out of memory, {self.loss.mini_batch_size} texts at a time, "

@@ -9,7 +9,7 @@ import pytest
 
 from bench import questions
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.evaluation.ranking import evaluate
 from tests.steps.asking import body
 

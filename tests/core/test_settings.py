@@ -1,11 +1,13 @@
 """Settings: where values come from, and what a wrong one says."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from heal_tasks.core.errors import SettingsError
-from heal_tasks.core.settings import load_settings
+from heal_tasks.core.setting_groups import GROUPS
+from heal_tasks.core.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +30,11 @@ def test_environment_wins_over_files_and_dotenv_over_the_launchers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "var").mkdir()
-    (tmp_path / "var" / "local.env").write_text("HEAL_SEED=1\nHEAL_TOPIC_DEPTH=1\nHEAL_EF_SEARCH=11\n")
+    (tmp_path / "var" / "local.env").write_text("HEAL_SEED=1\nHEAL_TOPIC_DEPTH=1\nHEAL_TOPIC_MAX_K=4\n")
     (tmp_path / ".env").write_text("HEAL_SEED=2\nHEAL_TOPIC_DEPTH=2\n")
     monkeypatch.setenv("HEAL_SEED", "3")
     settings = load_settings()
-    assert (settings.seed, settings.topic_depth, settings.ef_search) == (3, 2, 11)
+    assert (settings.seed, settings.topic_depth, settings.topic_max_k) == (3, 2, 4)
 
 
 def test_sources_are_blank_separated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +69,33 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=message):
         load_settings()
+
+
+def test_a_limit_on_money_is_not_ignored_under_its_old_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    message = r"HEAL_LLM_RUN_BUDGET_USD is called HEAL_LLM_RUN_SPEND_LIMIT_USD now; rename it"
+    (tmp_path / ".env").write_text("HEAL_LLM_RUN_BUDGET_USD=5\n")
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+    (tmp_path / ".env").unlink()
+    assert load_settings().llm_run_spend_limit_usd == 0
+    monkeypatch.setenv("HEAL_LLM_RUN_BUDGET_USD", "5")
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_an_unknown_override_is_refused() -> None:
+    with pytest.raises(SettingsError, match="there are no settings nudge_kind; docs/settings.md lists them"):
+        load_settings(nudge_kind="M")
+
+
+def test_every_setting_is_described_in_one_sentence() -> None:
+    for name, field in Settings.model_fields.items():
+        text = field.description or ""
+        assert text.endswith("."), name
+        assert not re.search(r"[.!?] ", text), name
+        assert 4 <= len(text.split()) <= 40, name
+    assert len(Settings.model_fields) <= 75
+    assert [name for group in GROUPS for name in group.model_fields] == list(Settings.model_fields)
 
 
 def test_without_a_database_the_cure_is_named() -> None:

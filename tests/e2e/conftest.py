@@ -22,7 +22,6 @@ CHARACTERS = 450
 SMALL = {
     "train_max_steps": 4, "train_eval_steps": 2, "train_batch_size": 8, "train_max_tokens": 48,
     "topic_perturbations": 3, "topic_max_k": 4, "gate_min_questions": 5,
-    "train_validation_questions": 30, "train_validation_chunks": 40,
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def test_a_killed_training_is_resumed(postgres: EmbeddedPostgres, tmp_path: Path
     rows = short(sample(("networkx",), 70, seed=3))
     (inbox / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with fresh_database(postgres) as url, connect(url, autocommit=True) as conn:
-        settings = {**SMALL, "train_max_steps": 6, "train_eval_steps": 2, "train_patience": 9}
+        settings = {**SMALL, "train_max_steps": 6, "train_eval_steps": 2, "train_learning_rate": 1e-6}
         environment = child_environment(
             HEAL_VAR_DIR=str(tmp_path), HEAL_DATABASE_URL=url, PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1",
             **{f"HEAL_{name.upper()}": str(value) for name, value in settings.items()},

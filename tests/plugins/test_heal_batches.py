@@ -40,7 +40,6 @@ def test_the_task_defers_and_resumes_with_what_the_batch_brought(
             HEAL_LLM_BASE_URL=fake.base_url,
             HEAL_LLM_API_KEY=KEY,
             HEAL_LLM_BATCH="on",
-            HEAL_LLM_BATCH_POLL_S="0.2",
         )
         subprocess.run([AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True)
         done = subprocess.run(

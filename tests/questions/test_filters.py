@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.core.settings import QUESTION_FILTERS, QuestionFilter
+from heal_tasks.core.setting_groups import QUESTION_FILTERS, QuestionFilter
 from heal_tasks.core.types import QuestionKind
 from heal_tasks.questions.extractive.words import content_words
 from heal_tasks.questions.filters import (

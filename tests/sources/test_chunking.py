@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError, SettingsError
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.core.types import TokenCounter
 from heal_tasks.sources.chunking import chunk_text, embedding_text, token_counter
 

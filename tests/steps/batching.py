@@ -11,7 +11,7 @@ from tests.steps.asking import ask, number, with_llm
 
 
 def batching(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:
-    return with_llm(settings, fake, **{"llm_batch": "on", "llm_batch_poll_s": 0.01, **changes})
+    return with_llm(settings, fake, **{"llm_batch": "on", **changes})
 
 
 def to_end(settings: Settings, run_id: str = "r1", **options: Any) -> Manifest:

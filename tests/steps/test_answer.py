@@ -178,7 +178,7 @@ def test_questions_are_judged_only_where_every_system_has_an_answer(planted: Con
 
 def test_a_budget_ends_the_asking_and_its_reservations(planted: Connection, settings: Settings) -> None:
     with FakeOpenAI() as fake:
-        made = answer(planted, with_llm(settings, fake, answer_questions=100, llm_run_budget_usd=2.8, **PRICE))
+        made = answer(planted, with_llm(settings, fake, answer_questions=100, llm_run_spend_limit_usd=2.8, **PRICE))
     assert made.counts["over_budget"] > 0 < made.counts["asked"]
     assert number(planted, "SELECT sum(cost_usd) FROM heal.llm_call") <= 2.8
     assert number(planted, "SELECT count(*) FROM heal.llm_reservation") == 0

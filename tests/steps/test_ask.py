@@ -84,7 +84,7 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
         return None
 
     with FakeOpenAI(rule) as fake:
-        with step_process(settings, fake, "ask", HEAL_LLM_CONCURRENCY="4", HEAL_LLM_RUN_BUDGET_USD="5"):
+        with step_process(settings, fake, "ask", HEAL_LLM_CONCURRENCY="4", HEAL_LLM_RUN_SPEND_LIMIT_USD="5"):
             wait_until(lambda: len(fake.requests) >= 64, timeout_s=60)
         answered = len(fake.requests)
         go_on.set()
@@ -94,7 +94,7 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
         assert answered - stored <= 25 + 2 * 4
         assert number(auto, "SELECT count(*) FROM heal.llm_reservation") > 0
         fake.rule = None
-        again = ask(with_llm(settings, fake, llm_run_budget_usd=5))
+        again = ask(with_llm(settings, fake, llm_run_spend_limit_usd=5))
         assert len(fake.requests) == answered + 80 - stored
     assert again.counts["over_budget"] == 0
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
@@ -110,7 +110,7 @@ def test_an_endpoint_that_goes_away_keeps_what_was_paid_and_frees_the_rest(
         return None if len(fake.requests) <= 10 else error(401, "key withdrawn")
 
     with FakeOpenAI(rule) as fake, pytest.raises(SettingsError, match="key withdrawn"):
-        ask(with_llm(settings, fake, llm_run_budget_usd=100))
+        ask(with_llm(settings, fake, llm_run_spend_limit_usd=100))
     assert number(auto, "SELECT count(*) FROM heal.chunk_asked") == 10
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
 
@@ -170,7 +170,7 @@ def test_the_page_shows_writers_filters_samples_and_cost(auto: Connection, setti
     add(auto, range(9))
     with FakeOpenAI(bad_items) as fake:
         limit = most_usd(settings) + 0.2
-        ask(with_llm(settings, fake, llm_run_budget_usd=limit, **PRICE))
+        ask(with_llm(settings, fake, llm_run_spend_limit_usd=limit, **PRICE))
     made = load_step("report").run(settings, Manifest(run_id="r1"))
     page = (Path(made.text("report_uri")) / "report.html").read_text()
     section = page.partition("<h2>Questions</h2>")[2]

@@ -93,7 +93,7 @@ def test_a_kill_before_anything_was_created_leaves_nothing(
         raise KeyboardInterrupt
 
     with FakeOpenAI(batches=FakeBatches()) as fake:
-        limited = batching(settings, fake, llm_run_budget_usd=100)
+        limited = batching(settings, fake, llm_run_spend_limit_usd=100)
         with monkeypatch.context() as patch:
             patch.setattr(BatchApi if place == "upload" else BatchRepository, place, die)
             with pytest.raises(KeyboardInterrupt):
@@ -170,11 +170,11 @@ def test_a_process_killed_while_it_sends_leaves_a_batch_that_is_found(auto: Conn
     add(auto, range(5))
     memory = FakeBatches(on_create=lambda job: Reply(job.body, fault="hang"))
     with FakeOpenAI(batches=memory) as fake:
-        with step_process(settings, fake, "ask", HEAL_LLM_BATCH="on", HEAL_LLM_RUN_BUDGET_USD="5"):
+        with step_process(settings, fake, "ask", HEAL_LLM_BATCH="on", HEAL_LLM_RUN_SPEND_LIMIT_USD="5"):
             wait_until(lambda: bool(memory.jobs), timeout_s=120)
         assert number(auto, "SELECT state FROM heal.llm_batch") == "sending"
         memory.on_create = None
-        made = to_end(batching(settings, fake, llm_run_budget_usd=5))
+        made = to_end(batching(settings, fake, llm_run_spend_limit_usd=5))
         assert len(memory.jobs) == 1
     assert made.counts["asked"] == answered(auto) == 5
     check_ledger(auto, fake)

@@ -10,6 +10,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.batch_lines import batch_sizes
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.runner import Waiting
+from heal_tasks.steps.writing import llm_batches
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches, Job, broken, expire_half, row
 from tests.fake_openai import FakeOpenAI, Reply, Request, answer, completion, error
@@ -132,11 +133,13 @@ def test_a_batch_that_fails_validation_costs_nothing_and_holds_nothing_up(auto: 
     assert "Enqueued token limit" in number(auto, "SELECT note FROM heal.llm_batch")
 
 
-def test_what_takes_too_long_is_cancelled(auto: Connection, settings: Settings) -> None:
+def test_what_takes_too_long_is_cancelled(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_batches, "BATCH_WAIT_S", 1e-6)
     add(auto, range(5))
     with FakeOpenAI(batches=FakeBatches(polls=0)) as fake:
-        short = batching(settings, fake, llm_batch_wait_hours=1e-9)
-        made = to_end(short)
+        made = to_end(batching(settings, fake))
         assert [job.status for job in fake.batches.jobs.values()] == ["cancelled"]
         assert len(fake.requests) == 5
     assert made.counts["asked"] == 5
@@ -160,7 +163,7 @@ def test_a_text_that_went_in_the_meantime_leaves_only_its_cost(auto: Connection,
 def test_a_batch_is_reserved_before_it_is_sent_and_settled_by_its_replies(auto: Connection, settings: Settings) -> None:
     add(auto, range(60))
     with FakeOpenAI(batches=FakeBatches(polls=2)) as fake:
-        limited = batching(settings, fake, llm_run_budget_usd=10.0, **PRICE)
+        limited = batching(settings, fake, llm_run_spend_limit_usd=10.0, **PRICE)
         with pytest.raises(Waiting):
             ask(limited)
         first = len(next(iter(fake.batches.jobs.values())).requests)
@@ -178,7 +181,7 @@ def test_a_batch_is_reserved_before_it_is_sent_and_settled_by_its_replies(auto: 
 def test_a_budget_does_not_keep_a_run_sending_for_days(auto: Connection, settings: Settings) -> None:
     add(auto, range(60))
     with FakeOpenAI(batches=FakeBatches()) as fake:
-        limited = batching(settings, fake, llm_run_budget_usd=10.0, **PRICE)
+        limited = batching(settings, fake, llm_run_spend_limit_usd=10.0, **PRICE)
         with pytest.raises(Waiting):
             ask(limited)
         auto.execute("UPDATE heal.llm_batch SET sent_at = sent_at - interval '25 hours'")

@@ -152,7 +152,7 @@ def test_low_recall_raises_ef_search_and_then_fails(auto: Connection, settings: 
     before = recall(auto, generation, 30)
     assert before is not None
     target = before + 0.1
-    maintain(settings.model_copy(update={"recall_questions": 30, "recall_target": target}))
+    maintain(settings.model_copy(update={"recall_target": target}))
     raised = generations.get(generation.generation_id)
     assert raised.ef_search > 10
     assert raised.recall is not None

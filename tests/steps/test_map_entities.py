@@ -186,7 +186,7 @@ def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, 
     tokens = most_tokens(map_inquiry(), ChunkToAsk(1, "Report 1", body(1), "h"))
     limit = 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6 + 0.3
     with FakeOpenAI() as fake:
-        limited = mapped(settings, fake, llm_run_budget_usd=limit, **PRICE)
+        limited = mapped(settings, fake, llm_run_spend_limit_usd=limit, **PRICE)
         first = map_entities(limited)
         assert 0 < first.counts["ok"] == len(fake.requests) < 30
         assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= limit
@@ -209,7 +209,7 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
 
     with FakeOpenAI(rule) as fake:
         with step_process(
-            settings, fake, "map-entities", HEAL_LLM_CONCURRENCY="4", HEAL_LLM_RUN_BUDGET_USD="9", HEAL_MAP_RATE="1"
+            settings, fake, "map-entities", HEAL_LLM_CONCURRENCY="4", HEAL_LLM_RUN_SPEND_LIMIT_USD="9", HEAL_MAP_RATE="1"
         ):
             wait_until(lambda: len(fake.requests) >= 64, timeout_s=60)
         answered = len(fake.requests)
@@ -219,7 +219,7 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
         assert answered - stored <= 25 + 2 * 4
         assert number(auto, "SELECT count(*) FROM heal.llm_reservation") > 0
         fake.rule = None
-        map_entities(mapped(settings, fake, llm_run_budget_usd=9))
+        map_entities(mapped(settings, fake, llm_run_spend_limit_usd=9))
         assert len(fake.requests) == answered + 80 - stored
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
     assert statuses(auto) == {"ok": 80}
@@ -297,7 +297,7 @@ def test_the_page_shows_what_came_of_the_maps(auto: Connection, settings: Settin
 def test_questions_and_maps_share_a_run_and_its_budget(auto: Connection, settings: Settings) -> None:
     add(auto, range(6))
     with FakeOpenAI() as fake:
-        both = mapped(settings, fake, llm_run_budget_usd=50, **PRICE)
+        both = mapped(settings, fake, llm_run_spend_limit_usd=50, **PRICE)
         ask(both)
         map_entities(both)
     rows = auto.execute(

@@ -8,6 +8,7 @@ import pytest
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record, Split
+from heal_tasks.steps import mine as mine_step
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.store.db import connect
@@ -23,7 +24,6 @@ def mined(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) ->
     """The training set of people's questions about a word each, which six documents answer."""
     settings: Settings = load_settings(
         var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url, train_near_negatives=4,
-        train_validation_questions=3, train_validation_chunks=20,
     )  # fmt: skip
     questions = {f"Which {word} chamber is it?": word for word in WORDS}
     pairs = [
@@ -39,7 +39,10 @@ def mined(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) ->
 
         assert QuestionRepository(conn).import_judgments("s", pairs, split) == (DOCUMENTS, [])
     load_step("embed_base").run(settings, Manifest(run_id="r1"))
-    made = load_step("mine").run(settings, Manifest(run_id="r1", refs={"topic_run_id": 0}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mine_step, "VALIDATION_QUESTIONS", 3)
+        patch.setattr(mine_step, "VALIDATION_CHUNKS", 20)
+        made = load_step("mine").run(settings, Manifest(run_id="r1", refs={"topic_run_id": 0}))
     assert made.counts["train"] == DOCUMENTS // 2
     assert made.counts["validation"] == 3
     return Path(made.text("training_set_uri"))
@@ -75,7 +78,7 @@ def test_where_people_have_asked_enough_they_alone_train_and_judge(
 ) -> None:
     del mined  # it has filled the store: five of people's questions train and five are held out
     settings = load_settings(
-        var_dir=tmp_path, database_url=module_database_url, train_near_negatives=0, train_validation_chunks=20,
+        var_dir=tmp_path, database_url=module_database_url, train_near_negatives=0,
         question_filters=(),
     )  # fmt: skip
     for step in ("ask", "embed_base"):
@@ -97,7 +100,7 @@ def test_of_a_long_document_the_chunk_that_answers_trains_and_none_of_its_others
     database_url: str, tmp_path: Path
 ) -> None:
     settings = load_settings(
-        var_dir=tmp_path, database_url=database_url, train_near_negatives=2, train_validation_chunks=50,
+        var_dir=tmp_path, database_url=database_url, train_near_negatives=2,
         gate_min_questions=2, mask_same_leaf=False,
     )  # fmt: skip
     animals, tools = ("walrus", "heron", "gecko", "moth"), ("hammer", "compass", "anvil", "lathe")

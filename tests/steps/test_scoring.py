@@ -45,7 +45,7 @@ def scores(name: str, people: float, written: float, asked: int) -> Scores:
 
 
 def test_written_questions_may_fall_where_people_gain() -> None:
-    settings = load_settings(bootstrap_samples=200)
+    settings = load_settings()
     for asked, written, promoted in ((30, 0.6, True), (29, 0.6, False), (30, 0.4, False)):
         before, after = scores("live", 0.5, 0.7, asked), scores("candidate", 0.8, written, asked)
         assert compare(after, before, settings).promote is promoted

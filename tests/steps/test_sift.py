@@ -19,6 +19,7 @@ from heal_tasks.evaluation.ranking import ranks_of
 from heal_tasks.questions.cross_encoder import CrossEncoderJudge
 from heal_tasks.report.summary import summarise
 from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.steps import sift as sift_step
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import question_set
 from heal_tasks.steps.report import PAGE
@@ -34,6 +35,12 @@ from tests.steps.asking import add, number
 
 DOCUMENTS = 30
 K = 5
+
+
+@pytest.fixture(autouse=True)
+def few_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty documents are too few for the real number of ranks."""
+    monkeypatch.setattr(sift_step, "ROUND_TRIP_K", K)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +95,7 @@ def _question(key: int, chunk_id: int, text: str, writer: str, split: Split) -> 
 
 def changed(settings: Settings, **changes: object) -> Settings:
     return load_settings(
-        var_dir=settings.var_dir, database_url=settings.require_database_url(), **{"round_trip_k": K, **changes}
+        var_dir=settings.var_dir, database_url=settings.require_database_url(), **changes
     )
 
 
@@ -153,7 +160,9 @@ def test_what_is_dropped_is_not_learnt_from(asked: Connection, settings: Setting
         assert bool(refused) == (splits != ("seen_test",))
 
 
-def test_switched_off_or_widened_brings_them_back(asked: Connection, settings: Settings) -> None:
+def test_switched_off_or_widened_brings_them_back(
+    asked: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sift(settings)
     narrow = reasons(asked)
     again = sift(settings, "r2")
@@ -161,7 +170,8 @@ def test_switched_off_or_widened_brings_them_back(asked: Connection, settings: S
     off = sift(settings, "r3", question_filters="none")
     assert set(reasons(asked).values()) == {None}
     assert off.counts == {"checked": 3 * DOCUMENTS, "checked_validation": DOCUMENTS}
-    wide = sift(settings, "r4", round_trip_k=DOCUMENTS)
+    monkeypatch.setattr(sift_step, "ROUND_TRIP_K", DOCUMENTS)
+    wide = sift(settings, "r4")
     assert wide.counts["dropped_round_trip"] == 0 < again.counts["dropped_round_trip"]
 
 

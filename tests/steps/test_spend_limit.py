@@ -13,6 +13,7 @@ from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.dry_run import make_plan
+from heal_tasks.steps.writing import llm_calls
 from heal_tasks.store.db import Connection
 from heal_tasks.store.llm.spend import Budget
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
@@ -25,7 +26,7 @@ def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, 
         # A call costs 0.12 USD and may cost thirty times as much.
         fake.rule = dear
         limit = most_usd(settings) + 0.5
-        limited = with_llm(settings, fake, llm_run_budget_usd=limit, **PRICE)
+        limited = with_llm(settings, fake, llm_run_spend_limit_usd=limit, **PRICE)
         first = ask(limited)
         spent = number(auto, "SELECT sum(cost_usd) FROM heal.llm_call")
         assert spent == pytest.approx(first.counts["cost_usd"])
@@ -44,7 +45,10 @@ def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, 
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
 
 
-def test_a_budget_is_not_passed_whatever_the_replies_cost(auto: Connection, settings: Settings) -> None:
+def test_a_budget_is_not_passed_whatever_the_replies_cost(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_calls, "MAX_FAILED_SHARE", 1.0)
     add(auto, range(30))
 
     def rule(request: Request) -> Reply:
@@ -53,7 +57,7 @@ def test_a_budget_is_not_passed_whatever_the_replies_cost(auto: Connection, sett
         return completion("{", finish_reason="length" if not request.attempt else "stop", usage=tokens)
 
     with FakeOpenAI(rule) as fake:
-        made = ask(with_llm(settings, fake, llm_day_budget_usd=9.0, max_failed_share=1.0, **PRICE))
+        made = ask(with_llm(settings, fake, llm_day_spend_limit_usd=9.0, **PRICE))
     assert 0 < number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= 9.0
     assert made.counts["over_budget"] > 0
 
@@ -61,7 +65,7 @@ def test_a_budget_is_not_passed_whatever_the_replies_cost(auto: Connection, sett
 def test_two_shards_share_a_budget(auto: Connection, settings: Settings) -> None:
     add(auto, range(60))
     with FakeOpenAI() as fake:
-        limited = with_llm(settings, fake, llm_day_budget_usd=8.0, llm_timeout_s=10, **PRICE)
+        limited = with_llm(settings, fake, llm_day_spend_limit_usd=8.0, llm_timeout_s=10, **PRICE)
         made: list[Manifest] = []
         threads = [
             threading.Thread(target=lambda shard=shard: made.append(ask(limited, shard=shard, shards=2)))
@@ -79,14 +83,14 @@ def test_two_shards_share_a_budget(auto: Connection, settings: Settings) -> None
 def test_nothing_is_sent_where_the_budget_is_used_up(auto: Connection, settings: Settings) -> None:
     add(auto, range(3))
     with FakeOpenAI() as fake:
-        made = ask(with_llm(settings, fake, llm_run_budget_usd=0.001, **PRICE))
+        made = ask(with_llm(settings, fake, llm_run_spend_limit_usd=0.001, **PRICE))
         assert traffic(fake) == 0
     assert made.counts["over_budget"] == 3
 
 
 def test_the_extractive_writer_needs_no_budget(auto: Connection, settings: Settings) -> None:
     add(auto, range(3))
-    free = settings.model_copy(update={"llm_run_budget_usd": 1e-9, "llm_day_budget_usd": 1e-9})
+    free = settings.model_copy(update={"llm_run_spend_limit_usd": 1e-9, "llm_day_spend_limit_usd": 1e-9})
     made = ask(free)
     assert made.counts["asked"] == 3
     assert made.counts["over_budget"] == 0
@@ -135,11 +139,11 @@ def test_plan_says_what_the_budget_leaves(auto: Connection, planned: Settings) -
         )
         Budget(auto, "r0", run_usd=9, day_usd=9).reserve([(1, 0.25)])
         limit = 1.0 + 10.5 * made.questions.cost_usd / 40
-        line = make_plan(with_llm(planned, fake, llm_day_budget_usd=limit, **PRICE)).lines()[-1]
+        line = make_plan(with_llm(planned, fake, llm_day_spend_limit_usd=limit, **PRICE)).lines()[-1]
         assert line == (
             f"budget     {limit:.2f} USD per day, 0.75 spent today and 0.25 reserved: about 10 of 40 chunks"
         )
-        line = make_plan(with_llm(planned, fake, llm_run_budget_usd=500, **PRICE)).lines()[-1]
+        line = make_plan(with_llm(planned, fake, llm_run_spend_limit_usd=500, **PRICE)).lines()[-1]
         assert line == "budget     500.00 USD per run: all 40 chunks"
         assert traffic(fake) == 0
     assert number(auto, "SELECT count(*) FROM heal.document") == 0
@@ -147,7 +151,7 @@ def test_plan_says_what_the_budget_leaves(auto: Connection, planned: Settings) -
 
 def test_plan_says_what_entity_maps_would_cost(auto: Connection, planned: Settings) -> None:
     with FakeOpenAI() as fake:
-        with_maps = with_llm(planned, fake, map_rate=0.3, llm_run_budget_usd=500, **PRICE)
+        with_maps = with_llm(planned, fake, map_rate=0.3, llm_run_spend_limit_usd=500, **PRICE)
         made = make_plan(with_maps)
         assert made.maps is not None
         assert made.maps.chunks == 40
@@ -166,7 +170,7 @@ def test_plan_says_what_entity_maps_would_cost(auto: Connection, planned: Settin
 
 def test_plan_says_what_answers_can_cost(auto: Connection, planned: Settings) -> None:
     with FakeOpenAI() as fake:
-        wanting = with_llm(planned, fake, answer_questions=10, llm_run_budget_usd=500, **PRICE)
+        wanting = with_llm(planned, fake, answer_questions=10, llm_run_spend_limit_usd=500, **PRICE)
         made = make_plan(wanting)
         # Nothing is live yet: base model and candidate.
         assert made.answers is not None
@@ -196,5 +200,5 @@ def test_an_account_without_money_keeps_none_reserved(auto: Connection, settings
         FakeOpenAI(lambda request: error(429, "no quota", code="insufficient_quota")) as fake,
         pytest.raises(SettingsError, match="no quota"),
     ):
-        ask(with_llm(settings, fake, llm_run_budget_usd=100))
+        ask(with_llm(settings, fake, llm_run_spend_limit_usd=100))
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0

@@ -17,7 +17,7 @@ def test_how_the_work_is_cut_makes_no_other_model():
         training_config(load_settings(**change), by_people=False).identity()
         for change in (
             {},
-            {"device": "cpu", "train_micro_batch": 4, "train_processes": 2, "train_activation_checkpointing": True},
+            {"device": "cpu", "train_micro_batch": 4, "train_processes": 2},
             {"base_weight": 0.3},
         )
     )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import PACKAGED_MODEL
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig

@@ -6,7 +6,6 @@ from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.indexing import IndexReport, build_indexes, reach_recall
 
-
 EXACT_ROWS = 2000
 """Below, a generation gets no HNSW index: comparing 2,000 rows costs as much as a search in an index of 8,000."""
 HALFVEC_ROWS = 20_000

@@ -7,6 +7,10 @@ from airflow.sdk import dag, get_current_context, task
 from heal_airflow import RETRIES
 from heal_batches import AskOperator
 
+from heal_tasks.steps.writing import llm_batches
+
+llm_batches.BATCH_POLL_S = 0.2  # every task reads this file before it runs
+
 
 @dag(
     dag_id="asking", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False, default_args=RETRIES,

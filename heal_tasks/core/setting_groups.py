@@ -1,0 +1,282 @@
+"""The fields of ``Settings``, one class per room; ``docs/settings.md`` has a section for each, made from this file.
+
+A class's docstring is the section's heading and its advice on the whole group. A field's description is one sentence
+with the unit. A value that nobody needs to change is a constant in the module that uses it, with its reason.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import NoDecode
+
+PACKAGED_MODEL = "all-MiniLM-L6-v2"
+QuestionFilter = Literal["short", "long", "dangling", "title", "evidence", "duplicate", "near_duplicate", "round_trip"]
+QUESTION_FILTERS: tuple[QuestionFilter, ...] = get_args(QuestionFilter)
+ROUND_TRIP: QuestionFilter = "round_trip"
+"""The one filter that needs vectors, and so runs in a later step than the others."""
+
+# fmt: off
+# One argument per line would make this file twice as long.
+
+
+class CoreSettings(BaseModel):
+    """Where things are.
+
+    With more than one machine `HEAL_ARTIFACTS_URI` must be S3: a model trained on one machine is read on the others.
+    """
+
+    var_dir: Path = Field(Path("var"),
+        description="Folder of all local state (embedded database, inbox, artifacts, logs, checkpoints), on a disk "
+        "that survives a restart.")
+    database_url: SecretStr | None = Field(None,
+        description="`postgresql://` URL of the vector database, whose user must own it (PostgreSQL 15, pgvector "
+        "0.8.5 or newer); unset: the embedded server.")
+    artifacts_uri: str = Field("",
+        description="Folder or `s3://bucket/prefix` for models, topic trees, training sets and reports; unset: "
+        "`artifacts` in the state folder.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO",
+        description="Lowest level of the log on the command line; Airflow's tasks follow Airflow's own setting.")
+    device: str = Field("auto",
+        description="Device to compute on: `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:N`.")
+    seed: int = Field(13, ge=0,
+        description="Seed of every random choice; another seed gives another training set and model.")
+
+
+class SourceSettings(BaseModel):
+    """Sources.
+
+    A source's spelling is part of its documents' ids: `s3://b/x` and `s3://b/x/` are two sources. A source that is
+    taken out of the list keeps its documents. S3 credentials and region are boto3's own: `AWS_ACCESS_KEY_ID`,
+    `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION`. A change of language or chunk length reaches a document when its file
+    changes next.
+    """
+
+    sources: Annotated[tuple[str, ...], NoDecode] = Field((),
+        description="Blank-separated list of `file:FOLDER`, `s3://BUCKET/PREFIX` and `pydocs:PACKAGE,PACKAGE`; unset: "
+        "the folder `inbox` in the state folder.")
+    s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible endpoint; unset: AWS.")
+    max_file_mb: float = Field(64.0, gt=0, description="Largest source file in MiB; larger ones are quarantined.")
+    max_rejected_share: float = Field(0.2, ge=0, le=1,
+        description="Share of one source's records that may be rejected before `ingest` stops; ten or fewer never "
+        "stop it.")
+    max_deleted_share: float = Field(0.5, ge=0, le=1,
+        description="Share of one source's documents that may vanish in one run before `ingest` stops, a guard "
+        "against unmounted folders.")
+    sample_documents: int = Field(0, ge=0,
+        description="Number of documents taken per source, chosen by hash, for a first try; 0 takes all; a sample "
+        "deletes none.")
+    text_language: str = Field("english",
+        description="PostgreSQL text search configuration (`\\dF` in psql) of documents whose metadata name no "
+        "`language` or `lang`.")
+    chunk_tokens: int = Field(240, ge=16,
+        description="Longest chunk, title included, in tokens of the model, which cuts off what exceeds its own "
+        "limit.")
+
+
+class TopicSettings(BaseModel):
+    """Topics (HNMFk).
+
+    [topics.md](topics.md) says what the numbers mean.
+    """
+
+    topic_depth: int = Field(3, ge=1, le=8, description="Deepest level of the topic tree.")
+    topic_max_k: int = Field(8, ge=2, le=64, description="Largest number of topics that a node may be split into.")
+    topic_min_documents: int = Field(40, ge=4,
+        description="Number of documents below which a node is not split; raise it where small leaves look arbitrary.")
+    topic_perturbations: int = Field(12, ge=2, le=64,
+        description="Perturbed factorisations per k; more take longer and make the choice of k steadier.")
+    topic_max_churn: float = Field(0.8, ge=0, le=1,
+        description="Share of documents whose topic has no match in the previous tree above which the run stops "
+        "before training; 1 turns the check off.")
+
+
+class QuestionSettings(BaseModel):
+    """Questions and the language model.
+
+    With neither key nor endpoint questions are written by the extractive writer. Prices are used for the ledger, for
+    `plan` and for the spend limits. The limits hold across tasks and machines: before a chunk is handed to the writer,
+    the most that its calls can cost is reserved. So a run stops a little below its limit and ends without an error, and
+    the next run asks about the rest. No limit applies to an endpoint that reports no tokens: its calls cost nothing in
+    the ledger.
+    """
+
+    llm_base_url: str | None = Field(None,
+        description="OpenAI-compatible endpoint with `/v1` (vLLM, Ollama, llama.cpp); unset with a key: OpenAI.")
+    llm_api_key: SecretStr | None = Field(None,
+        description="API key of the endpoint; `OPENAI_API_KEY` is used where this is unset.")
+    llm_model: str = Field("gpt-4o-mini", description="Model that writes questions, entity maps and answers.")
+    llm_concurrency: int = Field(8, ge=1, le=256, description="Largest number of calls in flight per task.")
+    llm_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one whole reply, in seconds.")
+    llm_input_usd_per_million: float = Field(0.15, ge=0, description="Price of a million input tokens, in USD.")
+    llm_output_usd_per_million: float = Field(0.60, ge=0, description="Price of a million output tokens, in USD.")
+    llm_run_spend_limit_usd: float = Field(0.0, ge=0,
+        description="Most money that one run may spend, in USD; 0: no limit.")
+    llm_day_spend_limit_usd: float = Field(0.0, ge=0,
+        description="Most money that all runs of one day (UTC) may spend together, in USD; 0: no limit.")
+    llm_batch: Literal["off", "auto", "on"] = Field("off",
+        description="Send questions over the Batch API when realigning, for half the price and some hours later: "
+        "`off`, `on`, or `auto`, from 200 chunks per task on where the endpoint has it.")
+    questions_per_chunk: int = Field(3, ge=1, le=10,
+        description="Number of questions asked for per chunk; raising it asks again about every chunk.")
+    question_filters: Annotated[tuple[QuestionFilter, ...], NoDecode] = Field(QUESTION_FILTERS,
+        description="Blank-separated filters that a written question must pass; `none` switches all of them off.")
+    cross_encoder: str = Field("",
+        description="sentence-transformers cross-encoder (folder or hub id) that scores training and validation "
+        "questions; unset: none.")
+    cross_encoder_min_score: float = Field(0.5, ge=0, le=1,
+        description="Score, 0 to 1, below which the cross-encoder drops a question; models differ, so look at "
+        "`cross_encoder_score` in `heal.question` first.")
+
+
+class TrainingSettings(BaseModel):
+    """Model and training (HEAL).
+
+    The defaults suit two processor cores. On a GPU, or with thousands of people's questions, raise
+    `HEAL_TRAIN_MAX_STEPS` and `HEAL_TRAIN_BATCH_SIZE`. The three settings that say *unset* for two values depend on
+    whose questions train: written ones only stand in for people's, so they move the model half as far. A changed
+    `HEAL_MODEL` needs a realignment: set `HEAL_FORCE_ROUTE=realign` for one run. Measurements of every term are in
+    [RESULTS.md](../bench/RESULTS.md).
+    """
+
+    model: str = Field(PACKAGED_MODEL,
+        description="Base model: a sentence-transformers id, a folder, or the packaged model's name; at most 2000 "
+        "dimensions.")
+    train_max_steps: int = Field(40, ge=1,
+        description="Largest number of optimiser steps; early stopping may end sooner.")
+    train_batch_size: int = Field(16, ge=4,
+        description="Number of question-document pairs per step; with fewer than twice as many training questions "
+        "nothing is trained.")
+    train_micro_batch: int = Field(0, ge=0,
+        description="Number of texts that pass through the encoder together (gradients are cached, the result is the "
+        "same); 0: the whole batch.")
+    train_processes: int = Field(1, ge=1, le=64,
+        description="Number of processes, one per GPU, that share each batch, whose size must be a multiple.")
+    train_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto",
+        description="Number format that training computes in; `auto`: bfloat16 where the device has it; weights stay "
+        "float32.")
+    train_adapter: Literal["none", "lora", "qlora"] = Field("none",
+        description="`none` trains all weights, `lora` small matrices beside them, `qlora` these beside 4-bit weights "
+        "(CUDA and `requirements-qlora.txt`).")
+    train_lora_rank: int = Field(8, ge=1, le=1024, description="Rank of an adapter's matrices.")
+    train_learning_rate: float | None = Field(None, gt=0,
+        description="Peak learning rate; unset: 5e-5 for all weights, 2e-5 for an adapter.")
+    train_max_tokens: int = Field(128, ge=16, description="Longest text in training, in tokens.")
+    train_eval_steps: int = Field(20, ge=1,
+        description="Smallest number of steps between two evaluations on held-out questions, each with a checkpoint.")
+    train_near_negatives: int = Field(1, ge=0, le=16, description="Number of mined near negatives per question.")
+    train_far_negatives: int = Field(0, ge=0, le=16,
+        description="Number of mined far negatives per question, beside the other documents of the batch.")
+    train_base_share: float | None = Field(None, ge=0, lt=1,
+        description="Share of the base model's weights in the published model; unset: 0.5 where written questions "
+        "train, 0 where people's do.")
+    idf_power: float | None = Field(None, ge=0,
+        description="Power of a token's inverse document frequency in the mean over a text's tokens (0: plain mean, "
+        "for servers that read only the transformer); unset: 0.25 where written questions train, 0 where people's do.")
+    base_weight: float | None = Field(None, ge=0,
+        description="Weight of the base term, which keeps rankings near the base model's; unset: 1 where written "
+        "questions train, 0.1 where people's do.")
+    heal_weight: float = Field(0.0, ge=0,
+        description="Weight of the HEAL term beside the own-document term; above 0, batches consist of documents of "
+        "the same topics.")
+    heal_paper: bool = Field(False,
+        description="Train with the published HEAL loss alone, without own-document term and renormalisation.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1,
+        description="Share of the own-document term's target that is spread over all texts of a batch.")
+    mask_same_leaf: bool = Field(True, description="Do not use documents of the same leaf as in-batch negatives.")
+    map_rate: float = Field(0.0, ge=0, le=1,
+        description="Share of training questions and documents shown as entity maps (APEX), which needs an LLM and "
+        "one more call per chunk; 0: none; set it where the DAG is parsed, too.")
+
+
+class NudgeSettings(BaseModel):
+    """NUDGE.
+
+    The first limit says how far a NUDGE may go, the other two when the route *realign* is taken instead of *nudge*.
+    """
+
+    nudge_variant: Literal["N", "M"] = Field("N",
+        description="`N` keeps vectors at unit length; `M` bounds the step instead, and its generation is searched by "
+        "inner product.")
+    nudge_max_unasked_loss: float = Field(1.0, ge=0, le=1,
+        description="Largest loss in nDCG@10 on questions about documents without a training question for a theta; 1: "
+        "no bound.")
+    nudge_max_changed_share: float = Field(0.1, ge=0, le=1,
+        description="Share of documents new, changed or deleted since the last realignment above which the next one "
+        "is due.")
+    realign_max_age_days: float = Field(30.0, gt=0,
+        description="Age of the last realignment, in days, from which the next one is due.")
+
+
+class EvaluationSettings(BaseModel):
+    """Evaluation and gate.
+
+    Where `HEAL_GATE_MIN_QUESTIONS` of people's questions are held out for validation, only people's questions are used
+    for training and NUDGE; where so many are test questions, only they decide in the gate.
+    """
+
+    gate_epsilon: float = Field(0.005, ge=0,
+        description="Difference in nDCG@10 that still counts as a tie, in the gate and for NUDGE.")
+    gate_min_questions: int = Field(30, ge=2,
+        description="Number of questions below which a question set does not vote; without a vote nothing is "
+        "promoted.")
+    answer_questions: int = Field(0, ge=0,
+        description="Number of held-out questions that an LLM answers from what each system finds, up to three calls "
+        "each; 0: none; set it where the DAG is parsed, too.")
+
+
+class StoreSettings(BaseModel):
+    """Store.
+
+    With `HEAL_INDEX_WORKERS` above 0 an index build also takes `HEAL_INDEX_MEMORY_MB` of shared memory: `shm_size` in
+    Docker must be larger.
+    """
+
+    recall_target: float = Field(0.95, ge=0, le=1,
+        description="recall@10 of an index below which its generation is not promoted.")
+    index_memory_mb: int = Field(1024, ge=64,
+        description="Largest `maintenance_work_mem` of an index build, in MiB; the step's note says if it was too "
+        "small.")
+    index_workers: int = Field(0, ge=0, le=64,
+        description="Number of extra server processes for an index build, each of which takes a processor from "
+        "searches.")
+    drain_hours: float = Field(24.0, ge=0,
+        description="Time that a retired generation's tables are kept, in hours: as long as your slowest client keeps "
+        "a query vector.")
+
+
+class RunSettings(BaseModel):
+    """Runs.
+
+    Schedules and shards are read with the DAG file: restart the components after a change. Route, sources, sample size
+    and dry run are also fields of the DAG's trigger form, which is the place to set them for one run.
+    """
+
+    force_route: Literal["auto", "nothing", "nudge", "realign"] = Field("auto",
+        description="Route to take whatever the counts say, for one run; `auto` lets the step `route` choose.")
+    dry_run: bool = Field(False, description="Read the sources and choose the route, then undo it.")
+    ask_shards: int = Field(2, ge=1, le=256, description="Number of mapped tasks that write questions in parallel.")
+    embed_shards: int = Field(2, ge=1, le=256,
+        description="Number of mapped tasks that embed in parallel, each with its own model (800 MB).")
+    schedule: str = Field("0 2 * * *", description="Cron expression of the nightly run, in UTC; empty: no nightly run.")
+    maintain_schedule: str = Field("0 5 * * *",
+        description="Cron expression of the nightly maintenance, in UTC, after the nightly run; empty: none.")
+
+
+class LocalSettings(BaseModel):
+    """One machine.
+
+    Used by `make up` and `make demo`.
+    """
+
+    airflow_port: int = Field(8080, ge=0, le=65535,
+        description="Port of the Airflow UI, or the next free one; 0 takes any.")
+    airflow_parallelism: int = Field(3, ge=1, le=64,
+        description="Number of tasks that run at the same time, not above the number of cores.")
+    demo_documents: int = Field(1500, ge=50, description="Number of documents that `make demo` puts into the inbox.")
+
+
+GROUPS: tuple[type[BaseModel], ...] = (
+    CoreSettings, SourceSettings, TopicSettings, QuestionSettings, TrainingSettings, NudgeSettings, EvaluationSettings,
+    StoreSettings, RunSettings, LocalSettings,
+)
