@@ -18,7 +18,7 @@ from heal_tasks.steps.map_entities import Mapping
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
-from heal_tasks.steps.writing.spend_limit import affordable, budget_of, cost_usd
+from heal_tasks.steps.writing.spend_limit import BATCH_PRICE_FACTOR, affordable, budget_of, cost_usd
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
@@ -143,7 +143,7 @@ def make_plan(settings: Settings) -> Plan:
         batched = waits_for_batches(settings, chosen.name) and worth_a_batch(
             settings, len(to_ask) // settings.ask_shards
         )
-        price_factor = settings.llm_batch_price_factor if batched else 1.0
+        price_factor = BATCH_PRICE_FACTOR if batched else 1.0
         questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply), price_factor)
         maps, answers, costs, unit = None, None, questions.costs_usd, "chunks"
         if to_map is not None:
@@ -191,11 +191,13 @@ def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float], uni
     if not budget.limited:
         return ""
     spending, parts = budget.spending(), list[str]()
-    if settings.llm_run_budget_usd:
-        parts.append(f"{settings.llm_run_budget_usd:.2f} USD per run")
-    if settings.llm_day_budget_usd:
+    if settings.llm_run_spend_limit_usd:
+        parts.append(f"{settings.llm_run_spend_limit_usd:.2f} USD per run")
+    if settings.llm_day_spend_limit_usd:
         reserved = f" and {spending.reserved_usd:.2f} reserved" if spending.reserved_usd else ""
-        parts.append(f"{settings.llm_day_budget_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}")
+        parts.append(
+            f"{settings.llm_day_spend_limit_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}"
+        )
     fitting = affordable(budget, costs)
     share = f"about {fitting:,} of {len(costs):,}" if fitting < len(costs) else f"all {len(costs):,}"
     return f"{'; '.join(parts)}: {share} {unit}"

@@ -23,9 +23,15 @@ from heal_tasks.steps.engine.runner import Context, Waiting
 from heal_tasks.steps.writing.batch_answers import BatchAnswers, Reply
 from heal_tasks.steps.writing.llm_calls import STORE_EVERY, make_llm
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_inquiry
-from heal_tasks.steps.writing.spend_limit import cost_usd
+from heal_tasks.steps.writing.spend_limit import BATCH_PRICE_FACTOR, cost_usd
 from heal_tasks.store.llm.batches import Batch, BatchRepository
 from heal_tasks.store.llm.spend import Budget
+
+BATCH_WAIT_S = 24 * 3600.0
+"""Longest wait for a batch: within 24 hours OpenAI answers it or lets it expire."""
+
+BATCH_POLL_S = 60.0
+"""Time between two looks at a batch, in seconds; most batches take minutes, and a look costs one request."""
 
 AUTO_CHUNKS = 200
 """With HEAL_LLM_BATCH=auto a task sends a batch from so many chunks on: below, it would save a few cents."""
@@ -85,7 +91,7 @@ class Batches:
         self._store = BatchRepository(context.conn, settings.llm_url)
         self._inquiry = make_inquiry(settings)
         self._patient = waits_for_batches(settings, context.manifest.refs.get("route"))
-        self._longest_s = settings.llm_batch_wait_hours * 3600
+        self._longest_s = BATCH_WAIT_S
 
     def collect(self) -> None:
         """Store what has come of every batch that has ended, whichever run sent it; end what takes too long.
@@ -184,7 +190,7 @@ class Batches:
     def _reserve(self, chunks: list[ChunkToAsk], budget: Budget, *, probing: bool) -> int:
         if not budget.limited:
             return len(chunks)
-        factor = self._settings.llm_batch_price_factor
+        factor = BATCH_PRICE_FACTOR
         costs = [
             (chunk.chunk_id, factor * cost_usd(self._settings, *most_first_tokens(self._inquiry, chunk)))
             for chunk in chunks
@@ -302,7 +308,7 @@ class Batches:
     def _waiting(self, chunks: int, keys: set[str]) -> Waiting:
         found = [batch for batch in self._store.open() if batch.batch_key in keys]
         ids = [batch.batch_id for batch in found if batch.batch_id]
-        poll_s = self._settings.llm_batch_poll_s
+        poll_s = BATCH_POLL_S
         wait_s = min((max(poll_s, self._longest_s - batch.age_s) for batch in found), default=0.0)
         message = f"waiting for {chunks} chunks in {len(found)} batches ({', '.join(ids)}) at {self._settings.llm_url}"
         return Waiting(message, ids, poll_s=poll_s, wait_s=wait_s if len(ids) == len(found) else poll_s)

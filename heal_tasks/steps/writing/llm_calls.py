@@ -6,11 +6,13 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.client import LLM
 from heal_tasks.questions.writer import Call, ChunkToAsk
-from heal_tasks.steps.writing.spend_limit import cost_usd
+from heal_tasks.steps.writing.spend_limit import BATCH_PRICE_FACTOR, cost_usd
 from heal_tasks.store.documents.reading import LiveChunk
 from heal_tasks.store.llm.ledger import LlmCall
 
 STORE_EVERY = 50
+MAX_FAILED_SHARE = 0.2
+"""Share of chunks whose calls may fail: with more the endpoint or the model is unfit, and waiting does not help."""
 FAILED_ALLOWED = 10
 """A handful of failed chunks never stops a run, whatever their share; they are asked about again next time."""
 
@@ -56,7 +58,7 @@ class Bill:
     ) -> None:
         self._settings, self._purpose, self._model, self._prompt_hash = settings, purpose, model, prompt_hash
         self._batch_id = batch_id
-        self._price_factor = settings.llm_batch_price_factor if batch_id else 1.0
+        self._price_factor = BATCH_PRICE_FACTOR if batch_id else 1.0
         self.calls: list[LlmCall] = []
         self.input_tokens = self.output_tokens = 0
         self.cost_usd = 0.0
@@ -95,9 +97,9 @@ def refuse_if_failing(settings: Settings, what: str, failed: int, chunks: int) -
     Raises:
         StepError: more failed than may.
     """
-    if failed > FAILED_ALLOWED and failed / chunks > settings.max_failed_share:
+    if failed > FAILED_ALLOWED and failed / chunks > MAX_FAILED_SHARE:
         raise StepError(
-            f"{what} failed for {failed} of {chunks} chunks, more than HEAL_MAX_FAILED_SHARE="
-            f"{settings.max_failed_share}; the replies are in heal.llm_call (status failed); the good ones are kept, "
+            f"{what} failed for {failed} of {chunks} chunks, more than "
+            f"{MAX_FAILED_SHARE:.0%}; the replies are in heal.llm_call (status failed); the good ones are kept, "
             "and running this step again asks only for the rest"
         )

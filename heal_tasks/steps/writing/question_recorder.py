@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from heal_tasks.core.ids import question_id, stable_id
-from heal_tasks.core.settings import ROUND_TRIP, Settings
+from heal_tasks.core.setting_groups import ROUND_TRIP
+from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.questions.extractive.writer import ExtractiveWriter
 from heal_tasks.questions.filters import Reason, judge
@@ -19,6 +20,9 @@ from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.llm.batches import Batch
 from heal_tasks.store.questions.questions import SAMPLES, Asked, Dropped, QuestionRepository
 
+TEMPERATURE = 0.7
+"""Sampling temperature of questions: at 0 the questions of like chunks are alike. Not sent where it is refused."""
+
 
 def make_writer(settings: Settings, conn: Connection) -> Writer:
     """The LLM writer where an endpoint or a key is set, else the extractive writer."""
@@ -29,7 +33,7 @@ def make_writer(settings: Settings, conn: Connection) -> Writer:
 
 def make_inquiry(settings: Settings) -> PromptSpec[tuple[Draft, ...]]:
     """What the settings have a language model asked for questions."""
-    return question_inquiry(settings.questions_per_chunk, settings.llm_temperature)
+    return question_inquiry(settings.questions_per_chunk, TEMPERATURE)
 
 
 class QuestionRecorder:

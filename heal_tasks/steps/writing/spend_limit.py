@@ -19,6 +19,9 @@ T = TypeVar("T")
 _RESERVE = 50
 _POLL_S = 1.0
 
+BATCH_PRICE_FACTOR = 0.5
+"""Price of a call in a batch as a share of a single call's, at OpenAI and at those that copy its Batch API."""
+
 
 def cost_usd(settings: Settings, input_tokens: int, output_tokens: int) -> float:
     """The price of tokens, in USD."""
@@ -32,7 +35,8 @@ def budget_of(conn: Connection, settings: Settings, run_id: str) -> Budget:
     paid = settings.llm_configured
     return Budget(
         conn, run_id,
-        run_usd=settings.llm_run_budget_usd if paid else 0.0, day_usd=settings.llm_day_budget_usd if paid else 0.0,
+        run_usd=settings.llm_run_spend_limit_usd if paid else 0.0,
+        day_usd=settings.llm_day_spend_limit_usd if paid else 0.0,
     )  # fmt: skip
 
 
