@@ -1,17 +1,17 @@
-"""Measures a night on the nudge route against the size of the store: time must follow what arrived, not what is there.
+"""Measures a night on the nudge route against the size of the store: time must follow the arrivals, not the store.
 
 Run from the project's root: ``python -m bench.nudge_incremental`` (about 15 minutes with a million rows).
 
 **Input.** Synthetic unit vectors in clusters (384 dimensions), a training question for one row in ten, held-out
 questions for the probes; a store of 10,000, 100,000 and 1,000,000 rows in the embedded Postgres, indexed (HNSW), with a
-budget.
+nudge record.
 
 **Measured.** 100 new chunks with a question each, one step ``nudge_live`` for all, five times: CPU seconds of the
-step's process, wall seconds with what the server does, the index included; and as many rows of the same kind inserted
-by hand into the same table, the floor that any such path has.
+step's process, wall seconds including the server's work and the index; and as many rows of the same kind inserted by
+hand into the same table, a lower bound for any such path.
 
-**Checked before anything is printed.** What is served afterwards equals a full ``nudge`` over all rows with the same
-budget to 1e-6, and no other row was written.
+**Checked first.** The served rows equal a computation of all rows by the same record to 1e-6, and no other row was
+written.
 """
 
 import argparse
@@ -29,60 +29,60 @@ from bench.scratch import scratch_store, store_documents
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
-from heal_tasks.nudge.nudge import nudge
-from heal_tasks.steps.engine.catalogue import load_step
-from heal_tasks.steps.quality.probes import start_probes
-from heal_tasks.steps.quality.scoring import question_set
+from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.steps.engine.road import load_step
+from heal_tasks.steps.quality.probes import choose_probes
+from heal_tasks.steps.quality.systems import move_in_place
+from heal_tasks.steps.vectors.moving import apply_record
 from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.spaces.copying import copy_rows
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
-DIMS, THETA, ARRIVALS, PROBES, NIGHTS = 384, 0.5, 100, 1000, 5
+DIMS, ARRIVALS, PROBES, NIGHTS = 384, 100, 1000, 5
+RECORD = NudgeRecord("N", 0.5, 0.0, None, 0, 0.0, False)
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 
 
 class Store:
-    """A generation of planted vectors that serves with a budget."""
+    """A served generation of planted vectors with a nudge record."""
 
     def __init__(self, conn: Connection, rows: int) -> None:
-        self.conn, self.vectors = conn, VectorRepository(conn)
+        self.conn, self.served, self.spaces = conn, ServedRepository(conn), SpaceRepository(conn)
         self._rng = np.random.default_rng(7)
         self._centres = self._unit(self._rng.normal(size=(200, DIMS)))
-        self.made = GenerationRepository(conn).create(
-            kind="trained", run_id="bench", model_uri="none", model_sha256="none", dims=DIMS
-        )
+        self.space = self.spaces.ensure("none", "none", DIMS)
+        self.made = GenerationRepository(conn).create(run_id="bench", space=self.space, nudge=RECORD.to_json())
+        GenerationRepository(conn).create_tables(self.made)
         ids = np.arange(rows, dtype=np.int64)
         self.add(ids, held_out=PROBES)
         conn.execute("DELETE FROM heal.nudge_touched")
 
     def serve(self) -> None:
-        """Load what the budget gives, index it, switch to it, and choose its probes."""
+        """Write the rows as the record moves them, index them, switch to them, and choose the probes."""
         ids, wanted = self.full()
-        self.vectors.write_served(self.made, Served(ids, ids, np.zeros(len(ids), np.int32), wanted))
+        self.served.write_served(self.made, Served(ids, ids, np.zeros(len(ids), np.int32), wanted))
         generations = GenerationRepository(self.conn)
         build_indexes(self.conn, self.made, memory_mb=4096)
         generations.set_state(self.made.generation_id, "ready")
-        generations.activate(self.made.generation_id, lock_timeout_ms=500)
-        generations.set_fields(self.made.generation_id, nudge_variant="N", nudge_theta=THETA)
-        start_probes(self.conn, self.generation)
-
-    @property
-    def generation(self) -> Generation:
-        """As it is now."""
-        return GenerationRepository(self.conn).get(self.made.generation_id)
+        generations.activate(self.made.generation_id)
+        chunks, questions = Corpus(self.conn).chunks(None), Corpus(self.conn).questions()
+        asked = in_order(questions.question_ids, *self.spaces.load_questions(self.space))
+        NudgeState(self.conn, self.made).write_probes(choose_probes(questions, asked, chunks, wanted))
 
     def add(self, ids: Int64Array, held_out: int = 0, every: int = 10) -> None:
         """Documents of one chunk, their base vectors, and questions with vectors for one chunk in ``every``."""
         conn = self.conn
         store_documents(conn, [str(number) for number in ids], first=int(ids[0]))
         base = self.vectors_of_documents(len(ids))
-        self.vectors.write_base(self.made, ids, base)
+        self.spaces.write_chunks(self.space, ids, base)
         asked = np.concatenate([np.arange(0, len(ids), every), self._rng.choice(len(ids), held_out, replace=False)])
         splits = ["train"] * (len(asked) - held_out) + ["seen_test"] * held_out
         question_ids = ids[0] * 2 + np.arange(len(asked))
@@ -95,18 +95,15 @@ class Store:
                 for key, row, split in zip(question_ids, asked, splits, strict=True)
             ),
         )  # fmt: skip
-        self.vectors.write_questions(self.made, question_ids, self._unit(base[asked] + 0.8 * self._noise(len(asked))))
+        self.spaces.write_questions(self.space, question_ids, self._unit(base[asked] + 0.8 * self._noise(len(asked))))
 
     def full(self) -> tuple[Int64Array, Float32Array]:
         """What a computation of all rows would serve: chunk ids and vectors."""
         corpus = Corpus(self.conn)
         chunks, questions = corpus.chunks(None), corpus.questions()
-        base = in_order(chunks.chunk_ids, *self.vectors.load_base(self.made))
-        asked = in_order(questions.question_ids, *self.vectors.load_questions(self.made))
-        empty = question_set(questions, asked, chunks, questions.in_splits("unseen_validation"))
-        train = question_set(questions, asked, chunks, questions.in_splits("train"), moving=True)
-        result = nudge(base, train, empty, theta=THETA)
-        base[result.rows] = result.vectors
+        base = in_order(chunks.chunk_ids, *self.spaces.load_chunks(self.space))
+        asked = in_order(questions.question_ids, *self.spaces.load_questions(self.space))
+        move_in_place(base, apply_record(RECORD, base, asked, chunks, questions))
         return chunks.chunk_ids, base
 
     def vectors_of_documents(self, rows: int) -> Float32Array:
@@ -123,7 +120,7 @@ class Store:
 
 def bench(url: str, rows: int) -> dict[str, Any]:
     """One size: nights of ``ARRIVALS`` new chunks with a question each."""
-    settings = load_settings(database_url=url, bootstrap_samples=500)
+    settings = load_settings(database_url=url)
     with connect(url, autocommit=True) as conn:
         store = Store(conn, rows)
         store.serve()
@@ -139,7 +136,7 @@ def bench(url: str, rows: int) -> dict[str, Any]:
             if made.counts["rows_added"] != ARRIVALS or before.items() - after.items():
                 raise HealError(f"{rows} rows: wrote {made.counts} and rewrote {len(before.items() - after.items())}")
         ids, wanted = store.full()
-        live = store.vectors.load_served(store.made)
+        live = store.served.load_served(store.made)
         error = float(np.abs(in_order(ids, live.chunk_ids, live.vectors) - wanted).max())
         if error > 1e-6:
             raise HealError(f"{rows} rows: a served row differs by {error} from a computation of all rows")

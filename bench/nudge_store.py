@@ -1,4 +1,4 @@
-"""Measures from which share of changed rows a new table costs less than rewriting rows where they are.
+"""Measures the share of changed rows from which a new table costs less than updating rows in place.
 
 Run from the project's root: ``python -m bench.nudge_store`` (about half an hour, nearly all of it 200,000 rows).
 
@@ -6,12 +6,12 @@ Run from the project's root: ``python -m bench.nudge_store`` (about half an hour
 share of the rows, taken at random, turned by half a radian towards a question near them, as a nudge does.
 
 **Ways**, each on a fresh file copy of that database, without autovacuum. *in place*: ``upsert_served`` and
-``vacuum``, what the nudge route does with few rows. *new table*: ``write_served`` into a generation of its own,
-``build_indexes`` with two extra workers, and the switch, what it does with many; its cost does not depend on the share.
+``vacuum``, as the nudge route does with few rows. *new table*: ``write_served`` into a generation of its own,
+``build_indexes`` with two extra workers, and the switch, as it does with many; its cost does not depend on the share.
 
 **Columns.** Wall seconds, of these the vacuum; CPU seconds of all server processes and of this one; size of table and
 HNSW index against the ones that were there; recall@10 of the index before the vacuum and at the end. Medians of
-``--runs``. That both ways serve the wanted vectors is checked first.
+``--runs``. Both ways are checked to serve the wanted vectors.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.nudge.solve import turn
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.indexing import build_indexes, index_name, recall, vacuum
-from heal_tasks.store.generations.vectors import SAME_VECTOR, Served, VectorRepository
+from heal_tasks.store.generations.indexing import build_indexes, recall, vacuum
+from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, index_name
 
 QUESTIONS, THETA, MEMORY_MB = 200, 0.5, 1024
 NAME = "scratch"
@@ -95,7 +95,7 @@ def _measure(
 ) -> dict[str, float]:
     ids = np.arange(len(wanted), dtype=np.int64)
     served = Served(ids, ids, np.zeros(len(ids), dtype=np.int32), wanted)
-    vectors = VectorRepository(conn)
+    vectors = ServedRepository(conn)
     wall, server, own = time.perf_counter(), server_cpu_s(conn), time.process_time()
     if way == "in place":
         vectors.upsert_served(generation, served)
@@ -109,7 +109,6 @@ def _measure(
         vectors.write_served(generation, served)
         build_indexes(conn, generation, memory_mb=MEMORY_MB)
         activate(conn, generation)
-        conn.execute(sql.SQL("INSERT INTO {} SELECT * FROM heal.question_g000001").format(generation.table("question")))
         unclean, pause, vacuumed = None, 0.0, 0.0
     taken = {
         "wall s": time.perf_counter() - wall - pause, "vacuum s": vacuumed,

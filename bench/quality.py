@@ -1,23 +1,21 @@
-"""Measures what each method adds to retrieval, by the pipeline's own steps, on a collection with human test queries.
+"""Measures the gain of each method in retrieval, by the pipeline's own steps, on a collection with human test queries.
 
 Run from the project's root: ``python -m bench.quality --collection FOLDER --rows own heal``; a row that trains costs a
 training and an encoding of the corpus. The folder holds ``corpus.jsonl.gz`` ({id, title, text}), ``queries.jsonl.gz``
 ({id, text}) and ``qrels.tsv`` (query_id, doc_id, score, split).
 
 **Settings.** *corpus*: no human query is seen before the test; questions are the writer's (the extractive one, unless
-an LLM is configured). *training*: the collection's train and dev queries are imported as people's judgments besides.
-*people*: these alone, no question is written. A collection's train queries train and its dev queries validate, whatever
-document answers them; one without dev lends a tenth of train.
+an LLM is configured). *training*: the collection's train and dev queries are also imported as people's judgments.
+*people*: only these, no question is written. A collection without dev queries lends a tenth of train.
 
 **Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); smoothed (own with label
 smoothing); base-term (own and the term that keeps the base model's rankings); paper (the published HEAL loss alone);
-heal (own and a tenth of HEAL); supcon (heal on the leaf level alone); random (heal with the topic paths dealt out to
-random documents: the control); default (what a deployment has); sampled (default, with near and far mined negatives);
-maps (sampled, with a share of entity maps, where an LLM is configured). Only the last three have mined negatives. Every
-trained row is shown plain and with NUDGE on top, if validation adopts it; nudge the same. *+ words*: the same vectors
-with the words beside them, as ``heal.hybrid_search`` does by default.
+heal (own and a tenth of HEAL); supcon (heal on the leaf level alone); random (heal with the topic paths of other
+documents: the control); default (the defaults); sampled (default with near and far mined negatives); maps (sampled
+with a share of entity maps, where an LLM is configured). Every trained row is shown plain and with NUDGE, if
+validation adopts it. *+ words*: the same vectors with words beside them, as ``heal.hybrid_search`` does by default.
 
-**AnswerKey** by the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
+**Measured** on the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
 documents that answer test queries and fills up at random: fewer competitors make every number higher.
 """
@@ -28,7 +26,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.common import Judgment, dev_queries, load_queries, parent_parser, table, versions, write_json
+from bench.quality_rows import TRAINED, Change, Row
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.ids import bucket, document_id, stable_id
@@ -45,15 +44,15 @@ from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
-from heal_tasks.steps.engine.catalogue import load_step
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
+from heal_tasks.steps.quality.systems import move_in_place
+from heal_tasks.steps.vectors.moving import find_moves
 from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import VectorRepository
 from heal_tasks.store.questions.questions import QuestionRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.encoder import Encoder
 
 RESAMPLES = 2000
@@ -65,7 +64,6 @@ SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": 
 Values = dict[str, NDArray[np.float64]]
 Shares = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Chunks that share words with a query, and how much, of the best one's."""
-Change = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -74,51 +72,6 @@ class Test:
 
     queries: list[str]
     answers: list[NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A way to train: settings, and what is changed in the training set before."""
-
-    settings: dict[str, Any]
-    change: Change | None = None
-
-
-def leaf_level(rows: list[dict[str, Any]]) -> None:
-    """Leave of every topic path its leaf."""
-    for row in rows:
-        row["path"] = row["path"][-1:]
-
-
-def random_topics(rows: list[dict[str, Any]]) -> None:
-    """Deal topic paths out to random documents: the tree's shape stays, its meaning goes."""
-    paths = {row["document_id"]: (row["leaf"], row["path"]) for row in rows}
-    dealt = np.random.default_rng(0).permutation(sorted(paths))
-    other = {own: paths[int(given)] for own, given in zip(sorted(paths), dealt, strict=True)}
-    for row in rows:
-        row["leaf"], row["path"] = other[row["document_id"]]
-
-
-PLAIN = {
-    "train_near_negatives": 0, "train_far_negatives": 0, "heal_weight": 0.0, "base_weight": 0.0, "label_smoothing": 0.0,
-    "idf_power": 0.0, "train_base_share": 0.0,
-}  # fmt: skip
-HEAL = PLAIN | {"heal_weight": 0.1}
-SAMPLED = {"train_near_negatives": 1, "train_far_negatives": 1}
-TRAINED: dict[str, Row] = {
-    "own": Row(PLAIN),
-    "smoothed": Row(PLAIN | {"label_smoothing": 0.1}),
-    "base-term": Row(PLAIN | {"base_weight": 0.1}),
-    "idf": Row(PLAIN | {"idf_power": 0.25}),
-    "halfway": Row(PLAIN | {"train_base_share": 0.5}),
-    "paper": Row(PLAIN | {"heal_paper": True}),
-    "heal": Row(HEAL),
-    "supcon": Row(HEAL, leaf_level),
-    "random": Row(HEAL, random_topics),
-    "default": Row({}),
-    "sampled": Row(SAMPLED),
-    "maps": Row(SAMPLED | {"map_rate": 0.3}),
-}
 
 
 class Deployment:
@@ -144,7 +97,10 @@ class Deployment:
             if name == "ingest" and "judged" in SETTINGS[setting]:
                 self._import(texts, judgments)
         source, answers = settings.sources[0], dict[str, list[int]]()
-        with connect(settings.require_database_url()) as conn:
+        with connect(settings.require_database_url(), autocommit=True) as conn:
+            space = SpaceRepository(conn).find_by_uri(settings.model)
+            assert space is not None
+            QuestionRepository(conn).place_judgments(space)
             live = {row[0] for row in conn.execute("SELECT document_id FROM heal.document WHERE duplicate_of IS NULL")}
         for item in judgments:
             if item.split == "test" and (number := document_id(source, item.document)) in live:
@@ -153,39 +109,38 @@ class Deployment:
         self._shares: list[Shares] = []
 
     def train(self, name: str, row: Row) -> Manifest:
-        """Mine, train, embed and nudge one row."""
+        """Mine, train and embed one row."""
         settings = self.settings.model_copy(update=row.settings)
         manifest = self.manifest.model_copy(update={"run_id": name})
-        for step in ("mine", "train", "embed", "nudge"):
+        for step in ("mine", "train", "embed"):
             manifest = load_step(step).run(settings, manifest)
             if step == "mine" and row.change is not None:
                 manifest = self._changed(manifest, name, row.change)
             print(f"{name}, {step}: {manifest.note}", flush=True)
         return manifest
 
-    def judge(self, run_id: str, kind: str) -> dict[str, Values]:
-        """Test values of a run's generation of a kind, plain and (where validation adopted it) with NUDGE.
-
-        Both also with words.
-        """
-        with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            generation = next(
-                item for item in GenerationRepository(conn).list() if (item.run_id, item.kind) == (run_id, kind)
-            )
-            chunks = Corpus(conn).chunks(self.manifest.number("topic_run_id"))
-            vectors = VectorRepository(conn)
-            spaces = {"": in_order(chunks.chunk_ids, *vectors.load_base(generation))}
-            if generation.nudge_theta:
-                live = vectors.load_served(generation)
-                spaces[" + NUDGE"] = in_order(chunks.chunk_ids, live.chunk_ids, live.vectors)
-            # Words are the same whatever the vectors.
-            self._shares = self._shares or [_share(conn, generation, text, chunks) for text in self.test.queries]
-        path = artifact_store(self.settings).model_path(generation.model_uri)
+    def judge(self, model_uri: str) -> dict[str, Values]:
+        """Test values of a model's space, plain and (where validation adopts it) with NUDGE; both also with words."""
+        path = artifact_store(self.settings).model_path(model_uri)
         asked = Encoder(path, device=self.settings.device).encode(self.test.queries, role="query")
         judged = {}
-        for name, matrix in spaces.items():
+        with connect(self.settings.require_database_url(), autocommit=True) as conn:
+            corpus, spaces = Corpus(conn), SpaceRepository(conn)
+            chunks, questions = corpus.chunks(self.manifest.number("topic_run_id")), corpus.questions()
+            space = spaces.find_by_uri(model_uri)
+            assert space is not None
+            matrix = in_order(chunks.chunk_ids, *spaces.load_chunks(space))
+            written = in_order(questions.question_ids, *spaces.load_questions(space))
+            # Words are the same for all vectors.
+            self._shares = self._shares or [_share(conn, text, chunks) for text in self.test.queries]
+            moved = find_moves(self.settings, matrix, written, chunks, questions)
+        print(f"{model_uri}: {moved.note}", flush=True)
+        for name in ("", " + NUDGE"):
             judged[name] = _values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
             judged[f"{name} + words"] = _values(_with_words(asked, matrix, self._shares), chunks, self.test)
+            if moved.record is None:
+                break
+            move_in_place(matrix, moved)
         return judged
 
     def _fill_inbox(self, folder: Path, answers: set[str], most: int) -> None:
@@ -228,12 +183,12 @@ class Deployment:
         return manifest.model_copy(update={"refs": {**manifest.refs, "training_set_uri": uri}})
 
 
-def _share(conn: Connection, generation: Generation, text: str, chunks: ChunkTable) -> Shares:
+def _share(conn: Connection, text: str, chunks: ChunkTable) -> Shares:
     statement = (
         "SELECT m.chunk_id, m.weight / max(m.weight) OVER () "
-        "FROM heal.generation g, heal.matching(%s, g, %s) m WHERE g.generation_id = %s"
+        "FROM heal.generation g, heal.matching(%s, g, %s) m WHERE g.state = 'active'"
     )
-    found = conn.execute(statement, (text, MATCHES, generation.generation_id)).fetchall()
+    found = conn.execute(statement, (text, MATCHES)).fetchall()
     rows = chunks.rows(np.array([chunk_id for chunk_id, _ in found], dtype=np.int64))
     return rows[rows >= 0], np.array([share for _, share in found])[rows >= 0]
 
@@ -265,21 +220,21 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
         deployment = Deployment(settings, folder, setting=setting, most=most)
-        # Without a model the reference is the base model, and NUDGE on it the row "nudge".
-        plain = deployment.manifest.model_copy(update={"run_id": "untrained"})
-        for step in ("mine", "embed", "nudge"):
-            plain = load_step(step).run(settings, plain)
-            print(f"nudge, {step}: {plain.note}", flush=True)
-        untrained = deployment.judge("untrained", "reference")
+        # Words are matched among the rows of a served generation.
+        for step in ("mine", "choose", "publish"):
+            manifest = load_step(step).run(settings, deployment.manifest)
+            deployment.manifest = manifest
+            print(f"{step}: {manifest.note}", flush=True)
+        untrained = deployment.judge(settings.model)
         base = untrained[""]
         for added, values in untrained.items():
             row_name = f"base{added}".replace("base + NUDGE", "nudge")
             yield _table_row(folder.name, setting, row_name, values, base, 0.0)
         for row in names:
             start = time.process_time()
-            deployment.train(row, TRAINED[row])
+            trained = deployment.train(row, TRAINED[row])
             spent = time.process_time() - start
-            for added, values in deployment.judge(row, "trained").items():
+            for added, values in deployment.judge(trained.text("model_uri")).items():
                 yield _table_row(folder.name, setting, row + added, values, base, spent)
 
 

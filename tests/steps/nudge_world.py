@@ -1,6 +1,7 @@
-"""A served generation with a budget, for tests of the short nudge path."""
+"""A served generation with a nudge record, for tests of the step nudge_live."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,70 +11,94 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.evaluation.ranking import top_k
+from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.quality.probes import start_probes
+from heal_tasks.steps.quality.probes import choose_probes
+from heal_tasks.steps.vectors.moving import record_of
+from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.reading import LiveChunk
-from heal_tasks.store.generations.contrast_state import KeptPushes, PushRepository
+from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
-from tests.store.spaces import Space, encode
+from tests.store.sample_store import SampleStore, encode
 
 DIMS = 16
+RECORD = NudgeRecord("N", 0.4, 0.0, None, 0, 0.0, False)
 
 
 class World:
-    """A served generation with a budget, documents and questions that point near them."""
+    """A served generation with a nudge record, documents, and questions that point near them."""
 
     def __init__(self, conn: Connection, settings: Settings, documents: int = 60) -> None:
         self.conn, self.settings = conn, settings
-        self.space, self.questions = Space(conn), QuestionRepository(conn)
+        self.store, self.questions = SampleStore(conn), QuestionRepository(conn)
         self.rng = np.random.default_rng(3)
-        self.space.load_many(documents)
-        self.made = self.space.generation(dims=DIMS)
+        self.store.load_many(documents)
+        self.made = self.store.generation(dims=DIMS)
+        self.space = self.store.space_of(self.made)
         for chunk in self.chunks():
             number = int(chunk.text.split()[-1])
             self.ask(chunk, [f"a{number}", f"b{number}"], "train")
-            # What has chosen the budget moves rows afterwards.
+            # Validation questions, which choose the record, move rows afterwards.
             self.ask(chunk, [f"c{number}"], "unseen_validation" if number % 4 == 0 else "seen_validation")
             # Enough held-out questions to judge by, of documents that train and of others.
             self.ask(chunk, [f"held out {number}"], "seen_test" if number % 2 else "unseen_test")
-        self.space.publish(self.made)
-        self.set_budget(0.4)
-        start_probes(conn, self.active)
+        self.store.publish(self.made)
+        self.set_record()
+        self.start_probes()
         self.nights = 0
 
-    def set_budget(
-        self, theta: float, prior: float = 0.0, centre: NDArray[np.float32] | None = None, many: float = 0.0
-    ) -> None:
-        self.theta, self.prior, self.centre = theta, prior, np.zeros(DIMS) if centre is None else centre
-        self.many = many
-        self.space.generations.set_fields(
-            self.made.generation_id, nudge_variant="N", nudge_theta=theta, nudge_prior=prior, nudge_centre=centre,
-            nudge_many=many,
-        )  # fmt: skip
+    def set_record(self, **changes: object) -> None:
+        """Change the record of the live generation, without moving its rows."""
+        record = replace(self.record or RECORD, **changes)  # type: ignore[arg-type]
+        self.store.generations.set_fields(self.active.generation_id, nudge=record.to_json())
 
-    def push(self) -> None:
-        """Keep a push for every second row, and levels of half of the questions, as a contrastive plan does for all."""
+    def forget_record(self) -> None:
+        """Make the live generation one whose rows were not moved."""
+        self.store.generations.set_fields(self.active.generation_id, nudge=None)
+
+    @property
+    def record(self) -> NudgeRecord | None:
+        return record_of(self.active)
+
+    def start_probes(self) -> None:
+        """Choose the probes of the live generation anew."""
+        chunks, questions = Corpus(self.conn).chunks(None), Corpus(self.conn).questions()
+        asked = in_order(questions.question_ids, *self.store.spaces.load_questions(self.space))
+        live = self.store.served.load_served(self.active)
+        served = in_order(chunks.chunk_ids, live.chunk_ids, live.vectors)
+        NudgeState(self.conn, self.active).write_probes(choose_probes(questions, asked, chunks, served))
+
+    def displace(self) -> None:
+        """Store a displacement for every second row and levels of half of the questions, as a contrastive plan does."""
         ids = np.array(sorted(chunk.chunk_id for chunk in self.chunks()))[::2]
         vectors = 0.1 * self.rng.standard_normal((len(ids), DIMS)).astype(np.float32)
-        asked = self.space.vectors.load_questions(self.made)[0][::2]
+        asked = self.store.spaces.load_questions(self.space)[0][::2]
         levels = self.rng.uniform(10.0, 20.0, len(asked)).astype(np.float32)
-        self.space.generations.set_fields(self.made.generation_id, nudge_contrast=3)
-        PushRepository(self.conn).write(
-            self.made, KeptPushes(ids, vectors, asked, levels, np.ones(len(asked), dtype=np.float32))
-        )
+        self.set_record(contrast_steps=3)
+        state = ContrastState(ids, vectors, asked, levels, np.ones(len(asked), dtype=np.float32))
+        ContrastRepository(self.conn).write(self.active, state)
+
+    def displacements(self) -> dict[int, NDArray[np.float32]]:
+        """The stored displacements by chunk id."""
+        return dict(zip(*map(list, ContrastRepository(self.conn).of_chunks(self.active)), strict=True))
+
+    def base(self) -> dict[int, NDArray[np.float32]]:
+        """The base vectors by chunk id."""
+        return dict(zip(*map(list, self.store.spaces.load_chunks(self.space)), strict=True))
 
     @property
     def active(self) -> Generation:
-        active = self.space.generations.active()
+        active = self.store.generations.active()
         assert active is not None
         return active
 
     def chunks(self) -> list[LiveChunk]:
-        return list(self.space.documents.live_chunks())
+        return list(self.store.documents.live_chunks())
 
     def chunk(self, text: str) -> LiveChunk:
         return next(chunk for chunk in self.chunks() if chunk.text == text)
@@ -107,12 +132,12 @@ class World:
         vectors = near + 0.8 * encode([f"noise of {text.lower()}" for text in texts], DIMS)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ids = np.array([row.question_id for row in rows], np.int64)
-        self.space.vectors.write_questions(self.made, ids, vectors.astype(np.float32))
+        self.store.spaces.write_questions(self.space, ids, vectors.astype(np.float32))
 
     def question_vector(self, text: str) -> NDArray[np.float32]:
         """The vector of a stored question, shape (1, d)."""
         row = self.conn.execute(
-            f"SELECT b.embedding FROM heal.question q JOIN heal.question_g{self.made.generation_id:06d} b "
+            f"SELECT b.embedding FROM heal.question q JOIN heal.question_s{self.space.space_id:06d} b "
             "USING (question_id) WHERE q.text = %s",
             (text,),
         ).fetchone()
@@ -120,47 +145,50 @@ class World:
         return row[0].to_numpy()[None].astype(np.float32)
 
     def night(self) -> Manifest:
-        """Embed what is new, and run the step."""
+        """Embed new chunks and run the step."""
         self.nights += 1
-        self.space.embed(self.active)
+        self.store.embed(self.space)
         return load_step("nudge_live").run(self.settings, Manifest(run_id=f"night {self.nights}"))
 
     def served(self) -> dict[int, NDArray[np.float32]]:
-        live = self.space.vectors.load_served(self.active)
+        live = self.store.served.load_served(self.active)
         return dict(zip(live.chunk_ids.tolist(), live.vectors, strict=True))
 
     def wanted(self) -> dict[int, NDArray[np.float32]]:
-        """Every live row turned towards its questions by at most the budget, written out row by row."""
+        """Every live row turned towards its questions by at most theta, written out row by row."""
+        record = self.record
+        assert record is not None
+        centre = np.zeros(DIMS) if record.centre is None else record.centre
         rows = self.conn.execute(
             f"SELECT q.chunk_id, lower(q.text), b.embedding FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
-            f"JOIN heal.question_g{self.made.generation_id:06d} b USING (question_id) "
+            f"JOIN heal.question_s{self.space.space_id:06d} b USING (question_id) "
             "WHERE q.split NOT LIKE '%%_test' AND c.superseded_at IS NULL AND (q.writer = 'human' OR NOT %s)",
-            (self.active.nudge_by_people,),
+            (record.by_people,),
         ).fetchall()
         by_text: dict[str, set[int]] = {}
         for chunk_id, text, _ in rows:
             by_text.setdefault(text, set()).add(chunk_id)
-        made, pushes = {}, dict(zip(*map(list, PushRepository(self.conn).of_chunks(self.active)), strict=True))
+        made, displacements = {}, self.displacements()
         for chunk in self.chunks():
             d = encode([chunk.text], DIMS)[0].astype(np.float64)
             own = {text: vector for chunk_id, text, vector in rows if chunk_id == chunk.chunk_id}
             G = sum(
                 (
-                    (vector.to_numpy() - self.centre) / len(by_text[text]) ** (1 - self.many)
+                    (vector.to_numpy() - centre) / len(by_text[text]) ** (1 - record.answer_count_exponent)
                     for text, vector in own.items()
                 ),
-                pushes.get(chunk.chunk_id, np.zeros(DIMS)),
+                displacements.get(chunk.chunk_id, np.zeros(DIMS)),
             )
             turned = d
             if own:
                 residual = G - (G @ d) * d
-                angle = min(self.theta, np.arctan2(np.linalg.norm(residual), G @ d + self.prior))
+                angle = min(record.theta, np.arctan2(np.linalg.norm(residual), G @ d + record.prior))
                 turned = np.cos(angle) * d + np.sin(angle) * residual / np.linalg.norm(residual)
             made[chunk.chunk_id] = turned.astype(np.float32)
         return made
 
     def check(self) -> None:
-        """What is served is what a computation of all rows gives, and so are the probes' first ten places."""
+        """The served rows and the probes' first ten places equal a computation of all rows."""
         served, wanted = self.served(), self.wanted()
         assert served.keys() == wanted.keys()
         for chunk_id, vector in wanted.items():

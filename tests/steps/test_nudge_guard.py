@@ -1,4 +1,4 @@
-"""Which questions the step lets no budget harm: those of validation that the gate will judge on their own."""
+"""NUDGE may not harm validation questions about unseen documents, which the gate judges as a set of its own."""
 
 from typing import Any
 
@@ -8,30 +8,30 @@ import pytest
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.nudge import NudgeResult
-from heal_tasks.steps import nudge as steps_nudge
 from heal_tasks.steps.engine.road import load_step
+from heal_tasks.steps.vectors import moving
 from heal_tasks.store.db import Connection
-from tests.steps.test_nudge_live import World, without_a_budget
+from tests.steps.test_nudge_live import World, without_a_record
 
 
 def test_unseen_documents_must_not_lose_where_the_gate_counts_them(
     auto: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(auto, load_settings(database_url=database_url, bootstrap_samples=200))
-    settings, seen = without_a_budget(world), []
-    search = steps_nudge.nudge
+    world = World(auto, load_settings(database_url=database_url))
+    settings, seen = without_a_record(world), []
+    search = moving.nudge
 
     def watched(*given: Any, **options: Any) -> NudgeResult:
         seen.append((options["max_unasked_loss"], options["unasked"]))
         return search(*given, **options)
 
-    monkeypatch.setattr(steps_nudge, "nudge", watched)
+    monkeypatch.setattr(moving, "nudge", watched)
     # One in four of sixty documents is unseen, with a validation question each.
     for run, changes in enumerate((
         {"gate_min_questions": 15}, {"gate_min_questions": 16},
         {"gate_min_questions": 15, "nudge_max_unasked_loss": 0.2},
     )):  # fmt: skip
-        world.space.generations.set_fields(world.active.generation_id, nudge_variant="none", nudge_theta=0.0)
+        world.forget_record()
         load_step("nudge_live").run(settings.model_copy(update=changes), Manifest(run_id=f"guard {run}"))
     (loss, unasked), *others = seen
     assert loss == 0.0

@@ -1,26 +1,25 @@
-"""Where people have asked enough, their questions alone choose how far rows move, and move them."""
+"""With enough questions of people, these alone choose theta and move rows."""
 
 import numpy as np
 import pytest
 
 from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.steps.quality.probes import start_probes
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.nudge_state import NudgeState
 from tests.steps.nudge_world import DIMS, World
-from tests.steps.test_nudge_live import without_a_budget
-from tests.store.spaces import encode
+from tests.steps.test_nudge_live import without_a_record
+from tests.store.sample_store import encode
 
 
 @pytest.fixture
 def world(auto: Connection, database_url: str) -> World:
-    return World(auto, load_settings(database_url=database_url, bootstrap_samples=200))
+    return World(auto, load_settings(database_url=database_url))
 
 
 @pytest.mark.parametrize("enough", [True, False])
 def test_people_choose_and_move_rows_alone_where_they_have_asked_enough(world: World, enough: bool) -> None:
-    without_a_budget(world)
+    without_a_record(world)
     asked = world.chunks()[::2]
     for chunk in asked:
         near = world.question_vector(f"a{chunk.text[5:]}")
@@ -28,15 +27,15 @@ def test_people_choose_and_move_rows_alone_where_they_have_asked_enough(world: W
         world.ask(chunk, [f"person chooses {chunk.text}"], "seen_validation", near, "human")
     world.settings = world.settings.model_copy(update={"gate_min_questions": len(asked) + (not enough)})
     world.night()
-    assert world.active.nudge_theta > 0
-    assert world.active.nudge_by_people is enough
-    base = dict(zip(*map(list, world.space.vectors.load_base(world.active)), strict=True))
+    assert world.record is not None
+    assert world.record.by_people is enough
+    base = world.base()
     moved = {chunk_id for chunk_id, vector in world.served().items() if abs(vector - base[chunk_id]).max() > 1e-3}
     assert moved == {chunk.chunk_id for chunk in (asked if enough else world.chunks())}
 
 
 def test_a_night_moves_rows_by_peoples_questions_alone(world: World) -> None:
-    world.space.generations.set_fields(world.made.generation_id, nudge_by_people=True)
+    world.set_record(by_people=True)
     first, second, third = world.chunks()[:3]
     world.ask(first, ["a person's", "another's"], "train", writer="human")
     world.ask(second, ["written later"], "train")
@@ -45,7 +44,7 @@ def test_a_night_moves_rows_by_peoples_questions_alone(world: World) -> None:
     world.ask(second, ["of both"], "train")
     world.night()
     served, wanted = world.served(), world.wanted()
-    base = dict(zip(*map(list, world.space.vectors.load_base(world.active)), strict=True))
+    base = world.base()
     for chunk in (first, third):
         assert abs(served[chunk.chunk_id] - base[chunk.chunk_id]).max() > 1e-3
         assert abs(served[chunk.chunk_id] - wanted[chunk.chunk_id]).max() < 1e-6
@@ -53,13 +52,13 @@ def test_a_night_moves_rows_by_peoples_questions_alone(world: World) -> None:
 
 
 def test_a_night_moves_the_chunk_that_answers_and_not_the_documents_first(world: World) -> None:
-    world.space.load(long="p|q|r")
+    world.store.load(long="p|q|r")
     p, q, r = (world.chunk(name) for name in "pqr")
     world.night()
     assert world.questions.import_judgments("s", [("where is r?", "long")], lambda document, text: "train")[0] == 1
     (key,) = (row.question_id for row in world.questions.questions() if row.text == "where is r?")
     near = 0.8 * encode(["r"], DIMS) + 0.2 * encode(["elsewhere"], DIMS)
-    world.space.vectors.write_questions(world.made, np.array([key]), near / np.linalg.norm(near))
+    world.store.spaces.write_questions(world.space, np.array([key]), near / np.linalg.norm(near))
     world.night()
     assert [row.chunk_id for row in world.questions.questions() if row.question_id == key] == [r.chunk_id]
     served, base = world.served(), dict(zip("pqr", encode(["p", "q", "r"], DIMS), strict=True))
@@ -78,9 +77,9 @@ def test_every_chunk_of_the_named_document_is_right_for_a_probe(world: World) ->
         "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) VALUES (1, %s, 1, 'more', 'h')",
         (first.document_id,),
     )
-    world.space.embed(world.made)
-    world.space.vectors.upsert_served(world.active, world.space.served(world.made))
-    start_probes(world.conn, world.active)
+    world.store.embed(world.space)
+    world.store.served.upsert_served(world.active, world.store.wanted(world.made))
+    world.start_probes()
     probes = NudgeState(world.conn, world.active).probes(KEPT)
     texts = dict(world.conn.execute("SELECT question_id, text FROM heal.question").fetchall())
     right = {

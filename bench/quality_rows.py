@@ -1,0 +1,54 @@
+"""The rows of ``bench.quality`` that train: settings, and changes of the training set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Change = Callable[[list[dict[str, Any]]], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to train: settings, and what is changed in the training set before."""
+
+    settings: dict[str, Any]
+    change: Change | None = None
+
+
+def leaf_level(rows: list[dict[str, Any]]) -> None:
+    """Leave of every topic path its leaf."""
+    for row in rows:
+        row["path"] = row["path"][-1:]
+
+
+def random_topics(rows: list[dict[str, Any]]) -> None:
+    """Deal topic paths out to random documents: the tree's shape stays, its meaning goes."""
+    paths = {row["document_id"]: (row["leaf"], row["path"]) for row in rows}
+    dealt = np.random.default_rng(0).permutation(sorted(paths))
+    other = {own: paths[int(given)] for own, given in zip(sorted(paths), dealt, strict=True)}
+    for row in rows:
+        row["leaf"], row["path"] = other[row["document_id"]]
+
+
+PLAIN = {
+    "train_near_negatives": 0, "train_far_negatives": 0, "heal_weight": 0.0, "base_weight": 0.0, "label_smoothing": 0.0,
+    "idf_power": 0.0, "train_base_share": 0.0,
+}  # fmt: skip
+HEAL = PLAIN | {"heal_weight": 0.1}
+SAMPLED = {"train_near_negatives": 1, "train_far_negatives": 1}
+TRAINED: dict[str, Row] = {
+    "own": Row(PLAIN),
+    "smoothed": Row(PLAIN | {"label_smoothing": 0.1}),
+    "base-term": Row(PLAIN | {"base_weight": 0.1}),
+    "idf": Row(PLAIN | {"idf_power": 0.25}),
+    "halfway": Row(PLAIN | {"train_base_share": 0.5}),
+    "paper": Row(PLAIN | {"heal_paper": True}),
+    "heal": Row(HEAL),
+    "supcon": Row(HEAL, leaf_level),
+    "random": Row(HEAL, random_topics),
+    "default": Row({}),
+    "sampled": Row(SAMPLED),
+    "maps": Row(SAMPLED | {"map_rate": 0.3}),
+}
