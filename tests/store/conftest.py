@@ -1,16 +1,10 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from heal_tasks.store.db import Connection
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from spaces import Space
+from tests.store.sample_store import SampleStore
 
 
 @pytest.fixture
-def space(auto: Connection) -> Space:
+def store(auto: Connection) -> SampleStore:
     """A fresh database with helpers."""
-    return Space(auto)
+    return SampleStore(auto)

@@ -5,12 +5,12 @@ import subprocess
 from pathlib import Path
 
 import psycopg
-from spaces import Space, encode
 
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations.search import search
 from heal_tasks.store.migrate import migrate
+from tests.store.sample_store import SampleStore, encode
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
@@ -25,10 +25,10 @@ def restore(server: EmbeddedPostgres, url: str, dump: Path) -> None:
 
 
 def test_a_whole_store_is_restored_elsewhere(
-    space: Space, postgres: EmbeddedPostgres, database_url: str, tmp_path: Path
+    store: SampleStore, postgres: EmbeddedPostgres, database_url: str, tmp_path: Path
 ) -> None:
-    space.load(a="the first|text", b="another")
-    space.publish(space.generation("m"))
+    store.load(a="the first|text", b="another")
+    store.publish(store.generation("m"))
     dump = tmp_path / "heal.dump"
     run(postgres, "pg_dump", "--format=custom", "--schema=heal", "--file", str(dump), database_url)
     other = postgres.ensure_database("restored")
@@ -39,34 +39,34 @@ def test_a_whole_store_is_restored_elsewhere(
         assert migrate(conn) == []
         query = encode(["another"])[0]
         conn.execute("SET ROLE heal_reader")
-        assert search(conn, query, 1) == search(space.conn, query, 1)
+        assert search(conn, query, 1) == search(store.conn, query, 1)
         conn.execute("RESET ROLE")
-        Space(conn).load(c="basalt")
+        SampleStore(conn).load(c="basalt")
         assert conn.execute("SELECT words::text FROM heal.chunk WHERE text = 'basalt'").fetchall() == [("'basalt':2",)]
 
 
 def test_a_dropped_generation_comes_back_without_what_was_deleted(
-    space: Space, postgres: EmbeddedPostgres, database_url: str, tmp_path: Path
+    store: SampleStore, postgres: EmbeddedPostgres, database_url: str, tmp_path: Path
 ) -> None:
-    space.load(a="x", b="y", c="z")
-    made = [space.generation(f"m{number}") for number in range(3)]
+    store.load(a="x", b="y", c="z")
+    made = [store.generation(f"m{number}") for number in range(3)]
     for generation in made:
-        space.publish(generation)
+        store.publish(generation)
     dump = tmp_path / "generation.dump"
     run(postgres, "pg_dump", "--format=custom", "--table", "heal.*_g000001", "--file", str(dump), database_url)
-    assert space.generations.retire_old(0) == [1]
-    space.delete("b")
+    assert store.generations.retire_old(0) == [1]
+    store.delete("b")
     restore(postgres, database_url, dump)
     (block,) = re.findall(r"^    BEGIN;\n(?:    .+\n)+?    CALL heal\.activate\(7\);\n", OPERATIONS, re.MULTILINE)
     statements = block.replace("g000007", "g000001").replace("= 7", "= 1").replace("(7)", "(1)")
-    space.conn.execute(statements.encode())
-    migrate(space.conn)
-    active = space.generations.active()
+    store.conn.execute(statements.encode())
+    migrate(store.conn)
+    active = store.generations.active()
     assert active is not None
     assert active.generation_id == 1
-    hits = search(space.conn, encode(["x"], model="m0")[0], 1)
+    hits = search(store.conn, encode(["x"], model="m0")[0], 1)
     assert hits[0].text == "x"
     assert {hit.text for hit in hits} == {"x", "z"}
-    assert space.vectors.orphans(active) == 0
-    owners = space.conn.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE tablename ~ '_g000001$'").fetchall()
+    assert store.served.orphans(active) == 0
+    owners = store.conn.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE tablename ~ '_g000001$'").fetchall()
     assert owners == [("heal_pipeline",)]

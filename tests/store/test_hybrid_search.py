@@ -1,27 +1,52 @@
-"""heal.hybrid_search: words and vectors together."""
+"""heal.hybrid_search: words and vectors together; duplicates, languages and hostile texts in all searches."""
 
 import numpy as np
 import psycopg
 import pytest
-from spaces import SOURCE, Space
 
+from heal_tasks.core.ids import document_id
 from heal_tasks.core.types import Record
 from heal_tasks.local.postgres import EmbeddedPostgres
-from tests.store.test_sql_api import hybrid, literal, made_of, publish, run_psql
+from heal_tasks.store.generations.generations import Generation
+from tests.store.sample_store import DIMS, SOURCE, SampleStore, encode
+from tests.store.test_sql_api import literal, run_psql
+
+
+def made_of(text: str) -> np.ndarray:
+    return encode([text])[0]
+
+
+def publish(store: SampleStore, *records: Record, language: str = "english") -> Generation:
+    store.documents.apply_records(SOURCE, records, lambda title, body: [body], language)
+    generation = store.generation()
+    store.publish(generation)
+    return generation
+
+
+def hybrid(
+    store: SampleStore, words: str, vector: np.ndarray | None, generation: Generation, **named: object
+) -> list[tuple]:
+    extra = "".join(f", {name} => %({name})s" for name in named)
+    statement = (
+        "SELECT text, vector_rank, word_rank, score FROM heal.hybrid_search(%(words)s, %(vector)s, %(gen)s::bigint"
+        + extra
+    )
+    values = {"words": words, "vector": vector, "gen": generation.generation_id, **named}
+    return store.conn.execute(statement + ")", values).fetchall()  # type: ignore[arg-type]
 
 
 def test_hybrid_search_finds_by_stems_and_by_vector_and_adds_the_scores(
-    space: Space, postgres: EmbeddedPostgres, database_url: str
+    store: SampleStore, postgres: EmbeddedPostgres, database_url: str
 ) -> None:
     texts = [f"filler number {number} about nothing" for number in range(30)]
     generation = publish(
-        space,
+        store,
         *[Record(f"d{number}", "T", text) for number, text in enumerate(texts)],
         Record("rare", "T", "The mitochondria were running about nothing"),
         Record("titled", "Chloroplasts", "Plants"),
     )
     query = made_of(texts[3])
-    found = hybrid(space, "about the runs of a mitochondrion", query, generation)
+    found = hybrid(store, "about the runs of a mitochondrion", query, generation)
     by_text = {row[0]: row for row in found}
     assert by_text[texts[3]][1] == 1
     # "run" and "mitochondria" are stems that one document has; "about" is a stop word of English, "nothing" of none.
@@ -32,9 +57,9 @@ def test_hybrid_search_finds_by_stems_and_by_vector_and_adds_the_scores(
         if word_rank in (1, None):
             assert score == pytest.approx(similarity + (0.2 if word_rank else 0.0), abs=1e-6)
     assert [row[3] for row in found] == sorted((row[3] for row in found), reverse=True)
-    assert hybrid(space, "chloroplast", query, generation)[0][2] in (1, None)
-    assert {row[0] for row in hybrid(space, "chloroplast", query, generation, k=40) if row[2]} == {"Plants"}
-    only_vector = hybrid(space, "the of and", query, generation, k=3)
+    assert hybrid(store, "chloroplast", query, generation)[0][2] in (1, None)
+    assert {row[0] for row in hybrid(store, "chloroplast", query, generation, k=40) if row[2]} == {"Plants"}
+    only_vector = hybrid(store, "the of and", query, generation, k=3)
     assert [row[1:3] for row in only_vector] == [(1, None), (2, None), (3, None)]
     done = run_psql(
         postgres, database_url,
@@ -45,14 +70,14 @@ def test_hybrid_search_finds_by_stems_and_by_vector_and_adds_the_scores(
 
 
 @pytest.mark.parametrize("k", [1, 10, 20])
-def test_hybrid_search_ranks_what_either_finds_by_both_scores(space: Space, k: int) -> None:
+def test_hybrid_search_ranks_what_either_finds_by_both_scores(store: SampleStore, k: int) -> None:
     rng = np.random.default_rng(7)
     words = [f"w{letter}{other}" for letter in "abcdef" for other in "uvwxyz"]
     texts = [" ".join(rng.choice(words, 6)) + f" number{number}" for number in range(160)]
-    generation = publish(space, *[Record(f"d{number}", "T", text) for number, text in enumerate(texts)])
+    generation = publish(store, *[Record(f"d{number}", "T", text) for number, text in enumerate(texts)])
     asked, query, gen = "wau wbv wcw wdx", made_of("q"), generation.generation_id
     weights = dict(
-        space.conn.execute(
+        store.conn.execute(
             "SELECT c.text, m.weight FROM heal.generation g, heal.matching(%s, g, 1000) m "
             "JOIN heal.chunk c USING (chunk_id) WHERE g.generation_id = %s",
             (asked, gen),
@@ -68,7 +93,7 @@ def test_hybrid_search_ranks_what_either_finds_by_both_scores(space: Space, k: i
             text: similarity[text] + weight * weights.get(text, 0.0) / max(weights.values())
             for text in {*by_vector, *by_words}
         }
-        rows = space.conn.execute(
+        rows = store.conn.execute(
             "SELECT text, score, distance, vector_rank FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, "
             "words_weight => %s)",
             (asked, query, gen, k, weight),
@@ -81,27 +106,27 @@ def test_hybrid_search_ranks_what_either_finds_by_both_scores(space: Space, k: i
             assert (vector_rank is None) is (text not in by_vector)
 
 
-def test_the_weight_of_the_words_is_checked(space: Space) -> None:
-    generation = publish(space, Record("a", "T", "a"))
+def test_the_weight_of_the_words_is_checked(store: SampleStore) -> None:
+    generation = publish(store, Record("a", "T", "a"))
     for weight in (-0.1, float("nan"), 101, None):
         with pytest.raises(psycopg.DatabaseError, match="words_weight must be between 0 and 100, got") as caught:
-            hybrid(space, "a", made_of("a"), generation, words_weight=weight)
+            hybrid(store, "a", made_of("a"), generation, words_weight=weight)
         assert caught.value.sqlstate == "HEA03"
 
 
-def test_a_text_is_stemmed_in_its_own_language(space: Space) -> None:
+def test_a_text_is_stemmed_in_its_own_language(store: SampleStore) -> None:
     generation = publish(
-        space,
+        store,
         Record("de", "Titel", "Die Häuser am Fluss", {"language": "de"}),
         Record("en", "Title", "The houses by the river"),
         Record("xx", "Title", "Taloja taloissa", {"lang": "tlh"}),
     )
-    stored = dict(space.conn.execute("SELECT external_id, language FROM heal.document").fetchall())
+    stored = dict(store.conn.execute("SELECT external_id, language FROM heal.document").fetchall())
     assert stored == {"de": "german", "en": "english", "xx": "simple"}
     query = made_of("q")
 
     def matched(words: str, **named: object) -> set[str]:
-        return {row[0] for row in hybrid(space, words, query, generation, **named) if row[2]}
+        return {row[0] for row in hybrid(store, words, query, generation, **named) if row[2]}
 
     assert matched("Häusern") == {"Die Häuser am Fluss"}
     assert matched("house") == {"The houses by the river"}
@@ -109,8 +134,61 @@ def test_a_text_is_stemmed_in_its_own_language(space: Space) -> None:
     assert matched("Häusern", language="english") == set()
     with pytest.raises(psycopg.DatabaseError, match="there is no text search configuration 'klingon'"):
         matched("Haus", language="klingon")
-    space.documents.apply_records(
+    store.documents.apply_records(
         SOURCE, [Record("en", "Title", "The houses by the river", {"lang": "simple"})], lambda title, body: [body]
     )
     assert matched("house", language="english") == set()
     assert matched("houses", language="simple") == {"The houses by the river"}
+
+
+def test_under_a_filter_a_hit_is_the_duplicate_that_meets_it(store: SampleStore) -> None:
+    generation = publish(
+        store,
+        Record("a", "T", "same text", {"team": "red"}),
+        Record("b", "T", "same text", {"team": "blue"}),
+        Record("c", "T", "other text", {"team": "green"}),
+    )
+    for team, name in (("red", "a"), ("blue", "b")):
+        for function, arguments in (
+            ("search", "%(vector)s, %(gen)s::bigint, 10"),
+            ("hybrid_search", "'same', %(vector)s, %(gen)s::bigint, 10"),
+            ("search_many", "ARRAY[%(vector)s]::vector[], %(gen)s::bigint, 10"),
+        ):
+            rows = store.conn.execute(
+                f"SELECT document_id, text FROM heal.{function}({arguments}, filter => %(filter)s::jsonb)",  # type: ignore[arg-type]
+                {"vector": made_of("same text"), "gen": generation.generation_id, "filter": f'{{"team": "{team}"}}'},
+            ).fetchall()
+            assert rows == [(document_id(SOURCE, name), "same text")], (function, team)
+    rows = store.conn.execute(
+        'SELECT text FROM heal.similar(%s::bigint, filter => \'{"team": "green"}\')', (document_id(SOURCE, "b"),)
+    ).fetchall()
+    assert rows == [("other text",)]
+
+
+HOSTILE = [
+    "'; DROP TABLE heal.document; --",
+    "$1",
+    "%s",
+    "a'b\\",
+    "'::tsquery",
+    "a & | ! ( )",
+    ":*",
+    "\u00e4\u2028",
+    "%I%%",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_and_filters_cannot_inject(store: SampleStore, text: str) -> None:
+    generation = publish(store, Record("a", text, text, {text: text}), Record("b", "T", "b"))
+    query = encode(["q"], DIMS)[0]
+    found = hybrid(store, text, query, generation)
+    assert {row[0] for row in found} == {text, "b"}
+    rows = store.conn.execute(
+        "SELECT document_id FROM heal.search(%s, %s::bigint, filter => jsonb_build_object(%s::text, %s::text))",
+        (query, generation.generation_id, text, text),
+    ).fetchall()
+    assert rows == [(document_id(SOURCE, "a"),)]
+    with pytest.raises(psycopg.DatabaseError, match="no text search configuration") as caught:
+        hybrid(store, "a", query, generation, language=text)
+    assert caught.value.sqlstate == "HEA03"

@@ -4,31 +4,11 @@ from importlib.resources import files
 import numpy as np
 import psycopg
 import pytest
-from psycopg import sql
 
 from heal_tasks.core.errors import RetryableError, StoreError
-from heal_tasks.core.ids import sha256_hex
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, check_versions, connect, retryable, storable_json
 from heal_tasks.store.migrate import apply_files, migrate
-
-LANDED = {
-    "001_tables.sql": "ba475abe174c",
-    "002_questions.sql": "52faf10a5cf5",
-    "003_entity_maps.sql": "c4e47986bcca",
-    "004_llm_batches.sql": "0fd89d45b492",
-    "005_search.sql": "92e87116ef1e",
-    "006_question_checks.sql": "3e96bb7abe83",
-    "007_nudge_state.sql": "e464fa94fbcf",
-    "008_nudge_prior.sql": "889cf8736bd6",
-    "009_nudge_centre.sql": "5ddf2a229466",
-    "010_nearest.sql": "9fec2d62719a",
-    "011_answers.sql": "425a4abad3f1",
-    "012_nudge_contrast.sql": "65ffb006cfd7",
-    "013_push_levels.sql": "ff1489ca00e1",
-    "014_nudge_by_people.sql": "abf86831e04f",
-}
-"""Beginnings of the SHA-256 of files that deployments have applied; an edited one would be refused there."""
 
 
 @pytest.fixture
@@ -50,58 +30,22 @@ def test_a_fresh_database_gets_every_file_and_a_second_run_none(empty_url: str) 
         assert row[0].to_list() == [1.0, 1.0]
 
 
-def test_files_that_deployments_have_applied_are_as_they_were() -> None:
-    folder = files("heal_tasks.store") / "sql"
-    assert {name: sha256_hex((folder / name).read_text("utf-8"))[:12] for name in LANDED} == LANDED
-
-
-def migrate_before(conn: Connection, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bring a database to the schema that came before a numbered file."""
-    folder = files("heal_tasks.store") / "sql"
-    before = [name for name in LANDED if name < number]
-    older = {name: (folder / name).read_text("utf-8") for name in [*before, "roles.sql"]}
-    with monkeypatch.context() as patch:
-        patch.setattr("heal_tasks.store.migrate._packaged", lambda: {**older, "rights.sql": "SELECT 1"})
-        migrate(conn)
-
-
-def test_question_tables_of_older_generations_get_what_late_chunks_are_pushed_by(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_of_an_older_checkout_is_refused_and_stays_as_it_is(empty_url: str) -> None:
     with connect(empty_url) as conn:
-        migrate_before(conn, "013", monkeypatch)
         conn.execute(
-            "CREATE TABLE heal.question_g000001 (question_id bigint PRIMARY KEY, embedding vector(2) NOT NULL)"
-        )
-        conn.execute("ALTER TABLE heal.question_g000001 OWNER TO heal_pipeline")
-        conn.execute("INSERT INTO heal.question_g000001 VALUES (7, '[1,0]')")
-        conn.commit()
-        migrate(conn)
-        assert conn.execute("SELECT question_id, push_level, push_weight FROM heal.question_g000001").fetchall() == [
-            (7, None, None)
-        ]
-
-
-def test_validation_questions_move_the_rows_of_a_budget_that_is_older_than_that(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with connect(empty_url) as conn:
-        migrate_before(conn, "009", monkeypatch)
-        conn.execute(
-            """INSERT INTO heal.document (document_id, source, external_id, path, title, body, content_hash)
-            VALUES (1, 's', 'd', '', '', '', 'h');
-            INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash)
-            SELECT n, 1, n, '', n::text FROM generate_series(1, 3) n;
-            INSERT INTO heal.question
-            (question_id, chunk_id, text, answer, evidence, kind, writer, model, prompt_hash, split)
-            SELECT n, n, n::text, '', '', 'question', 'w', 'm', 'p', ('{train,seen_validation,unseen_test}'::text[])[n]
-            FROM generate_series(1, 3) n;
-            INSERT INTO heal.generation (kind, state, run_id, model_uri, model_sha256, dims, nudge_variant, nudge_theta)
-            VALUES ('reference', 'active', 'r', 'm', 's', 2, 'N', .5)"""
+            "CREATE SCHEMA heal; CREATE TABLE heal.schema_migration (name text PRIMARY KEY, sha256 text NOT NULL, "
+            "applied_at timestamptz NOT NULL DEFAULT now()); "
+            "INSERT INTO heal.schema_migration VALUES ('001_tables.sql', 'x'); CREATE TABLE heal.document (x int)"
         )
         conn.commit()
-        migrate(conn)
-        assert conn.execute("SELECT chunk_id FROM heal.nudge_touched").fetchall() == [(2,)]
+        with pytest.raises(StoreError, match=r"made before version 0\.1\.0 .* DROP SCHEMA heal CASCADE, migrate"):
+            migrate(conn)
+        conn.rollback()
+        names = conn.execute("SELECT relname FROM pg_class WHERE relnamespace = 'heal'::regnamespace AND relkind = 'r'")
+        assert {name for (name,) in names} == {"schema_migration", "document"}
+        conn.execute("DROP SCHEMA heal CASCADE")
+        conn.commit()
+        assert migrate(conn)
 
 
 def test_works_on_an_autocommit_connection(empty_url: str) -> None:
@@ -191,10 +135,3 @@ def test_json_that_postgres_refuses_is_made_storable(auto: Connection) -> None:
     assert made == {"a\ufffd": ["\ufffd", None, {"n": None}, 1, True, None], "t": ["x"]}
     row = auto.execute("SELECT %s", (psycopg.types.json.Jsonb(made),)).fetchone()
     assert row == (made,)
-
-
-def test_generation_tables_have_the_same_name_in_sql_and_python(auto: Connection) -> None:
-    for number in (1, 999_999, 1_234_567):
-        row = auto.execute("SELECT heal.vector_table(%s::bigint)", (number,)).fetchone()
-        assert row == (f"vec_g{number:06d}",)
-    assert sql.Identifier("heal", "vec_g000001").as_string(auto) == '"heal"."vec_g000001"'

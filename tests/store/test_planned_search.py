@@ -5,19 +5,19 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from spaces import Space
 
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import build_indexes
-from heal_tasks.store.generations.vectors import Served
+from heal_tasks.store.generations.served import Served
 from heal_tasks.store.migrate import migrate
+from tests.store.sample_store import SampleStore
 
 ROWS, WIDTH = 5000, 32
 
 
 @pytest.fixture(scope="module")
-def stored(module_database_url: str) -> Iterator[Space]:
+def stored(module_database_url: str) -> Iterator[SampleStore]:
     """So many documents that an index pays, and no generation."""
     with connect(module_database_url, autocommit=True) as conn:
         conn.execute(
@@ -33,20 +33,20 @@ def stored(module_database_url: str) -> Iterator[Space]:
         conn.execute("ANALYZE heal.document, heal.chunk")
         conn.execute("SET track_functions = 'pl'")
         conn.prepare_threshold = None
-        yield Space(conn)
+        yield SampleStore(conn)
 
 
-def publish(space: Space, seed: int, dims: int = WIDTH, kind: str = "halfvec", **fields: str) -> Generation:
-    made = space.generations.create(
-        kind="trained", run_id="r", model_uri="/m", model_sha256=str(seed), dims=dims, **fields
-    )  # type: ignore[arg-type]
+def publish(store: SampleStore, seed: int, dims: int = WIDTH, kind: str = "halfvec", **fields: str) -> Generation:
+    space = store.spaces.ensure("/m", str(seed), dims)
+    made = store.generations.create(run_id="r", space=space, **fields)  # type: ignore[arg-type]
+    store.generations.create_tables(made)
     vectors = np.random.default_rng(seed).normal(size=(ROWS, dims)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = np.arange(ROWS, dtype=np.int64)
-    space.vectors.write_served(made, Served(ids, ids, np.zeros(ROWS, dtype=np.int32), vectors))
-    build_indexes(space.conn, made, memory_mb=64, parallel=0, halfvec_rows=0 if kind == "halfvec" else ROWS + 1)
-    space.generations.set_state(made.generation_id, "ready")
-    space.generations.activate(made.generation_id, lock_timeout_ms=500)
+    store.served.write_served(made, Served(ids, ids, np.zeros(ROWS, dtype=np.int32), vectors))
+    build_indexes(store.conn, made, memory_mb=64, parallel=0, halfvec_rows=0 if kind == "halfvec" else ROWS + 1)
+    store.generations.set_state(made.generation_id, "ready")
+    store.generations.activate(made.generation_id, lock_timeout_ms=500)
     return made
 
 
@@ -75,7 +75,7 @@ def counted(conn: Connection) -> Iterator[dict[str, int]]:
 
 @pytest.mark.parametrize("kind", ["vector", "halfvec"])
 @pytest.mark.parametrize("metric", ["cosine", "inner_product"])
-def test_it_finds_what_an_unplanned_search_finds(stored: Space, kind: str, metric: str) -> None:
+def test_it_finds_what_an_unplanned_search_finds(stored: SampleStore, kind: str, metric: str) -> None:
     generation = publish(stored, 1, kind=kind, metric=metric)
     index = f"heal.vec_g{generation.generation_id:06d}_hnsw"
     scans = f"SELECT pg_stat_get_xact_numscans('{index}'::regclass)"
@@ -99,7 +99,7 @@ def test_it_finds_what_an_unplanned_search_finds(stored: Space, kind: str, metri
     assert calls == {"nearest": 4, "search_planned": 2}
 
 
-def test_a_session_plans_a_generation_once(stored: Space, module_database_url: str) -> None:
+def test_a_session_plans_a_generation_once(stored: SampleStore, module_database_url: str) -> None:
     generation = publish(stored, 2)
     kept = "SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'CachedPlan' AND ident LIKE '%%LIMIT 100)%%'"
     with connect(module_database_url, autocommit=True) as conn:
@@ -109,7 +109,7 @@ def test_a_session_plans_a_generation_once(stored: Space, module_database_url: s
             assert conn.execute(kept).fetchone() == (1,)
 
 
-def test_a_switch_leaves_plans_for_the_two_that_can_be_searched(stored: Space) -> None:
+def test_a_switch_leaves_plans_for_the_two_that_can_be_searched(stored: SampleStore) -> None:
     first, second, third = publish(stored, 3), publish(stored, 4, dims=16), publish(stored, 5)
     with counted(stored.conn) as calls:
         for generation in (second, third):
@@ -120,7 +120,7 @@ def test_a_switch_leaves_plans_for_the_two_that_can_be_searched(stored: Space) -
     assert [f"vec_g{item.generation_id:06d}" in body[0] for item in (first, second, third)] == [False, True, True]
 
 
-def test_without_a_plan_a_search_takes_the_other_way_and_a_migration_makes_one(stored: Space) -> None:
+def test_without_a_plan_a_search_takes_the_other_way_and_a_migration_makes_one(stored: SampleStore) -> None:
     generation = publish(stored, 6)
     query = queries(WIDTH)[0]
     expected = search(stored.conn, generation, query)

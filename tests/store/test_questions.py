@@ -12,7 +12,7 @@ from heal_tasks.store.documents.reading import LiveChunk
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.llm.ledger import LlmCall, ledger
 from heal_tasks.store.questions.questions import HUMAN, Asked, QuestionRepository
-from tests.store.spaces import Space, encode
+from tests.store.sample_store import SampleStore, encode
 
 PROMPT, MODEL = "p1", "m1"
 
@@ -162,21 +162,22 @@ def test_human_judgements_stay_with_their_document(
 
 
 def test_a_judgement_is_placed_with_the_nearest_chunk_of_its_document(auto: Connection) -> None:
-    space, questions = Space(auto), QuestionRepository(auto)
-    space.load(a="a0|a1|a2", b="b0|b1", c="c0|c1")
-    texts = {chunk.chunk_id: chunk.text for chunk in space.documents.live_chunks()}
-    generation = space.generation()
+    store, questions = SampleStore(auto), QuestionRepository(auto)
+    store.load(a="a0|a1|a2", b="b0|b1", c="c0|c1")
+    texts = {chunk.chunk_id: chunk.text for chunk in store.documents.live_chunks()}
+    generation = store.generation()
+    space = store.space_of(generation)
     asked = {"like a2": ("a", "a2"), "like b1": ("b", "b1"), "like b0": ("b", "b0"), "like a1 of b": ("b", "a1")}
     pairs = [(text, name) for text, (name, _) in asked.items()] + [("without a vector", "c")]
     questions.import_judgments("s", pairs, train)
     ids = [question_id(document_id("s", name), HUMAN, text) for text, (name, _) in asked.items()]
     vectors = encode([chunk for _, chunk in asked.values()])
-    space.vectors.write_questions(generation, np.array(ids), vectors)
+    store.spaces.write_questions(space, np.array(ids), vectors)
     # A written question stays with the chunk that it was written from, whatever is nearer.
-    own = next(chunk for chunk in space.documents.live_chunks() if chunk.text == "a0")
+    own = next(chunk for chunk in store.documents.live_chunks() if chunk.text == "a0")
     ask(questions, own, ["written"])
     written = question_id(own.chunk_id, "llm", "written")
-    space.vectors.write_questions(generation, np.array([written]), encode(["a2"]))
+    store.spaces.write_questions(space, np.array([written]), encode(["a2"]))
     base = dict(zip(texts.values(), encode(list(texts.values())), strict=True))
     nearest_of_b = max(("b0", "b1"), key=lambda text: float(base[text] @ base["a1"]))
     wanted = {
@@ -194,19 +195,19 @@ def test_a_judgement_is_placed_with_the_nearest_chunk_of_its_document(auto: Conn
     assert places() == first | {"written": "a0"}
     NudgeState(auto, generation).settle(np.array(list(texts)))
     of_b = np.array([key for key, text in texts.items() if text == "b1"])
-    assert questions.place_judgments(generation, of_b) == 1 + (nearest_of_b == "b1")
+    assert questions.place_judgments(space, of_b) == 1 + (nearest_of_b == "b1")
     assert places() == wanted | {"like a2": "a0"}
     assert touched() == {"b0", "b1"}
-    assert questions.place_judgments(generation) == 1
+    assert questions.place_judgments(space) == 1
     assert places() == wanted
     assert touched() == {"a0", "a2", "b0", "b1"}
-    assert questions.place_judgments(generation) == 0
+    assert questions.place_judgments(space) == 0
     # A chunk whose text is gone is not taken, however near.
-    space.load(a="a0|new")
-    space.embed(generation)
+    store.load(a="a0|new")
+    store.embed(space)
     assert places()["like a2"] == "a0"
-    questions.place_judgments(generation)
-    texts |= {chunk.chunk_id: chunk.text for chunk in space.documents.live_chunks()}
+    questions.place_judgments(space)
+    texts |= {chunk.chunk_id: chunk.text for chunk in store.documents.live_chunks()}
     base = dict(zip(("a0", "new"), encode(["a0", "new"]), strict=True))
     assert places()["like a2"] == max(base, key=lambda text: float(base[text] @ encode(["a2"])[0]))
 

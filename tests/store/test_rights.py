@@ -2,17 +2,18 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
-from spaces import Space, encode
 
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.contrast_state import KeptPushes, PushRepository
+from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
 from heal_tasks.store.migrate import migrate
+from tests.store.sample_store import SampleStore, encode
 
 _numbers = itertools.count(1)
 
@@ -36,9 +37,9 @@ def login(postgres: EmbeddedPostgres, database_url: str) -> Iterator[dict[str, s
 
 
 @pytest.fixture
-def pipeline(login: dict[str, str]) -> Iterator[Space]:
+def pipeline(login: dict[str, str]) -> Iterator[SampleStore]:
     with connect(login["heal_pipeline"], autocommit=True) as conn:
-        yield Space(conn)
+        yield SampleStore(conn)
 
 
 def calls(generation: int) -> list[str]:
@@ -57,7 +58,9 @@ def vector() -> list[float]:
     return [float(value) for value in encode(["text 1"])[0]]
 
 
-def test_a_reader_calls_the_api_through_switches_and_reads_no_table(pipeline: Space, login: dict[str, str]) -> None:
+def test_a_reader_calls_the_api_through_switches_and_reads_no_table(
+    pipeline: SampleStore, login: dict[str, str]
+) -> None:
     pipeline.load_many(20)
     first = pipeline.generation("m")
     with connect(login["heal_reader"], autocommit=True) as reader:
@@ -98,14 +101,14 @@ def test_a_reader_calls_the_api_through_switches_and_reads_no_table(pipeline: Sp
                 stranger.execute(call)  # type: ignore[arg-type]
 
 
-def test_the_pipeline_fills_switches_deletes_and_drops_but_alters_nothing(pipeline: Space) -> None:
+def test_the_pipeline_fills_switches_deletes_and_drops_but_alters_nothing(pipeline: SampleStore) -> None:
     pipeline.load_many(10)
     for model in ("m1", "m2", "m3"):
         made = pipeline.generation(model)
         pipeline.publish(made)
-        pipeline.vectors.upsert_served(made, pipeline.served(made))
+        pipeline.served.upsert_served(made, pipeline.wanted(made))
     pipeline.delete("d3")
-    assert [pipeline.vectors.orphans(item) for item in pipeline.generations.list()] == [0, 0, 0]
+    assert [pipeline.served.orphans(item) for item in pipeline.generations.list()] == [0, 0, 0]
     assert pipeline.generations.retire_old(0) == [1]
     for statement in (
         "DROP TABLE heal.document", "ALTER TABLE heal.chunk ADD x int", "UPDATE heal.schema_migration SET name = ''",
@@ -127,7 +130,7 @@ def test_definers_have_a_fixed_path_without_schemas_of_the_caller(auto: Connecti
     assert {owner for *_, owner in rows} == {"heal_owner"}
 
 
-def test_a_callers_path_cannot_replace_what_a_definer_calls(pipeline: Space, login: dict[str, str]) -> None:
+def test_a_callers_path_cannot_replace_what_a_definer_calls(pipeline: SampleStore, login: dict[str, str]) -> None:
     pipeline.load_many(5)
     pipeline.publish(pipeline.generation("m"))
     with connect(login["heal_reader"], autocommit=True) as reader:
@@ -147,13 +150,13 @@ def test_a_callers_path_cannot_replace_what_a_definer_calls(pipeline: Space, log
 
 def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostgres, database_url: str) -> None:
     with connect(database_url, autocommit=True) as conn:
-        space = Space(conn)
-        space.load_many(5)
-        made = space.generation("m")
-        space.publish(made)
-        none = np.empty(0, dtype=np.float32)
-        pushes = KeptPushes(*space.vectors.load_base(made), np.empty(0, dtype=np.int64), none, none)
-        PushRepository(conn).write(made, pushes)
+        store = SampleStore(conn)
+        store.load_many(5)
+        made = store.generation("m")
+        store.publish(made)
+        chunk_ids, vectors = store.spaces.load_chunks(store.space_of(made))
+        state = replace(ContrastState.empty(made.dims), chunk_ids=chunk_ids, vectors=vectors)
+        ContrastRepository(conn).write(made, state)
         assert conn.execute(
             "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'push_g000001'"
         ).fetchone() == ("heal_pipeline",)
@@ -161,6 +164,7 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
             ("TABLE", "document"),
             ("TABLE", "vec_g000001"),
             ("TABLE", "push_g000001"),
+            ("TABLE", "base_s000001"),
             ("VIEW", "embedding"),
             ("FUNCTION", "recall"),
         ):
@@ -171,7 +175,7 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
                          "AND relnamespace = 'heal'::regnamespace").fetchall()
         )  # fmt: skip
         assert {name for name, owner in owners.items() if owner == "heal_pipeline"} == {
-            "base_g000001", "vec_g000001", "question_g000001", "push_g000001"
+            "base_s000001", "question_s000001", "vec_g000001", "push_g000001"
         }  # fmt: skip
         assert set(owners.values()) == {"heal_pipeline", "heal_owner"}
         assert conn.execute("SELECT current_user = session_user").fetchone() == (True,)
@@ -187,9 +191,9 @@ def test_an_owner_of_a_database_who_may_make_no_roles_goes_without(postgres: Emb
         with connect(f"postgresql://lonely:x@{postgres.url('lonely').split('@')[1]}", autocommit=True) as conn:
             migrate(conn)
             assert migrate(conn) == []
-            space = Space(conn)
-            space.load_many(5)
-            space.publish(space.generation("m"))
+            store = SampleStore(conn)
+            store.load_many(5)
+            store.publish(store.generation("m"))
             assert conn.execute(calls(1)[0]).fetchall()  # type: ignore[arg-type]
             owner = conn.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'vec_g000001'").fetchone()
             assert owner == ("lonely",)

@@ -4,19 +4,15 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from spaces import DIMS, SOURCE, Space, encode
 
-from heal_tasks.core.ids import document_id
-from heal_tasks.core.types import Record
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
-from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import build_indexes
-from heal_tasks.store.generations.vectors import Served
+from heal_tasks.store.generations.served import Served
+from tests.store.sample_store import SampleStore
 
 ROWS, WIDTH, LEAVES = 30_000, 32, 40
 PARTS = ((200, LEAVES // 5), (300, LEAVES // 2))
@@ -57,8 +53,8 @@ def literal(vector: np.ndarray) -> str:
 class Large:
     """Clustered vectors, a cluster per leaf; document n has metadata tenth (n modulo 10), hundredth and most."""
 
-    def __init__(self, space: Space) -> None:
-        self.conn = space.conn
+    def __init__(self, store: SampleStore) -> None:
+        self.conn = store.conn
         rng = np.random.default_rng(7)
         self.leaves = rng.integers(0, LEAVES, ROWS).astype(np.int32)
         centres = rng.normal(size=(LEAVES, WIDTH))
@@ -66,8 +62,8 @@ class Large:
         self.vectors /= np.linalg.norm(self.vectors, axis=1, keepdims=True)
         self.ids = np.arange(ROWS, dtype=np.int64)
         self.queries = self.vectors[rng.permutation(ROWS)[:20]] + 0.1 * rng.normal(size=(20, WIDTH)).astype(np.float32)
-        with space.conn.transaction():
-            space.conn.execute(
+        with store.conn.transaction():
+            store.conn.execute(
                 """INSERT INTO heal.document
                     (document_id, source, external_id, path, title, body, content_hash, metadata)
                 SELECT n, 's', n, 'p', 'Title ' || n, 'b', n, jsonb_build_object(
@@ -76,12 +72,12 @@ class Large:
                 FROM generate_series(0, %s::bigint - 1) n""",
                 (ROWS,),
             )
-            space.conn.execute(
+            store.conn.execute(
                 "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) "
                 "SELECT n, n, 0, 'text ' || n, n FROM generate_series(0, %s::bigint - 1) n",
                 (ROWS,),
             )
-        space.conn.execute("ANALYZE heal.document; ANALYZE heal.chunk")
+        store.conn.execute("ANALYZE heal.document; ANALYZE heal.chunk")
         tree = [TopicRow(1, None, 0, 0, LEAVES - 1, ["all"], LEAVES, None, ROWS)]
         tree += [TopicRow(100 + leaf, 1, 1, leaf, leaf, [f"t{leaf}"], 0, None, 1) for leaf in range(LEAVES)]
         tree += [TopicRow(99, 1, 1, 1, LEAVES - 1, ["nearly", "all"], LEAVES, None, ROWS)]
@@ -92,15 +88,15 @@ class Large:
         ]
         flat = np.zeros(ROWS, dtype=np.float32)
         labels = Labels(self.ids, self.leaves, [[100 + int(leaf)] for leaf in self.leaves], flat, flat)
-        run = TopicRepository(space.conn).insert_run(
+        run = TopicRepository(store.conn).insert_run(
             fingerprint="f", uri="u", churn=None, mean_residual=0.0, topics=tree, labels=labels
         )
-        generations = space.generations
-        self.generation = generations.create(
-            kind="trained", run_id="r", model_uri="/m", model_sha256="m", dims=WIDTH, topic_run_id=run
-        )
-        space.vectors.write_served(self.generation, Served(self.ids, self.ids, self.leaves, self.vectors))
-        build_indexes(space.conn, self.generation, memory_mb=256, parallel=2)
+        generations = store.generations
+        space = store.spaces.ensure("/m", "m", WIDTH)
+        self.generation = generations.create(run_id="r", space=space, topic_run_id=run)
+        generations.create_tables(self.generation)
+        store.served.write_served(self.generation, Served(self.ids, self.ids, self.leaves, self.vectors))
+        build_indexes(store.conn, self.generation, memory_mb=256, parallel=2)
         generations.set_state(self.generation.generation_id, "ready")
         generations.activate(self.generation.generation_id, lock_timeout_ms=500)
 
@@ -112,7 +108,7 @@ class Large:
 @pytest.fixture(scope="module")
 def large(module_database_url: str) -> Iterator[Large]:
     with connect(module_database_url, autocommit=True) as conn:
-        yield Large(Space(conn))
+        yield Large(SampleStore(conn))
 
 
 def far_leaf(large: Large, query: np.ndarray) -> int:
@@ -259,80 +255,3 @@ def test_every_function_procedure_and_view_has_a_comment(psql: Psql) -> None:
         )
         == []
     )
-
-
-# Words, languages, duplicates: a small store.
-
-
-def made_of(text: str) -> np.ndarray:
-    return encode([text])[0]
-
-
-def publish(space: Space, *records: Record, language: str = "english") -> Generation:
-    space.documents.apply_records(SOURCE, records, lambda title, body: [body], language)
-    generation = space.generation()
-    space.publish(generation)
-    return generation
-
-
-def hybrid(space: Space, words: str, vector: np.ndarray | None, generation: Generation, **named: object) -> list[tuple]:
-    extra = "".join(f", {name} => %({name})s" for name in named)
-    statement = (
-        "SELECT text, vector_rank, word_rank, score FROM heal.hybrid_search(%(words)s, %(vector)s, %(gen)s::bigint"
-        + extra
-    )
-    values = {"words": words, "vector": vector, "gen": generation.generation_id, **named}
-    return space.conn.execute(statement + ")", values).fetchall()  # type: ignore[arg-type]
-
-
-def test_under_a_filter_a_hit_is_the_duplicate_that_meets_it(space: Space) -> None:
-    generation = publish(
-        space,
-        Record("a", "T", "same text", {"team": "red"}),
-        Record("b", "T", "same text", {"team": "blue"}),
-        Record("c", "T", "other text", {"team": "green"}),
-    )
-    for team, name in (("red", "a"), ("blue", "b")):
-        for function, arguments in (
-            ("search", "%(vector)s, %(gen)s::bigint, 10"),
-            ("hybrid_search", "'same', %(vector)s, %(gen)s::bigint, 10"),
-            ("search_many", "ARRAY[%(vector)s]::vector[], %(gen)s::bigint, 10"),
-        ):
-            rows = space.conn.execute(
-                f"SELECT document_id, text FROM heal.{function}({arguments}, filter => %(filter)s::jsonb)",  # type: ignore[arg-type]
-                {"vector": made_of("same text"), "gen": generation.generation_id, "filter": f'{{"team": "{team}"}}'},
-            ).fetchall()
-            assert rows == [(document_id(SOURCE, name), "same text")], (function, team)
-    rows = space.conn.execute(
-        'SELECT text FROM heal.similar(%s::bigint, filter => \'{"team": "green"}\')', (document_id(SOURCE, "b"),)
-    ).fetchall()
-    assert rows == [("other text",)]
-
-
-HOSTILE = [
-    "'; DROP TABLE heal.document; --",
-    "$1",
-    "%s",
-    "a'b\\",
-    "'::tsquery",
-    "a & | ! ( )",
-    ":*",
-    "\u00e4\u2028",
-    "%I%%",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_texts_and_filters_cannot_inject(space: Space, text: str) -> None:
-    generation = publish(space, Record("a", text, text, {text: text}), Record("b", "T", "b"))
-    query = encode(["q"], DIMS)[0]
-    found = hybrid(space, text, query, generation)
-    assert {row[0] for row in found} == {text, "b"}
-    rows = space.conn.execute(
-        "SELECT document_id FROM heal.search(%s, %s::bigint, filter => jsonb_build_object(%s::text, %s::text))",
-        (query, generation.generation_id, text, text),
-    ).fetchall()
-    assert rows == [(document_id(SOURCE, "a"),)]
-    with pytest.raises(psycopg.DatabaseError, match="no text search configuration") as caught:
-        hybrid(space, "a", query, generation, language=text)
-    assert caught.value.sqlstate == "HEA03"

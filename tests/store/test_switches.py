@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 from psycopg import sql
-from spaces import Space, encode
 
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.search import NotSearchable, search
+from tests.store.sample_store import SampleStore, encode
 
 DOCUMENTS, READS, SWITCHES = 50, 10_000, 20
 HOLD_S = 3.0
@@ -63,9 +63,9 @@ def readers(database_url: str) -> Readers:
     return Readers(database_url)
 
 
-def pinned(generation: Generation) -> Callable[[Connection], str | None]:
+def pinned(generation: Generation, model: str) -> Callable[[Connection], str | None]:
     """A client that stays with one generation."""
-    vector = encode(["text 7"], generation.dims, generation.model_sha256)[0]
+    vector = encode(["text 7"], generation.dims, model)[0]
 
     def read(conn: Connection) -> str | None:
         hit = search(conn, vector, generation.generation_id, k=3)[0]
@@ -115,15 +115,17 @@ def hold_the_view(url: str, let_go: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("dims", [(8, 8), (8, 12)], ids=["equal dimensions", "different dimensions"])
-def test_forth_and_back_with_a_long_reader_in_the_way(space: Space, readers: Readers, dims: tuple[int, int]) -> None:
-    space.load_many(DOCUMENTS)
-    made = [space.generation(f"m{number}", dims=width) for number, width in enumerate(dims)]
+def test_forth_and_back_with_a_long_reader_in_the_way(
+    store: SampleStore, readers: Readers, dims: tuple[int, int]
+) -> None:
+    store.load_many(DOCUMENTS)
+    made = [store.generation(f"m{number}", dims=width) for number, width in enumerate(dims)]
     for generation in made:
-        space.publish(generation)
+        store.publish(generation)
     widths = {item.generation_id: item.dims for item in made}
     for prepared in (False, True):
-        for generation in made:
-            readers.start(pinned(generation), prepared=prepared)
+        for number, generation in enumerate(made):
+            readers.start(pinned(generation, f"m{number}"), prepared=prepared)
         readers.start(analyst(widths), prepared=prepared)
     let_go, report = threading.Event(), None
     switches, deadline = 0, time.monotonic() + 120
@@ -132,7 +134,7 @@ def test_forth_and_back_with_a_long_reader_in_the_way(space: Space, readers: Rea
             report = threading.Thread(target=hold_the_view, args=(readers.url, let_go))
             report.start()
             time.sleep(0.05)
-        space.generations.activate(made[switches % 2].generation_id, lock_timeout_ms=100)
+        store.generations.activate(made[switches % 2].generation_id, lock_timeout_ms=100)
         switches += 1
         time.sleep(0.05)
     readers.end()
@@ -145,36 +147,36 @@ def test_forth_and_back_with_a_long_reader_in_the_way(space: Space, readers: Rea
     assert max(readers.longest_s) < HOLD_S / 2, "a reader queued behind a switch that waited for the report"
 
 
-def test_through_new_generations_while_old_ones_retire(space: Space, readers: Readers) -> None:
-    space.load_many(DOCUMENTS)
-    first = space.generation("m0")
-    space.publish(first)
+def test_through_new_generations_while_old_ones_retire(store: SampleStore, readers: Readers) -> None:
+    store.load_many(DOCUMENTS)
+    first = store.generation("m0")
+    store.publish(first)
     widths = {first.generation_id: first.dims}
     following: list[Generation] = []
     for number in range(1, SWITCHES + 1):
-        made = space.generation(f"m{number}", dims=8 + 4 * (number % 2))
-        space.vectors.write_served(made, space.served(made))
-        space.generations.set_state(made.generation_id, "ready")
+        made = store.generation(f"m{number}", dims=8 + 4 * (number % 2))
+        store.served.write_served(made, store.wanted(made))
+        store.generations.set_state(made.generation_id, "ready")
         widths[made.generation_id] = made.dims
         following.append(made)
     for prepared in (False, True):
         readers.start(follower(readers), prepared=prepared)
         readers.start(analyst(widths), prepared=prepared)
     for made in following:
-        space.generations.activate(made.generation_id, lock_timeout_ms=100)
+        store.generations.activate(made.generation_id, lock_timeout_ms=100)
         time.sleep(0.05)
     readers.end()
     assert readers.failures == []
     assert min(readers.reads) >= SWITCHES
-    assert [item.state for item in space.generations.list()[-3:]] == ["retired", "previous", "active"]
+    assert [item.state for item in store.generations.list()[-3:]] == ["retired", "previous", "active"]
 
 
-def test_two_switch_at_once_and_one_generation_is_active(space: Space, database_url: str) -> None:
-    space.load_many(5)
-    made = [space.generation(f"m{number}") for number in range(4)]
+def test_two_switch_at_once_and_one_generation_is_active(store: SampleStore, database_url: str) -> None:
+    store.load_many(5)
+    made = [store.generation(f"m{number}") for number in range(4)]
     for generation in made:
-        space.vectors.write_served(generation, space.served(generation))
-        space.generations.set_state(generation.generation_id, "ready")
+        store.served.write_served(generation, store.wanted(generation))
+        store.generations.set_state(generation.generation_id, "ready")
     refused: list[str] = []
 
     def switch(generation: Generation) -> None:
@@ -190,9 +192,9 @@ def test_two_switch_at_once_and_one_generation_is_active(space: Space, database_
     for thread in threads:
         thread.join()
     assert refused == []
-    states = sorted(item.state for item in space.generations.list())
+    states = sorted(item.state for item in store.generations.list())
     assert states == ["active", "previous", "retired", "retired"]
-    active = space.generations.active()
+    active = store.generations.active()
     assert active is not None
     query = sql.SQL("SELECT count(*) FROM heal.embedding e JOIN {} v USING (chunk_id) WHERE e.embedding = v.embedding")
-    assert space.conn.execute(query.format(active.table("vec"))).fetchone() == (5,)
+    assert store.conn.execute(query.format(active.table("vec"))).fetchone() == (5,)

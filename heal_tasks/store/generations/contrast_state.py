@@ -91,6 +91,8 @@ class ContrastRepository:
 
     def load(self, generation: Generation) -> ContrastState:
         """The whole state; empty if the nudge record has no contrast steps."""
+        if not generation.contrast_steps:
+            return ContrastState.empty(generation.dims)
         with self._conn.transaction():
             self._conn.execute(_SNAPSHOT)
             chunk_ids, vectors = self.of_chunks(generation)

@@ -1,6 +1,6 @@
 """A space: its row in ``heal.space`` and the names of its tables."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Literal
 
@@ -22,6 +22,7 @@ class Space:
     model_sha256: str
     dims: int
     created_at: datetime
+    used_at: datetime = field(compare=False)
 
     def table(self, prefix: SpacePrefix) -> sql.Identifier:
         """The table of chunk vectors (``base``) or of question vectors (``question``)."""
@@ -35,7 +36,7 @@ def space_table(space_id: int, prefix: SpacePrefix) -> sql.Identifier:
 
 def find_spaces(conn: Connection, condition: sql.Composable, values: tuple[object, ...] = ()) -> list[Space]:
     """Spaces that meet a condition, oldest first."""
-    columns = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Space))
+    columns = sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(Space))
     query = sql.SQL("SELECT {} FROM heal.space WHERE {} ORDER BY space_id").format(columns, condition)
     return conn.cursor(row_factory=class_row(Space)).execute(query, values).fetchall()
 

@@ -65,10 +65,10 @@ class SpaceRepository:
                         f"{model_uri} is said to have {dims} dimensions, but space {space.space_id} of the same files "
                         f"(sha256 {model_sha256[:12]}) has {space.dims}"
                     )
-                elif space.model_uri != model_uri:
-                    self._conn.execute(
-                        "UPDATE heal.space SET model_uri = %s WHERE space_id = %s", (model_uri, space.space_id)
-                    )
+                self._conn.execute(
+                    "UPDATE heal.space SET model_uri = %s, used_at = now() WHERE model_sha256 = %s",
+                    (model_uri, model_sha256),
+                )
                 (space,) = find_spaces(self._conn, sql.SQL("model_sha256 = %s"), (model_sha256,))
                 for table, entity in _tables(space):
                     if not table_exists(self._conn, table):

@@ -7,12 +7,15 @@ CREATE TABLE heal.space (
     model_sha256 text NOT NULL UNIQUE,
     dims         integer NOT NULL CHECK (dims BETWEEN 1 AND 2000),
     created_at   timestamptz NOT NULL DEFAULT now(),
+    used_at      timestamptz NOT NULL DEFAULT now(),
     UNIQUE (space_id, dims)
 );
 COMMENT ON TABLE heal.space IS
     'One row per encoder. Tables base_sNNNNNN and question_sNNNNNN hold its vectors of chunks and of questions.';
 COMMENT ON COLUMN heal.space.model_sha256 IS 'Hash of the encoder''s files: equal hashes mean equal vectors.';
 COMMENT ON COLUMN heal.space.dims IS 'Dimensions of the vectors; HNSW indexes at most 2000.';
+COMMENT ON COLUMN heal.space.used_at IS
+    'When a run last asked for the space: a run may use it for hours before a generation does.';
 
 CREATE TABLE heal.generation (
     generation_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

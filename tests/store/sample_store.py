@@ -1,4 +1,4 @@
-"""A small corpus with planted vectors, shared by the tests of vectors, generations and search."""
+"""A store with a small corpus and planted vectors, filled like the pipeline fills it."""
 
 import zlib
 
@@ -12,7 +12,9 @@ from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import Served, ServedRepository
+from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 SOURCE, DIMS = "s", 8
 
@@ -30,14 +32,15 @@ def encode(texts: list[str], dims: int = DIMS, model: str = "m") -> NDArray[np.f
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-class Space:
-    """A database with documents and generations, driven like the pipeline does."""
+class SampleStore:
+    """A database with documents, spaces and generations."""
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
         self.documents = DocumentRepository(conn)
+        self.spaces = SpaceRepository(conn)
         self.generations = GenerationRepository(conn)
-        self.vectors = VectorRepository(conn)
+        self.served = ServedRepository(conn)
 
     def load(self, **bodies: str) -> None:
         """Store documents."""
@@ -51,32 +54,40 @@ class Space:
         """Delete documents."""
         self.documents.delete([document_id(SOURCE, name) for name in names])
 
-    def generation(self, model: str = "m", dims: int = DIMS, kind: str = "trained", **fields: object) -> Generation:
-        """A new generation with base vectors of everything live."""
-        made = self.generations.create(
-            kind=kind, run_id="r", model_uri=f"/models/{model}", model_sha256=model, dims=dims, **fields
-        )  # type: ignore[arg-type]
-        self.embed(made)
+    def space(self, model: str = "m", dims: int = DIMS) -> Space:
+        """The space of a model, with a vector for every live chunk."""
+        space = self.spaces.ensure(f"/models/{model}", model, dims)
+        self.embed(space)
+        return space
+
+    def embed(self, space: Space) -> int:
+        """Store vectors of the live chunks that have none; returns their number."""
+        chunks = self.spaces.missing_chunks(space)
+        ids = np.array([chunk.chunk_id for chunk in chunks], dtype=np.int64)
+        vectors = encode([chunk.text for chunk in chunks], space.dims, space.model_sha256)
+        return self.spaces.write_chunks(space, ids, vectors)
+
+    def generation(self, model: str = "m", dims: int = DIMS, **fields: object) -> Generation:
+        """A new generation of a model's space, with empty tables."""
+        made = self.generations.create(run_id="r", space=self.space(model, dims), **fields)  # type: ignore[arg-type]
+        self.generations.create_tables(made)
         return made
 
-    def embed(self, generation: Generation) -> int:
-        """Base vectors of what lacks them; returns how many."""
-        chunks = list(self.vectors.missing_base(generation))
-        ids = np.array([chunk.chunk_id for chunk in chunks], dtype=np.int64)
-        matrix = encode([chunk.text for chunk in chunks], generation.dims, generation.model_sha256)
-        return self.vectors.write_base(generation, ids, matrix)
+    def space_of(self, generation: Generation) -> Space:
+        """The space that a generation serves."""
+        return self.spaces.get(generation.space_id)
 
-    def served(self, generation: Generation, leaf: int | None = None) -> Served:
-        """The wanted state: all live chunks with their base vectors; leaves as the topic run says."""
-        ids, vectors = self.vectors.load_base(generation)
+    def wanted(self, generation: Generation, leaf: int | None = None) -> Served:
+        """All live chunks with their vectors, and with the leaves of the topic run or one leaf."""
+        ids, vectors = self.spaces.load_chunks(self.space_of(generation))
         chunks = Corpus(self.conn).chunks(generation.topic_run_id)
         assert np.array_equal(ids, chunks.chunk_ids)
         leaves = chunks.leaves if leaf is None else np.full_like(chunks.leaves, leaf)
         return Served(chunks.chunk_ids, chunks.document_ids, leaves, vectors)
 
     def publish(self, generation: Generation) -> None:
-        """Load, index, switch."""
-        self.vectors.write_served(generation, self.served(generation))
+        """Write the wanted rows, index, switch."""
+        self.served.write_served(generation, self.wanted(generation))
         build_indexes(self.conn, generation, memory_mb=64, parallel=0)
         self.generations.set_state(generation.generation_id, "ready")
         self.generations.activate(generation.generation_id, lock_timeout_ms=500)

@@ -1,8 +1,8 @@
-"""Budgets for language-model calls: money is reserved before a call and settled with the ledger, across processes.
+"""Spend limits of language-model calls, kept across processes: money is reserved before a call and settled after it.
 
-A run's and a day's spending are sums over ``heal.llm_call`` and the open rows of ``heal.llm_reservation``. One advisory
-lock orders reservations, so two processes never promise the same money. ``QuestionRepository.store`` deletes a
-reservation in the transaction that writes the ledger.
+What a run or a day has spent is a sum over ``heal.llm_call`` and the open rows of ``heal.llm_reservation``. An advisory
+lock serialises reservations, so two processes never reserve the same money. ``ledger.settle`` deletes a reservation in
+the transaction that writes the calls.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from heal_tasks.store.db import Connection
 
 LEASE_S = 3600
-"""A reservation of a killed process stops counting after this long; a batch of calls takes far less."""
+"""Time after which the reservations of a killed process no longer count; fifty calls take far less."""
 
 _SPENDING = """
 SELECT coalesce(sum(cost_usd) FILTER (WHERE run_id = %(run)s), 0),
@@ -27,14 +27,7 @@ FROM (SELECT run_id, cost_usd, created_at >= date_trunc('day', clock_timestamp()
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """Money spent and promised, in USD.
-
-    Args:
-        run_usd: calls of the run.
-        day_usd: calls of all runs since midnight UTC.
-        run_reserved_usd: open reservations of the run.
-        reserved_usd: open reservations of all runs.
-    """
+    """Money spent and reserved, in USD; a day begins at midnight UTC and counts all runs."""
 
     run_usd: float
     day_usd: float
@@ -44,19 +37,19 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An answer to a reservation.
+    """The answer to a reservation.
 
     Args:
-        count: how many of the chunks asked for may be handed out, from the first.
-        wait: none may be now, but the first could be if calls under way cost less than was reserved for them.
+        count: number of chunks, from the first, that money is reserved for.
+        wait: none can be now, but the first could be if calls under way cost less than was reserved for them.
     """
 
     count: int
     wait: bool = False
 
 
-class Budget:
-    """The budgets of one run.
+class SpendLimit:
+    """The spend limits of one run.
 
     Args:
         conn: an autocommit connection.
@@ -67,47 +60,46 @@ class Budget:
 
     def __init__(self, conn: Connection, run_id: str, *, run_usd: float, day_usd: float) -> None:
         self._conn, self._run_id = conn, run_id
-        self._run_usd, self._day_usd = run_usd, day_usd
+        self.run_usd, self.day_usd = run_usd, day_usd
 
-    @property
-    def limited(self) -> bool:
-        """Whether any budget is set."""
-        return self._run_usd > 0 or self._day_usd > 0
+    def __bool__(self) -> bool:
+        """Whether any limit is set."""
+        return self.run_usd > 0 or self.day_usd > 0
 
     def spending(self) -> Spending:
-        """What has been spent and promised so far."""
+        """Money spent and reserved so far."""
         row = self._conn.execute(_SPENDING, {"run": self._run_id}).fetchall()[0]
         return Spending(*map(float, row))
 
     def left_usd(self, spending: Spending, *, reserved: bool = True) -> float:
-        """What the tighter budget leaves.
+        """Money left under the tighter limit.
 
         Args:
             spending: so far.
             reserved: whether open reservations count.
 
         Returns:
-            USD, negative where a budget was lowered; infinite without a budget.
+            USD, negative where a limit was lowered; infinite without a limit.
         """
-        run = self._run_usd - spending.run_usd - (spending.run_reserved_usd if reserved else 0)
-        day = self._day_usd - spending.day_usd - (spending.reserved_usd if reserved else 0)
-        return min(run if self._run_usd > 0 else float("inf"), day if self._day_usd > 0 else float("inf"))
+        run = self.run_usd - spending.run_usd - (spending.run_reserved_usd if reserved else 0)
+        day = self.day_usd - spending.day_usd - (spending.reserved_usd if reserved else 0)
+        return min(run if self.run_usd > 0 else float("inf"), day if self.day_usd > 0 else float("inf"))
 
     def reserve(self, costs: Sequence[tuple[int, float]], lease_s: float = LEASE_S) -> Grant:
-        """Reserve money for as many chunks as the budgets leave room for, from the first.
+        """Reserve money for as many chunks as the limits allow, from the first.
 
-        What an earlier attempt of the same run reserved for these chunks is taken over: a retried task does not wait
+        Reservations of an earlier attempt of the same run for these chunks are replaced: a retried task does not wait
         for the reservations of the one that was killed.
 
         Args:
             costs: chunk id and the most that its calls can cost in USD.
-            lease_s: after this long the money is free again, whatever has become of the calls.
+            lease_s: time after which the money is free again, in seconds.
 
         Returns:
-            How many chunks may be handed out.
+            The number of chunks that may be asked about.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('heal.llm_budget'))")
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('heal.llm_spend_limit'))")
             cursor.execute("DELETE FROM heal.llm_reservation WHERE expires_at <= clock_timestamp()")
             self.release([chunk_id for chunk_id, _ in costs])
             spending = self.spending()
@@ -126,7 +118,7 @@ class Budget:
         return Grant(granted, wait)
 
     def release(self, chunk_ids: Collection[int]) -> None:
-        """Give back what is still reserved for chunks that will not be asked about."""
+        """Delete the reservations for chunks that will not be asked about."""
         self._conn.execute(
             "DELETE FROM heal.llm_reservation WHERE run_id = %s AND chunk_id = ANY(%s)", (self._run_id, list(chunk_ids))
         )

@@ -1,0 +1,105 @@
+"""Indexes of served rows: what they find, what they hold, and when they outgrow their memory."""
+
+import numpy as np
+import psycopg
+import pytest
+
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.indexing import build_indexes, recall
+from heal_tasks.store.spaces.copying import copy_vectors
+from tests.store.sample_store import SampleStore, encode
+
+
+def store_queries(store: SampleStore, generation: Generation, count: int) -> None:
+    """Write vectors of made-up questions straight into the space's table."""
+    ids = np.arange(count, dtype=np.int64)
+    vectors = encode([f"query {number}" for number in range(count)])
+    copy_vectors(store.conn, store.space_of(generation).table("question"), {"question_id": ids}, vectors)
+
+
+def test_recall_of_a_good_index_is_high_and_of_a_bad_one_low(store: SampleStore) -> None:
+    store.load_many(1500)
+    generation = store.generation()
+    store.served.write_served(generation, store.wanted(generation))
+    store_queries(store, generation, 20)
+    assert recall(store.conn, generation) == 1.0
+    build_indexes(store.conn, generation, memory_mb=64, parallel=0)
+    good = recall(store.conn, generation)
+    assert good is not None
+    assert good >= 0.95
+    # A graph with hardly an edge: most rows cannot be reached.
+    store.conn.execute("DROP INDEX heal.vec_g000001_hnsw")
+    store.conn.execute(
+        "CREATE INDEX vec_g000001_hnsw ON heal.vec_g000001 USING hnsw (embedding vector_cosine_ops) "
+        "WITH (m = 2, ef_construction = 4)"
+    )
+    store.generations.set_fields(generation.generation_id, ef_search=10)
+    bad = recall(store.conn, generation)
+    assert bad is not None
+    assert bad < 0.95
+    of_three = recall(store.conn, generation, n=3)
+    assert of_three == pytest.approx(round(of_three * 30) / 30)
+
+
+def test_recall_where_there_is_nothing(store: SampleStore) -> None:
+    generation = store.generation()
+    assert recall(store.conn, generation) is None
+    store_queries(store, generation, 1)
+    assert recall(store.conn, generation) is None
+
+
+def test_recall_of_what_cannot_be_measured_is_a_named_error(store: SampleStore) -> None:
+    for arguments in ("99::bigint", "NULL"):
+        with pytest.raises(psycopg.DatabaseError, match=r"recall of generation .* cannot be measured") as caught:
+            store.conn.execute(f"SELECT heal.recall({arguments})")  # type: ignore[arg-type]
+        assert caught.value.sqlstate == "HEA03"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product"])
+def test_few_rows_are_searched_without_an_index_and_many_in_one_of_16_bit(store: SampleStore, metric: str) -> None:
+    store.load_many(300)
+    generation = store.generation(metric=metric)
+    store.served.write_served(generation, store.wanted(generation))
+    store_queries(store, generation, 20)
+    found = []
+    for exact_rows, halfvec_rows in ((301, 10**6), (300, 301), (0, 300)):
+        report = build_indexes(
+            store.conn, generation, memory_mb=64, parallel=0, exact_rows=exact_rows, halfvec_rows=halfvec_rows
+        )
+        now = store.generations.get(generation.generation_id)
+        assert now.index_kind == report.kind
+        assert (report.size_bytes > 0) == (report.kind != "none")
+        share = recall(store.conn, now)
+        assert share is not None
+        assert share >= 0.99
+        rows = store.conn.execute(
+            "SELECT n.* FROM heal.generation g, heal.nearest(%s, g, 5) n", (encode(["query 1"])[0],)
+        ).fetchall()
+        found.append((report.kind, rows))
+    assert [kind for kind, _ in found] == ["none", "vector", "halfvec"]
+    assert found[0][1] == found[1][1] == found[2][1], "distances are those of the full vectors"
+
+
+def test_a_graph_that_outgrows_its_memory_is_noticed(store: SampleStore) -> None:
+    store.load_many(1500)
+    generation = store.generation()
+    store.served.write_served(generation, store.wanted(generation))
+    assert not build_indexes(store.conn, generation, memory_mb=64, parallel=0).spilled
+    assert build_indexes(store.conn, generation, memory_mb=1, parallel=0).spilled
+
+
+def test_indexes_of_an_empty_generation(store: SampleStore) -> None:
+    generation = store.generation()
+    assert build_indexes(store.conn, generation, memory_mb=64).rows == 0
+
+
+def test_inner_product_generations_get_the_index_of_their_metric(store: SampleStore) -> None:
+    store.load_many(20)
+    generation = store.generation(metric="inner_product")
+    store.served.write_served(generation, store.wanted(generation))
+    build_indexes(store.conn, generation, memory_mb=64, parallel=0)
+    row = store.conn.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'vec_g000001_hnsw'").fetchone()
+    assert row is not None
+    assert "vector_ip_ops" in row[0]
+    store_queries(store, generation, 1)
+    assert recall(store.conn, generation) == 1.0
