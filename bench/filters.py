@@ -19,7 +19,7 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.indexing import build_indexes
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import Served, ServedRepository
 
 CLUSTERS = 200
 WIDTHS = (20, 50, 100)
@@ -57,7 +57,7 @@ def load(conn: Connection, vectors: Vectors, leaves: NDArray[np.int32]) -> Gener
         fingerprint="bench", uri="bench", churn=None, mean_residual=0.0, topics=tree, labels=labels
     )
     made = new_generation(conn, vectors.shape[1], run)
-    VectorRepository(conn).write_served(made, Served(ids, ids, leaves, vectors))
+    ServedRepository(conn).write_served(made, Served(ids, ids, leaves, vectors))
     build_indexes(conn, made, memory_mb=2048)
     return made
 

@@ -19,10 +19,9 @@ from bench.common import MIN_RUNS, parent_parser, table, versions, write_json
 from bench.scratch import clustered, new_generation, scratch_store, server_cpu_s, store_documents
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.vectors import Served, VectorRepository
-from heal_tasks.store.spaces.copying import copy_rows, copy_vectors, copy_vectors_out
+from heal_tasks.store.generations.served import Served, ServedRepository
+from heal_tasks.store.spaces.copying import copy_vectors, copy_vectors_out
 
-COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("leaf", "int4"), ("embedding", "vector")]
 SLOW_ROWS = 10_000
 
 Load = Callable[[Connection, Generation, Served], object]
@@ -36,7 +35,7 @@ def python_rows(served: Served) -> Any:
 
 
 def our_copy(conn: Connection, generation: Generation, served: Served) -> None:
-    """The stream made by NumPy."""
+    """Psycopg's binary COPY with declared types."""
     integers = {"chunk_id": served.chunk_ids, "document_id": served.document_ids, "leaf": served.leaves}
     copy_vectors(conn, generation.table("vec"), integers, served.vectors)
 
@@ -58,18 +57,12 @@ def text_copy(conn: Connection, generation: Generation, served: Served) -> None:
 
 def write_served(conn: Connection, generation: Generation, served: Served) -> None:
     """As the steps do it: vectors checked, rows of deleted chunks taken out."""
-    VectorRepository(conn).write_served(generation, served)
-
-
-def binary_copy(conn: Connection, generation: Generation, served: Served) -> None:
-    """Psycopg's own binary COPY, row by row."""
-    copy_rows(conn, generation.table("vec"), COLUMNS, python_rows(served))
+    ServedRepository(conn).write_served(generation, served)
 
 
 LOADS: dict[str, tuple[Load, bool]] = {
     "ours: write_served, checks included": (write_served, False),
-    "ours: copy_vectors": (our_copy, False),
-    "psycopg: binary COPY, types declared": (binary_copy, False),
+    "ours: copy_vectors (binary COPY, types declared)": (our_copy, False),
     "psycopg: executemany INSERT": (executemany, True),
     "psycopg: text COPY": (text_copy, True),
 }
@@ -77,7 +70,7 @@ LOADS: dict[str, tuple[Load, bool]] = {
 
 def our_read(conn: Connection, generation: Generation) -> Served:
     """Whole served table, as the steps read it."""
-    return VectorRepository(conn).load_served(generation)
+    return ServedRepository(conn).load_served(generation)
 
 
 def plain_read(conn: Connection, generation: Generation) -> Served:

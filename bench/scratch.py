@@ -14,9 +14,10 @@ from psycopg import sql
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.migrate import migrate
 from heal_tasks.store.spaces.copying import copy_rows, copy_vectors
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Vectors = NDArray[np.float32]
 
@@ -98,10 +99,12 @@ def store_documents(conn: Connection, texts: Sequence[str], first: int = 0) -> N
 
 
 def new_generation(conn: Connection, dims: int, topic_run_id: int | None = None) -> Generation:
-    """An empty generation of a model of that name."""
-    return GenerationRepository(conn).create(
-        kind="trained", run_id="bench", model_uri="bench", model_sha256="bench", dims=dims, topic_run_id=topic_run_id
-    )
+    """An empty generation of a new space."""
+    generations, spaces = GenerationRepository(conn), SpaceRepository(conn)
+    space = spaces.ensure("bench", f"bench {len(spaces.list())}", dims)
+    made = generations.create(run_id="bench", space=space, topic_run_id=topic_run_id)
+    generations.create_tables(made)
+    return made
 
 
 def load(conn: Connection, vectors: Vectors, questions: Vectors) -> Generation:
@@ -109,8 +112,10 @@ def load(conn: Connection, vectors: Vectors, questions: Vectors) -> Generation:
     made = new_generation(conn, vectors.shape[1])
     ids = np.arange(len(vectors), dtype=np.int64)
     leaves = np.zeros(len(vectors), dtype=np.int32)
-    VectorRepository(conn).write_served(made, Served(ids, ids, leaves, vectors))
-    copy_vectors(conn, made.table("question"), {"question_id": np.arange(len(questions), dtype=np.int64)}, questions)
+    ServedRepository(conn).write_served(made, Served(ids, ids, leaves, vectors))
+    # Straight into the table, because there are no questions with these ids.
+    table = SpaceRepository(conn).get(made.space_id).table("question")
+    copy_vectors(conn, table, {"question_id": np.arange(len(questions), dtype=np.int64)}, questions)
     return made
 
 
