@@ -10,9 +10,10 @@ from heal_tasks.cli.console import plain_or_live_console, print_line
 from heal_tasks.cli.examples import print_examples
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.cli.watch import watch
+from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import inbox, stack
-from heal_tasks.local.airflow_client import FINISHED, AirflowError
+from heal_tasks.local.airflow_client import FINISHED
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations.generations import GenerationRepository

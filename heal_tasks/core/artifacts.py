@@ -1,8 +1,7 @@
 """Files that outlive a task and are too large for the database: models, topic trees, training sets, reports.
 
-A folder on one machine, S3 in a deployment; the URI that a manifest carries says which. A folder of
-files is written beside its final name and then renamed (or, on S3, completed by a marker object), so a
-reader never sees half of one.
+They are in a folder on one machine, in S3 in a deployment; their URI tells. A folder of files is written beside its
+final name and then renamed (on S3: completed by a marker object), so a reader never sees half of one.
 """
 
 import json
@@ -13,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 
 COMPLETE = "_complete.json"
+MOST_DELETED = 1000  # keys of one call, by the protocol of S3
 
 
 class ArtifactStore:
@@ -25,25 +26,20 @@ class ArtifactStore:
 
     Args:
         root: folder or ``s3://bucket/prefix``.
-        cache_dir: where folders fetched from S3 are kept.
+        cache_dir: keeps folders fetched from S3.
         s3_endpoint_url: S3-compatible endpoint; None means AWS.
     """
 
     def __init__(self, root: str, cache_dir: Path, s3_endpoint_url: str | None = None) -> None:
         self._root, self._cache_dir, self._endpoint = root.rstrip("/"), cache_dir, s3_endpoint_url
 
-    @property
-    def remote(self) -> bool:
-        """Whether artifacts live in S3."""
-        return self._root.startswith("s3://")
-
     def uri(self, key: str) -> str:
         """The URI of a key."""
         return f"{self._root}/{key}"
 
     def exists(self, uri: str) -> bool:
-        """Whether a completely written artifact lies at a URI."""
-        if not uri.startswith("s3://"):
+        """True if a completely written artifact is at a URI."""
+        if not _is_remote(uri):
             return (Path(uri) / COMPLETE).exists()
         bucket, prefix = self._split(uri)
         found = self._client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{COMPLETE}", MaxKeys=1)
@@ -51,21 +47,19 @@ class ArtifactStore:
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        """A folder to fill; published under ``key`` when the block ends without an error.
-
-        Args:
-            key: slash-separated name, for example ``models/3f2a``.
+        """Publish a folder under a key such as ``models/3f2a``, if the block ends without an error.
 
         Yields:
-            An empty local folder.
+            An empty local folder to fill.
         """
-        staging_root = self._cache_dir if self.remote else Path(self._root)
+        remote = _is_remote(self._root)
+        staging_root = self._cache_dir if remote else Path(self._root)
         staging_root.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=staging_root))
         try:
             yield staging
             (staging / COMPLETE).write_text(json.dumps({"key": key}))
-            if self.remote:
+            if remote:
                 self._upload(staging, key)
             else:
                 target = Path(self._root) / key
@@ -77,48 +71,41 @@ class ArtifactStore:
             shutil.rmtree(staging, ignore_errors=True)
 
     def local(self, uri: str) -> Path:
-        """A local folder with the artifact's files, fetched once if it lives in S3.
+        """A local folder with the artifact's files, fetched once if it is in S3.
 
         Raises:
             StepError: there is no complete artifact at that URI.
         """
-        if not uri.startswith("s3://"):
-            path = Path(uri)
-            if not (path / COMPLETE).exists():
-                raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
-            return path
-        bucket, prefix = self._split(uri)
-        target = self._cache_dir / bucket / prefix
+        target = Path(uri)
+        if _is_remote(uri):
+            bucket, prefix = self._split(uri)
+            target = self._cache_dir / bucket / prefix
         if (target / COMPLETE).exists():
             return target
-        client, found = self._client(), False
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-            for item in page.get("Contents", []):
-                name = item["Key"][len(prefix) + 1 :]
-                found = found or name == COMPLETE
-                if name != COMPLETE:
-                    (target / name).parent.mkdir(parents=True, exist_ok=True)
-                    client.download_file(bucket, item["Key"], str(target / name))
-        if not found:
+        if not self.exists(uri):
             raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
+        client = self._client()
+        for key in self._keys(bucket, prefix):
+            name = key[len(prefix) + 1 :]
+            if name != COMPLETE:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(bucket, key, str(target / name))
         (target / COMPLETE).write_text("{}")
         return target
 
     def model_path(self, model_uri: str) -> str:
-        """What to load a model from: an artifact's local folder, the packaged model's, or the path or id as it is."""
+        """Folder to load a model from: an artifact's, or the one that ``resolve_model`` finds."""
         return str(self.local(model_uri)) if model_uri.startswith(f"{self._root}/") else resolve_model(model_uri)
 
     def delete(self, uri: str) -> None:
         """Remove an artifact; nothing happens where there is none."""
-        if not uri.startswith("s3://"):
+        if not _is_remote(uri):
             shutil.rmtree(uri, ignore_errors=True)
             return
         bucket, prefix = self._split(uri)
         shutil.rmtree(self._cache_dir / bucket / prefix, ignore_errors=True)
-        client = self._client()
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-            if keys := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
-                client.delete_objects(Bucket=bucket, Delete={"Objects": keys})
+        for keys in batched(self._keys(bucket, prefix), MOST_DELETED):
+            self._client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
 
     def _upload(self, folder: Path, key: str) -> None:
         bucket, prefix = self._split(self.uri(key))
@@ -126,6 +113,10 @@ class ArtifactStore:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMPLETE)
         for path in [*files, folder / COMPLETE]:
             client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
+
+    def _keys(self, bucket: str, prefix: str) -> Iterator[str]:
+        for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+            yield from (item["Key"] for item in page.get("Contents", []))
 
     def _client(self) -> Any:
         import boto3
@@ -136,6 +127,10 @@ class ArtifactStore:
     def _split(uri: str) -> tuple[str, str]:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         return bucket, prefix
+
+
+def _is_remote(uri: str) -> bool:
+    return uri.startswith("s3://")
 
 
 def artifact_store(settings: Settings) -> ArtifactStore:

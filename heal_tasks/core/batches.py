@@ -8,15 +8,7 @@ T = TypeVar("T")
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Split items into lists of ``size``; the last may be shorter.
-
-    Args:
-        items: anything iterable.
-        size: at least 1.
-
-    Yields:
-        Non-empty lists, in order.
-    """
+    """Yield items in lists of ``size``, at least 1; the last may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

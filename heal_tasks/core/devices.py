@@ -1,10 +1,10 @@
-"""The device to compute on."""
+"""Choice of the device to compute on."""
 
 from heal_tasks.core.errors import InputError
 
 
 def pick_device(device: str) -> str:
-    """The device to compute on.
+    """Choose the device to compute on.
 
     Args:
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.

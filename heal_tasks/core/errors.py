@@ -1,13 +1,13 @@
-"""The errors this project raises on purpose, so that a scheduler knows which are worth a retry.
+"""The errors that this project raises on purpose; a scheduler retries a RetryableError and no other.
 
 HealError
-├── InputError           what somebody handed in is wrong; also a ValueError
+├── InputError           wrong input; also a ValueError
 │   ├── SettingsError    a setting, or a combination of settings
 │   └── SourceError      a source that cannot be listed or read as a whole
 ├── StoreError           the database refused, for a reason that a retry will not change
-├── StepError            a step cannot go on with what the steps before it left
-├── AirflowError         Airflow's API refused, or does not know what was asked for
-└── RetryableError       throttling, a lost connection, a lost node: the only one worth a retry
+├── StepError            a step cannot go on with the results of the steps before it
+├── AirflowError         Airflow does not run here, or its API refused a call
+└── RetryableError       throttling, a lost connection, a lost node
     └── AirflowUnreachableError   also an AirflowError: its API does not answer
 
 A message says what was wrong, the value, and what to do. A single bad record is never an exception:
@@ -20,7 +20,7 @@ class HealError(Exception):
 
 
 class InputError(HealError, ValueError):
-    """What somebody handed in is wrong."""
+    """Wrong input."""
 
 
 class SettingsError(InputError):
@@ -36,8 +36,16 @@ class StoreError(HealError):
 
 
 class StepError(HealError):
-    """A step cannot go on with what the steps before it left."""
+    """A step cannot go on with the results of the steps before it."""
+
+
+class AirflowError(HealError):
+    """Airflow does not run here, or its API refused a call."""
 
 
 class RetryableError(HealError):
     """Throttling, a lost connection, a lost node: trying again later can succeed."""
+
+
+class AirflowUnreachableError(AirflowError, RetryableError):
+    """Airflow does not answer; it may be starting."""

@@ -10,14 +10,7 @@ import json
 
 
 def sha256_hex(*parts: str | bytes) -> str:
-    """Hash parts unambiguously: ("ab", "c") and ("a", "bc") differ.
-
-    Args:
-        parts: text (taken as UTF-8) or bytes.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Hash text (as UTF-8) or bytes to 64 hexadecimal digits; ("ab", "c") and ("a", "bc") differ."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
@@ -27,24 +20,17 @@ def sha256_hex(*parts: str | bytes) -> str:
 
 
 def stable_id(*parts: str | int) -> int:
-    """A positive 63-bit id from natural-key parts.
-
-    Args:
-        parts: the natural key, for example (source, external id).
-
-    Returns:
-        An integer in [0, 2**63), which fits Postgres' ``bigint``.
-    """
+    """Id from the parts of a natural key: an integer in [0, 2**63), which fits Postgres' ``bigint``."""
     return int(sha256_hex(*(str(part) for part in parts))[:16], 16) >> 1
 
 
 def document_id(source: str, external_id: str) -> int:
-    """Id of a document: survives every change of its text."""
+    """Id of a document; it survives every change of its text."""
     return stable_id("document", source, external_id)
 
 
 def chunk_id(document: int, ordinal: int, content_hash: str) -> int:
-    """Id of a chunk: contains its text's hash, so a vector stored under it can never be stale."""
+    """Id of a chunk; it depends on the text, so a vector stored under it can never be stale."""
     return stable_id("chunk", document, ordinal, content_hash)
 
 
@@ -54,26 +40,16 @@ def question_id(chunk: int, writer: str, text: str) -> int:
 
 
 def fingerprint(value: object) -> str:
-    """Short hash of a JSON-serialisable value: the input half of a step's idempotency key.
-
-    Args:
-        value: dicts, lists, strings, numbers, booleans, None; dict order does not matter.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Hash a JSON-serialisable value to 16 hexadecimal digits; the order of a dict's keys does not matter."""
     return sha256_hex(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str))[:16]
 
 
 def bucket(seed: str, key: int | str, buckets: int = 1000) -> int:
-    """Deterministic bucket of a key, for splits that stay put as documents arrive.
+    """Bucket of a key, in [0, buckets), for splits that do not change as documents arrive.
 
     Args:
-        seed: names the split, so that two splits of the same keys are independent.
-        key: what is being split.
-        buckets: how many buckets.
-
-    Returns:
-        An integer in [0, buckets).
+        seed: name of the split; two splits of the same keys are independent.
+        key: id of the thing that is split.
+        buckets: number of buckets.
     """
     return stable_id("bucket", seed, key) % buckets

@@ -1,4 +1,4 @@
-"""Logging set up once at the edge; progress of long work as log lines with rate and time left."""
+"""Logging for the command line, and progress of long work as log lines with rate and time left."""
 
 import logging
 import time
@@ -7,11 +7,11 @@ from collections import deque
 from heal_tasks.core.types import Progress
 
 RATE_POINTS = 20
-"""Reports that a rate is taken over: recent enough to forget a slow start, many enough to be steady."""
+"""Latest reports that a rate is computed from: few enough to forget a slow start, enough to be steady."""
 
 
 def configure_logging(level: str) -> None:
-    """Log to standard error, one line per record; for the command line (Airflow has its own handlers)."""
+    """Log to standard error, one line per record; Airflow has handlers of its own."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for noisy in ("httpx", "httpx2", "openai", "botocore", "urllib3", "filelock", "datasets", "sentence_transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -30,8 +30,8 @@ class LoggedProgress:
     """A Progress that logs at most every ``every_s`` seconds, with units per second and time left.
 
     Args:
-        logger: where to write.
-        label: what is being counted, for example ``embed``.
+        logger: receives the lines.
+        label: name of the work, for example ``embed``.
         every_s: shortest time between two lines, in seconds.
         also: a second Progress that receives every call that is logged.
     """
@@ -45,7 +45,7 @@ class LoggedProgress:
         """Report ``done`` of ``total`` units."""
         now = time.monotonic()
         if done == 0:
-            # What is reported before the first unit prepares for all of them, and is no part of the rate.
+            # Work before the first unit is preparation for all of them, and no part of the rate.
             self._points.clear()
         if not self._points or done != self._points[-1][1]:
             self._points.append((now, done))

@@ -1,7 +1,7 @@
-"""What passes from step to step: a small JSON record of ids, URIs and counts, never data.
+"""The record that passes from step to step: ids, URIs and counts, never data.
 
-A manifest accumulates ids and URIs along the road (run, topic run, generations, model), while counts
-belong to the one step that wrote them. It is what Airflow's XCom carries, so its size is bounded.
+Ids and URIs (topic run, model, generation) add up along the road; counts belong to the step that wrote them. Airflow's
+XCom carries it, so its size is bounded.
 """
 
 import json
@@ -36,7 +36,7 @@ class Manifest(BaseModel, frozen=True):
         return Manifest(run_id=self.run_id, step=step, refs={**self.refs, **refs}, counts=counts, note=note)
 
     def number(self, name: str) -> int:
-        """An integer reference that an earlier step left.
+        """An integer ref of an earlier step.
 
         Raises:
             StepError: no earlier step left it.
@@ -50,7 +50,7 @@ class Manifest(BaseModel, frozen=True):
         return value
 
     def text(self, name: str) -> str:
-        """A text reference that an earlier step left.
+        """A text ref of an earlier step.
 
         Raises:
             StepError: no earlier step left it.

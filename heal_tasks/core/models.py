@@ -1,4 +1,4 @@
-"""Where an encoder's files are: packaged, in a folder, or on a hub."""
+"""Location of an encoder's files: packaged, in a folder, or on a hub."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,7 +7,7 @@ from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 
 CARD = "card.json"
-"""File beside a trained model that says how it was made, and what it came to."""
+"""File beside a trained model with its training settings and metrics."""
 
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 
@@ -25,10 +25,7 @@ def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
 
     Args:
         model: the packaged model's name, a folder, or the id of a model on a hub, which is fetched once.
-        setting: what to name in an error.
-
-    Returns:
-        A folder that exists.
+        setting: the setting that an error names.
 
     Raises:
         SettingsError: it is none of these, or the hub cannot be reached.

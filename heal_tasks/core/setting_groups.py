@@ -23,18 +23,16 @@ ROUND_TRIP: QuestionFilter = "round_trip"
 class CoreSettings(BaseModel):
     """Where things are.
 
+    The state folder must be on a disk that survives a restart. PostgreSQL must be 15 or newer, pgvector 0.8.5 or newer.
     With more than one machine `HEAL_ARTIFACTS_URI` must be S3: a model trained on one machine is read on the others.
     """
 
     var_dir: Path = Field(Path("var"),
-        description="Folder of all local state (embedded database, inbox, artifacts, logs, checkpoints), on a disk "
-        "that survives a restart.")
+        description="Folder of all local state: embedded database, inbox, artifacts, logs, checkpoints.")
     database_url: SecretStr | None = Field(None,
-        description="`postgresql://` URL of the vector database, whose user must own it (PostgreSQL 15, pgvector "
-        "0.8.5 or newer); unset: the embedded server.")
+        description="`postgresql://` URL of the vector database, which its user must own; unset: the embedded server.")
     artifacts_uri: str = Field("",
-        description="Folder or `s3://bucket/prefix` for models, topic trees, training sets and reports; unset: "
-        "`artifacts` in the state folder.")
+        description="Folder or `s3://bucket/prefix` of models, topic trees and reports; unset: in the state folder.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO",
         description="Lowest level of the log on the command line; Airflow's tasks follow Airflow's own setting.")
     device: str = Field("auto",
@@ -58,20 +56,16 @@ class SourceSettings(BaseModel):
     s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible endpoint; unset: AWS.")
     max_file_mb: float = Field(64.0, gt=0, description="Largest source file in MiB; larger ones are quarantined.")
     max_rejected_share: float = Field(0.2, ge=0, le=1,
-        description="Share of one source's records that may be rejected before `ingest` stops; ten or fewer never "
-        "stop it.")
+        description="Share of a source's records that may be rejected before `ingest` stops; ten never stop it.")
     max_deleted_share: float = Field(0.5, ge=0, le=1,
-        description="Share of one source's documents that may vanish in one run before `ingest` stops, a guard "
-        "against unmounted folders.")
+        description="Share of a source's documents that may vanish in one run before `ingest` stops.")
     sample_documents: int = Field(0, ge=0,
-        description="Number of documents taken per source, chosen by hash, for a first try; 0 takes all; a sample "
-        "deletes none.")
+        description="Number of documents taken per source, chosen by hash, deleting none; 0 takes all.")
     text_language: str = Field("english",
         description="PostgreSQL text search configuration (`\\dF` in psql) of documents whose metadata name no "
         "`language` or `lang`.")
     chunk_tokens: int = Field(240, ge=16,
-        description="Longest chunk, title included, in tokens of the model, which cuts off what exceeds its own "
-        "limit.")
+        description="Longest chunk, title included, in tokens of the model, which cuts off longer ones.")
 
 
 class TopicSettings(BaseModel):
@@ -87,8 +81,7 @@ class TopicSettings(BaseModel):
     topic_perturbations: int = Field(12, ge=2, le=64,
         description="Perturbed factorisations per k; more take longer and make the choice of k steadier.")
     topic_max_churn: float = Field(0.8, ge=0, le=1,
-        description="Share of documents whose topic has no match in the previous tree above which the run stops "
-        "before training; 1 turns the check off.")
+        description="Share of documents without a matching topic in the previous tree that stops a run; 1: no check.")
 
 
 class QuestionSettings(BaseModel):
@@ -122,11 +115,9 @@ class QuestionSettings(BaseModel):
     question_filters: Annotated[tuple[QuestionFilter, ...], NoDecode] = Field(QUESTION_FILTERS,
         description="Blank-separated filters that a written question must pass; `none` switches all of them off.")
     cross_encoder: str = Field("",
-        description="sentence-transformers cross-encoder (folder or hub id) that scores training and validation "
-        "questions; unset: none.")
+        description="Cross-encoder (folder or hub id) that scores training and validation questions; unset: none.")
     cross_encoder_min_score: float = Field(0.5, ge=0, le=1,
-        description="Score, 0 to 1, below which the cross-encoder drops a question; models differ, so look at "
-        "`cross_encoder_score` in `heal.question` first.")
+        description="Score, 0 to 1, below which the cross-encoder drops a question.")
 
 
 class TrainingSettings(BaseModel):
@@ -135,29 +126,25 @@ class TrainingSettings(BaseModel):
     The defaults suit two processor cores. On a GPU, or with thousands of people's questions, raise
     `HEAL_TRAIN_MAX_STEPS` and `HEAL_TRAIN_BATCH_SIZE`. The three settings that say *unset* for two values depend on
     whose questions train: written ones only stand in for people's, so they move the model half as far. A changed
-    `HEAL_MODEL` needs a realignment: set `HEAL_FORCE_ROUTE=realign` for one run. Measurements of every term are in
-    [RESULTS.md](../bench/RESULTS.md).
+    `HEAL_MODEL`, of at most 2000 dimensions, needs a realignment: set `HEAL_FORCE_ROUTE=realign` for one run. `qlora`
+    needs CUDA and `requirements-qlora.txt`. Measurements of every term are in [RESULTS.md](../bench/RESULTS.md).
     """
 
     model: str = Field(PACKAGED_MODEL,
-        description="Base model: a sentence-transformers id, a folder, or the packaged model's name; at most 2000 "
-        "dimensions.")
+        description="Base model: a sentence-transformers id, a folder, or the packaged model's name.")
     train_max_steps: int = Field(40, ge=1,
         description="Largest number of optimiser steps; early stopping may end sooner.")
     train_batch_size: int = Field(16, ge=4,
         description="Number of question-document pairs per step; with fewer than twice as many training questions "
         "nothing is trained.")
     train_micro_batch: int = Field(0, ge=0,
-        description="Number of texts that pass through the encoder together (gradients are cached, the result is the "
-        "same); 0: the whole batch.")
+        description="Number of texts in the encoder at once, with the same result; 0: the whole batch.")
     train_processes: int = Field(1, ge=1, le=64,
         description="Number of processes, one per GPU, that share each batch, whose size must be a multiple.")
     train_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto",
-        description="Number format that training computes in; `auto`: bfloat16 where the device has it; weights stay "
-        "float32.")
+        description="Number format that training computes in; `auto`: bfloat16 where the device has it.")
     train_adapter: Literal["none", "lora", "qlora"] = Field("none",
-        description="`none` trains all weights, `lora` small matrices beside them, `qlora` these beside 4-bit weights "
-        "(CUDA and `requirements-qlora.txt`).")
+        description="`none` trains all weights, `lora` small matrices beside them, `qlora` those beside 4-bit ones.")
     train_lora_rank: int = Field(8, ge=1, le=1024, description="Rank of an adapter's matrices.")
     train_learning_rate: float | None = Field(None, gt=0,
         description="Peak learning rate; unset: 5e-5 for all weights, 2e-5 for an adapter.")
@@ -177,8 +164,7 @@ class TrainingSettings(BaseModel):
         description="Weight of the base term, which keeps rankings near the base model's; unset: 1 where written "
         "questions train, 0.1 where people's do.")
     heal_weight: float = Field(0.0, ge=0,
-        description="Weight of the HEAL term beside the own-document term; above 0, batches consist of documents of "
-        "the same topics.")
+        description="Weight of the HEAL term; above 0, batches consist of documents of the same topics.")
     heal_paper: bool = Field(False,
         description="Train with the published HEAL loss alone, without own-document term and renormalisation.")
     label_smoothing: float = Field(0.0, ge=0, lt=1,
@@ -196,14 +182,11 @@ class NudgeSettings(BaseModel):
     """
 
     nudge_variant: Literal["N", "M"] = Field("N",
-        description="`N` keeps vectors at unit length; `M` bounds the step instead, and its generation is searched by "
-        "inner product.")
+        description="`N` keeps vectors at unit length; `M` bounds the step, and searches by inner product.")
     nudge_max_unasked_loss: float = Field(1.0, ge=0, le=1,
-        description="Largest loss in nDCG@10 on questions about documents without a training question for a theta; 1: "
-        "no bound.")
+        description="Largest loss in nDCG@10 on questions about documents not asked about in training; 1: none.")
     nudge_max_changed_share: float = Field(0.1, ge=0, le=1,
-        description="Share of documents new, changed or deleted since the last realignment above which the next one "
-        "is due.")
+        description="Share of documents changed since the last realignment above which the next one is due.")
     realign_max_age_days: float = Field(30.0, gt=0,
         description="Age of the last realignment, in days, from which the next one is due.")
 
@@ -218,8 +201,7 @@ class EvaluationSettings(BaseModel):
     gate_epsilon: float = Field(0.005, ge=0,
         description="Difference in nDCG@10 that still counts as a tie, in the gate and for NUDGE.")
     gate_min_questions: int = Field(30, ge=2,
-        description="Number of questions below which a question set does not vote; without a vote nothing is "
-        "promoted.")
+        description="Number of questions below which a question set does not vote in the gate.")
     answer_questions: int = Field(0, ge=0,
         description="Number of held-out questions that an LLM answers from what each system finds, up to three calls "
         "each; 0: none; set it where the DAG is parsed, too.")
@@ -235,14 +217,11 @@ class StoreSettings(BaseModel):
     recall_target: float = Field(0.95, ge=0, le=1,
         description="recall@10 of an index below which its generation is not promoted.")
     index_memory_mb: int = Field(1024, ge=64,
-        description="Largest `maintenance_work_mem` of an index build, in MiB; the step's note says if it was too "
-        "small.")
+        description="Largest `maintenance_work_mem` of an index build, in MiB.")
     index_workers: int = Field(0, ge=0, le=64,
-        description="Number of extra server processes for an index build, each of which takes a processor from "
-        "searches.")
+        description="Number of server processes that help to build an index, each with a processor of its own.")
     drain_hours: float = Field(24.0, ge=0,
-        description="Time that a retired generation's tables are kept, in hours: as long as your slowest client keeps "
-        "a query vector.")
+        description="Time that a retired generation's tables are kept, in hours.")
 
 
 class RunSettings(BaseModel):
@@ -260,7 +239,7 @@ class RunSettings(BaseModel):
         description="Number of mapped tasks that embed in parallel, each with its own model (800 MB).")
     schedule: str = Field("0 2 * * *", description="Cron expression of the nightly run, in UTC; empty: no nightly run.")
     maintain_schedule: str = Field("0 5 * * *",
-        description="Cron expression of the nightly maintenance, in UTC, after the nightly run; empty: none.")
+        description="Cron expression of the nightly maintenance, in UTC; empty: none.")
 
 
 class LocalSettings(BaseModel):

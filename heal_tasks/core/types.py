@@ -1,4 +1,4 @@
-"""The few records that travel between rooms. Frozen: a step returns new ones instead of changing them."""
+"""The records that travel between rooms; all are frozen."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Split = Literal["train", "seen_validation", "seen_test", "unseen_validation", "u
 
 
 class Progress(Protocol):
-    """Receives how far a long piece of work has come; called at most a few times a second."""
+    """Receiver of the progress of long work; called at most a few times a second."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
         """Report ``done`` of ``total`` units."""
@@ -30,7 +30,6 @@ class SourceFile:
     Args:
         path: relative to the source, with forward slashes.
         fingerprint: changes when the content may have changed (ETag, or size and modification time).
-        size_bytes: size as listed.
     """
 
     path: str
@@ -40,14 +39,14 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One document as its source gives it.
+    """One document of a source.
 
     Args:
         external_id: unique within the source.
         title: one line; may be empty.
         body: the text, never empty.
-        metadata: JSON-serialisable facts about the document.
-        path: the source file it came from.
+        metadata: JSON-serialisable.
+        path: the source file.
         line: 1-based line or row in that file; 0 where the whole file is the document.
     """
 
@@ -61,13 +60,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One input that was refused: a future row of ``heal.quarantine``.
+    """One refused input: a future row of ``heal.quarantine``.
 
     Args:
         path: the source file.
         line: 1-based line or row; 0 for the whole file.
-        reason: what was wrong, the value, and what to do.
-        raw: the beginning of the refused input, safe to store as text.
+        reason: the fault, the value, and the cure.
+        raw: the beginning of the input, safe to store as text.
     """
 
     path: str

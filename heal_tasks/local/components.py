@@ -1,8 +1,6 @@
-"""Airflow's four components as processes: started, waited for, ended, and written down in ``airflow/pids.json``."""
+"""Airflow's four components as processes: start, wait, end, and their record in ``airflow/pids.json``."""
 
-import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -12,12 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.errors import AirflowError, AirflowUnreachableError, SettingsError
 from heal_tasks.local import processes
-from heal_tasks.local.airflow_client import AirflowClient, AirflowError, AirflowUnreachableError
+from heal_tasks.local.airflow_client import AirflowClient
 from heal_tasks.local.keys import write_private
+from heal_tasks.local.ports import first_free
 
-# Command, and what /monitor/health calls it; in the order of their start.
+# Arguments of the command, and name at /monitor/health; in the order of their start.
 COMPONENTS = {
     "api-server": (["api-server"], "metadatabase"),
     "dag-processor": (["dag-processor"], "dag_processor"),
@@ -30,13 +29,12 @@ PORTS_TRIED = 50
 
 @dataclass
 class State:
-    """What was started, so that another process can find and end it.
+    """Record of the started components, by which another process finds and ends them.
 
     Args:
         port: of the API server; kept over restarts while it is free.
         wanted_port: the setting when ``port`` was chosen.
-        environment: hash of the environment that the components were started with.
-        components: by name.
+        environment: hash of the environment of the components.
     """
 
     port: int = 0
@@ -51,12 +49,12 @@ class State:
 
     @property
     def alive(self) -> set[str]:
-        """Names of the components whose process lives."""
+        """Names of the components whose process runs."""
         return {name for name, recorded in self.components.items() if processes.is_alive(recorded)}
 
 
 def read_state(var_dir: Path) -> State:
-    """What was written down last; empty where nothing was."""
+    """Read the record; empty where there is none."""
     path = _state_file(var_dir)
     if not path.exists():
         return State()
@@ -66,43 +64,37 @@ def read_state(var_dir: Path) -> State:
 
 
 def write_state(var_dir: Path, state: State) -> None:
-    """Write it down."""
+    """Write the record."""
     write_private(_state_file(var_dir), json.dumps(asdict(state)))
 
 
 def choose_port(wanted: int, state: State) -> None:
-    """Set the API server's port: the last one if the setting is the same, else the first free one from there.
-
-    Args:
-        wanted: the setting; 0 takes any free port.
-        state: receives it.
+    """Set the API server's port: the last one if the setting is the same, else the first free one from ``wanted`` on.
 
     Raises:
-        SettingsError: all the ports tried are taken.
+        SettingsError: all ports tried are taken.
     """
     kept = [state.port] if state.port and state.wanted_port == wanted else []
     candidates = range(wanted, min(wanted + PORTS_TRIED, 65536)) if wanted else [0]
-    for port in [*kept, *candidates]:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            # As the API server does: a connection of its predecessor that lingers does not make the port taken.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            state.port, state.wanted_port = int(probe.getsockname()[1]), wanted
-            return
-    raise SettingsError(f"ports {wanted} to {candidates[-1]} are taken; set HEAL_AIRFLOW_PORT to a free one, or to 0")
+    port = first_free([*kept, *candidates])
+    if port is None:
+        raise SettingsError(
+            f"ports {wanted} to {candidates[-1]} are taken; set HEAL_AIRFLOW_PORT to a free one, or to 0"
+        )
+    state.port, state.wanted_port = port, wanted
 
 
 def start(
     var_dir: Path, state: State, names: Iterable[str], env: dict[str, str], client: AirflowClient, timeout_s: float
 ) -> None:
-    """Start components, and return when all are healthy; each is written down at once, so that it can be found.
+    """Start components, record each at once, and return when all are healthy.
 
     Args:
         var_dir: the state folder.
-        state: receives what was started.
-        names: which, in the order of ``COMPONENTS``.
+        state: the record, which is changed.
+        names: components to start, in the order of ``COMPONENTS``.
         env: their whole environment.
-        client: of the API server that is being started.
+        client: of the API server that is started.
         timeout_s: longest wait, in seconds.
 
     Raises:
@@ -111,11 +103,11 @@ def start(
     deadline = time.monotonic() + timeout_s
     for name in names:
         if name == "scheduler":
-            # It takes up interrupted tasks within a second, and a task fails that finds no API server (measured).
+            # It resumes interrupted tasks within a second, and a task fails that finds no API server (measured).
             _wait(client, state, ["api-server"], deadline)
         command = [str(_program()), *COMPONENTS[name][0]]
-        # The scheduler lets running tasks finish; told directly, its workers would drop them. The triggerer, when it
-        # alone is told to end, waits ten seconds for its child (measured).
+        # The scheduler lets running tasks finish; its workers would drop them if they got the signal themselves. The
+        # triggerer waits ten seconds for its child if it alone gets the signal (measured).
         alone = name == "scheduler"
         state.components[name] = processes.spawn(command, env, var_dir / "logs" / f"{name}.log", ends_its_own=alone)
         write_state(var_dir, state)
@@ -123,9 +115,9 @@ def start(
 
 
 def end(var_dir: Path, state: State, names: Iterable[str]) -> None:
-    """End components with all that belongs to them, and what dead ones have left behind."""
+    """End components with their child processes, and the child processes of dead components."""
     recorded = {name: state.components[name] for name in names if name in state.components}
-    # The API server last: the others report to it how their work ended.
+    # The API server last: the others report the end of their work to it.
     for last in (False, True):
         processes.end([one for name, one in recorded.items() if (name == "api-server") is last], STOP_TIMEOUT_S)
     state.components = {name: one for name, one in state.components.items() if name not in recorded}
@@ -175,11 +167,9 @@ def _unhealthy(client: AirflowClient, state: State) -> list[str]:
 
 
 def is_healthy(facts: dict[str, Any], since: float) -> bool:
-    """Whether a component is healthy, and it is this one: its predecessor's last heartbeat counts for 30 s.
+    """True if a component that was started at ``since`` (seconds since 1970) is healthy by Airflow's health page.
 
-    Args:
-        facts: what Airflow's health page says of it.
-        since: when it was started, seconds since the epoch.
+    The page also counts the last heartbeat of a predecessor for 30 s, so the heartbeat must be newer.
     """
     beats = [value for key, value in facts.items() if key.startswith("latest_")]
     fresh = all(beat and datetime.fromisoformat(beat).timestamp() >= since for beat in beats)

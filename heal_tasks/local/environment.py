@@ -1,7 +1,7 @@
-"""The environment of Airflow's components: why each setting is there stands beside it.
+"""The environment of Airflow's components, with the reason beside each variable.
 
-Settings of this project travel as ``HEAL_*`` variables, so that a task sees exactly what the command
-that started the components saw, whatever its working folder.
+Settings of this project travel as ``HEAL_*`` variables, so that a task has the settings of the command that started the
+components, whatever its working folder.
 """
 
 import os
@@ -22,7 +22,7 @@ LAUNCHER_ONLY = {"var_dir", "database_url", "airflow_port", "demo_documents"}
 def airflow_settings(
     settings: Settings, keys: Keys, port: int, metadata_url: str, database_url: str, dags: Path
 ) -> dict[str, str]:
-    """Variables that make Airflow's commands work on this stack.
+    """Variables that make Airflow's commands work on this stack, on top of this process's own.
 
     Args:
         settings: all settings.
@@ -31,9 +31,6 @@ def airflow_settings(
         metadata_url: ``postgresql://`` URL of Airflow's own database.
         database_url: ``postgresql://`` URL of the vector database.
         dags: the DAG folder.
-
-    Returns:
-        Variables to be put on top of this process' own.
     """
     base_url = f"http://127.0.0.1:{port}"
     threads = str(min(os.cpu_count() or 1, max(2, (os.cpu_count() or 1) // 2)))
@@ -62,7 +59,7 @@ def airflow_settings(
         # A scheduler takes its predecessor for dead after 30 s, but looks for the tasks it left behind every 300 s.
         # Measured: with the default, a run that `make down up` had interrupted went on after five minutes.
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
-        # How long a task counts as running whose process vanished under a living scheduler; the default is 300 s.
+        # Time until a task counts as failed whose process vanished under a running scheduler; the default is 300 s.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
         # A new or changed DAG file is seen within seconds.
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
@@ -80,7 +77,7 @@ def airflow_settings(
         "HEAL_DATABASE_URL": database_url,
     }
     if packaged_folder(settings.model) or Path(settings.model).is_dir():
-        # A model on disk needs no hub; without this every load asks the hub for news of it.
+        # A model on disk needs no hub; without this every load asks the hub for a newer version.
         values["HF_HUB_OFFLINE"] = "1"
     return values
 
@@ -99,5 +96,5 @@ def setting_variables(settings: Settings) -> dict[str, str]:
 
 
 def environment_hash(values: dict[str, str]) -> str:
-    """Changes when components that run with ``values`` would have to be started anew."""
+    """Hash of an environment; another hash means that the components have to be restarted."""
     return fingerprint(values)

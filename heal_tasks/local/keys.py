@@ -1,4 +1,4 @@
-"""Secrets of the local stack: made once, kept in files that only their owner can read."""
+"""Secrets of the local stack, made once and kept in files that only their owner can read."""
 
 import base64
 import json
@@ -14,13 +14,12 @@ UI_USER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What Airflow's components share, and the UI's password.
+    """Secrets that Airflow's components share, and the password of the UI's user.
 
     Args:
         jwt: signs the tokens of the API and of tasks; at least 64 bytes, or Airflow warns.
         fernet: encrypts connections in Airflow's database.
         api_secret: signs the UI's sessions.
-        ui_password: of the UI's user ``admin``.
     """
 
     jwt: str
@@ -30,16 +29,10 @@ class Keys:
 
 
 def load_keys(var_dir: Path) -> Keys:
-    """Read the keys, after making them where there are none.
-
-    Args:
-        var_dir: the state folder; ``secrets.json`` and ``passwords.json`` are kept in it.
-
-    Returns:
-        The same keys every time.
+    """Read the keys from ``secrets.json`` in the state folder, and make them first where there are none.
 
     Raises:
-        StepError: the file is there and not readable as keys.
+        StepError: the file is there and cannot be read as keys.
     """
     path = var_dir / "secrets.json"
     if not path.exists():

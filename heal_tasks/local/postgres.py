@@ -1,9 +1,9 @@
-"""The Postgres with pgvector that runs where no server is given: the binaries of a wheel, on loopback TCP.
+"""The embedded Postgres with pgvector: the binaries of a wheel, on loopback TCP, for machines without a server.
 
-The wheel's own launcher is not used: as root it makes every parent folder readable to all, it takes a
-killed server for a live one, and it listens on a socket only. Postgres refuses to run as root; root
-therefore starts it in a user namespace, where the same files belong to an ordinary user, and only where
-namespaces are forbidden (most containers) under a system account of its own.
+The wheel's own launcher is not used: as root it makes every parent folder readable to all, it takes a killed server
+for a live one, and it listens on a socket only. Postgres refuses to run as root. So root starts it in a user
+namespace, where the same files belong to an ordinary user; where namespaces are forbidden (most containers), root
+starts it under a system account of its own.
 """
 
 import contextlib
@@ -12,10 +12,8 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -27,28 +25,32 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
+from heal_tasks.local.keys import write_private
+from heal_tasks.local.ports import first_free
 
 USER = "heal"
 PARAMETERS = {"max_connections": "200", "shared_buffers": "256MB"}
 START_TIMEOUT_S = 60.0
+# A killed server stays as a zombie until init reaps it, and its backends hold the shared memory a little longer; a
+# port can be lost to another program between the choice and the start.
+PASSING_FAULTS = ("Is another postmaster", "is still in use", "could not create any TCP/IP sockets")
 
 
 class EmbeddedPostgres:
-    """One server over one data folder. Any process may start, use or stop it; it outlives them all.
+    """One server with one data folder. Any process may start, use or stop it; it outlives them all.
 
-    Beside the data folder lie ``<name>.password`` (mode 600), ``<name>.port``, ``<name>.log`` and
-    ``<name>.lock``.
+    Beside the data folder are ``<name>.password`` (mode 600), ``<name>.port``, ``<name>.log`` and ``<name>.lock``. The
+    port is a free one, and is kept as long as it stays free.
 
     Args:
         data_dir: the server's data folder; created by the first start.
-        port: TCP port on 127.0.0.1; 0 takes a free one and keeps it from then on while it stays free.
     """
 
-    # The account root falls back to where user namespaces are forbidden.
+    # Name of the system account where user namespaces are forbidden to root.
     account = "heal-postgres"
-    # Folder of the programs in the wheel, which brings an older server, too.
+    # Folder of the programs in the wheel, which also has an older server.
     programs = "pginstall18"
-    # The builtin locale sorts and folds alike on every system; libc's C.UTF-8 is not everywhere.
+    # The builtin locale sorts and folds alike on every system; not every system has libc's C.UTF-8.
     locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
     def __init__(self, data_dir: Path) -> None:
@@ -63,8 +65,7 @@ class EmbeddedPostgres:
             The URL of the database ``postgres``.
 
         Raises:
-            StoreError: the binaries are missing, the port is taken, or the server does not come up; the message
-                holds the end of its log.
+            StoreError: the binaries are missing, or the server does not come up; the message has the end of its log.
         """
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
@@ -78,7 +79,7 @@ class EmbeddedPostgres:
         return self.url()
 
     def stop(self) -> None:
-        """Stop the server, also one that another process started; nothing happens if it does not run.
+        """Stop the server if it runs, whichever process started it.
 
         Raises:
             StoreError: it did not stop within a minute.
@@ -93,7 +94,7 @@ class EmbeddedPostgres:
                 raise StoreError(f"Postgres in {self.data_dir} did not stop: {result.stderr.strip()}{self._log_tail()}")
 
     def running(self) -> bool:
-        """Whether this data folder's own server answers on the stored port to the stored password."""
+        """True if this data folder's own server answers on the stored port to the stored password."""
         if not (self._port_file.exists() and self._password_file.exists()):
             return False
         try:
@@ -115,11 +116,7 @@ class EmbeddedPostgres:
         return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}"
 
     def ensure_database(self, name: str) -> str:
-        """Create a database unless it exists.
-
-        Returns:
-            Its URL.
-        """
+        """Create a database unless it exists, and return its URL."""
         with psycopg.connect(self.url(), autocommit=True) as conn:
             if not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
@@ -157,20 +154,11 @@ class EmbeddedPostgres:
         fresh = self._beside("new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        password = secrets.token_hex(24)
-        self._password_file.unlink(missing_ok=True)
-        with os.fdopen(os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(password)
-        handle, name = tempfile.mkstemp(dir=self.data_dir.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(password)
-            for path in (fresh, Path(name)):
-                self._hand_over(path)
-            options = ["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", *self.locale, f"--pwfile={name}"]
-            result = self._run("initdb", "-D", str(fresh), *options)
-        finally:
-            Path(name).unlink()
+        write_private(self._password_file, secrets.token_hex(24))
+        for path in (fresh, self._password_file):
+            self._hand_over(path)
+        options = ["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", *self.locale, f"--pwfile={self._password_file}"]
+        result = self._run("initdb", "-D", str(fresh), *options)
         if result.returncode:
             raise StoreError(f"initdb failed in {fresh}: {result.stderr.strip()}")
         if self.data_dir.exists():
@@ -182,10 +170,13 @@ class EmbeddedPostgres:
         self._hand_over(self.log_file)
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
-            port = self._choose_port()
+            stored = [int(self._port_file.read_text())] if self._port_file.exists() else []
+            port = first_free([*stored, 0])
             self._port_file.write_text(str(port))
-            settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", **PARAMETERS}
-            options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+            parameters = {
+                "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", **PARAMETERS,
+            }  # fmt: skip
+            options = " ".join(f"-c {name}='{value}'" for name, value in parameters.items())
             log_start = self.log_file.stat().st_size
             result = self._run(
                 "pg_ctl", "start", "-D", str(self.data_dir), "-w", "-t", "60", "-l", str(self.log_file), "-o", options
@@ -193,19 +184,9 @@ class EmbeddedPostgres:
             if result.returncode == 0:
                 return
             log = self._log_tail(log_start)
-            # A killed server stays as a zombie until init reaps it, and its backends hold the shared memory a little
-            # longer; a port can be lost to another program between the choice and the start.
-            passing = ("Is another postmaster", "is still in use", "could not create any TCP/IP sockets")
-            if not any(text in log for text in passing) or time.monotonic() > deadline:
+            if not any(text in log for text in PASSING_FAULTS) or time.monotonic() > deadline:
                 raise StoreError(f"Postgres in {self.data_dir} did not start: {result.stderr.strip()}{log}")
             time.sleep(0.3)
-
-    def _choose_port(self) -> int:
-        if self._port_file.exists() and _port_is_free(stored := int(self._port_file.read_text())):
-            return stored
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
 
     def _becomes_ready(self) -> bool:
         """Wait for a server that is starting; False once it is gone (it may have been dying) or the time is up."""
@@ -217,9 +198,9 @@ class EmbeddedPostgres:
         return True
 
     def _postmaster(self) -> int | None:
-        """Process id of this folder's live server; a zombie or a stranger with a reused id is none."""
+        """Process id of this folder's live server; a zombie or another program with that id does not count."""
         pid = self._recorded_pid()
-        return pid if pid is not None and _whose(pid, self.data_dir) == "ours" else None
+        return pid if pid is not None and _owner_of(pid, self.data_dir) == "ours" else None
 
     def _recorded_pid(self) -> int | None:
         try:
@@ -231,7 +212,7 @@ class EmbeddedPostgres:
         # After a reboot the recorded id may be another program's. Postgres checks the owner only, and root owns
         # most processes, so it would refuse to start for ever.
         pid = self._recorded_pid()
-        if pid is not None and _whose(pid, self.data_dir) == "foreign":
+        if pid is not None and _owner_of(pid, self.data_dir) == "foreign":
             (self.data_dir / "postmaster.pid").unlink()
 
     def _log_tail(self, start: int = 0) -> str:
@@ -263,7 +244,7 @@ class EmbeddedPostgres:
         return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
 
     def _account(self) -> pwd.struct_passwd | None:
-        """Whose files they are: None for this process's own user, root itself where a namespace disguises it."""
+        """The account that the server runs under: None for this process's own user, root's in a namespace."""
         if os.geteuid() != 0:
             return None
         if self.data_dir.exists() and (owner := self.data_dir.stat().st_uid):
@@ -288,18 +269,8 @@ class EmbeddedPostgres:
             os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _whose(pid: int, data_dir: Path) -> Literal["ours", "foreign", "gone"]:
-    """Whose process an id is: a postmaster of that folder, somebody else's, or none (a zombie is none)."""
+def _owner_of(pid: int, data_dir: Path) -> Literal["ours", "foreign", "gone"]:
+    """Tell the postmaster of that folder from another program and from no process; a zombie is no process."""
     try:
         command = psutil.Process(pid).cmdline()
     except psutil.NoSuchProcess:

@@ -1,8 +1,7 @@
-"""Long-lived child processes that any later process can find, check and end, and no stranger with a reused id.
+"""Long-lived processes that any later process can find, check and end, without mistaking a reused id for them.
 
-A component leads a session of its own. Its session, not its process group, says what belongs to it:
-Airflow gives every running task a process group of its own, which a signal to the component's group
-would miss.
+Every component leads a session of its own, and all processes of the session belong to it. Its process group is not
+enough: Airflow gives every running task a group of its own, which a signal to the component's group would miss.
 """
 
 import os
@@ -22,14 +21,14 @@ KILL_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A process as written down: its id alone would not say who it is once it has ended.
+    """Record of a process; the start time tells it from a later process with the same id.
 
     Args:
         pid: process id, also its session's id.
-        started_at: start time, seconds since the epoch.
-        log: file that its output goes to.
-        ends_its_own: whether it alone is told to end, and tells its children in its own order; otherwise its
-            whole group is told.
+        started_at: start time, seconds since 1970.
+        log: file of its output.
+        ends_its_own: True if only it gets the signal to end, and ends its children in its own order; otherwise its
+            whole group gets the signal.
     """
 
     pid: int
@@ -39,17 +38,7 @@ class Recorded:
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path, *, ends_its_own: bool = False) -> Recorded:
-    """Start a process that outlives this one, in a session of its own.
-
-    Args:
-        command: program and arguments.
-        env: its whole environment.
-        log: file that its output is appended to.
-        ends_its_own: see ``Recorded``.
-
-    Returns:
-        The record by which it is found again.
-    """
+    """Start a process that outlives this one, in a session of its own; its output is appended to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -60,7 +49,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path, *, ends_its
 
 
 def is_alive(recorded: Recorded) -> bool:
-    """Whether that very process runs; a zombie and another process with its id do not count."""
+    """True if that very process runs; a zombie or another process with its id does not count."""
     try:
         process = psutil.Process(recorded.pid)
         same = abs(process.create_time() - recorded.started_at) <= START_TOLERANCE_S
@@ -70,7 +59,7 @@ def is_alive(recorded: Recorded) -> bool:
 
 
 def members(recorded: Recorded) -> list[psutil.Process]:
-    """Every live process of a recorded process' session, also after the recorded process itself has ended."""
+    """All live processes of a recorded process's session, also after the recorded process has ended."""
     if recorded.started_at < psutil.boot_time() - START_TOLERANCE_S or _is_foreign(recorded):
         return []
     found = []
@@ -85,24 +74,20 @@ def members(recorded: Recorded) -> list[psutil.Process]:
 
 
 def end(recorded: Iterable[Recorded], timeout_s: float = 20.0) -> bool:
-    """End processes with all that belongs to their sessions: SIGTERM, then SIGKILL to what is left.
-
-    Args:
-        recorded: the processes; those that have ended, and strangers with their ids, are left alone.
-        timeout_s: how long they may take to end by themselves, in seconds.
+    """End processes with their sessions: SIGTERM, and after ``timeout_s`` seconds SIGKILL to the rest.
 
     Returns:
-        Whether all of them ended without SIGKILL.
+        True if all of them ended without SIGKILL.
     """
     sessions = list(recorded)
     for one in sessions:
-        told = members(one)
+        receivers = members(one)
         if is_alive(one):
-            told = [process for process in told if _is_told(process, one)]
-        _signal(told, signal.SIGTERM)
+            receivers = [process for process in receivers if _gets_signal(process, one)]
+        _signal(receivers, signal.SIGTERM)
     if not _wait_for(sessions, timeout_s):
-        # Oldest first: a task's supervisor that outlived the task would report it as failed, and the scheduler would
-        # not take it up again.
+        # Oldest first: a supervisor that outlived its task would report it as failed, and the scheduler would not
+        # run it again.
         left = [process for one in sessions for process in members(one)]
         _signal(sorted(left, key=psutil.Process.create_time), signal.SIGKILL)
         _wait_for(sessions, KILL_TIMEOUT_S)
@@ -111,7 +96,7 @@ def end(recorded: Iterable[Recorded], timeout_s: float = 20.0) -> bool:
 
 
 def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> bool:
-    """Whether all are gone in time. Polled: in a container whose first process reaps nobody, the dead stay zombies."""
+    """True if all are gone in time. Polled, because without an init process that reaps them they stay zombies."""
     deadline = time.monotonic() + timeout_s
     while any(members(one) for one in sessions):
         if time.monotonic() > deadline:
@@ -121,20 +106,20 @@ def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> bool:
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log file, with its path; only the path where there is nothing in it."""
+    """The last lines of a log file, and its path."""
     text = log.read_text(errors="replace") if log.exists() else ""
     return "\n".join([*text.splitlines()[-lines:], f"(log: {log})"])
 
 
 def _is_foreign(recorded: Recorded) -> bool:
-    """Whether the recorded id now belongs to somebody else."""
+    """True if another process has the recorded id now."""
     try:
         return bool(abs(psutil.Process(recorded.pid).create_time() - recorded.started_at) > START_TOLERANCE_S)
     except psutil.NoSuchProcess:
         return False
 
 
-def _is_told(process: psutil.Process, leader: Recorded) -> bool:
+def _gets_signal(process: psutil.Process, leader: Recorded) -> bool:
     if leader.ends_its_own:
         return bool(process.pid == leader.pid)
     try:

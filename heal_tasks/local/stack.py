@@ -1,7 +1,7 @@
-"""The whole system on one machine: Postgres and Airflow's four components, started, looked at and stopped.
+"""The whole system on one machine: start, status and stop of Postgres and of Airflow's four components.
 
-The components are started one by one, not by ``airflow standalone``: ended by SIGTERM that leaves eleven
-orphans behind, and it does not notice when a component dies (measured with Airflow 3.3.2).
+The components are started one by one, not by ``airflow standalone``: SIGTERM leaves eleven orphans of that behind, and
+it does not notice when a component dies (measured with Airflow 3.3.2).
 """
 
 import contextlib
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local import components
-from heal_tasks.local.airflow_client import AirflowClient, AirflowError
+from heal_tasks.local.airflow_client import AirflowClient
 from heal_tasks.local.components import COMPONENTS, State, read_state
 from heal_tasks.local.environment import REPOSITORY, airflow_settings, environment_hash
 from heal_tasks.local.keys import UI_USER, load_keys, write_private
@@ -31,15 +32,15 @@ def quiet(message: str) -> None:
 
 @dataclass(frozen=True)
 class Running:
-    """What runs, and how to reach it.
+    """Addresses of a running stack.
 
     Args:
         base_url: Airflow's UI and API.
         user: its user.
         password: that user's password.
         database_url: the vector database.
-        embedded: whether that is the embedded server's.
-        started: components that this call has started; empty if everything ran already.
+        embedded: True if that is the embedded server's.
+        started: components that this call has started.
     """
 
     base_url: str
@@ -56,12 +57,12 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """What of the stack is alive.
+    """State of every part of the stack.
 
     Args:
-        postgres: whether the embedded server answers.
-        components: by name, whether its process lives.
-        health: by Airflow's name, what its health page says; empty if it does not answer.
+        postgres: True if the embedded server answers.
+        components: by name; True if the process runs.
+        health: status on Airflow's health page, by Airflow's name; empty if it does not answer.
         base_url: Airflow's UI and API; None if it was never started here.
     """
 
@@ -72,11 +73,11 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """Whether everything runs."""
+        """True if everything runs."""
         return self.postgres and all(self.components.values()) and set(self.health.values()) == {"healthy"}
 
     def lines(self) -> list[str]:
-        """The same for people, one part per line."""
+        """One line of text per part."""
         found = [f"{'postgres':<14} {'up' if self.postgres else 'down'} (embedded)"]
         for name, alive in self.components.items():
             health = self.health.get(COMPONENTS[name][1], "no answer")
@@ -92,21 +93,18 @@ def up(
     *,
     only_revive: bool = False,
 ) -> Running:
-    """Start what does not run yet, and return when all of it is healthy.
+    """Start the parts that do not run, and return when all are healthy.
 
     Args:
-        settings: all settings; ``database_url`` is used for the vectors where it names a server of the user's own.
-        say: receives what is being done, one line each.
+        settings: all settings; vectors go into ``database_url`` where that names a server of the user's own.
+        say: receives a line per action.
         dags: the DAG folder.
         timeout_s: longest wait for Airflow's components, in seconds.
-        only_revive: bring back what died, and nothing that ``down`` has stopped.
-
-    Returns:
-        Where everything is.
+        only_revive: restart dead components, but not a stack that ``down`` has stopped.
 
     Raises:
-        AirflowError: a component died or did not become healthy; the message has the end of its log. Or there is
-            nothing to revive.
+        AirflowError: a component died or did not become healthy (the message has the end of its log), or the stack
+            was stopped with ``only_revive``.
         HealError: the database did not start, or refused.
     """
     var_dir = settings.var_dir
@@ -137,7 +135,7 @@ def up(
         missing = tuple(name for name in COMPONENTS if name not in state.alive)
         env = child_environment(**variables)
         if missing:
-            # What a dead component left behind would compete with its successor.
+            # Orphans of a dead component would compete with its successor.
             components.end(var_dir, state, missing)
             if len(missing) == len(COMPONENTS):
                 say("preparing Airflow's database (some seconds)")
@@ -155,12 +153,7 @@ def up(
 
 
 def down(settings: Settings, say: Say = quiet) -> None:
-    """Stop Airflow's components and the embedded Postgres; works from any process, and on half a stack.
-
-    Args:
-        settings: all settings.
-        say: receives what is being done, one line each.
-    """
+    """Stop Airflow's components and the embedded Postgres; works from any process, and on half a stack."""
     if not settings.var_dir.exists():
         say(f"nothing has been started in {settings.var_dir}")
         return
@@ -175,7 +168,7 @@ def down(settings: Settings, say: Say = quiet) -> None:
 
 
 def status(settings: Settings) -> Status:
-    """Look at what runs, without changing anything."""
+    """State of every part, without changing anything."""
     state = read_state(settings.var_dir)
     alive = {name: name in state.alive for name in COMPONENTS}
     health = {}
@@ -187,7 +180,7 @@ def status(settings: Settings) -> Status:
 
 
 def running(settings: Settings) -> Running:
-    """How to reach what runs already.
+    """Addresses of the stack that runs already.
 
     Raises:
         AirflowError: Airflow's API server does not run here.
@@ -200,14 +193,11 @@ def running(settings: Settings) -> Running:
 
 
 def _apply_changed_settings(var_dir: Path, state: State, client: AirflowClient, say: Say) -> None:
-    """Restart the components for new settings, but not under a run that is going on."""
-    try:
-        going = client.active_runs()
-    except AirflowError:
-        going = []  # an Airflow that does not answer has nothing to lose
-    if going:
-        say(f"settings have changed since Airflow was started; after run {going[0]}, `make down up` applies them")
-        return
+    """Restart the components for new settings, unless a run is active."""
+    with contextlib.suppress(AirflowError):  # without an answer there is no run to interrupt
+        if active := client.active_runs():
+            say(f"settings have changed since Airflow was started; after run {active[0]}, `make down up` applies them")
+            return
     say("settings have changed since Airflow was started; restarting it")
     components.end(var_dir, state, COMPONENTS)
 
@@ -217,24 +207,22 @@ def _server(settings: Settings) -> EmbeddedPostgres:
 
 
 def _vector_database(settings: Settings, server: EmbeddedPostgres) -> tuple[str, bool]:
-    """URL of the vector database, and whether it is the embedded server's."""
+    """URL of the vector database, and True if it is the embedded server's."""
     given = settings.database_url.get_secret_value() if settings.database_url else None
-    # The random password tells: a URL of the embedded server found in a file or shell may have an old port.
+    # The random password identifies it: a URL of the embedded server in a file or shell may have an old port.
     if given and urlsplit(given).password != urlsplit(server.url()).password:
         return given, False
     return server.ensure_database("heal"), True
 
 
 def _write_local_env(var_dir: Path, database_url: str | None) -> None:
-    lines = ["# Written by `make up`: what the command line needs. Both a shell and HEAL settings read it."]
-    if database_url:
-        lines.append(f"HEAL_DATABASE_URL='{database_url}'")
-    write_private(var_dir / "local.env", "\n".join([*lines, ""]))
+    url = f"HEAL_DATABASE_URL='{database_url}'\n" if database_url else ""
+    write_private(var_dir / "local.env", f"# Written by `make up`, for the command line and for a shell.\n{url}")
 
 
 @contextlib.contextmanager
 def _locked(var_dir: Path, say: Say) -> Iterator[None]:
-    """Only one up or down at a time; the lock ends with the process that holds it."""
+    """Allow one ``up`` or ``down`` at a time; the lock ends with the process that holds it."""
     with (var_dir / "stack.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

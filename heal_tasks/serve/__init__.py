@@ -1,1 +1,1 @@
-"""Query vectors and search for applications."""
+"""Search for applications."""

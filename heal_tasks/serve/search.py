@@ -14,6 +14,7 @@ from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.search import Hit, HybridHit, hybrid_search
 from heal_tasks.store.generations.search import search as nearest
+from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.encoder import Encoder
 
 T = TypeVar("T")
@@ -24,6 +25,9 @@ class Searcher:
 
     Args:
         settings: database, artifacts, device.
+
+    Raises:
+        StoreError: (by every search, too) no generation is active.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,35 +42,11 @@ class Searcher:
         return self._generation
 
     def search(self, text: str, k: int = 10, topic: int | None = None) -> list[Hit]:
-        """The nearest chunks to a text.
-
-        Args:
-            text: what to look for.
-            k: how many hits.
-            topic: only this topic's subtree.
-
-        Returns:
-            Hits, nearest first.
-
-        Raises:
-            StoreError: no generation is active.
-        """
+        """The ``k`` chunks nearest to a text, nearest first; with ``topic`` only of this topic's subtree."""
         return self._pinned(text, lambda vector, number: nearest(self._conn, vector, number, k=k, topic=topic))
 
     def hybrid(self, text: str, k: int = 10, topic: int | None = None) -> list[HybridHit]:
-        """The chunks that match a text by its words and its vector.
-
-        Args:
-            text: what to look for.
-            k: how many hits.
-            topic: only this topic's subtree.
-
-        Returns:
-            Hits, the best first.
-
-        Raises:
-            StoreError: no generation is active.
-        """
+        """The ``k`` best chunks by words and vector of a text; with ``topic`` only of this topic's subtree."""
         return self._pinned(
             text, lambda vector, number: hybrid_search(self._conn, text, vector, number, k=k, topic=topic)
         )
@@ -76,7 +56,7 @@ class Searcher:
         self._conn.close()
 
     def _pinned(self, text: str, ask: Callable[[NDArray[np.float32], int], T]) -> T:
-        """Ask with the text's vector and its generation; once more with the new ones if that generation is gone."""
+        """Ask with the text's vector and its generation; once more with new ones if that generation is gone."""
         pinned = self._generation.generation_id
         try:
             return ask(self._encoder.encode([text], role="query")[0], pinned)
@@ -90,5 +70,5 @@ class Searcher:
         active = GenerationRepository(self._conn).active()
         if active is None:
             raise StoreError("no generation is active yet; run the heal_realign DAG, or `python -m heal_tasks run`")
-        path = self._artifacts.model_path(active.model_uri)
-        return active, Encoder(path, device=self._settings.device, batch_size=self._settings.encode_batch_size)
+        model_uri = SpaceRepository(self._conn).get(active.space_id).model_uri
+        return active, Encoder(self._artifacts.model_path(model_uri), device=self._settings.device)

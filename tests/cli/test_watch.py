@@ -10,8 +10,8 @@ from rich.console import Console
 
 from heal_tasks.cli.progress import Snapshot, StepProgress, TaskLine, observe, read_steps, step_name, task_order
 from heal_tasks.cli.watch import PLAIN_PROGRESS_EVERY_S, PlainDisplay, render, watch
-from heal_tasks.core.errors import RetryableError
-from heal_tasks.local.airflow_client import AirflowUnreachableError, TaskInstance
+from heal_tasks.core.errors import AirflowUnreachableError, RetryableError
+from heal_tasks.local.airflow_client import TaskInstance
 from heal_tasks.store.db import Connection, connect
 
 

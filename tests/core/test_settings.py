@@ -84,7 +84,7 @@ def test_a_limit_on_money_is_not_ignored_under_its_old_name(monkeypatch: pytest.
 
 
 def test_an_unknown_override_is_refused() -> None:
-    with pytest.raises(SettingsError, match="there are no settings nudge_kind; docs/settings.md lists them"):
+    with pytest.raises(SettingsError, match=r"there are no settings nudge_kind; docs/settings\.md lists them"):
         load_settings(nudge_kind="M")
 
 

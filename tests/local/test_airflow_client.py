@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from heal_tasks.core.errors import RetryableError
-from heal_tasks.local.airflow_client import AirflowClient, AirflowError, AirflowUnreachableError
+from heal_tasks.core.errors import AirflowError, AirflowUnreachableError, RetryableError
+from heal_tasks.local.airflow_client import AirflowClient
 
 Answer = tuple[int, Any]
 PASSWORD = "right"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.errors import AirflowError, SettingsError
 from heal_tasks.core.settings import load_settings
 from heal_tasks.local import components, stack
-from heal_tasks.local.airflow_client import AirflowError
 from heal_tasks.local.components import State, choose_port, is_healthy, read_state, write_state
 from heal_tasks.local.processes import Recorded
 

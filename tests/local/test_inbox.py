@@ -10,10 +10,12 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.inbox import drop_more, fill
 
+PACKAGES = ("rich", "typer")
+
 
 @pytest.fixture
 def small(tmp_path: Path) -> Settings:
-    return load_settings(var_dir=tmp_path, demo_documents=60, demo_packages=("rich", "typer"))
+    return load_settings(var_dir=tmp_path, demo_documents=60)
 
 
 def read(settings: Settings) -> dict[str, str]:
@@ -27,19 +29,19 @@ def read(settings: Settings) -> dict[str, str]:
 
 
 def test_filled_once(small: Settings) -> None:
-    assert fill(small) == 60
+    assert fill(small, PACKAGES) == 60
     before = read(small)
     assert len(before) == 60
-    assert fill(small) == 0
+    assert fill(small, PACKAGES) == 0
     assert read(small) == before
 
 
 def test_each_batch_is_new_and_changes_and_deletes_another(small: Settings) -> None:
-    fill(small)
+    fill(small, PACKAGES)
     ever, current = set(read(small)), read(small)
     changed_ids = []
     for batch in (1, 2, 3):
-        arrival = drop_more(small)
+        arrival = drop_more(small, PACKAGES)
         after = read(small)
         new = after.keys() - current.keys()
         assert len(new) == len(arrival.new) == 20
@@ -57,24 +59,24 @@ def test_each_batch_is_new_and_changes_and_deletes_another(small: Settings) -> N
 
 
 def test_a_filled_inbox_is_not_refilled_after_a_batch(small: Settings) -> None:
-    fill(small)
-    drop_more(small)
+    fill(small, PACKAGES)
+    drop_more(small, PACKAGES)
     before = read(small)
-    assert fill(small) == 0
+    assert fill(small, PACKAGES) == 0
     assert read(small) == before
 
 
 def test_not_without_the_first_documents(small: Settings) -> None:
     with pytest.raises(InputError, match=r"does not hold the demo's documents; run `make demo` first"):
-        drop_more(small)
+        drop_more(small, PACKAGES)
 
 
 def test_packages_run_out(tmp_path: Path) -> None:
-    settings = load_settings(var_dir=tmp_path, demo_documents=50, demo_packages=("pgvector", "typer"))
-    fill(settings)
+    settings = load_settings(var_dir=tmp_path, demo_documents=50)
+    fill(settings, ("pgvector", "typer"))
     before = read(settings)
-    with pytest.raises(InputError, match=r"have no 20 documents beyond .*name more packages"):
+    with pytest.raises(InputError, match=r"have no 20 documents beyond .*smaller HEAL_DEMO_DOCUMENTS"):
         for _ in range(100):
-            drop_more(settings)
+            drop_more(settings, ("pgvector", "typer"))
             before = read(settings)
     assert read(settings) == before

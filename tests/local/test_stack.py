@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from heal_tasks.cli.watch import watch
+from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local import stack
-from heal_tasks.local.airflow_client import AirflowError
 from heal_tasks.local.components import COMPONENTS, read_state
 from heal_tasks.store.db import connect
 
