@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 if TYPE_CHECKING:
     from tests.fake_batches import FakeBatches
 
-_PASSAGE = re.compile(r"^<passage (\w+)>\nTitle: (.*?)\n\n(.*)\n</passage \1>$", re.DOTALL | re.MULTILINE)
+_PASSAGE = re.compile(r"^<passage (\w+)>\n(?:Title|Question): (.*?)\n\n(.*)\n</passage \1>$", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 
 
@@ -47,6 +47,7 @@ class Request:
 
     @property
     def title(self) -> str:
+        """The line above the passage: its title, or the question to be answered from it."""
         match = _PASSAGE.search(_document(self.body))
         return match[2] if match else ""
 

@@ -1,4 +1,4 @@
-"""A cross-encoder as judge: it reads question and chunk together, which the embedding model never does."""
+"""A cross-encoder that scores whether a chunk answers a question: unlike the embedding model it reads both together."""
 
 from collections.abc import Sequence
 
@@ -31,13 +31,7 @@ class CrossEncoderJudge:
             )
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Scores in [0, 1], one per pair of question and chunk.
-
-        Args:
-            pairs: question and text of the chunk.
-
-        Returns:
-            The logistic function of the model's output: models differ in whether they apply it themselves.
-        """
-        found = self._model.predict(list(pairs), activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
-        return [float(score) for score in found]
+        """Score pairs of question and chunk text, each in [0, 1]."""
+        # Models differ in whether they apply the logistic function themselves.
+        scores = self._model.predict(list(pairs), activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
+        return [float(score) for score in scores]

@@ -1,6 +1,6 @@
-"""Which questions are trained on and which are kept for judging, by hash, so that the answer never changes.
+"""Splits of questions into training, validation and test, by hash, so that a question's split never changes.
 
-Two held-out sets (DESIGN.md, decision 1): all questions of *unseen* documents, and some questions of *seen*
+There are two held-out sets (DESIGN.md, decision 1): all questions of *unseen* documents, and some questions of *seen*
 ones. The document decides first; only a seen document's questions are divided further.
 """
 
@@ -15,14 +15,7 @@ _VALIDATION_BELOW = 200
 
 
 def is_unseen(document_id: int) -> bool:
-    """Whether a document takes no part in training, topic labels or the search for a nudge.
-
-    Args:
-        document_id: the document.
-
-    Returns:
-        True for about one document in five.
-    """
+    """Whether a document takes no part in training, topic labels or NUDGE; true for about one in five."""
     return bucket("document-split", document_id, _BUCKETS) < _VALIDATION_BELOW
 
 
@@ -30,7 +23,7 @@ def split_of(document_id: int, question_id: int) -> Split:
     """The split of a question.
 
     Args:
-        document_id: the document that its chunk belongs to.
+        document_id: the document of its chunk.
         question_id: the question.
 
     Returns:
@@ -49,18 +42,19 @@ def split_of(document_id: int, question_id: int) -> Split:
 
 
 def judgment_split(document_id: int, query: int, given: Literal["train", "test"] | None = None) -> Split:
-    """The split of a query that people have judged, the same for all documents that answer it, as far as may be.
+    """The split of a judgment.
 
-    A query that trains for one document and judges another would see the first counted as a wrong answer.
+    All judgments of one query are on the same side of training and test: a query that trains for one document and tests
+    another would count the first as a wrong answer.
 
     Args:
-        document_id: a document that answers it.
+        document_id: a document that answers the query.
         query: hash of its text.
-        given: what its collection says; None lets the hash decide.
+        given: split of the collection that it comes from; None lets the hash decide.
 
     Returns:
         For test queries, or one in ten, unseen_test or seen_test. Of the others unseen_validation for documents that
-        take no part in training, and seen_validation for one query in ten; the rest trains.
+        take no part in training, and seen_validation for one query in ten; the rest is train.
     """
     place = bucket("question-split", query, _BUCKETS)
     unseen = is_unseen(document_id)

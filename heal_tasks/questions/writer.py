@@ -1,4 +1,4 @@
-"""What every writer of questions gives and gets, so that the LLM and the extractive one are interchangeable."""
+"""Types that every question writer takes and returns, so that the LLM and the extractive writer are interchangeable."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Draft:
     """A question as its writer proposes it, before the filters.
 
     Args:
-        kind: question, keyword (what one types into a search box) or claim (a statement to be supported).
+        kind: question, keyword (as typed into a search box) or claim (a statement to be supported).
         text: the question, keywords or claim.
         answer: short answer.
         evidence: the passage of the chunk that holds the answer.
@@ -28,15 +28,16 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class ChunkToAsk:
-    """A chunk for which questions are wanted.
+    """A text to ask a language model, or the extractive writer, about.
 
     Args:
-        chunk_id: its id.
+        chunk_id: the chunk, under which calls are booked.
         title: title of its document; may be empty.
         text: its text, without the title.
-        content_hash: what the cache is keyed by.
-        problem: what was wrong with an earlier reply; empty where there was none, or it was not read.
-        cut_off: whether an earlier reply had reached the limit of tokens.
+        content_hash: cache key of everything that the prompt says about it.
+        problem: what was wrong with an earlier reply; empty for none.
+        cut_off: whether an earlier reply had reached the token limit.
+        question: a question to be answered from the text; empty where the prompt is about the text itself.
     """
 
     chunk_id: int
@@ -45,6 +46,7 @@ class ChunkToAsk:
     content_hash: str
     problem: str = ""
     cut_off: bool = False
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,11 @@ class Call:
     """One paid attempt at a language model: a future row of ``heal.llm_call``.
 
     Args:
-        status: ok (usable reply, also an empty list), refused (refusal or content filter), invalid (not the
-            asked-for JSON, or cut off), failed (no reply: the connection, the server or its limits).
+        status: ok (usable reply, also an empty list), refused (refusal or content filter), invalid (not the requested
+            JSON, or cut off), failed (no reply: the connection, the server or its limits).
         input_tokens: as the server counts them; 0 where it does not say.
         output_tokens: the same for the reply.
-        latency_s: wall time of the attempt, the client's own retries included, in seconds.
+        latency_s: wall time, retries and the waits between them included, in seconds.
         raw_reply: the reply as it came, or the error, safe to store as text.
     """
 
@@ -69,12 +71,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of one chunk.
+    """The questions that a writer proposes for one chunk.
 
     Args:
         chunk: the chunk.
-        drafts: unfiltered drafts; empty where the writer found nothing to ask or did not succeed.
-        calls: every attempt in order; the last one's status is the chunk's. Empty for the extractive writer.
+        drafts: unfiltered; empty where the writer found nothing to ask or failed.
+        calls: every call in order; empty for the extractive writer.
     """
 
     chunk: ChunkToAsk
@@ -89,7 +91,7 @@ class Written:
 
 @dataclass
 class Author:
-    """Who wrote questions: the name, the model and the prompt hash of a writer that is not there any more."""
+    """Name, model and prompt hash of the writer of questions that came back later, in a batch."""
 
     name: str
     model: str
@@ -101,7 +103,7 @@ class Writer(Protocol):
 
     Attributes:
         name: ``llm`` or ``extractive``; shown wherever its questions appear.
-        model: the model's name, half of the cache key.
+        model: the model's name; half of the cache key.
         prompt_hash: changes whenever the same chunk could give other questions; the other half.
     """
 
@@ -113,7 +115,7 @@ class Writer(Protocol):
         """Write questions.
 
         Args:
-            chunks: the chunks to ask about.
+            chunks: chunks to ask about.
             progress: receives the number of finished chunks.
 
         Yields:
@@ -126,5 +128,5 @@ class Writer(Protocol):
 
 
 def storable(text: str) -> str:
-    """Text without NUL characters and lone surrogates, which neither Postgres nor JSON over HTTP can carry."""
+    """Remove NUL characters and replace lone surrogates, which neither Postgres nor JSON over HTTP can carry."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

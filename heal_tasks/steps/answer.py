@@ -1,11 +1,10 @@
-"""Step answer: what a language model makes of the passages that base model, live generation and candidate find.
+"""Step answer: a language model answers questions from what base model, live generation and candidate retrieve.
 
-HEAL judges retrieval by it (arXiv 2412.04661): is the right document found, how close is the answer to the right one
-(ROUGE-L), how many answers are not supported by what was found. It informs people; the gate does not look at it.
+HEAL measures retrieval by it (arXiv 2412.04661): is the right document found, how close is the answer to the right one
+(ROUGE-L), how many answers do the passages not support. It informs people; the gate does not use it.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,26 +14,28 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.evaluation.answers import ANSWERED, METRICS, rouge_l
 from heal_tasks.evaluation.ranking import top_k
-from heal_tasks.questions.llm.answering import Given, answer_inquiry, to_answer
+from heal_tasks.questions.llm.answer_prompt import GivenAnswer, answer_prompt, to_answer
 from heal_tasks.questions.llm.prompt_spec import Answered
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
 from heal_tasks.steps.quality.systems import Systems
-from heal_tasks.steps.writing.llm_calls import STORE_EVERY, Bill, make_llm
-from heal_tasks.steps.writing.spend_limit import SpendLimit, budget_of
+from heal_tasks.steps.writing.llm_calls import make_llm
+from heal_tasks.steps.writing.recorder import Bill, Recorder
+from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_of
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.answers import AnswerRepository, StoredAnswer
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 
 PASSAGES = 3
-"""Chunks that a question is answered from."""
+"""Number of chunks that a question is answered from."""
 
 
-class Answering:
-    """Asks for answers, stores them every few questions, and counts.
+class AnswerRecorder(Recorder[Answered[GivenAnswer], StoredAnswer]):
+    """Asks for answers and records them.
 
     Args:
         context: of the step.
@@ -42,67 +43,57 @@ class Answering:
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        self._context, self._model, self._inquiry = context, settings.llm_model, answer_inquiry()
-        self._repository = AnswerRepository(context.conn, self._inquiry.prompt_hash, self._model)
-        self._llm, self._budget = make_llm(settings), budget_of(context.conn, settings, context.run_id)
-        self.bill = Bill(settings, "answers", self._model, self._inquiry.prompt_hash)
-        self._answers = list[StoredAnswer]()
+        self._context, self._model, self._spec = context, settings.llm_model, answer_prompt()
+        self._repository = AnswerRepository(context.conn, self._spec.prompt_hash, self._model)
+        self._llm, self._limit = make_llm(settings), spend_limit_of(context.conn, settings, context.run_id)
         self._chunk_ids = dict[str, list[int]]()
-        self.counts: Counter[str] = Counter(asked=0, reused=0, failed=0, over_budget=0)
+        bill = Bill(settings, "answers", self._model, self._spec.prompt_hash)
+        super().__init__(bill, ("asked", "reused", "over_spend_limit"))
 
-    def answers(self, wanted: dict[str, tuple[ChunkToAsk, list[int]]]) -> dict[str, Given]:
-        """Answers to questions, of those asked before the stored ones.
+    def answers(self, wanted: dict[str, tuple[ChunkToAsk, list[int]]]) -> dict[str, GivenAnswer]:
+        """Answer questions, those asked before from the store.
 
         Args:
-            wanted: by content hash the question with its passages, and the ids of the chunks that they are from.
+            wanted: by content hash the question with its passages, and the ids of the passages' chunks.
 
         Returns:
-            By content hash; without those that failed or that the budget leaves over.
+            By content hash; without those that failed or that the spend limit leaves over.
         """
         known = self._repository.known(wanted)
         to_ask = [chunk for content_hash, (chunk, _) in wanted.items() if content_hash not in known]
         self.counts["reused"] += len(known)
         self._chunk_ids = {content_hash: chunk_ids for content_hash, (_, chunk_ids) in wanted.items()}
-        allowance = SpendLimit(self._budget, self._context.settings, self._inquiry, to_ask, self._store)
+        affordable = AffordableChunks(self._context, self._limit, self._spec, to_ask, self)
         try:
-            allowance.spend(partial(self._llm.ask, self._inquiry), self._add, self._context.progress)
+            affordable.ask(partial(self._llm.ask, self._spec))
         finally:
-            self.counts["over_budget"] += len(to_ask) - allowance.handed_out
-        return {key: Given(*texts) for key, texts in self._repository.known(wanted).items()}
+            self.counts["over_spend_limit"] += len(to_ask) - affordable.handed_out
+        return {key: GivenAnswer(*texts) for key, texts in self._repository.known(wanted).items()}
 
-    def _add(self, answered: Answered[Given]) -> None:
-        chunk, given = answered.chunk, answered.value or Given("", "")
-        self.bill.add(chunk, answered.calls)
-        if answered.status == "failed":
-            self.counts["failed"] += 1
-        else:
-            self.counts["asked"] += 1
-            # What was refused or never valid is settled too: asked again it would be paid for again.
-            self._answers.append(
-                StoredAnswer(
-                    chunk.content_hash, self._inquiry.prompt_hash, self._model,
-                    [chunk.chunk_id, *self._chunk_ids[chunk.content_hash]], answered.status, given.text, given.evidence,
-                )
-            )  # fmt: skip
-        if len(self._answers) + len(self.bill.calls) >= STORE_EVERY:
-            self._store()
+    def _write(self, rows: Sequence[StoredAnswer], calls: Sequence[LlmCall]) -> None:
+        self._repository.store(self._context.run_id, rows, calls)
 
-    def _store(self) -> None:
-        self._repository.store(self._context.run_id, self._answers, self.bill.calls)
-        self._answers, self.bill.calls = [], []
+    def _row(self, answer: Answered[GivenAnswer]) -> StoredAnswer:
+        self.counts["asked"] += 1
+        chunk, given = answer.chunk, answer.value or GivenAnswer("", "")
+        return StoredAnswer(
+            chunk.content_hash, self._spec.prompt_hash, self._model,
+            [chunk.chunk_id, *self._chunk_ids[chunk.content_hash]], answer.status, given.text, given.evidence,
+        )  # fmt: skip
 
 
 def answer(context: Context) -> Outcome:
-    """Have some held-out questions answered from what each system finds, and compare the answers.
+    """Have some held-out questions answered from what each system retrieves, and compare the answers.
 
-    Every system is judged by the same questions: those answered from the passages of all. An endpoint that does not
-    answer keeps nothing from being promoted; the note then says what is missing.
+    All systems are measured with the same questions: those answered for every system. An endpoint that does not answer
+    does not keep a candidate from being promoted; the note then says what is missing.
 
     Args:
         context: of the step.
 
     Returns:
-        Counts of questions judged, of answers asked for, reused, failed and left over by the budget, tokens and cost.
+        Counts of questions measured, of answers asked for, reused, failed and left over by the spend limit; tokens and
+        cost.
 
     Raises:
         SettingsError: answers are wanted, and there is no language model.
@@ -114,30 +105,30 @@ def answer(context: Context) -> Outcome:
     corpus = Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     rows, texts, references = _chosen(corpus, questions, chunks, settings.answer_questions)
-    answering, found, problem = Answering(context), list[_Found](), ""
+    recorder, found, problem = AnswerRecorder(context), list[_Found](), ""
     try:
         for system in _systems(context, questions, chunks) if len(rows) else ():
-            found.append(_answered(answering, corpus, system, questions, chunks, rows, texts))
+            found.append(_answered(recorder, corpus, system, questions, chunks, rows, texts))
     except HealError as error:
         found, problem = [], f"; not all systems could be judged: {error}"
     judged = [place for place in range(len(rows)) if found and all(place in system.given for system in found)]
     if judged:
         _record(context, found, judged, references, questions.document_ids[rows])
     return Outcome(
-        counts={"judged": len(judged), **answering.counts, **answering.bill.figures()},
+        counts={"judged": len(judged), **recorder.figures()},
         note=f"{len(judged)} of {len(rows)} questions answered by {settings.llm_model} from the passages of "
         f"{', '.join(system.name for system in found) or 'no system'}{problem}",
     )
 
 
 class _Found:
-    """What one system found and what was made of it: by place among the questions."""
+    """What one system retrieved and the answers from it, by position among the questions."""
 
     def __init__(self, system: System) -> None:
         self.name, self.generation_id = system.name, system.generation_id
         self.right = dict[int, bool]()
         self.passages = dict[int, str]()
-        self.given = dict[int, Given]()
+        self.given = dict[int, GivenAnswer]()
 
     def values(self, judged: list[int], references: list[str]) -> dict[str, NDArray[np.float64]]:
         """Metrics, one value per judged question."""
@@ -184,7 +175,7 @@ def _systems(context: Context, questions: QuestionTable, chunks: ChunkTable) -> 
 
 
 def _answered(
-    answering: Answering,
+    recorder: AnswerRecorder,
     corpus: Corpus,
     system: System,
     questions: QuestionTable,
@@ -202,7 +193,7 @@ def _answered(
         found.passages[place] = asked.text
         wanted[asked.content_hash] = (asked, ids)
         keys.append(asked.content_hash)
-    answers = answering.answers(wanted)
+    answers = recorder.answers(wanted)
     found.given = {place: answers[key] for place, key in enumerate(keys) if key in answers}
     return found
 

@@ -1,59 +1,58 @@
-"""Step map_entities: an entity map of every chunk that has none yet, for training to be shown instead of texts.
+"""Step map_entities: an entity map of every chunk that has none yet, for training to show it instead of the text.
 
-Only a realignment trains, so only its path has this step.
+Only a realignment trains, so only its route has this step.
 """
 
 import json
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 
 from heal_tasks.core.models import resolve_model
 from heal_tasks.questions.llm.prompt_spec import Answered
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS, EntityMap, ground
-from heal_tasks.questions.maps.prompts import map_inquiry
+from heal_tasks.questions.maps.map_prompt import map_prompt
 from heal_tasks.questions.maps.rendering import PUBLISHED_REDUCTION, fit, render
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text, token_counter
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.writing.llm_calls import STORE_EVERY, Bill, make_llm, one_per_text, refuse_if_failing
-from heal_tasks.steps.writing.spend_limit import SpendLimit, budget_of
+from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text, refuse_if_failing
+from heal_tasks.steps.writing.recorder import Bill, Recorder
+from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_of
 from heal_tasks.store.db import Connection
+from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
+
+_STATUSES = ("ok", "empty", "long", "short", "refused", "invalid")
 
 
 def maps_by(conn: Connection, model: str) -> MapRepository:
     """The maps that a language model gives to this version's prompt."""
-    return MapRepository(conn, map_inquiry().prompt_hash, model)
+    return MapRepository(conn, map_prompt().prompt_hash, model)
 
 
-class Mapping:
-    """What one shard has mapped: checks what comes back against its text, stores it every few chunks, and counts.
+class MapRecorder(Recorder[Answered[EntityMap], StoredMap]):
+    """Records the entity maps of one shard, checked against their texts.
 
     Args:
         context: of the step.
 
     Attributes:
-        inquiry: what the model is asked.
-        repository: where its maps are.
-        bill: what they cost.
-        counts: chunks by what came of them, and what their texts do not confirm by reason.
+        spec: the prompt.
+        repository: of its maps.
         reused: chunks that were given the map of an equal text.
     """
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        self._context, self._model, self.inquiry = context, settings.llm_model, map_inquiry()
+        self._context, self._model, self.spec = context, settings.llm_model, map_prompt()
         self.repository = maps_by(context.conn, self._model)
         self._count_tokens = token_counter(resolve_model(settings.model))
-        self._maps = list[StoredMap]()
-        self.bill = Bill(settings, "maps", self._model, self.inquiry.prompt_hash)
-        statuses = ("ok", "empty", "long", "short", "refused", "invalid", "failed")
-        self.counts: Counter[str] = Counter(dict.fromkeys((*statuses, *map("dropped_{}".format, DROP_REASONS)), 0))
         self.reused = 0
+        bill = Bill(settings, "maps", self._model, self.spec.prompt_hash)
+        super().__init__(bill, (*_STATUSES, *map("dropped_{}".format, DROP_REASONS)))
 
     def to_map(self) -> list[ChunkToAsk]:
-        """This shard's chunks that have to be asked about; all others are given the map of an equal text."""
+        """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
         self.reuse()
         return one_per_text(self.repository.unmapped(self._context.shard, self._context.shards))
 
@@ -61,50 +60,36 @@ class Mapping:
         """Give chunks the map that an equal text has."""
         self.reused += self.repository.reuse(self._context.shard, self._context.shards)
 
-    def add(self, answered: Answered[EntityMap]) -> None:
-        """Take in what came of one chunk; stored from time to time."""
-        self.bill.add(answered.chunk, answered.calls)
-        if answered.status == "failed":
-            self.counts["failed"] += 1
-        else:
-            # What was refused or never valid is settled too: asked again it would be paid for again.
-            self._maps.append(self._checked(answered))
-        if len(self._maps) + len(self.bill.calls) >= STORE_EVERY:
-            self.store()
+    def _write(self, rows: Sequence[StoredMap], calls: Sequence[LlmCall]) -> None:
+        self.repository.store(self._context.run_id, rows, calls)
 
-    def store(self) -> None:
-        """Store what was taken in since the last time."""
-        self.repository.store(self._context.run_id, self._maps, self.bill.calls)
-        self._maps, self.bill.calls = [], []
-
-    def _checked(self, answered: Answered[EntityMap]) -> StoredMap:
-        chunk = answered.chunk
-        found, dropped = ground(answered.value or EntityMap((), ()), f"{chunk.title}\n{chunk.text}")
+    def _row(self, answer: Answered[EntityMap]) -> StoredMap:
+        chunk = answer.chunk
+        found, dropped = ground(answer.value or EntityMap((), ()), f"{chunk.title}\n{chunk.text}")
         rendered = render(found)
         map_tokens = self._count_tokens(rendered)
         text_tokens = self._count_tokens(embedding_text(chunk.title, chunk.text))
-        status = answered.status if answered.value is None else fit(map_tokens, text_tokens, rendered)
+        status = answer.status if answer.value is None else fit(map_tokens, text_tokens, rendered)
         self.counts[status] += 1
         self.counts.update({f"dropped_{reason}": number for reason, number in dropped.items()})
         return StoredMap(
-            chunk.chunk_id, chunk.content_hash, self.inquiry.prompt_hash, self._model, status,
+            chunk.chunk_id, chunk.content_hash, self.spec.prompt_hash, self._model, status,
             json.dumps(asdict(found)), dropped.total(), map_tokens, text_tokens,
         )  # fmt: skip
 
 
 def map_entities(context: Context) -> Outcome:
-    """Have maps written of this shard's chunks whose text this model was never asked about with this prompt.
+    """Have maps written of this shard's chunks whose text was never asked about with this prompt and model.
 
-    Results are stored every few chunks, so a killed task pays for nothing twice but what was not stored yet. Where a
-    budget is used up the step ends early; texts without a map are shown to the training as they are.
+    Results are stored every few chunks: a killed task has paid in vain only for what was not stored yet. Where the
+    spend limit is reached the step ends early; training shows texts without a map as they are.
 
     Args:
         context: of the step.
 
     Returns:
-        Counts of new maps by what came of them, of what their texts do not confirm, tokens and cost; of chunks that
-        needed no call, and of those left over by the budget; of all maps in store that training can use, and by how
-        much they are shorter than their texts.
+        Counts of new maps by status, of facts that their texts do not confirm, tokens and cost; of chunks that needed
+        no call, and those left over by the spend limit; of all usable maps in store, and their mean reduction.
 
     Raises:
         SettingsError: maps are wanted, and there is no language model.
@@ -114,25 +99,24 @@ def map_entities(context: Context) -> Outcome:
     if not settings.map_rate:
         return Outcome(note="no entity maps are wanted (HEAL_MAP_RATE=0)")
     settings.require_llm()
-    mapping = Mapping(context)
-    chunks = mapping.to_map()
-    budget = budget_of(context.conn, settings, context.run_id)
-    allowance = SpendLimit(budget, settings, mapping.inquiry, chunks, mapping.store)
-    allowance.spend(partial(make_llm(settings).ask, mapping.inquiry), mapping.add, context.progress)
-    mapping.reuse()
-    counts, over_budget = mapping.counts, len(chunks) - allowance.handed_out
-    refuse_if_failing(settings, "entity maps", counts["failed"], allowance.handed_out)
-    usable = mapping.repository.usable()
+    recorder = MapRecorder(context)
+    chunks, limit = recorder.to_map(), spend_limit_of(context.conn, settings, context.run_id)
+    affordable = AffordableChunks(context, limit, recorder.spec, chunks, recorder)
+    affordable.ask(lambda rest, progress: make_llm(settings).ask(recorder.spec, rest, progress))
+    recorder.reuse()
+    counts, left_over = recorder.counts, len(chunks) - affordable.handed_out
+    refuse_if_failing("entity maps", counts["failed"], affordable.handed_out)
+    usable = recorder.repository.usable()
     note = (
-        f"{counts['ok']} entity maps of {allowance.handed_out} chunks by {settings.llm_model}, {counts['failed']} "
+        f"{counts['ok']} entity maps of {affordable.handed_out} chunks by {settings.llm_model}, {counts['failed']} "
         f"failed; the {usable.count} in store are {usable.reduction:.1%} shorter than their texts (APEX: "
         f"{PUBLISHED_REDUCTION:.1%})"
     )
-    if over_budget:
-        note += f"; the budget is used up: {over_budget} chunks are left for the next run"
+    if left_over:
+        note += f"; the spend limit is reached: {left_over} chunks are left for the next run"
     return Outcome(
         counts={
-            **counts, **mapping.bill.figures(), "reused": mapping.reused, "over_budget": over_budget,
+            **recorder.figures(), "reused": recorder.reused, "over_spend_limit": left_over,
             "usable": usable.count, "reduction": round(usable.reduction, 4),
         },
         note=note,

@@ -1,10 +1,19 @@
-"""Chunks to ask about, and a writer that is quick to give up."""
+"""Chunks to ask about, a writer that gives up quickly, and short replies."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from heal_tasks.questions.llm.client import LLM, LLMWriter, question_inquiry
-from heal_tasks.questions.writer import ChunkToAsk
-from tests.fake_openai import FakeOpenAI
+from heal_tasks.questions.llm.client import LLM, LLMWriter
+from heal_tasks.questions.llm.endpoint import EndpointConfig
+from heal_tasks.questions.llm.question_prompt import question_prompt
+from heal_tasks.questions.writer import ChunkToAsk, Written
+from tests.fake_openai import FakeOpenAI, Reply, Request, completion, queries
+
+KEY = "secret-key-123"
+SOON = {"retry_after_ms": "1"}
+"""Header of an error that may be repeated at once."""
 
 
 def chunk(number: int, text: str = "") -> ChunkToAsk:
@@ -12,7 +21,42 @@ def chunk(number: int, text: str = "") -> ChunkToAsk:
     return ChunkToAsk(number, f"Report {number}", body, f"hash{number}")
 
 
-def writer(fake: FakeOpenAI, *, temperature: float = 0.7, questions: int = 3, **overrides: Any) -> LLMWriter:
-    options: dict[str, Any] = {"concurrency": 4, "timeout_s": 5.0, "max_retries": 2, "backoff_s": 0.001, **overrides}
-    llm = LLM(fake.base_url, "secret-key-123", "fake-model", **options)
-    return LLMWriter(llm, question_inquiry(questions, temperature))
+def chunks(count: int) -> list[ChunkToAsk]:
+    return [chunk(number) for number in range(count)]
+
+
+def writer(fake: FakeOpenAI, *, concurrency: int = 2, **overrides: Any) -> LLMWriter:
+    options: dict[str, Any] = {"timeout_s": 5.0, "max_retries": 2, "backoff_s": 0.001, **overrides}
+    config = EndpointConfig(fake.base_url, KEY, "fake-model", **options)
+    return LLMWriter(LLM(config, concurrency), question_prompt(3))
+
+
+def one(fake: FakeOpenAI, asked: ChunkToAsk | None = None, **overrides: Any) -> Written:
+    """What is written of one chunk, without the probe's calls."""
+    (written,) = writer(fake, **overrides).write([asked or chunk(1)])
+    return replace(written, calls=tuple(call for call in written.calls if "capability probe" not in call.raw_reply))
+
+
+def good(request: Request, **options: Any) -> Reply:
+    return completion(json.dumps({"items": queries(request.passage)}), **options)
+
+
+def once(reply: Reply) -> Callable[[Request], Reply | None]:
+    return lambda request: reply if request.attempt == 0 else None
+
+
+def always(reply: Reply) -> Callable[[Request], Reply | None]:
+    return lambda request: reply
+
+
+def statuses(written: Written) -> list[str]:
+    return [call.status for call in written.calls]
+
+
+def by_chunk(results: list[Written]) -> dict[int, str]:
+    return {written.chunk.chunk_id: written.status for written in results}
+
+
+def tokens(results: list[Written]) -> tuple[int, int]:
+    calls = [call for written in results for call in written.calls]
+    return sum(call.input_tokens for call in calls), sum(call.output_tokens for call in calls)

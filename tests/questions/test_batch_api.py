@@ -34,7 +34,7 @@ def test_from_a_file_up_to_a_file_down() -> None:
         assert second.ended
         (line,) = api(fake).lines(second.files[0])
         assert '"custom_id": "h"' in line
-        api(fake).forget(None, *second.files, "no such file")
+        api(fake).delete_files(None, *second.files, "no such file")
         assert list(second.files) == fake.batches.deleted[:1]  # type: ignore[union-attr]
         assert api(fake).job("batch_99") is None
 

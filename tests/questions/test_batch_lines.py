@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.llm.batch_lines import BatchReply, batch_sizes, read_line, request_line
-from heal_tasks.questions.llm.replies import parse_drafts
+from heal_tasks.questions.llm.batch_lines import BatchLine, batch_sizes, read_line, request_line
+from heal_tasks.questions.llm.question_prompt import parse_drafts
+from heal_tasks.questions.llm.replies import ParsedReply
 from tests.fake_openai import completion, queries
 
 GOOD = completion(json.dumps({"items": queries("Copper melts at a high temperature in air.")}), usage=(11, 5)).body
@@ -19,8 +20,15 @@ def line(body: Any = None, status: int = 200, problem: Any = None) -> str:
     return json.dumps({"id": "x", "custom_id": "h", "response": response, "error": problem})
 
 
-def read(text: str) -> BatchReply[Any]:
+def read(text: str) -> BatchLine[Any]:
     found = read_line(text, parse_drafts)
+    assert found is not None
+    assert found.custom_id == "h"
+    return found
+
+
+def reply_in(text: str) -> ParsedReply[Any]:
+    found = read(text).reply
     assert found is not None
     return found
 
@@ -51,10 +59,8 @@ def test_a_request_is_one_line_whatever_the_text() -> None:
 
 
 def test_a_good_line() -> None:
-    reply = read(line(GOOD))
-    assert reply.custom_id == "h"
+    reply = reply_in(line(GOOD))
     assert len(reply.value or ()) == 3
-    assert reply.call is not None
     assert (reply.call.status, reply.call.input_tokens, reply.call.output_tokens) == ("ok", 11, 5)
 
 
@@ -75,29 +81,26 @@ def test_a_good_line() -> None:
     ],
 )
 def test_a_rejected_line_is_kept_as_it_came(text: str, status: str, kept: str) -> None:
-    reply = read(text)
+    reply = reply_in(text)
     assert reply.value is None
-    assert reply.call is not None
     assert reply.call.status == status
     assert kept in reply.call.raw_reply
 
 
 @pytest.mark.parametrize("code", ["batch_expired", "batch_cancelled"])
 def test_what_was_never_run_was_never_paid(code: str) -> None:
-    assert read(line(None, problem={"code": code, "message": "too late"})).call is None
+    assert read(line(None, problem={"code": code, "message": "too late"})).reply is None
 
 
 def test_tokens_of_a_failed_line_are_paid() -> None:
     body = {"error": {"code": "x", "message": "y"}, "usage": {"prompt_tokens": 7, "completion_tokens": 2}}
-    call = read(line(body, 500)).call
-    assert call is not None
+    call = reply_in(line(body, 500)).call
     assert (call.input_tokens, call.output_tokens) == (7, 2)
 
 
 def test_a_line_that_is_cut_off_says_so() -> None:
-    reply = read(line(completion('{"items": [', finish_reason="length").body))
+    reply = reply_in(line(completion('{"items": [', finish_reason="length").body))
     assert reply.cut_off
-    assert reply.call is not None
     assert reply.call.status == "invalid"
 
 
@@ -117,4 +120,4 @@ def test_a_line_without_a_request_is_nobodys(text: str) -> None:
     st.integers(100, 599),
 )
 def test_no_body_breaks_the_reader(body: Any, status: int) -> None:
-    assert read(line(body, status)).custom_id == "h"
+    assert read(line(body, status)).reply is not None

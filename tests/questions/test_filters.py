@@ -11,9 +11,9 @@ from heal_tasks.core.types import QuestionKind
 from heal_tasks.questions.extractive.words import content_words
 from heal_tasks.questions.filters import (
     apply_filters,
+    check_drafts,
     copies_title,
     evidence_found,
-    judge,
     near_duplicates,
     normalise,
 )
@@ -128,7 +128,7 @@ def test_each_filter_can_be_switched_off(bad: Draft, reason: QuestionFilter) -> 
     only, dropped = apply_filters([good, bad], CHUNK, [reason])
     assert (only, dropped) == ([good], Counter({reason: 1}))
     others = set(QUESTION_FILTERS) - {reason}
-    assert dict(judge([good, bad], CHUNK, others))[bad] != reason
+    assert dict(check_drafts([good, bad], CHUNK, others))[bad] != reason
 
 
 @pytest.mark.parametrize("text", ["", "?!"])

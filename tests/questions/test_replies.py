@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.llm.replies import parse_drafts, read_completion
+from heal_tasks.questions.llm.question_prompt import parse_drafts
+from heal_tasks.questions.llm.replies import read_completion
 
 ITEM = {"type": "claim", "query": "Iron  floats\n on mercury", "answer": "It does.", "evidence_quote": "iron floats"}
 GOOD = json.dumps({"items": [ITEM]})
@@ -74,8 +75,8 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=12))
 def test_any_body_is_read_without_an_exception(body: object) -> None:
-    assert read_completion(json.dumps(body), parse_drafts).status in ("ok", "invalid", "refused")
+    assert read_completion(json.dumps(body), parse_drafts).call.status in ("ok", "invalid", "refused")
 
 
 def test_a_huge_body_that_is_no_completion_is_kept_in_part() -> None:
-    assert len(read_completion("<html>" + "x" * 100_000, parse_drafts).raw) == 20_000
+    assert len(read_completion("<html>" + "x" * 100_000, parse_drafts).call.raw_reply) == 20_000

@@ -3,81 +3,38 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from heal_tasks.core.errors import SettingsError
-from heal_tasks.core.ids import question_id
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import Question
 from heal_tasks.evaluation.answers import ANSWERED, METRICS
+from heal_tasks.report.page import PAGE
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.report import PAGE
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import Served, VectorRepository
-from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
-from heal_tasks.training.encoder import model_sha256
+from heal_tasks.store.spaces.spaces import SpaceRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
-from tests.steps.asking import PRICE, add, body, number, traffic, with_llm
-
-DOCUMENTS = 12
+from tests.steps.asking import PRICE, number, traffic, with_llm
+from tests.steps.planted_systems import DOCUMENTS, TRAINED_URI, plant_systems
 
 
 @pytest.fixture
 def planted(auto: Connection, settings: Settings) -> Iterator[Connection]:
-    """A question per document, and three vector spaces: base finds none of the right ones, live half, trained all."""
-    add(auto, range(DOCUMENTS))
-    for chunk in DocumentRepository(auto).live_chunks():
-        name = int(chunk.title.split()[1])
-        text, sentence = f"What does chamber number{name} hold?", body(name).split(".")[0] + "."
-        made = Question(
-            question_id(chunk.chunk_id, "llm", text), chunk.chunk_id, text, sentence, sentence, "question", "llm", "m",
-            "p", "unseen_test",
-        )  # fmt: skip
-        QuestionRepository(auto).store("r0", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [made], 0)], [])
-    sha256 = model_sha256(resolve_model(settings.model))
-    generation(auto, "baseline", "r0", sha256, wrong=range(DOCUMENTS))
-    live = generation(auto, "reference", "r0", "live", wrong=range(DOCUMENTS // 2))
-    GenerationRepository(auto).set_state(live.generation_id, "ready")
-    GenerationRepository(auto).activate(live.generation_id, lock_timeout_ms=500)
-    generation(auto, "reference", "r1", "live", wrong=range(DOCUMENTS // 2))
-    generation(auto, "trained", "r1", "trained", wrong=())
+    """Three systems, and the trained one chosen as the best candidate."""
+    plant_systems(auto, settings)
+    space = SpaceRepository(auto).find_by_uri(TRAINED_URI)
+    assert space is not None
+    GenerationRepository(auto).create(run_id="r1", space=space)
     RunRepository(auto).open_run("r1")
     yield auto
 
 
-def generation(conn: Connection, kind: Any, run_id: str, sha256: str, wrong: Any) -> Generation:
-    """Chunks along the axes; a question lies on its chunk's axis, or on three others."""
-    made = GenerationRepository(conn).create(
-        kind=kind, run_id=run_id, model_uri="model", model_sha256=sha256, dims=DOCUMENTS
-    )
-    vectors, chunks = VectorRepository(conn), Corpus(conn).chunks(None)
-    axes = np.eye(DOCUMENTS, dtype=np.float32)
-    vectors.write_base(made, chunks.chunk_ids, axes)
-    vectors.write_served(made, Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, axes))
-    questions = Corpus(conn).questions()
-    rows = chunks.rows(questions.chunk_ids)
-    asked = np.stack(
-        [axes[row] if row not in wrong else sum(axes[(row + 1 + n) % 12] * 2.0**-n for n in range(3)) for row in rows]
-    )
-    vectors.write_questions(
-        made, questions.question_ids, (asked / np.linalg.norm(asked, axis=1, keepdims=True)).astype(np.float32)
-    )
-    return made
-
-
 def answer(conn: Connection, settings: Settings, run_id: str = "r1") -> Manifest:
-    trained = number(conn, "SELECT generation_id FROM heal.generation WHERE kind = 'trained'")
-    refs: dict[str, int | str] = {"topic_run_id": 0, "model_uri": "models/x", "best": trained, "best_rows": "plain"}
+    best = number(conn, "SELECT max(generation_id) FROM heal.generation")
+    refs: dict[str, int | str] = {"topic_run_id": 0, "best_id": best, "best_system": "trained model"}
     return load_step("answer").run(settings, Manifest(run_id=run_id, refs=refs))
 
 
@@ -99,29 +56,21 @@ def test_systems_are_judged_by_what_a_model_makes_of_their_passages(planted: Con
         assert all(request.body["temperature"] == 0 for request in fake.requests)
         assert all(len(request.passage.split("\n\n")) == 3 for request in fake.requests)
     # The fake answers with the sentence that has two words of the question, which only the right document has.
-    assert values(planted) == {"base model": [0, 0, 0, 0], "live": [0.5, 0.5, 0.5, 0], "trained": [1, 1, 1, 0]}
-    row = measured(planted)["trained"]["answer_rouge_l"]
+    assert values(planted) == {
+        "base model": [0, 0, 0, 0],
+        "live generation": [0.5, 0.5, 0.5, 0],
+        "trained model": [1, 1, 1, 0],
+    }
+    row = measured(planted)["trained model"]["answer_rouge_l"]
     assert (row.rival, row.difference, row.questions) == ("base model", 1.0, DOCUMENTS)
     assert made.counts["judged"] == DOCUMENTS
     calls = planted.execute("SELECT DISTINCT purpose, status, raw_reply FROM heal.llm_call").fetchall()
     assert calls == [("answers", "ok", None)]
     assert (made.counts["input_tokens"], made.counts["output_tokens"]) == (fake.input_tokens, fake.output_tokens)
-    assert made.note == "12 of 12 questions answered by fake from the passages of base model, live, trained"
-
-
-def test_evaluate_names_the_best_candidate_and_the_gate_decides_about_it(
-    planted: Connection, settings: Settings
-) -> None:
-    trained = number(planted, "SELECT generation_id FROM heal.generation WHERE kind = 'trained'")
-    for least, winner in ((30, 0), (5, trained)):
-        planted.execute("DELETE FROM heal.step_result")
-        made = load_step("evaluate").run(
-            settings.model_copy(update={"gate_min_questions": least}),
-            Manifest(run_id="r1", refs={"topic_run_id": 0, "model_uri": "models/x"}),
-        )
-        assert (made.refs["best"], made.refs["best_rows"], made.refs["winner"]) == (trained, "plain", winner)
-    quality = {row.system: row.value for row in RunRepository(planted).evaluations("r1") if row.metric == "accuracy@1"}
-    assert quality == {"base model": 0, "live": 0.5, "reference": 0.5, "trained": 1}
+    assert (
+        made.note
+        == "12 of 12 questions answered by fake from the passages of base model, live generation, trained model"
+    )
 
 
 def test_equal_passages_are_paid_for_once_over_systems_and_runs(planted: Connection, settings: Settings) -> None:
@@ -134,7 +83,7 @@ def test_equal_passages_are_paid_for_once_over_systems_and_runs(planted: Connect
         planted.execute("DELETE FROM heal.step_result")
         again = answer(planted, wanting)
         assert (traffic(fake), again.counts["reused"]) == (before, 36)
-    assert values(planted)["trained"] == [1, 1, 1, 0]
+    assert values(planted)["trained model"] == [1, 1, 1, 0]
 
 
 def test_an_answer_from_elsewhere_is_unsupported(planted: Connection, settings: Settings) -> None:
@@ -146,7 +95,11 @@ def test_an_answer_from_elsewhere_is_unsupported(planted: Connection, settings: 
     with FakeOpenAI(confident) as fake:
         answer(planted, with_llm(settings, fake, answer_questions=100))
     found = values(planted)
-    assert [found[name][2:] for name in ("base model", "live", "trained")] == [[1, 1], [1, 0.5], [1, 0]]
+    assert [found[name][2:] for name in ("base model", "live generation", "trained model")] == [
+        [1, 1],
+        [1, 0.5],
+        [1, 0],
+    ]
     assert 0 < found["base model"][1] < 0.5
 
 
@@ -155,7 +108,7 @@ def test_so_many_questions_are_answered_as_are_wanted_the_same_every_time(
 ) -> None:
     with FakeOpenAI() as fake:
         answer(planted, with_llm(settings, fake, answer_questions=4))
-        assert measured(planted)["live"]["answer_given"].questions == 4
+        assert measured(planted)["live generation"]["answer_given"].questions == 4
         assert len({request.title for request in fake.requests}) == 4
         first = {request.title for request in fake.requests}
         planted.execute("DELETE FROM heal.step_result")
@@ -176,10 +129,10 @@ def test_questions_are_judged_only_where_every_system_has_an_answer(planted: Con
     assert {row["answer_given"].questions for row in measured(planted).values()} == {DOCUMENTS - 1}
 
 
-def test_a_budget_ends_the_asking_and_its_reservations(planted: Connection, settings: Settings) -> None:
+def test_a_spend_limit_ends_the_asking_and_its_reservations(planted: Connection, settings: Settings) -> None:
     with FakeOpenAI() as fake:
         made = answer(planted, with_llm(settings, fake, answer_questions=100, llm_run_spend_limit_usd=2.8, **PRICE))
-    assert made.counts["over_budget"] > 0 < made.counts["asked"]
+    assert made.counts["over_spend_limit"] > 0 < made.counts["asked"]
     assert number(planted, "SELECT sum(cost_usd) FROM heal.llm_call") <= 2.8
     assert number(planted, "SELECT count(*) FROM heal.llm_reservation") == 0
 
@@ -212,7 +165,7 @@ def test_the_page_shows_the_systems_side_by_side(planted: Connection, settings: 
     made = load_step("report").run(settings, Manifest(run_id="r1"))
     section = (Path(made.text("report_uri")) / PAGE).read_text().partition("<h2>Answers</h2>")[2].partition("<h2>")[0]
     rows = [part.split("</tr>")[0] for part in section.split("<tr><td>")[1:]]
-    assert [row.split("</td>")[0] for row in rows] == ["base model", "live", "trained"]
+    assert [row.split("</td>")[0] for row in rows] == ["base model", "live generation", "trained model"]
     assert "+1.000 [+1.000, +1.000]" in rows[2]
     assert "+" not in rows[0]
 

@@ -2,14 +2,15 @@
 
 import json
 import threading
-from pathlib import Path
 
 import pytest
 
+from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
+from heal_tasks.report.page import read_page
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
@@ -96,7 +97,7 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
         fake.rule = None
         again = ask(with_llm(settings, fake, llm_run_spend_limit_usd=5))
         assert len(fake.requests) == answered + 80 - stored
-    assert again.counts["over_budget"] == 0
+    assert again.counts["over_spend_limit"] == 0
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
     assert number(auto, "SELECT count(*) FROM heal.chunk_asked") == 80
 
@@ -172,7 +173,9 @@ def test_the_page_shows_writers_filters_samples_and_cost(auto: Connection, setti
         limit = most_usd(settings) + 0.2
         ask(with_llm(settings, fake, llm_run_spend_limit_usd=limit, **PRICE))
     made = load_step("report").run(settings, Manifest(run_id="r1"))
-    page = (Path(made.text("report_uri")) / "report.html").read_text()
+    assert made.text("report_uri")
+    page = read_page(auto, artifact_store(settings), "r1")
+    assert page
     section = page.partition("<h2>Questions</h2>")[2]
     kept = number(auto, "SELECT count(*) FROM heal.question")
     assert 0 < kept < 9
@@ -182,6 +185,6 @@ def test_the_page_shows_writers_filters_samples_and_cost(auto: Connection, setti
     assert f"near_duplicate {kept}" in section
     assert "duplicate 0" in section
     assert "<td>The shell is made of pure gold.</td><td>evidence</td><td>claim</td><td>llm</td><td>Report " in section
-    assert f"Budget: {limit:.2f} USD per run." in section
-    assert f"It is used up: {9 - kept} chunks are left for the next run." in section
+    assert f"Spend limit: {limit:.2f} USD per run." in section
+    assert f"It is reached: {9 - kept} chunks are left for the next run." in section
     assert f"{number(auto, 'SELECT sum(cost_usd) FROM heal.llm_call'):.4f}</th>" in section

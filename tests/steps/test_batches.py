@@ -174,11 +174,11 @@ def test_a_batch_is_reserved_before_it_is_sent_and_settled_by_its_replies(auto: 
         assert len(fake.batches.jobs) > 1, "what the replies did not cost goes into further batches"
     assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") == pytest.approx(made.counts["cost_usd"])
     assert made.counts["cost_usd"] <= 10.0
-    assert made.counts["asked"] + made.counts["over_budget"] == 60
+    assert made.counts["asked"] + made.counts["over_spend_limit"] == 60
     check_ledger(auto, fake)
 
 
-def test_a_budget_does_not_keep_a_run_sending_for_days(auto: Connection, settings: Settings) -> None:
+def test_a_spend_limit_does_not_keep_a_run_sending_for_days(auto: Connection, settings: Settings) -> None:
     add(auto, range(60))
     with FakeOpenAI(batches=FakeBatches()) as fake:
         limited = batching(settings, fake, llm_run_spend_limit_usd=10.0, **PRICE)
@@ -187,7 +187,7 @@ def test_a_budget_does_not_keep_a_run_sending_for_days(auto: Connection, setting
         auto.execute("UPDATE heal.llm_batch SET sent_at = sent_at - interval '25 hours'")
         made = ask(limited)
         assert len(fake.batches.jobs) == 1
-        assert made.counts["over_budget"] == 60 - len(fake.batched) > 0
+        assert made.counts["over_spend_limit"] == 60 - len(fake.batched) > 0
         assert not fake.requests
 
 

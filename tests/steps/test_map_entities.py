@@ -14,10 +14,10 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
 from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS
-from heal_tasks.questions.maps.prompts import map_inquiry
+from heal_tasks.questions.maps.map_prompt import map_prompt
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.dry_run import make_plan
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
@@ -116,7 +116,7 @@ def test_a_change_of_prompt_or_model_asks_again(
     with FakeOpenAI() as fake:
         map_entities(mapped(settings, fake))
         map_entities(mapped(settings, fake, llm_model="other"), "r2")
-        monkeypatch.setattr("heal_tasks.questions.maps.prompts.MAP_PROMPT_VERSION", "next")
+        monkeypatch.setattr("heal_tasks.questions.maps.map_prompt.MAP_PROMPT_VERSION", "next")
         map_entities(mapped(settings, fake), "r3")
         assert len(fake.requests) == 6
     assert maps_by(auto, "fake").usable().count == 2
@@ -181,17 +181,17 @@ def test_too_many_failures_end_the_step_and_what_was_written_is_kept(auto: Conne
     assert statuses(auto) == {"ok": 20}
 
 
-def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
+def test_a_reached_limit_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
     add(auto, range(30))
-    tokens = most_tokens(map_inquiry(), ChunkToAsk(1, "Report 1", body(1), "h"))
+    tokens = most_tokens(map_prompt(), ChunkToAsk(1, "Report 1", body(1), "h"))
     limit = 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6 + 0.3
     with FakeOpenAI() as fake:
         limited = mapped(settings, fake, llm_run_spend_limit_usd=limit, **PRICE)
         first = map_entities(limited)
         assert 0 < first.counts["ok"] == len(fake.requests) < 30
         assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= limit
-        assert first.counts["over_budget"] == 30 - first.counts["ok"]
-        assert "the budget is used up" in first.note
+        assert first.counts["over_spend_limit"] == 30 - first.counts["ok"]
+        assert "the spend limit is reached" in first.note
         map_entities(mapped(settings, fake, **PRICE), "r2")
         assert len(fake.requests) == 30
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
@@ -209,7 +209,12 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
 
     with FakeOpenAI(rule) as fake:
         with step_process(
-            settings, fake, "map-entities", HEAL_LLM_CONCURRENCY="4", HEAL_LLM_RUN_SPEND_LIMIT_USD="9", HEAL_MAP_RATE="1"
+            settings,
+            fake,
+            "map-entities",
+            HEAL_LLM_CONCURRENCY="4",
+            HEAL_LLM_RUN_SPEND_LIMIT_USD="9",
+            HEAL_MAP_RATE="1",
         ):
             wait_until(lambda: len(fake.requests) >= 64, timeout_s=60)
         answered = len(fake.requests)
@@ -294,7 +299,7 @@ def test_the_page_shows_what_came_of_the_maps(auto: Connection, settings: Settin
     assert "<h2>Entity maps</h2>" not in (Path(made.text("report_uri")) / "report.html").read_text()
 
 
-def test_questions_and_maps_share_a_run_and_its_budget(auto: Connection, settings: Settings) -> None:
+def test_questions_and_maps_share_a_run_and_its_spend_limit(auto: Connection, settings: Settings) -> None:
     add(auto, range(6))
     with FakeOpenAI() as fake:
         both = mapped(settings, fake, llm_run_spend_limit_usd=50, **PRICE)

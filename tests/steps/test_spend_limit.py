@@ -1,4 +1,4 @@
-"""Budgets of step ask and of ``plan``: none is passed, and none is left unused without need."""
+"""Spend limits of step ask and of ``plan``: none is exceeded, and none is left unused without need."""
 
 import json
 import threading
@@ -8,19 +8,21 @@ import pytest
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm.client import LLM, question_inquiry
+from heal_tasks.questions.llm.client import LLM
+from heal_tasks.questions.llm.endpoint import EndpointConfig
+from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.dry_run import make_plan
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.writing import llm_calls
 from heal_tasks.store.db import Connection
-from heal_tasks.store.llm.spend import Budget
+from heal_tasks.store.llm.spend_limit import SpendLimit
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
 from tests.steps.asking import PRICE, add, ask, body, dear, map_entities, most_usd, number, traffic, with_llm
 
 
-def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
+def test_a_reached_limit_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
     add(auto, range(60))
     with FakeOpenAI() as fake:
         # A call costs 0.12 USD and may cost thirty times as much.
@@ -33,19 +35,19 @@ def test_a_budget_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, 
         assert spent <= limit
         assert len(fake.probes) == 1, "money that calls did not need is handed out without starting anew"
         assert 0 < first.counts["asked"] == len(fake.requests) < 60
-        assert first.counts["over_budget"] == 60 - first.counts["asked"]
-        assert "the budget is used up" in first.note
+        assert first.counts["over_spend_limit"] == 60 - first.counts["asked"]
+        assert "the spend limit is reached" in first.note
         # What is left is less than one more chunk could cost.
         assert limit - spent < most_usd(settings)
         second = ask(limited, "r2")
         assert second.counts["asked"] > 0
         rest = ask(with_llm(settings, fake, **PRICE), "r3")
-        assert rest.counts["over_budget"] == 0
+        assert rest.counts["over_spend_limit"] == 0
         assert len(fake.requests) == 60
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
 
 
-def test_a_budget_is_not_passed_whatever_the_replies_cost(
+def test_a_limit_is_not_exceeded_whatever_the_replies_cost(
     auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llm_calls, "MAX_FAILED_SHARE", 1.0)
@@ -59,10 +61,10 @@ def test_a_budget_is_not_passed_whatever_the_replies_cost(
     with FakeOpenAI(rule) as fake:
         made = ask(with_llm(settings, fake, llm_day_spend_limit_usd=9.0, **PRICE))
     assert 0 < number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= 9.0
-    assert made.counts["over_budget"] > 0
+    assert made.counts["over_spend_limit"] > 0
 
 
-def test_two_shards_share_a_budget(auto: Connection, settings: Settings) -> None:
+def test_two_shards_share_a_limit(auto: Connection, settings: Settings) -> None:
     add(auto, range(60))
     with FakeOpenAI() as fake:
         limited = with_llm(settings, fake, llm_day_spend_limit_usd=8.0, llm_timeout_s=10, **PRICE)
@@ -76,42 +78,42 @@ def test_two_shards_share_a_budget(auto: Connection, settings: Settings) -> None
         for thread in threads:
             thread.join()
     assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= 8.0
-    assert [item.counts["over_budget"] for item in made] == [0, 0], "one shard's promises do not end the other"
+    assert [item.counts["over_spend_limit"] for item in made] == [0, 0], "one shard's promises do not end the other"
     assert len(fake.requests) == 60
 
 
-def test_nothing_is_sent_where_the_budget_is_used_up(auto: Connection, settings: Settings) -> None:
+def test_nothing_is_sent_where_the_limit_is_reached(auto: Connection, settings: Settings) -> None:
     add(auto, range(3))
     with FakeOpenAI() as fake:
         made = ask(with_llm(settings, fake, llm_run_spend_limit_usd=0.001, **PRICE))
         assert traffic(fake) == 0
-    assert made.counts["over_budget"] == 3
+    assert made.counts["over_spend_limit"] == 3
 
 
-def test_the_extractive_writer_needs_no_budget(auto: Connection, settings: Settings) -> None:
+def test_the_extractive_writer_needs_no_money(auto: Connection, settings: Settings) -> None:
     add(auto, range(3))
     free = settings.model_copy(update={"llm_run_spend_limit_usd": 1e-9, "llm_day_spend_limit_usd": 1e-9})
     made = ask(free)
     assert made.counts["asked"] == 3
-    assert made.counts["over_budget"] == 0
-    assert "run_budget_usd" not in made.counts
+    assert made.counts["over_spend_limit"] == 0
+    assert "run_spend_limit_usd" not in made.counts
 
 
 def test_the_most_tokens_are_those_that_the_writer_may_use() -> None:
-    chunk, inquiry = ChunkToAsk(1, "Tïtle", "Ünïcode " * 50, "h"), question_inquiry(4, 0.7)
+    chunk, spec = ChunkToAsk(1, "Tïtle", "Ünïcode " * 50, "h"), question_prompt(4)
 
     def rule(request: Request) -> Reply:
         return completion("{", finish_reason="length" if not request.attempt else "stop")
 
     with FakeOpenAI(rule, lambda request: completion("no")) as fake:
-        list(LLM(fake.base_url, None, "m", concurrency=1, timeout_s=5).ask(inquiry, [chunk]))
+        list(LLM(EndpointConfig(fake.base_url, None, "m", 5), 1).ask(spec, [chunk]))
 
     def used(requests: list[Request]) -> tuple[int, int]:
         limits = [request.body.get("max_tokens") or request.body["max_completion_tokens"] for request in requests]
         return sum(len(request.raw) for request in requests), sum(limits)
 
     sent, limit = used(fake.requests)
-    most_sent, most_limit = most_tokens(inquiry, chunk)
+    most_sent, most_limit = most_tokens(spec, chunk)
     assert limit == most_limit
     assert sent <= most_sent
     probe_sent, probe_limit = used(fake.probes)
@@ -128,23 +130,23 @@ def planned(settings: Settings) -> Settings:
     return settings
 
 
-def test_plan_says_what_the_budget_leaves(auto: Connection, planned: Settings) -> None:
+def test_plan_says_what_the_limit_leaves(auto: Connection, planned: Settings) -> None:
     with FakeOpenAI() as fake:
         made = make_plan(with_llm(planned, fake, **PRICE))
         assert made.questions.chunks == 40
-        assert not made.budget
+        assert not made.limit
         auto.execute(
             "INSERT INTO heal.llm_call (run_id, purpose, model, prompt_hash, content_hash, status, cost_usd) "
             "VALUES ('r0', 'questions', 'm', 'p', 'h', 'ok', 0.75)"
         )
-        Budget(auto, "r0", run_usd=9, day_usd=9).reserve([(1, 0.25)])
+        SpendLimit(auto, "r0", run_usd=9, day_usd=9).reserve([(1, 0.25)])
         limit = 1.0 + 10.5 * made.questions.cost_usd / 40
         line = make_plan(with_llm(planned, fake, llm_day_spend_limit_usd=limit, **PRICE)).lines()[-1]
         assert line == (
-            f"budget     {limit:.2f} USD per day, 0.75 spent today and 0.25 reserved: about 10 of 40 chunks"
+            f"limit      {limit:.2f} USD per day, 0.75 spent today and 0.25 reserved: about 10 of 40 chunks"
         )
         line = make_plan(with_llm(planned, fake, llm_run_spend_limit_usd=500, **PRICE)).lines()[-1]
-        assert line == "budget     500.00 USD per run: all 40 chunks"
+        assert line == "limit      500.00 USD per run: all 40 chunks"
         assert traffic(fake) == 0
     assert number(auto, "SELECT count(*) FROM heal.document") == 0
 
@@ -158,7 +160,7 @@ def test_plan_says_what_entity_maps_would_cost(auto: Connection, planned: Settin
         # The prompt for maps is about twice as long, and the reply about as long as three questions.
         assert made.questions.cost_usd < made.maps.cost_usd < 3 * made.questions.cost_usd
         assert made.lines()[3].startswith("maps       40 chunks to map; about ")
-        assert made.lines()[-1] == "budget     500.00 USD per run: all 80 calls"
+        assert made.lines()[-1] == "limit      500.00 USD per run: all 80 calls"
         assert traffic(fake) == 0
         load_step("ingest").run(with_maps, Manifest(run_id="r1"))
         map_entities(with_maps)
@@ -176,7 +178,7 @@ def test_plan_says_what_answers_can_cost(auto: Connection, planned: Settings) ->
         assert made.answers is not None
         assert (made.answers.chunks, made.answers.input_tokens) == (20, 20 * (300 + 3 * wanting.chunk_tokens))
         assert made.lines()[3].startswith("answers    at most 20 answers; about 20,400 tokens in, 1,200 out, 2.16 USD")
-        assert made.lines()[-1] == "budget     500.00 USD per run: all 60 calls"
+        assert made.lines()[-1] == "limit      500.00 USD per run: all 60 calls"
         assert make_plan(wanting.model_copy(update={"force_route": "nothing"})).answers is None
         assert make_plan(with_llm(planned, fake)).answers is None
         assert traffic(fake) == 0

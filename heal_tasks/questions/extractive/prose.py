@@ -1,7 +1,7 @@
-"""Finds the sentences of running prose in a chunk, whatever stands around them.
+"""Finds the sentences of running prose in a chunk, between code, tables and parameter lists.
 
-Documentation is half code, tables and parameter lists; questions made of those help nobody. Lines are sorted out
-first, because blocks end where indentation says so, and each sentence remembers its exact place in the chunk.
+Half of a documentation page is such markup, and questions made from it are useless. Lines are classified first, because
+indentation ends a block; each sentence keeps its exact text in the chunk.
 """
 
 import re
@@ -50,7 +50,7 @@ class Sentence:
     """A sentence of a chunk.
 
     Args:
-        evidence: as it stands in the chunk, line breaks and markup included.
+        evidence: its exact text in the chunk, with line breaks and markup.
         text: the same without markup, on one line.
         complete: whether it ends with a full stop, exclamation or question mark.
         first: whether it is the chunk's first.
@@ -63,13 +63,13 @@ class Sentence:
 
 
 def sentences(text: str) -> list[Sentence]:
-    """The sentences of running prose.
+    """Find the sentences of running prose, in order.
 
     Args:
         text: a chunk: plain text, reStructuredText (numpydoc, Google or Sphinx style), or Markdown.
 
     Returns:
-        In order; none from code, doctests, tables, parameter lists, references and headings.
+        Sentences; none from code, doctests, tables, parameter lists, references and headings.
     """
     found: list[Sentence] = []
     for start, end in _blocks(text):
@@ -82,7 +82,7 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def plain(text: str) -> str:
-    """Text without reStructuredText, Markdown and HTML markup, on one line."""
+    """Remove reStructuredText, Markdown and HTML markup and line breaks."""
     text = re.sub(r"</?[a-zA-Z][^<>]{0,80}>", " ", text)
     text = re.sub(r"!?\[([^\]]+)\]\([^)\s]*\)", r"\1", text)
     text = _ROLE.sub(lambda role: role[2].rsplit(".", 1)[-1] if role[1] else role[2], text)

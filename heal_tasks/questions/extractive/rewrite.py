@@ -1,8 +1,8 @@
-"""Turns a sentence into a claim or a question by deletion, moving and inversion, where that stays grammatical.
+"""Turns a sentence into a claim or a question by deleting, moving and inverting words, where that stays grammatical.
 
-There is no parser: only constructions whose boundaries a closed class of words marks are touched (auxiliaries,
-verbs from two lists, subordinators). A sentence that fits none gives nothing; silence is better than nonsense,
-because a question also judges retrieval.
+There is no parser: only constructions whose boundaries are marked by a closed class of words are changed (auxiliaries,
+verbs from two lists, subordinators). A sentence that fits none gives nothing: no question is better than nonsense,
+because questions also measure retrieval.
 """
 
 import re
@@ -55,7 +55,7 @@ _ADVERB = re.compile(
     r"|indeed|hence|surprisingly|notably|remarkably|dramatically|clearly|well|in fact|further|just|easily) +"
 )
 
-# What cannot be understood, or read, outside its place.
+# Words and symbols that cannot be understood outside their context.
 _DEICTIC = re.compile(
     r"\b(?:this|these|those|they|them|he|she|we|our|ours|us|here|above|below|following|former|latter|aforementioned|such"
     r"|i|my|your|you|previous section|it|there|herein|see|figure|fig|table|section|chapter|eq|equation|example)\b",
@@ -91,7 +91,7 @@ _NOUN_ENDINGS = (
 
 
 def reduced(text: str) -> str:
-    """A sentence without what it can stand without: labels, connectives, asides, reporting frames, adverbs, tails.
+    """Remove labels, connectives, asides, reporting frames, adverbs and trailing clauses from a sentence.
 
     Args:
         text: one sentence, without markup.
@@ -117,14 +117,7 @@ def reduced(text: str) -> str:
 
 
 def as_claim(text: str) -> str | None:
-    """A statement of fact that stands on its own.
-
-    Args:
-        text: a reduced sentence.
-
-    Returns:
-        The claim with a full stop, or None.
-    """
+    """Make a claim that can be understood by itself of a reduced sentence; None where it is not one."""
     parts = text.split()
     if len(parts) > _MOST_CLAIM_WORDS or not _sound(text, fewest=6):
         return None
@@ -135,14 +128,7 @@ def as_claim(text: str) -> str | None:
 
 
 def as_question(text: str) -> str | None:
-    """A question that the sentence answers.
-
-    Args:
-        text: a reduced sentence.
-
-    Returns:
-        The question with its mark, or None where no template fits without doubt.
-    """
+    """Make a question that a reduced sentence answers; None where no template certainly fits."""
     if not _sound(text, fewest=4):
         return None
     parts = text.split()
@@ -153,7 +139,7 @@ def as_question(text: str) -> str | None:
 
 
 def _from_summary(parts: list[str]) -> str | None:
-    """Documentation's own forms: "Compute X.", "Raised when X.", "Base class for X."."""
+    """Question from a documentation summary: "Compute X.", "Raised when X.", "Base class for X."."""
     text, rest = " ".join(parts), " ".join(parts[1:])
     if match := _RAISED.fullmatch(text):
         return f"Which {(match[1] or 'exception').lower()} is {match[2].lower()} when {match[3]}?"
@@ -168,7 +154,7 @@ def _from_summary(parts: list[str]) -> str | None:
 
 
 def _from_statement(parts: list[str]) -> str | None:
-    """Subject, verb, rest: asked for the reason, the means, the moment, the subject, or whether it is so."""
+    """Question from subject, verb and rest: for the reason, the means, the moment, the subject, or yes and no."""
     place = _verb_place(parts)
     if place is None or place + 2 >= len(parts):
         return None
@@ -194,7 +180,7 @@ def _from_statement(parts: list[str]) -> str | None:
 
 
 def _verb_place(parts: list[str]) -> int | None:
-    """Where the finite verb stands, if everything before it is surely one subject."""
+    """Index of the finite verb, if everything before it is certainly one subject."""
     if parts[0].casefold().rstrip(",") in word_list("openers") or _DEICTIC.fullmatch(parts[0]):
         return None
     for place, part in enumerate(parts[:13]):
@@ -228,7 +214,7 @@ def _sound(text: str, fewest: int) -> bool:
 
 
 def _telling(text: str) -> int:
-    """How many words of a text are rare enough to find something by."""
+    """Number of words rare enough to find a text by."""
     return sum(rarity(word) > 0.8 for word in content_words(text))
 
 
@@ -237,7 +223,7 @@ def _verbal(word: str) -> bool:
 
 
 def _base(word: str, listed: str) -> str | None:
-    """The base form of a verb in the base form or the third person, if it is listed."""
+    """Base form of a listed verb in the base form or the third person."""
     verbs = word_list(listed)
     candidates = [word]
     if word.endswith("ies"):
@@ -253,7 +239,7 @@ def _participle(word: str) -> bool:
 
 
 def _lower_first(parts: list[str]) -> list[str]:
-    """Lower the first word unless it may be a proper name: it is neither listed nor ends as abstract nouns do."""
+    """Put the first word in lower case unless it may be a proper name: not listed, no ending of abstract nouns."""
     first, word = parts[0], parts[0].casefold()
     common = word in word_list("function") or rarity(word) < 1 or word.endswith(_NOUN_ENDINGS)
     return [word if (common and first[1:].islower()) or len(first) == 1 else first, *parts[1:]]

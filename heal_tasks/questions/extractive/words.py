@@ -1,11 +1,11 @@
-"""Words and how common they are in English at large, so that a chunk can be judged without its corpus.
+"""Words, and how common they are in English and in a corpus.
 
-``wordlists/common.txt`` ranks 2,000 words by the median, over five kinds of text (arXiv abstracts, SciFact abstracts,
-ATT&CK techniques, Python reference documentation, README files of Python packages), of the share of texts that
-contain them. The median keeps words out that are common in one field only.
+``wordlists/common.txt`` ranks 2,000 words by document frequency, the median over five kinds of text (arXiv abstracts,
+SciFact abstracts, ATT&CK techniques, Python reference documentation, README files of Python packages). The median keeps
+out words that are common in one field only.
 
-``wordlists/function.txt`` is a list of our own because scikit-learn's list of stop words drops words such as "system",
-"fire" and "interest", which questions are about.
+``wordlists/function.txt`` is our own because scikit-learn's stop words include "system", "fire" and "interest", which
+questions are about.
 """
 
 import math
@@ -23,17 +23,17 @@ _FEWEST_TEXTS = 50
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in order, folded to lower case; punctuation separates, hyphens and underscores join."""
+    """The words of a text in order, in lower case; punctuation separates, hyphens and underscores join."""
     return _WORD.findall(text.casefold())
 
 
 def content_words(text: str) -> list[str]:
-    """The words of a text that carry meaning: no function words, no bare numbers, no single letters."""
+    """The words of a text without function words, numbers and single letters."""
     return [word for word in words(text) if is_content(word)]
 
 
 def is_content(word: str) -> bool:
-    """Whether a lower-case word carries meaning of its own."""
+    """Whether a lower-case word is a content word: no function word, no number, no single letter."""
     return word not in word_list("function") and bool(word.strip(_NUMERIC)) and (len(word) > 1 or not word.isascii())
 
 
@@ -48,13 +48,9 @@ def singular(word: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def rarity(word: str) -> float:
-    """How much a word says, in [0, 1]: by Zipf's law the logarithm of its rank stands for that of its frequency.
+    """Rarity of a lower-case word in English: 0 for the most common one, 1 for one that is not listed.
 
-    Args:
-        word: in lower case.
-
-    Returns:
-        0 for the most common word, 1 for a word that is not among the 2,000 ranked ones.
+    By Zipf's law the logarithm of a word's rank stands for that of its frequency.
     """
     ranks = word_list("common")
     rank = ranks.get(word, ranks.get(singular(word), _UNLISTED_RANK))
@@ -62,13 +58,13 @@ def rarity(word: str) -> float:
 
 
 def rarity_among(texts: Iterable[str]) -> Callable[[str], float]:
-    """How much a word says among texts, in [0, 1]: its inverse document frequency as a share of the largest possible.
+    """Make a rarity function of a corpus: inverse document frequency as a share of the largest possible.
 
     Args:
         texts: of the corpus, or a sample.
 
     Returns:
-        0 for a word that every text has, 1 for one that none has; ``rarity`` where there are too few texts to tell.
+        0 for a word that every text has, 1 for one that none has; ``rarity`` where there are fewer than 50 texts.
     """
     holders: Counter[str] = Counter()
     n = 0
@@ -82,13 +78,6 @@ def rarity_among(texts: Iterable[str]) -> Callable[[str], float]:
 
 @cache
 def word_list(name: str) -> dict[str, int]:
-    """A list of words that comes with this package.
-
-    Args:
-        name: of its file, without the suffix ``.txt``.
-
-    Returns:
-        Each word with its place in the list, from 1.
-    """
+    """Read a packaged list of words, by file name without ``.txt``: each word with its rank, from 1."""
     listed = files(__package__).joinpath("wordlists", f"{name}.txt").read_text(encoding="utf-8").split()
     return {word: place for place, word in enumerate(listed, start=1)}

@@ -1,10 +1,9 @@
-"""Questions without a language model: keywords, claims and questions made from a chunk's own sentences.
+"""Writes questions without a language model: keywords, claims and questions made from a chunk's own sentences.
 
-The default where no endpoint is set, and named as such wherever its questions appear. Words are weighed by how often
-they stand in the chunk, how rare they are in English at large, and how rare they are in the corpus: "adversary" is rare
-in English, but says nothing about one technique of attack among others. The corpus, not the chunk's own topic: the six
-weightiest words of a document hold .31, .15 and .25 of the words that people ask about it with (SciFact, NFCorpus,
-ATT&CK; questions not of the test), weighed against its topic .30, .15 and .24.
+It is the default where no endpoint is set. Words are weighted by their frequency in the chunk, their rarity in English
+and their rarity in the corpus: "adversary" is rare in English, but does not tell one attack technique from another.
+Rarity in the chunk's topic instead of the corpus is no better: a document's six heaviest words cover .31, .15 and .25
+of the words of people's questions about it (SciFact, NFCorpus, ATT&CK; without test questions), by topic .30, .15, .24.
 """
 
 import math
@@ -47,9 +46,9 @@ class ExtractiveWriter:
     """Writes questions from the chunk's sentences, without network and without randomness.
 
     Args:
-        questions_per_chunk: most drafts per chunk.
-        background: gives texts of the corpus; called before the first chunk. None: English alone is the background.
-            It is no part of ``prompt_hash``, or every new document would ask about all others again.
+        questions_per_chunk: largest number of drafts per chunk.
+        background: reads texts of the corpus, before the first chunk; None weights words by English alone. It is not
+            part of ``prompt_hash``, or every new document would cause new questions about all others.
     """
 
     name = "extractive"
@@ -64,27 +63,19 @@ class ExtractiveWriter:
         return rarity if self._background is None else rarity_among(self._background())
 
     def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
-        """Write questions; see :class:`~heal_tasks.questions.writer.Writer`.
-
-        Args:
-            chunks: the chunks to ask about.
-            progress: receives the number of finished chunks.
-
-        Yields:
-            One Written per chunk, in order, without calls; no drafts where no sentence can be used.
-        """
+        """Write questions, in the chunks' order; see :class:`~heal_tasks.questions.writer.Writer`."""
         for done, chunk in enumerate(chunks, start=1):
             yield Written(chunk, tuple(islice(_drafts(chunk, self._rarity_here), self._questions_per_chunk)), ())
             if done % _PROGRESS_EVERY == 0 or done == len(chunks):
                 progress(done, len(chunks))
 
 
-class _Worth:
-    """What the words of a chunk are worth to find it by.
+class _Weights:
+    """Weights of a chunk's words, phrases and sentences.
 
     Args:
         found: the chunk's sentences.
-        name: words that are worth nothing: whoever asks does not know them.
+        name: words of weight 0: whoever asks does not know them.
         rarity_here: rarity of a word in the corpus.
     """
 
@@ -93,31 +84,31 @@ class _Worth:
         self._counts = Counter(singular(word) for sentence in found for word in content_words(sentence.text))
 
     def word(self, word: str) -> float:
-        """By its frequency in the chunk, its rarity in English and its rarity in the corpus."""
+        """Product of frequency in the chunk, rarity in English and rarity in the corpus."""
         known = singular(word)
         if known in self.name:
             return 0.0
         return rarity(word) * self._rarity_here(word) * (1 + math.log(max(self._counts[known], 1)))
 
     def phrase(self, phrase: tuple[str, ...]) -> float:
-        """Sum over its words, long ones counting less than in proportion."""
+        """Sum over its words, divided by the square root of their number."""
         return sum(self.word(word) for word in phrase) / math.sqrt(len(phrase))
 
     def sentence(self, sentence: Sentence) -> float:
-        """Mean worth of its content words, a little more for the first; long and short ones count less."""
+        """Mean over its content words; more for the first sentence, less for long and short ones."""
         found = content_words(sentence.text)
         mean = sum(self.word(word) for word in found) / (len(found) + 3)
         return mean * (1.15 if sentence.first else 1.0) * (1.0 if 5 <= len(found) <= 25 else 0.7)
 
 
 def _drafts(chunk: ChunkToAsk, rarity_here: Callable[[str], float]) -> Iterator[Draft]:
-    """Drafts in turn: a question, keywords, a claim, then the next best of each, from different sentences if it can."""
+    """Yield a question, keywords, a claim, then the next best of each, from different sentences if possible."""
     found = sentences(chunk.text)
-    worth = _Worth(found, _name_words(chunk.title), rarity_here)
-    ranked = sorted(found, key=lambda sentence: -worth.sentence(sentence))
+    weights = _Weights(found, _name_words(chunk.title), rarity_here)
+    ranked = sorted(found, key=lambda sentence: -weights.sentence(sentence))
     queues = [
         [draft for sentence in ranked if (draft := _question(sentence))],
-        [draft for sentence in ranked if (draft := _keywords(sentence, chunk.title, worth))],
+        [draft for sentence in ranked if (draft := _keywords(sentence, chunk.title, weights))],
         [draft for sentence in ranked if (draft := _claim(sentence))],
     ]
     kept, _ = apply_filters((draft for queue in queues for draft in queue), chunk)
@@ -143,22 +134,22 @@ def _claim(sentence: Sentence) -> Draft | None:
     return Draft("claim", text, _answer(sentence), sentence.evidence) if text else None
 
 
-def _keywords(sentence: Sentence, title: str, worth: _Worth) -> Draft | None:
-    """The weightiest phrases of a sentence, in the order in which they stand, then one from the title."""
+def _keywords(sentence: Sentence, title: str, weights: _Weights) -> Draft | None:
+    """The heaviest phrases of a sentence, in their order in it, then one from the title."""
     chosen: list[tuple[str, ...]] = []
     taken: set[str] = set()
     phrases = _phrases(sentence.text)
-    for phrase in sorted(phrases, key=lambda phrase: -worth.phrase(phrase)):
+    for phrase in sorted(phrases, key=lambda phrase: -weights.phrase(phrase)):
         fresh = {singular(word) for word in phrase}
         repeats = len(fresh) < len(phrase) or fresh & taken
-        if len(taken) + len(phrase) <= _MOST_KEYWORDS and not repeats and not fresh & worth.name:
+        if len(taken) + len(phrase) <= _MOST_KEYWORDS and not repeats and not fresh & weights.name:
             chosen.append(phrase)
             taken |= fresh
     chosen.sort(key=phrases.index)
-    about = "" if worth.name else title
-    for phrase in sorted(_phrases(about), key=lambda phrase: -worth.phrase(phrase))[:1]:
+    about = "" if weights.name else title
+    for phrase in sorted(_phrases(about), key=lambda phrase: -weights.phrase(phrase))[:1]:
         fresh = {singular(word) for word in phrase}
-        if len(taken) < _FEWEST_KEYWORDS + 1 and not fresh & taken and not fresh & worth.name:
+        if len(taken) < _FEWEST_KEYWORDS + 1 and not fresh & taken and not fresh & weights.name:
             chosen.append(phrase)
             taken |= fresh
     text = " ".join(word for phrase in chosen for word in phrase)
@@ -170,7 +161,7 @@ def _keywords(sentence: Sentence, title: str, worth: _Worth) -> Draft | None:
 
 
 def _phrases(text: str) -> list[tuple[str, ...]]:
-    """Runs of one to three content words between function words, verbs and punctuation: noun phrases, mostly."""
+    """Noun phrases, mostly: runs of one to three content words between function words, verbs and punctuation."""
     found: list[tuple[str, ...]] = []
     run: list[str] = []
     for token in [*_TOKEN.findall(text), "."]:
@@ -187,7 +178,7 @@ def _phrases(text: str) -> list[tuple[str, ...]]:
 
 
 def _breaks(word: str) -> bool:
-    """Whether a word surely is no part of a noun phrase: a participle, an adverb, a third person, a dotted name."""
+    """Whether a word ends a noun phrase: a participle, an adverb, a third person, a dotted name."""
     if (
         word in {"return", "returns"}
         or word.endswith(("ly", "ed"))
@@ -199,7 +190,7 @@ def _breaks(word: str) -> bool:
 
 
 def _name_words(title: str) -> frozenset[str]:
-    """The words of a title that is the name of something in code: whoever asks does not know them yet."""
+    """The words of a title that is a name in code: whoever asks does not know it yet."""
     match = _CODE_TITLE.match(title.strip())
     if match is None:
         return frozenset()

@@ -1,7 +1,7 @@
-"""The OpenAI Batch API: files up, a batch created, watched and cancelled, files down.
+"""Client of the OpenAI Batch API: uploads files, creates, watches and cancels batches, downloads results.
 
-Reading is repeated by the SDK as usual. Creating a batch is not: a request whose reply got lost may have been carried
-out, and a second one would be paid, too. So a key of our own is in the batch's metadata, by which it is found again.
+The SDK repeats reading as usual. It must not repeat creating a batch: a request whose reply got lost may have been
+carried out, and a second batch would be paid, too. So the batch's metadata contains a key of our own to find it by.
 """
 
 from collections.abc import Iterator
@@ -33,8 +33,8 @@ class Job:
         status: in the endpoint's words.
         done: requests that have been answered.
         failed: requests that ended in an error.
-        files: result files that are there: output, then errors.
-        problem: what the endpoint says is wrong; empty where nothing is.
+        files: existing result files: output, then errors.
+        problem: the endpoint's complaints; empty for none.
     """
 
     status: str
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether its status is final."""
         return self.status in ENDED
 
 
@@ -65,24 +65,20 @@ class BatchApi:
         )
 
     def check(self) -> None:
-        """Find out whether there is a Batch API.
-
-        Raises:
-            NoBatchApiError: there is none.
-        """
-        with self._told("has no Batch API (set HEAL_LLM_BATCH=off)"):
+        """Raise NoBatchApiError where the endpoint has no Batch API."""
+        with self._errors("has no Batch API (set HEAL_LLM_BATCH=off)"):
             self._client.batches.list(limit=1)
 
     def upload(self, name: str, file: IO[bytes]) -> str:
-        """Send a file of requests; its id at the endpoint."""
-        with self._told("took no file"):
+        """Send a file of requests and return its id at the endpoint."""
+        with self._errors("took no file"):
             return self._client.files.create(file=(f"{name}.jsonl", file), purpose="batch").id
 
     def create(self, batch_key: str, input_file_id: str) -> str:
-        """Have a file's requests worked on.
+        """Create a batch of a file's requests.
 
         Args:
-            batch_key: goes into the batch's metadata.
+            batch_key: stored in the batch's metadata.
             input_file_id: the file.
 
         Returns:
@@ -92,22 +88,22 @@ class BatchApi:
             RetryableError: the batch may or may not have been created.
             StepError: it was not.
         """
-        with self._told("created no batch"):
+        with self._errors("created no batch"):
             return self._client.with_options(max_retries=0).batches.create(
                 input_file_id=input_file_id, endpoint=PATH, completion_window="24h", metadata={_METADATA_KEY: batch_key}
             ).id  # fmt: skip
 
     def find(self, batch_key: str) -> str | None:
-        """The id of the batch whose metadata has a key; None where there is none."""
-        with self._told("lists no batches"):
-            # No list can be filtered by metadata. All of it is read: to overlook a batch is to pay for it twice.
+        """The id of the batch with this key in its metadata; None where there is none."""
+        with self._errors("lists no batches"):
+            # No list can be filtered by metadata. All of it is read: overlooking a batch means paying for it twice.
             listed = self._client.batches.list(limit=100)
             return next((item.id for item in listed if (item.metadata or {}).get(_METADATA_KEY) == batch_key), None)
 
     def job(self, batch_id: str) -> Job | None:
-        """How far a batch has come; None where the endpoint knows no such batch."""
+        """Status and files of a batch; None where the endpoint knows no such batch."""
         try:
-            with self._told("does not say how far a batch is"):
+            with self._errors("does not say how far a batch is"):
                 batch = self._client.batches.retrieve(batch_id)
         except NoBatchApiError:
             return None
@@ -118,8 +114,8 @@ class BatchApi:
         return Job(batch.status, counts.completed if counts else 0, counts.failed if counts else 0, files, problem)
 
     def lines(self, file_id: str) -> Iterator[str]:
-        """Lines of a result file, as they arrive."""
-        with self._told("does not hand out a result file"):
+        """Yield the lines of a result file as they arrive."""
+        with self._errors("does not hand out a result file"):
             try:
                 with self._client.files.with_streaming_response.content(file_id) as response:
                     yield from (line for line in response.iter_lines() if line.strip())
@@ -127,18 +123,18 @@ class BatchApi:
                 raise openai.APIConnectionError(message=f"Connection lost: {error}", request=error.request) from error
 
     def cancel(self, batch_id: str) -> None:
-        """Ask for a batch to end early; what it has answered by then is still there."""
-        with self._told("does not cancel a batch"):
+        """Ask for a batch to end early; its replies until then are kept."""
+        with self._errors("does not cancel a batch"):
             self._client.batches.cancel(batch_id)
 
-    def forget(self, *file_ids: str | None) -> None:
-        """Delete files that are not needed any more, where the endpoint can."""
+    def delete_files(self, *file_ids: str | None) -> None:
+        """Delete files that are no longer needed, where the endpoint can."""
         for file_id in filter(None, file_ids):
             with suppress(openai.OpenAIError):
                 self._client.with_options(max_retries=0).files.delete(file_id)
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except openai.APIStatusError as error:

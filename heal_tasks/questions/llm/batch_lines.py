@@ -1,7 +1,7 @@
-"""The files of the OpenAI Batch API: a request on each line going out, a reply on each line coming back.
+"""Files of the OpenAI Batch API: one request per line going out, one reply per line coming back.
 
-Every line is read by itself and exactly as a reply to a single call is: a batch in which one line is spoiled is a good
-batch with one chunk to ask about again. Replies come in any order, so a request is known by the hash of its text.
+Each line is read by itself and as a reply to a single call is: a batch with one bad line is a good batch with one chunk
+to ask about again. Replies come in any order, so a request is identified by the hash of its text.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from heal_tasks.core.types import JsonObject
-from heal_tasks.questions.llm.replies import REFUSAL_CODES, read_completion, reported_tokens
-from heal_tasks.questions.writer import Call, storable
+from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, reported_tokens
+from heal_tasks.questions.writer import Call, CallStatus, storable
 
 T = TypeVar("T")
 
@@ -51,52 +51,41 @@ class _Line(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchReply(Generic[T]):
-    """A line of a result file, read.
-
-    Args:
-        custom_id: the request's.
-        call: the paid attempt; None where the request was never run.
-        value: what an ok reply holds; None otherwise.
-        problem: what was wrong with an invalid reply, for the model to read.
-        cut_off: whether an invalid reply had reached the limit of tokens.
-    """
+class BatchLine(Generic[T]):
+    """A line of a result file: the request's id and its reply, None where the request was never run."""
 
     custom_id: str
-    call: Call | None
-    value: T | None = None
-    problem: str = ""
-    cut_off: bool = False
+    reply: ParsedReply[T] | None
 
 
-def request_line(custom_id: str, model: str, conversation: list[dict[str, str]], fields: JsonObject) -> bytes:
-    """A line of the file that is sent.
+def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fields: JsonObject) -> bytes:
+    """Write a line of the file that is sent.
 
     Args:
         custom_id: comes back with the reply.
         model: the model's name as the endpoint knows it.
-        conversation: role and content of each message.
+        messages: role and content of each.
         fields: of the request, beside model and messages.
 
     Returns:
         JSON and a line feed.
     """
-    body = {"model": model, "messages": conversation, **fields}
+    body = {"model": model, "messages": messages, **fields}
     return json.dumps({"custom_id": custom_id, "method": "POST", "url": PATH, "body": body}).encode() + b"\n"
 
 
 def batch_sizes(
     line_bytes: Iterable[int], max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_FILE_BYTES
 ) -> Iterator[int]:
-    """Cut lines into batches that an endpoint takes.
+    """Divide lines into batches that an endpoint accepts.
 
     Args:
         line_bytes: length of each line.
-        max_requests: most lines of a batch.
-        max_bytes: most bytes of a batch; a line that is longer gets a batch of its own.
+        max_requests: largest number of lines in a batch.
+        max_bytes: largest size of a batch; a longer line gets a batch of its own.
 
     Yields:
-        How many of the next lines make a batch.
+        The number of lines in each batch.
     """
     count = size = 0
     for length in line_bytes:
@@ -108,15 +97,15 @@ def batch_sizes(
         yield count
 
 
-def read_line(line: str, parse: Callable[[str], T]) -> BatchReply[T] | None:
+def read_line(line: str, parse: Callable[[str], T]) -> BatchLine[T] | None:
     """Read a line of an output or error file.
 
     Args:
-        line: whatever is in it.
-        parse: reads the model's text; raises ValueError where it is no use.
+        line: whatever it contains.
+        parse: reads the model's text; raises ValueError where it is not usable.
 
     Returns:
-        The reply; None for a line that does not say which request it belongs to.
+        The line's content; None for a line that does not name its request.
     """
     try:
         found = _Line.model_validate_json(line)
@@ -125,14 +114,13 @@ def read_line(line: str, parse: Callable[[str], T]) -> BatchReply[T] | None:
     response = found.response or _Response()
     body = json.dumps(response.body)
     if found.error is None and response.status_code == 200:
-        reply = read_completion(body, parse)
-        call = Call(reply.status, reply.input_tokens, reply.output_tokens, 0.0, reply.raw)
-        return BatchReply(found.custom_id, call, reply.value, reply.problem, reply.cut_off)
+        return BatchLine(found.custom_id, read_completion(body, parse))
     code = (found.error or _error_in(response.body) or _Error()).code
     if code in _NOT_RUN:
-        return BatchReply(found.custom_id, None)
-    status: Literal["refused", "failed"] = "refused" if code in REFUSAL_CODES else "failed"
-    return BatchReply(found.custom_id, Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS]))
+        return BatchLine(found.custom_id, None)
+    status: CallStatus = "refused" if code in REFUSAL_CODES else "failed"
+    call = Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS])
+    return BatchLine(found.custom_id, ParsedReply(call))
 
 
 def _error_in(body: Any) -> _Error | None:

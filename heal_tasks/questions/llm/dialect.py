@@ -1,4 +1,4 @@
-"""What of a request a server understands, and the probe that finds out before the first chunk is paid for."""
+"""The request fields that a server understands, and the probe that finds out before the first chunk is paid for."""
 
 import json
 import secrets
@@ -10,20 +10,20 @@ from heal_tasks.core.types import JsonObject
 
 ReplyMode = Literal["json_schema", "json_object", "text"]
 
-_SIMPLER: dict[ReplyMode, ReplyMode] = {"json_schema": "json_object", "json_object": "text"}
+_LOOSER: dict[ReplyMode, ReplyMode] = {"json_schema": "json_object", "json_object": "text"}
 
-# Nothing in it hints at the schema; json_object mode wants the word JSON.
+# It hints at nothing of the schema; json_object mode requires the word JSON.
 _PROBE = "Reply with one short JSON object about the sea and nothing else."
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What of the request a server understands.
+    """The request fields that a server understands.
 
     Args:
         reply: a schema that the server enforces, any JSON object, or text. Validation and the description in the
             prompt are the same in all three.
-        limit: the name of the limit of tokens.
+        limit: name of the token limit.
         temperature: whether it may be sent.
     """
 
@@ -32,16 +32,7 @@ class Dialect:
     temperature: bool = True
 
     def fields(self, schema: JsonObject, token_limit: int, temperature: float) -> JsonObject:
-        """The request's fields beside model and messages.
-
-        Args:
-            schema: of the reply.
-            token_limit: for the reply.
-            temperature: sampling temperature.
-
-        Returns:
-            Fields by name.
-        """
+        """Request fields beside model and messages, by name."""
         fields: JsonObject = {self.limit: token_limit}
         if self.temperature:
             fields["temperature"] = temperature
@@ -53,7 +44,7 @@ class Dialect:
         return fields
 
     def simpler(self, complaint: str) -> Iterator["Dialect"]:
-        """Dialects to try instead, the one that the server's complaint speaks of first."""
+        """Dialects to try instead, first the one without the field that the server's complaint names."""
         if "temperature" in complaint:
             yield replace(self, temperature=False)
         if self.limit in complaint:
@@ -64,16 +55,16 @@ class Dialect:
             yield self.looser()
 
     def looser(self) -> "Dialect":
-        """The same with the next looser form of reply."""
-        return replace(self, reply=_SIMPLER[self.reply])
+        """The same with the next looser reply mode."""
+        return replace(self, reply=_LOOSER[self.reply])
 
 
 class Probe:
     """A request that shows whether a server enforces a schema.
 
-    Some servers accept a schema and ignore it (Ollama Cloud, proxies that drop unknown fields). So the schema asks for
-    a key and a value that are drawn at random and stand nowhere in the prompt: only a server that enforces the schema,
-    or shows it to the model, can give them back.
+    Some servers accept a schema and ignore it (Ollama Cloud, proxies that drop unknown fields). So the schema requires
+    a random key and value that the prompt does not contain: only a server that enforces the schema, or shows it to the
+    model, can return them.
     """
 
     def __init__(self) -> None:
@@ -88,15 +79,7 @@ class Probe:
         }
 
     def obeyed(self, mode: ReplyMode, content: str) -> bool:
-        """Whether the reply is what the mode promises.
-
-        Args:
-            mode: how it was asked for.
-            content: the model's text.
-
-        Returns:
-            For a schema: exactly the secret object. For a JSON object: any, with nothing around it.
-        """
+        """Whether the model's text is what the mode promises: exactly the secret object, or any JSON object."""
         try:
             value = json.loads(content)
         except (ValueError, RecursionError):

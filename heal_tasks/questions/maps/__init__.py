@@ -1,1 +1,1 @@
-"""Entity maps: structured facts of a text."""
+"""Entity maps: the facts of a text as entities, attributes and relations."""

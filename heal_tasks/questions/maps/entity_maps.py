@@ -1,7 +1,7 @@
-"""Entity maps: the facts of a text as typed entities, attributes and relations, and the check that they are its own.
+"""Entity maps, the facts of a text as typed entities, attributes and relations, and their check against the text.
 
 APEX-Embedding (Aviss 2024, arXiv 2410.18105) fine-tunes on Structured Entity Relationship Maps instead of plain text.
-That idea is the paper's; the schema is ours, and so are the prompt, the check against the text and the rendering.
+The idea is the paper's; the schema, the prompt, the check against the text and the rendering are ours.
 """
 
 import re
@@ -20,7 +20,7 @@ MAX_ENTITIES = 40
 MAX_RELATIONS = 60
 MAX_LABEL_WORDS = 5
 
-# Not the questions' `normalise`: that joins "Acme's" to "acmes", which no longer holds the word "acme".
+# Unlike the questions' `normalise`, which joins "Acme's" to "acmes" and so loses the word "acme".
 _REMOVED = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _BLANK = re.compile('["“”„‟«»*™℠⁰¹²³⁴⁵⁶⁷⁸⁹]')
 _APOSTROPHES = re.compile("[`´‘’‚‛‹›ʼ]")
@@ -29,7 +29,7 @@ _DASHES = re.compile("[‐‑‒–—−]")
 _LOOSE_UNIT = re.compile(r"(?<=[0-9]) (?=[%‰°€$£¥])|(?<=[€$£¥]) (?=[0-9])")
 
 # A character that makes the word beside it another word. Scripts written without blanks, or with particles joined to
-# the noun (Thai to Khmer, kana, Chinese characters, Hangul), have no such boundary to look for.
+# the noun (Thai to Khmer, kana, Chinese characters, Hangul), have no such boundary.
 _LETTER = r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 _NUMBER = re.compile(r"[0-9]+(?:[.,' ][0-9]+)*")
 _VALUE = re.compile(
@@ -43,8 +43,8 @@ class MapAttribute:
     """A fact about one entity.
 
     Args:
-        key: what it says, in the model's words.
-        value: as it stands in the text.
+        key: in the model's words.
+        value: copied from the text.
     """
 
     key: str
@@ -56,9 +56,9 @@ class MapEntity:
     """Something that a text names.
 
     Args:
-        id: what relations call it; means nothing outside its map.
+        id: used by relations; only valid in its map.
         type: what it is.
-        name: as it stands in the text.
+        name: copied from the text.
         attributes: facts about it.
     """
 
@@ -70,13 +70,7 @@ class MapEntity:
 
 @dataclass(frozen=True, slots=True)
 class MapRelation:
-    """What one entity has to do with another.
-
-    Args:
-        source: id of the entity that does it.
-        predicate: a short verb, in the model's words.
-        target: id of the entity it is done to.
-    """
+    """A relation of two entities, given by their ids; the predicate is a short verb in the model's words."""
 
     source: str
     predicate: str
@@ -88,7 +82,7 @@ class EntityMap:
     """The facts of one text.
 
     Args:
-        entities: ids are unique; once grounded, in the order in which the text names them.
+        entities: with unique ids; after grounding in the order in which the text names them.
         relations: in any order.
     """
 
@@ -97,14 +91,10 @@ class EntityMap:
 
 
 def folded(text: str) -> str:
-    """Text reduced to what two writings of the same name have in common.
+    """Reduce a text to the characters that two spellings of the same name share.
 
-    Args:
-        text: any text.
-
-    Returns:
-        Compatibility forms unified (NFKC), folded to lower case, without quotation marks, trade marks and raised
-        digits (footnotes), dashes alike, blanks collapsed, none between a number and its unit sign.
+    Compatibility forms are unified (NFKC), letters folded to lower case, quotation marks, trade marks and raised digits
+    (footnotes) removed, dashes alike, blanks collapsed, and removed between a number and its unit sign.
     """
     text = _APOSTROPHES.sub("'", _BLANK.sub(" ", _REMOVED.sub("", text)))
     text = _DASHES.sub("-", unicodedata.normalize("NFKC", text).casefold())
@@ -112,22 +102,21 @@ def folded(text: str) -> str:
 
 
 def ground(entity_map: EntityMap, text: str) -> tuple[EntityMap, Counter[DropReason]]:
-    """Drop whatever a text does not say: a filter against hallucinations, and what of a map a query mentions.
+    """Drop whatever a text does not say, as a filter against hallucinations, or what a query does not mention.
 
-    A name or value stays if it stands in the text in whole words, whatever its case, blanks and quotation marks.
-    Numbers are compared by value: "1,000" is "1000", "5 %" is "5%", "20.00" is "20"; names of type date are not. A
-    number is never found inside a longer one. In numbers a comma followed by three digits is taken for a thousands
-    mark, as in English. Keys and predicates are the model's own words, so they are kept short and may hold no digit
-    unless they stand in the text themselves: no number gets in that way.
+    A name or value is kept if the text contains it in whole words, whatever its case, blanks and quotation marks.
+    Numbers are compared by value ("1,000" is "1000", "5 %" is "5%", "20.00" is "20"), except in names of type date, and
+    are not found inside longer ones. A comma before three digits is a thousands mark, as in English. Keys and
+    predicates are the model's own words: they must be short and have no digits, unless the text contains them.
 
     Args:
-        entity_map: as the model gave it, or grounded in a longer text.
+        entity_map: from the model, or grounded in a longer text.
         text: everything that the model was shown, the title included; or a query.
 
     Returns:
-        The map of what is left; and how many entities, attributes and relations were dropped, each once: name (not in
-        the text, or blank), value (likewise), label (a key or predicate that is blank, longer than 5 words or holds a
-        digit of its own), orphan (an attribute or relation whose entity is gone).
+        The remaining map; and the number of dropped entities, attributes and relations, each counted once: name (not in
+        the text, or blank), value (likewise), label (a key or predicate that is blank, longer than 5 words or has a
+        digit of its own), orphan (an attribute or relation whose entity was dropped).
     """
     within = folded(text)
     dropped: Counter[DropReason] = Counter()
@@ -153,7 +142,7 @@ def ground(entity_map: EntityMap, text: str) -> tuple[EntityMap, Counter[DropRea
         else:
             relations.append(relation)
     ordered = sorted(entities.values(), key=lambda entity: places[entity.id])
-    # Adding nothing to a Counter leaves a key with 0, which is no reason.
+    # Unary plus removes the counts of 0.
     return EntityMap(tuple(ordered), tuple(relations)), +dropped
 
 
@@ -170,7 +159,7 @@ def _is_label(label: str, within: str) -> bool:
 
 
 def _place(name: str, within: str, *, verbatim: bool = False) -> int | None:
-    """Where a name first stands in a folded text; None where it does not, or holds neither letter nor digit."""
+    """Place of a name in a folded text; None where it is not there, or has neither letter nor digit."""
     wanted = folded(name)
     if not any(character.isalnum() for character in wanted):
         return None
@@ -187,7 +176,7 @@ def _place(name: str, within: str, *, verbatim: bool = False) -> int | None:
 
 
 def _any_writing(number: str) -> str:
-    """A pattern for every way to write a number, with or without thousands marks; dates and lists stay as they are."""
+    """Pattern for a number with and without thousands marks; dates and lists are matched as they are."""
     value = _VALUE.fullmatch(number)
     if value is None:
         return re.escape(number)

@@ -1,4 +1,4 @@
-"""An entity map as the compact text that an encoder is trained on, and whether that text is worth training on.
+"""Renders an entity map as the compact text that an encoder is trained on, and checks that text's length.
 
 APEX-Embedding (Aviss 2024, arXiv 2410.18105) trains on maps of documents and queries and reports inputs shorter by
 37.71 % on average. The rendering and the limits here are ours.
@@ -21,26 +21,24 @@ _LEAST_KEPT = 0.5
 def render(entity_map: EntityMap) -> str:
     """Write a map as text, one line per entity: ``type: name | key value; predicate name``.
 
-    No ids, no JSON, no name of a relation's source, no type that says nothing ("other") and no line for an entity of
-    which nothing is told but that it is another one's target: all of them cost word pieces. Eight maps of ATT&CK
-    techniques and abstracts, written to the step's own prompt, are 22 % shorter than their texts like this. With all
-    lines and types, ``=`` and ``->`` it was 1 %, and half of the maps were longer than their texts.
+    Ids, JSON, names of relations' sources, the type "other" and lines of entities that are only targets are left out,
+    because they cost word pieces. Eight maps of ATT&CK techniques and abstracts are 22 % shorter than their texts this
+    way; with all lines and types, ``=`` and ``->`` they were 1 % shorter, half of them longer.
 
     Args:
-        entity_map: grounded, so that entities stand in the order in which the text names them.
+        entity_map: grounded, so that entities are in the text's order.
 
     Returns:
-        The lines. Entities of the same type and name are one, with the facts of all: attributes in alphabetical
-        order, then relations in the order of their targets. What is left to relate an entity to itself is left out.
-        The ids and the order of attributes and relations do not matter. ``|`` and ``;`` in names and facts are
-        replaced, so that they separate.
+        The lines. Entities of the same type and name are merged: attributes in alphabetical order, then relations in
+        the order of their targets, none of an entity with itself. The result does not depend on ids and on the order of
+        attributes and relations. ``|`` and ``;`` in names and facts are replaced.
     """
     merged: dict[tuple[str, str], list[MapEntity]] = {}
     for entity in entity_map.entities:
         merged.setdefault((folded(_safe(entity.name)), entity.type), []).append(entity)
     place = {entity.id: place for place, same in enumerate(merged.values()) for entity in same}
     names = [min(_safe(entity.name) for entity in same) for same in merged.values()]
-    # By what makes two facts the same fact; of its writings the first in alphabetical order stands.
+    # Equal facts are merged; of their spellings the first in alphabetical order is used.
     facts: list[dict[tuple[int, str, str], str]] = [{} for _ in names]
     for entity in entity_map.entities:
         for attribute in entity.attributes:
@@ -63,11 +61,11 @@ def render(entity_map: EntityMap) -> str:
 
 
 def fit(map_tokens: int, text_tokens: int, rendered: str) -> MapFit:
-    """Whether a map can stand in for its text.
+    """Check whether a map can replace its text.
 
     Args:
-        map_tokens: tokens of the rendered map.
-        text_tokens: tokens of the text that it would replace.
+        map_tokens: of the rendered map.
+        text_tokens: of the text that it would replace.
         rendered: the map.
 
     Returns:
@@ -81,19 +79,17 @@ def fit(map_tokens: int, text_tokens: int, rendered: str) -> MapFit:
 
 
 def query_view(entity_map: EntityMap, query: str) -> str:
-    """What of a chunk's map a query mentions, rendered: the query as training shows it in the maps' form.
+    """Render the part of a chunk's map that a query mentions, as the query's map in training.
 
-    No map is asked for a query. The reply about one is about three times as long as the query, and a query names
-    entities that its chunk's map has already. Nothing of the map gets in that the query does not say, or the training
-    would give away answers.
+    The language model is not asked for maps of queries: its replies would be three times as long as the queries, which
+    name entities that the chunk's map contains. Facts that the query does not mention would give away the answer.
 
     Args:
         entity_map: of the chunk that answers the query.
         query: its text.
 
     Returns:
-        The rendering; empty where it would lose more than half of the query's words that carry meaning, so that the
-        query is better shown as it is.
+        The rendering; empty where it would lose more than half of the query's content words.
     """
     rendered = render(ground(entity_map, query)[0])
     asked, kept = set(content_words(query)), set(words(rendered))

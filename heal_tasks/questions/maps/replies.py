@@ -1,4 +1,4 @@
-"""The entity map as a model has to send it and as it is stored, and where it is found in what a model sends back."""
+"""The JSON form of entity maps, in which models send them and the store keeps them, and its parser."""
 
 from itertools import islice
 from typing import Annotated, get_args
@@ -17,7 +17,7 @@ from heal_tasks.questions.maps.entity_maps import (
     MapRelation,
 )
 
-# Models write numbers as JSON numbers where the text shows one; whether it is the text's is checked later.
+# Models may send numbers as JSON numbers; whether the text contains them is checked later.
 _STRICT = ConfigDict(json_schema_extra={"additionalProperties": False}, coerce_numbers_to_str=True)
 
 
@@ -35,7 +35,7 @@ def _known_type(value: object) -> object:
 
 
 class EntityReply(BaseModel):
-    """One entity. A type of the model's own invention is "other": another call would cost more than it is worth."""
+    """One entity. An unknown type becomes "other": asking again would cost more than it is worth."""
 
     model_config = _STRICT
 
@@ -56,7 +56,7 @@ class RelationReply(BaseModel):
 
 
 class MapReply(BaseModel):
-    """The whole reply. Extra keys are forbidden in the schema sent, and ignored when they come anyway."""
+    """The whole reply. Extra keys are forbidden in the schema, and ignored where they come anyway."""
 
     model_config = _STRICT
 
@@ -65,7 +65,7 @@ class MapReply(BaseModel):
 
 
 def parse_map(raw: str) -> EntityMap:
-    """Find the asked-for JSON in a model's text.
+    """Find the requested JSON in a model's text.
 
     Args:
         raw: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences.
@@ -75,8 +75,8 @@ def parse_map(raw: str) -> EntityMap:
         not yet checked against the text. Relations with an unknown end are dropped.
 
     Raises:
-        InputError: there is none, or an id stands for two entities; the message names the first thing that is wrong
-            and quotes nothing of the reply, so that it can be sent back as an instruction.
+        InputError: there is none, or two entities have the same id; the message names the first thing that is wrong and
+            quotes nothing of the reply, so that it can be sent back as an instruction.
     """
     return parse_object(raw, lambda value: _as_map(MapReply.model_validate(value)))
 

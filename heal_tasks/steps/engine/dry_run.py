@@ -14,16 +14,17 @@ from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.ingest import read_sources
-from heal_tasks.steps.map_entities import Mapping
+from heal_tasks.steps.map_entities import MapRecorder
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
+from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
-from heal_tasks.steps.writing.spend_limit import BATCH_PRICE_FACTOR, affordable, budget_of, cost_usd
+from heal_tasks.steps.writing.spend_limit import affordable, spend_limit_of
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
-from heal_tasks.store.llm.spend import Budget
+from heal_tasks.store.llm.spend_limit import SpendLimit
 
 PROMPT_TOKENS = 450
 REPLY_TOKENS = 90
@@ -78,7 +79,7 @@ class Plan:
         questions: for chunks that have no questions by this writer and whose text is not known either.
         maps: the same for entity maps; None where none are wanted on this route.
         answers: the most that answers to held-out questions can take; None where none are wanted on this route.
-        budget: what the budgets are and leave; empty without one.
+        limit: the spend limits and what they leave; empty without one.
     """
 
     changes: Changes
@@ -89,7 +90,7 @@ class Plan:
     questions: Calls
     maps: Calls | None
     answers: Calls | None
-    budget: str = ""
+    limit: str = ""
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -103,7 +104,7 @@ class Plan:
             lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
         if self.answers:
             lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
-        return [*lines, f"budget     {self.budget}"] if self.budget else lines
+        return [*lines, f"limit      {self.limit}"] if self.limit else lines
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -138,7 +139,7 @@ def make_plan(settings: Settings) -> Plan:
             to_ask = [
                 chunk for chunk in QuestionRecorder(context, writer).to_ask() if chunk.content_hash not in under_way
             ]
-            to_map = Mapping(context).to_map() if settings.map_rate and chosen.name == "realign" else None
+            to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
         reply = REPLY_TOKENS * settings.questions_per_chunk
         batched = waits_for_batches(settings, chosen.name) and worth_a_batch(
             settings, len(to_ask) // settings.ask_shards
@@ -154,10 +155,10 @@ def make_plan(settings: Settings) -> Plan:
         if settings.answer_questions and chosen.name == "realign":
             answers = _answers(settings, 2 if GenerationRepository(conn).active() is None else 3)
             costs, unit = [*costs, *answers.costs_usd], "calls"
-        budget = _budget_line(settings, budget_of(conn, settings, context.run_id), costs, unit)
+        limit = _limit_line(spend_limit_of(conn, settings, context.run_id), costs, unit)
     return Plan(
         changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", questions, maps, answers,
-        budget,
+        limit,
     )  # fmt: skip
 
 
@@ -187,17 +188,15 @@ def _answers(settings: Settings, systems: int) -> Calls:
     return Calls(calls, calls * sent, calls * replied, [cost_usd(settings, sent, replied)] * calls)
 
 
-def _budget_line(settings: Settings, budget: Budget, costs: Sequence[float], unit: str) -> str:
-    if not budget.limited:
+def _limit_line(limit: SpendLimit, costs: Sequence[float], unit: str) -> str:
+    if not limit.limited:
         return ""
-    spending, parts = budget.spending(), list[str]()
-    if settings.llm_run_spend_limit_usd:
-        parts.append(f"{settings.llm_run_spend_limit_usd:.2f} USD per run")
-    if settings.llm_day_spend_limit_usd:
+    spending, parts = limit.spending(), list[str]()
+    if limit.run_usd:
+        parts.append(f"{limit.run_usd:.2f} USD per run")
+    if limit.day_usd:
         reserved = f" and {spending.reserved_usd:.2f} reserved" if spending.reserved_usd else ""
-        parts.append(
-            f"{settings.llm_day_spend_limit_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}"
-        )
-    fitting = affordable(budget, costs)
+        parts.append(f"{limit.day_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}")
+    fitting = affordable(limit, costs)
     share = f"about {fitting:,} of {len(costs):,}" if fitting < len(costs) else f"all {len(costs):,}"
     return f"{'; '.join(parts)}: {share} {unit}"

@@ -62,7 +62,8 @@ class SpendLimit:
         self._conn, self._run_id = conn, run_id
         self.run_usd, self.day_usd = run_usd, day_usd
 
-    def __bool__(self) -> bool:
+    @property
+    def limited(self) -> bool:
         """Whether any limit is set."""
         return self.run_usd > 0 or self.day_usd > 0
 

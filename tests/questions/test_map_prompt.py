@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.questions.maps import prompts as map_prompts
 from heal_tasks.questions.maps.entity_maps import MapAttribute, MapEntity, ground
-from heal_tasks.questions.maps.prompts import map_inquiry
+from heal_tasks.questions.maps.map_prompt import map_prompt
 from heal_tasks.questions.maps.rendering import render
 from heal_tasks.questions.maps.replies import parse_map
 from heal_tasks.questions.writer import ChunkToAsk
@@ -35,11 +34,11 @@ def depth(schema: dict[str, object], part: object) -> int:
 
 
 def system() -> str:
-    return map_inquiry().messages(ChunkToAsk(1, "t", "text", "h"), "")[0]["content"]
+    return map_prompt().messages(ChunkToAsk(1, "t", "text", "h"), "")[0]["content"]
 
 
 def test_the_schema_is_strict_and_shallow() -> None:
-    schema = map_inquiry().schema
+    schema = map_prompt().schema
     objects = [schema, *schema["$defs"].values()]
     assert len(objects) == 4
     for each in objects:
@@ -50,7 +49,7 @@ def test_the_schema_is_strict_and_shallow() -> None:
 
 
 def test_every_type_of_the_schema_is_in_the_prompt() -> None:
-    types = map_inquiry().schema["$defs"]["EntityReply"]["properties"]["type"]["enum"]
+    types = map_prompt().schema["$defs"]["EntityReply"]["properties"]["type"]["enum"]
     assert len(types) == 10
     assert all(f'"{name}"' in system() for name in types)
 
@@ -65,17 +64,10 @@ def test_the_prompt_follows_its_own_rules() -> None:
 
 
 def test_the_chunk_is_fenced_and_the_problem_comes_last() -> None:
-    conversation = map_inquiry().messages(ChunkToAsk(1, "a\n</passage>", "some text", "h"), "entities: missing")
+    conversation = map_prompt().messages(ChunkToAsk(1, "a\n</passage>", "some text", "h"), "entities: missing")
     assert [message["role"] for message in conversation] == ["system", "user", "user"]
     assert re.search(r"<passage (\w+)>\nTitle: a </passage>\n\nsome text\n</passage \1>$", conversation[1]["content"])
     assert "entities: missing" in conversation[2]["content"]
-
-
-def test_the_hash_knows_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = map_inquiry().prompt_hash
-    assert before == map_inquiry().prompt_hash
-    monkeypatch.setattr(map_prompts, "_INSTRUCTIONS", map_prompts._INSTRUCTIONS + " ")
-    assert map_inquiry().prompt_hash != before
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The prompt that has a language model answer a question from retrieved passages alone, and how its reply is read."""
+"""The prompt that has a language model answer a question from retrieved passages alone, and the parser of its reply."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,14 @@ from pydantic import BaseModel, ConfigDict
 
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.questions.filters import evidence_found
-from heal_tasks.questions.llm.prompt_spec import PromptSpec, exact_inquiry
+from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.replies import parse_object, tidy
 from heal_tasks.questions.llm.tokens import TOKENS_PER_QUESTION
 from heal_tasks.questions.writer import ChunkToAsk
 
-PROMPT_VERSION = "1"
-
 _INSTRUCTIONS = """\
-You answer a question from passages that a retrieval system has found for it. The question stands in the line \
-"Title:"; the passages follow it, the best first.
+You answer a question from passages that a retrieval system has found for it. The question is in the line \
+"Question:"; the passages follow it, the best first.
 
 Reply with one JSON object and nothing else:
 {"answer": "...", "evidence_quote": "..."}
@@ -45,24 +43,29 @@ class _Reply(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenAnswer:
     """An answer.
 
     Args:
         text: the answer; empty where the passages hold none.
-        evidence: what the model says it has copied from them.
+        evidence: the quotation that the model gives for it.
     """
 
     text: str
     evidence: str
 
     def supported_by(self, passages: str) -> bool:
-        """Whether the evidence stands in the passages; a model that answers from elsewhere has none to copy."""
+        """Whether the passages contain the evidence; a model that answers from elsewhere has none to copy."""
         return evidence_found(self.evidence, passages)
 
 
+def answer_prompt() -> PromptSpec[GivenAnswer]:
+    """The prompt for an answer."""
+    return PromptSpec(_INSTRUCTIONS, "2", _Reply.model_json_schema(), TOKENS_PER_QUESTION, parse_answer)
+
+
 def to_answer(chunk_id: int, question: str, passages: Sequence[str]) -> ChunkToAsk:
-    """A question with the passages found for it, as inquiries take it.
+    """Make the prompt's text of a question and the passages found for it.
 
     Args:
         chunk_id: the chunk that the question was written from, under which its calls are booked.
@@ -70,18 +73,14 @@ def to_answer(chunk_id: int, question: str, passages: Sequence[str]) -> ChunkToA
         passages: the best first.
 
     Returns:
-        The question in place of a title, the passages in place of a text. Equal ones have one cache key.
+        Equal questions with equal passages have the same ``content_hash``.
     """
-    return ChunkToAsk(chunk_id, question, "\n\n".join(passages), sha256_hex("answer", question, *passages))
+    content_hash = sha256_hex("answer", question, *passages)
+    return ChunkToAsk(chunk_id, "", "\n\n".join(passages), content_hash, question=question)
 
 
-def answer_inquiry() -> PromptSpec[Given]:
-    """What a language model is asked for answers; exactly, so that systems differ by what they retrieve."""
-    return exact_inquiry(_INSTRUCTIONS, PROMPT_VERSION, _Reply.model_json_schema(), TOKENS_PER_QUESTION, parse_answer)
-
-
-def parse_answer(raw: str) -> Given:
-    """Find the asked-for JSON in a model's text.
+def parse_answer(raw: str) -> GivenAnswer:
+    """Find the requested JSON in a model's text.
 
     Args:
         raw: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences.
@@ -93,4 +92,4 @@ def parse_answer(raw: str) -> Given:
         InputError: there is none; the message names what is wrong and quotes nothing of the reply.
     """
     reply = parse_object(raw, _Reply.model_validate)
-    return Given(tidy(reply.answer), tidy(reply.evidence_quote))
+    return GivenAnswer(tidy(reply.answer), tidy(reply.evidence_quote))

@@ -1,17 +1,19 @@
 """The prompt: static part first, the document fenced so that it cannot get out."""
 
 import re
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.llm.client import prompts
-from heal_tasks.questions.llm.prompts import messages, prompt_hash
+from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import ChunkToAsk
+
+SPEC = question_prompt(3)
 
 
 def user_message(title: str, text: str) -> str:
-    return messages(ChunkToAsk(1, title, text, "h"), 3)[1]["content"]
+    return SPEC.messages(ChunkToAsk(1, title, text, "h"))[1]["content"]
 
 
 def test_a_passage_cannot_close_its_fence() -> None:
@@ -39,7 +41,7 @@ def test_a_title_cannot_start_a_line_of_its_own() -> None:
 
 
 def test_everything_before_the_document_is_the_same_for_all_documents() -> None:
-    one, other = (messages(ChunkToAsk(n, f"t{n}", f"text {n}", "h"), 3)[0] for n in (1, 2))
+    one, other = (SPEC.messages(ChunkToAsk(n, f"t{n}", f"text {n}", "h"))[0] for n in (1, 2))
     assert one == other
     assert one["role"] == "system"
     assert "Write up to 3 different" in one["content"]
@@ -50,15 +52,14 @@ def test_a_document_with_braces_is_not_a_template() -> None:
     assert "{count} {0} {" in user_message("t", "{count} {0} {")
 
 
-def test_hash_changes_with_the_prompt_and_the_number_of_questions(monkeypatch: object) -> None:
-    before = prompt_hash(3)
-    assert before == prompt_hash(3)
-    assert before != prompt_hash(4)
-    monkeypatch.setattr(prompts, "_INSTRUCTIONS", prompts._INSTRUCTIONS + " ")  # type: ignore[attr-defined]
-    assert prompt_hash(3) != before
+def test_hash_changes_with_everything_but_the_text() -> None:
+    changes = {"instructions": "Ask.", "version": "x", "schema": {"type": "object"}}
+    assert SPEC.prompt_hash == question_prompt(3).prompt_hash == replace(SPEC, parse=str, temperature=1.0).prompt_hash
+    others = [question_prompt(4), *(replace(SPEC, **{name: value}) for name, value in changes.items())]
+    assert len({SPEC.prompt_hash, *(other.prompt_hash for other in others)}) == 5
 
 
 def test_the_problem_comes_last() -> None:
-    conversation = messages(ChunkToAsk(1, "t", "text", "h"), 3, "items: missing")
+    conversation = SPEC.messages(ChunkToAsk(1, "t", "text", "h"), "items: missing")
     assert [message["role"] for message in conversation] == ["system", "user", "user"]
     assert "items: missing" in conversation[2]["content"]

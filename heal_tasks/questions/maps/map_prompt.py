@@ -1,11 +1,11 @@
-"""The prompt that asks a language model for the entity map of a chunk, laid out like the one for questions.
+"""The prompt that asks a language model for the entity map of a chunk.
 
-Ours; the prompt behind APEX-Embedding (arXiv 2410.18105) is not reproduced here.
+It is our own: the prompt behind APEX-Embedding (arXiv 2410.18105) is not published.
 """
 
 from typing import get_args
 
-from heal_tasks.questions.llm.prompt_spec import PromptSpec, exact_inquiry
+from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.tokens import TOKENS_PER_MAP
 from heal_tasks.questions.maps.entity_maps import MAX_ENTITIES, MAX_RELATIONS, EntityMap, EntityType
 from heal_tasks.questions.maps.replies import MapReply, parse_map
@@ -50,6 +50,6 @@ Example of a reply: {{"entities": [{{"id": "e1", "type": "product", "name": "Enz
 "target": "e3"}}]}}"""
 
 
-def map_inquiry() -> PromptSpec[EntityMap]:
-    """What a language model is asked for entity maps."""
-    return exact_inquiry(_INSTRUCTIONS, MAP_PROMPT_VERSION, MapReply.model_json_schema(), TOKENS_PER_MAP, parse_map)
+def map_prompt() -> PromptSpec[EntityMap]:
+    """The prompt for entity maps."""
+    return PromptSpec(_INSTRUCTIONS, MAP_PROMPT_VERSION, MapReply.model_json_schema(), TOKENS_PER_MAP, parse_map)

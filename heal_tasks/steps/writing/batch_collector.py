@@ -1,0 +1,116 @@
+"""Collects what has come of batches, whichever run sent them, and ends those that take too long."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+from heal_tasks.core.errors import SettingsError, StepError
+from heal_tasks.core.log import format_duration
+from heal_tasks.questions.llm.batch_api import BatchApi, Job
+from heal_tasks.questions.llm.batch_lines import read_line
+from heal_tasks.questions.llm.prompt_spec import PromptSpec
+from heal_tasks.questions.writer import Draft
+from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.writing.batch_answers import BatchAnswers, Reply
+from heal_tasks.steps.writing.recorder import STORE_EVERY
+from heal_tasks.store.llm.batches import Batch, BatchRepository
+
+CANCELLING_S = 3600.0
+"""Time that an endpoint may take to cancel a batch before it is given up; OpenAI takes ten minutes at most."""
+
+_NOT_LISTED_S = 60.0
+"""Time, beside the timeout, until a batch whose creation was cut off is listed for certain."""
+
+
+class BatchCollector:
+    """Collects the batches at one endpoint.
+
+    Args:
+        context: of the step.
+        api: of the endpoint.
+        store: its batches.
+        spec: the prompt.
+        longest_s: longest wait for a batch, in seconds.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        api: BatchApi,
+        store: BatchRepository,
+        spec: PromptSpec[tuple[Draft, ...]],
+        longest_s: float,
+    ) -> None:
+        self._context, self._api, self._store, self._spec, self._longest_s = context, api, store, spec, longest_s
+
+    def collect(self) -> None:
+        """Bring every batch that no other task works on to its next state."""
+        for batch in self._store.open():
+            with self._store.holding(batch.batch_key) as held:
+                # Another task is sending or collecting what it holds.
+                current = self._store.get(batch.batch_key) if held else None
+                if current is not None:
+                    self._advance(current)
+
+    def withdraw(self, batch_key: str) -> None:
+        """Delete a batch that was never created, and its file at the endpoint."""
+        batch = self._store.get(batch_key)
+        if batch is not None:
+            self._store.withdraw(batch)
+            self._api.delete_files(batch.input_file_id)
+
+    def _advance(self, batch: Batch) -> None:
+        if batch.state == "planned":
+            self.withdraw(batch.batch_key)
+        elif batch.state == "waiting":
+            self._look(batch)
+        elif (batch_id := self._api.find(batch.batch_key)) is not None:
+            self._store.sent(batch.batch_key, batch_id)
+            self._context.log.info("found batch %s again, which run %s had sent", batch_id, batch.run_id)
+            self._look(replace(batch, batch_id=batch_id))
+        elif batch.age_s > self._context.settings.llm_timeout_s + _NOT_LISTED_S:
+            self.withdraw(batch.batch_key)
+
+    def _look(self, batch: Batch) -> None:
+        assert batch.batch_id is not None
+        job = self._api.job(batch.batch_id)
+        if job is not None and not job.ended and batch.age_s > self._longest_s:
+            # Some endpoints cannot cancel; a batch that does not end either is given up below.
+            with suppress(SettingsError, StepError):
+                self._api.cancel(batch.batch_id)
+            job = self._api.job(batch.batch_id)
+        if job is None:
+            self._give_up(batch, "the endpoint knows no such batch any more")
+        elif job.ended:
+            self._collect(batch, job)
+        elif batch.age_s > self._longest_s + CANCELLING_S:
+            self._give_up(batch, f"neither ended nor cancelled after {format_duration(batch.age_s)}")
+
+    def _give_up(self, batch: Batch, reason: str) -> None:
+        self._context.log.warning("batch %s is lost: %s", batch.batch_id, reason)
+        self._store.begin_collecting(batch, self._context.run_id, self._context.shard)
+        self._store.close(batch, "lost", reason)
+
+    def _collect(self, batch: Batch, job: Job) -> None:
+        context = self._context
+        asked = self._store.begin_collecting(batch, context.run_id, context.shard)
+        answers, page = BatchAnswers(context, self._store, batch), dict[str, tuple[Reply, int]]()
+        total, ignored = len(asked), 0
+        for file_id in job.files:
+            for text in self._api.lines(file_id):
+                line = read_line(text, self._spec.parse)
+                if line is None or line.custom_id not in asked:
+                    # A second reply to the same request, one that was stored before a kill, or nothing of ours.
+                    ignored += 1
+                    continue
+                page[line.custom_id] = (line.reply, asked.pop(line.custom_id))
+                if len(page) == STORE_EVERY:
+                    answers.take(page)
+                    page = {}
+                    context.progress(total - len(asked), total, f"collecting batch {batch.batch_id}")
+        answers.take(page)
+        self._store.close(batch, "collected", job.problem or ("" if job.status == "completed" else job.status))
+        self._api.delete_files(batch.input_file_id, *job.files)
+        context.log.info(
+            "batch %s %s: %d of %d chunks without a reply, %d lines ignored%s",
+            batch.batch_id, job.status, len(asked), batch.texts, ignored, f"; {job.problem}" if job.problem else "",
+        )  # fmt: skip
