@@ -1,9 +1,8 @@
-"""Decides whether a candidate generation may replace its rival, and says why in sentences for people.
+"""The gate: decide if a candidate may replace its rival, with the reasons as sentences.
 
-The rule: not worse than the rival by more than epsilon on any question set, and better on at least one,
-both judged by the lower bound of the paired difference in nDCG@10. A tie keeps the rival: a switch costs
-readers something and must buy something. Where one set decides, the others have a wide tolerance: they can still
-refuse a candidate, but a gain on them does not promote it.
+The lower bound of the paired difference in nDCG@10 must be above -epsilon on every question set and above zero on at
+least one. A tie keeps the rival, because a switch has a cost for readers. Where one set decides (people's questions),
+the others have a wide tolerance: they can refuse a candidate, but a gain on them does not promote it.
 """
 
 import math
@@ -19,10 +18,10 @@ class SetComparison:
     """Candidate against rival on one question set.
 
     Args:
-        question_set: its name, as people will read it.
-        questions: how many questions were scored.
+        question_set: its name in the sentences.
+        questions: number of scored questions.
         difference: candidate minus rival in nDCG@10.
-        tolerance: loss in nDCG@10 that this set puts up with because another one decides; None: it decides too.
+        tolerance: tolerated loss in nDCG@10 of a set that does not decide; None for a set that decides.
     """
 
     question_set: str
@@ -37,7 +36,7 @@ class Verdict:
 
     Args:
         promote: whether the candidate may go live.
-        reasons: one sentence per question set, then the conclusion.
+        reasons: one sentence per question set, and the conclusion.
     """
 
     promote: bool
@@ -52,27 +51,20 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
         epsilon: loss in nDCG@10 that still counts as a tie, >= 0.
         min_questions: a set with fewer questions does not vote.
 
-    Returns:
-        The verdict with its reasons.
-
     Raises:
         InputError: epsilon is negative, or an interval is not finite.
     """
     if not epsilon >= 0:
         raise InputError(f"epsilon is {epsilon}; it is a tolerated loss and must be 0 or more")
-    reasons: list[str] = []
-    worse: list[str] = []
-    better: list[str] = []
+    reasons, better, worse = list[str](), list[str](), list[str]()
     voting = 0
     for item in comparisons:
-        low, high = item.difference.low, item.difference.high
-        if not all(math.isfinite(bound) for bound in (low, high, item.difference.value)):
+        low, value, high = item.difference.low, item.difference.value, item.difference.high
+        if not math.isfinite(low + value + high):
             raise InputError(f"question set {item.question_set!r} has the interval {low} to {high}; score it again")
         if item.questions < min_questions:
-            reasons.append(
-                f"{item.question_set}: {item.questions} questions are fewer than {min_questions}, "
-                "so this set does not vote."
-            )
+            few = f"{item.questions} questions are fewer than {min_questions}, so this set does not vote."
+            reasons.append(f"{item.question_set}: {few}")
             continue
         voting += 1
         tolerance = epsilon if item.tolerance is None else item.tolerance
@@ -87,7 +79,7 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
         else:
             meaning = "it is not worse, and not shown to be better"
         reasons.append(
-            f"{item.question_set}: nDCG@10 changes by {item.difference.value:+.4f} (95 % interval {low:+.4f} to "
+            f"{item.question_set}: nDCG@10 changes by {value:+.4f} (95 % interval {low:+.4f} to "
             f"{high:+.4f}, {item.questions} questions): {meaning}."
         )
     if not voting:

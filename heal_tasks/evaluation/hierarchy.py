@@ -1,19 +1,17 @@
-"""Whether retrieved documents lie in the right part of the topic tree: a secondary view beside nDCG.
+"""Hierarchical precision, recall and F1 of retrieved documents over the topic tree, reported beside nDCG.
 
-Never a criterion: labels that trained the model must not also judge it. Precision and recall are those of
-Kiritchenko, Matwin, Nock, Famili 2006 (shared ancestors over ancestors of the prediction and of the truth),
-pooled over all (question, retrieved document) pairs; which definition the HEAL paper used is not known.
+Never a criterion: labels that trained the model must not judge it. Definitions of Kiritchenko, Matwin, Nock, Famili
+2006 (shared ancestors over ancestors of the prediction and of the truth), pooled over all pairs of question and
+retrieved document; the definition in the HEAL paper (arXiv 2412.04661) is not known.
 """
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from heal_tasks.core.errors import InputError
 
 
-def hierarchical_scores(
-    retrieved_paths: npt.NDArray[np.integer], query_paths: npt.NDArray[np.integer]
-) -> dict[str, float]:
+def hierarchical_scores(retrieved_paths: NDArray[np.integer], query_paths: NDArray[np.integer]) -> dict[str, float]:
     """Compare the label paths of retrieved documents with the path of each question's own document.
 
     Args:
@@ -22,8 +20,8 @@ def hierarchical_scores(
         query_paths: int, shape (m, L): paths of the questions' documents, padded alike.
 
     Returns:
-        ``precision``, ``recall`` and ``f1`` over all levels, and ``precision@level1`` and so on for each level that any
-        path reaches. A ratio without a denominator is 0.
+        ``precision``, ``recall`` and ``f1`` over all levels, and ``precision@level1`` etc. for each level that a path
+        reaches. A ratio without a denominator is 0.
 
     Raises:
         InputError: the shapes do not fit.

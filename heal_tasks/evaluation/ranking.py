@@ -1,37 +1,36 @@
-"""How well a set of vectors ranks documents for questions: exact top-k search and metrics per question.
+"""Rankings of documents: exact top-k search, and metrics per question.
 
-Metrics stay per question, because every interval and every gate is computed on paired questions. Equal
-scores are broken by the lower document index, so that two runs over the same vectors give the same table.
+Metrics stay per question, because intervals and the gate compare paired questions. Of equal scores the lower document
+index comes first, so two runs over the same vectors give the same ranking.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from heal_tasks.core.errors import InputError
 
-Floats = npt.NDArray[np.floating]
-Indices = npt.NDArray[np.int64]
-Relevance = Sequence[npt.NDArray[np.integer]]
+Floats = NDArray[np.floating]
+Indices = NDArray[np.int64]
+Relevance = Sequence[NDArray[np.integer]]
 """Indices of the relevant documents of each question."""
 
 
 def top_k(
     queries: Floats, documents: Floats, k: int, *, block: int = 8192, query_block: int = 512
-) -> tuple[Indices, npt.NDArray[np.float32]]:
+) -> tuple[Indices, NDArray[np.float32]]:
     """Find the k documents with the largest inner product for each query, exactly.
 
     Args:
         queries: float, shape (m, d); computed in float32.
         documents: float, shape (n, d).
-        k: how many documents per query.
+        k: documents per query.
         block: documents scored at a time; with ``query_block`` it bounds the memory.
         query_block: queries scored at a time.
 
     Returns:
-        Document indices int64, shape (m, k), and scores float32, shape (m, k), best first, equal scores by lower
-        index. Where n < k the rest is -1 and -inf.
+        Document indices int64, shape (m, k), and scores float32, shape (m, k), best first; -1 and -inf where n < k.
 
     Raises:
         InputError: shapes do not fit, k < 1, or a vector has a value that is not finite.
@@ -49,38 +48,40 @@ def top_k(
     width = min(k, n)
     if width == 0:
         return indices, scores
-    # The first block must fill all places, so that later blocks only have to beat the worst of them.
+    # The first block fills all places, so that later blocks only have to beat the worst of them.
     block = max(block, width)
     for first in range(0, m, query_block):
         part = _finite(queries, first, query_block, "query")
-        best_indices = np.empty((len(part), 0), dtype=np.int64)
-        best_scores = np.empty((len(part), 0), dtype=np.float32)
+        places = np.arange(len(part))
+        index, score = np.empty((len(part), 0), dtype=np.int64), np.empty((len(part), 0), dtype=np.float32)
         for start in range(0, n, block):
             found = part @ _finite(documents, start, block, "document").T  # (q, b)
-            if start == 0:
-                keep = found >= np.partition(found, -width, axis=1)[:, -width, None]
-            else:
-                # Strictly: an equal score has the higher index here and loses the tie.
-                keep = found > best_scores[:, -1, None]
-            best_indices, best_scores = _merge(best_indices, best_scores, found, keep, start, width)
-        indices[first : first + query_block, :width] = best_indices
-        scores[first : first + query_block, :width] = best_scores
+            # Later blocks strictly: an equal score has the higher index there and loses the tie.
+            keep = found > score[:, -1, None] if start else found >= np.partition(found, -width)[:, -width, None]
+            rows, columns = np.nonzero(keep)
+            query = np.concatenate([np.repeat(places, index.shape[1]), rows])
+            merged = np.concatenate([index.ravel(), columns + start])
+            values = np.concatenate([score.ravel(), found[rows, columns]])
+            order = np.lexsort((merged, -values, query))
+            # Every query has at least `width` of these, and the first `width` of its run are its best.
+            chosen = order[np.searchsorted(query[order], places)[:, None] + np.arange(width)]
+            index, score = merged[chosen], values[chosen]
+        indices[first : first + query_block, :width] = index
+        scores[first : first + query_block, :width] = score
     return indices, scores
 
 
-def ranks_of(
-    queries: Floats, documents: Floats, positives: npt.NDArray[np.integer], *, query_block: int = 512
-) -> Indices:
-    """Place of one document in each query's ranking of all documents by inner product.
+def ranks_of(queries: Floats, documents: Floats, positives: NDArray[np.integer], *, query_block: int = 512) -> Indices:
+    """Rank of one document per query among all documents, by inner product.
 
     Args:
         queries: float, shape (m, d); computed in float32.
         documents: float, shape (n, d).
-        positives: integer, shape (m,): the document whose place is asked for.
+        positives: integer, shape (m,): the document of each query.
         query_block: queries scored at a time; bounds the memory at ``query_block`` x n.
 
     Returns:
-        int64, shape (m,): 1 for the best; equal scores share the better place.
+        int64, shape (m,): 1 for the best; equal scores share the better rank.
 
     Raises:
         InputError: a document that does not exist, or a vector has a value that is not finite.
@@ -101,35 +102,35 @@ def ranks_of(
     return ranks
 
 
-def first_of_each(indices: Indices, owners: npt.NDArray[np.integer], k: int) -> Indices:
-    """Leave of every document its best chunk.
+def first_of_each(indices: Indices, owners: NDArray[np.integer], k: int) -> Indices:
+    """Keep the best chunk of every document.
 
     Args:
         indices: int64, shape (m, c): ranked chunks, best first; -1 for an empty place.
         owners: integer, shape (n,): the document of each chunk.
-        k: most places to leave.
+        k: most chunks to keep.
 
     Returns:
         int64, shape (m, k): chunks of distinct documents, best first; the rest is -1.
     """
-    left = np.full((len(indices), k), -1, dtype=np.int64)
+    kept = np.full((len(indices), k), -1, dtype=np.int64)
     for row, ranked in enumerate(indices):
         found = ranked[ranked >= 0]
         best = found[np.sort(np.unique(owners[found], return_index=True)[1])][:k]
-        left[row, : len(best)] = best
-    return left
+        kept[row, : len(best)] = best
+    return kept
 
 
-def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict[str, npt.NDArray[np.float64]]:
-    """Score rankings against the documents known to be relevant.
+def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict[str, NDArray[np.float64]]:
+    """Score rankings against the relevant documents.
 
-    Gains are linear (each relevant document counts 1). nDCG is divided by the best value that this question's number
-    of relevant documents allows in k places; recall by min(relevant, k), so that 1 can always be reached.
+    Gains are linear (each relevant document counts 1). nDCG is divided by the best value that the question's number of
+    relevant documents allows in k places; recall by min(relevant, k), so that 1 can always be reached.
 
     Args:
         indices: int64, shape (m, c) with c >= k: ranked documents, best first; -1 for an empty place.
         positives: relevant documents of each of the m questions; repeated ones count once.
-        k: how many places count.
+        k: places that count.
 
     Returns:
         ``ndcg@k``, ``recall@k``, ``mrr@k`` and ``accuracy@1``, each float64, shape (m,).
@@ -166,22 +167,20 @@ def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict
     }
 
 
-def evaluate(
-    queries: Floats, documents: Floats, positives: Relevance, k: int = 10
-) -> dict[str, npt.NDArray[np.float64]]:
+def evaluate(queries: Floats, documents: Floats, positives: Relevance, k: int = 10) -> dict[str, NDArray[np.float64]]:
     """Rank all documents for each query by inner product and score the rankings.
 
     Args:
         queries: float, shape (m, d).
         documents: float, shape (n, d).
         positives: indices of the relevant documents of each query.
-        k: how many places count.
+        k: places that count.
 
     Returns:
-        As :func:`ranking_metrics`.
+        As ``ranking_metrics``.
 
     Raises:
-        InputError: as :func:`top_k` and :func:`ranking_metrics`, or a relevant document that does not exist.
+        InputError: as ``top_k`` and ``ranking_metrics``, or a relevant document that does not exist.
     """
     owners, wanted = _flat(positives)
     missing = np.flatnonzero(wanted >= len(documents))
@@ -206,31 +205,10 @@ def _flat(positives: Relevance) -> tuple[Indices, Indices]:
     return owners, wanted
 
 
-def _finite(rows: Floats, start: int, size: int, what: str) -> npt.NDArray[np.float32]:
+def _finite(rows: Floats, start: int, size: int, what: str) -> NDArray[np.float32]:
+    """Some rows as float32, checked."""
     part = np.asarray(rows[start : start + size], dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
     if len(bad):
         raise InputError(f"the vector of {what} {start + bad[0]} has a value that is not finite; encode it again")
     return part
-
-
-def _merge(
-    best_indices: Indices,
-    best_scores: npt.NDArray[np.float32],
-    found: npt.NDArray[np.float32],
-    keep: npt.NDArray[np.bool_],
-    start: int,
-    width: int,
-) -> tuple[Indices, npt.NDArray[np.float32]]:
-    rows, columns = np.nonzero(keep)
-    if len(rows) == 0:
-        return best_indices, best_scores
-    held = best_indices.shape[1]
-    owner = np.concatenate([np.repeat(np.arange(len(found)), held), rows])
-    index = np.concatenate([best_indices.ravel(), columns + start])
-    score = np.concatenate([best_scores.ravel(), found[rows, columns]])
-    order = np.lexsort((index, -score, owner))
-    # Every query owns at least `width` of these, and the first `width` of its run are its best.
-    begins = np.searchsorted(owner[order], np.arange(len(found)))
-    chosen = order[begins[:, None] + np.arange(width)]
-    return index[chosen], score[chosen]

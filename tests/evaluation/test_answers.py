@@ -1,4 +1,4 @@
-"""ROUGE-L against all subsequences, and by hand."""
+"""ROUGE-L against all common subsequences, and against known values."""
 
 import itertools
 
@@ -34,5 +34,5 @@ def test_it_is_the_f1_of_the_longest_common_subsequence(answer, reference):
         ("Überall é", "ÜBERALL É", 1.0),
     ],
 )
-def test_by_hand(answer, reference, value):
+def test_known_values(answer, reference, value):
     assert rouge_l(answer, reference) == pytest.approx(value)

@@ -65,7 +65,7 @@ def test_a_candidate_equal_to_its_rival_is_not_promoted():
     assert not decide([SetComparison("a", 50, difference)], epsilon=0.005, min_questions=30).promote
 
 
-def test_refuses_what_it_cannot_judge():
+def test_refuses_a_negative_epsilon_and_an_interval_that_is_not_finite():
     with pytest.raises(InputError, match=r"epsilon is -0\.1"):
         decide([], epsilon=-0.1, min_questions=1)
     with pytest.raises(InputError, match="'a' has the interval nan"):

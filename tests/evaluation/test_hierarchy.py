@@ -45,7 +45,7 @@ def test_equals_ancestor_sets(seed):
     assert scores["f1"] == pytest.approx(2 * shared / (predicted + wanted) if predicted + wanted else 0.0)
 
 
-def test_levels_that_no_path_reaches_are_left_out():
+def test_levels_that_no_path_reaches_are_omitted():
     scores = hierarchical_scores(np.full((1, 2, 2), [5, -1]), np.array([[5, -1]]))
     assert "f1@level1" in scores
     assert "f1@level2" not in scores

@@ -137,7 +137,7 @@ def test_evaluate_ranks_and_scores():
 
 @settings(max_examples=60)
 @given(st.data())
-def test_of_every_document_its_best_chunk_is_left(data):
+def test_the_best_chunk_of_every_document_is_kept(data):
     owners = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=12)))
     k = data.draw(st.integers(1, 6))
     ranked = [data.draw(st.permutations(range(len(owners)))) for _ in range(data.draw(st.integers(0, 3)))]
