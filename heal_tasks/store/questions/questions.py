@@ -1,11 +1,11 @@
 """Questions with the chunk that answers them, who wrote them, and what they cost."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 from psycopg import sql
-from psycopg.rows import class_row
 
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.types import Question, Split
@@ -71,10 +71,6 @@ class QuestionRow(NamedTuple):
     writer: str
 
 
-def _names(record: type) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record))
-
-
 _ADD_QUESTION = insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
 _ADD_DROPPED = insert("question_dropped", Dropped, "run_id", "shard")
 _ADD_ASKED = (
@@ -86,6 +82,15 @@ _ADD_ASKED = (
 _NOT_ASKED = sql.SQL(
     "NOT EXISTS (SELECT FROM heal.chunk_asked a WHERE a.chunk_id = c.chunk_id AND a.prompt_hash = %s AND a.model = %s)"
 )
+
+
+_REUSABLE = sql.SQL(
+    "SELECT c.chunk_id, c.document_id, c.content_hash, a.dropped, q.text, q.answer, q.evidence, q.kind, q.writer "
+    "FROM heal.chunk c CROSS JOIN LATERAL (SELECT a.chunk_id, a.dropped FROM heal.chunk_asked a "
+    "WHERE a.content_hash = c.content_hash AND a.prompt_hash = %s AND a.model = %s ORDER BY a.asked_at DESC LIMIT 1) a "
+    "LEFT JOIN heal.question q ON q.chunk_id = a.chunk_id AND q.prompt_hash = %s AND q.model = %s "
+    "WHERE c.superseded_at IS NULL AND {} AND {} ORDER BY c.chunk_id, q.question_id"
+).format(_NOT_ASKED, IN_PART)
 
 
 class QuestionRepository:
@@ -119,29 +124,18 @@ class QuestionRepository:
         Returns:
             How many chunks need not be asked about any more.
         """
-        answered = sql.SQL(
-            "EXISTS (SELECT FROM heal.chunk_asked a "
-            "WHERE a.content_hash = c.content_hash AND a.prompt_hash = %s AND a.model = %s)"
-        )
-        condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART, answered])
-        key = (prompt_hash, model)
-        asked = []
-        for chunk in live_chunks(self._conn, condition, (*key, shards, shard, *key), 0, 1):
-            original, dropped = self._conn.execute(
-                "SELECT chunk_id, dropped FROM heal.chunk_asked WHERE content_hash = %s AND prompt_hash = %s "
-                "AND model = %s ORDER BY asked_at DESC LIMIT 1",
-                (chunk.content_hash, *key),
-            ).fetchall()[0]
+        key, asked = (prompt_hash, model), list[Asked]()
+        rows = self._conn.execute(_REUSABLE, (*key, *key, *key, shards, shard)).fetchall()
+        for (chunk, document, content_hash, dropped), copies in groupby(rows, key=lambda row: row[:4]):
             questions = [
-                replace(
-                    item,
-                    question_id=question_id(chunk.chunk_id, item.writer, item.text),
-                    chunk_id=chunk.chunk_id,
-                    split=split_of(chunk.document_id, item.text),
+                Question(
+                    question_id(chunk, writer, text), chunk, text, answer, evidence, kind, writer, model, prompt_hash,
+                    split_of(document, text),
                 )
-                for item in self._written(original, *key)
-            ]
-            asked.append(Asked(chunk.chunk_id, chunk.content_hash, *key, questions, dropped))
+                for *_, text, answer, evidence, kind, writer in copies
+                if text is not None
+            ]  # fmt: skip
+            asked.append(Asked(chunk, content_hash, *key, questions, dropped))
         self.store("", asked, [])
         return len(asked)
 
@@ -285,8 +279,3 @@ class QuestionRepository:
                 (run_id, shard),
             ).fetchall()
         )
-
-    def _written(self, chunk_id: int, prompt_hash: str, model: str) -> list[Question]:
-        query = sql.SQL("SELECT {} FROM heal.question WHERE chunk_id = %s AND prompt_hash = %s AND model = %s")
-        cursor = self._conn.cursor(row_factory=class_row(Question))
-        return cursor.execute(query.format(_names(Question)), (chunk_id, prompt_hash, model)).fetchall()
