@@ -1,4 +1,4 @@
-"""Two real SQL queries, shown as a command line that can be pasted and run as shown, with their results."""
+"""Two SQL queries with their results, as command lines to paste into a shell."""
 
 import re
 import subprocess
@@ -13,32 +13,29 @@ from heal_tasks.store.db import Connection
 
 COLUMNS = "left(title, 70) AS title, round(distance::numeric, 3) AS distance"
 
-# Inside double quotes a shell takes these for its own.
+# Special inside the double quotes of a shell.
 SHELL_SPECIAL = re.compile(r'["$`\\!]')
 
 
 def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, console: Console) -> None:
-    """Show ``heal.similar`` for a document and ``heal.search`` with a stored question's vector.
-
-    Neither needs an encoder. Nothing is shown while no generation is active.
+    """Show ``heal.similar`` for a document and ``heal.search`` with a stored question's vector; no encoder is needed.
 
     Args:
-        conn: to the vector database.
-        database_url: the same database; goes into the environment, so no password is shown.
-        psql: the program, as it is to be typed.
-        prefix: what has to be typed before, for example ``. var/local.env; ``; may be empty.
-        console: where to.
+        conn: to the vector database; nothing is shown while no generation is active.
+        database_url: the same database, passed in the environment, so that no password is shown.
+        psql: the program as a person types it.
+        prefix: a command to type before it, for example ``. var/local.env; ``; may be empty.
+        console: receives commands and results.
 
     Raises:
         StoreError: psql failed.
     """
-    queries = [query for query in (_similar(conn), _search(conn)) if query]
-    for about, query in queries:
+    for about, query in filter(None, (_similar(conn), _search(conn))):
         if SHELL_SPECIAL.search(query):
             raise StoreError(f"query {query!r} cannot stand in double quotes in a shell; choose another document")
         command = f'{psql} "$HEAL_DATABASE_URL" -c "{query}"'
+        # Run as shown, except for the prefix, which sets the same variable.
         environment = child_environment(HEAL_DATABASE_URL=database_url)
-        # Run as shown; the prefix only sets what the environment has already.
         shell = ["/bin/sh", "-c", command]
         result = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
         if result.returncode:
@@ -49,7 +46,7 @@ def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, 
 
 
 def _similar(conn: Connection) -> tuple[str, str] | None:
-    """The documents nearest to one that people know, or else to any."""
+    """Documents similar to a well-known one, or to any other if it is not there."""
     row = conn.execute(
         """SELECT substring(d.title FROM '^[A-Za-z0-9_. ]+')
            FROM heal.embedding e JOIN heal.document d USING (document_id)
@@ -59,7 +56,7 @@ def _similar(conn: Connection) -> tuple[str, str] | None:
     ).fetchone()
     if row is None:
         return None
-    # A title's pattern, not an id: it is what a person would type.
+    # A pattern of the title, because a person does not know ids.
     query = (
         f"SELECT {COLUMNS} FROM heal.similar("
         f"(SELECT document_id FROM heal.document WHERE title LIKE '{row[0]}%' ORDER BY title LIMIT 1), 5)"
@@ -68,9 +65,9 @@ def _similar(conn: Connection) -> tuple[str, str] | None:
 
 
 def _search(conn: Connection) -> tuple[str, str] | None:
-    """A held-out question answered by its vector, as the active generation's encoder made it."""
+    """Answers to a held-out question by its stored vector."""
     generation = conn.execute(
-        "SELECT generation_id, heal.vector_table(generation_id, 'question') FROM heal.generation WHERE state = 'active'"
+        "SELECT generation_id, heal.space_table(space_id, 'question') FROM heal.generation WHERE state = 'active'"
     ).fetchone()
     if generation is None:
         return None

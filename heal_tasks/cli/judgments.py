@@ -1,4 +1,4 @@
-"""People's questions and what answers them, from a file: the question set that outranks all others."""
+"""Import of judgments: people's questions with the documents that answer them, from a JSON Lines file."""
 
 import gzip
 from functools import partial
@@ -23,7 +23,7 @@ _PURPOSES: tuple[Purpose, ...] = (None, "train", "test")
 
 
 class Judgment(BaseModel):
-    """One line of the file: a query, a document that answers it, and perhaps what the query is for."""
+    """One line of the file: a query, a document that answers it, and optionally the query's split."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
@@ -33,13 +33,10 @@ class Judgment(BaseModel):
 
 
 def read_judgments(path: Path) -> tuple[list[Judgment], list[str]]:
-    """Read a JSON Lines file.
-
-    Args:
-        path: the file, perhaps compressed by gzip (``.gz``).
+    """Read a JSON Lines file, which gzip may have compressed (``.gz``).
 
     Returns:
-        The judgments, and one message per line that is none.
+        The judgments, and one message per wrong line.
 
     Raises:
         InputError: the file cannot be read.
@@ -62,17 +59,17 @@ def read_judgments(path: Path) -> tuple[list[Judgment], list[str]]:
 
 
 def import_judgments(settings: Settings, console: Console, path: Path, source: str | None) -> None:
-    """Store judged queries, and say what could not be.
+    """Store judgments, and print how many are new and which documents are missing.
 
     Args:
-        settings: of the database and the sources.
-        console: where to.
-        path: JSON Lines of query, document (its id in the source) and perhaps split.
-        source: the documents' source; None takes the only one there is.
+        settings: database and sources.
+        console: receives the counts.
+        path: the file; ``document`` is the document's id in its source.
+        source: the documents' source; None takes the only one that is configured.
 
     Raises:
-        InputError: there are several sources and none is named, one is not configured, or lines of the file are wrong;
-            the good ones are stored all the same.
+        InputError: the source is ambiguous or not configured, or lines of the file are wrong; the other lines are
+            stored all the same.
     """
     if source is None and len(settings.sources) > 1:
         raise InputError(f"the documents' source has to be named, one of {', '.join(settings.sources)}: --source")

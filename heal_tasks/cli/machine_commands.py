@@ -31,7 +31,7 @@ def demo() -> None:
     """Start everything, fill the inbox with real documents, run the nightly DAG and show its report."""
     from heal_tasks.cli.demo import demo as run_demo
 
-    raise typer.Exit(run_demo(load_settings()))
+    raise typer.Exit(run_demo(load_settings(), console))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -39,7 +39,7 @@ def demo_nudge() -> None:
     """Put twenty new documents, a changed and a deleted one into the inbox, and run the DAG."""
     from heal_tasks.cli.demo import demo_nudge as run_demo
 
-    raise typer.Exit(run_demo(load_settings()))
+    raise typer.Exit(run_demo(load_settings(), console))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -47,4 +47,4 @@ def watch(run_id: RunId = "") -> None:
     """Follow a run in the terminal and show its report."""
     from heal_tasks.cli.demo import watch_run
 
-    raise typer.Exit(watch_run(load_settings(), run_id or None))
+    raise typer.Exit(watch_run(load_settings(), run_id, console))

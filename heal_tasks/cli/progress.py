@@ -1,4 +1,4 @@
-"""How far a run has come: Airflow says which task is in which state, ``heal.step_result`` how far each is."""
+"""Progress of a run: task states from Airflow, units done of each step from ``heal.step_result``."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,7 @@ from heal_tasks.local.airflow_client import AirflowClient, TaskInstance
 from heal_tasks.store.db import Connection
 from heal_tasks.store.runs.runs import RunRepository
 
-# Where the last part of a task's id is not the name of its step.
-STEP_OF_TASK = {"nudge.nudge": "nudge_live"}
-
-# What a task with several instances is in, worst news first.
+# The state of a task with several instances: the first of these that any of them has.
 PRECEDENCE = (
     "failed", "upstream_failed", "running", "up_for_retry", "restarting", "queued", "scheduled", "deferred",
 )  # fmt: skip
@@ -21,13 +18,13 @@ PRECEDENCE = (
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step's own account, summed over its shards.
+    """Progress of a step, summed over its shards.
 
     Args:
         done: units done.
-        total: of so many; 0 where not known.
+        total: units in all; 0 where not known.
         message: rate and time left, in words.
-        note: what came of it, in words; empty while it runs.
+        note: the result in words; empty while it runs.
     """
 
     done: int
@@ -43,11 +40,11 @@ class TaskLine:
     Args:
         task_id: with its group.
         state: Airflow's; ``waiting`` before it is scheduled.
-        ended: how many instances have ended.
-        instances: of so many.
+        ended: number of instances that have ended.
+        instances: number of instances.
         elapsed_s: from the first start to the last end, or until now, in seconds; 0 before the start.
         attempt: number of the attempt, 1 for the first.
-        step: the step's own account; None where there is none.
+        step: None where the step has reported nothing.
     """
 
     task_id: str
@@ -57,6 +54,11 @@ class TaskLine:
     elapsed_s: float
     attempt: int
     step: StepProgress | None
+
+    @property
+    def group(self) -> str:
+        """The task's group; empty outside a group."""
+        return self.task_id.rpartition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +79,14 @@ class Snapshot:
 
 
 def observe(client: AirflowClient, conn: Connection, dag_id: str, run_id: str, order: Iterable[str]) -> Snapshot:
-    """Look at a run once.
+    """Take a snapshot of a run.
 
     Args:
         client: of Airflow's REST API.
         conn: to the vector database, in autocommit mode.
         dag_id: the DAG.
         run_id: the run, also in ``heal.step_result``.
-        order: task ids as they are to be listed.
-
-    Returns:
-        What is known now.
+        order: task ids in the order of the list.
     """
     # The state before the tasks: a run that has ended is then shown with its last task's end.
     state = client.run_state(dag_id, run_id)
@@ -103,12 +102,12 @@ def observe(client: AirflowClient, conn: Connection, dag_id: str, run_id: str, o
 
 
 def step_name(task_id: str) -> str:
-    """Name of a task's step in ``heal.step_result``."""
-    return STEP_OF_TASK.get(task_id, task_id.rpartition(".")[2])
+    """Name of a task's step in ``heal.step_result``: its id without the group."""
+    return task_id.rpartition(".")[2]
 
 
 def task_order(downstream: Mapping[str, Iterable[str]]) -> list[str]:
-    """Task ids so that each comes after those it waits for, and the tasks of a group follow one another.
+    """Sort task ids by the order in which they run, with the tasks of a group one after another.
 
     Args:
         downstream: every task id with those that come directly after it.
@@ -118,9 +117,9 @@ def task_order(downstream: Mapping[str, Iterable[str]]) -> list[str]:
         for after in downstream[task_id]:
             before[after].append(task_id)
     order = list(TopologicalSorter(before).static_order())
-    # A group stands where its last task does: what comes after the group comes after all of it.
-    last = {_group(task_id): position for position, task_id in enumerate(order)}
-    return sorted(order, key=lambda task_id: last[_group(task_id)])
+    # A group has the place of its last task: whatever comes after the group comes after all of it.
+    last = {_group_key(task_id): position for position, task_id in enumerate(order)}
+    return sorted(order, key=lambda task_id: last[_group_key(task_id)])
 
 
 def read_steps(conn: Connection, run_id: str) -> dict[str, StepProgress]:
@@ -130,16 +129,12 @@ def read_steps(conn: Connection, run_id: str) -> dict[str, StepProgress]:
         rows = list(shards)
         unfinished = [row for row in rows if row.finished_at is None]
         notes = dict.fromkeys(str(row.result["note"]) for row in rows if row.result and row.result.get("note"))
-        found[step] = StepProgress(
-            sum(row.done for row in rows),
-            sum(row.total for row in rows),
-            (unfinished or rows)[0].message,
-            "; ".join(notes),
-        )
+        done, total = sum(row.done for row in rows), sum(row.total for row in rows)
+        found[step] = StepProgress(done, total, (unfinished or rows)[0].message, "; ".join(notes))
     return found
 
 
-def _group(task_id: str) -> str:
+def _group_key(task_id: str) -> str:
     group = task_id.rpartition(".")[0]
     return f"{group}." if group else task_id
 
@@ -147,8 +142,8 @@ def _group(task_id: str) -> str:
 def _line(task_id: str, instances: list[TaskInstance], step: StepProgress | None, now: datetime) -> TaskLine:
     starts = [instance.started_at for instance in instances if instance.started_at]
     ends = [instance.ended_at for instance in instances if instance.ended_at]
-    over = len(ends) == len(instances)
-    elapsed_s = ((max(ends) if over else now) - min(starts)).total_seconds() if starts else 0.0
+    end = max(ends) if len(ends) == len(instances) else now
+    elapsed_s = (end - min(starts)).total_seconds() if starts else 0.0
     attempt = max(instance.try_number for instance in instances)
     state = _joint_state([instance.state for instance in instances])
     return TaskLine(task_id, state, len(ends), len(instances), elapsed_s, attempt, step)

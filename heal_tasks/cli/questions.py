@@ -1,4 +1,4 @@
-"""Questions in the terminal: a document's with answer, evidence and entity maps, what was refused, and counts."""
+"""View of questions: those of a document with answer, evidence and entity maps, dropped ones, and counts."""
 
 from rich.console import Console
 from rich.table import Table
@@ -31,14 +31,14 @@ def print_questions(
     chunk_id: int | None = None,
     dropped: bool = False,
 ) -> None:
-    """Print the questions of a document, or how many there are by writer, kind and split.
+    """Print the questions of a document or chunk; without either, their number by writer, kind and split.
 
     Args:
-        settings: of the database.
-        console: where to.
-        document_id: whose; None with no chunk prints the counts.
+        settings: database.
+        console: receives the text.
+        document_id: all chunks of this document.
         chunk_id: only this chunk.
-        dropped: whether to print also what the filters refused, and why.
+        dropped: print dropped questions with the filter, too.
 
     Raises:
         StoreError: there is no such document or chunk, or the chunk is another document's.

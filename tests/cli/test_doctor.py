@@ -1,4 +1,4 @@
-"""What doctor says about the database."""
+"""The findings of doctor: database, artifacts, language model."""
 
 import shutil
 import tempfile
@@ -8,10 +8,31 @@ from heal_tasks.cli.doctor import Finding, examine
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection
+from tests.fake_openai import FakeOpenAI
 
 
-def findings(settings: Settings) -> list[Finding]:
-    return [item for item in examine(settings) if item.subject == "database"]
+def findings(settings: Settings, subject: str = "database") -> list[Finding]:
+    return [item for item in examine(settings) if item.subject == subject]
+
+
+def test_artifacts_are_written_and_removed_again(tmp_path: Path) -> None:
+    settings = load_settings(var_dir=tmp_path)
+    (found,) = findings(settings, "artifacts")
+    assert (found.level, found.text) == ("ok", f"{settings.artifacts_uri} is writable")
+    assert list(Path(settings.artifacts_uri).iterdir()) == []
+
+
+def test_the_llm_endpoint_is_asked(tmp_path: Path) -> None:
+    with FakeOpenAI() as fake:
+        url = fake.base_url
+        (found,) = findings(load_settings(var_dir=tmp_path, llm_base_url=url), "llm")
+        assert (found.level, found.text) == ("fail", f"{url} does not answer (Client error '404 Not Found' for url "
+            f"'{url}/models'); is the server up, the key right?")  # fmt: skip
+    (found,) = findings(load_settings(var_dir=tmp_path, llm_base_url=url), "llm")
+    assert found.level == "fail"
+    assert found.text.startswith(f"{url} does not answer (")
+    (found,) = findings(load_settings(var_dir=tmp_path, llm_base_url="localhost:1"), "llm")
+    assert found.text == "HEAL_LLM_BASE_URL='localhost:1' must begin with http:// or https://"
 
 
 def test_a_good_database_and_one_that_everybody_may_write_to(auto: Connection, settings: Settings) -> None:

@@ -1,9 +1,12 @@
 """What the display says of a run: plain lines, the table, the order of tasks, progress from heal.step_result."""
 
+import ast
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,7 +15,10 @@ from heal_tasks.cli.progress import Snapshot, StepProgress, TaskLine, observe, r
 from heal_tasks.cli.watch import PLAIN_PROGRESS_EVERY_S, PlainDisplay, render, watch
 from heal_tasks.core.errors import AirflowUnreachableError, RetryableError
 from heal_tasks.local.airflow_client import TaskInstance
+from heal_tasks.steps.engine.road import ROUTES, STEPS
 from heal_tasks.store.db import Connection, connect
+
+ROOT = Path(__file__).parents[2]
 
 
 class FakeClient:
@@ -86,18 +92,19 @@ def test_order_follows_the_road_and_keeps_groups_together() -> None:
     assert order[nudge : nudge + 2] == ["nudge.ask", "nudge.embed_new"]
 
 
-@pytest.mark.parametrize(
-    ("task_id", "step"), [("ingest", "ingest"), ("realign.nudge", "nudge"), ("nudge.nudge", "nudge_live")]
-)
-def test_step_of_a_task(task_id: str, step: str) -> None:
-    assert step_name(task_id) == step
-
-
-def test_every_step_of_the_dag_has_a_name_in_the_catalogue() -> None:
-    # Imported here: only this test needs the steps.
-    from heal_tasks.steps.engine.road import STEPS
-
-    assert {step_name("realign.embed"), step_name("nudge.nudge"), step_name("nudge.embed_new")} <= STEPS.keys()
+def test_every_task_of_the_dag_has_the_name_of_its_step() -> None:
+    tree = ast.parse((ROOT / "dags" / "heal_realign.py").read_text())
+    tasks = {"ingest"}  # of the DAG: decorated functions, and operators with a task id
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any(
+            re.match(r"task\b(?!_group|\.)", ast.unparse(item)) for item in node.decorator_list
+        ):
+            tasks.add(node.name)
+        if isinstance(node, ast.keyword) and node.arg == "task_id":
+            tasks.add(ast.literal_eval(node.value))
+    assert {step_name(f"group.{task}") for task in tasks} == tasks
+    assert tasks - {"nothing"} == {"ingest", "route", "report", *ROUTES["nudge"], *ROUTES["realign"]}
+    assert tasks - {"nothing"} <= STEPS.keys()
 
 
 def test_progress_is_summed_over_shards(auto: Connection) -> None:
@@ -186,41 +193,39 @@ def test_plain_progress_is_not_repeated() -> None:
 def test_table_hides_the_route_that_was_not_taken_and_escapes_markup() -> None:
     console = Console(file=io.StringIO(), width=120, record=True)
     failed = line("ingest", "failed", step=StepProgress(0, 0, "failed: [bold]bad[/] input", ""))
-    console.print(render(snapshot(failed, line("nudge.ask", "skipped"), line("nudge.nudge", "skipped"))))
+    console.print(render(snapshot(failed, line("nudge.ask", "skipped"), line("nudge.nudge_live", "skipped"))))
     text = console.export_text()
     assert "failed: [bold]bad[/] input" in text
     assert text.count("nudge.*") == 1
     assert "nudge.ask" not in text
 
 
-def test_watch_returns_the_final_state(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heal_tasks.cli.watch.POLL_S", 0.01)
+def test_watch_returns_the_final_state(module_database_url: str) -> None:
     out = io.StringIO()
     client = FakeClient("queued", "running", "failed", instances=[instance("ingest", "failed", start=9, end=4)])
-    assert watch(client, "d", "r", module_database_url, Console(file=out)) == "failed"  # type: ignore[arg-type]
+    assert watch(client, "d", "r", module_database_url, Console(file=out), poll_s=0.01) == "failed"  # type: ignore[arg-type]
     assert out.getvalue().splitlines() == ["queued behind other", "ingest                 failed after 5.0s"]
 
 
-def test_watch_bridges_a_restart_of_the_api_server(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heal_tasks.cli.watch.POLL_S", 0.01)
+def test_watch_bridges_a_restart_of_the_api_server(module_database_url: str) -> None:
     client = FakeClient("running", AirflowUnreachableError("gone"), AirflowUnreachableError("gone"), "success")
-    assert watch(client, "d", "r", module_database_url, Console(file=io.StringIO())) == "success"  # type: ignore[arg-type]
+    console = Console(file=io.StringIO())
+    assert watch(client, "d", "r", module_database_url, console, poll_s=0.01) == "success"  # type: ignore[arg-type]
 
 
-def test_watch_does_not_wait_for_ever(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heal_tasks.cli.watch.POLL_S", 0.01)
-    monkeypatch.setattr("heal_tasks.cli.watch.PATIENCE_S", 0.1)
-    client = FakeClient("running", AirflowUnreachableError("gone"))
+def test_watch_does_not_wait_for_ever(module_database_url: str) -> None:
+    client, console = FakeClient("running", AirflowUnreachableError("gone")), Console(file=io.StringIO())
     with pytest.raises(RetryableError, match="gone"):
-        watch(client, "d", "r", module_database_url, Console(file=io.StringIO()))  # type: ignore[arg-type]
+        watch(client, "d", "r", module_database_url, console, poll_s=0.01, patience_s=0.1)  # type: ignore[arg-type]
 
 
-def test_watch_checks_the_components_now_and_then(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heal_tasks.cli.watch.POLL_S", 0.01)
-    monkeypatch.setattr("heal_tasks.cli.watch.CHECK_EVERY_S", 0.0)
+def test_watch_checks_the_components_now_and_then(module_database_url: str) -> None:
     checks: list[int] = []
     client = FakeClient("running", "running", "success")
-    watch(client, "d", "r", module_database_url, Console(file=io.StringIO()), lambda: checks.append(1))  # type: ignore[arg-type]
+    watch(
+        client, "d", "r", module_database_url, Console(file=io.StringIO()), lambda: checks.append(1),
+        poll_s=0.01, check_every_s=0.0,
+    )  # type: ignore[arg-type]  # fmt: skip
     assert len(checks) == 2
 
 
