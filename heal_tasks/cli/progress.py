@@ -18,17 +18,10 @@ PRECEDENCE = (
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """Progress of a step, summed over its shards.
-
-    Args:
-        done: units done.
-        total: units in all; 0 where not known.
-        message: rate and time left, in words.
-        note: the result in words; empty while it runs.
-    """
+    """Progress of a step, summed over its shards: units done, rate and time left, and at the end the result."""
 
     done: int
-    total: int
+    total: int  # 0 where not known
     message: str
     note: str
 
@@ -40,10 +33,7 @@ class TaskLine:
     Args:
         task_id: with its group.
         state: Airflow's; ``waiting`` before it is scheduled.
-        ended: number of instances that have ended.
-        instances: number of instances.
         elapsed_s: from the first start to the last end, or until now, in seconds; 0 before the start.
-        attempt: number of the attempt, 1 for the first.
         step: None where the step has reported nothing.
     """
 
@@ -63,14 +53,7 @@ class TaskLine:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run at one moment.
-
-    Args:
-        run_id: the run.
-        state: queued, running, success or failed.
-        behind: active runs that it waits for.
-        tasks: in the order of the road, groups kept together.
-    """
+    """A run at one moment: its state, the active runs it waits for, its tasks in the order of the road."""
 
     run_id: str
     state: str
@@ -79,15 +62,7 @@ class Snapshot:
 
 
 def observe(client: AirflowClient, conn: Connection, dag_id: str, run_id: str, order: Iterable[str]) -> Snapshot:
-    """Take a snapshot of a run.
-
-    Args:
-        client: of Airflow's REST API.
-        conn: to the vector database, in autocommit mode.
-        dag_id: the DAG.
-        run_id: the run, also in ``heal.step_result``.
-        order: task ids in the order of the list.
-    """
+    """Take a snapshot of a run, with its tasks in the given order; ``conn`` is in autocommit mode."""
     # The state before the tasks: a run that has ended is then shown with its last task's end.
     state = client.run_state(dag_id, run_id)
     behind = tuple(other for other in client.active_runs(dag_id) if other != run_id) if state == "queued" else ()
@@ -107,11 +82,7 @@ def step_name(task_id: str) -> str:
 
 
 def task_order(downstream: Mapping[str, Iterable[str]]) -> list[str]:
-    """Sort task ids by the order in which they run, with the tasks of a group one after another.
-
-    Args:
-        downstream: every task id with those that come directly after it.
-    """
+    """Sort task ids, given with those directly after each, as they run; groups are kept together."""
     before: dict[str, list[str]] = {task_id: [] for task_id in sorted(downstream)}
     for task_id in sorted(downstream):
         for after in downstream[task_id]:

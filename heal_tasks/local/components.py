@@ -87,12 +87,12 @@ def choose_port(wanted: int, state: State) -> None:
 def start(
     var_dir: Path, state: State, names: Iterable[str], env: dict[str, str], client: AirflowClient, timeout_s: float
 ) -> None:
-    """Start components, record each at once, and return when all are healthy.
+    """Start components in the order of ``COMPONENTS``, record each at once, and return when all are healthy.
 
     Args:
         var_dir: the state folder.
         state: the record, which is changed.
-        names: components to start, in the order of ``COMPONENTS``.
+        names: components to start.
         env: their whole environment.
         client: of the API server that is started.
         timeout_s: longest wait, in seconds.
@@ -105,7 +105,7 @@ def start(
         if name == "scheduler":
             # It resumes interrupted tasks within a second, and a task fails that finds no API server (measured).
             _wait(client, state, ["api-server"], deadline)
-        command = [str(_program()), *COMPONENTS[name][0]]
+        command = [_program(), *COMPONENTS[name][0]]
         # The scheduler lets running tasks finish; its workers would drop them if they got the signal themselves. The
         # triggerer waits ten seconds for its child if it alone gets the signal (measured).
         alone = name == "scheduler"
@@ -133,7 +133,7 @@ def run_airflow(var_dir: Path, env: dict[str, str], *arguments: str) -> None:
     log = var_dir / "logs" / f"{arguments[0]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        command = [str(_program()), *arguments]
+        command = [_program(), *arguments]
         result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
     if result.returncode:
         raise AirflowError(f"`airflow {' '.join(arguments)}` failed; the end of its log:\n{processes.tail(log)}")
@@ -176,11 +176,11 @@ def is_healthy(facts: dict[str, Any], since: float) -> bool:
     return facts.get("status") == "healthy" and fresh
 
 
-def _program() -> Path:
+def _program() -> str:
     program = Path(sys.executable).parent / "airflow"
     if not program.exists():
         raise AirflowError(f"{program} does not exist; install requirements.txt into this environment (`make setup`)")
-    return program
+    return str(program)
 
 
 def _state_file(var_dir: Path) -> Path:

@@ -4,6 +4,7 @@ Every component leads a session of its own, and all processes of the session bel
 enough: Airflow gives every running task a group of its own, which a signal to the component's group would miss.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -50,17 +51,12 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path, *, ends_its
 
 def is_alive(recorded: Recorded) -> bool:
     """True if that very process runs; a zombie or another process with its id does not count."""
-    try:
-        process = psutil.Process(recorded.pid)
-        same = abs(process.create_time() - recorded.started_at) <= START_TOLERANCE_S
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return _status(recorded) not in ("gone", "foreign", psutil.STATUS_ZOMBIE)
 
 
 def members(recorded: Recorded) -> list[psutil.Process]:
     """All live processes of a recorded process's session, also after the recorded process has ended."""
-    if recorded.started_at < psutil.boot_time() - START_TOLERANCE_S or _is_foreign(recorded):
+    if recorded.started_at < psutil.boot_time() - START_TOLERANCE_S or _status(recorded) == "foreign":
         return []
     found = []
     for process in psutil.process_iter():
@@ -111,12 +107,15 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join([*text.splitlines()[-lines:], f"(log: {log})"])
 
 
-def _is_foreign(recorded: Recorded) -> bool:
-    """True if another process has the recorded id now."""
+def _status(recorded: Recorded) -> str:
+    """Status of the recorded process; gone, or foreign if another process has its id now."""
     try:
-        return bool(abs(psutil.Process(recorded.pid).create_time() - recorded.started_at) > START_TOLERANCE_S)
+        process = psutil.Process(recorded.pid)
+        if abs(process.create_time() - recorded.started_at) > START_TOLERANCE_S:
+            return "foreign"
+        return str(process.status())
     except psutil.NoSuchProcess:
-        return False
+        return "gone"
 
 
 def _gets_signal(process: psutil.Process, leader: Recorded) -> bool:
@@ -130,7 +129,5 @@ def _gets_signal(process: psutil.Process, leader: Recorded) -> bool:
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
