@@ -12,9 +12,6 @@ from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.runs.garbage import GarbageRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
-IN_USE_BY_A_RUN = timedelta(days=2)
-"""A space has no generation while its run trains, embeds and chooses."""
-
 
 def maintain(context: Context) -> Outcome:
     """Drop drained generations, unused spaces and unused files, vacuum and measure what is served.
@@ -29,12 +26,12 @@ def maintain(context: Context) -> Outcome:
         StepError: rows without a chunk are served, or an index misses the recall target whatever ef_search.
     """
     settings, generations = context.settings, GenerationRepository(context.conn)
-    leftovers, served = GarbageRepository(context.conn), ServedRepository(context.conn)
+    garbage, served = GarbageRepository(context.conn), ServedRepository(context.conn)
     counts: dict[str, int | float] = {"generations_dropped": len(generations.retire_old(settings.drain_hours))}
     counts["spaces_dropped"] = len(_drop_spaces(context))
     for name, uris in (
-        ("models_deleted", leftovers.unused_models(settings.drain_hours)),
-        ("training_sets_deleted", leftovers.unused_training_sets(settings.drain_hours)),
+        ("models_deleted", garbage.unused_models(settings.drain_hours)),
+        ("training_sets_deleted", garbage.unused_training_sets(settings.drain_hours)),
     ):
         found = [uri for uri in uris if context.artifacts.exists(uri)]
         for uri in found:
@@ -69,11 +66,11 @@ def maintain(context: Context) -> Outcome:
 
 
 def _drop_spaces(context: Context) -> Sequence[int]:
-    """Drop the spaces that nothing uses any more, without the base model's and those that a run may be filling now."""
+    """Drop the spaces that nothing uses, except the base model's and those that a run may be filling now."""
     spaces = SpaceRepository(context.conn)
-    young = datetime.now(UTC) - IN_USE_BY_A_RUN
+    drained = datetime.now(UTC) - timedelta(hours=context.settings.drain_hours)
     return spaces.drop_unused(
-        {item.space_id for item in spaces.list() if item.model_uri == context.settings.model or item.created_at > young}
+        {item.space_id for item in spaces.list() if item.model_uri == context.settings.model or item.used_at > drained}
     )
 
 

@@ -1,17 +1,19 @@
-"""A store with one document that has a word of its own, and generations over it."""
+"""A store with one document that contains a word of its own, and generations over it."""
 
 import numpy as np
 
 from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.types import Question, Record
+from heal_tasks.steps.vectors.spaces import served
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 SECRET, DIMS = "xylophonist", 8
 DOCUMENT = document_id("s", "secret")
@@ -61,21 +63,23 @@ def fill(conn: Connection, documents: int = 60) -> None:
 
 
 def build(conn: Connection, model_uri: str, seed: int, run_id: str = "r") -> Generation:
-    """A generation with base, question and served vectors; not indexed, still building."""
-    generations, vectors = GenerationRepository(conn), VectorRepository(conn)
-    made = generations.create(kind="trained", run_id=run_id, model_uri=model_uri, model_sha256=model_uri, dims=DIMS)
+    """A generation of a model's space, with vectors of chunks and questions; without tables, building."""
+    spaces = SpaceRepository(conn)
+    space = spaces.ensure(model_uri, model_uri, DIMS)
     chunks = Corpus(conn).chunks(None)
-    matrix = vectors_of(len(chunks.chunk_ids), seed)
-    vectors.write_base(made, chunks.chunk_ids, matrix)
-    asked = np.array([key for key, _ in vectors.missing_questions(made)], dtype=np.int64)
-    vectors.write_questions(made, asked, vectors_of(len(asked), seed + 100))
-    vectors.write_served(made, Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, matrix))
-    return made
+    spaces.write_chunks(space, chunks.chunk_ids, vectors_of(len(chunks.chunk_ids), seed))
+    asked = np.array([key for key, _ in spaces.missing_questions(space)], dtype=np.int64)
+    spaces.write_questions(space, asked, vectors_of(len(asked), seed + 100))
+    return GenerationRepository(conn).create(run_id=run_id, space=space)
 
 
 def publish(conn: Connection, model_uri: str, seed: int, run_id: str = "r") -> Generation:
-    """As ``build``, then indexed and activated."""
+    """As ``build``, then written, indexed and activated."""
     generations, made = GenerationRepository(conn), build(conn, model_uri, seed, run_id)
+    generations.create_tables(made)
+    chunks = Corpus(conn).chunks(None)
+    _, vectors = SpaceRepository(conn).load_chunks(SpaceRepository(conn).get(made.space_id))
+    ServedRepository(conn).write_served(made, served(chunks, vectors))
     build_indexes(conn, made, memory_mb=64, parallel=0)
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id, lock_timeout_ms=500)

@@ -1,4 +1,4 @@
-"""Step embed_base on a real store: shards that share the work, and what is not computed twice."""
+"""Step embed_base on a real store: shards share the work, and no text is encoded twice."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,11 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
 from heal_tasks.sources.chunking import embedding_text
-from heal_tasks.steps import embed as embed_module
 from heal_tasks.steps.engine.road import load_step
+from heal_tasks.steps.vectors import filling
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import VectorRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 DOCUMENTS, SHARDS = 30, 2
 
@@ -36,14 +35,14 @@ class Recording:
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that lets the encoder answer so many calls, and returns the list of what they asked."""
-    load = embed_module.load_encoder
+    load = filling.load_encoder
 
     def start(calls: int = 1000) -> list[list[str]]:
         asked: list[list[str]] = []
-        monkeypatch.setattr(embed_module, "load_encoder", lambda *args: Recording(load(*args), asked, calls))
+        monkeypatch.setattr(filling, "load_encoder", lambda *args: Recording(load(*args), asked, calls))
         return asked
 
-    monkeypatch.setattr(embed_module, "WRITE_EVERY", 4)
+    monkeypatch.setattr(filling, "WRITE_EVERY", 4)
     return start
 
 
@@ -80,7 +79,7 @@ def test_a_finished_shard_is_not_repeated_and_a_killed_one_goes_on(
     run(settings, 0)
     assert first
     again = watch(0)
-    assert run(settings, 0).note.endswith("generation 1 (baseline)")
+    assert run(settings, 0).note.endswith(f"space 1 ({settings.model})")
     assert again == []
     before = watch(2)
     with pytest.raises(KeyboardInterrupt):
@@ -94,7 +93,7 @@ def test_a_finished_shard_is_not_repeated_and_a_killed_one_goes_on(
         for title, text in stored.execute("SELECT title, text FROM heal.chunk JOIN heal.document USING (document_id)")
     ]
     assert computed == sorted(everything)
-    (generation,) = GenerationRepository(stored).list()
-    ids, vectors = VectorRepository(stored).load_base(generation)
+    (space,) = SpaceRepository(stored).list()
+    ids, vectors = SpaceRepository(stored).load_chunks(space)
     assert len(ids) == 2 * DOCUMENTS
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

@@ -116,6 +116,7 @@ def test_of_a_long_document_the_chunk_that_answers_trains_and_none_of_its_others
             "s", pairs, lambda document, text: "unseen_validation" if text in held_out else "train"
         )
     load_step("embed_base").run(settings, Manifest(run_id="r1"))
+    assert load_step("sift").run(settings, Manifest(run_id="r1")).counts["placed"] == len(pairs)
     made = load_step("mine").run(settings, Manifest(run_id="r1", refs={"topic_run_id": 0}))
     data, validation = load(Path(made.text("training_set_uri")))
     for question, document in zip(data.questions, data.documents, strict=True):

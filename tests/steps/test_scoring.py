@@ -25,7 +25,8 @@ from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 
 def table(texts: list[int], human: list[int], splits: list[str]) -> QuestionTable:
     ids = np.arange(len(texts))
-    return QuestionTable(ids, ids, ids, np.array(splits), np.array(texts), np.array(human, dtype=bool))
+    human_mask = np.array(human, dtype=bool)
+    return QuestionTable(ids, ids, ids, np.array(splits), np.array(texts), human_mask, np.ones(len(texts), dtype=bool))
 
 
 def test_people_decide_where_enough_of_their_questions_are_held_out_for_validation() -> None:
@@ -70,7 +71,7 @@ def test_every_chunk_of_what_people_name_is_right_and_the_one_with_the_question_
     # Two documents are right for text 7; 8 is a written question about a chunk of document 2; 9 has no chunk.
     questions = QuestionTable(
         np.arange(5), np.array([12, 11, 10, 14, 99]), np.array([2, 1, 2, 3, 4]), np.array(["seen_test"] * 5),
-        np.array([7, 7, 8, 6, 9]), np.array([True, True, False, True, True]),
+        np.array([7, 7, 8, 6, 9]), np.array([True, True, False, True, True]), np.ones(5, dtype=bool),
     )  # fmt: skip
     everything = np.ones(5, dtype=bool)
     whole, moving = judged(questions, CHUNKS, everything), judged(questions, CHUNKS, everything, moving=True)
@@ -96,7 +97,7 @@ def test_peoples_questions_want_a_document_and_written_ones_their_chunk() -> Non
     system = System("s", None, np.ones((2, 1), dtype=np.float32), vectors)
     questions = QuestionTable(
         np.arange(2), np.array([10, 10]), np.array([2, 2]), np.array(["seen_test"] * 2), np.array([1, 2]),
-        np.array([True, False]),
+        np.array([True, False]), np.zeros(2, dtype=bool),
     )  # fmt: skip
     found = score(system, questions, CHUNKS)
     assert found.values[HUMAN][GATE_METRIC].tolist() == [1 / np.log2(4)]

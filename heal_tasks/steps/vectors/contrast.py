@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from heal_tasks.nudge.contrast import Pushes, late_pushes
+from heal_tasks.nudge.contrast import Repulsion, repel
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.solve import gradients
 from heal_tasks.steps.vectors.spaces import Int64Array
@@ -13,30 +13,30 @@ from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.nudge_state import TouchedRows
 
 
-def by_id(pushes: Pushes, chunk_ids: Int64Array, question_ids: Int64Array) -> ContrastState:
+def by_id(repulsion: Repulsion, chunk_ids: Int64Array, question_ids: Int64Array) -> ContrastState:
     """Contrastive displacements and question levels as a generation keeps them.
 
     Args:
-        pushes: with the levels of their questions.
+        repulsion: with the levels of the questions.
         chunk_ids: int64, shape (n,): of the rows.
         question_ids: int64, shape (q,): of the questions that moved the rows.
 
     Returns:
         The same by id.
     """
-    levels = pushes.levels
+    levels = repulsion.levels
     return ContrastState(
-        chunk_ids[pushes.rows], pushes.vectors, question_ids[levels.questions], levels.levels, levels.weights
+        chunk_ids[repulsion.rows], repulsion.vectors, question_ids[levels.questions], levels.log_sum_exp, levels.weights
     )
 
 
-def by_row(stored: ContrastState, chunks: ChunkTable) -> Pushes:
+def by_row(stored: ContrastState, chunks: ChunkTable) -> Repulsion:
     """Stored displacements by the rows of the chunks that are still there."""
     rows = chunks.rows(stored.chunk_ids)
-    return Pushes(rows[rows >= 0], stored.vectors[rows >= 0])
+    return Repulsion(rows[rows >= 0], stored.vectors[rows >= 0])
 
 
-def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: NudgeRecord) -> Pushes:
+def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: NudgeRecord) -> Repulsion:
     """The displacements of touched rows; rows that came after the record was chosen get theirs now, and keep it.
 
     Args:
@@ -49,7 +49,7 @@ def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: N
         Displacements by chunk id.
     """
     repository, plan = ContrastRepository(conn), record.plan
-    known = Pushes(*repository.of_chunks(active, rows.chunk_ids))
+    known = Repulsion(*repository.of_chunks(active, rows.chunk_ids))
     asks = np.flatnonzero(~np.isin(rows.chunk_ids[rows.answers], known.rows))  # questions of rows without one
     if not plan.contrast_steps or not len(asks):
         return known
@@ -57,8 +57,9 @@ def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: N
     places, G = gradients(rows.questions, pairs, plan.weights(rows.shares[asks]), centre=record.centre)
     late = rows.chunk_ids[places]
     pushing = repository.pushing(active, late)
-    found = late_pushes(
-        *pushing[:3], rows.base[places], pushing.pairs, G, prior=plan.prior, steps=plan.contrast_steps
+    found, _ = repel(
+        pushing.vectors, rows.base[places], pushing.pairs, pushing.weights, G, prior=plan.prior,
+        steps=plan.contrast_steps, log_sum_exp=pushing.levels,
     )  # fmt: skip
     repository.add(active, late, found)
     return known.and_of(late, found)

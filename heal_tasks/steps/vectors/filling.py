@@ -53,7 +53,7 @@ def _fill(context: Context, space: Space) -> tuple[int, int]:
         return 0, 0
     encoder = load_encoder(context, space.model_uri)
 
-    def encode_all(items: list[tuple[int, str]], write: Write, role: Role) -> None:
+    def encode_all(items: Sequence[tuple[int, str]], write: Write, role: Role) -> None:
         nonlocal done
         # Sorted by length over all of them: batches pad little, and equal texts meet in one batch.
         for batch in batched(sorted(items, key=lambda item: (-len(item[1]), item[1])), WRITE_EVERY):

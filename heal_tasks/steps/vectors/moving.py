@@ -12,7 +12,6 @@ from heal_tasks.nudge.apply import move_rows
 from heal_tasks.nudge.nudge import nudge
 from heal_tasks.nudge.plan import PLANS, NudgeRecord, Plan
 from heal_tasks.nudge.questions import QuestionSet
-from heal_tasks.nudge.solve import Variant
 from heal_tasks.steps.quality.scoring import judged, people_decide, question_set
 from heal_tasks.steps.vectors.contrast import by_id, by_row
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
@@ -102,17 +101,14 @@ def find_moves(
         empty = ContrastState.empty(base.shape[1])
         return Moved(nothing, base[nothing], None, empty, "not moved: validation gains too little")
     plan, before = result.plan, result.validation_before or 0.0
-    record = NudgeRecord(
-        result.variant, result.theta, plan.prior, result.centre if plan.centred else None, plan.contrast_steps,
-        plan.answer_count_exponent, by_people,
-    )  # fmt: skip
+    record = result.record(by_people=by_people)
     how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
     how += ", by people's questions alone" if by_people else ""
     note = (
         f"{len(result.rows)} of {len(base)} rows moved with theta {result.theta:.2f}, prior {plan.prior:g}{how}; "
         f"held-out questions go from {before:.3f} to {before + (result.gain or 0.0):.3f}"
     )
-    contrast = by_id(result.pushes, chunks.chunk_ids, questions.question_ids[movers.rows])
+    contrast = by_id(result.repulsion, chunks.chunk_ids, questions.question_ids[movers.rows])
     return Moved(result.rows, result.vectors, record, contrast, note)
 
 
@@ -145,10 +141,10 @@ def apply_record(
         base,
         QuestionSet(asked[movers.rows], movers.positives),
         record,
-        pushes=None if stored is None else by_row(stored, chunks),
+        repulsion=None if stored is None else by_row(stored, chunks),
         device=pick_device(device),
     )
-    contrast = stored or by_id(moved.pushes, chunks.chunk_ids, questions.question_ids[movers.rows])
+    contrast = stored or by_id(moved.repulsion, chunks.chunk_ids, questions.question_ids[movers.rows])
     note = f"{len(moved.rows)} of {len(base)} rows moved with theta {record.theta:.2f}"
     return Moved(moved.rows, moved.vectors, record, contrast, note)
 

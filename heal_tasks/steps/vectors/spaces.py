@@ -35,8 +35,14 @@ def base_space(context: Context) -> Space:
 
 def trained_space(context: Context) -> Space | None:
     """The space of the model that this run trained, made on first use; None where it trained none."""
-    uri = context.manifest.refs.get("model_uri")
-    return _space_of(context, str(uri), str(context.artifacts.local(str(uri)))) if uri else None
+    uri = str(context.manifest.refs.get("model_uri") or "")
+    if not uri:
+        return None
+    spaces = SpaceRepository(context.conn)
+    known = spaces.find_by_uri(uri)  # an artifact never changes, so its files need not be hashed again
+    if known:
+        return spaces.ensure(uri, known.model_sha256, known.dims)
+    return _space_of(context, uri, str(context.artifacts.local(uri)))
 
 
 def live_space(context: Context) -> Space | None:

@@ -5,6 +5,7 @@ own. Out has a reader of its own: all rows of (integers.., vector(d)) have the s
 structured array reads them without a Python object per row, 17 times faster.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,14 +40,12 @@ def copy_rows(
         The number of rows written.
     """
     names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table, names)
     count = 0
-    with conn.transaction(), conn.cursor() as cursor:
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table, names)
-        with cursor.copy(statement) as copy:
-            copy.set_types([kind for _, kind in columns])
-            for row in rows:
-                copy.write_row(row)
-                count += 1
+    with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types([kind for _, kind in columns])
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            copy.write_row(row)
     return count
 
 
@@ -95,29 +94,34 @@ def copy_vectors_out(
         One int64 or int32 array of shape (n,) per integer column, and the vectors: float32, shape (n, d).
 
     Raises:
-        StoreError: a row has another shape than announced.
+        StoreError: a row has another shape than that.
     """
     layout = _layout(sizes, dims)
-    parts: list[NDArray[Any]] = []
+    parts: deque[NDArray[Any]] = deque()
     pending = bytearray()
-    with conn.transaction(), conn.cursor() as cursor:
-        with cursor.copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)) as copy:
-            for block in copy:
-                pending += block
-                if len(pending) >= _READ_BYTES:
-                    parts.append(_decode(pending, layout, first=not parts))
-        parts.append(_decode(pending, layout, first=not parts))
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
+    with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for block in copy:
+            pending += block
+            if len(pending) >= _READ_BYTES:
+                parts.append(_decode(pending, layout, first=not parts))
+    parts.append(_decode(pending, layout, first=not parts))
     if pending != _TRAILER:
-        raise StoreError(f"a vector read back has another dimension than {dims}; the generation's tables are damaged")
-    integers = [
-        np.concatenate([part[f"value_{number}"] for part in parts]).astype(f"i{size}")
-        for number, size in enumerate(sizes)
-    ]
-    return integers, np.concatenate([part["vector"] for part in parts])
+        raise _damaged(dims)
+    count = sum(map(len, parts))
+    integers: list[NDArray[Any]] = [np.empty(count, dtype=f"i{size}") for size in sizes]
+    vectors, start = np.empty((count, dims), dtype=np.float32), 0
+    while parts:  # each part is freed once it is copied, so that the vectors are in memory once and not twice
+        part = parts.popleft()
+        rows = slice(start, start + len(part))
+        for number, column in enumerate(integers):
+            column[rows] = part[f"value_{number}"]
+        vectors[rows], start = part["vector"], rows.stop
+    return integers, vectors
 
 
 def _decode(pending: bytearray, layout: np.dtype[Any], first: bool) -> NDArray[Any]:
-    """Take the complete rows out of ``pending``, as a structured array in native byte order."""
+    """Take the complete rows out of ``pending``, as a structured array of the wire's layout."""
     if first:
         del pending[:_HEADER_BYTES]
     whole = len(pending) // layout.itemsize
@@ -125,8 +129,8 @@ def _decode(pending: bytearray, layout: np.dtype[Any], first: bool) -> NDArray[A
     del pending[: whole * layout.itemsize]
     dims = layout["vector"].shape[0]
     if whole and not ((raw["dims"] == dims).all() and (raw["vector_length"] == 4 + 4 * dims).all()):
-        raise StoreError(f"a vector read back has another dimension than {dims}; the generation's tables are damaged")
-    return raw.astype(layout.newbyteorder("="))
+        raise _damaged(dims)
+    return raw
 
 
 def _layout(sizes: Sequence[int], dims: int) -> np.dtype[Any]:
@@ -136,3 +140,7 @@ def _layout(sizes: Sequence[int], dims: int) -> np.dtype[Any]:
         fields += [(f"length_{number}", ">i4"), (f"value_{number}", f">i{size}")]
     fields += [("vector_length", ">i4"), ("dims", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dims,))]
     return np.dtype(fields)
+
+
+def _damaged(dims: int) -> StoreError:
+    return StoreError(f"a vector read back has another dimension than {dims}; the table is damaged")

@@ -9,8 +9,9 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_exclusive
 from heal_tasks.store.documents.reading import LiveChunk, live_chunks
+from heal_tasks.store.rows import select
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
-from heal_tasks.store.spaces.space import Space, find_spaces, get_space
+from heal_tasks.store.spaces.space import Space
 from heal_tasks.store.spaces.vector_tables import (
     Entity,
     among_ids,
@@ -20,11 +21,12 @@ from heal_tasks.store.spaces.vector_tables import (
     write_keyed,
 )
 
-_LIVE_CHUNK = sql.SQL("EXISTS (SELECT FROM heal.chunk c WHERE c.chunk_id = b.chunk_id AND c.superseded_at IS NULL)")
-_LIVE_QUESTION = sql.SQL(
-    "EXISTS (SELECT FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
-    "WHERE q.question_id = b.question_id AND c.superseded_at IS NULL)"
-)
+_LIVE: dict[Entity, sql.SQL] = {
+    "chunk": sql.SQL("SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL"),
+    "question": sql.SQL(
+        "SELECT question_id FROM heal.question JOIN heal.chunk USING (chunk_id) WHERE superseded_at IS NULL"
+    ),
+}
 
 
 class SpaceRepository:
@@ -45,31 +47,27 @@ class SpaceRepository:
             model_sha256: hash of the encoder's files; equal hashes mean equal vectors.
             dims: dimensions of its vectors, 1 to 2000.
 
-        Returns:
-            The space.
-
         Raises:
-            StoreError: ``dims`` is out of range, or is not what the space of this encoder has.
+            StoreError: ``dims`` is out of range, or differs from the space that this encoder has.
         """
         try:
             with self._conn.transaction():
                 self._conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.space'))")
-                space = self.find(model_sha256)
-                if space is None:
+                known = self._conn.execute(
+                    "UPDATE heal.space SET model_uri = %s, used_at = now() WHERE model_sha256 = %s",
+                    (model_uri, model_sha256),
+                )
+                if not known.rowcount:
                     self._conn.execute(
                         "INSERT INTO heal.space (model_uri, model_sha256, dims) VALUES (%s, %s, %s)",
                         (model_uri, model_sha256, dims),
                     )
-                elif space.dims != dims:
+                (space,) = select(self._conn, Space, "FROM heal.space WHERE model_sha256 = %s", (model_sha256,))
+                if space.dims != dims:
                     raise StoreError(
                         f"{model_uri} is said to have {dims} dimensions, but space {space.space_id} of the same files "
                         f"(sha256 {model_sha256[:12]}) has {space.dims}"
                     )
-                self._conn.execute(
-                    "UPDATE heal.space SET model_uri = %s, used_at = now() WHERE model_sha256 = %s",
-                    (model_uri, model_sha256),
-                )
-                (space,) = find_spaces(self._conn, sql.SQL("model_sha256 = %s"), (model_sha256,))
                 for table, entity in _tables(space):
                     if not table_exists(self._conn, table):
                         create_keyed(self._conn, table, entity, dims)
@@ -81,19 +79,22 @@ class SpaceRepository:
 
     def get(self, space_id: int) -> Space:
         """One space; StoreError if there is none with that id."""
-        return get_space(self._conn, space_id)
+        for space in select(self._conn, Space, "FROM heal.space WHERE space_id = %s", (space_id,)):
+            return space
+        raise StoreError(f"there is no space {space_id}; SELECT * FROM heal.space lists them")
 
     def find(self, model_sha256: str) -> Space | None:
         """The space of an encoder by the hash of its files, or None."""
-        return next(iter(find_spaces(self._conn, sql.SQL("model_sha256 = %s"), (model_sha256,))), None)
+        return next(iter(select(self._conn, Space, "FROM heal.space WHERE model_sha256 = %s", (model_sha256,))), None)
 
     def find_by_uri(self, model_uri: str) -> Space | None:
         """The newest space of an encoder by its location, or None."""
-        return next(reversed(find_spaces(self._conn, sql.SQL("model_uri = %s"), (model_uri,))), None)
+        rest = "FROM heal.space WHERE model_uri = %s ORDER BY space_id DESC LIMIT 1"
+        return next(iter(select(self._conn, Space, rest, (model_uri,))), None)
 
     def list(self) -> Sequence[Space]:
         """All spaces, oldest first."""
-        return find_spaces(self._conn, sql.SQL("true"))
+        return select(self._conn, Space, "FROM heal.space ORDER BY space_id")
 
     def missing_chunks(self, space: Space, shard: int = 0, shards: int = 1) -> Sequence[LiveChunk]:
         """Live chunks without a vector in one of ``shards`` parts, by id."""
@@ -131,20 +132,20 @@ class SpaceRepository:
 
     def load_chunks(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
         """Vectors of live chunks, all or those among some ids: ids, int64, shape (n,), ascending; float32, (n, d)."""
-        return self._load(space, space.table("base"), "chunk_id", _LIVE_CHUNK, among)
+        return self._load(space, space.table("base"), "chunk", among)
 
     def load_questions(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
         """Vectors of live chunks' questions; as ``load_chunks``."""
-        return self._load(space, space.table("question"), "question_id", _LIVE_QUESTION, among)
+        return self._load(space, space.table("question"), "question", among)
 
     def orphans(self, space: Space) -> int:
-        """Rows of a space's tables whose chunk or question no longer exists; more than 0 is a fault."""
+        """Count the rows of a space's tables whose chunk or question no longer exists; more than 0 is a fault."""
         return count_orphans(self._conn, _tables(space))
 
     def drop_unused(self, keep: Collection[int]) -> Sequence[int]:
         """Drop the tables of spaces that no generation in building, ready, active or previous uses.
 
-        The row goes, too, unless a retired or failed generation refers to it.
+        The row is deleted, too, unless a retired or failed generation refers to it.
 
         Args:
             keep: ids of spaces that are needed although no generation uses them (yet).
@@ -154,12 +155,11 @@ class SpaceRepository:
         """
         with self._conn.transaction():
             lock_exclusive(self._conn)
-            unused = find_spaces(
+            unused = select(
                 self._conn,
-                sql.SQL(
-                    "space_id <> ALL(%s) AND space_id NOT IN (SELECT g.space_id FROM heal.generation g "
-                    "WHERE g.state IN ('building', 'ready', 'active', 'previous'))"
-                ),
+                Space,
+                "FROM heal.space WHERE space_id <> ALL(%s) AND space_id NOT IN (SELECT g.space_id FROM heal.generation g "
+                "WHERE g.state IN ('building', 'ready', 'active', 'previous')) ORDER BY space_id",
                 ([*keep],),
             )
             dropped = [space.space_id for space in unused if table_exists(self._conn, space.table("base"))]
@@ -174,10 +174,11 @@ class SpaceRepository:
         return dropped
 
     def _load(
-        self, space: Space, table: sql.Identifier, key: str, live: sql.Composable, among: Int64Array | None
+        self, space: Space, table: sql.Identifier, entity: Entity, among: Int64Array | None
     ) -> tuple[Int64Array, Float32Array]:
-        query = sql.SQL("SELECT b.{key}, b.embedding FROM {table} b WHERE {live} AND {among} ORDER BY 1").format(
-            key=sql.Identifier(key), table=table, live=live, among=among_ids(key, among)
+        key = f"{entity}_id"
+        query = sql.SQL("SELECT {key}, embedding FROM {table} WHERE {key} IN ({live}) AND {among} ORDER BY 1").format(
+            key=sql.Identifier(key), table=table, live=_LIVE[entity], among=among_ids(key, among)
         )
         (ids,), vectors = copy_vectors_out(self._conn, query, space.dims)
         return ids, vectors

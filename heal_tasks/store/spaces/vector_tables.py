@@ -10,6 +10,7 @@ from psycopg import sql
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_shared
+from heal_tasks.store.rows import scalar
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors
 
 Entity = Literal["chunk", "question"]
@@ -17,10 +18,7 @@ Entity = Literal["chunk", "question"]
 
 
 def create_keyed(conn: Connection, table: sql.Identifier, entity: Entity, dims: int) -> None:
-    """Create a table of one vector per chunk or question.
-
-    It has its primary key from the start, because parallel shards and retries fill it.
-    """
+    """Create a table of one vector per chunk or question; keyed from the start, because parallel shards fill it."""
     conn.execute(
         sql.SQL("CREATE TABLE {} ({} bigint PRIMARY KEY, embedding vector({}) NOT NULL)").format(
             table, sql.Identifier(f"{entity}_id"), sql.Literal(dims)
@@ -32,11 +30,11 @@ def create_keyed(conn: Connection, table: sql.Identifier, entity: Entity, dims: 
 def write_keyed(
     conn: Connection, table: sql.Identifier, entity: Entity, dims: int, ids: NDArray[Any], vectors: Float32Array
 ) -> int:
-    """Add vectors; chunks or questions that have one, or were deleted meanwhile, are skipped.
+    """Add vectors to a table made by ``create_keyed``; rows that exist or whose entity was deleted are skipped.
 
     Args:
         conn: an autocommit connection.
-        table: made by ``create_keyed``.
+        table: the table.
         entity: the kind of ids.
         dims: d.
         ids: int64, shape (n,).
@@ -87,8 +85,7 @@ def give_table(conn: Connection, table: sql.Identifier) -> None:
 
 def table_exists(conn: Connection, table: sql.Identifier) -> bool:
     """True if there is a table of that name."""
-    row = conn.execute("SELECT to_regclass(%s) IS NOT NULL", (table.as_string(conn),)).fetchone()
-    return bool(row and row[0])
+    return scalar(conn, "SELECT to_regclass(%s) IS NOT NULL", (table.as_string(conn),)) is True
 
 
 def check_vectors(vectors: Float32Array, dims: int, *, unit: bool = False) -> None:
@@ -101,7 +98,7 @@ def check_vectors(vectors: Float32Array, dims: int, *, unit: bool = False) -> No
         raise StoreError(
             f"vectors of shape {vectors.shape} do not fit a space of {dims} dimensions; encode with the space's model"
         )
-    norms = np.linalg.norm(vectors, axis=1)
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))  # np.linalg.norm makes a second array of that size
     if bad := int((~np.isfinite(norms) | (norms == 0)).sum()):
         raise StoreError(f"{bad} of {len(vectors)} vectors are zero or not finite; an index would never find them")
     if unit and (off := int((np.abs(norms - 1) > 1e-3).sum())):
@@ -126,5 +123,4 @@ def count_orphans(conn: Connection, tables: Sequence[tuple[sql.Identifier, Entit
         )
         for table, entity in tables
     ]
-    row = conn.execute(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))).fetchone()
-    return int(row[0]) if row else 0
+    return int(scalar(conn, sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))))

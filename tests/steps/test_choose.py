@@ -1,0 +1,148 @@
+"""Step choose: candidates are moved and scored in memory, the gate chooses, and no vector is written."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.models import resolve_model
+from heal_tasks.core.settings import Settings
+from heal_tasks.steps.engine.road import load_step
+from heal_tasks.steps.vectors import filling
+from heal_tasks.store.db import Connection
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.training.encoder import model_identity
+from tests.steps.planted_systems import DOCUMENTS, TRAINED_URI, plant_questions, plant_space, plant_systems, serve
+
+
+def choose(settings: Settings, run_id: str = "r1", model_uri: str = TRAINED_URI, least: int = 5) -> Manifest:
+    refs: dict[str, int | str] = {"topic_run_id": 1, "model_uri": model_uri}
+    changed = settings.model_copy(update={"gate_min_questions": least})
+    return load_step("choose").run(changed, Manifest(run_id=run_id, refs=refs))
+
+
+def tables(conn: Connection) -> dict[str, int]:
+    """Every table of vectors with its number of rows."""
+    names = conn.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'heal'::regnamespace AND relkind = 'r' "
+        "AND relname ~ '_[gs][0-9]{6}$'"
+    ).fetchall()
+    found = {}
+    for (name,) in names:
+        row = conn.execute(f"SELECT count(*) FROM heal.{name}").fetchone()
+        assert row is not None
+        found[name] = row[0]
+    return found
+
+
+def test_the_best_that_passes_is_chosen_and_nothing_but_its_record_is_written(
+    auto: Connection, settings: Settings
+) -> None:
+    live = plant_systems(auto, settings)
+    before = tables(auto)
+    made = choose(settings)
+    assert tables(auto) == before
+    assert made.note.startswith("trained model is promoted over live generation.")
+    winner = GenerationRepository(auto).get(made.number("generation_id"))
+    assert (winner.state, winner.nudge, made.number("keep_rows")) == ("building", None, 0)
+    trained = SpaceRepository(auto).find_by_uri(TRAINED_URI)
+    assert trained is not None
+    assert winner.space_id == trained.space_id
+    assert [item.generation_id for item in GenerationRepository(auto).list()] == [
+        live.generation_id, winner.generation_id,
+    ]  # fmt: skip
+    quality = {row.system: row.value for row in RunRepository(auto).evaluations("r1") if row.metric == "accuracy@1"}
+    assert quality == {"base model": 0, "live generation": 0.5, "live model": 0.5, "trained model": 1}
+
+
+def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: Settings) -> None:
+    """Too few questions to judge by: the gate refuses, and the live generation stays."""
+    plant_systems(auto, settings)
+    before = tables(auto)
+    made = choose(settings, least=30)
+    assert tables(auto) == before
+    assert (made.number("generation_id"), made.text("best_system")) == (0, "trained model")
+    assert made.note.startswith("No candidate beat the live generation; it stays.")
+    best = GenerationRepository(auto).get(made.number("best_id"))
+    assert (best.state, best.note) == ("failed", "refused by the gate")
+    published = load_step("publish").run(settings, Manifest(run_id="r1", refs=made.refs))
+    assert published.number("generation_id") == 1
+    assert tables(auto) == before
+
+
+def test_new_chunks_join_the_live_vectors_where_no_candidate_passes(auto: Connection, settings: Settings) -> None:
+    live = plant_systems(auto, settings)
+    auto.execute("DELETE FROM heal.vec_g000001 WHERE chunk_id = (SELECT max(chunk_id) FROM heal.chunk)")
+    made = choose(settings, least=30)
+    assert made.number("keep_rows") == 1
+    assert "its vectors stay, and 1 new chunks join them" in made.note
+    assert GenerationRepository(auto).get(made.number("generation_id")).space_id == live.space_id
+
+
+def test_without_anything_live_the_base_model_is_the_first_generation(auto: Connection, settings: Settings) -> None:
+    plant_questions(auto)
+    sha256, dims = model_identity(resolve_model(settings.model))
+    space = plant_space(auto, settings.model, sha256, dims, range(DOCUMENTS))
+    made = choose(settings, model_uri="")
+    first = GenerationRepository(auto).get(made.number("generation_id"))
+    assert (first.space_id, first.nudge) == (space.space_id, None)
+    assert "No candidate beat the base model" in made.note
+
+
+def test_a_second_attempt_replaces_what_the_first_left(auto: Connection, settings: Settings) -> None:
+    plant_systems(auto, settings)
+    first = choose(settings).number("generation_id")
+    auto.execute("DELETE FROM heal.step_result")
+    second = choose(settings).number("generation_id")
+    states = {item.generation_id: item.state for item in GenerationRepository(auto).list()}
+    assert (states[first], states[second]) == ("failed", "building")
+
+
+def test_a_night_that_keeps_the_model_encodes_nothing_twice(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_questions(auto)
+    asked: list[str] = []
+    load = filling.load_encoder
+
+    class Counting:
+        def __init__(self, encoder: Any) -> None:
+            self._encoder = encoder
+
+        def encode(self, texts: Sequence[str], **named: Any) -> Any:
+            asked.extend(texts)
+            return self._encoder.encode(texts, **named)
+
+    monkeypatch.setattr(filling, "load_encoder", lambda *given: Counting(load(*given)))
+    for step in ("embed_base", "embed"):
+        load_step(step).run(settings, Manifest(run_id="first"))
+    assert len(asked) == 2 * DOCUMENTS  # each chunk and each question
+    space = SpaceRepository(auto).find_by_uri(settings.model)
+    assert space is not None
+    serve(auto, space)
+    asked.clear()
+    for run_id in ("second", "third"):
+        for step in ("embed_base", "embed", "embed_new"):
+            load_step(step).run(settings, Manifest(run_id=run_id))
+    assert asked == []
+    auto.execute(
+        "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) "
+        "SELECT 1, document_id, 9, 'a new chunk', 'h' FROM heal.document LIMIT 1"
+    )
+    for step in ("embed_base", "embed"):
+        load_step(step).run(settings, Manifest(run_id="fourth"))
+    assert len(asked) == 1
+    assert [item.space_id for item in SpaceRepository(auto).list()] == [space.space_id]
+
+
+def test_spaces_are_loaded_in_the_order_of_the_tables(auto: Connection, settings: Settings) -> None:
+    plant_systems(auto, settings)
+    space = SpaceRepository(auto).find_by_uri(TRAINED_URI)
+    assert space is not None
+    ids, vectors = SpaceRepository(auto).load_chunks(space)
+    np.testing.assert_array_equal(ids, np.sort(ids))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
