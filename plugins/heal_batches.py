@@ -1,10 +1,10 @@
-"""The task that writes questions: it may send them away in a batch, and waits for that without a worker's slot.
+"""The operator that writes questions; it waits for a batch in the triggerer, without occupying a worker.
 
-The provider common.ai has ``LLMBatchOperator``, which defers and re-attaches, too (read in 1.0.0). It is not used. It
-knows a batch by DAG run and task, so a later run cannot find what an earlier one has paid. Its rows have neither the
-hash of a text nor the tokens of a failed call, so it can keep neither cache nor ledger. It works from Airflow alone, in
-whose connections the key would lie a second time, and brings pydantic-ai. What it does well is done here: intent before
-submission, a key in the batch's metadata, a trigger that only looks.
+``LLMBatchOperator`` of the provider common.ai (read in 1.0.0) defers and re-attaches, too, but is not used: it
+identifies a batch by DAG run and task, so a later run cannot find what an earlier one has paid; its rows have neither
+the hash of a text nor the tokens of a failed call, so they cannot feed cache and ledger; it needs the key in Airflow's
+connections, and pydantic-ai. Taken over from it: intent recorded before submission, a key in the batch's metadata, a
+trigger that only looks.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from heal_airflow import run_step
 
 
 class BatchTrigger(BaseTrigger):
-    """Looks at batches from the triggerer until all have ended, or the worker should have a look.
+    """Polls batches until all have ended or a worker has to look.
 
-    Its arguments are stored in Airflow's database, so the key is not among them: endpoint and key are read from the
-    triggerer's own settings. Where those do not let it look, the worker is woken at every poll instead.
+    Its arguments are stored in Airflow's database, so they do not contain the key: endpoint and key are read from the
+    triggerer's own settings. Where these are refused, the worker is woken instead.
 
     Args:
-        batch_ids: as the endpoint names them.
-        poll_s: time between two looks, in seconds.
-        until: when to stop looking, in seconds since 1970.
+        batch_ids: the endpoint's names of the batches.
+        poll_s: time between two polls, in seconds.
+        until: when to stop polling, in seconds since 1970.
     """
 
     def __init__(self, batch_ids: Sequence[str], poll_s: float, until: float) -> None:
@@ -43,11 +43,7 @@ class BatchTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait.
-
-        Yields:
-            One event, whose content does not matter: the step looks for itself.
-        """
+        """Wait, then yield one event; its content does not matter, because the step looks for itself."""
         from heal_tasks.core.settings import load_settings
 
         settings = await asyncio.to_thread(load_settings)
@@ -60,7 +56,7 @@ class BatchTrigger(BaseTrigger):
         yield TriggerEvent({"batch_ids": self.batch_ids})
 
     async def _working(self, client: httpx.AsyncClient) -> bool:
-        """Sleep, then look; whether to go on with that."""
+        """Sleep, then poll; whether to go on."""
         from heal_tasks.questions.llm.batch_lines import ENDED
 
         await asyncio.sleep(max(0.0, min(self.poll_s, self.until - time.time())))
@@ -89,7 +85,7 @@ class BatchTrigger(BaseTrigger):
 
 
 class AskOperator(BaseOperator):
-    """Step ``ask``: sends, waits deferred, and runs again, until nothing is under way.
+    """Step ``ask``, deferred and run again until no batch is under way.
 
     Args:
         manifest: of the step before.

@@ -1,4 +1,4 @@
-"""Batches of language-model calls for people: what is under way, and an end to it."""
+"""Commands for batches of language-model calls: list those under way, cancel one."""
 
 from rich.console import Console
 from rich.table import Table
@@ -13,12 +13,7 @@ from heal_tasks.store.llm.batches import Batch, BatchRepository
 
 
 def print_batches(settings: Settings, console: Console) -> None:
-    """Print the batches at the configured endpoint that are not collected yet, and how far each has come.
-
-    Args:
-        settings: all settings.
-        console: where to.
-    """
+    """Print the progress of the batches at the configured endpoint that are not collected yet."""
     table = Table("batch", "run", "shard", "chunks", "answered", "failed", "state", "sent")
     api = make_batch_api(settings)
     for batch in _open(settings):
@@ -35,12 +30,12 @@ def print_batches(settings: Settings, console: Console) -> None:
 
 
 def cancel_batch(settings: Settings, console: Console, batch_id: str) -> None:
-    """Cancel a batch at the endpoint; whoever waits for it collects what it has answered.
+    """Cancel a batch at the endpoint; the task that waits for it collects its replies.
 
     Args:
         settings: all settings.
-        console: where to say what happens next.
-        batch_id: as the endpoint names it.
+        console: for the message.
+        batch_id: the endpoint's name of the batch.
 
     Raises:
         InputError: no such batch is under way.

@@ -11,8 +11,9 @@ from heal_tasks.questions.llm.batch_api import BatchApi
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.steps.writing.batch_answers import BatchAnswers
+from heal_tasks.steps.writing.llm_batches import BATCH_POLL_S
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.llm.batches import BatchRepository
+from heal_tasks.store.llm.batches import Batch, BatchRepository
 from tests.fake_batches import FakeBatches, Job
 from tests.fake_openai import FakeOpenAI, Reply
 from tests.steps.asking import add, ask, number, step_process, wait_until, with_llm
@@ -75,7 +76,7 @@ def test_a_creation_that_did_not_happen_is_repeated_when_it_is_certain(auto: Con
         with pytest.raises(Waiting) as found:
             ask(batching(settings, fake))
         assert found.value.batch_ids == []
-        assert found.value.wait_s == 0.01
+        assert found.value.wait_s == BATCH_POLL_S
         auto.execute("UPDATE heal.llm_batch SET sent_at = sent_at - interval '1 hour'")
         made = to_end(batching(settings, fake))
     assert made.counts["asked"] == 5
@@ -190,7 +191,7 @@ def test_two_tasks_at_once_neither_send_nor_collect_the_same(auto: Connection, s
             repository = BatchRepository(other, fake.base_url)
             texts = auto.execute("SELECT content_hash, chunk_id FROM heal.llm_batch_row").fetchall()
             asked = auto.execute("SELECT model, prompt_hash FROM heal.llm_batch").fetchall()[0]
-            assert repository.plan("second", "r2", 0, *asked, texts, {}) == set()
+            assert repository.plan(Batch("second", "r2", 0, *asked), texts) == set()
             with repository.holding(key) as held:
                 assert held
                 with pytest.raises(Waiting):

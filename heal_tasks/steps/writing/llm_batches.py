@@ -194,10 +194,10 @@ class Batches:
     def _send(self, chunks: list[ChunkToAsk], dialect: Dialect, limit: SpendLimit, counts: dict[str, float]) -> None:
         key, store, context = uuid4().hex, self._store, self._context
         with store.holding(key):
-            mine = store.plan(
-                key, context.run_id, context.shard, self._settings.llm_model, self._spec.prompt_hash,
-                [(chunk.content_hash, chunk.chunk_id) for chunk in chunks], counts,
-            )  # fmt: skip
+            batch = Batch(
+                key, context.run_id, context.shard, self._settings.llm_model, self._spec.prompt_hash, counts=counts
+            )
+            mine = store.plan(batch, [(chunk.content_hash, chunk.chunk_id) for chunk in chunks])
             if limit.limited:
                 limit.release([chunk.chunk_id for chunk in chunks if chunk.content_hash not in mine])
             if not mine:

@@ -1,13 +1,13 @@
-"""Batches of language-model calls: which were paid, what is in them, and what has come of each text.
+"""Batches of language-model calls: which were sent, the texts in them, and the outcome of each text.
 
-A batch is written down before anything is sent, and again before it is created at the endpoint. So whatever is killed
-in between, the next task knows that nothing was sent, or that it has to look. Whoever works on a batch holds it.
+A batch is recorded before anything is sent, and again before it is created at the endpoint. So after a kill the next
+task knows that nothing was sent, or that it has to look. A task that works on a batch holds its lock.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Literal, LiteralString
 
 from psycopg import sql
 from psycopg.rows import class_row
@@ -29,13 +29,13 @@ class Batch:
         batch_key: our name for it; in its metadata at the endpoint.
         run_id: the run that sent it and pays for it.
         shard: the task of that run.
-        model: whom it asks.
-        prompt_hash: what it asks.
+        model: the model's name.
+        prompt_hash: of the prompt.
         state: planned (nothing was sent), sending (it may have been), waiting (it was), collected or lost.
-        texts: how many it asks about.
+        texts: number of texts.
         batch_id: the endpoint's name for it; None until known.
         input_file_id: the file that was sent; None until known.
-        counts: what has come of it so far.
+        counts: of its replies so far, as in a manifest.
         age_s: since it was sent, or since the attempt to; 0 before that.
     """
 
@@ -44,17 +44,17 @@ class Batch:
     shard: int
     model: str
     prompt_hash: str
-    state: BatchState
-    texts: int
-    batch_id: str | None
-    input_file_id: str | None
-    counts: dict[str, float]
-    age_s: float
+    state: BatchState = "planned"
+    texts: int = 0
+    batch_id: str | None = None
+    input_file_id: str | None = None
+    counts: dict[str, float] = field(default_factory=dict)
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A text that a batch brought no usable reply about: why, and what was wrong with an invalid one."""
+    """A text to which a batch brought no usable reply: the outcome, and what was wrong with an invalid reply."""
 
     content_hash: str
     outcome: TextOutcome
@@ -82,7 +82,7 @@ class BatchRepository:
 
     @contextmanager
     def holding(self, batch_key: str) -> Iterator[bool]:
-        """Keep other tasks off a batch for the block; whether that succeeded. A killed task holds nothing."""
+        """Lock a batch for the block, and yield whether that succeeded; a killed task's locks are released."""
         name = (f"heal.llm_batch {batch_key}",)
         row = self._conn.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name).fetchone()
         held = bool(row and row[0])
@@ -93,68 +93,46 @@ class BatchRepository:
                 self._conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", name)
 
     def open(self) -> list[Batch]:
-        """Batches that are not collected yet, of all runs, oldest first."""
-        query = sql.SQL(
-            "SELECT {} FROM heal.llm_batch WHERE endpoint = %s AND state IN ('planned', 'sending', 'waiting') "
-            "ORDER BY created_at, batch_key"
-        ).format(_COLUMNS)
-        return self._conn.cursor(row_factory=class_row(Batch)).execute(query, (self._endpoint,)).fetchall()
+        """Batches of all runs that are not collected yet, oldest first."""
+        return self._select("endpoint = %s AND state IN ('planned', 'sending', 'waiting')", self._endpoint)
 
     def get(self, batch_key: str) -> Batch | None:
         """A batch as it is now; None where it was withdrawn."""
-        query = sql.SQL("SELECT {} FROM heal.llm_batch WHERE batch_key = %s").format(_COLUMNS)
-        return self._conn.cursor(row_factory=class_row(Batch)).execute(query, (batch_key,)).fetchone()
+        return next(iter(self._select("batch_key = %s", batch_key)), None)
 
-    def plan(
-        self,
-        batch_key: str,
-        run_id: str,
-        shard: int,
-        model: str,
-        prompt_hash: str,
-        texts: Sequence[tuple[str, int]],
-        counts: dict[str, float],
-    ) -> set[str]:
-        """Write down what is going to be sent.
+    def counted(self, run_id: str, shard: int) -> list[Batch]:
+        """The collected batches whose counts a task reports."""
+        return self._select("counted_run = %s AND counted_shard = %s AND state IN ('collected', 'lost')", run_id, shard)
+
+    def plan(self, batch: Batch, texts: Sequence[tuple[str, int]]) -> set[str]:
+        """Record a batch that is going to be sent.
 
         Args:
-            batch_key: our name for the batch.
-            run_id: the run.
-            shard: the task.
-            model: whom it will ask.
-            prompt_hash: what it will ask.
-            texts: content hash and chunk.
-            counts: what getting ready for it has cost.
+            batch: with the counts of its preparation.
+            texts: content hash and chunk of each.
 
         Returns:
-            Content hashes that may be sent; the others are in a batch of another task. With none there is no batch.
+            Content hashes that may be sent; the others are in a batch of another task. Where none may, there is no
+            batch.
         """
+        key, about = batch.batch_key, (self._endpoint, batch.model, batch.prompt_hash)
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts, counts) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-                (batch_key, run_id, shard, self._endpoint, model, prompt_hash, len(texts), Jsonb(counts)),
+                "VALUES (%s, %s, %s, %s, %s, %s, 0, %s)",
+                (key, batch.run_id, batch.shard, *about, Jsonb(batch.counts)),
             )
-            won = {
-                row[0]
-                for row in cursor.execute(
-                    "INSERT INTO heal.llm_batch_row (batch_key, content_hash, chunk_id, endpoint, model, prompt_hash) "
-                    "SELECT %s, content_hash, chunk_id, %s, %s, %s "
-                    "FROM unnest(%s::text[], %s::bigint[]) AS given (content_hash, chunk_id) "
-                    "ON CONFLICT DO NOTHING RETURNING content_hash",
-                    (
-                        batch_key,
-                        self._endpoint,
-                        model,
-                        prompt_hash,
-                        [text for text, _ in texts],
-                        [chunk for _, chunk in texts],
-                    ),
-                )
-            }
-            cursor.execute("UPDATE heal.llm_batch SET texts = %s WHERE batch_key = %s", (len(won), batch_key))
+            cursor.execute(
+                "INSERT INTO heal.llm_batch_row (batch_key, content_hash, chunk_id, endpoint, model, prompt_hash) "
+                "SELECT %s, content_hash, chunk_id, %s, %s, %s "
+                "FROM unnest(%s::text[], %s::bigint[]) AS given (content_hash, chunk_id) "
+                "ON CONFLICT DO NOTHING RETURNING content_hash",
+                (key, *about, [text for text, _ in texts], [chunk for _, chunk in texts]),
+            )
+            won = {row[0] for row in cursor}
+            cursor.execute("UPDATE heal.llm_batch SET texts = %s WHERE batch_key = %s", (len(won), key))
             if not won:
-                cursor.execute("DELETE FROM heal.llm_batch WHERE batch_key = %s", (batch_key,))
+                cursor.execute("DELETE FROM heal.llm_batch WHERE batch_key = %s", (key,))
         return won
 
     def sending(self, batch_key: str, input_file_id: str) -> None:
@@ -178,33 +156,31 @@ class BatchRepository:
         )
 
     def withdraw(self, batch: Batch) -> None:
-        """Forget a batch that was never sent; its texts may be sent again and its money is free."""
+        """Delete a batch that was never sent: its texts may be sent again, and its money is free."""
         with self._conn.transaction():
             self._release(batch, None)
             self._conn.execute("DELETE FROM heal.llm_batch WHERE batch_key = %s", (batch.batch_key,))
 
     def texts_under_way(self, model: str, prompt_hash: str) -> dict[str, str]:
-        """Batch key by content hash of every text that a reply is waited for."""
-        return dict(
-            self._conn.execute(
-                "SELECT content_hash, batch_key FROM heal.llm_batch_row "
-                "WHERE outcome IS NULL AND endpoint = %s AND model = %s AND prompt_hash = %s",
-                (self._endpoint, model, prompt_hash),
-            ).fetchall()
+        """Batch key by content hash of every text whose reply is awaited."""
+        rows = self._conn.execute(
+            "SELECT content_hash, batch_key FROM heal.llm_batch_row "
+            "WHERE outcome IS NULL AND endpoint = %s AND model = %s AND prompt_hash = %s",
+            (self._endpoint, model, prompt_hash),
         )
+        return dict(rows.fetchall())
 
     def texts_tried(self, run_id: str, model: str, prompt_hash: str) -> dict[str, Tried]:
-        """Texts, by content hash, about which the batches of a run brought no usable reply."""
-        cursor = self._conn.cursor(row_factory=class_row(Tried))
-        rows = cursor.execute(
+        """Texts, by content hash, to which the batches of a run brought no usable reply."""
+        rows = self._conn.cursor(row_factory=class_row(Tried)).execute(
             "SELECT content_hash, outcome, problem FROM heal.llm_batch_row JOIN heal.llm_batch b USING (batch_key) "
             "WHERE outcome IS NOT NULL AND b.counted_run = %s AND b.model = %s AND b.prompt_hash = %s",
             (run_id, model, prompt_hash),
-        ).fetchall()
+        )
         return {row.content_hash: row for row in rows}
 
     def begin_collecting(self, batch: Batch, run_id: str, shard: int) -> dict[str, int]:
-        """Take a batch over into the counts of a task.
+        """Add a batch to the counts of a task.
 
         Args:
             batch: the batch.
@@ -218,18 +194,17 @@ class BatchRepository:
             "UPDATE heal.llm_batch SET counted_run = %s, counted_shard = %s WHERE batch_key = %s",
             (run_id, shard, batch.batch_key),
         )
-        return dict(
-            self._conn.execute(
-                "SELECT content_hash, chunk_id FROM heal.llm_batch_row WHERE batch_key = %s AND outcome IS NULL",
-                (batch.batch_key,),
-            ).fetchall()
+        rows = self._conn.execute(
+            "SELECT content_hash, chunk_id FROM heal.llm_batch_row WHERE batch_key = %s AND outcome IS NULL",
+            (batch.batch_key,),
         )
+        return dict(rows.fetchall())
 
     def live(self, texts: dict[str, int]) -> dict[str, LiveChunk]:
-        """A live chunk for each text that still has one.
+        """Find a live chunk for each text that still has one.
 
         Args:
-            texts: by content hash the chunk that was asked about; where it is gone, a copy is found.
+            texts: by content hash the chunk that was asked about; where it was deleted, a copy is found.
 
         Returns:
             By content hash.
@@ -244,12 +219,12 @@ class BatchRepository:
         return found
 
     def settle(self, batch: Batch, answered: Sequence[str], tried: Sequence[Tried], counts: dict[str, float]) -> None:
-        """Record what has come of texts; to be called in the transaction that stores their replies.
+        """Record the outcome of texts, in the transaction that stores their replies.
 
         Args:
             batch: the batch.
-            answered: content hashes that nothing is left to do for.
-            tried: those that brought no usable reply.
+            answered: content hashes with a final reply.
+            tried: those without a usable reply.
             counts: of the whole batch, up to now.
         """
         self._release(batch, [*answered, *(item.content_hash for item in tried)])
@@ -267,12 +242,12 @@ class BatchRepository:
         )
 
     def close(self, batch: Batch, state: Literal["collected", "lost"], note: str) -> None:
-        """Record that nothing more will come of a batch; texts that had no reply are unanswered, their money is free.
+        """Record the end of a batch: texts that had no reply are unanswered, their money is free.
 
         Args:
             batch: the batch.
             state: how it ended.
-            note: what the endpoint said; empty where all went well.
+            note: the endpoint's complaint; empty where all went well.
         """
         with self._conn.transaction():
             self._release(batch, None)
@@ -285,13 +260,10 @@ class BatchRepository:
                 (state, storable(note), batch.batch_key),
             )
 
-    def counted(self, run_id: str, shard: int) -> list[Batch]:
-        """Batches that a task reports, collected ones only."""
-        query = sql.SQL(
-            "SELECT {} FROM heal.llm_batch WHERE counted_run = %s AND counted_shard = %s "
-            "AND state IN ('collected', 'lost') ORDER BY created_at, batch_key"
-        ).format(_COLUMNS)
-        return self._conn.cursor(row_factory=class_row(Batch)).execute(query, (run_id, shard)).fetchall()
+    def _select(self, condition: LiteralString, *values: object) -> list[Batch]:
+        query = sql.SQL("SELECT {} FROM heal.llm_batch WHERE {} ORDER BY created_at, batch_key")
+        cursor = self._conn.cursor(row_factory=class_row(Batch))
+        return cursor.execute(query.format(_COLUMNS, sql.SQL(condition)), values).fetchall()
 
     def _release(self, batch: Batch, texts: Sequence[str] | None) -> None:
         self._conn.execute(

@@ -1,4 +1,4 @@
-"""The ledger of language-model calls: its rows, how they settle what was reserved, and their sums."""
+"""The ledger of language-model calls: its rows, their sums, and the release of what was reserved for them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields, replace
@@ -12,10 +12,7 @@ from heal_tasks.store.db import Connection, storable
 
 @dataclass(frozen=True, slots=True)
 class LlmCall:
-    """One call to a language model, as in ``heal.llm_call``; status ``ok`` or what went wrong.
-
-    ``batch_id`` is the endpoint's name of the batch that it was part of; None for a call by itself.
-    """
+    """A row of ``heal.llm_call``; ``batch_id`` is the endpoint's name of its batch, None for a single call."""
 
     purpose: str
     model: str
@@ -45,7 +42,7 @@ class LedgerRow:
 
 
 def insert(table: str, record: type, *before: str) -> sql.Composed:
-    """An INSERT of a record's fields, behind columns that it does not have."""
+    """An INSERT of a record's fields, after the columns ``before`` that it does not have."""
     columns = [sql.Identifier(name) for name in (*before, *(item.name for item in fields(record)))]
     values = sql.SQL(", ").join(sql.Placeholder() * len(columns))
     return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(
@@ -62,7 +59,7 @@ _ADD_CALL = insert("llm_call", LlmCall, "run_id")
 
 
 def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Iterable[int]) -> set[int]:
-    """Write calls, and give back what was reserved for their chunks: part of the transaction that stores the answers.
+    """Write calls and delete the reservations for their chunks, in the transaction that stores the answers.
 
     Args:
         cursor: in a transaction.
@@ -71,8 +68,8 @@ def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Ite
         chunk_ids: further chunks that are answered.
 
     Returns:
-        Those of all these chunks that still are, kept from deletion until the transaction ends. Nothing may be stored
-        for the others; of calls about them the reply is left out.
+        Those of all these chunks that still exist, locked against deletion until the transaction ends. Nothing may be
+        stored for the others; calls about them are stored without the reply.
     """
     wanted = list({*chunk_ids, *(call.chunk_id for call in calls if call.chunk_id is not None)})
     cursor.execute("SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (wanted,))

@@ -1,4 +1,4 @@
-"""Answers that a language model gave from retrieved passages: each question with the same passages once."""
+"""Answers that a language model gave from retrieved passages, one per question, passages, prompt and model."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -11,16 +11,16 @@ from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """What came of a question with its passages, as in ``heal.answer``.
+    """A row of ``heal.answer``.
 
     Args:
         content_hash: of the question and the passages.
         prompt_hash: of the prompt.
-        model: who answered.
+        model: the model's name.
         chunk_ids: the chunk that the question was written from, then those of the passages.
         status: ok, refused or invalid.
         answer: empty where the passages hold none, or the model gave none.
-        evidence: what it says it has copied from them.
+        evidence: the quotation that the model gives for it.
     """
 
     content_hash: str
@@ -57,14 +57,14 @@ class AnswerRepository:
         return {content_hash: (answer, evidence) for content_hash, answer, evidence in rows}
 
     def store(self, run_id: str, answers: Sequence[StoredAnswer], calls: Sequence[LlmCall]) -> None:
-        """Store answers and the calls they cost, in one transaction; what was reserved for them is settled by it.
+        """Store answers and the calls they cost in one transaction, which also deletes the reservations for them.
 
-        An answer may quote any of its chunks, so it is not stored where one was deleted meanwhile; and no reply is kept
-        in the ledger, where it would go with one of them only. Errors are.
+        An answer may quote any of its chunks, so it is not stored where one was deleted meanwhile. The ledger keeps
+        errors but no replies: a reply would be deleted with one of its chunks only.
 
         Args:
             run_id: the run that asked.
-            answers: what came of each question.
+            answers: one per question.
             calls: every call, failed ones included.
         """
         ledger = [call if call.status == "failed" else replace(call, raw_reply=None) for call in calls]

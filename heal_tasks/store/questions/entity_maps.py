@@ -1,4 +1,4 @@
-"""Entity maps of chunks: each text, prompt and model once, whatever came of it."""
+"""Entity maps of chunks, one per text, prompt and model, failed ones included."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
 
 @dataclass(frozen=True, slots=True)
 class StoredMap:
-    """What came of a chunk, as in ``heal.entity_map``.
+    """A row of ``heal.entity_map``.
 
     Args:
         chunk_id: the chunk.
         content_hash: of its title and text.
         prompt_hash: of the prompt.
-        model: who wrote.
+        model: the model's name.
         status: ok, or why the map cannot be used.
         map: as JSON; without entities where there is none.
-        dropped: how many entities, attributes and relations its text does not confirm.
+        dropped: number of entities, attributes and relations that its text does not confirm.
         map_tokens: of the rendered map.
         text_tokens: of the text, title included.
     """
@@ -43,9 +43,9 @@ class Usable:
     """Maps of live chunks that training can use.
 
     Args:
-        count: how many.
-        reduction: mean over maps of 1 - tokens of the map / tokens of the text; 0 where there are none.
-        fingerprint: changes when there are others.
+        count: their number.
+        reduction: mean over maps of 1 - map tokens / text tokens; 0 where there are none.
+        fingerprint: changes with the set of maps.
     """
 
     count: int
@@ -88,22 +88,18 @@ class MapRepository:
         return live_chunks(self._conn, condition, (*self._key, shards, shard), 0, 1)
 
     def reuse(self, shard: int = 0, shards: int = 1) -> int:
-        """Give unmapped chunks of a part the map that an equal text has.
-
-        Returns:
-            How many chunks need not be asked about any more.
-        """
+        """Give unmapped chunks of a part the map that an equal text has, and return their number."""
         query = sql.SQL(_COPY).format(_UNMAPPED, IN_PART)
         return self._conn.execute(query, (*self._key, *self._key, shards, shard)).rowcount
 
     def store(self, run_id: str, maps: Sequence[StoredMap], calls: Sequence[LlmCall]) -> None:
-        """Store maps and the calls they cost, in one transaction; what was reserved for the chunks is settled by it.
+        """Store maps and the calls they cost in one transaction, which also deletes the reservations for the chunks.
 
-        Nothing is stored for a chunk that was deleted while the model wrote, except that the call was paid.
+        For a chunk that was deleted while the model wrote only the call is stored.
 
         Args:
             run_id: the run that asked.
-            maps: what came of each chunk.
+            maps: one per chunk.
             calls: every call, failed ones included.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
@@ -111,7 +107,7 @@ class MapRepository:
             cursor.executemany(_ADD, [row_of(item) for item in maps if item.chunk_id in live])
 
     def usable(self) -> Usable:
-        """How many maps of live chunks can be used, and by how much they are shorter than their texts."""
+        """The usable maps of live chunks: their number, and by how much they are shorter than their texts."""
         rows = self._conn.execute(
             "SELECT m.chunk_id, 1 - m.map_tokens::float8 / m.text_tokens FROM heal.entity_map m "
             "JOIN heal.chunk c USING (chunk_id) WHERE m.prompt_hash = %s AND m.model = %s AND m.status = 'ok' "
