@@ -1,7 +1,6 @@
 """Connections: psycopg with pgvector's type registered, and driver errors turned into this project's own."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +10,13 @@ from pgvector.psycopg import register_vector
 from psycopg.types import TypeInfo
 
 from heal_tasks.core.errors import RetryableError, StoreError
+from heal_tasks.core.text import storable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 MIN_SERVER, NEWEST_TRIED = 15, 18
 MIN_PGVECTOR = (0, 8, 5)
 CONNECT_TIMEOUT_S = 15
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def connect(url: str, *, autocommit: bool = False) -> Connection:
@@ -86,11 +84,6 @@ def check_versions(conn: Connection) -> None:
             f"pgvector {row[0]} corrupts HNSW indexes on vacuum; install {wanted} or newer, "
             "then ALTER EXTENSION vector UPDATE"
         )
-
-
-def storable(text: str) -> str:
-    """Text that a ``text`` column takes: NUL and lone surrogates become U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def storable_json(value: object) -> object:

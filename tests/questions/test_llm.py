@@ -163,12 +163,12 @@ def test_a_redirect_to_another_host_does_not_get_the_key() -> None:
     assert "authorization" not in other.requests[0].headers
 
 
-def test_what_postgres_cannot_store_is_removed() -> None:
+def test_characters_that_postgres_cannot_store_are_replaced() -> None:
     item = {"type": "claim", "query": "a \x00 b \ud800 c d", "answer": "x\x00", "evidence_quote": "y"}
     with FakeOpenAI(lambda request: completion(json.dumps({"items": [item]}))) as fake:
         written = one(fake, chunk(1, "lone \ud800 surrogate and \x00 in a text"))
     assert statuses(written) == ["ok"]
-    assert written.drafts[0].text == "a b ? c d"
-    assert written.drafts[0].answer == "x"
+    assert written.drafts[0].text == "a \ufffd b \ufffd c d"
+    assert written.drafts[0].answer == "x\ufffd"
     assert "\x00" not in written.calls[0].raw_reply
     written.calls[0].raw_reply.encode("utf-8")

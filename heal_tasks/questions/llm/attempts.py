@@ -15,8 +15,9 @@ from email.utils import parsedate_to_datetime
 import httpx2
 import openai
 
+from heal_tasks.core.text import storable
 from heal_tasks.questions.llm.replies import reported_tokens
-from heal_tasks.questions.writer import Call, storable
+from heal_tasks.questions.writer import Call
 
 _ERROR_CHARS = 2000
 _NO_CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached"}

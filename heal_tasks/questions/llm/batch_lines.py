@@ -11,9 +11,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, reported_tokens
-from heal_tasks.questions.writer import Call, CallStatus, storable
+from heal_tasks.questions.writer import Call, CallStatus
 
 T = TypeVar("T")
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from heal_tasks.core.ids import fingerprint, sha256_hex
+from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
-from heal_tasks.questions.writer import Call, CallStatus, ChunkToAsk, storable
+from heal_tasks.questions.writer import Call, CallStatus, ChunkToAsk
 
 T = TypeVar("T")
 

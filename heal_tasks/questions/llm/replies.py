@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.questions.writer import Call, CallStatus, storable
+from heal_tasks.core.text import storable
+from heal_tasks.questions.writer import Call, CallStatus
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import RetryableError
-from heal_tasks.store.db import Connection, storable
+from heal_tasks.core.text import storable
+from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.reading import LiveChunk, live_chunks
 
 BatchState = Literal["planned", "sending", "waiting", "collected", "lost"]

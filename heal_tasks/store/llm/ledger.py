@@ -7,7 +7,8 @@ from typing import Any
 from psycopg import Cursor, sql
 from psycopg.rows import class_row
 
-from heal_tasks.store.db import Connection, storable
+from heal_tasks.core.text import storable
+from heal_tasks.store.db import Connection
 
 
 @dataclass(frozen=True, slots=True)
