@@ -6,14 +6,15 @@ Run from the project's root: ``python -m bench.hnmfk`` or ``python -m bench.hnmf
 from several seeds; or the root of a real collection. All methods get the same TF-IDF matrix, ks and number of
 perturbed copies (relative uniform noise of 1.5 % on stored entries), one thread, a process of their own.
 
-**Methods.** *Ours*: ``choose_k``; *ours, every k*: the same with ``full_search``. *scikit-learn*: ``NMF`` (coordinate
-descent, tolerance 1e-4, at most 200 rounds), one random start per copy and k, columns matched optimally, both
-factors permuted, silhouettes as ours, the largest k with both at least .8. *Reference schedule*: a plain transcription
-of the published NMFk of lanl/T-ELF: NNSVD start, 100 multiplicative updates per copy and k, greedy matching, H
-not permuted, 1,000 updates of H for every k, the largest k up to which W's (and H's) silhouettes reach .8.
+**Methods.** *Ours*: ``choose_k``. *scikit-learn*: ``NMF`` (coordinate descent, tolerance 1e-4, at most 200 rounds), one
+random start per copy and k, columns matched optimally, both factors permuted, silhouettes as ours, the largest k with
+both at least .8. *Reference*: a plain transcription of the published NMFk of lanl/T-ELF: NNSVD start, 100
+multiplicative updates per copy and k, greedy matching, H not permuted, 1,000 updates of H for every k, the largest k up
+to which W's (and H's) silhouettes reach .8.
 
-**Checked before anything is printed**: at every k that both have, our best error is at most .2 % above
-scikit-learn's best, and on planted corpora how often k and the documents' topics (NMI) are those planted.
+**Checked before anything is printed**: at every k that both have measured, our best error is at most .2 % above
+scikit-learn's best. On planted corpora the table also tells how often k is the planted one, and the NMI of the
+documents' topics with the planted ones.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,13 @@ from sklearn.metrics import normalized_mutual_info_score
 from bench.common import Measured, load_collection, measure, parent_parser, table, versions, write_json
 from bench.planted import plant
 from heal_tasks.core.errors import HealError
-from heal_tasks.topics.hnmfk import HNMFkConfig, NodeMatrix, count_corpus
-from heal_tasks.topics.nmf import Factorisation, start_nndsvd
+from heal_tasks.topics.config import HNMFkConfig, NMFkConfig
+from heal_tasks.topics.nmf import start_nndsvd
 from heal_tasks.topics.nmfk import choose_k
 from heal_tasks.topics.operand import Operand
-from heal_tasks.topics.perturb import uniform_noise
+from heal_tasks.topics.restarts import uniform_noise
 from heal_tasks.topics.stability import align, reorder, silhouettes, unit_rows
-from heal_tasks.topics.tfidf import select_terms
-from heal_tasks.topics.units import NMFkConfig
+from heal_tasks.topics.tfidf import NodeMatrix, count_corpus, select_terms
 
 NOISE, THRESHOLD = 0.015, 0.8
 SHAPES: dict[str, dict[str, int]] = {
@@ -49,6 +49,14 @@ SHAPES: dict[str, dict[str, int]] = {
 Found = dict[str, Any]
 
 
+class Factorisation(NamedTuple):
+    """X is about ``documents @ terms``; shapes (n, k) and (k, v)."""
+
+    documents: NDArray[np.float32]
+    terms: NDArray[np.float32]
+    relative_error: float
+
+
 def planted_matrix(seed: int, shape: str, imbalance: float) -> tuple[csr_array, NDArray[np.int64]]:
     """TF-IDF of a planted corpus, float32 csr, shape (n, v), and its fine topics, int64, shape (n,)."""
     corpus = plant(seed, imbalance=imbalance, **SHAPES[shape])
@@ -56,34 +64,34 @@ def planted_matrix(seed: int, shape: str, imbalance: float) -> tuple[csr_array, 
     return NodeMatrix.of(csr_array(corpus.counts[:, frequent]), HNMFkConfig()).X, corpus.fine
 
 
-def ours(X: csr_array, ks: Sequence[int], copies: int, seed: int, full: bool = False) -> Found:
-    """Ours, as the tree uses it."""
-    result = choose_k(X, ks, NMFkConfig(perturbations=copies, noise=NOISE, full_search=full), seed=seed)
+def ours(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Found:
+    """``choose_k`` as the tree uses it."""
+    result = choose_k(X, ks, NMFkConfig(perturbations=copies, noise=NOISE), seed=seed)
     errors = {record.k: record.relative_error for record in result.records}
-    return _found(result.k, errors, result.factorisation)
+    return _found(result.k, errors, result.document_factors)
 
 
 def scikit_learn(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Found:
-    """scikit-learn's NMF for the same copies and ks, judged by stability alone."""
+    """scikit-learn's NMF for the same copies and ks; k by stability alone."""
     from sklearn.decomposition import NMF
 
-    chosen, errors = Factorisation(np.zeros((X.shape[0], 1)), np.zeros((1, X.shape[1])), 1.0, 0), {}
+    chosen, errors = Factorisation(np.zeros((X.shape[0], 1)), np.zeros((1, X.shape[1])), 1.0), {}
     for k in ks:
         fits = []
         for copy in range(copies):
             model = NMF(k, init="random", tol=1e-4, max_iter=200, random_state=seed + copy)
             W = model.fit_transform(_noisy(X, seed + copy))
-            fits.append(Factorisation(W, model.components_, _error(X, W, model.components_), model.n_iter_))
+            fits.append(Factorisation(W, model.components_, _error(X, W, model.components_)))
         first = int(np.argmin([fit.relative_error for fit in fits]))
         best = fits[first]
         errors[k] = best.relative_error
-        terms = np.stack([unit_rows(fit.term_factors) for fit in fits])
-        documents = np.stack([unit_rows(fit.document_factors.T) for fit in fits])
+        terms = np.stack([unit_rows(fit.terms) for fit in fits])
+        documents = np.stack([unit_rows(fit.documents.T) for fit in fits])
         _, order = align(terms, first)
         stable = [silhouettes(reorder(side, order)).min() for side in (terms, documents)]
         if min(stable) >= THRESHOLD:
             chosen = best
-    return _found(chosen.term_factors.shape[0], errors, chosen)
+    return _found(chosen.terms.shape[0], errors, chosen.documents)
 
 
 def reference(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Found:
@@ -108,7 +116,7 @@ def reference(X: csr_array, ks: Sequence[int], copies: int, seed: int) -> Found:
                 passed[side].append(k)
         fits[k] = _regressed(X, centroids, seed)
     k = min(max(passed["W"], default=ks[0]), max(passed["H"], default=ks[0]))
-    return _found(k, {k: fit.relative_error for k, fit in fits.items()}, fits[k])
+    return _found(k, {k: fit.relative_error for k, fit in fits.items()}, fits[k].documents)
 
 
 def _updates(X: csr_array, k: int, seed: int, rounds: int = 100) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -127,7 +135,7 @@ def _regressed(X: csr_array, H: NDArray[np.float32], seed: int, rounds: int = 10
     target, gram = X @ H.T, H @ H.T
     for _ in range(rounds):
         W *= target / (W @ gram + 1e-12)
-    return Factorisation(W, H, _error(X, W, H), rounds)
+    return Factorisation(W, H, _error(X, W, H))
 
 
 def _greedy(similarities: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -149,27 +157,21 @@ def _error(X: csr_array, W: NDArray[np.float32], H: NDArray[np.float32]) -> floa
     return float(np.sqrt(max(norm - 2 * cross + model, 0) / norm))
 
 
-def _found(k: int, errors: dict[int, float], factors: Factorisation) -> Found:
-    return {"k": k, "errors": errors, "labels": factors.document_factors.argmax(axis=1)}
+def _found(k: int, errors: dict[int, float], documents: NDArray[np.float32]) -> Found:
+    return {"k": k, "errors": errors, "labels": documents.argmax(axis=1)}
 
 
-METHODS = {"ours": (ours,), "ours, every k": (ours, True), "scikit-learn": (scikit_learn,), "reference": (reference,)}
-
-
-def run(X: csr_array, name: str, ks: Sequence[int], copies: int, seed: int) -> Measured[Found]:
-    """One method in a process of its own."""
-    function, *rest = METHODS[name]
-    return measure(function, X, list(ks), copies, seed, *rest)
+METHODS = {"ours": ours, "scikit-learn": scikit_learn, "reference": reference}
 
 
 def check_errors(found: dict[str, Found], where: str) -> None:
-    """Refuse to compare costs of fits that are not equally good.
+    """Refuse to compare the costs of fits that are not equally good.
 
     Raises:
         HealError: our best error is more than .2 % above scikit-learn's.
     """
     theirs = found["scikit-learn"]["errors"]
-    for k, error in found["ours, every k"]["errors"].items():
+    for k, error in found["ours"]["errors"].items():
         if k in theirs and error > 1.002 * theirs[k]:
             raise HealError(f"{where}, k={k}: our error {error:.5f}, scikit-learn's {theirs[k]:.5f}")
 
@@ -180,7 +182,7 @@ def bench(label: str, corpora: Sequence[Any], ks: Sequence[int], copies: int, pe
     for number, (X, truth, seed) in enumerate(corpora):
         found: dict[str, Found] = {}
         for name in METHODS if number < peer_runs else ("ours",):
-            measured = run(X, name, ks, copies, seed)
+            measured = measure(METHODS[name], X, list(ks), copies, seed)
             progress = f"k {measured.result['k']}, {measured.cpu_s:.2f} CPU s"
             print(f"{label}, seed {seed}, {name}: {progress}", file=sys.stderr)
             done[name].append((measured, truth))
@@ -210,7 +212,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--collection", type=Path, help="folder with corpus.jsonl.gz; without it, planted corpora")
     parser.add_argument("--seeds", type=int, default=10, help="planted corpora per shape (default 10)")
-    parser.add_argument("--peer-runs", type=int, default=5, help="of these also measured with the peers (default 5)")
+    parser.add_argument(
+        "--peer-runs", type=int, default=5, help="how many of them the peers run on too (default 5)"
+    )
     parser.add_argument("--copies", type=int, default=10, help="perturbed copies per k (default 10)")
     parser.add_argument("--max-k", type=int, default=0, help="largest k (default: planted topics + 2, real 8)")
     arguments = parser.parse_args()

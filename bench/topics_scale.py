@@ -1,8 +1,8 @@
-"""Measures how the topic tree grows with the corpus: planted documents, 20,000 words, two levels, two threads.
+"""Measures the cost of the topic tree by corpus size: planted documents, 20,000 words, two levels, two threads.
 
-Run from the project's root: ``python -m bench.topics_scale``. Each size has a process of its own, which makes the
-corpus (about 150 words per document, 5 x 4 topics), then grows the tree from its counts; peak memory is that of
-both, cost that of the tree. Checked: the 20 planted topics are the leaves (NMI).
+Run from the project's root: ``python -m bench.topics_scale``. Each size runs in a process of its own, which makes the
+corpus (about 150 words per document, 5 x 4 topics), then builds the tree from its counts. Peak memory includes making
+the corpus; times are those of the tree. NMI compares the leaves with the 20 planted topics.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from bench.common import measure, parent_parser, table, versions, write_json
 from bench.planted import plant
-from heal_tasks.topics.hnmfk import HNMFkConfig, grow_tree
+from heal_tasks.topics.config import HNMFkConfig
+from heal_tasks.topics.hnmfk import grow_tree
 from heal_tasks.topics.tfidf import select_terms
 
 THREADS = 2

@@ -1,4 +1,10 @@
-"""Steps label and assign_labels: a topic path for every document, built anew or by projection."""
+"""Step label: build the topic tree of the corpus and label every document.
+
+Documents of the unseen splits are projected on the finished tree: labels for training must not be made with the
+documents that the gate judges by.
+"""
+
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,26 +12,34 @@ from numpy.typing import NDArray
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
+from heal_tasks.questions.splits import is_unseen
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.factorise import SharedRoot, is_held_out, topic_config, topic_inputs, topic_threads
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
-from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.topics.hnmfk import count_corpus, grow_tree
+from heal_tasks.topics.config import HNMFkConfig
+from heal_tasks.topics.hnmfk import build_tree
 from heal_tasks.topics.matching import Matching, match_topics
 from heal_tasks.topics.projection import Projection
 from heal_tasks.topics.tree import TopicTree
 
 
+def _config(context: Context) -> HNMFkConfig:
+    settings = context.settings
+    return HNMFkConfig(
+        max_depth=settings.topic_depth,
+        max_k=settings.topic_max_k,
+        min_documents=settings.topic_min_documents,
+        perturbations=settings.topic_perturbations,
+        seed=settings.seed,
+    )
+
+
 def _inputs(context: Context) -> object:
-    return [*topic_inputs(context), context.settings.topic_max_churn]
+    return [Corpus(context.conn).hash(), repr(_config(context)), context.settings.topic_max_churn]
 
 
 def label(context: Context) -> Outcome:
     """Build the topic tree, match it to the previous run's topics, label every document.
-
-    Documents of the unseen splits are projected on the finished tree: labels that train must not have
-    been made with the documents that judge.
 
     Args:
         context: of the step.
@@ -39,34 +53,29 @@ def label(context: Context) -> Outcome:
     ids, texts = Corpus(context.conn).texts()
     if not ids:
         raise StepError("there is no document to label; look at HEAL_SOURCES and heal.quarantine, then ingest again")
-    unseen = is_held_out(ids)
+    unseen = np.array([is_unseen(document_id) for document_id in ids])
+    unseen &= not unseen.all()
     seen_rows, unseen_rows = np.flatnonzero(~unseen), np.flatnonzero(unseen)
-    config, shared = topic_config(context), SharedRoot.load(context)
-    counts, vocabulary = (
-        (shared.counts, shared.vocabulary) if shared else count_corpus([texts[row] for row in seen_rows], config)
-    )
-    tree = grow_tree(
-        counts,
-        vocabulary,
-        config,
+    tree = build_tree(
+        [texts[row] for row in seen_rows],
+        _config(context),
         context.progress,
-        workers=topic_threads(context),
+        workers=os.cpu_count() or 1,
         device=pick_device(context.settings.device),
-        run_root_with=shared.run if shared else None,
     )
     topics = TopicRepository(context.conn)
     tree, matching = _with_stable_ids(context, topics, tree)
     projection = tree.project([texts[row] for row in unseen_rows])
 
-    key = f"topics/{fingerprint([context.run_id, _inputs(context)])}"
-    with context.artifacts.writing(key) as folder:
+    run_key = fingerprint([context.run_id, _inputs(context)])
+    with context.artifacts.writing(f"topics/{run_key}") as folder:
         tree.save(folder)
+    uri = context.artifacts.uri(f"topics/{run_key}")
     all_ids = np.array(ids, dtype=np.int64)
-    depth = max(node.level for node in tree.nodes)
     with context.conn.transaction():
         topic_run_id = topics.insert_run(
-            fingerprint=fingerprint([context.run_id, _inputs(context)]),
-            uri=context.artifacts.uri(key),
+            fingerprint=run_key,
+            uri=uri,
             churn=matching.churn if matching else None,
             mean_residual=float(tree.residual.mean()),
             topics=[
@@ -79,14 +88,12 @@ def label(context: Context) -> Outcome:
             labels=_labels(all_ids[seen_rows], tree),
         )  # fmt: skip
         topics.add_labels(topic_run_id, _labels(all_ids[unseen_rows], projection))
-    if shared:
-        shared.delete()
-    leaves = tree.nodes[0].last_leaf + 1
+    topic_count = len(tree.nodes) - 1
     churn = f", churn to the previous run {matching.churn:.0%}" if matching else ""
     return Outcome(
-        refs={"topic_run_id": topic_run_id, "topics_uri": context.artifacts.uri(key)},
-        counts={"documents": len(ids), "topics": len(tree.nodes) - 1, "leaves": leaves, "depth": depth},
-        note=f"{len(tree.nodes) - 1} topics, {leaves} leaves, depth {depth}{churn}",
+        refs={"topic_run_id": topic_run_id, "topics_uri": uri},
+        counts={"documents": len(ids), "topics": topic_count, "leaves": tree.leaf_count, "depth": tree.depth},
+        note=f"{topic_count} topics, {tree.leaf_count} leaves, depth {tree.depth}{churn}",
     )
 
 
@@ -106,38 +113,8 @@ def _with_stable_ids(context: Context, topics: TopicRepository, tree: TopicTree)
     return tree.relabel(matching.mapping), matching
 
 
-def _labels(ids: NDArray[np.int64], made: TopicTree | Projection) -> Labels:
-    paths = [[int(topic) for topic in path if topic >= 0] for path in made.paths]
-    return Labels(ids, made.leaves, paths, made.membership, made.residual)
-
-
-def assign_labels(context: Context) -> Outcome:
-    """Label documents that the active generation's topic tree has not seen, by projection.
-
-    Args:
-        context: of the step.
-
-    Returns:
-        Ref ``topic_run_id``; count of newly labelled documents.
-
-    Raises:
-        StepError: no generation is active.
-    """
-    topics = TopicRepository(context.conn)
-    active = GenerationRepository(context.conn).active()
-    if active is None or active.topic_run_id is None:
-        raise StepError("no generation is active, so there is no topic tree to project on; take the realign route")
-    run = topics.get(active.topic_run_id)
-    ids, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
-    if ids:
-        projection = TopicTree.load(context.artifacts.local(run.uri)).project(texts)
-        topics.add_labels(run.topic_run_id, _labels(np.array(ids, dtype=np.int64), projection))
-    return Outcome(
-        refs={"topic_run_id": run.topic_run_id},
-        counts={"documents": len(ids)},
-        note=f"{len(ids)} documents labelled by projection on topic run {run.topic_run_id}",
-    )
+def _labels(ids: NDArray[np.int64], places: Projection) -> Labels:
+    return Labels(ids, places.leaves, places.path_lists(), places.membership, places.residual)
 
 
 LABEL = Step("label", label, _inputs)
-ASSIGN_LABELS = Step("assign_labels", assign_labels, None)

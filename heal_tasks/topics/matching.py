@@ -1,7 +1,7 @@
-"""Keeps topic ids stable from run to run: the topics of a new tree matched to those of the previous one.
+"""Stable topic ids: match the topics of a new tree to those of the previous one.
 
-Without this a nightly relabelling would rename every topic, and stored label paths, reports and SQL
-that names a topic would silently mean something else.
+Without this a nightly relabelling would rename every topic, and stored label paths, reports and SQL that name a topic
+would silently change their meaning.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SAME_LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Matching:
-    """Which topics of the current tree are the previous tree's.
+    """Stable ids for a tree, and how much of it is new.
 
     Args:
         mapping: stable id by current topic id, for every topic; ready for ``TopicTree.relabel``.
@@ -34,8 +34,8 @@ class Matching:
 def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: float = 0.5, next_id: int) -> Matching:
     """Match the topics of all levels by their term factors in one optimal assignment, the roots to each other.
 
-    Pairs are worth their cosine similarity over the joint vocabulary, and a little more on the same level: a root
-    that is split into 4 instead of 7 moves topics down a level without changing them.
+    A pair scores its cosine similarity over the joint vocabulary, plus a small bonus on the same level. Levels may
+    differ: a root that is split into 4 instead of 7 moves topics down a level without changing them.
 
     Args:
         previous: the tree whose ids are stable.
@@ -56,14 +56,14 @@ def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: flo
     new, new_terms = _term_vectors(current, words)
     similarity = (new_terms @ old_terms.T).toarray()
     same_level = np.equal.outer([node.level for node in new], [node.level for node in old])
-    worth = np.where(similarity < min_similarity, 0, similarity + SAME_LEVEL * same_level)
+    score = np.where(similarity < min_similarity, 0, similarity + SAME_LEVEL * same_level)
     matched = {current.nodes[0].topic_id: previous.nodes[0].topic_id}
-    for row, column in zip(*linear_sum_assignment(worth, maximize=True), strict=True):
-        if worth[row, column] > 0:
+    for row, column in zip(*linear_sum_assignment(score, maximize=True), strict=True):
+        if score[row, column] > 0:
             matched[new[row].topic_id] = old[column].topic_id
 
-    strangers = [node.topic_id for node in current.nodes if node.topic_id not in matched]
-    mapping = matched | {topic_id: next_id + offset for offset, topic_id in enumerate(strangers)}
+    unmatched = [node.topic_id for node in current.nodes if node.topic_id not in matched]
+    mapping = matched | {topic_id: next_id + offset for offset, topic_id in enumerate(unmatched)}
     leaf_is_new = np.array([node.topic_id not in matched for node in current.nodes if node.k == 1])
     churn = float(leaf_is_new[current.leaves].mean()) if current.leaves.size else 0.0
     return Matching(mapping, churn)
@@ -73,17 +73,13 @@ def _term_vectors(tree: TopicTree, words: dict[str, int]) -> tuple[list[TopicNod
     """Every topic but the root, and its term factors over the joint vocabulary, rows of unit length."""
     at = np.array([words[term] for term in tree.vocabulary], np.int64)
     topics: list[TopicNode] = []
-    indices: list[NDArray[np.int64]] = []
-    values: list[NDArray[np.float32]] = []
+    indices: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    values: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
     for parent, children in children_of(tree.nodes).items():
         for position, child in enumerate(children):
             topics.append(child)
             indices.append(at[tree.factors[parent].columns])
             values.append(tree.factors[parent].term_factors[position])
-    starts = np.cumsum([0, *(len(part) for part in values)])
-    empty = [np.empty(0, np.float32)]
-    matrix = csr_array(
-        (np.concatenate(values or empty), np.concatenate(indices or empty).astype(np.int64), starts),
-        shape=(len(topics), len(words)),
-    )
+    starts = np.cumsum([len(part) for part in values])
+    matrix = csr_array((np.concatenate(values), np.concatenate(indices), starts), shape=(len(topics), len(words)))
     return topics, matrix

@@ -1,10 +1,10 @@
 """Non-negative matrix factorisation of a sparse matrix, several runs at once, and projection of new rows.
 
-Hierarchical alternating least squares with a few inner sweeps per sparse product: Gillis and Glineur,
-Accelerated Multiplicative Updates and Hierarchical ALS Algorithms for Nonnegative Matrix Factorization,
-2012, arXiv 1107.5194. The runs of one k go through the sweeps together as tensors of shape (runs, k, n), on
-the CPU or a GPU, and leave as they converge. The error comes from numbers that are there anyway, so testing
-a tolerance is free and X is never made dense.
+Hierarchical alternating least squares with a few inner sweeps per sparse product: Gillis and Glineur, Accelerated
+Multiplicative Updates and Hierarchical ALS Algorithms for Nonnegative Matrix Factorization, 2012, arXiv 1107.5194. The
+runs of one k are updated together as tensors of shape (runs, k, n), on the CPU or a GPU, and each is taken out when it
+has converged. The error follows from products that are computed anyway, so testing the tolerance is free and X is never
+made dense.
 """
 
 from collections.abc import Sequence
@@ -27,23 +27,6 @@ TOLERANCE = 1e-5
 _TINY = 1e-12
 
 
-@dataclass(frozen=True)
-class Factorisation:
-    """X is about ``document_factors @ term_factors``.
-
-    Args:
-        document_factors: float32, shape (n, k), non-negative.
-        term_factors: float32, shape (k, v), non-negative.
-        relative_error: Frobenius norm of the difference, divided by that of X.
-        iterations: rounds until the tolerance was met, or the limit.
-    """
-
-    document_factors: Floats
-    term_factors: Floats
-    relative_error: float
-    iterations: int
-
-
 @dataclass(frozen=True, eq=False)
 class Runs:
     """Several factorisations with the same k, on a device.
@@ -51,7 +34,7 @@ class Runs:
     Args:
         W: document factors, float32, shape (runs, k, n).
         H: term factors, float32, shape (runs, k, v).
-        errors: relative errors, float64, shape (runs,).
+        errors: relative errors ||X - WH|| / ||X||, float64, shape (runs,).
         iterations: rounds of all runs together.
     """
 
@@ -61,46 +44,12 @@ class Runs:
     iterations: int
 
     def take(self, chosen: Sequence[int]) -> "Runs":
-        """Some of the runs, in the order given."""
+        """Select runs, in the given order."""
         return Runs(self.W[chosen], self.H[chosen], self.errors[chosen], self.iterations)
 
 
-def factorise(
-    X: csr_array,
-    k: int,
-    *,
-    start: str = "random",
-    seed: Seed = 0,
-    max_iterations: int = MAX_ITERATIONS,
-    tolerance: float = TOLERANCE,
-    device: str = "cpu",
-) -> Factorisation:
-    """Factorise X into k topics, once.
-
-    Args:
-        X: float32 csr, shape (n, v), non-negative.
-        k: number of topics, 1 <= k <= min(n, v).
-        start: ``random``, or ``nndsvd`` for a start from the truncated SVD.
-        seed: of the start.
-        max_iterations: most rounds.
-        tolerance: stop when a round lowers the squared error by less than this share of it.
-        device: of torch.
-
-    Returns:
-        The factors; the error never rises from round to round.
-
-    Raises:
-        InputError: k is out of range.
-    """
-    operand = Operand.of(X, device)
-    begin = start_nndsvd(operand, k, seed) if start == "nndsvd" else start_random(operand, k, [seed])
-    runs = improve([operand], begin, max_iterations=max_iterations, tolerance=tolerance)
-    W, H = runs.W[0].t().contiguous().cpu().numpy(), runs.H[0].cpu().numpy()
-    return Factorisation(W, H, float(runs.errors[0]), runs.iterations)
-
-
 def start_random(operand: Operand, k: int, seeds: Sequence[Seed]) -> Runs:
-    """Uniform factors on the scale of X, one run per seed; the same on every device.
+    """Draw uniform factors on the scale of X, one run per seed; the same on every device.
 
     Raises:
         InputError: k is out of range.
@@ -119,7 +68,7 @@ def start_random(operand: Operand, k: int, seeds: Sequence[Seed]) -> Runs:
 
 
 def start_nndsvd(operand: Operand, k: int, seed: Seed) -> Runs:
-    """One run that starts from the stronger signed part of each pair of singular vectors.
+    """Start one run from the stronger signed part of each pair of singular vectors.
 
     Boutsidis and Gallopoulos, SVD based initialization, 2008. Zeros are filled with a small constant, because a
     coordinate update can leave zero but an all-zero topic cannot.
@@ -144,7 +93,7 @@ def start_nndsvd(operand: Operand, k: int, seed: Seed) -> Runs:
 def improve(
     operands: Sequence[Operand], runs: Runs, *, max_iterations: int = MAX_ITERATIONS, tolerance: float = TOLERANCE
 ) -> Runs:
-    """Rounds of coordinate updates until every run has converged.
+    """Update the factors until every run has converged.
 
     Args:
         operands: one per run, of one shape.
@@ -153,7 +102,7 @@ def improve(
         tolerance: a run stops when a round lowers its squared error by less than this share of it.
 
     Returns:
-        The runs in the same order.
+        The runs in the same order; the error of a run never rises from round to round.
     """
     W, H, norms = runs.W.clone(), runs.H.clone(), np.array([operand.squared_norm for operand in operands])
     done_W, done_H, errors = W.clone(), H.clone(), np.zeros(len(operands))
@@ -181,8 +130,8 @@ def improve(
     return Runs(done_W, done_H, errors, runs.iterations + iterations)
 
 
-def approach(sketch: Sketch, runs: Runs, rounds: int) -> Runs:
-    """Rounds of coordinate updates on a sketch of the matrix.
+def improve_on_sketch(sketch: Sketch, runs: Runs, rounds: int) -> Runs:
+    """Update the factors on a sketch of the matrix.
 
     Args:
         sketch: of X.
@@ -190,7 +139,7 @@ def approach(sketch: Sketch, runs: Runs, rounds: int) -> Runs:
         rounds: how many for every run.
 
     Returns:
-        The runs in the same order, with their errors as far as the sketch tells them.
+        The runs in the same order, with their errors on the sketch.
     """
     W, H = runs.W.clone(), runs.H.clone()
     by_terms = H @ H.mT
@@ -205,10 +154,9 @@ def approach(sketch: Sketch, runs: Runs, rounds: int) -> Runs:
 
 
 def project(X: csr_array, term_factors: Floats, *, max_iterations: int = 200, tolerance: float = 1e-6) -> Floats:
-    """Non-negative least squares: the document factors of rows, for fixed term factors.
+    """Solve non-negative least squares for the document factors of rows, with fixed term factors.
 
-    All rows are solved together; a row's result does not depend on which other rows are there beyond
-    the tolerance.
+    All rows are solved together; the result of a row depends on the other rows only within the tolerance.
 
     Args:
         X: float32 csr, shape (n, v).
@@ -237,7 +185,7 @@ def project(X: csr_array, term_factors: Floats, *, max_iterations: int = 200, to
 
 
 def residuals(X: csr_array, document_factors: Floats, term_factors: Floats) -> Floats:
-    """How badly each row is reconstructed: ||x - wH|| / ||x||, and 1 for an empty row.
+    """Relative reconstruction error ||x - wH|| / ||x|| of each row; 1 for an empty row.
 
     Args:
         X: float32 csr, shape (n, v).
@@ -258,7 +206,7 @@ def residuals(X: csr_array, document_factors: Floats, term_factors: Floats) -> F
 
 
 def check_k(k: int, shape: tuple[int, ...]) -> None:
-    """Refuse a number of topics that the matrix does not allow.
+    """Refuse a number of topics that is not possible for a matrix of this shape.
 
     Raises:
         InputError: k is out of range.
@@ -270,14 +218,14 @@ def check_k(k: int, shape: tuple[int, ...]) -> None:
 def _sweep(F: torch.Tensor, target: torch.Tensor, gram: torch.Tensor, sweeps: int = INNER_SWEEPS) -> None:
     """Update F (runs, k, n) in place towards min ||X - G.T F||, given target = G X and gram = G G.T.
 
-    Row j becomes max(0, (target_j - sum of gram_jl F_l over l != j) / gram_jj). The division is done beforehand, which
-    leaves two calls per row; on nodes of a few hundred documents it is the calls that cost.
+    Row j becomes max(0, (target_j - sum of gram_jl F_l over l != j) / gram_jj). The division is done once beforehand,
+    which leaves two calls per row: on nodes of a few hundred documents the calls are most of the cost.
     """
     diagonal = torch.diagonal(gram, dim1=1, dim2=2)
     alive = diagonal > _TINY
     step = torch.where(alive, 1 / diagonal, 0)[:, :, None]  # (runs, k, 1)
     target, gram = target * step, gram * step
-    # A topic without weight keeps what it has, as it may come back from there.
+    # A topic without weight keeps its row, so that it can gain weight again.
     torch.diagonal(gram, dim1=1, dim2=2).copy_(torch.where(alive, 0.0, -1.0))
     rows = list(zip(*(torch.split(part, 1, dim=1) for part in (target, gram, F)), strict=True))
     for _ in range(sweeps):

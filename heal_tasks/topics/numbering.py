@@ -1,4 +1,4 @@
-"""A grown tree numbered: what the nodes of a finished tree are made from."""
+"""Nodes of a growing tree, and their topic ids and leaf numbers once it is complete."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,14 +11,14 @@ from heal_tasks.topics.projection import NodeFactors, TopicNode
 
 @dataclass(eq=False)
 class Node:
-    """A node while the tree grows.
+    """A node of a growing tree.
 
     Args:
         rows: intp, shape (documents of the node,).
         position: child indices on the way from the root; names the node's random draws.
-        terms: strongest words, as the parent saw them; the root takes its own.
-        stop_reason: why it has no more children than it has.
-        records: what was measured where a split was looked for.
+        terms: strongest words by the parent's factors; for the root, by its TF-IDF.
+        stop_reason: why it has no more children.
+        records: measurements of each k, where a split was looked for.
         factors: of the root and of every other split node.
         children: the larger first.
     """
@@ -47,7 +47,7 @@ class Numbering:
         self._add(root, -1)
 
     def _add(self, node: Node, parent: int) -> None:
-        topic_id, first_leaf = len(self.nodes), self._leaves
+        topic_id = len(self.nodes)
         k = max(1, len(node.children))
         chosen = next((record for record in node.records if record.k == k), None)
         self.nodes.append(
@@ -55,8 +55,8 @@ class Numbering:
                 topic_id=topic_id,
                 parent=parent,
                 level=len(node.position),
-                first_leaf=first_leaf,
-                last_leaf=first_leaf,
+                first_leaf=self._leaves,
+                last_leaf=self._leaves,
                 terms=node.terms,
                 k=k,
                 silhouette=chosen.silhouette if chosen and node.children else None,

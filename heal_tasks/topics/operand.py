@@ -1,7 +1,7 @@
-"""A sparse matrix and its transpose on a device, ready for products with dense factors.
+"""A sparse matrix and its transpose on a device, for products with dense factors.
 
-Both orders are kept because a product with a transposed view costs 50 times as much (torch 2.13, CPU, 1,500 x
-2,913 with 149,278 entries times six columns: 8.9 ms against 0.18 ms with a copy of its own).
+Both orders are stored because a product with a transposed view takes 50 times as long (torch 2.13, CPU, 1,500 x 2,913
+with 149,278 entries times six columns: 8.9 ms against 0.18 ms with a copy of its own).
 """
 
 import warnings
@@ -28,7 +28,7 @@ class Operand:
     Args:
         rows: X, float32 sparse csr tensor, shape (n, v).
         columns: its transpose, shape (v, n).
-        order: int32, shape (nnz,): where each entry of ``columns`` stands in ``rows``.
+        order: int32, shape (nnz,): index in ``rows`` of each stored entry of ``columns``.
         squared_norm: sum of the squared entries, in float64.
     """
 
@@ -39,12 +39,7 @@ class Operand:
 
     @classmethod
     def of(cls, X: csr_array, device: str = "cpu") -> "Operand":
-        """Put a matrix on a device.
-
-        Args:
-            X: float32 csr, shape (n, v).
-            device: of torch.
-        """
+        """Copy a float32 csr matrix of shape (n, v) to a device of torch."""
         positions = csr_array((np.arange(X.nnz, dtype=np.int32), X.indices, X.indptr), shape=X.shape)
         transposed = positions.T.tocsr()
         order = transposed.data
@@ -53,10 +48,9 @@ class Operand:
         return cls(rows, columns, order, _squared_norm(rows))
 
     def with_entries(self, entries: Floats) -> "Operand":
-        """The same pattern with other entries; 8 more bytes per stored entry.
+        """Replace the stored entries, float32, shape (nnz,), in the order of the csr matrix.
 
-        Args:
-            entries: float32, shape (nnz,), in the order of the csr matrix.
+        The result shares its pattern with this one and takes 8 more bytes per stored entry.
         """
         rows = _replaced(self.rows, entries)
         return Operand(rows, _replaced(self.columns, entries[self.order]), self.order, _squared_norm(rows))
@@ -64,9 +58,6 @@ class Operand:
 
 def check_matrix(X: csr_array) -> None:
     """Refuse a matrix that cannot be factorised.
-
-    Args:
-        X: float32 csr, shape (n, v).
 
     Raises:
         InputError: an entry is negative, infinite or not a number, the message says which; or entries are unsorted.
@@ -88,8 +79,8 @@ def products(matrices: Sequence[torch.Tensor], factors: torch.Tensor) -> torch.T
     """``factors[r] @ matrices[r].T`` for every run r.
 
     Args:
-        matrices: one csr tensor of shape (n, v) per run; where all are the same one, a single wide product serves
-            every run, which costs half as much.
+        matrices: one csr tensor of shape (n, v) per run. If all are the same one, a single wide product serves every
+            run at half the cost.
         factors: float32, shape (runs, k, v).
 
     Returns:
@@ -103,17 +94,17 @@ def products(matrices: Sequence[torch.Tensor], factors: torch.Tensor) -> torch.T
 
 
 def on_device(array: NDArray[Any], device: str | torch.device = "cpu") -> torch.Tensor:
-    """A copy of an array as a tensor, in memory that torch allocated.
+    """Copy an array to a tensor in memory that torch allocated.
 
-    That is aligned to 64 bytes, as numpy's is not, and BLAS rounds differently by alignment: without the copy, one run
-    in three of the same factorisation ended in other last digits.
+    That memory is aligned to 64 bytes, as numpy's is not, and BLAS rounds differently by alignment: without the copy,
+    one run in three of the same factorisation ended in other last digits.
     """
     return torch.from_numpy(array).clone().to(device)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Products on one thread: work is spread over nodes and runs, and rounding must not depend on the machine."""
+    """Compute products on one thread: nodes and runs are spread over threads, and rounding must not depend on them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

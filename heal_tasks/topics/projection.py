@@ -1,11 +1,11 @@
-"""Documents sent down a topic tree: at every split node to the child that explains most of them.
+"""Nodes of a topic tree, and the placement of documents: at every split to the child that explains most of them.
 
-Nodes stand in tree order (parents before children, larger children first), and leaves are numbered in
-that order, so the subtree of a topic is the interval ``first_leaf .. last_leaf``. A split node keeps
-its own words, IDF and term factors; row j of the factors belongs to its j-th child.
+Nodes are kept in tree order (parents before children, larger children first), and leaves are numbered in that order, so
+the subtree of a topic is the interval ``first_leaf .. last_leaf``. A split node keeps its own words, IDF and term
+factors; row j of the factors belongs to its j-th child.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +25,14 @@ class TopicNode:
         topic_id: unique in the tree; the root has 0.
         parent: topic id of the parent; -1 for the root.
         level: 0 for the root.
-        first_leaf: number of the first leaf below, or its own number.
-        last_leaf: number of the last leaf below, inclusive.
+        first_leaf: number of the first leaf of its subtree.
+        last_leaf: number of the last leaf of its subtree, inclusive.
         terms: its strongest words, strongest first.
         k: number of children, or 1 for a leaf.
         silhouette: smallest silhouette of the split; None for a leaf.
         error: relative error of the factorisation; None where none was made.
         size: documents it was built from.
-        stop_reason: why it has no more children than it has.
+        stop_reason: why it has no more children.
     """
 
     topic_id: int
@@ -50,7 +50,7 @@ class TopicNode:
 
 @dataclass(frozen=True, eq=False)
 class NodeFactors:
-    """How a split node tells its children apart.
+    """The vocabulary and the term factors by which a split node assigns documents to its children.
 
     Args:
         columns: int32, shape (v,), its words as indices into the tree's vocabulary, ascending.
@@ -63,7 +63,7 @@ class NodeFactors:
     term_factors: Floats
 
     def assign(self, counts: csr_array) -> tuple[NDArray[np.intp], Floats, Floats]:
-        """Tell which child each document belongs to.
+        """Assign each document to a child.
 
         Args:
             counts: float32 csr, shape (n, size of the tree's vocabulary).
@@ -82,17 +82,17 @@ class NodeFactors:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Where documents stand in a tree.
+    """The places of documents in a tree.
 
     Args:
         paths: int64, shape (n, depth), topic ids from level 1 down, -1 where a path has ended.
         leaves: int32, shape (n,), leaf numbers.
         membership: float32, shape (n,), product over the levels of the chosen child's share, in [0, 1]; 0 for
-            a document that was placed by default because it holds none of a node's words.
+            a document that holds none of a node's words and was placed by default.
         residual: float32, shape (n,), ||x - wH|| / ||x|| at the deepest split node of the path.
-        shares: the soft memberships. By topic id of every split node, float32, shape (documents in the node, k):
-            how much of each of its documents, in the order of the input, its children explain; rows sum to 1, or to 0
-            for a document that holds none of the node's words.
+        shares: soft memberships by topic id of every split node, float32, shape (documents in the node, k): how much
+            of each of its documents, in the order of the input, its children explain; rows sum to 1, or to 0 for a
+            document that holds none of the node's words.
     """
 
     paths: NDArray[np.int64]
@@ -100,6 +100,10 @@ class Projection:
     membership: Floats
     residual: Floats
     shares: Mapping[int, Floats]
+
+    def path_lists(self) -> list[list[int]]:
+        """The topic ids of each document's path, without the -1 after its end."""
+        return [[topic for topic in path if topic >= 0] for path in self.paths.tolist()]
 
 
 def children_of(nodes: Sequence[TopicNode]) -> dict[int, list[TopicNode]]:
@@ -119,7 +123,7 @@ def descend(counts: csr_array, nodes: Sequence[TopicNode], factors: Mapping[int,
         factors: by topic id.
 
     Returns:
-        Where each document ends.
+        The place of each document.
     """
     n, depth, children = counts.shape[0], max(node.level for node in nodes), children_of(nodes)
     paths = np.full((n, max(1, depth)), -1, np.int64)
@@ -127,8 +131,9 @@ def descend(counts: csr_array, nodes: Sequence[TopicNode], factors: Mapping[int,
     membership = np.full(n, float(nodes[0].topic_id in factors), np.float32)
     residual = np.ones(n, np.float32)
     shares: dict[int, Floats] = {}
-
-    def visit(node: TopicNode, rows: NDArray[np.intp]) -> Iterator[tuple[TopicNode, NDArray[np.intp]]]:
+    waiting = [(nodes[0], np.arange(n))]
+    while waiting:
+        node, rows = waiting.pop()
         if node.level:
             paths[rows, node.level - 1] = node.topic_id
         leaves[rows] = node.first_leaf
@@ -138,10 +143,5 @@ def descend(counts: csr_array, nodes: Sequence[TopicNode], factors: Mapping[int,
                 shares[node.topic_id] = by_child
             membership[rows] *= by_child.max(axis=1)
             residual[rows] = misfit
-            for position, child in enumerate(children[node.topic_id]):
-                yield child, rows[chosen == position]
-
-    waiting = [(nodes[0], np.arange(n))]
-    while waiting:
-        waiting.extend(visit(*waiting.pop()))
+            waiting += [(child, rows[chosen == place]) for place, child in enumerate(children[node.topic_id])]
     return Projection(paths, leaves, membership, residual, shares)

@@ -1,15 +1,15 @@
-"""The race of starts for one factorisation: each begins with topics to spare, which are merged; the best one goes on.
+"""Race of starts for one factorisation: each starts with spare topics that are merged away, and the best goes on.
 
-More topics have more poor minima, and a search that is caught in one is taken for an unstable k. A random start is
-caught where one of its topics covers two and two share a third. With topics to spare it seldom leaves one out, and
-then the pair is merged that a single topic replaces best: Ueda et al., SMEM algorithm for mixture models, 2000, makes
-the same moves. Of 16 searches for ten planted topics with shares as 1 / rank, on three corpora, and for k = 8 on 898
-real techniques were caught:
+More topics have more poor minima, and a search that is caught in one looks like an unstable k. A random start is caught
+where one of its topics covers two true ones and two of its topics share a third. With spare topics a start seldom
+misses one, and then the pair that is best replaced by a single topic is merged: Ueda et al., SMEM algorithm for mixture
+models, 2000, makes the same moves. Searches caught, of 16 for ten planted topics with shares as 1 / rank, on three
+corpora, and of 16 for k = 8 on 898 ATT&CK techniques:
 
-    24 starts (20 for k = 8), none to spare, two knock-out rounds   2 2 3   3
-    4 starts, 3 to spare                                            0 0 0   2
-    2 starts, 3 to spare                                            0 0 2   7
-    4 starts, 1 to spare                                            1 2 5   7
+    24 starts (20 for k = 8), no spare topics, two knock-out rounds   2 2 3   3
+    4 starts, 3 spare topics                                          0 0 0   2
+    2 starts, 3 spare topics                                          0 0 2   7
+    4 starts, 1 spare topic                                           1 2 5   7
 """
 
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from heal_tasks.topics.nmf import Runs, approach, start_nndsvd, start_random
+from heal_tasks.topics.nmf import Runs, check_k, improve_on_sketch, start_nndsvd, start_random
 from heal_tasks.topics.operand import Operand
 from heal_tasks.topics.seeds import derive_seed
 from heal_tasks.topics.sketch import Sketch
 
 SPARE = 3
 _TINY = 1e-30
-# Rounds before the first merger, after each, and of the winner.
-FIRST, AFTER_MERGER, LAST = 5, 2, 8
+# Rounds before the first merge, after each merge, and of the winner.
+FIRST, AFTER_MERGE, LAST = 5, 2, 8
 
 
 def starts_of(k: int) -> int:
-    """Starts that race for one run of k topics."""
+    """Number of starts that race for one run of k topics."""
     return k // 2 + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """Where starts race.
+    """The matrix that starts race on.
 
     Args:
         operand: the documents, or a sample of them, shape (n, v).
@@ -46,42 +46,50 @@ class Track:
     operand: Operand
     sketch: Sketch
 
-    def race(self, k: int, seeds: Sequence[np.random.SeedSequence], *, nndsvd: bool = False) -> Runs:
-        """For every seed the best of several starts.
+    def race(
+        self, k: int, seeds: Sequence[np.random.SeedSequence], *, nndsvd: bool = False, spare: int = SPARE
+    ) -> Runs:
+        """Find the best of several starts for every seed.
 
         Args:
             k: number of topics, 1 <= k <= min(n, v).
             seeds: one per run; each start draws from a child of its own.
             nndsvd: whether the first start of the first seed is the one from the SVD.
+            spare: topics that each start has in addition, as far as min(n, v) allows.
 
         Returns:
             One run per seed, not yet converged.
+
+        Raises:
+            InputError: k is out of range.
         """
-        starts, spare = starts_of(k), min(SPARE, min(self.operand.rows.shape) - k)
+        shape = self.operand.rows.shape
+        check_k(k, shape)
+        starts, spare = starts_of(k), min(spare, min(shape) - k)
         children = [derive_seed(seed, start) for seed in seeds for start in range(starts)]
         runs = start_random(self.operand, k + spare, children)
         if nndsvd:
             svd = start_nndsvd(self.operand, k + spare, seeds[0])
             runs.W[0], runs.H[0] = svd.W[0], svd.H[0]
-        runs = approach(self.sketch, runs, FIRST)
+        runs = improve_on_sketch(self.sketch, runs, FIRST)
         for _ in range(spare):
-            runs = approach(self.sketch, merge_closest(runs), AFTER_MERGER)
+            runs = improve_on_sketch(self.sketch, merge_closest(runs), AFTER_MERGE)
         best = runs.errors.reshape(len(seeds), starts).argmin(axis=1) + starts * np.arange(len(seeds))
-        return approach(self.sketch, runs.take(best.tolist()), LAST)
+        return improve_on_sketch(self.sketch, runs.take(best.tolist()), LAST)
 
 
 def merge_closest(runs: Runs) -> Runs:
-    """In every run, one topic in place of the two that one replaces best.
+    """In every run, replace the two topics that are best replaced by one.
 
-    Of two topics' part of the model, a matrix of rank 2, the nearest matrix of rank 1 keeps the larger singular value
-    and loses the smaller; both are in the Gram matrices of the factors. Its factors are not negative, as the two
-    topics' are not.
+    The part of the model that two topics make is a matrix of rank 2. Its nearest matrix of rank 1 keeps the larger
+    singular value and loses the smaller; both follow from the Gram matrices of the factors. Its factors are not
+    negative, because those of the two topics are not.
 
     Args:
         runs: of at least 2 topics.
 
     Returns:
-        The runs with a topic less; errors are those from before.
+        The runs with one topic less; errors are those from before.
     """
     count, k = runs.W.shape[:2]
     one, other = torch.triu_indices(k, k, 1, device=runs.W.device)
@@ -92,7 +100,7 @@ def merge_closest(runs: Runs) -> Runs:
     lost = torch.clamp(determinant, min=0) / torch.clamp(larger, min=_TINY)
     run, closest = torch.arange(count, device=one.device), lost.argmin(dim=1)
     a, b, d, p, q, s, larger = (part[run, closest] for part in (a, b, d, p, q, s, larger))
-    # Both rows that an eigenvector of a 2 x 2 matrix can be read from, as one of them may be zero.
+    # The sum of both rows that an eigenvector of a 2 x 2 matrix can be read from, as one of them may be zero.
     first = torch.clamp(larger - (b * q + d * s) + a * q + b * s, min=0) + _TINY
     second = torch.clamp(larger - (a * p + b * q) + b * p + d * q, min=0) + _TINY
     of_terms = torch.stack([first, second]) / (first + second)  # (2, runs)
@@ -100,7 +108,7 @@ def merge_closest(runs: Runs) -> Runs:
     of_documents = of_documents / torch.clamp((of_documents * of_terms).sum(dim=0), min=_TINY)
     left, gone, parts = one[closest], other[closest], []
     for F, shares in ((runs.W, of_documents), (runs.H, of_terms)):
-        # The last topic takes the place of the one that goes, unless it is that one itself.
+        # The last topic moves to the place of the removed one, unless it is that one itself.
         new, hole = F[:, :-1].clone(), torch.clamp(gone, max=k - 2)
         new[run, hole] = torch.where((gone == hole)[:, None], F[run, k - 1], F[run, hole])
         share, rest = shares.to(F.dtype)[:, :, None]

@@ -1,10 +1,10 @@
-"""A matrix seen through its strongest singular vectors, for the race of starts.
+"""Low-rank sketch of a matrix by its strongest singular vectors, for the race of starts.
 
 Zhou, Cichocki and Xie, Fast nonnegative matrix/tensor factorization based on low-rank approximation, 2012. A start
-spends its first rounds on finding which topic is where, and the singular vectors tell that: searches that begin on 32
-of them end in the same minima as those on the whole matrix (k = 8 on 898 real techniques, eight searches each: mean
-error .93525 and .93527, best .93521 both), for .64 of the CPU time there and .46 with ten planted topics, as two dense
-products take the place of a sparse one. With 16 or 64 the errors are alike.
+spends its first rounds on separating the topics, for which the strongest singular vectors suffice: searches that begin
+on 32 of them end in the same minima as those on the whole matrix (k = 8 on 898 ATT&CK techniques, eight searches each:
+mean error .93525 and .93527, best .93521 both), for .64 of the CPU time there and .46 with ten planted topics, as two
+dense products replace a sparse one. With 16 or 64 vectors the errors are alike.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _OVERSAMPLING, _POWER_ITERATIONS = 5, 4
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """X is about ``left.T @ right``.
+    """X approximated by ``left.T @ right``.
 
     Args:
         left: float32, shape (rank, n).
@@ -35,41 +35,21 @@ class Sketch:
 
     @classmethod
     def of(cls, operand: Operand, rank: int, seed: Seed) -> "Sketch":
-        """Sketch a matrix.
-
-        Args:
-            operand: the matrix X, shape (n, v).
-            rank: singular vectors, at most min(n, v) of which there are.
-            seed: of the SVD.
-        """
+        """Sketch a matrix of shape (n, v) with ``rank`` singular vectors, or min(n, v) if there are no more."""
         left, strengths, right = truncated_svd(operand, min(rank, *operand.rows.shape), seed)
         return cls((left * strengths).t().contiguous(), right.contiguous(), operand.squared_norm)
 
     def with_terms(self, H: torch.Tensor) -> torch.Tensor:
-        """``H[r] @ X.T`` for every run r.
-
-        Args:
-            H: float32, shape (runs, k, v), contiguous.
-
-        Returns:
-            float32, shape (runs, k, n), contiguous.
-        """
+        """``H[r] @ X.T`` for every run r: float32, shape (runs, k, n), contiguous, from H of shape (runs, k, v)."""
         return (H.flatten(0, 1) @ self.right.t() @ self.left).view(*H.shape[:2], -1)
 
     def with_documents(self, W: torch.Tensor) -> torch.Tensor:
-        """``W[r] @ X`` for every run r.
-
-        Args:
-            W: float32, shape (runs, k, n), contiguous.
-
-        Returns:
-            float32, shape (runs, k, v), contiguous.
-        """
+        """``W[r] @ X`` for every run r: float32, shape (runs, k, v), contiguous, from W of shape (runs, k, n)."""
         return (W.flatten(0, 1) @ self.left.t() @ self.right).view(*W.shape[:2], -1)
 
 
 def truncated_svd(operand: Operand, rank: int, seed: Seed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The strongest singular vectors, by a randomised SVD.
+    """Compute the strongest singular vectors by a randomised SVD.
 
     Halko, Martinsson and Tropp, Finding structure with randomness, 2011, algorithm 4.4.
 

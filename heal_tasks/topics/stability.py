@@ -1,4 +1,4 @@
-"""How much the topics of repeated factorisations agree: alignment by optimal assignment, silhouettes on angles."""
+"""Agreement of the topics of repeated factorisations: optimal assignment, and silhouettes on angles."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,14 @@ _ROUNDS = 20
 
 
 def align(topics: Floats, first: int) -> tuple[Floats, NDArray[np.intp]]:
-    """Optimal assignment of every run's topics to shared centroids, which start as one of the runs.
+    """Assign the topics of every run to shared centroids, starting from those of one run.
 
     Args:
         topics: float32, shape (runs, k, v), rows of unit length.
         first: the run to start from.
 
     Returns:
-        Centroids, float32, shape (k, v), unit rows; and per run the topic for each centroid, shape (runs, k).
+        Centroids, float32, shape (k, v), unit rows; and per run the topic of each centroid, shape (runs, k).
     """
     centroids = topics[first]
     order = np.zeros(topics.shape[:2], np.intp)
@@ -31,12 +31,7 @@ def align(topics: Floats, first: int) -> tuple[Floats, NDArray[np.intp]]:
 
 
 def reorder(runs: Floats, order: NDArray[np.intp]) -> Floats:
-    """Each run's topics in the order that ``align`` found.
-
-    Args:
-        runs: float32, shape (runs, k, d).
-        order: shape (runs, k).
-    """
+    """Put the topics of each run, shape (runs, k, d), into the order of shape (runs, k) that ``align`` found."""
     return np.take_along_axis(runs, order[:, :, None], axis=1)
 
 
@@ -65,6 +60,6 @@ def silhouettes(runs: Floats) -> NDArray[np.float64]:
 
 
 def unit_rows(factors: Floats) -> Floats:
-    """Rows scaled to unit Euclidean length; zero rows stay zero."""
+    """Scale rows to unit Euclidean length; zero rows stay zero."""
     norms = np.linalg.norm(factors, axis=-1, keepdims=True)
     return np.ascontiguousarray(factors / np.maximum(norms, 1e-12))

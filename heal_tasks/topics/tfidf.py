@@ -1,8 +1,8 @@
-"""Turns texts into the float32 TF-IDF matrices that the factorisations work on.
+"""Word counts and float32 TF-IDF matrices.
 
-Words are counted once per corpus. Every node of the topic tree then takes its documents' rows of the
-counts and weighs them with a vocabulary and an IDF of its own, because a word that separates two
-sub-topics (rare in the corpus, common in the node) says little at the root and much further down.
+Words are counted once per corpus. Each node of the topic tree weights the counts of its documents with its own
+vocabulary and IDF: a word that separates two sub-topics is rare in the corpus and common in the node, so it says
+little at the root and much further down.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,57 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
-from heal_tasks.core.errors import InputError
+from heal_tasks.topics.config import HNMFkConfig
+from heal_tasks.topics.operand import Floats
 
 # At least two characters, the first of them (after underscores) a letter: keeps identifiers such as
 # `read_csv` and `__init__`, drops numbers and rulers such as `____`.
 TOKEN_PATTERN = r"(?u)\b(?=_*[^\W\d_])\w\w+\b"  # noqa: S105
 
-Floats = NDArray[np.float32]
 
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The words of a TF-IDF matrix, in column order.
+@dataclass(frozen=True, eq=False)
+class NodeMatrix:
+    """TF-IDF of a node's documents over the node's own vocabulary.
 
     Args:
-        terms: the words.
-        idf: float32, shape (n_terms,), their smooth inverse document frequencies.
+        columns: int32, shape (v,), its words as columns of the corpus, ascending.
+        idf: float32, shape (v,).
+        X: float32 csr, shape (n, v).
     """
 
-    terms: tuple[str, ...]
+    columns: NDArray[np.int32]
     idf: Floats
+    X: csr_array
+
+    @classmethod
+    def of(cls, counts: csr_array, config: HNMFkConfig) -> "NodeMatrix":
+        """Weight the documents of one node.
+
+        Args:
+            counts: float32 csr, shape (documents of the node, words of the corpus).
+            config: limits of the vocabulary.
+        """
+        columns = select_terms(counts, min_df=config.min_df, max_df=config.max_df, max_terms=config.max_terms)
+        own = csr_array(counts[:, columns])
+        own.sort_indices()
+        idf = smooth_idf(own)
+        return cls(columns, idf, weigh(own, idf))
+
+
+def count_corpus(texts: Sequence[str], config: HNMFkConfig) -> tuple[csr_array, tuple[str, ...]]:
+    """Count the words of a corpus that are frequent enough for some node of its tree.
+
+    Args:
+        texts: the documents; any number, empty ones included.
+        config: limits of the vocabulary; ``max_df`` is applied per node, as a word of most documents can still
+            separate topics further down.
+
+    Returns:
+        Counts, float32 csr, shape (n, words), and the words.
+    """
+    counts, terms = count_terms(texts)
+    columns = select_terms(counts, min_df=config.min_df, max_df=1.0, max_terms=config.max_terms)
+    return csr_array(counts[:, columns]), tuple(terms[column] for column in columns)
 
 
 def count_terms(texts: Sequence[str]) -> tuple[csr_array, tuple[str, ...]]:
@@ -44,7 +75,7 @@ def count_terms(texts: Sequence[str]) -> tuple[csr_array, tuple[str, ...]]:
         texts: the documents; may be empty, and so may each of them.
 
     Returns:
-        Counts, float32 csr with sorted indices, shape (n_docs, n_terms), and the words in column order (alphabetical).
+        Counts, float32 csr with sorted indices, shape (n, words), and the words in column order (alphabetical).
     """
     vectorizer = _vectorizer()
     analyse = vectorizer.build_analyzer()
@@ -58,12 +89,8 @@ def count_terms(texts: Sequence[str]) -> tuple[csr_array, tuple[str, ...]]:
 def count_known_terms(texts: Sequence[str], terms: Sequence[str]) -> csr_array:
     """Count the given words in every text; other words are ignored.
 
-    Args:
-        texts: the documents.
-        terms: the words, in column order.
-
     Returns:
-        Counts, float32 csr, shape (n_docs, n_terms).
+        Counts, float32 csr, shape (number of texts, number of terms).
     """
     if not terms or not texts:
         return csr_array(np.empty((len(texts), len(terms)), np.float32))
@@ -76,23 +103,15 @@ def select_terms(counts: csr_array, *, min_df: int, max_df: float, max_terms: in
     """Choose the columns that are neither too rare nor too common in these documents.
 
     Args:
-        counts: float32 csr, shape (n_docs, n_terms).
-        min_df: smallest number of documents a word occurs in.
-        max_df: largest share of the documents a word occurs in, in (0, 1].
-        max_terms: most words to keep; the most frequent win, and the earlier column wins a tie.
+        counts: float32 csr, shape (n, words).
+        min_df: smallest number of documents that a word occurs in.
+        max_df: largest share of the documents that a word occurs in, in (0, 1].
+        max_terms: most words; the most frequent are kept, and of two equally frequent ones the earlier column.
 
     Returns:
         Column indices, int32, ascending.
-
-    Raises:
-        InputError: a limit is out of range.
     """
-    if min_df < 1 or max_terms < 1 or not 0 < max_df <= 1:
-        raise InputError(
-            f"term limits min_df={min_df}, max_df={max_df}, max_terms={max_terms} are out of range; "
-            "use min_df >= 1, 0 < max_df <= 1, max_terms >= 1"
-        )
-    frequencies = document_frequencies(counts)
+    frequencies = _document_frequencies(counts)
     kept = np.flatnonzero((frequencies >= min_df) & (frequencies <= max_df * counts.shape[0]))
     if kept.size > max_terms:
         totals = np.asarray(counts.sum(axis=0)).ravel()[kept]
@@ -100,26 +119,21 @@ def select_terms(counts: csr_array, *, min_df: int, max_df: float, max_terms: in
     return kept.astype(np.int32)
 
 
-def document_frequencies(counts: csr_array) -> NDArray[np.int64]:
-    """In how many documents each word occurs: int64, shape (n_terms,)."""
-    return np.bincount(counts.indices, minlength=counts.shape[1])
-
-
 def smooth_idf(counts: csr_array) -> Floats:
-    """Inverse document frequencies as if one more document held every word: float32, shape (n_terms,)."""
-    idf = np.log((1 + counts.shape[0]) / (1 + document_frequencies(counts))) + 1
+    """Inverse document frequencies as if one more document held every word: float32, shape (words,)."""
+    idf = np.log((1 + counts.shape[0]) / (1 + _document_frequencies(counts))) + 1
     return idf.astype(np.float32)
 
 
 def weigh(counts: csr_array, idf: Floats) -> csr_array:
-    """Counts times IDF, each non-empty row scaled to unit Euclidean length.
+    """Multiply counts by IDF and scale each non-empty row to unit Euclidean length.
 
     Args:
-        counts: float32 csr, shape (n_docs, n_terms).
-        idf: float32, shape (n_terms,).
+        counts: float32 csr, shape (n, words).
+        idf: float32, shape (words,).
 
     Returns:
-        float32 csr, shape (n_docs, n_terms), with entries where ``counts`` has them, in the same order.
+        float32 csr, shape (n, words), with the stored entries of ``counts`` in the same order.
     """
     if 0 in counts.shape:
         return counts
@@ -127,39 +141,8 @@ def weigh(counts: csr_array, idf: Floats) -> csr_array:
     return csr_array(normalize(weighed, copy=False))
 
 
-def fit_tfidf(texts: Sequence[str], *, min_df: int, max_df: float, max_terms: int) -> tuple[csr_array, Vocabulary]:
-    """Build a vocabulary from texts, and their TF-IDF matrix.
-
-    Args:
-        texts: the documents.
-        min_df: smallest number of documents a word occurs in.
-        max_df: largest share of the documents a word occurs in, in (0, 1].
-        max_terms: most words to keep.
-
-    Returns:
-        float32 csr, shape (n_docs, n_terms), rows of unit length or zero; and its vocabulary.
-
-    Raises:
-        InputError: a limit is out of range.
-    """
-    counts, terms = count_terms(texts)
-    columns = select_terms(counts, min_df=min_df, max_df=max_df, max_terms=max_terms)
-    counts = counts[:, columns]
-    vocabulary = Vocabulary(tuple(terms[column] for column in columns), smooth_idf(counts))
-    return weigh(counts, vocabulary.idf), vocabulary
-
-
-def transform_tfidf(texts: Sequence[str], vocabulary: Vocabulary) -> csr_array:
-    """TF-IDF of new texts with a stored vocabulary.
-
-    Args:
-        texts: the documents.
-        vocabulary: words and IDF from ``fit_tfidf``.
-
-    Returns:
-        float32 csr, shape (n_docs, n_terms).
-    """
-    return weigh(count_known_terms(texts, vocabulary.terms), vocabulary.idf)
+def _document_frequencies(counts: csr_array) -> NDArray[np.int64]:
+    return np.bincount(counts.indices, minlength=counts.shape[1])
 
 
 def _vectorizer(**options: Any) -> Any:

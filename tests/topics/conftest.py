@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from heal_tasks.topics.config import HNMFkConfig
+from heal_tasks.topics.tfidf import NodeMatrix, count_terms
 
 VOCABULARY = 3400
 
@@ -45,6 +49,12 @@ def plant(seed: int, documents: int = 1500) -> Planted:
         counts = rng.multinomial(rng.integers(60, 240), words / words.sum())
         texts.append(" ".join(np.repeat(names, counts)))
     return Planted(texts, labels)
+
+
+def tfidf(texts: list[str]) -> csr_array:
+    """TF-IDF with the vocabulary limits of a node."""
+    counts, _ = count_terms(texts)
+    return NodeMatrix.of(counts, HNMFkConfig()).X
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ from sklearn.metrics import normalized_mutual_info_score
 from threadpoolctl import threadpool_limits
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.hnmfk import HNMFkConfig, build_tree
+from heal_tasks.topics.config import HNMFkConfig
+from heal_tasks.topics.hnmfk import THREADS_FROM, build_tree, grow_tree
+from heal_tasks.topics.tfidf import count_corpus
 from heal_tasks.topics.tree import TopicTree
 
 QUICK = HNMFkConfig(max_k=3, perturbations=3)
@@ -80,12 +82,21 @@ def test_top_words_are_the_planted_words(planted: Any) -> None:
         assert node.stop_reason == "depth limit"
 
 
-def test_same_seed_same_tree_whatever_the_threads(planted: Any) -> None:
+def test_same_seed_same_tree_whatever_the_blas_threads(planted: Any) -> None:
     texts = planted.texts[:120]
     with threadpool_limits(limits=2):
         first = digest(build_tree(texts, QUICK))
     assert first == digest(build_tree(texts, QUICK))
     assert first != digest(build_tree(texts, replace(QUICK, seed=14)))
+
+
+def test_threads_give_the_same_tree(plant_corpus: Any) -> None:
+    config = replace(QUICK, max_depth=2)
+    counts, vocabulary = count_corpus(plant_corpus(1, documents=2_100).texts, config)
+    assert counts.nnz >= THREADS_FROM
+    alone, threaded = (grow_tree(counts, vocabulary, config, workers=workers) for workers in (1, 3))
+    assert digest(threaded) == digest(alone)
+    assert threaded.selection == alone.selection
 
 
 @pytest.mark.parametrize(
@@ -131,6 +142,18 @@ def test_small_nodes_stay_leaves_and_progress_ends_complete(planted: Any) -> Non
     assert calls == [(0, 480), (480, 480)]
 
 
-def test_a_configuration_out_of_range() -> None:
-    with pytest.raises(InputError, match="max_depth=0, max_k=8, min_documents=40, min_topic_documents=8"):
-        HNMFkConfig(max_depth=0)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_depth": 0}, "max_depth=0, max_k=8, min_documents=40, min_topic_documents=8: use at least 1, 2, 2 and 1"),
+        ({"min_df": 0}, "term limits min_df=0, max_df=0.5, max_terms=20000 are out of range; use min_df >= 1"),
+        ({"max_df": 0.0}, "max_df=0.0, max_terms=20000 are out of range"),
+        ({"max_df": 1.5}, "max_df=1.5, max_terms=20000 are out of range"),
+        ({"max_terms": 0}, "max_terms=0 are out of range"),
+        ({"perturbations": 1}, "perturbations=1: stability needs at least 2"),
+        ({"noise": 1.0}, "noise=1.0: use a noise between 0 and 1"),
+    ],
+)
+def test_a_configuration_out_of_range(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        HNMFkConfig(**wrong)

@@ -1,5 +1,7 @@
 """The factorisation against slow, obvious references."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,10 +12,26 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.nmf import factorise, improve, project, residuals, start_random
+from heal_tasks.topics.nmf import improve, project, residuals, start_nndsvd, start_random
 from heal_tasks.topics.operand import Operand
 
 Floats = NDArray[np.float32]
+
+
+class Factorised(NamedTuple):
+    """One factorisation: float32 factors of shapes (n, k) and (k, v)."""
+
+    document_factors: Floats
+    term_factors: Floats
+    relative_error: float
+    iterations: int
+
+
+def factorise(X: csr_array, k: int, *, start: str = "random", seed: int = 0, **limits: Any) -> Factorised:
+    operand = Operand.of(X)
+    begin = start_nndsvd(operand, k, seed) if start == "nndsvd" else start_random(operand, k, [seed])
+    runs = improve([operand], begin, **limits)
+    return Factorised(runs.W[0].t().contiguous().numpy(), runs.H[0].numpy(), float(runs.errors[0]), runs.iterations)
 
 
 def sparse_matrix(seed: int, n: int = 60, v: int = 90, k: int = 4, density: float = 0.4) -> csr_array:
@@ -110,9 +128,10 @@ def test_zero_matrix_and_largest_k() -> None:
 
 
 @pytest.mark.parametrize("k", [0, 6])
-def test_k_out_of_range(k: int) -> None:
+@pytest.mark.parametrize("start", ["random", "nndsvd"])
+def test_k_out_of_range(k: int, start: str) -> None:
     with pytest.raises(InputError, match=rf"k={k} topics for a matrix of shape \(5, 7\); use 1 <= k <= 5"):
-        factorise(sparse_matrix(0, n=5, v=7), k)
+        factorise(sparse_matrix(0, n=5, v=7), k, start=start)
 
 
 @settings(max_examples=15)

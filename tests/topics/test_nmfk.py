@@ -12,15 +12,11 @@ from scipy.sparse import csr_array
 from sklearn.metrics import silhouette_samples
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.topics.config import NMFkConfig
 from heal_tasks.topics.nmfk import choose_k
 from heal_tasks.topics.seeds import derive_seed
 from heal_tasks.topics.stability import align, silhouettes, unit_rows
-from heal_tasks.topics.tfidf import count_terms, fit_tfidf, select_terms, smooth_idf, weigh
-from heal_tasks.topics.units import NMFkConfig
-
-
-def matrix(texts: list[str]) -> csr_array:
-    return fit_tfidf(texts, min_df=3, max_df=0.5, max_terms=20_000)[0]
+from tests.topics.conftest import tfidf
 
 
 def random_rows(seed: int, *shape: int) -> NDArray[np.float32]:
@@ -45,7 +41,7 @@ def test_silhouettes_of_identical_runs_are_one_and_of_swapped_topics_are_not() -
 
 def test_a_super_topic_splits_in_two_and_a_homogeneous_one_does_not(planted: Any) -> None:
     of_super = [text for text, (s, _) in zip(planted.texts, planted.labels, strict=True) if s == 0]
-    result = choose_k(matrix(of_super), range(2, 6), seed=3)
+    result = choose_k(tfidf(of_super), range(2, 6), seed=3)
     assert result.k == 2
     assert [record.k for record in result.records] == [1, 2, 3]
     assert result.chosen.silhouette > 0.95
@@ -54,24 +50,24 @@ def test_a_super_topic_splits_in_two_and_a_homogeneous_one_does_not(planted: Any
     assert result.stop_reason.startswith("k=3: error drop")
 
     of_fine = [text for text, label in zip(planted.texts, planted.fine, strict=True) if label == 3]
-    assert choose_k(matrix(of_fine), range(2, 6), seed=3).k == 1
+    assert choose_k(tfidf(of_fine), range(2, 6), seed=3).k == 1
 
 
 @pytest.mark.parametrize("rules", [{"drop_ratio": 0.0}, {"null_ratio": 0.0}])
 def test_either_rule_alone_keeps_homogeneous_topics_whole(planted: Any, rules: dict[str, float]) -> None:
     for label in (0, 4):
         texts = [text for text, fine in zip(planted.texts, planted.fine, strict=True) if fine == label]
-        assert choose_k(matrix(texts), range(2, 4), NMFkConfig(silhouette=-1, **rules)).k == 1
+        assert choose_k(tfidf(texts), range(2, 4), NMFkConfig(silhouette=-1, **rules)).k == 1
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_short_documents_of_one_distribution_are_held_by_the_null_matrix(seed: int) -> None:
+def test_short_documents_of_one_distribution_are_held_by_the_null_tfidf(seed: int) -> None:
     rng = np.random.default_rng(seed)
     distribution = rng.gamma(0.3, 1, 800)
     texts = [
         " ".join(f"w{word}x" for word in rng.choice(800, 25, p=distribution / distribution.sum())) for _ in range(150)
     ]
-    X = matrix(texts)
+    X = tfidf(texts)
     free = choose_k(X, [2], NMFkConfig(silhouette=-1, null_ratio=0.0))
     assert free.records[1].drop_ratio > 0.15
     assert choose_k(X, [2], NMFkConfig(silhouette=-1)).k == 1
@@ -79,7 +75,7 @@ def test_short_documents_of_one_distribution_are_held_by_the_null_matrix(seed: i
 
 def test_a_small_topic_refuses_the_split(planted: Any) -> None:
     groups = [[t for t, fine in zip(planted.texts, planted.fine, strict=True) if fine == label] for label in (0, 5)]
-    X = matrix(groups[0] + groups[1][:12])
+    X = tfidf(groups[0] + groups[1][:12])
     assert choose_k(X, [2], NMFkConfig(min_topic_documents=5)).k == 2
     refused = choose_k(X, [2], NMFkConfig(min_topic_documents=20))
     assert refused.k == 1
@@ -87,48 +83,34 @@ def test_a_small_topic_refuses_the_split(planted: Any) -> None:
 
 
 def test_a_higher_threshold_is_kept_and_stops_the_split(planted: Any) -> None:
-    refused = choose_k(matrix(planted.texts[:200]), [2], NMFkConfig(silhouette=1.0))
+    refused = choose_k(tfidf(planted.texts[:200]), [2], NMFkConfig(silhouette=1.0))
     assert refused.k == 1
     assert refused.stop_reason.startswith("k=2: silhouette ")
 
 
 def test_a_k_is_judged_the_same_whichever_others_are_tried(planted: Any) -> None:
-    X, full = matrix(planted.texts[:200]), NMFkConfig(full_search=True)
-    alone, among = choose_k(X, [3], full, seed=7), choose_k(X, [2, 3], full, seed=7)
+    X = tfidf(planted.texts[:200])
+    alone, among = choose_k(X, [3], seed=7), choose_k(X, [2, 3], seed=7)
+    assert alone.k == among.k == 3
     assert alone.records[1].term_silhouette == among.records[2].term_silhouette
     assert alone.records[1].relative_error == among.records[2].relative_error
-    other = choose_k(X, [3], full, seed=8)
+    other = choose_k(X, [3], seed=8)
     assert other.records[1].term_silhouette != alone.records[1].term_silhouette
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_short_search_takes_the_k_of_the_full_one_and_measures_less(plant_corpus: Any, seed: int) -> None:
-    X = matrix(plant_corpus(seed, documents=500).texts)
-    short, full = (choose_k(X, range(2, 9), NMFkConfig(full_search=full), seed=seed) for full in (False, True))
-    assert short.k == full.k == 6
-    assert_array_equal(short.factorisation.term_factors, full.factorisation.term_factors)
-    assert [record.k for record in short.records if record.term_silhouette is not None] == [1, 6]
-    assert [record.k for record in full.records if record.term_silhouette is not None] == list(range(1, 9))
-    assert [record.k for record in full.records if record.accepted] == [
-        record.k for record in full.records if record.stands_out and (record.silhouette or 0) >= 0.8
-    ]
-
-
-def test_poisson_draws_disturb_more_and_find_the_same_topics(planted: Any) -> None:
-    texts = [text for text, (s, _) in zip(planted.texts, planted.labels, strict=True) if s == 0]
-    counts, _ = count_terms(texts)
-    counts = csr_array(counts[:, select_terms(counts, min_df=3, max_df=0.5, max_terms=20_000)])
-    X = weigh(counts, smooth_idf(counts))
-    uniform = choose_k(X, [2, 3], NMFkConfig(), seed=1)
-    poisson = choose_k(X, [2, 3], NMFkConfig(perturb="poisson", silhouette=0.5), seed=1, occurrences=counts.data)
-    assert poisson.k == uniform.k == 2
-    assert (poisson.chosen.silhouette or 0) < (uniform.chosen.silhouette or 0)
+def test_only_the_chosen_k_is_measured_for_stability(plant_corpus: Any, seed: int) -> None:
+    result = choose_k(tfidf(plant_corpus(seed, documents=500).texts), range(2, 9), seed=seed)
+    assert result.k == 6
+    assert [record.k for record in result.records] == list(range(1, 8))
+    assert [record.k for record in result.records if record.term_silhouette is not None] == [1, 6]
+    assert [record.k for record in result.records if record.accepted] == [1, 6]
 
 
 def test_consensus_rows_have_unit_length_and_progress_is_reported(planted: Any) -> None:
     calls: list[tuple[Any, ...]] = []
-    result = choose_k(matrix(planted.texts[:200]), [2, 3], progress=lambda *call: calls.append(call))
-    assert_allclose(np.linalg.norm(result.factorisation.term_factors, axis=1), 1, rtol=1e-5)
+    result = choose_k(tfidf(planted.texts[:200]), [2, 3], progress=lambda *call: calls.append(call))
+    assert_allclose(np.linalg.norm(result.term_factors, axis=1), 1, rtol=1e-5)
     assert calls[:2] == [(0, 2, "error of k=2"), (1, 2, "error of k=3")]
     assert calls[2] == (0, 2, "stability of k=3")
     assert calls[-1] == (2, 2)
@@ -160,7 +142,7 @@ def test_an_entry_that_is_no_weight_is_named(bad: float) -> None:
 def test_matrices_without_topics_are_one_topic(X: NDArray[np.float64]) -> None:
     result = choose_k(csr_array(X.astype(np.float32)), range(2, 6), NMFkConfig(min_topic_documents=1))
     assert result.k == 1
-    assert result.factorisation.document_factors.shape == (30, 1)
+    assert result.document_factors.shape == (30, 1)
     assert result.stop_reason
 
 
@@ -178,16 +160,3 @@ def test_candidates_out_of_range_or_order(ks: list[int]) -> None:
     X = csr_array(np.eye(8, dtype=np.float32))
     with pytest.raises(InputError, match=r"for a matrix of shape \(8, 8\); use ascending values from 2 to 8"):
         choose_k(X, ks)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"perturbations": 1}, "perturbations=1: stability needs at least 2"),
-        ({"perturb": "bool"}, "perturb='bool', noise=0.015: use uniform or poisson"),
-        ({"noise": 1.0}, "perturb='uniform', noise=1.0: use uniform or poisson, and a noise between 0 and 1"),
-    ],
-)
-def test_a_configuration_that_cannot_judge(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        NMFkConfig(**wrong)

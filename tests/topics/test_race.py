@@ -1,4 +1,4 @@
-"""The race of starts: a sketch stands for its matrix, a merger loses least, the winner is seldom caught."""
+"""The race of starts: a sketch approximates its matrix, a merge loses least, the winner is seldom caught."""
 
 from itertools import combinations
 from typing import Any
@@ -9,14 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from bench.planted import plant
-from heal_tasks.topics import race
-from heal_tasks.topics.nmf import Runs, approach, improve, start_random
+from heal_tasks.topics.nmf import Runs, improve, improve_on_sketch, start_random
 from heal_tasks.topics.operand import Operand, one_thread
-from heal_tasks.topics.race import Track, merge_closest
+from heal_tasks.topics.race import SPARE, Track, merge_closest
 from heal_tasks.topics.seeds import derive_seed
 from heal_tasks.topics.sketch import Sketch, truncated_svd
 from heal_tasks.topics.tfidf import smooth_idf, weigh
@@ -49,7 +47,10 @@ def test_a_sketch_of_full_rank_is_the_matrix() -> None:
     operand = Operand.of(some_matrix())
     sketch, start = Sketch.of(operand, 99, 1), start_random(operand, 3, [1, 2])
     assert sketch.left.shape == (30, 40)
-    on_sketch, on_matrix = approach(sketch, start, 7), improve([operand] * 2, start, max_iterations=7, tolerance=0)
+    on_sketch, on_matrix = (
+        improve_on_sketch(sketch, start, 7),
+        improve([operand] * 2, start, max_iterations=7, tolerance=0),
+    )
     assert_allclose(on_sketch.errors, on_matrix.errors, rtol=1e-5)
     assert_allclose(on_sketch.H, on_matrix.H, atol=1e-3)
     assert on_sketch.iterations == on_matrix.iterations == 14
@@ -64,7 +65,7 @@ def test_a_sketch_of_low_rank_is_about_the_nearest_matrix_of_that_rank() -> None
 
 
 @given(seed=st.integers(0, 2**16), k=st.integers(2, 6))
-def test_a_merger_loses_the_smallest_second_singular_value_of_all_pairs(seed: int, k: int) -> None:
+def test_a_merge_loses_the_smallest_second_singular_value_of_all_pairs(seed: int, k: int) -> None:
     runs = some_runs(seed, 3, k)
     merged = merge_closest(runs)
     assert merged.W.shape == (3, k - 1, 20)
@@ -90,20 +91,17 @@ def test_equal_and_dead_topics_are_merged_first_and_nothing_is_lost(twins: tuple
         assert torch.isfinite(nothing.H).all()
 
 
-def test_topics_to_spare_keep_races_out_of_poor_minima(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_topics_to_spare_keep_races_out_of_poor_minima() -> None:
     corpus = plant(32, 900, supers=5, subs=2, imbalance=1.0)
     X = weigh(corpus.counts, smooth_idf(corpus.counts))
     operand = Operand.of(X)
     track = Track(operand, Sketch.of(operand, 32, 0))
     seeds = [derive_seed(seed) for seed in range(8)]
 
-    def errors() -> NDArray[np.float64]:
-        return improve([operand] * len(seeds), track.race(10, seeds)).errors
-
     with one_thread():
-        spared = errors()
-        monkeypatch.setattr(race, "SPARE", 0)
-        without = errors()
+        spared, without = (
+            improve([operand] * len(seeds), track.race(10, seeds, spare=spare)).errors for spare in (SPARE, 0)
+        )
     best = min(spared.min(), without.min()) + 3e-4
     assert (spared > best).sum() <= 1
     assert (without > best).sum() >= 4

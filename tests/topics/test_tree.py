@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.hnmfk import HNMFkConfig, build_tree
+from heal_tasks.topics.config import HNMFkConfig
+from heal_tasks.topics.hnmfk import build_tree
 from heal_tasks.topics.tree import TopicTree
 
 

@@ -1,0 +1,42 @@
+"""Step assign_labels: label new documents by projection on the topic tree of the active generation."""
+
+import numpy as np
+
+from heal_tasks.core.errors import StepError
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.topics import Labels, TopicRepository
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.topics.tree import TopicTree
+
+
+def assign_labels(context: Context) -> Outcome:
+    """Label the documents that have no label in the active generation's topic tree.
+
+    Args:
+        context: of the step.
+
+    Returns:
+        Ref ``topic_run_id``; count of newly labelled documents.
+
+    Raises:
+        StepError: no generation is active.
+    """
+    topics = TopicRepository(context.conn)
+    active = GenerationRepository(context.conn).active()
+    if active is None or active.topic_run_id is None:
+        raise StepError("no generation is active, so there is no topic tree to project on; take the realign route")
+    run = topics.get(active.topic_run_id)
+    ids, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
+    if ids:
+        made = TopicTree.load(context.artifacts.local(run.uri)).project(texts)
+        labels = Labels(np.array(ids, dtype=np.int64), made.leaves, made.path_lists(), made.membership, made.residual)
+        topics.add_labels(run.topic_run_id, labels)
+    return Outcome(
+        refs={"topic_run_id": run.topic_run_id},
+        counts={"documents": len(ids)},
+        note=f"{len(ids)} documents labelled by projection on topic run {run.topic_run_id}",
+    )
+
+
+ASSIGN_LABELS = Step("assign_labels", assign_labels, None)
