@@ -1,5 +1,5 @@
 #!/bin/bash
-# What has to exist before the components start; runs at every `docker compose up` and changes nothing that is there.
+# Creates everything that the components need at their start; runs at every `docker compose up` and changes nothing that exists.
 set -euo pipefail
 
 airflow db migrate

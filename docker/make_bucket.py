@@ -1,4 +1,4 @@
-"""Creates the bucket of HEAL_ARTIFACTS_URI where it is missing; a folder instead of S3 needs nothing."""
+"""Create the bucket of HEAL_ARTIFACTS_URI if it is missing; a folder needs none."""
 
 import boto3
 from botocore.exceptions import ClientError
