@@ -11,10 +11,10 @@ from heal_tasks.questions.maps.rendering import render
 from heal_tasks.questions.maps.replies import parse_map
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.questions.question_views import (
-    AskedChunk,
-    asked_chunks,
-    asked_document,
+    ChunkView,
+    chunk_views,
     document_of_chunk,
+    document_view,
     latest_dropped,
 )
 from heal_tasks.store.questions.questions import Dropped, QuestionRepository
@@ -74,20 +74,20 @@ def _print_counts(conn: Connection, console: Console, dropped: bool) -> None:
 
 
 def _print_document(conn: Connection, console: Console, document_id: int, chunk_id: int | None, dropped: bool) -> None:
-    document = asked_document(conn, document_id)
+    document = document_view(conn, document_id)
     print_line(
         console, f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})"
     )
     if document.duplicate_of is not None:
         print_line(console, f"has the same text as document {document.duplicate_of}, whose questions stand for both:")
         document_id = document.duplicate_of
-    chunks = asked_chunks(conn, document_id)
+    chunks = chunk_views(conn, document_id)
     for chunk in chunks:
         if chunk_id in (None, chunk.chunk_id):
             _print_chunk(console, chunk, len(chunks), dropped)
 
 
-def _print_chunk(console: Console, chunk: AskedChunk, chunks: int, dropped: bool) -> None:
+def _print_chunk(console: Console, chunk: ChunkView, chunks: int, dropped: bool) -> None:
     text = " ".join(chunk.text.split())
     print_line(
         console,

@@ -9,7 +9,7 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.nudge_state import NudgeState
 from tests.steps.nudge_world import DIMS, World
 from tests.steps.test_nudge_live import without_a_record
-from tests.store.sample_store import encode
+from tests.store.sample_store import encode, stored_questions
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def test_a_night_moves_the_chunk_that_answers_and_not_the_documents_first(world:
     p, q, r = (world.chunk(name) for name in "pqr")
     world.night()
     assert world.questions.import_judgments("s", [("where is r?", "long")], lambda document, text: "train")[0] == 1
-    (key,) = (row.question_id for row in world.questions.questions() if row.text == "where is r?")
+    (key,) = (row.question_id for row in stored_questions(world.conn) if row.text == "where is r?")
     near = 0.8 * encode(["r"], DIMS) + 0.2 * encode(["elsewhere"], DIMS)
     world.store.spaces.write_questions(world.space, np.array([key]), near / np.linalg.norm(near))
     world.night()
-    assert [row.chunk_id for row in world.questions.questions() if row.question_id == key] == [r.chunk_id]
+    assert [row.chunk_id for row in stored_questions(world.conn) if row.question_id == key] == [r.chunk_id]
     served, base = world.served(), dict(zip("pqr", encode(["p", "q", "r"], DIMS), strict=True))
     assert abs(served[r.chunk_id] - base["r"]).max() > 1e-3
     for chunk in (p, q):

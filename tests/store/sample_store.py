@@ -1,6 +1,7 @@
 """A store with a small corpus and planted vectors, filled like the pipeline fills it."""
 
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,26 @@ def encode(texts: list[str], dims: int = DIMS, model: str = "m") -> NDArray[np.f
     rows = [np.random.default_rng(zlib.crc32(f"{model}:{text}".encode())).normal(size=dims) for text in texts]
     vectors = np.array(rows, dtype=np.float32).reshape(len(texts), dims)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class QuestionRow(NamedTuple):
+    """A stored question of a live chunk."""
+
+    question_id: int
+    chunk_id: int
+    document_id: int
+    text: str
+    split: str
+    writer: str
+
+
+def stored_questions(conn: Connection) -> list[QuestionRow]:
+    """Questions of live chunks, by id."""
+    rows = conn.execute(
+        "SELECT q.question_id, q.chunk_id, c.document_id, q.text, q.split, q.writer "
+        "FROM heal.question q JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NULL ORDER BY q.question_id"
+    )
+    return [QuestionRow._make(row) for row in rows]
 
 
 class SampleStore:

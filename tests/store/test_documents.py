@@ -4,11 +4,13 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from heal_tasks.core.ids import chunk_id, document_id, sha256_hex
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
+from heal_tasks.store.documents.reading import live_chunks
 
 SOURCE = "file:inbox"
 
@@ -205,11 +207,15 @@ def test_files_and_what_they_held(documents: Documents) -> None:
     assert documents.known_files(SOURCE) == {"a.jsonl": ("2", True)}
 
 
-def test_shards_divide_the_chunks(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heal_tasks.store.documents.reading.PAGE", 7)
+def test_shards_divide_the_chunks(documents: Documents, auto: Connection) -> None:
     documents.apply([record(f"d{number}", f"text {number}") for number in range(50)])
-    everything = [chunk.chunk_id for chunk in documents.live_chunks()]
-    parts = [[chunk.chunk_id for chunk in documents.live_chunks(shard, 3)] for shard in range(3)]
+
+    def ids(shard: int, shards: int) -> list[int]:
+        return [chunk.chunk_id for chunk in live_chunks(auto, sql.SQL("true"), (), shard, shards, page=7)]
+
+    everything = ids(0, 1)
+    assert everything == [chunk.chunk_id for chunk in documents.live_chunks()]
+    parts = [ids(shard, 3) for shard in range(3)]
     assert len(everything) == 50
     assert sorted(key for part in parts for key in part) == everything
     assert all(part for part in parts)

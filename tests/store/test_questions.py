@@ -12,7 +12,7 @@ from heal_tasks.store.documents.reading import LiveChunk
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.llm.ledger import LlmCall, ledger
 from heal_tasks.store.questions.questions import HUMAN, Asked, QuestionRepository
-from tests.store.sample_store import SampleStore, encode
+from tests.store.sample_store import SampleStore, encode, stored_questions
 
 PROMPT, MODEL = "p1", "m1"
 
@@ -71,16 +71,18 @@ def test_nothing_is_asked_twice(documents: DocumentRepository, questions: Questi
     assert sorted(chunk.text for part in both for chunk in part) == ["x", "y"]
 
 
-def test_stored_questions_are_read_by_split(documents: DocumentRepository, questions: QuestionRepository) -> None:
+def test_questions_are_stored_once_with_their_split(
+    documents: DocumentRepository, questions: QuestionRepository
+) -> None:
     chunk = load(documents, a="x")["x"]
     made = [question(chunk.chunk_id, "q1"), question(chunk.chunk_id, "q2", split="unseen_test", kind="claim")]
     asked = Asked(chunk.chunk_id, chunk.content_hash, PROMPT, MODEL, made, 0)
     questions.store("r1", [asked], [])
     questions.store("r1", [asked], [])
-    everything = questions.questions()
+    everything = stored_questions(documents._conn)
     assert [row.question_id for row in everything] == sorted(item.question_id for item in made)
-    assert [(row.text, row.document_id) for row in questions.questions(["unseen_test"])] == [("q2", chunk.document_id)]
-    assert questions.questions([]) == []
+    of_split = [(row.text, row.document_id) for row in everything if row.split == "unseen_test"]
+    assert of_split == [("q2", chunk.document_id)]
     assert questions.counts() == [("llm", "claim", "unseen_test", 1), ("llm", "question", "train", 1)]
 
 
@@ -99,7 +101,7 @@ def test_an_equal_text_is_answered_from_before(documents: DocumentRepository, qu
     assert questions.reuse_cached(PROMPT, MODEL, split_of) == 0
     b = document_id("s", "b")
     assert sorted(seen) == [(b, "q1"), (b, "q2")]
-    copies = [row for row in questions.questions() if row.document_id == b]
+    copies = [row for row in stored_questions(questions._conn) if row.document_id == b]
     assert {(row.text, row.split) for row in copies} == {("q1", "unseen_test"), ("q2", "unseen_test")}
     assert {chunk.text for chunk in questions.unasked(PROMPT, MODEL)} == {"own", "else"}
     assert [row.calls for row in ledger(questions._conn)] == [1]
@@ -118,17 +120,17 @@ def test_questions_of_superseded_chunks_are_not_read(
 ) -> None:
     ask(questions, load(documents, a="x")["x"], ["q1"])
     load(documents, a="y")
-    assert questions.questions() == []
+    assert stored_questions(questions._conn) == []
     assert questions.counts() == []
     load(documents, a="x")
-    assert [row.text for row in questions.questions()] == ["q1"]
+    assert [row.text for row in stored_questions(questions._conn)] == ["q1"]
 
 
 def test_a_chunk_deleted_while_the_model_wrote(documents: DocumentRepository, questions: QuestionRepository) -> None:
     chunk = load(documents, a="x")["x"]
     documents.delete([chunk.document_id])
     ask(questions, chunk, ["q1"])
-    assert questions.questions() == []
+    assert stored_questions(questions._conn) == []
     row = documents._conn.execute("SELECT raw_reply, cost_usd FROM heal.llm_call").fetchone()
     assert row == (None, 0.001)
 
@@ -145,23 +147,21 @@ def test_the_ledger_adds_up_by_run(documents: DocumentRepository, questions: Que
     assert sum(row.calls for row in ledger(questions._conn)) == 4
 
 
-def test_human_judgements_stay_with_their_document(
-    documents: DocumentRepository, questions: QuestionRepository
-) -> None:
+def test_human_judgments_stay_with_their_document(documents: DocumentRepository, questions: QuestionRepository) -> None:
     load(documents, a="x|y", b="x|y")
     pairs = [("what is x?", "a"), ("what is x?", "b"), ("else?", "gone")]
     assert questions.import_judgments("s", pairs, train) == (2, ["gone"])
     assert questions.import_judgments("s", pairs, train) == (0, ["gone"])
     canonical = min(document_id("s", "a"), document_id("s", "b"))
-    assert {(row.document_id, row.writer) for row in questions.questions()} == {(canonical, "human")}
+    assert {(row.document_id, row.writer) for row in stored_questions(questions._conn)} == {(canonical, "human")}
     load(documents, a="new|y", b="new|y")
-    assert len(questions.questions()) == 2
+    assert len(stored_questions(questions._conn)) == 2
     documents.purge_superseded()
     texts = {chunk.chunk_id: chunk.text for chunk in documents.live_chunks()}
-    assert [texts[row.chunk_id] for row in questions.questions()] == ["new", "new"]
+    assert [texts[row.chunk_id] for row in stored_questions(questions._conn)] == ["new", "new"]
 
 
-def test_a_judgement_is_placed_with_the_nearest_chunk_of_its_document(auto: Connection) -> None:
+def test_a_judgment_is_placed_with_the_nearest_chunk_of_its_document(auto: Connection) -> None:
     store, questions = SampleStore(auto), QuestionRepository(auto)
     store.load(a="a0|a1|a2", b="b0|b1", c="c0|c1")
     texts = {chunk.chunk_id: chunk.text for chunk in store.documents.live_chunks()}
@@ -186,7 +186,7 @@ def test_a_judgement_is_placed_with_the_nearest_chunk_of_its_document(auto: Conn
     }  # fmt: skip
 
     def places() -> dict[str, str]:
-        return {row.text: texts[row.chunk_id] for row in questions.questions()}
+        return {row.text: texts[row.chunk_id] for row in stored_questions(questions._conn)}
 
     def touched() -> set[str]:
         return {texts[key] for key in NudgeState(auto, generation).touched().tolist()}
@@ -219,6 +219,6 @@ def test_a_deletion_takes_questions_and_replies_with_it(
     ask(questions, chunks["x"], ["qx"])
     ask(questions, chunks["y"], ["qy"])
     documents.delete([document_id("s", "a")])
-    assert [row.text for row in questions.questions()] == ["qy"]
+    assert [row.text for row in stored_questions(questions._conn)] == ["qy"]
     replies = documents._conn.execute("SELECT chunk_id, raw_reply IS NULL FROM heal.llm_call ORDER BY 2").fetchall()
     assert replies == [(chunks["y"].chunk_id, False), (chunks["x"].chunk_id, True)]

@@ -152,7 +152,7 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
     with connect(database_url, autocommit=True) as conn:
         store = SampleStore(conn)
         store.load_many(5)
-        made = store.generation("m")
+        made = store.generation("m", nudge={"contrast_steps": 5})
         store.publish(made)
         chunk_ids, vectors = store.spaces.load_chunks(store.space_of(made))
         state = replace(ContrastState.empty(made.dims), chunk_ids=chunk_ids, vectors=vectors)

@@ -1,4 +1,4 @@
-"""Brings a document's chunks in line with its text, keeping every chunk whose text is still there."""
+"""Chunking of new and changed documents; a chunk whose text is still there keeps its id and its vector."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -7,18 +7,19 @@ from typing import NamedTuple
 from psycopg import sql
 
 from heal_tasks.core.ids import chunk_id, sha256_hex
-from heal_tasks.store.db import Connection, storable
+from heal_tasks.core.text import storable
+from heal_tasks.store.db import Connection
 from heal_tasks.store.spaces.copying import copy_rows
 
 Chunker = Callable[[str, str], list[str]]
-"""Splits (title, body) into the texts that get a vector each."""
+"""Splits (title, body) into texts that get one vector each."""
 
 _COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("ordinal", "int4"), ("text", "text")]
 _COLUMNS += [("content_hash", "text")]
 
-# A person's judgement is about the document: it moves to its first chunk, until the new ones have vectors
+# A judgment names the document: it moves to the first chunk, until the new chunks have vectors
 # (QuestionRepository.place_judgments).
-_MOVE_JUDGEMENTS = """
+_MOVE_JUDGMENTS = """
 UPDATE heal.question q SET chunk_id = target.chunk_id
 FROM heal.chunk old JOIN heal.document d USING (document_id),
 LATERAL (SELECT l.chunk_id FROM heal.chunk l WHERE l.document_id = coalesce(d.duplicate_of, d.document_id)
@@ -44,18 +45,18 @@ class _Plan:
 
 
 def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chunker) -> tuple[int, int]:
-    """Chunk documents again: add new texts, keep equal ones, mark as superseded what is gone.
+    """Chunk documents again: add new texts, keep equal ones, mark chunks whose text is gone as superseded.
 
-    A chunk's hash covers the title, too: the title is embedded with the text, so another title is another vector.
+    A chunk's hash covers the title, too: the title is embedded with the text, so another title means another vector.
     A text that only moved keeps its chunk, so an inserted paragraph costs one vector and not all that follow it.
 
     Args:
         conn: a connection inside a transaction.
-        document_ids: live documents; those that another one stands for lose their chunks.
+        document_ids: live documents; duplicates lose their chunks.
         chunker: splits (title, body).
 
     Returns:
-        How many chunks need a vector now, and how many became superseded.
+        The number of chunks that need a vector now, and the number of newly superseded chunks.
     """
     ids = list(document_ids)
     existing: dict[int, list[_Existing]] = {key: [] for key in ids}
@@ -74,14 +75,14 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
         _plan_document(plan, key, title, [storable(text) for text in texts], existing[key])
     _carry_out(conn, plan)
     if plan.superseded:
-        conn.execute(_MOVE_JUDGEMENTS, (ids,))
+        conn.execute(_MOVE_JUDGMENTS, (ids,))
     return len(plan.added) + plan.revived, len(plan.superseded)
 
 
 def _plan_document(plan: _Plan, document: int, title: str, texts: list[str], existing: list[_Existing]) -> None:
     hashes = [sha256_hex(title, text) for text in texts]
     by_id = {item.chunk_id: item for item in existing}
-    # Exact places first, then moved texts; so an id is only ever made where none exists.
+    # Equal places first, then moved texts: so an id is made only if no chunk has it.
     taken: dict[int, _Existing] = {}
     for ordinal, content_hash in enumerate(hashes):
         if item := by_id.pop(chunk_id(document, ordinal, content_hash), None):

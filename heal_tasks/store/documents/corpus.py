@@ -1,4 +1,4 @@
-"""Reads across documents, chunks, topics and questions, in the shapes that the algorithms take."""
+"""Reads across documents, chunks, topics and questions, as arrays for the algorithms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.types import Split
+from heal_tasks.store.db import Connection
+from heal_tasks.store.rows import scalar
 
 Int64Array = NDArray[np.int64]
 
@@ -26,7 +27,7 @@ class ChunkTable:
         chunk_ids: int64, shape (n,).
         document_ids: int64, shape (n,).
         leaves: int32, shape (n,); -1 where the document has no label.
-        paths: int64, shape (n, depth); topic ids from level 1 down, -1 where the path has ended.
+        paths: int64, shape (n, depth); topic ids from level 1 down, -1 after the end of the path.
     """
 
     chunk_ids: Int64Array
@@ -42,13 +43,10 @@ class ChunkTable:
         return np.where(self.chunk_ids[found] == chunk_ids, found, -1)
 
     def of_documents(self, document_ids: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """All chunks of some documents.
-
-        Args:
-            document_ids: int64, shape (m,).
+        """All chunks of some documents, int64, shape (m,).
 
         Returns:
-            Two int64, shape (c,): for each chunk the place of its document among ``document_ids``, and its row here.
+            Two int64, shape (c,): for each chunk the index of its document in ``document_ids``, and its row here.
         """
         order = np.argsort(self.document_ids, kind="stable")
         ordered = self.document_ids[order]
@@ -65,11 +63,11 @@ class QuestionTable:
 
     Args:
         question_ids: int64, shape (q,).
-        chunk_ids: int64, shape (q,); of a person's question the chunk of the document that is nearest to it.
+        chunk_ids: int64, shape (q,); of a judgment the chunk of the document that is nearest to the question.
         document_ids: int64, shape (q,).
-        splits: one of core.types.Split each, shape (q,).
-        texts: int64, shape (q,); equal for equal texts, whatever their case. A question that several chunks answer has
-            a row for each.
+        splits: a core.types.Split each, shape (q,).
+        texts: int64, shape (q,); equal for texts that differ in case only. A question that several chunks answer has a
+            row for each.
         human: bool, shape (q,); True if a person asked it.
         moves: bool, shape (q,); True if its split moves rows (``heal.moves_rows``).
     """
@@ -93,7 +91,7 @@ class QuestionTable:
 
 @dataclass(frozen=True)
 class Pending:
-    """What the active generation does not serve yet.
+    """Changes that the active generation does not serve yet.
 
     Args:
         chunks: live chunks without a served vector.
@@ -108,8 +106,10 @@ class Pending:
     moved: int
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * count
+def _columns(rows: Sequence[tuple[Any, ...]], *types: Any) -> list[NDArray[Any]]:
+    """Columns of rows as arrays of some types."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(types)
+    return [np.array(column, dtype=kind) for column, kind in zip(columns, types, strict=True)]
 
 
 class Corpus:
@@ -119,7 +119,7 @@ class Corpus:
         conn: an open connection.
     """
 
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+    def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     def hash(self) -> str:
@@ -127,33 +127,29 @@ class Corpus:
         query = f"""
             SELECT coalesce(encode(sha256(string_agg(d.document_id || ':' || d.content_hash, ',' ORDER BY d.document_id)
                 ::bytea), 'hex'), '') FROM heal.document d WHERE {_CANONICAL}"""
-        return str(self._one(query))
+        return str(scalar(self._conn, sql.SQL(query)))
 
     def texts(self, unlabelled_in: int | None = None) -> tuple[list[int], list[str]]:
-        """Documents as topic modelling reads them: title, newline, body.
+        """Ids, ascending, and texts (title, newline, body) of documents.
 
         Args:
             unlabelled_in: a topic run; only documents that it has not labelled, or that changed since.
-
-        Returns:
-            Document ids in ascending order, and their texts.
         """
         query = f"SELECT d.document_id, d.title || E'\\n' || d.body FROM heal.document d WHERE {_CANONICAL}"
         if unlabelled_in is not None:
             query += """ AND (NOT EXISTS (SELECT FROM heal.document_topic t
                     WHERE t.topic_run_id = %(run)s AND t.document_id = d.document_id)
                 OR d.changed_at > (SELECT r.created_at FROM heal.topic_run r WHERE r.topic_run_id = %(run)s))"""
-        rows = self._conn.execute(query + " ORDER BY d.document_id", {"run": unlabelled_in}).fetchall()
-        ids, texts = _columns(rows, 2)
-        return list(ids), list(texts)
+        rows = self._conn.execute(sql.SQL(query + " ORDER BY d.document_id"), {"run": unlabelled_in}).fetchall()
+        return [key for key, _ in rows], [text for _, text in rows]
 
     def sampled_texts(self) -> list[str]:
-        """Texts of at most 2,000 live chunks, chosen by hash, so that new documents hardly change the choice."""
+        """Texts of at most 2,000 live chunks, chosen by hash, so that new documents hardly change the sample."""
         rows = self._conn.execute(
             f"""SELECT c.text FROM heal.chunk c JOIN heal.document d USING (document_id)
             WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY c.content_hash LIMIT %s""",
             (_SAMPLED_TEXTS,),
-        ).fetchall()
+        )
         return [text for (text,) in rows]
 
     def chunks(self, topic_run_id: int | None) -> ChunkTable:
@@ -165,15 +161,12 @@ class Corpus:
             WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY c.chunk_id""",
             (topic_run_id,),
         ).fetchall()
-        chunk_ids, document_ids, leaves, paths = _columns(rows, 4)
-        depth = max((len(path) for path in paths if path), default=1)
-        padded = np.full((len(rows), depth), -1, dtype=np.int64)
+        chunk_ids, document_ids, leaves = _columns([row[:3] for row in rows], np.int64, np.int64, np.int32)
+        paths = [path or () for *_, path in rows]
+        padded = np.full((len(rows), max(map(len, paths), default=0) or 1), -1, dtype=np.int64)
         for row, path in enumerate(paths):
-            padded[row, : len(path or ())] = path or ()
-        return ChunkTable(
-            np.array(chunk_ids, dtype=np.int64), np.array(document_ids, dtype=np.int64),
-            np.array(leaves, dtype=np.int32), padded,
-        )  # fmt: skip
+            padded[row, : len(path)] = path
+        return ChunkTable(chunk_ids, document_ids, leaves, padded)
 
     def chunk_texts(self, chunk_ids: Int64Array) -> dict[int, tuple[str, str]]:
         """Title and text of chunks, by chunk id."""
@@ -192,13 +185,7 @@ class Corpus:
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
             WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
         ).fetchall()
-        question_ids, chunk_ids, document_ids, splits, texts, human, moves = _columns(rows, 7)
-        return QuestionTable(
-            np.array(question_ids, dtype=np.int64), np.array(chunk_ids, dtype=np.int64),
-            np.array(document_ids, dtype=np.int64), np.array(splits, dtype=np.str_),
-            np.array(texts, dtype=np.int64), np.array(human, dtype=np.bool_),
-            np.array(moves, dtype=np.bool_),
-        )  # fmt: skip
+        return QuestionTable(*_columns(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_))
 
     def question_texts(self, question_ids: Int64Array) -> dict[int, str]:
         """Text of questions, by question id."""
@@ -208,7 +195,7 @@ class Corpus:
         return dict(rows.fetchall())
 
     def right_answers(self, question_ids: Int64Array) -> dict[int, tuple[str, str]]:
-        """Text and right answer of questions that have one, by question id."""
+        """Text and right answer of the questions that have one, by question id."""
         rows = self._conn.execute(
             "SELECT question_id, text, answer FROM heal.question WHERE question_id = ANY(%s) AND answer <> ''",
             (question_ids.tolist(),),
@@ -216,11 +203,11 @@ class Corpus:
         return {question_id: (text, answer) for question_id, text, answer in rows}
 
     def pending(self, generation_id: int | None, since: datetime | None) -> Pending:
-        """What a generation does not serve yet.
+        """Count the changes that a generation does not serve yet.
 
         Args:
             generation_id: the active generation; None counts every live chunk.
-            since: when the last realignment ended; None counts no document as moved.
+            since: the end of the last realignment; None counts no document as moved.
         """
         served: sql.Composable = sql.SQL("false")
         if generation_id is not None:
@@ -231,14 +218,9 @@ class Corpus:
             """SELECT count(*) FILTER (WHERE c.superseded_at IS NULL AND NOT {served}),
                    count(*) FILTER (WHERE c.superseded_at IS NOT NULL),
                    (SELECT count(*) FROM heal.document WHERE deleted_at IS NULL),
-                   (SELECT count(*) FROM heal.document
-                    WHERE changed_at > %(since)s OR deleted_at > %(since)s)
+                   (SELECT count(*) FROM heal.document WHERE changed_at > %(since)s OR deleted_at > %(since)s)
             FROM heal.chunk c"""
         ).format(served=served)
         row = self._conn.execute(query, {"since": since}).fetchone()
         assert row is not None
         return Pending(*row)
-
-    def _one(self, query: str) -> Any:
-        row = self._conn.execute(query).fetchone()
-        return row[0] if row else None

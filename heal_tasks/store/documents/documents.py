@@ -1,9 +1,8 @@
-"""Documents and their chunks: what arrived, what changed, what is gone, and which texts stand for duplicates.
+"""Documents and their chunks: new, changed and deleted documents, duplicates, source files.
 
-A document is known by (source, external id), its content by a hash of title and body. Of documents with
-equal content only the oldest has chunks. A chunk's text that vanishes is *superseded*: still served, until
-the publishing step has put its successor's vector in place and purges it. A deletion is carried out at
-once and everywhere.
+A document is identified by (source, external id), its content by a hash of title and body. Of documents with equal
+content only the oldest (the canonical one) has chunks. A chunk whose text is gone is *superseded*: it is served until
+the vector of its successor is published, then deleted. A deletion takes effect at once and everywhere.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,8 +12,9 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from heal_tasks.core.ids import document_id, sha256_hex
+from heal_tasks.core.text import storable
 from heal_tasks.core.types import Record
-from heal_tasks.store.db import storable, storable_json
+from heal_tasks.store.db import storable_json
 from heal_tasks.store.documents.chunks import Chunker, replace_chunks
 from heal_tasks.store.documents.erasing import lock_exclusive, purge_superseded
 from heal_tasks.store.documents.language import text_language
@@ -23,18 +23,16 @@ from heal_tasks.store.documents.reading import DocumentReader
 
 @dataclass(frozen=True)
 class Changes:
-    """What an ingest did; ``+`` adds two up.
+    """Counts of an ingest, and ids of new and changed documents; ``+`` adds two of them.
 
     Args:
-        new: documents not known before, or deleted and back.
+        new: documents that were unknown or deleted before.
         changed: documents with another title or body than before.
-        deleted: documents that are gone.
+        deleted: deleted documents.
         unchanged: documents with the same content; their metadata may be new.
-        duplicates: new or changed documents whose content another document has already.
-        chunks_added: texts that need a vector.
-        chunks_superseded: texts that are served until their successors are published.
-        new_ids: ids of the new documents.
-        changed_ids: ids of the changed documents.
+        duplicates: new or changed documents whose content an older document has.
+        chunks_added: chunks that need a vector.
+        chunks_superseded: chunks that are served until their successors are published.
     """
 
     new: int = 0
@@ -48,7 +46,7 @@ class Changes:
     changed_ids: tuple[int, ...] = ()
 
     def __add__(self, other: "Changes") -> "Changes":
-        """Sums of all counts, and the ids of both."""
+        """Add the counts, and join the ids."""
         return Changes(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(Changes)})
 
 
@@ -60,14 +58,7 @@ class DocumentRepository(DocumentReader):
     """
 
     def record_file(self, source: str, path: str, fingerprint: str, clean: bool) -> None:
-        """Remember a file as read, so that it is read again only when its fingerprint changes.
-
-        Args:
-            source: the source.
-            path: the file.
-            fingerprint: as listed before it was read.
-            clean: whether every record of it was good.
-        """
+        """Record a file as read with the fingerprint that it was listed with, and if every record of it was good."""
         self._conn.execute(
             "INSERT INTO heal.source_file (source, path, fingerprint, clean) VALUES (%s, %s, %s, %s) "
             "ON CONFLICT (source, path) DO UPDATE "
@@ -76,22 +67,19 @@ class DocumentRepository(DocumentReader):
         )
 
     def forget_files(self, source: str, paths: Collection[str]) -> None:
-        """Forget files that are gone; their documents are not touched."""
+        """Delete the records of files, but not their documents."""
         self._conn.execute("DELETE FROM heal.source_file WHERE source = %s AND path = ANY(%s)", (source, list(paths)))
 
     def apply_records(
         self, source: str, records: Sequence[Record], chunker: Chunker, language: str = "english"
     ) -> Changes:
-        """Store documents and bring their chunks in line; deletes nothing.
+        """Store documents and update their chunks; deletes nothing.
 
         Args:
             source: the source.
             records: documents as read; of two with the same external id the last counts.
-            chunker: splits (title, body) into the texts that get a vector each.
-            language: of documents whose metadata do not name theirs (``language`` or ``lang``).
-
-        Returns:
-            What changed.
+            chunker: splits (title, body) into texts that get one vector each.
+            language: for documents whose metadata name none (``language`` or ``lang``).
         """
         by_id = {document_id(source, record.external_id): record for record in records}
         hashes = {key: sha256_hex(storable(record.title), storable(record.body)) for key, record in by_id.items()}
@@ -117,16 +105,10 @@ class DocumentRepository(DocumentReader):
         )
 
     def delete(self, document_ids: Collection[int]) -> Changes:
-        """Delete documents at once and everywhere: text, chunks, questions, labels, vectors of every generation.
+        """Delete documents at once and everywhere: text, chunks, questions, labels, vectors.
 
-        The row stays, without title, body and metadata, so that the deletion is on record. A duplicate of a deleted
-        document takes its place and gets chunks of its own.
-
-        Args:
-            document_ids: what to delete; unknown and already deleted ids are passed over.
-
-        Returns:
-            What changed.
+        The row stays, without title, body and metadata, as a record of the deletion. A duplicate of a deleted document
+        becomes canonical and gets chunks of its own. Unknown and deleted ids are skipped.
         """
         row = self._conn.execute(
             "SELECT * FROM heal.delete_document(VARIADIC %s::bigint[])", (list(document_ids),)
@@ -135,47 +117,34 @@ class DocumentRepository(DocumentReader):
         return Changes(deleted=deleted, chunks_added=added)
 
     def purge_superseded(self) -> int:
-        """Delete superseded chunks whose documents are served without them; returns how many."""
+        """Delete superseded chunks whose documents are served without them, and return their number."""
         return purge_superseded(self._conn)
 
     def _live_hashes(self, document_ids: Collection[int]) -> dict[int, str]:
-        return dict(
-            self._conn.execute(
-                "SELECT document_id, content_hash FROM heal.document "
-                "WHERE document_id = ANY(%s) AND deleted_at IS NULL",
-                (list(document_ids),),
-            ).fetchall()
+        rows = self._conn.execute(
+            "SELECT document_id, content_hash FROM heal.document WHERE document_id = ANY(%s) AND deleted_at IS NULL",
+            (list(document_ids),),
         )
+        return dict(rows.fetchall())
 
     def _write(self, source: str, records: Mapping[int, tuple[Record, str]], language: str) -> None:
         rows = [
             (
-                key,
-                source,
-                record.external_id,
-                record.path,
-                storable(record.title),
-                storable(record.body),
-                Jsonb(storable_json(record.metadata)),
-                content_hash,
-                text_language(record.metadata, language),
+                key, source, record.external_id, record.path, storable(record.title), storable(record.body),
+                Jsonb(storable_json(record.metadata)), content_hash, text_language(record.metadata, language),
             )
             for key, (record, content_hash) in records.items()
-        ]
+        ]  # fmt: skip
         with self._conn.cursor() as cursor:
             cursor.executemany(_UPSERT, rows)
 
     def _settle_duplicates(self, hashes: Collection[str]) -> tuple[set[int], set[int]]:
-        """Let the oldest live document of each content stand for the others.
-
-        Returns:
-            Documents that stand for themselves from now on, and documents that do so no longer.
-        """
+        """Make the oldest live document of each content canonical; return the new canonical ones and new duplicates."""
         moved = self._conn.execute(_SETTLE, (list(hashes),)).fetchall()
         return {key for key, canonical in moved if canonical is None}, {key for key, canonical in moved if canonical}
 
 
-# A document that comes back is a new one: its age decides who stands for duplicates.
+# A document that comes back is a new one: age decides which document is canonical.
 _UPSERT = sql.SQL("""
 INSERT INTO heal.document (document_id, source, external_id, path, title, body, metadata, content_hash, language)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)

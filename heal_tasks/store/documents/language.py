@@ -1,4 +1,4 @@
-"""Which text search configuration a document's words are stemmed with."""
+"""Text search configurations of documents: the language whose stems their words are reduced to."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ CONFIGURATIONS = {
 
 
 def text_language(metadata: Mapping[str, Any], default: str) -> str:
-    """The configuration for a document.
+    """The name of the text search configuration for a document.
 
     Args:
         metadata: of the document; ``language`` or ``lang`` is a configuration's name, or a code such as ``de-AT``.
         default: for a document that names none.
 
     Returns:
-        The name of a text search configuration; ``simple`` (no stemming) for a code that PostgreSQL has none for.
+        A configuration; ``simple`` (no stemming) for a code that PostgreSQL has none for.
     """
     named = metadata.get("language") or metadata.get("lang")
     if not isinstance(named, str):

@@ -1,4 +1,4 @@
-"""Reads documents and chunks as ingest, embedding and question writing need them."""
+"""Reads of documents and chunks for ingest, embedding and question writing."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
@@ -6,11 +6,10 @@ from typing import NamedTuple
 from psycopg import sql
 
 from heal_tasks.store.db import Connection
-
-PAGE = 2000
+from heal_tasks.store.rows import scalar
 
 IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
-"""Condition on ``c``, given the number of parts and which: equal texts are in one, or two tasks would pay for both."""
+"""Condition on ``c``, given the number of parts and the part: equal texts are in one part, so that one task pays."""
 
 
 class LiveChunk(NamedTuple):
@@ -34,10 +33,8 @@ class DocumentReader:
         self._conn = conn
 
     def known_files(self, source: str) -> dict[str, tuple[str, bool]]:
-        """Each file as last read: by path its fingerprint, and whether every record of it was good."""
-        rows = self._conn.execute(
-            "SELECT path, fingerprint, clean FROM heal.source_file WHERE source = %s", (source,)
-        ).fetchall()
+        """Fingerprint of each file as last read, and True if every record of it was good, by path."""
+        rows = self._conn.execute("SELECT path, fingerprint, clean FROM heal.source_file WHERE source = %s", (source,))
         return {path: (fingerprint, clean) for path, fingerprint, clean in rows}
 
     def documents_of_paths(self, source: str, paths: Collection[str]) -> dict[int, str]:
@@ -45,29 +42,18 @@ class DocumentReader:
         rows = self._conn.execute(
             "SELECT document_id, path FROM heal.document WHERE source = %s AND path = ANY(%s) AND deleted_at IS NULL",
             (source, list(paths)),
-        ).fetchall()
-        return dict(rows)
+        )
+        return dict(rows.fetchall())
 
     def live_count(self, source: str | None = None) -> int:
-        """How many documents are not deleted, in one source or in all."""
-        row = self._conn.execute(
-            "SELECT count(*) FROM heal.document WHERE deleted_at IS NULL AND (%(s)s::text IS NULL OR source = %(s)s)",
-            {"s": source},
-        ).fetchone()
-        return int(row[0]) if row else 0
+        """The number of documents that are not deleted, in one source or in all."""
+        query = (
+            "SELECT count(*) FROM heal.document WHERE deleted_at IS NULL AND (%(s)s::text IS NULL OR source = %(s)s)"
+        )
+        return int(scalar(self._conn, query, {"s": source}))
 
     def live_chunks(self, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
-        """Chunks of live documents that are not superseded, ordered by chunk id.
-
-        Read in pages of their own, so the caller may write through the same connection meanwhile.
-
-        Args:
-            shard: which part, from 0.
-            shards: how many parts; a chunk belongs to part ``chunk_id % shards``.
-
-        Returns:
-            An iterator over chunks with their document's title.
-        """
+        """Live chunks in one of ``shards`` parts, by id; see the function ``live_chunks``."""
         return live_chunks(self._conn, sql.SQL("true"), (), shard, shards)
 
     def counts(self) -> dict[str, int]:
@@ -83,19 +69,17 @@ class DocumentReader:
 
 
 def live_chunks(
-    conn: Connection, condition: sql.Composable, values: Sequence[object], shard: int, shards: int
+    conn: Connection, condition: sql.Composable, values: Sequence[object], shard: int, shards: int, page: int = 2000
 ) -> Iterator[LiveChunk]:
-    """Live chunks (``c``) that meet a condition, by id, read in pages of their own.
+    """Live chunks that meet a condition, by id, in pages of their own: the caller may write through the connection.
 
     Args:
         conn: an open connection.
         condition: on ``c``, with placeholders.
         values: for the placeholders.
-        shard: which part, from 0.
-        shards: how many parts.
-
-    Yields:
-        Chunks with their document's title.
+        shard: the part, from 0.
+        shards: number of parts; a chunk belongs to part ``chunk_id % shards``.
+        page: chunks per statement.
     """
     query = sql.SQL(
         "SELECT c.chunk_id, c.document_id, d.title, c.text, c.content_hash "
@@ -105,8 +89,8 @@ def live_chunks(
     ).format(condition)
     last = -1
     while True:
-        page = conn.execute(query, (last, shards, shard, *values, PAGE)).fetchall()
-        yield from map(LiveChunk._make, page)
-        if len(page) < PAGE:
+        rows = conn.execute(query, (last, shards, shard, *values, page)).fetchall()
+        yield from map(LiveChunk._make, rows)
+        if len(rows) < page:
             return
-        last = page[-1][0]
+        last = rows[-1][0]

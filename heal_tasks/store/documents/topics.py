@@ -1,17 +1,16 @@
-"""Topic trees of each run, and which topic every document belongs to in it."""
+"""Topic trees, and the topics of documents in them."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
-from typing import LiteralString
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.rows import class_row
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
+from heal_tasks.store.rows import scalar, select
 from heal_tasks.store.spaces.copying import copy_rows
 
 
@@ -68,9 +67,7 @@ class Labels:
 
 _TOPIC_TYPES = ["int8", "int8", "int8", "int4", "int4", "int4", "text[]", "int4", "float8", "int4", "text"]
 _TOPIC_COLUMNS = list(zip(["topic_run_id", *(item.name for item in fields(TopicRow))], _TOPIC_TYPES, strict=True))
-_LABEL_COLUMNS = [("document_id", "int8"), ("leaf", "int4"), ("path", "int8[]"), ("membership", "float4")]
-_LABEL_COLUMNS += [("residual", "float4")]
-_RUN_COLUMNS = sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(TopicRun))
+_LABEL_TYPES = {"document_id": "int8", "leaf": "int4", "path": "int8[]", "membership": "float4", "residual": "float4"}
 
 
 class TopicRepository:
@@ -93,64 +90,53 @@ class TopicRepository:
         topics: Sequence[TopicRow],
         labels: Labels,
     ) -> int:
-        """Store a topic tree with the documents it was made of, in one transaction.
+        """Store a topic tree with the labels of its documents, in one transaction, and return its id.
 
         Args:
-            fingerprint: of the tree's inputs; a second call with the same one stores nothing.
-            uri: where the factors are.
+            fingerprint: of the tree's inputs; if a tree with the same one is stored, nothing is stored again.
+            uri: location of the factors.
             churn: share of documents whose topic has no match in the previous run; None for the first.
             mean_residual: mean relative error of the factorised documents.
             topics: all nodes.
             labels: of the factorised documents.
-
-        Returns:
-            The topic run's id, also where it was stored before.
         """
         parents = {topic.parent_id for topic in topics}
         leaves = sum(topic.topic_id not in parents for topic in topics)
         depth = max((topic.level for topic in topics), default=0)
         with self._conn.transaction():
-            row = self._conn.execute(
+            run = scalar(
+                self._conn,
                 "INSERT INTO heal.topic_run (fingerprint, uri, documents, topics, leaves, depth, churn, mean_residual) "
                 "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (fingerprint) DO NOTHING RETURNING topic_run_id",
                 (fingerprint, uri, len(labels.document_ids), len(topics), leaves, depth, churn, mean_residual),
-            ).fetchone()
-            if row is None:
-                return self._find("fingerprint = %s", fingerprint).topic_run_id
-            copy_rows(
-                self._conn,
-                sql.Identifier("heal", "topic"),
-                _TOPIC_COLUMNS,
-                ((row[0], *astuple(topic)) for topic in topics),
             )
-            self.add_labels(row[0], labels, projected=False)
-        return int(row[0])
+            if run is None:
+                query = "SELECT topic_run_id FROM heal.topic_run WHERE fingerprint = %s"
+                return int(scalar(self._conn, query, (fingerprint,)))
+            rows = ((run, *astuple(topic)) for topic in topics)
+            copy_rows(self._conn, sql.Identifier("heal", "topic"), _TOPIC_COLUMNS, rows)
+            self.add_labels(run, labels, projected=False)
+        return int(run)
 
     def add_labels(self, topic_run_id: int, labels: Labels, projected: bool = True) -> int:
-        """Label documents, or label them anew.
+        """Label documents, replacing earlier labels of the same tree, and return their number.
 
         Args:
             topic_run_id: the tree.
-            labels: documents deleted meanwhile are passed over.
-            projected: whether the documents took no part in the factorisation.
-
-        Returns:
-            How many documents were labelled.
+            labels: documents deleted meanwhile are skipped.
+            projected: True if the documents were projected on the tree, False if they were factorised.
         """
+        paths = ([int(topic) for topic in path] for path in labels.paths)
         rows = zip(
-            labels.document_ids.tolist(),
-            labels.leaves.tolist(),
-            ([int(topic) for topic in path] for path in labels.paths),
-            labels.memberships.tolist(),
-            labels.residuals.tolist(),
-            strict=True,
-        )
+            labels.document_ids.tolist(), labels.leaves.tolist(), paths, labels.memberships.tolist(),
+            labels.residuals.tolist(), strict=True,
+        )  # fmt: skip
         with self._conn.transaction():
             self._conn.execute(
                 "CREATE TEMP TABLE label_staging (document_id bigint, leaf int, path bigint[], membership real, "
                 "residual real) ON COMMIT DROP"
             )
-            copy_rows(self._conn, sql.Identifier("pg_temp", "label_staging"), _LABEL_COLUMNS, rows)
+            copy_rows(self._conn, sql.Identifier("pg_temp", "label_staging"), [*_LABEL_TYPES.items()], rows)
             count = self._conn.execute(
                 "INSERT INTO heal.document_topic "
                 "(topic_run_id, document_id, leaf, path, membership, residual, projected) "
@@ -165,8 +151,7 @@ class TopicRepository:
 
     def latest(self) -> TopicRun | None:
         """The newest tree, or None."""
-        query = sql.SQL("SELECT {} FROM heal.topic_run ORDER BY topic_run_id DESC LIMIT 1").format(_RUN_COLUMNS)
-        return self._conn.cursor(row_factory=class_row(TopicRun)).execute(query).fetchone()
+        return next(iter(select(self._conn, TopicRun, "FROM heal.topic_run ORDER BY topic_run_id DESC LIMIT 1")), None)
 
     def get(self, topic_run_id: int) -> TopicRun:
         """One tree.
@@ -174,14 +159,14 @@ class TopicRepository:
         Raises:
             StoreError: there is none with that id.
         """
-        return self._find("topic_run_id = %s", topic_run_id)
+        for run in select(self._conn, TopicRun, "FROM heal.topic_run WHERE topic_run_id = %s", (topic_run_id,)):
+            return run
+        raise StoreError(f"there is no topic run {topic_run_id}; SELECT * FROM heal.topic_run lists them")
 
     def topics(self, topic_run_id: int) -> list[TopicRow]:
         """All nodes of a tree, in tree order."""
-        columns = sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(TopicRow))
-        query = sql.SQL("SELECT {} FROM heal.topic WHERE topic_run_id = %s ORDER BY first_leaf, level, topic_id")
-        cursor = self._conn.cursor(row_factory=class_row(TopicRow))
-        return cursor.execute(query.format(columns), (topic_run_id,)).fetchall()
+        rest = "FROM heal.topic WHERE topic_run_id = %s ORDER BY first_leaf, level, topic_id"
+        return select(self._conn, TopicRow, rest, (topic_run_id,))
 
     def labels(self, topic_run_id: int) -> Labels:
         """All labels of a tree, by document id."""
@@ -192,30 +177,10 @@ class TopicRepository:
         ).fetchall()
         ids, leaves, paths, memberships, residuals = zip(*rows, strict=True) if rows else ((),) * 5
         return Labels(
-            np.array(ids, dtype=np.int64),
-            np.array(leaves, dtype=np.int32),
-            list(paths),
-            np.array(memberships, dtype=np.float32),
-            np.array(residuals, dtype=np.float32),
-        )
+            np.array(ids, dtype=np.int64), np.array(leaves, dtype=np.int32), list(paths),
+            np.array(memberships, dtype=np.float32), np.array(residuals, dtype=np.float32),
+        )  # fmt: skip
 
     def max_topic_id(self) -> int:
-        """Largest topic id of any tree, 0 before the first: ids above it have never been used."""
-        row = self._conn.execute("SELECT coalesce(max(topic_id), 0) FROM heal.topic").fetchone()
-        return int(row[0]) if row else 0
-
-    def residuals(self, topic_run_id: int) -> tuple[float | None, float | None]:
-        """Mean relative error of the documents a tree was made of, and of those projected on it since."""
-        row = self._conn.execute(
-            "SELECT avg(residual) FILTER (WHERE NOT projected), avg(residual) FILTER (WHERE projected) "
-            "FROM heal.document_topic WHERE topic_run_id = %s",
-            (topic_run_id,),
-        ).fetchone()
-        return (row[0], row[1]) if row else (None, None)
-
-    def _find(self, condition: LiteralString, value: object) -> TopicRun:
-        query = sql.SQL("SELECT {} FROM heal.topic_run WHERE " + condition).format(_RUN_COLUMNS)
-        found = self._conn.cursor(row_factory=class_row(TopicRun)).execute(query, (value,)).fetchone()
-        if found is None:
-            raise StoreError(f"there is no topic run {value!r}; SELECT * FROM heal.topic_run lists them")
-        return found
+        """The largest topic id of any tree, 0 before the first: larger ids have never been used."""
+        return int(scalar(self._conn, "SELECT coalesce(max(topic_id), 0) FROM heal.topic"))

@@ -67,22 +67,21 @@ class ContrastRepository:
         self._conn = conn
 
     def write(self, generation: Generation, state: ContrastState) -> None:
-        """Store a state in place of any earlier one."""
-        table = generation.table("push")
+        """Store a state in place of any earlier one; nothing is stored if the nudge record has no contrast steps."""
+        table, number = generation.table("push"), generation.generation_id
         with self._conn.transaction():
             self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+            self._conn.execute("DELETE FROM heal.contrast_level WHERE generation_id = %s", (number,))
+            if not generation.contrast_steps:
+                return
             create_keyed(self._conn, table, "chunk", generation.dims)
             self.add(generation, state.chunk_ids, state.vectors)
-            self._conn.execute("DELETE FROM heal.contrast_level WHERE generation_id = %s", (generation.generation_id,))
             self._conn.execute(
                 "INSERT INTO heal.contrast_level SELECT %s, l.* FROM "
                 "unnest(%s::bigint[], %s::real[], %s::real[]) AS l (question_id, level, weight) "
                 "JOIN heal.question q USING (question_id)",
-                (
-                    generation.generation_id,
-                    state.question_ids.tolist(), state.levels.tolist(), state.weights.tolist(),
-                ),
-            )  # fmt: skip
+                (number, state.question_ids.tolist(), state.levels.tolist(), state.weights.tolist()),
+            )
 
     def add(self, generation: Generation, chunk_ids: Int64Array, vectors: Float32Array) -> None:
         """Store displacements of chunks that have none; int64, shape (p,), and float32, shape (p, d)."""

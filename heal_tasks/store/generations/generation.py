@@ -1,15 +1,15 @@
 """One generation: its row in ``heal.generation`` and the names of its tables."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from psycopg import sql
-from psycopg.rows import class_row
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Connection
+from heal_tasks.store.rows import select
 
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
@@ -56,30 +56,20 @@ class Generation:
         return bool((self.nudge or {}).get("by_people", False))
 
 
-COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Generation))
-
-
-def find_generations(conn: Connection, condition: sql.Composable, values: tuple[object, ...] = ()) -> list[Generation]:
-    """Generations that meet a condition, oldest first."""
-    query = sql.SQL("SELECT {} FROM heal.generation WHERE {} ORDER BY generation_id").format(COLUMNS, condition)
-    return conn.cursor(row_factory=class_row(Generation)).execute(query, values).fetchall()
-
-
 def get_generation(conn: Connection, generation_id: int) -> Generation:
     """One generation.
 
     Raises:
         StoreError: there is none with that id.
     """
-    found = find_generations(conn, sql.SQL("generation_id = %s"), (generation_id,))
-    if not found:
-        raise StoreError(f"there is no generation {generation_id}; SELECT * FROM heal.generation_status lists them")
-    return found[0]
+    for generation in select(conn, Generation, "FROM heal.generation WHERE generation_id = %s", (generation_id,)):
+        return generation
+    raise StoreError(f"there is no generation {generation_id}; SELECT * FROM heal.generation_status lists them")
 
 
 @dataclass(frozen=True, slots=True)
 class ServedRow:
-    """A searchable generation as ``heal.generation_status`` shows it; rows as of the last ANALYZE."""
+    """A searchable generation, as in ``heal.generation_status``; rows as of the last ANALYZE."""
 
     generation_id: int
     state: State
@@ -93,6 +83,5 @@ class ServedRow:
 
 def served_rows(conn: Connection) -> list[ServedRow]:
     """The active and the previous generation."""
-    columns = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(ServedRow))
-    query = sql.SQL("SELECT {} FROM heal.generation_status WHERE state IN ('active', 'previous') ORDER BY state")
-    return conn.cursor(row_factory=class_row(ServedRow)).execute(query.format(columns)).fetchall()
+    rest = "FROM heal.generation_status WHERE state IN ('active', 'previous') ORDER BY state"
+    return select(conn, ServedRow, rest)

@@ -12,15 +12,9 @@ from psycopg.types.json import Jsonb
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generations.generation import (
-    Generation,
-    GenerationPrefix,
-    Metric,
-    State,
-    find_generations,
-    get_generation,
-)
+from heal_tasks.store.generations.generation import Generation, GenerationPrefix, Metric, State, get_generation
 from heal_tasks.store.generations.search import named_errors
+from heal_tasks.store.rows import scalar, select
 from heal_tasks.store.spaces.space import Space
 from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, table_exists
 
@@ -65,20 +59,17 @@ class GenerationRepository:
             space: the space whose vectors it serves.
             topic_run_id: the topics that its leaves refer to.
             metric: ``inner_product`` for NUDGE-M, whose vectors are not of unit length.
-            nudge: how rows are moved; None if they are not.
+            nudge: the record of how rows are moved; None if they are not.
             ef_search: HNSW candidates per query.
             note: one sentence for people.
-
-        Returns:
-            The new generation.
         """
-        row = self._conn.execute(
+        number = scalar(
+            self._conn,
             "INSERT INTO heal.generation (run_id, space_id, dims, topic_run_id, metric, nudge, ef_search, note) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING generation_id",
             (run_id, space.space_id, space.dims, topic_run_id, metric, _json(nudge), ef_search, note),
-        ).fetchone()
-        assert row is not None
-        return get_generation(self._conn, row[0])
+        )
+        return get_generation(self._conn, number)
 
     def create_tables(self, generation: Generation) -> None:
         """Make the empty table of served rows, and that of displacements if the nudge record has contrast steps.
@@ -121,18 +112,13 @@ class GenerationRepository:
 
     def list(self, *states: State) -> Sequence[Generation]:
         """Generations in any of the states (in all, if none is given), oldest first."""
-        return find_generations(self._conn, sql.SQL("state = ANY(%s)"), ([*(states or get_args(State))],))
+        rest = "FROM heal.generation WHERE state = ANY(%s) ORDER BY generation_id"
+        return select(self._conn, Generation, rest, ([*(states or get_args(State))],))
 
     def set_fields(self, generation_id: int, **values: Any) -> Generation:
-        """Change topic_run_id, metric, nudge, ef_search, recall, metrics or note.
+        """Change topic_run_id, metric, nudge, ef_search, recall, metrics or note, and return the generation.
 
-        Args:
-            generation_id: the generation.
-            values: new values by column name. Another ``metric`` drops the tables, whose vectors and index were made
-                for the old one.
-
-        Returns:
-            The generation as it is now.
+        Another ``metric`` drops the tables, whose vectors and index were made for the old one.
 
         Raises:
             StoreError: a column may not be set this way, or the metric of a live generation would change.
@@ -154,12 +140,7 @@ class GenerationRepository:
             return get_generation(self._conn, generation_id)
 
     def set_state(self, generation_id: int, state: State, note: str | None = None) -> None:
-        """Move a generation that nobody reads to another state; ``activate`` leads to the live ones.
-
-        Args:
-            generation_id: the generation.
-            state: building, ready, failed or retired.
-            note: replaces the generation's note.
+        """Move a generation that is not live to building, ready, failed or retired, and replace its note.
 
         Raises:
             StoreError: that move is not allowed.
@@ -208,16 +189,12 @@ class GenerationRepository:
         )
 
     def drop_tables(self, generation_id: int) -> bool:
-        """Drop a generation's tables; its row stays as a record.
-
-        Returns:
-            True if there was anything to drop.
+        """Drop a generation's tables and return True if there were any; its row stays as a record.
 
         Raises:
             StoreError: the generation is live.
         """
-        self._refuse_live(generation_id)
-        generation = get_generation(self._conn, generation_id)
+        generation = self._refuse_live(generation_id)
         with self._conn.transaction():
             found = table_exists(self._conn, generation.table("vec"))
             self._drop(generation)
@@ -231,20 +208,15 @@ class GenerationRepository:
                 self.drop_tables(generation.generation_id)
 
     def retire_old(self, drain_hours: float) -> Sequence[int]:
-        """Drop the tables of retired and failed generations that no client can still be using.
+        """Drop the tables of generations retired, or made and failed, so many hours ago, and return their ids.
 
-        Args:
-            drain_hours: time that they are kept after they were retired, or made and failed.
-
-        Returns:
-            Ids of the generations whose tables were dropped.
+        Until then a client may still have such a generation in its cache.
         """
-        old = find_generations(
+        old = select(
             self._conn,
-            sql.SQL(
-                "state IN ('retired', 'failed') "
-                "AND coalesce(retired_at, created_at) <= now() - make_interval(secs => %s)"
-            ),
+            Generation,
+            "FROM heal.generation WHERE state IN ('retired', 'failed') "
+            "AND coalesce(retired_at, created_at) <= now() - make_interval(secs => %s) ORDER BY generation_id",
             (drain_hours * 3600,),
         )
         return [item.generation_id for item in old if self.drop_tables(item.generation_id)]
@@ -253,10 +225,13 @@ class GenerationRepository:
         tables = [generation.table(prefix) for prefix in get_args(GenerationPrefix)]
         self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
 
-    def _refuse_live(self, generation_id: int) -> None:
-        state = get_generation(self._conn, generation_id).state
-        if state in ("active", "previous"):
-            raise StoreError(f"generation {generation_id} is {state}, so its tables are in use and stay as they are")
+    def _refuse_live(self, generation_id: int) -> Generation:
+        generation = get_generation(self._conn, generation_id)
+        if generation.state in ("active", "previous"):
+            raise StoreError(
+                f"generation {generation_id} is {generation.state}, so its tables are in use and stay as they are"
+            )
+        return generation
 
 
 def _json(value: JsonObject | None) -> Jsonb | None:

@@ -1,10 +1,12 @@
-"""What the short nudge path keeps of a generation, read and written in proportion to what changed.
+"""The nudge state of a generation: touched chunks and probes, read and written in proportion to the changes.
 
-Triggers note every chunk that came, went, or gained or lost a question that moves rows (``heal.nudge_touched``). A
-row's vector depends on its own base vector and its own questions only, so these are all the rows that can differ.
+Triggers record every chunk that is added or removed, or that gains or loses a question that moves rows
+(``heal.nudge_touched``). The vector of a row depends only on its own base vector and its own questions, so no other row
+can differ.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +23,16 @@ _LIVE = "c.superseded_at IS NULL AND d.deleted_at IS NULL AND d.duplicate_of IS 
 
 @dataclass(frozen=True)
 class TouchedRows:
-    """The live ones of some chunks, with all that their served vectors are made from.
+    """Touched chunks that are live, with everything that their served vectors are computed from.
 
     Args:
         chunk_ids: int64, shape (m,), ascending.
         document_ids: int64, shape (m,).
         leaves: int32, shape (m,); -1 where the document has no label.
         base: float32, shape (m, d).
-        questions: float32, shape (q, d): questions of these chunks that move rows (``heal.moves_rows``), people's alone
-            where these have chosen the budget.
-        answers: int64, shape (q,): which of the m rows answers each.
+        questions: float32, shape (q, d): questions of these chunks that move rows (``heal.moves_rows``); only people's
+            if the nudge record says so.
+        answers: int64, shape (q,): the row, of the m, that answers each question.
         shares: float64, shape (q,): 1 / number of chunks that answer the question.
     """
 
@@ -45,17 +47,17 @@ class TouchedRows:
 
 @dataclass(frozen=True)
 class Probes:
-    """Held-out questions with the chunks served nearest to them, by question id.
+    """Held-out questions with the served chunks nearest to them, by question id.
 
     Args:
         question_ids: int64, shape (p,).
-        question_sets: name of each one's set, shape (p,).
-        documents: int64, shape (p,): a document that answers each.
-        positives: int64 ids of the live chunks that answer each.
+        question_sets: name of each question's set, shape (p,).
+        documents: int64, shape (p,): a document that answers each question.
+        positives: int64 ids of the live chunks that answer each question.
         vectors: float32, shape (p, d).
         chunk_ids: int64, shape (p, c), best first; -1 for an empty place.
         scores: float32, shape (p, c); -inf for an empty place.
-        floor: float32, shape (p,): no chunk that is left out scores more.
+        floor: float32, shape (p,): upper bound of the scores of all other chunks.
         at_start: float64, shape (p,): nDCG@10 when the generation was made.
     """
 
@@ -75,14 +77,14 @@ class NudgeState:
 
     Args:
         conn: an autocommit connection.
-        generation: whose.
+        generation: the generation.
     """
 
     def __init__(self, conn: Connection, generation: Generation) -> None:
         self._conn, self._generation = conn, generation
 
     def touched(self) -> Int64Array:
-        """Ids of all chunks that were touched since they were last settled, ascending; also of those that are gone."""
+        """Ids of all touched chunks, ascending, including chunks that no longer exist."""
         rows = self._conn.execute(
             "SELECT chunk_id FROM heal.nudge_touched WHERE generation_id = %s ORDER BY 1",
             (self._generation.generation_id,),
@@ -90,27 +92,21 @@ class NudgeState:
         return np.array([row[0] for row in rows], dtype=np.int64)
 
     def touch(self, chunk_ids: Int64Array) -> None:
-        """Note chunks whose served vectors have yet to be computed."""
+        """Mark chunks as touched: their served vectors have to be computed."""
         self._conn.execute(
             "INSERT INTO heal.nudge_touched SELECT %s, unnest(%s::bigint[]) ON CONFLICT DO NOTHING",
             (self._generation.generation_id, chunk_ids.tolist()),
         )
 
     def settle(self, chunk_ids: Int64Array) -> None:
-        """Forget that chunks were touched: what is served has been computed since they were read."""
+        """Mark chunks as untouched: their served vectors have been computed since ``touched`` was read."""
         self._conn.execute(
             "DELETE FROM heal.nudge_touched WHERE generation_id = %s AND chunk_id = ANY(%s)",
             (self._generation.generation_id, chunk_ids.tolist()),
         )
 
     def rows(self, touched: Int64Array) -> TouchedRows:
-        """The live ones of some chunks.
-
-        Args:
-            touched: int64, shape (t,).
-
-        Returns:
-            Their base vectors, labels, and the questions that move them.
+        """The live chunks among some ids, int64, shape (t,), with their base vectors, labels and questions.
 
         Raises:
             StoreError: a chunk or a question has no vector yet.
@@ -167,7 +163,7 @@ class NudgeState:
             self.update_probes(probes)
 
     def update_probes(self, probes: Probes) -> None:
-        """Store probes; others stay as they are."""
+        """Store some probes and leave the others as they are."""
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO heal.nudge_probe (generation_id, question_id, question_set, chunk_ids, scores, floor, "
@@ -183,9 +179,9 @@ class NudgeState:
             )  # fmt: skip
 
     def probes(self, width: int) -> Probes:
-        """All probes whose question is still asked of a live chunk, with ``width`` places each."""
+        """All probes whose question has a live chunk, with ``width`` places each."""
         generation = self._generation
-        rows = self._conn.execute(
+        rows: list[tuple[Any, ...]] = self._conn.execute(
             sql.SQL(
                 """SELECT p.question_id, p.question_set, c.document_id, p.chunk_ids, p.scores, p.floor, p.at_start,
                     (SELECT array_agg(DISTINCT c.chunk_id) FROM heal.question o
@@ -200,16 +196,18 @@ class NudgeState:
             ).format(live=sql.SQL(_LIVE), table=space_table(generation.space_id, "question")),
             (generation.generation_id,),
         ).fetchall()
+        keys, sets, documents, near, found, floor, at_start, positives, asked = (
+            zip(*rows, strict=True) if rows else [()] * 9
+        )
         chunk_ids = np.full((len(rows), width), -1, dtype=np.int64)
         scores = np.full((len(rows), width), -np.inf, dtype=np.float32)
-        for number, row in enumerate(rows):
-            chunk_ids[number, : len(row[3])], scores[number, : len(row[4])] = row[3], row[4]
+        for number, (places, values) in enumerate(zip(near, found, strict=True)):
+            chunk_ids[number, : len(places)], scores[number, : len(values)] = places, values
         return Probes(
-            np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.str_),
-            np.array([row[2] for row in rows], dtype=np.int64), [np.array(row[7], dtype=np.int64) for row in rows],
-            np.array([row[8].to_numpy() for row in rows], dtype=np.float32).reshape(len(rows), generation.dims),
-            chunk_ids, scores, np.array([row[5] for row in rows], dtype=np.float32),
-            np.array([row[6] for row in rows], dtype=np.float64),
+            np.array(keys, dtype=np.int64), np.array(sets, dtype=np.str_), np.array(documents, dtype=np.int64),
+            [np.array(ids, dtype=np.int64) for ids in positives],
+            np.array([vector.to_numpy() for vector in asked], dtype=np.float32).reshape(-1, generation.dims),
+            chunk_ids, scores, np.array(floor, dtype=np.float32), np.array(at_start, dtype=np.float64),
         )  # fmt: skip
 
     def _complete(self, what: str, wanted: Int64Array, found: Int64Array) -> None:

@@ -1,4 +1,4 @@
-"""Search as SQL users do it, for the command line and for tests."""
+"""The search functions of SQL users, called from Python."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +12,10 @@ from psycopg.types.json import Jsonb
 from heal_tasks.core.errors import HealError, InputError, StoreError
 from heal_tasks.store.db import Connection
 
+Vector = NDArray[np.float32] | Sequence[float]
 
-class NotSearchable(StoreError):  # noqa: N818 - reads as what it says where it is caught
+
+class NotSearchable(StoreError):  # noqa: N818 - names the state of the generation
     """The generation is not active or previous (any more): load the active one's encoder and encode again."""
 
 
@@ -28,7 +30,7 @@ class Hit(NamedTuple):
 
 
 class HybridHit(NamedTuple):
-    """One chunk found by words, by vector or by both; a larger score is better. What did not find it gives no rank."""
+    """One chunk found by words (word_rank), by vector (vector_rank) or by both; a larger score is better."""
 
     chunk_id: int
     document_id: int
@@ -42,7 +44,7 @@ class HybridHit(NamedTuple):
 
 @contextmanager
 def named_errors() -> Iterator[None]:
-    """Turn the errors that ``api.sql`` names into this project's own, hint included.
+    """Raise the errors that ``api.sql`` names as this project's own, with their hints.
 
     Raises:
         NotSearchable: HEA01.
@@ -63,84 +65,58 @@ def named_errors() -> Iterator[None]:
 
 def search(
     conn: Connection,
-    vector: NDArray[np.float32] | Sequence[float],
+    vector: Vector,
     generation_id: int,
     k: int = 10,
     topic: int | None = None,
-    filter: Mapping[str, Any] | None = None,  # noqa: A002 - as the SQL function calls it
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL function's argument
 ) -> list[Hit]:
-    """The chunks nearest to a query vector.
+    """The k chunks nearest to a query vector, nearest first.
 
     Args:
         conn: an open connection.
         vector: float32, shape (d,), made by the encoder of that generation.
         generation_id: an active or previous generation.
-        k: how many, 1 to 1000.
+        k: 1 to 1000.
         topic: search this topic's subtree only.
         filter: search documents only whose metadata contain this.
-
-    Returns:
-        At most k hits, nearest first.
 
     Raises:
         NotSearchable: the generation is neither active nor previous.
         StoreError: the vector has another dimension.
         InputError: k or topic is wrong.
     """
-    query = np.asarray(vector, dtype=np.float32)
     with named_errors():
         rows = conn.execute(
             "SELECT * FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)",
-            (query, generation_id, k, topic, None if filter is None else Jsonb(filter)),
+            (_float32(vector), generation_id, k, topic, None if filter is None else Jsonb(filter)),
         ).fetchall()
     return [Hit._make(row) for row in rows]
 
 
 def hybrid_search(
-    conn: Connection,
-    words: str,
-    vector: NDArray[np.float32] | Sequence[float],
-    generation_id: int,
-    k: int = 10,
-    topic: int | None = None,
+    conn: Connection, words: str, vector: Vector, generation_id: int, k: int = 10, topic: int | None = None
 ) -> list[HybridHit]:
-    """The chunks that match a text by its words and its vector, the two scores added.
+    """The k chunks that match a text best by its words and its vector, whose scores are added.
 
-    Args:
-        conn: an open connection.
-        words: free text.
-        vector: float32, shape (d,), of that text, made by the encoder of that generation.
-        generation_id: an active or previous generation.
-        k: how many, 1 to 1000.
-        topic: search this topic's subtree only.
-
-    Returns:
-        At most k hits, the best first.
-
-    Raises:
-        NotSearchable: the generation is neither active nor previous.
-        StoreError: the vector has another dimension.
-        InputError: k or topic is wrong.
+    Args and errors as ``search``; ``words`` is free text, and ``vector`` that text encoded.
     """
     with named_errors():
         rows = conn.execute(
             "SELECT * FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)",
-            (words, np.asarray(vector, dtype=np.float32), generation_id, k, topic),
+            (words, _float32(vector), generation_id, k, topic),
         ).fetchall()
     return [HybridHit._make(row) for row in rows]
 
 
 def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
-    """The chunks of other documents nearest to a document's first chunk, in the active generation.
+    """The k chunks of other documents nearest to a document's first chunk, in the active generation.
 
     Args:
         conn: an open connection.
-        document_id: a live document; a duplicate is taken for the one that stands for it.
-        k: how many, 1 to 1000.
+        document_id: a live document; a duplicate is represented by its canonical document.
+        k: 1 to 1000.
         topic: search this topic's subtree only.
-
-    Returns:
-        At most k hits, nearest first.
 
     Raises:
         NotSearchable: no generation is active.
@@ -151,3 +127,7 @@ def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None =
             "SELECT * FROM heal.similar(%s::bigint, %s::int, %s::bigint)", (document_id, k, topic)
         ).fetchall()
     return [Hit._make(row) for row in rows]
+
+
+def _float32(vector: Vector) -> NDArray[np.float32]:
+    return np.asarray(vector, dtype=np.float32)

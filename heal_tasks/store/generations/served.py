@@ -15,11 +15,13 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_exclusive, lock_shared, purge_superseded
 from heal_tasks.store.generations.generation import Generation, GenerationPrefix
+from heal_tasks.store.rows import scalar
 from heal_tasks.store.spaces.copying import Int64Array, copy_vectors, copy_vectors_out
 from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, count_orphans, stage
 
 SAME_VECTOR = 1e-6
 """Largest difference of a coordinate that counts as rounding, not as a moved vector."""
+_BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Upserted:
-    """What publishing changed in a served table."""
+    """Counts of rows that publishing changed in a served table."""
 
     added: int
     changed: int
@@ -60,13 +62,12 @@ class ServedRepository:
         self._conn = conn
 
     def load_served(self, generation: Generation, among: Int64Array | None = None) -> Served:
-        """What a generation serves: everything, or of some chunks, int64, shape (m,)."""
-        query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE {} ORDER BY 1")
+        """The served rows, all or those of some chunks, int64, shape (m,)."""
+        query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE {} ORDER BY 1").format(
+            generation.table("vec"), among_ids("chunk_id", among)
+        )
         (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(
-            self._conn,
-            query.format(generation.table("vec"), among_ids("chunk_id", among)),
-            generation.dims,
-            sizes=(8, 8, 4),
+            self._conn, query, generation.dims, sizes=(8, 8, 4)
         )
         return Served(chunk_ids, document_ids, leaves, vectors)
 
@@ -76,17 +77,18 @@ class ServedRepository:
         return np.array([row[0] for row in self._conn.execute(query)], dtype=np.int64)
 
     def write_served(self, generation: Generation, served: Served) -> int:
-        """Replace all served vectors of a generation that nobody reads yet; build its indexes afterwards.
+        """Replace all rows of a generation that is not live, and drop its indexes; build them afterwards.
 
         Args:
             generation: the generation.
-            served: all that it is to serve; chunks deleted meanwhile are left out.
+            served: all rows; those of chunks deleted meanwhile are left out.
 
         Returns:
-            How many rows are served.
+            The number of rows written.
 
         Raises:
-            StoreError: the generation is live, or a vector is unfit (see ``write_base``) or not of unit length.
+            StoreError: the generation is live, or a vector has another dimension, is zero or not finite, or, where the
+                metric is cosine, is not of unit length.
         """
         if generation.state in ("active", "previous"):
             raise StoreError(
@@ -106,35 +108,28 @@ class ServedRepository:
         return len(served.chunk_ids) - removed
 
     def upsert_served(self, generation: Generation, served: Served, among: Int64Array | None = None) -> Upserted:
-        """Bring a live generation's served vectors to a wanted state, in one transaction that readers do not notice.
+        """Change the rows of a live generation to a wanted state, in one transaction that does not block readers.
 
-        Only rows that differ are written: rewriting an equal vector costs a search of the index and leaves a dead
-        row in it. Superseded chunks whose successors are served by then are purged in the same transaction.
+        Only rows that differ are written, because rewriting an equal vector costs a search of the index and leaves a
+        dead row in it. Superseded chunks whose successors are served then are deleted in the same transaction.
 
         Args:
-            generation: the generation; its primary key exists.
-            served: all that it is to serve.
-            among: int64, shape (m,): look at these chunks alone, and ``served`` is what it is to serve of them.
+            generation: an indexed generation.
+            served: all rows that it is to serve.
+            among: int64, shape (m,): change the rows of these chunks only; ``served`` has the wanted ones of them.
 
         Returns:
-            Counts of rows added, changed, removed and left alone.
+            Counts of rows added, changed, removed and unchanged.
 
         Raises:
-            StoreError: a vector is unfit (see ``write_base``) or not of unit length.
+            StoreError: as ``write_served``, for a vector.
         """
         check_vectors(served.vectors, generation.dims, unit=generation.metric == "cosine")
         table = generation.table("vec")
         with self._conn.transaction():
             lock_exclusive(self._conn)
             old = self.load_served(generation, among)
-            rows = _rows_of(old.chunk_ids, served.chunk_ids)
-            differs = rows < 0
-            known = np.flatnonzero(~differs)
-            differs[known] = (
-                (old.document_ids[rows[known]] != served.document_ids[known])
-                | (old.leaves[rows[known]] != served.leaves[known])
-                | (np.abs(old.vectors[rows[known]] - served.vectors[known]).max(axis=1, initial=0) > SAME_VECTOR)
-            )
+            differs = _differing(old, served)
             gone = old.chunk_ids[_rows_of(np.sort(served.chunk_ids), old.chunk_ids) < 0]
             staging = stage(self._conn, {n: v[differs] for n, v in _columns(served).items()}, served.vectors[differs])
             written = self._conn.execute(
@@ -153,12 +148,10 @@ class ServedRepository:
         return Upserted(added, len(written) - added, len(gone), int((~differs).sum()))
 
     def estimated_rows(self, generation: Generation) -> int:
-        """About how many rows a generation serves, without counting them."""
+        """The number of served rows by the server's statistics, without counting them."""
         name = generation.table("vec").as_string(self._conn)
-        row = self._conn.execute(
-            "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s::regclass", (name,)
-        )
-        return int((row.fetchone() or (0,))[0])
+        query = "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s::regclass"
+        return int(scalar(self._conn, query, (name,)))
 
     def health(self, generation: Generation) -> dict[str, int]:
         """Count rows served, superseded, orphaned (without a chunk), and live chunks without a row (missing)."""
@@ -174,7 +167,7 @@ class ServedRepository:
         return {**dict(zip(names, row or (), strict=True)), "orphans": self.orphans(generation)}
 
     def orphans(self, generation: Generation) -> int:
-        """Rows of a generation's tables whose chunk no longer exists; more than 0 is a fault."""
+        """Count the rows of a generation's tables whose chunk no longer exists; more than 0 is a fault."""
         prefixes: tuple[GenerationPrefix, ...] = ("vec", "push") if generation.contrast_steps else ("vec",)
         return count_orphans(self._conn, [(generation.table(prefix), "chunk") for prefix in prefixes])
 
@@ -185,7 +178,7 @@ def index_name(generation: Generation, suffix: str) -> sql.Identifier:
 
 
 def drop_indexes(conn: Connection, generation: Generation) -> None:
-    """Drop what ``indexing.build_indexes`` made; nothing happens where there is none."""
+    """Drop the indexes that ``indexing.build_indexes`` made, if there are any."""
     key = index_name(generation, "pkey")
     conn.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(generation.table("vec"), key))
     for suffix in ("leaf", "document", "hnsw"):
@@ -198,6 +191,21 @@ def _columns(served: Served) -> dict[str, NDArray[Any]]:
         "document_id": np.asarray(served.document_ids, dtype=np.int64),
         "leaf": np.asarray(served.leaves, dtype=np.int32),
     }
+
+
+def _differing(old: Served, wanted: Served) -> NDArray[np.bool_]:
+    """Mask of the wanted rows that are new or differ from the old ones; bool, shape (n,)."""
+    rows = _rows_of(old.chunk_ids, wanted.chunk_ids)
+    if not len(old.chunk_ids):
+        return rows < 0
+    differs: NDArray[np.bool_] = (
+        (rows < 0) | (old.document_ids[rows] != wanted.document_ids) | (old.leaves[rows] != wanted.leaves)
+    )
+    for start in range(0, len(rows), _BLOCK_ROWS):  # in blocks, because there may be gigabytes of vectors
+        block = slice(start, start + _BLOCK_ROWS)
+        distance = np.abs(old.vectors[rows[block]] - wanted.vectors[block]).max(axis=1)
+        differs[block] |= distance > SAME_VECTOR
+    return differs
 
 
 def _rows_of(ids: Int64Array, wanted: Int64Array) -> Int64Array:

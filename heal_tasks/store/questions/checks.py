@@ -1,4 +1,4 @@
-"""Questions as the filters behind the embedding see them: what is known about each, and what became of it."""
+"""Verdicts of the filters that need vectors (round trip, cross-encoder) on written questions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ DroppedBy = Literal["round_trip", "cross_encoder"]
 
 
 class Check(NamedTuple):
-    """A question that was not written by a person.
+    """A written question and its verdicts.
 
     Args:
         question_id: the question.
         chunk_id: the chunk that answers it.
-        round_trip_rank: place of that chunk among all chunks, from 1; None before the first check.
-        cross_encoder: who gave the score.
-        cross_encoder_score: in [0, 1]; None where nobody did.
-        dropped_by: the filter that refused it.
+        round_trip_rank: rank of that chunk among all chunks, from 1; None before the first check.
+        cross_encoder: the model that gave the score.
+        cross_encoder_score: in [0, 1]; None without one.
+        dropped_by: the filter that refused it; None if it is in use.
     """
 
     question_id: int
@@ -42,7 +42,7 @@ class CheckRepository:
         self._conn = conn
 
     def questions(self, *splits: Split) -> list[Check]:
-        """Questions of some splits, of live chunks, that no person asked, by id."""
+        """Written questions of live chunks in some splits, by id."""
         rows = self._conn.execute(
             """SELECT q.question_id, q.chunk_id, q.round_trip_rank, q.cross_encoder, q.cross_encoder_score, q.dropped_by
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
@@ -54,11 +54,11 @@ class CheckRepository:
         return [Check._make(row) for row in rows]
 
     def store(self, run_id: str, checks: Sequence[Check]) -> None:
-        """Write verdicts; keep a few of what is newly dropped as samples; touch the chunks of what came or went.
+        """Store verdicts and samples of newly dropped questions; touch the chunks of questions dropped or in use again.
 
         Args:
             run_id: the run that checked.
-            checks: the questions with what was found.
+            checks: the questions with their verdicts.
         """
         columns = [list(column) for column in zip(*checks, strict=True)] or [[] for _ in Check._fields]
         with self._conn.transaction():
@@ -92,7 +92,7 @@ class CheckRepository:
                 )
 
     def _touch(self, question_ids: list[int]) -> None:
-        """Note the chunks that these questions pull, as the trigger ``touch_chunks`` does for new questions."""
+        """Touch the chunks that these questions move, as the trigger ``touch_chunks`` does for new questions."""
         self._conn.execute(
             """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
             FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)

@@ -1,23 +1,19 @@
-"""What was asked about a document, read for people: its chunks with the questions kept and those dropped."""
+"""The chunks of a document with the questions kept and dropped and the entity maps, for display."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import LiteralString, NamedTuple, TypeVar
-
-from psycopg import sql
-from psycopg.rows import class_row
+from typing import NamedTuple
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.types import Question
 from heal_tasks.store.db import Connection
 from heal_tasks.store.questions.questions import Dropped
+from heal_tasks.store.rows import select
 
-T = TypeVar("T", Question, Dropped)
 
-
-class AskedDocument(NamedTuple):
-    """A document that is not deleted; ``duplicate_of`` stands for it where its text is exactly that one's."""
+class DocumentView(NamedTuple):
+    """A document that is not deleted; ``duplicate_of`` is the canonical document of an exact duplicate."""
 
     document_id: int
     title: str
@@ -26,7 +22,7 @@ class AskedDocument(NamedTuple):
     duplicate_of: int | None
 
 
-class AskedMap(NamedTuple):
+class MapView(NamedTuple):
     """An entity map of a chunk, as JSON; ``status`` says whether training uses it."""
 
     chunk_id: int
@@ -36,17 +32,17 @@ class AskedMap(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class AskedChunk:
-    """A live chunk with what was asked about it.
+class ChunkView:
+    """A live chunk with its questions and entity maps.
 
     Args:
         chunk_id: the chunk.
         number: its place in the document, from 1.
         text: its text.
-        writers: how often questions were written for it; 0 where none were asked for yet.
-        questions: those kept.
-        dropped: how many the filters refused.
-        samples: those of them that were stored.
+        writers: number of writers who wrote questions for it; 0 if none has yet.
+        questions: the questions kept.
+        dropped: number of questions that the filters refused.
+        samples: the refused questions that were stored.
         maps: its entity maps, the newest last.
     """
 
@@ -57,18 +53,11 @@ class AskedChunk:
     questions: Sequence[Question]
     dropped: int
     samples: Sequence[Dropped]
-    maps: Sequence[AskedMap]
+    maps: Sequence[MapView]
 
 
-def asked_document(conn: Connection, document_id: int) -> AskedDocument:
+def document_view(conn: Connection, document_id: int) -> DocumentView:
     """Find a document.
-
-    Args:
-        conn: an open connection.
-        document_id: which.
-
-    Returns:
-        The document.
 
     Raises:
         StoreError: there is no such document, or it was deleted.
@@ -87,14 +76,14 @@ def asked_document(conn: Connection, document_id: int) -> AskedDocument:
         raise StoreError(
             f"document {document_id} was deleted on {deleted_at.astimezone():%Y-%m-%d %H:%M}, and its questions with it"
         )
-    return AskedDocument._make(row[:-1])
+    return DocumentView._make(row[:-1])
 
 
 def document_of_chunk(conn: Connection, chunk_id: int) -> int:
     """The document of a live chunk.
 
     Raises:
-        StoreError: there is no such chunk, or a later version of its document has taken its place.
+        StoreError: there is no such chunk, or it is superseded.
     """
     row = conn.execute("SELECT document_id, superseded_at FROM heal.chunk WHERE chunk_id = %s", (chunk_id,)).fetchone()
     if row is None:
@@ -107,16 +96,8 @@ def document_of_chunk(conn: Connection, chunk_id: int) -> int:
     return int(row[0])
 
 
-def asked_chunks(conn: Connection, document_id: int) -> list[AskedChunk]:
-    """A document's live chunks, in order, with the questions and entity maps that were asked for.
-
-    Args:
-        conn: an open connection.
-        document_id: whose.
-
-    Returns:
-        The chunks.
-    """
+def chunk_views(conn: Connection, document_id: int) -> list[ChunkView]:
+    """A document's live chunks, in order, with their questions and entity maps."""
     chunks = conn.execute(
         "SELECT c.chunk_id, c.text, count(a.chunk_id), coalesce(sum(a.dropped), 0) "
         "+ (SELECT count(*) FROM heal.question q WHERE q.chunk_id = c.chunk_id AND q.dropped_by IS NOT NULL) "
@@ -125,49 +106,32 @@ def asked_chunks(conn: Connection, document_id: int) -> list[AskedChunk]:
         (document_id,),
     ).fetchall()
     ids = [row[0] for row in chunks]
-    questions = _rows(conn, Question, "question", "created_at, kind, question_id", ids, "dropped_by IS NULL")
-    samples = _rows(conn, Dropped, "question_dropped", "dropped_id", ids)
+    questions = select(
+        conn,
+        Question,
+        "FROM heal.question WHERE chunk_id = ANY(%s) AND dropped_by IS NULL ORDER BY created_at, kind, question_id",
+        (ids,),
+    )
+    samples = select(conn, Dropped, "FROM heal.question_dropped WHERE chunk_id = ANY(%s) ORDER BY dropped_id", (ids,))
     maps = conn.execute(
         "SELECT chunk_id, model, status, map::text FROM heal.entity_map WHERE chunk_id = ANY(%s) ORDER BY mapped_at",
         (ids,),
     ).fetchall()
     return [
-        AskedChunk(
+        ChunkView(
             chunk_id, number, text, writers, [item for item in questions if item.chunk_id == chunk_id], int(dropped),
             [item for item in samples if item.chunk_id == chunk_id],
-            [AskedMap._make(row) for row in maps if row[0] == chunk_id],
+            [MapView._make(row) for row in maps if row[0] == chunk_id],
         )
         for number, (chunk_id, text, writers, dropped) in enumerate(chunks, start=1)
     ]  # fmt: skip
 
 
 def latest_dropped(conn: Connection, limit: int) -> list[tuple[int, Dropped]]:
-    """Questions that the filters refused last, with their documents' ids.
-
-    Args:
-        conn: an open connection.
-        limit: most to return.
-
-    Returns:
-        Document id and question, newest first.
-    """
+    """The questions that the filters refused last, newest first, each after its document's id."""
     rows = conn.execute(
-        sql.SQL(
-            "SELECT c.document_id, {} FROM heal.question_dropped q JOIN heal.chunk c USING (chunk_id) "
-            "ORDER BY dropped_id DESC LIMIT %s"
-        ).format(sql.SQL(", ").join(sql.Identifier("q", item.name) for item in fields(Dropped))),
+        "SELECT c.document_id, q.chunk_id, q.text, q.answer, q.evidence, q.kind, q.writer, q.reason "
+        "FROM heal.question_dropped q JOIN heal.chunk c USING (chunk_id) ORDER BY q.dropped_id DESC LIMIT %s",
         (limit,),
     ).fetchall()
     return [(row[0], Dropped(*row[1:])) for row in rows]
-
-
-def _rows(
-    conn: Connection, record: type[T], table: str, order: str, ids: list[int], condition: LiteralString = "true"
-) -> list[T]:
-    query = sql.SQL("SELECT {} FROM heal.{} WHERE chunk_id = ANY(%s) AND {} ORDER BY {}").format(
-        sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record)),
-        sql.Identifier(table),
-        sql.SQL(condition),
-        sql.SQL(", ").join(sql.Identifier(name) for name in order.split(", ")),
-    )
-    return conn.cursor(row_factory=class_row(record)).execute(query, (ids,)).fetchall()

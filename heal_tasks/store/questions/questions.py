@@ -1,17 +1,18 @@
-"""Questions with the chunk that answers them, who wrote them, and what they cost."""
+"""Questions with the chunks that answer them: written ones with their cost, and people's judgments."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
 
 from psycopg import sql
 
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
+from heal_tasks.core.text import storable
 from heal_tasks.core.types import Question, Split
-from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
+from heal_tasks.store.rows import scalar
 from heal_tasks.store.spaces.copying import Int64Array
 from heal_tasks.store.spaces.space import Space
 
@@ -21,7 +22,7 @@ SplitOf = Callable[[int, str], Split]
 HUMAN = "human"
 
 SAMPLES = 20
-"""Most dropped questions stored per reason, run and shard."""
+"""Dropped questions stored as samples, per reason, run and shard, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,16 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A chunk for which questions were written; also where none survived the filters.
+    """A chunk for which questions were written, even if the filters kept none.
 
     Args:
         chunk_id: the chunk.
         content_hash: of its title and text.
         prompt_hash: of the prompt.
-        model: who wrote.
-        questions: what is kept.
-        dropped: how many the filters refused.
-        samples: some of what the filters refused.
+        model: the writer's model.
+        questions: the questions kept.
+        dropped: number of questions that the filters refused.
+        samples: some of the refused questions.
     """
 
     chunk_id: int
@@ -58,17 +59,6 @@ class Asked:
     questions: Sequence[Question]
     dropped: int
     samples: Sequence[Dropped] = ()
-
-
-class QuestionRow(NamedTuple):
-    """A question of a live chunk."""
-
-    question_id: int
-    chunk_id: int
-    document_id: int
-    text: str
-    split: Split
-    writer: str
 
 
 _ADD_QUESTION = insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
@@ -82,8 +72,6 @@ _ADD_ASKED = (
 _NOT_ASKED = sql.SQL(
     "NOT EXISTS (SELECT FROM heal.chunk_asked a WHERE a.chunk_id = c.chunk_id AND a.prompt_hash = %s AND a.model = %s)"
 )
-
-
 _REUSABLE = sql.SQL(
     "SELECT c.chunk_id, c.document_id, c.content_hash, a.dropped, q.text, q.answer, q.evidence, q.kind, q.writer "
     "FROM heal.chunk c CROSS JOIN LATERAL (SELECT a.chunk_id, a.dropped FROM heal.chunk_asked a "
@@ -104,7 +92,7 @@ class QuestionRepository:
         self._conn = conn
 
     def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
-        """Live chunks that this model was never asked about with this prompt, of one of ``shards`` parts, by id.
+        """Live chunks for which this model with this prompt has written nothing, in one of ``shards`` parts, by id.
 
         Chunks with equal texts are in the same part.
         """
@@ -112,17 +100,17 @@ class QuestionRepository:
         return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard), 0, 1)
 
     def reuse_cached(self, prompt_hash: str, model: str, split_of: SplitOf, shard: int = 0, shards: int = 1) -> int:
-        """Give unasked chunks the questions that an equal text got before, so that no text is paid for twice.
+        """Copy the questions of equal texts to unasked chunks, so that no text is paid for twice.
 
         Args:
             prompt_hash: of the prompt.
-            model: who would be asked.
-            split_of: splits follow the document, so a copy's is its own.
-            shard: which part, from 0.
-            shards: how many parts.
+            model: the writer's model.
+            split_of: the split of a copy, which follows its own document.
+            shard: the part, from 0.
+            shards: number of parts.
 
         Returns:
-            How many chunks need not be asked about any more.
+            The number of chunks that got questions this way.
         """
         key, asked = (prompt_hash, model), list[Asked]()
         rows = self._conn.execute(_REUSABLE, (*key, *key, *key, shards, shard)).fetchall()
@@ -140,16 +128,15 @@ class QuestionRepository:
         return len(asked)
 
     def store(self, run_id: str, asked: Sequence[Asked], calls: Sequence[LlmCall], shard: int = 0) -> None:
-        """Store questions, the chunks they were asked for, and the calls they cost, in one transaction.
+        """Store questions and the calls they cost, and settle the chunks' reservations, in one transaction.
 
-        What was reserved for the chunks is settled by it. Nothing is stored for a chunk that was deleted while the
-        model wrote, except that the call was paid.
+        Of a chunk that was deleted while the model wrote, only the cost of the call is stored.
 
         Args:
             run_id: the run that asked.
             asked: chunks with their questions.
             calls: every call, failed ones included.
-            shard: who asked, for samples of what was dropped.
+            shard: the shard that asked, by which samples are limited.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
             live = settle(cursor, run_id, calls, [item.chunk_id for item in asked])
@@ -162,84 +149,56 @@ class QuestionRepository:
                     for item in kept
                 ],
             )
-            cursor.executemany(
-                _ADD_DROPPED,
-                [(run_id, shard, *row_of(sample)) for item in kept for sample in item.samples],
-            )
-
-    def questions(self, splits: Sequence[Split] | None = None) -> list[QuestionRow]:
-        """Questions of live chunks, by id.
-
-        Args:
-            splits: only these; None means all.
-
-        Returns:
-            Questions with their chunk and document.
-        """
-        rows = self._conn.execute(
-            "SELECT q.question_id, q.chunk_id, c.document_id, q.text, q.split, q.writer "
-            "FROM heal.question q JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NULL "
-            "AND (%(splits)s::text[] IS NULL OR q.split = ANY(%(splits)s)) ORDER BY q.question_id",
-            {"splits": None if splits is None else list(splits)},
-        ).fetchall()
-        return [QuestionRow._make(row) for row in rows]
+            samples = [sample for item in kept for sample in item.samples]
+            cursor.executemany(_ADD_DROPPED, [(run_id, shard, *row_of(sample)) for sample in samples])
 
     def import_judgments(
         self, source: str, pairs: Sequence[tuple[str, str]], split_of: SplitOf
     ) -> tuple[int, list[str]]:
-        """Store what people say a document answers; it stays with the document's first chunk until it is placed.
+        """Store people's questions with the documents that answer them, at the documents' first chunks.
 
         Args:
             source: the documents' source.
-            pairs: query and external id of a relevant document.
+            pairs: question, and external id of a document that answers it.
             split_of: the split of each.
 
         Returns:
-            How many were new, and the external ids that no live document has.
+            The number of new judgments, and the external ids that no live document has.
         """
         ids = {external: document_id(source, external) for _, external in pairs}
-        found: dict[int, int] = dict(
-            self._conn.execute(
-                "SELECT d.document_id, first.chunk_id FROM heal.document d, LATERAL "
-                "(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = coalesce(d.duplicate_of, d.document_id) "
-                "AND c.superseded_at IS NULL ORDER BY c.ordinal LIMIT 1) first "
-                "WHERE d.document_id = ANY(%s) AND d.deleted_at IS NULL",
-                (list(ids.values()),),
-            ).fetchall()
+        found = self._conn.execute(
+            "SELECT d.document_id, first.chunk_id FROM heal.document d, LATERAL "
+            "(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = coalesce(d.duplicate_of, d.document_id) "
+            "AND c.superseded_at IS NULL ORDER BY c.ordinal LIMIT 1) first "
+            "WHERE d.document_id = ANY(%s) AND d.deleted_at IS NULL",
+            (list(ids.values()),),
         )
+        chunks: dict[int, int] = dict(found.fetchall())
         rows = [
             Question(
-                question_id=question_id(ids[external], HUMAN, storable(query)),
-                chunk_id=found[ids[external]],
-                text=query,
-                answer="",
-                evidence="",
-                kind="question",
-                writer=HUMAN,
-                model="",
-                prompt_hash=sha256_hex(HUMAN),
-                split=split_of(ids[external], query),
+                question_id(key, HUMAN, storable(query)), chunks[key], query, answer="", evidence="", kind="question",
+                writer=HUMAN, model="", prompt_hash=sha256_hex(HUMAN), split=split_of(key, query),
             )
             for query, external in pairs
-            if ids[external] in found
-        ]
+            if (key := ids[external]) in chunks
+        ]  # fmt: skip
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(_ADD_QUESTION, [row_of(row) for row in rows])
             stored = max(cursor.rowcount, 0)
-        return stored, sorted(external for external, key in ids.items() if key not in found)
+        return stored, sorted(external for external, key in ids.items() if key not in chunks)
 
     def place_judgments(self, space: Space, touched: Int64Array | None = None) -> int:
-        """Put people's questions with the chunk of their document that is nearest to them.
+        """Assign judgments to the chunk of their document that is nearest to the question.
 
-        A person names a document, but one chunk of it answers: it trains and is moved. Of the documents that people
-        name, the first chunk is the nearest to 47 % of SciFact's claims and 8 % of NFCorpus's queries.
+        A person names a document, but training and NUDGE need the chunk that answers. The first chunk is the nearest
+        for 47 % of SciFact's claims and 8 % of NFCorpus's queries.
 
         Args:
             space: its vectors decide; a question without one stays where it is.
-            touched: int64, shape (t,): only documents with any of these chunks. None: all.
+            touched: int64, shape (t,): only documents with any of these chunks; None for all.
 
         Returns:
-            How many questions have moved. Both chunks of each are noted as touched.
+            The number of judgments that moved. Both chunks of each are marked as touched.
         """
         query = sql.SQL(
             """WITH judgment AS MATERIALIZED (
@@ -260,22 +219,16 @@ class QuestionRepository:
             asked=space.table("question"), base=space.table("base"), human=sql.Literal(HUMAN),
             touched=sql.Literal(None if touched is None else touched.tolist()),
         )  # fmt: skip
-        row = self._conn.execute(query).fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(scalar(self._conn, query))
 
     def counts(self) -> list[tuple[str, str, str, int]]:
-        """Questions in use of live chunks by writer, kind and split."""
+        """Numbers of questions in use of live chunks, by writer, kind and split."""
         return self._conn.execute(
             "SELECT q.writer, q.kind, q.split, count(*) FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
             "WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         ).fetchall()
 
     def sampled(self, run_id: str, shard: int) -> dict[str, int]:
-        """How many dropped questions of a run and shard are stored, by reason."""
-        return dict(
-            self._conn.execute(
-                "SELECT reason, count(*) FROM heal.question_dropped WHERE run_id = %s AND shard = %s GROUP BY 1",
-                (run_id, shard),
-            ).fetchall()
-        )
+        """Numbers of dropped questions of a run and shard that are stored, by reason."""
+        query = "SELECT reason, count(*) FROM heal.question_dropped WHERE run_id = %s AND shard = %s GROUP BY 1"
+        return dict(self._conn.execute(query, (run_id, shard)).fetchall())

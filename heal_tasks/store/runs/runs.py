@@ -1,15 +1,16 @@
-"""What runs leave behind: route and verdict, step results and progress, quarantine, evaluations."""
+"""Runs and their results: route and verdict, steps and their progress, quarantine, evaluations."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 
 from psycopg import sql
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
-from heal_tasks.store.db import Connection, storable
+from heal_tasks.store.db import Connection
+from heal_tasks.store.rows import columns, scalar, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,6 @@ class EvaluationRow:
     questions: int
 
 
-def _columns(record: type) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(record))
-
-
 class RunRepository:
     """Runs and their steps.
 
@@ -76,11 +73,11 @@ class RunRepository:
         self._conn = conn
 
     def open_run(self, run_id: str) -> None:
-        """Record a run; nothing happens if it is known (a retry)."""
+        """Record a run; nothing happens if it is recorded already (a retry)."""
         self._conn.execute("INSERT INTO heal.run (run_id) VALUES (%s) ON CONFLICT DO NOTHING", (run_id,))
 
     def set_route(self, run_id: str, route: str, reason: str, facts: JsonObject) -> None:
-        """Record which route a run takes, why, and the numbers that decided it."""
+        """Record the route of a run, the reason, and the numbers that decided it."""
         self._conn.execute(
             "UPDATE heal.run SET route = %s, route_reason = %s, route_facts = %s WHERE run_id = %s",
             (route, reason, Jsonb(facts), run_id),
@@ -89,7 +86,7 @@ class RunRepository:
     def finish_run(
         self, run_id: str, verdict: str, generation_id: int | None = None, report_uri: str | None = None
     ) -> None:
-        """Record how a run ended."""
+        """Record the end of a run."""
         self._conn.execute(
             "UPDATE heal.run SET finished_at = now(), verdict = %s, generation_id = %s, report_uri = %s "
             "WHERE run_id = %s",
@@ -98,30 +95,31 @@ class RunRepository:
 
     def get_run(self, run_id: str) -> Run | None:
         """A run, or None."""
-        query = sql.SQL("SELECT {} FROM heal.run WHERE run_id = %s").format(_columns(Run))
-        return self._conn.cursor(row_factory=class_row(Run)).execute(query, (run_id,)).fetchone()
+        return next(iter(select(self._conn, Run, "FROM heal.run WHERE run_id = %s", (run_id,))), None)
 
     def recent_runs(self, limit: int = 20) -> list[Run]:
         """The last runs, newest first."""
-        query = sql.SQL("SELECT {} FROM heal.run ORDER BY started_at DESC LIMIT %s").format(_columns(Run))
-        return self._conn.cursor(row_factory=class_row(Run)).execute(query, (limit,)).fetchall()
+        return select(self._conn, Run, "FROM heal.run ORDER BY started_at DESC LIMIT %s", (limit,))
 
     def last_realigned_at(self) -> datetime | None:
-        """When the last realignment ended, whether or not its candidate was promoted; None if there was none."""
-        row = self._conn.execute("SELECT max(finished_at) FROM heal.step_result WHERE step = 'promote'").fetchone()
-        return row[0] if row else None
+        """The end of the last realignment, whether or not it published a generation; None if there was none."""
+        ended: datetime | None = scalar(
+            self._conn, "SELECT max(finished_at) FROM heal.step_result WHERE step = 'publish'"
+        )
+        return ended
 
     def finished(self, step: str, fingerprint: str, shard: int) -> JsonObject | None:
         """The stored result of a step with these inputs, or None if it has never finished."""
-        row = self._conn.execute(
+        result: JsonObject | None = scalar(
+            self._conn,
             "SELECT result FROM heal.step_result "
             "WHERE step = %s AND fingerprint = %s AND shard = %s AND finished_at IS NOT NULL",
             (step, fingerprint, shard),
-        ).fetchone()
-        return None if row is None else row[0]
+        )
+        return result
 
     def begin(self, step: str, fingerprint: str, shard: int, run_id: str) -> None:
-        """Record that a step starts, or starts again: an earlier result and progress are forgotten."""
+        """Record that a step starts, or starts again: an earlier result and progress are deleted."""
         self._conn.execute(
             "INSERT INTO heal.step_result (step, fingerprint, shard, run_id) VALUES (%s, %s, %s, %s) "
             "ON CONFLICT (step, fingerprint, shard) DO UPDATE SET run_id = EXCLUDED.run_id, result = NULL, "
@@ -130,7 +128,7 @@ class RunRepository:
         )
 
     def progress(self, step: str, fingerprint: str, shard: int, done: int, total: int, message: str = "") -> None:
-        """Record how far a running step has come."""
+        """Record the progress of a running step."""
         self._conn.execute(
             "UPDATE heal.step_result SET done = %s, total = %s, message = %s "
             "WHERE step = %s AND fingerprint = %s AND shard = %s",
@@ -138,7 +136,7 @@ class RunRepository:
         )
 
     def finish(self, step: str, fingerprint: str, shard: int, result: JsonObject) -> None:
-        """Store a step's result, which ``finished`` returns from now on."""
+        """Store a step's result, which ``finished`` returns afterwards."""
         self._conn.execute(
             "UPDATE heal.step_result SET result = %s, finished_at = now(), message = '' "
             "WHERE step = %s AND fingerprint = %s AND shard = %s",
@@ -146,27 +144,19 @@ class RunRepository:
         )
 
     def steps_of(self, run_id: str) -> list[StepRow]:
-        """Steps that a run began, in the order of their start; of its latest inputs, if they changed on the way."""
-        query = sql.SQL(
-            """SELECT {} FROM heal.step_result r WHERE run_id = %s AND fingerprint = (
+        """Steps that a run began, in the order of their start; of its latest inputs, if they changed during the run."""
+        return select(
+            self._conn,
+            StepRow,
+            """FROM heal.step_result r WHERE run_id = %s AND fingerprint = (
                 SELECT fingerprint FROM heal.step_result l
                 WHERE l.run_id = r.run_id AND l.step = r.step ORDER BY started_at DESC LIMIT 1)
-            ORDER BY min(started_at) OVER (PARTITION BY step), shard"""
+            ORDER BY min(started_at) OVER (PARTITION BY step), shard""",
+            (run_id,),
         )
-        cursor = self._conn.cursor(row_factory=class_row(StepRow))
-        return cursor.execute(query.format(_columns(StepRow)), (run_id,)).fetchall()
 
     def quarantine(self, run_id: str, source: str, rejected: Iterable[Rejected]) -> int:
-        """Record refused input; the same refusal again only moves to this run.
-
-        Args:
-            run_id: the run that refused it.
-            source: the source it came from.
-            rejected: what was refused.
-
-        Returns:
-            How many refusals were given.
-        """
+        """Record refused input of a source, and return its number; a refusal recorded before moves to this run."""
         rows = [(run_id, source, item.path, item.line, item.reason, item.raw) for item in rejected]
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(
@@ -178,7 +168,7 @@ class RunRepository:
         return len(rows)
 
     def quarantined(self, run_id: str) -> list[tuple[str, str, int, str]]:
-        """What a run refused: source, path, line, reason."""
+        """The input that a run refused: source, path, line, reason."""
         return self._conn.execute(
             "SELECT source, path, line, reason FROM heal.quarantine WHERE run_id = %s ORDER BY source, path, line",
             (run_id,),
@@ -186,7 +176,6 @@ class RunRepository:
 
     def record_evaluations(self, run_id: str, rows: Sequence[EvaluationRow]) -> None:
         """Store measured values; a repeated step replaces its own."""
-        columns = _columns(EvaluationRow)
         values = sql.SQL(", ").join(sql.Placeholder() * len(fields(EvaluationRow)))
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(
@@ -195,12 +184,13 @@ class RunRepository:
                 [(run_id, row.generation_id, row.system, row.question_set, row.metric, row.rival) for row in rows],
             )
             cursor.executemany(
-                sql.SQL("INSERT INTO heal.evaluation (run_id, {}) VALUES (%s, {})").format(columns, values),
+                sql.SQL("INSERT INTO heal.evaluation (run_id, {}) VALUES (%s, {})").format(
+                    columns(EvaluationRow), values
+                ),
                 [(run_id, *astuple(row)) for row in rows],
             )
 
     def evaluations(self, run_id: str) -> list[EvaluationRow]:
-        """What a run measured, in the order it was stored."""
-        query = sql.SQL("SELECT {} FROM heal.evaluation WHERE run_id = %s ORDER BY evaluation_id")
-        cursor = self._conn.cursor(row_factory=class_row(EvaluationRow))
-        return cursor.execute(query.format(_columns(EvaluationRow)), (run_id,)).fetchall()
+        """The measured values of a run, in the order they were stored."""
+        rest = "FROM heal.evaluation WHERE run_id = %s ORDER BY evaluation_id"
+        return select(self._conn, EvaluationRow, rest, (run_id,))

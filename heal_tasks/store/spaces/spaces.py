@@ -158,8 +158,8 @@ class SpaceRepository:
             unused = select(
                 self._conn,
                 Space,
-                "FROM heal.space WHERE space_id <> ALL(%s) AND space_id NOT IN (SELECT g.space_id FROM heal.generation g "
-                "WHERE g.state IN ('building', 'ready', 'active', 'previous')) ORDER BY space_id",
+                "FROM heal.space WHERE space_id <> ALL(%s) AND space_id NOT IN (SELECT space_id FROM heal.generation "
+                "WHERE state IN ('building', 'ready', 'active', 'previous')) ORDER BY space_id",
                 ([*keep],),
             )
             dropped = [space.space_id for space in unused if table_exists(self._conn, space.table("base"))]
