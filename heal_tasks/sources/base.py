@@ -1,4 +1,4 @@
-"""What a source is, and how the text of a setting becomes one."""
+"""The protocol of a source, and opening one by its spec."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -11,10 +11,10 @@ from heal_tasks.sources.s3 import S3Source
 
 
 class Source(Protocol):
-    """A place that documents come from: it lists files and hands out their bytes.
+    """A place that documents come from: it lists files and reads their bytes.
 
-    ``name`` is the spec it was opened with. It is part of every document id, so changing the spelling of
-    a source makes its documents new ones.
+    ``name`` is the spec it was opened with. It is part of every document id, so another spelling of the same source
+    makes its documents new ones.
     """
 
     @property
@@ -35,30 +35,24 @@ class Source(Protocol):
     def read(self, file: SourceFile) -> bytes:
         """Read one listed file.
 
-        Args:
-            file: as listed.
-
-        Returns:
-            The whole content.
-
         Raises:
-            SourceError: this file cannot be read, for example because it is gone by now.
+            SourceError: this file cannot be read, for example because it was deleted after the listing.
             RetryableError: a lost connection or throttling.
         """
 
 
 def open_source(spec: str, *, s3_endpoint_url: str | None) -> Source:
-    """Open the source that a spec names.
+    """Open a source without listing it.
 
     Args:
         spec: ``file:FOLDER``, ``s3://BUCKET/PREFIX`` or ``pydocs:PACKAGE,PACKAGE``.
         s3_endpoint_url: S3-compatible endpoint; None means AWS.
 
     Returns:
-        The source; nothing has been listed yet.
+        The source.
 
     Raises:
-        SourceError: the spec is none of these, or its folder or package is not there.
+        SourceError: the spec is none of these, or its folder or package does not exist.
     """
     if spec.startswith("file:"):
         return FolderSource(spec)

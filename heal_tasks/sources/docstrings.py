@@ -1,4 +1,4 @@
-"""Documented public objects of one Python file, from its syntax tree."""
+"""Documented public objects of a Python file, found in its syntax tree."""
 
 import ast
 import warnings
@@ -14,10 +14,10 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def documented_objects(module: ModuleFile) -> Iterator[dict[str, Any]]:
-    """Find the public classes, functions and methods that have a docstring of some length.
+    """Find the public classes, functions and methods with a docstring of at least 200 characters.
 
     Args:
-        module: the file; one that Python cannot parse has none.
+        module: the file; one that Python cannot parse yields nothing.
 
     Yields:
         Dicts with ``id`` (dotted path), ``title`` (public path and signature, at most 160 characters), ``text``
@@ -26,7 +26,7 @@ def documented_objects(module: ModuleFile) -> Iterator[dict[str, Any]]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in somebody else's strings
+            warnings.simplefilter("ignore")  # invalid escapes in strings of the package
             tree = ast.parse(module.file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return

@@ -1,24 +1,33 @@
-"""Documents from a folder and everything below it.
+"""Documents from a folder and its sub-folders.
 
-A file is recognised as unchanged by size and modification time, so an unchanged folder costs one
-``stat`` per file. A folder that cannot be listed is an error and never an empty folder: its documents
-would be taken for deleted.
+A file counts as unchanged while its size and modification time stay, so an unchanged folder costs one ``stat`` per
+file. A folder that cannot be listed is an error and never an empty folder: its documents would count as deleted.
 """
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.paths import is_ignored
+
+UNFINISHED_SUFFIXES = (".tmp", ".part")
+
+
+def is_ignored(path: str) -> bool:
+    """Tell whether listings of folders and buckets leave a path out: hidden files, ``*.tmp`` and ``*.part``.
+
+    Files of an unknown kind are listed on purpose: they go to quarantine with a reason instead of being skipped
+    silently.
+    """
+    return path.lower().endswith(UNFINISHED_SUFFIXES) or any(part.startswith(".") for part in PurePosixPath(path).parts)
 
 
 class FolderSource:
     """The files of a folder.
 
     Args:
-        spec: ``file:FOLDER``; a relative folder counts from the working folder.
+        spec: ``file:FOLDER``; a relative folder is resolved from the working folder.
 
     Raises:
         SourceError: there is no such folder.
@@ -53,14 +62,8 @@ class FolderSource:
     def read(self, file: SourceFile) -> bytes:
         """Read one listed file.
 
-        Args:
-            file: as listed.
-
-        Returns:
-            The whole content.
-
         Raises:
-            SourceError: the file is gone, not readable, or not inside the folder.
+            SourceError: the file is deleted, not readable, or not inside the folder.
         """
         try:
             path = (self._root / file.path).resolve(strict=True)
@@ -76,7 +79,7 @@ class FolderSource:
     def _walk(self, folder: Path, prefix: str) -> Iterator[SourceFile]:
         with os.scandir(folder) as scan:
             entries = list(scan)
-        # A folder sorts as "name/": so the walk as a whole comes in the order of the full paths.
+        # A folder sorts as "name/": so the walk as a whole follows the order of the full paths.
         named = sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
         for name, entry in named:
             # A name that is not UTF-8 cannot be stored; it is shown escaped, and reading it says what to do.
@@ -89,7 +92,7 @@ class FolderSource:
                 yield SourceFile(path, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_size)
 
     def _stat(self, entry: os.DirEntry[str]) -> os.stat_result | None:
-        """Size and time of a regular file; None for anything else, for a link out, and for what has just gone."""
+        """Size and time of a regular file; None for anything else, for a link out, and for a file just deleted."""
         try:
             if entry.is_symlink() and not Path(entry.path).resolve(strict=True).is_relative_to(self._root):
                 return None

@@ -1,4 +1,4 @@
-"""Finds the Python files of installed packages without importing them."""
+"""Python files of installed packages, found without importing them."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,8 +17,8 @@ class ModuleFile:
     Args:
         package: top-level name.
         name: dotted module name.
-        path: relative to the folder that the package is in, for example ``sklearn/cluster/_kmeans.py``.
-        file: where it is.
+        path: relative to the folder of the package, for example ``sklearn/cluster/_kmeans.py``.
+        file: its full path.
     """
 
     package: str

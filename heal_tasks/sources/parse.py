@@ -1,7 +1,7 @@
-"""Files to records: dispatch by suffix, and the refusals that concern a file as a whole.
+"""Files to records: a parser per suffix, and the refusal of files that cannot be read at all.
 
-Nothing that a file contains raises: a bad record, and a bad file, each becomes a Rejected with its place
-and reason, and everything else is loaded.
+The content of a file never raises: a bad record and a bad file each become a Rejected with place and reason, and
+everything else is loaded.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from heal_tasks.sources.parse_text import parse_html, parse_md, parse_txt
 from heal_tasks.sources.records import reject
 
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
+"""Takes the path, the content and the longest text in characters."""
 
 PARSERS: dict[str, Parser] = {
     ".jsonl": parse_jsonl,
@@ -27,79 +28,46 @@ PARSERS: dict[str, Parser] = {
 }
 
 
-def parse(file: SourceFile, data: bytes, *, max_bytes: int, max_chars: int) -> Iterator[Record | Rejected]:
-    """Turn one file into records.
-
-    Args:
-        file: as listed; its suffix, in any case, chooses the parser.
-        data: its content; not looked at where the listed size is above ``max_bytes``.
-        max_bytes: largest file.
-        max_chars: longest text of a document, in characters.
-
-    Yields:
-        A Record for every document, and a Rejected for everything that was refused. An id that comes a
-        second time in the file is refused.
-    """
-    if (refused := _refusal(file, max_bytes)) is not None:
-        yield refused
-        return
-    if not data.strip(b"\xef\xbb\xbf \t\r\n"):
-        yield reject(file.path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
-        return
-    first_line: dict[str, int] = {}
-    for item in PARSERS[_suffix(file.path)](file.path, data, max_chars):
-        if isinstance(item, Record):
-            line = first_line.setdefault(item.external_id, item.line)
-            if line != item.line:
-                yield reject(
-                    item.path,
-                    item.line,
-                    f"id {item.external_id!r} is already on line {line}; make ids unique",
-                    item.body,
-                )
-                continue
-        yield item
-
-
 def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars: int) -> Iterator[Record | Rejected]:
     """Read one listed file and turn it into records.
 
     Args:
-        source: what listed it.
-        file: as listed; one that is too large or of an unknown kind is refused without being read.
+        source: the source that listed it.
+        file: as listed; its suffix, in any case, chooses the parser. A file that is too large or of an unknown kind is
+            refused without being read.
         max_bytes: largest file.
         max_chars: longest text of a document, in characters.
 
     Yields:
-        What ``parse`` yields; one Rejected where the file cannot be read.
+        A Record for every document, and a Rejected for everything that was refused. The second record of the same id in
+        a file is refused.
 
     Raises:
         RetryableError: a lost connection or throttling.
     """
-    if (refused := _refusal(file, max_bytes)) is not None:
-        yield refused
+    path = file.path
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix not in PARSERS:
+        yield reject(path, 0, f"files of kind {suffix!r} are not read; supported are {', '.join(PARSERS)}")
+        return
+    if file.size_bytes > max_bytes:
+        too_large = f"the file has {file.size_bytes} bytes, at most {max_bytes} are read"
+        yield reject(path, 0, f"{too_large}; split it or raise HEAL_MAX_FILE_MB")
         return
     try:
         data = source.read(file)
     except SourceError as error:
-        yield reject(file.path, 0, str(error))
+        yield reject(path, 0, str(error))
         return
-    yield from parse(file, data, max_bytes=max_bytes, max_chars=max_chars)
-
-
-def _refusal(file: SourceFile, max_bytes: int) -> Rejected | None:
-    """Why a file is not even read; None if it is."""
-    suffix = _suffix(file.path)
-    if suffix not in PARSERS:
-        return reject(file.path, 0, f"files of kind {suffix!r} are not read; supported are {', '.join(PARSERS)}")
-    if file.size_bytes > max_bytes:
-        return reject(
-            file.path,
-            0,
-            f"the file has {file.size_bytes} bytes, at most {max_bytes} are read; split it or raise HEAL_MAX_FILE_MB",
-        )
-    return None
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
+    if not data.strip(b"\xef\xbb\xbf \t\r\n"):
+        yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
+        return
+    first_line: dict[str, int] = {}
+    for item in PARSERS[suffix](path, data, max_chars):
+        if isinstance(item, Record):
+            line = first_line.setdefault(item.external_id, item.line)
+            if line != item.line:
+                reason = f"id {item.external_id!r} is already on line {line}; make ids unique"
+                yield reject(path, item.line, reason, item.body)
+                continue
+        yield item

@@ -1,6 +1,6 @@
-"""PDF files to documents: the text of all pages, one document per file. The path is its id.
+"""PDF files to documents: the text of all pages, one document per file with the path as its id.
 
-A page that cannot be read refuses the whole file: a document with a hole in it would look complete.
+A page that cannot be read refuses the whole file: a document with a missing page would look complete.
 """
 
 import io
@@ -14,15 +14,11 @@ from heal_tasks.sources.records import RAW_CHARS, build_record, reject
 
 
 def parse_pdf(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """The text of a PDF, pages separated by a blank line; its title is the one in its metadata.
-
-    Args:
-        path: the source file.
-        data: the file.
-        max_chars: longest text, in characters; reading stops there.
+    """Extract the text of a PDF, pages separated by a blank line; its title comes from its metadata.
 
     Yields:
-        One Record with the number of pages as metadata, or a Rejected: encrypted, broken, or without text.
+        One Record with the number of pages as metadata, or a Rejected: encrypted, broken, without text, or with more
+        than ``max_chars`` characters, where reading stops.
     """
     place = "the file"
     try:

@@ -1,7 +1,7 @@
-"""Tables of documents: JSON lines and CSV, one record per line or row.
+"""Tables of documents: JSON Lines and CSV, one record per line or row.
 
-Fields of both: ``id`` (required), ``text`` or ``body`` (required), ``title``; every other field is
-metadata. A broken row is refused on its own and the rows after it are read.
+Fields of both: ``id`` (required), ``text`` or ``body`` (required), ``title``; every other field is metadata. A broken
+row is refused alone, and the rows after it are read.
 """
 
 import csv
@@ -19,15 +19,10 @@ DELIMITERS = ",;\t"
 
 
 def parse_jsonl(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """One JSON object per line; blank lines are skipped.
-
-    Args:
-        path: the source file.
-        data: UTF-8, or UTF-16 with a byte order mark. A line that is not UTF-8 is refused on its own.
-        max_chars: longest text, in characters.
+    """Parse JSON Lines in UTF-8, or UTF-16 with a byte order mark.
 
     Yields:
-        One Record or Rejected per line that is not blank.
+        One Record or Rejected per line that is not blank. A line that is not UTF-8 is refused alone.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
@@ -46,12 +41,9 @@ def parse_jsonl(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rej
 
 
 def parse_csv(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """Rows under a header row; the delimiter is the one of comma, semicolon and tab that splits the header.
+    """Parse CSV with a header row in UTF-8, or UTF-16 with a byte order mark.
 
-    Args:
-        path: the source file.
-        data: UTF-8, or UTF-16 with a byte order mark.
-        max_chars: longest text, in characters.
+    The delimiter is the one of comma, semicolon and tab that splits the header.
 
     Yields:
         One Record or Rejected per row that is not blank; ``line`` is the line that the row starts on.
@@ -61,16 +53,15 @@ def parse_csv(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejec
     except UnicodeDecodeError as error:
         yield reject_undecodable(path, data.count(b"\n", 0, error.start) + 1, error, data)
         return
-    # Longer fields are an error by default. The limit belongs to the process, so it is only ever raised.
+    # Longer fields are an error by default. The limit is one of the process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     start = text[:RAW_CHARS]
     delimiter = _delimiter(text)
     if delimiter is None:
-        yield reject(
-            path, 1, "the first row must name columns id and text (or body), split by comma, semicolon or tab", start
-        )
+        reason = "the first row must name columns id and text (or body), split by comma, semicolon or tab"
+        yield reject(path, 1, reason, start)
         return
-    # Strict: a quote that is never closed is an error here instead of a field that swallows the rest of the file.
+    # Strict: a quote that is never closed is an error instead of a field that takes in the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header = [name.strip() for name in next(reader)]
     if len(set(header)) != len(header):
@@ -143,7 +134,7 @@ def _delimiter(text: str) -> str | None:
 
 
 def _null(constant: str) -> None:
-    """NaN and Infinity, which Python writes and JSON does not know, are read as null."""
+    """Read NaN and Infinity, which Python writes and JSON does not know, as null."""
     del constant
 
 

@@ -1,4 +1,4 @@
-"""Whole-file documents: plain text, Markdown and HTML. The path is the document's id."""
+"""Plain text, Markdown and HTML to documents: one document per file with the path as its id."""
 
 import re
 import warnings
@@ -17,7 +17,7 @@ _ATX_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
 _SETEXT_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
-# Not head: its end tag is optional, and the parser would put the whole page into it.
+# Without head: its end tag is optional, and the parser would put the whole page into it.
 INVISIBLE_TAGS = frozenset({"script", "style", "nav", "template", "noscript", "title"})
 BLOCK_TAGS = frozenset({
     "address", "article", "aside", "blockquote", "br", "caption", "dd", "details", "div", "dl", "dt", "fieldset",
@@ -28,43 +28,19 @@ CELL_TAGS = frozenset({"td", "th"})
 
 
 def parse_txt(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """A text file; its title is the file name without suffix.
-
-    Args:
-        path: the source file.
-        data: UTF-8, or UTF-16 with a byte order mark.
-        max_chars: longest text, in characters.
-
-    Yields:
-        One Record or Rejected.
-    """
+    """Parse text in UTF-8, or UTF-16 with a byte order mark; its title is the file name without suffix."""
     yield _as_written(path, data, max_chars, lambda text: "")
 
 
 def parse_md(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """A Markdown file as it is written; its title is the first heading outside code blocks.
-
-    Args:
-        path: the source file.
-        data: UTF-8, or UTF-16 with a byte order mark.
-        max_chars: longest text, in characters.
-
-    Yields:
-        One Record or Rejected.
-    """
+    """Take Markdown as it is, encoded like text; its title is the first heading outside code blocks."""
     yield _as_written(path, data, max_chars, _first_heading)
 
 
 def parse_html(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """The visible text of an HTML page; its title is the title tag, else the first h1.
+    """Extract the visible text of an HTML page; its title is the title tag, else the first h1.
 
-    Args:
-        path: the source file.
-        data: UTF-8, UTF-16 with a byte order mark, or the encoding that the page declares.
-        max_chars: longest text, in characters.
-
-    Yields:
-        One Record or Rejected.
+    The encoding is UTF-8, UTF-16 with a byte order mark, or the one that the page declares.
     """
     from bs4 import BeautifulSoup, ParserRejectedMarkup
 
@@ -132,7 +108,7 @@ def _first_heading(text: str) -> str:
 
 
 def _decode_html(data: bytes) -> str:
-    """UTF-8 if it is, else what the page declares: a wrong declaration is common, UTF-8 by accident is not."""
+    """Decode as UTF-8 if possible, else as declared: wrong declarations are common, UTF-8 by accident is not."""
     from bs4.dammit import EncodingDetector
 
     try:
@@ -150,8 +126,8 @@ def _decode_html(data: bytes) -> str:
 def _visible_text(soup: "BeautifulSoup") -> str:
     """Text as a reader sees it: one line per block, inline tags do not break lines, ``pre`` is kept as it is.
 
-    The tree is walked and not changed: every change costs bs4 the depth of the tree, and thousands of unclosed
-    paragraphs are a tree of that depth.
+    The tree is only walked: every change of it takes bs4 time in proportion to its depth, and a page of thousands of
+    unclosed paragraphs is thousands of levels deep.
     """
     from bs4.element import CData, NavigableString, PreformattedString, Tag
 
@@ -178,5 +154,5 @@ def _visible_text(soup: "BeautifulSoup") -> str:
 
 
 def _gap(tag_name: str) -> str:
-    """The white space that a tag stands for where it begins and where it ends."""
+    """White space in place of a tag, where it begins and where it ends."""
     return "\n" if tag_name in BLOCK_TAGS else " " if tag_name in CELL_TAGS else ""

@@ -1,7 +1,7 @@
 """Reference documentation of installed Python packages as a source: real text with a real hierarchy, no download.
 
-Files are read with ``ast`` and never imported: importing a package runs it, and some need a GPU or a display.
-So documentation that a package attaches at run time (NumPy's ufuncs) or writes in C is not seen.
+Files are parsed with ``ast`` and never imported: importing a package runs it, and some need a GPU or a display. So
+documentation that a package attaches at run time (NumPy's ufuncs) or writes in C is not found.
 """
 
 import json
@@ -36,8 +36,8 @@ class PyDocsSource:
     def list_files(self) -> Iterator[SourceFile]:
         """List the modules with documented public objects, sorted by path.
 
-        Every module is parsed to find out, about five seconds per thousand files; the fingerprint is the hash of
-        the documentation, so a reinstalled package with the same text counts as unchanged.
+        Every module is parsed, about five seconds per thousand files. The fingerprint is the hash of the
+        documentation, so a reinstalled package with the same text counts as unchanged.
 
         Yields:
             One SourceFile per module, with path ``package/module.py.jsonl``.
@@ -47,16 +47,10 @@ class PyDocsSource:
                 yield SourceFile(path, sha256_hex(data)[:32], len(data))
 
     def read(self, file: SourceFile) -> bytes:
-        """Render one listed module as JSON Lines.
-
-        Args:
-            file: as listed.
-
-        Returns:
-            UTF-8, one object per line: id, title, text, metadata.
+        """Render one listed module as JSON Lines in UTF-8, one object per line: id, title, text, metadata.
 
         Raises:
-            SourceError: the module is gone.
+            SourceError: there is no such module.
         """
         if file.path not in self._modules:
             raise SourceError(f"{file.path} is not a module of {self.name}; list the source again")

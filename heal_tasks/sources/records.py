@@ -1,7 +1,7 @@
-"""What every parser shares: bytes to text, and the check that a record can be stored at all.
+"""Shared by all parsers: decoding, and the check that a record can be stored.
 
-Postgres stores neither NUL characters nor lone surrogates, in text or in jsonb, and jsonb no NaN. One such
-record must not take a batch of five hundred down with it, so each is refused here with its place.
+Postgres stores neither NUL characters nor lone surrogates, in text or in jsonb, and jsonb no NaN. One such record must
+not take a batch of five hundred down with it, so each is refused here with its place.
 """
 
 import codecs
@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from heal_tasks.core.text import storable, unstorable
 from heal_tasks.core.types import Record, Rejected
 
 RAW_CHARS = 500
@@ -21,13 +22,7 @@ _UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def decode(data: bytes) -> str:
-    """Decode a whole file.
-
-    Args:
-        data: UTF-8 with or without byte order mark, or UTF-16 with one.
-
-    Returns:
-        The text without byte order mark.
+    """Decode UTF-8 with or without byte order mark, or UTF-16 with one; the mark is removed.
 
     Raises:
         UnicodeDecodeError: it is neither.
@@ -36,24 +31,24 @@ def decode(data: bytes) -> str:
 
 
 def reject(path: str, line: int, reason: str, raw: str | bytes = "") -> Rejected:
-    """A Rejected whose texts can be stored.
+    """Make a Rejected whose texts can be stored.
 
     Args:
         path: the source file.
         line: 1-based line or row; 0 for the whole file.
         reason: what was wrong, the value, and what to do.
-        raw: the refused input, or its beginning.
+        raw: the refused input.
 
     Returns:
-        The row for quarantine; ``raw`` cut to 500 characters, what cannot be stored replaced by U+FFFD.
+        The Rejected; ``raw`` is cut to 500 characters, characters that cannot be stored are replaced by U+FFFD.
     """
     # Four bytes are the longest character of UTF-8, so this much is enough for the cut below.
     text = raw if isinstance(raw, str) else raw[: 4 * RAW_CHARS].decode("utf-8", "replace")
-    return Rejected(path, line, _storable(reason[:MAX_REASON_CHARS]), _storable(text[:RAW_CHARS]))
+    return Rejected(path, line, storable(reason[:MAX_REASON_CHARS]), storable(text[:RAW_CHARS]))
 
 
 def reject_undecodable(path: str, line: int, error: UnicodeDecodeError, data: bytes) -> Rejected:
-    """A Rejected for bytes that are not the encoding they should be."""
+    """Make a Rejected for bytes in another encoding."""
     found = data[error.start : error.start + 1].hex()
     reason = f"not {error.encoding}: byte 0x{found} at offset {error.start}; convert it to UTF-8"
     return reject(path, line, reason, data)
@@ -70,20 +65,20 @@ def build_record(
     max_chars: int,
     raw: str,
 ) -> Record | Rejected:
-    """A Record if all its parts can be stored, else the reason why not.
+    """Make a Record if all its parts can be stored, else a Rejected that names the field.
 
     Args:
         path: the source file.
         line: 1-based line or row; 0 for the whole file.
         external_id: string or integer.
         title: string or None; line breaks become blanks.
-        body: non-empty string; line ends become ``\\n``, surrounding white space goes.
+        body: non-empty string; line ends become ``\\n``, surrounding white space is removed.
         metadata: JSON values.
         max_chars: longest body, in characters.
         raw: the beginning of the input, for quarantine.
 
     Returns:
-        A Record, or a Rejected that names the field.
+        The Record or the Rejected.
     """
     if (problem := _id_problem(external_id)) is not None:
         return reject(path, line, problem, raw)
@@ -95,15 +90,10 @@ def build_record(
     if not body:
         return reject(path, line, "text is empty; leave the record out or give it text", raw)
     if len(body) > max_chars:
-        return reject(
-            path,
-            line,
-            f"text has {len(body)} characters, at most {max_chars} are taken; split it",
-            raw,
-        )
+        return reject(path, line, f"text has {len(body)} characters, at most {max_chars} are taken; split it", raw)
     title = " ".join((title or "").split())
     for name, value in (("id", external_id), ("title", title), ("text", body), ("metadata", metadata)):
-        if (problem := _unstorable(value)) is not None:
+        if (problem := _storage_problem(value)) is not None:
             return reject(path, line, f"{name} {problem}", raw)
     return Record(str(external_id).strip(), title, body, metadata, path, line)
 
@@ -121,36 +111,18 @@ def _id_problem(external_id: Any) -> str | None:
     return None
 
 
-def _unstorable(value: Any, depth: int = 0) -> str | None:
+def _storage_problem(value: Any, depth: int = 0) -> str | None:
     """Why Postgres could not store a value as text or jsonb; None if it can."""
     if isinstance(value, str):
-        if "\0" in value:
-            return "contains a NUL character (U+0000), which Postgres cannot store; remove it"
-        if _has_surrogate(value):
-            return "contains half of a surrogate pair, which is not Unicode text; encode it properly"
-        return None
+        return f"contains {found}, which Postgres cannot store; remove it" if (found := unstorable(value)) else None
     if isinstance(value, float) and not math.isfinite(value):
         return f"contains {value}, which is not JSON; write null"
     if isinstance(value, Mapping | list):
         if depth == MAX_DEPTH:
             return f"is nested deeper than {MAX_DEPTH}; flatten it"
         parts = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
-        return next((problem for part in parts if (problem := _unstorable(part, depth + 1)) is not None), None)
+        return next((problem for part in parts if (problem := _storage_problem(part, depth + 1)) is not None), None)
     return None
-
-
-def _has_surrogate(text: str) -> bool:
-    if text.isascii():
-        return False
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _storable(text: str) -> str:
-    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _kind(value: Any) -> str:

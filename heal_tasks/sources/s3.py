@@ -1,8 +1,8 @@
-"""Documents from an S3 bucket, or anything that speaks its protocol.
+"""Documents from an S3 bucket, or from any server of its protocol.
 
-An object is recognised as unchanged by its ETag and size, both of which come with the listing, so an
-unchanged bucket costs one request per thousand objects. Connections that break and servers that
-throttle are worth a retry; missing rights, keys and buckets are not, and the message says which it was.
+An object counts as unchanged while its ETag and size stay. Both come with the listing, so an unchanged bucket costs one
+request per thousand objects. Broken connections and throttling are retryable errors; missing rights, keys and buckets
+are not, and the message says which it was.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.paths import is_ignored
+from heal_tasks.sources.files import is_ignored
 
 RETRYABLE_CODES = frozenset({
     "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException",
@@ -35,9 +35,9 @@ class S3Source:
     """The objects below a prefix of a bucket.
 
     Args:
-        spec: ``s3://BUCKET/PREFIX``; the prefix counts as a folder, so ``docs`` does not take ``docs-old/a.txt``.
-        endpoint_url: S3-compatible endpoint; None means AWS. Credentials and region come from where boto3
-            looks for them: environment, shared files, instance role.
+        spec: ``s3://BUCKET/PREFIX``; the prefix is a folder, so ``docs`` does not include ``docs-old/a.txt``.
+        endpoint_url: S3-compatible endpoint; None means AWS. boto3 finds credentials and region in the environment,
+            in shared files or in the instance role.
 
     Raises:
         SourceError: the spec names no bucket.
@@ -53,7 +53,7 @@ class S3Source:
         self._client: Any = None
 
     def list_files(self) -> Iterator[SourceFile]:
-        """List the objects in the order of their keys, which is the order S3 lists them in.
+        """List the objects in the order of their keys.
 
         Yields:
             One SourceFile per object; the fingerprint is ETag and size. Folder markers are left out.
@@ -73,14 +73,8 @@ class S3Source:
     def read(self, file: SourceFile) -> bytes:
         """Fetch one listed object.
 
-        Args:
-            file: as listed.
-
-        Returns:
-            The whole content.
-
         Raises:
-            SourceError: the object is gone or may not be read.
+            SourceError: the object is deleted or may not be read.
             RetryableError: a lost connection or throttling.
         """
         key = self._prefix + file.path
@@ -101,7 +95,7 @@ class S3Source:
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn botocore's errors into ours: worth a retry or not, and what to do."""
+        """Turn botocore's errors into retryable and other errors that say what to do."""
         from botocore import exceptions as boto
 
         try:

@@ -1,7 +1,7 @@
-"""A first corpus for the demo: a sample of the reference documentation of installed packages.
+"""Demo corpus: a sample of the reference documentation of installed packages.
 
-The sample is a prefix of one endless order, so a later sample can go on where an earlier one stopped. To be
-quick the order parses only as many files as it needs: torch alone has more than two thousand.
+A sample is a prefix of one fixed order of all documents, so a later sample can continue after an earlier one. Only as
+many files are parsed as the prefix needs: torch alone has more than two thousand.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from heal_tasks.sources.packages import ModuleFile, find_modules
 # Documents of this many files are mixed before any is taken, so that a small sample is not one module.
 FILES_PER_BATCH = 48
 
-# The cost of embedding follows the length; 2,000 documents of this length are a run of minutes on two cores.
+# The cost of embedding grows with the length; 2,000 documents of this length take minutes on two cores.
 MAX_CHARS = 1000
 
 
@@ -31,8 +31,7 @@ def sample(packages: Sequence[str], documents: int, seed: int, offset: int = 0) 
         packages: top-level names of installed packages.
         documents: how many.
         seed: another seed gives another order.
-        offset: how many documents of the order to leave out first: ``sample(p, 20, s, offset=1500)`` shares none
-            with ``sample(p, 1500, s)``.
+        offset: how many documents to skip: ``sample(p, 20, s, offset=1500)`` shares none with ``sample(p, 1500, s)``.
 
     Returns:
         Dicts as in a JSON Lines file (id, title, text, metadata); fewer where the packages have no more.
@@ -48,7 +47,7 @@ def write_sample(packages: Sequence[str], folder: Path, documents: int, seed: in
 
     Args:
         packages: top-level names of installed packages.
-        folder: where to; made if it is not there.
+        folder: made if it does not exist.
         documents: how many in all.
         seed: another seed gives another sample.
 
@@ -64,7 +63,7 @@ def write_sample(packages: Sequence[str], folder: Path, documents: int, seed: in
         lines.setdefault(item["metadata"]["package"], []).append(json.dumps(item))
     folder.mkdir(parents=True, exist_ok=True)
     for package, rows in lines.items():
-        # Listings leave *.tmp out, so an ingest at the same time never sees half a file.
+        # Listings ignore *.tmp, so an ingest at the same time never reads half a file.
         unfinished = folder / f"{package}.jsonl.tmp"
         unfinished.write_text("\n".join(rows) + "\n", encoding="utf-8")
         unfinished.replace(folder / f"{package}.jsonl")
@@ -72,14 +71,14 @@ def write_sample(packages: Sequence[str], folder: Path, documents: int, seed: in
 
 
 def _ordered(packages: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
-    """All documents of all packages, interleaved by weight; a prefix does not depend on how much is taken."""
+    """All documents of all packages, interleaved by weight; a prefix does not depend on its length."""
     streams = [_stream(package, seed) for package in sorted(set(packages))]
     for _, _, item in heapq.merge(*streams, key=lambda entry: entry[:2]):
         yield item
 
 
 def _stream(package: str, seed: int) -> Iterator[tuple[float, str, dict[str, Any]]]:
-    """A package's documents with their places in the common order."""
+    """Documents of a package, each with its position in the common order."""
     modules = find_modules(package)
     # Bytes of source stand in for the number of documents, which only parsing every file would tell.
     weight = math.sqrt(sum(module.file.stat().st_size for module in modules))
@@ -90,7 +89,7 @@ def _stream(package: str, seed: int) -> Iterator[tuple[float, str, dict[str, Any
 
 
 def _mixed(modules: list[ModuleFile], seed: int) -> Iterator[dict[str, Any]]:
-    """Documents in the order of the seed, batch of files by batch; twins (sync and async clients) once."""
+    """Documents in the order of the seed, one batch of files after another; equal texts (async twins) once."""
     texts: set[str] = set()
     for batch in batched(modules, FILES_PER_BATCH):
         found = [item for module in batch for item in documented_objects(module)]

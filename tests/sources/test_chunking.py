@@ -1,3 +1,5 @@
+"""Chunks: nothing lost, nothing too long, cut at sentences, about equal."""
+
 import re
 import time
 from pathlib import Path

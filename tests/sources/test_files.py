@@ -1,3 +1,5 @@
+"""Folders as a source: listing, reading, and wrong specs."""
+
 import os
 from pathlib import Path
 

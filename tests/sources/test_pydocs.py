@@ -1,3 +1,5 @@
+"""Reference documentation of packages as a source, and samples of it."""
+
 import json
 import math
 import sys

@@ -1,3 +1,5 @@
+"""Buckets as a source, on a fake S3 server."""
+
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
