@@ -7,8 +7,8 @@ Run from the project's root: ``python -m bench.questions --collection FOLDER``, 
 many as there are titles; "extractive, N": all of them. Each is divided as in the pipeline, by hash of the document and
 of the question: about two thirds are learnt from, a quarter validates, a fifth of the documents is never learnt from.
 
-**NUDGE.** NUDGE-N with the set's training questions; its validation questions choose the budget or refuse to move
-anything, as in the pipeline. "forced" applies a fixed budget whatever validation says, to show what it protects from.
+**NUDGE.** NUDGE-N with the set's training questions; its validation questions choose theta or refuse to move
+anything, as in the pipeline. "forced" applies a fixed theta whatever validation says, to show what it protects from.
 
 **Training.** The own-document term with one mined negative per question and no topic term: topics are the same whoever
 asks. "titles" and all extractive questions, equally many of each drawn at random; the last step's model is judged.
@@ -40,7 +40,10 @@ from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import paired_difference
 from heal_tasks.evaluation.ranking import evaluate, ranks_of
-from heal_tasks.nudge.nudge import QuestionSet, nudge
+from heal_tasks.nudge.apply import move_rows
+from heal_tasks.nudge.nudge import nudge
+from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.questions.extractive.writer import ExtractiveWriter
 from heal_tasks.questions.splits import split_of
 from heal_tasks.questions.writer import ChunkToAsk
@@ -143,7 +146,7 @@ def ask(judged: Judged, questions_per_document: int, base: Path, vectors: Vector
         for row, (title, text) in enumerate(zip(judged.titles, judged.texts, strict=True))
     ]
     writer = ExtractiveWriter(questions_per_document, lambda: [chunk.text for chunk in chunks])
-    written = [[draft.text for draft in item.drafts] for item in writer.write(chunks)]
+    written = [[draft.text for draft in item.value or ()] for item in writer.write(chunks)]
     titles = [[title] if title.strip() else [] for title in judged.titles]
     sets = {
         "titles": titles,
@@ -179,18 +182,18 @@ def compare(scores: Scores, base: Scores, seed: int) -> dict[str, Any]:
 
 
 def nudged(questions: Questions, judged: Judged, queries: Floats, base: Scores, seed: int) -> list[dict[str, Any]]:
-    """Rows of NUDGE with the budget that validation chooses, and with a forced one."""
+    """Rows of NUDGE with the theta that validation chooses, and with a forced one."""
     rows = []
-    for name, theta in (("NUDGE", None), ("NUDGE, forced", FORCED_THETA)):
-        result = nudge(
-            judged.vectors, questions.taken("train"), questions.taken("seen_validation", "unseen_validation"),
-            theta=theta, min_gain=0.005,
-        )  # fmt: skip
+    train, validation = questions.taken("train"), questions.taken("seen_validation", "unseen_validation")
+    chosen = nudge(judged.vectors, train, validation, min_gain=0.005)
+    forced = move_rows(judged.vectors, train, NudgeRecord("N", FORCED_THETA, 0.0, None, 0, 0.0, by_people=False))
+    before = evaluate(validation.vectors, judged.vectors, validation.positives)["ndcg@10"].mean()
+    for name, theta, result in (("NUDGE", chosen.theta, chosen), ("NUDGE, forced", FORCED_THETA, forced)):
         moved = judged.vectors.copy()
         moved[result.rows] = result.vectors
-        own = f"{result.validation_before:.3f} to {result.validation_after:.3f}"
-        rows.append({"method": name, "questions": questions.name, "own validation": own, "theta": result.theta,
-                     **compare(evaluate(queries, moved, judged.positives), base, seed)})  # fmt: skip
+        after = evaluate(validation.vectors, moved, validation.positives)["ndcg@10"].mean()
+        rows.append({"method": name, "questions": questions.name, "own validation": f"{before:.3f} to {after:.3f}",
+                     "theta": theta, **compare(evaluate(queries, moved, judged.positives), base, seed)})  # fmt: skip
     return rows
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from heal_tasks.core.types import Progress, QuestionKind, silent
+
+T = TypeVar("T")
 
 CallStatus = Literal["ok", "refused", "invalid", "failed"]
 
@@ -24,6 +26,9 @@ class Draft:
     text: str
     answer: str
     evidence: str
+
+
+Drafts = tuple[Draft, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +75,18 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The questions that a writer proposes for one chunk.
+class Answered(Generic[T]):
+    """The answer about one chunk.
 
     Args:
         chunk: the chunk.
-        drafts: unfiltered; empty where the writer found nothing to ask or failed.
+        value: questions, an entity map or an answer; None where there is no usable reply.
         calls: every call in order; empty for the extractive writer.
     """
 
     chunk: ChunkToAsk
-    drafts: tuple[Draft, ...]
-    calls: tuple[Call, ...]
+    value: T | None
+    calls: tuple[Call, ...] = ()
 
     @property
     def status(self) -> CallStatus:
@@ -89,9 +94,11 @@ class Written:
         return self.calls[-1].status if self.calls else "ok"
 
 
-@dataclass
-class Author:
-    """Name, model and prompt hash of the writer of questions that came back later, in a batch."""
+class Author(NamedTuple):
+    """Who wrote questions: ``llm`` or ``extractive``, the model's name, and the prompt hash.
+
+    Model and hash are the cache key: the hash changes whenever the same chunk could give other questions.
+    """
 
     name: str
     model: str
@@ -99,34 +106,14 @@ class Author:
 
 
 class Writer(Protocol):
-    """Writes questions from chunks.
+    """Writes questions from chunks."""
 
-    Attributes:
-        name: ``llm`` or ``extractive``; shown wherever its questions appear.
-        model: the model's name; half of the cache key.
-        prompt_hash: changes whenever the same chunk could give other questions; the other half.
-    """
+    author: Author
 
-    name: str
-    model: str
-    prompt_hash: str
-
-    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
-        """Write questions.
-
-        Args:
-            chunks: chunks to ask about.
-            progress: receives the number of finished chunks.
-
-        Yields:
-            One Written per chunk, as they finish, so that the caller can store each at once.
+    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Answered[Drafts]]:
+        """Yield the questions for each chunk, as they finish, so that the caller can store each at once.
 
         Raises:
             SettingsError: the endpoint rejects the key or does not know the model.
             RetryableError: the endpoint cannot be reached.
         """
-
-
-def storable(text: str) -> str:
-    """Remove NUL characters and replace lone surrogates, which neither Postgres nor JSON over HTTP can carry."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

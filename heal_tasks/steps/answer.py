@@ -15,8 +15,7 @@ from heal_tasks.core.ids import bucket
 from heal_tasks.evaluation.answers import ANSWERED, METRICS, rouge_l
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.questions.llm.answer_prompt import GivenAnswer, answer_prompt, to_answer
-from heal_tasks.questions.llm.prompt_spec import Answered
-from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
@@ -34,7 +33,7 @@ PASSAGES = 3
 """Number of chunks that a question is answered from."""
 
 
-class AnswerRecorder(Recorder[Answered[GivenAnswer], StoredAnswer]):
+class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
     """Asks for answers and records them.
 
     Args:
@@ -47,7 +46,7 @@ class AnswerRecorder(Recorder[Answered[GivenAnswer], StoredAnswer]):
         self._repository = AnswerRepository(context.conn, self._spec.prompt_hash, self._model)
         self._llm, self._limit = make_llm(settings), spend_limit_of(context.conn, settings, context.run_id)
         self._chunk_ids = dict[str, list[int]]()
-        bill = Bill(settings, "answers", self._model, self._spec.prompt_hash)
+        bill = Bill(settings, "answers", Author("llm", self._model, self._spec.prompt_hash))
         super().__init__(bill, ("asked", "reused", "over_spend_limit"))
 
     def answers(self, wanted: dict[str, tuple[ChunkToAsk, list[int]]]) -> dict[str, GivenAnswer]:

@@ -29,10 +29,11 @@ def ask(context: Context) -> Outcome:
     """
     settings = context.settings
     writer = make_writer(settings, context.conn)
+    author = writer.author
     batches = Batches(context) if settings.llm_configured else None
     if batches:
         batches.collect()
-    recorder = QuestionRecorder(context, writer)
+    recorder = QuestionRecorder(context, writer.author)
     chunks, limit = recorder.to_ask(), spend_limit_of(context.conn, settings, context.run_id)
     rest = batches.submit_or_defer(chunks, limit) if batches else Remaining(chunks)
     affordable = AffordableChunks(context, limit, question_prompt(settings.questions_per_chunk), rest.chunks, recorder)
@@ -45,7 +46,7 @@ def ask(context: Context) -> Outcome:
     left_over = rest.over_spend_limit + len(rest.chunks) - affordable.handed_out
     refuse_if_failing("questions", int(figures["failed"]), int(figures["asked"] + figures["failed"]))
     note = (
-        f"{figures['kept']} questions for {figures['asked']} chunks by {writer.name} ({writer.model}), "
+        f"{figures['kept']} questions for {figures['asked']} chunks by {author.name} ({author.model}), "
         f"{figures['dropped']} dropped, {figures['failed']} chunks failed"
     )
     if collected:

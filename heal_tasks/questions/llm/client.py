@@ -15,10 +15,10 @@ from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig, Failure
-from heal_tasks.questions.llm.prompt_spec import Answered, PromptSpec
+from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.replies import read_completion
 from heal_tasks.questions.llm.tokens import MAX_CORRECTIONS
-from heal_tasks.questions.writer import Call, ChunkToAsk, Draft, Written
+from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Drafts
 
 T = TypeVar("T")
 
@@ -178,23 +178,15 @@ class _Health:
 
 
 class LLMWriter:
-    """Writes questions with a language model.
+    """Writes questions with a language model; see :class:`~heal_tasks.questions.writer.Writer`."""
 
-    Args:
-        llm: the model.
-        spec: from ``question_prompt``.
-    """
-
-    name = "llm"
-
-    def __init__(self, llm: LLM, spec: PromptSpec[tuple[Draft, ...]]) -> None:
-        self.model, self.prompt_hash = llm.model, spec.prompt_hash
+    def __init__(self, llm: LLM, spec: PromptSpec[Drafts]) -> None:
+        self.author = Author("llm", llm.model, spec.prompt_hash)
         self._llm, self._spec = llm, spec
 
-    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Written]:
-        """Write questions; see :class:`~heal_tasks.questions.writer.Writer` and :meth:`LLM.ask`."""
-        for answered in self._llm.ask(self._spec, chunks, progress):
-            yield Written(answered.chunk, answered.value or (), answered.calls)
+    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Answered[Drafts]]:
+        """Write questions; see :meth:`LLM.ask`."""
+        return self._llm.ask(self._spec, chunks, progress)
 
 
 def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome[T]:

@@ -1,4 +1,4 @@
-"""A prompt about a text: instructions, the fenced text, the reply's schema and its parser; and the answer to it.
+"""A prompt about a text: instructions, the fenced text, the reply's schema and its parser.
 
 Static instructions come first and the text last, so that a server can reuse its work on the prefix. The instructions
 describe the reply's fields in words too, because some servers enforce a schema without showing it to the model.
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from heal_tasks.core.ids import fingerprint, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
-from heal_tasks.questions.writer import Call, CallStatus, ChunkToAsk
+from heal_tasks.questions.writer import ChunkToAsk
 
 T = TypeVar("T")
 
@@ -73,23 +73,3 @@ class PromptSpec(Generic[T]):
         if problem:
             conversation.append({"role": "user", "content": _CORRECTION.format(problem=problem)})
         return conversation
-
-
-@dataclass(frozen=True, slots=True)
-class Answered(Generic[T]):
-    """The answer to a prompt about one text.
-
-    Args:
-        chunk: the text.
-        value: the parsed reply; None where there is no usable one.
-        calls: every call in order, at least one.
-    """
-
-    chunk: ChunkToAsk
-    value: T | None
-    calls: tuple[Call, ...]
-
-    @property
-    def status(self) -> CallStatus:
-        """Status of the last call."""
-        return self.calls[-1].status

@@ -7,7 +7,7 @@ from heal_tasks.core.types import QuestionKind
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.replies import json_values, parse_object, tidy
 from heal_tasks.questions.llm.tokens import TOKENS_PER_QUESTION
-from heal_tasks.questions.writer import Draft
+from heal_tasks.questions.writer import Draft, Drafts
 
 TEMPERATURE = 0.7
 """Varied wording is wanted here, unlike in maps and answers."""
@@ -61,7 +61,7 @@ class Reply(BaseModel):
     items: list[Item]
 
 
-def question_prompt(questions_per_chunk: int) -> PromptSpec[tuple[Draft, ...]]:
+def question_prompt(questions_per_chunk: int) -> PromptSpec[Drafts]:
     """The prompt for at most ``questions_per_chunk`` questions about a chunk."""
     return PromptSpec(
         _INSTRUCTIONS.format(count=questions_per_chunk),
@@ -73,7 +73,7 @@ def question_prompt(questions_per_chunk: int) -> PromptSpec[tuple[Draft, ...]]:
     )
 
 
-def parse_drafts(content: str) -> tuple[Draft, ...]:
+def parse_drafts(content: str) -> Drafts:
     """Find the requested questions in a model's text.
 
     Args:
@@ -94,7 +94,7 @@ def parse_drafts(content: str) -> tuple[Draft, ...]:
         raise
 
 
-def _drafts(value: object) -> tuple[Draft, ...]:
+def _drafts(value: object) -> Drafts:
     reply = Reply.model_validate({"items": value} if isinstance(value, list) else value)
     return tuple(
         Draft(item.type, tidy(item.query), tidy(item.answer), tidy(item.evidence_quote)) for item in reply.items

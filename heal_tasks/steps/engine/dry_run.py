@@ -121,7 +121,7 @@ def make_plan(settings: Settings) -> Plan:
     """
     settings.require_llm()
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        writer = make_writer(settings, conn)
+        author = make_writer(settings, conn).author
         context = Context(
             settings,
             Manifest(run_id="plan"),
@@ -135,9 +135,9 @@ def make_plan(settings: Settings) -> Plan:
         with conn.transaction(force_rollback=True):
             changes, rejected = read_sources(context)
             chosen, _ = decide(context, changes)
-            under_way = BatchRepository(conn, settings.llm_url).texts_under_way(writer.model, writer.prompt_hash)
+            under_way = BatchRepository(conn, settings.llm_url).texts_under_way(author.model, author.prompt_hash)
             to_ask = [
-                chunk for chunk in QuestionRecorder(context, writer).to_ask() if chunk.content_hash not in under_way
+                chunk for chunk in QuestionRecorder(context, author).to_ask() if chunk.content_hash not in under_way
             ]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
         reply = REPLY_TOKENS * settings.questions_per_chunk
@@ -157,7 +157,7 @@ def make_plan(settings: Settings) -> Plan:
             costs, unit = [*costs, *answers.costs_usd], "calls"
         limit = _limit_line(spend_limit_of(conn, settings, context.run_id), costs, unit)
     return Plan(
-        changes, rejected, chosen.name, chosen.reason, f"{writer.name} ({writer.model})", questions, maps, answers,
+        changes, rejected, chosen.name, chosen.reason, f"{author.name} ({author.model})", questions, maps, answers,
         limit,
     )  # fmt: skip
 

@@ -3,12 +3,12 @@
 from collections import Counter
 
 from heal_tasks.questions.llm.replies import ParsedReply
-from heal_tasks.questions.writer import Author, ChunkToAsk, Draft, Written
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder
 from heal_tasks.store.llm.batches import Batch, BatchRepository, TextOutcome, Tried
 
-Reply = ParsedReply[tuple[Draft, ...]] | None
+Reply = ParsedReply[Drafts] | None
 """None for a request that was never run."""
 
 
@@ -41,7 +41,7 @@ class BatchAnswers(QuestionRecorder):
                 self._answered.append(text)
                 self._document_of[found.chunk_id] = found.document_id
                 chunk = ChunkToAsk(found.chunk_id, found.title, found.text, text)
-                self.add(Written(chunk, reply.value or (), (reply.call,)))
+                self.add(Answered(chunk, reply.value, (reply.call,)))
             else:
                 outcome: TextOutcome = "failed" if reply.call.status == "failed" else "invalid"
                 tried = Tried(text, "cut_off", "") if reply.cut_off else Tried(text, outcome, reply.problem)

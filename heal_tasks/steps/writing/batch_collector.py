@@ -8,7 +8,7 @@ from heal_tasks.core.log import format_duration
 from heal_tasks.questions.llm.batch_api import BatchApi, Job
 from heal_tasks.questions.llm.batch_lines import read_line
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.writer import Draft
+from heal_tasks.questions.writer import Drafts
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.batch_answers import BatchAnswers, Reply
 from heal_tasks.steps.writing.recorder import STORE_EVERY
@@ -37,7 +37,7 @@ class BatchCollector:
         context: Context,
         api: BatchApi,
         store: BatchRepository,
-        spec: PromptSpec[tuple[Draft, ...]],
+        spec: PromptSpec[Drafts],
         longest_s: float,
     ) -> None:
         self._context, self._api, self._store, self._spec, self._longest_s = context, api, store, spec, longest_s

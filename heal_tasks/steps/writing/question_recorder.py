@@ -12,7 +12,7 @@ from heal_tasks.questions.filters import check_drafts
 from heal_tasks.questions.llm.client import LLMWriter
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.splits import split_of
-from heal_tasks.questions.writer import Author, ChunkToAsk, Writer, Written
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts, Writer
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text
 from heal_tasks.steps.writing.recorder import Bill, Recorder
@@ -30,57 +30,51 @@ def make_writer(settings: Settings, conn: Connection) -> Writer:
     return LLMWriter(make_llm(settings), question_prompt(settings.questions_per_chunk))
 
 
-class QuestionRecorder(Recorder[Written, Asked]):
+class QuestionRecorder(Recorder[Drafts, Asked]):
     """Records the questions of one shard.
 
     Args:
         context: of the step.
-        writer: of the questions.
+        author: of the questions.
         batch: that the calls were part of; its run pays for them.
     """
 
-    def __init__(self, context: Context, writer: Writer | Author, batch: Batch | None = None) -> None:
-        self._context, self._writer = context, writer
+    def __init__(self, context: Context, author: Author, batch: Batch | None = None) -> None:
+        self._context, self._author = context, author
         self._repository = QuestionRepository(context.conn)
         self._document_of: dict[int, int] = {}
         self._payer = batch.run_id if batch else context.run_id
         self._samples: Counter[str] = Counter(self._repository.sampled(context.run_id, context.shard))
         self.reused = 0
         filters = (f"dropped_{name}" for name in context.settings.question_filters if name != ROUND_TRIP)
-        super().__init__(
-            Bill(
-                context.settings, "questions", writer.model, writer.prompt_hash, batch.batch_id if batch else None
-            ),
-            ("asked", "kept", "dropped", *filters),
-        )  # fmt: skip
+        bill = Bill(context.settings, "questions", author, batch.batch_id if batch else None)
+        super().__init__(bill, ("asked", "kept", "dropped", *filters))
 
     def to_ask(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
         self.reuse()
-        writer, shard, shards = self._writer, self._context.shard, self._context.shards
-        chunks = list(self._repository.unasked(writer.prompt_hash, writer.model, shard, shards))
+        author, shard, shards = self._author, self._context.shard, self._context.shards
+        chunks = list(self._repository.unasked(author.prompt_hash, author.model, shard, shards))
         self._document_of = {chunk.chunk_id: chunk.document_id for chunk in chunks}
         return one_per_text(chunks)
 
     def reuse(self) -> None:
         """Give chunks the questions that an equal text of a live document has."""
         self.reused += self._repository.reuse_cached(
-            self._writer.prompt_hash, self._writer.model, _split, self._context.shard, self._context.shards
+            self._author.prompt_hash, self._author.model, _split, self._context.shard, self._context.shards
         )
 
     def _write(self, rows: Sequence[Asked], calls: Sequence[LlmCall]) -> None:
         self._repository.store(self._payer, rows, calls, self._context.shard)
 
-    def _row(self, answer: Written) -> Asked:
-        chunk, writer, kept, samples, dropped = answer.chunk, self._writer, list[Question](), list[Dropped](), 0
-        for draft, reason in check_drafts(answer.drafts, chunk, self._context.settings.question_filters):
+    def _row(self, answer: Answered[Drafts]) -> Asked:
+        chunk, author, kept, samples, dropped = answer.chunk, self._author, list[Question](), list[Dropped](), 0
+        for draft, reason in check_drafts(answer.value or (), chunk, self._context.settings.question_filters):
             if reason is None:
-                number = question_id(chunk.chunk_id, writer.name, draft.text)
                 kept.append(
                     Question(
-                        question_id=number, chunk_id=chunk.chunk_id, text=draft.text, answer=draft.answer,
-                        evidence=draft.evidence, kind=draft.kind, writer=writer.name, model=writer.model,
-                        prompt_hash=writer.prompt_hash, split=_split(self._document_of[chunk.chunk_id], draft.text),
+                        question_id(chunk.chunk_id, author.name, draft.text), chunk.chunk_id, draft.text, draft.answer,
+                        draft.evidence, draft.kind, *author, _split(self._document_of[chunk.chunk_id], draft.text),
                     )
                 )  # fmt: skip
                 continue
@@ -89,12 +83,10 @@ class QuestionRecorder(Recorder[Written, Asked]):
             self._samples[reason] += 1
             if self._samples[reason] <= SAMPLES:
                 samples.append(
-                    Dropped(chunk.chunk_id, draft.text, draft.answer, draft.evidence, draft.kind, writer.name, reason)
+                    Dropped(chunk.chunk_id, draft.text, draft.answer, draft.evidence, draft.kind, author.name, reason)
                 )
         self.counts.update(asked=1, kept=len(kept), dropped=dropped)
-        return Asked(
-            chunk.chunk_id, chunk.content_hash, writer.prompt_hash, writer.model, kept, dropped, samples
-        )  # fmt: skip
+        return Asked(chunk.chunk_id, chunk.content_hash, author.prompt_hash, author.model, kept, dropped, samples)
 
 
 def _split(document_id: int, text: str) -> Split:

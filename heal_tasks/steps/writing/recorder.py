@@ -3,33 +3,17 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.writer import Call, CallStatus, ChunkToAsk
+from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd
 from heal_tasks.store.llm.ledger import LlmCall
 
 STORE_EVERY = 50
 
 
-class Answer(Protocol):
-    """A chunk's calls and status, whatever was asked."""
-
-    @property
-    def chunk(self) -> ChunkToAsk:
-        """The chunk."""
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """Every call in order."""
-
-    @property
-    def status(self) -> CallStatus:
-        """Status of the last call."""
-
-
-AnswerT = TypeVar("AnswerT", bound=Answer)
+T = TypeVar("T")
 RowT = TypeVar("RowT")
 
 
@@ -39,19 +23,15 @@ class Bill:
     Args:
         settings: prices.
         purpose: as in ``heal.llm_call``.
-        model: the model's name.
-        prompt_hash: of the prompt.
+        author: model and prompt.
         batch_id: the batch that the calls are part of; None for single calls.
 
     Attributes:
         calls: those that are not in the ledger yet.
     """
 
-    def __init__(
-        self, settings: Settings, purpose: str, model: str, prompt_hash: str, batch_id: str | None = None
-    ) -> None:
-        self._settings, self._purpose, self._model, self._prompt_hash = settings, purpose, model, prompt_hash
-        self._batch_id = batch_id
+    def __init__(self, settings: Settings, purpose: str, author: Author, batch_id: str | None = None) -> None:
+        self._settings, self._purpose, self._author, self._batch_id = settings, purpose, author, batch_id
         self._price_factor = BATCH_PRICE_FACTOR if batch_id else 1.0
         self._input_tokens, self._output_tokens, self._cost_usd = 0, 0, 0.0
         self.calls: list[LlmCall] = []
@@ -63,7 +43,7 @@ class Bill:
             cost = self._price_factor * cost_usd(self._settings, call.input_tokens, call.output_tokens)
             self.calls.append(
                 LlmCall(
-                    self._purpose, self._model, self._prompt_hash, text, chunk_id, call.status,
+                    self._purpose, self._author.model, self._author.prompt_hash, text, chunk_id, call.status,
                     call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, self._batch_id,
                 )
             )  # fmt: skip
@@ -77,7 +57,7 @@ class Bill:
         return {"input_tokens": self._input_tokens, "output_tokens": self._output_tokens, "cost_usd": cost}
 
 
-class Recorder(ABC, Generic[AnswerT, RowT]):
+class Recorder(ABC, Generic[T, RowT]):
     """Stores what a model answered every few chunks, together with the calls that it cost, and counts.
 
     Args:
@@ -89,7 +69,7 @@ class Recorder(ABC, Generic[AnswerT, RowT]):
         self.bill, self._rows = bill, list[RowT]()
         self.counts: Counter[str] = Counter(dict.fromkeys((*names, "failed"), 0))
 
-    def add(self, answer: AnswerT) -> None:
+    def add(self, answer: Answered[T]) -> None:
         """Add the answer about one chunk."""
         self.bill.add(answer.chunk, answer.calls)
         if answer.status == "failed":
@@ -110,7 +90,7 @@ class Recorder(ABC, Generic[AnswerT, RowT]):
         return {**self.counts, **self.bill.figures()}
 
     @abstractmethod
-    def _row(self, answer: AnswerT) -> RowT:
+    def _row(self, answer: Answered[T]) -> RowT:
         """Make the stored form of an answer, and count it."""
 
     @abstractmethod

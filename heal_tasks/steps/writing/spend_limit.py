@@ -10,10 +10,10 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
-from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.questions.writer import Answered, ChunkToAsk
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import cost_usd
-from heal_tasks.steps.writing.recorder import AnswerT, Recorder
+from heal_tasks.steps.writing.recorder import Recorder
 from heal_tasks.store.db import Connection
 from heal_tasks.store.llm.spend_limit import SpendLimit
 
@@ -59,7 +59,7 @@ class AffordableChunks(Sequence[ChunkToAsk]):
         limit: SpendLimit,
         spec: PromptSpec[Any],
         chunks: Sequence[ChunkToAsk],
-        recorder: Recorder[AnswerT, Any],
+        recorder: Recorder[Any, Any],
     ) -> None:
         self._context, self._settings, self._limit, self._spec = context, context.settings, limit, spec
         self._chunks, self._recorder = chunks, recorder
@@ -86,7 +86,7 @@ class AffordableChunks(Sequence[ChunkToAsk]):
         self.handed_out += 1
         return self._chunks[self.handed_out - 1]
 
-    def ask(self, write: Callable[[Sequence[ChunkToAsk], Progress], Iterator[Any]]) -> None:
+    def ask(self, write: Callable[[Sequence[ChunkToAsk], Progress], Iterator[Answered[Any]]]) -> None:
         """Ask about the chunks while there is money, record the answers, and give back the rest of the money.
 
         Args:
