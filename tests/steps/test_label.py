@@ -14,9 +14,9 @@ from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.questions.splits import is_unseen
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import connect
-from heal_tasks.store.documents.topics import TopicRepository
 from heal_tasks.topics.tree import TopicTree
 from tests.conftest import fresh_database
+from tests.store.sample_store import stored_labels
 from tests.topics.conftest import plant
 
 
@@ -42,7 +42,7 @@ def test_held_out_documents_take_no_part_in_the_tree_and_are_projected_on_it(sto
     made = load_step("label").run(stored, Manifest(run_id="first"))
     tree = TopicTree.load(Path(made.text("topics_uri")))
     with connect(stored.require_database_url()) as conn:
-        labels = TopicRepository(conn).labels(made.number("topic_run_id"))
+        labels = stored_labels(conn, made.number("topic_run_id"))
         rows = conn.execute("SELECT document_id FROM heal.document_topic WHERE projected ORDER BY 1").fetchall()
     held_out = np.array([is_unseen(document_id) for document_id in labels.document_ids.tolist()])
     assert 30 < held_out.sum() < 90

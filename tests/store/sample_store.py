@@ -11,6 +11,7 @@ from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.documents.topics import Labels
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import Served, ServedRepository
@@ -51,6 +52,17 @@ def stored_questions(conn: Connection) -> list[QuestionRow]:
         "FROM heal.question q JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NULL ORDER BY q.question_id"
     )
     return [QuestionRow._make(row) for row in rows]
+
+
+def stored_labels(conn: Connection, topic_run_id: int) -> Labels:
+    """All labels of a topic tree, by document id."""
+    rows = conn.execute(
+        "SELECT document_id, leaf, path, membership, residual FROM heal.document_topic "
+        "WHERE topic_run_id = %s ORDER BY document_id",
+        (topic_run_id,),
+    ).fetchall()
+    ids, leaves, paths, memberships, residuals = zip(*rows, strict=True) if rows else ((),) * 5
+    return Labels(np.array(ids), np.array(leaves), list(paths), np.array(memberships), np.array(residuals))
 
 
 class SampleStore:

@@ -50,10 +50,7 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
     A chunk's hash covers the title, too: the title is embedded with the text, so another title means another vector.
     A text that only moved keeps its chunk, so an inserted paragraph costs one vector and not all that follow it.
 
-    Args:
-        conn: a connection inside a transaction.
-        document_ids: live documents; duplicates lose their chunks.
-        chunker: splits (title, body).
+    To be called inside a transaction, for live documents; duplicates lose their chunks.
 
     Returns:
         The number of chunks that need a vector now, and the number of newly superseded chunks.

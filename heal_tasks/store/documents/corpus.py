@@ -1,9 +1,7 @@
 """Reads across documents, chunks, topics and questions, as arrays for the algorithms."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +9,7 @@ from psycopg import sql
 
 from heal_tasks.core.types import Split
 from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import scalar
+from heal_tasks.store.rows import arrays, rows_of, scalar
 
 Int64Array = NDArray[np.int64]
 
@@ -37,10 +35,7 @@ class ChunkTable:
 
     def rows(self, chunk_ids: Int64Array) -> Int64Array:
         """Row of each chunk id, -1 where it is not a live chunk; int64, same shape."""
-        if not len(self.chunk_ids):
-            return np.full(len(chunk_ids), -1, dtype=np.int64)
-        found = np.minimum(np.searchsorted(self.chunk_ids, chunk_ids), len(self.chunk_ids) - 1)
-        return np.where(self.chunk_ids[found] == chunk_ids, found, -1)
+        return rows_of(self.chunk_ids, chunk_ids)
 
     def of_documents(self, document_ids: Int64Array) -> tuple[Int64Array, Int64Array]:
         """All chunks of some documents, int64, shape (m,).
@@ -106,18 +101,8 @@ class Pending:
     moved: int
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], *types: Any) -> list[NDArray[Any]]:
-    """Columns of rows as arrays of some types."""
-    columns = zip(*rows, strict=True) if rows else [()] * len(types)
-    return [np.array(column, dtype=kind) for column, kind in zip(columns, types, strict=True)]
-
-
 class Corpus:
-    """The corpus as steps read it.
-
-    Args:
-        conn: an open connection.
-    """
+    """Reads of the whole corpus."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -161,7 +146,7 @@ class Corpus:
             WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY c.chunk_id""",
             (topic_run_id,),
         ).fetchall()
-        chunk_ids, document_ids, leaves = _columns([row[:3] for row in rows], np.int64, np.int64, np.int32)
+        chunk_ids, document_ids, leaves = arrays([row[:3] for row in rows], np.int64, np.int64, np.int32)
         paths = [path or () for *_, path in rows]
         padded = np.full((len(rows), max(map(len, paths), default=0) or 1), -1, dtype=np.int64)
         for row, path in enumerate(paths):
@@ -185,7 +170,7 @@ class Corpus:
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
             WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
         ).fetchall()
-        return QuestionTable(*_columns(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_))
+        return QuestionTable(*arrays(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_))
 
     def question_texts(self, question_ids: Int64Array) -> dict[int, str]:
         """Text of questions, by question id."""

@@ -51,11 +51,7 @@ class Changes:
 
 
 class DocumentRepository(DocumentReader):
-    """Reads and writes documents, source files and chunks.
-
-    Args:
-        conn: an autocommit connection, or one whose transaction the caller ends.
-    """
+    """Documents, source files and chunks, over an autocommit connection or one whose transaction the caller ends."""
 
     def record_file(self, source: str, path: str, fingerprint: str, clean: bool) -> None:
         """Record a file as read with the fingerprint that it was listed with, and if every record of it was good."""

@@ -23,11 +23,7 @@ class LiveChunk(NamedTuple):
 
 
 class DocumentReader:
-    """Reads documents, source files and chunks.
-
-    Args:
-        conn: an open connection.
-    """
+    """Reads of documents, source files and chunks."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn

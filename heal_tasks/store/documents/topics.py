@@ -71,11 +71,7 @@ _LABEL_TYPES = {"document_id": "int8", "leaf": "int4", "path": "int8[]", "member
 
 
 class TopicRepository:
-    """Topic runs.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Topic runs, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -167,19 +163,6 @@ class TopicRepository:
         """All nodes of a tree, in tree order."""
         rest = "FROM heal.topic WHERE topic_run_id = %s ORDER BY first_leaf, level, topic_id"
         return select(self._conn, TopicRow, rest, (topic_run_id,))
-
-    def labels(self, topic_run_id: int) -> Labels:
-        """All labels of a tree, by document id."""
-        rows = self._conn.execute(
-            "SELECT document_id, leaf, path, membership, residual FROM heal.document_topic "
-            "WHERE topic_run_id = %s ORDER BY document_id",
-            (topic_run_id,),
-        ).fetchall()
-        ids, leaves, paths, memberships, residuals = zip(*rows, strict=True) if rows else ((),) * 5
-        return Labels(
-            np.array(ids, dtype=np.int64), np.array(leaves, dtype=np.int32), list(paths),
-            np.array(memberships, dtype=np.float32), np.array(residuals, dtype=np.float32),
-        )  # fmt: skip
 
     def max_topic_id(self) -> int:
         """The largest topic id of any tree, 0 before the first: larger ids have never been used."""

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.rows import arrays
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.space import space_table
 from heal_tasks.store.spaces.vector_tables import among_ids, create_keyed, write_keyed
@@ -57,11 +58,7 @@ class Pushing(NamedTuple):
 
 
 class ContrastRepository:
-    """Contrast state of generations.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Contrast state of generations, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -139,5 +136,5 @@ class ContrastRepository:
             "SELECT question_id, level, weight FROM heal.contrast_level WHERE generation_id = %s ORDER BY 1",
             (generation.generation_id,),
         ).fetchall()
-        ids, levels, weights = zip(*rows, strict=True) if rows else ((), (), ())
-        return np.array(ids, np.int64), np.array(levels, np.float32), np.array(weights, np.float32)
+        ids, levels, weights = arrays(rows, np.int64, np.float32, np.float32)
+        return ids, levels, weights

@@ -32,11 +32,7 @@ _TRANSITIONS: dict[str, set[str]] = {
 
 
 class GenerationRepository:
-    """Generations by id.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Generations by id, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -159,15 +155,10 @@ class GenerationRepository:
             )
 
     def activate(self, generation_id: int, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS, attempts: int = 30) -> None:
-        """Switch all readers to a ready generation, or back to the previous one.
+        """Switch all readers to a ready generation, or back to the previous one; the active one stays as it is.
 
-        An open transaction of a reader holds up the switch. The switch gives way after ``lock_timeout_ms``, so that
-        later readers do not queue behind it, and tries again.
-
-        Args:
-            generation_id: the generation; nothing happens if it is active already.
-            lock_timeout_ms: longest wait for the lock, in milliseconds.
-            attempts: number of attempts.
+        A reader's open transaction holds up the switch. The switch gives way after ``lock_timeout_ms``, so that later
+        readers do not queue behind it, and tries again, up to ``attempts`` times.
 
         Raises:
             StoreError: the generation is neither ready nor previous.

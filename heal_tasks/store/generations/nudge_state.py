@@ -15,6 +15,7 @@ from psycopg import sql
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.rows import arrays
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.space import space_table
 
@@ -73,23 +74,16 @@ class Probes:
 
 
 class NudgeState:
-    """Touched chunks and probes of one generation.
-
-    Args:
-        conn: an autocommit connection.
-        generation: the generation.
-    """
+    """Touched chunks and probes of one generation, over an autocommit connection."""
 
     def __init__(self, conn: Connection, generation: Generation) -> None:
         self._conn, self._generation = conn, generation
 
     def touched(self) -> Int64Array:
         """Ids of all touched chunks, ascending, including chunks that no longer exist."""
-        rows = self._conn.execute(
-            "SELECT chunk_id FROM heal.nudge_touched WHERE generation_id = %s ORDER BY 1",
-            (self._generation.generation_id,),
-        )
-        return np.array([row[0] for row in rows], dtype=np.int64)
+        query = "SELECT chunk_id FROM heal.nudge_touched WHERE generation_id = %s ORDER BY 1"
+        rows = self._conn.execute(query, (self._generation.generation_id,)).fetchall()
+        return arrays(rows, np.int64)[0]
 
     def touch(self, chunk_ids: Int64Array) -> None:
         """Mark chunks as touched: their served vectors have to be computed."""

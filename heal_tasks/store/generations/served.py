@@ -15,7 +15,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_exclusive, lock_shared, purge_superseded
 from heal_tasks.store.generations.generation import Generation, GenerationPrefix
-from heal_tasks.store.rows import scalar
+from heal_tasks.store.rows import rows_of, scalar
 from heal_tasks.store.spaces.copying import Int64Array, copy_vectors, copy_vectors_out
 from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, count_orphans, stage
 
@@ -52,11 +52,7 @@ class Upserted:
 
 
 class ServedRepository:
-    """Served rows of generations.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Served rows of generations, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -77,14 +73,9 @@ class ServedRepository:
         return np.array([row[0] for row in self._conn.execute(query)], dtype=np.int64)
 
     def write_served(self, generation: Generation, served: Served) -> int:
-        """Replace all rows of a generation that is not live, and drop its indexes; build them afterwards.
+        """Replace all rows of a generation that is not live, and return their number; build its indexes afterwards.
 
-        Args:
-            generation: the generation.
-            served: all rows; those of chunks deleted meanwhile are left out.
-
-        Returns:
-            The number of rows written.
+        Rows of chunks that were deleted meanwhile are left out.
 
         Raises:
             StoreError: the generation is live, or a vector has another dimension, is zero or not finite, or, where the
@@ -130,7 +121,7 @@ class ServedRepository:
             lock_exclusive(self._conn)
             old = self.load_served(generation, among)
             differs = _differing(old, served)
-            gone = old.chunk_ids[_rows_of(np.sort(served.chunk_ids), old.chunk_ids) < 0]
+            gone = old.chunk_ids[rows_of(np.sort(served.chunk_ids), old.chunk_ids) < 0]
             staging = stage(self._conn, {n: v[differs] for n, v in _columns(served).items()}, served.vectors[differs])
             written = self._conn.execute(
                 sql.SQL(
@@ -195,7 +186,7 @@ def _columns(served: Served) -> dict[str, NDArray[Any]]:
 
 def _differing(old: Served, wanted: Served) -> NDArray[np.bool_]:
     """Mask of the wanted rows that are new or differ from the old ones; bool, shape (n,)."""
-    rows = _rows_of(old.chunk_ids, wanted.chunk_ids)
+    rows = rows_of(old.chunk_ids, wanted.chunk_ids)
     if not len(old.chunk_ids):
         return rows < 0
     differs: NDArray[np.bool_] = (
@@ -206,11 +197,3 @@ def _differing(old: Served, wanted: Served) -> NDArray[np.bool_]:
         distance = np.abs(old.vectors[rows[block]] - wanted.vectors[block]).max(axis=1)
         differs[block] |= distance > SAME_VECTOR
     return differs
-
-
-def _rows_of(ids: Int64Array, wanted: Int64Array) -> Int64Array:
-    """Row of each wanted id in ``ids`` (ascending), -1 where it is absent."""
-    if not len(ids):
-        return np.full(len(wanted), -1, dtype=np.int64)
-    rows = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-    return np.where(ids[rows] == wanted, rows, -1)

@@ -32,11 +32,7 @@ class Check(NamedTuple):
 
 
 class CheckRepository:
-    """Verdicts on questions.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Verdicts on questions, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -54,12 +50,7 @@ class CheckRepository:
         return [Check._make(row) for row in rows]
 
     def store(self, run_id: str, checks: Sequence[Check]) -> None:
-        """Store verdicts and samples of newly dropped questions; touch the chunks of questions dropped or in use again.
-
-        Args:
-            run_id: the run that checked.
-            checks: the questions with their verdicts.
-        """
+        """Store verdicts, with samples of newly dropped questions; touch the chunks of questions that came or went."""
         columns = [list(column) for column in zip(*checks, strict=True)] or [[] for _ in Check._fields]
         with self._conn.transaction():
             written = self._conn.execute(
@@ -75,21 +66,18 @@ class CheckRepository:
                 RETURNING q.question_id, v.dropped_by, before.dropped_by""",
                 columns,
             ).fetchall()
+            self._touch([key for key, reason, before in written if (reason is None) != (before is None)])
             taken = Counter(QuestionRepository(self._conn).sampled(run_id, 0))
-            self._touch(
-                [question_id for question_id, reason, before in written if (reason is None) != (before is None)]
-            )
-            for question_id, reason, before in sorted(written):
-                if reason is None or before is not None or taken[reason] >= SAMPLES:
-                    continue
-                taken[reason] += 1
-                self._conn.execute(
-                    """INSERT INTO heal.question_dropped (run_id, shard, chunk_id, text, answer, evidence, kind, writer,
-                        reason)
-                    SELECT %s, 0, chunk_id, text, answer, evidence, kind, writer, %s FROM heal.question
-                    WHERE question_id = %s""",
-                    (run_id, reason, question_id),
-                )
+            for key, reason, before in sorted(written):
+                if reason is not None and before is None and taken[reason] < SAMPLES:
+                    taken[reason] += 1
+                    self._conn.execute(
+                        """INSERT INTO heal.question_dropped
+                            (run_id, shard, chunk_id, text, answer, evidence, kind, writer, reason)
+                        SELECT %s, 0, chunk_id, text, answer, evidence, kind, writer, %s
+                        FROM heal.question WHERE question_id = %s""",
+                        (run_id, reason, key),
+                    )
 
     def _touch(self, question_ids: list[int]) -> None:
         """Touch the chunks that these questions move, as the trigger ``touch_chunks`` does for new questions."""

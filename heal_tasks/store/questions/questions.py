@@ -82,11 +82,7 @@ _REUSABLE = sql.SQL(
 
 
 class QuestionRepository:
-    """Questions and the ledger of language-model calls.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Questions and the ledger of language-model calls, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn

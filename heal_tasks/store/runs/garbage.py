@@ -21,11 +21,7 @@ WITH served AS (
 
 
 class GarbageRepository:
-    """Files that steps recorded.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Files that steps recorded, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn

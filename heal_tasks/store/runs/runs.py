@@ -63,11 +63,7 @@ class EvaluationRow:
 
 
 class RunRepository:
-    """Runs and their steps.
-
-    Args:
-        conn: an autocommit connection, so that progress is seen at once and survives a failing step.
-    """
+    """Runs and their steps, over an autocommit connection: progress is seen at once and survives a failing step."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn

@@ -28,16 +28,13 @@ _READ_BYTES = 16 << 20
 def copy_rows(
     conn: Connection, table: sql.Composable, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
 ) -> int:
-    """Append rows to a table.
+    """Append rows to a table, and return their number.
 
     Args:
         conn: an open connection.
         table: the table, as an identifier.
         columns: name and Postgres type of each column, in the order of the rows.
         rows: values; vectors as float32 arrays of shape (d,).
-
-    Returns:
-        The number of rows written.
     """
     names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns)
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table, names)
@@ -52,16 +49,13 @@ def copy_rows(
 def copy_vectors(
     conn: Connection, table: sql.Composable, integers: Mapping[str, NDArray[Any]], vectors: Float32Array
 ) -> int:
-    """Append rows of integer columns and one vector column, ``embedding``, to a table.
+    """Append rows of integer columns and one vector column, ``embedding``, to a table, and return their number.
 
     Args:
         conn: an open connection.
         table: the table, as an identifier.
         integers: column name to int64 array (``bigint``) or int32 array (``integer``), each of shape (n,).
         vectors: float32, shape (n, d).
-
-    Returns:
-        The number of rows written.
 
     Raises:
         StoreError: the arrays have different lengths.

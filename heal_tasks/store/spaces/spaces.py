@@ -30,11 +30,7 @@ _LIVE: dict[Entity, sql.SQL] = {
 
 
 class SpaceRepository:
-    """Spaces and their vectors.
-
-    Args:
-        conn: an autocommit connection.
-    """
+    """Spaces and their vectors, over an autocommit connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -111,12 +107,7 @@ class SpaceRepository:
         return self._conn.execute(query, (shards, shard)).fetchall()
 
     def write_chunks(self, space: Space, ids: Int64Array, vectors: Float32Array) -> int:
-        """Store vectors of chunks; chunks that have one, or were deleted meanwhile, are skipped.
-
-        Args:
-            space: the space of the encoder that made them.
-            ids: int64, shape (n,).
-            vectors: float32, shape (n, d).
+        """Store vectors of chunks, float32, shape (n, d), by id; those stored or deleted meanwhile are skipped.
 
         Returns:
             The number of new rows.
@@ -143,15 +134,9 @@ class SpaceRepository:
         return count_orphans(self._conn, _tables(space))
 
     def drop_unused(self, keep: Collection[int]) -> Sequence[int]:
-        """Drop the tables of spaces that no generation in building, ready, active or previous uses.
+        """Drop the tables of spaces that no generation in building, ready, active or previous uses; returns their ids.
 
-        The row is deleted, too, unless a retired or failed generation refers to it.
-
-        Args:
-            keep: ids of spaces that are needed although no generation uses them (yet).
-
-        Returns:
-            Ids of the spaces whose tables were dropped.
+        The row is deleted, too, unless a retired or failed generation refers to it. Spaces with ids in ``keep`` stay.
         """
         with self._conn.transaction():
             lock_exclusive(self._conn)

@@ -30,18 +30,9 @@ def create_keyed(conn: Connection, table: sql.Identifier, entity: Entity, dims: 
 def write_keyed(
     conn: Connection, table: sql.Identifier, entity: Entity, dims: int, ids: NDArray[Any], vectors: Float32Array
 ) -> int:
-    """Add vectors to a table made by ``create_keyed``; rows that exist or whose entity was deleted are skipped.
+    """Add vectors, float32, shape (n, d), by id to a table made by ``create_keyed``, and return the number of new rows.
 
-    Args:
-        conn: an autocommit connection.
-        table: the table.
-        entity: the kind of ids.
-        dims: d.
-        ids: int64, shape (n,).
-        vectors: float32, shape (n, d).
-
-    Returns:
-        The number of new rows.
+    Rows that exist, or whose chunk or question was deleted, are skipped.
 
     Raises:
         StoreError: a vector has another dimension, is zero or is not finite.
