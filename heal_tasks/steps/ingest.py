@@ -1,11 +1,11 @@
-"""Step ingest: pulls new, changed and deleted documents from every source into the store.
+"""Step ingest: pull new, changed and deleted documents from every source into the store.
 
-One transaction per run: a killed ingest leaves nothing behind, and a dry run is the same work, undone.
+One transaction per run: a killed ingest leaves nothing behind, and a dry run does the same work and rolls it back.
 """
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import SourceError
@@ -17,6 +17,7 @@ from heal_tasks.sources.base import Source, open_source
 from heal_tasks.sources.chunking import chunk_text, token_counter
 from heal_tasks.sources.parse import read_records
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.route import decide
 from heal_tasks.store.documents.chunks import Chunker
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository
@@ -25,12 +26,19 @@ BATCH = 500
 MAX_DOCUMENT_CHARS = 2_000_000
 """A longer text, of about a thousand pages, is a dump rather than a document; its records should be split."""
 REJECTED_ALLOWED = 10
-"""A handful of broken records never stops a run, whatever their share."""
+"""So few broken records never stop a run, whatever their share."""
 
 
 @dataclass
 class _Reading:
-    """What one source has given so far."""
+    """State of reading one source.
+
+    Args:
+        source: the source.
+        rejected: records refused so far.
+        path_of: file of each document that is in the source, by document id.
+        clean: by path of each file read, whether no record of it was refused.
+    """
 
     source: Source
     rejected: list[Rejected] = field(default_factory=list)
@@ -41,14 +49,11 @@ class _Reading:
 def read_sources(context: Context) -> tuple[Changes, int]:
     """Read every source and store what changed; the caller holds the transaction.
 
-    Args:
-        context: of the step.
-
     Returns:
-        What changed, and how many records were rejected.
+        The changes, and the number of rejected records.
 
     Raises:
-        SourceError: a source cannot be listed, or too much of it is broken or gone.
+        SourceError: a source cannot be listed, or too much of it is broken or deleted.
     """
     settings = context.settings
     count_tokens = token_counter(resolve_model(settings.model))
@@ -56,12 +61,11 @@ def read_sources(context: Context) -> tuple[Changes, int]:
     def chunker(title: str, body: str) -> list[str]:
         return chunk_text(title, body, count_tokens, settings.chunk_tokens)
 
-    runs = RunRepository(context.conn)
     total, rejected = Changes(), 0
     for spec in settings.sources:
         source = open_source(spec, s3_endpoint_url=settings.s3_endpoint_url)
         changes, refused = _read_source(context, source, chunker)
-        runs.quarantine(context.run_id, spec, refused)
+        RunRepository(context.conn).quarantine(context.run_id, spec, refused)
         total, rejected = total + changes, rejected + len(refused)
     return total, rejected
 
@@ -69,30 +73,34 @@ def read_sources(context: Context) -> tuple[Changes, int]:
 def ingest(context: Context) -> Outcome:
     """Read every source and store what changed.
 
-    Args:
-        context: of the step.
+    A dry run also chooses the route before it rolls back, so that the sources are read once, and records it for step
+    route.
 
     Returns:
-        Ref ``arrived``; counts of new, changed, deleted, duplicate and rejected documents.
+        Refs ``new``, ``changed`` and ``deleted``, numbers of documents; in a dry run also ``dry_run``, the route that
+        would be taken. Counts of new, changed, deleted, duplicate and rejected documents.
     """
-    runs = RunRepository(context.conn)
+    runs, dry_run = RunRepository(context.conn), context.settings.dry_run
     runs.open_run(context.run_id)
-    with context.conn.transaction(force_rollback=context.settings.dry_run):
+    with context.conn.transaction(force_rollback=dry_run):
         total, rejected = read_sources(context)
         documents = DocumentRepository(context.conn).live_count()
+        foreseen = decide(context, total) if dry_run else None
+    refs: dict[str, int | str] = {"new": total.new, "changed": total.changed, "deleted": total.deleted}
+    note = (
+        f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted, {rejected} rejected"
+    )
+    if foreseen is not None:
+        route, facts = foreseen
+        refs["dry_run"] = reason = f"dry run; otherwise {route.name}: {route.reason}"
+        runs.set_route(context.run_id, "nothing", reason, asdict(facts))
+        note += " (dry run, undone)"
     counts: dict[str, int | float] = {
         "documents": documents, "new": total.new, "changed": total.changed, "deleted": total.deleted,
         "duplicates": total.duplicates, "chunks_added": total.chunks_added,
         "chunks_superseded": total.chunks_superseded, "rejected": rejected,
     }  # fmt: skip
-    note = (
-        f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted, {rejected} rejected"
-    )
-    return Outcome(
-        refs={"new": total.new, "changed": total.changed, "deleted": total.deleted},
-        counts=counts,
-        note=note + (" (dry run, undone)" if context.settings.dry_run else ""),
-    )
+    return Outcome(refs=refs, counts=counts, note=note)
 
 
 def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Changes, list[Rejected]]:
@@ -113,7 +121,7 @@ def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Ch
     if settings.sample_documents:
         return changes, reading.rejected
 
-    # A file with a rejected record may hold a document that cannot be recognised: nothing vanishes by its absence.
+    # A file with a rejected record may hold a document that cannot be recognised, so absence from it deletes nothing.
     vanished = known.keys() - files.keys()
     readable = vanished | {path for path, clean in reading.clean.items() if clean}
     gone = documents.documents_of_paths(source.name, readable).keys() - reading.path_of.keys()
@@ -131,7 +139,7 @@ def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Ch
 
 
 def _records(reading: _Reading, file: SourceFile, settings: Settings) -> Iterator[Record]:
-    """The good records of one file; the others are noted in ``reading``."""
+    """The accepted records of one file; the others are added to ``reading``."""
     max_bytes = int(settings.max_file_mb * 2**20)
     reading.clean[file.path] = True
     for item in read_records(reading.source, file, max_bytes=max_bytes, max_chars=MAX_DOCUMENT_CHARS):

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.route import Route, RouteFacts, choose_route
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.ingest import read_sources
 from heal_tasks.steps.quality.probes import DISPLACEMENT, probe_change
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import Changes
@@ -64,26 +63,19 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
 def route(context: Context) -> Outcome:
     """Choose the route and record it with every number it was chosen from.
 
-    A dry run reads the sources once more inside a transaction, chooses, and undoes all of it.
-
-    Args:
-        context: of the step.
+    In a dry run step ingest has chosen and recorded it, before its rollback.
 
     Returns:
         Ref ``route``; the reason as note.
     """
     if context.settings.dry_run:
-        with context.conn.transaction(force_rollback=True):
-            arrived, _ = read_sources(context)
-            chosen, facts = decide(context, arrived)
-        name, reason = "nothing", f"dry run; otherwise {chosen.name}: {chosen.reason}"
-    else:
-        refs = context.manifest.refs
-        arrived = Changes(new=int(refs["new"]), changed=int(refs["changed"]), deleted=int(refs["deleted"]))
-        chosen, facts = decide(context, arrived)
-        name, reason = chosen.name, chosen.reason
-    RunRepository(context.conn).set_route(context.run_id, name, reason, asdict(facts))
-    return Outcome(refs={"route": name}, counts={"pending": facts.pending}, note=f"{name}: {reason}")
+        return Outcome(refs={"route": "nothing"}, note=f"nothing: {context.manifest.text('dry_run')}")
+    refs = context.manifest.refs
+    arrived = Changes(new=int(refs["new"]), changed=int(refs["changed"]), deleted=int(refs["deleted"]))
+    chosen, facts = decide(context, arrived)
+    RunRepository(context.conn).set_route(context.run_id, chosen.name, chosen.reason, asdict(facts))
+    note = f"{chosen.name}: {chosen.reason}"
+    return Outcome(refs={"route": chosen.name}, counts={"pending": facts.pending}, note=note)
 
 
 def _drift(context: Context, active: Generation | None) -> dict[str, float]:
