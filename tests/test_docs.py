@@ -1,4 +1,4 @@
-"""The documents say what the code does: every setting with its default, every command, every SQL recipe."""
+"""The documents agree with the code: settings, commands, links, SQL functions, views and recipes."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""What is installed is what is pinned: the requirements, and in constraints.txt what those require in turn."""
+"""Installed versions are pinned: direct requirements, and their own requirements in constraints.txt."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-# What only some builds of torch require.
+# Required by some builds of torch only.
 OF_A_BUILD = ("nvidia-", "cuda-", "triton")
 
 
@@ -18,7 +18,7 @@ def listed(*files: str) -> dict[str, Requirement]:
 
 
 def required(direct: dict[str, Requirement]) -> dict[str, str]:
-    """Versions of what is installed because of these requirements."""
+    """Versions of all packages that are installed because of these requirements."""
     versions: dict[str, str] = {}
     waiting = list(direct.values())
     followed = set[tuple[str, frozenset[str]]]()

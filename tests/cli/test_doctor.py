@@ -45,7 +45,7 @@ def test_a_good_database_and_one_that_everybody_may_write_to(auto: Connection, s
     assert found.text.endswith("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 
 
-def test_a_server_that_nobody_has_migrated(tmp_path: Path) -> None:
+def test_a_server_without_the_schema(tmp_path: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="heal-postgres-"))
     folder.chmod(0o711)
     server = EmbeddedPostgres(folder / "data")

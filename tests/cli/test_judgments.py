@@ -1,4 +1,4 @@
-"""People's questions from a file: what is stored, and what a wrong line says."""
+"""Import of judgments: stored rows, and errors of wrong lines."""
 
 import gzip
 import io
@@ -93,7 +93,7 @@ def test_documents_that_are_not_there_are_named(settings: Settings, tmp_path: Pa
     assert f"1 documents are not in {SOURCE} (ingest them first): d99" in run(settings, path)
 
 
-def test_source_and_file_have_to_be_right(settings: Settings, tmp_path: Path) -> None:
+def test_a_wrong_source_and_a_missing_file_are_named(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"source 's3://other' is not in HEAL_SOURCES \(file:/inbox\)"):
         run(settings, tmp_path / "x.jsonl", "s3://other")
     two = settings.model_copy(update={"sources": (SOURCE, "file:/more")})

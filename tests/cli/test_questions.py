@@ -1,4 +1,4 @@
-"""``python -m heal_tasks questions``: what was asked about a document, kept and dropped."""
+"""``python -m heal_tasks questions``: kept and dropped questions of a document."""
 
 import json
 import sys
@@ -97,7 +97,7 @@ def test_a_document_is_shown_chunk_by_chunk(questions: Command, chunks: dict[str
     ]
 
 
-def test_dropped_shows_what_was_refused_and_why(questions: Command, chunks: dict[str, int]) -> None:
+def test_dropped_questions_are_shown_with_the_filter(questions: Command, chunks: dict[str, int]) -> None:
     _, out, _ = questions("--document", str(DOCUMENT), "--dropped", "--chunk", str(chunks["two"]))
     assert out.splitlines()[2:] == [
         f"chunk {chunks['two']} (2 of 3): two",
@@ -115,7 +115,7 @@ def test_a_chunk_needs_no_document(questions: Command, chunks: dict[str, int]) -
     assert out.count("chunk ") == 1
 
 
-def test_a_duplicate_shows_the_one_that_stands_for_it(questions: Command, chunks: dict[str, int]) -> None:
+def test_a_duplicate_shows_the_questions_of_the_first_document(questions: Command, chunks: dict[str, int]) -> None:
     other = document_id("s", "b")
     _, out, _ = questions("--document", str(other))
     assert f"document {other}: Title [x] (s, p.txt)" in out

@@ -1,4 +1,4 @@
-"""What the display says of a run: plain lines, the table, the order of tasks, progress from heal.step_result."""
+"""The display of a run: plain lines, the table, the order of tasks, progress from heal.step_result."""
 
 import ast
 import io
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class FakeClient:
-    """What watch asks Airflow for; the run's states are given out one by one."""
+    """The part of AirflowClient that watch calls; it returns the run's states one by one."""
 
     base_url = "http://127.0.0.1:1"
 
@@ -118,7 +118,7 @@ def test_progress_is_summed_over_shards(auto: Connection) -> None:
     assert read_steps(auto, "another run") == {}
 
 
-def test_progress_of_inputs_that_were_changed_on_the_way_is_left_out(auto: Connection) -> None:
+def test_progress_of_outdated_inputs_is_left_out(auto: Connection) -> None:
     record(auto, "train", 0, 20, 60)
     auto.execute("UPDATE heal.step_result SET fingerprint = 'old', started_at = now() - interval '1 minute'")
     record(auto, "train", 0, 1, 4)
@@ -153,7 +153,7 @@ def test_joint_state(shared: Connection, states: list[str | None], joint: str) -
     assert observe(client, shared, "d", "r", ["ask"]).tasks[0].state == joint  # type: ignore[arg-type]
 
 
-def test_plain_lines_say_each_change_once() -> None:
+def test_plain_lines_show_each_change_once() -> None:
     out, clock = io.StringIO(), [0.0]
     display = PlainDisplay(Console(file=out, width=40), lambda: clock[0])
     display.show(snapshot(line("ingest", "waiting"), state="queued", behind=("other",)))
@@ -207,7 +207,7 @@ def test_watch_returns_the_final_state(module_database_url: str) -> None:
     assert out.getvalue().splitlines() == ["queued behind other", "ingest                 failed after 5.0s"]
 
 
-def test_watch_bridges_a_restart_of_the_api_server(module_database_url: str) -> None:
+def test_watch_survives_a_restart_of_the_api_server(module_database_url: str) -> None:
     client = FakeClient("running", AirflowUnreachableError("gone"), AirflowUnreachableError("gone"), "success")
     console = Console(file=io.StringIO())
     assert watch(client, "d", "r", module_database_url, console, poll_s=0.01) == "success"  # type: ignore[arg-type]
@@ -219,7 +219,7 @@ def test_watch_does_not_wait_for_ever(module_database_url: str) -> None:
         watch(client, "d", "r", module_database_url, console, poll_s=0.01, patience_s=0.1)  # type: ignore[arg-type]
 
 
-def test_watch_checks_the_components_now_and_then(module_database_url: str) -> None:
+def test_watch_checks_the_components_between_snapshots(module_database_url: str) -> None:
     checks: list[int] = []
     client = FakeClient("running", "running", "success")
     watch(
@@ -230,7 +230,7 @@ def test_watch_checks_the_components_now_and_then(module_database_url: str) -> N
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(module_database_url: str, terminal: bool) -> None:
+def test_ctrl_c_leaves_the_run_and_prints_how_to_watch_it_again(module_database_url: str, terminal: bool) -> None:
     out = io.StringIO()
     client = FakeClient("running", KeyboardInterrupt())  # type: ignore[arg-type]
     console = Console(file=out, width=200, force_terminal=terminal)

@@ -1,4 +1,4 @@
-"""Artifacts in a folder and in S3: complete or absent, never half."""
+"""Artifacts in a folder and in S3: complete or absent, never partial."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def write(store: ArtifactStore, key: str, text: str) -> str:
     return store.uri(key)
 
 
-def test_what_was_written_is_read(store: ArtifactStore) -> None:
+def test_written_files_are_read(store: ArtifactStore) -> None:
     uri = write(store, "models/one", "weights")
     assert store.exists(uri)
     assert (store.local(uri) / "sub" / "file.txt").read_text() == "weights"
@@ -60,7 +60,7 @@ def test_a_second_writer_replaces_the_first(store: ArtifactStore) -> None:
     assert (store.local(uri) / "sub" / "file.txt").read_text() == "new"
 
 
-def test_deleted_is_gone(store: ArtifactStore) -> None:
+def test_a_deleted_artifact_is_gone(store: ArtifactStore) -> None:
     uri = write(store, "models/four", "weights")
     store.local(uri)
     store.delete(uri)

@@ -32,7 +32,7 @@ def test_the_rate_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert caplog.messages[-1] == "train 40/100 0.5/s, 2m00s left"
 
 
-def test_lines_are_rare_but_the_end_is_always_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_rare_but_the_end_is_always_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("heal_tasks.core.log.time.monotonic", lambda: clock[0])
     told: list[int] = []

@@ -1,4 +1,4 @@
-"""Settings: where values come from, and what a wrong one says."""
+"""Settings: the sources of values, and the errors of wrong ones."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_defaults_follow_the_state_folder(tmp_path: Path) -> None:
     assert not settings.llm_configured
 
 
-def test_environment_wins_over_files_and_dotenv_over_the_launchers(
+def test_environment_wins_over_dotenv_and_dotenv_over_local_env(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "var").mkdir()
@@ -50,7 +50,7 @@ def test_an_empty_variable_is_unset_but_an_empty_schedule_is_none(monkeypatch: p
     assert (settings.llm_base_url, settings.seed, settings.schedule) == (None, 13, "")
 
 
-def test_an_openai_key_is_taken_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_openai_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     settings = load_settings()
     assert settings.llm_configured

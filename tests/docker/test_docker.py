@@ -37,7 +37,7 @@ def example(name: str) -> dict[str, str]:
 
 
 def references() -> list[tuple[str, str, str]]:
-    """Every ``${NAME…}`` of the compose files, nested ones included: name, operator, what follows it."""
+    """Every ``${NAME…}`` of the compose files, nested ones included: name, operator, the rest."""
     found, texts = [], [(DOCKER / name).read_text() for name in ("compose.yaml", "compose.gpu.yaml")]
     while texts:
         for match in REFERENCE.finditer(texts.pop()):

@@ -127,7 +127,7 @@ def test_a_refusal_that_is_not_json(airflow: FakeAirflow, client: AirflowClient,
         client.run_state("d", "r")
 
 
-def test_nobody_there_is_worth_a_retry(airflow: FakeAirflow, client: AirflowClient) -> None:
+def test_no_server_is_a_retryable_error(airflow: FakeAirflow, client: AirflowClient) -> None:
     airflow.server.shutdown()
     airflow.server.server_close()
     with pytest.raises(AirflowUnreachableError, match=r"does not answer .*`make up`") as caught:
@@ -174,7 +174,7 @@ def test_a_dag_that_never_appears_shows_its_import_error(airflow: FakeAirflow, c
     client.wait_for_dag("d", 0, said.append)
 
 
-def test_waits_for_the_run_that_unpausing_makes_due(
+def test_waits_for_the_run_that_is_due_after_unpausing(
     airflow: FakeAirflow, client: AirflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("heal_tasks.local.airflow_client.RETRY_EVERY_S", 0.01)

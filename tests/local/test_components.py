@@ -1,4 +1,4 @@
-"""Ports, health and the written-down state, without starting Airflow."""
+"""Ports, health and the record of components, without starting Airflow."""
 
 import socket
 import stat
@@ -30,7 +30,7 @@ def test_state_survives_and_is_private(tmp_path: Path) -> None:
     assert read_state(tmp_path / "elsewhere") == State()
 
 
-def test_a_taken_port_is_passed_over(taken: socket.socket) -> None:
+def test_a_taken_port_is_skipped(taken: socket.socket) -> None:
     wanted = taken.getsockname()[1]
     state = State()
     choose_port(wanted, state)
@@ -60,7 +60,7 @@ def test_no_port_left(taken: socket.socket, monkeypatch: pytest.MonkeyPatch) -> 
         choose_port(taken.getsockname()[1], State())
 
 
-def test_a_predecessors_heartbeat_is_not_health() -> None:
+def test_the_heartbeat_of_a_predecessor_does_not_count_as_healthy() -> None:
     started = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
     old, new = "2026-11-21T11:59:50+00:00", "2026-11-21T12:00:05+00:00"
     assert is_healthy({"status": "healthy", "latest_scheduler_heartbeat": new}, started)

@@ -1,4 +1,4 @@
-"""The environment of Airflow's components: settings survive the trip, secrets and addresses are right."""
+"""The environment of Airflow's components: settings, secrets and addresses."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_threads_that_the_user_has_set_are_kept(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("model", "offline"), [("all-MiniLM-L6-v2", "1"), ("some-org/some-model", None)])
-def test_the_hub_is_shut_off_only_for_a_model_on_disk(tmp_path: Path, model: str, offline: str | None) -> None:
+def test_the_hub_is_switched_off_only_for_a_model_on_disk(tmp_path: Path, model: str, offline: str | None) -> None:
     assert build(tmp_path, model=model).get("HF_HUB_OFFLINE") == offline
 
 

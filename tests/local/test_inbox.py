@@ -1,4 +1,4 @@
-"""The demo's documents: the first ones stay, each batch brings twenty that were never there."""
+"""The demo's documents: the first ones stay, each batch brings twenty new ones."""
 
 import json
 from collections import Counter
@@ -66,7 +66,7 @@ def test_a_filled_inbox_is_not_refilled_after_a_batch(small: Settings) -> None:
     assert read(small) == before
 
 
-def test_not_without_the_first_documents(small: Settings) -> None:
+def test_a_batch_needs_the_first_documents(small: Settings) -> None:
     with pytest.raises(InputError, match=r"does not hold the demo's documents; run `make demo` first"):
         drop_more(small, PACKAGES)
 

@@ -73,7 +73,7 @@ def run_python(code: str, server: EmbeddedPostgres) -> str:
     ).stdout.strip()  # fmt: skip
 
 
-def test_a_life_through_kill_9_and_other_processes(folder: Path) -> None:
+def test_data_survives_kill_9_and_other_processes_use_the_server(folder: Path) -> None:
     server = EmbeddedPostgres(folder / "data")
     assert not server.running()
     server.stop()
@@ -111,7 +111,7 @@ def test_a_life_through_kill_9_and_other_processes(folder: Path) -> None:
     server.stop()
 
 
-def test_a_foreign_server_on_the_stored_port_is_not_mistaken(server: EmbeddedPostgres) -> None:
+def test_a_foreign_server_on_the_stored_port_is_not_ours(server: EmbeddedPostgres) -> None:
     folder = server.data_dir.parent
     twin = EmbeddedPostgres(folder / "twin")
     shutil.copy(folder / "data.port", folder / "twin.port")
@@ -122,7 +122,7 @@ def test_a_foreign_server_on_the_stored_port_is_not_mistaken(server: EmbeddedPos
     assert server.running()
 
 
-def test_a_stale_pid_file_that_names_a_stranger_is_no_obstacle(server: EmbeddedPostgres) -> None:
+def test_a_stale_pid_file_with_a_reused_id_is_removed(server: EmbeddedPostgres) -> None:
     pid_file = server.data_dir / "postmaster.pid"
     recorded = pid_file.read_text().splitlines()
     server.stop()
@@ -139,7 +139,7 @@ def test_a_stale_pid_file_that_names_a_stranger_is_no_obstacle(server: EmbeddedP
         stranger.wait()
 
 
-def test_starting_at_the_same_time_starts_one(folder: Path) -> None:
+def test_starting_at_the_same_time_starts_one_server(folder: Path) -> None:
     urls: list[str] = []
     threads = [
         threading.Thread(target=lambda: urls.append(EmbeddedPostgres(folder / "data").start())) for _ in range(3)
@@ -239,7 +239,7 @@ def test_a_folder_that_the_account_may_not_enter_is_named_and_not_changed(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to become")
-def test_an_ordinary_user_needs_no_disguise(folder: Path) -> None:
+def test_an_ordinary_user_runs_the_server_itself(folder: Path) -> None:
     own = folder / "own"
     own.mkdir()
     os.chown(own, 65534, 65534)

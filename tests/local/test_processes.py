@@ -1,4 +1,4 @@
-"""Recorded processes: found, ended with all they started, and never taken for a stranger."""
+"""Recorded processes: found again, ended with their children, and told from processes with a reused id."""
 
 import os
 import sys
@@ -72,13 +72,13 @@ def test_orphans_of_a_killed_leader_are_found_and_ended(tmp_path: Path) -> None:
     assert is_gone(child)
 
 
-def test_what_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     recorded = start(tmp_path, STUBBORN)
     assert not processes.end([recorded], timeout_s=0.3)
     assert not processes.is_alive(recorded)
 
 
-def test_a_reused_id_is_a_stranger(tmp_path: Path) -> None:
+def test_a_process_with_a_reused_id_is_left_alone(tmp_path: Path) -> None:
     stranger = start(tmp_path, SLEEP)
     try:
         # As if the id had been written down for a process that started an hour earlier and has ended.

@@ -1,4 +1,4 @@
-"""The real thing: Postgres and Airflow's four components up, a run watched, a dead component brought back, all down."""
+"""A real stack: Postgres and Airflow's four components, a run, a component that dies, up and down again."""
 
 import contextlib
 import io

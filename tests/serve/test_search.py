@@ -17,14 +17,15 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import Served, ServedRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.encoder import Encoder, model_identity
 
 TEXTS = ["The heart pumps blood through the body.", "A violin has four strings.", "Basalt is a volcanic rock."]
 
 
 def turned_model(folder: Path, settings: Settings, dims: int) -> str:
-    """The packaged model with its vectors turned, or also cut to fewer dimensions: a space of its own."""
+    """Folder of the packaged model with rotated vectors of ``dims`` dimensions, which is another encoder."""
     base = SentenceTransformer(resolve_model(settings.model), device="cpu")
     dense = Dense(384, dims, bias=False, activation_function=torch.nn.Identity())
     with torch.no_grad():
@@ -37,11 +38,12 @@ def turned_model(folder: Path, settings: Settings, dims: int) -> str:
 def publish(conn: Connection, model: str) -> Encoder:
     encoder, generations = Encoder(resolve_model(model), device="cpu"), GenerationRepository(conn)
     sha256, dims = model_identity(resolve_model(model))
-    made = generations.create(kind="trained", run_id="r", model_uri=model, model_sha256=sha256, dims=dims)
+    made = generations.create(run_id="r", space=SpaceRepository(conn).ensure(model, sha256, dims))
+    generations.create_tables(made)
     chunks = Corpus(conn).chunks(None)
     rows = conn.execute("SELECT text FROM heal.chunk ORDER BY chunk_id").fetchall()
     vectors = encoder.encode([row[0] for row in rows])
-    VectorRepository(conn).write_served(made, Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, vectors))
+    ServedRepository(conn).write_served(made, Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, vectors))
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id, lock_timeout_ms=500)
     return encoder
