@@ -2,19 +2,19 @@
 
 Run from the project's root: ``python -m bench.nudge``, with ``--size 5k``, ``100k`` or ``1m`` for one of its cases.
 
-**Input.** Documents of unit length in 384 dimensions; questions near a side of their document's own, so that there is
-something to gain. Half of the validation questions are about documents that train questions ask for. Documents with
-questions come first, as the package's recipe wants it. Made in a process of its own and read from files.
+**Input.** Documents of unit length in 384 dimensions. Questions lie off their document in a direction of its own, so
+that there is something to gain. Half of the validation questions are about documents with training questions. Documents
+with questions come first, as the package's recipe requires. Made in a process of its own and read from files.
 
-**Methods**, each in fresh processes with one thread. *ours*: ``heal_tasks.nudge.nudge`` with top-1 accuracy, which
-is what the package looks at. *nudge-ft*: the package as it comes. *recipe*: the package as its README says for large
+**Methods**, each in fresh processes with one thread. *ours*: ``heal_tasks.nudge.nudge`` with top-1 accuracy, the metric
+of the package. *nudge-ft*: the package as it comes. *recipe*: the package as its README says for large
 data, documents without questions passed as ``nontrain_embeddings``. *product*: validation questions times documents in
-float32, in blocks, nothing kept, by numpy. That ours and the package make equal vectors of an equal budget is
-checked first.
+float32, in blocks, nothing kept, by numpy. The bench first checks that ours and the package give equal vectors at the
+same theta.
 
-**Columns.** CPU seconds of the call, the median of ``runs`` (a call of more than half a minute is made once); how
-many times those of ours; working MiB: the process's peak above what it held with modules loaded and data read; budget:
-the angle of NUDGE-N in radians or the step of NUDGE-M; top-1 on the validation questions after the call.
+**Columns.** CPU seconds of the call, the median of ``runs`` (a call of more than half a minute is made once); the
+ratio to ours; working MiB: the process's peak less its memory with modules loaded and data read; theta: the angle of
+NUDGE-N in radians or the step of NUDGE-M; top-1 on the validation questions after the call.
 
 ``--gpu`` adds ours with similarities computed on a GPU, and seconds of the clock.
 """
@@ -37,11 +37,14 @@ from numpy.typing import NDArray
 from bench.common import MIN_RUNS, measure, parent_parser, table, versions, write_json
 from heal_tasks.core.errors import HealError
 from heal_tasks.evaluation.ranking import top_k
-from heal_tasks.nudge.nudge import QuestionSet, nudge
+from heal_tasks.nudge.apply import move_rows
+from heal_tasks.nudge.nudge import nudge
+from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.nudge.questions import QuestionSet
 
 Vectors = NDArray[np.float32]
 Figures = tuple[float, float, float, float, float]
-"""CPU seconds, seconds of the clock, working MiB, budget and top-1."""
+"""CPU seconds, seconds of the clock, working MiB, theta and top-1."""
 DIMS = 384
 SIZES = {"5k": (5_000, 2_000, 1_000), "100k": (100_000, 10_000, 2_000), "1m": (1_000_000, 10_000, 2_000)}
 LONG_S = 30.0
@@ -98,7 +101,7 @@ def top_1(documents: Vectors, validation: QuestionSet) -> float:
 
 
 def ours(folder: Path, variant: Any, device: str) -> Figures:
-    """What ours costs and finds."""
+    """Cost and result of ours."""
     documents, train, validation = read(folder)
     torch.zeros(1, device=device)  # starts CUDA, as modules are loaded before too
     result, cost = timed(
@@ -109,7 +112,7 @@ def ours(folder: Path, variant: Any, device: str) -> Figures:
 
 
 def package(folder: Path, variant: str, recipe: bool) -> Figures:
-    """What the package costs and finds."""
+    """Cost and result of the package."""
     documents, train, validation = read(folder)
     sets = [{"q_embs": s.vectors, "q_ans_indx": [rows.tolist() for rows in s.positives]} for s in (train, validation)]
     named = 1 + int(max(rows.max() for s in (train, validation) for rows in s.positives)) if recipe else len(documents)
@@ -119,12 +122,12 @@ def package(folder: Path, variant: str, recipe: bool) -> Figures:
         moved, cost = timed(lambda: model.finetune_embeddings(documents[:named], *sets, nontrain_embeddings=others))
     distance = float(np.linalg.norm(moved - documents[:named], axis=1).max())
     documents[:named] = moved
-    budget = 2 * np.arcsin(distance / 2) if variant == "N" else distance
-    return *cost, float(budget), top_1(documents, validation)
+    theta = 2 * np.arcsin(distance / 2) if variant == "N" else distance
+    return *cost, float(theta), top_1(documents, validation)
 
 
 def product(folder: Path) -> Figures:
-    """What the product of validation questions and documents costs."""
+    """Cost of the product of validation questions and documents."""
     documents, _, validation = read(folder)
 
     def call() -> None:
@@ -136,18 +139,21 @@ def product(folder: Path) -> Figures:
 
 
 def check_equal(folder: Path) -> None:
-    """Compare the vectors of ours and of the package at one budget."""
+    """Compare the vectors of ours and of the package at the same theta."""
     documents, train, validation = read(folder)
     sets = [{"q_embs": s.vectors, "q_ans_indx": [rows.tolist() for rows in s.positives]} for s in (train, validation)]
-    for variant, kind, budget in (("N", NUDGEN, float(np.arccos(1 - 0.3 / 2))), ("M", NUDGEM, 0.3)):
+    for variant, kind, theta in (("N", NUDGEN, float(np.arccos(1 - 0.3 / 2))), ("M", NUDGEM, 0.3)):
         with contextlib.redirect_stdout(io.StringIO()):
             theirs = kind().finetune_embeddings(documents, *sets, gamma=0.3)
-        result = nudge(documents, train, validation, variant=variant, theta=budget)
-        # The package leaves rows where they are whose questions face away from them.
+        record = NudgeRecord(variant, theta, 0.0, None, 0, 0.0, by_people=False)
+        result = move_rows(documents, train, record)
+        # The package does not move rows whose questions point away from them.
         same = np.abs(theirs[result.rows] - result.vectors).max(axis=1) <= 1e-6
         stayed = np.abs(theirs[result.rows] - documents[result.rows]).max(axis=1) <= 1e-6
         if not (same | stayed).all() or stayed.mean() > 0.05:
-            raise HealError(f"NUDGE-{variant}: {(~same & ~stayed).sum()} rows differ from the package's at one budget")
+            raise HealError(
+                f"NUDGE-{variant}: {(~same & ~stayed).sum()} rows differ from the package's at theta {theta}"
+            )
 
 
 def rows_of(folder: Path, size: str, gpu: bool) -> list[dict[str, Any]]:
@@ -168,12 +174,12 @@ def rows_of(folder: Path, size: str, gpu: bool) -> list[dict[str, Any]]:
             done = [measure(function, *arguments).result]
             while done[0][0] < LONG_S and len(done) < MIN_RUNS:
                 done.append(measure(function, *arguments).result)
-            cpu_s, clock_s, mib, budget, share = (median(column) for column in zip(*done, strict=True))
+            cpu_s, clock_s, mib, theta, share = (median(column) for column in zip(*done, strict=True))
             own = own or cpu_s
             rows.append(
                 {"documents": size, "variant": variant, "method": name, "runs": len(done), "CPU s": cpu_s}
                 | {"times ours": cpu_s / own, **({"s": clock_s} if gpu else {}), "working MiB": mib}
-                | {"budget": budget, "top-1": share}
+                | {"theta": theta, "top-1": share}
             )
     return rows
 

@@ -1,18 +1,18 @@
-"""Measures what a generation loses while it is nudged night after night instead of being realigned.
+"""Measures the loss of a generation that is nudged night after night instead of being realigned.
 
 Run from the project's root: ``python -m bench.nudge_nights --collection FOLDER``, with as many as wanted; a folder as
 in ``bench.nudge_quality``, of which this uses the official split.
 
-A realignment chooses plan and budget and computes the pushes of a contrastive plan; from then on all three are kept,
-and a row depends on its own questions alone. So what counts is what has arrived since, not in how many nights.
+A realignment chooses plan and theta and computes the repulsion of a contrastive plan. All three are kept from then on,
+and a row depends on its own questions alone. So the result depends on what has arrived, not on the number of nights.
 
 **Arrivals.** *questions*: a share of the train and dev questions arrives later, about documents that were there.
 *documents*: a share of the documents arrives later, each with the questions about it.
 
 **Ways**, each judged by all test questions over all documents (nDCG@10). *base*. *kept*: rows as the realignment left
-them, late documents as the encoder put them. *nudged*: the late questions move their rows by the kept plan and budget,
-as the nudge route does; rows that had no questions are pushed by the questions of then. *unpushed*: these rows are not
-pushed. *realigned*: everything chosen again with all questions. *lost* is nudged less realigned, with its 95 %
+them, late documents as the encoder put them. *nudged*: the late questions move their rows by the kept plan and theta,
+as the nudge route does; rows that had no questions are repelled by the earlier questions. *not repelled*: these rows
+are not. *realigned*: everything chosen again with all questions. *lost* is nudged less realigned, with its 95 %
 bootstrap interval.
 """
 
@@ -37,12 +37,13 @@ from bench.nudge_quality import (
     apply,
     both,
     load_splits,
-    nothing,
+    note_of,
     score,
 )
 from heal_tasks.evaluation.bootstrap import paired_difference
-from heal_tasks.nudge.contrast import late_pushes
-from heal_tasks.nudge.nudge import NudgeResult, Pushes, QuestionSet, nudge
+from heal_tasks.nudge.apply import MovedRows, move_rows
+from heal_tasks.nudge.contrast import Repulsion, repel
+from heal_tasks.nudge.nudge import NudgeResult, QuestionSet, nudge
 from heal_tasks.nudge.plan import PLANS
 from heal_tasks.nudge.questions import clean_questions
 from heal_tasks.nudge.solve import gradients
@@ -51,16 +52,13 @@ SHARES = (0.05, 0.1, 0.25, 0.5)
 
 
 def realigned(base: Vectors, train: QuestionSet, dev: QuestionSet) -> NudgeResult:
-    """Plan, budget, centre, pushes and rows, chosen as the pipeline's step does."""
+    """Plan, theta, centre, repulsion and rows, chosen as the pipeline's step does."""
     return nudge(base, train, dev, plans=PLANS, min_gain=MIN_GAIN, refit=both(train, dev), seed=SEED)
 
 
-def nudged(base: Vectors, known: NudgeResult, pushes: Pushes, questions: QuestionSet) -> NudgeResult:
-    """All questions by what an earlier choice keeps."""
-    return nudge(
-        base, questions, nothing(base.shape[1]), plans=[known.plan], theta=known.theta, centre=known.centre,
-        pushes=pushes,
-    )  # fmt: skip
+def nudged(base: Vectors, known: NudgeResult, repulsion: Repulsion, questions: QuestionSet) -> MovedRows:
+    """Move rows by all questions, with the record of an earlier choice."""
+    return move_rows(base, questions, known.record(), repulsion=repulsion)
 
 
 def before(
@@ -89,35 +87,35 @@ def before(
         chosen.append(first + rows)
         first += len(left)
     found = realigned(base[there], *early)
-    pushes = replace(found.pushes, rows=there[found.pushes.rows])
-    return replace(found, rows=there[found.rows], pushes=pushes), np.concatenate(chosen)
+    repulsion = replace(found.repulsion, rows=there[found.repulsion.rows])
+    return replace(found, rows=there[found.rows], repulsion=repulsion), np.concatenate(chosen)
 
 
-def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], everything: QuestionSet) -> Pushes:
-    """The pushes of an earlier choice, and those of rows that had no questions then, as the nudge route adds them."""
-    levels, plan = known.pushes.levels, known.plan
+def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], everything: QuestionSet) -> Repulsion:
+    """The repulsion of an earlier choice, and that of rows that had no questions then, as the nudge route adds them."""
+    levels, plan = known.repulsion.levels, known.plan
     if not plan.contrast_steps:
-        return known.pushes
+        return known.repulsion
     asked = clean_questions(everything, n_rows=len(base), dims=base.shape[1], what="late")
     pairs, shares = asked.pairs()
     rows, G = gradients(asked.vectors, pairs, plan.weights(shares), centre=known.centre if plan.centred else None)
-    late = ~np.isin(rows, known.pushes.rows)
+    late = ~np.isin(rows, known.repulsion.rows)
     then = early[levels.questions]
     answers = [np.intersect1d(everything.positives[name], rows[late]) for name in then]
     owners = np.repeat(np.arange(len(then)), [len(found) for found in answers])
     places = np.column_stack([owners, np.searchsorted(rows[late], np.concatenate(answers))])
-    found = late_pushes(
-        everything.vectors[then], levels.levels, levels.weights, base[rows[late]], places, G[late],
-        prior=plan.prior, steps=plan.contrast_steps,
+    found, _ = repel(
+        everything.vectors[then], base[rows[late]], places, levels.weights, G[late], prior=plan.prior,
+        steps=plan.contrast_steps, log_sum_exp=levels.log_sum_exp,
     )  # fmt: skip
-    return known.pushes.and_of(rows[late], found)
+    return known.repulsion.and_of(rows[late], found)
 
 
 def compare(base: Vectors, parts: Mapping[str, QuestionSet], shares: Sequence[float]) -> list[dict[str, Any]]:
     """A row for each way of arriving and share."""
     test, everything = parts["test"], both(parts["train"], parts["dev"])
 
-    def judged(result: NudgeResult) -> NDArray[np.float64]:
+    def judged(result: NudgeResult | MovedRows) -> NDArray[np.float64]:
         return score(apply(base, result), test)[METRIC]
 
     first, again = score(System(base), test)[METRIC], judged(realigned(base, parts["train"], parts["dev"]))
@@ -125,15 +123,15 @@ def compare(base: Vectors, parts: Mapping[str, QuestionSet], shares: Sequence[fl
     for arriving in ("questions", "documents"):
         for share in shares:
             known, early = before(base, parts, arriving, share)
-            pushes = with_late(base, known, early, everything) if known.adopted else known.pushes
-            late = judged(nudged(base, known, pushes, everything))
+            repulsion = with_late(base, known, early, everything) if known.adopted else known.repulsion
+            late = judged(nudged(base, known, repulsion, everything))
             lost = paired_difference(late, again, samples=SAMPLES, seed=SEED)
             rows.append({
                 "arriving": arriving, "share": f"{share:.0%}", "base": float(first.mean()),
                 "kept": float(judged(known).mean()), "nudged": float(late.mean()),
-                "unpushed": float(judged(nudged(base, known, known.pushes, everything)).mean()),
+                "not repelled": float(judged(nudged(base, known, known.repulsion, everything)).mean()),
                 "realigned": float(again.mean()), "lost": f"{lost.value:+.4f} [{lost.low:+.4f}, {lost.high:+.4f}]",
-                "plan kept": apply(base, known).note,
+                "plan kept": note_of(known),
             })  # fmt: skip
     return rows
 

@@ -1,4 +1,4 @@
-"""Measures what NUDGE does to retrieval on collections with human questions and judgments.
+"""Measures the retrieval quality of NUDGE on collections with human questions and judgments.
 
 Run from the project's root: ``python -m bench.nudge_quality --collection FOLDER``, with as many as wanted. A folder
 has ``corpus.jsonl.gz``, ``queries.jsonl.gz`` ({id, ...}), ``qrels.tsv`` (query_id, doc_id, score, split; a header
@@ -7,22 +7,22 @@ line), and vectors in the order of both, ``corpus_minilm_f16.npy`` and ``queries
 **Splits.** *official*: as in the file; without a dev split, an eighth of train by a hash of the question's id.
 *pooled*: all questions shuffled, .7 train, .1 dev, .2 test, as in the NUDGE paper. *documents*: as the pipeline splits
 questions that are written for every chunk, by document first: all questions of a tenth of the documents are dev, of
-another tenth test, and of the other documents' questions a tenth each. Train questions move rows, dev chooses whatever
-there is to choose, test is scored once.
+another tenth test, and of the other documents' questions a tenth each. Train questions move rows, dev chooses plan and
+theta, test is scored once.
 
 **Systems.** *NUDGE-N*, *NUDGE-M*: the plain gradient. *NUDGE-N, plans*: dev chooses among ``PLANS`` too. *refitted*:
-the chosen plan and budget, with the dev questions moving rows as well. *pipeline*: the plans of the pipeline's step,
-refitted; in *documents* no plan by which dev questions about documents without train questions lose on average.
-*question rows*: each train question stored as one more row for each of its documents, a document found by
-its best row. *nudge-ft*: the published package, on the same sets. *chosen*: of all of ours but the pipeline, the one
-with the best nDCG@10 on dev, refitted.
+the chosen plan and theta, with the dev questions moving rows as well. *pipeline*: as the pipeline's step, the same
+refitted if the gain reaches .005; in *documents* no plan with which dev questions about documents without train
+questions lose on average. *question rows*: each train question stored as one more row for each of its documents; a
+document scores by its best row. *nudge-ft*: the published package, on the same sets. *chosen*: of all of ours but the
+pipeline, the one with the best nDCG@10 on dev, refitted.
 
-**Bounds** (``--bounds``, instead of the systems): the pipeline's choice by what training questions may lose on average
-if nobody had asked for their documents; changes of test nDCG@10.
+**Bounds** (``--bounds``, instead of the systems): changes of test nDCG@10 by the mean loss allowed to training
+questions whose documents stay at their base vectors.
 
-**Columns.** Binary relevance; nDCG@10 with its 95 % bootstrap interval. *asked* and *not asked*: nDCG@10 on test
-questions with a document that train or dev questions ask for, and on all others, where nothing may be lost (out of
-distribution); *loss* is the difference to the base on the latter, with its interval.
+**Columns.** Binary relevance; nDCG@10 with its 95 % bootstrap interval. *asked*: nDCG@10 on test questions with a
+document that train or dev questions name. *not asked*: on all others, which should not lose; *loss* is their difference
+to the base, with its interval.
 """
 
 import argparse
@@ -42,9 +42,10 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import ranking_metrics
-from heal_tasks.nudge.nudge import NudgeResult, QuestionSet, nudge
+from heal_tasks.nudge.apply import MovedRows, move_rows
+from heal_tasks.nudge.nudge import NudgeResult, nudge
 from heal_tasks.nudge.plan import PLAIN, PLANS, Plan
-from heal_tasks.nudge.solve import Variant
+from heal_tasks.nudge.questions import QuestionSet
 
 Vectors = NDArray[np.float32]
 METRIC = "ndcg@10"
@@ -52,23 +53,17 @@ PARTS = ("train", "dev", "test")
 BOUNDS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, None)
 SAMPLES, SEED = 2000, 7
 BOUND = 0.005
-# As HEAL_GATE_EPSILON has it.
-MIN_GAIN = 0.005
+MIN_GAIN = 0.005  # the default of HEAL_GATE_EPSILON
 _QUESTIONS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class System:
-    """Document vectors, float32, shape (n, d), questions that are stored as rows, and what to say about them."""
+    """Document vectors, float32, shape (n, d), questions that are stored as rows, and a note."""
 
     documents: Vectors
     rows: QuestionSet | None = None
     note: str = ""
-
-
-def nothing(dims: int) -> QuestionSet:
-    """No questions."""
-    return QuestionSet(np.empty((0, dims), dtype=np.float32), [])
 
 
 def both(a: QuestionSet, b: QuestionSet) -> QuestionSet:
@@ -143,14 +138,19 @@ def score(system: System, questions: QuestionSet) -> dict[str, NDArray[np.float6
     return ranking_metrics(ranked, questions.positives)
 
 
-def apply(base: Vectors, result: NudgeResult) -> System:
-    """The moved documents."""
-    moved = base.copy()
-    moved[result.rows] = result.vectors
+def apply(base: Vectors, moved: NudgeResult | MovedRows, note: str = "") -> System:
+    """All documents, some of them moved."""
+    documents = base.copy()
+    documents[moved.rows] = moved.vectors
+    return System(documents, note=note)
+
+
+def note_of(result: NudgeResult) -> str:
+    """Theta and the plan that validation chose."""
     plan = result.plan
     words = ["centred"] * plan.centred + [f"prior {plan.prior:g}"] * bool(plan.prior)
     words += [f"contrast {plan.contrast_steps}"] * bool(plan.contrast_steps)
-    return System(moved, note=" ".join([f"{result.theta:.2f}", *words]))
+    return " ".join([f"{result.theta:.2f}", *words])
 
 
 def package(kind: Any, base: Vectors, train: QuestionSet, dev: QuestionSet) -> System:
@@ -160,39 +160,27 @@ def package(kind: Any, base: Vectors, train: QuestionSet, dev: QuestionSet) -> S
         return System(kind().finetune_embeddings(base.copy(), *sets))
 
 
-def systems(base: Vectors, train: QuestionSet, dev: QuestionSet, guarded: bool = False) -> dict[str, System]:
-    """All systems; nothing here has seen test."""
-    found = {"base": System(base)}
-    variants: tuple[Variant, Variant] = ("M", "N")
-    for variant in variants:
-        found[f"nudge-ft {variant}"] = package(NUDGEM if variant == "M" else NUDGEN, base, train, dev)
+def systems(base: Vectors, train: QuestionSet, dev: QuestionSet) -> dict[str, System]:
+    """All systems but base and pipeline; nothing here has seen test."""
+    found: dict[str, System] = {}
+    for variant, kind in (("M", NUDGEM), ("N", NUDGEN)):
+        found[f"nudge-ft {variant}"] = package(kind, base, train, dev)
     ours: dict[str, tuple[System, System]] = {}  # as chosen on dev, and refitted with it
     everything = both(train, dev)
-    for name, variant, plans in (
-        ("NUDGE-M", "M", [PLAIN]),
-        ("NUDGE-N", "N", [PLAIN]),
-        ("NUDGE-N, plans", "N", PLANS),
-    ):
-        result = nudge(base, train, dev, variant=variant, plans=plans, seed=SEED)
-        again = nudge(
-            base, everything, nothing(base.shape[1]), variant=variant, plans=[result.plan], theta=result.theta,
-            centre=result.centre,
-        )  # fmt: skip
-        ours[name] = apply(base, result), apply(base, again)
+    for name, plans in (("NUDGE-M", [PLAIN]), ("NUDGE-N", [PLAIN]), ("NUDGE-N, plans", PLANS)):
+        result = nudge(base, train, dev, variant="M" if name == "NUDGE-M" else "N", plans=plans, seed=SEED)
+        again = move_rows(base, everything, result.record())
+        ours[name] = apply(base, result, note_of(result)), apply(base, again, note_of(result))
     ours["question rows"] = System(base, train), System(base, everything)
     for name in ("NUDGE-N", "NUDGE-N, plans"):
         small, large = ours[name]
-        ours[f"{name} + question rows"] = (
-            System(small.documents, train, small.note),
-            System(large.documents, everything, large.note),
-        )
+        ours[f"{name} + question rows"] = replace(small, rows=train), replace(large, rows=everything)
     found |= {name: pair[0] for name, pair in ours.items()}
     found["NUDGE-N, plans, refitted"] = ours["NUDGE-N, plans"][1]
     on_dev = {name: score(pair[0], dev)[METRIC].mean() for name, pair in ours.items()}
     best = max(on_dev, key=lambda name: on_dev[name])
     chosen = ours[best][1]
-    found["pipeline"] = pipeline(base, train, dev, guarded=guarded)
-    found["chosen"] = System(chosen.documents, chosen.rows, f"{best}: {chosen.note}")
+    found["chosen"] = replace(chosen, note=f"{best}: {chosen.note}")
     return found
 
 
@@ -205,7 +193,7 @@ def pipeline(
     *,
     guarded: bool = False,
 ) -> System:
-    """What the pipeline's step would serve; guarded: where dev questions of unasked documents must not lose."""
+    """The rows that the pipeline's step would serve; guarded: dev questions of unasked documents must not lose."""
     unasked = None
     if guarded:
         named = np.unique(np.concatenate(list(train.positives)))
@@ -215,12 +203,11 @@ def pipeline(
         base, train, dev, plans=plans, max_unasked_loss=bound, unasked=unasked, min_gain=MIN_GAIN,
         refit=both(train, dev), seed=SEED,
     )  # fmt: skip
-    system = apply(base, result)
-    return system if result.adopted else replace(system, note="nothing")
+    return apply(base, result, note_of(result) if result.adopted else "nothing")
 
 
-def trade(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any]]:
-    """What the pipeline's step does to both kinds of test questions, by what unasked documents may lose."""
+def bounds(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any]]:
+    """Changes of both kinds of test questions by the pipeline's step, for each bound of the loss."""
     train, dev, test = (parts[name] for name in PARTS)
     asked = _asked(parts)
     before = score(System(base), test)[METRIC]
@@ -240,7 +227,7 @@ def trade(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any
 
 
 def _asked(parts: Mapping[str, QuestionSet]) -> NDArray[np.bool_]:
-    """Whether train or dev questions ask for a document of each test question."""
+    """Mask of the test questions with a document that train or dev questions name."""
     rows = np.unique(np.concatenate([*parts["train"].positives, *parts["dev"].positives]))
     return np.array([bool(np.isin(found, rows).any()) for found in parts["test"].positives])
 
@@ -252,15 +239,12 @@ def compare(
     train, dev, test = (parts[name] for name in PARTS)
     asked = _asked(parts)
     rows = []
-    reference: NDArray[np.float64] | None = None
-    if alone:
-        found = {"base": System(base), "pipeline": pipeline(base, train, dev, guarded=guarded)}
-    else:
-        found = systems(base, train, dev, guarded)
+    reference = score(System(base), test)[METRIC]
+    found = {"base": System(base)} | ({} if alone else systems(base, train, dev))
+    found["pipeline"] = pipeline(base, train, dev, guarded=guarded)
     for name, system in found.items():
         values = score(system, test)
         ndcg = values[METRIC]
-        reference = ndcg if reference is None else reference
         whole = mean_interval(ndcg, samples=SAMPLES, seed=SEED)
         row: dict[str, Any] = {
             "system": name,
@@ -282,7 +266,7 @@ def main() -> None:
     """Print one table for each collection and way of splitting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--collection", type=Path, action="append", required=True, metavar="FOLDER")
-    parser.add_argument("--bounds", action="store_true", help="only what a bound on the loss of unasked documents does")
+    parser.add_argument("--bounds", action="store_true", help="only bounds on the loss of unasked documents")
     parser.add_argument("--pipeline", action="store_true", help="only the base and the pipeline's step")
     arguments = parser.parse_args()
     print(versions())
@@ -292,12 +276,10 @@ def main() -> None:
         for how, parts in splits.items():
             sizes = ", ".join(f"{len(questions.positives)} {name}" for name, questions in parts.items())
             name = f"{folder.resolve().name}, {how}"
-            guarded = how == "documents"
-            tables[name] = (
-                trade(base, parts)
-                if arguments.bounds
-                else compare(base, parts, alone=arguments.pipeline, guarded=guarded)
-            )
+            if arguments.bounds:
+                tables[name] = bounds(base, parts)
+            else:
+                tables[name] = compare(base, parts, alone=arguments.pipeline, guarded=how == "documents")
             print(f"\n{name} ({len(base)} documents; questions: {sizes})\n\n{table(tables[name])}", flush=True)
     write_json(arguments.json, tables)
 

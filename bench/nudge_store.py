@@ -36,7 +36,7 @@ from bench.scratch import (
     store_documents,
 )
 from heal_tasks.core.errors import HealError
-from heal_tasks.nudge.solve import turn
+from heal_tasks.nudge.solve import apply_moves, plan_moves
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.indexing import build_indexes, recall, vacuum
@@ -79,7 +79,8 @@ def bench(url: str, size: int, shares: Sequence[float], runs: int) -> list[dict[
         wanted = before.copy()
         moving = order[: round(share * size)]
         # A question near a row: the row and a stranger, two to one.
-        wanted[moving] = turn(before[moving], 2 * before[moving] + before[order[-len(moving) :]], THETA)
+        targets = 2 * before[moving] + before[order[-len(moving) :]]
+        wanted[moving] = apply_moves(before[moving], plan_moves(before[moving], targets, "N"), THETA)
         done = []
         for _ in range(runs):
             with _copy(url) as conn:

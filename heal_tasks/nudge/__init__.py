@@ -1,1 +1,1 @@
-"""NUDGE: the stored vectors moved by questions, the search for the budget, and the route."""
+"""NUDGE: moves stored vectors towards the questions that they answer; chooses theta, and the route of a run."""

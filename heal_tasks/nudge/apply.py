@@ -1,17 +1,25 @@
-"""Moves rows by a stored record, without a search: served vectors as a function of base vectors, questions and record."""
+"""Moves rows by a plan and theta, without a search: a function of base vectors, questions and a record.
+
+Rows are always computed from base vectors, never from moved ones, so the result can be repeated, undone (theta 0) and
+never drifts. Measured on synthetic data, six batches moved on top of each other went more than twice as far as the same
+batches from the base.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from heal_tasks.nudge.contrast import Pushes
-from heal_tasks.nudge.plan import NudgeRecord
-from heal_tasks.nudge.questions import QuestionSet, clean_questions, unit_rows
-from heal_tasks.nudge.solve import apply_moves
+from heal_tasks.nudge.contrast import QuestionLevels, Repulsion, repel
+from heal_tasks.nudge.plan import NudgeRecord, Plan
+from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
+from heal_tasks.nudge.solve import Moves, Variant, apply_moves, gradients, plan_moves
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
 
 # Smaller differences are rounding; writing them would touch rows for nothing.
-SMALLEST_CHANGE = 1e-6
+_SMALLEST_CHANGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +27,14 @@ class MovedRows:
     """Rows that questions have moved.
 
     Args:
-        rows: ascending int64, shape (c,): the rows that changed.
+        rows: ascending int64, shape (c,): the rows that changed; every other row is its base vector.
         vectors: float32, shape (c, d): their new vectors.
-        pushes: the contrastive displacements in them; none for another plan.
+        repulsion: of the rows that have questions; none for a plan without contrast.
     """
 
-    rows: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float32]
-    pushes: Pushes
+    rows: Int64Array
+    vectors: Float32Array
+    repulsion: Repulsion
 
 
 def move_rows(
@@ -34,42 +42,128 @@ def move_rows(
     questions: QuestionSet,
     record: NudgeRecord,
     *,
-    pushes: Pushes | None = None,
+    repulsion: Repulsion | None = None,
     device: str = "cpu",
 ) -> MovedRows:
-    """Move all rows that questions name, by a record.
+    """Move all rows that questions name.
 
     Args:
-        base: float, shape (n, d): encoder output of all rows; not changed.
-        questions: those that move rows.
-        record: plan, theta and centre.
-        pushes: stored contrastive displacements; None to compute them.
-        device: where to compute, ``cpu`` or a GPU.
+        base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed.
+        questions: the questions that move rows.
+        record: plan and theta.
+        repulsion: stored with the record; None to compute what the plan needs.
+        device: where to compute it, ``cpu`` or a GPU.
 
     Returns:
         The rows that changed.
+
+    Raises:
+        InputError: as :func:`~heal_tasks.nudge.questions.clean_questions`, or a bad vector of a row that is named.
     """
     asked = clean_questions(questions, n_rows=len(base), dims=base.shape[1], what="moving")
-    rows = np.unique(asked.pairs()[0][:, 1])
+    rows = asked.rows()
     start = unit_rows(base[rows], "document")
-    centre = np.zeros(base.shape[1], dtype=np.float32) if record.centre is None else record.centre
-    moves, kept = record.plan.moves(asked, rows, start, record.variant, centre, pushes, device)
-    return changed_rows(rows, start, apply_moves(start, moves, record.theta), kept)
+    moves, kept = moves_of(record.plan, record.variant, asked, rows, start, record.centre, repulsion, device)
+    return changed_rows(rows, start, moves, record.theta, kept)
 
 
-def changed_rows(
-    rows: npt.NDArray[np.int64], start: npt.NDArray[np.float32], moved: npt.NDArray[np.float32], pushes: Pushes
-) -> MovedRows:
-    """Those of some rows that moved by more than rounding.
+def moves_of(
+    plan: Plan,
+    variant: Variant,
+    asked: CleanQuestions,
+    rows: Int64Array,
+    start: Float32Array,
+    centre: Float32Array | None,
+    stored: Repulsion | None = None,
+    device: str = "cpu",
+) -> tuple[Moves, Repulsion]:
+    """Turn questions into moves of the rows that they name.
+
+    Args:
+        plan: how.
+        variant: N or M.
+        asked: the questions.
+        rows: ascending int64, shape (a,): the rows that they name.
+        start: float32, shape (a, d): base vectors of these, unit length.
+        centre: float32, shape (d,): the mean question; unused by a plan that is not centred.
+        stored: repulsion from an earlier choice; None to compute what the plan needs.
+        device: where to compute it.
+
+    Returns:
+        The moves, and the repulsion in them.
+    """
+    pairs, shares = asked.pairs()
+    _, G = gradients(asked.vectors, pairs, plan.weights(shares), centre=centre if plan.centred else None)
+    if stored is None:
+        stored = Repulsion.none(start.shape[1])
+        if plan.contrast_steps and len(rows):
+            stored = _repulsion(plan, asked, pairs, rows, start, G, device)
+    return plan_moves(start, G + stored.of(rows), variant, plan.prior), stored
+
+
+def _repulsion(
+    plan: Plan,
+    asked: CleanQuestions,
+    pairs: Int64Array,
+    rows: Int64Array,
+    start: Float32Array,
+    G: Float32Array,
+    device: str,
+) -> Repulsion:
+    places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
+    sizes = np.array([len(answers) for answers in asked.positives], dtype=np.float32)
+    weights = sizes ** np.float32(plan.answer_count_exponent)
+    vectors, log_sum_exp = repel(
+        asked.vectors, start, places, weights, G, prior=plan.prior, steps=plan.contrast_steps, device=device
+    )
+    return Repulsion(rows, vectors, QuestionLevels(asked.places, log_sum_exp, weights))
+
+
+def changed_rows(rows: Int64Array, start: Float32Array, moves: Moves, theta: float, repulsion: Repulsion) -> MovedRows:
+    """Apply moves, and keep the rows that changed by more than rounding.
 
     Args:
         rows: int64, shape (a,).
-        start: float32, shape (a, d): before.
-        moved: float32, shape (a, d): after.
-        pushes: the contrastive displacements in them.
+        start: float32, shape (a, d): their base vectors, unit length.
+        moves: of these rows.
+        theta: radians (N) or step length (M).
+        repulsion: in the moves.
 
     Returns:
         The rows that changed.
     """
-    changed = np.abs(moved - start).max(axis=1, initial=0.0) > SMALLEST_CHANGE
-    return MovedRows(rows[changed], moved[changed], pushes)
+    moved = apply_moves(start, moves, theta)
+    changed = np.abs(moved - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
+    return MovedRows(rows[changed], moved[changed], repulsion)
+
+
+def recompute(
+    base: npt.NDArray[np.floating],
+    questions: npt.NDArray[np.floating],
+    answers: Int64Array,
+    shares: npt.NDArray[np.float64],
+    record: NudgeRecord,
+    repulsion: Float32Array | None = None,
+) -> Float32Array:
+    """Compute a few rows as :func:`move_rows` does, from their own questions alone.
+
+    Args:
+        base: float16, float32 or float64, shape (m, d): encoder output of these rows.
+        questions: float, shape (q, d): the questions that they answer.
+        answers: int64, shape (q,): index of the row that answers each.
+        shares: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
+        record: plan and theta.
+        repulsion: float32, shape (m, d): of these rows; None for a plan without contrast.
+
+    Returns:
+        float32, shape (m, d).
+    """
+    moved = unit_rows(base, "document").copy()
+    asked = unit_rows(questions, "question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
+    pairs = np.column_stack([np.arange(len(asked)), answers])
+    rows, G = gradients(asked, pairs, record.plan.weights(shares), centre=record.centre)
+    if repulsion is not None:
+        G += repulsion[rows]
+    moves = plan_moves(moved[rows], G, record.variant, record.prior)
+    moved[rows] = apply_moves(moved[rows], moves, record.theta)
+    return moved

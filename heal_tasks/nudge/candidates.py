@@ -1,8 +1,8 @@
-"""Finds, for each question, the few rows that any budget can bring into its first k places.
+"""Finds, for each question, the few rows that any theta can bring into its first k places.
 
-Everything else can be forgotten: a row that is never among the best k can neither be a hit nor push a hit out. Of the
-rows that stay, the best k of a question are enough, whatever moves; of the rows that move, those that reach the k-th
-best of all at some budget.
+All other rows can be ignored: a row that is never among the best k can neither be a hit nor push a hit out. Of the rows
+that do not move, the best k of a question are enough, whatever the others do. Of the rows that move, those count that
+reach the k-th best score of all rows at some theta.
 """
 
 from collections.abc import Sequence
@@ -12,51 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heal_tasks.nudge.products import (
-    QUESTIONS_AT_ONCE,
-    ROUNDING,
-    FloatProduct,
-    blocks,
-    exact,
-    product,
-    scores_at_once,
-)
+from heal_tasks.nudge.products import ROUNDING, block_size, blocks, exact
 from heal_tasks.nudge.solve import Moves, Variant, move_factors
+from heal_tasks.nudge.static import QUESTIONS_AT_ONCE, Float32Array, Float64Array, Int64Array, best_static, in_groups
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
-
-_GROUP = 64
 # Lines have a wider range than sinusoids: of 12.6 M pairs four segments keep 394,000, six 153,000, eight 78,000.
 _SEGMENTS: dict[Variant, int] = {"N": 4, "M": 8}
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
-    """Some rows of each question, with their scores, ordered by question and row.
-
-    Args:
-        question: int64, shape (h,).
-        rows: int64, shape (h,).
-        scores: float64, shape (h,).
-    """
-
-    question: Int64Array
-    rows: Int64Array
-    scores: Float64Array
-
-
-@dataclass(frozen=True, slots=True)
 class Candidates:
-    """Rows that matter, ordered by question and row; a row's score at budget x is p(x) alpha + r(x) beta.
+    """Rows that matter, ordered by question and row; the score of a row at theta is p(theta) alpha + r(theta) beta.
 
     Args:
         question: int64, shape (c,).
         rows: int64, shape (c,).
-        alpha: float64, shape (c,): similarity to the base vector.
-        beta: float64, shape (c,): similarity to the direction of the move; 0 for rows that stay.
-        arrival: float64, shape (c,): budget at which the row stops; 0 for rows that stay.
+        alpha: float64, shape (c,): similarity of the question to the base vector.
+        beta: float64, shape (c,): similarity to the direction of the move; 0 for rows that do not move.
+        arrival: float64, shape (c,): theta at which the row stops; 0 for rows that do not move.
         variant: N or M.
     """
 
@@ -67,284 +40,164 @@ class Candidates:
     arrival: Float64Array
     variant: Variant
 
-    def scores(self, budgets: npt.ArrayLike, chosen: npt.NDArray[np.intp] | slice = slice(None)) -> Float64Array:
-        """Scores of all or some of the candidates.
+    def scores(self, chosen: Int64Array, thetas: Float64Array) -> Float64Array:
+        """Scores of c chosen candidates at some thetas each, float64, shape (c, t) like ``thetas``."""
+        p, r = move_factors(self.arrival[chosen, None], thetas, self.variant)
+        return p * self.alpha[chosen, None] + r * self.beta[chosen, None]
+
+
+class CandidateSearch:
+    """Finds the candidates of some questions.
+
+    Args:
+        questions: float32, shape (m, d), unit length.
+        base: float32, shape (n, d), unit length: all rows.
+        moved: ascending int64, shape (a,): the rows that move.
+        k: number of places that matter.
+        device: where to compute, ``cpu`` or a GPU.
+        block_scores: most scores in a block; None for what suits the device.
+    """
+
+    def __init__(
+        self,
+        questions: Float32Array,
+        base: Float32Array,
+        moved: Int64Array,
+        k: int,
+        device: str = "cpu",
+        block_scores: int | None = None,
+    ) -> None:
+        self._questions, self._base, self._moved, self._k = questions, base, moved, k
+        self._device, self._block_scores = device, block_scores
+        self._static = best_static(questions, base, moved, k, device, block_scores)
+
+    def find(self, moves: Moves, max_theta: float) -> Candidates:
+        """Add to the best rows that do not move those that reach the first k places at some theta.
 
         Args:
-            budgets: float, broadcast against the chosen candidates on the first axis.
-            chosen: which candidates.
+            moves: of the rows that move.
+            max_theta: largest theta of interest.
 
         Returns:
-            float64, of the shape of ``budgets`` if that is larger than (c,).
+            A superset of the rows that are among a question's best k at some theta from 0 to ``max_theta``.
         """
-        alpha, beta, arrival = self.alpha[chosen], self.beta[chosen], self.arrival[chosen]
-        if np.ndim(budgets) == 2:
-            alpha, beta, arrival = alpha[:, None], beta[:, None], arrival[:, None]
-        p, r = move_factors(arrival, budgets, self.variant)
-        return p * alpha + r * beta
+        segments = _Segments(moves, max_theta)
+        found = [self._rising(part, moves, segments) for part in blocks(len(self._questions), QUESTIONS_AT_ONCE)]
+        question, place, bar = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        rows = self._moved[place]
+        static, scores = self._static
+        asked, rank = np.nonzero((static >= 0) & (scores >= bar.min(axis=1, keepdims=True)))
+        none = np.zeros(len(asked))
+        return _ordered(
+            np.concatenate([asked, question]),
+            np.concatenate([static[asked, rank], rows]),
+            np.concatenate([scores[asked, rank], exact(self._questions, self._base, question, rows)]),
+            np.concatenate([none, exact(self._questions, moves.directions, question, place)]),
+            np.concatenate([none, moves.arrival[place]]),
+            moves.variant,
+        )
 
-
-def best_static(questions: Float32Array, base: Float32Array, moved: Int64Array, k: int, device: str = "cpu") -> Hits:
-    """The best k of the rows that stay, for each question.
-
-    Args:
-        questions: float32, shape (m, d), unit length.
-        base: float32, shape (n, d), unit length.
-        moved: ascending int64, shape (a,): rows left out.
-        k: how many rows per question; all where there are fewer.
-        device: where to compute.
-
-    Returns:
-        The rows; equal scores by lower row.
-    """
-    stays = np.ones(len(base), dtype=bool)
-    stays[moved] = False
-    found = [
-        _best_of(questions[part], base, stays, k, device, part.start)
-        for part in blocks(len(questions), QUESTIONS_AT_ONCE)
-    ]
-    return Hits(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
-
-
-def find_candidates(
-    questions: Float32Array,
-    base: Float32Array,
-    moved: Int64Array,
-    moves: Moves,
-    static: Hits,
-    *,
-    limit: float,
-    k: int,
-    device: str = "cpu",
-) -> Candidates:
-    """Add to the best rows that stay those that move into the first k places somewhere.
-
-    Args:
-        questions: float32, shape (m, d), unit length.
-        base: float32, shape (n, d), unit length.
-        moved: ascending int64, shape (a,).
-        moves: of those rows.
-        static: the best k rows that stay, from :func:`best_static`.
-        limit: largest budget of interest.
-        k: how many places matter.
-        device: where to compute.
-
-    Returns:
-        A superset of the rows that are among a question's best k at some budget from 0 to ``limit``.
-    """
-    segments = _Segments(moves, limit)
-    bars, question, place = [], [], []
-    for part in blocks(len(questions), QUESTIONS_AT_ONCE):
-        best = np.full((part.stop - part.start, k), -np.inf)
-        own = slice(*np.searchsorted(static.question, [part.start, part.stop]))
-        at = static.question[own] - part.start
-        best[at, _rank(at, static.scores[own], static.rows[own])] = static.scores[own]
-        found, bar = _rising(questions[part], base, moved, moves, segments, best, device)
-        bars.append(bar)
-        question.append(found[0] + part.start)
-        place.append(found[1])
-    bar, rising, at = np.concatenate(bars), np.concatenate(question), np.concatenate(place)
-    alpha, beta = exact(questions, base, rising, moved[at]), exact(questions, moves.directions, rising, at)
-    stays = static.scores >= bar[static.question].min(axis=1)
-    rows = np.concatenate([static.rows[stays], moved[at]])
-    asked = np.concatenate([static.question[stays], rising])
-    order = np.lexsort((rows, asked))
-    none = np.zeros(int(stays.sum()))
-    return Candidates(
-        asked[order],
-        rows[order],
-        np.concatenate([static.scores[stays], alpha])[order],
-        np.concatenate([none, beta])[order],
-        np.concatenate([none, moves.arrival[at]])[order],
-        moves.variant,
-    )
+    def _rising(self, part: slice, moves: Moves, segments: "_Segments") -> tuple[Int64Array, Int64Array, Float32Array]:
+        """Questions, and indices of moved rows that reach their best k in a segment; and the bars, shape (m, S)."""
+        device, k = self._device, self._k
+        questions = torch.from_numpy(self._questions[part]).to(device)
+        best = torch.from_numpy(self._static[1][part].astype(np.float32)).to(device)
+        best = best[:, None].repeat(1, segments.count, 1)  # (m, S, k)
+        p, r = (torch.from_numpy(factor.astype(np.float32)).to(device) for factor in (segments.p, segments.r))
+        question, place = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        about = [np.empty((2, 0), dtype=np.float32)]
+        # Eight arrays of scores are held at a time.
+        for block in blocks(len(self._moved), block_size(8 * len(questions), device, self._block_scores)):
+            alpha, beta = (
+                questions @ torch.from_numpy(rows).to(device).T
+                for rows in (self._base[self._moved[block]], moves.directions[block])
+            )
+            reached = torch.zeros_like(alpha, dtype=torch.bool)
+            start = alpha
+            for segment in range(segments.count):
+                end = torch.addcmul(alpha * p[segment + 1, block], beta, r[segment + 1, block])
+                leaders = segments.floor(in_groups(torch.minimum(start, end), k).amax(dim=1))
+                best[:, segment] = torch.cat([best[:, segment], leaders], dim=1).topk(k, dim=1).values
+                reached |= torch.maximum(start, end) >= segments.bar(best[:, segment, -1:])
+                start = end
+            found = reached.nonzero(as_tuple=True)
+            question.append(found[0].cpu().numpy())
+            place.append(found[1].cpu().numpy() + block.start)
+            about.append(torch.stack([alpha[found], beta[found]]).cpu().numpy())
+        bar = segments.bar(best[:, :, -1]).cpu().numpy()
+        asked, at = np.concatenate(question), np.concatenate(place)
+        # The bar has risen since the first blocks.
+        first, second = np.concatenate(about, axis=1)
+        kept = segments.reaches(first, second, at, bar[asked])
+        return asked[kept] + part.start, at[kept], bar
 
 
 def with_answers_unmoved(
     candidates: Candidates, questions: Float32Array, base: Float32Array, positives: Sequence[Int64Array]
 ) -> Candidates:
-    """The same rows with each question's own answers where the encoder put them, as if nobody had asked for those.
+    """Add all answers of each question, at their base vectors, as if no question had moved them.
 
     Args:
-        candidates: found with as many places more than the metric counts as a question has answers: for each answer
-            that falls back another row may come up.
+        candidates: found with k larger than the metric's by the most answers of a question, since another row may come
+            up for each answer that falls back.
         questions: float32, shape (m, d), unit length.
         base: float32, shape (n, d), unit length.
         positives: the answers of each question, distinct int64, shape (y,).
-
-    Returns:
-        All answers, and all other candidates.
     """
     question = np.repeat(np.arange(len(positives)), [len(rows) for rows in positives])
     rows = np.concatenate([np.empty(0, dtype=np.int64), *positives])
     others = ~np.isin(candidates.question * len(base) + candidates.rows, question * len(base) + rows)
-    asked, found = (
+    none = np.zeros(len(rows))
+    return _ordered(
         np.concatenate([candidates.question[others], question]),
         np.concatenate([candidates.rows[others], rows]),
-    )
-    order = np.lexsort((found, asked))
-    none = np.zeros(len(rows))
-    return Candidates(
-        asked[order],
-        found[order],
-        np.concatenate([candidates.alpha[others], exact(questions, base, question, rows)])[order],
-        np.concatenate([candidates.beta[others], none])[order],
-        np.concatenate([candidates.arrival[others], none])[order],
+        np.concatenate([candidates.alpha[others], exact(questions, base, question, rows)]),
+        np.concatenate([candidates.beta[others], none]),
+        np.concatenate([candidates.arrival[others], none]),
         candidates.variant,
     )
 
 
-class _Segments:
-    """The range of budgets in a few segments, and what bounds a score within each of them.
+def _ordered(
+    question: Int64Array,
+    rows: Int64Array,
+    alpha: Float64Array,
+    beta: Float64Array,
+    arrival: Float64Array,
+    variant: Variant,
+) -> Candidates:
+    order = np.lexsort((rows, question))
+    return Candidates(question[order], rows[order], alpha[order], beta[order], arrival[order], variant)
 
-    A score is a sinusoid (N) or a line (M) of the budget, so its values at both ends of a segment bound it: a sinusoid
-    over an interval of width h has its peak within h/2 of an end, hence max <= larger end / cos(h/2).
+
+class _Segments:
+    """The range of theta in a few segments, and bounds of the scores within each.
+
+    A score is a sinusoid (N) or a line (M) in theta, so its values at both ends of a segment bound it: a sinusoid over
+    an interval of width h has its peak within h/2 of an end, hence max <= larger end / cos(h/2).
     """
 
-    def __init__(self, moves: Moves, limit: float) -> None:
+    def __init__(self, moves: Moves, max_theta: float) -> None:
         self.count = _SEGMENTS[moves.variant]
         spacing = np.linspace(0.0, 1.0, self.count + 1)
-        # Steps of NUDGE-M have a wide range and do their work early in it; lines need no even spacing.
-        budgets = limit * (spacing if moves.variant == "N" else spacing**2)
-        self.p, self.r = move_factors(moves.arrival, budgets[:, None], moves.variant)  # (S + 1, a)
-        self.bend = float(np.cos(limit / self.count / 2)) if moves.variant == "N" else 1.0
+        # NUDGE-M has a wide range, but most rows change places early in it; lines need no even spacing.
+        thetas = max_theta * (spacing if moves.variant == "N" else spacing**2)
+        self.p, self.r = move_factors(moves.arrival, thetas[:, None], moves.variant)  # (S + 1, a)
+        self.bend = float(np.cos(max_theta / self.count / 2)) if moves.variant == "N" else 1.0
         # A step of NUDGE-M multiplies the rounding of the similarity to its direction.
-        self.wrong = 2 * ROUNDING * max(1.0, limit)
+        self.rounding = 2 * ROUNDING * max(1.0, max_theta)
+
+    def bar(self, kth: torch.Tensor) -> torch.Tensor:
+        """The score that a row must reach at an end of a segment to reach the k-th best score inside."""
+        return torch.where(kth > 0, kth * self.bend, kth) - self.rounding
+
+    def floor(self, end: torch.Tensor) -> torch.Tensor:
+        """A lower bound of scores inside a segment, from the lower of their values at both ends."""
+        return torch.where(end < 0, end / self.bend, end) - self.rounding
 
     def reaches(
-        self, alpha: Float32Array, beta: Float32Array, place: Int64Array, bar: Float64Array
+        self, alpha: Float32Array, beta: Float32Array, place: Int64Array, bar: Float32Array
     ) -> npt.NDArray[np.bool_]:
-        """Whether rows reach a bar, float64, shape (h, S), in any segment."""
+        """Tell which rows reach a bar, shape (h, S), in any segment."""
         ends = self.p[:, place] * alpha + self.r[:, place] * beta  # (S + 1, h)
         return np.asarray((np.maximum(ends[:-1], ends[1:]) >= bar.T).any(axis=0))
-
-
-def _rising(
-    questions: Float32Array,
-    base: Float32Array,
-    moved: Int64Array,
-    moves: Moves,
-    segments: _Segments,
-    best: Float64Array,
-    device: str,
-) -> tuple[tuple[Int64Array, Int64Array], Float64Array]:
-    """Pairs of question and moved row that reach the best k in some segment, and the bar in each, shape (m, S)."""
-    scorer = FloatProduct(questions, device)
-    k = best.shape[1]
-    held = torch.from_numpy(best.astype(np.float32)).to(device)[:, None].repeat(1, segments.count, 1)  # (m, S, k)
-    p, r = (torch.from_numpy(factor.astype(np.float32)).to(device) for factor in (segments.p, segments.r))
-    question, place = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    about = [np.empty((2, 0), dtype=np.float32)]
-    for part in blocks(len(moved), _rows_at_once(len(questions) * 8, device)):
-        alpha, beta = (scorer.scores(rows).codes for rows in (base[moved[part]], moves.directions[part]))  # (m, b)
-        reached = torch.zeros_like(alpha, dtype=torch.bool)
-        start = alpha
-        for segment in range(segments.count):
-            end = torch.addcmul(alpha * p[segment + 1, part], beta, r[segment + 1, part])
-            low = torch.minimum(start, end)
-            leaders = _leaders(low, k)[0]
-            leaders = torch.where(leaders < 0, leaders / segments.bend, leaders) - segments.wrong
-            held[:, segment] = torch.cat([held[:, segment], leaders], dim=1).topk(k, dim=1).values
-            reached |= torch.maximum(start, end) >= _bar(held[:, segment, -1:], segments)
-            start = end
-        found = reached.nonzero(as_tuple=True)
-        question.append(found[0].cpu().numpy())
-        place.append(found[1].cpu().numpy() + part.start)
-        about.append(torch.stack([alpha[found], beta[found]]).cpu().numpy())
-    bar = _bar(held[:, :, -1], segments).cpu().numpy().astype(np.float64)
-    asks, at = np.concatenate(question), np.concatenate(place)
-    # The bar has risen since the first blocks were looked at.
-    first, second = np.concatenate(about, axis=1)
-    kept = segments.reaches(first, second, at, bar[asks])
-    return (asks[kept], at[kept]), bar
-
-
-def _bar(floor: torch.Tensor, segments: _Segments) -> torch.Tensor:
-    return torch.where(floor > 0, floor * segments.bend, floor) - segments.wrong
-
-
-def _best_of(
-    questions: Float32Array, base: Float32Array, stays: npt.NDArray[np.bool_], k: int, device: str, first: int
-) -> tuple[Int64Array, Int64Array, Float64Array]:
-    scorer = product(questions, device)
-    best = torch.full((len(questions), k), -torch.inf, device=device)
-    question, row = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    highest = [np.empty(0, dtype=np.float32)]
-    for part in blocks(len(base), _rows_at_once(len(questions), device)):
-        rows = np.flatnonzero(stays[part]) + part.start
-        if len(rows) == 0:
-            continue
-        scores = scorer.scores(base[part] if len(rows) == part.stop - part.start else base[rows])
-        leaders, groups = _leaders(scores.codes, k)
-        leading = leaders * scores.unit
-        low = torch.where(leaders == 0, -1.0, leading) - scores.wrong
-        best = torch.cat([best, low], dim=1).topk(k, dim=1).values
-        bar = best[:, -1:] - scores.wrong
-        asks, group = (leading >= bar).nonzero(as_tuple=True)
-        about = groups[asks, :, group] * scores.unit[asks]
-        hit, inside = (about >= bar[asks]).nonzero(as_tuple=True)
-        place = (inside * groups.shape[2] + group[hit]).cpu().numpy()
-        real = place < len(rows)
-        question.append(asks[hit].cpu().numpy()[real])
-        row.append(rows[place[real]])
-        highest.append((about[hit, inside] + scores.wrong[asks[hit], 0]).cpu().numpy()[real])
-    asking, found, high = np.concatenate(question), np.concatenate(row), np.concatenate(highest)
-    reaching = high >= best[:, -1].cpu().numpy()[asking]
-    asking, found, high = asking[reaching], found[reaching], high[reaching]
-    # The exact k-th score of the most promising rows is a sharper bar for the others.
-    promising = _some_best(asking, high, k)
-    similarity = np.full(len(found), -np.inf)
-    similarity[promising] = exact(questions, base, asking[promising], found[promising])
-    surely = np.full(len(questions), np.inf)
-    np.minimum.at(surely, asking[promising], similarity[promising])
-    others = ~promising & (high >= surely[asking])
-    similarity[others] = exact(questions, base, asking[others], found[others])
-    scored = promising | others
-    asking, found, similarity = asking[scored], found[scored], similarity[scored]
-    kept = _rank(asking, similarity, found) < k
-    asking, found, similarity = asking[kept], found[kept], similarity[kept]
-    order = np.lexsort((found, asking))
-    return asking[order] + first, found[order], similarity[order]
-
-
-def _leaders(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best of each group of columns, shape (m, g), and the groups, shape (m, s, g), filled up with the lowest.
-
-    Any k columns give a floor for the k-th best; the best of each group give a good one for less than sorting.
-    """
-    size = 1 << max(1, min(_GROUP, scores.shape[1] // (8 * k))).bit_length() - 1
-    short = -scores.shape[1] % size
-    if short:
-        lowest = -torch.inf if scores.is_floating_point() else 0
-        scores = torch.nn.functional.pad(scores, (0, short), value=lowest)
-    groups = scores.view(len(scores), size, -1)
-    best = groups
-    # By halves, since amax takes 8-bit integers one at a time: 5.6 ms for 4 M of them instead of .4.
-    while best.shape[1] > 1:
-        half = best.shape[1] // 2
-        best = torch.maximum(best[:, :half], best[:, half:])
-    return best[:, 0], groups
-
-
-def _rows_at_once(scores: int, device: str) -> int:
-    """Rows of a block, whole groups, where a row has so many scores."""
-    rows = scores_at_once(device) // scores
-    return max(_GROUP, rows - rows % _GROUP)
-
-
-def _some_best(question: Int64Array, scores: Float32Array, k: int) -> npt.NDArray[np.bool_]:
-    """Some k best of each question's rows, by scores from -2 to 2; of equal ones, any."""
-    return np.asarray(_places(question, np.argsort(question * 4.0 - scores)) < k)
-
-
-def _rank(question: Int64Array, scores: Float64Array, rows: Int64Array) -> Int64Array:
-    """Place of each row within its question, 0 for the best; equal scores by lower row."""
-    return _places(question, np.lexsort((rows, -scores, question)))
-
-
-def _places(question: Int64Array, order: npt.NDArray[np.intp]) -> Int64Array:
-    """Place of each row within its question, by an order of all rows that keeps questions together."""
-    ordered = question[order]
-    places = np.empty(len(order), dtype=np.int64)
-    places[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return places

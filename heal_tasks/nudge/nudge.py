@@ -1,11 +1,5 @@
-"""NUDGE on stored vectors: base vectors and questions in, the rows that change out.
+"""NUDGE on stored vectors: chooses plan and theta on validation questions, and returns the rows that change."""
 
-Always computed from base vectors, never from nudged ones: the result is a function of (base, questions, budget),
-so it can be repeated, undone (budget 0) and never drifts. Measured on synthetic data, six batches nudged on top
-of each other moved rows more than twice as far as the same batches taken from the base.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,17 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.nudge.budget import LIMITS, choose_budget
-from heal_tasks.nudge.contrast import Pushes
-from heal_tasks.nudge.plan import PLAIN, Plan
+from heal_tasks.nudge.apply import MovedRows, changed_rows, move_rows, moves_of
+from heal_tasks.nudge.contrast import Repulsion
+from heal_tasks.nudge.plan import PLAIN, NudgeRecord, Plan, check_theta
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
-from heal_tasks.nudge.solve import Variant, apply_moves, gradients, plan_moves
+from heal_tasks.nudge.solve import Variant
 from heal_tasks.nudge.sweep import Metric
-
-__all__ = ["PLAIN", "NudgeResult", "Plan", "Pushes", "QuestionSet", "nudge", "recompute"]
-
-# Smaller differences are rounding; writing them would touch rows for nothing.
-_SMALLEST_CHANGE = 1e-6
+from heal_tasks.nudge.theta import ThetaChoice, choose_theta
 
 # The standard error of a mean change in nDCG@10 of so many is about .002.
 _MOST_UNASKED = 2000
@@ -32,41 +22,53 @@ _MOST_ANSWERS = 10
 
 @dataclass(frozen=True, slots=True)
 class NudgeResult:
-    """What NUDGE did.
+    """The rows that NUDGE moves, and the reason.
 
     Args:
         rows: ascending int64, shape (c,): the rows that changed; every other row is its base vector.
         vectors: float32, shape (c, d): their new vectors.
-        theta: the budget in use: radians for NUDGE-N, step length for NUDGE-M; 0 where nothing moves.
+        repulsion: of the rows that have questions; none for a plan without contrast.
         variant: N or M.
+        theta: radians (N) or step length (M); 0 where nothing moves.
         plan: the plan in use.
-        centre: float32, shape (d,): the mean training question; what a centred plan took off.
-        pushes: what a contrastive plan adds to the gradients of the rows that have questions; none for another one.
-        validation_before: the metric on validation at budget 0; None without validation questions.
+        centre: float32, shape (d,): the mean training question, which a centred plan subtracts.
+        adopted: True if theta is above 0.
+        validation_before: the metric on validation at theta 0; None without validation questions.
         validation_after: at ``theta``.
-        gain: of the search on validation questions that had no part in it, adopted or not; of ``theta`` itself where
-            it was given; None without validation questions.
+        gain: of the search on validation questions that had no part in it, adopted or not; None without any.
         standard_error: of that gain, paired by question.
-        adopted: whether a budget above 0 is in use.
         dropped_questions: questions of both sets without a positive.
-        moved_validation_share: share of validation questions that a row with training questions answers; near 0,
-            validation cannot see a gain, near 1 it cannot see the damage to rows without questions.
+        moved_validation_share: share of validation questions that a moved row answers; near 0, validation cannot see a
+            gain, near 1 it cannot see the damage to rows without questions.
     """
 
     rows: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float32]
-    theta: float
+    repulsion: Repulsion
     variant: Variant
+    theta: float
     plan: Plan
     centre: npt.NDArray[np.float32]
-    pushes: Pushes
+    adopted: bool
     validation_before: float | None
     validation_after: float | None
     gain: float | None
     standard_error: float | None
-    adopted: bool
     dropped_questions: int
     moved_validation_share: float
+
+    def record(self, *, by_people: bool = False) -> NudgeRecord:
+        """The record that moves further rows in the same way."""
+        return _record(self.plan, self.variant, self.theta, self.centre, by_people)
+
+
+def _record(
+    plan: Plan, variant: Variant, theta: float, centre: npt.NDArray[np.float32], by_people: bool = False
+) -> NudgeRecord:
+    subtracted = centre if plan.centred else None
+    return NudgeRecord(
+        variant, theta, plan.prior, subtracted, plan.contrast_steps, plan.answer_count_exponent, by_people
+    )
 
 
 def nudge(
@@ -77,9 +79,6 @@ def nudge(
     variant: Variant = "N",
     metric: str = "ndcg@10",
     plans: Sequence[Plan] = (PLAIN,),
-    theta: float | None = None,
-    centre: npt.NDArray[np.float32] | None = None,
-    pushes: Pushes | None = None,
     refit: QuestionSet | None = None,
     min_gain: float = 0.0,
     max_unasked_loss: float | None = None,
@@ -87,12 +86,11 @@ def nudge(
     seed: int = 0,
     device: str = "cpu",
 ) -> NudgeResult:
-    """Move the rows that training questions ask for, by the budget that validation questions support.
+    """Move the rows that training questions name, by the plan and theta that validation questions support.
 
-    A found budget is adopted if the gain of the search, on questions kept out of it, is above zero at the one-sided
-    5 % level and reaches ``min_gain``: a budget near 0 gains next to nothing with next to no error, and would rewrite
-    every row for it (seen: 1,121 rows for .001). Without training questions nothing moves, and without validation
-    questions only a given budget does.
+    Theta is adopted if the gain of the search, on questions that had no part in it, is above zero at the one-sided 5 %
+    level and reaches ``min_gain``: a theta near 0 gains next to nothing with next to no error, and would rewrite every
+    row for it (seen: 1,121 rows for .001). Without training or validation questions nothing moves.
 
     Args:
         base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed. Rows are brought to
@@ -100,146 +98,87 @@ def nudge(
         train: questions that move rows.
         validation: other questions, of documents with and without training questions.
         variant: N keeps unit length (cosine search); M needs inner-product search.
-        metric: what validation measures: ``accuracy@1``, ``ndcg@K`` or ``recall@K``.
-        plans: what validation chooses among, the preferred one first; each costs a product of the validation
+        metric: of validation: ``accuracy@1``, ``ndcg@K`` or ``recall@K``.
+        plans: the plans that validation chooses among, the preferred one first. Each costs a product of the validation
             questions with the rows that move, a contrastive one two of the training questions per step as well.
-        theta: use this budget and the first plan without a search, as the incremental path does with the live
-            generation's.
-        centre: float32, shape (d,): what a centred plan takes off; None for the mean of these training questions.
-            Whoever goes on with a budget goes on with its centre, or one question more would move all rows.
-        pushes: of a budget that is gone on with, for the same reason; None to compute what a plan asks for.
-        refit: all questions there are, those of validation too: they move the rows by the plan and budget that were
-            chosen or given without them; every figure in the result is that of the training questions alone.
-        min_gain: smallest gain worth moving rows for.
-        max_unasked_loss: how much questions may lose on average whose answers nobody has asked for: up to 2,000
-            training questions are judged with their own answers left where they were, since validation may have few
-            such questions, or none. None: any loss that validation's mean gain outweighs.
-        unasked: judge these questions instead of training ones by ``max_unasked_loss``.
+        refit: all questions there are, those of validation too: they move the rows by the plan and theta that were
+            chosen without them. All figures in the result are those of the training questions alone.
+        min_gain: smallest gain for which rows are moved.
+        max_unasked_loss: largest mean loss allowed on questions whose answers no question has moved: up to 2,000
+            training questions are ranked with their own answers at the base vectors, since validation may have few
+            such questions, or none. None: any loss, if validation gains on average.
+        unasked: questions to which ``max_unasked_loss`` applies, instead of training questions.
         seed: of the folds in which validation judges the search.
-        device: where to compute similarities and pushes, ``cpu`` or a GPU.
+        device: where to compute similarities and repulsion, ``cpu`` or a GPU.
 
     Returns:
-        The changed rows and what is known about them.
+        The changed rows and the figures of the choice.
 
     Raises:
         InputError: a vector that is zero or not finite, dimensions that differ, a positive that is not a row, an
-            unknown variant or metric, no plan or a negative number in one, or a budget outside its range. The value and
-            its row are named.
+            unknown variant or metric, no plan, or a negative loss. The value and its row are named.
     """
-    if variant not in LIMITS:
-        raise InputError(f"unknown NUDGE variant {variant!r}; take N or M")
-    if theta is not None and not (math.isfinite(theta) and 0 <= theta <= LIMITS[variant]):
-        raise InputError(f"budget {theta} of NUDGE-{variant} is outside 0 to {LIMITS[variant]:.4f}")
-    if not plans or not all(plan.possible for plan in plans):
-        raise InputError(
-            f"plans are {tuple(plans)}; pass at least one, with prior and contrast_steps of 0 or more, contrast_steps "
-            "only with a prior, and answer_count_exponent from 0 to 1"
-        )
+    check_theta(variant)
+    Metric(metric)
+    if not plans:
+        raise InputError("there are no plans to choose among; pass at least one")
     if max_unasked_loss is not None and not max_unasked_loss >= 0:
         raise InputError(f"max_unasked_loss is {max_unasked_loss}; it is a tolerated loss and must be 0 or more")
-    Metric(metric)
     documents = unit_rows(base, "document")
     n, d = documents.shape
     asked = clean_questions(train, n_rows=n, dims=d, what="training")
     judged = clean_questions(validation, n_rows=n, dims=d, what="validation")
-    rows = np.unique(asked.pairs()[0][:, 1])
+    rows = asked.rows()
     start = documents[rows]
-    if centre is None:
-        mean = asked.vectors.sum(axis=0, dtype=np.float64) / max(1, len(asked.vectors))
-        centre = mean.astype(np.float32)
-    planned = [
-        plan.moves(asked, rows, start, variant, centre, pushes, device)
-        for plan in (plans if theta is None else plans[:1])
-    ]
-    moves = [found for found, _ in planned]
-    chosen, used = 0, theta or 0.0
-    before = after = gain = error = None
+    centre = (asked.vectors.sum(axis=0, dtype=np.float64) / max(1, len(asked.vectors))).astype(np.float32)
+    planned = [moves_of(plan, variant, asked, rows, start, centre, device=device) for plan in plans]
+    choice: ThetaChoice | None = None
     if judged.positives:
         guard = None
         if max_unasked_loss is not None and unasked is not None and len(unasked.positives):
             guard = clean_questions(unasked, n_rows=n, dims=d, what="unasked")
         elif max_unasked_loss is not None:
             guard = _some_questions(asked, seed)
-        found = choose_budget(
-            judged, documents, rows, moves, metric, theta=theta, unasked=guard,
+        choice = choose_theta(
+            judged, documents, rows, [moves for moves, _ in planned], metric, unasked=guard,
             max_unasked_loss=max_unasked_loss or 0.0, seed=seed, device=device,
         )  # fmt: skip
-        if theta is None and found.convincing and found.gain >= min_gain:
-            chosen, used = found.plan, found.theta
-        before, gain, error = float(found.before.mean()), found.gain, found.standard_error
-        after = float(found.after.mean()) if used == found.theta else before
+    number, theta = 0, 0.0
+    if choice and choice.convincing and choice.gain >= min_gain:
+        number, theta = choice.plan, choice.theta
+    moves, repulsion = planned[number]
     pairs, _ = judged.pairs()
-    can_gain = pairs[np.isin(pairs[:, 1], rows[moves[chosen].arrival > 0]), 0]
-    final, kept = planned[chosen]
-    if refit is not None:
-        everything = clean_questions(refit, n_rows=n, dims=d, what="refit")
-        rows = np.unique(everything.pairs()[0][:, 1])
-        start = documents[rows]
-        final, kept = plans[chosen].moves(everything, rows, start, variant, centre, pushes, device)
-    vectors = apply_moves(start, final, used)
-    changed = np.abs(vectors - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
+    can_gain = np.unique(pairs[np.isin(pairs[:, 1], rows[moves.arrival > 0]), 0])
+    if not theta:
+        moved = MovedRows(rows[:0], start[:0], Repulsion.none(d))
+    elif refit is not None:
+        moved = move_rows(documents, refit, _record(plans[number], variant, theta, centre), device=device)
+    else:
+        moved = changed_rows(rows, start, moves, theta, repulsion)
+    before = float(choice.before.mean()) if choice else None
     return NudgeResult(
-        rows[changed],
-        vectors[changed],
-        used,
-        variant,
-        plans[chosen],
-        centre,
-        kept,
-        before,
-        after,
-        gain,
-        error,
-        used > 0,
-        asked.dropped + judged.dropped,
-        len(np.unique(can_gain)) / max(1, len(judged.positives)),
+        rows=moved.rows,
+        vectors=moved.vectors,
+        repulsion=moved.repulsion,
+        variant=variant,
+        theta=theta,
+        plan=plans[number],
+        centre=centre,
+        adopted=theta > 0,
+        validation_before=before,
+        validation_after=float(choice.after.mean()) if choice and theta else before,
+        gain=choice.gain if choice else None,
+        standard_error=choice.standard_error if choice else None,
+        dropped_questions=asked.dropped + judged.dropped,
+        moved_validation_share=len(can_gain) / max(1, len(judged.positives)),
     )
 
 
 def _some_questions(asked: CleanQuestions, seed: int) -> CleanQuestions | None:
-    """Questions to be judged with their answers unmoved; None where there are none."""
-    # With more answers than a first page, some are asked for by others.
+    """Questions to be ranked with their answers at the base vectors; None where there are none."""
+    # Of more answers than a first page holds, some are moved by other questions.
     few = np.flatnonzero([len(rows) <= _MOST_ANSWERS for rows in asked.positives])
     chosen = np.sort(np.random.default_rng(seed).permutation(few)[:_MOST_UNASKED])
     if not len(chosen):
         return None
     return CleanQuestions(asked.vectors[chosen], tuple(asked.positives[row] for row in chosen), asked.places[chosen], 0)
-
-
-def recompute(
-    base: npt.NDArray[np.floating],
-    questions: npt.NDArray[np.floating],
-    answers: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.float64],
-    *,
-    variant: Variant,
-    theta: float,
-    prior: float = 0.0,
-    centre: npt.NDArray[np.float32] | None = None,
-    pushes: npt.NDArray[np.float32] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Some rows as ``nudge`` gives them with the same budget; the others are not needed for it.
-
-    Args:
-        base: float16, float32 or float64, shape (m, d): encoder output of these rows.
-        questions: float, shape (q, d): the training questions that they answer.
-        answers: int64, shape (q,): which of the m rows answers each.
-        weights: float64, shape (q,): by :meth:`Plan.weights`, of 1 / number of rows, these and others, that answer the
-            question.
-        variant: N or M.
-        theta: the budget.
-        prior: of the plan.
-        centre: float32, shape (d,): of a centred plan; None for another one.
-        pushes: float32, shape (m, d): of a contrastive plan, 0 for rows that have come since; None for another plan.
-
-    Returns:
-        float32, shape (m, d).
-    """
-    moved = unit_rows(base, "document").copy()
-    asked = unit_rows(questions, "training question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
-    pairs = np.column_stack([np.arange(len(asked)), answers])
-    rows, G = gradients(asked, pairs, weights, centre=centre)
-    if pushes is not None:
-        G += pushes[rows]
-    moved[rows] = apply_moves(moved[rows], plan_moves(moved[rows], G, variant, prior), theta)
-    return moved

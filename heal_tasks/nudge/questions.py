@@ -1,7 +1,7 @@
-"""Checks and cleans what NUDGE is given, so that nothing wrong can silently stop or distort it.
+"""Checks and cleans the input of NUDGE.
 
-The published package turns a single NaN, a repeated question or an index of -1 into "no gain" or into a
-moved stranger without a word; here each is an error that names row and value, or is merged and counted.
+A single NaN makes the published package find no gain, an index of -1 moves an unrelated row, and a repeated question
+counts twice, all without a message. Here each is an error that names row and value, or is merged and counted.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.nudge.products import blocks
 
-# What float32 sums of some thousand squares may differ by.
+# Rounding of float32 sums of some thousand squares.
 _UNIT_TOLERANCE = 3e-6
 _ROWS_AT_ONCE = 8192
 
@@ -22,7 +23,7 @@ class QuestionSet:
     """Questions with the rows that answer them.
 
     Args:
-        vectors: float of any width, shape (q, d); any length but zero.
+        vectors: float of any width, shape (q, d), of any length above zero.
         positives: integer indices of the answering rows, one array per question; an empty one drops the question.
     """
 
@@ -37,8 +38,8 @@ class CleanQuestions:
     Args:
         vectors: float32, shape (q, d), unit length.
         positives: sorted distinct int64 rows of each question.
-        places: int64, shape (q,): where each stands first in the set as it was given.
-        dropped: how many questions had no positive.
+        places: int64, shape (q,): index of the first of equal questions in the set as it was given.
+        dropped: number of questions without a positive.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -56,13 +57,17 @@ class CleanQuestions:
         rows = np.concatenate(self.positives) if len(sizes) else np.empty(0, dtype=np.int64)
         return np.column_stack([np.repeat(np.arange(len(sizes)), sizes), rows]), np.repeat(1.0 / sizes, sizes)
 
+    def rows(self) -> npt.NDArray[np.int64]:
+        """All rows that answer a question, ascending int64, shape (a,)."""
+        return np.unique(self.pairs()[0][:, 1])
+
 
 def unit_rows(rows: npt.NDArray[np.floating], what: str) -> npt.NDArray[np.float32]:
     """Check vectors and bring them to unit length.
 
     Args:
         rows: float16, float32 or float64, shape (n, d).
-        what: what a row is called in an error, for example ``document``.
+        what: the name of a row in an error, for example ``document``.
 
     Returns:
         float32, shape (n, d): the same array where it is float32 and of unit length already.
@@ -86,8 +91,7 @@ def unit_rows(rows: npt.NDArray[np.floating], what: str) -> npt.NDArray[np.float
     if len(zero):
         raise InputError(f"{what} {zero[0]} has a zero vector, which has no direction; encode it again or leave it out")
     unit = np.empty(rows.shape, dtype=np.float32)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
+    for part in blocks(len(rows), _ROWS_AT_ONCE):
         unit[part] = rows[part] / lengths[part, None]
     return unit
 
@@ -95,13 +99,13 @@ def unit_rows(rows: npt.NDArray[np.floating], what: str) -> npt.NDArray[np.float
 def clean_questions(questions: QuestionSet, *, n_rows: int, dims: int, what: str) -> CleanQuestions:
     """Check questions, bring them to unit length, drop those without positives and merge equal ones.
 
-    Equal questions are merged by uniting their positives, so that a question written twice does not weigh twice.
+    Equal questions become one with the positives of all, so that a question written twice does not count twice.
 
     Args:
-        questions: as they come.
+        questions: the questions to clean.
         n_rows: number of document rows that positives may name.
         dims: dimensions of the document vectors.
-        what: what the set is called in an error, for example ``training``.
+        what: the name of the set in an error, for example ``training``.
 
     Returns:
         The clean questions, in order of first appearance.

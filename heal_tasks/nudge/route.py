@@ -1,13 +1,13 @@
-"""Chooses tonight's path, nothing, nudge or realign, and gives the reason as one sentence with its numbers.
+"""Chooses the route of a run, nothing, nudge or realign, with the reason as one sentence.
 
-A nudge only ever adds to the topics and the model of the last realignment, so the share of changed documents, the
-age, how badly new documents fit the old topics, how far rows have moved since and what became of a fixed set of
-questions bound how long it may stand in for one.
+A nudge keeps the topics and the model of the last realignment. So a realignment is due when too many documents have
+changed since, when new documents fit the topics badly, when rows have moved far, when a fixed set of questions finds
+its answers less well, or after some days.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from heal_tasks.core.errors import InputError
 
@@ -16,24 +16,25 @@ RouteName = Literal["nothing", "nudge", "realign"]
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
-    """What the choice rests on.
+    """Counts, age and drift from which the route is chosen.
 
     Args:
-        documents: documents in the store, deleted ones not counted.
+        documents: documents in the store, without deleted ones.
         new: documents that arrived in this run.
         changed: documents whose text changed in this run.
-        deleted: documents that vanished in this run.
-        changed_share: new, changed and deleted since the last realignment over documents then.
+        deleted: documents that were removed in this run.
+        changed_share: new, changed and deleted documents since the last realignment, divided by the documents now.
         active_generation: id of the live generation; None before the first.
-        generation_age_days: its age in days; None before the first.
-        residual_excess: how much worse new documents fit the topic tree than known ones; None where not measured.
-        pending: chunks that the live generation lacks, and chunks that it still serves though their text is gone.
-        forced: ``auto``, or the route that somebody asked for.
-        displacement: angle that rows have moved since the last realignment, mean over all rows, in radians; a row that
+        generation_age_days: days since the last realignment; None before the first.
+        residual_excess: relative residual of new documents in the topic tree less that of known ones; None if not
+            measured.
+        pending: chunks that the live generation lacks, and chunks that it serves although their text is gone.
+        forced: ``auto``, or the route to take whatever the facts.
+        displacement: mean angle over all rows, in radians, that they have moved since the last realignment; a row that
             moves there and back counts twice.
-        probe_change: change of nDCG@10 on the live generation's fixed questions since the last realignment; None
-            where it has none.
-        probe_change_high: upper end of its 95 % interval.
+        probe_change: change of nDCG@10 on the live generation's fixed questions since the last realignment; None if it
+            has none.
+        probe_change_high: upper end of the 95 % interval of ``probe_change``.
     """
 
     documents: int
@@ -71,13 +72,13 @@ def choose_route(
     """Choose the route.
 
     Args:
-        facts: counts, drift and age.
-        max_changed_share: share of changed documents up to which a nudge will do.
+        facts: counts, age and drift.
+        max_changed_share: largest share of changed documents for a nudge.
         max_age_days: age of the live generation from which it is realigned, even if nothing changed.
-        max_residual: residual excess up to which new documents still fit the topics.
-        max_displacement: displacement up to which rows may be moved on.
-        max_loss: fall of nDCG@10 on the fixed questions up to which the live generation is kept; a fall counts only
-            where its whole interval is below zero.
+        max_residual: largest residual excess for a nudge.
+        max_displacement: largest displacement for a nudge, in radians.
+        max_loss: largest fall of nDCG@10 on the fixed questions for a nudge; a fall counts only where its whole
+            interval is below zero.
 
     Returns:
         The route with its reason.
@@ -96,35 +97,32 @@ def choose_route(
     if facts.active_generation is None:
         return Route("realign", f"No generation is live yet and {facts.documents} documents are waiting for one.")
     live = f"generation {facts.active_generation}"
+    change, high = facts.probe_change, facts.probe_change_high
+    reason = None
     if facts.changed_share > max_changed_share:
-        return Route(
-            "realign",
+        reason = (
             f"{facts.changed_share:.1%} of the documents changed since the last realignment, more than the "
-            f"{max_changed_share:.1%} up to which {live} is nudged.",
+            f"{max_changed_share:.1%} up to which {live} is nudged."
         )
-    if facts.residual_excess is not None and facts.residual_excess > max_residual:
-        return Route(
-            "realign",
+    elif facts.residual_excess is not None and facts.residual_excess > max_residual:
+        reason = (
             f"New documents fit the topics of {live} worse than known ones by {facts.residual_excess:.3f} in relative "
-            f"residual, more than the allowed {max_residual:.3f}.",
+            f"residual, more than the allowed {max_residual:.3f}."
         )
-    if facts.displacement > max_displacement:
-        return Route(
-            "realign",
+    elif facts.displacement > max_displacement:
+        reason = (
             f"The rows of {live} have moved by {facts.displacement:.3f} radians on average since the last realignment, "
-            f"more than the allowed {max_displacement:.3f}.",
+            f"more than the allowed {max_displacement:.3f}."
         )
-    if _has_lost(facts, max_loss):
-        return Route(
-            "realign",
-            f"On its fixed questions {live} has changed by {facts.probe_change:+.4f} nDCG@10 since the last "
-            f"realignment (95 % interval up to {facts.probe_change_high:+.4f}); {-max_loss:+.4f} is allowed.",
+    elif change is not None and high is not None and change < -max_loss and high < 0:
+        reason = (
+            f"On its fixed questions {live} has changed by {change:+.4f} nDCG@10 since the last realignment (95 % "
+            f"interval up to {high:+.4f}); {-max_loss:+.4f} is allowed."
         )
-    if facts.generation_age_days is not None and facts.generation_age_days >= max_age_days:
-        return Route(
-            "realign",
-            f"{live.capitalize()} is {facts.generation_age_days:.1f} days old and due after {max_age_days:g}.",
-        )
+    elif facts.generation_age_days is not None and facts.generation_age_days >= max_age_days:
+        reason = f"{live.capitalize()} is {facts.generation_age_days:.1f} days old and due after {max_age_days:g}."
+    if reason:
+        return Route("realign", reason)
     if facts.new + facts.changed + facts.deleted + facts.pending == 0:
         return Route("nothing", f"No document is new, changed or deleted, and {live} has every vector.")
     return Route(
@@ -134,11 +132,6 @@ def choose_route(
     )
 
 
-def _has_lost(facts: RouteFacts, max_loss: float) -> bool:
-    change, high = facts.probe_change, facts.probe_change_high
-    return change is not None and high is not None and change < -max_loss and high < 0
-
-
 def _forced(facts: RouteFacts) -> Route:
     if facts.forced == "nudge" and facts.active_generation is None:
         return Route(
@@ -146,8 +139,7 @@ def _forced(facts: RouteFacts) -> Route:
             f"The nudge route was forced, but no generation is live that could be nudged, so the {facts.documents} "
             "documents are realigned.",
         )
-    name: RouteName = "nothing" if facts.forced == "nothing" else "nudge" if facts.forced == "nudge" else "realign"
-    return Route(name, f"The route {name} was forced by setting; {_counts(facts)}.")
+    return Route(cast(RouteName, facts.forced), f"The route {facts.forced} was forced by setting; {_counts(facts)}.")
 
 
 def _counts(facts: RouteFacts) -> str:

@@ -1,15 +1,15 @@
-"""The closed-form NUDGE solutions: where a document vector goes for a given budget.
+"""The closed-form solutions of NUDGE: the new vector of a document for a given theta.
 
-Paper: NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings for Retrieval, ICLR 2025, arXiv 2409.02343
-(the body was not at hand: the formulas are derived from its stated objective, max G.d' under a bound on the
-move). Both variants are written as a move from d towards a unit direction u,
+Paper: NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings for Retrieval, ICLR 2025, arXiv 2409.02343. Its body
+was not available: the formulas are derived from its stated objective, max G.d' under a bound on the move. Both variants
+move d towards a unit direction u:
 
-    NUDGE-N  d' = cos(x) d + sin(x) u,  u = (G - (G.d) d) / ||G - (G.d) d||,  x clipped where d' reaches G's direction
-    NUDGE-M  d' = d + x G/||G||,                                             x clipped at its row's limit, if it has one
+    NUDGE-N  d' = cos(x) d + sin(x) u,  u = (G - (G.d) d) / ||G - (G.d) d||,  x = theta, at most the angle to G
+    NUDGE-M  d' = d + x G/||G||,                                             x = theta, at most the row's limit, if any
 
-so that a query's score of a moved row is p(x) q.d + r(x) q.u for every budget x, with no matrix product per x.
-The residual G - (G.d) d is formed as a vector, never as G.G - (G.d)^2: that cancels to a negative number in
-float32 when a question equals its document, and NaN follows.
+so the score of a moved row is p(theta) q.d + r(theta) q.u, with no matrix product per theta. The residual G - (G.d) d
+is computed as a vector, never as G.G - (G.d)^2: in float32 that cancels to a negative number when a question equals its
+document, and NaN follows.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from heal_tasks.nudge.products import blocks
+
 Variant = Literal["N", "M"]
 
-# Small enough for the cache: 57 ms for 10,000 rows in blocks of 8,192, 27 in these.
+MAX_THETA: dict[Variant, float] = {"N": np.pi / 2, "M": 8.0}
+"""A quarter turn leaves nothing of a document's own meaning; a step of 8 is eight times its length."""
+
+# Blocks that fit the cache: 57 ms for 10,000 rows in blocks of 8,192, 27 in these.
 _ROWS_AT_ONCE = 1024
 # Below this share of the gradient the residual is rounding error, and a turn towards it is a turn towards noise.
 _SMALLEST_RESIDUAL = 1e-6
@@ -29,12 +34,12 @@ _SMALLEST_RESIDUAL = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Which way each row may move.
+    """The direction in which each row may move, and how far.
 
     Args:
         directions: float32, shape (a, d): unit vectors u, zero where a row does not move.
-        arrival: float64, shape (a,): budget at which the row has arrived and stops: radians for NUDGE-N; for NUDGE-M
-            infinite unless there is a prior; 0 where it does not move.
+        arrival: float64, shape (a,): theta at which the row stops: radians (N) or step length (M), infinite for M
+            without a prior; 0 where it does not move.
         variant: N or M.
     """
 
@@ -42,29 +47,12 @@ class Moves:
     arrival: npt.NDArray[np.float64]
     variant: Variant
 
-    def factors(self, budget: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The factors p and r of d' = p d + r u at a budget.
-
-        Returns:
-            Two arrays, float64, shape (a,).
-        """
-        return move_factors(self.arrival, budget, self.variant)
-
 
 def move_factors(
-    arrival: npt.NDArray[np.float64], budget: npt.ArrayLike, variant: Variant
+    arrival: npt.NDArray[np.float64], theta: npt.ArrayLike, variant: Variant
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The factors p and r of d' = p d + r u.
-
-    Args:
-        arrival: float64, any shape: budget at which each row stops.
-        budget: radians (N) or step length (M); broadcast against ``arrival``.
-        variant: N or M.
-
-    Returns:
-        p and r, float64, of the broadcast shape.
-    """
-    reached = np.minimum(arrival, budget)
+    """The factors p and r of d' = p d + r u; ``theta`` and ``arrival`` are broadcast, see :class:`Moves`."""
+    reached = np.minimum(arrival, theta)
     if variant == "N":
         return np.cos(reached), np.sin(reached)
     return np.ones_like(reached), reached
@@ -82,25 +70,22 @@ def gradients(
     Args:
         question_vectors: float32, shape (q, d), unit length.
         pairs: int64, shape (p, 2): question index and the row that answers it.
-        weights: float64, shape (p,), positive: by default 1/|positives of the question|, so that a question with many
-            answers pulls as much in total as one with a single answer.
-        centre: float32, shape (d,): the mean question, to be taken off each question first. Where all questions share
-            a direction, rows otherwise move along it and rise against every question.
+        weights: float64, shape (p,), positive: with 1/|answers of the question|, all questions weigh the same.
+        centre: float32, shape (d,): the mean question, to be subtracted from each question; None for nothing. Where
+            all questions share a direction, rows otherwise move along it and rise against every question.
 
     Returns:
         The rows that are named, ascending int64, shape (a,), and G, float32, shape (a, d), summed in float64; 0 where
         the questions of a row cancel each other.
     """
     rows, position = np.unique(pairs[:, 1], return_inverse=True)
-    shape = (len(rows), len(question_vectors))
-    incidence = sparse.coo_array((weights, (position, pairs[:, 0])), shape=shape).tocsr()
-    G = np.empty((len(rows), question_vectors.shape[1]), dtype=np.float32)
-    wide = question_vectors.astype(np.float64)
+    incidence = sparse.coo_array((weights, (position, pairs[:, 0])), shape=(len(rows), len(question_vectors))).tocsr()
+    questions = question_vectors.astype(np.float64)
     if centre is not None:
-        wide -= centre
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        G[part] = np.asarray(incidence[part] @ wide, dtype=np.float32)
+        questions -= centre
+    G = np.empty((len(rows), question_vectors.shape[1]), dtype=np.float32)
+    for part in blocks(len(rows), _ROWS_AT_ONCE):
+        G[part] = np.asarray(incidence[part] @ questions, dtype=np.float32)
     total = np.bincount(position, weights=weights, minlength=len(rows))
     G[np.linalg.norm(G, axis=1) <= _SMALLEST_RESIDUAL * total] = 0.0
     return rows, G
@@ -109,84 +94,54 @@ def gradients(
 def plan_moves(
     base: npt.NDArray[np.float32], G: npt.NDArray[np.float32], variant: Variant, prior: float = 0.0
 ) -> Moves:
-    """Find each row's direction and where it arrives.
+    """Find each row's direction and where it stops.
 
     Args:
         base: float32, shape (a, d), unit length.
-        G: float32, shape (a, d): gradients; a row without one does not move.
+        G: float32, shape (a, d): gradients; a row with a zero gradient does not move.
         variant: N or M.
-        prior: how many questions the base vector itself counts as: a row goes no further than the direction of
-            ``prior * base + G`` (N) or a step of ``||G|| / prior`` (M), so that little evidence moves it little.
+        prior: number of questions that the base vector counts as: a row stops at the direction of ``prior * base + G``
+            (N) or after a step of ``||G|| / prior`` (M), so that few questions move it little.
 
     Returns:
         The moves.
     """
     directions = np.zeros(base.shape, dtype=np.float32)
     arrival = np.zeros(len(base))
-    for start in range(0, len(base), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
+    for part in blocks(len(base), _ROWS_AT_ONCE):
         g = G[part].astype(np.float64)
         length = np.linalg.norm(g, axis=1)
         if variant == "M":
-            steps = length > 0
-            directions[part][steps] = g[steps] / length[steps, None]
-            arrival[part][steps] = length[steps] / prior if prior else np.inf
+            moves = length > 0
+            directions[part][moves] = g[moves] / length[moves, None]
+            arrival[part][moves] = length[moves] / prior if prior else np.inf
             continue
         d = base[part].astype(np.float64)
         v = np.einsum("ij,ij->i", g, d)
         R = g - v[:, None] * d
         t = np.linalg.norm(R, axis=1)
-        turns = t > _SMALLEST_RESIDUAL * length
-        directions[part][turns] = R[turns] / t[turns, None]
-        arrival[part][turns] = np.arctan2(t[turns], v[turns] + prior)
+        moves = t > _SMALLEST_RESIDUAL * length
+        directions[part][moves] = R[moves] / t[moves, None]
+        arrival[part][moves] = np.arctan2(t[moves], v[moves] + prior)
     return Moves(directions, arrival, variant)
 
 
-def apply_moves(base: npt.NDArray[np.float32], moves: Moves, budget: float) -> npt.NDArray[np.float32]:
-    """Move rows by a budget.
+def apply_moves(base: npt.NDArray[np.float32], moves: Moves, theta: float) -> npt.NDArray[np.float32]:
+    """Move rows by theta.
 
     Args:
         base: float32, shape (a, d), unit length.
-        moves: their moves.
-        budget: radians for NUDGE-N, step length for NUDGE-M; 0 returns the base vectors.
+        moves: of these rows.
+        theta: largest angle in radians (N) or step length (M); 0 returns the base vectors.
 
     Returns:
-        float32, shape (a, d): of unit length for NUDGE-N.
+        float32, shape (a, d): of unit length for NUDGE-N; search on NUDGE-M must use the inner product.
     """
     moved = np.empty(base.shape, dtype=np.float32)
-    p, r = moves.factors(budget)
-    for start in range(0, len(base), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
+    p, r = move_factors(moves.arrival, theta, moves.variant)
+    for part in blocks(len(base), _ROWS_AT_ONCE):
         rows = p[part, None] * base[part] + r[part, None] * moves.directions[part]
         if moves.variant == "N":
             rows /= np.linalg.norm(rows, axis=1)[:, None]
         moved[part] = rows
     return moved
-
-
-def turn(base: npt.NDArray[np.float32], G: npt.NDArray[np.float32], theta: float) -> npt.NDArray[np.float32]:
-    """NUDGE-N: turn unit rows by an angle towards their questions, stopping on arrival.
-
-    Args:
-        base: float32, shape (a, d), unit length.
-        G: float32, shape (a, d).
-        theta: largest angle, radians.
-
-    Returns:
-        float32, shape (a, d), unit length. A row whose question equals it stays.
-    """
-    return apply_moves(base, plan_moves(base, G, "N"), theta)
-
-
-def shift(base: npt.NDArray[np.float32], G: npt.NDArray[np.float32], gamma: float) -> npt.NDArray[np.float32]:
-    """NUDGE-M: move rows by a step towards their questions; lengths change, so search must use the inner product.
-
-    Args:
-        base: float32, shape (a, d), unit length.
-        G: float32, shape (a, d).
-        gamma: step length.
-
-    Returns:
-        float32, shape (a, d).
-    """
-    return apply_moves(base, plan_moves(base, G, "M"), gamma)

@@ -1,9 +1,9 @@
-"""The exact value of a ranking metric as a step function of the NUDGE budget.
+"""The exact value of a ranking metric as a step function of theta.
 
-A metric can only change where a relevant row and a competitor change places. For one question these points
-are known in closed form, and between two of them the value is constant: the whole curve over all budgets
-costs no more than a handful of grid points would. A metric adds up over the relevant rows of a question, so each
-of them (an answer) has a rank, and a step function, of its own.
+A metric can only change where a relevant row and a competitor change places. For one question these points are known
+in closed form, and between two of them the value is constant, so the curve over all theta costs no more than a handful
+of grid points would. A metric is a sum over the relevant rows of a question, so each of them (an answer) has a rank,
+and a step function, of its own.
 """
 
 import re
@@ -20,11 +20,9 @@ from heal_tasks.nudge.solve import move_factors
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-_PAIRS_AT_ONCE = 1 << 19
-
 
 class Metric:
-    """A metric that adds up over the ranks of a question's relevant rows.
+    """A metric that is a sum over the ranks of a question's relevant rows.
 
     Args:
         name: ``accuracy@1``, ``ndcg@K`` or ``recall@K``.
@@ -44,11 +42,11 @@ class Metric:
         self._best = np.cumsum(gains) if not name.startswith("accuracy") else np.ones(1)
 
     def gain(self, ranks: Int64Array, relevant: Int64Array) -> Float64Array:
-        """What a relevant row adds to its question's value.
+        """The contribution of relevant rows to the values of their questions.
 
         Args:
             ranks: int64, any shape, 0 for the first place.
-            relevant: int64, of that shape: how many relevant rows the question has, found or not.
+            relevant: int64, of that shape: number of relevant rows that the question has, found or not.
 
         Returns:
             float64, of that shape.
@@ -58,115 +56,13 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """Values over all budgets.
-
-    Args:
-        start: float64, shape (m,): value of each question just above 0.
-        question: int64, shape (e,): whose value changes,
-        at: float64, shape (e,): at which budget,
-        change: float64, shape (e,): and by how much; in no order.
-    """
-
-    start: Float64Array
-    question: Int64Array
-    at: Float64Array
-    change: Float64Array
-
-
-class Ranking:
-    """The relevant rows of some questions among their candidates.
-
-    Args:
-        candidates: the rows that matter; equal scores rank by lower row.
-        positives: the relevant rows of each question, distinct int64, shape (y,).
-        metric: what to measure.
-    """
-
-    def __init__(self, candidates: Candidates, positives: Sequence[Int64Array], metric: Metric) -> None:
-        self._candidates = candidates
-        self._metric = metric
-        self._m = len(positives)
-        relevant = np.array([len(rows) for rows in positives], dtype=np.int64)
-        wanted = np.concatenate([np.empty(0, dtype=np.int64), *positives])
-        # One number per (question, row) finds all answers among the candidates in one sorted lookup.
-        span = max(int(wanted.max(initial=0)), int(candidates.rows.max(initial=0))) + 1
-        keys = np.repeat(np.arange(self._m), relevant) * span + wanted
-        self._answers = np.flatnonzero(np.isin(candidates.question * span + candidates.rows, keys))
-        self._question = candidates.question[self._answers]
-        self._relevant = relevant[self._question]
-        self._first, self._last = np.searchsorted(
-            candidates.question, [self._question, self._question + 1]
-        )  # competitors of each answer
-
-    def values(self, budgets: npt.ArrayLike) -> Float64Array:
-        """Value of each question.
-
-        Args:
-            budgets: one for all questions, or one for each, float, shape (m,).
-
-        Returns:
-            float64, shape (m,), 0 to 1.
-        """
-        each = np.broadcast_to(np.asarray(budgets, dtype=np.float64), self._m)[self._candidates.question]
-        scores = self._candidates.scores(each)
-        ranks = np.zeros(len(self._answers), dtype=np.int64)
-        for answer, y, j in self._pairs():
-            ranks += np.bincount(answer, weights=_ahead(scores[j], scores[y], j < y), minlength=len(ranks)).astype(int)
-        gains = self._metric.gain(ranks, self._relevant)
-        return np.bincount(self._question, weights=gains, minlength=self._m).astype(np.float64)
-
-    def steps(self, limit: float) -> Steps:
-        """Values over all budgets from 0 to a limit."""
-        ranks = np.zeros(len(self._answers), dtype=np.int64)
-        answers, budgets, changes = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.int64)]
-        for answer, y, j in self._pairs():
-            # Rows that both stay never change places, but their order still counts towards the rank.
-            crossings = np.sort(np.clip(_crossings(self._candidates, y, j), 0.0, limit), axis=1)  # (p, r)
-            ends = np.pad(crossings, ((0, 0), (1, 1)), constant_values=((0, 0), (0.0, limit)))
-            middles = (ends[:, 1:] + ends[:, :-1]) / 2
-            scores = self._candidates.scores
-            ahead = _ahead(scores(middles, j), scores(middles, y), (j < y)[:, None])  # (p, r + 1)
-            ranks += np.bincount(answer, weights=ahead[:, 0], minlength=len(ranks)).astype(int)
-            change = ahead[:, 1:].astype(np.int64) - ahead[:, :-1]
-            pair, root = np.nonzero(change)
-            answers.append(answer[pair])
-            budgets.append(crossings[pair, root])
-            changes.append(change[pair, root])
-        answer, at, moves = np.concatenate(answers), np.concatenate(budgets), np.concatenate(changes)
-        order = np.lexsort((at, answer))
-        answer, at, moves = answer[order], at[order], moves[order]
-        so_far = np.cumsum(moves)
-        opening = np.searchsorted(answer, answer)
-        after = ranks[answer] + so_far - (so_far[opening] - moves[opening])
-        gain, relevant = self._metric.gain, self._relevant
-        start = np.bincount(self._question, weights=gain(ranks, relevant), minlength=self._m).astype(np.float64)
-        rise = gain(after, relevant[answer]) - gain(after - moves, relevant[answer])
-        felt = rise != 0
-        return Steps(start, self._question[answer[felt]], at[felt], rise[felt])
-
-    def _pairs(self) -> Iterator[tuple[Int64Array, Int64Array, Int64Array]]:
-        """Answers with their competitors: number of the answer, and both rows as places among the candidates."""
-        sizes = self._last - self._first
-        block = np.cumsum(sizes) // _PAIRS_AT_ONCE
-        for number in np.unique(block):
-            chosen = np.flatnonzero(block == number)
-            answer = np.repeat(chosen, sizes[chosen])
-            opening = np.repeat(np.cumsum(sizes[chosen]) - sizes[chosen], sizes[chosen])
-            j = self._first[answer] + np.arange(len(answer)) - opening
-            y = self._answers[answer]
-            others = y != j
-            yield answer[others], y[others], j[others]
-
-
-@dataclass(frozen=True, slots=True)
-class Margin:
-    """A step function of the budget that must not fall below 0.
+class StepFunction:
+    """A step function of theta.
 
     Args:
         start: value just above 0.
-        at: float64, shape (e,): where it changes, in any order.
-        change: float64, shape (e,): by how much.
+        at: float64, shape (e,): theta of each step, in any order.
+        change: float64, shape (e,): change of the value there.
     """
 
     start: float
@@ -174,38 +70,150 @@ class Margin:
     change: Float64Array
 
 
-def best_cell(
-    start: float, at: Float64Array, change: Float64Array, limit: float, resolution: float, margin: Margin | None = None
-) -> tuple[float, float]:
-    """The middle of the widest among the best cells of a sum of step functions.
-
-    At the end of a cell some question is exactly tied; the middle is where rounding and the next question
-    disturb least.
+@dataclass(frozen=True, slots=True)
+class MetricCurve:
+    """The metric of each question over all theta.
 
     Args:
-        start: value just above 0.
-        at: float64, shape (e,): where it changes, in any order.
-        change: float64, shape (e,): by how much.
-        limit: largest budget.
-        resolution: narrower cells are not considered, as float32 vectors cannot hit them.
-        margin: where it is below 0, cells are not considered.
+        at_zero: float64, shape (m,): value of each question at 0.
+        start: float64, shape (m,): value just above 0, which differs where rows tie at 0.
+        question: int64, shape (e,): the question whose value changes at each step.
+        at: float64, shape (e,): theta of each step, in any order.
+        change: float64, shape (e,): change of the value there.
+        max_theta: end of the curve.
+    """
+
+    at_zero: Float64Array
+    start: Float64Array
+    question: Int64Array
+    at: Float64Array
+    change: Float64Array
+    max_theta: float
+
+    def values(self, theta: float) -> Float64Array:
+        """Value of each question at theta, float64, shape (m,)."""
+        if theta == 0:
+            return self.at_zero
+        past = self.at < theta
+        return self.start + np.bincount(self.question[past], weights=self.change[past], minlength=len(self.start))
+
+    def total(self, chosen: npt.NDArray[np.bool_]) -> StepFunction:
+        """The sum over some questions, bool, shape (m,)."""
+        own = chosen[self.question]
+        return StepFunction(float(self.start[chosen].sum()), self.at[own], self.change[own])
+
+
+def metric_curve(
+    candidates: Candidates,
+    positives: Sequence[Int64Array],
+    metric: Metric,
+    max_theta: float,
+    pairs_at_once: int = 1 << 19,
+) -> MetricCurve:
+    """Compute the metric of each question over all theta.
+
+    Args:
+        candidates: the rows that matter; equal scores rank by lower row.
+        positives: the relevant rows of each question, distinct int64, shape (y,).
+        metric: of the values.
+        max_theta: largest theta.
+        pairs_at_once: pairs of answer and competitor in a block.
 
     Returns:
-        The budget, and the value there; 0 and ``start`` if there is no cell.
+        The curve.
     """
-    spare = np.zeros(len(at))
+    answers, relevant = _answers(candidates, positives)
+    question, count = candidates.question[answers], len(answers)
+    at_zero, ranks = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    changed, thetas, changes = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.int64)]
+    for number, y, j in _pairs(candidates.question, answers, pairs_at_once):
+        # Two rows that do not move never change places, but their order still counts towards the rank.
+        crossings = np.sort(np.clip(_crossings(candidates, y, j), 0.0, max_theta), axis=1)  # (p, r)
+        ends = np.pad(crossings, ((0, 0), (1, 1)), constant_values=((0, 0), (0.0, max_theta)))
+        middles = (ends[:, 1:] + ends[:, :-1]) / 2
+        ahead = _ahead(candidates.scores(j, middles), candidates.scores(y, middles), (j < y)[:, None])  # (p, r + 1)
+        first = _ahead(candidates.alpha[j], candidates.alpha[y], j < y)
+        at_zero += np.bincount(number[first], minlength=count)
+        ranks += np.bincount(number[ahead[:, 0]], minlength=count)
+        change = ahead[:, 1:].astype(np.int64) - ahead[:, :-1]
+        pair, root = np.nonzero(change)
+        changed.append(number[pair])
+        thetas.append(crossings[pair, root])
+        changes.append(change[pair, root])
+    answer, at, moves = np.concatenate(changed), np.concatenate(thetas), np.concatenate(changes)
+    order = np.lexsort((at, answer))
+    answer, at, moves = answer[order], at[order], moves[order]
+    # The rank of each answer after each of its changes.
+    so_far = np.cumsum(moves)
+    opening = np.searchsorted(answer, answer)
+    after = ranks[answer] + so_far - (so_far[opening] - moves[opening])
+    rise = metric.gain(after, relevant[answer]) - metric.gain(after - moves, relevant[answer])
+    counts = rise != 0
+
+    def values(ranks: Int64Array) -> Float64Array:
+        gains = metric.gain(ranks, relevant)
+        return np.bincount(question, weights=gains, minlength=len(positives)).astype(np.float64)
+
+    return MetricCurve(values(at_zero), values(ranks), question[answer[counts]], at[counts], rise[counts], max_theta)
+
+
+def _answers(candidates: Candidates, positives: Sequence[Int64Array]) -> tuple[Int64Array, Int64Array]:
+    """Indices of the candidates that answer their question, and the number of rows that answer it."""
+    sizes = np.array([len(rows) for rows in positives], dtype=np.int64)
+    wanted = np.concatenate([np.empty(0, dtype=np.int64), *positives])
+    # One number per (question, row) finds all answers among the candidates in one sorted lookup.
+    span = max(int(wanted.max(initial=0)), int(candidates.rows.max(initial=0))) + 1
+    keys = np.repeat(np.arange(len(sizes)), sizes) * span + wanted
+    answers = np.flatnonzero(np.isin(candidates.question * span + candidates.rows, keys))
+    return answers, sizes[candidates.question[answers]]
+
+
+def _pairs(
+    question: Int64Array, answers: Int64Array, pairs_at_once: int
+) -> Iterator[tuple[Int64Array, Int64Array, Int64Array]]:
+    """Answers with their competitors: number of the answer, and both rows as indices of candidates."""
+    first, last = np.searchsorted(question, [question[answers], question[answers] + 1])
+    sizes = last - first
+    block = np.cumsum(sizes) // pairs_at_once
+    for part in np.unique(block):
+        chosen = np.flatnonzero(block == part)
+        number = np.repeat(chosen, sizes[chosen])
+        opening = np.repeat(np.cumsum(sizes[chosen]) - sizes[chosen], sizes[chosen])
+        j = first[number] + np.arange(len(number)) - opening
+        y = answers[number]
+        others = y != j
+        yield number[others], y[others], j[others]
+
+
+def best_cell(
+    total: StepFunction, max_theta: float, *, margin: StepFunction | None = None, resolution: float = 1e-7
+) -> tuple[float, float]:
+    """The middle of the widest among the best cells of a step function.
+
+    At the end of a cell some question is exactly tied; in the middle, rounding and the next question matter least.
+
+    Args:
+        total: the function to maximise.
+        max_theta: largest theta.
+        margin: cells where it is below 0 are not considered; None for no such condition.
+        resolution: narrower cells are not considered, since float32 vectors cannot hit them.
+
+    Returns:
+        Theta, and the value there; 0 and ``total.start`` if there is no cell.
+    """
+    at, change, spare = total.at, total.change, np.zeros(len(total.at))
     if margin is not None:
         at, spare = np.concatenate([at, margin.at]), np.concatenate([spare, margin.change])
         change = np.concatenate([change, np.zeros(len(margin.at))])
     order = np.argsort(at, kind="stable")
-    edges = np.concatenate([[0.0], at[order], [limit]])
-    values = start + np.concatenate([[0.0], np.cumsum(change[order])])
+    edges = np.concatenate([[0.0], at[order], [max_theta]])
+    values = total.start + np.concatenate([[0.0], np.cumsum(change[order])])
     widths = np.diff(edges)
     values[widths < resolution] = -np.inf
     if margin is not None:
         values[margin.start + np.concatenate([[0.0], np.cumsum(spare[order])]) < -1e-9] = -np.inf
     if not np.isfinite(values).any():
-        return 0.0, start
+        return 0.0, total.start
     # Cumulated rounding must not decide between equal cells.
     best = np.flatnonzero(values >= values.max() - 1e-9)
     cell = best[np.argmax(widths[best])]
@@ -217,22 +225,22 @@ def _ahead(other: Float64Array, own: Float64Array, lower: npt.NDArray[np.bool_])
 
 
 def _crossings(rows: Candidates, y: Int64Array, j: Int64Array) -> Float64Array:
-    """All budgets where two rows may tie; some are not real, which the caller finds by looking on both sides."""
+    """All theta where two rows may tie; some are not real, which the caller finds by comparing both sides."""
     alpha = rows.alpha[j] - rows.alpha[y]
     beta = rows.beta[j] - rows.beta[y]
-    # Once one of them stands at a score, only the other one moves.
+    # Once one of them has stopped, its score is constant and only the other one moves.
     later = np.where(rows.arrival[j] > rows.arrival[y], j, y)
     sooner = np.where(rows.arrival[j] > rows.arrival[y], y, j)
     stops = rows.arrival[sooner]
     p, r = move_factors(np.where(np.isfinite(stops), stops, 0.0), np.inf, rows.variant)
-    standing = p * rows.alpha[sooner] + r * rows.beta[sooner]
+    stopped = p * rows.alpha[sooner] + r * rows.beta[sooner]
     if rows.variant == "M":
         with np.errstate(divide="ignore", invalid="ignore"):
-            lines = [-alpha / beta, (standing - rows.alpha[later]) / rows.beta[later]]
+            lines = [-alpha / beta, (stopped - rows.alpha[later]) / rows.beta[later]]
         return np.nan_to_num(np.column_stack(lines), nan=0.0)
-    # While both turn: alpha cos x + beta sin x = 0. Later: R cos(x - phi) = standing.
+    # While both turn: alpha cos x + beta sin x = 0. Later: R cos(x - phi) = stopped.
     both = np.mod(np.arctan2(-alpha, beta), np.pi)
     R = np.hypot(rows.alpha[later], rows.beta[later])
     phi = np.arctan2(rows.beta[later], rows.alpha[later])
-    reach = np.arccos(np.clip(standing / np.where(R > 0, R, 1.0), -1.0, 1.0))
+    reach = np.arccos(np.clip(stopped / np.where(R > 0, R, 1.0), -1.0, 1.0))
     return np.column_stack([both, np.mod(phi + reach, 2 * np.pi), np.mod(phi - reach, 2 * np.pi)])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.nudge.nudge import recompute
+from heal_tasks.nudge.apply import recompute
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
@@ -60,9 +60,6 @@ class _Published:
 def nudge_live(context: Context) -> Outcome:
     """Publish new documents and move the rows that their questions touch, in the active generation.
 
-    Args:
-        context: of the step.
-
     Returns:
         Ref ``generation_id``; counts of rows added, changed and removed.
 
@@ -106,12 +103,8 @@ def _touched_rows(
 ) -> _Published:
     """Compute the touched rows with the generation's record; judge by the probes."""
     repository, rows = ServedRepository(context.conn), state.rows(touched)
-    plan = record.plan
-    moved = recompute(
-        rows.base, rows.questions, rows.answers, plan.weights(rows.shares),
-        variant=record.variant, theta=record.theta, prior=plan.prior, centre=record.centre,
-        pushes=with_late(context.conn, active, rows, record).of(rows.chunk_ids),
-    )  # fmt: skip
+    repulsion = with_late(context.conn, active, rows, record).of(rows.chunk_ids)
+    moved = recompute(rows.base, rows.questions, rows.answers, rows.shares, record, repulsion)
     unmoved = overlay(rows.chunk_ids, rows.base, repository.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
     after, short_after = followed(probes, touched, rows.chunk_ids, moved)

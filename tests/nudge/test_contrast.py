@@ -1,18 +1,18 @@
-"""The contrastive part: equal to a loop, kept as it is when questions come, and worth something where it should be."""
+"""Repulsion: equal to a loop, unchanged by later questions, and a gain where a query cone lifts all rows."""
 
 import numpy as np
 import pytest
 import torch
 
-from heal_tasks.nudge.contrast import Pushes, late_pushes, pushes
-from heal_tasks.nudge.nudge import Plan, QuestionSet, nudge, recompute
-from heal_tasks.nudge.solve import turn
+from heal_tasks.nudge.apply import recompute
+from heal_tasks.nudge.contrast import Repulsion, repel
+from heal_tasks.nudge.nudge import nudge
+from heal_tasks.nudge.plan import NudgeRecord, Plan
+from heal_tasks.nudge.questions import QuestionSet
+from heal_tasks.nudge.solve import apply_moves, plan_moves
+from tests.nudge.helpers import moved_by, served, unit
 
 D = 12
-
-
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def slowly(questions, base, answers, weights, G, prior, steps, levels=None):
@@ -42,10 +42,9 @@ def asked_at_random(rng, rows, fewest):
 
 
 @pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
-def test_pushes_equal_a_loop(monkeypatch, steps, prior):
-    monkeypatch.setattr("heal_tasks.nudge.products.CPU_SCORES_AT_ONCE", 40)
+def test_repulsion_equals_a_loop(steps, prior):
     questions, base, answers, pairs, weights, G = asked_at_random(np.random.default_rng(10), 14, 1)
-    found, levels = pushes(questions, base, pairs, weights, G, prior=prior, steps=steps)
+    found, levels = repel(questions, base, pairs, weights, G, prior=prior, steps=steps, block_scores=40)
     assert found.dtype == levels.dtype == np.float32
     wanted, high = slowly(questions, base, answers, weights, G, prior, steps)
     np.testing.assert_allclose(found, wanted, atol=2e-5)
@@ -53,23 +52,23 @@ def test_pushes_equal_a_loop(monkeypatch, steps, prior):
 
 
 @pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
-def test_late_pushes_equal_a_loop(monkeypatch, steps, prior):
-    monkeypatch.setattr("heal_tasks.nudge.products.CPU_SCORES_AT_ONCE", 40)
+def test_late_repulsion_equals_a_loop(steps, prior):
     rng = np.random.default_rng(11)
-    # Of the questions of then, most are not about what comes late.
+    # Most of the earlier questions are not about the late rows.
     questions, base, answers, pairs, weights, G = asked_at_random(rng, 6, 0)
     levels = rng.uniform(5.0, 15.0, len(questions)).astype(np.float32)
-    found = late_pushes(questions, levels, weights, base, pairs, G, prior=prior, steps=steps)
+    options = {"prior": prior, "steps": steps, "log_sum_exp": levels, "block_scores": 40}
+    found, _ = repel(questions, base, pairs, weights, G, **options)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, slowly(questions, base, answers, weights, G, prior, steps, levels)[0], atol=2e-5)
     # Together as alone.
     for row in range(len(base)):
         own = pairs[pairs[:, 1] == row] * [1, 0]
-        alone = late_pushes(questions, levels, weights, base[[row]], own, G[[row]], prior=prior, steps=steps)
+        alone, _ = repel(questions, base[[row]], own, weights, G[[row]], **options)
         np.testing.assert_allclose(alone[0], found[row], atol=1e-5)
 
 
-def test_a_row_that_comes_late_is_pushed_about_as_if_it_had_been_there():
+def test_a_late_row_is_repelled_about_as_if_it_had_been_there():
     rng = np.random.default_rng(5)
     base = unit(rng.standard_normal((200, 48)) + 1.5 * rng.standard_normal((1, 48)))
     asked = np.repeat(np.arange(200), 3)
@@ -77,20 +76,20 @@ def test_a_row_that_comes_late_is_pushed_about_as_if_it_had_been_there():
     G = np.zeros((200, 48), dtype=np.float32)
     np.add.at(G, asked, questions)
     ones, pairs = np.ones(600, dtype=np.float32), np.column_stack([np.arange(600), asked])
-    whole, _ = pushes(questions, base, pairs, ones, G, prior=1.0, steps=5)
+    whole, _ = repel(questions, base, pairs, ones, G, prior=1.0, steps=5)
     # The last ten rows and the questions about them come later.
     then = asked < 190
-    _, levels = pushes(questions[then], base[:190], pairs[then], ones[then], G[:190], prior=1.0, steps=5)
+    _, levels = repel(questions[then], base[:190], pairs[then], ones[then], G[:190], prior=1.0, steps=5)
     none = np.empty((0, 2), dtype=np.int64)
-    late = late_pushes(questions[then], levels, ones[then], base[190:], none, G[190:], prior=1.0, steps=5)
+    late, _ = repel(questions[then], base[190:], none, ones[then], G[190:], prior=1.0, steps=5, log_sum_exp=levels)
     error = np.linalg.norm(late - whole[190:], axis=1) / np.linalg.norm(whole[190:], axis=1)
     assert np.median(error) < 0.3
 
 
-def test_pushes_of_some_rows():
-    kept = Pushes(np.array([2, 5, 9]), np.arange(6, dtype=np.float32).reshape(3, 2))
+def test_repulsion_of_some_rows():
+    kept = Repulsion(np.array([2, 5, 9]), np.arange(6, dtype=np.float32).reshape(3, 2))
     np.testing.assert_array_equal(kept.of(np.array([0, 2, 9])), [[0, 0], [0, 1], [4, 5]])
-    np.testing.assert_array_equal(Pushes.none(2).of(np.array([1, 4])), np.zeros((2, 2)))
+    np.testing.assert_array_equal(Repulsion.none(2).of(np.array([1, 4])), np.zeros((2, 2)))
 
 
 def test_a_question_more_moves_its_own_row_only_and_by_hand():
@@ -98,33 +97,32 @@ def test_a_question_more_moves_its_own_row_only_and_by_hand():
     base = unit(rng.standard_normal((20, D)))
     asked = np.repeat(np.arange(15), 2)
     questions = unit(base[asked] + 0.7 * rng.standard_normal((30, D)))
-    none = QuestionSet(np.empty((0, D), np.float32), [])
     plan = Plan(prior=0.7, contrast_steps=4, answer_count_exponent=0.5)
     positives = [np.array([row]) for row in asked]
-    first = nudge(base, QuestionSet(questions, positives), none, plans=[plan], theta=0.6)
-    assert first.pushes.rows.tolist() == list(range(15))
-    assert (np.abs(first.pushes.vectors).max(axis=1) > 0).all()
-    assert first.pushes.levels.questions.tolist() == list(range(30))
-    assert first.pushes.levels.weights.tolist() == [1.0] * 30
+    first = moved_by(base, QuestionSet(questions, positives), 0.6, plan=plan)
+    assert first.repulsion.rows.tolist() == list(range(15))
+    assert (np.abs(first.repulsion.vectors).max(axis=1) > 0).all()
+    assert first.repulsion.levels.questions.tolist() == list(range(30))
+    assert first.repulsion.levels.weights.tolist() == [1.0] * 30
     # One more question, of a row that has some and of one that has none.
     late = QuestionSet(np.vstack([questions, unit(base[[3]] + base[[17]])]), [*positives, np.array([3, 17])])
-    kept = nudge(base, late, none, plans=[plan], theta=0.6, pushes=first.pushes)
-    before, after = base.copy(), base.copy()
-    before[first.rows], after[kept.rows] = first.vectors, kept.vectors
+    kept = moved_by(base, late, 0.6, plan=plan, repulsion=first.repulsion)
+    before, after = served(base, first), served(base, kept)
     assert np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-6).tolist() == [3, 17]
-    # Row by row, from what is kept.
+    # Row by row, from the stored repulsion.
+    record = NudgeRecord("N", 0.6, plan.prior, None, plan.contrast_steps, plan.answer_count_exponent, by_people=False)
     for row in (3, 8, 17, 19):
         own = [number for number, found in enumerate(late.positives) if row in found]
         shares = np.array([1 / len(late.positives[number]) for number in own])
         alone = recompute(
-            base[[row]], late.vectors[own], np.zeros(len(own), dtype=np.int64), plan.weights(shares),
-            variant="N", theta=0.6, prior=plan.prior, pushes=first.pushes.of(np.array([row])),
+            base[[row]], late.vectors[own], np.zeros(len(own), dtype=np.int64), shares, record,
+            first.repulsion.of(np.array([row])),
         )  # fmt: skip
         np.testing.assert_allclose(alone[0], after[row], atol=1e-6)
 
 
-def test_contrast_takes_off_what_all_questions_share():
-    # In a strong query cone rows that move by questions rise against every question, those of other rows, too.
+def test_contrast_removes_the_direction_that_all_questions_share():
+    # In a strong query cone rows that move rise against every question, that of other rows too.
     rng = np.random.default_rng(2)
     base, cone = unit(rng.standard_normal((300, 48))), unit(rng.standard_normal((1, 48)))
 
@@ -137,24 +135,23 @@ def test_contrast_takes_off_what_all_questions_share():
     found = {}
     for plan in (Plan(prior=1.0), Plan(prior=1.0, contrast_steps=5)):
         result = nudge(base, train, validation, metric="accuracy@1", plans=[plan])
-        moved = base.copy()
-        moved[result.rows] = result.vectors
+        moved = served(base, result)
         found[plan.contrast_steps] = float(((test.vectors @ moved.T).argmax(axis=1) == everything).mean())
     assert found[5] > found[0] + 0.02
 
 
-def test_many_weighs_questions_by_the_number_of_their_answers():
+def test_the_exponent_weighs_questions_by_the_number_of_their_answers():
     rng = np.random.default_rng(3)
     base, questions = unit(rng.standard_normal((30, D))), unit(rng.standard_normal((2, D)))
-    none = QuestionSet(np.empty((0, D), np.float32), [])
     train = QuestionSet(questions, [np.array([3]), np.arange(25)])
-    for many, weights in ((0.0, (1.0, 1 / 25)), (0.5, (1.0, 1 / 5)), (1.0, (1.0, 1.0))):
-        found = nudge(base, train, none, plans=[Plan(answer_count_exponent=many)], theta=0.2)
-        expected = turn(base[[3]], np.array([weights], np.float32) @ questions, 0.2)
+    for exponent, weights in ((0.0, (1.0, 1 / 25)), (0.5, (1.0, 1 / 5)), (1.0, (1.0, 1.0))):
+        found = moved_by(base, train, 0.2, plan=Plan(answer_count_exponent=exponent))
+        G = np.array([weights], np.float32) @ questions
+        expected = apply_moves(base[[3]], plan_moves(base[[3]], G, "N"), 0.2)
         np.testing.assert_allclose(found.vectors[found.rows == 3], expected, atol=1e-6)
 
 
-def test_questions_that_must_not_lose_bound_the_budget():
+def test_questions_that_must_not_lose_bound_theta():
     rng = np.random.default_rng(4)
     base, cone = unit(rng.standard_normal((300, 48))), unit(rng.standard_normal((1, 48)))
 
@@ -175,8 +172,7 @@ def test_questions_that_must_not_lose_bound_the_budget():
             base, train, validation, metric="accuracy@1", plans=[Plan(), Plan(prior=2.0)], max_unasked_loss=bound,
             unasked=unasked,
         )  # fmt: skip
-        moved = base.copy()
-        moved[result.rows] = result.vectors
+        moved = served(base, result)
         lost.append(right(base, others) - right(moved, others))
         if bound is None:
             assert right(moved, own) > right(base, own)
@@ -185,10 +181,10 @@ def test_questions_that_must_not_lose_bound_the_budget():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_finds_the_same_pushes():
+def test_a_gpu_finds_the_same_repulsion():
     questions, base, _, pairs, weights, G = asked_at_random(np.random.default_rng(12), 200, 1)
     (ours, ours_levels), (theirs, their_levels) = (
-        pushes(questions, base, pairs, weights, G, prior=1.0, steps=5, device=device) for device in ("cuda", "cpu")
+        repel(questions, base, pairs, weights, G, prior=1.0, steps=5, device=device) for device in ("cuda", "cpu")
     )
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
     np.testing.assert_allclose(ours_levels, their_levels, atol=2e-5)

@@ -8,19 +8,16 @@ import pytest
 from nudge import NUDGEM, NUDGEN
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.nudge.budget import choose_budget
-from heal_tasks.nudge.candidates import best_static, find_candidates
-from heal_tasks.nudge.nudge import QuestionSet, nudge
-from heal_tasks.nudge.questions import clean_questions
-from heal_tasks.nudge.solve import gradients, plan_moves, shift, turn
-from heal_tasks.nudge.sweep import Metric, Ranking
+from heal_tasks.nudge.candidates import CandidateSearch
+from heal_tasks.nudge.nudge import nudge
+from heal_tasks.nudge.questions import QuestionSet, clean_questions
+from heal_tasks.nudge.solve import MAX_THETA, apply_moves, gradients, plan_moves
+from heal_tasks.nudge.sweep import Metric, metric_curve
+from heal_tasks.nudge.theta import choose_theta
+from tests.nudge.helpers import moved_by, unit
 
 D = 48
 GRID = [0.02 * step for step in range(25)]
-
-
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 class World:
@@ -60,32 +57,36 @@ def solved(world):
 
 
 @pytest.mark.parametrize("gamma", [0.02, 0.3, 0.48])
-def test_vectors_are_equal_at_the_same_budget(gamma):
+def test_vectors_are_equal_at_the_same_theta(gamma):
     world = World()
     rows, G = solved(world)
     theirs = package(NUDGEN, world.documents, world.train, world.validation, gamma=gamma)
-    ours = turn(world.documents[rows], G, np.arccos(1 - gamma / 2))
+    base = world.documents[rows]
+    ours = apply_moves(base, plan_moves(base, G, "N"), np.arccos(1 - gamma / 2))
     np.testing.assert_allclose(ours, theirs[rows], atol=1e-6)
     theirs = package(NUDGEM, world.documents, world.train, world.validation, gamma=gamma)
-    np.testing.assert_allclose(shift(world.documents[rows], G, gamma), theirs[rows], atol=1e-6)
+    np.testing.assert_allclose(apply_moves(base, plan_moves(base, G, "M"), gamma), theirs[rows], atol=1e-6)
+
+
+def curve_of(world, rows, moves, metric):
+    validation = clean_questions(world.validation, n_rows=len(world.documents), dims=D, what="validation")
+    limit, scoring = MAX_THETA[moves.variant], Metric(metric)
+    candidates = CandidateSearch(validation.vectors, world.documents, rows, scoring.k).find(moves, limit)
+    return validation, metric_curve(candidates, validation.positives, scoring, limit)
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("val_k", [1, 5])
-def test_nudge_n_finds_the_budget_of_the_grid_and_better(seed, val_k):
+def test_nudge_n_finds_the_theta_of_the_grid_and_better(seed, val_k):
     world = World(seed)
-    metric = Metric(f"recall@{val_k}")
     rows, G = solved(world)
     moves = plan_moves(world.documents[rows], G, "N")
-    validation = clean_questions(world.validation, n_rows=len(world.documents), dims=D, what="validation")
-    static = best_static(validation.vectors, world.documents, rows, val_k)
-    found = find_candidates(validation.vectors, world.documents, rows, moves, static, limit=np.pi / 2, k=val_k)
-    ranking = Ranking(found, validation.positives, metric)
-    values = np.array([ranking.values(np.arccos(1 - gamma / 2)).mean() for gamma in GRID])
+    validation, curve = curve_of(world, rows, moves, f"recall@{val_k}")
+    values = np.array([curve.values(np.arccos(1 - gamma / 2)).mean() for gamma in GRID])
     theirs = package(NUDGEN, world.documents, world.train, world.validation, val_k=val_k)
     squared = np.max(np.sum((theirs.astype(np.float64) - world.documents) ** 2, axis=1))
     assert squared == pytest.approx(GRID[int(np.flatnonzero(values >= values.max() - 1e-9)[0])], abs=1e-5)
-    ours = choose_budget(validation, world.documents, rows, [moves], f"recall@{val_k}")
+    ours = choose_theta(validation, world.documents, rows, [moves], f"recall@{val_k}")
     assert ours.after.mean() >= values.max() - 1e-9
 
 
@@ -94,13 +95,12 @@ def test_nudge_m_finds_the_same_cell(seed):
     world = World(seed)
     rows, G = solved(world)
     moves = plan_moves(world.documents[rows], G, "M")
-    validation = clean_questions(world.validation, n_rows=len(world.documents), dims=D, what="validation")
+    validation, curve = curve_of(world, rows, moves, "accuracy@1")
     theirs = package(NUDGEM, world.documents, world.train, world.validation)
     gamma = float(np.linalg.norm(theirs[rows] - world.documents[rows], axis=1).mean())
-    ours = choose_budget(validation, world.documents, rows, [moves], "accuracy@1")
+    ours = choose_theta(validation, world.documents, rows, [moves], "accuracy@1")
     # The package stops at the left end of its best cell, where a question is exactly tied.
-    inside = choose_budget(validation, world.documents, rows, [moves], "accuracy@1", theta=gamma + 1e-5)
-    assert ours.after.mean() == pytest.approx(inside.after.mean(), abs=1e-9)
+    assert ours.after.mean() == pytest.approx(curve.values(gamma + 1e-5).mean(), abs=1e-9)
 
 
 def test_questions_equal_to_their_documents():
@@ -144,7 +144,7 @@ def test_half_precision_and_mixed_types():
     for variant in "NM":
         ours = nudge(world.documents, world.train, world.validation, variant=variant)
         for documents, sets in [(half, narrow), (world.documents, wide)]:
-            other = nudge(documents, *sets, variant=variant, theta=ours.theta)
+            other = moved_by(documents, sets[0], ours.theta, variant=variant)
             np.testing.assert_allclose(other.vectors, ours.vectors, atol=3e-3)
 
 
@@ -163,7 +163,7 @@ def test_questions_of_any_length_weigh_the_same():
     long = QuestionSet(world.train.vectors * scale, world.train.positives)
     theirs = [package(NUDGEN, world.documents, s, world.validation, gamma=0.3) for s in (world.train, long)]
     assert np.abs(theirs[0] - theirs[1]).max() > 0.05
-    ours = [nudge(world.documents, s, world.validation, theta=0.5).vectors for s in (world.train, long)]
+    ours = [moved_by(world.documents, s, 0.5).vectors for s in (world.train, long)]
     np.testing.assert_allclose(*ours, atol=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_rows_that_face_away_from_their_questions():
     train = add(world.train, -world.documents[200:201] + 0.5 * world.sides[200:201], [np.array([200])])
     theirs = package(NUDGEN, world.documents, train, world.validation, gamma=0.3)
     np.testing.assert_allclose(theirs[200], world.documents[200], atol=1e-6)
-    assert 200 in nudge(world.documents, train, world.validation, theta=0.5).rows
+    assert 200 in moved_by(world.documents, train, 0.5).rows
 
 
 def test_gain_is_that_of_the_package():

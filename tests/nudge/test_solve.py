@@ -6,13 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from heal_tasks.nudge.solve import apply_moves, gradients, plan_moves, shift, turn
+from heal_tasks.nudge.solve import apply_moves, gradients, plan_moves
+from tests.nudge.helpers import unit
 
 ANGLES = st.floats(0.0, np.pi / 2)
 
 
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+def turn(base, G, theta):
+    return apply_moves(base, plan_moves(base, G, "N"), theta)
+
+
+def shift(base, G, step):
+    return apply_moves(base, plan_moves(base, G, "M"), step)
 
 
 def sample(seed, a=12, d=9):
@@ -40,7 +45,7 @@ def test_turn_keeps_its_bounds_and_never_loses(seed, theta):
 
 @settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), ANGLES, ANGLES)
-def test_a_larger_budget_never_gains_less(seed, one, other):
+def test_a_larger_theta_never_gains_less(seed, one, other):
     base, G = sample(seed)
     less, more = (np.sum(G * turn(base, G, theta), axis=1) for theta in sorted((one, other)))
     assert (more >= less - 1e-5).all()
@@ -112,20 +117,21 @@ def test_shift_is_a_step_of_the_given_length(seed, gamma):
     np.testing.assert_allclose(np.sum(G * (moved - base), axis=1), expected, atol=1e-4)
 
 
-def test_blocks_do_not_change_the_moves(monkeypatch):
-    base, G = sample(4, a=50)
-    whole = turn(base, G, 0.5)
-    monkeypatch.setattr("heal_tasks.nudge.solve._ROWS_AT_ONCE", 7)
-    np.testing.assert_allclose(turn(base, G, 0.5), whole, atol=1e-7)
+def test_rows_of_many_blocks_move_as_alone():
+    base, G = sample(4, a=2500)
+    for move in (turn, shift):
+        whole = move(base, G, 0.5)
+        for part in (slice(0, 7), slice(1020, 1030), slice(2490, 2500)):
+            np.testing.assert_allclose(whole[part], move(base[part], G[part], 0.5), atol=1e-7)
 
 
-def test_gradients_equal_a_loop(monkeypatch):
-    monkeypatch.setattr("heal_tasks.nudge.solve._ROWS_AT_ONCE", 5)
+@pytest.mark.parametrize(("n", "count"), [(40, 80), (3000, 6000)])
+def test_gradients_equal_a_loop(n, count):
     rng = np.random.default_rng(5)
     questions = unit(rng.standard_normal((30, 6)))
-    pairs = np.column_stack([rng.integers(0, 30, 80), rng.integers(0, 40, 80)])
-    weights = rng.random(80) + 0.1
-    expected = np.zeros((40, 6))
+    pairs = np.column_stack([rng.integers(0, 30, count), rng.integers(0, n, count)])
+    weights = rng.random(count) + 0.1
+    expected = np.zeros((n, 6))
     for (question, row), weight in zip(pairs, weights, strict=True):
         expected[row] += weight * questions[question]
     rows, G = gradients(questions, pairs, weights)
@@ -134,7 +140,7 @@ def test_gradients_equal_a_loop(monkeypatch):
     np.testing.assert_allclose(G, expected[rows], rtol=1e-5, atol=1e-6)
 
 
-def test_centred_gradients_take_the_mean_question_off():
+def test_centred_gradients_subtract_the_mean_question():
     rng = np.random.default_rng(8)
     questions = unit(rng.standard_normal((30, 6)) + 3)
     pairs = np.column_stack([np.arange(30), rng.integers(0, 10, 30)])
