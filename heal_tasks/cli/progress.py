@@ -111,8 +111,8 @@ def _group_key(task_id: str) -> str:
 
 
 def _line(task_id: str, instances: list[TaskInstance], step: StepProgress | None, now: datetime) -> TaskLine:
-    starts = [instance.started_at for instance in instances if instance.started_at]
-    ends = [instance.ended_at for instance in instances if instance.ended_at]
+    starts = [item.start_date for item in instances if item.start_date]
+    ends = [item.end_date for item in instances if item.end_date]
     end = max(ends) if len(ends) == len(instances) else now
     elapsed_s = (end - min(starts)).total_seconds() if starts else 0.0
     attempt = max(instance.try_number for instance in instances)

@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
-from heal_tasks.cli.base import RunId, app, console, manifest_of_run, new_run_id, settings_for_command
+from heal_tasks.cli.base import RunId, app, console, new_run_id, settings_for_command
+from heal_tasks.cli.console import print_line
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine import road
+from heal_tasks.store.db import connect
+from heal_tasks.store.runs.runs import RunRepository
 
-_COMMANDS_OF_THEIR_OWN = ("activate", "maintain", "report")
+Page = Annotated[Path | None, typer.Option(help="Write the run's page to this HTML file instead.")]
+
+COMMANDS_OF_THEIR_OWN = ("activate", "maintain", "report")
 
 
 def _add_step_command(name: str, entry: road.Entry) -> None:
@@ -24,16 +29,14 @@ def _add_step_command(name: str, entry: road.Entry) -> None:
         shards: Annotated[int, typer.Option(min=1, help="How many shards there are.", hidden=hidden)] = 1,
     ) -> None:
         settings = settings_for_command()
-        if name == "ingest":
-            manifest = Manifest(run_id=run_id or new_run_id("manual"))
-        else:
-            manifest = manifest_of_run(settings, run_id)
+        new = Manifest(run_id=run_id or new_run_id("manual"))
+        manifest = new if name == "ingest" else _manifest_of(settings, run_id)
         result = road.load_step(name).run_to_end(settings, manifest, shard, shards)
         console.print_json(json.dumps(result.to_json()))
 
 
 for _name, _entry in road.STEPS.items():
-    if _name not in _COMMANDS_OF_THEIR_OWN:
+    if _name not in COMMANDS_OF_THEIR_OWN:
         _add_step_command(_name, _entry)
 
 
@@ -42,13 +45,9 @@ def run(run_id: RunId = "") -> None:
     """Run the whole road in this process, without Airflow: ingest, route, the chosen route, report."""
     from heal_tasks.steps.engine.pipeline import run_pipeline
 
-    settings = settings_for_command()
-    result = run_pipeline(
-        settings,
-        run_id or new_run_id("manual"),
-        lambda manifest: console.print(f"{manifest.step}: {manifest.note}", markup=False),
-    )
-    _print_report(settings, result.run_id)
+    settings, name = settings_for_command(), run_id or new_run_id("manual")
+    run_pipeline(settings, name, lambda manifest: print_line(console, f"{manifest.step}: {manifest.note}"))
+    _print_report(settings, name)
 
 
 @app.command()
@@ -57,19 +56,16 @@ def plan() -> None:
     from heal_tasks.steps.engine.dry_run import make_plan
 
     for line in make_plan(settings_for_command()).lines():
-        console.print(line, markup=False, highlight=False)
+        print_line(console, line)
 
 
 @app.command()
-def report(
-    run_id: RunId = "",
-    page: Annotated[Path | None, typer.Option(help="Write the run's page to this HTML file instead.")] = None,
-) -> None:
+def report(run_id: RunId = "", page: Page = None) -> None:
     """Print a run's report again, or write its page with pictures to a file."""
     from heal_tasks.cli.run_summary import write_page
 
     settings = settings_for_command()
-    run_id = run_id or manifest_of_run(settings, "").run_id
+    run_id = run_id or _manifest_of(settings, "").run_id
     if page is None:
         _print_report(settings, run_id)
     else:
@@ -78,7 +74,18 @@ def report(
 
 def _print_report(settings: Settings, run_id: str) -> None:
     from heal_tasks.cli.run_summary import print_report
-    from heal_tasks.store.db import connect
 
     with connect(settings.require_database_url(), autocommit=True) as conn:
         print_report(conn, run_id, console)
+
+
+def _manifest_of(settings: Settings, run_id: str) -> Manifest:
+    """The refs of a run's finished steps, so that any step can run next; of the latest run if none is named."""
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        runs = RunRepository(conn)
+        run_id = run_id or next((row.run_id for row in runs.recent_runs(1)), new_run_id("manual"))
+        refs: dict[str, int | str] = {}
+        for row in runs.steps_of(run_id):
+            if row.result:
+                refs.update(row.result["refs"])
+    return Manifest(run_id=run_id, refs=refs)

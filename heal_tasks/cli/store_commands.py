@@ -7,49 +7,56 @@ from rich.table import Table
 
 from heal_tasks.cli.base import app, console, new_run_id, settings_for_command
 from heal_tasks.cli.console import print_line
+from heal_tasks.cli.settings_page import markdown_page, shown
 from heal_tasks.core.log import format_duration
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.steps.engine import road
+from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.migrate import migrate as apply_migrations
+from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 MARKS = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
 
 
 @app.command()
 def status() -> None:
-    """Print what runs on this machine, the generations, what is not served yet, and the latest runs."""
+    """Print the parts of this machine, the generations, the number of unserved chunks, and the latest runs."""
     from heal_tasks.local.stack import status as stack_status
-    from heal_tasks.nudge.plan import NudgeRecord
-    from heal_tasks.store.db import connect
-    from heal_tasks.store.documents.corpus import Corpus
-    from heal_tasks.store.generations.generations import GenerationRepository
-    from heal_tasks.store.runs.runs import RunRepository
-    from heal_tasks.store.spaces.spaces import SpaceRepository
 
     settings = settings_for_command()
     for line in stack_status(settings).lines():
-        console.print(line, markup=False, highlight=False)
+        print_line(console, line)
     with connect(settings.require_database_url()) as conn:
-        generations, spaces = GenerationRepository(conn), SpaceRepository(conn)
-        table = Table("generation", "state", "dimensions", "NUDGE", "recall@10", "activated", "model")
-        for item in generations.list("active", "previous", "ready", "building"):
-            record = NudgeRecord.from_json(item.nudge) if item.nudge else None
-            table.add_row(
-                str(item.generation_id), item.state, str(item.dims),
-                f"{record.variant} {record.theta:.2f}" if record else "none",
-                "" if item.recall is None else f"{item.recall:.3f}",
-                f"{item.activated_at:%Y-%m-%d %H:%M}" if item.activated_at else "",
-                spaces.get(item.space_id).model_uri,
-            )  # fmt: skip
-        console.print(table)
-        active = generations.active()
+        console.print(_generations(conn))
+        active = GenerationRepository(conn).active()
         pending = Corpus(conn).pending(active.generation_id if active else None, None)
         console.print(f"{pending.documents} documents; {pending.chunks} chunks not served yet")
-        runs = Table("run", "route", "started", "took", "verdict")
-        for row in RunRepository(conn).recent_runs(10):
-            took = format_duration((row.finished_at - row.started_at).total_seconds()) if row.finished_at else "running"
-            verdict = (row.verdict or "").split("\n")[0]
-            runs.add_row(row.run_id, row.route or "", f"{row.started_at:%Y-%m-%d %H:%M}", took, verdict)
-        console.print(runs)
+        console.print(_latest_runs(conn))
+
+
+def _generations(conn: Connection) -> Table:
+    table = Table("generation", "state", "dimensions", "NUDGE", "recall@10", "activated", "model")
+    for item in GenerationRepository(conn).list("active", "previous", "ready", "building"):
+        table.add_row(
+            str(item.generation_id), item.state, str(item.dims),
+            f"{item.nudge['variant']} {item.nudge['theta']:.2f}" if item.nudge else "none",
+            "" if item.recall is None else f"{item.recall:.3f}",
+            f"{item.activated_at:%Y-%m-%d %H:%M}" if item.activated_at else "",
+            SpaceRepository(conn).get(item.space_id).model_uri,
+        )  # fmt: skip
+    return table
+
+
+def _latest_runs(conn: Connection) -> Table:
+    table = Table("run", "route", "started", "took", "verdict")
+    for row in RunRepository(conn).recent_runs(10):
+        took = format_duration((row.finished_at - row.started_at).total_seconds()) if row.finished_at else "running"
+        verdict = (row.verdict or "").partition("\n")[0]
+        table.add_row(row.run_id, row.route or "", f"{row.started_at:%Y-%m-%d %H:%M}", took, verdict)
+    return table
 
 
 @app.command()
@@ -57,8 +64,6 @@ def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/settings.md instead.")] = False,
 ) -> None:
     """Print every setting with its value; secrets are masked."""
-    from heal_tasks.cli.settings_page import markdown_page, shown
-
     if markdown:
         typer.echo(markdown_page(), nl=False)
         return
@@ -71,20 +76,16 @@ def doctor() -> None:
     """Check database, sources, model, LLM, artifacts, disk, GPU and Airflow; say what to do about each failure."""
     from heal_tasks.cli.doctor import examine
 
-    failed = False
-    for finding in examine(settings_for_command()):
+    findings = examine(settings_for_command())
+    for finding in findings:
         console.print(MARKS[finding.level], finding.subject.ljust(10), end=" ")
         print_line(console, finding.text)
-        failed = failed or finding.level == "fail"
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
 
 
 @app.command()
 def migrate() -> None:
     """Create or update schema heal in the database."""
-    from heal_tasks.store.db import connect
-    from heal_tasks.store.migrate import migrate as apply_migrations
-
     with connect(settings_for_command().require_database_url()) as conn:
         console.print(", ".join(apply_migrations(conn)) or "schema heal is up to date")
 
@@ -92,12 +93,15 @@ def migrate() -> None:
 @app.command()
 def activate(generation: Annotated[int, typer.Argument(help="Generation to activate; 0 rolls back.")] = 0) -> None:
     """Promote a ready generation, or roll back to the previous one."""
-    manifest = Manifest(run_id=new_run_id("activate"), refs={"generation_id": generation})
-    console.print(road.load_step("activate").run(settings_for_command(), manifest).note)
+    _run_alone("activate", generation_id=generation)
 
 
 @app.command()
 def maintain() -> None:
-    """Drop old generations and files, vacuum, measure the recall of what is served."""
-    manifest = Manifest(run_id=new_run_id("maintain"))
-    console.print(road.load_step("maintain").run(settings_for_command(), manifest).note, markup=False)
+    """Drop old generations and files, vacuum, measure the recall of the served indexes."""
+    _run_alone("maintain")
+
+
+def _run_alone(name: str, **refs: int | str) -> None:
+    manifest = Manifest(run_id=new_run_id(name), refs=refs)
+    print_line(console, road.load_step(name).run(settings_for_command(), manifest).note)

@@ -1,1 +1,1 @@
-"""Settings, types, errors, ids, manifests, artifacts, logging: the floor every room stands on."""
+"""Settings, types, errors, ids, manifests, artifacts and logging, for every room."""

@@ -75,7 +75,7 @@ class Settings(
 
     @property
     def llm_configured(self) -> bool:
-        """Whether questions are written by an LLM rather than extractively."""
+        """True if an LLM writes the questions; otherwise the extractive writer does."""
         return bool(self.llm_base_url or self.llm_api_key)
 
     @property

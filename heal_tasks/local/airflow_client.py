@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
+from pydantic import BaseModel
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from heal_tasks.core.errors import AirflowError, AirflowUnreachableError
 
@@ -24,23 +25,15 @@ _CURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TaskInstance:
-    """One task instance of a run; times in UTC.
+class TaskInstance(BaseModel, frozen=True):
+    """One task instance of a run, by Airflow's names; times in UTC."""
 
-    Args:
-        task_id: with its group, for example ``realign.ask``.
-        map_index: -1 where the task is not mapped.
-        state: Airflow's state; None before it is scheduled.
-        try_number: 1 for the first attempt.
-    """
-
-    task_id: str
-    map_index: int
-    state: str | None
-    started_at: datetime | None
-    ended_at: datetime | None
-    try_number: int
+    task_id: str  # with its group: realign.ask
+    map_index: int  # -1 where the task is not mapped
+    state: str | None  # None before it is scheduled
+    start_date: datetime | None
+    end_date: datetime | None
+    try_number: int  # 1 for the first attempt
 
 
 class _Login(httpx2.Auth):
@@ -91,7 +84,7 @@ class AirflowClient:
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Status and last heartbeat by component; needs no login."""
-        answer = self._call("GET", "/monitor/health", attempts=1, auth=None)
+        answer = self._send("GET", "/monitor/health")
         return {name: facts for name, facts in answer.items() if isinstance(facts, dict)}
 
     def unpause(self, dag_id: str) -> None:
@@ -126,8 +119,8 @@ class AirflowClient:
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            due = _time(self._call("GET", _dag(dag_id))["next_dagrun_run_after"])
-            if due is None or due > datetime.now(UTC) or self.active_runs(dag_id):
+            due = self._call("GET", _dag(dag_id))["next_dagrun_run_after"]
+            if not due or datetime.fromisoformat(due) > datetime.now(UTC) or self.active_runs(dag_id):
                 return
             time.sleep(RETRY_EVERY_S)
 
@@ -152,30 +145,23 @@ class AirflowClient:
 
     def active_runs(self, dag_id: str = "~") -> list[str]:
         """Ids of the runs that are queued or running, oldest first; of every DAG by default."""
-        params = {"limit": 50, "order_by": "run_after", "state": ACTIVE}
-        runs = self._call("GET", f"{_dag(dag_id)}/dagRuns", params=params)["dag_runs"]
-        return [str(run["dag_run_id"]) for run in runs]
+        return self._runs(dag_id, limit=50, order_by="run_after", state=ACTIVE)
 
     def last_run(self, dag_id: str) -> str | None:
         """Id of the newest run of a DAG, or None."""
-        runs = self._call("GET", f"{_dag(dag_id)}/dagRuns", params={"limit": 1, "order_by": "-run_after"})["dag_runs"]
-        return str(runs[0]["dag_run_id"]) if runs else None
+        return next(iter(self._runs(dag_id, limit=1, order_by="-run_after")), None)
+
+    def _runs(self, dag_id: str, **params: Any) -> list[str]:
+        return [run["dag_run_id"] for run in self._call("GET", f"{_dag(dag_id)}/dagRuns", params=params)["dag_runs"]]
 
     def task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """Every task instance of a run, mapped ones one by one."""
-        path, found = f"{_dag(dag_id)}/dagRuns/{quote(run_id)}/taskInstances", list[dict[str, Any]]()
+        path, found = f"{_dag(dag_id)}/dagRuns/{quote(run_id)}/taskInstances", list[TaskInstance]()
         while True:
             page = self._call("GET", path, params={"limit": 100, "offset": len(found)})
-            found += page["task_instances"]
+            found += [TaskInstance.model_validate(item) for item in page["task_instances"]]
             if not page["task_instances"] or len(found) >= page["total_entries"]:
-                break
-        return [
-            TaskInstance(
-                item["task_id"], item["map_index"], item["state"], _time(item["start_date"]), _time(item["end_date"]),
-                item["try_number"],
-            )
-            for item in found
-        ]  # fmt: skip
+                return found
 
     def downstream(self, dag_id: str) -> dict[str, list[str]]:
         """Task ids of a DAG, each with those that come directly after it."""
@@ -188,27 +174,26 @@ class AirflowClient:
             body = {"name": name, "slots": slots, "description": description}
             self._call("POST", "/pools", json=body, quiet=(409,))
 
-    def _call(
-        self, method: str, path: str, *, quiet: Sequence[int] = (), attempts: int = ATTEMPTS, **options: Any
-    ) -> dict[str, Any]:
-        """One call; the statuses in ``quiet`` are an empty answer."""
-        for attempt in range(1, attempts + 1):
-            try:
-                answer = self._client.request(method, path, **{"auth": self._login, **options})
-                if answer.status_code in quiet:
-                    return {}
-                if not answer.is_success:
-                    raise AirflowError(_refusal(answer))
-                value = answer.json() if answer.content else {}
-                return value if isinstance(value, dict) else {}
-            except (httpx2.HTTPError, ValueError) as error:
-                # A busy machine can keep Airflow from answering in time.
-                if attempt == attempts:
-                    raise AirflowUnreachableError(
-                        f"Airflow at {self.base_url} does not answer ({error}); `make status` shows what runs, "
-                        "`make up` starts what does not"
-                    ) from None
-        raise AssertionError("the last attempt returns or raises")
+    # A busy machine can keep Airflow from answering in time.
+    @retry(retry=retry_if_exception_type(AirflowUnreachableError), stop=stop_after_attempt(ATTEMPTS), reraise=True)
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return self._send(method, path, auth=self._login, **options)
+
+    def _send(self, method: str, path: str, *, quiet: Sequence[int] = (), **options: Any) -> dict[str, Any]:
+        """One request; the statuses in ``quiet`` are an empty answer."""
+        try:
+            answer = self._client.request(method, path, **options)
+            if answer.status_code in quiet:
+                return {}
+            if not answer.is_success:
+                raise AirflowError(_refusal(answer))
+            value = answer.json() if answer.content else {}
+        except (httpx2.HTTPError, ValueError) as error:
+            raise AirflowUnreachableError(
+                f"Airflow at {self.base_url} does not answer ({error}); `make status` shows what runs, `make up` "
+                "starts what does not"
+            ) from None
+        return value if isinstance(value, dict) else {}
 
 
 def _dag(dag_id: str) -> str:
@@ -225,7 +210,3 @@ def _refusal(answer: httpx2.Response) -> str:
     return (
         f"Airflow at {url.scheme}://{url.netloc.decode()} refused {method} {url.path} with {status}: {detail}; {cure}"
     )
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def first_free(candidates: Iterable[int]) -> int | None:
-    """The first port on 127.0.0.1 that nobody listens on; 0 stands for any; None if all are taken."""
+    """The first port on 127.0.0.1 that nobody listens on; 0 means any; None if all are taken."""
     for port in candidates:
         with socket.socket() as probe, contextlib.suppress(OSError):
             # As servers do: a connection of a predecessor that lingers does not make the port taken.

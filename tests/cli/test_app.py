@@ -1,10 +1,14 @@
-"""The command line as a whole: what it loads, and the settings command."""
+"""The command line as a whole: imports, and the commands settings and status."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-from heal_tasks.core.settings import child_environment
+from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.store.db import Connection
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,3 +39,18 @@ def test_settings_are_printed_with_secrets_masked(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert line in lines
     assert "sk-secret" not in "".join(lines)
+
+
+def test_status_lists_generations_and_runs(auto: Connection, settings: Settings) -> None:
+    space = SpaceRepository(auto).ensure("model-x", "0", 3)
+    GenerationRepository(auto).create(run_id="r", space=space, nudge={"variant": "N", "theta": 0.25})
+    RunRepository(auto).open_run("night 7")
+    out = run(
+        "-m", "heal_tasks", "status", HEAL_VAR_DIR=str(settings.var_dir),
+        HEAL_DATABASE_URL=settings.require_database_url(),
+    )  # fmt: skip
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    assert ["1", "building", "3", "N 0.25", "", "", "model-x"] in lines
+    assert ["0 documents; 0 chunks not served yet"] in lines
+    assert any(line[0] == "night 7" and line[3] == "running" for line in lines if len(line) == 5)
+    assert out.startswith("postgres       down (embedded)")

@@ -57,7 +57,7 @@ def instance(task: str, state: str | None, index: int = -1, start: float = 0, en
     now = datetime.now(UTC)
     started = now - timedelta(seconds=start) if start else None
     ended = now - timedelta(seconds=end) if end is not None else None
-    return TaskInstance(task, index, state, started, ended, 1)
+    return TaskInstance(task_id=task, map_index=index, state=state, start_date=started, end_date=ended, try_number=1)
 
 
 def line(task: str, state: str, **values: object) -> TaskLine:

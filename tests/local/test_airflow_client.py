@@ -158,8 +158,8 @@ def test_task_instances_of_every_page(airflow: FakeAirflow, client: AirflowClien
     airflow.answers[f"{path}100"] = 200, {"task_instances": [item(i) for i in range(100, 130)], "total_entries": 130}
     found = client.task_instances("d", "r")
     assert [instance.map_index for instance in found] == list(range(130))
-    assert found[0].started_at == datetime(2026, 11, 21, 10, tzinfo=UTC)
-    assert found[1].started_at is None
+    assert found[0].start_date == datetime(2026, 11, 21, 10, tzinfo=UTC)
+    assert found[1].start_date is None
 
 
 def test_a_dag_that_never_appears_shows_its_import_error(airflow: FakeAirflow, client: AirflowClient) -> None:
