@@ -20,14 +20,9 @@ CONNECT_TIMEOUT_S = 15
 
 
 def connect(url: str, *, autocommit: bool = False) -> Connection:
-    """Open a connection; use it as a context manager to commit and close.
+    """Open a connection to a ``postgresql://`` URL; use it as a context manager to commit and close.
 
-    Args:
-        url: ``postgresql://`` URL of the database.
-        autocommit: commit each statement by itself.
-
-    Returns:
-        The connection. pgvector's type is registered if the extension exists, so call ``register`` after creating it.
+    pgvector's type is registered if the extension exists, so call ``register`` after creating the extension.
 
     Raises:
         RetryableError: the server cannot be reached.
@@ -39,11 +34,7 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
 
 
 def register(conn: Connection) -> bool:
-    """Teach a connection pgvector's type; has to happen before a cursor that uses it is created.
-
-    Returns:
-        Whether the extension exists in the database.
-    """
+    """Register pgvector's type before a cursor uses it; False if the database does not have the extension."""
     if TypeInfo.fetch(conn, "vector") is None:
         return False
     register_vector(conn)

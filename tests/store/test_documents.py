@@ -74,6 +74,15 @@ def test_new_documents_get_chunks_with_deterministic_ids(documents: Documents) -
     assert canonical(documents) == {doc("a"), doc("b")}
 
 
+def test_ids_of_chunks_are_the_same_in_sql_and_python(auto: Connection) -> None:
+    parts = [(0, 0, ""), (7642741229340463075, 12, sha256_hex("T", "é")), (2**63 - 1, 2**31 - 1, "ü\u20ac|")]
+    for document, ordinal, content_hash in parts:
+        row = auto.execute(
+            "SELECT heal.chunk_id(%s::bigint, %s::int, %s::text)", (document, ordinal, content_hash)
+        ).fetchone()
+        assert row == (chunk_id(document, ordinal, content_hash),)
+
+
 def test_the_same_again_changes_nothing(documents: Documents) -> None:
     documents.apply([record("a", "x|y")])
     before = documents._conn.execute("SELECT * FROM heal.document").fetchall()

@@ -1,4 +1,4 @@
--- The SQL that users call. Repeatable: applied again whenever this file changes.
+-- Search functions for users. Repeatable: applied again whenever this file changes.
 -- Errors: HEA01 the generation is not searchable, HEA02 wrong dimension, HEA03 bad argument.
 
 CREATE OR REPLACE FUNCTION heal.vector_table(generation_id bigint, prefix text DEFAULT 'vec')
@@ -41,13 +41,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.';
 
--- What a filter leaves decides how it is searched. Up to `few` rows are found by B-tree and compared one by one: exact, and
--- measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, which goes on until
--- enough rows have passed (iterative scan). Enough is two thousand: the first ten that pass of a far subtree with a quarter to a
--- half of 120,000 rows were .56 to .71 of the right ones, the best ten of two thousand .98 (bench/filters.py). A scan that ends
--- before has met a limit, and every row that passes is compared after all.
--- The KNN block is narrow and on its own (a join inside it loses the index). It is not sorted here, because every caller does.
--- ROWS 10: the default of 1000 makes the planner read all chunks for a hash join (measured: 21 ms instead of 5 on 20,000 rows).
+-- The number of rows that pass topic and filter decides the method. Up to `few` rows are found by B-tree and compared one by one:
+-- exact, and measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, by an iterative
+-- scan until two thousand rows have passed: in a far subtree with a quarter to a half of 120,000 rows the first ten that pass had a
+-- recall of .56 to .71, the best ten of two thousand .98 (bench/filters.py). A scan that ends earlier has met a limit; then every
+-- row that passes is compared after all.
+-- The KNN block is narrow and has no join, which would lose the index. It is not sorted here, because every caller sorts.
+-- ROWS 10: with the default of 1000 the planner reads all chunks for a hash join (measured: 21 ms instead of 5 on 20,000 rows).
 CREATE OR REPLACE FUNCTION heal.nearest(
     query vector, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL,
     except_document bigint DEFAULT NULL, exact boolean DEFAULT false, few int DEFAULT 50000
@@ -117,16 +117,16 @@ BEGIN
     IF exact THEN
         RETURN QUERY EXECUTE format(
             'SELECT s.chunk_id, s.distance
-             FROM (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s OFFSET 0) s  -- so it is computed once
+             FROM (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s OFFSET 0) s  -- computed once
              ORDER BY s.distance, s.chunk_id LIMIT $2', gap, source, condition)
         USING query, k, documents, filter;
     END IF;
 END $$;
 COMMENT ON FUNCTION heal.nearest IS
-    'Nearest chunk ids of one generation, in no order; what the search functions stand on. exact: compare with every row that '
-    'passes; few: do so for a topic or filter that so many rows pass at most.';
+    'Nearest chunk ids of one generation, in no order; the core of the search functions. exact: compare with every row that '
+    'passes; few: the largest number of rows that are compared one by one because of a topic or filter.';
 
--- Asked only where there is a filter: called for each hit it was a fifth of the time of a search.
+-- Called only if there is a filter: called for each hit it took a fifth of the time of a search.
 CREATE OR REPLACE FUNCTION heal.shown_document(document bigint, filter jsonb)
 RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT d.document_id FROM heal.document d
@@ -134,11 +134,11 @@ RETURNS bigint LANGUAGE sql STABLE AS $$
     ORDER BY d.duplicate_of NULLS FIRST, d.document_id LIMIT 1
 $$;
 COMMENT ON FUNCTION heal.shown_document IS
-    'The document to show for a hit under a filter: the one of its exact duplicates that meets the filter, or none.';
+    'The document to show for a hit under a filter: of the document and its exact duplicates one that passes the filter, or none.';
 
--- A session keeps the plans of statements that stand in a function, and planning is a fifth to a third of a search for ten. But a
--- table's name is no parameter, so the statements of what can be searched are written out at every switch. LIMIT 100: of LIMIT k alone
--- the planner expects a tenth of the table, finds no plan for it worth keeping, and plans every call anew.
+-- A session keeps the plans of the statements in a function, and planning takes a fifth to a third of a search for ten. A table name
+-- cannot be a parameter, so a statement for each searchable generation is written out at every switch. LIMIT 100: with LIMIT k alone
+-- the planner expects a tenth of the table, considers no plan good enough to keep, and plans every call again.
 CREATE OR REPLACE PROCEDURE heal.plan_searches()
 LANGUAGE plpgsql AS $procedure$
 BEGIN
@@ -163,14 +163,14 @@ BEGIN
          FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
 END $procedure$;
-COMMENT ON PROCEDURE heal.plan_searches IS 'Writes heal.search_planned anew, for the generations that can be searched now.';
+COMMENT ON PROCEDURE heal.plan_searches IS 'Writes heal.search_planned again, for the generations that can be searched now.';
 CALL heal.plan_searches();
 COMMENT ON FUNCTION heal.search_planned IS
     'heal.search through an index of that kind, without topic or filter and for k up to 100, by a plan that a session keeps; '
-    'nothing for a generation that could not be searched at the last switch.';
+    'no rows for a generation that could not be searched at the last switch.';
 
--- The planned way reads the few columns that it needs, and sets by assignments, for which plpgsql sets up no statement: a twentieth of
--- a search for ten. Where it finds nothing the other way says why, or searches without an index.
+-- The planned search reads only the columns that it needs, and changes settings by assignments, for which plpgsql prepares no statement:
+-- that saves a twentieth of a search for ten. If it finds nothing, the general search raises the error, or searches without an index.
 CREATE OR REPLACE FUNCTION heal.search(
     query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL
 )
@@ -204,7 +204,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.search IS
     'The k chunks nearest to a query vector, pinned to the generation whose encoder made the vector; topic limits the '
-    'search to a topic''s subtree, filter to documents whose metadata contain it.';
+    'search to the topic''s subtree, filter to documents whose metadata contain it.';
 
 CREATE OR REPLACE FUNCTION heal.search_many(
     queries vector[], gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL

@@ -1,10 +1,10 @@
--- Words and vectors together, and topics as an answer. Repeatable: applied again whenever this file changes.
+-- Hybrid search by words and vector, and search for topics. Repeatable: applied again whenever this file changes.
 
 CREATE OR REPLACE FUNCTION heal.word_stems(words text, language text DEFAULT NULL)
 RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF language IS NULL THEN
-        -- Every language in use, found by skipping through its index.
+        -- Every language in use, found by a loose index scan.
         RETURN QUERY WITH RECURSIVE used AS (
             (SELECT d.language AS name FROM heal.document d ORDER BY 1 LIMIT 1)
             UNION ALL
@@ -18,11 +18,11 @@ BEGIN
             USING ERRCODE = 'HEA03', HINT = 'SELECT cfgname FROM pg_ts_config lists them.';
     END IF;
 END $$;
-COMMENT ON FUNCTION heal.word_stems IS 'Stems of a text''s words, in one language or in every one that documents have.';
+COMMENT ON FUNCTION heal.word_stems IS 'Stems of a text''s words, in one language or in every language that documents have.';
 
--- A rare word says more than a frequent one, and ts_rank does not know which is rare. So it is asked about one stem at a
--- time, which tells how often the chunk has it, and multiplied by the stem's inverse document frequency (bench/hybrid.py).
--- Frequencies of common stems come from ANALYZE, those of others from the index. The rarest stems choose the candidates.
+-- ts_rank ignores how rare a word is. So it is called for one stem at a time, and multiplied by the stem's inverse document frequency
+-- (bench/hybrid.py). Frequencies of common stems come from ANALYZE, those of others from the index. The rarest stems choose the
+-- candidates.
 CREATE OR REPLACE FUNCTION heal.matching(
     words text, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL,
     also bigint[] DEFAULT NULL
@@ -78,11 +78,11 @@ BEGIN
     USING words, language, candidates, filter, k, also;
 END $$;
 COMMENT ON FUNCTION heal.matching IS
-    'Chunk ids of one generation by the words they share with a text, a rare word counting more: the best k, and those of `also` that '
-    'share any; the other half of hybrid_search.';
+    'Chunk ids of one generation by the words that they share with a text, where a rare word counts more: the best k, and the chunks of '
+    '`also` that share any. The part of heal.hybrid_search that searches by words.';
 
--- Scores and not ranks are added: vectors that people's questions have moved put a right document first by far, and a rank does not
--- tell that (SciFact's train questions: .721 by ranks, .764 by vectors alone, .814 by added scores; bench/RESULTS.md).
+-- Scores are added and not ranks: rows that people's questions have moved are first by a large distance, which a rank does not show
+-- (nDCG@10 of SciFact's train questions: .721 by ranks, .764 by vectors alone, .814 by added scores; bench/RESULTS.md).
 CREATE OR REPLACE FUNCTION heal.hybrid_search(
     words text, query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL,
     language text DEFAULT NULL, words_weight double precision DEFAULT 0.2
@@ -128,8 +128,8 @@ BEGIN
     USING query, gen_row, depth, topic, filter, words, language, words_weight, k;
 END $$;
 COMMENT ON FUNCTION heal.hybrid_search IS
-    'Words and vector together: the score is the similarity by vector (1 - distance; the inner product where that is the metric), and '
-    'words_weight times the weight of the shared words as a share of the best chunk''s.';
+    'Search by words and vector: the score is the similarity by vector (1 - distance, or the inner product if that is the metric) plus '
+    'words_weight times the weight of the shared words, as a share of the largest weight.';
 
 CREATE OR REPLACE FUNCTION heal.topic_search(query vector, gen bigint, k int DEFAULT 10)
 RETURNS TABLE (topic_id bigint, parent_id bigint, level int, terms text[], size int, hits int, distance double precision)
@@ -145,4 +145,4 @@ BEGIN
     USING query, gen_row, gen_row.topic_run_id, k;
 END $$;
 COMMENT ON FUNCTION heal.topic_search IS
-    'The topics that a query belongs to: of the 100 nearest chunks, how many lie in each topic''s subtree.';
+    'The topics that a query belongs to, by the number of the 100 nearest chunks in each topic''s subtree.';

@@ -1,6 +1,6 @@
 -- The switch, deletions, recall, and the views. Repeatable: applied again whenever this file changes.
 
--- Order of the updates: the two unique partial indexes are checked at once, so room is made first.
+-- The old generations change state first, because the two unique partial indexes are checked at each update.
 -- SECURITY DEFINER, because only its owner may replace the view.
 CREATE OR REPLACE PROCEDURE heal.activate(gen bigint)
 LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -44,7 +44,8 @@ BEGIN
         RAISE EXCEPTION 'recall of generation % with % questions cannot be measured', coalesce(gen::text, 'null'),
             coalesce(n::text, 'null') USING ERRCODE = 'HEA03', HINT = 'SELECT generation_id FROM heal.generation_status; n is at least 1.';
     END IF;
-    -- By distance, not by id: of two equally near chunks either is right. The hash makes a sample that stays the same.
+    -- Compared by distance and not by id, because of two equally near chunks either is right. Ordered by a hash, so that the sample
+    -- stays the same.
     EXECUTE format(
         'WITH asked AS MATERIALIZED (SELECT q.embedding FROM heal.%I q ORDER BY hashint8(q.question_id), q.question_id LIMIT $2)
          SELECT avg(found.share) FROM asked a CROSS JOIN LATERAL (
@@ -56,10 +57,10 @@ BEGIN
     RETURN share;
 END $$;
 COMMENT ON FUNCTION heal.recall IS
-    'Share of the true k nearest chunks that the index finds for n stored questions; null where there is nothing to find.';
+    'Share of the true k nearest chunks that the index finds for n stored questions; null without questions or rows.';
 
--- Deletions. A duplicate of a deleted document takes its place, with chunks of its own: their ids are those of
--- heal_tasks.core.ids.chunk_id, a hash of the parts, each with its length before it.
+-- Deletions. A duplicate of a deleted document becomes canonical and gets chunks of its own, so their ids have to be computed here, too:
+-- the same hash of the parts, each with its length before it, as heal_tasks.core.ids.chunk_id (a test compares them).
 CREATE OR REPLACE FUNCTION heal.chunk_id(document bigint, ordinal int, content_hash text)
 RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT (('x' || encode(substr(sha256(string_agg(
@@ -95,7 +96,7 @@ BEGIN
     DELETE FROM heal.chunk WHERE chunk_id = ANY (chunks);
 END $$;
 COMMENT ON PROCEDURE heal.delete_chunks IS
-    'Removes chunks from everywhere: text, questions, entity maps, answers, the model''s replies, the vectors of every generation.';
+    'Deletes chunks everywhere: text, questions, entity maps, answers, replies of models, the vectors of all spaces and generations.';
 
 CREATE OR REPLACE FUNCTION heal.delete_document(
     VARIADIC documents bigint[], OUT documents_deleted int, OUT chunks_added int
@@ -128,7 +129,7 @@ BEGIN
     WHERE d.document_id = ANY (gone);
 END $$;
 COMMENT ON FUNCTION heal.delete_document IS
-    'Deletes documents at once and everywhere in the database; the files that quote them follow at the next heal_maintain run.';
+    'Deletes documents at once and everywhere in the database; files that quote them are deleted by the next heal_maintain run.';
 
 CREATE OR REPLACE VIEW heal.topics AS
 SELECT t.topic_id, t.parent_id, t.level, t.first_leaf, t.last_leaf, t.terms, t.size, t.silhouette, t.topic_run_id
@@ -146,7 +147,7 @@ FROM heal.generation g JOIN heal.space s USING (space_id)
 LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
 ORDER BY g.generation_id DESC;
 COMMENT ON VIEW heal.generation_status IS
-    'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null once its tables are gone.';
+    'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null without tables.';
 
 CREATE OR REPLACE VIEW heal.lineage AS
 SELECT e.chunk_id, e.document_id, d.source, d.external_id, d.title, d.content_hash AS document_hash, d.changed_at,
@@ -158,4 +159,4 @@ FROM heal.embedding e
 JOIN heal.chunk c USING (chunk_id) JOIN heal.document d ON d.document_id = e.document_id
 JOIN heal.generation g ON g.generation_id = e.generation_id JOIN heal.space s ON s.space_id = g.space_id
 LEFT JOIN heal.document_topic dt ON dt.topic_run_id = g.topic_run_id AND dt.document_id = e.document_id;
-COMMENT ON VIEW heal.lineage IS 'From a vector to document version, topic, questions, model and evaluation.';
+COMMENT ON VIEW heal.lineage IS 'For each served vector its document version, topic, number of questions, model and evaluation.';

@@ -1,6 +1,6 @@
--- Rights on what the files before it have made. Applied at every migration, as the schema's owner.
+-- Rights of the roles. Applied at every migration, after all other files, as the schema's owner.
 
--- A SECURITY DEFINER function finds nothing but the system's own names and pgvector's, whatever path its caller has set.
+-- A SECURITY DEFINER function sees only the system's schema and pgvector's, whatever search path its caller has set.
 DO $$
 DECLARE
     path text := (SELECT format('pg_catalog, %I, pg_temp', n.nspname) FROM pg_extension e

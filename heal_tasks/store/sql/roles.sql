@@ -1,5 +1,5 @@
--- The three roles. Applied at every migration, before anything else: roles belong to the server and not to the database,
--- so a database may be restored beside other roles than it was dumped from. Who may not make roles goes without.
+-- The three roles. Applied at every migration, before all other files, because roles belong to the server and not to the database: a
+-- database may be restored on a server without them. A user who may not make roles works without them.
 DO $$
 DECLARE
     role text;
@@ -15,7 +15,7 @@ BEGIN
                 END;
             END IF;
         END LOOP;
-        -- The owner's view reads the tables that the pipeline makes.
+        -- The owner's view reads tables of the pipeline.
         IF NOT pg_has_role('heal_owner', 'heal_pipeline', 'MEMBER') THEN
             GRANT heal_pipeline TO heal_owner;
         END IF;
