@@ -1,5 +1,7 @@
 """View of questions: those of a document with answer, evidence and entity maps, dropped ones, and counts."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 
@@ -50,75 +52,71 @@ def print_questions(
                 raise StoreError(f"chunk {chunk_id} is of document {owner}, not of {document_id}; leave --document out")
             document_id = owner
         if document_id is None:
-            _print_counts(conn, console, dropped)
+            _print_counts(conn, console)
+            lines = _latest_dropped(conn) if dropped else ()
         else:
-            _print_document(conn, console, document_id, chunk_id, dropped)
+            lines = _document_lines(conn, document_id, chunk_id, dropped)
+        for line in lines:
+            print_line(console, line)
 
 
-def _print_counts(conn: Connection, console: Console, dropped: bool) -> None:
+def _print_counts(conn: Connection, console: Console) -> None:
     table = Table("writer", "kind", "split", "questions")
     table.columns[-1].justify = "right"
-    counts = QuestionRepository(conn).counts()
-    for writer, kind, split, number in counts:
+    for writer, kind, split, number in QuestionRepository(conn).counts():
         table.add_row(writer, kind, split, str(number))
-    if counts:
+    if table.row_count:
         console.print(table)
     else:
         print_line(console, "there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
-    if not dropped:
-        return
+
+
+def _latest_dropped(conn: Connection) -> Iterator[str]:
     latest = latest_dropped(conn, LATEST)
-    print_line(console, "dropped last:" if latest else "nothing dropped is stored")
+    yield "dropped last:" if latest else "nothing dropped is stored"
     for document, item in latest:
-        _print_dropped(console, item, f"document {document}, ")
+        yield from _dropped_lines(item, f"document {document}, ")
 
 
-def _print_document(conn: Connection, console: Console, document_id: int, chunk_id: int | None, dropped: bool) -> None:
+def _document_lines(conn: Connection, document_id: int, chunk_id: int | None, dropped: bool) -> Iterator[str]:
     document = document_view(conn, document_id)
-    print_line(
-        console, f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})"
-    )
+    yield f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})"
     if document.duplicate_of is not None:
-        print_line(console, f"has the same text as document {document.duplicate_of}, whose questions stand for both:")
+        yield f"has the same text as document {document.duplicate_of}, whose questions count for both:"
         document_id = document.duplicate_of
     chunks = chunk_views(conn, document_id)
     for chunk in chunks:
         if chunk_id in (None, chunk.chunk_id):
-            _print_chunk(console, chunk, len(chunks), dropped)
+            yield from _chunk_lines(chunk, len(chunks), dropped)
 
 
-def _print_chunk(console: Console, chunk: ChunkView, chunks: int, dropped: bool) -> None:
+def _chunk_lines(chunk: ChunkView, chunks: int, dropped: bool) -> Iterator[str]:
     text = " ".join(chunk.text.split())
-    print_line(
-        console,
-        f"\nchunk {chunk.chunk_id} ({chunk.number} of {chunks}): {text[:TEXT_CHARS]}{'…' * (len(text) > TEXT_CHARS)}",
-    )
+    short = text[:TEXT_CHARS] + "…" * (len(text) > TEXT_CHARS)
+    yield f"\nchunk {chunk.chunk_id} ({chunk.number} of {chunks}): {short}"
     for item in chunk.questions:
-        _print_kept(console, item)
+        yield from _question_lines(item)
     if not chunk.questions:
-        print_line(console, "  no questions" + ("" if chunk.writers else "; none were asked for yet"))
+        yield "  no questions" + ("" if chunk.writers else "; none were asked for yet")
     for found in chunk.maps:
-        print_line(console, f"  entity map by {found.model}, {found.status}:")
-        for line in render(parse_map(found.map)).splitlines():
-            print_line(console, f"    {line}")
-    if not dropped:
-        return
-    if chunk.dropped:
-        shown = "" if len(chunk.samples) == chunk.dropped else f"; {len(chunk.samples)} of them stored"
-        print_line(console, f"  {chunk.dropped} dropped{shown}")
-    for sample in chunk.samples:
-        _print_dropped(console, sample)
+        yield f"  entity map by {found.model}, {found.status}:"
+        yield from (f"    {line}" for line in render(parse_map(found.map)).splitlines())
+    if dropped and chunk.dropped:
+        stored = "" if len(chunk.samples) == chunk.dropped else f"; {len(chunk.samples)} of them stored"
+        yield f"  {chunk.dropped} dropped{stored}"
+        for sample in chunk.samples:
+            yield from _dropped_lines(sample)
 
 
-def _print_kept(console: Console, item: Question) -> None:
+def _question_lines(item: Question) -> Iterator[str]:
     model = f" ({item.model})" if item.model else ""
-    print_line(console, f"  {item.kind} by {item.writer}{model}, {item.split}: {item.text}")
-    for name in ("answer", "evidence"):
-        if value := getattr(item, name):
-            print_line(console, f"    {name}: {value}")
+    yield f"  {item.kind} by {item.writer}{model}, {item.split}: {item.text}"
+    for name, value in (("answer", item.answer), ("evidence", item.evidence)):
+        if value:
+            yield f"    {name}: {value}"
 
 
-def _print_dropped(console: Console, item: Dropped, where: str = "") -> None:
-    print_line(console, f"  dropped by filter {item.reason}: {where}{item.kind} by {item.writer}: {item.text}")
+def _dropped_lines(item: Dropped, where: str = "") -> Iterator[str]:
+    yield f"  dropped by filter {item.reason}: {where}{item.kind} by {item.writer}: {item.text}"
     if item.evidence:
-        print_line(console, f"    evidence: {item.evidence}")
+        yield f"    evidence: {item.evidence}"

@@ -119,7 +119,7 @@ def test_a_duplicate_shows_the_questions_of_the_first_document(questions: Comman
     other = document_id("s", "b")
     _, out, _ = questions("--document", str(other))
     assert f"document {other}: Title [x] (s, p.txt)" in out
-    assert f"has the same text as document {DOCUMENT}, whose questions stand for both" in out
+    assert f"has the same text as document {DOCUMENT}, whose questions count for both" in out
     assert "What is [one]?" in out
 
 
