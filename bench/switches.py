@@ -17,11 +17,9 @@ import numpy as np
 from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, activate, clustered, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.generations import LOCK_TIMEOUT_MS, Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
 
-LOCK_TIMEOUT_MS = 50
-"""The default of HEAL_LOCK_TIMEOUT_MS."""
 REPORT_S = 1.0
 PAUSE_S = 0.005
 """Between two reads of a reader: six that never rest fill two processors, and then all wait for these."""
