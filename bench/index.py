@@ -3,7 +3,7 @@
 Run from the project's root: ``python -m bench.index``. Vectors are clustered and synthetic, of 384 dimensions. Recall
 is that of ten neighbours, at several numbers of candidates (ef_search), against an exact scan. CPU time is the
 server's, workers included, so that a busy machine matters little. A second table shows up to how many rows an exact
-search is as cheap as one through an index. EXACT_ROWS and HALFVEC_ROWS (heal_tasks.steps.vectors.indexing) follow from it.
+search is as cheap as one through an index; EXACT_ROWS and HALFVEC_ROWS in steps/vectors/indexing.py follow from it.
 """
 
 import argparse
