@@ -36,27 +36,18 @@ _MOST_EXTRA = 0.2
 def normalise(text: str) -> str:
     """Reduce a text to the characters that two quotations of it share.
 
-    Args:
-        text: any text.
-
-    Returns:
-        Folded to lower case, compatibility forms unified (NFKC), without quotation marks, backticks and
-        asterisks, dashes alike, blanks collapsed.
+    Letters are folded to lower case, compatibility forms unified (NFKC), quotation marks, backticks and asterisks
+    removed, dashes alike, blanks collapsed.
     """
     text = _IGNORED.sub("", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(_DASHES.sub("-", text).split())
 
 
 def evidence_found(evidence: str, chunk_text: str) -> bool:
-    """Whether a chunk contains a quotation, whatever its blanks, case and quotation marks.
+    """Whether a chunk contains a quotation, whatever its blanks, case, quotation marks and ellipses at the ends.
 
-    Args:
-        evidence: the quotation; an ellipsis at either end is ignored.
-        chunk_text: the chunk's text.
-
-    Returns:
-        False also for a quotation that proves nothing: one without a content word, or one that begins or ends within a
-        word. Nearly every text contains an "a".
+    False also for a quotation that proves nothing: one without a content word, or one that begins or ends within a
+    word. Nearly every text contains an "a".
     """
     wanted, text = normalise(_ELLIPSIS.sub("", evidence)), normalise(chunk_text)
     if not content_words(wanted):
@@ -79,13 +70,8 @@ def copies_title(text: str, title: str) -> bool:
 def near_duplicates(one: str, other: str) -> bool:
     """Whether two questions ask for the same in nearly the same words.
 
-    Args:
-        one: a question.
-        other: another.
-
-    Returns:
-        True if one has all meaningful words of the other and at most a fifth more; order, plural and function words do
-        not count. Two that differ by an exchanged word (sum for mean, 1998 for 1999) are not near duplicates.
+    One must have all meaningful words of the other and at most a fifth more; order, plural and function words do not
+    count. Two that differ by an exchanged word (sum for mean, 1998 for 1999) are not near duplicates.
     """
     few, many = sorted((_meaningful_words(one), _meaningful_words(other)), key=len)
     return bool(few) and few <= many and len(many) - len(few) <= _MOST_EXTRA * len(many)

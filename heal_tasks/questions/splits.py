@@ -20,15 +20,10 @@ def is_unseen(document_id: int) -> bool:
 
 
 def split_of(document_id: int, question_id: int) -> Split:
-    """The split of a question.
+    """The split of a question about a document.
 
-    Args:
-        document_id: the document of its chunk.
-        question_id: the question.
-
-    Returns:
-        For 10 % of documents unseen_test, for 10 % unseen_validation; of the other documents' questions 10 %
-        are seen_test, 10 % seen_validation and the rest train.
+    For 10 % of documents it is unseen_test, for 10 % unseen_validation; of the other documents' questions 10 % are
+    seen_test, 10 % seen_validation and the rest train.
     """
     document = bucket("document-split", document_id, _BUCKETS)
     if document < _TEST_BELOW:

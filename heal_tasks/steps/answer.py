@@ -35,9 +35,6 @@ PASSAGES = 3
 
 class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
     """Asks for answers and records them.
-
-    Args:
-        context: of the step.
     """
 
     def __init__(self, context: Context) -> None:
@@ -86,9 +83,6 @@ def answer(context: Context) -> Outcome:
 
     All systems are measured with the same questions: those answered for every system. An endpoint that does not answer
     does not keep a candidate from being promoted; the note then says what is missing.
-
-    Args:
-        context: of the step.
 
     Returns:
         Counts of questions measured, of answers asked for, reused, failed and left over by the spend limit; tokens and

@@ -16,9 +16,6 @@ def ask(context: Context) -> Outcome:
     Results are stored every few chunks: a killed task has paid in vain only for what was not stored yet. Where the
     spend limit is reached the step ends early, and the next run asks about the rest.
 
-    Args:
-        context: of the step.
-
     Returns:
         Counts of chunks asked about, kept and dropped questions, dropped ones by filter, failures, tokens and cost; of
         chunks that needed no call, those in a batch that is not waited for, and those left over by the spend limit.

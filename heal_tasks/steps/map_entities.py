@@ -32,13 +32,10 @@ def maps_by(conn: Connection, model: str) -> MapRepository:
 class MapRecorder(Recorder[EntityMap, StoredMap]):
     """Records the entity maps of one shard, checked against their texts.
 
-    Args:
-        context: of the step.
-
     Attributes:
         spec: the prompt.
         repository: of its maps.
-        reused: chunks that were given the map of an equal text.
+        reused: number of chunks that were given the map of an equal text.
     """
 
     def __init__(self, context: Context) -> None:
@@ -82,9 +79,6 @@ def map_entities(context: Context) -> Outcome:
 
     Results are stored every few chunks: a killed task has paid in vain only for what was not stored yet. Where the
     spend limit is reached the step ends early; training shows texts without a map as they are.
-
-    Args:
-        context: of the step.
 
     Returns:
         Counts of new maps by status, of facts that their texts do not confirm, tokens and cost; of chunks that needed

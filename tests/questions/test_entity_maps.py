@@ -90,8 +90,8 @@ def test_counts_by_reason() -> None:
                 ("number 7", "London"), ("born in", "London"), ("born in", "Paris"),
             ])),
             MapEntity("b", "person", "Bob", (MapAttribute("age", "36"), MapAttribute("age", "37"))),
-            MapEntity("c", "other", "?"),
-            MapEntity("d", "place", "London"),
+            MapEntity("c", "other", "?", ()),
+            MapEntity("d", "place", "London", ()),
         ),
         (
             MapRelation("a", "lives in", "d"), MapRelation("a", "pays 900 to", "d"), MapRelation("a", "knows", "b"),
@@ -105,7 +105,7 @@ def test_counts_by_reason() -> None:
 
 
 def test_entities_stand_as_the_text_names_them() -> None:
-    found = EntityMap(tuple(MapEntity(name, "other", name) for name in ("Acme", "Bob", "Ada", "bob")), ())
+    found = EntityMap(tuple(MapEntity(name, "other", name, ()) for name in ("Acme", "Bob", "Ada", "bob")), ())
     kept, _ = ground(found, "Ada and Bob of Acme")
     assert [entity.id for entity in kept.entities] == ["Ada", "Bob", "bob", "Acme"]
 

@@ -49,7 +49,7 @@ def test_the_schema_is_strict_and_shallow() -> None:
 
 
 def test_every_type_of_the_schema_is_in_the_prompt() -> None:
-    types = map_prompt().schema["$defs"]["EntityReply"]["properties"]["type"]["enum"]
+    types = map_prompt().schema["$defs"]["MapEntity"]["properties"]["type"]["enum"]
     assert len(types) == 10
     assert all(f'"{name}"' in system() for name in types)
 

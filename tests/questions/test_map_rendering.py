@@ -71,8 +71,8 @@ def test_duplicates_are_one() -> None:
     entities = (
         MapEntity("a", "person", "Ada", facts[:1]),
         MapEntity("b", "person", "ADA", facts[1:]),
-        MapEntity("c", "place", "Ada"),
-        MapEntity("d", "place", "Bath"),
+        MapEntity("c", "place", "Ada", ()),
+        MapEntity("d", "place", "Bath", ()),
     )
     relations = (
         MapRelation("a", "lives in", "d"),
@@ -89,7 +89,7 @@ def test_duplicates_are_one() -> None:
 def test_separators_in_names_are_made_safe() -> None:
     entities = (
         MapEntity("a", "other", "x | y; z\n->>w", (MapAttribute("k=1", "u=v; w|x"),)),
-        MapEntity("b", "date", "-"),
+        MapEntity("b", "date", "-", ()),
     )
     found = EntityMap(entities, (MapRelation("a", "-->", "b"),))
     assert render(found) == "x / y, z ->>w | k=1 u=v, w/x; --> -"

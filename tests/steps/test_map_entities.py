@@ -12,7 +12,7 @@ from heal_tasks.core.errors import SettingsError, StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
-from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
+from heal_tasks.questions.llm.dialect import most_probe_tokens
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS
 from heal_tasks.questions.maps.map_prompt import map_prompt
 from heal_tasks.questions.writer import ChunkToAsk
@@ -183,7 +183,7 @@ def test_too_many_failures_end_the_step_and_what_was_written_is_kept(auto: Conne
 
 def test_a_reached_limit_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
     add(auto, range(30))
-    tokens = most_tokens(map_prompt(), ChunkToAsk(1, "Report 1", body(1), "h"))
+    tokens = map_prompt().most_tokens(ChunkToAsk(1, "Report 1", body(1), "h"))
     limit = 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6 + 0.3
     with FakeOpenAI() as fake:
         limited = mapped(settings, fake, llm_run_spend_limit_usd=limit, **PRICE)

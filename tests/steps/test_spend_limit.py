@@ -9,9 +9,9 @@ from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.client import LLM
+from heal_tasks.questions.llm.dialect import most_probe_tokens
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
-from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.road import load_step
@@ -113,7 +113,7 @@ def test_the_most_tokens_are_those_that_the_writer_may_use() -> None:
         return sum(len(request.raw) for request in requests), sum(limits)
 
     sent, limit = used(fake.requests)
-    most_sent, most_limit = most_tokens(spec, chunk)
+    most_sent, most_limit = spec.most_tokens(chunk)
     assert limit == most_limit
     assert sent <= most_sent
     probe_sent, probe_limit = used(fake.probes)

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.questions.filters import evidence_found
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.replies import parse_object, tidy
-from heal_tasks.questions.llm.tokens import TOKENS_PER_QUESTION
+from heal_tasks.questions.llm.replies import STRICT, parse_object, tidy
 from heal_tasks.questions.writer import ChunkToAsk
+
+_TOKENS = 512
 
 _INSTRUCTIONS = """\
 You answer a question from passages that a retrieval system has found for it. The question is in the line \
@@ -35,8 +36,10 @@ Example of a reply: {"answer": "After three freeze-thaw cycles activity drops by
 three freeze-thaw cycles activity had dropped by 40%"}"""
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": False}, title="Reply")
+class Reply(BaseModel):
+    """The model's reply."""
+
+    model_config = STRICT
 
     answer: str
     evidence_quote: str
@@ -44,12 +47,7 @@ class _Reply(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class GivenAnswer:
-    """An answer.
-
-    Args:
-        text: the answer; empty where the passages hold none.
-        evidence: the quotation that the model gives for it.
-    """
+    """An answer, empty where the passages hold none, and the quotation that the model gives for it."""
 
     text: str
     evidence: str
@@ -61,35 +59,20 @@ class GivenAnswer:
 
 def answer_prompt() -> PromptSpec[GivenAnswer]:
     """The prompt for an answer."""
-    return PromptSpec(_INSTRUCTIONS, "2", _Reply.model_json_schema(), TOKENS_PER_QUESTION, parse_answer)
+    return PromptSpec(_INSTRUCTIONS, "2", Reply.model_json_schema(), _TOKENS, parse_answer)
 
 
 def to_answer(chunk_id: int, question: str, passages: Sequence[str]) -> ChunkToAsk:
-    """Make the prompt's text of a question and the passages found for it.
+    """Make the prompt's text of a question and the passages found for it, the best first.
 
-    Args:
-        chunk_id: the chunk that the question was written from, under which its calls are booked.
-        question: its text.
-        passages: the best first.
-
-    Returns:
-        Equal questions with equal passages have the same ``content_hash``.
+    Calls are booked under the chunk that the question was written from. Equal questions with equal passages have the
+    same ``content_hash``.
     """
     content_hash = sha256_hex("answer", question, *passages)
     return ChunkToAsk(chunk_id, "", "\n\n".join(passages), content_hash, question=question)
 
 
 def parse_answer(raw: str) -> GivenAnswer:
-    """Find the requested JSON in a model's text.
-
-    Args:
-        raw: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences.
-
-    Returns:
-        The answer, with blanks collapsed.
-
-    Raises:
-        InputError: there is none; the message names what is wrong and quotes nothing of the reply.
-    """
-    reply = parse_object(raw, _Reply.model_validate)
+    """Find the requested JSON in a model's text; see ``parse_object``."""
+    reply = parse_object(raw, Reply.model_validate)
     return GivenAnswer(tidy(reply.answer), tidy(reply.evidence_quote))

@@ -56,13 +56,7 @@ class _TimedBody(httpx2.SyncByteStream):
 
 
 class Attempts(threading.local):
-    """The attempts at the request that this thread sends.
-
-    Args:
-        secret: key to keep out of messages; empty for none.
-        timeout_s: longest wait for one whole reply, in seconds.
-        stopped: set when the run has stopped.
-    """
+    """The attempts at the request that this thread sends; ``secret`` is kept out of all messages."""
 
     def __init__(self, secret: str, timeout_s: float, stopped: threading.Event) -> None:
         self._secret, self._timeout_s, self._stopped = secret, timeout_s, stopped
@@ -116,14 +110,9 @@ class Attempts(threading.local):
 
 
 def retry_after_s(headers: Mapping[str, str], unix_s: float) -> float | None:
-    """Read how long a server asks to wait.
+    """Seconds that a reply asks to wait, by ``retry-after-ms`` or else ``Retry-After`` (seconds, or a date).
 
-    Args:
-        headers: of its reply, names in lower case or a case-insensitive mapping.
-        unix_s: the time now, for a header that names a date.
-
-    Returns:
-        Seconds, from ``retry-after-ms`` or else ``Retry-After``; None where neither can be read.
+    None where neither can be read; ``unix_s`` is the time now.
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:

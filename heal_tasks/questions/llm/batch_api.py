@@ -27,15 +27,7 @@ class NoBatchApiError(SettingsError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A batch as the endpoint sees it.
-
-    Args:
-        status: in the endpoint's words.
-        done: requests that have been answered.
-        failed: requests that ended in an error.
-        files: existing result files: output, then errors.
-        problem: the endpoint's complaints; empty for none.
-    """
+    """A batch as the endpoint sees it: status, numbers of requests, result files (output, then errors), complaints."""
 
     status: str
     done: int
@@ -50,13 +42,7 @@ class Job:
 
 
 class BatchApi:
-    """Batches at one endpoint.
-
-    Args:
-        base_url: OpenAI-compatible endpoint.
-        api_key: its key; None where the endpoint asks for none.
-        timeout_s: longest wait for one reply, in seconds.
-    """
+    """Batches at one OpenAI-compatible endpoint."""
 
     def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
         self._base_url, self._secret = base_url, api_key or ""
@@ -75,14 +61,7 @@ class BatchApi:
             return self._client.files.create(file=(f"{name}.jsonl", file), purpose="batch").id
 
     def create(self, batch_key: str, input_file_id: str) -> str:
-        """Create a batch of a file's requests.
-
-        Args:
-            batch_key: stored in the batch's metadata.
-            input_file_id: the file.
-
-        Returns:
-            The batch's id at the endpoint.
+        """Create a batch of a file's requests, with ``batch_key`` in its metadata, and return its id at the endpoint.
 
         Raises:
             RetryableError: the batch may or may not have been created.

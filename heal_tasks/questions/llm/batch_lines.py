@@ -60,17 +60,7 @@ class BatchLine(Generic[T]):
 
 
 def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fields: JsonObject) -> bytes:
-    """Write a line of the file that is sent.
-
-    Args:
-        custom_id: comes back with the reply.
-        model: the model's name as the endpoint knows it.
-        messages: role and content of each.
-        fields: of the request, beside model and messages.
-
-    Returns:
-        JSON and a line feed.
-    """
+    """Write a line of the file that is sent; the reply comes back with its ``custom_id``."""
     body = {"model": model, "messages": messages, **fields}
     return json.dumps({"custom_id": custom_id, "method": "POST", "url": PATH, "body": body}).encode() + b"\n"
 
@@ -78,15 +68,9 @@ def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fie
 def batch_sizes(
     line_bytes: Iterable[int], max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_FILE_BYTES
 ) -> Iterator[int]:
-    """Divide lines into batches that an endpoint accepts.
+    """Divide lines, given by their lengths, into batches that an endpoint accepts, and yield the batches' sizes.
 
-    Args:
-        line_bytes: length of each line.
-        max_requests: largest number of lines in a batch.
-        max_bytes: largest size of a batch; a longer line gets a batch of its own.
-
-    Yields:
-        The number of lines in each batch.
+    A line longer than ``max_bytes`` gets a batch of its own.
     """
     count = size = 0
     for length in line_bytes:
@@ -99,14 +83,9 @@ def batch_sizes(
 
 
 def read_line(line: str, parse: Callable[[str], T]) -> BatchLine[T] | None:
-    """Read a line of an output or error file.
+    """Read a line of an output or error file; None for a line that does not name its request.
 
-    Args:
-        line: whatever it contains.
-        parse: reads the model's text; raises ValueError where it is not usable.
-
-    Returns:
-        The line's content; None for a line that does not name its request.
+    ``parse`` reads the model's text and raises ValueError where it is not usable.
     """
     try:
         found = _Line.model_validate_json(line)

@@ -15,9 +15,8 @@ from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig, Failure
-from heal_tasks.questions.llm.prompt_spec import PromptSpec
+from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
 from heal_tasks.questions.llm.replies import read_completion
-from heal_tasks.questions.llm.tokens import MAX_CORRECTIONS
 from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Drafts
 
 T = TypeVar("T")
@@ -33,12 +32,7 @@ class _Outcome(Generic[T]):
 
 
 class LLM:
-    """A language model behind an endpoint.
-
-    Args:
-        config: the endpoint.
-        concurrency: largest number of calls in flight.
-    """
+    """A language model behind an endpoint, with a largest number of calls in flight."""
 
     def __init__(self, config: EndpointConfig, concurrency: int) -> None:
         self._config, self._concurrency = config, concurrency
@@ -108,13 +102,7 @@ class LLM:
             raise error
 
     def learn_dialect(self, spec: PromptSpec[T]) -> tuple[Dialect, tuple[Call, ...]]:
-        """Probe the endpoint, for requests that are sent another way.
-
-        Args:
-            spec: the prompt.
-
-        Returns:
-            The request fields that it understands, and the calls that it took to find out.
+        """Find out which request fields the endpoint understands, and return the calls that it took.
 
         Raises:
             SettingsError: as ``ask``.

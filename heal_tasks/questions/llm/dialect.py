@@ -7,10 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from heal_tasks.core.types import JsonObject
+from heal_tasks.questions.llm.prompt_spec import EXTRA_BYTES
 
 ReplyMode = Literal["json_schema", "json_object", "text"]
 
 _LOOSER: dict[ReplyMode, ReplyMode] = {"json_schema": "json_object", "json_object": "text"}
+
+PROBE_TOKENS = 2048
+"""Token limit of a reply to the capability probe."""
+
+_MAX_PROBES = 2
 
 # It hints at nothing of the schema; json_object mode requires the word JSON.
 _PROBE = "Reply with one short JSON object about the sea and nothing else."
@@ -85,3 +91,8 @@ class Probe:
         except (ValueError, RecursionError):
             return mode == "text"
         return value == {self._key: self._value} if mode == "json_schema" else isinstance(value, dict)
+
+
+def most_probe_tokens() -> tuple[int, int]:
+    """Bound input and output tokens of the probe before a writer's first chunk."""
+    return _MAX_PROBES * EXTRA_BYTES, _MAX_PROBES * PROBE_TOKENS

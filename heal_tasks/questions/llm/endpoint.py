@@ -15,9 +15,8 @@ import tenacity
 from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, NoCreditError, RateLimitedError, StoppedError
-from heal_tasks.questions.llm.dialect import Dialect, Probe
+from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
 from heal_tasks.questions.llm.replies import REFUSAL_CODES, read_message, reported_tokens
-from heal_tasks.questions.llm.tokens import PROBE_TOKENS
 from heal_tasks.questions.writer import Call, CallStatus
 
 # A request larger than a limit per minute is refused for ever while others pass. With pauses of up to a minute between
@@ -100,10 +99,6 @@ class EndpointConfig:
 class Endpoint:
     """An endpoint for one run; safe to use from many threads.
 
-    Args:
-        config: address and patience.
-        temperature: sampling temperature.
-
     Attributes:
         dialect: the first to try, then the one that the server is known to understand.
     """
@@ -126,11 +121,7 @@ class Endpoint:
         self._stopped.set()
 
     def probe(self) -> tuple[tuple[Call, ...], Failure | None]:
-        """Find out how strictly the server keeps to a schema, and set the dialect accordingly.
-
-        Returns:
-            The calls that it took, and why it found nothing.
-        """
+        """Find out how strictly the server keeps to a schema, and set the dialect; the calls, and why it failed."""
         probe, calls = Probe(), list[Call]()
         while self.dialect.reply != "text":
             answer = self.ask(probe.messages, probe.schema, PROBE_TOKENS)
@@ -146,16 +137,7 @@ class Endpoint:
         return tuple(calls), None
 
     def ask(self, messages: list[dict[str, str]], schema: JsonObject, token_limit: int) -> Answer:
-        """Send one request.
-
-        Args:
-            messages: role and content of each.
-            schema: of the reply.
-            token_limit: for the reply.
-
-        Returns:
-            The reply, or why there is none; nothing is raised for what a server does.
-        """
+        """Send one request; returns the reply, or why there is none. Nothing is raised for what a server does."""
         dialect, tried, attempts = self.dialect, set[Dialect](), self._attempts
         attempts.begin()
         while True:

@@ -4,6 +4,7 @@ Static instructions come first and the text last, so that a server can reuse its
 describe the reply's fields in words too, because some servers enforce a schema without showing it to the model.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -25,6 +26,16 @@ The passage stands between the two lines that carry the mark {mark}; everything 
 </passage {mark}>"""
 
 _CORRECTION = "Your previous reply could not be used: {problem}. Reply again with the JSON object alone."
+
+MAX_CORRECTIONS = 2
+"""Replies asked for again because they were invalid, with the error appended."""
+
+# The first reply at the token limit; at twice the limit one after a reply that was cut off, and the corrections.
+_CALLS = 2 + MAX_CORRECTIONS
+_LIMITS = 1 + 2 * (_CALLS - 1)
+
+EXTRA_BYTES = 1000
+"""Bound of whatever a server puts around the messages, and of the problem named to the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +84,13 @@ class PromptSpec(Generic[T]):
         if problem:
             conversation.append({"role": "user", "content": _CORRECTION.format(problem=problem)})
         return conversation
+
+    def most_first_tokens(self, chunk: ChunkToAsk) -> tuple[int, int]:
+        """Bound input and output tokens of the first call about a text; no tokenizer makes more tokens than bytes."""
+        sent = sum(len(message["content"].encode()) for message in self.messages(chunk))
+        return sent + len(json.dumps(self.schema)) + EXTRA_BYTES, self.token_limit
+
+    def most_tokens(self, chunk: ChunkToAsk) -> tuple[int, int]:
+        """Bound input and output tokens of all calls about a text, for a spend limit to reserve."""
+        sent, limit = self.most_first_tokens(chunk)
+        return _CALLS * sent, _LIMITS * limit

@@ -1,13 +1,15 @@
 """The prompt that asks a language model for questions about a chunk, and the parser of its reply."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import QuestionKind
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.replies import json_values, parse_object, tidy
-from heal_tasks.questions.llm.tokens import TOKENS_PER_QUESTION
+from heal_tasks.questions.llm.replies import STRICT, json_values, parse_object, tidy
 from heal_tasks.questions.writer import Draft, Drafts
+
+TOKENS_PER_QUESTION = 512
+"""Token limit of a reply per question asked for, and once more."""
 
 TEMPERATURE = 0.7
 """Varied wording is wanted here, unlike in maps and answers."""
@@ -45,7 +47,7 @@ cycles activity had dropped by 40%"}}, {{"type": "keyword", "query": "enzyme ali
 class Item(BaseModel):
     """One query in the model's reply."""
 
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+    model_config = STRICT
 
     type: QuestionKind
     query: str
@@ -54,9 +56,9 @@ class Item(BaseModel):
 
 
 class Reply(BaseModel):
-    """The model's whole reply. Extra keys are forbidden in the schema, and ignored where they come anyway."""
+    """The model's whole reply."""
 
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+    model_config = STRICT
 
     items: list[Item]
 
@@ -74,18 +76,7 @@ def question_prompt(questions_per_chunk: int) -> PromptSpec[Drafts]:
 
 
 def parse_drafts(content: str) -> Drafts:
-    """Find the requested questions in a model's text.
-
-    Args:
-        content: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences; a bare list
-            of items is accepted, too.
-
-    Returns:
-        The drafts, with blanks collapsed.
-
-    Raises:
-        InputError: there are none; the message names the first thing that is wrong.
-    """
+    """Find the requested questions in a model's text; see ``parse_object``. A bare list is accepted, too."""
     try:
         return parse_object(content, _drafts, lists=True)
     except InputError:

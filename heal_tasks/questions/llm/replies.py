@@ -10,16 +10,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.text import storable
+from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.writer import Call, CallStatus
 
 T = TypeVar("T")
 
 REFUSAL_CODES = {"content_filter", "content_policy_violation"}
 """Error codes by which an endpoint refuses a text."""
+
+
+def _strict(schema: JsonObject) -> None:
+    schema["additionalProperties"] = False
+    # A changed docstring must not change the prompt's hash.
+    schema.pop("description", None)
+
+
+STRICT = ConfigDict(json_schema_extra=_strict, coerce_numbers_to_str=True)
+"""Of models of replies: extra keys are forbidden in the schema, and ignored where they come anyway."""
 
 _REASONING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
@@ -112,15 +123,9 @@ def read_message(body: str) -> Message:
 
 
 def read_completion(body: str, parse: Callable[[str], T], latency_s: float = 0.0) -> ParsedReply[T]:
-    """Read and parse the body of a chat completion.
+    """Read and parse the body of a chat completion; invalid where it is none, or has no choice or no usable JSON.
 
-    Args:
-        body: the HTTP body, whatever it contains.
-        parse: reads the model's text; raises ValueError where it is not usable.
-        latency_s: of the call.
-
-    Returns:
-        The reply; invalid where the body is no chat completion, has no choice or no usable JSON.
+    ``parse`` reads the model's text and raises ValueError where it is not usable.
     """
     message = read_message(body)
 

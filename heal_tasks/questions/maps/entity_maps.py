@@ -1,5 +1,7 @@
 """Entity maps, the facts of a text as typed entities, attributes and relations, and their check against the text.
 
+The classes are also the JSON form in which models send maps and the store keeps them.
+
 APEX-Embedding (Aviss 2024, arXiv 2410.18105) fine-tunes on Structured Entity Relationship Maps instead of plain text.
 The idea is the paper's; the schema, the prompt, the check against the text and the rendering are ours.
 """
@@ -7,8 +9,13 @@ The idea is the paper's; the schema, the prompt, the check against the text and 
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic.dataclasses import dataclass
+
+from heal_tasks.questions.llm.replies import STRICT, tidy
 
 EntityType = Literal[
     "person", "organisation", "place", "date", "amount", "document", "product", "event", "clause", "other"
@@ -38,53 +45,44 @@ _VALUE = re.compile(
 _NOT_CUT_BEFORE, _NOT_CUT_AFTER = r"(?<![0-9])(?<![0-9][.,'])", r"(?![.,']?[0-9])"
 
 
-@dataclass(frozen=True, slots=True)
+_Text = Annotated[str, AfterValidator(tidy)]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class MapAttribute:
-    """A fact about one entity.
+    """A fact about one entity: a key in the model's words, and a value copied from the text."""
 
-    Args:
-        key: in the model's words.
-        value: copied from the text.
-    """
-
-    key: str
-    value: str
+    key: _Text
+    value: _Text
 
 
-@dataclass(frozen=True, slots=True)
+def _known_type(value: object) -> object:
+    """Make an unknown type "other": asking again would cost more than it is worth."""
+    return value if value in get_args(EntityType) else "other"
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class MapEntity:
-    """Something that a text names.
+    """Something that a text names; relations use its id, which is only valid in its map."""
 
-    Args:
-        id: used by relations; only valid in its map.
-        type: what it is.
-        name: copied from the text.
-        attributes: facts about it.
-    """
-
-    id: str
-    type: EntityType
-    name: str
-    attributes: tuple[MapAttribute, ...] = ()
+    id: _Text
+    type: Annotated[EntityType, BeforeValidator(_known_type)]
+    name: _Text
+    attributes: tuple[MapAttribute, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class MapRelation:
     """A relation of two entities, given by their ids; the predicate is a short verb in the model's words."""
 
-    source: str
-    predicate: str
-    target: str
+    source: _Text
+    predicate: _Text
+    target: _Text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class EntityMap:
-    """The facts of one text.
-
-    Args:
-        entities: with unique ids; after grounding in the order in which the text names them.
-        relations: in any order.
-    """
+    """The facts of one text; after grounding the entities are in the order in which the text names them."""
 
     entities: tuple[MapEntity, ...]
     relations: tuple[MapRelation, ...]

@@ -6,11 +6,13 @@ It is our own: the prompt behind APEX-Embedding (arXiv 2410.18105) is not publis
 from typing import get_args
 
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.tokens import TOKENS_PER_MAP
 from heal_tasks.questions.maps.entity_maps import MAX_ENTITIES, MAX_RELATIONS, EntityMap, EntityType
-from heal_tasks.questions.maps.replies import MapReply, parse_map
+from heal_tasks.questions.maps.replies import map_schema, parse_map
 
 MAP_PROMPT_VERSION = "1"
+
+# JSON takes four to five tokens for one of the chunk's.
+_TOKENS = 2048
 
 _TYPES = ", ".join(f'"{name}"' for name in get_args(EntityType))
 
@@ -52,4 +54,4 @@ Example of a reply: {{"entities": [{{"id": "e1", "type": "product", "name": "Enz
 
 def map_prompt() -> PromptSpec[EntityMap]:
     """The prompt for entity maps."""
-    return PromptSpec(_INSTRUCTIONS, MAP_PROMPT_VERSION, MapReply.model_json_schema(), TOKENS_PER_MAP, parse_map)
+    return PromptSpec(_INSTRUCTIONS, MAP_PROMPT_VERSION, map_schema(), _TOKENS, parse_map)

@@ -61,16 +61,7 @@ def render(entity_map: EntityMap) -> str:
 
 
 def fit(map_tokens: int, text_tokens: int, rendered: str) -> MapFit:
-    """Check whether a map can replace its text.
-
-    Args:
-        map_tokens: of the rendered map.
-        text_tokens: of the text that it would replace.
-        rendered: the map.
-
-    Returns:
-        ok, empty, long (longer than the text: nothing is gained) or short (below 15 % of it: facts are missing).
-    """
+    """Check whether a map can replace its text: ok, empty, long (nothing is gained) or short (facts are missing)."""
     if not rendered:
         return "empty"
     if map_tokens > _LONGEST * text_tokens:
@@ -83,10 +74,6 @@ def query_view(entity_map: EntityMap, query: str) -> str:
 
     The language model is not asked for maps of queries: its replies would be three times as long as the queries, which
     name entities that the chunk's map contains. Facts that the query does not mention would give away the answer.
-
-    Args:
-        entity_map: of the chunk that answers the query.
-        query: its text.
 
     Returns:
         The rendering; empty where it would lose more than half of the query's content words.

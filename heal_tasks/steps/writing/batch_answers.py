@@ -13,13 +13,7 @@ Reply = ParsedReply[Drafts] | None
 
 
 class BatchAnswers(QuestionRecorder):
-    """Records the replies of one batch.
-
-    Args:
-        context: of the step.
-        batches: the repository.
-        batch: the batch; counts continue its own.
-    """
+    """Records the replies of one batch, whose counts it continues."""
 
     def __init__(self, context: Context, batches: BatchRepository, batch: Batch) -> None:
         super().__init__(context, Author("llm", batch.model, batch.prompt_hash), batch)

@@ -22,15 +22,7 @@ _NOT_LISTED_S = 60.0
 
 
 class BatchCollector:
-    """Collects the batches at one endpoint.
-
-    Args:
-        context: of the step.
-        api: of the endpoint.
-        store: its batches.
-        spec: the prompt.
-        longest_s: longest wait for a batch, in seconds.
-    """
+    """Collects the batches at one endpoint; ``longest_s`` is the longest wait for one, in seconds."""
 
     def __init__(
         self,

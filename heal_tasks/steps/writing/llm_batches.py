@@ -14,9 +14,8 @@ from heal_tasks.core.errors import HealError, RetryableError
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError
 from heal_tasks.questions.llm.batch_lines import batch_sizes, request_line
-from heal_tasks.questions.llm.dialect import Dialect
+from heal_tasks.questions.llm.dialect import Dialect, most_probe_tokens
 from heal_tasks.questions.llm.question_prompt import question_prompt
-from heal_tasks.questions.llm.tokens import most_first_tokens, most_probe_tokens
 from heal_tasks.questions.writer import Author, ChunkToAsk
 from heal_tasks.steps.engine.runner import Context, Waiting
 from heal_tasks.steps.writing.batch_collector import CANCELLING_S, BatchCollector
@@ -70,11 +69,7 @@ class Remaining:
 
 
 class Batches:
-    """One task's batches at the endpoint that the settings name.
-
-    Args:
-        context: of the step; a language model is configured.
-    """
+    """One task's batches at the endpoint that the settings name."""
 
     def __init__(self, context: Context) -> None:
         settings = self._settings = context.settings
@@ -171,7 +166,7 @@ class Batches:
         if not limit.limited:
             return len(chunks)
         costs = [
-            (chunk.chunk_id, BATCH_PRICE_FACTOR * cost_usd(self._settings, *most_first_tokens(self._spec, chunk)))
+            (chunk.chunk_id, BATCH_PRICE_FACTOR * cost_usd(self._settings, *self._spec.most_first_tokens(chunk)))
             for chunk in chunks
         ]
         if probing:

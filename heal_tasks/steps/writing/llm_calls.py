@@ -41,16 +41,7 @@ def one_per_text(chunks: Iterable[LiveChunk]) -> list[ChunkToAsk]:
 
 
 def refuse_if_failing(what: str, failed: int, chunks: int) -> None:
-    """Raise StepError where too many chunks have failed.
-
-    Args:
-        what: was asked for, for the message.
-        failed: chunks without an answer.
-        chunks: chunks asked about.
-
-    Raises:
-        StepError: more than ten, and more than a fifth.
-    """
+    """Raise StepError where more than ten and more than a fifth of the chunks have failed."""
     if failed > FAILED_ALLOWED and failed / chunks > MAX_FAILED_SHARE:
         raise StepError(
             f"{what} failed for {failed} of {chunks} chunks, more than {MAX_FAILED_SHARE:.0%}; the replies are in "

@@ -19,12 +19,7 @@ _BUCKETS = 1_000_000
 
 
 class MapViews:
-    """The training texts of chunks and questions.
-
-    Args:
-        conn: an open connection.
-        settings: rate, seed and language model.
-        chunk_ids: the chunks whose texts and questions are used.
+    """The training texts of chunks and of the questions about them.
 
     Attributes:
         chunks: number of chunks replaced by maps.
@@ -47,13 +42,7 @@ class MapViews:
         return self._rendered.get(chunk_id, text)
 
     def question(self, question_id: int, chunk_id: int, text: str) -> str:
-        """The rendering of what a question mentions of its chunk's map (see ``query_view``), or its text.
-
-        Args:
-            question_id: the question.
-            chunk_id: the chunk that answers it.
-            text: of the question.
-        """
+        """The rendering of what a question mentions of its chunk's map (see ``query_view``), or its text."""
         if chunk_id not in self._maps or not self._drawn("question", question_id):
             return text
         shown = query_view(parse_map(self._maps[chunk_id]), text)

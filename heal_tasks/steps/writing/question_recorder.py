@@ -31,13 +31,7 @@ def make_writer(settings: Settings, conn: Connection) -> Writer:
 
 
 class QuestionRecorder(Recorder[Drafts, Asked]):
-    """Records the questions of one shard.
-
-    Args:
-        context: of the step.
-        author: of the questions.
-        batch: that the calls were part of; its run pays for them.
-    """
+    """Records the questions of one shard, or of a batch, whose run pays for the calls."""
 
     def __init__(self, context: Context, author: Author, batch: Batch | None = None) -> None:
         self._context, self._author = context, author

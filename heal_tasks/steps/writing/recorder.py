@@ -18,13 +18,7 @@ RowT = TypeVar("RowT")
 
 
 class Bill:
-    """The calls of a step and their sums.
-
-    Args:
-        settings: prices.
-        purpose: as in ``heal.llm_call``.
-        author: model and prompt.
-        batch_id: the batch that the calls are part of; None for single calls.
+    """The calls of a step and their sums; those of a batch are cheaper.
 
     Attributes:
         calls: those that are not in the ledger yet.
@@ -58,12 +52,7 @@ class Bill:
 
 
 class Recorder(ABC, Generic[T, RowT]):
-    """Stores what a model answered every few chunks, together with the calls that it cost, and counts.
-
-    Args:
-        bill: of the calls.
-        names: of the counts; "failed" is added.
-    """
+    """Stores what a model answered every few chunks, together with the calls that it cost, and counts by name."""
 
     def __init__(self, bill: Bill, names: Iterable[str]) -> None:
         self.bill, self._rows = bill, list[RowT]()

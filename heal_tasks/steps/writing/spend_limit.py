@@ -8,8 +8,8 @@ from typing import Any
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress
+from heal_tasks.questions.llm.dialect import most_probe_tokens
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.tokens import most_probe_tokens, most_tokens
 from heal_tasks.questions.writer import Answered, ChunkToAsk
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import cost_usd
@@ -125,7 +125,7 @@ class AffordableChunks(Sequence[ChunkToAsk]):
             self._reserved = len(self._chunks)
             return self.handed_out < self._reserved
         wanted = self._chunks[self._reserved : self._reserved + _RESERVE]
-        costs = [(chunk.chunk_id, cost_usd(self._settings, *most_tokens(self._spec, chunk))) for chunk in wanted]
+        costs = [(chunk.chunk_id, cost_usd(self._settings, *self._spec.most_tokens(chunk))) for chunk in wanted]
         costs[0] = (costs[0][0], costs[0][1] + extra_usd)
         grant = self._limit.reserve(costs)
         self._reserved += grant.count

@@ -106,11 +106,7 @@ class BatchRepository:
         return self._select("counted_run = %s AND counted_shard = %s AND state IN ('collected', 'lost')", run_id, shard)
 
     def plan(self, batch: Batch, texts: Sequence[tuple[str, int]]) -> set[str]:
-        """Record a batch that is going to be sent.
-
-        Args:
-            batch: with the counts of its preparation.
-            texts: content hash and chunk of each.
+        """Record a batch that is going to be sent, and its texts: content hash and chunk of each.
 
         Returns:
             Content hashes that may be sent; the others are in a batch of another task. Where none may, there is no
@@ -181,16 +177,7 @@ class BatchRepository:
         return {row.content_hash: row for row in rows}
 
     def begin_collecting(self, batch: Batch, run_id: str, shard: int) -> dict[str, int]:
-        """Add a batch to the counts of a task.
-
-        Args:
-            batch: the batch.
-            run_id: the run that reports it from now on.
-            shard: the task of that run.
-
-        Returns:
-            Chunk by content hash of the texts that have no reply yet.
-        """
+        """Add a batch to the counts of a task; chunk by content hash of its texts that have no reply yet."""
         self._conn.execute(
             "UPDATE heal.llm_batch SET counted_run = %s, counted_shard = %s WHERE batch_key = %s",
             (run_id, shard, batch.batch_key),
@@ -202,14 +189,7 @@ class BatchRepository:
         return dict(rows.fetchall())
 
     def live(self, texts: dict[str, int]) -> dict[str, LiveChunk]:
-        """Find a live chunk for each text that still has one.
-
-        Args:
-            texts: by content hash the chunk that was asked about; where it was deleted, a copy is found.
-
-        Returns:
-            By content hash.
-        """
+        """Find a live chunk for each text that still has one: the one that was asked about, or else a copy."""
         found = {
             chunk.content_hash: chunk
             for chunk in live_chunks(self._conn, sql.SQL("c.chunk_id = ANY(%s)"), (list(texts.values()),), 0, 1)
@@ -220,14 +200,7 @@ class BatchRepository:
         return found
 
     def settle(self, batch: Batch, answered: Sequence[str], tried: Sequence[Tried], counts: dict[str, float]) -> None:
-        """Record the outcome of texts, in the transaction that stores their replies.
-
-        Args:
-            batch: the batch.
-            answered: content hashes with a final reply.
-            tried: those without a usable reply.
-            counts: of the whole batch, up to now.
-        """
+        """Record the outcome of texts, with or without a usable reply, in the transaction that stores the replies."""
         self._release(batch, [*answered, *(item.content_hash for item in tried)])
         self._conn.execute(
             "DELETE FROM heal.llm_batch_row WHERE batch_key = %s AND content_hash = ANY(%s)",
@@ -243,13 +216,7 @@ class BatchRepository:
         )
 
     def close(self, batch: Batch, state: Literal["collected", "lost"], note: str) -> None:
-        """Record the end of a batch: texts that had no reply are unanswered, their money is free.
-
-        Args:
-            batch: the batch.
-            state: how it ended.
-            note: the endpoint's complaint; empty where all went well.
-        """
+        """Record the end of a batch, and the endpoint's complaint: texts without a reply are unanswered, unreserved."""
         with self._conn.transaction():
             self._release(batch, None)
             self._conn.execute(

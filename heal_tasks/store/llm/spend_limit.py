@@ -73,15 +73,7 @@ class SpendLimit:
         return Spending(*map(float, row))
 
     def left_usd(self, spending: Spending, *, reserved: bool = True) -> float:
-        """Money left under the tighter limit.
-
-        Args:
-            spending: so far.
-            reserved: whether open reservations count.
-
-        Returns:
-            USD, negative where a limit was lowered; infinite without a limit.
-        """
+        """Money left under the tighter limit, in USD; negative where a limit was lowered, infinite without one."""
         run = self.run_usd - spending.run_usd - (spending.run_reserved_usd if reserved else 0)
         day = self.day_usd - spending.day_usd - (spending.reserved_usd if reserved else 0)
         return min(run if self.run_usd > 0 else float("inf"), day if self.day_usd > 0 else float("inf"))

@@ -15,8 +15,6 @@ class StoredAnswer:
 
     Args:
         content_hash: of the question and the passages.
-        prompt_hash: of the prompt.
-        model: the model's name.
         chunk_ids: the chunk that the question was written from, then those of the passages.
         status: ok, refused or invalid.
         answer: empty where the passages hold none, or the model gave none.
@@ -36,13 +34,7 @@ _ADD = insert("answer", StoredAnswer) + sql.SQL(" ON CONFLICT (content_hash, pro
 
 
 class AnswerRepository:
-    """Answers by one model to one prompt.
-
-    Args:
-        conn: an autocommit connection.
-        prompt_hash: of the prompt.
-        model: the model.
-    """
+    """Answers by one model to one prompt; the connection is an autocommit one."""
 
     def __init__(self, conn: Connection, prompt_hash: str, model: str) -> None:
         self._conn, self._key = conn, (prompt_hash, model)
@@ -61,11 +53,6 @@ class AnswerRepository:
 
         An answer may quote any of its chunks, so it is not stored where one was deleted meanwhile. The ledger keeps
         errors but no replies: a reply would be deleted with one of its chunks only.
-
-        Args:
-            run_id: the run that asked.
-            answers: one per question.
-            calls: every call, failed ones included.
         """
         ledger = [call if call.status == "failed" else replace(call, raw_reply=None) for call in calls]
         with self._conn.transaction(), self._conn.cursor() as cursor:

@@ -16,10 +16,6 @@ class StoredMap:
     """A row of ``heal.entity_map``.
 
     Args:
-        chunk_id: the chunk.
-        content_hash: of its title and text.
-        prompt_hash: of the prompt.
-        model: the model's name.
         status: ok, or why the map cannot be used.
         map: as JSON; without entities where there is none.
         dropped: number of entities, attributes and relations that its text does not confirm.
@@ -71,13 +67,7 @@ ON CONFLICT (chunk_id, prompt_hash, model) DO NOTHING
 
 
 class MapRepository:
-    """Entity maps by one model with one prompt.
-
-    Args:
-        conn: an autocommit connection.
-        prompt_hash: of the prompt.
-        model: the model.
-    """
+    """Entity maps by one model with one prompt; the connection is an autocommit one."""
 
     def __init__(self, conn: Connection, prompt_hash: str, model: str) -> None:
         self._conn, self._key = conn, (prompt_hash, model)
@@ -96,11 +86,6 @@ class MapRepository:
         """Store maps and the calls they cost in one transaction, which also deletes the reservations for the chunks.
 
         For a chunk that was deleted while the model wrote only the call is stored.
-
-        Args:
-            run_id: the run that asked.
-            maps: one per chunk.
-            calls: every call, failed ones included.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
             live = settle(cursor, run_id, calls, [item.chunk_id for item in maps])
