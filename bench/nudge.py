@@ -39,7 +39,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.nudge.apply import move_rows
 from heal_tasks.nudge.nudge import nudge
-from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.nudge.plan import PLAIN
 from heal_tasks.nudge.questions import QuestionSet
 
 Vectors = NDArray[np.float32]
@@ -145,8 +145,7 @@ def check_equal(folder: Path) -> None:
     for variant, kind, theta in (("N", NUDGEN, float(np.arccos(1 - 0.3 / 2))), ("M", NUDGEM, 0.3)):
         with contextlib.redirect_stdout(io.StringIO()):
             theirs = kind().finetune_embeddings(documents, *sets, gamma=0.3)
-        record = NudgeRecord(variant, theta, 0.0, None, 0, 0.0, by_people=False)
-        result = move_rows(documents, train, record)
+        result = move_rows(documents, train, PLAIN.record(variant, theta, None))
         # The package does not move rows whose questions point away from them.
         same = np.abs(theirs[result.rows] - result.vectors).max(axis=1) <= 1e-6
         stayed = np.abs(theirs[result.rows] - documents[result.rows]).max(axis=1) <= 1e-6

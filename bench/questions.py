@@ -42,7 +42,7 @@ from heal_tasks.evaluation.bootstrap import paired_difference
 from heal_tasks.evaluation.ranking import evaluate, ranks_of
 from heal_tasks.nudge.apply import move_rows
 from heal_tasks.nudge.nudge import nudge
-from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.nudge.plan import PLAIN
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.questions.extractive.writer import ExtractiveWriter
 from heal_tasks.questions.splits import split_of
@@ -186,7 +186,7 @@ def nudged(questions: Questions, judged: Judged, queries: Floats, base: Scores, 
     rows = []
     train, validation = questions.taken("train"), questions.taken("seen_validation", "unseen_validation")
     chosen = nudge(judged.vectors, train, validation, min_gain=0.005)
-    forced = move_rows(judged.vectors, train, NudgeRecord("N", FORCED_THETA, 0.0, None, 0, 0.0, by_people=False))
+    forced = move_rows(judged.vectors, train, PLAIN.record("N", FORCED_THETA, None))
     before = evaluate(validation.vectors, judged.vectors, validation.positives)["ndcg@10"].mean()
     for name, theta, result in (("NUDGE", chosen.theta, chosen), ("NUDGE, forced", FORCED_THETA, forced)):
         moved = judged.vectors.copy()

@@ -45,7 +45,7 @@ def move_rows(
     repulsion: Repulsion | None = None,
     device: str = "cpu",
 ) -> MovedRows:
-    """Move all rows that questions name.
+    """Move all rows that questions name, and return those that changed.
 
     Args:
         base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed.
@@ -53,9 +53,6 @@ def move_rows(
         record: plan and theta.
         repulsion: stored with the record; None to compute what the plan needs.
         device: where to compute it, ``cpu`` or a GPU.
-
-    Returns:
-        The rows that changed.
 
     Raises:
         InputError: as :func:`~heal_tasks.nudge.questions.clean_questions`, or a bad vector of a row that is named.
@@ -80,47 +77,35 @@ def moves_of(
     """Turn questions into moves of the rows that they name.
 
     Args:
-        plan: how.
+        plan: the weights, the prior and the contrast.
         variant: N or M.
         asked: the questions.
         rows: ascending int64, shape (a,): the rows that they name.
         start: float32, shape (a, d): base vectors of these, unit length.
         centre: float32, shape (d,): the mean question; unused by a plan that is not centred.
         stored: repulsion from an earlier choice; None to compute what the plan needs.
-        device: where to compute it.
+        device: where to compute it, ``cpu`` or a GPU.
 
     Returns:
         The moves, and the repulsion in them.
     """
     pairs, shares = asked.pairs()
     _, G = gradients(asked.vectors, pairs, plan.weights(shares), centre=centre if plan.centred else None)
-    if stored is None:
+    if stored is None and plan.contrast_steps and len(rows):
+        places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
+        sizes = np.array([len(answers) for answers in asked.positives], dtype=np.float32)
+        weights = sizes ** np.float32(plan.answer_count_exponent)
+        vectors, log_sum_exp = repel(
+            asked.vectors, start, places, weights, G, prior=plan.prior, steps=plan.contrast_steps, device=device
+        )
+        stored = Repulsion(rows, vectors, QuestionLevels(asked.places, log_sum_exp, weights))
+    elif stored is None:
         stored = Repulsion.none(start.shape[1])
-        if plan.contrast_steps and len(rows):
-            stored = _repulsion(plan, asked, pairs, rows, start, G, device)
     return plan_moves(start, G + stored.of(rows), variant, plan.prior), stored
 
 
-def _repulsion(
-    plan: Plan,
-    asked: CleanQuestions,
-    pairs: Int64Array,
-    rows: Int64Array,
-    start: Float32Array,
-    G: Float32Array,
-    device: str,
-) -> Repulsion:
-    places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
-    sizes = np.array([len(answers) for answers in asked.positives], dtype=np.float32)
-    weights = sizes ** np.float32(plan.answer_count_exponent)
-    vectors, log_sum_exp = repel(
-        asked.vectors, start, places, weights, G, prior=plan.prior, steps=plan.contrast_steps, device=device
-    )
-    return Repulsion(rows, vectors, QuestionLevels(asked.places, log_sum_exp, weights))
-
-
 def changed_rows(rows: Int64Array, start: Float32Array, moves: Moves, theta: float, repulsion: Repulsion) -> MovedRows:
-    """Apply moves, and keep the rows that changed by more than rounding.
+    """Apply moves, and return the rows that changed by more than rounding.
 
     Args:
         rows: int64, shape (a,).
@@ -128,9 +113,6 @@ def changed_rows(rows: Int64Array, start: Float32Array, moves: Moves, theta: flo
         moves: of these rows.
         theta: radians (N) or step length (M).
         repulsion: in the moves.
-
-    Returns:
-        The rows that changed.
     """
     moved = apply_moves(start, moves, theta)
     changed = np.abs(moved - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE

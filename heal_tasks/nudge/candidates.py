@@ -87,13 +87,12 @@ class CandidateSearch:
         rows = self._moved[place]
         static, scores = self._static
         asked, rank = np.nonzero((static >= 0) & (scores >= bar.min(axis=1, keepdims=True)))
-        none = np.zeros(len(asked))
+        alpha = exact(self._questions, self._base, question, rows)
+        beta = exact(self._questions, moves.directions, question, place)
         return _ordered(
             np.concatenate([asked, question]),
             np.concatenate([static[asked, rank], rows]),
-            np.concatenate([scores[asked, rank], exact(self._questions, self._base, question, rows)]),
-            np.concatenate([none, exact(self._questions, moves.directions, question, place)]),
-            np.concatenate([none, moves.arrival[place]]),
+            np.hstack([_unmoved(scores[asked, rank]), [alpha, beta, moves.arrival[place]]]),
             moves.variant,
         )
 
@@ -147,27 +146,24 @@ def with_answers_unmoved(
     question = np.repeat(np.arange(len(positives)), [len(rows) for rows in positives])
     rows = np.concatenate([np.empty(0, dtype=np.int64), *positives])
     others = ~np.isin(candidates.question * len(base) + candidates.rows, question * len(base) + rows)
-    none = np.zeros(len(rows))
+    values = np.stack([candidates.alpha, candidates.beta, candidates.arrival])
     return _ordered(
         np.concatenate([candidates.question[others], question]),
         np.concatenate([candidates.rows[others], rows]),
-        np.concatenate([candidates.alpha[others], exact(questions, base, question, rows)]),
-        np.concatenate([candidates.beta[others], none]),
-        np.concatenate([candidates.arrival[others], none]),
+        np.hstack([values[:, others], _unmoved(exact(questions, base, question, rows))]),
         candidates.variant,
     )
 
 
-def _ordered(
-    question: Int64Array,
-    rows: Int64Array,
-    alpha: Float64Array,
-    beta: Float64Array,
-    arrival: Float64Array,
-    variant: Variant,
-) -> Candidates:
+def _unmoved(alpha: Float64Array) -> Float64Array:
+    """The values alpha, beta and arrival of rows that do not move, shape (3, c)."""
+    return np.stack([alpha, np.zeros(len(alpha)), np.zeros(len(alpha))])
+
+
+def _ordered(question: Int64Array, rows: Int64Array, values: Float64Array, variant: Variant) -> Candidates:
     order = np.lexsort((rows, question))
-    return Candidates(question[order], rows[order], alpha[order], beta[order], arrival[order], variant)
+    alpha, beta, arrival = values[:, order]
+    return Candidates(question[order], rows[order], alpha, beta, arrival, variant)
 
 
 class _Segments:

@@ -21,13 +21,10 @@ _MOST_ANSWERS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class NudgeResult:
-    """The rows that NUDGE moves, and the reason.
+class NudgeResult(MovedRows):
+    """The rows that NUDGE moves, and the figures of the choice.
 
     Args:
-        rows: ascending int64, shape (c,): the rows that changed; every other row is its base vector.
-        vectors: float32, shape (c, d): their new vectors.
-        repulsion: of the rows that have questions; none for a plan without contrast.
         variant: N or M.
         theta: radians (N) or step length (M); 0 where nothing moves.
         plan: the plan in use.
@@ -42,9 +39,6 @@ class NudgeResult:
             gain, near 1 it cannot see the damage to rows without questions.
     """
 
-    rows: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float32]
-    repulsion: Repulsion
     variant: Variant
     theta: float
     plan: Plan
@@ -59,16 +53,7 @@ class NudgeResult:
 
     def record(self, *, by_people: bool = False) -> NudgeRecord:
         """The record that moves further rows in the same way."""
-        return _record(self.plan, self.variant, self.theta, self.centre, by_people)
-
-
-def _record(
-    plan: Plan, variant: Variant, theta: float, centre: npt.NDArray[np.float32], by_people: bool = False
-) -> NudgeRecord:
-    subtracted = centre if plan.centred else None
-    return NudgeRecord(
-        variant, theta, plan.prior, subtracted, plan.contrast_steps, plan.answer_count_exponent, by_people
-    )
+        return self.plan.record(self.variant, self.theta, self.centre, by_people=by_people)
 
 
 def nudge(
@@ -152,7 +137,7 @@ def nudge(
     if not theta:
         moved = MovedRows(rows[:0], start[:0], Repulsion.none(d))
     elif refit is not None:
-        moved = move_rows(documents, refit, _record(plans[number], variant, theta, centre), device=device)
+        moved = move_rows(documents, refit, plans[number].record(variant, theta, centre), device=device)
     else:
         moved = changed_rows(rows, start, moves, theta, repulsion)
     before = float(choice.before.mean()) if choice else None

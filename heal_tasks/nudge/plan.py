@@ -44,6 +44,15 @@ class Plan:
         """Weights of (question, row) pairs, from 1/|answers of the question|; both float64, shape (p,)."""
         return np.asarray(shares ** (1.0 - self.answer_count_exponent), dtype=np.float64)
 
+    def record(
+        self, variant: Variant, theta: float, centre: npt.NDArray[np.float32] | None, *, by_people: bool = False
+    ) -> "NudgeRecord":
+        """The record of this plan with a theta; ``centre`` is unused by a plan that is not centred."""
+        subtracted = centre if self.centred else None
+        return NudgeRecord(
+            variant, theta, self.prior, subtracted, self.contrast_steps, self.answer_count_exponent, by_people
+        )
+
 
 PLAIN = Plan()
 PLANS = (

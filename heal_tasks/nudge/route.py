@@ -69,7 +69,7 @@ def choose_route(
     max_displacement: float,
     max_loss: float,
 ) -> Route:
-    """Choose the route.
+    """Choose the route, and give its reason.
 
     Args:
         facts: counts, age and drift.
@@ -79,9 +79,6 @@ def choose_route(
         max_displacement: largest displacement for a nudge, in radians.
         max_loss: largest fall of nDCG@10 on the fixed questions for a nudge; a fall counts only where its whole
             interval is below zero.
-
-    Returns:
-        The route with its reason.
 
     Raises:
         InputError: an unknown forced route, or a changed share that is not a number.

@@ -102,9 +102,6 @@ def plan_moves(
         variant: N or M.
         prior: number of questions that the base vector counts as: a row stops at the direction of ``prior * base + G``
             (N) or after a step of ``||G|| / prior`` (M), so that few questions move it little.
-
-    Returns:
-        The moves.
     """
     directions = np.zeros(base.shape, dtype=np.float32)
     arrival = np.zeros(len(base))

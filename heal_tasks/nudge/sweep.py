@@ -118,9 +118,6 @@ def metric_curve(
         metric: of the values.
         max_theta: largest theta.
         pairs_at_once: pairs of answer and competitor in a block.
-
-    Returns:
-        The curve.
     """
     answers, relevant = _answers(candidates, positives)
     question, count = candidates.question[answers], len(answers)

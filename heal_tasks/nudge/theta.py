@@ -75,7 +75,7 @@ def choose_theta(
     seed: int = 0,
     device: str = "cpu",
 ) -> ThetaChoice:
-    """Find the best plan and theta.
+    """Find the best plan and theta, convincing or not.
 
     Args:
         validation: at least one question.
@@ -87,9 +87,6 @@ def choose_theta(
         max_unasked_loss: largest mean loss of these; plans and thetas that lose more are not chosen.
         seed: of the folds.
         device: where to compute similarities, ``cpu`` or a GPU.
-
-    Returns:
-        The best theta, convincing or not.
     """
     scoring = Metric(metric)
     curves = _curves(validation, base, moved, plans, scoring, device)

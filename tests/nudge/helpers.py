@@ -6,7 +6,7 @@ import numpy as np
 
 from heal_tasks.nudge.apply import MovedRows, move_rows
 from heal_tasks.nudge.contrast import Repulsion
-from heal_tasks.nudge.plan import PLAIN, NudgeRecord
+from heal_tasks.nudge.plan import PLAIN
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet
 from heal_tasks.nudge.solve import apply_moves, plan_moves
 
@@ -46,10 +46,7 @@ def moved_by(
     base, questions, theta, *, variant="N", plan=PLAIN, centre=None, repulsion: Repulsion | None = None
 ) -> MovedRows:
     """Rows moved by a plan and theta, without a search."""
-    record = NudgeRecord(
-        variant, theta, plan.prior, centre, plan.contrast_steps, plan.answer_count_exponent, by_people=False
-    )
-    return move_rows(base, questions, record, repulsion=repulsion)
+    return move_rows(base, questions, plan.record(variant, theta, centre), repulsion=repulsion)
 
 
 def served(base, result):

@@ -7,7 +7,7 @@ import torch
 from heal_tasks.nudge.apply import recompute
 from heal_tasks.nudge.contrast import Repulsion, repel
 from heal_tasks.nudge.nudge import nudge
-from heal_tasks.nudge.plan import NudgeRecord, Plan
+from heal_tasks.nudge.plan import Plan
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import apply_moves, plan_moves
 from tests.nudge.helpers import moved_by, served, unit
@@ -110,7 +110,7 @@ def test_a_question_more_moves_its_own_row_only_and_by_hand():
     before, after = served(base, first), served(base, kept)
     assert np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-6).tolist() == [3, 17]
     # Row by row, from the stored repulsion.
-    record = NudgeRecord("N", 0.6, plan.prior, None, plan.contrast_steps, plan.answer_count_exponent, by_people=False)
+    record = plan.record("N", 0.6, None)
     for row in (3, 8, 17, 19):
         own = [number for number, found in enumerate(late.positives) if row in found]
         shares = np.array([1 / len(late.positives[number]) for number in own])
