@@ -1,4 +1,4 @@
-"""What a run would do now, and cost, without doing it."""
+"""The plan of a run: the route it would take and its cost, with everything undone."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -40,19 +40,12 @@ ANSWER_PROMPT_TOKENS, ANSWER_REPLY_TOKENS = 300, 60
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls that would be made.
-
-    Args:
-        chunks: about how many chunks.
-        input_tokens: tokens that would be sent; 0 without an LLM.
-        output_tokens: tokens that would come back.
-        costs_usd: their price, chunk by chunk.
-    """
+    """Calls that would be made about chunks; without an LLM there are no tokens."""
 
     chunks: int
     input_tokens: int = 0
     output_tokens: int = 0
-    costs_usd: Sequence[float] = ()
+    costs_usd: Sequence[float] = ()  # by chunk
 
     @property
     def cost_usd(self) -> float:
@@ -68,29 +61,17 @@ class Calls:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
-
-    Args:
-        changes: documents that would be stored or deleted.
-        rejected: records that would be quarantined.
-        route: the route that would be taken.
-        reason: why.
-        writer: who would write questions.
-        questions: for chunks that have no questions by this writer and whose text is not known either.
-        maps: the same for entity maps; None where none are wanted on this route.
-        answers: the most that answers to held-out questions can take; None where none are wanted on this route.
-        limit: the spend limits and what they leave; empty without one.
-    """
+    """What a run would do. ``maps`` and ``answers`` are None where the route wants none."""
 
     changes: Changes
-    rejected: int
+    rejected: int  # records that would be quarantined
     route: str
     reason: str
     writer: str
-    questions: Calls
+    questions: Calls  # for chunks without questions by this writer
     maps: Calls | None
-    answers: Calls | None
-    limit: str = ""
+    answers: Calls | None  # at most
+    limit: str = ""  # the spend limits and what they leave
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -108,13 +89,7 @@ class Plan:
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Work out what a run would do; everything it reads into the store is undone.
-
-    Args:
-        settings: all settings.
-
-    Returns:
-        The plan.
+    """Work out what a run would do; everything that it reads into the store is undone.
 
     Raises:
         SettingsError: entity maps or answers are wanted, and there is no LLM.
@@ -123,14 +98,7 @@ def make_plan(settings: Settings) -> Plan:
     with connect(settings.require_database_url(), autocommit=True) as conn:
         author = make_writer(settings, conn).author
         context = Context(
-            settings,
-            Manifest(run_id="plan"),
-            conn,
-            artifact_store(settings),
-            silent,
-            0,
-            1,
-            logging.getLogger("heal_tasks.plan"),
+            settings, Manifest(run_id="plan"), conn, artifact_store(settings), silent, 0, 1, logging.getLogger(__name__)
         )
         with conn.transaction(force_rollback=True):
             changes, rejected = read_sources(context)
@@ -168,7 +136,7 @@ def _calls(
     tokens_of: Callable[[int], tuple[int, int]],
     price_factor: float = 1.0,
 ) -> Calls:
-    """What calls about chunks would cost, given tokens in and out by a chunk's length in tokens."""
+    """The cost of calls about chunks; ``tokens_of`` gives tokens in and out by a chunk's length in tokens."""
     if not settings.llm_configured:
         return Calls(len(chunks))
     count_tokens = token_counter(resolve_model(settings.model))
@@ -182,7 +150,7 @@ def _calls(
 
 
 def _answers(settings: Settings, systems: int) -> Calls:
-    """What answers cost at most: no question is dropped for want of an answer, and no two systems find the same."""
+    """The highest cost of answers: every question is answered, and no two systems find the same passages."""
     calls = systems * settings.answer_questions
     sent, replied = ANSWER_PROMPT_TOKENS + PASSAGES * settings.chunk_tokens, ANSWER_REPLY_TOKENS
     return Calls(calls, calls * sent, calls * replied, [cost_usd(settings, sent, replied)] * calls)

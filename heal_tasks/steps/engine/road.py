@@ -85,6 +85,4 @@ def load_step(name: str) -> Step:
 
 def steps_of(settings: Settings, route: str) -> tuple[str, ...]:
     """The steps of a route that the settings switch on."""
-    return tuple(
-        name for name in ROUTES[route] if not STEPS[name].only_if or getattr(settings, STEPS[name].only_if)
-    )
+    return tuple(name for name in ROUTES[route] if not STEPS[name].only_if or getattr(settings, STEPS[name].only_if))

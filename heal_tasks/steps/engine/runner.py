@@ -1,8 +1,8 @@
-"""Runs one step: finds its finished result or works, records progress, result and time.
+"""Runs one step: returns its finished result or does the work, and records progress, result and time.
 
-A step's key is (name, fingerprint of its inputs, shard). Run again with the same inputs, after a kill or
-on a later night, it returns the stored result. What a step writes is written so that a second run over
-half of it completes it: upserts by deterministic ids, artifacts published by rename.
+A step's key is (name, fingerprint of its inputs, shard). Run again with the same inputs, after a kill or on a later
+night, it returns the stored result. Steps write so that a second run completes a half-finished one: upserts by
+deterministic ids, artifacts published by rename.
 """
 
 import logging
@@ -28,25 +28,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Context:
-    """What a step's body gets: settings, the manifest so far, the database, the artifacts.
-
-    Args:
-        settings: all settings.
-        manifest: refs of the steps before.
-        conn: a connection outside any transaction; the body commits what it wants kept.
-        artifacts: where files go.
-        progress: to be told how far the work has come.
-        shard: this task's number, of ``shards``.
-        shards: how many tasks share the work.
-    """
+    """The arguments of a step's body."""
 
     settings: Settings
-    manifest: Manifest
-    conn: psycopg.Connection[Any]
+    manifest: Manifest  # refs of the steps before
+    conn: psycopg.Connection[Any]  # in autocommit mode
     artifacts: ArtifactStore
     progress: Progress
-    shard: int
-    shards: int
+    shard: int  # this task's number, from 0
+    shards: int  # number of tasks that share the work
     log: logging.Logger
 
     @property
@@ -63,15 +53,13 @@ class Context:
 
 
 class Waiting(Exception):  # noqa: N818
-    """A step has sent work away and cannot go on before it is done; run again then, it goes on where it stopped.
-
-    Not an error: whoever runs the step waits, holding nothing meanwhile.
+    """A step waits for work elsewhere and has to be run again later; it then continues where it stopped. Not an error.
 
     Args:
-        message: what is waited for.
+        message: the work, for people.
         batch_ids: batches at the language model's endpoint; empty where their ids are not known yet.
-        poll_s: time between two looks, in seconds.
-        wait_s: when to run the step again at the latest, in seconds from now.
+        poll_s: time between two checks, in seconds.
+        wait_s: longest time until the step has to be run again, in seconds.
     """
 
     def __init__(self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float) -> None:
@@ -81,7 +69,7 @@ class Waiting(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step's body returns; the runner makes the manifest of it."""
+    """The result of a step's body, from which the runner makes the manifest."""
 
     refs: dict[str, int | str] = field(default_factory=dict)
     counts: dict[str, int | float] = field(default_factory=dict)
@@ -90,35 +78,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the pipeline.
+    """One step of the pipeline."""
 
-    Args:
-        name: as on the command line, in the report and in ``heal.step_result``.
-        body: does the work.
-        inputs: the JSON-serialisable inputs that decide the result; None means that the result belongs to
-            this run only.
-    """
-
-    name: str
+    name: str  # on the command line, in the report and in heal.step_result
     body: Callable[[Context], Outcome]
-    inputs: Callable[[Context], object] | None
+    inputs: Callable[[Context], object] | None  # JSON values that decide the result; None: it belongs to this run only
 
     def run(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
-        """Run the step, or return its finished result.
-
-        Args:
-            settings: all settings.
-            manifest: of the step before.
-            shard: this task's number, from 0.
-            shards: how many tasks share the work.
+        """Run the step after the one that returned ``manifest``, or return its finished result.
 
         Returns:
             The manifest for the next step.
 
         Raises:
-            RetryableError: trying again later can succeed.
+            RetryableError: a later attempt can succeed.
             HealError: it cannot; the message says what to do.
-            Waiting: the step is to be run again later.
+            Waiting: the step has to be run again later.
         """
         log = logging.getLogger(f"heal_tasks.{self.name}")
         url = settings.require_database_url()
@@ -143,11 +118,9 @@ class Step:
                     return manifest.next(self.name, refs=result.refs, counts=result.counts, note=note)
                 runs.begin(self.name, key, shard, manifest.run_id)
                 outcome = self.body(context)
-                result = manifest.next(self.name, refs=outcome.refs, counts=outcome.counts, note=outcome.note)
-                own = Manifest(
-                    run_id=manifest.run_id, step=self.name, refs=outcome.refs, counts=outcome.counts, note=outcome.note
-                )
-                runs.finish(self.name, key, shard, own.to_json())
+                told = {"refs": outcome.refs, "counts": outcome.counts, "note": outcome.note}
+                result = manifest.next(self.name, **told)
+                runs.finish(self.name, key, shard, Manifest(run_id=manifest.run_id, step=self.name, **told).to_json())
             except psycopg.OperationalError as error:
                 raise RetryableError(f"step {self.name}: lost the database ({error}); run it again") from error
             except Waiting as waiting:
@@ -162,7 +135,7 @@ class Step:
         return result
 
     def run_to_end(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
-        """As ``run``, and where the step has to wait, wait in this process."""
+        """As ``run``, but wait in this process if the step has to wait."""
         while True:
             try:
                 return self.run(settings, manifest, shard, shards)

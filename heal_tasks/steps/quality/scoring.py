@@ -31,72 +31,45 @@ gain .26 (ATT&CK) and .09 (NFCorpus) by NUDGE, written questions lose .06 to .10
 
 @dataclass(frozen=True)
 class AnswerKey:
-    """Questions with all the chunks that answer each.
+    """Questions with all the chunks that answer each."""
 
-    Args:
-        rows: int64, shape (m,): where each question stands in the question table.
-        positives: rows of the chunk table, int64, one array per question.
-        documents: int64, shape (m,): a document of each question. The bootstrap draws documents, since their questions
-            hang together.
-    """
-
-    rows: Int64Array
-    positives: list[Int64Array]
-    documents: Int64Array
+    rows: Int64Array  # (m,): the row of each question in the question table
+    positives: list[Int64Array]  # rows of the chunk table, one array per question
+    documents: Int64Array  # (m,): a document of each; the bootstrap draws documents, whose questions are correlated
 
 
 @dataclass(frozen=True)
 class System:
-    """One vector space to be scored.
-
-    Args:
-        name: as people read it.
-        generation_id: whose vectors; None for a mixture.
-        questions: float32, shape (q, d), one row per row of the question table.
-        chunks: float32, shape (n, d), one row per row of the chunk table.
-    """
+    """Vectors to be scored, in the order of the question table and the chunk table."""
 
     name: str
-    generation_id: int | None
-    questions: Float32Array
-    chunks: Float32Array
+    generation_id: int | None  # None for vectors that are not served
+    questions: Float32Array  # (q, d)
+    chunks: Float32Array  # (n, d)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How one system did, by question set.
+    """Retrieval quality of one system by question set.
 
-    Args:
-        system: its name, as people read it.
-        generation_id: whose vectors; None for a mixture.
-        values: ranking metrics, one value per question.
-        documents: as in ``AnswerKey``.
-        hierarchy: hierarchical precision, recall and F1 of the retrieved documents' topic paths. Never a criterion:
-            the labels that judge here have also trained.
+    ``hierarchy`` holds precision, recall and F1 of the retrieved documents' topic paths. It is never a criterion: the
+    labels that judge here have also trained.
     """
 
     system: str
     generation_id: int | None
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
-    documents: Mapping[str, Int64Array]
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]  # by metric, one value per question
+    documents: Mapping[str, Int64Array]  # as in AnswerKey
     hierarchy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def judged(
     questions: QuestionTable, chunks: ChunkTable, chosen: NDArray[np.bool_], *, moving: bool = False
 ) -> AnswerKey:
-    """Some questions, one per text, with the rows of the chunks that answer them.
+    """Chosen questions, each text once at its first row, with the rows of the chunks that answer them.
 
-    People name documents, so to judge their questions every chunk of these is right.
-
-    Args:
-        questions: all questions.
-        chunks: all chunks.
-        chosen: which questions, bool, shape (q,).
-        moving: whether rows are to be moved by them: by each only the chunk that it stands with.
-
-    Returns:
-        Each text once, at its first row.
+    People name documents, so every chunk of these is a right answer to their questions. With ``moving`` only the chunk
+    that a question is stored with counts: the one that the question moves.
     """
     rows = np.flatnonzero(chosen & (chunks.rows(questions.chunk_ids) >= 0))
     _, first, text = np.unique(questions.texts[rows], return_index=True, return_inverse=True)
@@ -113,18 +86,11 @@ def judged(
 
 
 def people_decide(questions: QuestionTable, settings: Settings) -> bool:
-    """Whether people have asked enough to train, to move rows and to choose how far, without the written questions.
+    """True if enough of people's questions are held out for validation to train, nudge and choose by these alone.
 
-    A store is for what people ask. Written questions are tens of times as many and easier, so beside them people's are
-    lost: on NFCorpus a training on both ended below the base model, and neither there nor on SciFact was a NUDGE budget
-    adopted (bench/RESULTS.md).
-
-    Args:
-        questions: all questions.
-        settings: of the gate.
-
-    Returns:
-        Whether ``gate_min_questions`` of people's questions are held out for validation.
+    Written questions are tens of times as many and easier, so people's questions have no influence beside them: on
+    NFCorpus a training on both ended below the base model, and neither there nor on SciFact was a theta adopted
+    (bench/RESULTS.md).
     """
     asked = questions.human & questions.in_splits("seen_validation", "unseen_validation")
     return len(np.unique(questions.texts[asked])) >= settings.gate_min_questions
@@ -138,16 +104,13 @@ def question_set(
     *,
     moving: bool = False,
 ) -> QuestionSet:
-    """Some questions with the rows of the chunks that answer them, as NUDGE takes them; ``moving`` as in ``judged``."""
+    """Chosen questions with their answers, as NUDGE takes them; ``moving`` as in ``judged``."""
     found = judged(questions, chunks, chosen, moving=moving)
     return QuestionSet(vectors=vectors[found.rows], positives=found.positives)
 
 
 def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKey]:
-    """The question sets that judge, those without a question left out.
-
-    Questions that people have asked are a set of their own, whether or not their documents were trained on.
-    """
+    """The held-out question sets that are not empty; people's questions are a set of their own."""
     written = ~questions.human
     masks = {
         UNSEEN: written & questions.in_splits("unseen_test"),
@@ -158,10 +121,10 @@ def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKe
 
 
 def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
-    """Score a system on every question set that has questions, by exact search over all chunks.
+    """Score a system on every held-out question set by exact search over all chunks.
 
-    Written questions want their own chunk; people's want the document that they name, which stands where its best chunk
-    does.
+    The right answer to a written question is its chunk; to a person's question it is a document, ranked by its best
+    chunk.
     """
     values, documents, hierarchy = {}, {}, {}
     for name, chosen in held_out(questions, chunks).items():
@@ -199,9 +162,9 @@ def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
 
 
 def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
-    """Where quality fell beyond its interval, as a phrase for people; empty where it did not.
+    """The sets whose quality fell beyond its interval, as a phrase for people; empty if none did.
 
-    Written questions may fall by ``gate_max_written_loss`` where people's decide.
+    Written questions may fall by ``MAX_WRITTEN_LOSS`` where people's decide.
     """
     tolerances = _tolerances(after, settings)
     differences = {name: _apart(after, before, name, GATE_METRIC, settings) for name in after.values}
@@ -238,14 +201,14 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
 
 
 def mean_quality(scores: Scores, settings: Settings) -> float:
-    """How candidates are ranked: mean nDCG@10 of the question sets that decide in the gate, of all if none votes."""
+    """Mean nDCG@10 of the question sets that decide in the gate, or of all sets if none decides; ranks candidates."""
     tolerances, least = _tolerances(scores, settings), settings.gate_min_questions
     deciding = [name for name in tolerances if tolerances[name] is None and len(scores.documents[name]) >= least]
     return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding or tolerances]))
 
 
 def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
-    """What each question set may lose; None for those that decide: people's alone, if there are enough of them."""
+    """The tolerated loss of each question set; None for those that decide: people's alone, if there are enough."""
     people = len(scores.documents.get(HUMAN, ())) >= settings.gate_min_questions
     return {name: MAX_WRITTEN_LOSS if people and name != HUMAN else None for name in scores.values}
 

@@ -28,20 +28,12 @@ pairs, about a minute on two cores here (bench/RESULTS.md)."""
 
 @dataclass(frozen=True)
 class Moved:
-    """Rows of a space that questions have moved.
+    """Rows of a space that questions have moved."""
 
-    Args:
-        rows: int64, shape (c,): the rows of the chunk table that changed.
-        vectors: float32, shape (c, d): their new vectors.
-        record: the plan and theta; None where validation supports none, and nothing has moved.
-        contrast: contrastive displacements and question levels by id; empty for another plan.
-        note: the result as a phrase for people.
-    """
-
-    rows: Int64Array
-    vectors: Float32Array
-    record: NudgeRecord | None
-    contrast: ContrastState
+    rows: Int64Array  # (c,): the rows of the chunk table that changed
+    vectors: Float32Array  # (c, d): their new vectors
+    record: NudgeRecord | None  # None: validation supports no move
+    contrast: ContrastState  # empty without a contrastive plan
     note: str
 
 
@@ -61,13 +53,10 @@ def find_moves(
 
     Args:
         settings: of NUDGE and the gate.
-        base: float32, shape (n, d): base vectors of all live chunks; not changed.
-        asked: float32, shape (q, d): vectors of all questions.
+        base: float32, shape (n, d): base vectors of ``chunks``; not changed.
+        asked: float32, shape (q, d): vectors of ``questions``.
         chunks: all live chunks.
         questions: all questions of live chunks.
-
-    Returns:
-        The moved rows.
     """
     by_people = people_decide(questions, settings)
     bound = settings.nudge_max_unasked_loss if settings.nudge_max_unasked_loss < 1 else None
@@ -124,17 +113,8 @@ def apply_record(
 ) -> Moved:
     """Move the rows of a space by a record: the served vectors as a function of space, questions and record.
 
-    Args:
-        record: plan and theta.
-        base: float32, shape (n, d): base vectors of all live chunks; not changed.
-        asked: float32, shape (q, d): vectors of all questions.
-        chunks: all live chunks.
-        questions: all questions of live chunks.
-        stored: the contrastive displacements that a generation keeps; None to compute them.
-        device: where to compute.
-
-    Returns:
-        The moved rows.
+    ``base``, ``asked``, ``chunks`` and ``questions`` as in ``find_moves``; ``stored`` is the contrast state that a
+    generation keeps, None to compute it.
     """
     movers = judged(questions, chunks, questions.deciding_mask(record.by_people) & questions.moves, moving=True)
     moved = move_rows(
