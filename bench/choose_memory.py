@@ -3,8 +3,8 @@
 Run from the project's root: ``python -m bench.choose_memory --rows 1000000`` (about half an hour, mostly loading and
 indexing).
 
-**Input.** Synthetic unit vectors in clusters (384 dimensions), a training question for one row in fifty, 1,000 questions
-for each of the other splits; two spaces, as after a training: the base model's, and one that is noisier.
+**Input.** Synthetic unit vectors in clusters (384 dimensions), a training question for one row in fifty, 1,000
+questions for each of the other splits; two spaces, as after a training: the base model's, and one that is noisier.
 
 **Measured.** CPU seconds and peak memory of a process that runs one of the steps, the embedded Postgres aside.
 """
