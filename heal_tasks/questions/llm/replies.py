@@ -187,9 +187,10 @@ def json_values(text: str) -> Iterator[object]:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first validation problem; quotes nothing of the reply, so that it can be sent back as an instruction."""
+    """The first problem; quotes nothing of the reply, so that it can be sent back as an instruction."""
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    # A model knows JSON's lists, not Python's tuples.
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].replace('tuple', 'list')}"
 
 
 def tidy(text: str) -> str:
