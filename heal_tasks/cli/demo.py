@@ -53,8 +53,7 @@ def demo_nudge(settings: Settings, console: Console) -> int:
         Exit code, as of ``demo``.
 
     Raises:
-        InputError: ``demo`` has not run here.
-        HealError: something could not be started; the message says what to do.
+        HealError: ``demo`` has not run here, or something could not be started.
     """
     running = stack.up(settings, say := sayer(console))
     demo_run = _DemoRun(settings, console, running, say)
@@ -70,12 +69,7 @@ def demo_nudge(settings: Settings, console: Console) -> int:
 
 
 def watch_run(settings: Settings, run_id: str, console: Console) -> int:
-    """Show a run of what ``make up`` has started, and its report when it has ended.
-
-    Args:
-        settings: all settings.
-        run_id: the run; empty takes the active one, or else the last.
-        console: receives both.
+    """Show a run, or the active or last one if none is named, and its report when it has ended.
 
     Returns:
         Exit code, as of ``demo``.

@@ -41,18 +41,18 @@ def watch(
     check_every_s: float = 5.0,
     patience_s: float = 90.0,
 ) -> str:
-    """Show a run until it ends.
+    """Show a run until it ends, as a table where the console is a terminal, else as lines.
 
     Args:
         client: of Airflow's REST API.
         dag_id: the DAG.
         run_id: the run.
         database_url: the vector database, which has the progress of steps.
-        console: decides between table and lines by whether it is a terminal.
+        console: receives table or lines.
         check: called every ``check_every_s`` seconds, to restart a component that died.
         poll_s: time between two snapshots, in seconds.
         check_every_s: time between two calls of ``check``, in seconds.
-        patience_s: longest time without an answer, in seconds: Airflow's API server may be restarted during a run.
+        patience_s: longest time without an answer, in seconds: the API server may be restarted during a run.
 
     Returns:
         The run's last known state: success or failed; queued or running if Ctrl-C ended the display.

@@ -4,13 +4,7 @@ from heal_tasks.core.errors import InputError
 
 
 def pick_device(device: str) -> str:
-    """Choose the device to compute on.
-
-    Args:
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Returns:
-        ``cpu``, ``cuda`` or ``cuda:N``.
+    """Choose the device: ``auto`` becomes ``cuda`` if there is a GPU, else ``cpu``; other names are checked.
 
     Raises:
         InputError: the name is unknown, or there is no such GPU.

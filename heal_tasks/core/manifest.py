@@ -5,13 +5,14 @@ XCom carries it, so its size is bounded.
 """
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
 from heal_tasks.core.errors import StepError
 
 MAX_MANIFEST_BYTES = 4096
+T = TypeVar("T", int, str)
 
 
 class Manifest(BaseModel, frozen=True):
@@ -36,28 +37,20 @@ class Manifest(BaseModel, frozen=True):
         return Manifest(run_id=self.run_id, step=step, refs={**self.refs, **refs}, counts=counts, note=note)
 
     def number(self, name: str) -> int:
-        """An integer ref of an earlier step.
+        """An integer ref of an earlier step; StepError if there is none."""
+        return self._ref(name, int)
 
-        Raises:
-            StepError: no earlier step left it.
-        """
+    def text(self, name: str) -> str:
+        """A text ref of an earlier step; StepError if there is none."""
+        return self._ref(name, str)
+
+    def _ref(self, name: str, kind: type[T]) -> T:
         value = self.refs.get(name)
-        if not isinstance(value, int):
+        if not isinstance(value, kind):
             raise StepError(
                 f"step after {self.step!r} needs {name!r}, and no step before it left one (have: {sorted(self.refs)}); "
                 "run the steps in the order that `python -m heal_tasks --help` lists"
             )
-        return value
-
-    def text(self, name: str) -> str:
-        """A text ref of an earlier step.
-
-        Raises:
-            StepError: no earlier step left it.
-        """
-        value = self.refs.get(name)
-        if not isinstance(value, str):
-            raise StepError(f"step after {self.step!r} needs {name!r}, and no step before it left one")
         return value
 
     def to_json(self) -> dict[str, Any]:

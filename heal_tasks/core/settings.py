@@ -12,19 +12,8 @@ from typing import Any
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.errors import SettingsError
-from heal_tasks.core.setting_groups import (
-    CoreSettings,
-    EvaluationSettings,
-    LocalSettings,
-    NudgeSettings,
-    QuestionSettings,
-    RunSettings,
-    SourceSettings,
-    StoreSettings,
-    TopicSettings,
-    TrainingSettings,
-)
 
 OPENAI_URL = "https://api.openai.com/v1"
 RENAMED = {"llm_run_budget_usd": "llm_run_spend_limit_usd", "llm_day_budget_usd": "llm_day_spend_limit_usd"}
@@ -32,8 +21,9 @@ RENAMED = {"llm_run_budget_usd": "llm_run_spend_limit_usd", "llm_day_budget_usd"
 
 
 class Settings(
-    LocalSettings, RunSettings, StoreSettings, EvaluationSettings, NudgeSettings, TrainingSettings, QuestionSettings,
-    TopicSettings, SourceSettings, CoreSettings, BaseSettings,
+    groups.LocalSettings, groups.RunSettings, groups.StoreSettings, groups.EvaluationSettings, groups.NudgeSettings,
+    groups.TrainingSettings, groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings, groups.CoreSettings,
+    BaseSettings,
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 
@@ -89,15 +79,14 @@ class Settings(
         Raises:
             SettingsError: entity maps or answers are wanted, and there is no LLM.
         """
-        wanted = {
-            f"HEAL_MAP_RATE={self.map_rate:g} wants entity maps": self.map_rate,
-            f"HEAL_ANSWER_QUESTIONS={self.answer_questions} wants answers": self.answer_questions,
-        }
-        for what, number in wanted.items():
+        for name, number, what in (
+            ("HEAL_MAP_RATE", self.map_rate, "entity maps"),
+            ("HEAL_ANSWER_QUESTIONS", self.answer_questions, "answers"),
+        ):
             if number and not self.llm_configured:
-                name = what.partition("=")[0]
                 raise SettingsError(
-                    f"{what}, which only an LLM can write; set HEAL_LLM_BASE_URL or HEAL_LLM_API_KEY, or {name}=0"
+                    f"{name}={number:g} wants {what}, which only an LLM can write; set HEAL_LLM_BASE_URL or "
+                    f"HEAL_LLM_API_KEY, or {name}=0"
                 )
 
     def require_database_url(self) -> str:
@@ -115,13 +104,7 @@ class Settings(
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings.
-
-    Args:
-        overrides: values that win over environment and files, by field name.
-
-    Returns:
-        The validated settings.
+    """Read the settings; overrides win over environment and files.
 
     Raises:
         SettingsError: a value is wrong; the message names the variable, the value and what is allowed.

@@ -1,14 +1,14 @@
 """Airflow's four components as processes: start, wait, end, and their record in ``airflow/pids.json``."""
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from heal_tasks.core.errors import AirflowError, AirflowUnreachableError, SettingsError
 from heal_tasks.local import processes
@@ -27,8 +27,7 @@ STOP_TIMEOUT_S = 20.0
 PORTS_TRIED = 50
 
 
-@dataclass
-class State:
+class State(BaseModel):
     """Record of the started components, by which another process finds and ends them.
 
     Args:
@@ -40,7 +39,7 @@ class State:
     port: int = 0
     wanted_port: int = 0
     environment: str = ""
-    components: dict[str, processes.Recorded] = field(default_factory=dict)
+    components: dict[str, processes.Recorded] = {}
 
     @property
     def base_url(self) -> str:
@@ -56,16 +55,12 @@ class State:
 def read_state(var_dir: Path) -> State:
     """Read the record; empty where there is none."""
     path = _state_file(var_dir)
-    if not path.exists():
-        return State()
-    value = json.loads(path.read_text())
-    value["components"] = {name: processes.Recorded(**item) for name, item in value["components"].items()}
-    return State(**value)
+    return State.model_validate_json(path.read_text()) if path.exists() else State()
 
 
 def write_state(var_dir: Path, state: State) -> None:
     """Write the record."""
-    write_private(_state_file(var_dir), json.dumps(asdict(state)))
+    write_private(_state_file(var_dir), state.model_dump_json())
 
 
 def choose_port(wanted: int, state: State) -> None:

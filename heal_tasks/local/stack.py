@@ -32,23 +32,14 @@ def quiet(message: str) -> None:
 
 @dataclass(frozen=True)
 class Running:
-    """Addresses of a running stack.
-
-    Args:
-        base_url: Airflow's UI and API.
-        user: its user.
-        password: that user's password.
-        database_url: the vector database.
-        embedded: True if that is the embedded server's.
-        started: components that this call has started.
-    """
+    """Addresses of a running stack: Airflow's UI and API with its user, and the vector database."""
 
     base_url: str
     user: str
     password: str
     database_url: str
-    embedded: bool
-    started: tuple[str, ...] = ()
+    embedded: bool  # the vector database is in the embedded server
+    started: tuple[str, ...] = ()  # components that this call has started
 
     def client(self) -> AirflowClient:
         """A client of Airflow's REST API."""
@@ -57,19 +48,12 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """State of every part of the stack.
+    """State of every part of the stack."""
 
-    Args:
-        postgres: True if the embedded server answers.
-        components: by name; True if the process runs.
-        health: status on Airflow's health page, by Airflow's name; empty if it does not answer.
-        base_url: Airflow's UI and API; None if it was never started here.
-    """
-
-    postgres: bool
-    components: dict[str, bool]
-    health: dict[str, str]
-    base_url: str | None
+    postgres: bool  # the embedded server answers
+    components: dict[str, bool]  # by name, its process runs
+    health: dict[str, str]  # by Airflow's name, status on its health page; empty if it does not answer
+    base_url: str | None  # of the UI; None if it was never started here
 
     @property
     def healthy(self) -> bool:

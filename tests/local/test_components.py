@@ -23,7 +23,10 @@ def taken() -> socket.socket:
 
 
 def test_state_survives_and_is_private(tmp_path: Path) -> None:
-    state = State(8081, 8080, "abc", {"scheduler": Recorded(1, 2.5, "log", ends_its_own=True)})
+    state = State(
+        port=8081, wanted_port=8080, environment="abc",
+        components={"scheduler": Recorded(1, 2.5, "log", ends_its_own=True)},
+    )  # fmt: skip
     write_state(tmp_path, state)
     assert read_state(tmp_path) == state
     assert stat.S_IMODE((tmp_path / "airflow" / "pids.json").stat().st_mode) == 0o600
