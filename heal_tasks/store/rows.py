@@ -1,7 +1,7 @@
-"""Results of queries as dataclasses, arrays and single values."""
+"""Dataclasses as rows: to select and to insert them; results of queries as arrays and single values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any, LiteralString, TypeVar
 
 import numpy as np
@@ -9,24 +9,36 @@ from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import class_row
 
+from heal_tasks.core.text import storable
 from heal_tasks.store.db import Connection
 
 Record = TypeVar("Record")
 Values = Sequence[object] | Mapping[str, object]
 
 
-def columns(record: type) -> sql.Composed:
-    """The fields of a dataclass as a list of columns."""
-    return sql.SQL(", ").join(sql.Identifier(item.name) for item in fields(record))
-
-
-def select(
-    conn: Connection, record: type[Record], rest: LiteralString | sql.Composable, values: Values = ()
-) -> list[Record]:
+def select(conn: Connection, record: type[Record], rest: LiteralString, values: Values = ()) -> list[Record]:
     """Rows of ``SELECT``, the fields of a dataclass, and ``rest``, as instances of the dataclass."""
-    rest = rest if isinstance(rest, sql.Composable) else sql.SQL(rest)
-    query = sql.SQL("SELECT {} {}").format(columns(record), rest)
+    query = sql.SQL("SELECT {} {}").format(sql.SQL(", ").join(_columns(record)), sql.SQL(rest))
     return conn.cursor(row_factory=class_row(record)).execute(query, values).fetchall()
+
+
+def find(conn: Connection, record: type[Record], rest: LiteralString, values: Values = ()) -> Record | None:
+    """The first row as ``select`` gives it, or None."""
+    return next(iter(select(conn, record, rest, values)), None)
+
+
+def insert(table: str, record: type, *before: str) -> sql.Composed:
+    """An INSERT of the fields of a dataclass, after the columns ``before`` that it does not have."""
+    names = [*map(sql.Identifier, before), *_columns(record)]
+    values = sql.SQL(", ").join(sql.Placeholder() * len(names))
+    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(
+        sql.Identifier(table), sql.SQL(", ").join(names), values
+    )
+
+
+def row_of(record: Any) -> tuple[object, ...]:
+    """The fields of a dataclass as Postgres can store them."""
+    return tuple(storable(value) if isinstance(value, str) else value for value in astuple(record))
 
 
 def arrays(rows: Sequence[tuple[Any, ...]], *types: Any) -> list[NDArray[Any]]:
@@ -47,3 +59,7 @@ def scalar(conn: Connection, query: LiteralString | sql.SQL | sql.Composed, valu
     """The first column of the first row, or None without a row."""
     row = conn.execute(query, values).fetchone()
     return row[0] if row else None
+
+
+def _columns(record: type) -> list[sql.Identifier]:
+    return [sql.Identifier(item.name) for item in fields(record)]

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import scalar, select
+from heal_tasks.store.rows import find, scalar, select
 from heal_tasks.store.spaces.copying import copy_rows
 
 
@@ -147,7 +147,7 @@ class TopicRepository:
 
     def latest(self) -> TopicRun | None:
         """The newest tree, or None."""
-        return next(iter(select(self._conn, TopicRun, "FROM heal.topic_run ORDER BY topic_run_id DESC LIMIT 1")), None)
+        return find(self._conn, TopicRun, "FROM heal.topic_run ORDER BY topic_run_id DESC LIMIT 1")
 
     def get(self, topic_run_id: int) -> TopicRun:
         """One tree.
@@ -155,9 +155,10 @@ class TopicRepository:
         Raises:
             StoreError: there is none with that id.
         """
-        for run in select(self._conn, TopicRun, "FROM heal.topic_run WHERE topic_run_id = %s", (topic_run_id,)):
-            return run
-        raise StoreError(f"there is no topic run {topic_run_id}; SELECT * FROM heal.topic_run lists them")
+        run = find(self._conn, TopicRun, "FROM heal.topic_run WHERE topic_run_id = %s", (topic_run_id,))
+        if run is None:
+            raise StoreError(f"there is no topic run {topic_run_id}; SELECT * FROM heal.topic_run lists them")
+        return run
 
     def topics(self, topic_run_id: int) -> list[TopicRow]:
         """All nodes of a tree, in tree order."""

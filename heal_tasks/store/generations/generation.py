@@ -9,7 +9,7 @@ from psycopg import sql
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import select
+from heal_tasks.store.rows import find, select
 
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
@@ -62,9 +62,10 @@ def get_generation(conn: Connection, generation_id: int) -> Generation:
     Raises:
         StoreError: there is none with that id.
     """
-    for generation in select(conn, Generation, "FROM heal.generation WHERE generation_id = %s", (generation_id,)):
-        return generation
-    raise StoreError(f"there is no generation {generation_id}; SELECT * FROM heal.generation_status lists them")
+    generation = find(conn, Generation, "FROM heal.generation WHERE generation_id = %s", (generation_id,))
+    if generation is None:
+        raise StoreError(f"there is no generation {generation_id}; SELECT * FROM heal.generation_status lists them")
+    return generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """The ledger of language-model calls: its rows, their sums, and the release of what was reserved for them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from psycopg import Cursor, sql
+from psycopg import Cursor
 from psycopg.rows import class_row
 
-from heal_tasks.core.text import storable
 from heal_tasks.store.db import Connection
+from heal_tasks.store.rows import insert, row_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +39,6 @@ class LedgerRow:
     input_tokens: int
     output_tokens: int
     cost_usd: float
-
-
-def insert(table: str, record: type, *before: str) -> sql.Composed:
-    """An INSERT of a record's fields, after the columns ``before`` that it does not have."""
-    columns = [sql.Identifier(name) for name in (*before, *(item.name for item in fields(record)))]
-    values = sql.SQL(", ").join(sql.Placeholder() * len(columns))
-    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(
-        sql.Identifier(table), sql.SQL(", ").join(columns), values
-    )
-
-
-def row_of(record: Any) -> tuple[object, ...]:
-    """A record's fields as Postgres can store them."""
-    return tuple(storable(value) if isinstance(value, str) else value for value in astuple(record))
 
 
 _ADD_CALL = insert("llm_call", LlmCall, "run_id")

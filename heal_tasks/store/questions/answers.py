@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from psycopg import sql
 
 from heal_tasks.store.db import Connection
-from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
+from heal_tasks.store.llm.ledger import LlmCall, settle
+from heal_tasks.store.rows import insert, row_of
 
 
 @dataclass(frozen=True, slots=True)

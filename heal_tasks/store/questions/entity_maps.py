@@ -8,7 +8,8 @@ from psycopg import sql
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
-from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
+from heal_tasks.store.llm.ledger import LlmCall, settle
+from heal_tasks.store.rows import insert, row_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from heal_tasks.core.text import storable
 from heal_tasks.core.types import Question, Split
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
-from heal_tasks.store.llm.ledger import LlmCall, insert, row_of, settle
-from heal_tasks.store.rows import scalar
+from heal_tasks.store.llm.ledger import LlmCall, settle
+from heal_tasks.store.rows import insert, row_of, scalar
 from heal_tasks.store.spaces.copying import Int64Array
 from heal_tasks.store.spaces.space import Space
 

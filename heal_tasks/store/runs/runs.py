@@ -1,16 +1,15 @@
 """Runs and their results: route and verdict, steps and their progress, quarantine, evaluations."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
 from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import columns, scalar, select
+from heal_tasks.store.rows import find, insert, row_of, scalar, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,9 @@ class EvaluationRow:
     questions: int
 
 
+_ADD_EVALUATION = insert("evaluation", EvaluationRow, "run_id")
+
+
 class RunRepository:
     """Runs and their steps, over an autocommit connection: progress is seen at once and survives a failing step."""
 
@@ -91,7 +93,7 @@ class RunRepository:
 
     def get_run(self, run_id: str) -> Run | None:
         """A run, or None."""
-        return next(iter(select(self._conn, Run, "FROM heal.run WHERE run_id = %s", (run_id,))), None)
+        return find(self._conn, Run, "FROM heal.run WHERE run_id = %s", (run_id,))
 
     def recent_runs(self, limit: int = 20) -> list[Run]:
         """The last runs, newest first."""
@@ -172,19 +174,13 @@ class RunRepository:
 
     def record_evaluations(self, run_id: str, rows: Sequence[EvaluationRow]) -> None:
         """Store measured values; a repeated step replaces its own."""
-        values = sql.SQL(", ").join(sql.Placeholder() * len(fields(EvaluationRow)))
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(
                 "DELETE FROM heal.evaluation WHERE run_id = %s AND generation_id IS NOT DISTINCT FROM %s "
                 "AND system = %s AND question_set = %s AND metric = %s AND rival IS NOT DISTINCT FROM %s",
                 [(run_id, row.generation_id, row.system, row.question_set, row.metric, row.rival) for row in rows],
             )
-            cursor.executemany(
-                sql.SQL("INSERT INTO heal.evaluation (run_id, {}) VALUES (%s, {})").format(
-                    columns(EvaluationRow), values
-                ),
-                [(run_id, *astuple(row)) for row in rows],
-            )
+            cursor.executemany(_ADD_EVALUATION, [(run_id, *row_of(row)) for row in rows])
 
     def evaluations(self, run_id: str) -> list[EvaluationRow]:
         """The measured values of a run, in the order they were stored."""

@@ -9,7 +9,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_exclusive
 from heal_tasks.store.documents.reading import LiveChunk, live_chunks
-from heal_tasks.store.rows import select
+from heal_tasks.store.rows import find, select
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.space import Space
 from heal_tasks.store.spaces.vector_tables import (
@@ -75,18 +75,19 @@ class SpaceRepository:
 
     def get(self, space_id: int) -> Space:
         """One space; StoreError if there is none with that id."""
-        for space in select(self._conn, Space, "FROM heal.space WHERE space_id = %s", (space_id,)):
-            return space
-        raise StoreError(f"there is no space {space_id}; SELECT * FROM heal.space lists them")
+        space = find(self._conn, Space, "FROM heal.space WHERE space_id = %s", (space_id,))
+        if space is None:
+            raise StoreError(f"there is no space {space_id}; SELECT * FROM heal.space lists them")
+        return space
 
     def find(self, model_sha256: str) -> Space | None:
         """The space of an encoder by the hash of its files, or None."""
-        return next(iter(select(self._conn, Space, "FROM heal.space WHERE model_sha256 = %s", (model_sha256,))), None)
+        return find(self._conn, Space, "FROM heal.space WHERE model_sha256 = %s", (model_sha256,))
 
     def find_by_uri(self, model_uri: str) -> Space | None:
         """The newest space of an encoder by its location, or None."""
         rest = "FROM heal.space WHERE model_uri = %s ORDER BY space_id DESC LIMIT 1"
-        return next(iter(select(self._conn, Space, rest, (model_uri,))), None)
+        return find(self._conn, Space, rest, (model_uri,))
 
     def list(self) -> Sequence[Space]:
         """All spaces, oldest first."""
