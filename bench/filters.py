@@ -1,12 +1,13 @@
-"""Measures searches inside large topics that are far from the query: recall of ten and CPU time of the server.
+"""Measures searches inside large topics that are far from the query: recall@10 and CPU time of the server.
 
 Run from the project's root: ``python -m bench.filters``. Clustered synthetic vectors of 384 dimensions; a topic is a
-run of clusters, for every query the one that is farthest from it. What an application would write (index, iterative
-scan in relaxed order, the first ten) stands beside ``heal.nearest`` made to use the index, made to compare all rows
-that pass, and left to choose as ``heal.search`` does.
+run of clusters, for every query the farthest one. The query that an application would write (index, iterative scan in
+relaxed order, the first ten) is compared with ``heal.nearest`` forced to use the index, forced to compare all rows that
+pass, and free to choose, as in ``heal.search``.
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,22 @@ WAYS = {
 }
 
 
-def load(conn: Connection, vectors: Vectors, leaves: NDArray[np.int32]) -> Generation:
+def load(
+    conn: Connection,
+    vectors: Vectors,
+    leaves: NDArray[np.int32],
+    clusters: int = CLUSTERS,
+    widths: Sequence[int] = WIDTHS,
+) -> Generation:
     """An indexed generation; topic w * 1000 + f has the w clusters from number f on."""
     rows = len(vectors)
     store_documents(conn, [f"text {number}" for number in range(rows)])
     ids = np.arange(rows, dtype=np.int64)
-    tree = [TopicRow(0, None, 0, 0, CLUSTERS - 1, ["all"], CLUSTERS, None, rows)]
+    tree = [TopicRow(0, None, 0, 0, clusters - 1, ["all"], clusters, None, rows)]
     tree += [
         TopicRow(1000 * width + first, 0, 1, first, first + width - 1, ["part"], 0, None, rows)
-        for width in WIDTHS
-        for first in range(CLUSTERS - width + 1)
+        for width in widths
+        for first in range(clusters - width + 1)
     ]
     flat = np.zeros(rows, dtype=np.float32)
     labels = Labels(ids, leaves, [[0]] * rows, flat, flat)
@@ -70,13 +77,14 @@ def compare(
     queries: Vectors,
     width: int,
 ) -> list[dict[str, Any]]:
-    """A row per way, for topics of so many clusters."""
-    means = np.stack([vectors[leaves == leaf].mean(axis=0) for leaf in range(CLUSTERS)])
+    """A row per way, for topics of ``width`` clusters."""
+    clusters = int(leaves.max()) + 1
+    means = np.stack([vectors[leaves == leaf].mean(axis=0) for leaf in range(clusters)])
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     passing = []
     for query in queries:
         near = means @ query
-        first = min(range(CLUSTERS - width + 1), key=lambda at: near[at : at + width].max())
+        first = min(range(clusters - width + 1), key=lambda at: near[at : at + width].max())
         allowed = np.flatnonzero((leaves >= first) & (leaves < first + width))
         wanted = set(allowed[np.argsort(-(vectors[allowed] @ query))[:10]].tolist())
         passing.append(len(allowed))

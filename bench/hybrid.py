@@ -1,7 +1,7 @@
 """Measures heal.hybrid_search against vectors alone, words alone, and reciprocal rank fusion of the same two.
 
 Run from the project's root: ``python -m bench.hybrid --collection FOLDER`` (corpus, queries, qrels and MiniLM vectors
-of a public collection). Quality is nDCG@10 on the test queries; time is that of one query on one connection.
+of a public collection). Quality is nDCG@10 on the test queries; time is the median per query on one connection.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Measures the indexes of a served table: what each kind costs to build, how large it is, and what it finds.
+"""Measures the indexes of served rows: build time, size and recall of each kind.
 
 Run from the project's root: ``python -m bench.index``. Vectors are clustered and synthetic, of 384 dimensions. Recall
-is that of ten neighbours, at several numbers of candidates (ef_search), against an exact scan. CPU time is the
-server's, workers included, so that a busy machine matters little. A second table shows up to how many rows an exact
-search is as cheap as one through an index; EXACT_ROWS and HALFVEC_ROWS in steps/vectors/indexing.py follow from it.
+is recall@10 against an exact scan, for several ef_search. CPU time is the server's, workers included, so that a busy
+machine matters little. A second table shows the number of rows up to which an exact search is as cheap as one through
+an index; EXACT_ROWS and HALFVEC_ROWS in steps/vectors/indexing.py follow from it.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def search_ms(conn: Connection, generation: Generation, queries: Vectors, ef_sea
 
 
 def build(conn: Connection, generation: Generation, kind: str, **options: int) -> tuple[IndexReport, dict[str, Any]]:
-    """Build one kind; the row of the table that says what it cost."""
+    """Build one kind, and return its report and the row of the table with its cost."""
     start = server_cpu_s(conn)
     built = build_indexes(conn, generation, **{"memory_mb": 1024, **KINDS[kind], **options})
     return built, {
@@ -71,7 +71,7 @@ def compare(conn: Connection, generation: Generation, queries: Vectors) -> list[
 
 
 def crossover(conn: Connection, generation: Generation, queries: Vectors) -> dict[str, Any]:
-    """What a search costs with and without an index, at the default number of candidates."""
+    """The cost of a search with and without an index, at the default ef_search."""
     row: dict[str, Any] = {}
     for kind in KINDS:
         built, _ = build(conn, generation, kind)

@@ -1,8 +1,8 @@
-"""Measures how vectors get into the store, and out of it, against what one would write with psycopg.
+"""Measures loading vectors into the store and reading them back, against the usual ways with psycopg.
 
-Run from the project's root: ``python -m bench.load``. Every way fills a table like a generation's served one (chunk,
-document, leaf, vector; no index), and what it wrote is compared with the input. CPU time is the client's and the
-server's apart: with a core for each, the larger one decides. The slow ways get fewer rows.
+Run from the project's root: ``python -m bench.load``. Every way fills a table like that of a generation's served rows
+(chunk, document, leaf, vector; no index), and the stored rows are compared with the input. CPU time is given for client
+and server: if each has a core, the larger one decides. The slow ways get fewer rows.
 """
 
 import argparse
@@ -22,13 +22,11 @@ from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.spaces.copying import copy_vectors, copy_vectors_out
 
-SLOW_ROWS = 10_000
-
 Load = Callable[[Connection, Generation, Served], object]
 
 
 def python_rows(served: Served) -> Any:
-    """Rows as an application has them."""
+    """Rows as Python tuples."""
     return zip(
         served.chunk_ids.tolist(), served.document_ids.tolist(), served.leaves.tolist(), served.vectors, strict=True
     )
@@ -48,7 +46,7 @@ def executemany(conn: Connection, generation: Generation, served: Served) -> Non
 
 
 def text_copy(conn: Connection, generation: Generation, served: Served) -> None:
-    """COPY as most examples show it."""
+    """Text COPY, as in most examples."""
     statement = sql.SQL("COPY {} FROM STDIN").format(generation.table("vec"))
     with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
         for row in python_rows(served):
@@ -56,7 +54,7 @@ def text_copy(conn: Connection, generation: Generation, served: Served) -> None:
 
 
 def write_served(conn: Connection, generation: Generation, served: Served) -> None:
-    """As the steps do it: vectors checked, rows of deleted chunks taken out."""
+    """As the steps do: vectors checked, rows of deleted chunks removed."""
     ServedRepository(conn).write_served(generation, served)
 
 
@@ -69,21 +67,21 @@ LOADS: dict[str, tuple[Load, bool]] = {
 
 
 def our_read(conn: Connection, generation: Generation) -> Served:
-    """Whole served table, as the steps read it."""
+    """All served rows, as the steps read them."""
     return ServedRepository(conn).load_served(generation)
 
 
-def plain_read(conn: Connection, generation: Generation) -> Served:
-    """Its first rows by SELECT."""
+def plain_read(conn: Connection, generation: Generation, rows: int) -> Served:
+    """The first rows by SELECT."""
     query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE chunk_id < %s ORDER BY 1")
-    found = conn.execute(query.format(generation.table("vec")), (SLOW_ROWS,)).fetchall()
+    found = conn.execute(query.format(generation.table("vec")), (rows,)).fetchall()
     chunks, documents, leaves, vectors = zip(*found, strict=True)
     matrix = np.stack([vector.to_numpy() for vector in vectors])
     return Served(np.array(chunks), np.array(documents), np.array(leaves, dtype=np.int32), matrix)
 
 
 def same(conn: Connection, generation: Generation, served: Served) -> None:
-    """What stands in the table is what was given, bit by bit."""
+    """Check that the stored rows are the given ones, bit by bit."""
     query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} ORDER BY 1").format(generation.table("vec"))
     integers, vectors = copy_vectors_out(conn, query, generation.dims, sizes=(8, 8, 4))
     for stored, given in zip([*integers, vectors], vars(served).values(), strict=True):
@@ -104,10 +102,12 @@ def costs(conn: Connection, rows: int, runs: int, call: Callable[[], object]) ->
     }  # fmt: skip
 
 
-def compare(conn: Connection, generation: Generation, served: Served, runs: int) -> list[dict[str, Any]]:
-    """Rows of the table: every way in, then every way out."""
+def compare(
+    conn: Connection, generation: Generation, served: Served, runs: int, slow_rows: int = 10_000
+) -> list[dict[str, Any]]:
+    """Rows of the table: every way in, then every way out; slow ways with fewer rows."""
     truncate = sql.SQL("TRUNCATE {}").format(generation.table("vec"))
-    few = Served(*[values[:SLOW_ROWS] for values in vars(served).values()])
+    few = Served(*[values[:slow_rows] for values in vars(served).values()])
     rows: list[dict[str, Any]] = []
 
     def fill(way: Load, part: Served) -> None:
@@ -119,11 +119,15 @@ def compare(conn: Connection, generation: Generation, served: Served, runs: int)
         rows.append({"way": name, **costs(conn, len(part.chunk_ids), runs, partial(fill, way, part))})
         same(conn, generation, part)
     fill(our_copy, served)
-    for name, read in (("ours: load_served", our_read), ("psycopg: SELECT, then to NumPy", plain_read)):
-        found = read(conn, generation)
+    reads: dict[str, Callable[[], Served]] = {
+        "ours: load_served": partial(our_read, conn, generation),
+        "psycopg: SELECT, then to NumPy": partial(plain_read, conn, generation, slow_rows),
+    }
+    for name, read in reads.items():
+        found = read()
         for stored, given in zip(vars(found).values(), vars(served).values(), strict=True):
             np.testing.assert_array_equal(stored, given[: len(stored)])
-        rows.append({"way": f"out, {name}", **costs(conn, len(found.chunk_ids), runs, partial(read, conn, generation))})
+        rows.append({"way": f"out, {name}", **costs(conn, len(found.chunk_ids), runs, read)})
     return rows
 
 

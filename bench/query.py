@@ -2,12 +2,12 @@
 
 Run from the project's root: ``python -m bench.query``. Vectors are clustered and synthetic; every kind of index that
 ``build_indexes`` makes is measured. Ours and the hand-written query, prepared by the driver and not, take turns on each
-connection, so that all meet the same load; their hits are compared first. CPU time is that of the connection's server
-process: the number to trust on a busy machine. Recall is that of ten neighbours against an exact scan; below
-.95, ef_search is doubled first, as before a promotion.
+connection, so that all run under the same load; their hits are compared first. CPU time is that of the connection's
+server process, the number to trust on a busy machine. Recall is recall@10 against an exact scan; if it is below .95,
+ef_search is doubled first, as before a switch.
 
 ``--during-realignment`` measures again while another process loads a second generation of the same size into the same
-database, indexes it as the pipeline does and drops it; the clients ask until it has done so once.
+database, indexes it as the pipeline does and drops it; the clients query until it has finished.
 """
 
 import argparse
@@ -41,7 +41,7 @@ Samples = dict[str, list[tuple[float, float]]]
 
 
 def by_hand(generation: Generation, kind: str) -> sql.Composed:
-    """What an application would write: the nearest ten with their texts."""
+    """The query that an application would write: the nearest ten with their texts."""
     width = sql.SQL(str(generation.dims))
     full = sql.SQL("v.embedding <=> %(query)s::vector({0})")
     half = sql.SQL("v.embedding::halfvec({0}) <=> %(query)s::vector({0})::halfvec({0})")
@@ -54,7 +54,7 @@ def by_hand(generation: Generation, kind: str) -> sql.Composed:
 
 
 def ways(conn: Connection, generation: Generation, kind: str) -> dict[str, Callable[[Vectors], list[Any]]]:
-    """The ways to ask on a connection, by name."""
+    """The ways to query on a connection, by name."""
     conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", (str(generation.ef_search),))
     conn.prepare_threshold = 0
     statement = by_hand(generation, kind)
@@ -68,7 +68,7 @@ def ways(conn: Connection, generation: Generation, kind: str) -> dict[str, Calla
 def client(
     url: str, generation: Generation, kind: str, queries: Vectors, enough: Callable[[], bool], samples: Samples
 ) -> None:
-    """Ask every query in every way, in turns, again until it is enough; appends wall and CPU seconds of each."""
+    """Run every query in every way, in turns, until ``enough`` is true; append wall and CPU seconds of each."""
     with connect(url, autocommit=True) as conn:
         asked = ways(conn, generation, kind)
         for name in WAYS:
@@ -86,7 +86,7 @@ def client(
 
 
 def same_hits(conn: Connection, generation: Generation, kind: str, queries: Vectors) -> None:
-    """Both ways find the same chunks at the same distances."""
+    """Check that both ways find the same chunks at the same distances."""
     asked = ways(conn, generation, kind)
     for query in queries:
         ours, theirs = asked["ours"](query), asked["by hand"](query)
@@ -105,7 +105,7 @@ def realign(url: str, rows: int, kind: str) -> None:
 
 
 def has_ended(process: BaseProcess) -> bool:
-    """Whether a process has finished."""
+    """True if a process has finished."""
     return not process.is_alive()
 
 

@@ -1,4 +1,4 @@
-"""A scratch store for the benches of the store: a server of its own, documents and a generation over given vectors."""
+"""A scratch store for benches: a server of its own, documents, and generations that serve given vectors."""
 
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ Vectors = NDArray[np.float32]
 
 @contextmanager
 def scratch_store() -> Iterator[str]:
-    """URL of an empty, migrated database on a server that is thrown away afterwards."""
+    """URL of an empty, migrated database on a server that is deleted afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="heal-bench-"))
     folder.chmod(0o711)
     server = EmbeddedPostgres(folder / "data")
@@ -41,13 +41,13 @@ def scratch_store() -> Iterator[str]:
 def backend_cpu_s(conn: Connection) -> float:
     """CPU seconds that a connection's server process has used. Linux only, and for a server on this machine.
 
-    The difference of two calls is what the work between them cost, on however busy a machine.
+    The difference of two calls is the cost of the work between them, also on a busy machine.
     """
     return _cpu_s(conn.info.backend_pid)
 
 
 def server_cpu_s(conn: Connection) -> float:
-    """As ``backend_cpu_s``, of all of the server's processes, the ended ones included, as parallel workers are."""
+    """As ``backend_cpu_s``, of all processes of the server, including parallel workers that have ended."""
     postmaster = psutil.Process(conn.info.backend_pid).parent()
     assert postmaster is not None
     ended = postmaster.cpu_times()
@@ -120,7 +120,7 @@ def load(conn: Connection, vectors: Vectors, questions: Vectors) -> Generation:
 
 
 def activate(conn: Connection, generation: Generation) -> None:
-    """Let it be searched."""
+    """Make a generation searchable."""
     generations = GenerationRepository(conn)
     generations.set_state(generation.generation_id, "ready")
     generations.activate(generation.generation_id, lock_timeout_ms=1000)

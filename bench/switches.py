@@ -1,9 +1,8 @@
-"""Measures what readers notice of switches between two generations: the longest read, beside that without a switch.
+"""Measures the effect of switches between two generations on readers: the longest read, with and without switches.
 
 Run from the project's root: ``python -m bench.switches``. Reader threads call heal.search pinned to one of the two
-generations, or read the view heal.embedding, each with statements prepared and not. A report query holds the view in an
-open transaction while half of the switches are made, so that these have to wait and try again. The same readers without
-a switch show how much of it is the machine.
+generations, or read the view heal.embedding, each with prepared statements and without. During half of the switches a
+report query holds the view in an open transaction, so that these switches have to wait and try again.
 """
 
 import argparse
@@ -20,15 +19,14 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import LOCK_TIMEOUT_MS, Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
 
-REPORT_S = 1.0
 PAUSE_S = 0.005
-"""Between two reads of a reader: six that never rest fill two processors, and then all wait for these."""
+"""Between two reads of a reader: six readers without a pause use two processors fully, and measure only that."""
 
 Read = Callable[[Connection], object]
 
 
 def reader(url: str, read: Read, prepared: bool, stop: threading.Event, times: list[float]) -> None:
-    """Read until told to stop; an error ends the thread, which counts as failed."""
+    """Read until ``stop`` is set; an error ends the thread, which counts as failed."""
     with connect(url, autocommit=True) as conn:
         conn.prepare_threshold = 0 if prepared else None
         while not stop.is_set():
@@ -45,26 +43,26 @@ def searching(generation: Generation, query: Vectors) -> Read:
 
 
 def counting(conn: Connection) -> object:
-    """A look at the view."""
+    """A query of the view."""
     return conn.execute("SELECT count(*), min(generation_id) FROM heal.embedding WHERE chunk_id < 100").fetchall()
 
 
-def hold(url: str, held: threading.Event) -> None:
-    """Keep the view locked as a long report does."""
+def hold(url: str, held: threading.Event, report_s: float) -> None:
+    """Keep the view locked, as a long report does."""
     with connect(url) as conn:
         conn.execute("SELECT FROM heal.embedding LIMIT 1")
         held.set()
-        time.sleep(REPORT_S)
+        time.sleep(report_s)
 
 
-def switch(url: str, made: list[Generation], switches: int) -> list[float]:
-    """Switch to and fro, in the second half with a report in the way that ends after each; seconds of every switch."""
+def switch(url: str, made: list[Generation], switches: int, report_s: float = 1.0) -> list[float]:
+    """Switch back and forth, and return the seconds of each switch; a report holds up the second half of them."""
     seconds = []
     with connect(url, autocommit=True) as conn:
         generations = GenerationRepository(conn)
         for number in range(switches):
             held = threading.Event()
-            report = threading.Thread(target=hold, args=(url, held))
+            report = threading.Thread(target=hold, args=(url, held, report_s))
             if number >= switches // 2:
                 report.start()
                 held.wait()
@@ -78,13 +76,13 @@ def switch(url: str, made: list[Generation], switches: int) -> list[float]:
 
 
 def rest(seconds: float) -> list[float]:
-    """No switch for so long."""
+    """Wait without a switch."""
     time.sleep(seconds)
     return []
 
 
 def measure(url: str, reads: list[Read], during: Callable[[], list[float]]) -> dict[str, Any]:
-    """A row of the table: what the readers saw while something happened."""
+    """A row of the table: times of the readers while ``during`` runs."""
     stop = threading.Event()
     times: list[list[float]] = [[] for _ in range(2 * len(reads))]
     threads = [
@@ -114,7 +112,7 @@ def main() -> None:
     """Parse arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--rows", type=int, default=20_000, help="rows of each generation (default 20,000)")
-    parser.add_argument("--switches", type=int, default=20, help="switches to and fro (default 20)")
+    parser.add_argument("--switches", type=int, default=20, help="number of switches (default 20)")
     arguments = parser.parse_args()
     with scratch_store() as url, connect(url, autocommit=True) as conn:
         store_documents(conn, [f"text {number}" for number in range(arguments.rows)])

@@ -1,4 +1,4 @@
-"""The benches of the store and of encoding, small: they run, and they notice what is not the same."""
+"""The benches of the store and of encoding on small data: they run, and they notice wrong results."""
 
 import threading
 
@@ -36,12 +36,11 @@ def test_cpu_time_of_the_server_is_that_of_the_work(auto: Connection) -> None:
 
 
 def test_every_way_of_loading_stores_the_same(
-    auto: Connection, generation: Generation, vectors: scratch.Vectors, monkeypatch: pytest.MonkeyPatch
+    auto: Connection, generation: Generation, vectors: scratch.Vectors
 ) -> None:
-    monkeypatch.setattr(load, "SLOW_ROWS", 50)
     ids = np.arange(ROWS, dtype=np.int64)
     served = Served(ids, ids, (ids % 3).astype(np.int32), vectors[:ROWS])
-    rows = load.compare(auto, generation, served, runs=1)
+    rows = load.compare(auto, generation, served, runs=1, slow_rows=50)
     assert [row["rows"] for row in rows] == [ROWS, ROWS, 50, 50, ROWS, 50]
     assert all(row["rows/s"] > 0 for row in rows)
     auto.execute(sql.SQL("UPDATE {} SET leaf = 9 WHERE chunk_id = 7").format(generation.table("vec")))
@@ -71,19 +70,14 @@ def test_searches_by_hand_and_ours_also_beside_a_realignment(
 
 
 def test_switches_between_two_generations(
-    auto: Connection,
-    database_url: str,
-    generation: Generation,
-    vectors: scratch.Vectors,
-    monkeypatch: pytest.MonkeyPatch,
+    auto: Connection, database_url: str, generation: Generation, vectors: scratch.Vectors
 ) -> None:
-    monkeypatch.setattr(switches, "REPORT_S", 0.3)
     made = [generation, scratch.load(auto, vectors[:ROWS], vectors[ROWS:])]
     for item in made:
         build_indexes(auto, item, memory_mb=64)
         scratch.activate(auto, item)
     reads = [switches.counting, switches.searching(made[0], vectors[ROWS])]
-    row = switches.measure(database_url, reads, lambda: switches.switch(database_url, made, 4))
+    row = switches.measure(database_url, reads, lambda: switches.switch(database_url, made, 4, report_s=0.3))
     assert (row["switches"], row["readers that failed"]) == (4, 0)
     assert row["longest switch s"] > 0.25, "the report was in the way"
     ended = threading.active_count()
@@ -106,12 +100,10 @@ def test_encoding_is_compared_by_its_lowest_cosine() -> None:
     assert rows[0]["times the default"] == 1.0
 
 
-def test_far_topics(auto: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filters, "CLUSTERS", 10)
-    monkeypatch.setattr(filters, "WIDTHS", (2, 5))
+def test_far_topics(auto: Connection) -> None:
     vectors, leaves = scratch.planted(404, dims=8, clusters=10)
-    made = filters.load(auto, vectors[:400], leaves[:400])
-    for width in filters.WIDTHS:
+    made = filters.load(auto, vectors[:400], leaves[:400], clusters=10, widths=(2, 5))
+    for width in (2, 5):
         rows = filters.compare(auto, made, vectors[:400], leaves[:400], vectors[400:], width)
         assert [row["recall@10"] for row in rows if row["way"].startswith("ours")] == [1.0, 1.0, 1.0]
         assert rows[0]["pass"] == pytest.approx(40 * width, rel=0.5)
