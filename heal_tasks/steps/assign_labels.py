@@ -13,9 +13,6 @@ from heal_tasks.topics.tree import TopicTree
 def assign_labels(context: Context) -> Outcome:
     """Label the documents that have no label in the active generation's topic tree.
 
-    Args:
-        context: of the step.
-
     Returns:
         Ref ``topic_run_id``; count of newly labelled documents.
 

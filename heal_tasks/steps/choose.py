@@ -38,9 +38,6 @@ def choose(context: Context) -> Outcome:
     The rival is the live generation over today's documents, or the base model where nothing is live. The best candidate
     that passes the gate wins. Where none passes, the rival's vectors stay, and new documents join them.
 
-    Args:
-        context: of the step.
-
     Returns:
         Refs ``generation_id``, the row of the generation to publish, 0 to keep the live one as it is; ``keep_rows``, 1
         if that generation takes over the live vectors; ``best_id`` and ``best_system``, the winner or else the

@@ -41,9 +41,6 @@ def _inputs(context: Context) -> object:
 def label(context: Context) -> Outcome:
     """Build the topic tree, match it to the previous run's topics, label every document.
 
-    Args:
-        context: of the step.
-
     Returns:
         Refs ``topic_run_id`` and ``topics_uri``; counts of documents, topics, leaves, depth.
 

@@ -16,9 +16,6 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 def maintain(context: Context) -> Outcome:
     """Drop drained generations, unused spaces and unused files, vacuum and measure what is served.
 
-    Args:
-        context: of the step.
-
     Returns:
         Counts of what went, and per served generation rows, dead rows and recall.
 

@@ -11,7 +11,7 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.quality.scoring import judged, people_decide
-from heal_tasks.steps.vectors.spaces import base_space, in_order
+from heal_tasks.steps.vectors.spaces import Float32Array, base_space, in_order
 from heal_tasks.steps.vectors.training_set import FORMAT, save
 from heal_tasks.steps.writing.map_views import MapViews
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
@@ -40,9 +40,6 @@ def mine(context: Context) -> Outcome:
 
     Negatives are chosen by plain texts, and held-out questions and documents are plain texts, whatever the share of
     entity maps: plain text is what is served.
-
-    Args:
-        context: of the step.
 
     Returns:
         Refs ``training_set_uri`` and ``by_people``, 1 where people's questions alone train; counts of training and
@@ -101,7 +98,8 @@ def mine(context: Context) -> Outcome:
         if row >= 0
     ]
     held_out = questions.in_splits("unseen_validation") | (by_people & questions.in_splits("seen_validation"))
-    validation = _validation_set(chunks, questions, count & held_out, asked, document, settings)
+    vectors = question_vectors, chunk_vectors
+    validation = _validation_set(chunks, questions, count & held_out, asked, document, vectors, settings)
     key = f"training_sets/{fingerprint(_inputs(context))}"
     with context.artifacts.writing(key) as folder:
         save(folder, rows, validation)
@@ -126,6 +124,7 @@ def _validation_set(
     chosen: NDArray[np.bool_],
     asked: dict[int, str],
     document: Callable[[int], str],
+    vectors: tuple[Float32Array, Float32Array],
     settings: Settings,
 ) -> ValidationSet:
     """Some of the chosen questions, an answering chunk of each, and other chunks that compete."""
@@ -140,6 +139,7 @@ def _validation_set(
         queries=[asked[int(questions.question_ids[question])] for question in held_out.rows[drawn]],
         documents=[document(row) for row in pool],
         positives=[np.flatnonzero(np.isin(pool, held_out.positives[place])) for place in drawn],
+        base_vectors=(vectors[0][held_out.rows[drawn]], vectors[1][pool]),
     )
 
 

@@ -39,9 +39,6 @@ STORE_EVERY = 512
 def sift(context: Context) -> Outcome:
     """Place people's questions; check all training and validation questions, and mark which are dropped.
 
-    Args:
-        context: of the step.
-
     Returns:
         Counts ``placed``, ``checked``, of these ``checked_validation``, and ``dropped_round_trip`` and
         ``dropped_cross_encoder`` for the filters that are switched on.
