@@ -1,4 +1,4 @@
-"""Browse › HEAL runs: every run with its route, reason and verdict, and the report that it left.
+"""Browse › HEAL runs: the list of runs with route, reason and verdict, and the page of each run.
 
 Every process of Airflow loads the plugins, tasks included, so this file is light: the pages with FastAPI
 and Airflow's security (one to two seconds of imports) are built at the first request, in the API server.
@@ -85,6 +85,7 @@ def build_app() -> "FastAPI":
     from heal_tasks.core.artifacts import artifact_store
     from heal_tasks.core.errors import HealError
     from heal_tasks.core.settings import load_settings
+    from heal_tasks.report.page import read_page
     from heal_tasks.store.db import connect
     from heal_tasks.store.runs.runs import RunRepository
 
@@ -108,17 +109,16 @@ def build_app() -> "FastAPI":
     def report(run_id: str) -> HTMLResponse:
         settings = load_settings()
         with connect(settings.require_database_url(), autocommit=True) as conn:
-            run = RunRepository(conn).get_run(run_id)
-        if run is None or run.report_uri is None:
+            page = read_page(conn, artifact_store(settings), run_id)
+        if page is None:
             raise HTTPException(404, f"run {run_id!r} has no report")
-        page = artifact_store(settings).local(run.report_uri) / "report.html"
-        return HTMLResponse(page.read_text(encoding="utf-8"), headers=HEADERS)
+        return HTMLResponse(page, headers=HEADERS)
 
     return app
 
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
-    """What Airflow mounts: the pages, built at the first request."""
+    """Serve the pages, which are built at the first request."""
     await build_app()(scope, receive, send)
 
 

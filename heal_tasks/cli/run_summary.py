@@ -1,16 +1,20 @@
-"""What a run did, for the end of the demo: the summary of ``heal_tasks.report.summary`` as tables and plain text."""
+"""Print the summary of a run as tables and plain text, and write its page to a file."""
 
 from itertools import groupby
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.log import format_duration
+from heal_tasks.core.settings import Settings
+from heal_tasks.report.page import read_page
 from heal_tasks.report.summary import Summary, summarise
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 
 MAX_TOPICS = 40
 TERMS = 6
@@ -21,12 +25,7 @@ EXTRACTIVE_NOTE = (
 
 
 def print_report(conn: Connection, run_id: str, console: Console) -> None:
-    """Print what came in, which route was taken and why, topics, questions, quality, verdict, generation, steps.
-
-    Args:
-        conn: to the vector database.
-        run_id: the run.
-        console: where to.
+    """Print documents, route with its reason, topics, questions, quality, verdict, active generation and steps.
 
     Raises:
         StepError: the run left no row in ``heal.run``.
@@ -34,13 +33,12 @@ def print_report(conn: Connection, run_id: str, console: Console) -> None:
     summary = summarise(conn, run_id)
     if summary is None:
         raise StepError(f"run {run_id!r} left nothing in heal.run; its tasks' logs in the UI say why")
-    run = summary.run
+    run, documents = summary.run, summary.documents
     console.rule(f"Run {escape(run_id)}")
     took = f" in {format_duration((run.finished_at - run.started_at).total_seconds())}" if run.finished_at else ""
-    _field(console, "Route", f"{run.route or 'none chosen'}{took}")
-    _field(console, "Why", run.route_reason)
-    documents = summary.documents
-    _field(
+    _print_field(console, "Route", f"{run.route or 'none chosen'}{took}")
+    _print_field(console, "Why", run.route_reason)
+    _print_field(
         console, "Documents",
         f"{documents['documents']} in {documents['chunks']} chunks, {documents['duplicates']} exact duplicates, "
         f"{len(summary.quarantined)} refused by this run",
@@ -48,79 +46,76 @@ def print_report(conn: Connection, run_id: str, console: Console) -> None:
     _print_topics(summary, console)
     _print_questions(summary, console)
     _print_quality(summary, console)
-    _field(console, "Verdict", run.verdict)
-    _print_generation(summary, console)
+    _print_field(console, "Verdict", run.verdict)
+    _print_field(console, "Active", summary.active_line)
+    _print_field(console, "Model", summary.space.model_uri if summary.space else None)
     _print_steps(summary, console)
-    _field(console, "Page", run.report_uri)
+    _print_field(console, "Page", run.report_uri)
+
+
+def write_page(settings: Settings, run_id: str, file: Path) -> None:
+    """Write the page of a run to a file, with the sample questions that the database still has.
+
+    Raises:
+        StepError: there is no such run, or it has no page.
+    """
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        page = read_page(conn, artifact_store(settings), run_id)
+    if page is None:
+        raise StepError(
+            f"run {run_id!r} has no page; SELECT run_id FROM heal.run WHERE report_uri IS NOT NULL lists runs with one"
+        )
+    file.write_text(page, encoding="utf-8")
 
 
 def _print_topics(summary: Summary, console: Console) -> None:
-    rows = sorted((row for row in summary.topics if row.level), key=lambda row: (row.level, row.first_leaf))
+    rows = sorted(summary.tree.rows if summary.tree else [], key=lambda row: (row.level, row.first_leaf))[1:]
     if not rows:
         return
-    root = Tree(f"[bold]Topics[/] ({len(rows)} of the active generation; documents in brackets)")
+    origin = "built by this run" if summary.built_topics else "of the active generation"
+    root = Tree(f"[bold]Topics[/] ({len(rows)} {origin}; documents in brackets)")
     branches: dict[int | None, Tree] = {}
     for row in rows[:MAX_TOPICS]:
         label = f"{escape(', '.join(row.terms[:TERMS]))} ({row.size})"
         branches[row.topic_id] = branches.get(row.parent_id, root).add(label, highlight=False)
     console.print(root, highlight=False)
     if len(rows) > MAX_TOPICS:
-        console.print(f"  and {len(rows) - MAX_TOPICS} smaller ones: SELECT * FROM heal.topics", highlight=False)
+        console.print(f"  and {len(rows) - MAX_TOPICS} smaller ones: `python -m heal_tasks topics`", highlight=False)
 
 
 def _print_questions(summary: Summary, console: Console) -> None:
     table = _table("Questions", "written by", "kind", "train", "seen held out", "unseen documents")
-    counts = sorted(summary.question_counts)
-    for (writer, kind), rows in groupby(counts, key=lambda row: row[:2]):
-        by_split = {split: number for _, _, split, number in rows}
-        held_out = [sum(n for split, n in by_split.items() if split.startswith(part)) for part in ("seen", "unseen")]
-        table.add_row(writer, kind, *map(str, [by_split.get("train", 0), *held_out]))
+    for row in summary.question_table():
+        table.add_row(*map(str, row))
     console.print(table)
-    if any(writer == "extractive" for writer, *_ in counts):
-        _field(console, "Note", EXTRACTIVE_NOTE)
-    for row in summary.ledger:
-        _field(
+    if "extractive" in summary.questions_by_writer():
+        _print_field(console, "Note", EXTRACTIVE_NOTE)
+    for call in summary.ledger:
+        _print_field(
             console, "LLM",
-            f"{row.model} for {row.purpose}: {row.calls} calls {row.status}, {row.input_tokens} tokens in, "
-            f"{row.output_tokens} out, {row.cost_usd:.2f} USD",
+            f"{call.model} for {call.purpose}: {call.calls} calls {call.status}, {call.input_tokens} tokens in, "
+            f"{call.output_tokens} out, {call.cost_usd:.2f} USD",
         )  # fmt: skip
 
 
 def _print_quality(summary: Summary, console: Console) -> None:
-    rows = summary.evaluation_table()
-    if not rows:
-        _field(console, "Quality", "nothing was measured in this run")
+    if not summary.evaluation_table():
+        _print_field(console, "Quality", "nothing was measured in this run")
         return
     title = "Retrieval quality, nDCG@10 with 95 % intervals"
     table = _table(title, "questions", "system", "nDCG@10", "against", "difference", "n")
-    before = None
-    for row in rows:
-        name = f"{row.system} (generation {row.generation_id})" if row.generation_id else row.system
-        paired = f"{row.difference:+.3f} [{row.diff_low:+.3f}, {row.diff_high:+.3f}]" if row.rival else ""
-        first = row.question_set if row.question_set != before else ""
-        before = row.question_set
-        value = f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        table.add_row(*map(escape, [first, name, value, row.rival or "", paired, str(row.questions)]))
+    for name, rows in groupby(summary.evaluation_table(), key=lambda row: row.question_set):
+        for number, row in enumerate(rows):
+            system = f"{row.system} (generation {row.generation_id})" if row.generation_id else row.system
+            value = f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+            paired = f"{row.difference:+.3f} [{row.diff_low:+.3f}, {row.diff_high:+.3f}]" if row.rival else ""
+            cells = ["" if number else name, system, value, row.rival or "", paired, str(row.questions)]
+            table.add_row(*map(escape, cells))
     console.print(table)
 
 
-def _print_generation(summary: Summary, console: Console) -> None:
-    active = summary.active
-    if active is None:
-        _field(console, "Active", "no generation is active yet")
-        return
-    nudged = "not nudged"
-    if active.nudge_variant != "none":
-        nudged = f"NUDGE-{active.nudge_variant} with theta {active.nudge_theta:.3f}"
-    measured = f", recall@10 of its index {active.recall:.3f}" if active.recall is not None else ""
-    since = f", since {active.activated_at.astimezone():%Y-%m-%d %H:%M}" if active.activated_at else ""
-    kind = f"{active.kind}, {active.dims} dimensions"
-    _field(console, "Active", f"generation {active.generation_id} ({kind}, {nudged}{measured}{since})")
-    _field(console, "Model", active.model_uri)
-
-
 def _print_steps(summary: Summary, console: Console) -> None:
-    table = _table("Steps", "step", "took", "what came of it")
+    table = _table("Steps", "step", "took", "result")
     for step, group in groupby(summary.steps, key=lambda row: row.step):
         rows = list(group)
         name = f"{step} ({len(rows)} shards)" if len(rows) > 1 else step
@@ -140,9 +135,8 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _field(console: Console, name: str, value: str | None) -> None:
+def _print_field(console: Console, name: str, value: str | None) -> None:
     if value:
-        lines = escape(value).split("\n")
-        console.print(f"[bold]{name:<10}[/] {lines[0]}", highlight=False)
-        for line in lines[1:]:
-            console.print(f"{'':<10} {line}", highlight=False)
+        first, *rest = escape(value).split("\n")
+        for line in (f"[bold]{name:<10}[/] {first}", *(f"{'':<10} {line}" for line in rest)):
+            console.print(line, highlight=False)

@@ -1,4 +1,4 @@
-"""The topic tree in the terminal, and how its root's number of topics was chosen."""
+"""Print a topic tree, and how the number of topics at its root was chosen."""
 
 from collections.abc import Iterator
 
@@ -11,23 +11,15 @@ from heal_tasks.cli.console import print_line
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError, StoreError
 from heal_tasks.core.settings import Settings
-from heal_tasks.report.selection import selection_rows
+from heal_tasks.report.selection import COLUMNS, selection_rows
 from heal_tasks.report.stored_tree import StoredTree, read_root_records, read_tree
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.topics import TopicRepository, TopicRow
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.topics.config import HNMFkConfig
 
 TERMS = 6
 INDENT = "  "
-COLUMNS = (
-    "k",
-    "error",
-    "drop ratio",
-    "null ratio",
-    "silhouette\nof terms",
-    "silhouette\nof documents",
-    "smallest\ntopic",
-)
 
 
 def print_topics(
@@ -41,25 +33,21 @@ def print_topics(
     """Print a topic tree, one line per topic.
 
     Args:
-        settings: database and artifacts.
-        console: where to.
+        settings: for database and artifacts.
+        console: where to print.
         topic_run_id: the tree; None takes the active generation's, or the newest where none is active.
         depth: deepest level to print; None prints all.
-        selection: whether to print also what was measured for each k at the root.
+        selection: whether to print the measurements of each k at the root, too.
 
     Raises:
         StoreError: there is no such tree, or none at all yet.
     """
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        active = GenerationRepository(conn).active()
-        if topic_run_id is None:
-            topic_run_id = active.topic_run_id if active else None
-        if topic_run_id is None:
-            latest = TopicRepository(conn).latest()
-            if latest is None:
-                raise StoreError("there is no topic run yet; run the heal_realign DAG, or `python -m heal_tasks run`")
-            topic_run_id = latest.topic_run_id
-        tree = read_tree(conn, topic_run_id)
+        active, latest = GenerationRepository(conn).active(), TopicRepository(conn).latest()
+        if latest is None:
+            raise StoreError("there is no topic run yet; run the heal_realign DAG, or `python -m heal_tasks run`")
+        served_id = active.topic_run_id if active else None
+        tree = read_tree(conn, topic_run_id or served_id or latest.topic_run_id)
     print_line(console, _head(tree, active))
     _print_tree(tree, console, tree.run.depth if depth is None else depth)
     if selection:
@@ -67,9 +55,9 @@ def print_topics(
 
 
 def _head(tree: StoredTree, active: Generation | None) -> str:
-    run = tree.run
-    served = active if active and active.topic_run_id == run.topic_run_id else None
-    whose = f"of the active generation {served.generation_id}" if served else "not of an active generation"
+    run, whose = tree.run, "not of an active generation"
+    if active and active.topic_run_id == run.topic_run_id:
+        whose = f"of the active generation {active.generation_id}"
     churn = "" if run.churn is None else f", churn {run.churn:.0%} to the tree before"
     return (
         f"topic run {run.topic_run_id}, {whose}, made {run.created_at.astimezone():%Y-%m-%d %H:%M} "
@@ -116,13 +104,12 @@ def _print_selection(settings: Settings, tree: StoredTree, console: Console) -> 
         print_line(console, f"how the root's k was chosen cannot be shown: {error}")
         return
     if not records:
-        print_line(console, "how the root's k was chosen was not stored with this tree; the next realignment stores it")
+        print_line(console, f"no number of topics was tried at the root: {tree.root.stop_reason}")
         return
-    table = Table(*COLUMNS, "what became of it", title="How the root's k was chosen", title_justify="left")
-    for column in table.columns[: len(COLUMNS)]:
+    headings = (name.replace(" ", "\n", 1) for name in COLUMNS)
+    table = Table(*headings, title="How the root's k was chosen", title_justify="left")
+    for column in table.columns[:-1]:
         column.justify = "right"
-    for row in selection_rows(records, tree.root.k, settings.topic_silhouette):
-        table.add_row(
-            str(row.k), row.error, row.drop_ratio, row.null_ratio, row.terms, row.documents, row.smallest, row.verdict
-        )
+    for row in selection_rows(records, tree.root.k, HNMFkConfig.silhouette):
+        table.add_row(*row)
     console.print(table)

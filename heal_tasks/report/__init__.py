@@ -1,1 +1,1 @@
-"""What a person sees of a run: summary, pictures, templates."""
+"""The report of a run for people: summary, pictures, page."""

@@ -1,133 +1,148 @@
-"""What the report of a run draws, read from the store and from its artifacts; a page goes without what is not there."""
+"""Collect and draw the pictures of a run's page; a picture whose data is missing is left out."""
 
 import json
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from markupsafe import Markup
 
+from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.models import CARD
-from heal_tasks.report.curves import QualityPlot, plot_quality, plot_training
-from heal_tasks.report.geometry import LinePlot
-from heal_tasks.report.selection import SelectionRow, plot_selection, selection_rows
-from heal_tasks.report.stored_tree import StoredTree, read_root_records
+from heal_tasks.report.selection import COLUMNS, selection_rows
+from heal_tasks.report.stored_tree import read_root_records
 from heal_tasks.report.summary import Summary
-from heal_tasks.steps.engine.runner import Context
+from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import VectorRepository
-
-if TYPE_CHECKING:
-    from heal_tasks.report.pca import ProjectionPlot
+from heal_tasks.store.generations.served import ServedRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.topics.config import HNMFkConfig
 
 T = TypeVar("T")
 
-SAMPLE, FEWEST = 1000, 30
-"""Most chunks that are projected, and fewest that are worth a picture."""
+MAX_CHUNKS, MIN_CHUNKS = 1000, 30
+"""Chunks in the projection: a sample of at most so many, and no picture for fewer."""
 
 TERMS = 3
 
-
-@dataclass(frozen=True)
-class Selection:
-    """How the root of a run's topic tree got its number of topics."""
-
-    plot: LinePlot
-    rows: list[SelectionRow]
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Geometry of all pictures; None for what the run has not.
+class Projection(NamedTuple):
+    """Chunk vectors before and after: two pictures, the topics that have a colour, and the number of chunks."""
+
+    before: Markup
+    after: Markup
+    topics: list[str]
+    chunks: int
+
+
+class Selection(NamedTuple):
+    """How the number of topics at the root of a tree was chosen, as a picture and a table."""
+
+    picture: Markup
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+class Pictures(NamedTuple):
+    """All pictures of a run; None for those that the run does not have."""
+
+    quality: Markup | None = None
+    training: Markup | None = None
+    projection: Projection | None = None
+    selection: Selection | None = None
+
+
+def draw(conn: Connection, artifacts: ArtifactStore, summary: Summary, model: str) -> Pictures:
+    """Draw the pictures of a run.
+
+    Matplotlib, SciPy and scikit-learn are loaded only where there is something to draw.
 
     Args:
-        quality: nDCG@10 of every system.
-        training: the curve.
-        projection: chunk vectors of the base model, and as they are served.
-        selection: of the topic tree's root.
-    """
-
-    quality: QualityPlot | None
-    training: LinePlot | None
-    projection: "ProjectionPlot | None"
-    selection: Selection | None
-
-
-def draw(context: Context, summary: Summary) -> Pictures:
-    """Lay out what a run's page shows.
-
-    Args:
-        context: of the step.
+        conn: to the vector database.
+        artifacts: where models and topic trees are.
         summary: of the run.
+        model: URI of the base model.
     """
 
-    def unless_missing(what: str, layout: Callable[[Context, Summary], T | None]) -> T | None:
+    def unless_missing(name: str, drawn: Callable[[], T | None]) -> T | None:
         try:
-            return layout(context, summary)
+            return drawn()
         except HealError as error:
-            # A page without a plot is better than a run without a page.
-            context.log.warning("the page goes without %s: %s", what, error)
+            # A page without a picture is better than a run without a page.
+            _log.warning("the page goes without %s: %s", name, error)
             return None
 
-    evaluated = summary.evaluation_table()
     return Pictures(
-        plot_quality(evaluated) if evaluated else None,
-        unless_missing("the training's curve", _training),
-        unless_missing("the projection", _projection),
-        unless_missing("the selection of topics", _selection),
+        _quality(summary),
+        unless_missing("the training curve", lambda: _training(artifacts, summary)),
+        unless_missing("the projection", lambda: _projection(conn, summary, model)),
+        unless_missing("the selection of topics", lambda: _selection(artifacts, summary)),
     )
 
 
-def _selection(context: Context, summary: Summary) -> Selection | None:
-    """Of the tree that the page shows; None where there is none, or it had no more than one k to look at."""
-    if summary.tree is None:
+def _quality(summary: Summary) -> Markup | None:
+    rows = summary.evaluation_table()
+    if not rows:
         return None
-    records = read_root_records(context.artifacts, summary.tree)
-    if len(records) < 2:
-        return None
-    k, threshold = summary.tree.root.k, context.settings.topic_silhouette
-    return Selection(plot_selection(records, k, threshold), selection_rows(records, k, threshold))
+    from heal_tasks.report.plots import draw_quality
+
+    return draw_quality(rows)
 
 
-def _training(context: Context, summary: Summary) -> LinePlot | None:
-    """Of the model that the run trained, from its card."""
+def _training(artifacts: ArtifactStore, summary: Summary) -> Markup | None:
+    """Draw the curve of the model that the run trained, from its card."""
     uris = [row.result["refs"].get("model_uri") for row in summary.steps if row.step == "train" and row.result]
     if not uris or not uris[0]:
         return None
-    file = context.artifacts.local(str(uris[0])) / CARD
+    file = artifacts.local(str(uris[0])) / CARD
     if not file.is_file():
         return None
+    from heal_tasks.report.plots import draw_training
+
     card = json.loads(file.read_text(encoding="utf-8"))
-    return plot_training(card["history"], card["metrics"]["base_ndcg"], card["metrics"]["best_step"])
+    return draw_training(card["history"], card["metrics"]["base_ndcg"], card["metrics"]["best_step"])
 
 
-def _projection(context: Context, summary: Summary) -> "ProjectionPlot | None":
-    """Of a sample of the chunks that the active generation serves, by the topics that the page shows."""
-    tree, active = summary.tree, summary.active
-    bases = [
-        item for item in GenerationRepository(context.conn).list()
-        if item.kind == "baseline" and item.model_uri == context.settings.model
-    ]  # fmt: skip
-    if tree is None or active is None or not bases:
+def _projection(conn: Connection, summary: Summary, model: str) -> Projection | None:
+    """Draw a sample of the served chunks, as the base model encodes them and as they are served."""
+    spaces, tree, active = SpaceRepository(conn), summary.tree, summary.active
+    base = spaces.find_by_uri(model)
+    if tree is None or active is None or base is None:
         return None
-    chunks, vectors = Corpus(context.conn).chunks(tree.run.topic_run_id), VectorRepository(context.conn)
-    drawn = sorted(chunks.chunk_ids.tolist(), key=lambda key: bucket("projection", key, 1 << 30))[:SAMPLE]
-    ids, before = vectors.load_base(bases[-1], np.array(drawn, dtype=np.int64))
-    served = vectors.load_served(active, ids)
-    _, here, there = np.intersect1d(ids, served.chunk_ids, assume_unique=True, return_indices=True)
-    before, after = before[here], served.vectors[there]
-    if len(here) < FEWEST or (before.shape == after.shape and np.allclose(before, after, atol=1e-6)):
-        return None  # the base model as it is: there is no after
-    from heal_tasks.report.pca import plot_projection  # SciPy's statistics take a second that most runs can save
+    chunks = Corpus(conn).chunks(tree.run.topic_run_id)
+    sample = sorted(chunks.chunk_ids.tolist(), key=lambda key: bucket("projection", key, 1 << 30))[:MAX_CHUNKS]
+    ids, before = spaces.load_chunks(base, np.array(sample, dtype=np.int64))
+    served = ServedRepository(conn).load_served(active, ids)
+    ids, rows_before, rows_after = np.intersect1d(ids, served.chunk_ids, assume_unique=True, return_indices=True)
+    before, after = before[rows_before], served.vectors[rows_after]
+    if len(ids) < MIN_CHUNKS or (before.shape == after.shape and np.allclose(before, after, atol=1e-6)):
+        return None  # equal vectors: the base model itself is served
+    from heal_tasks.report.pca import project
+    from heal_tasks.report.plots import draw_plane
+    from heal_tasks.report.svg import PALETTE
 
-    topics = chunks.paths[chunks.rows(ids[here]), 0]
-    return plot_projection(before, after, topics, _names(tree))
+    # The largest topics of the first level have a colour of their own.
+    largest = sorted(tree.children[tree.root.topic_id], key=lambda row: -row.size)[: len(PALETTE)]
+    colour_of = {row.topic_id: number for number, row in enumerate(largest)}
+    topics = chunks.paths[chunks.rows(ids), 0]
+    colours = np.array([colour_of.get(int(topic), -1) for topic in topics])
+    first, second = (draw_plane(plane, colours) for plane in project(before, after, topics))
+    return Projection(first, second, [", ".join(row.terms[:TERMS]) for row in largest], len(ids))
 
 
-def _names(tree: StoredTree) -> list[tuple[int, str]]:
-    """Topics of the first level with their first words, the largest first."""
-    rows = sorted(tree.children[tree.root.topic_id], key=lambda row: -row.size)
-    return [(row.topic_id, ", ".join(row.terms[:TERMS])) for row in rows]
+def _selection(artifacts: ArtifactStore, summary: Summary) -> Selection | None:
+    """Draw the choice at the root of the tree that the page shows; None where only one k was tried."""
+    if summary.tree is None:
+        return None
+    records, k = read_root_records(artifacts, summary.tree), summary.tree.root.k
+    if len(records) < 2:
+        return None
+    from heal_tasks.report.plots import draw_selection
+
+    threshold = HNMFkConfig.silhouette
+    return Selection(draw_selection(records, k, threshold), COLUMNS, selection_rows(records, k, threshold))

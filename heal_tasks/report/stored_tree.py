@@ -1,4 +1,4 @@
-"""A finished topic tree read back, for people: its rows from the database, its root's selection from the artifact."""
+"""Read a topic tree back: its rows from the database, the selection of its root's k from its files."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredTree:
-    """A topic tree as the database has it.
-
-    Args:
-        run: the topic run.
-        rows: all nodes in tree order, the root first.
-    """
+    """A topic tree: its topic run, and all nodes in tree order, the root first."""
 
     run: TopicRun
     rows: list[TopicRow]
@@ -50,36 +45,18 @@ class StoredTree:
 
 
 def read_tree(conn: Connection, topic_run_id: int) -> StoredTree:
-    """Read a tree's rows.
-
-    Args:
-        conn: an open connection.
-        topic_run_id: the tree.
-
-    Returns:
-        The tree.
-
-    Raises:
-        StoreError: there is no such topic run.
-    """
+    """Read the rows of a tree; StoreError if there is no such topic run."""
     topics = TopicRepository(conn)
     return StoredTree(topics.get(topic_run_id), topics.topics(topic_run_id))
 
 
 def read_root_records(artifacts: ArtifactStore, tree: StoredTree) -> "tuple[KRecord, ...]":
-    """Read what was measured for each k at a tree's root.
-
-    Args:
-        artifacts: where the tree's files are.
-        tree: the tree.
-
-    Returns:
-        Records by ascending k; empty for a tree that was stored without them.
+    """Read the measurements at the root of a tree, by ascending k; empty where no split was looked for.
 
     Raises:
         HealError: the tree's files are gone, or another version wrote them.
     """
-    # Here, because it costs torch, and neither the report of most runs nor a look at a tree needs it.
+    # Imported here because it loads torch, which most reports do not need.
     from heal_tasks.topics.tree import TopicTree
 
     return TopicTree.load(artifacts.local(tree.run.uri)).selection.get(tree.root.topic_id, ())

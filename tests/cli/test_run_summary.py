@@ -1,8 +1,9 @@
-"""The demo's report and its SQL examples, over a small planted corpus with an active generation."""
+"""The report of a run in the terminal and the SQL examples, over a small planted corpus with an active generation."""
 
 import io
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,19 @@ from psycopg.types.json import Jsonb
 from rich.console import Console
 
 from heal_tasks.cli.examples import print_examples
-from heal_tasks.cli.run_summary import print_report
+from heal_tasks.cli.run_summary import print_report, write_page
+from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError, StoreError
+from heal_tasks.core.settings import Settings
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.store.db import Connection
+from heal_tasks.report.page import render, store_page
+from heal_tasks.report.pictures import Pictures
+from heal_tasks.report.summary import summarise
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import Served, ServedRepository
+from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TITLES = ["sklearn.cluster.KMeans(n=8)", "sklearn.cluster.KMeans.fit(X)", "numpy.array [odd](x)", "numpy.zeros(shape)"]
@@ -69,14 +77,15 @@ def plant_topics(conn: Connection) -> int:
 
 
 def plant_generation(conn: Connection, topic_run: int) -> None:
-    generations, vectors = GenerationRepository(conn), VectorRepository(conn)
-    generation = generations.create(
-        kind="trained", run_id="r", model_uri="/models/m", model_sha256="s", dims=2, topic_run_id=topic_run
-    )
+    generations, spaces = GenerationRepository(conn), SpaceRepository(conn)
+    space = spaces.ensure("/models/m", "s", 2)
+    generation = generations.create(run_id="r", space=space, topic_run_id=topic_run)
+    generations.create_tables(generation)
     served = np.concatenate([vector(angle) for angle in (0.0, 0.1, 1.0, 1.4)])
     ids = np.arange(1, 5, dtype=np.int64)
-    vectors.write_served(generation, Served(10 * ids, ids, np.array([0, 0, 1, 1], dtype=np.int32), served))
-    vectors.write_questions(generation, np.array([7], dtype=np.int64), vector(1.4))
+    leaves = np.array([0, 0, 1, 1], dtype=np.int32)
+    ServedRepository(conn).write_served(generation, Served(10 * ids, ids, leaves, served))
+    spaces.write_questions(space, np.array([7], dtype=np.int64), vector(1.4))
     generations.set_fields(generation.generation_id, recall=0.987)
     generations.set_state(generation.generation_id, "ready")
     generations.activate(generation.generation_id, lock_timeout_ms=1000)
@@ -90,7 +99,7 @@ def plant_questions(conn: Connection) -> None:
             "(%s, 40, 'What gives zeros?', 'a', 'e', 'question', 'extractive', 'extractive', 'p', %s)",
             (number, split),
         )
-    for system, rival, difference in (("base model", None, None), ("trained + NUDGE", "base model", 0.05)):
+    for system, rival, difference in (("base model", None, None), ("trained model + NUDGE", "base model", 0.05)):
         conn.execute(
             "INSERT INTO heal.evaluation (run_id, system, question_set, metric, value, low, high, rival, difference, "
             "diff_low, diff_high, questions) VALUES ('r', %s, 'unseen documents', 'ndcg@10', 0.6, 0.5, 0.7, %s, %s, "
@@ -121,9 +130,10 @@ def test_a_whole_run(auto: Connection) -> None:
         r"extractive +question +1 +1 +1",
         r"extractive questions are cut from the text itself",
         r"unseen documents +base model +0\.600 \[0\.500, 0\.700\]",
-        r"trained \+ NUDGE +0\.600 \[0\.500, 0\.700\] +base model +\+0\.050 \[\+0\.010, \+0\.090\] +99",
+        r"trained model \+ NUDGE +0\.600 \[0\.500, 0\.700\] +base model +\+0\.050 \[\+0\.010, \+0\.090\] +99",
         r"Verdict +promoted",
-        r"Active +generation 1 \(trained, 2 dimensions, not nudged, recall@10 of its index 0\.987, since ",
+        r"Active +generation 1 \(space 1, 2 dimensions, not nudged, recall@10 of its index 0\.987, since ",
+        r"Model +/models/m",
         r"ingest +5\.0s +4 new \[documents\]",
         r"Page +/reports/r\.html",
     ):
@@ -140,6 +150,23 @@ def test_a_run_that_did_nothing(auto: Connection) -> None:
 def test_no_such_run(auto: Connection) -> None:
     with pytest.raises(StepError, match=r"'r' left nothing in heal\.run; its tasks' logs"):
         report(auto)
+
+
+def test_the_page_is_written_to_a_file(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        plant_documents(conn)
+        plant_run(conn)
+        conn.execute("UPDATE heal.run SET report_uri = NULL")
+        plant_questions(conn)
+        with pytest.raises(StepError, match="run 'r' has no page"):
+            write_page(settings, "r", file)
+        summary = summarise(conn, "r")
+        assert summary is not None
+        uri = store_page(artifact_store(settings), "r", render(summary, Pictures()))
+        RunRepository(conn).finish_run("r", "promoted", report_uri=uri)
+    write_page(settings, "r", file)
+    assert "What gives zeros?" in file.read_text(encoding="utf-8")
 
 
 def test_examples_show_a_command_that_runs_as_shown(auto: Connection, database_url: str) -> None:

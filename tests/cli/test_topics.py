@@ -18,6 +18,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 from tests.steps.conftest import Built, built, shared
 
 # Fixtures of another room, which pytest finds by their names here.
@@ -116,17 +117,17 @@ def test_the_tree_is_printed_though_its_files_are_gone(
     )
 
 
-def test_a_tree_that_was_stored_without_its_selection(
+def test_a_root_where_no_number_of_topics_was_tried(
     built: Built, shared: Connection, topics: Command, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "old"
+    folder = tmp_path / "small"
     shutil.copytree(built.tree.run.uri, folder)
     content = json.loads((folder / "tree.json").read_text())
-    del content["selection"]
+    content["selection"] = {}
     (folder / "tree.json").write_text(json.dumps(content))
     code, out, _ = topics(built.settings, "--run", str(insert(shared, str(folder))), "--selection")
     assert code == 0
-    assert "was not stored with this tree; the next realignment stores it" in out
+    assert out.endswith("no number of topics was tried at the root: 7 documents\n")
 
 
 def test_the_active_generations_tree_comes_before_a_newer_one(
@@ -135,10 +136,9 @@ def test_the_active_generations_tree_comes_before_a_newer_one(
     newer = insert(shared, "/nowhere")
     assert topics(built.settings)[1].startswith(f"topic run {newer}, not of an active generation")
     generations = GenerationRepository(shared)
-    made = generations.create(
-        kind="trained", run_id="r", model_uri="m", model_sha256="s", dims=2,
-        topic_run_id=built.tree.run.topic_run_id,
-    )  # fmt: skip
+    space = SpaceRepository(shared).ensure("m", "s", 2)
+    made = generations.create(run_id="r", space=space, topic_run_id=built.tree.run.topic_run_id)
+    generations.create_tables(made)
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id, lock_timeout_ms=1000)
     expected = f"topic run {built.tree.run.topic_run_id}, of the active generation {made.generation_id}, "

@@ -12,6 +12,7 @@ import pytest
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.report.page import SAMPLES
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.runs import RunRepository
 
@@ -53,7 +54,9 @@ def logged_in(plugin: ModuleType, settings: Settings, monkeypatch: pytest.Monkey
     app.dependency_overrides.clear()
 
 
-def write_run(settings: Settings, *, page: str | None = "<h1>the report</h1>", reason: str = "first run") -> None:
+def write_run(
+    settings: Settings, *, page: str | None = f"<h1>the report</h1>{SAMPLES}", reason: str = "first run"
+) -> None:
     artifacts = artifact_store(settings)
     with connect(settings.require_database_url(), autocommit=True) as conn:
         runs = RunRepository(conn)
@@ -82,7 +85,7 @@ def test_the_list_shows_a_run_and_its_link_opens_the_report(settings: Settings, 
     link = f"report?run_id={quote(RUN, safe='')}"
     assert f'href="{link}"' in listed.text
     opened = logged_in.get(f"/heal/{link}")
-    assert opened.text == "<h1>the report</h1>"
+    assert opened.text.strip() == "<h1>the report</h1>", "there are no samples in the place of them"
     assert "default-src 'none'" in opened.headers["content-security-policy"]
 
 
@@ -106,7 +109,9 @@ def test_without_any_run_it_says_what_to_do(logged_in: Any) -> None:
     assert "Trigger the DAG heal_realign" in logged_in.get("/heal/runs").text
 
 
-def test_what_is_missing_is_said(settings: Settings, logged_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_page_schema_or_server_is_reported(
+    settings: Settings, logged_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert logged_in.get("/heal/report", params={"run_id": "unknown"}).status_code == 404
     write_run(settings)
     artifact_store(settings).delete(artifact_store(settings).uri("reports/one"))
@@ -135,7 +140,7 @@ def test_the_navigation_entry_points_to_a_page_that_exists(plugin: ModuleType) -
 def test_loading_the_plugin_loads_no_web_framework_and_no_driver(tmp_path: Path) -> None:
     code = (
         "import sys, heal_reports; print(sorted(set(sys.modules) & "
-        "{'fastapi', 'psycopg', 'torch', 'numpy', 'boto3', 'airflow.api_fastapi.core_api.security'}))"
+        "{'fastapi', 'psycopg', 'torch', 'matplotlib', 'numpy', 'boto3', 'airflow.api_fastapi.core_api.security'}))"
     )
     env = child_environment(AIRFLOW_HOME=str(tmp_path), PYTHONPATH=f"{ROOT}:{ROOT / 'plugins'}")
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)

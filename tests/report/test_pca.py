@@ -1,14 +1,16 @@
-"""The projection's geometry: dots that can be counted, a turn that is undone, contours that hold what they say."""
+"""The projection: every chunk is a dot, rotation is undone, both planes have one scale, contours hold their shares."""
 
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from heal_tasks.report.pca import FEWEST_POINTS, INSIDE, MOST_TOPICS, SIDE, TOP, Cloud, plot_projection
+from heal_tasks.report.pca import FEWEST_POINTS, INSIDE, estimate_density, project
+from heal_tasks.report.plots import SIDE, draw_plane
 
 RNG = np.random.default_rng(0)
-NAMES = [(7, "cells, blood"), (3, "stars, dust"), (5, "laws, courts")]
+COLOURS = {7: 0, 3: 1, 5: 2}
 
 
 def planted(apart: float, per_topic: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -19,15 +21,29 @@ def planted(apart: float, per_topic: int = 60) -> tuple[np.ndarray, np.ndarray]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), topics
 
 
-def dots(cloud: Cloud) -> np.ndarray:
-    return np.array([pair.split() for pair in re.findall(r"M([\d.]+ [\d.]+)h0", cloud.points)], dtype=float)
+def drawn(before: np.ndarray, after: np.ndarray, topics: np.ndarray) -> list[ElementTree.Element]:
+    colours = np.array([COLOURS.get(topic, -1) for topic in topics.tolist()])
+    return [ElementTree.fromstring(draw_plane(plane, colours)) for plane in project(before, after, topics)]
+
+
+def paths(picture: ElementTree.Element, kind: str) -> dict[int, list[str]]:
+    """SVG paths of dots or contours by the number of their colour."""
+    found = {}
+    for group in picture.iter("g"):
+        if named := re.search(rf"-{kind}(-?\d+)$", group.get("id", "")):
+            found[int(named[1])] = [path.get("d", "") for path in group.iter("path")]
+    return found
+
+
+def dots(path: str) -> np.ndarray:
+    return np.array(re.findall(r"M ([\d.]+) ([\d.]+) L \1 \2", path), dtype=float)
 
 
 def inside(points: np.ndarray, path: str) -> np.ndarray:
     """Even-odd rule: how often a ray to the right crosses the path."""
     crossings = np.zeros(len(points), dtype=int)
     for line in path.split("M")[1:]:
-        corners = np.array([pair.split() for pair in line.split("L")], dtype=float)
+        corners = np.array(re.findall(r"([\d.]+) ([\d.]+)", line), dtype=float)
         for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
             spans = (points[:, 1] < y0) != (points[:, 1] < y1)
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -35,69 +51,64 @@ def inside(points: np.ndarray, path: str) -> np.ndarray:
     return crossings % 2 == 1
 
 
-def silhouettes(plot):
-    return [float(re.search(r"topics ([+-][\d.]+)", panel.note)[1]) for panel in plot.panels]
-
-
-def test_every_chunk_is_a_dot_of_its_topic_in_both_panels():
+def test_every_chunk_is_a_dot_of_its_topic_in_both_planes():
     (before, topics), (after, _) = planted(0.5), planted(3.0)
-    plot = plot_projection(before, after, topics, NAMES)
-    assert [panel.title for panel in plot.panels] == ["before", "after"]
-    assert plot.names == ("cells, blood", "stars, dust", "laws, courts")
-    assert plot.chunks == 180
-    for panel in plot.panels:
-        assert {cloud.kind: len(dots(cloud)) for cloud in panel.clouds} == {0: 60, 1: 60, 2: 60}
-        places = np.concatenate([dots(cloud) for cloud in panel.clouds])
-        assert panel.left < places[:, 0].min() < places[:, 0].max() < panel.left + SIDE
-        assert TOP < places[:, 1].min() < places[:, 1].max() < TOP + SIDE
-    low, high = silhouettes(plot)
+    pictures, planes = drawn(before, after, topics), project(before, after, topics)
+    assert [plane.title for plane in planes] == ["before", "after"]
+    assert [picture.findtext("title") for picture in pictures] == ["Chunk vectors before", "Chunk vectors after"]
+    for picture, plane in zip(pictures, planes, strict=True):
+        places = {number: dots(path) for number, (path,) in paths(picture, "dots").items()}
+        assert {number: len(found) for number, found in places.items()} == {0: 60, 1: 60, 2: 60}
+        everywhere = np.concatenate(list(places.values()))
+        assert 0 < everywhere.min() < everywhere.max() < SIDE + 44
+        assert plane.note in (picture.findtext("desc") or "")
+        assert plane.note in [text.text for text in picture.iter("text")]
+    low, high = (float(re.search(r"topics ([+-][\d.]+)", plane.note)[1]) for plane in planes)
     assert low < 0.2 < 0.6 < high
-    assert plot.panels[1].note in plot.description
 
 
-def test_the_second_panel_is_turned_to_lie_like_the_first():
+def test_the_second_plane_is_rotated_to_match_the_first():
     vectors, topics = planted(2.0)
-    turn, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(16, 16)))
-    plot = plot_projection(vectors, vectors @ turn, topics, NAMES)
-    for first, second in zip(*(panel.clouds for panel in plot.panels), strict=True):
-        moved = dots(second) - (plot.panels[1].left, 0)
-        assert np.abs(dots(first) - moved).max() <= 0.11
+    rotation, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(16, 16)))
+    first, second = project(vectors, vectors @ rotation, topics)
+    assert np.abs(first.points - second.points).max() <= 1e-6
 
 
-def test_one_scale_for_both():
+def test_both_planes_have_one_scale():
     vectors, topics = planted(2.0)
-    plot = plot_projection(vectors, 0.5 * vectors, topics, NAMES)
-    spread = [np.ptp(np.concatenate([dots(cloud) for cloud in panel.clouds]), axis=0) for panel in plot.panels]
-    assert spread[1] == pytest.approx(spread[0] / 2, rel=0.01)
+    first, second = project(vectors, 0.5 * vectors, topics)
+    assert np.ptp(second.points, axis=0) == pytest.approx(np.ptp(first.points, axis=0) / 2, rel=0.01)
+    assert 0.8 < np.abs(first.points).max() < 1
 
 
-def test_contours_hold_the_shares_that_they_are_drawn_for():
+def test_contours_hold_their_shares_of_the_points():
     vectors, topics = planted(2.0, per_topic=200)
-    for panel in plot_projection(vectors, vectors, topics, NAMES).panels:
-        for cloud in panel.clouds:
-            held = [inside(dots(cloud), path).mean() for path in cloud.contours]
-            assert held == pytest.approx(INSIDE, abs=0.03)
+    for picture in drawn(vectors, vectors, topics):
+        contours = paths(picture, "contours")
+        assert sorted(contours) == [0, 1, 2]
+        for number, (path,) in paths(picture, "dots").items():
+            held = [inside(dots(path), contour).mean() for contour in contours[number]]
+            assert held == pytest.approx(sorted(INSIDE, reverse=True), abs=0.03)
 
 
-def test_small_topics_share_grey_and_have_no_contours():
-    vectors = RNG.normal(size=(20 * (MOST_TOPICS + 2), 5))
-    topics = np.repeat(np.arange(MOST_TOPICS + 2), 20)
-    topics[: 20 - FEWEST_POINTS + 1] = -1
-    plot = plot_projection(vectors, vectors, topics, [(topic, f"t{topic}") for topic in range(MOST_TOPICS + 2)])
-    assert plot.names == tuple(f"t{topic}" for topic in range(MOST_TOPICS))
-    clouds = {cloud.kind: cloud for cloud in plot.panels[0].clouds}
-    assert len(dots(clouds[-1])) == 40 + 20 - FEWEST_POINTS + 1
-    assert clouds[-1].contours == clouds[0].contours == ()
-    assert len(clouds[1].contours) == len(INSIDE)
+def test_small_and_grey_topics_have_no_contours():
+    vectors = RNG.normal(size=(60, 5))
+    topics = np.repeat([7, 3, 9], 20)
+    topics[: 20 - FEWEST_POINTS + 1] = 9
+    for picture in drawn(vectors, vectors, topics):
+        counts = {number: len(dots(path)) for number, (path,) in paths(picture, "dots").items()}
+        assert counts == {0: FEWEST_POINTS - 1, 1: 20, -1: 40 - FEWEST_POINTS + 1}
+        assert list(paths(picture, "contours")) == [1]
 
 
 @pytest.mark.parametrize(
     "vectors", [np.ones((30, 4)), np.outer(np.linspace(1, 2, 30), np.ones(4))], ids=["one place", "a line"]
 )
 def test_vectors_without_a_plane_are_drawn_without_contours(vectors):
-    plot = plot_projection(vectors, vectors, np.zeros(30, dtype=np.int64), [(0, "all")])
-    (cloud,) = plot.panels[0].clouds
-    assert np.isfinite(dots(cloud)).all()
-    assert len(dots(cloud)) == 30
-    assert cloud.contours == ()
-    assert "silhouette" not in plot.panels[0].note
+    topics = np.full(30, 7)
+    for plane, picture in zip(project(vectors, vectors, topics), drawn(vectors, vectors, topics), strict=True):
+        assert np.isfinite(plane.points).all()
+        assert estimate_density(plane.points) is None
+        assert len(dots(paths(picture, "dots")[0][0])) == 30
+        assert paths(picture, "contours") == {}
+        assert "silhouette" not in plane.note

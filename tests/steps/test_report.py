@@ -1,4 +1,4 @@
-"""The run's page: the plot of the root's k and the tree, of a tree that the real step built."""
+"""The run's page and verdict: pictures and topics of a tree that the real step built."""
 
 import json
 import re
@@ -11,12 +11,15 @@ import pytest
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.generations.vectors import Served, VectorRepository
+from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.topics.config import HNMFkConfig
 from tests.steps.conftest import RUN, Built
 
 
@@ -38,12 +41,12 @@ def topics_section(text: str) -> str:
 
 def activate(conn: Connection, topic_run_id: int | None, served: Served | None = None) -> int:
     generations = GenerationRepository(conn)
-    made = generations.create(
-        kind="trained", run_id="r", model_uri="m", model_sha256="s", topic_run_id=topic_run_id,
-        dims=served.vectors.shape[1] if served else 2,
-    )  # fmt: skip
+    dims = served.vectors.shape[1] if served else 2
+    space = SpaceRepository(conn).ensure("served model", f"sha of {dims} dimensions", dims)
+    made = generations.create(run_id="r", space=space, topic_run_id=topic_run_id)
+    generations.create_tables(made)
     if served:
-        VectorRepository(conn).write_served(made, served)
+        ServedRepository(conn).write_served(made, served)
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id, lock_timeout_ms=1000)
     return made.generation_id
@@ -53,26 +56,27 @@ def test_the_plot_has_every_measured_point_and_the_chosen_k(built: Built, shared
     svg = figure(page(built, shared))
     records, k = built.records, built.tree.root.k
     assert k == 3, "the planted super-topics"
-    marks = {kind: svg.findall(f".//*[@class='{kind} mark']") for kind in ("terms", "documents", "error")}
+    tips = {
+        gid: [use.findtext("title") for use in svg.findall(f".//*[@id='selection-{gid}']//use")]
+        for gid in ("terms", "documents", "errors")
+    }
     measured = [record for record in records if record.k > 1 and record.silhouette is not None]
     assert measured
-    # The legend has one of each.
-    assert {kind: len(found) - 1 for kind, found in marks.items()} == {
-        "terms": len(measured), "documents": len(measured), "error": len(records),
+    assert {gid: len(found) for gid, found in tips.items()} == {
+        "terms": len(measured), "documents": len(measured), "errors": len(records),
     }  # fmt: skip
     for record in measured:
-        titles = [mark.findtext("title") for mark in marks["terms"]]
-        assert f"k = {record.k}: silhouette of terms {record.term_silhouette:.2f}" in titles
+        assert f"k = {record.k}: silhouette of terms {record.term_silhouette:.2f}" in tips["terms"]
     words = [text.text for text in svg.iter("text")]
     assert f"chosen: k = {k}" in words
-    assert f"threshold {built.settings.topic_silhouette:.2f}" in words
+    assert f"threshold {HNMFkConfig().silhouette:.2f}" in words
     assert f"{k} chosen" in (svg.findtext("desc") or "")
     assert svg.get("role") == "img"
 
 
-def test_the_numbers_behind_the_plot(built: Built, shared: Connection) -> None:
+def test_the_measurements_of_each_k_are_a_table(built: Built, shared: Connection) -> None:
     text = page(built, shared)
-    (table,) = re.findall(r"Null ratio</th>.*?</table>", text, re.DOTALL)
+    (table,) = re.findall(r">null ratio</th>.*?</table>", text, re.DOTALL)
     assert table.count("<tr><td") == len(built.records)
     assert table.count(">chosen<") == 1
 
@@ -140,18 +144,17 @@ def test_topics_that_are_not_served_say_so(built: Built, shared: Connection) -> 
 
 
 def pictures(text: str) -> dict[str, ElementTree.Element]:
-    found = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg viewBox.*?</svg>", text, re.DOTALL)]
+    found = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
     return {str(svg.findtext("title")): svg for svg in found}
 
 
 def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: Built, shared: Connection) -> None:
-    assert list(pictures(page(built, shared))) == ["How the number of topics of the root was chosen"]
+    assert list(pictures(page(built, shared))) == ["Choice of the root's number of topics"]
     chunks, rng = Corpus(shared).chunks(None), np.random.default_rng(0)
-    generations, vectors = GenerationRepository(shared), VectorRepository(shared)
     matrix = rng.normal(size=(len(chunks.chunk_ids), 6)).astype(np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    base = generations.create(kind="baseline", run_id="r", model_uri=built.settings.model, model_sha256="base", dims=6)
-    vectors.write_base(base, chunks.chunk_ids, matrix)
+    spaces = SpaceRepository(shared)
+    spaces.write_chunks(spaces.ensure(built.settings.model, "base", 6), chunks.chunk_ids, matrix)
     # One chunk is not served yet.
     rows = slice(1, None)
     turned = matrix[rows, ::-1].copy()
@@ -172,30 +175,80 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
         RUN,
         [
             EvaluationRow(None, system, "human <questions>", "ndcg@10", value, value - 0.1, value + 0.1, *[None] * 4, 9)
-            for system, value in (("base model", 0.4), ("trained + NUDGE", 0.7))
+            for system, value in (("base model", 0.4), ("trained model + NUDGE", 0.7))
         ],
     )
     try:
         text = page(built, shared)
         drawn = pictures(text)
         assert list(drawn) == [
-            "nDCG@10 of every system", "Chunk vectors before and after", "The training's curve",
-            "How the number of topics of the root was chosen",
+            "nDCG@10 of every system", "Chunk vectors before", "Chunk vectors after", "The training curve",
+            "Choice of the root's number of topics",
         ]  # fmt: skip
-        projection = drawn["Chunk vectors before and after"]
-        dots = [str(path.get("d")).count("h0") for path in projection.findall(".//path[@class='dots']")]
-        assert sum(dots) == 2 * (len(chunks.chunk_ids) - 1)
+        for title in ("Chunk vectors before", "Chunk vectors after"):
+            dots = [path.get("d", "") for path in drawn[title].iter("path") if "round" in path.get("style", "")]
+            assert sum(path.count("M") for path in dots) == len(chunks.chunk_ids) - 1
         words = {", ".join(row.terms[:3]) for row in built.tree.children[built.tree.root.topic_id]}
         legend = text.partition('class="legend"')[2].partition("</p>")[0]
         assert words
-        assert all(f"</svg> {name}</span>" in legend for name in words)
-        curve = drawn["The training's curve"]
-        assert len(curve.findall(".//circle[@class='ndcg mark']")) == 3
+        assert all(f"</b> {name}</span>" in legend for name in words)
+        curve = drawn["The training curve"]
+        assert len(curve.findall(".//*[@id='training-ndcg']//use")) == 3
         assert "kept: step 4" in [item.text for item in curve.iter("text")]
-        titles = [mark.findtext("title") for mark in drawn["nDCG@10 of every system"].iter("circle")]
-        assert titles == ["base model: 0.400", "trained + NUDGE: 0.700"]
+        titles = [use.findtext("title") for use in drawn["nDCG@10 of every system"].iter("use")]
+        assert [title for title in titles if title] == ["base model: 0.400", "trained model + NUDGE: 0.700"]
         shutil.rmtree(artifacts.local(artifacts.uri("models/x")))
-        assert "The training's curve" not in pictures(page(built, shared)), "a model that is gone has no curve"
+        assert "The training curve" not in pictures(page(built, shared)), "a model that is gone has no curve"
     finally:
         shared.execute("DELETE FROM heal.step_result WHERE step = 'train'")
         shared.execute("DELETE FROM heal.evaluation")
+        shared.execute("DELETE FROM heal.generation")
+        spaces.drop_unused(keep=())
+
+
+VERDICTS = [
+    ({}, "Nothing to align; no vector was written."),
+    ({"ingest": {"refs": {}, "note": "5 new"}}, "Nothing to align; no vector was written."),
+    ({"nudge_live": {"refs": {}, "note": "7 rows moved"}}, "7 rows moved"),
+    ({"nudge_live": {"refs": {"verdict": "7 rows moved\nNDCG rose"}, "note": "7"}}, "7 rows moved\nNDCG rose"),
+    (
+        {
+            "choose": {"refs": {"generation_id": 3, "verdict": "trained model is promoted", "best_system": "trained"}},
+            "publish": {"refs": {"generation_id": 3, "verdict": "trained model is promoted"}},
+        },
+        "trained model is promoted",
+    ),
+    (
+        {
+            "choose": {"refs": {"generation_id": 3, "verdict": "trained model is promoted"}},
+            "publish": {"refs": {"generation_id": 2, "verdict": "Not published: recall@10 is .5."}},
+        },
+        "Not published: recall@10 is .5.",
+    ),
+    (
+        {"choose": {"refs": {"generation_id": 3, "verdict": "trained model is promoted"}}},
+        "Not finished: choose has ended, but publish has not begun; run the realign route again.",
+    ),
+    ({"ingest": {"refs": {}}, "train": None}, "Not finished: train: failed: out of memory"),
+]
+
+
+@pytest.mark.parametrize(("results", "verdict"), VERDICTS)
+def test_the_verdict_is_that_of_the_last_deciding_step(
+    auto: Connection, settings: Settings, results: dict[str, dict[str, object] | None], verdict: str
+) -> None:
+    runs = RunRepository(auto)
+    runs.open_run("r")
+    for step, result in results.items():
+        runs.begin(step, step, 0, "r")
+        if result is None:
+            runs.progress(step, step, 0, 0, 0, "failed: out of memory")
+        else:
+            runs.finish(step, step, 0, {"note": "", "counts": {}, **result})
+    made = load_step("report").run(settings, Manifest(run_id="r"))
+    run = runs.get_run("r")
+    assert run is not None
+    assert run.verdict == verdict
+    assert made.note == verdict.split("\n")[0]
+    assert run.finished_at is not None
+    assert run.report_uri == made.text("report_uri")
