@@ -12,16 +12,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from tests.fake_replies import Reply, completion, entity_map, error, queries, reading
 
 if TYPE_CHECKING:
     from tests.fake_batches import FakeBatches
 
 _PASSAGE = re.compile(r"^<passage (\w+)>\n(?:Title|Question): (.*?)\n\n(.*)\n</passage \1>$", re.DOTALL | re.MULTILINE)
-_SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 
 
 @dataclass(frozen=True)
@@ -55,93 +56,6 @@ class Request:
     def passage(self) -> str:
         match = _PASSAGE.search(_document(self.body))
         return match[3] if match else ""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the server sends: an HTTP status, a body (text is sent as it is), headers, after a delay.
-
-    Or what it does instead: ``drop`` closes the connection, ``cut`` closes it in the middle of the body, ``drip``
-    sends the body so slowly that it never ends, ``hang`` sends nothing until the client has gone.
-    """
-
-    body: Any
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    delay_s: float = 0.0
-    fault: Literal["none", "drop", "cut", "drip", "hang"] = "none"
-
-
-def completion(
-    content: str | None,
-    *,
-    finish_reason: str = "stop",
-    refusal: str | None = None,
-    usage: tuple[int, int] | None = (100, 20),
-    delay_s: float = 0.0,
-) -> Reply:
-    """A chat completion with one choice."""
-    body: dict[str, Any] = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "fake",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": finish_reason,
-                "message": {"role": "assistant", "content": content, "refusal": refusal},
-            }
-        ],
-    }
-    if usage is not None:
-        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
-    return Reply(body, delay_s=delay_s)
-
-
-def error(status: int, message: str, *, code: str | None = None, **headers: str) -> Reply:
-    """An error in OpenAI's form; ``retry_after_ms="1"`` becomes the header ``retry-after-ms``."""
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply({"error": {"message": message, "type": "error", "code": code, "param": None}}, status, sent)
-
-
-def queries(passage: str, title: str = "") -> list[dict[str, str]]:
-    """Usable items made from a passage: one of each type, with its first sentences as evidence."""
-    found = [s.strip() for s in _SENTENCE.findall(" ".join(passage.split())) if len(s.split()) >= 4] or [passage]
-    items = []
-    for number, kind in enumerate(("question", "keyword", "claim")):
-        evidence = found[number % len(found)]
-        salient = sorted(dict.fromkeys(re.findall(r"[\w-]{4,}", evidence)), key=lambda word: (-len(word), word))[:5]
-        text = {
-            "question": f"What is known about {' and '.join(salient[:3])} in practice?",
-            "keyword": " ".join(salient),
-            "claim": f"It has been reported that {' '.join(salient)} belong together.",
-        }[kind]
-        items.append({"type": kind, "query": text, "answer": evidence, "evidence_quote": evidence})
-    return items
-
-
-def entity_map(passage: str) -> dict[str, Any]:
-    """A map of a passage: some of its long words; a value, an entity and a relation that it does not hold."""
-    found = list(dict.fromkeys(re.findall(r"\b[^\W\d_]{5,}\b", passage))) or ["nothing"]
-    entities: list[dict[str, Any]] = [{"id": "a", "type": "place", "name": "Atlantis", "attributes": []}]
-    relations = [{"source": "a", "predicate": "holds", "target": "e0"}]
-    for start in range(0, min(len(found), 3 * (1 + len(passage.split()) // 20)), 3):
-        name, value, other = (found[start : start + 3] * 3)[:3]
-        facts = [{"key": "with", "value": value}, {"key": "mass", "value": "777 kg"}]
-        entities.append({"id": f"e{start}", "type": "product", "name": name, "attributes": facts})
-        entities.append({"id": f"e{start + 1}", "type": "event", "name": other, "attributes": []})
-        relations.append({"source": f"e{start}", "predicate": "has", "target": f"e{start + 1}"})
-    return {"entities": entities, "relations": relations}
-
-
-def reading(question: str, passages: str) -> dict[str, str]:
-    """The sentence that shares most words with a question, as answer and as evidence; empty where none shares two."""
-    asked = set(re.findall(r"\w+", question.lower()))
-    sentences = [sentence.strip() for line in passages.splitlines() for sentence in _SENTENCE.findall(line)]
-    best = max(sentences, key=lambda sentence: len(asked & set(re.findall(r"\w+", sentence.lower()))), default="")
-    found = best if len(asked & set(re.findall(r"\w+", best.lower()))) > 1 else ""
-    return {"answer": found, "evidence_quote": found}
 
 
 def answer(request: Request) -> Reply:

@@ -48,6 +48,10 @@ def with_llm(settings: Settings, server: FakeOpenAI | LlamaCpp, **changes: Any) 
     return load_settings(var_dir=settings.var_dir, database_url=settings.require_database_url(), **values)
 
 
+def mapped(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:
+    return with_llm(settings, fake, **{"map_rate": 0.5, **changes})
+
+
 def ask(settings: Settings, run_id: str = "r1", shard: int = 0, shards: int = 1) -> Manifest:
     with connect(settings.require_database_url(), autocommit=True) as conn:
         RunRepository(conn).open_run(run_id)

@@ -3,7 +3,6 @@
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,10 +11,7 @@ from heal_tasks.core.errors import SettingsError, StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
-from heal_tasks.questions.llm.dialect import most_probe_tokens
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS
-from heal_tasks.questions.maps.map_prompt import map_prompt
-from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.map_entities import maps_by
@@ -23,22 +19,17 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, entity_map, error
 from tests.steps.asking import (
-    PRICE,
     add,
-    ask,
     body,
     delete,
     map_entities,
+    mapped,
     number,
     step_process,
     traffic,
     wait_until,
     with_llm,
 )
-
-
-def mapped(settings: Settings, fake: FakeOpenAI, **changes: Any) -> Settings:
-    return with_llm(settings, fake, **{"map_rate": 0.5, **changes})
 
 
 def statuses(conn: Connection) -> dict[str, int]:
@@ -181,23 +172,6 @@ def test_too_many_failures_end_the_step_and_what_was_written_is_kept(auto: Conne
     assert statuses(auto) == {"ok": 20}
 
 
-def test_a_reached_limit_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
-    add(auto, range(30))
-    tokens = map_prompt().most_tokens(ChunkToAsk(1, "Report 1", body(1), "h"))
-    limit = 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6 + 0.3
-    with FakeOpenAI() as fake:
-        limited = mapped(settings, fake, llm_run_spend_limit_usd=limit, **PRICE)
-        first = map_entities(limited)
-        assert 0 < first.counts["ok"] == len(fake.requests) < 30
-        assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= limit
-        assert first.counts["over_spend_limit"] == 30 - first.counts["ok"]
-        assert "the spend limit is reached" in first.note
-        map_entities(mapped(settings, fake, **PRICE), "r2")
-        assert len(fake.requests) == 30
-    assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
-    assert statuses(auto) == {"ok": 30}
-
-
 def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Settings) -> None:
     add(auto, range(80))
     go_on = threading.Event()
@@ -297,16 +271,3 @@ def test_the_page_shows_what_came_of_the_maps(auto: Connection, settings: Settin
     map_entities(with_llm(settings, fake), "r2")
     made = load_step("report").run(settings, Manifest(run_id="r2"))
     assert "<h2>Entity maps</h2>" not in (Path(made.text("report_uri")) / "report.html").read_text()
-
-
-def test_questions_and_maps_share_a_run_and_its_spend_limit(auto: Connection, settings: Settings) -> None:
-    add(auto, range(6))
-    with FakeOpenAI() as fake:
-        both = mapped(settings, fake, llm_run_spend_limit_usd=50, **PRICE)
-        ask(both)
-        map_entities(both)
-    rows = auto.execute(
-        "SELECT purpose, count(*), sum(cost_usd) > 0 FROM heal.llm_call WHERE raw_reply NOT LIKE '%probe%' "
-        "GROUP BY 1 ORDER BY 1"
-    ).fetchall()
-    assert rows == [("maps", 6, True), ("questions", 6, True)]

@@ -12,6 +12,7 @@ from heal_tasks.questions.llm.client import LLM
 from heal_tasks.questions.llm.dialect import most_probe_tokens
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
+from heal_tasks.questions.maps.map_prompt import map_prompt
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.road import load_step
@@ -19,7 +20,7 @@ from heal_tasks.steps.writing import llm_calls
 from heal_tasks.store.db import Connection
 from heal_tasks.store.llm.spend_limit import SpendLimit
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
-from tests.steps.asking import PRICE, add, ask, body, dear, map_entities, most_usd, number, traffic, with_llm
+from tests.steps.asking import PRICE, add, ask, body, dear, map_entities, mapped, most_usd, number, traffic, with_llm
 
 
 def test_a_reached_limit_ends_the_step_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
@@ -204,3 +205,33 @@ def test_an_account_without_money_keeps_none_reserved(auto: Connection, settings
     ):
         ask(with_llm(settings, fake, llm_run_spend_limit_usd=100))
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
+
+
+def test_a_reached_limit_ends_map_entities_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
+    add(auto, range(30))
+    tokens = map_prompt().most_tokens(ChunkToAsk(1, "Report 1", body(1), "h"))
+    limit = 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6 + 0.3
+    with FakeOpenAI() as fake:
+        limited = mapped(settings, fake, llm_run_spend_limit_usd=limit, **PRICE)
+        first = map_entities(limited)
+        assert 0 < first.counts["ok"] == len(fake.requests) < 30
+        assert number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") <= limit
+        assert first.counts["over_spend_limit"] == 30 - first.counts["ok"]
+        assert "the spend limit is reached" in first.note
+        map_entities(mapped(settings, fake, **PRICE), "r2")
+        assert len(fake.requests) == 30
+    assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
+    assert number(auto, "SELECT count(*) FROM heal.entity_map WHERE status = 'ok'") == 30
+
+
+def test_questions_and_maps_share_a_run_and_its_spend_limit(auto: Connection, settings: Settings) -> None:
+    add(auto, range(6))
+    with FakeOpenAI() as fake:
+        both = mapped(settings, fake, llm_run_spend_limit_usd=50, **PRICE)
+        ask(both)
+        map_entities(both)
+    rows = auto.execute(
+        "SELECT purpose, count(*), sum(cost_usd) > 0 FROM heal.llm_call WHERE raw_reply NOT LIKE '%probe%' "
+        "GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert rows == [("maps", 6, True), ("questions", 6, True)]
