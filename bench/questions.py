@@ -1,24 +1,24 @@
-"""Measures what questions that need no language model are worth: the extractive writer's beside the documents' titles.
+"""Compares training and NUDGE with the extractive writer's questions to training and NUDGE with documents' titles.
 
 Run from the project's root: ``python -m bench.questions --collection FOLDER``, in the format of ``bench.common`` with
 ``queries.jsonl.gz`` ({id, text}) and ``qrels.tsv`` (query_id, doc_id, score, split) beside the corpus.
 
 **Question sets.** "titles": each document's title; "extractive, 1": the writer's first question of each document, as
 many as there are titles; "extractive, N": all of them. Each is divided as in the pipeline, by hash of the document and
-of the question: about two thirds are learnt from, a quarter validates, a fifth of the documents is never learnt from.
+of the question: about two thirds train, a quarter validates, a fifth of the documents is held out.
 
 **NUDGE.** NUDGE-N with the set's training questions; its validation questions choose theta or refuse to move
-anything, as in the pipeline. "forced" applies a fixed theta whatever validation says, to show what it protects from.
+anything, as in the pipeline. "forced" applies a fixed theta without validation, to show what validation prevents.
 
 **Training.** The own-document term with one mined negative per question and no topic term: topics are the same whoever
-asks. "titles" and all extractive questions, equally many of each drawn at random; the last step's model is judged.
+asks. "titles" and all extractive questions, the same number of each drawn at random; the last step's model is tested.
 
 **Head.** The same without mined negatives, of a small residual layer on the frozen vectors, the mean of three seeds: a
-stand-in for training that takes seconds, so that thousands of queries can judge it (``--split train``).
+stand-in for training that takes seconds, so that thousands of queries can test it (``--split train``).
 
-**Judged** by the collection's human queries of one split, which nothing before looks at: nDCG@10 and recall@10, and
-the paired difference to the base model with its 95 % bootstrap interval. ``--documents`` keeps the documents that
-answer the queries and fills up at random: fewer competitors make every number higher, not only the better ones.
+**Tested** with the collection's human queries of one split, which nothing before uses: nDCG@10 and recall@10, and the
+paired difference to the base model with its 95 % bootstrap interval. ``--documents`` keeps the documents that answer
+the queries and adds random ones: fewer documents make every number higher, not only the better ones.
 """
 
 import argparse
@@ -76,7 +76,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Questions:
-    """A set of questions: their texts, the row of the document each is about, its split, its base vector."""
+    """A set of questions: texts, row of the document that each is about, splits and base vectors."""
 
     name: str
     texts: list[str]
