@@ -72,7 +72,7 @@ def both(a: QuestionSet, b: QuestionSet) -> QuestionSet:
 
 
 def load_splits(folder: Path) -> tuple[Vectors, dict[str, dict[str, QuestionSet]]]:
-    """Document vectors, and train, dev and test by the name of the way of splitting."""
+    """Document vectors, and the questions of train, dev and test for each way of splitting."""
     collection = load_collection(folder)
     if collection.vectors is None:
         raise InputError(f"{folder} has no corpus_minilm_f16.npy, the documents' vectors; encode both first")
@@ -106,7 +106,7 @@ def load_splits(folder: Path) -> tuple[Vectors, dict[str, dict[str, QuestionSet]
 
 
 def _by_document(ids: Sequence[str], answers: Mapping[str, list[int]]) -> dict[str, Mapping[str, list[int]]]:
-    """Questions go where their first document is; those of their documents that are elsewhere do not count."""
+    """Split questions by their first document, and drop their documents of other parts."""
 
     def tenth(name: str) -> str:
         return {0: "test", 1: "dev"}.get(int(sha256_hex(name), 16) % 10, "train")

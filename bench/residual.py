@@ -1,4 +1,4 @@
-"""A residual head on frozen vectors: trains in seconds what a whole encoder trains in an hour, as a stand-in for it."""
+"""A residual head on frozen vectors, which trains in seconds: a stand-in for an encoder that takes an hour."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ BATCH, LEARNING_RATE = 64, 3e-4
 
 
 class ResidualHead(nn.Module):
-    """Adds what two layers make of a unit vector to it, nothing at the start, and normalises again.
+    """Adds the output of two layers to a unit vector, zero at the start, and normalises the sum.
 
     Args:
         dims: of the vectors.
@@ -26,11 +26,11 @@ class ResidualHead(nn.Module):
         nn.init.zeros_(self._layers[2].bias)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Vectors, shape (n, dims), as the head moves them."""
+        """Move vectors, shape (n, dims)."""
         return nn.functional.normalize(vectors + self._layers(vectors), dim=1)
 
     def moved(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The same for an array, without gradients."""
+        """Move the vectors of an array, without gradients."""
         with torch.no_grad():
             return np.asarray(self(torch.from_numpy(vectors)).numpy())
 
@@ -48,7 +48,7 @@ def pair_loss(
         head: moves both sides.
         asked: vectors of questions, float32, shape (b, d).
         documents: vectors of their documents, float32, shape (b, d).
-        rows: which document each is, int64, shape (b,).
+        rows: the row of each document, int64, shape (b,).
         known_answers: see ``own_document_loss``, bool, shape (b, b).
     """
     nothing = torch.empty((len(rows), 0), dtype=torch.int64)
@@ -69,20 +69,20 @@ def pair_loss(
 def train_head(
     asked: NDArray[np.float32], documents: NDArray[np.float32], rows: NDArray[np.int64], *, steps: int, seed: int
 ) -> ResidualHead:
-    """A head that has seen so many batches of questions.
+    """Train a head on random batches of questions.
 
     Args:
         asked: vectors of questions, float32, shape (q, d).
         documents: vectors of all documents, float32, shape (n, d).
         rows: the document of each question, int64, shape (q,).
-        steps: of AdamW.
+        steps: number of steps of AdamW.
         seed: of weights and batches.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     head = ResidualHead(documents.shape[1])
     optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE)
-    with limited_threads(1):  # the matrices are so small that two threads only wait for each other
+    with limited_threads(1):  # small matrices: a second thread would only wait
         for _ in range(steps):
             batch = rng.choice(len(rows), min(BATCH, len(rows)), replace=False)
             optimiser.zero_grad()

@@ -24,7 +24,7 @@ class ContrastState:
         chunk_ids: int64, shape (p,).
         vectors: float32, shape (p, d): the displacement of each row; zero vectors are not stored.
         question_ids: int64, shape (q,): the questions that displaced rows.
-        levels: float32, shape (q,): see :class:`~heal_tasks.nudge.contrast.Levels`.
+        levels: float32, shape (q,): see :class:`~heal_tasks.nudge.contrast.QuestionLevels`.
         weights: float32, shape (q,).
     """
 
