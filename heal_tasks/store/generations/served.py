@@ -21,7 +21,7 @@ from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, coun
 
 SAME_VECTOR = 1e-6
 """Largest difference of a coordinate that counts as rounding, not as a moved vector."""
-_BLOCK_ROWS = 65_536
+_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ own. Out has a reader of its own: all rows of (integers.., vector(d)) have the s
 structured array reads them without a Python object per row, 17 times faster.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -91,33 +91,30 @@ def copy_vectors_out(
         StoreError: a row has another shape than that.
     """
     layout = _layout(sizes, dims)
-    parts: deque[NDArray[Any]] = deque()
-    pending = bytearray()
+    columns: list[NDArray[Any]] = [*(np.empty(0, dtype=f"i{size}") for size in sizes), np.empty((0, dims), np.float32)]
+    names = [*(f"value_{number}" for number in range(len(sizes))), "vector"]
+    pending, header = bytearray(), _HEADER_BYTES
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
     with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
-        for block in copy:
+        for block in chain(copy, [b""]):
             pending += block
-            if len(pending) >= _READ_BYTES:
-                parts.append(_decode(pending, layout, first=not parts))
-    parts.append(_decode(pending, layout, first=not parts))
+            if len(pending) < _READ_BYTES and block:
+                continue
+            del pending[:header]
+            header, start = 0, len(columns[0])
+            rows = _decode(pending, layout)
+            for name, column in zip(names, columns, strict=True):
+                # Grows in place, so that the vectors are in memory once and not twice.
+                column.resize((start + len(rows), *column.shape[1:]), refcheck=False)
+                column[start:] = rows[name]
     if pending != _TRAILER:
         raise _damaged(dims)
-    count = sum(map(len, parts))
-    integers: list[NDArray[Any]] = [np.empty(count, dtype=f"i{size}") for size in sizes]
-    vectors, start = np.empty((count, dims), dtype=np.float32), 0
-    while parts:  # each part is freed once it is copied, so that the vectors are in memory once and not twice
-        part = parts.popleft()
-        rows = slice(start, start + len(part))
-        for number, column in enumerate(integers):
-            column[rows] = part[f"value_{number}"]
-        vectors[rows], start = part["vector"], rows.stop
+    *integers, vectors = columns
     return integers, vectors
 
 
-def _decode(pending: bytearray, layout: np.dtype[Any], first: bool) -> NDArray[Any]:
+def _decode(pending: bytearray, layout: np.dtype[Any]) -> NDArray[Any]:
     """Take the complete rows out of ``pending``, as a structured array of the wire's layout."""
-    if first:
-        del pending[:_HEADER_BYTES]
     whole = len(pending) // layout.itemsize
     raw = np.frombuffer(bytes(pending[: whole * layout.itemsize]), dtype=layout)
     del pending[: whole * layout.itemsize]
