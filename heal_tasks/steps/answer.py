@@ -5,10 +5,10 @@ HEAL measures retrieval by it (arXiv 2412.04661): is the right document found, h
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
@@ -34,8 +34,7 @@ PASSAGES = 3
 
 
 class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
-    """Asks for answers and records them.
-    """
+    """Asks for answers and records them."""
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
@@ -97,51 +96,56 @@ def answer(context: Context) -> Outcome:
     settings.require_llm()
     corpus = Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
-    rows, texts, references = _chosen(corpus, questions, chunks, settings.answer_questions)
-    recorder, found, problem = AnswerRecorder(context), list[_Found](), ""
+    chosen = _choose(corpus, questions, chunks, settings.answer_questions)
+    recorder, systems, results, problem = AnswerRecorder(context), list[System](), list[list[_Result]](), ""
     try:
-        for system in _systems(context, questions, chunks) if len(rows) else ():
-            found.append(_answered(recorder, corpus, system, questions, chunks, rows, texts))
+        for system in _systems(context, questions, chunks) if chosen else ():
+            results.append(_ask(recorder, corpus, system, chosen, chunks))
+            systems.append(system)
     except HealError as error:
-        found, problem = [], f"; not all systems could be judged: {error}"
-    judged = [place for place in range(len(rows)) if found and all(place in system.given for system in found)]
-    if judged:
-        _record(context, found, judged, references, questions.document_ids[rows])
+        systems, results, problem = [], [], f"; not all systems could be measured: {error}"
+    measured = [place for place in range(len(chosen)) if results and all(found[place].given for found in results)]
+    documents, rows, base = np.array([chosen[place].document_id for place in measured]), list[EvaluationRow](), None
+    for system, found in zip(systems, results, strict=True) if measured else ():
+        values = np.array([found[place].metrics(chosen[place].reference) for place in measured], dtype=np.float64)
+        by_metric = dict(zip(METRICS, values.T, strict=True))
+        scores = Scores(system.name, system.generation_id, {ANSWERED: by_metric}, {ANSWERED: documents})
+        rows += evaluation_rows(scores, base, settings)
+        base = base or scores
+    RunRepository(context.conn).record_evaluations(context.run_id, rows)
     return Outcome(
-        counts={"judged": len(judged), **recorder.figures()},
-        note=f"{len(judged)} of {len(rows)} questions answered by {settings.llm_model} from the passages of "
-        f"{', '.join(system.name for system in found) or 'no system'}{problem}",
+        counts={"measured": len(measured), **recorder.figures()},
+        note=f"{len(measured)} of {len(chosen)} questions answered by {settings.llm_model} from the passages of "
+        f"{', '.join(system.name for system in systems) or 'no system'}{problem}",
     )
 
 
-class _Found:
-    """What one system retrieved and the answers from it, by position among the questions."""
-
-    def __init__(self, system: System) -> None:
-        self.name, self.generation_id = system.name, system.generation_id
-        self.right = dict[int, bool]()
-        self.passages = dict[int, str]()
-        self.given = dict[int, GivenAnswer]()
-
-    def values(self, judged: list[int], references: list[str]) -> dict[str, NDArray[np.float64]]:
-        """Metrics, one value per judged question."""
-        answers = [self.given[place] for place in judged]
-        columns = (
-            [self.right[place] for place in judged],
-            [rouge_l(given.text, references[place]) for given, place in zip(answers, judged, strict=True)],
-            [bool(given.text) for given in answers],
-            [
-                bool(given.text) and not given.supported_by(self.passages[place])
-                for given, place in zip(answers, judged, strict=True)
-            ],
-        )
-        return {name: np.array(values, dtype=np.float64) for name, values in zip(METRICS, columns, strict=True)}
+@dataclass(frozen=True, slots=True)
+class _Question:
+    row: int
+    chunk_id: int
+    document_id: int
+    text: str
+    reference: str
 
 
-def _chosen(
-    corpus: Corpus, questions: QuestionTable, chunks: ChunkTable, count: int
-) -> tuple[NDArray[np.int64], list[str], list[str]]:
-    """Rows of the question table, texts and right answers of held-out questions, one per chunk, by hash."""
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A question's passages by one system, and the answer from them; None where there is none."""
+
+    asked: ChunkToAsk
+    right_document: bool
+    given: GivenAnswer | None
+
+    def metrics(self, reference: str) -> tuple[float, ...]:
+        """Values of ``METRICS``."""
+        given = self.given or GivenAnswer("", "")
+        unsupported = bool(given.text) and not given.supported_by(self.asked.text)
+        return self.right_document, rouge_l(given.text, reference), bool(given.text), unsupported
+
+
+def _choose(corpus: Corpus, questions: QuestionTable, chunks: ChunkTable, count: int) -> list[_Question]:
+    """Choose held-out questions with known answers by hash, one per chunk."""
     held_out = questions.in_splits("unseen_test", "seen_test") & (chunks.rows(questions.chunk_ids) >= 0)
     known = corpus.right_answers(questions.question_ids[held_out])
     rows = [row for row in np.flatnonzero(held_out).tolist() if int(questions.question_ids[row]) in known]
@@ -150,9 +154,10 @@ def _chosen(
     first = dict[int, int]()
     for row in rows:
         first.setdefault(int(questions.chunk_ids[row]), row)
-    chosen = list(first.values())[:count]
-    pairs = [known[int(questions.question_ids[row])] for row in chosen]
-    return np.array(chosen, dtype=np.int64), [text for text, _ in pairs], [right for _, right in pairs]
+    return [
+        _Question(row, chunk_id, int(questions.document_ids[row]), *known[int(questions.question_ids[row])])
+        for chunk_id, row in list(first.items())[:count]
+    ]
 
 
 def _systems(context: Context, questions: QuestionTable, chunks: ChunkTable) -> Iterator[System]:
@@ -167,43 +172,22 @@ def _systems(context: Context, questions: QuestionTable, chunks: ChunkTable) -> 
         yield systems.generation(name, GenerationRepository(context.conn).get(best))[0]
 
 
-def _answered(
-    recorder: AnswerRecorder,
-    corpus: Corpus,
-    system: System,
-    questions: QuestionTable,
-    chunks: ChunkTable,
-    rows: NDArray[np.int64],
-    texts: list[str],
-) -> _Found:
-    nearest, _ = top_k(system.questions[rows], system.chunks, min(PASSAGES, len(chunks.chunk_ids)))
+def _ask(
+    recorder: AnswerRecorder, corpus: Corpus, system: System, questions: list[_Question], chunks: ChunkTable
+) -> list[_Result]:
+    """Have the questions answered from the passages that a system retrieves for them."""
+    vectors = system.questions[[question.row for question in questions]]
+    nearest, _ = top_k(vectors, system.chunks, min(PASSAGES, len(chunks.chunk_ids)))
     passages = corpus.chunk_texts(np.unique(chunks.chunk_ids[nearest]))
-    found, wanted, keys = _Found(system), dict[str, tuple[ChunkToAsk, list[int]]](), list[str]()
-    for place, (row, places) in enumerate(zip(rows.tolist(), nearest, strict=True)):
+    results, wanted = list[_Result](), dict[str, tuple[ChunkToAsk, list[int]]]()
+    for question, places in zip(questions, nearest, strict=True):
         ids = chunks.chunk_ids[places].tolist()
-        asked = to_answer(int(questions.chunk_ids[row]), texts[place], [embedding_text(*passages[key]) for key in ids])
-        found.right[place] = bool(chunks.document_ids[places[0]] == questions.document_ids[row])
-        found.passages[place] = asked.text
+        asked = to_answer(question.chunk_id, question.text, [embedding_text(*passages[key]) for key in ids])
         wanted[asked.content_hash] = (asked, ids)
-        keys.append(asked.content_hash)
+        right = bool(chunks.document_ids[places[0]] == question.document_id)
+        results.append(_Result(asked, right, None))
     answers = recorder.answers(wanted)
-    found.given = {place: answers[key] for place, key in enumerate(keys) if key in answers}
-    return found
-
-
-def _record(
-    context: Context, found: list[_Found], judged: list[int], references: list[str], documents: NDArray[np.int64]
-) -> None:
-    """Rows of ``heal.evaluation``, each system against the base model."""
-    measured, base = list[EvaluationRow](), None
-    for system in found:
-        scores = Scores(
-            system.name, system.generation_id, {ANSWERED: system.values(judged, references)},
-            {ANSWERED: documents[judged]},
-        )  # fmt: skip
-        measured += evaluation_rows(scores, base, context.settings)
-        base = base or scores
-    RunRepository(context.conn).record_evaluations(context.run_id, measured)
+    return [replace(result, given=answers.get(result.asked.content_hash)) for result in results]
 
 
 ANSWER = Step("answer", answer, None)

@@ -13,7 +13,7 @@ from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_o
 def ask(context: Context) -> Outcome:
     """Write questions for this shard's chunks whose text was never asked about with this prompt and model.
 
-    Results are stored every few chunks: a killed task has paid in vain only for what was not stored yet. Where the
+    Results are stored every few chunks: a killed task pays twice only for what was not stored yet. Where the
     spend limit is reached the step ends early, and the next run asks about the rest.
 
     Returns:

@@ -77,7 +77,7 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
 def map_entities(context: Context) -> Outcome:
     """Have maps written of this shard's chunks whose text was never asked about with this prompt and model.
 
-    Results are stored every few chunks: a killed task has paid in vain only for what was not stored yet. Where the
+    Results are stored every few chunks: a killed task pays twice only for what was not stored yet. Where the
     spend limit is reached the step ends early; training shows texts without a map as they are.
 
     Returns:

@@ -63,7 +63,7 @@ def test_systems_are_judged_by_what_a_model_makes_of_their_passages(planted: Con
     }
     row = measured(planted)["trained model"]["answer_rouge_l"]
     assert (row.rival, row.difference, row.questions) == ("base model", 1.0, DOCUMENTS)
-    assert made.counts["judged"] == DOCUMENTS
+    assert made.counts["measured"] == DOCUMENTS
     calls = planted.execute("SELECT DISTINCT purpose, status, raw_reply FROM heal.llm_call").fetchall()
     assert calls == [("answers", "ok", None)]
     assert (made.counts["input_tokens"], made.counts["output_tokens"]) == (fake.input_tokens, fake.output_tokens)

@@ -50,7 +50,7 @@ def singular(word: str) -> str:
 def rarity(word: str) -> float:
     """Rarity of a lower-case word in English: 0 for the most common one, 1 for one that is not listed.
 
-    By Zipf's law the logarithm of a word's rank stands for that of its frequency.
+    By Zipf's law the logarithm of a word's rank is proportional to that of its frequency.
     """
     ranks = word_list("common")
     rank = ranks.get(word, ranks.get(singular(word), _UNLISTED_RANK))

@@ -72,7 +72,7 @@ class _Weights:
 
     Args:
         found: the chunk's sentences.
-        name: words of weight 0: whoever asks does not know them.
+        name: words of weight 0: names in code, which people who ask do not know yet.
         rarity_here: rarity of a word in the corpus.
     """
 
@@ -187,7 +187,7 @@ def _breaks(word: str) -> bool:
 
 
 def _name_words(title: str) -> frozenset[str]:
-    """The words of a title that is a name in code: whoever asks does not know it yet."""
+    """The words of a title that is a name in code, which people who ask do not know yet."""
     match = _CODE_TITLE.match(title.strip())
     if match is None:
         return frozenset()

@@ -12,7 +12,7 @@ TOKENS_PER_QUESTION = 512
 """Token limit of a reply per question asked for, and once more."""
 
 TEMPERATURE = 0.7
-"""Varied wording is wanted here, unlike in maps and answers."""
+"""For varied wording, which maps and answers do not need."""
 
 _INSTRUCTIONS = """\
 You write search queries for a retrieval system. You are given one passage of a document. Write up to {count} \

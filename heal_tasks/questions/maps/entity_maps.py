@@ -57,7 +57,7 @@ class MapAttribute:
 
 
 def _known_type(value: object) -> object:
-    """Make an unknown type "other": asking again would cost more than it is worth."""
+    """Replace an unknown type by "other" instead of paying for another reply."""
     return value if value in get_args(EntityType) else "other"
 
 

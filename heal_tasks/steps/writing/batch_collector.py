@@ -1,4 +1,4 @@
-"""Collects what has come of batches, whichever run sent them, and ends those that take too long."""
+"""Collects the replies of batches of all runs, and ends batches that take too long."""
 
 from contextlib import suppress
 from dataclasses import replace

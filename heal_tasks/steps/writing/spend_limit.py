@@ -40,7 +40,7 @@ class AffordableChunks(Sequence[ChunkToAsk]):
     """Chunks that are handed out one by one while the spend limit has room for the most that each can cost.
 
     A writer takes a chunk when a worker is free, so money that earlier chunks did not need is there for later ones.
-    Iteration ends where none is left at that moment, and goes on where it ended.
+    Iteration ends where no money is left at that moment; the next iteration continues there.
 
     Args:
         context: of the step.
@@ -109,8 +109,8 @@ class AffordableChunks(Sequence[ChunkToAsk]):
                 self._limit.release([chunk.chunk_id for chunk in self._chunks[: self._reserved]])
 
     def _can_start(self) -> bool:
-        """Reserve money for a chunk and for the probe; wait for it where other tasks hold what is left."""
-        # A killed task's reservations would be waited for in vain; a call that is under way ends within its timeout.
+        """Reserve money for a chunk and for the probe; wait where other tasks have reserved the rest."""
+        # No longer than a call can take: a killed task does not release its reservations.
         deadline = time.monotonic() + self._settings.llm_timeout_s
         while self.handed_out == self._reserved < len(self._chunks):
             if self._reserve(cost_usd(self._settings, *most_probe_tokens())):

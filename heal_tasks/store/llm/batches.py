@@ -1,4 +1,4 @@
-"""Batches of language-model calls: which were sent, the texts in them, and the outcome of each text.
+"""Batches of language-model calls, with the texts in them and the outcome of each text.
 
 A batch is recorded before anything is sent, and again before it is created at the endpoint. So after a kill the next
 task knows that nothing was sent, or that it has to look. A task that works on a batch holds its lock.
