@@ -12,6 +12,8 @@ RUN pip install --no-cache-dir -r /tmp/requirements-airflow.txt -r /tmp/requirem
 
 # Made here as the image's user, so that a new volume mounted there belongs to it.
 ENV PYTHONPATH=/opt/airflow HEAL_VAR_DIR=/opt/airflow/var
+# The font cache of the report's pictures; without a folder that it may write to, matplotlib builds it anew in each task.
+ENV MPLCONFIGDIR=/opt/airflow/var/matplotlib
 RUN mkdir -p /opt/airflow/var /opt/airflow/logs
 
 COPY plugins /opt/airflow/plugins
