@@ -6,9 +6,21 @@ import psycopg
 import pytest
 
 from heal_tasks.core.errors import RetryableError, StoreError
+from heal_tasks.core.ids import sha256_hex
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, check_versions, connect, retryable, storable_json
 from heal_tasks.store.migrate import apply_files, migrate
+
+LANDED = {
+    "001_documents.sql": "514df4236018",
+    "002_topics.sql": "4bf11e61b1ea",
+    "003_questions.sql": "4552c124914b",
+    "004_llm.sql": "d35cffc2968e",
+    "005_generations.sql": "70e6d8ff3c5c",
+    "006_nudge.sql": "59302b17b386",
+    "007_runs.sql": "5388cbe09802",
+}
+"""Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 
 
 @pytest.fixture
@@ -28,6 +40,12 @@ def test_a_fresh_database_gets_every_file_and_a_second_run_none(empty_url: str) 
         row = conn.execute("SELECT %s", (np.ones(2, dtype=np.float32),)).fetchone()
         assert row is not None
         assert row[0].to_list() == [1.0, 1.0]
+
+
+def test_numbered_files_stay_as_they_are() -> None:
+    folder = files("heal_tasks.store") / "sql"
+    found = {item.name: sha256_hex(item.read_text("utf-8"))[:12] for item in folder.iterdir() if item.name[0].isdigit()}
+    assert found == LANDED
 
 
 def test_a_database_of_an_older_checkout_is_refused_and_stays_as_it_is(empty_url: str) -> None:
@@ -111,12 +129,12 @@ def test_versions_that_are_too_old_are_refused(auto: Connection, monkeypatch: py
         check_versions(auto)
 
 
-def test_a_server_that_does_not_answer_is_worth_a_retry() -> None:
+def test_a_server_that_does_not_answer_is_retryable() -> None:
     with pytest.raises(RetryableError, match=r"(?s)Postgres cannot be used right now.*check HEAL_DATABASE_URL"):
         connect("postgresql://heal@127.0.0.1:1/none")
 
 
-def test_a_killed_connection_is_worth_a_retry(auto: Connection, database_url: str) -> None:
+def test_a_killed_connection_is_retryable(auto: Connection, database_url: str) -> None:
     pid = auto.info.backend_pid
     with connect(database_url, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
@@ -124,7 +142,7 @@ def test_a_killed_connection_is_worth_a_retry(auto: Connection, database_url: st
         auto.execute("SELECT 1")
 
 
-def test_a_mistake_is_not_worth_a_retry(auto: Connection) -> None:
+def test_a_mistake_is_not_retryable(auto: Connection) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable), retryable():
         auto.execute("SELECT * FROM nothing")
 
