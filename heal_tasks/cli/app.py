@@ -5,8 +5,18 @@ A command imports what it needs when it runs: the image of Airflow's components 
 
 from rich.console import Console
 
-# Importing a group registers its commands.
-from heal_tasks.cli import machine_commands, run_commands, search_commands, store_commands, view_commands  # noqa: F401
+# Importing a module registers its commands.
+from heal_tasks.cli import (  # noqa: F401
+    batches,
+    doctor,
+    judgments,
+    machine_commands,
+    questions,
+    run_commands,
+    search_commands,
+    store_commands,
+    topics,
+)
 from heal_tasks.cli.base import app
 from heal_tasks.core.errors import HealError
 

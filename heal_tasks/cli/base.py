@@ -1,11 +1,11 @@
-"""The parts that all groups of commands share: the Typer app, the console, the settings, run ids."""
+"""The parts that all commands share: the Typer app, the console, the settings, run ids."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from heal_tasks.cli.console import plain_or_live_console
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.settings import Settings, load_settings
 
@@ -16,9 +16,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = plain_or_live_console()
+console = Console(emoji=False)
+if not console.is_terminal:
+    console.width = 130  # Rich assumes 80 columns in a pipe, too few for the report's tables.
 
 RunId = Annotated[str, typer.Option("--run-id", help="Run to work in; the latest one if left out.")]
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is: brackets are no markup, numbers no colours, and a long one is not broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def settings_for_command() -> Settings:

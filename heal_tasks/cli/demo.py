@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import print_line
 from heal_tasks.cli.examples import print_examples
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.cli.watch import watch
@@ -19,8 +19,6 @@ from heal_tasks.store.db import connect
 from heal_tasks.store.generations.generations import GenerationRepository
 
 DAG_ID = "heal_realign"
-DAG_TIMEOUT_S = 120.0
-INTERRUPTED = 130
 
 
 def demo(settings: Settings, console: Console) -> int:
@@ -28,9 +26,6 @@ def demo(settings: Settings, console: Console) -> int:
 
     Returns:
         Exit code: 0 if the run succeeded and a generation is active, 130 after Ctrl-C, else 1.
-
-    Raises:
-        HealError: something could not be started; the message says what to do.
     """
     demo_run = _DemoRun(settings, console, stack.up(settings, say := sayer(console)), say)
     # The inbox is filled after this: Airflow starts last night's run by itself when a DAG is first unpaused, and with
@@ -47,14 +42,7 @@ def demo(settings: Settings, console: Console) -> int:
 
 
 def demo_nudge(settings: Settings, console: Console) -> int:
-    """Put twenty new documents, a changed and a deleted one into the inbox, run the DAG, and report.
-
-    Returns:
-        Exit code, as of ``demo``.
-
-    Raises:
-        HealError: ``demo`` has not run here, or something could not be started.
-    """
+    """Put twenty new documents, a changed and a deleted one into the inbox, run the DAG, and report; as ``demo``."""
     running = stack.up(settings, say := sayer(console))
     demo_run = _DemoRun(settings, console, running, say)
     demo_run.settle()
@@ -69,14 +57,7 @@ def demo_nudge(settings: Settings, console: Console) -> int:
 
 
 def watch_run(settings: Settings, run_id: str, console: Console) -> int:
-    """Show a run, or the active or last one if none is named, and its report when it has ended.
-
-    Returns:
-        Exit code, as of ``demo``.
-
-    Raises:
-        AirflowError: Airflow does not run here, or there is no such run.
-    """
+    """Show a run, or the active or last one if none is named, and its report when it has ended; as ``demo``."""
     running = stack.running(settings)
     client = running.client()
     chosen = run_id or next(iter(client.active_runs(DAG_ID)), None) or client.last_run(DAG_ID)
@@ -110,7 +91,7 @@ class _DemoRun:
 
     def settle(self) -> None:
         """Unpause the DAG and wait for every run of it that is not ours."""
-        self._client.wait_for_dag(DAG_ID, DAG_TIMEOUT_S, self._say)
+        self._client.wait_for_dag(DAG_ID, timeout_s=120, say=self._say)
         self._client.unpause(DAG_ID)
         self._client.wait_for_schedule(DAG_ID, timeout_s=30)
         for other in self._client.active_runs(DAG_ID):
@@ -127,17 +108,20 @@ class _DemoRun:
         """Show a run until it ends, then its report, SQL examples and the UI's address."""
         state, console = self._watch(run_id), self._console
         if state not in FINISHED:
-            return INTERRUPTED
+            return 130  # as a shell does after Ctrl-C
+        psql, prefix = "psql", ""
+        if self._running.embedded:
+            psql = _short(EmbeddedPostgres.bin("psql"))
+            prefix = f". {_short(self._settings.var_dir / 'local.env')}; "  # sets HEAL_DATABASE_URL
         with connect(self._running.database_url, autocommit=True) as conn:
             print_report(conn, run_id, console)
-            generation = GenerationRepository(conn).active()
-            if generation is not None:
-                print_examples(conn, self._running.database_url, *self._psql(), console)
+            print_examples(conn, self._running.database_url, psql, prefix, console)
+            good = state == "success" and GenerationRepository(conn).active() is not None
         console.rule()
-        if state != "success" or generation is None:
+        if not good:
             console.print(f"[red]run {escape(run_id)}: {state}[/]; its tasks' logs are in the UI", highlight=False)
         print_access(self._running, console)
-        return 0 if state == "success" and generation is not None else 1
+        return 0 if good else 1
 
     def _watch(self, run_id: str) -> str:
         def check() -> None:
@@ -146,12 +130,6 @@ class _DemoRun:
                 stack.up(self._settings, self._say, only_revive=True)
 
         return watch(self._client, DAG_ID, run_id, self._running.database_url, self._console, check)
-
-    def _psql(self) -> tuple[str, str]:
-        """The program as a person types it, and the command before it that sets HEAL_DATABASE_URL."""
-        if not self._running.embedded:
-            return "psql", ""
-        return _short(EmbeddedPostgres.bin("psql")), f". {_short(self._settings.var_dir / 'local.env')}; "
 
 
 def _short(path: Path) -> str:

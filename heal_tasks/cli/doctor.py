@@ -7,32 +7,39 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import typer
+
+from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings
-from heal_tasks.store.db import NEWEST_TRIED, Connection, check_versions, connect
+from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
 
 MIN_FREE_GB = 5.0
-TIMEOUT_S = 10.0
 
-Level = Literal["ok", "note", "fail"]
+Level = Literal["ok", "note", "fail"]  # note: a run works; fail: it would not
 Result = tuple[Level, str]
+MARKS: dict[Level, str] = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check.
-
-    Args:
-        level: ok, note (a run works) or fail (a run would fail).
-        subject: the part that was checked.
-        text: the observation, and the cure.
-    """
+    """Result of one check."""
 
     level: Level
-    subject: str
-    text: str
+    subject: str  # the part that was checked
+    text: str  # the observation, and the cure
+
+
+@app.command()
+def doctor() -> None:
+    """Check database, sources, model, LLM, artifacts, disk, GPU and Airflow; say what to do about each failure."""
+    findings = examine(settings_for_command())
+    for finding in findings:
+        console.print(MARKS[finding.level], finding.subject.ljust(10), end=" ")
+        print_line(console, finding.text)
+    raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -53,38 +60,33 @@ def examine(settings: Settings) -> list[Finding]:
 def _database(settings: Settings) -> Iterator[Result]:
     with connect(settings.require_database_url()) as conn:
         check_versions(conn)
-        row = conn.execute(
-            """SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-                      to_regclass('heal.generation') IS NOT NULL, current_user"""
-        ).fetchone()
-        assert row is not None
-        yield "ok", f"PostgreSQL {row[0]}, pgvector {row[1] or 'not created yet'}, as {row[3]}"
-        if conn.info.server_version // 10000 > NEWEST_TRIED:
-            yield "note", f"PostgreSQL newer than {NEWEST_TRIED} has not been tried with this version"
-        if not row[2]:
-            yield "fail", "schema heal is missing; run `python -m heal_tasks migrate`"
-        yield from _rights(conn)
-
-
-def _rights(conn: Connection) -> Iterator[Result]:
-    roles = {"heal_owner", "heal_pipeline", "heal_reader"}
-    missing = roles - {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^heal_'")}
-    if missing:
-        yield (
-            "note",
-            f"roles {', '.join(sorted(missing))} are missing, and this user may not make them; let a superuser CREATE "
-            "ROLE them and GRANT heal_pipeline TO heal_owner, heal_owner TO this user, then migrate again",
+        ((server, vector, has_schema, user, missing_roles, open_schema),) = conn.execute(
+            """SELECT current_setting('server_version'), extversion, to_regclass('heal.generation') IS NOT NULL,
+                      current_user,
+                      (SELECT string_agg(name, ', ')
+                       FROM unnest(ARRAY['heal_owner', 'heal_pipeline', 'heal_reader']) name
+                       WHERE to_regrole(name) IS NULL),
+                      CASE WHEN has_schema_privilege('public', extnamespace, 'CREATE')
+                           THEN extnamespace::regnamespace::text END
+               FROM (VALUES (1)) one LEFT JOIN pg_extension ON extname = 'vector'"""
+        ).fetchall()
+    yield "ok", f"PostgreSQL {server}, pgvector {vector or 'not created yet'}, as {user}"
+    if int(server.partition(".")[0]) > NEWEST_TRIED:
+        yield "note", f"PostgreSQL newer than {NEWEST_TRIED} has not been tried with this version"
+    if not has_schema:
+        yield "fail", "schema heal is missing; run `python -m heal_tasks migrate`"
+    if missing_roles:
+        text = (
+            f"roles {missing_roles} are missing, and this user may not make them; let a superuser CREATE ROLE them and "
+            "GRANT heal_pipeline TO heal_owner, heal_owner TO this user, then migrate again"
         )
-    row = conn.execute(
-        """SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-           WHERE e.extname = 'vector' AND has_schema_privilege('public', n.oid, 'CREATE')"""
-    ).fetchone()
-    if row:
-        yield (
-            "fail",
-            f"everybody may create objects in schema {row[0]}, where pgvector is, and so change what the search "
-            f"functions call; REVOKE CREATE ON SCHEMA {row[0]} FROM PUBLIC",
+        yield "note", text
+    if open_schema:
+        text = (
+            f"everybody may create objects in schema {open_schema}, where pgvector is, and so change what the search "
+            f"functions call; REVOKE CREATE ON SCHEMA {open_schema} FROM PUBLIC"
         )
+        yield "fail", text
 
 
 def _sources(settings: Settings) -> Iterator[Result]:
@@ -102,11 +104,7 @@ def _sources(settings: Settings) -> Iterator[Result]:
 def _model(settings: Settings) -> Iterator[Result]:
     folder = Path(packaged_folder(settings.model) or settings.model)
     if not folder.is_dir():
-        yield (
-            "note",
-            f"{settings.model} is no folder here and would be fetched from a hub; give HEAL_MODEL a folder to be "
-            "independent of the network",
-        )
+        yield "note", f"{settings.model} is no folder here and would be fetched from a hub; HEAL_MODEL may be a folder"
     elif not list(folder.glob("*.safetensors")):
         yield "fail", f"{folder} has no .safetensors file; save the model as safetensors"
     else:
@@ -125,9 +123,9 @@ def _llm(settings: Settings) -> Iterator[Result]:
         yield "fail", f"HEAL_LLM_BASE_URL={settings.llm_base_url!r} must begin with http:// or https://"
     else:
         key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
+        url, headers = f"{settings.llm_base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}
         try:
-            url, headers = f"{settings.llm_base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}
-            httpx2.get(url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True).raise_for_status()
+            httpx2.get(url, headers=headers, timeout=10, follow_redirects=True).raise_for_status()
             yield "ok", f"{settings.llm_base_url} answers"
         except httpx2.HTTPError as error:
             reason = str(error).partition("\n")[0]

@@ -6,7 +6,7 @@ import subprocess
 from psycopg import sql
 from rich.console import Console
 
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import print_line
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import child_environment
 from heal_tasks.store.db import Connection
@@ -20,12 +20,8 @@ SHELL_SPECIAL = re.compile(r'["$`\\!]')
 def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, console: Console) -> None:
     """Show ``heal.similar`` for a document and ``heal.search`` with a stored question's vector; no encoder is needed.
 
-    Args:
-        conn: to the vector database; nothing is shown while no generation is active.
-        database_url: the same database, passed in the environment, so that no password is shown.
-        psql: the program as a person types it.
-        prefix: a command to type before it, for example ``. var/local.env; ``; may be empty.
-        console: receives commands and results.
+    Nothing is shown while no generation is active. ``psql`` is the program as a person types it, ``prefix`` a command
+    to type before it, for example ``. var/local.env; ``. The URL is passed in the environment: no password is shown.
 
     Raises:
         StoreError: psql failed.
@@ -41,8 +37,7 @@ def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, 
         if result.returncode:
             raise StoreError(f"the example query failed: {result.stderr.strip()}; the command was: {command}")
         console.print(f"\n[bold]SQL[/]        {about}", highlight=False)
-        for text in (f"{prefix}{command}", result.stdout.rstrip()):
-            print_line(console, text)
+        print_line(console, f"{prefix}{command}\n{result.stdout.rstrip()}")
 
 
 def _similar(conn: Connection) -> tuple[str, str] | None:
@@ -71,12 +66,11 @@ def _search(conn: Connection) -> tuple[str, str] | None:
     ).fetchone()
     if generation is None:
         return None
-    table = sql.Identifier("heal", generation[1])
     row = conn.execute(
         sql.SQL(
             "SELECT q.question_id, q.text FROM heal.question q JOIN {} USING (question_id) "
             "ORDER BY q.kind <> 'question', q.split NOT LIKE 'unseen%', q.split = 'train', q.question_id LIMIT 1"
-        ).format(table)
+        ).format(sql.Identifier("heal", generation[1]))
     ).fetchone()
     if row is None:
         return None

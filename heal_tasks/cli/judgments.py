@@ -3,12 +3,13 @@
 import gzip
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import stable_id
 from heal_tasks.core.settings import Settings
@@ -32,40 +33,19 @@ class Judgment(BaseModel):
     split: Purpose = None
 
 
-def read_judgments(path: Path) -> tuple[list[Judgment], list[str]]:
-    """Read a JSON Lines file, which gzip may have compressed (``.gz``).
-
-    Returns:
-        The judgments, and one message per wrong line.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    good, bad = [], []
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    good.append(Judgment.model_validate_json(line))
-                except ValidationError as error:
-                    first = error.errors(include_url=False, include_input=False)[0]
-                    where = ".".join(str(part) for part in first["loc"])
-                    bad.append(f"{path}:{number}: {where + ': ' if where else ''}{first['msg']}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
-    return good, bad
+@app.command()
+def judgments(
+    file: Annotated[
+        Path, typer.Argument(help='JSON Lines: {"query": ..., "document": id in its source, "split": train|test}.')
+    ],
+    source: Annotated[str | None, typer.Option(help="The documents' source; needed where there are several.")] = None,
+) -> None:
+    """Import people's questions with the documents that answer them."""
+    import_judgments(settings_for_command(), console, file, source)
 
 
 def import_judgments(settings: Settings, console: Console, path: Path, source: str | None) -> None:
     """Store judgments, and print how many are new and which documents are missing.
-
-    Args:
-        settings: database and sources.
-        console: receives the counts.
-        path: the file; ``document`` is the document's id in its source.
-        source: the documents' source; None takes the only one that is configured.
 
     Raises:
         InputError: the source is ambiguous or not configured, or lines of the file are wrong; the other lines are
@@ -76,15 +56,15 @@ def import_judgments(settings: Settings, console: Console, path: Path, source: s
     source = source or settings.sources[0]
     if source not in settings.sources:
         raise InputError(f"source {source!r} is not in HEAL_SOURCES ({' '.join(settings.sources)})")
-    judgments, bad = read_judgments(path)
+    given, bad = _read(path)
     stored, missing = 0, set[str]()
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        for given in _PURPOSES:
-            chosen = [(item.query, item.document) for item in judgments if item.split == given]
-            number, unknown = QuestionRepository(conn).import_judgments(source, chosen, partial(_split, given))
+        for purpose in _PURPOSES:
+            chosen = [(item.query, item.document) for item in given if item.split == purpose]
+            number, unknown = QuestionRepository(conn).import_judgments(source, chosen, partial(_split, purpose))
             stored += number
             missing.update(unknown)
-    print_line(console, f"{stored} new judgments of {len(judgments)}; the next run embeds their queries")
+    print_line(console, f"{stored} new judgments of {len(given)}; the next run embeds their queries")
     if missing:
         shown = ", ".join(sorted(missing)[:SHOWN])
         print_line(console, f"{len(missing)} documents are not in {source} (ingest them first): {shown}")
@@ -93,5 +73,24 @@ def import_judgments(settings: Settings, console: Console, path: Path, source: s
         raise InputError(f"{len(bad)} lines are no judgments: {'; '.join(bad[:SHOWN])}{more}")
 
 
-def _split(given: Purpose, document_id: int, text: str) -> Split:
-    return judgment_split(document_id, stable_id(text), given)
+def _read(path: Path) -> tuple[list[Judgment], list[str]]:
+    """The judgments of a file, which gzip may have compressed (``.gz``), and one message per wrong line."""
+    good, bad = [], []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    good.append(Judgment.model_validate_json(line))
+                except ValidationError as error:
+                    first = error.errors(include_url=False, include_input=False)[0]
+                    where = "".join(f" {part}:" for part in first["loc"])
+                    bad.append(f"{path}:{number}:{where} {first['msg']}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    return good, bad
+
+
+def _split(purpose: Purpose, document_id: int, text: str) -> Split:
+    return judgment_split(document_id, stable_id(text), purpose)

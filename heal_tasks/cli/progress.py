@@ -1,5 +1,6 @@
 """Progress of a run: task states from Airflow, units done of each step from ``heal.step_result``."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,22 +29,15 @@ class StepProgress:
 
 @dataclass(frozen=True, slots=True)
 class TaskLine:
-    """One task of a run, its mapped instances taken together.
+    """One task of a run, its mapped instances taken together."""
 
-    Args:
-        task_id: with its group.
-        state: Airflow's; ``waiting`` before it is scheduled.
-        elapsed_s: from the first start to the last end, or until now, in seconds; 0 before the start.
-        step: None where the step has reported nothing.
-    """
-
-    task_id: str
-    state: str
-    ended: int
+    task_id: str  # with its group
+    state: str  # Airflow's; "waiting" before it is scheduled
+    ended: int  # instances that have ended
     instances: int
-    elapsed_s: float
+    elapsed_s: float  # from the first start to the last end, or until now; 0 before the start
     attempt: int
-    step: StepProgress | None
+    step: StepProgress | None  # None where the step has reported nothing
 
     @property
     def group(self) -> str:
@@ -66,9 +60,9 @@ def observe(client: AirflowClient, conn: Connection, dag_id: str, run_id: str, o
     # The state before the tasks: a run that has ended is then shown with its last task's end.
     state = client.run_state(dag_id, run_id)
     behind = tuple(other for other in client.active_runs(dag_id) if other != run_id) if state == "queued" else ()
-    by_task: dict[str, list[TaskInstance]] = {}
+    by_task = defaultdict[str, list[TaskInstance]](list)
     for instance in client.task_instances(dag_id, run_id):
-        by_task.setdefault(instance.task_id, []).append(instance)
+        by_task[instance.task_id].append(instance)
     steps, now = read_steps(conn, run_id), datetime.now(UTC)
     lines = [
         _line(task_id, by_task[task_id], steps.get(step_name(task_id)), now) for task_id in order if task_id in by_task
@@ -83,14 +77,16 @@ def step_name(task_id: str) -> str:
 
 def task_order(downstream: Mapping[str, Iterable[str]]) -> list[str]:
     """Sort task ids, given with those directly after each, as they run; groups are kept together."""
-    before: dict[str, list[str]] = {task_id: [] for task_id in sorted(downstream)}
+    sorter = TopologicalSorter[str]()
     for task_id in sorted(downstream):
+        sorter.add(task_id)
         for after in downstream[task_id]:
-            before[after].append(task_id)
-    order = list(TopologicalSorter(before).static_order())
+            sorter.add(after, task_id)
+    order = list(sorter.static_order())
     # A group has the place of its last task: whatever comes after the group comes after all of it.
-    last = {_group_key(task_id): position for position, task_id in enumerate(order)}
-    return sorted(order, key=lambda task_id: last[_group_key(task_id)])
+    groups = {task_id: task_id.rpartition(".")[0] or task_id for task_id in order}
+    last = {groups[task_id]: position for position, task_id in enumerate(order)}
+    return sorted(order, key=lambda task_id: last[groups[task_id]])
 
 
 def read_steps(conn: Connection, run_id: str) -> dict[str, StepProgress]:
@@ -103,11 +99,6 @@ def read_steps(conn: Connection, run_id: str) -> dict[str, StepProgress]:
         done, total = sum(row.done for row in rows), sum(row.total for row in rows)
         found[step] = StepProgress(done, total, (unfinished or rows)[0].message, "; ".join(notes))
     return found
-
-
-def _group_key(task_id: str) -> str:
-    group = task_id.rpartition(".")[0]
-    return f"{group}." if group else task_id
 
 
 def _line(task_id: str, instances: list[TaskInstance], step: StepProgress | None, now: datetime) -> TaskLine:
@@ -124,7 +115,6 @@ def _joint_state(states: list[str | None]) -> str:
     for state in PRECEDENCE:
         if state in states:
             return state
-    known = [state for state in states if state]
-    if len(known) < len(states):
-        return "running" if known else "waiting"
-    return "success" if "success" in known else known[0]
+    if None in states:
+        return "running" if any(states) else "waiting"
+    return "success" if "success" in states else str(states[0])

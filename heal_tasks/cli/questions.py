@@ -1,14 +1,13 @@
-"""View of questions: those of a document with answer, evidence and entity maps, dropped ones, and counts."""
+"""Command that shows questions: those of a document with answer, evidence and entity maps, dropped ones, counts."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
-from rich.console import Console
+import typer
 from rich.table import Table
 
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.errors import StoreError
-from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import Question
 from heal_tasks.questions.maps.rendering import render
 from heal_tasks.questions.maps.replies import parse_map
 from heal_tasks.store.db import Connection, connect
@@ -25,60 +24,45 @@ TEXT_CHARS = 200
 LATEST = 20
 
 
-def print_questions(
-    settings: Settings,
-    console: Console,
-    *,
-    document_id: int | None = None,
-    chunk_id: int | None = None,
-    dropped: bool = False,
+@app.command()
+def questions(
+    document: Annotated[int | None, typer.Option(help="document_id, from heal.document; all if left out.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Only this chunk; its document need not be named.")] = None,
+    dropped: Annotated[bool, typer.Option("--dropped", help="Also the questions that the filters dropped.")] = False,
 ) -> None:
-    """Print the questions of a document or chunk; without either, their number by writer, kind and split.
+    """Print a document's questions with answer and evidence, chunk by chunk; or counts by writer, kind and split."""
+    with connect(settings_for_command().require_database_url(), autocommit=True) as conn:
+        if chunk is not None:
+            owner = document_of_chunk(conn, chunk)
+            if document not in (None, owner):
+                raise StoreError(f"chunk {chunk} is of document {owner}, not of {document}; leave --document out")
+            document = owner
+        if document is not None:
+            for line in document_lines(conn, document, chunk, dropped):
+                print_line(console, line)
+            return
+        table = Table("writer", "kind", "split", "questions")
+        table.columns[-1].justify = "right"
+        for writer, kind, split, number in QuestionRepository(conn).counts():
+            table.add_row(writer, kind, split, str(number))
+        if table.row_count:
+            console.print(table)
+        else:
+            print_line(console, "there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
+        if dropped:
+            latest = latest_dropped(conn, LATEST)
+            print_line(console, "dropped last:" if latest else "nothing dropped is stored")
+            for document, item in latest:
+                for line in _dropped_lines(item, f"document {document}, "):
+                    print_line(console, line)
 
-    Args:
-        settings: database.
-        console: receives the text.
-        document_id: all chunks of this document.
-        chunk_id: only this chunk.
-        dropped: print dropped questions with the filter, too.
+
+def document_lines(conn: Connection, document_id: int, chunk_id: int | None, dropped: bool) -> Iterator[str]:
+    """The questions of a document, or only of one of its chunks, with the dropped ones on demand.
 
     Raises:
-        StoreError: there is no such document or chunk, or the chunk is another document's.
+        StoreError: there is no such document.
     """
-    with connect(settings.require_database_url(), autocommit=True) as conn:
-        if chunk_id is not None:
-            owner = document_of_chunk(conn, chunk_id)
-            if document_id not in (None, owner):
-                raise StoreError(f"chunk {chunk_id} is of document {owner}, not of {document_id}; leave --document out")
-            document_id = owner
-        if document_id is None:
-            _print_counts(conn, console)
-            lines = _latest_dropped(conn) if dropped else ()
-        else:
-            lines = _document_lines(conn, document_id, chunk_id, dropped)
-        for line in lines:
-            print_line(console, line)
-
-
-def _print_counts(conn: Connection, console: Console) -> None:
-    table = Table("writer", "kind", "split", "questions")
-    table.columns[-1].justify = "right"
-    for writer, kind, split, number in QuestionRepository(conn).counts():
-        table.add_row(writer, kind, split, str(number))
-    if table.row_count:
-        console.print(table)
-    else:
-        print_line(console, "there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
-
-
-def _latest_dropped(conn: Connection) -> Iterator[str]:
-    latest = latest_dropped(conn, LATEST)
-    yield "dropped last:" if latest else "nothing dropped is stored"
-    for document, item in latest:
-        yield from _dropped_lines(item, f"document {document}, ")
-
-
-def _document_lines(conn: Connection, document_id: int, chunk_id: int | None, dropped: bool) -> Iterator[str]:
     document = document_view(conn, document_id)
     yield f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})"
     if document.duplicate_of is not None:
@@ -95,7 +79,11 @@ def _chunk_lines(chunk: ChunkView, chunks: int, dropped: bool) -> Iterator[str]:
     short = text[:TEXT_CHARS] + "…" * (len(text) > TEXT_CHARS)
     yield f"\nchunk {chunk.chunk_id} ({chunk.number} of {chunks}): {short}"
     for item in chunk.questions:
-        yield from _question_lines(item)
+        model = f" ({item.model})" if item.model else ""
+        yield f"  {item.kind} by {item.writer}{model}, {item.split}: {item.text}"
+        for name, value in (("answer", item.answer), ("evidence", item.evidence)):
+            if value:
+                yield f"    {name}: {value}"
     if not chunk.questions:
         yield "  no questions" + ("" if chunk.writers else "; none were asked for yet")
     for found in chunk.maps:
@@ -106,14 +94,6 @@ def _chunk_lines(chunk: ChunkView, chunks: int, dropped: bool) -> Iterator[str]:
         yield f"  {chunk.dropped} dropped{stored}"
         for sample in chunk.samples:
             yield from _dropped_lines(sample)
-
-
-def _question_lines(item: Question) -> Iterator[str]:
-    model = f" ({item.model})" if item.model else ""
-    yield f"  {item.kind} by {item.writer}{model}, {item.split}: {item.text}"
-    for name, value in (("answer", item.answer), ("evidence", item.evidence)):
-        if value:
-            yield f"    {name}: {value}"
 
 
 def _dropped_lines(item: Dropped, where: str = "") -> Iterator[str]:

@@ -6,15 +6,12 @@ from typing import Annotated
 
 import typer
 
-from heal_tasks.cli.base import RunId, app, console, new_run_id, settings_for_command
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import RunId, app, console, new_run_id, print_line, settings_for_command
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine import road
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.runs import RunRepository
-
-Page = Annotated[Path | None, typer.Option(help="Write the run's page to this HTML file instead.")]
 
 COMMANDS_OF_THEIR_OWN = ("activate", "maintain", "report")
 
@@ -60,7 +57,10 @@ def plan() -> None:
 
 
 @app.command()
-def report(run_id: RunId = "", page: Page = None) -> None:
+def report(
+    run_id: RunId = "",
+    page: Annotated[Path | None, typer.Option(help="Write the run's page to this HTML file instead.")] = None,
+) -> None:
     """Print a run's report again, or write its page with pictures to a file."""
     from heal_tasks.cli.run_summary import write_page
 

@@ -137,6 +137,5 @@ def _table(title: str, *columns: str) -> Table:
 
 def _print_field(console: Console, name: str, value: str | None) -> None:
     if value:
-        first, *rest = escape(value).split("\n")
-        for line in (f"[bold]{name:<10}[/] {first}", *(f"{'':<10} {line}" for line in rest)):
-            console.print(line, highlight=False)
+        text = escape(value).replace("\n", f"\n{'':<11}")
+        console.print(f"[bold]{name:<10}[/] {text}", highlight=False)

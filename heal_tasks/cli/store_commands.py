@@ -1,12 +1,11 @@
-"""Commands for the store: settings, checks, schema, state, switch and maintenance."""
+"""Commands for the store: settings, schema, state, switch and maintenance."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from heal_tasks.cli.base import app, console, new_run_id, settings_for_command
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import app, console, new_run_id, print_line, settings_for_command
 from heal_tasks.cli.settings_page import markdown_page, shown
 from heal_tasks.core.log import format_duration
 from heal_tasks.core.manifest import Manifest
@@ -17,8 +16,6 @@ from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.migrate import migrate as apply_migrations
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
-
-MARKS = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
 
 
 @app.command()
@@ -69,18 +66,6 @@ def settings(
         return
     for name, value in settings_for_command():
         print_line(console, f"HEAL_{name.upper()}={shown(value)}")
-
-
-@app.command()
-def doctor() -> None:
-    """Check database, sources, model, LLM, artifacts, disk, GPU and Airflow; say what to do about each failure."""
-    from heal_tasks.cli.doctor import examine
-
-    findings = examine(settings_for_command())
-    for finding in findings:
-        console.print(MARKS[finding.level], finding.subject.ljust(10), end=" ")
-        print_line(console, finding.text)
-    raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
 
 
 @app.command()

@@ -1,13 +1,14 @@
-"""Print a topic tree, and how the number of topics at its root was chosen."""
+"""Command that prints a topic tree, and how the number of topics at its root was chosen."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
-from rich.console import Console
+import typer
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError, StoreError
 from heal_tasks.core.settings import Settings
@@ -19,39 +20,26 @@ from heal_tasks.store.generations.generations import Generation, GenerationRepos
 from heal_tasks.topics.config import HNMFkConfig
 
 TERMS = 6
-INDENT = "  "
 
 
-def print_topics(
-    settings: Settings,
-    console: Console,
-    *,
-    topic_run_id: int | None = None,
-    depth: int | None = None,
-    selection: bool = False,
+@app.command()
+def topics(
+    run: Annotated[int | None, typer.Option(help="Topic run; the active generation's, or else the latest.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, help="Deepest level to print.")] = None,
+    selection: Annotated[bool, typer.Option("--selection", help="Also how the root's k was chosen.")] = False,
 ) -> None:
-    """Print a topic tree, one line per topic.
-
-    Args:
-        settings: for database and artifacts.
-        console: where to print.
-        topic_run_id: the tree; None takes the active generation's, or the newest where none is active.
-        depth: deepest level to print; None prints all.
-        selection: whether to print the measurements of each k at the root, too.
-
-    Raises:
-        StoreError: there is no such tree, or none at all yet.
-    """
+    """Print the topic tree: documents, words, stability of each split, and why a leaf was not split."""
+    settings = settings_for_command()
     with connect(settings.require_database_url(), autocommit=True) as conn:
         active, latest = GenerationRepository(conn).active(), TopicRepository(conn).latest()
         if latest is None:
             raise StoreError("there is no topic run yet; run the heal_realign DAG, or `python -m heal_tasks run`")
         served_id = active.topic_run_id if active else None
-        tree = read_tree(conn, topic_run_id or served_id or latest.topic_run_id)
+        tree = read_tree(conn, run or served_id or latest.topic_run_id)
     print_line(console, _head(tree, active))
-    _print_tree(tree, console, tree.run.depth if depth is None else depth)
+    _print_tree(tree, tree.run.depth if depth is None else depth)
     if selection:
-        _print_selection(settings, tree, console)
+        _print_selection(settings, tree)
 
 
 def _head(tree: StoredTree, active: Generation | None) -> str:
@@ -65,10 +53,10 @@ def _head(tree: StoredTree, active: Generation | None) -> str:
     )
 
 
-def _print_tree(tree: StoredTree, console: Console, depth: int) -> None:
+def _print_tree(tree: StoredTree, depth: int) -> None:
     if not console.is_terminal:
         for row in _walk(tree, tree.root, depth):
-            print_line(console, INDENT * row.level + _line(tree, row, depth).plain)
+            print_line(console, "  " * row.level + _line(tree, row, depth).plain)
         return
     branches = {tree.root.topic_id: Tree(_line(tree, tree.root, depth))}
     for row in _walk(tree, tree.root, depth):
@@ -97,7 +85,7 @@ def _line(tree: StoredTree, row: TopicRow, depth: int) -> Text:
     return line
 
 
-def _print_selection(settings: Settings, tree: StoredTree, console: Console) -> None:
+def _print_selection(settings: Settings, tree: StoredTree) -> None:
     try:
         records = read_root_records(artifact_store(settings), tree)
     except HealError as error:

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from contextlib import nullcontext
+from itertools import groupby
 
 import psycopg
 from rich.console import Console, Group, RenderableType
@@ -12,12 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from heal_tasks.cli.console import print_line
+from heal_tasks.cli.base import print_line
 from heal_tasks.cli.progress import Snapshot, TaskLine, observe, task_order
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.log import format_duration
 from heal_tasks.local.airflow_client import FINISHED, AirflowClient
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import connect
 
 PLAIN_PROGRESS_EVERY_S = 15.0
 NOT_STARTED = frozenset({"waiting", "scheduled", "queued", "skipped"})
@@ -43,16 +43,8 @@ def watch(
 ) -> str:
     """Show a run until it ends, as a table where the console is a terminal, else as lines.
 
-    Args:
-        client: of Airflow's REST API.
-        dag_id: the DAG.
-        run_id: the run.
-        database_url: the vector database, which has the progress of steps.
-        console: receives table or lines.
-        check: called every ``check_every_s`` seconds, to restart a component that died.
-        poll_s: time between two snapshots, in seconds.
-        check_every_s: time between two calls of ``check``, in seconds.
-        patience_s: longest time without an answer, in seconds: the API server may be restarted during a run.
+    ``check`` is called every ``check_every_s`` seconds, to restart a component that died. No answer for ``patience_s``
+    seconds is an error: the API server may be restarted during a run.
 
     Returns:
         The run's last known state: success or failed; queued or running if Ctrl-C ended the display.
@@ -60,20 +52,21 @@ def watch(
     Raises:
         RetryableError: Airflow or the database did not answer for longer than ``patience_s``.
     """
-    order, reader = task_order(client.downstream(dag_id)), _Reader(database_url)
+    order, plain = task_order(client.downstream(dag_id)), PlainDisplay(console)
     state, answered, checked = "queued", time.monotonic(), time.monotonic()
     try:
-        with ExitStack() as stack:
-            show: Callable[[Snapshot], None] = PlainDisplay(console).show
-            if console.is_terminal:
-                show = partial(_redraw, stack.enter_context(Live(console=console, refresh_per_second=4)))
+        with Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext() as live:
             while True:
                 try:
-                    snapshot = observe(client, reader.connection(), dag_id, run_id, order)
+                    # A new connection each time: a lost one needs no care, and a second is long.
+                    with connect(database_url, autocommit=True) as conn:
+                        snapshot = observe(client, conn, dag_id, run_id, order)
                     answered, state = time.monotonic(), snapshot.state
-                    show(snapshot)
+                    if live:
+                        live.update(render(snapshot))
+                    else:
+                        plain.show(snapshot)
                 except (RetryableError, psycopg.OperationalError):
-                    reader.close()
                     if time.monotonic() - answered > patience_s:
                         raise
                 if state in FINISHED:
@@ -88,17 +81,10 @@ def watch(
             f"\nThe run {run_id} goes on. `python -m heal_tasks watch` shows it again; so does {client.base_url}.",
         )
         return state
-    finally:
-        reader.close()
 
 
 class PlainDisplay:
-    """One line per change of a task's state, and every 15 seconds one for each running task that has advanced.
-
-    Args:
-        console: receives the lines.
-        clock: monotonic time in seconds.
-    """
+    """One line per change of a task's state, and every 15 seconds one for each running task that has advanced."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
@@ -125,28 +111,6 @@ class PlainDisplay:
                     self._progress[line.task_id] = text
 
 
-def _redraw(live: Live, snapshot: Snapshot) -> None:
-    live.update(render(snapshot))
-
-
-class _Reader:
-    """A database connection that is opened again after it was lost."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._conn: Connection | None = None
-
-    def connection(self) -> Connection:
-        if self._conn is None:
-            self._conn = connect(self._url, autocommit=True)
-        return self._conn
-
-    def close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-        self._conn = None
-
-
 def render(snapshot: Snapshot) -> RenderableType:
     """A run as a table: one row per task; the tasks of a route that was not taken share one."""
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -155,23 +119,19 @@ def render(snapshot: Snapshot) -> RenderableType:
     table.add_column(justify="right", min_width=7, no_wrap=True)
     table.add_column(width=20)
     table.add_column(overflow="ellipsis", no_wrap=True)
-    ran = {line.group for line in snapshot.tasks if line.state != "skipped"} | {""}
-    shown: set[str] = set()
-    for line in snapshot.tasks:
-        if line.group not in ran:
-            if line.group not in shown:
-                name = Text(f"{line.group}.*", style="dim")
-                table.add_row(MARKS["skipped"], name, "", "", Text("not this route", "dim"))
-            shown.add(line.group)
+    for group, members in groupby(snapshot.tasks, key=lambda line: line.group):
+        lines = list(members)
+        if group and all(line.state == "skipped" for line in lines):
+            table.add_row(MARKS["skipped"], Text(f"{group}.*", "dim"), "", "", Text("not this route", "dim"))
             continue
-        style = "dim" if line.state in NOT_STARTED else ""
-        step, state = line.step, Text(_state(line), style=style)
-        bar = None
-        if step is not None and step.total and line.state == "running":
-            bar = ProgressBar(total=step.total, completed=min(step.done, step.total), width=20)
-        elapsed = format_duration(line.elapsed_s) if line.elapsed_s and line.state != "skipped" else ""
-        mark = MARKS.get(line.state, "[dim]·[/]")
-        table.add_row(mark, Text(line.task_id, style=style), elapsed, bar or state, Text(_detail(line)))
+        for line in lines:
+            style, step = "dim" if line.state in NOT_STARTED else "", line.step
+            state: RenderableType = Text(_state(line), style)
+            if step is not None and step.total and line.state == "running":
+                state = ProgressBar(total=step.total, completed=min(step.done, step.total), width=20)
+            elapsed = format_duration(line.elapsed_s) if line.elapsed_s and line.state != "skipped" else ""
+            mark = MARKS.get(line.state, "[dim]·[/]")
+            table.add_row(mark, Text(line.task_id, style), elapsed, state, Text(_detail(line)))
     behind = f", behind {', '.join(snapshot.behind)}" if snapshot.behind else ""
     return Group(Text(f"run {snapshot.run_id}: {snapshot.state}{behind}", style="bold"), table)
 

@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from heal_tasks.cli.app import main
-from heal_tasks.cli.topics import print_topics
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
@@ -84,9 +83,13 @@ def test_a_depth_cuts_and_says_what_it_hides(built: Built, shared: Connection, t
     assert hidden == len(built.tree.rows) - len(lines) > 0
 
 
-def test_a_terminal_gets_guides(built: Built, shared: Connection) -> None:
+def test_a_terminal_gets_guides(
+    built: Built, shared: Connection, topics: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = io.StringIO()
-    print_topics(built.settings, Console(file=out, force_terminal=True, color_system=None, width=300))
+    terminal = Console(file=out, force_terminal=True, color_system=None, width=300)
+    monkeypatch.setattr("heal_tasks.cli.topics.console", terminal)
+    topics(built.settings)
     assert len(re.findall(r"^(?:│   |    )?[├└]── \d+: ", out.getvalue(), re.MULTILINE)) == len(built.tree.rows) - 1
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heal_tasks.cli.questions import print_questions
+from heal_tasks.cli.questions import document_lines
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.manifest import Manifest
@@ -14,7 +14,7 @@ from heal_tasks.report.samples import read_samples
 from heal_tasks.report.summary import summarise
 from heal_tasks.steps import sift as sift_step
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.quality.scoring import question_set
+from heal_tasks.steps.quality.scoring import judged
 from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
@@ -136,7 +136,7 @@ def test_a_nudge_leaves_out_what_is_dropped(asked: Connection, settings: Setting
 
 
 def test_a_refused_validation_question_neither_chooses_nor_moves(asked: Connection, settings: Settings) -> None:
-    corpus, (space,) = Corpus(asked), SpaceRepository(asked).list()
+    corpus = Corpus(asked)
     sift(settings)
     chunks, questions = corpus.chunks(None), corpus.questions()
     refused = dict(
@@ -146,10 +146,8 @@ def test_a_refused_validation_question_neither_chooses_nor_moves(asked: Connecti
         ).fetchall()
     )
     assert 0 < len(refused) < DOCUMENTS
-    own = in_order(questions.question_ids, *SpaceRepository(asked).load_questions(space))
-    assert len(
-        question_set(questions, own, chunks, questions.in_splits("unseen_validation")).positives
-    ) == DOCUMENTS - len(refused)
+    held_out = judged(questions, chunks, questions.in_splits("unseen_validation"))
+    assert len(held_out.positives) == DOCUMENTS - len(refused)
     with asked.transaction(force_rollback=True):
         asked.execute("DELETE FROM heal.question WHERE split = 'train'")
         rows = NudgeState(asked, generation(asked)).rows(chunks.chunk_ids)
@@ -157,11 +155,7 @@ def test_a_refused_validation_question_neither_chooses_nor_moves(asked: Connecti
     assert sorted(moved.tolist()) == sorted(set(chunks.chunk_ids.tolist()) - set(refused.values()))
 
 
-def test_report_and_terminal_show_them(
-    asked: Connection, settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from rich.console import Console
-
+def test_report_and_terminal_show_them(asked: Connection, settings: Settings) -> None:
     dropped = sift(settings).counts["dropped_round_trip"]
     summary = summarise(asked, "r1")
     assert summary is not None
@@ -180,8 +174,7 @@ def test_report_and_terminal_show_them(
         "SELECT document_id, chunk_id FROM heal.question JOIN heal.chunk USING (chunk_id) "
         "WHERE dropped_by IS NOT NULL ORDER BY question_id LIMIT 1"
     ).fetchall()
-    print_questions(settings, Console(width=300), document_id=document, dropped=True)
-    shown = capsys.readouterr().out
+    shown = "\n".join(document_lines(asked, document, None, dropped=True))
     dropped_here = number(
         asked, f"SELECT count(*) FROM heal.question WHERE chunk_id = {chunk_id} AND dropped_by IS NOT NULL"
     )
