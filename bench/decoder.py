@@ -1,8 +1,8 @@
-"""Trains a QLoRA adapter beside a decoder of a 7B model's shape with random weights: does it fit, and how fast.
+"""Memory and time of QLoRA training with a decoder of a 7B model's shape and random weights.
 
 Run from the project's root on a machine with a GPU: ``python -m bench.decoder``; it takes 45 GB of disk and 40 GB of
-memory, with ``--layers`` in proportion. Weights are random, so the vectors mean nothing; what is shown is that loading
-in 4 bits, training through the pipeline's own ``train_encoder``, merging and publishing go through, and their cost.
+memory, with ``--layers`` in proportion. Weights are random, so the vectors mean nothing; the bench shows that loading
+in 4 bits, training by ``train_encoder``, merging and saving work, and their cost.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import AutoTokenizer, MistralConfig, MistralModel
+from transformers import AutoTokenizer, LlamaConfig, LlamaModel, MistralConfig, MistralModel
 
 from bench.common import parent_parser, table, versions, write_json
 from heal_tasks.core.models import resolve_model
@@ -24,37 +24,63 @@ from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
+ARCHITECTURES: dict[str, tuple[Any, Any]] = {
+    "mistral": (MistralConfig, MistralModel),
+    "llama": (LlamaConfig, LlamaModel),
+}
 TOKENS, PAIRS = 256, 64
 WORDS = ("aspirin", "lowers", "the", "risk", "of", "stroke", "in", "older", "patients", "with", "high", "pressure")
 
 
-def make(folder: Path, layers: int) -> int:
-    """Write a decoder with last-token pooling in bfloat16; the number of its parameters."""
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(PACKAGED_MODEL), padding_side="left")
-    shape = {"vocab_size": len(tokenizer), "max_position_embeddings": 4096, "pad_token_id": tokenizer.pad_token_id}
+def write_decoder(
+    folder: Path,
+    tokenizer: Any,
+    architecture: str = "mistral",
+    *,
+    max_tokens: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **shape: int,
+) -> int:
+    """Write an encoder with last-token pooling around a decoder with random weights.
+
+    Args:
+        folder: receives it as sentence-transformers saves it.
+        tokenizer: of transformers, with a padding token.
+        architecture: a key of ``ARCHITECTURES``.
+        max_tokens: longest text.
+        device: on which the weights are made.
+        dtype: of the weights.
+        shape: arguments of the architecture's configuration.
+
+    Returns:
+        Number of parameters.
+    """
+    make_config, make_model = ARCHITECTURES[architecture]
+    vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = make_config(**vocabulary, **shape)
     with tempfile.TemporaryDirectory() as name:
-        # The files around the weights come from a small model of the same architecture.
+        # The files around the weights come from a small model, because Transformer loads the weights into memory.
         tokenizer.save_pretrained(name)
-        MistralModel(MistralConfig(**shape, hidden_size=32, intermediate_size=32, num_hidden_layers=1)).save_pretrained(
-            name
-        )
-        parts = [Transformer(name, max_seq_length=TOKENS), Pooling(4096, "lasttoken"), Normalize()]
+        small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        make_model(make_config(**vocabulary, **small, num_key_value_heads=1)).save_pretrained(name)
+        parts = [Transformer(name, max_seq_length=max_tokens), Pooling(config.hidden_size, "lasttoken"), Normalize()]
         SentenceTransformer(modules=parts, device="cpu").save_pretrained(str(folder), create_model_card=False)
     torch.manual_seed(0)
-    with torch.device("cuda"):
-        model = MistralModel(MistralConfig(**shape, num_hidden_layers=layers, dtype="bfloat16")).to(torch.bfloat16)
+    with torch.device(device):
+        model = make_model(config).to(dtype)
     model.save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def texts(count: int) -> list[str]:
-    """Texts that fill the window."""
+    """Different texts of more than ``TOKENS`` tokens."""
     rng = np.random.default_rng(0)
     return [" ".join([str(number), *rng.choice(WORDS, TOKENS)]) for number in range(count)]
 
 
 def main() -> None:
-    """Make, train, publish, encode."""
+    """Write, train, save, encode."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--layers", type=int, default=32, help="default 32, as a 7B model has")
     parser.add_argument("--steps", type=int, default=6, help="default 6")
@@ -75,7 +101,12 @@ def main() -> None:
     row: dict[str, Any] = {"layers": options.layers}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        row["parameters, 10^9"] = make(root / "base", options.layers) / 1e9
+        tokenizer = AutoTokenizer.from_pretrained(resolve_model(PACKAGED_MODEL), padding_side="left")
+        parameters = write_decoder(
+            root / "base", tokenizer, max_tokens=TOKENS, device="cuda", dtype=torch.bfloat16,
+            num_hidden_layers=options.layers, max_position_embeddings=4096,
+        )  # fmt: skip
+        row["parameters, 10^9"] = parameters / 1e9
         torch.cuda.empty_cache()
         model = load_encoder(root / "base", device="cuda", quantised=True)
         row["4-bit weights, GiB"] = torch.cuda.memory_allocated() / 2**30

@@ -1,11 +1,11 @@
-"""Measures our encoding of texts against sentence-transformers' default ``encode``.
+"""Speed of our ``encode`` against sentence-transformers' default ``encode``.
 
-Run from the project's root: ``python -m bench.embed --collection FOLDER``. all-MiniLM-L6-v2 on a processor; real
-documents, the same with a quarter of them being copies, and real queries. Ways take turns within each run, so that all
-meet the same load; the number is texts per CPU second. Ours runs as a shard of the step ``embed`` does on two cores:
-with one thread, beside another shard. The lowest cosine is that to sentence-transformers' float32 vectors.
+Run from the project's root: ``python -m bench.embed --collection FOLDER``. all-MiniLM-L6-v2 on a CPU; documents, the
+same with a quarter replaced by copies, and queries. The ways take turns within each run, so that all meet the same
+load; the figure is texts per CPU second. Ours uses one thread, as a shard of the step ``embed`` does on two cores. The
+lowest cosine is to sentence-transformers' float32 vectors.
 
-With ``--device cuda`` the number is texts per second of the clock, and ours runs as one shard.
+With ``--device cuda`` the figure is texts per second of wall time, and ours runs as one shard.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Encode = Callable[[list[str]], npt.NDArray[np.float32]]
 
 
 def ways(device: str) -> dict[str, Encode]:
-    """What is compared; the first is the reference."""
+    """The compared ways by name; the first is the reference."""
     folder, threads = Path(resolve_model(PACKAGED_MODEL)), torch.get_num_threads()
     plain, ours = load_encoder(folder, device=device), load_encoder(folder, device=device, dtype="auto")
 
@@ -54,7 +54,7 @@ def ways(device: str) -> dict[str, Encode]:
 def compare(
     name: str, texts: list[str], compared: dict[str, Encode], runs: int, device: str = "cpu"
 ) -> list[dict[str, Any]]:
-    """A row per way."""
+    """One row of results per way."""
     clock, unit = clock_of(device)
     costs: dict[str, list[float]] = {way: [] for way in compared}
     vectors: dict[str, npt.NDArray[np.float32]] = {}

@@ -1,12 +1,12 @@
-"""What the HEAL term adds to a training step, and what gradient caching saves.
+"""Cost of the HEAL term in a training step, and memory saved by gradient caching.
 
 Run from the project's root: ``python -m bench.heal_step``. all-MiniLM-L6-v2, random tokens, one thread, CPU. The three
-losses take turns in one process, so that a neighbour's load falls on all of them, and each share is the median of the
-differences of a turn. First the own-document term, with nothing masked, must equal the in-batch loss of
-sentence-transformers, and the cached form's loss and gradient the plain form's.
+losses take turns in one process, so that all meet the same load, and each share is the median of the differences
+within a turn. First the own-document term without masks must equal the in-batch loss of sentence-transformers, and the
+cached form's loss and gradient those of the plain form.
 
-With ``--device cuda`` seconds are those of the clock, steps run in bfloat16 as a training does, and the peak is of the
-GPU's memory; what must be equal is compared in float32.
+With ``--device cuda`` seconds are wall time, steps run in bfloat16 as in a training, and the peak is of the GPU's
+memory; equality is checked in float32.
 """
 
 import argparse
@@ -24,39 +24,42 @@ from bench.common import MIN_RUNS, clock_of, measure, parent_parser, table, vers
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
+from heal_tasks.training.config import TrainingConfig
+from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import load_encoder
-from heal_tasks.training.objective import LabelLayout, Objective
+from heal_tasks.training.objective import Objective
 
-LEVELS = 3
 TEMPERATURE = 0.05
 QUESTION_TOKENS, DOCUMENT_TOKENS = 16, 64
 
 
 def batch_of(pairs: int, device: str) -> tuple[list[dict[str, Tensor]], Tensor]:
-    """Features of questions and documents, and their labels: a tree of four, sixteen and 64 topics."""
+    """Features of questions and documents, and the rows of the pairs."""
     random = torch.Generator().manual_seed(0)
     features = []
     for tokens in (QUESTION_TOKENS, DOCUMENT_TOKENS):
         ids = torch.randint(1000, 30000, (pairs, tokens), generator=random).to(device)
         features.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-    leaf = torch.arange(pairs, device=device) % 64
-    paths = torch.stack([leaf // 16, 4 + leaf // 4, 20 + leaf], dim=1)
-    rows = torch.arange(pairs, device=device)[:, None]
-    return features, torch.cat([rows, rows, leaf[:, None], paths], dim=1)
+    return features, torch.arange(pairs, device=device)
 
 
-def objective(model: Any, pairs: int, heal_weight: float, mini_batch_size: int = 0) -> Objective:
-    """Own-document term without masks and HEAL, for so many pairs of different texts."""
-    return Objective(
-        model, LabelLayout(LEVELS, 0), heal_weight=heal_weight, heal_temperature=0.07, level_weights="coarse",
-        own_document_temperature=TEMPERATURE, label_smoothing=0.0, mask_same_leaf=False, base_weight=0.0,
-        base_vectors=None, answers={}, text_ids=np.arange(2 * pairs).reshape(pairs, 2),
-        heal_only=False, mini_batch_size=mini_batch_size,
+def objective(model: Any, pairs: int, heal_weight: float, micro_batch_size: int = 0) -> Objective:
+    """Own-document term without masks, and HEAL over a tree of four, sixteen and 64 topics, for different texts."""
+    leaf = np.arange(pairs) % 64
+    data = TrainingData(
+        questions=[f"q{row}" for row in range(pairs)], documents=[f"d{row}" for row in range(pairs)],
+        document_ids=np.arange(pairs), labels=np.stack([leaf // 16, 4 + leaf // 4, 20 + leaf], axis=1),
+        leaves=leaf.astype(np.int32), negatives=[[]] * pairs,
     )  # fmt: skip
+    config = TrainingConfig(
+        heal_weight=heal_weight, own_document_temperature=TEMPERATURE, mask_same_leaf=False,
+        micro_batch_size=micro_batch_size,
+    )  # fmt: skip
+    return Objective(model, data, config, None)
 
 
 def _model(device: str) -> Any:
-    # Evaluation mode: without dropout the forms must agree to rounding.
+    # Evaluation mode, because without dropout the forms agree up to rounding.
     return load_encoder(resolve_model(PACKAGED_MODEL), device=device)
 
 
@@ -94,22 +97,23 @@ def _timed(device: str, work: Callable[..., object], *args: Any) -> float:
 
 
 def terms_alone(device: str, pairs: int, runs: int) -> list[tuple[float, float]]:
-    """Seconds per turn of both terms' forward and backward pass from embeddings: own-document, and with HEAL."""
+    """Seconds per turn of the terms' forward and backward pass from embeddings: own-document, and with HEAL."""
     model = _model(device)
     _, labels = batch_of(pairs, device)
     columns = [torch.randn(pairs, 384, device=device, requires_grad=True) for _ in range(2)]
+    forms = {weight: objective(model, pairs, weight) for weight in (0.0, 0.1)}
 
     def once(weight: float) -> None:
-        torch.stack(list(objective(model, pairs, weight).loss_of_embeddings(columns, labels).values())).sum().backward()
+        torch.stack(list(forms[weight].loss_of_embeddings(columns, labels).values())).sum().backward()
 
     once(0.1)
     return [(_timed(device, once, 0.0), _timed(device, once, 0.1)) for _ in range(runs)]
 
 
-def gradient(device: str, pairs: int, mini_batch_size: int) -> tuple[float, NDArray[np.float32], float]:
+def gradient(device: str, pairs: int, micro_batch_size: int) -> tuple[float, NDArray[np.float32], float]:
     """Loss of one step, its gradient as one float32 vector, and the GPU's peak MiB."""
     model = _model(device)
-    value = step(model, objective(model, pairs, 0.1, mini_batch_size), pairs)
+    value = step(model, objective(model, pairs, 0.1, micro_batch_size), pairs)
     peak = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else 0.0
     slopes = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return value, slopes.cpu().numpy(), peak

@@ -1,12 +1,12 @@
-"""When to interrupt training: what looks further apart, and more patience, cost and keep.
+"""Early stopping: cost and quality of rules with other validation intervals, thresholds and patience.
 
 Run from the project's root: ``python -m bench.interruption --collection FOLDER ...``; folders with ``corpus.jsonl.gz``,
 ``queries.jsonl.gz``, ``qrels.tsv`` and the packaged model's vectors of both (``*_minilm_f16.npy``).
 
-What is trained is a residual network over frozen vectors, with the own-document term, long enough to overfit: it
-stands for an encoder, so its curve shows how a stopping rule behaves, not how far an encoder gets. Held-out queries of
-train and dev (never test) are divided: 150, searched among 400 documents, are what a look sees, as in the pipeline; the
-others, searched among all documents, judge the weights that a rule keeps. Every rule is applied to the same curves.
+A residual network over frozen vectors is trained with the own-document term, long enough to overfit. It stands for an
+encoder: its curve shows how a stopping rule behaves, not how good an encoder gets. Held-out queries of train and dev
+(never test) are divided: a validation scores 150 of them over 400 documents, as in the pipeline; the others, over all
+documents, score the weights that a rule keeps. Every rule is applied to the same curves.
 """
 
 import argparse
@@ -35,16 +35,16 @@ from heal_tasks.evaluation.ranking import evaluate
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 600, 64, 1e-3, 0.1
 RECORD_EVERY = 5
-LOOK_QUESTIONS, LOOK_DOCUMENTS = 150, 400
-INTERVALS, FALLS, PATIENCES = (5, 10, 20, 40), (0.0, 0.005, 0.01, 0.02), (1, 2, 3, 5)
+VALIDATION_QUESTIONS, VALIDATION_DOCUMENTS = 150, 400
+INTERVALS, MIN_DROPS, PATIENCES = (5, 10, 20, 40), (0.0, 0.005, 0.01, 0.02), (1, 2, 3, 5)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """nDCG@10 every ``RECORD_EVERY`` steps, from the base model on: as a look sees it, and as the others judge it."""
+    """nDCG@10 every ``RECORD_EVERY`` steps, from the base model on: of the validation, and of the other queries."""
 
-    seen: NDArray[np.float64]
-    judged: NDArray[np.float64]
+    validated: NDArray[np.float64]
+    tested: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Queries:
     answers: list[NDArray[np.int64]]
 
     def part(self, rows: Sequence[int]) -> "Queries":
-        """Some of them."""
+        """The queries of some rows."""
         return Queries(self.vectors[list(rows)], [self.answers[row] for row in rows])
 
 
 def read(folder: Path) -> tuple[NDArray[np.float32], Queries, Queries]:
-    """Document vectors, queries that train, and held-out ones: dev, or a third of train where there is none."""
+    """Document vectors, training queries, and held-out ones: dev, or a third of train if there is no dev."""
     collection, (texts, judgments) = load_collection(folder), load_queries(folder)
     if collection.vectors is None:
         raise InputError(f"{folder} has no corpus_minilm_f16.npy, the documents' vectors; encode both first")
@@ -86,15 +86,15 @@ def ndcg(
 
 
 def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, seed: int) -> Curve:
-    """One training to its end."""
+    """The curve of one training to its end."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     order = rng.permutation(len(held_out.answers))
-    looked, others = held_out.part(order[:LOOK_QUESTIONS]), held_out.part(order[LOOK_QUESTIONS:])
-    pool = np.unique(np.concatenate(looked.answers))
-    rest = rng.permutation(np.setdiff1d(np.arange(len(documents)), pool))[: max(0, LOOK_DOCUMENTS - len(pool))]
+    validation, others = (held_out.part(rows) for rows in np.split(order, [VALIDATION_QUESTIONS]))
+    pool = np.unique(np.concatenate(validation.answers))
+    rest = rng.permutation(np.setdiff1d(np.arange(len(documents)), pool))[: max(0, VALIDATION_DOCUMENTS - len(pool))]
     pool = np.sort(np.concatenate([pool, rest]))
-    pooled = [np.searchsorted(pool, rows) for rows in looked.answers]
+    pooled = [np.searchsorted(pool, rows) for rows in validation.answers]
     model = ResidualHead(documents.shape[1])
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     warm = max(1, round(WARMUP * STEPS))
@@ -102,11 +102,11 @@ def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, see
         optimiser, lambda step: min((step + 1) / warm, (STEPS - step) / (STEPS - warm))
     )
     pairs = np.array([(query, row) for query, rows in enumerate(asked.answers) for row in rows])
-    seen, judged = list[float](), list[float]()
+    validated, tested = list[float](), list[float]()
     for step in range(STEPS + 1):
         if step % RECORD_EVERY == 0:
-            seen.append(ndcg(model, looked, documents[pool], pooled))
-            judged.append(ndcg(model, others, documents, others.answers))
+            validated.append(ndcg(model, validation, documents[pool], pooled))
+            tested.append(ndcg(model, others, documents, others.answers))
         if step == STEPS:
             break
         batch = pairs[rng.choice(len(pairs), BATCH, replace=False)]
@@ -116,24 +116,24 @@ def train(documents: NDArray[np.float32], asked: Queries, held_out: Queries, see
         loss.backward()
         optimiser.step()
         schedule.step()
-    return Curve(np.array(seen), np.array(judged))
+    return Curve(np.array(validated), np.array(tested))
 
 
-def kept(seen: Sequence[float], fall: float, patience: int) -> tuple[int, int]:
-    """The look whose weights are kept, and the look at which training ends, as the training loop decides.
+def kept(values: Sequence[float], min_drop: float, patience: int) -> tuple[int, int]:
+    """The validation whose weights are kept, and the one at which training ends, as in the training loop.
 
     Args:
-        seen: nDCG@10 of the base model, then of each look.
-        fall: how far below the best a look counts.
-        patience: such looks in a row.
+        values: nDCG@10 of the base model, then of each validation.
+        min_drop: a validation at least this far below the best counts.
+        patience: consecutive validations that count, after which training ends.
     """
-    best, fallen = 0, 0
-    for look in range(1, len(seen)):
-        best = look if seen[look] > seen[best] else best
-        fallen = fallen + 1 if look != best and seen[look] <= seen[best] - fall else 0
-        if fallen == patience:
-            return best, look
-    return best, len(seen) - 1
+    best, below = 0, 0
+    for number in range(1, len(values)):
+        best = number if values[number] > values[best] else best
+        below = below + 1 if number != best and values[number] <= values[best] - min_drop else 0
+        if below == patience:
+            return best, number
+    return best, len(values) - 1
 
 
 def main() -> None:
@@ -148,25 +148,27 @@ def main() -> None:
         documents, asked, held_out = read(folder)
         curves[folder.name] = [train(documents, asked, held_out, seed) for seed in range(given.seeds)]
         for curve in curves[folder.name]:
-            print(folder.name, "judged:", " ".join(f"{value:.3f}" for value in curve.judged[::10]), flush=True)
+            print(folder.name, "tested:", " ".join(f"{value:.3f}" for value in curve.tested[::10]), flush=True)
     rows = []
-    for interval, fall, patience in [*product(INTERVALS, FALLS, PATIENCES), *((each, 1.0, 1) for each in INTERVALS)]:
+    rules = [*product(INTERVALS, MIN_DROPS, PATIENCES), *((each, 1.0, 1) for each in INTERVALS)]
+    for interval, min_drop, patience in rules:
         row: dict[str, object] = {
-            "looks every": interval, "fall": "never" if fall == 1 else f"{fall:.3f}", "patience": patience,
+            "steps between validations": interval, "least drop": "never" if min_drop == 1 else f"{min_drop:.3f}",
+            "patience": patience,
         }  # fmt: skip
         stride = interval // RECORD_EVERY
         for name, found in curves.items():
-            ends = [kept(curve.seen[::stride].tolist(), fall, patience) for curve in found]
-            values = [curve.judged[::stride][best] for curve, (best, _) in zip(found, ends, strict=True)]
+            ends = [kept(curve.validated[::stride].tolist(), min_drop, patience) for curve in found]
+            values = [curve.tested[::stride][best] for curve, (best, _) in zip(found, ends, strict=True)]
             row[f"{name}: steps"] = round(float(np.mean([last * interval for _, last in ends])))
             row[f"{name}: nDCG@10"] = float(np.mean(values))
         rows.append(row)
     summary = [
         {
             "collection": name,
-            "base": float(np.mean([curve.judged[0] for curve in found])),
-            "best": float(np.mean([curve.judged.max() for curve in found])),
-            "last": float(np.mean([curve.judged[-1] for curve in found])),
+            "base": float(np.mean([curve.tested[0] for curve in found])),
+            "best": float(np.mean([curve.tested.max() for curve in found])),
+            "last": float(np.mean([curve.tested[-1] for curve in found])),
         }
         for name, found in curves.items()
     ]

@@ -24,13 +24,13 @@ VALIDATION_QUESTIONS, VALIDATION_CHUNKS = 150, 400
 
 
 def _inputs(context: Context) -> object:
-    settings = context.settings
-    questions = Corpus(context.conn).questions()
+    settings, corpus = context.settings, Corpus(context.conn)
+    questions = corpus.questions()
     return [
-        FORMAT, fingerprint([questions.question_ids.tolist(), questions.chunk_ids.tolist()]),
-        Corpus(context.conn).hash(), context.manifest.number("topic_run_id"), base_space(context).model_sha256, settings.train_near_negatives,
-        settings.train_far_negatives, settings.mask_same_leaf, VALIDATION_QUESTIONS,
-        VALIDATION_CHUNKS, settings.gate_min_questions, settings.seed, settings.map_rate,
+        FORMAT, fingerprint([questions.question_ids.tolist(), questions.chunk_ids.tolist()]), corpus.hash(),
+        context.manifest.number("topic_run_id"), base_space(context).model_sha256, settings.train_near_negatives,
+        settings.train_far_negatives, settings.mask_same_leaf, VALIDATION_QUESTIONS, VALIDATION_CHUNKS,
+        settings.gate_min_questions, settings.seed, settings.map_rate,
         maps_by(context.conn, settings.llm_model).usable().fingerprint if settings.map_rate else "",
     ]  # fmt: skip
 

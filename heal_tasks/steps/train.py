@@ -1,4 +1,4 @@
-"""Step train: fine-tunes the base model with the HEAL and own-document losses, on the GPU queue."""
+"""Step train: fine-tune the base model on the training set, on the GPU queue."""
 
 import shutil
 
@@ -7,38 +7,34 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.training_set import load
-from heal_tasks.training.encoder import model_identity
+from heal_tasks.training.encoder import model_sha256
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
-# For all weights, and as published for adapters.
 LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-5
+"""For all weights, and for an adapter (the rate of APEX-Embedding, arXiv 2410.18105)."""
 
 LORA_SCALE = 2
 """An adapter's output is scaled by alpha / rank; a fixed ratio keeps the learning rate good for every rank."""
 
 PEOPLES = {"idf_power": 0.0, "base_share": 0.0, "base_weight": 0.1}
 WRITTEN = {"idf_power": 0.25, "base_share": 0.5, "base_weight": 1.0}
-"""What is not set depends on whose questions train. Written ones only stand in for people's, so the corpus says which
-words count, and what they teach is met half-way: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv
-2109.01903) and LM-Cocktail (Xiao et al. 2023, arXiv 2311.13534). Measured: "Training on written questions" in
-bench/RESULTS.md."""
+"""Defaults for people's and for written questions. Written ones are a substitute, so the corpus weights the tokens, and
+half of the base model is kept: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail
+(Xiao et al. 2023, arXiv 2311.13534). Measured: "Training on written questions" in bench/RESULTS.md."""
 
 
 def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
-    """The training settings.
+    """The training configuration; defaults fill in settings that are not set.
 
     Args:
         settings: all settings.
-        by_people: whether people's questions train, as ``mine`` decided.
-
-    Returns:
-        What those that are not set depend on is filled in.
+        by_people: True if people's questions train, as ``mine`` decided.
     """
     rate = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
-    usual = PEOPLES if by_people else WRITTEN
+    defaults = PEOPLES if by_people else WRITTEN
 
     def given(name: str, value: float | None) -> float:
-        return usual[name] if value is None else value
+        return defaults[name] if value is None else value
 
     return TrainingConfig(
         max_steps=settings.train_max_steps,
@@ -67,7 +63,7 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
 def _inputs(context: Context) -> object:
     settings = context.settings
     config = _config(context).identity()
-    return [context.manifest.text("training_set_uri"), model_identity(resolve_model(settings.model))[0], config]
+    return [context.manifest.text("training_set_uri"), model_sha256(resolve_model(settings.model)), config]
 
 
 def _config(context: Context) -> TrainingConfig:
@@ -75,13 +71,10 @@ def _config(context: Context) -> TrainingConfig:
 
 
 def train(context: Context) -> Outcome:
-    """Train, or go on from the last checkpoint of a killed try, and publish the model.
-
-    Args:
-        context: of the step.
+    """Train, or resume from the last checkpoint of a killed try, and store the model.
 
     Returns:
-        Ref ``model_uri``, absent where there are too few questions to train on; counts of steps and metrics.
+        Ref ``model_uri``, empty where there are too few questions to train on; counts of steps and metrics.
     """
     settings = context.settings
     data, validation = load(context.artifacts.local(context.manifest.text("training_set_uri")))

@@ -1,25 +1,21 @@
 """LoRA and QLoRA: small trained matrices beside frozen weights, merged into plain weights at the end.
 
 LoRA (Hu et al. 2021, arXiv 2106.09685) adds B A alpha / r to each linear layer; QLoRA (Dettmers et al. 2023, arXiv
-2305.14314) keeps the frozen weights in 4-bit NF4 meanwhile. A checkpoint holds the matrices alone.
+2305.14314) keeps the frozen weights in 4-bit NF4 during training.
 """
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig, get_peft_model
 from sentence_transformers import SentenceTransformer
 from transformers import BitsAndBytesConfig
 
 from heal_tasks.core.errors import InputError
 
-WEIGHTS = "adapter_model.safetensors"
-
 
 def add_adapter(model: SentenceTransformer, *, rank: int, alpha: float, seed: int) -> None:
-    """Freeze the encoder's weights and put a trainable adapter beside every linear layer.
+    """Freeze the encoder's weights and add a trainable adapter to every linear layer.
 
     Args:
         model: changed in place; its vectors stay the same until the adapter is trained.
@@ -36,31 +32,19 @@ def add_adapter(model: SentenceTransformer, *, rank: int, alpha: float, seed: in
         model[0].model = get_peft_model(plain, config)
 
 
-def save_adapter(model: SentenceTransformer, folder: Path) -> None:
-    """Write the adapter's matrices as safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(model[0].model)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
-
-
-def load_adapter(model: SentenceTransformer, folder: Path) -> None:
-    """Read matrices that ``save_adapter`` wrote into a model that ``add_adapter`` prepared the same way."""
-    set_peft_model_state_dict(model[0].model, load_file(folder / WEIGHTS))
-
-
 def merge_adapter(model: SentenceTransformer) -> None:
-    """Add the adapter to the weights and take it off: the model is a plain one again."""
+    """Add the adapter to the weights and remove it, which leaves a plain model."""
     model[0].model = model[0].model.merge_and_unload()
 
 
 def nf4_config(device: str) -> BitsAndBytesConfig:
-    """How transformers loads linear layers in 4-bit NF4, scales quantised as well, computing in bfloat16.
+    """The configuration of linear layers in 4-bit NF4 with double quantisation, computing in bfloat16.
 
     Args:
         device: from ``pick_device``.
 
     Raises:
-        InputError: it is no CUDA device, or bitsandbytes is not installed.
+        InputError: not a CUDA device, or bitsandbytes is not installed.
     """
     # bitsandbytes has a CPU path, but it repacks weights while encoding, after which nothing can be trained.
     if not device.startswith("cuda"):

@@ -1,7 +1,4 @@
-"""What training is given: questions with their documents, label paths and negatives, and a held-out set.
-
-Everything is checked here, once, so that the loop does not have to.
-"""
+"""Training data: questions with documents, label paths and negatives, and a validation set; checked when made."""
 
 from dataclasses import dataclass
 
@@ -11,23 +8,24 @@ import numpy.typing as npt
 from heal_tasks.core.errors import InputError
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
 
 UNKNOWN = -1
-"""Document id or leaf of which nothing is known."""
+"""Unknown document id or leaf."""
 
 NO_NEGATIVE = ""
-"""Stands where a question has fewer negatives than the others."""
+"""Fills the row of a question that has fewer negatives than the others."""
 
 
 def several_answers(question_ids: IntArray, document_ids: IntArray) -> dict[int, IntArray]:
-    """The documents of questions that have several.
+    """The documents of questions that several documents answer.
 
     Args:
-        question_ids: int64, shape (n,); equal for pairs that ask the same.
+        question_ids: int64, shape (n,); equal for pairs with the same question.
         document_ids: int64, shape (n,).
 
     Returns:
-        For each row whose question has further documents: all of them, ascending.
+        For each row of such a question: the ids of all its documents, ascending.
     """
     order = np.argsort(question_ids, kind="stable")
     found: dict[int, IntArray] = {}
@@ -39,17 +37,20 @@ def several_answers(question_ids: IntArray, document_ids: IntArray) -> dict[int,
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Held-out questions with the documents they are looked for in.
+    """Held-out questions, and the documents to search.
 
     Args:
-        queries: question texts.
-        documents: document texts.
+        queries: q question texts.
+        documents: n document texts.
         positives: per query the positions of its right documents in ``documents``, int64, never empty.
+        base_vectors: the base model's unit vectors of queries, float32, shape (q, d), and documents, shape (n, d);
+            None to compute them.
     """
 
     queries: list[str]
     documents: list[str]
     positives: list[IntArray]
+    base_vectors: tuple[FloatArray, FloatArray] | None = None
 
     def __post_init__(self) -> None:
         if len(self.queries) != len(self.positives):
@@ -63,6 +64,10 @@ class ValidationSet:
                     f"validation query {query!r} has right documents {found.tolist()}; give at least one position "
                     f"from 0 to {len(self.documents) - 1}"
                 )
+        if self.base_vectors is not None:
+            given, texts = tuple(map(len, self.base_vectors)), (len(self.queries), len(self.documents))
+            if given != texts:
+                raise InputError(f"validation set has {given} base vectors for {texts} queries and documents")
 
 
 @dataclass(frozen=True)
@@ -70,19 +75,17 @@ class TrainingData:
     """Question-document pairs; row i of every field belongs to pair i.
 
     Args:
-        questions: question texts, n of them.
+        questions: n question texts.
         documents: the text that answers each question.
-        document_ids: int64, shape (n,); not negative; pairs of one document share one.
-        labels: int64, shape (n, L); label path of the document, unique ids, -1 from where the path has ended.
+        document_ids: int64, shape (n,), not negative; equal for pairs of one document.
+        labels: int64, shape (n, L); the document's label path, unique ids, -1 after its end.
         leaves: int32, shape (n,); leaf of the topic tree, -1 for none.
-        negatives: per pair m texts that do not answer the question, near misses for example; ``NO_NEGATIVE``
-            where there are fewer; all lists have the same length, 0 for none.
-        negative_document_ids: int64, shape (n, m); whose text a negative is. Where it is given, the negatives
-            of one question serve the whole batch; where it is missing (or -1), a negative is used by its
-            own question only, because for another question it may be the right document.
-        negative_leaves: int32, shape (n, m); leaf of each negative; given together with the ids.
-        question_ids: int64, shape (n,); equal for pairs that ask the same. The documents of all of them answer it, so
-            none is a negative for it. None: every pair asks something of its own.
+        negatives: per pair m texts that do not answer the question, filled up with ``NO_NEGATIVE``.
+        negative_document_ids: int64, shape (n, m); the negatives' documents. A negative with a known document serves
+            the whole batch; without (None or -1) it serves its own question only, because it may answer another one.
+        negative_leaves: int32, shape (n, m); given together with the ids.
+        question_ids: int64, shape (n,); equal for pairs with the same question. The documents of all of them answer it,
+            so none is a negative for it. None: all questions differ.
     """
 
     questions: list[str]
@@ -119,25 +122,26 @@ class TrainingData:
         if n and int(self.document_ids.min()) < 0:
             raise InputError(f"document id {int(self.document_ids.min())} is negative; ids are 0 or larger")
         ended = self.labels < 0
-        if bool((ended[:, :-1] & ~ended[:, 1:]).any()):
-            row = int(np.argmax((ended[:, :-1] & ~ended[:, 1:]).any(axis=1)))
+        broken = (ended[:, :-1] & ~ended[:, 1:]).any(axis=1)
+        if broken.any():
+            row = int(np.argmax(broken))
             raise InputError(
                 f"label path {self.labels[row].tolist()} of row {row} goes on after -1; -1 is only for a path's end"
             )
 
     @property
     def answers(self) -> dict[int, IntArray]:
-        """Document ids that answer each question that has several; keyed by the pairs' rows."""
+        """For each row of a question with several answers: their document ids."""
         return {} if self.question_ids is None else several_answers(self.question_ids, self.document_ids)
 
     def text_ids(self, mined: int) -> IntArray:
-        """Which columns of which rows hold the same text.
+        """Numbers of the texts, equal where the texts are.
 
         Args:
-            mined: columns of negatives that count.
+            mined: columns of negatives to include.
 
         Returns:
-            int64, shape (n, 2 + mined): question, document and negatives; equal where the texts are.
+            int64, shape (n, 2 + mined): question, document and negatives.
         """
         columns = [self.questions, self.documents, *zip(*self.negatives, strict=True)][: 2 + mined]
         numbers: dict[str, int] = {}

@@ -1,10 +1,9 @@
-"""The HEAL loss: pulls items of the same topic together, level by level of the topic tree.
+"""The HEAL loss: supervised contrastive learning at each level of the topic tree.
 
-A pure function of embeddings and label paths. The objective, the level weights and tau = 0.07 follow a
-published summary of HEAL (Bhattarai et al. 2024, arXiv 2412.04661); the form of a level's loss is
-supervised contrastive learning (Khosla et al. 2020, arXiv 2004.11362, the form with the sum outside the
-logarithm), which is our reading, as are the masks for paths that end early. ``paper_compat`` switches
-off what we added: the renormalisation over the levels that an anchor has positives at.
+Objective, level weights and tau = 0.07 follow a published summary of HEAL (Bhattarai et al. 2024, arXiv 2412.04661).
+The form of a level's loss is our reading: supervised contrastive learning (Khosla et al. 2020, arXiv 2004.11362, the
+form with the sum outside the logarithm), with masks for paths that end early. ``paper_compat`` switches off our
+addition, the renormalisation over the levels at which an anchor has positives.
 """
 
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ LevelWeights = Literal["coarse", "fine"] | Sequence[float]
 
 
 def level_weights(levels: int, kind: LevelWeights) -> Tensor:
-    """How much each level of the tree counts.
+    """Weights lambda_l of the levels.
 
     Args:
         levels: number of levels L.
-        kind: ``coarse`` for lambda_l = 2^(L-l-1) / (2^L - 1), as published: level 0, the shallowest, weighs
-            most; ``fine`` for the reverse order; or L non-negative numbers, which are scaled to sum 1.
+        kind: ``coarse`` for lambda_l = 2^(L-l-1) / (2^L - 1), as published, with the most weight on level 0, the
+            shallowest; ``fine`` for the reverse order; or L non-negative numbers, which are scaled to sum 1.
 
     Returns:
         float64, shape (L,), sum 1.
@@ -56,20 +55,18 @@ def heal_loss(
 ) -> Tensor:
     """Weighted sum over levels of supervised contrastive losses.
 
-    At level l the positives of an anchor are the other items with the same label there, and its
-    denominator runs over all other items, except those of which nobody knows whether they belong
-    together: pairs whose paths agree until one of them ends. An anchor without positives at a level takes no
-    part in it.
+    At level l the positives of an anchor are the other items with its label there. The denominator has all other items
+    except those with an unknown relation: pairs whose paths agree until one of them ends. An anchor without positives
+    at a level is skipped there.
 
     Args:
-        embeddings: floating point, shape (N, d); brought to unit length here. Half precision is computed
-            in float32.
-        labels: integer, shape (N, L); label path from the root downwards. Labels are unique over the whole
-            tree (two nodes with different parents never share one); -1 from where the path has ended.
+        embeddings: floating point, shape (N, d); normalised here. Half precision is computed in float32.
+        labels: integer, shape (N, L); label path from the root, -1 after its end. Labels are unique in the whole tree:
+            nodes with different parents never share one.
         temperature: tau.
         weights: see ``level_weights``.
-        paper_compat: divide each level by N instead of by the anchors it used, and leave the weights of an
-            anchor as they are where it has no positives at some level.
+        paper_compat: divide each level by N instead of by its anchors, and do not renormalise an anchor's weights over
+            the levels at which it has positives.
 
     Returns:
         Scalar, float32 (float64 for float64 embeddings). Zero, with zero gradients, where no item has a positive.
@@ -91,7 +88,7 @@ def heal_loss(
         scores = z @ z.T / temperature  # (N, N)
         losses, used = [], []
         others = ~torch.eye(n, dtype=torch.bool, device=z.device)  # (N, N)
-        parted = torch.zeros_like(others)  # the two paths have differed at this level or above
+        parted = torch.zeros_like(others)  # the two paths differ at this level or above
         for level in range(levels):
             label = labels[:, level]  # (N,)
             known = (label >= 0)[:, None] & (label >= 0)[None, :]  # (N, N)
@@ -99,8 +96,7 @@ def heal_loss(
             parted = parted | (known & ~same)
             positives = others & known & same
             denominator = others & (known | parted)
-            anchor_losses = _anchor_losses(scores, positives, denominator)
-            losses.append(anchor_losses)
+            losses.append(_anchor_losses(scores, positives, denominator))
             used.append(positives.any(dim=1))
         per_anchor = torch.stack(losses)  # (L, N)
         has_positives = torch.stack(used).to(z.dtype)  # (L, N)
@@ -114,7 +110,7 @@ def heal_loss(
 
 def _anchor_losses(scores: Tensor, positives: Tensor, denominator: Tensor) -> Tensor:
     """SupCon loss of every anchor, shape (N,); 0 for an anchor without positives."""
-    # The lowest finite number instead of -inf: a row with nothing left would turn the gradient into NaN.
+    # The lowest finite number instead of -inf, which gives NaN gradients in a row where all is masked.
     masked = scores.masked_fill(~denominator, torch.finfo(scores.dtype).min)
     log_share = scores - masked.logsumexp(dim=1, keepdim=True)  # (N, N)
     summed = torch.where(positives, log_share, torch.zeros_like(log_share)).sum(dim=1)

@@ -1,6 +1,5 @@
 """The sentence-transformers Trainer with our batches and loss, without hub, pickles or printing."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,21 @@ from torch import nn
 from transformers import PrinterCallback
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.training.adapters import load_adapter, save_adapter
+from heal_tasks.training.checkpoints import load_adapter, save_weights, write_bad_batch
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import in_bf16
-from heal_tasks.training.objective import BaseVectors, LabelLayout, Objective
+from heal_tasks.training.objective import BaseVectors, Objective, mined_columns
 from heal_tasks.training.sampler import QuestionBatchSampler
-from heal_tasks.training.validation import NDCG, BaseAwareStopping, ProgressReport, RetrievalLook
+from heal_tasks.training.validation import NDCG, BaseAwareStopping, ProgressReport, RetrievalValidation
 
-BAD_BATCH = "bad_batch.json"
-"""File in the working folder with the texts of a batch that gave no finite loss or gradient."""
+WARMUP_SHARE = 0.1
+"""Share of the steps in which the learning rate rises; the Trainer's usual value."""
 
 
 @dataclass
 class _Arguments(SentenceTransformerTrainingArguments):  # type: ignore[misc]
-    """Arguments for one device per process: one process with several GPUs would split each batch over all of them."""
+    """Arguments for one device per process; otherwise a process with several GPUs splits each batch over all."""
 
     gpu: int = 0
 
@@ -48,10 +47,7 @@ class _Arguments(SentenceTransformerTrainingArguments):  # type: ignore[misc]
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
-    """The Trainer with our batches, without model cards and pickles.
-
-    A step that runs out of memory is repeated with half the micro-batch, and a wrong loss ends the training.
-    """
+    """A Trainer that repeats a step without memory with half the micro-batch, and ends at a loss that is not finite."""
 
     def __init__(
         self, *args: Any, sampler: QuestionBatchSampler, report: ProgressReport, adapter: bool, **kwargs: Any
@@ -70,7 +66,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
                 break
             except torch.OutOfMemoryError as error:
                 message = str(error)
-            # Only here, with the exception gone, is nothing of the failed step referred to any more.
+            # Outside the except block, whose exception holds references to the failed step's tensors.
             self._halve_micro_batch(len(inputs["label"]), message)
             model.zero_grad()
             if torch.cuda.is_available():
@@ -84,7 +80,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
 
     def _halve_micro_batch(self, batch: int, message: str) -> None:
         before = self.loss.mini_batch_size or batch
-        # Processes that repeat a step while others go on would wait for each other for ever.
+        # A process that repeats a step while others go on would wait for them for ever.
         if before == 1 or get_world_size() > 1:
             raise StepError(
                 f"out of memory with {before} texts at a time ({message}); lower HEAL_TRAIN_MICRO_BATCH or "
@@ -100,9 +96,8 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             for key, ids in inputs.items()
             if key.endswith("_input_ids")
         }
-        file = Path(self.args.output_dir) / BAD_BATCH
-        batch = {"step": step, name: str(value), "texts": texts, "labels": inputs["label"].tolist()}
-        file.write_text(json.dumps(batch, indent=1, ensure_ascii=False), encoding="utf-8")
+        batch = {"step": step, name: str(value), "texts": texts, "rows": inputs["label"].tolist()}
+        file = write_bad_batch(Path(self.args.output_dir), batch)
         raise StepError(
             f"the {name} is {value} in step {step}, of which nothing was saved; its texts are in {file}. "
             "Lower the learning rate or raise the temperatures"
@@ -112,11 +107,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         """Nothing: the parent's card asks the model hub about the base model."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = output_dir or self.args.output_dir
-        if self._adapter:
-            save_adapter(self.model, Path(folder))
-        else:
-            self.model.save_pretrained(folder, create_model_card=False)
+        save_weights(self.model, Path(output_dir or self.args.output_dir), adapter=self._adapter)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         if self._adapter:
@@ -126,9 +117,9 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
 
 
 def make_sampler(data: TrainingData, config: TrainingConfig) -> QuestionBatchSampler:
-    """Batches of topic-mates where the HEAL term has to find positives, random ones elsewhere."""
+    """Batches grouped by topic where the HEAL term needs positives, random batches elsewhere."""
     question_ids = np.arange(len(data.questions)) if data.question_ids is None else data.question_ids
-    # Every process takes its share of the same batch.
+    # All processes share a batch equally.
     batch_size = min(config.batch_size, len(np.unique(question_ids))) // get_world_size() * get_world_size()
     grouped = config.paper or config.heal_weight > 0
     return QuestionBatchSampler(question_ids, data.leaves if grouped else None, batch_size, seed=config.seed)
@@ -140,51 +131,46 @@ def make_trainer(
     config: TrainingConfig,
     sampler: QuestionBatchSampler,
     base_vectors: BaseVectors | None,
-    look: RetrievalLook,
+    validation: RetrievalValidation,
     report: ProgressReport,
     work_dir: Path,
     device: str,
 ) -> SentenceTransformerTrainer:
-    """A Trainer for one training, ready to ``train()``.
+    """A Trainer whose ``train`` takes the folder of a checkpoint to resume from.
 
     Args:
         model: float32, on ``device``.
         data: training pairs.
-        config: how to train.
+        config: of the training.
         sampler: from ``make_sampler``.
         base_vectors: see ``Objective``.
-        look: judges the model every ``look_steps`` steps.
+        validation: run every ``validation_steps`` steps.
         report: told the loss of every step.
         work_dir: for checkpoints.
         device: from ``pick_device``.
-
-    Returns:
-        The Trainer; ``train`` takes the folder of a checkpoint to go on from.
     """
-    mined = 0 if config.paper else data.negatives_per_question
-    layout = LabelLayout(data.levels, mined)
-    negatives = {f"negative_{column + 1}": [texts[column] for texts in data.negatives] for column in range(mined)}
+    columns = range(mined_columns(data, config))
+    negatives = {f"negative_{column + 1}": [texts[column] for texts in data.negatives] for column in columns}
     texts = {"anchor": data.questions, "positive": data.documents, **negatives}
     prompts = {name: model.prompts.get("query" if name == "anchor" else "document") for name in texts}
-    look_steps = config.look_steps(len(sampler))
+    every = config.validation_steps(len(sampler))
     arguments = _Arguments(
         output_dir=str(work_dir),
         max_steps=config.max_steps,
         per_device_train_batch_size=sampler.batch_size,
         learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_share,
+        warmup_steps=WARMUP_SHARE,
         eval_strategy="steps",
         save_strategy="steps",
-        eval_steps=look_steps,
-        save_steps=look_steps,
-        logging_steps=look_steps,
+        eval_steps=every,
+        save_steps=every,
+        logging_steps=every,
         save_total_limit=2,
         metric_for_best_model=NDCG,
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         logging_nan_inf_filter=False,
         accelerator_config={"split_batches": True},
-        activation_checkpointing=config.activation_checkpointing,
         dataloader_drop_last=True,
         dataloader_pin_memory=False,
         disable_tqdm=True,
@@ -197,30 +183,15 @@ def make_trainer(
     return _Trainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict({**texts, "label": layout.pack(data).tolist()}),
-        loss=Objective(
-            model,
-            layout,
-            heal_weight=config.heal_weight,
-            heal_temperature=config.heal_temperature,
-            level_weights=config.level_weights,
-            own_document_temperature=config.own_document_temperature,
-            label_smoothing=config.label_smoothing,
-            mask_same_leaf=config.mask_same_leaf,
-            base_weight=config.base_weight,
-            base_vectors=base_vectors,
-            answers=data.answers,
-            text_ids=data.text_ids(mined),
-            heal_only=config.paper,
-            mini_batch_size=config.micro_batch_size,
-        ),
-        evaluator=look,
+        train_dataset=Dataset.from_dict({**texts, "label": list(range(len(data.questions)))}),
+        loss=Objective(model, data, config, base_vectors),
+        evaluator=validation,
         data_collator=SentenceTransformerDataCollator(
             preprocess_fn=model.preprocess,
             prompts={name: prompt for name, prompt in prompts.items() if prompt},
             max_length=min(config.max_tokens, model.max_seq_length or config.max_tokens),
         ),
-        callbacks=[report, BaseAwareStopping(config.patience, base_ndcg=report.base_ndcg, fall=config.fall)],
+        callbacks=[report, BaseAwareStopping(config.patience, base_ndcg=report.base_ndcg, min_drop=config.min_drop)],
         sampler=sampler,
         report=report,
         adapter=config.adapter != "none",

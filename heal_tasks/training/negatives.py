@@ -1,8 +1,8 @@
-"""Chooses texts that a question must be told apart from, by what the encoder itself finds similar.
+"""Negative mining by the base model's own similarities.
 
-Near negatives are the misses that the model all but confuses with the right document, far ones lie well behind.
-What scores almost as high as the right document is more likely an unlabelled right answer than
-a mistake, so it is left out: positive-aware mining (NV-Retriever, Moreira et al. 2024, arXiv 2407.15831).
+Near negatives are those that the model almost confuses with the right document, far ones rank well behind. A text that
+scores almost as high as the right one is more likely an unlabelled answer than a mistake, so it is excluded:
+positive-aware mining (NV-Retriever, Moreira et al. 2024, arXiv 2407.15831).
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.training.data import IntArray, several_answers
-
-FloatArray = npt.NDArray[np.float32]
+from heal_tasks.training.data import FloatArray, IntArray, several_answers
 
 NEAR_SHARE = 0.05
 NEAR_AT_MOST = 100
-"""In a large corpus 5 % would reach far beyond anything that resembles the question."""
+"""In a large corpus the top 5 % go far beyond texts that resemble the question."""
 FAR_SHARES = (0.2, 0.6)
 
 
@@ -36,32 +34,31 @@ def plan_negatives(
     seed: int,
     block: int = 512,
 ) -> IntArray:
-    """Negatives of every question, drawn from two bands of its ranking.
+    """Draw negatives of every question from two bands of its ranking.
 
-    A text is no candidate if it belongs to a document that answers the question, if ``exclude_same_leaf`` and it shares
-    the right text's leaf, or if its cosine s exceeds p - |p| (1 - max_ratio), where p is the right text's. That form
-    equals s > max_ratio p for positive p and stays a margin for negative p. Of the r candidates left, ranked by
-    cosine, the near band is the top 5 % (at most 100, at least ``near``), the far band the ranks from 20 to
-    60 %. Quantiles, because the scale of cosines differs from model to model.
+    Excluded are texts of documents that answer the question, texts of the right text's leaf (if ``exclude_same_leaf``),
+    and texts whose cosine is above p - |p| (1 - max_ratio), where p is the right text's cosine. That equals
+    max_ratio p for positive p and stays a margin for negative p. Of the r candidates, ranked by cosine, the near band
+    is the top 5 % (at most 100, at least ``near``) and the far band the ranks from 20 to 60 %. The bands are quantiles
+    because the scale of cosines differs between models.
 
     Args:
         question_vectors: floating point, shape (n, d).
         document_vectors: floating point, shape (m, d).
-        positives: int64, shape (n,); row of the right text of each question in ``document_vectors``; -1 where
-            it is not among them.
-        document_ids: int64, shape (m,); document that each text belongs to.
+        positives: int64, shape (n,); row of each question's right text in ``document_vectors``; -1 if it is missing.
+        document_ids: int64, shape (m,); document of each text.
         leaf_ids: integer, shape (m,); leaf of each text, -1 for none.
-        question_ids: int64, shape (n,); equal for rows that ask the same, whose right texts all answer it.
+        question_ids: int64, shape (n,); equal for rows with the same question, whose right texts all answer it.
         near: negatives from the near band.
         far: negatives from the far band.
         max_ratio: largest share of the right text's cosine that a negative may have.
-        exclude_same_leaf: whether texts of the right text's leaf are left out.
-        seed: with the question's row decides what is drawn.
+        exclude_same_leaf: exclude texts of the right text's leaf.
+        seed: with the question's row decides the draw.
         block: questions per matrix product.
 
     Returns:
-        int64, shape (n, near + far): rows of ``document_vectors``, near ones first, no row twice for a question;
-        -1 where a band has too few, or the right text is not known.
+        int64, shape (n, near + far): distinct rows of ``document_vectors``, near ones first; -1 where a band has too
+        few or the right text is missing.
 
     Raises:
         InputError: shapes do not fit, a positive does not exist, or a number is out of range.
@@ -108,7 +105,7 @@ def plan_negatives(
 
 
 def _scores(questions: FloatArray, documents: FloatArray, block: int) -> Iterator[tuple[int, FloatArray]]:
-    """Cosines of each question to all texts, computed in blocks to bound the memory at block x m."""
+    """Cosines of each question with all texts, in blocks that bound the memory at block x m."""
     transposed = _unit(documents).T
     for start in range(0, len(questions), block):
         product = _unit(questions[start : start + block]) @ transposed  # (block, m)
@@ -122,12 +119,11 @@ def _unit(vectors: FloatArray) -> FloatArray:
 
 
 def _bands(scores: FloatArray, candidates: npt.NDArray[np.intp], near: int) -> tuple[IntArray, IntArray]:
-    """Near and far candidates, each in ascending order, which keeps the draw independent of the partition."""
+    """Near and far candidates, ascending, so that the draw does not depend on the partition's order."""
     r = len(candidates)
     near_end = min(r, max(near, min(int(np.ceil(NEAR_SHARE * r)), NEAR_AT_MOST)))
-    far_start, far_end = max(near_end, int(np.ceil(FAR_SHARES[0] * r))), int(np.ceil(FAR_SHARES[1] * r))
-    if near == 0:
-        far_start = int(np.ceil(FAR_SHARES[0] * r))
+    far_start, far_end = (int(np.ceil(share * r)) for share in FAR_SHARES)
+    far_start = max(near_end, far_start) if near else far_start
     cuts = sorted({cut for cut in (near_end, far_start, far_end) if cut < r})
     ranked = candidates[np.argpartition(-scores[candidates], cuts)] if cuts else candidates
     return np.sort(ranked[:near_end]), np.sort(ranked[far_start:far_end])

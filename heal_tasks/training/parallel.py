@@ -1,4 +1,4 @@
-"""Runs a function in several processes of this machine that form one torch.distributed group, as torchrun does."""
+"""Run a function in several processes of this machine as one torch.distributed group, as torchrun does."""
 
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -16,12 +16,12 @@ _Reports = SimpleQueue[tuple[int, int, str] | None]
 
 
 def run_processes(function: Callable[[Progress], None], processes: int, progress: Progress) -> None:
-    """Call a function in each of some new processes; one that fails ends them all.
+    """Call a function in new processes; a failure in one ends them all.
 
     Args:
-        function: can be pickled; in it, torchrun's environment is set, and it joins the group by itself.
-        processes: how many.
-        progress: told what the function tells its own, whichever process it is in.
+        function: can be pickled; runs with torchrun's environment and joins the group itself.
+        processes: their number.
+        progress: receives the reports of all processes.
 
     Raises:
         StepError: a process failed; with its error.
@@ -43,7 +43,7 @@ def run_processes(function: Callable[[Progress], None], processes: int, progress
         elastic_launch(config, _run)(function, reports)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        # An exception comes as a record with the trace, a signal as plain text.
+        # An exception is a record with the trace, a signal is plain text.
         message = failure.message["message"] if isinstance(failure.message, dict) else failure.message
         raise StepError(f"training process {rank} failed: {message}") from error
     finally:

@@ -1,4 +1,4 @@
-"""Losses on the rankings of a batch: find the own document, and stay near the base model's ranking."""
+"""Losses on the rankings within a batch: the own-document term and the base term."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch.nn import functional
 from heal_tasks.training.data import UNKNOWN
 
 ABSENT = -2
-"""Document id of a negative that is only there to fill the row."""
+"""Document id of a negative that only fills the row."""
 
 
 def own_document_loss(
@@ -27,12 +27,12 @@ def own_document_loss(
 ) -> Tensor:
     """InfoNCE from each question to its document, against the batch and the mined negatives.
 
-    A share of the target is spread evenly over all texts that count (label smoothing, Szegedy et al. 2016, arXiv
-    1512.00567): a question need not drive everything else as far away as it can, which leaves NUDGE more to move.
+    Label smoothing (Szegedy et al. 2016, arXiv 1512.00567) spreads a share of the target evenly over all candidates, so
+    a question need not push all others as far away as possible, which leaves NUDGE more to move.
 
-    A question's own document and its own negatives always count. Any other text counts as a negative unless it
-    comes from the same document, from another one that is known to answer the question, from the same leaf (if
-    ``mask_same_leaf``), or from nobody knows where, or is the copy of one that counts already.
+    A question's own document and its own negatives are always candidates. Any other text is one unless it belongs to
+    the same document, to another that is known to answer the question, to the same leaf (if ``mask_same_leaf``) or to
+    an unknown document, or is a copy of a candidate.
 
     Args:
         questions: floating point, shape (B, d).
@@ -43,11 +43,11 @@ def own_document_loss(
         negative_document_ids: int64, shape (B, m); UNKNOWN or ABSENT where there is none.
         negative_leaves: int64, shape (B, m); -1 for none.
         temperature: divides the cosines.
-        mask_same_leaf: leave documents of the question's leaf out, mined negatives of its own excepted.
-        label_smoothing: that share, in [0, 1).
-        known_answers: bool, shape (B, B + B m): whether a document, or a negative in the order of the rows, is known to
-            answer a question; None where no question has a second answer.
-        copies: bool, shape (B + B m,): texts that stand further ahead already; None where all differ.
+        mask_same_leaf: exclude documents of the question's leaf, except its own mined negatives.
+        label_smoothing: the share, in [0, 1).
+        known_answers: bool, shape (B, B + B m): documents, then negatives row by row, that are known to answer a
+            question; None where no question has a second answer.
+        copies: bool, shape (B + B m,): texts that equal an earlier one; None where all differ.
 
     Returns:
         Scalar, float32 (float64 for float64 input).
@@ -71,7 +71,7 @@ def own_document_loss(
             candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
             blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])
         blocked = (blocked & ~own) | (candidate_ids == ABSENT)
-        # Not cross_entropy's own smoothing, which counts what is blocked.
+        # Not the smoothing of cross_entropy, which includes blocked texts.
         losses = -logits.masked_fill(blocked, torch.finfo(wide).min).log_softmax(dim=1)  # (B, C)
         even = losses.masked_fill(blocked, 0).sum(dim=1) / (~blocked).sum(dim=1)
         return ((1 - label_smoothing) * losses[rows, rows] + label_smoothing * even).mean()
@@ -80,10 +80,10 @@ def own_document_loss(
 def base_loss(
     questions: Tensor, documents: Tensor, base_questions: Tensor, base_documents: Tensor, *, temperature: float
 ) -> Tensor:
-    """How far the ranking of the batch's documents has moved from the base model's.
+    """Distillation (Hinton et al. 2015, arXiv 1503.02531) from the base model over the batch's documents.
 
-    Mean over the questions of KL(p || q), p and q the softmax over the documents of the base model's and of the
-    encoder's cosines: distillation (Hinton et al. 2015, arXiv 1503.02531) from the model one starts from.
+    Mean over the questions of KL(p || q), where p and q are the softmax over the documents of the base model's and the
+    encoder's cosines.
 
     Args:
         questions: floating point, shape (B, d).

@@ -1,12 +1,12 @@
-"""Batches of questions; for the HEAL loss such that every level finds positives.
+"""Batch sampler over questions, grouped by leaf for the HEAL loss.
 
-The unit is the question: an epoch asks each once, so that what people ask most about weighs most, in training as in
-use. Visiting every document once instead, with one of its questions, costs ATT&CK, whose techniques have from one to
-hundreds of questions, six points of nDCG@10 (bench/RESULTS.md). Questions of one document share its encoding and are no
-negatives of each other, see ``objective``. A question that several documents answer meets the next of them each epoch.
+An epoch has each question once, so documents weigh as often as people ask about them. One question per document and
+epoch instead costs ATT&CK, whose techniques have from one to hundreds of questions, six points of nDCG@10
+(bench/RESULTS.md). Questions of one document share its encoding and are no negatives of each other, see ``objective``.
+A question with several answers takes the next of them in each epoch.
 
-Random batches of 32 from a tree with 60 leaves leave the fine levels of the HEAL loss almost without pairs. There a
-batch is made of groups of about four questions of one leaf.
+Random batches of 32 from a tree with 60 leaves have almost no positives at the fine levels of the HEAL loss, so there
+a batch consists of groups of about four questions of one leaf.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ class QuestionBatchSampler(BatchSampler):
 
     Args:
         question_ids: integer, shape (n,); question of each row (a pair of question and document).
-        leaves: integer, shape (n,); leaf of each row, by whose first row a question travels; None for random batches.
+        leaves: integer, shape (n,); leaf of each row; a question is grouped by its first row. None for random batches.
         batch_size: rows per batch; all questions where there are fewer.
         seed: with the epoch decides the order.
-        mates: questions of one leaf that travel together, about.
+        mates: approximate size of a group.
 
     Raises:
         InputError: the arrays do not fit each other, are empty, or the batch size is not positive.
@@ -59,8 +59,8 @@ class QuestionBatchSampler(BatchSampler):
         self._seed, self._mates, self.epoch = seed, mates, 0
         super().__init__(range(len(question_ids)), min(batch_size, len(self._rows)), drop_last=True)
 
-    def first(self, batches: int) -> npt.NDArray[np.int64]:
-        """The rows that the first so many batches of a training hold, each once, in ascending order."""
+    def rows_of_first(self, batches: int) -> npt.NDArray[np.int64]:
+        """The distinct rows in a training's first batches, ascending."""
         before, held = self.epoch, list[list[int]]()
         for epoch in range(-(-batches // len(self))):
             self.set_epoch(epoch)
@@ -69,22 +69,22 @@ class QuestionBatchSampler(BatchSampler):
         return np.unique(np.array(held[:batches], dtype=np.int64))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is; the Trainer calls this."""
+        """Set the epoch of the next iteration; the Trainer calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches per epoch; the questions of an incomplete last batch wait for another epoch."""
+        """Batches per epoch; an incomplete last batch is dropped."""
         return len(self._rows) // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of the current epoch: full ones only."""
+        """The full batches of the current epoch."""
         rng = np.random.default_rng((self._seed, self.epoch))
         questions = rng.permutation(len(self._rows)) if self._members is None else self._by_leaf(self._members, rng)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             yield [self._pair(int(question)) for question in questions[start : start + self.batch_size]]
 
     def _by_leaf(self, members: list[npt.NDArray[np.intp]], rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """All questions, leaf-mates in groups, the groups of a leaf spread evenly over the epoch."""
+        """All questions in groups of one leaf, with a leaf's groups spread evenly over the epoch."""
         groups: list[npt.NDArray[np.intp]] = []
         keys: list[npt.NDArray[np.float64]] = []
         for questions in members:
@@ -95,7 +95,7 @@ class QuestionBatchSampler(BatchSampler):
         return np.concatenate([groups[index] for index in np.argsort(np.concatenate(keys), kind="stable")])
 
     def _pair(self, question: int) -> int:
-        """The row of a question whose turn it is: its answers in a fixed random order, one further per epoch."""
+        """The row of a question in this epoch: its answers take turns in a fixed random order."""
         rows = self._rows[question]
         if len(rows) == 1:
             return int(rows[0])

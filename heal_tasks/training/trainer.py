@@ -1,9 +1,8 @@
-"""Fine-tunes an encoder on questions and topic paths; survives a kill; hands over the best look it had.
+"""Fine-tuning of an encoder on questions and topic paths: resumes after a kill, saves the best validated weights.
 
 The loop is the sentence-transformers Trainer, in this process or in several that share each batch. Its checkpoints
-(weights, optimiser, random state, patience) make a killed run continue instead of starting over; the saved model is
-read back from the best checkpoint, because the Trainer's own way of loading it logs a failure and goes on with the
-last weights.
+(weights, optimiser, random state, patience) let a killed run continue. The saved model is read from the best
+checkpoint, because the Trainer's own way of loading it logs a failure and goes on with the last weights.
 """
 
 import json
@@ -17,38 +16,32 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from torch import Tensor
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.models import CARD
 from heal_tasks.core.types import JsonObject, Progress, silent
-from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapter
+from heal_tasks.training.adapters import add_adapter, merge_adapter
 from heal_tasks.training.checkpoints import (
     BASE_VECTORS,
     checkpoint_folder,
     is_finished,
     last_checkpoint,
+    load_adapter,
     open_work_dir,
     remember,
+    stored_tensors,
 )
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, ValidationSet
-from heal_tasks.training.encoder import (
-    encode,
-    in_bf16,
-    limited_threads,
-    load_encoder,
-    model_sha256,
-    without_bars,
-)
+from heal_tasks.training.encoder import encode, in_bf16, limited_threads, load_encoder, model_sha256, without_bars
 from heal_tasks.training.loop import make_sampler, make_trainer
-from heal_tasks.training.memory import freed_memory_kept
 from heal_tasks.training.objective import BaseVectors
 from heal_tasks.training.parallel import run_processes
-from heal_tasks.training.pooling import weigh_tokens
-from heal_tasks.training.validation import NDCG, ProgressReport, RetrievalLook
+from heal_tasks.training.pooling import weight_tokens
+from heal_tasks.training.validation import NDCG, ProgressReport, RetrievalValidation
 
 __all__ = ["TrainingConfig", "TrainingData", "TrainingResult", "ValidationSet", "train_encoder"]
 
@@ -57,7 +50,7 @@ _PACKAGES = ("torch", "transformers", "sentence-transformers")
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to.
+    """Result of a training.
 
     Args:
         model_dir: the folder with the saved model.
@@ -65,12 +58,11 @@ class TrainingResult:
         steps: optimiser steps done, those before a kill included.
         best_step: step whose weights were saved.
         base_ndcg: nDCG@10 of the base model on the validation set.
-        best_ndcg: nDCG@10 of the look whose weights were kept, the base model's share not yet mixed in; may be below
-            the base model's.
-        improved: whether that look beats the base model on the validation set.
-        resumed_from_step: checkpoint that this call went on from; 0 if it started from the base model.
-        stop_reason: why training stopped before ``max_steps``; empty if it did not.
-        history: one entry per look: step, ndcg, and the mean losses since the look before.
+        best_ndcg: nDCG@10 of the best validation, before ``base_share`` is mixed in; may be below ``base_ndcg``.
+        improved: whether ``best_ndcg`` is above ``base_ndcg``.
+        resumed_from_step: checkpoint that this call resumed from; 0 if it started from the base model.
+        stop_reason: reason for stopping before ``max_steps``; empty otherwise.
+        history: one entry per validation: step, ndcg, and the mean losses since the one before.
     """
 
     model_dir: Path
@@ -96,26 +88,25 @@ def train_encoder(
     data_fingerprint: str,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """Fine-tune, or go on where a killed call with the same arguments stopped.
+    """Fine-tune, or resume a killed call with the same arguments.
 
-    Every few steps (``TrainingConfig.look_steps``) the model is judged by nDCG@10 on the validation set, always on
-    plain text, and saved to ``work_dir``. The first sustained fall, ``patience`` looks in a row at least ``fall`` below
-    the best so far, ends the training: APEX-Embedding (Aviss 2024, arXiv 2410.18105) interrupts it before it converges.
-    The weights with the best value are written to ``output_dir``, even if the base model's was better:
-    whether a trained model is used is the gate's decision.
+    Every ``TrainingConfig.validation_steps`` steps the model is scored by nDCG@10 on the validation set, always on
+    plain text, and saved to ``work_dir``. After ``patience`` consecutive validations at least ``min_drop`` below the
+    best, training stops: APEX-Embedding (Aviss 2024, arXiv 2410.18105) interrupts it before convergence. The best
+    weights are written to ``output_dir`` even where the base model was better; the gate decides if they are used.
 
     Args:
         base_model: folder of the encoder to start from.
         data: training pairs.
-        validation: held-out questions; every look encodes all of its texts, so a few thousand documents are plenty.
-        config: how to train.
-        work_dir: checkpoints; the caller deletes it once the result is safe. Contents of another run are deleted.
+        validation: held-out questions; each validation encodes all its texts, so a few hundred documents are plenty.
+        config: of the training.
+        work_dir: for checkpoints; the caller deletes it once the result is safe. Files of another run are deleted.
         output_dir: receives the model as safetensors, and ``card.json``.
-        data_fingerprint: names the data; checkpoints are used only for the same fingerprint, base model and settings.
-        progress: told (step, max_steps, text) after every step and while looking.
+        data_fingerprint: of the data; checkpoints are used only for the same fingerprint, base model and config.
+        progress: told (step, max_steps, text) after every step and during validation.
 
     Returns:
-        Metrics, and where the model is.
+        Metrics and the model's folder.
 
     Raises:
         InputError: no training or validation question, no encoder in ``base_model``, no such device.
@@ -138,7 +129,7 @@ def train_encoder(
         fit = partial(_fit, Path(base_model), data, validation, config, work_dir, run, device)
         if config.processes > 1:
             gpus = torch.cuda.device_count()
-            # On processors too: Accelerate's barrier names the GPU with the number of the process, if there are any.
+            # Also for CPU training: Accelerate's barrier uses the GPU with the process's number if there are GPUs.
             if 0 < gpus < config.processes:
                 raise InputError(
                     f"processes is {config.processes}, and torch sees {gpus} GPUs; set HEAL_TRAIN_PROCESSES to {gpus} "
@@ -186,36 +177,38 @@ def train_encoder(
 def _fit(
     base_model: Path,
     data: TrainingData,
-    validation: ValidationSet,
+    validation_set: ValidationSet,
     config: TrainingConfig,
     work_dir: Path,
     run: JsonObject,
     device: str,
     progress: Progress,
 ) -> None:
-    """Train until the last checkpoint is in the working folder; in every process that takes part."""
-    with limited_threads(config.threads), without_bars(), freed_memory_kept(device):
+    """Train until the last checkpoint is in the working folder; runs in every process."""
+    with limited_threads(config.threads), without_bars():
         processes = PartialState(cpu=device == "cpu")
         if processes.num_processes > 1:
             device = device if device == "cpu" else str(processes.device)
             progress = progress if processes.is_main_process else silent
         model = load_encoder(base_model, device=device, quantised=config.adapter == "qlora")
-        look = RetrievalLook(validation, config.max_steps, progress)
+        bf16 = in_bf16(config.dtype, device)
+        validation = RetrievalValidation(validation_set, config.max_steps, progress, bf16=bf16)
         sampler, base_vectors = make_sampler(data, config), None
         with processes.main_process_first():
             facts = open_work_dir(work_dir, run)
             if "base_ndcg" not in facts:
-                facts = {"base_ndcg": look(model)[NDCG]}
+                facts = {"base_ndcg": validation.of_base_model(model)}
                 remember(work_dir, run, facts)
-            weigh_tokens(model, _corpus(data), config.idf_power)
+            weight_tokens(model, _corpus(data), config.idf_power)
             if config.base_weight > 0 and not config.paper:
-                rows = sampler.first(config.max_steps)
-                base_vectors = _base_vectors(model, data, rows, work_dir / BASE_VECTORS, config, progress)
+                rows = sampler.rows_of_first(config.max_steps)
+                compute = partial(_base_vectors, model, data, rows, config, bf16, progress)
+                base_vectors = BaseVectors(**stored_tensors(work_dir / BASE_VECTORS, compute))
         found = last_checkpoint(work_dir)
         if config.adapter != "none":
             add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         report = ProgressReport(progress, facts["base_ndcg"])
-        trainer = make_trainer(model, data, config, sampler, base_vectors, look, report, work_dir, device)
+        trainer = make_trainer(model, data, config, sampler, base_vectors, validation, report, work_dir, device)
         trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
 
 
@@ -223,26 +216,21 @@ def _base_vectors(
     model: SentenceTransformer,
     data: TrainingData,
     rows: IntArray,
-    file: Path,
     config: TrainingConfig,
+    bf16: bool,
     progress: Progress,
-) -> BaseVectors:
-    """The base model's vectors of these rows, computed once per training."""
-    if not file.is_file():
+) -> dict[str, Tensor]:
+    """The fields of ``BaseVectors``, from the model before training."""
 
-        def report(done: int, total: int, message: str = "") -> None:
-            progress(0, config.max_steps, f"base vectors: {done} of {total}")
+    def report(done: int, total: int, message: str = "") -> None:
+        progress(0, config.max_steps, f"base vectors: {done} of {total}")
 
-        questions, documents = ([texts[row] for row in rows] for texts in (data.questions, data.documents))
-        found = {
-            "rows": torch.from_numpy(rows),
-            "questions": torch.from_numpy(encode(model, questions, role="query")),
-            "documents": torch.from_numpy(encode(model, documents, progress=report)),
-        }
-        fresh = file.with_suffix(".new")
-        save_file(found, fresh)
-        fresh.replace(file)
-    return BaseVectors(**load_file(file))
+    questions, documents = ([texts[row] for row in rows] for texts in (data.questions, data.documents))
+    return {
+        "rows": torch.from_numpy(rows),
+        "questions": torch.from_numpy(encode(model, questions, role="query", bf16=bf16)),
+        "documents": torch.from_numpy(encode(model, documents, progress=report, bf16=bf16)),
+    }
 
 
 def _corpus(data: TrainingData) -> Iterator[str]:
@@ -253,7 +241,7 @@ def _corpus(data: TrainingData) -> Iterator[str]:
 def _read_model(
     checkpoint: Path, base_model: str | Path, data: TrainingData, config: TrainingConfig
 ) -> SentenceTransformer:
-    """The model to hand over: a checkpoint's plain float32 weights, with the base model's share mixed in."""
+    """A checkpoint as a plain float32 model, with the base model's share mixed in."""
     if config.adapter == "none":
         model = load_encoder(checkpoint, device="cpu")
         if config.base_share > 0:
@@ -262,10 +250,10 @@ def _read_model(
                 for weight, start in zip(model[0].parameters(), base[0].parameters(), strict=True):
                     weight.lerp_(start, config.base_share)
         return model
-    # Into the base model's own weights: those that training held in 4 bits were rounded.
+    # Merged into the base model's own weights, since 4-bit weights in training were rounded.
     model = load_encoder(base_model, device="cpu")
-    weigh_tokens(model, _corpus(data), config.idf_power)
-    # An adapter is a difference to the base model, so that a part of it is the mixture.
+    weight_tokens(model, _corpus(data), config.idf_power)
+    # An adapter is a difference to the base model, so scaling it mixes the two.
     alpha = config.lora_alpha * (1 - config.base_share)
     add_adapter(model, rank=config.lora_rank, alpha=alpha, seed=config.seed)
     load_adapter(model, checkpoint)
@@ -277,11 +265,14 @@ def _stop_reason(state: JsonObject, config: TrainingConfig, base_ndcg: float) ->
     if state["global_step"] >= config.max_steps:
         return ""
     best = max(base_ndcg, state["best_metric"])
-    return f"stopped early: {config.patience} looks in a row at least {config.fall:g} below nDCG@10 {best:.4f}"
+    return (
+        f"stopped early: {config.patience} consecutive validations at least {config.min_drop:g} below "
+        f"nDCG@10 {best:.4f}"
+    )
 
 
 def _history(state: JsonObject) -> list[JsonObject]:
-    """The Trainer's log, one entry per look."""
+    """The Trainer's log, one entry per validation."""
     entries: dict[int, JsonObject] = {}
     names = {"loss": "loss", "own_document": "own_document", "base": "base", "heal": "heal", f"eval_{NDCG}": "ndcg"}
     for logged in state["log_history"]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.models import resolve_model
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record, Split
 from heal_tasks.steps import mine as mine_step
@@ -14,6 +16,7 @@ from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.questions.questions import QuestionRepository
+from heal_tasks.training.encoder import Encoder
 from tests.steps.asking import WORDS, add, body
 
 DOCUMENTS = 60
@@ -71,6 +74,15 @@ def test_a_held_out_question_is_asked_once_and_every_answer_in_the_pool_counts(m
     for query, positives in zip(validation.queries, validation.positives, strict=True):
         right = {place for place, text in enumerate(validation.documents) if f"The {query.split()[1]} chamber" in text}
         assert set(positives.tolist()) == right
+
+
+def test_base_vectors_of_the_validation_set_are_those_of_its_texts(mined: Path) -> None:
+    _, validation = load(mined)
+    assert validation.base_vectors is not None
+    encoder = Encoder(resolve_model(PACKAGED_MODEL), device="cpu")
+    queries, documents = validation.base_vectors
+    assert (queries * encoder.encode(validation.queries, role="query")).sum(axis=1).min() > 0.999
+    assert (documents * encoder.encode(validation.documents)).sum(axis=1).min() > 0.999
 
 
 def test_where_people_have_asked_enough_they_alone_train_and_judge(

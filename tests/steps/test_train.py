@@ -12,7 +12,7 @@ def test_the_learning_rate_follows_the_adapter_unless_set(change, rate):
     assert training_config(load_settings(**change), by_people=False).learning_rate == rate
 
 
-def test_how_the_work_is_cut_makes_no_other_model():
+def test_devices_processes_and_micro_batches_keep_the_identity():
     usual, cut, other = (
         training_config(load_settings(**change), by_people=False).identity()
         for change in (
@@ -33,6 +33,6 @@ def test_how_the_work_is_cut_makes_no_other_model():
         ({"idf_power": 1.0, "train_base_share": 0.2}, True, (1.0, 0.2, 0.1)),
     ],
 )
-def test_written_questions_leave_the_model_nearer_to_the_base_model_unless_set(change, by_people, expected):
+def test_written_questions_keep_half_of_the_base_model_unless_set(change, by_people, expected):
     config = training_config(load_settings(**change), by_people=by_people)
     assert (config.idf_power, config.base_share, config.base_weight) == expected

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
+from bench.decoder import ARCHITECTURES
 from heal_tasks.core.errors import InputError
-from heal_tasks.training.adapters import add_adapter, load_adapter, merge_adapter, nf4_config, save_adapter
+from heal_tasks.training.adapters import add_adapter, merge_adapter, nf4_config
+from heal_tasks.training.checkpoints import load_adapter, save_weights
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
-from tests.training.decoders import ARCHITECTURES, tiny_decoder
+from tests.training.decoders import tiny_decoder
 from tests.training.runs import stop
 
 CONFIG = TrainingConfig(
@@ -69,7 +71,7 @@ def test_merged_weights_are_plain_and_give_the_adapters_vectors(base, tmp_path):
             torch.nn.init.normal_(parameter, std=0.3)
     adapted = encode(model, texts)
     assert np.abs(adapted - before).max() > 0.05
-    save_adapter(model, tmp_path / "adapter")
+    save_weights(model, tmp_path / "adapter", adapter=True)
     again = load_encoder(base, device="cpu")
     add_adapter(again, rank=4, alpha=8, seed=0)
     load_adapter(again, tmp_path / "adapter")
@@ -81,7 +83,7 @@ def test_merged_weights_are_plain_and_give_the_adapters_vectors(base, tmp_path):
     assert stored.keys() == plain.keys()
 
 
-def test_lora_trains_and_publishes_the_judged_model(base, planted, tmp_path):
+def test_lora_trains_and_saves_the_validated_model(base, planted, tmp_path):
     result = train(base, planted, tmp_path)
     start, end = load_file(base / "model.safetensors"), load_file(tmp_path / "model" / "model.safetensors")
     assert start.keys() == end.keys()
@@ -98,7 +100,7 @@ def test_lora_trains_and_publishes_the_judged_model(base, planted, tmp_path):
     assert not (checkpoint / "model.safetensors").exists()
 
 
-def test_a_stopped_lora_training_goes_on_to_the_same_weights(tiny_encoder, planted, tmp_path):
+def test_a_stopped_lora_training_resumes_to_the_same_weights(tiny_encoder, planted, tmp_path):
     whole = train(tiny_encoder, planted, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tiny_encoder, planted, tmp_path / "stopped", progress=stop)

@@ -25,7 +25,7 @@ TEXTS = ["q1 q2 q3", "d1", "q1 q2 q3", "n1 n2 n3 n4 n5 n6 n7", "", "d2 d1"]
 
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model is run by its own forward pass, as one is that ``packs`` refuses."""
+    """Every model uses its own forward pass, as those do that ``packs`` refuses."""
     monkeypatch.setattr(encoder_module, "packs", lambda model: False)
 
 
@@ -123,6 +123,16 @@ def test_bfloat16_vectors_have_unit_length_and_are_close(tiny_encoder: Path):
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-6)
     assert not np.array_equal(exact, half)
     assert (exact * half).sum(axis=1).min() > 0.99
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_float32_weights_can_compute_in_bfloat16(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, packed: bool):
+    monkeypatch.setattr(encoder_module, "packs", lambda model: packed)
+    model = load_encoder(tiny_encoder, device="cpu")
+    exact, half = encode(model, TEXTS), encode(model, TEXTS, bf16=True)
+    assert not np.array_equal(exact, half)
+    assert (exact * half).sum(axis=1).min() > 0.999
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
 def test_damaged_weights_are_named_before_a_vector_is_stored(tiny_encoder: Path):

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bench.decoder import ARCHITECTURES
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig
-from tests.training.decoders import ARCHITECTURES, tiny_decoder
+from tests.training.decoders import tiny_decoder
 from tests.training.runs import CONFIG, furthest, run, stop, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -45,7 +46,7 @@ def test_training_in_bfloat16_learns_and_the_model_serves_on_a_cpu(tiny_encoder,
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-4)
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tiny_encoder, planted, tmp_path):
+def test_a_stopped_training_resumes_to_the_same_weights(tiny_encoder, planted, tmp_path):
     whole, _ = run(tiny_encoder, planted, tmp_path / "whole", ON_GPU)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_encoder, planted, tmp_path / "stopped", ON_GPU, progress=stop)
@@ -68,7 +69,7 @@ def test_a_step_that_does_not_fit_is_repeated_with_a_smaller_micro_batch(tmp_pat
     result, reports = run(resolve_model(PACKAGED_MODEL), (data, validation), tmp_path, config)
     assert result.steps == 2
     assert any("out of memory, " in message for _, _, message in reports)
-    assert all(math.isfinite(look["loss"]) for look in result.history)
+    assert all(math.isfinite(entry["loss"]) for entry in result.history)
 
 
 @pytest.mark.parametrize("little_memory", [400], indirect=True)

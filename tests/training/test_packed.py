@@ -1,23 +1,24 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
+from heal_tasks.training.adapters import add_adapter
 from heal_tasks.training.encoder import load_encoder
 from heal_tasks.training.packed import PackedBert, packs
 
-# Lengths from nothing to more than the window, some of them equal.
+# Lengths from zero to more than the window, some of them equal.
 TEXTS = ["", "d1", "q2", "q1 q2 q3", "n1 n2 n3 n4 n5 n6 n7", "d3 d2 d1", "d4 " * 100, "n5 " * 100, "q9 n3 " * 12]
 
 
 @pytest.fixture
 def model(tiny_encoder: Path) -> SentenceTransformer:
-    """Every weight random: a fresh model's biases are nought and would hide what is done with them."""
+    """Every weight is random: a new model's biases are zero, which would hide errors with them."""
     made = load_encoder(tiny_encoder, device="cpu")
     torch.manual_seed(1)
     with torch.no_grad():
@@ -56,7 +57,19 @@ def test_a_pass_has_no_more_tokens_than_allowed_but_at_least_a_text(model: Sente
     assert sizes == [48, 48, 40, 13]
 
 
-def test_a_model_in_training_is_used_as_it_is_now(model: SentenceTransformer):
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_bfloat16_is_as_close_as_the_models_own(model: SentenceTransformer, weights: torch.dtype):
+    exact = by_the_model(model, TEXTS)
+    own = unit(by_the_model(copy.deepcopy(model).to(torch.bfloat16), TEXTS))
+    model.to(weights)
+    assert packs(model)
+    found = PackedBert(model, 60, torch.bfloat16).encode(TEXTS)
+    assert found.dtype == np.float32
+    error, allowed = (1 - (vectors * exact).sum(axis=1).min() for vectors in (unit(found), own))
+    assert 0 < error < max(2 * allowed, 1e-3)
+
+
+def test_changed_weights_are_used_at_once(model: SentenceTransformer):
     packed = PackedBert(model, 100)
     before = packed.encode(TEXTS)
     with torch.no_grad():
@@ -83,13 +96,11 @@ def test_a_plain_bert_is_packed(model: SentenceTransformer):
         lambda model: setattr(model[0].auto_model.config, "hidden_act", "relu"),
         lambda model: setattr(model[0].auto_model.config, "is_decoder", True),
         lambda model: setattr(model.tokenizer, "padding_side", "left"),
-        lambda model: model.add_adapter(LoraConfig(r=2, target_modules=["query"])),
+        lambda model: add_adapter(model, rank=2, alpha=4, seed=0),
         lambda model: setattr(model[0].auto_model, "__class__", type("Other", (type(model[0].auto_model),), {})),
     ],
     ids=["pooling", "prompt", "truncated", "half", "dense", "relu", "decoder", "left", "adapter", "other"],
 )
-def test_what_another_pass_would_get_wrong_is_left_to_the_model(
-    model: SentenceTransformer, change: Callable[[SentenceTransformer], object]
-):
+def test_other_models_are_not_packed(model: SentenceTransformer, change: Callable[[SentenceTransformer], object]):
     change(model)
     assert not packs(model)

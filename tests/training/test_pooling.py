@@ -12,8 +12,8 @@ from sentence_transformers.sentence_transformer.modules import WordWeights
 
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.packed import PackedBert, packs
-from heal_tasks.training.pooling import idf_weights, weigh_tokens
-from heal_tasks.training.validation import NDCG, RetrievalLook
+from heal_tasks.training.pooling import idf_weights, weight_tokens
+from heal_tasks.training.validation import NDCG, RetrievalValidation
 from tests.training.runs import CONFIG, furthest, run, stop, weights
 
 CORPUS = ["d1 d2 d1", "d1 d3", "d1 d2 n4", "d1"]
@@ -42,7 +42,7 @@ def test_weights_are_those_of_the_formula(documents, power):
 
 def test_a_text_is_the_weighted_mean_of_its_tokens_wherever_the_model_is_loaded(tiny_encoder, tmp_path):
     plain, model = load_encoder(tiny_encoder, device="cpu"), load_encoder(tiny_encoder, device="cpu")
-    assert weigh_tokens(model, [*CORPUS, *CORPUS], 0.5)
+    assert weight_tokens(model, [*CORPUS, *CORPUS], 0.5)
     rarity = idf_weights([token_ids(plain, text) for text in CORPUS], len(plain.tokenizer), [0, 1, 2, 3, 4], 0.5)
     expected = []
     for text in TEXTS:
@@ -55,9 +55,9 @@ def test_a_text_is_the_weighted_mean_of_its_tokens_wherever_the_model_is_loaded(
     assert np.abs(encode(plain, TEXTS) - encode(model, TEXTS)).max() > 1e-3
 
 
-def test_the_packed_pass_weighs_too(tiny_encoder):
+def test_the_packed_pass_weights_tokens_too(tiny_encoder):
     model = load_encoder(tiny_encoder, device="cpu")
-    weigh_tokens(model, CORPUS, 0.5)
+    weight_tokens(model, CORPUS, 0.5)
     assert packs(model)
     vectors = PackedBert(model, 12).encode(TEXTS)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -68,22 +68,22 @@ def change_pooling(model: SentenceTransformer) -> None:
     model[1].pooling_mode = "cls"
 
 
-def weigh_before(model: SentenceTransformer) -> None:
-    weigh_tokens(model, CORPUS, 1.0)
+def weight_before(model: SentenceTransformer) -> None:
+    weight_tokens(model, CORPUS, 1.0)
 
 
-@pytest.mark.parametrize(("power", "change"), [(0.0, None), (0.5, change_pooling), (0.5, weigh_before)])
-def test_other_models_stay_as_they_are(tiny_encoder, power, change):
+@pytest.mark.parametrize(("power", "change"), [(0.0, None), (0.5, change_pooling), (0.5, weight_before)])
+def test_other_models_are_not_changed(tiny_encoder, power, change):
     model = load_encoder(tiny_encoder, device="cpu")
     if change:
         change(model)
     before = list(model)
-    assert not weigh_tokens(model, CORPUS, power)
+    assert not weight_tokens(model, CORPUS, power)
     assert list(model) == before
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_a_training_with_weighed_tokens_goes_on_after_a_stop_and_publishes_what_it_judged(
+def test_a_training_with_weighted_tokens_resumes_and_saves_the_validated_model(
     tiny_encoder, planted, tmp_path, adapter
 ):
     config = dataclasses.replace(WEIGHED, adapter=adapter, heal_weight=0.0 if adapter == "lora" else 0.1)
@@ -94,8 +94,8 @@ def test_a_training_with_weighed_tokens_goes_on_after_a_stop_and_publishes_what_
     assert resumed.resumed_from_step == 3
     assert furthest(weights(whole), weights(resumed)) <= 1e-6
     model = load_encoder(resumed.model_dir, device="cpu")
-    look = RetrievalLook(planted[1], 1, lambda done, total, message="": None)
-    assert look(model)[NDCG] == pytest.approx(resumed.best_ndcg, abs=1e-6)
+    validation = RetrievalValidation(planted[1], 1, lambda done, total, message="": None)
+    assert validation(model)[NDCG] == pytest.approx(resumed.best_ndcg, abs=1e-6)
     corpus = set(planted[0].documents)
     tokens = [token_ids(model, text) for text in corpus]
     given_, rarity = model[1], idf_weights(tokens, len(model.tokenizer), [0, 1, 2, 3, 4], 0.5)

@@ -34,7 +34,7 @@ def test_every_batch_is_full_and_no_question_comes_twice_in_an_epoch(corpus, bat
 
 @settings(max_examples=60)
 @given(corpora(), st.integers(0, 5))
-def test_every_answer_has_its_turn(corpus, seed):
+def test_all_answers_of_a_question_take_turns(corpus, seed):
     question_ids, leaves = corpus
     sampler = QuestionBatchSampler(question_ids, leaves, 10**6, seed=seed)
     seen = set()
@@ -53,7 +53,7 @@ def batches_of(leaves: np.ndarray, batch_size: int, epochs: int) -> list[Counter
     return found
 
 
-def test_questions_travel_with_leaf_mates():
+def test_questions_of_a_leaf_are_grouped():
     leaves = np.repeat(np.arange(60), 8)
     # Only at the two ends of a batch a group may be cut.
     assert all(sum(size == 1 for size in sizes.values()) <= 2 for sizes in batches_of(leaves, 32, 3))
@@ -94,7 +94,7 @@ def test_refuses(ids, leaves, batch_size, message):
 
 @settings(max_examples=40)
 @given(corpora(), st.integers(1, 20), st.integers(1, 12))
-def test_the_first_batches_rows_are_those_that_training_meets(corpus, batch_size, batches):
+def test_rows_of_the_first_batches(corpus, batch_size, batches):
     sampler = QuestionBatchSampler(*corpus, batch_size, seed=3)
     met: list[list[int]] = []
     epoch = 0
@@ -103,5 +103,5 @@ def test_the_first_batches_rows_are_those_that_training_meets(corpus, batch_size
         met += list(sampler)
         epoch += 1
     sampler.set_epoch(1)
-    assert sampler.first(batches).tolist() == sorted({row for batch in met[:batches] for row in batch})
+    assert sampler.rows_of_first(batches).tolist() == sorted({row for batch in met[:batches] for row in batch})
     assert sampler.epoch == 1

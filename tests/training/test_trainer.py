@@ -20,7 +20,7 @@ from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
 from heal_tasks.training.objective import Objective
 from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
-from heal_tasks.training.validation import NDCG, RetrievalLook
+from heal_tasks.training.validation import NDCG, RetrievalValidation
 from tests.training.runs import CONFIG, furthest, run, weights
 
 
@@ -36,7 +36,7 @@ def trained_steps(reports):
     return [done for done, _, message in reports if message.startswith("loss")]
 
 
-def test_a_run_reports_looks_and_saves_the_best_of_them(undisturbed):
+def test_a_run_reports_its_validations_and_saves_the_best_weights(undisturbed):
     result, reports, _ = undisturbed
     assert trained_steps(reports) == list(range(1, 9))
     assert {total for _, total, _ in reports} == {8}
@@ -50,12 +50,12 @@ def test_a_run_reports_looks_and_saves_the_best_of_them(undisturbed):
     assert result.improved == (result.best_ndcg > result.base_ndcg)
 
 
-def test_the_saved_model_is_the_judged_one_with_the_base_models_limit(undisturbed, planted, tiny_encoder):
+def test_the_saved_model_is_the_validated_one_with_the_base_models_limit(undisturbed, planted, tiny_encoder):
     result, _, _ = undisturbed
     model = load_encoder(result.model_dir, device="cpu")
     assert model.max_seq_length == load_encoder(tiny_encoder, device="cpu").max_seq_length == 48
-    look = RetrievalLook(planted[1], 1, lambda done, total, message="": None)
-    assert look(model)[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
+    validation = RetrievalValidation(planted[1], 1, lambda done, total, message="": None)
+    assert validation(model)[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
     assert result.model_sha256 == model_sha256(result.model_dir) != model_sha256(tiny_encoder)
 
 
@@ -140,7 +140,7 @@ def test_after_kill_9_a_retry_ends_in_the_same_model_without_repeating_finished_
     whole = undisturbed[0]
     assert result.resumed_from_step == 3
     assert trained_steps(reports) == [4, 5, 6, 7, 8]
-    assert not [done for done, _, message in reports if done == 0]  # the base model is not judged again
+    assert not [done for done, _, message in reports if done == 0]  # the base model is not validated again
     expected, actual = (load_file(item.model_dir / "model.safetensors") for item in (whole, result))
     assert expected.keys() == actual.keys()
     assert max((expected[name] - actual[name]).abs().max().item() for name in expected) <= 1e-6
@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_the_step(tiny_encoder, pla
         "anchor": 8, "positive": 8, "negative_1": 8,
     }  # fmt: skip
     assert set(batch["texts"]["positive"]) <= set(planted[0].documents)
-    assert len(batch["labels"]) == 8
+    assert len(batch["rows"]) == 8
 
 
 def test_a_gradient_that_is_not_finite_ends_training_before_the_weights_are_touched(
@@ -199,16 +199,13 @@ def quiet(model: Path, folder: Path) -> Path:
     return copied
 
 
-def test_micro_batches_memory_errors_and_recomputed_activations_change_nothing(
-    tiny_encoder, planted, tmp_path, monkeypatch
-):
+def test_micro_batches_and_memory_errors_change_nothing(tiny_encoder, planted, tmp_path, monkeypatch):
     base = quiet(tiny_encoder, tmp_path)
     whole, _ = run(base, planted, tmp_path / "whole")
     moved = furthest(weights(whole), load_file(base / "model.safetensors"))
-    for name, change in {"cut": {"micro_batch_size": 3}, "again": {"activation_checkpointing": True}}.items():
-        other, _ = run(base, planted, tmp_path / name, dataclasses.replace(CONFIG, **change))
-        assert furthest(weights(whole), weights(other)) < 1e-3 * moved
-        assert [look["heal"] for look in other.history] == pytest.approx([look["heal"] for look in whole.history])
+    other, _ = run(base, planted, tmp_path / "cut", dataclasses.replace(CONFIG, micro_batch_size=3))
+    assert furthest(weights(whole), weights(other)) < 1e-3 * moved
+    assert [entry["heal"] for entry in other.history] == pytest.approx([entry["heal"] for entry in whole.history])
 
     encode, widths = BertModel.forward, []
 
@@ -253,7 +250,7 @@ def test_two_processes_train_as_one(tiny_encoder, planted, tmp_path):
     two, reports = run(base, planted, tmp_path / "two", dataclasses.replace(CONFIG, processes=2))
     assert trained_steps(reports) == list(range(1, 9))
     for name in ("loss", "own_document", "heal", "ndcg"):
-        assert [look[name] for look in two.history] == pytest.approx([look[name] for look in one.history], rel=1e-4)
+        assert [entry[name] for entry in two.history] == pytest.approx([entry[name] for entry in one.history], rel=1e-4)
     moved = furthest(weights(one), load_file(base / "model.safetensors"))
     assert furthest(weights(one), weights(two)) < 1e-2 * moved
 
@@ -277,12 +274,10 @@ def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"heal_weight": -1.0}, "heal_weight is -1.0"),
         ({"base_weight": -1.0}, "base_weight is -1.0"),
-        ({"warmup_share": 1.0}, "warmup_share is 1.0"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"base_share": 1.0}, "base_share is 1.0"),
         ({"idf_power": -0.5}, "idf_power is -0.5"),
-        ({"eval_share": 1.5}, "eval_share is 1.5"),
-        ({"fall": -0.1}, "fall is -0.1"),
+        ({"min_drop": -0.1}, "min_drop is -0.1"),
         ({"micro_batch_size": -1}, "micro_batch_size -1"),
         ({"batch_size": 9, "processes": 2}, "batch_size 9 must be a multiple of processes 2"),
     ],
@@ -299,7 +294,7 @@ def test_validation_refuses():
         ValidationSet(["q"], ["d"], [])
 
 
-def test_nothing_to_train_or_judge_on_is_refused(tiny_encoder, planted, tmp_path):
+def test_no_training_or_no_validation_question_is_refused(tiny_encoder, planted, tmp_path):
     with pytest.raises(InputError, match="96 training and 0 validation questions"):
         run(tiny_encoder, (planted[0], ValidationSet([], [], [])), tmp_path)
     assert not (tmp_path / "work").exists()

@@ -1,4 +1,4 @@
-"""Looks at held-out retrieval: when they come, when they end a training, and that they measure as the library does."""
+"""Validation during training: its interval, early stopping, and agreement with the library's evaluator."""
 
 import dataclasses
 
@@ -7,9 +7,10 @@ import pytest
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from transformers import TrainerControl, TrainerState
 
-from heal_tasks.training.encoder import load_encoder
+from heal_tasks.core.errors import InputError
+from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig, ValidationSet
-from heal_tasks.training.validation import NDCG, BaseAwareStopping, RetrievalLook
+from heal_tasks.training.validation import NDCG, BaseAwareStopping, RetrievalValidation
 from tests.training.runs import CONFIG, run
 
 
@@ -17,11 +18,13 @@ def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_en
     # Weights thrown about by a huge learning rate never beat a base model that already ranks perfectly.
     data, validation = planted
     perfect = ValidationSet(validation.documents, validation.documents, [np.array([row]) for row in range(64)])
-    config = dataclasses.replace(CONFIG, max_steps=50, eval_steps=2, patience=2, fall=0.0, learning_rate=0.05)
+    config = dataclasses.replace(CONFIG, max_steps=50, eval_steps=2, patience=2, min_drop=0.0, learning_rate=0.05)
     result, _ = run(tiny_encoder, (data, perfect), tmp_path, config)
     assert result.base_ndcg == pytest.approx(1, abs=0.02)
     assert result.steps == 4
-    assert result.stop_reason == f"stopped early: 2 looks in a row at least 0 below nDCG@10 {result.base_ndcg:.4f}"
+    assert result.stop_reason == (
+        f"stopped early: 2 consecutive validations at least 0 below nDCG@10 {result.base_ndcg:.4f}"
+    )
     assert not result.improved
     assert result.best_step in (2, 4)
     again, reports = run(tiny_encoder, (data, perfect), tmp_path, config, output_dir=tmp_path / "again")
@@ -29,7 +32,7 @@ def test_early_stop_counts_the_base_model_and_saves_the_best_trained_one(tiny_en
     assert (again.model_sha256, again.stop_reason) == (result.model_sha256, result.stop_reason)
 
 
-def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_is_kept(tiny_encoder, planted, tmp_path):
+def test_training_stops_where_plain_retrieval_falls_and_keeps_the_best_weights(tiny_encoder, planted, tmp_path):
     # An encoder that has learned half of the dictionary is shown wrong answers only.
     data, validation = planted
     good = dataclasses.replace(CONFIG, max_steps=30, batch_size=24, eval_steps=30, learning_rate=6e-3, heal_weight=0.0)
@@ -38,15 +41,15 @@ def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_i
     wrong = dataclasses.replace(data, documents=turned, negatives=[[] for _ in turned])
     config = dataclasses.replace(good, max_steps=48, eval_steps=3, patience=2, base_weight=0.0)
     whole, _ = run(learned.model_dir, (wrong, validation), tmp_path / "whole", dataclasses.replace(config, patience=99))
-    looks = [entry["ndcg"] for entry in whole.history]
-    assert looks[-1] < learned.best_ndcg - 0.1, "the case is planted: to go on to the end does harm"
+    values = [entry["ndcg"] for entry in whole.history]
+    assert values[-1] < learned.best_ndcg - 0.1, "planted: training to the end does harm"
 
     result, _ = run(learned.model_dir, (wrong, validation), tmp_path / "interrupted", config)
-    assert [entry["ndcg"] for entry in result.history] == looks[: len(result.history)]
+    assert [entry["ndcg"] for entry in result.history] == values[: len(result.history)]
     assert result.steps < 24
-    assert "2 looks in a row" in result.stop_reason
-    assert result.best_ndcg == max(looks[: len(result.history)]) > looks[-1] + 0.1
-    kept = RetrievalLook(validation, 1, lambda done, total, message="": None)
+    assert "2 consecutive validations" in result.stop_reason
+    assert result.best_ndcg == max(values[: len(result.history)]) > values[-1] + 0.1
+    kept = RetrievalValidation(validation, 1, lambda done, total, message="": None)
     assert kept(load_encoder(result.model_dir, device="cpu"))[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
 
 
@@ -54,14 +57,13 @@ def test_training_is_interrupted_where_plain_retrieval_falls_and_the_best_look_i
     ("max_steps", "steps_per_epoch", "expected"),
     [(40, 6250, 20), (6000, 6250, 300), (6000, 16, 20), (6000, 401, 21), (100_000, 6250, 313)],
 )
-def test_looks_follow_the_epoch_and_never_come_too_often(max_steps, steps_per_epoch, expected):
-    assert TrainingConfig(max_steps=max_steps).look_steps(steps_per_epoch) == expected
-    assert TrainingConfig(max_steps=max_steps, eval_share=0.0).look_steps(steps_per_epoch) == 20
+def test_the_interval_follows_the_epoch_and_has_a_minimum(max_steps, steps_per_epoch, expected):
+    assert TrainingConfig(max_steps=max_steps).validation_steps(steps_per_epoch) == expected
 
 
-@pytest.mark.parametrize(("fall", "expected"), [(0.0, [1, 2, 0, 1, 2, 3]), (0.04, [1, 0, 0, 0, 1, 0])])
-def test_falls_are_counted_over_checkpoints(fall, expected):
-    stopping = BaseAwareStopping(3, base_ndcg=0.5, fall=fall)
+@pytest.mark.parametrize(("min_drop", "expected"), [(0.0, [1, 2, 0, 1, 2, 3]), (0.04, [1, 0, 0, 0, 1, 0])])
+def test_validations_below_the_best_are_counted_over_checkpoints(min_drop, expected):
+    stopping = BaseAwareStopping(3, base_ndcg=0.5, min_drop=min_drop)
     state, control = TrainerState(), TrainerControl()
     outcomes = []
     for value in (0.4, 0.5, 0.6, 0.6, 0.55, 0.59):
@@ -73,7 +75,23 @@ def test_falls_are_counted_over_checkpoints(fall, expected):
     assert outcomes == expected
 
 
-def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
+def test_base_vectors_stand_in_for_the_base_models_validation(tiny_encoder, planted, tmp_path):
+    data, validation = planted
+    model = load_encoder(tiny_encoder, device="cpu")
+    vectors = encode(model, validation.queries, role="query"), encode(model, validation.documents)
+    given = dataclasses.replace(validation, base_vectors=vectors)
+    config = dataclasses.replace(CONFIG, max_steps=1, base_weight=0.0)
+    usual, usual_reports = run(tiny_encoder, planted, tmp_path / "usual", config)
+    result, reports = run(tiny_encoder, (data, given), tmp_path / "given", config)
+    assert result.base_ndcg == pytest.approx(usual.base_ndcg, abs=1e-6)
+    assert result.model_sha256 == usual.model_sha256
+    assert [step for step, _, message in usual_reports if message.startswith("validation")] == [0, 1]
+    assert [step for step, _, message in reports if message.startswith("validation")] == [1]
+    with pytest.raises(InputError, match=r"has \(16, 2\) base vectors for \(16, 64\) queries and documents"):
+        dataclasses.replace(validation, base_vectors=(vectors[0], vectors[1][:2]))
+
+
+def test_validation_agrees_with_the_librarys_evaluator(tiny_encoder, planted):
     _, validation = planted
     model = load_encoder(tiny_encoder, device="cpu")
     library = InformationRetrievalEvaluator(
@@ -82,5 +100,5 @@ def test_looks_agree_with_the_librarys_evaluator(tiny_encoder, planted):
         {str(row): set(map(str, found)) for row, found in enumerate(validation.positives)},
         write_csv=False,
     )(model)
-    ours = RetrievalLook(validation, 1, lambda done, total, message="": None)(model)
+    ours = RetrievalValidation(validation, 1, lambda done, total, message="": None)(model)
     assert ours[NDCG] == pytest.approx(library["cosine_ndcg@10"], abs=1e-6)

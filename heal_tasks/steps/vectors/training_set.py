@@ -1,4 +1,4 @@
-"""The training set as files: one JSON line per question, so that a person can read what a model was taught."""
+"""The training set as files: one JSON line per question, readable for a person, and the validation set."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
 
-TRAIN, VALIDATION = "train.jsonl", "validation.json"
-FORMAT = 4
-"""Raised with what ``mine`` leaves, files and refs, so that older training sets are made anew."""
+TRAIN, VALIDATION, VECTORS = "train.jsonl", "validation.json", "validation_vectors.npz"
+FORMAT = 5
+"""Raised when the output of ``mine`` changes, so that older training sets are made anew."""
 
 
 def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) -> None:
@@ -18,9 +18,9 @@ def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) ->
 
     Args:
         folder: an existing folder.
-        rows: question, question_id (equal for those that ask the same), document, document_id, leaf, path, negatives of
-            each training question.
-        validation: held-out questions and the documents to search.
+        rows: question, question_id (equal for rows with the same question), document, document_id, leaf, path and
+            negatives of each training question.
+        validation: held-out questions and the documents to search, with the base model's vectors if they are known.
     """
     with (folder / TRAIN).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -30,17 +30,12 @@ def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) ->
         "positives": [list(map(int, rows)) for rows in validation.positives],
     }
     (folder / VALIDATION).write_text(json.dumps(held_out, ensure_ascii=False), encoding="utf-8")
+    if validation.base_vectors is not None:
+        np.savez(folder / VECTORS, *validation.base_vectors)
 
 
 def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
-    """Read a training set.
-
-    Args:
-        folder: where ``save`` wrote it.
-
-    Returns:
-        Training data and validation set.
-    """
+    """Read a training set from the folder that ``save`` wrote."""
     with (folder / TRAIN).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     depth = max((len(row["path"]) for row in rows), default=0) or 1
@@ -66,8 +61,9 @@ def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
         question_ids=np.array([row["question_id"] for row in rows], dtype=np.int64),
     )
     held_out = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
-    return data, ValidationSet(
-        queries=held_out["queries"],
-        documents=held_out["documents"],
-        positives=[np.array(rows, dtype=np.int64) for rows in held_out["positives"]],
-    )
+    held_out["positives"] = [np.array(rows, dtype=np.int64) for rows in held_out["positives"]]
+    base_vectors = None
+    if (folder / VECTORS).is_file():
+        with np.load(folder / VECTORS) as stored:
+            base_vectors = stored["arr_0"], stored["arr_1"]
+    return data, ValidationSet(**held_out, base_vectors=base_vectors)
