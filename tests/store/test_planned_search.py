@@ -62,7 +62,7 @@ def queries(dims: int, count: int = 8) -> np.ndarray:
 
 @contextmanager
 def counted(conn: Connection) -> Iterator[dict[str, int]]:
-    """How often the block, a transaction of its own, has called either way; known when it has ended."""
+    """Count the calls of both functions inside the block, which is a transaction; filled when the block ends."""
     ways = ("nearest", "search_planned")
     counts: dict[str, int] = {}
     statement = "SELECT funcname, calls FROM pg_stat_xact_user_functions WHERE funcname = ANY(%s)"

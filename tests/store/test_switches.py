@@ -15,7 +15,7 @@ from tests.store.sample_store import SampleStore, encode
 
 DOCUMENTS, READS, SWITCHES = 50, 10_000, 20
 HOLD_S = 3.0
-"""How long a report query keeps the view locked; a reader that queues behind the switch would wait as long."""
+"""Seconds that a report query keeps the view locked; a reader that queues behind the switch would wait as long."""
 
 
 @dataclass
