@@ -1,4 +1,4 @@
-"""Files and batches of the fake endpoint: what was sent, what is worked on, and how each batch ends.
+"""Files and batches of the fake endpoint.
 
 A batch is worked on when it is asked for the ``polls``-th time. Its replies are those of the rule for single calls, in
 shuffled order, because no endpoint promises one. A test changes how it ends with ``end``.

@@ -1,4 +1,4 @@
-"""llama.cpp's own HTTP server with a language model of one layer that has learnt nothing."""
+"""llama.cpp's own HTTP server with a language model of one layer and random weights."""
 
 import re
 from pathlib import Path

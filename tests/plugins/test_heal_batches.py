@@ -1,4 +1,4 @@
-"""Batches in a real Airflow: the task defers, the trigger looks by itself, and no key is stored."""
+"""Batches in a real Airflow: the task defers, the trigger polls by itself, and no key is stored."""
 
 import asyncio
 import subprocess
@@ -22,9 +22,7 @@ AIRFLOW = str(Path(sys.executable).parent / "airflow")
 KEY = "secret-key-123"
 
 
-def test_the_task_defers_and_resumes_with_what_the_batch_brought(
-    auto: Connection, settings: Settings, tmp_path: Path
-) -> None:
+def test_the_task_defers_and_resumes_with_the_replies(auto: Connection, settings: Settings, tmp_path: Path) -> None:
     add(auto, range(12))
     memory = FakeBatches(polls=3)
     with FakeOpenAI(batches=memory) as fake:
@@ -112,14 +110,14 @@ def test_the_trigger_goes_on_looking_while_the_endpoint_is_in_trouble(plugin: Mo
     assert not troubles
 
 
-def test_the_trigger_leaves_it_to_a_worker_where_it_is_not_let_in(plugin: ModuleType, fake: FakeOpenAI) -> None:
+def test_the_trigger_wakes_a_worker_where_it_is_refused(plugin: ModuleType, fake: FakeOpenAI) -> None:
     assert fake.batches is not None
     fake.batches.on_look = lambda job: error(401, "no such key")
     assert len(events(plugin)) == 1
     assert fake.batches.looks == 1
 
 
-def test_what_the_triggerer_loads_needs_no_client_of_the_model() -> None:
+def test_the_triggerer_does_not_load_the_client() -> None:
     code = (
         "import sys; import heal_tasks.core.settings, heal_tasks.questions.llm.batch_lines; "
         "print(sorted(set(sys.modules) & {'openai', 'psycopg', 'torch', 'numpy'}))"
@@ -128,7 +126,7 @@ def test_what_the_triggerer_loads_needs_no_client_of_the_model() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_trigger_gives_up_when_it_is_told_to(plugin: ModuleType, fake: FakeOpenAI) -> None:
+def test_the_trigger_stops_at_its_deadline(plugin: ModuleType, fake: FakeOpenAI) -> None:
     assert len(events(plugin, wait_s=2.0)) == 1
     assert fake.batches is not None
     fake.batches.looks = 0

@@ -1,4 +1,4 @@
-"""The prompt for answers and its reply, without a server; the step's tests have one."""
+"""The prompt for answers and the parser of its reply; the tests of step answer use a server."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_a_useless_reply_is_named_without_quoting_it(raw, problem):
     ("evidence", "supported"),
     [("Kept at  “-80 C”", True), ("...kept at –80 C…", True), ("kept at -20 C", False), ("", False)],
 )
-def test_support_is_a_quotation_that_stands_in_the_passages(evidence, supported):
+def test_an_answer_is_supported_by_a_quotation_from_the_passages(evidence, supported):
     assert GivenAnswer("At -80 C.", evidence).supported_by("Report 1\nStocks were kept\nat -80 C.") is supported
 
 

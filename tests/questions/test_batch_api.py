@@ -1,4 +1,4 @@
-"""The Batch API's client against a real HTTP server: what goes wrong is named, and the key stays out of it."""
+"""The Batch API's client against a real HTTP server: errors are named, and the key is not in them."""
 
 import io
 

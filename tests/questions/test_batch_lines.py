@@ -1,4 +1,4 @@
-"""Files of a batch: lines are cut into batches an endpoint takes, and every line is read by itself."""
+"""Files of a batch: lines are divided into batches, and every result line is read by itself."""
 
 import json
 from typing import Any
@@ -88,7 +88,7 @@ def test_a_rejected_line_is_kept_as_it_came(text: str, status: str, kept: str) -
 
 
 @pytest.mark.parametrize("code", ["batch_expired", "batch_cancelled"])
-def test_what_was_never_run_was_never_paid(code: str) -> None:
+def test_a_request_that_never_ran_has_no_reply(code: str) -> None:
     assert read(line(None, problem={"code": code, "message": "too late"})).reply is None
 
 
@@ -105,7 +105,7 @@ def test_a_line_that_is_cut_off_says_so() -> None:
 
 
 @given(st.text() | st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner)).map(json.dumps))
-def test_a_line_without_a_request_is_nobodys(text: str) -> None:
+def test_a_line_without_a_custom_id_is_ignored(text: str) -> None:
     assert read_line(text, parse_drafts) is None
 
 

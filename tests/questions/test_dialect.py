@@ -25,9 +25,7 @@ def _ignores_schemas(*, json_object: bool) -> Callable[[Request], Reply]:
 
 
 @pytest.mark.parametrize(("json_object", "mode"), [(True, "json_object"), (False, "text")])
-def test_a_server_that_accepts_a_schema_and_ignores_it_is_found_out_before_the_first_chunk(
-    json_object: bool, mode: str
-) -> None:
+def test_the_probe_detects_a_server_that_ignores_schemas(json_object: bool, mode: str) -> None:
     with FakeOpenAI(probe_rule=_ignores_schemas(json_object=json_object)) as fake:
         results = list(writer(fake).write(chunks(6)))
     assert modes(fake) == [mode] * 6
@@ -73,7 +71,7 @@ def test_a_failed_probe_fails_the_first_chunk_and_the_rest_is_asked() -> None:
     assert modes(fake) == ["json_schema"] * 4
 
 
-def test_tokens_of_a_probe_that_is_denied_half_way_are_handed_over() -> None:
+def test_tokens_of_a_denied_probe_are_reported() -> None:
     def rule(request: Request) -> Reply | None:
         is_object = request.body["response_format"]["type"] == "json_object"
         return error(401, "expired") if is_object else completion("{}", usage=(19, 9))
@@ -131,7 +129,7 @@ def test_fields_the_server_names_are_changed() -> None:
     assert len(fake.requests) == 4
 
 
-def test_a_request_that_no_dialect_saves_fails_its_chunk() -> None:
+def test_a_request_refused_in_every_dialect_fails_its_chunk() -> None:
     with FakeOpenAI(lambda request: error(400, "never")) as fake:
         written = one(fake)
     assert statuses(written) == ["failed"]

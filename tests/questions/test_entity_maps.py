@@ -1,4 +1,4 @@
-"""Entity maps: what is believed of a reply."""
+"""Entity maps: grounding drops what the text does not say."""
 
 from collections import Counter
 
@@ -104,7 +104,7 @@ def test_counts_by_reason() -> None:
     assert kept.relations == (MapRelation("a", "lives in", "d"),)
 
 
-def test_entities_stand_as_the_text_names_them() -> None:
+def test_entities_are_in_the_order_of_the_text() -> None:
     found = EntityMap(tuple(MapEntity(name, "other", name, ()) for name in ("Acme", "Bob", "Ada", "bob")), ())
     kept, _ = ground(found, "Ada and Bob of Acme")
     assert [entity.id for entity in kept.entities] == ["Ada", "Bob", "bob", "Acme"]

@@ -192,7 +192,7 @@ def keywords_of(writer: ExtractiveWriter) -> list[str]:
     return [draft.text for draft in written.value if draft.kind == "keyword"]
 
 
-def test_what_every_text_of_the_corpus_says_is_no_keyword() -> None:
+def test_words_of_every_text_in_the_corpus_are_not_keywords() -> None:
     alone = keywords_of(ExtractiveWriter(9))
     among = keywords_of(ExtractiveWriter(9, background))
     assert any("adversary" in text.split() for text in alone)
@@ -215,7 +215,7 @@ def test_the_background_is_read_once_and_only_where_there_is_something_to_ask() 
     assert read == [1]
 
 
-def test_a_background_asks_nothing_again() -> None:
+def test_the_background_does_not_change_the_author() -> None:
     assert ExtractiveWriter(3, background).author == ExtractiveWriter(3).author
 
 

@@ -1,4 +1,4 @@
-"""Filters: what is dropped, for which reason, and what survives a model's habits when it quotes."""
+"""Filters: what each drops, and quotations that differ only as models change them."""
 
 from collections import Counter
 

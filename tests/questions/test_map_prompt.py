@@ -1,4 +1,4 @@
-"""Entity maps: how they are asked for, and how they are found in what comes back."""
+"""Entity maps: the prompt, and the parser of its reply."""
 
 import json
 import re

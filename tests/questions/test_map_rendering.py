@@ -1,4 +1,4 @@
-"""What an encoder gets to see of an entity map, and of a query beside it."""
+"""Rendering of entity maps, and of the part of a map that a query mentions."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def test_a_lease_becomes_its_facts() -> None:
 
 
 @given(entity_maps(), TEXTS, st.randoms(use_true_random=False))
-def test_ids_and_order_do_not_show(found: EntityMap, text: str, random: object) -> None:
+def test_rendering_does_not_depend_on_ids_and_order(found: EntityMap, text: str, random: object) -> None:
     text = f"{text} {' '.join(entity.name for entity in found.entities)}"
     names = [f"x{n}" for n in range(len(found.entities))]
     random.shuffle(names)  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def test_ids_and_order_do_not_show(found: EntityMap, text: str, random: object) 
 
 
 @given(entity_maps())
-def test_every_entity_and_fact_is_told_once(found: EntityMap) -> None:
+def test_every_entity_and_fact_is_rendered_once(found: EntityMap) -> None:
     lines = render(found).split("\n") if found.entities else []
     heads, tails = [line.partition(" | ")[0] for line in lines], [line.partition(" | ")[2] for line in lines]
     assert len(set(heads)) == len(heads)
@@ -66,7 +66,7 @@ def test_every_entity_and_fact_is_told_once(found: EntityMap) -> None:
         assert any(name in folded(part) for part in (*heads, *facts))
 
 
-def test_duplicates_are_one() -> None:
+def test_duplicates_are_merged() -> None:
     facts = (MapAttribute("age", "36"), MapAttribute("Age", "36"), MapAttribute("town", "Bath"))
     entities = (
         MapEntity("a", "person", "Ada", facts[:1]),
@@ -126,7 +126,7 @@ def test_maps_of_the_wrong_length_are_refused(map_tokens: int, found: str) -> No
         ("what is it?", ""),
     ],
 )
-def test_a_query_is_shown_as_what_it_mentions(query: str, shown: str) -> None:
+def test_a_querys_view_renders_what_it_mentions(query: str, shown: str) -> None:
     kept, _ = ground(parse_map(json.dumps(REPLY)), LEASE)
     assert query_view(kept, query) == shown
 

@@ -1,4 +1,4 @@
-"""Keys that are refused, accounts without money, endpoints that hang, go away or were never there."""
+"""Refused keys, accounts without credit, endpoints that hang, go away or cannot be reached."""
 
 import socket
 import threading
@@ -93,7 +93,7 @@ def test_an_outage_in_the_middle_stops_the_run_and_keeps_what_was_paid() -> None
 @pytest.mark.parametrize(
     "reply", [error(429, "over your quota", code="insufficient_quota"), error(402, "over your quota")], ids=[429, 402]
 )
-def test_no_money_left_is_not_throttling(reply: Reply) -> None:
+def test_an_account_without_credit_stops_the_run(reply: Reply) -> None:
     expected = pytest.raises(SettingsError, match=r"no credit left: .*over your quota.*; add credit")
     with FakeOpenAI(always(reply)) as fake, expected:
         list(writer(fake).write(chunks(50)))

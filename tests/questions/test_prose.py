@@ -1,4 +1,4 @@
-"""Prose: sentences of running text are found at their exact place, and nothing else is taken for one."""
+"""Prose: sentences of running text are found with their exact text, and nothing else is."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The prompt: static part first, the document fenced so that it cannot get out."""
+"""The prompt for questions: static part first, the document in a fence that it cannot close."""
 
 import re
 from dataclasses import replace

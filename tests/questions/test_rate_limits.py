@@ -1,4 +1,4 @@
-"""Rate limits: waited for as the server asks, never a failure, and the end of a run that waits too long."""
+"""Rate limits: pauses as the server asks, no failures, and the end of a run that would wait too long."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Reading what models send: JSON wherever it stands, and a named problem where there is none."""
+"""Parsing of replies: JSON between other text, and a named problem where there is none."""
 
 import json
 

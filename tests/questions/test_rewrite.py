@@ -1,4 +1,4 @@
-"""Rewriting: each template on a sentence that it fits, and silence on what it does not."""
+"""Rewriting: each template on a sentence that it fits, and no result for other sentences."""
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_questions(sentence: str, question: str) -> None:
         "",
     ],
 )
-def test_no_question_from_what_cannot_stand_alone(sentence: str) -> None:
+def test_sentences_that_need_their_context_give_no_question(sentence: str) -> None:
     assert as_question(reduced(sentence)) is None
 
 
@@ -95,5 +95,5 @@ def test_claims(sentence: str, claim: str) -> None:
         "DBSCAN - clustering that merged hyperspectral noise in applications.",
     ],
 )
-def test_no_claim_from_what_is_no_statement(sentence: str) -> None:
+def test_other_sentences_give_no_claim(sentence: str) -> None:
     assert as_claim(reduced(sentence)) is None

@@ -49,7 +49,7 @@ def test_never_changes() -> None:
     ]
 
 
-def test_a_judged_query_never_trains_for_one_document_and_judges_another() -> None:
+def test_a_query_never_trains_for_one_document_and_tests_another() -> None:
     for query in range(300):
         for given in ("train", "test", None):
             splits = {judgment_split(document, query, given) for document in range(40)}

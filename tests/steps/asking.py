@@ -1,4 +1,4 @@
-"""Documents to ask about, the step that asks, and what it left in the store."""
+"""Helpers for tests of step ask: documents, settings, the step in this process or another, stored values."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Step ask over the fake endpoint's Batch API, run again until it is done, and what has to be true then."""
+"""Helpers for tests of batches: step ask over the fake Batch API until it is done, and checks of the ledger."""
 
 from typing import Any
 

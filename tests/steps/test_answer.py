@@ -1,4 +1,4 @@
-"""Step answer against a real Postgres and a real HTTP server, over vector spaces that are planted."""
+"""Step answer against a real Postgres and a real HTTP server, over planted spaces."""
 
 import json
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def values(conn: Connection) -> dict[str, list[float]]:
     return {system: [row[metric].value for metric in METRICS] for system, row in measured(conn).items()}
 
 
-def test_systems_are_judged_by_what_a_model_makes_of_their_passages(planted: Connection, settings: Settings) -> None:
+def test_systems_are_measured_by_the_answers_from_their_passages(planted: Connection, settings: Settings) -> None:
     with FakeOpenAI() as fake:
         made = answer(planted, with_llm(settings, fake, answer_questions=100))
         assert all(request.body["temperature"] == 0 for request in fake.requests)
@@ -103,7 +103,7 @@ def test_an_answer_from_elsewhere_is_unsupported(planted: Connection, settings: 
     assert 0 < found["base model"][1] < 0.5
 
 
-def test_so_many_questions_are_answered_as_are_wanted_the_same_every_time(
+def test_the_wanted_number_of_questions_is_answered_the_same_every_time(
     planted: Connection, settings: Settings
 ) -> None:
     with FakeOpenAI() as fake:
@@ -116,7 +116,7 @@ def test_so_many_questions_are_answered_as_are_wanted_the_same_every_time(
         assert first < {request.title for request in fake.requests}
 
 
-def test_questions_are_judged_only_where_every_system_has_an_answer(planted: Connection, settings: Settings) -> None:
+def test_only_questions_answered_for_every_system_are_measured(planted: Connection, settings: Settings) -> None:
     failing = f"number{DOCUMENTS - 1} "
 
     def rule(request: Request) -> Reply | None:
@@ -137,9 +137,7 @@ def test_a_spend_limit_ends_the_asking_and_its_reservations(planted: Connection,
     assert number(planted, "SELECT count(*) FROM heal.llm_reservation") == 0
 
 
-def test_an_endpoint_that_does_not_answer_keeps_nothing_from_being_promoted(
-    planted: Connection, settings: Settings
-) -> None:
+def test_an_endpoint_that_does_not_answer_is_a_note(planted: Connection, settings: Settings) -> None:
     with FakeOpenAI() as fake:
         wanting = with_llm(settings, fake, answer_questions=100)
     made = answer(planted, wanting)
@@ -148,7 +146,7 @@ def test_an_endpoint_that_does_not_answer_keeps_nothing_from_being_promoted(
     assert measured(planted) == {}
 
 
-def test_a_deleted_passage_takes_its_answers_along(planted: Connection, settings: Settings) -> None:
+def test_answers_are_deleted_with_their_passages(planted: Connection, settings: Settings) -> None:
     with FakeOpenAI() as fake:
         answer(planted, with_llm(settings, fake, answer_questions=100))
     chunk = number(planted, "SELECT min(chunk_id) FROM heal.chunk")

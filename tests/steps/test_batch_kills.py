@@ -1,4 +1,4 @@
-"""Batches that were paid are found again: after a kill at any place, a restart of the server, by a later run."""
+"""Paid batches are found again: after a kill at any place, a restart of the server, by a later run."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.steps.asking import add, ask, number, step_process, wait_until, with_
 from tests.steps.batching import answered, batching, check_ledger, to_end
 
 
-def test_waiting_says_for_what_and_sends_nothing_again(auto: Connection, settings: Settings) -> None:
+def test_waiting_names_its_batches_and_sends_nothing_again(auto: Connection, settings: Settings) -> None:
     add(auto, range(5))
     memory = FakeBatches(polls=0)
     with FakeOpenAI(batches=memory) as fake:
@@ -154,7 +154,7 @@ def test_a_later_run_collects_what_an_earlier_one_has_paid(auto: Connection, set
         assert fake.input_tokens == sent
 
 
-def test_texts_under_way_are_left_alone_by_whoever_does_not_wait(auto: Connection, settings: Settings) -> None:
+def test_a_task_that_does_not_wait_leaves_texts_under_way_alone(auto: Connection, settings: Settings) -> None:
     add(auto, range(6))
     with FakeOpenAI(batches=FakeBatches(polls=0)) as fake:
         with pytest.raises(Waiting):

@@ -146,7 +146,7 @@ def test_what_takes_too_long_is_cancelled(
     check_ledger(auto, fake)
 
 
-def test_a_text_that_went_in_the_meantime_leaves_only_its_cost(auto: Connection, settings: Settings) -> None:
+def test_a_text_deleted_in_the_meantime_leaves_only_its_cost(auto: Connection, settings: Settings) -> None:
     add(auto, range(4))
     with FakeOpenAI(batches=FakeBatches(polls=3)) as fake:
         with pytest.raises(Waiting):

@@ -1,4 +1,4 @@
-"""Step ask against a real server of another make: llama.cpp, decoding under the schema that it is sent."""
+"""Step ask against llama.cpp's server, which decodes under the schema that it is sent."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.steps.asking import add, ask, number, with_llm
 CHUNKS = 10
 
 
-def test_a_model_that_knows_nothing_keeps_to_the_schema_and_the_ledger_to_the_token(
+def test_a_random_model_keeps_to_the_schema_and_the_ledger_is_exact(
     auto: Connection, settings: Settings, tmp_path: Path
 ) -> None:
     add(auto, range(CHUNKS))

@@ -79,7 +79,7 @@ def test_a_second_run_sends_nothing_whatever_the_rate(auto: Connection, settings
     assert again.counts["ok"] == again.counts["cost_usd"] == 0
 
 
-def test_the_title_is_ground_too(auto: Connection, settings: Settings) -> None:
+def test_facts_of_the_title_are_grounded(auto: Connection, settings: Settings) -> None:
     add(auto, range(1))
     reply = {
         "entities": [{"id": "e", "type": "document", "name": "Report 0", "attributes": []}], "relations": [],
@@ -113,7 +113,7 @@ def test_a_change_of_prompt_or_model_asks_again(
     assert maps_by(auto, "fake").usable().count == 2
 
 
-def test_whatever_comes_back_is_settled_but_what_failed(auto: Connection, settings: Settings) -> None:
+def test_all_replies_are_final_except_failures(auto: Connection, settings: Settings) -> None:
     add(auto, range(24))
     good = json.dumps(entity_map(body(0)))
 
@@ -254,7 +254,7 @@ def test_maps_without_a_language_model_are_refused(auto: Connection, settings: S
     assert "HEAL_MAP_RATE=0.25 wants entity maps" in finding.text
 
 
-def test_the_page_shows_what_came_of_the_maps(auto: Connection, settings: Settings) -> None:
+def test_the_page_shows_the_status_of_the_maps(auto: Connection, settings: Settings) -> None:
     add(auto, range(9))
     with FakeOpenAI() as fake:
         for shard in range(2):

@@ -1,4 +1,4 @@
-"""What training is shown: a share of maps, drawn once, in the same form as right document and as negative."""
+"""Map views: a share of the training texts is replaced, and a chunk has one form as right document and negative."""
 
 import json
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def mine(settings: Settings, **changes: Any) -> Manifest:
     return load_step("mine").run(settings.model_copy(update=changes), manifest)
 
 
-def test_training_is_shown_maps_at_the_rate_and_validation_never(conn: Connection, asked: Settings) -> None:
+def test_maps_replace_training_texts_at_the_rate_and_validation_texts_never(conn: Connection, asked: Settings) -> None:
     assert number(conn, "SELECT count(*) FROM heal.entity_map WHERE status = 'ok'") == DOCUMENTS
     plain, all_maps, half = (mine(asked, map_rate=rate) for rate in (0.0, 1.0, 0.5))
     texts = train_rows(plain)
@@ -108,7 +108,7 @@ def test_training_is_shown_maps_at_the_rate_and_validation_never(conn: Connectio
     assert not any(map(is_map, held_out[1].queries + held_out[1].documents))
 
 
-def test_what_is_shown_depends_on_seed_and_rate_alone(conn: Connection, asked: Settings) -> None:
+def test_the_replaced_texts_depend_on_seed_and_rate_alone(conn: Connection, asked: Settings) -> None:
     chunk_ids = [row[0] for row in conn.execute("SELECT chunk_id FROM heal.chunk")]
 
     def shown(chunks: list[int], **changes: Any) -> set[int]:
@@ -126,7 +126,7 @@ def test_what_is_shown_depends_on_seed_and_rate_alone(conn: Connection, asked: S
     assert shown(chunk_ids, map_rate=1.0) == set(chunk_ids)
 
 
-def test_what_has_no_usable_map_stays_a_text(conn: Connection, asked: Settings) -> None:
+def test_texts_without_a_usable_map_are_not_replaced(conn: Connection, asked: Settings) -> None:
     conn.execute("UPDATE heal.entity_map SET status = 'long' WHERE chunk_id % 2 = 0")
     chunk_ids = [row[0] for row in conn.execute("SELECT chunk_id FROM heal.chunk")]
     views = MapViews(conn, asked, chunk_ids)

@@ -1,4 +1,4 @@
-"""Spend limits of step ask and of ``plan``: none is exceeded, and none is left unused without need."""
+"""Spend limits of the steps and of ``plan``: none is exceeded, and none is left unused without need."""
 
 import json
 import threading

@@ -30,7 +30,7 @@ def test_without_a_limit_nothing_is_limited(auto: Connection) -> None:
     assert limit(auto).reserve(costs(1, 2, cost_usd=1e9)).count == 2
 
 
-def test_as_many_are_granted_as_fit(auto: Connection) -> None:
+def test_money_is_granted_for_the_chunks_that_fit(auto: Connection) -> None:
     made = limit(auto, run_usd=3.5)
     assert made.reserve(costs(1, 2, 3, 4, 5)) == Grant(3)
     assert made.reserve(costs(4, 5)) == Grant(0, wait=True)
