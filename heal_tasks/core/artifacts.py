@@ -12,22 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 
 COMPLETE = "_complete.json"
-MOST_DELETED = 1000  # keys of one call, by the protocol of S3
 
 
 class ArtifactStore:
-    """Folders of files by key, in a local folder or in S3.
+    """Folders of files by key below ``root``, a local folder or ``s3://bucket/prefix``.
 
-    Args:
-        root: folder or ``s3://bucket/prefix``.
-        cache_dir: keeps folders fetched from S3.
-        s3_endpoint_url: S3-compatible endpoint; None means AWS.
+    ``cache_dir`` keeps folders fetched from S3; without ``s3_endpoint_url`` it is AWS.
     """
 
     def __init__(self, root: str, cache_dir: Path, s3_endpoint_url: str | None = None) -> None:
@@ -41,17 +36,12 @@ class ArtifactStore:
         """True if a completely written artifact is at a URI."""
         if not _is_remote(uri):
             return (Path(uri) / COMPLETE).exists()
-        bucket, prefix = self._split(uri)
-        found = self._client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{COMPLETE}", MaxKeys=1)
-        return bool(found.get("KeyCount"))
+        bucket, prefix = self._bucket(uri)
+        return any(bucket.objects.filter(Prefix=f"{prefix}/{COMPLETE}").limit(1))
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        """Publish a folder under a key such as ``models/3f2a``, if the block ends without an error.
-
-        Yields:
-            An empty local folder to fill.
-        """
+        """Yield an empty local folder, and publish it under a key such as ``models/3f2a`` if the block has no error."""
         remote = _is_remote(self._root)
         staging_root = self._cache_dir if remote else Path(self._root)
         staging_root.mkdir(parents=True, exist_ok=True)
@@ -60,7 +50,10 @@ class ArtifactStore:
             yield staging
             (staging / COMPLETE).write_text(json.dumps({"key": key}))
             if remote:
-                self._upload(staging, key)
+                bucket, prefix = self._bucket(self.uri(key))
+                files = [path for path in staging.rglob("*") if path.is_file() and path.name != COMPLETE]
+                for path in [*files, staging / COMPLETE]:
+                    bucket.upload_file(str(path), f"{prefix}/{path.relative_to(staging).as_posix()}")
             else:
                 target = Path(self._root) / key
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,20 +69,17 @@ class ArtifactStore:
         Raises:
             StepError: there is no complete artifact at that URI.
         """
-        target = Path(uri)
-        if _is_remote(uri):
-            bucket, prefix = self._split(uri)
-            target = self._cache_dir / bucket / prefix
+        target = self._cached(uri) if _is_remote(uri) else Path(uri)
         if (target / COMPLETE).exists():
             return target
         if not self.exists(uri):
             raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
-        client = self._client()
-        for key in self._keys(bucket, prefix):
-            name = key[len(prefix) + 1 :]
+        bucket, prefix = self._bucket(uri)
+        for item in bucket.objects.filter(Prefix=f"{prefix}/"):
+            name = item.key.removeprefix(f"{prefix}/")
             if name != COMPLETE:
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(bucket, key, str(target / name))
+                bucket.download_file(item.key, str(target / name))
         (target / COMPLETE).write_text("{}")
         return target
 
@@ -102,31 +92,19 @@ class ArtifactStore:
         if not _is_remote(uri):
             shutil.rmtree(uri, ignore_errors=True)
             return
-        bucket, prefix = self._split(uri)
-        shutil.rmtree(self._cache_dir / bucket / prefix, ignore_errors=True)
-        for keys in batched(self._keys(bucket, prefix), MOST_DELETED):
-            self._client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+        shutil.rmtree(self._cached(uri), ignore_errors=True)
+        bucket, prefix = self._bucket(uri)
+        bucket.objects.filter(Prefix=f"{prefix}/").delete()
 
-    def _upload(self, folder: Path, key: str) -> None:
-        bucket, prefix = self._split(self.uri(key))
-        client = self._client()
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMPLETE)
-        for path in [*files, folder / COMPLETE]:
-            client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
+    def _cached(self, uri: str) -> Path:
+        return self._cache_dir / uri.removeprefix("s3://")
 
-    def _keys(self, bucket: str, prefix: str) -> Iterator[str]:
-        for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-            yield from (item["Key"] for item in page.get("Contents", []))
-
-    def _client(self) -> Any:
+    def _bucket(self, uri: str) -> tuple[Any, str]:
+        """The boto3 bucket of an S3 URI, and the prefix in it."""
         import boto3
 
-        return boto3.client("s3", endpoint_url=self._endpoint)
-
-    @staticmethod
-    def _split(uri: str) -> tuple[str, str]:
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        return bucket, prefix
+        name, _, prefix = uri.removeprefix("s3://").partition("/")
+        return boto3.resource("s3", endpoint_url=self._endpoint).Bucket(name), prefix
 
 
 def _is_remote(uri: str) -> bool:

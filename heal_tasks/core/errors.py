@@ -1,15 +1,5 @@
 """The errors that this project raises on purpose; a scheduler retries a RetryableError and no other.
 
-HealError
-├── InputError           wrong input; also a ValueError
-│   ├── SettingsError    a setting, or a combination of settings
-│   └── SourceError      a source that cannot be listed or read as a whole
-├── StoreError           the database refused, for a reason that a retry will not change
-├── StepError            a step cannot go on with the results of the steps before it
-├── AirflowError         Airflow does not run here, or its API refused a call
-└── RetryableError       throttling, a lost connection, a lost node
-    └── AirflowUnreachableError   also an AirflowError: its API does not answer
-
 A message says what was wrong, the value, and what to do. A single bad record is never an exception:
 it becomes a row in ``heal.quarantine`` and the rest of the run goes on.
 """

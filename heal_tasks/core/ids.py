@@ -47,9 +47,6 @@ def fingerprint(value: object) -> str:
 def bucket(seed: str, key: int | str, buckets: int = 1000) -> int:
     """Bucket of a key, in [0, buckets), for splits that do not change as documents arrive.
 
-    Args:
-        seed: name of the split; two splits of the same keys are independent.
-        key: id of the thing that is split.
-        buckets: number of buckets.
+    ``seed`` names the split; two splits of the same keys are independent.
     """
     return stable_id("bucket", seed, key) % buckets

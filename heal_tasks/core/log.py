@@ -29,11 +29,7 @@ def format_duration(seconds: float) -> str:
 class LoggedProgress:
     """A Progress that logs at most every ``every_s`` seconds, with units per second and time left.
 
-    Args:
-        logger: receives the lines.
-        label: name of the work, for example ``embed``.
-        every_s: shortest time between two lines, in seconds.
-        also: a second Progress that receives every call that is logged.
+    ``label`` names the work, for example ``embed``; ``also`` receives every call that is logged.
     """
 
     def __init__(self, logger: logging.Logger, label: str, every_s: float = 5.0, also: Progress | None = None) -> None:

@@ -7,7 +7,7 @@ XCom carries it, so its size is bounded.
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from heal_tasks.core.errors import StepError
 
@@ -16,21 +16,13 @@ T = TypeVar("T", int, str)
 
 
 class Manifest(BaseModel, frozen=True):
-    """Result of a step and input of the next.
-
-    Args:
-        run_id: the pipeline run this belongs to.
-        step: the step that wrote it.
-        refs: ids and URIs that later steps need, accumulated along the run.
-        counts: numbers of this step, shown in the report.
-        note: one sentence for people.
-    """
+    """Result of a step and input of the next."""
 
     run_id: str
-    step: str = "start"
-    refs: dict[str, int | str] = Field(default_factory=dict)
-    counts: dict[str, int | float] = Field(default_factory=dict)
-    note: str = ""
+    step: str = "start"  # the step that wrote it
+    refs: dict[str, int | str] = {}  # ids and URIs that later steps need, accumulated along the run
+    counts: dict[str, int | float] = {}  # numbers of this step, shown in the report
+    note: str = ""  # one sentence for people
 
     def next(self, step: str, *, refs: dict[str, int | str], counts: dict[str, int | float], note: str) -> "Manifest":
         """The manifest of the step after this one: refs add up, counts and note start anew."""

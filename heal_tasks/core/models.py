@@ -21,11 +21,7 @@ def packaged_folder(model: str) -> str | None:
 
 
 def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
-    """The local folder of a model.
-
-    Args:
-        model: the packaged model's name, a folder, or the id of a model on a hub, which is fetched once.
-        setting: the setting that an error names.
+    """The local folder of a model: of the packaged one, a folder itself, or of a hub's model, which is fetched once.
 
     Raises:
         SettingsError: it is none of these, or the hub cannot be reached.

@@ -25,54 +25,33 @@ def silent(done: int, total: int, message: str = "") -> None:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file or object of a source, as listed, before it is read.
+    """One file or object of a source, as listed, before it is read."""
 
-    Args:
-        path: relative to the source, with forward slashes.
-        fingerprint: changes when the content may have changed (ETag, or size and modification time).
-    """
-
-    path: str
-    fingerprint: str
+    path: str  # relative to the source, with forward slashes
+    fingerprint: str  # changes when the content may have changed (ETag, or size and modification time)
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One document of a source.
+    """One document of a source."""
 
-    Args:
-        external_id: unique within the source.
-        title: one line; may be empty.
-        body: the text, never empty.
-        metadata: JSON-serialisable.
-        path: the source file.
-        line: 1-based line or row in that file; 0 where the whole file is the document.
-    """
-
-    external_id: str
-    title: str
-    body: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    path: str = ""
-    line: int = 0
+    external_id: str  # unique within the source
+    title: str  # one line; may be empty
+    body: str  # never empty
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # JSON-serialisable
+    path: str = ""  # the source file
+    line: int = 0  # 1-based line or row in that file; 0 where the whole file is the document
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One refused input: a future row of ``heal.quarantine``.
+    """One refused input: a future row of ``heal.quarantine``."""
 
-    Args:
-        path: the source file.
-        line: 1-based line or row; 0 for the whole file.
-        reason: the fault, the value, and the cure.
-        raw: the beginning of the input, safe to store as text.
-    """
-
-    path: str
-    line: int
-    reason: str
-    raw: str = ""
+    path: str  # the source file
+    line: int  # 1-based line or row; 0 for the whole file
+    reason: str  # the fault, the value, and the cure
+    raw: str = ""  # the beginning of the input, safe to store as text
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from heal_tasks.core.errors import AirflowError, AirflowUnreachableError
 
 RETRY_EVERY_S = 1.0
 ATTEMPTS = 3
-ACTIVE = ("queued", "running")
 FINISHED = ("success", "failed")
 
 _CURES = {
@@ -65,12 +64,6 @@ class _Login(httpx2.Auth):
 class AirflowClient:
     """A logged-in user of Airflow's REST API. Every method but ``health`` repeats a call that got no answer.
 
-    Args:
-        base_url: for example ``http://127.0.0.1:8080``.
-        user: name of the user.
-        password: its password.
-        timeout_s: longest wait for one answer, in seconds.
-
     Raises:
         AirflowUnreachableError: (by every method) Airflow does not answer.
         AirflowError: (by every method) it refuses, or knows no such DAG or run.
@@ -84,8 +77,7 @@ class AirflowClient:
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Status and last heartbeat by component; needs no login."""
-        answer = self._send("GET", "/monitor/health")
-        return {name: facts for name, facts in answer.items() if isinstance(facts, dict)}
+        return {name: facts for name, facts in self._send("GET", "/monitor/health").items() if isinstance(facts, dict)}
 
     def unpause(self, dag_id: str) -> None:
         """Let a DAG run."""
@@ -97,19 +89,18 @@ class AirflowClient:
         Raises:
             AirflowError: it did not appear in time; the message lists the import errors.
         """
-        deadline, said = time.monotonic() + timeout_s, False
-        while True:
+        if self._call("GET", _dag(dag_id), quiet=(404,)):
+            return
+        say(f"waiting until Airflow has read the DAG {dag_id}")
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            time.sleep(RETRY_EVERY_S)
             if self._call("GET", _dag(dag_id), quiet=(404,)):
                 return
-            errors = self._call("GET", "/importErrors")["import_errors"]
-            details = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
-            if time.monotonic() > deadline:
-                found = f"these DAG files cannot be imported:\n{details}" if details else "no DAG file defines it"
-                raise AirflowError(f"DAG {dag_id!r} did not appear within {timeout_s:.0f} s; {found}")
-            if not said:
-                say(f"waiting until Airflow has read the DAG {dag_id}")
-                said = True
-            time.sleep(RETRY_EVERY_S)
+        errors = self._call("GET", "/importErrors")["import_errors"]
+        details = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
+        found = f"these DAG files cannot be imported:\n{details}" if details else "no DAG file defines it"
+        raise AirflowError(f"DAG {dag_id!r} did not appear within {timeout_s:.0f} s; {found}")
 
     def wait_for_schedule(self, dag_id: str, timeout_s: float) -> None:
         """Wait until the scheduler has created the run that is due, if one is.
@@ -125,10 +116,7 @@ class AirflowClient:
             time.sleep(RETRY_EVERY_S)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        """Start a run with values of its params.
-
-        Returns:
-            The run id.
+        """Start a run with values of its params, and return its id.
 
         Raises:
             AirflowError: the DAG is unknown or refuses ``conf``; the message is Airflow's.
@@ -145,7 +133,7 @@ class AirflowClient:
 
     def active_runs(self, dag_id: str = "~") -> list[str]:
         """Ids of the runs that are queued or running, oldest first; of every DAG by default."""
-        return self._runs(dag_id, limit=50, order_by="run_after", state=ACTIVE)
+        return self._runs(dag_id, limit=50, order_by="run_after", state=("queued", "running"))
 
     def last_run(self, dag_id: str) -> str | None:
         """Id of the newest run of a DAG, or None."""

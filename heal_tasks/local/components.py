@@ -28,17 +28,11 @@ PORTS_TRIED = 50
 
 
 class State(BaseModel):
-    """Record of the started components, by which another process finds and ends them.
+    """Record of the started components, by which another process finds and ends them."""
 
-    Args:
-        port: of the API server; kept over restarts while it is free.
-        wanted_port: the setting when ``port`` was chosen.
-        environment: hash of the environment of the components.
-    """
-
-    port: int = 0
-    wanted_port: int = 0
-    environment: str = ""
+    port: int = 0  # of the API server; kept over restarts while it is free
+    wanted_port: int = 0  # the setting when the port was chosen
+    environment: str = ""  # hash of the components' environment
     components: dict[str, processes.Recorded] = {}
 
     @property
@@ -82,15 +76,7 @@ def choose_port(wanted: int, state: State) -> None:
 def start(
     var_dir: Path, state: State, names: Iterable[str], env: dict[str, str], client: AirflowClient, timeout_s: float
 ) -> None:
-    """Start components in the order of ``COMPONENTS``, record each at once, and return when all are healthy.
-
-    Args:
-        var_dir: the state folder.
-        state: the record, which is changed.
-        names: components to start.
-        env: their whole environment.
-        client: of the API server that is started.
-        timeout_s: longest wait, in seconds.
+    """Start components in the given order, record each at once, and return when all are healthy.
 
     Raises:
         AirflowError: one died, or time is up; the message has the end of the log.
@@ -100,22 +86,20 @@ def start(
         if name == "scheduler":
             # It resumes interrupted tasks within a second, and a task fails that finds no API server (measured).
             _wait(client, state, ["api-server"], deadline)
-        command = [_program(), *COMPONENTS[name][0]]
         # The scheduler lets running tasks finish; its workers would drop them if they got the signal themselves. The
         # triggerer waits ten seconds for its child if it alone gets the signal (measured).
-        alone = name == "scheduler"
-        state.components[name] = processes.spawn(command, env, var_dir / "logs" / f"{name}.log", ends_its_own=alone)
+        alone, log = name == "scheduler", var_dir / "logs" / f"{name}.log"
+        state.components[name] = processes.spawn([_program(), *COMPONENTS[name][0]], env, log, ends_its_own=alone)
         write_state(var_dir, state)
     _wait(client, state, list(COMPONENTS), deadline)
 
 
 def end(var_dir: Path, state: State, names: Iterable[str]) -> None:
     """End components with their child processes, and the child processes of dead components."""
-    recorded = {name: state.components[name] for name in names if name in state.components}
+    ended = {name: state.components.pop(name) for name in names if name in state.components}
     # The API server last: the others report the end of their work to it.
     for last in (False, True):
-        processes.end([one for name, one in recorded.items() if (name == "api-server") is last], STOP_TIMEOUT_S)
-    state.components = {name: one for name, one in state.components.items() if name not in recorded}
+        processes.end([one for name, one in ended.items() if (name == "api-server") is last], STOP_TIMEOUT_S)
     write_state(var_dir, state)
 
 
@@ -140,25 +124,21 @@ def _wait(client: AirflowClient, state: State, names: list[str], deadline: float
         for name in state.components.keys() - state.alive:
             log = processes.tail(Path(state.components[name].log))
             raise AirflowError(f"Airflow's {name} ended; the end of its log:\n{log}")
-        late = [name for name in _unhealthy(client, state) if name in names]
+        try:
+            health = client.health()
+        except AirflowUnreachableError:
+            late = ["api-server"]
+        else:
+            late = [
+                name for name in names
+                if not is_healthy(health.get(COMPONENTS[name][1], {}), state.components[name].started_at)
+            ]  # fmt: skip
         if not late:
             return
         if time.monotonic() > deadline:
             logs = "\n".join(processes.tail(Path(state.components[name].log)) for name in late)
             raise AirflowError(f"not healthy in time: {', '.join(late)}; the end of the log:\n{logs}")
         time.sleep(0.5)
-
-
-def _unhealthy(client: AirflowClient, state: State) -> list[str]:
-    try:
-        health = client.health()
-    except AirflowUnreachableError:
-        return ["api-server"]
-    return [
-        name
-        for name, recorded in state.components.items()
-        if not is_healthy(health.get(COMPONENTS[name][1], {}), recorded.started_at)
-    ]
 
 
 def is_healthy(facts: dict[str, Any], since: float) -> bool:

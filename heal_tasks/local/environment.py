@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import heal_tasks
-from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local.keys import UI_USER, Keys
@@ -24,17 +23,10 @@ def airflow_settings(
 ) -> dict[str, str]:
     """Variables that make Airflow's commands work on this stack, on top of this process's own.
 
-    Args:
-        settings: all settings.
-        keys: shared secrets.
-        port: of the API server, on 127.0.0.1.
-        metadata_url: ``postgresql://`` URL of Airflow's own database.
-        database_url: ``postgresql://`` URL of the vector database.
-        dags: the DAG folder.
+    ``metadata_url`` is Airflow's own database, ``database_url`` the vector database.
     """
     base_url = f"http://127.0.0.1:{port}"
-    threads = str(min(os.cpu_count() or 1, max(2, (os.cpu_count() or 1) // 2)))
-    inherited = child_environment()
+    cores, inherited = os.cpu_count() or 1, child_environment()
     values = {
         "AIRFLOW_HOME": str(settings.var_dir / "airflow"),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [inherited.get("PYTHONPATH", "")])]),
@@ -71,7 +63,7 @@ def airflow_settings(
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(settings.var_dir / "passwords.json"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": inherited.get("OMP_NUM_THREADS", threads),
+        "OMP_NUM_THREADS": inherited.get("OMP_NUM_THREADS", str(min(cores, max(2, cores // 2)))),
         **setting_variables(settings),
         "HEAL_VAR_DIR": str(settings.var_dir),
         "HEAL_DATABASE_URL": database_url,
@@ -93,8 +85,3 @@ def setting_variables(settings: Settings) -> dict[str, str]:
         if plain is not None:
             values[f"HEAL_{name.upper()}"] = " ".join(plain) if isinstance(plain, tuple) else str(plain)
     return values
-
-
-def environment_hash(values: dict[str, str]) -> str:
-    """Hash of an environment; another hash means that the components have to be restarted."""
-    return fingerprint(values)

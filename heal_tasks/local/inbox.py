@@ -32,10 +32,7 @@ class Arrival:
 
 
 def fill(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> int:
-    """Put the first documents into the inbox, unless the demo has done so before.
-
-    Returns:
-        Number of documents written; 0 where they are there already.
+    """Put the first documents into the inbox, and return their number; 0 where the demo has done so before.
 
     Raises:
         SourceError: a package is not installed.

@@ -14,17 +14,11 @@ UI_USER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Secrets that Airflow's components share, and the password of the UI's user.
+    """Secrets that Airflow's components share, and the password of the UI's user."""
 
-    Args:
-        jwt: signs the tokens of the API and of tasks; at least 64 bytes, or Airflow warns.
-        fernet: encrypts connections in Airflow's database.
-        api_secret: signs the UI's sessions.
-    """
-
-    jwt: str
-    fernet: str
-    api_secret: str
+    jwt: str  # signs the tokens of the API and of tasks; at least 64 bytes, or Airflow warns
+    fernet: str  # encrypts connections in Airflow's database
+    api_secret: str  # signs the UI's sessions
     ui_password: str
 
 

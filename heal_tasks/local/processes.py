@@ -22,20 +22,12 @@ KILL_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Record of a process; the start time tells it from a later process with the same id.
+    """Record of a process; the start time tells it from a later process with the same id."""
 
-    Args:
-        pid: process id, also its session's id.
-        started_at: start time, seconds since 1970.
-        log: file of its output.
-        ends_its_own: True if only it gets the signal to end, and ends its children in its own order; otherwise its
-            whole group gets the signal.
-    """
-
-    pid: int
-    started_at: float
-    log: str
-    ends_its_own: bool = False
+    pid: int  # also the id of its session
+    started_at: float  # seconds since 1970
+    log: str  # file of its output
+    ends_its_own: bool = False  # only it gets the signal to end, and ends its children; otherwise its whole group
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path, *, ends_its_own: bool = False) -> Recorded:
@@ -77,18 +69,19 @@ def end(recorded: Iterable[Recorded], timeout_s: float = 20.0) -> bool:
     """
     sessions = list(recorded)
     for one in sessions:
-        receivers = members(one)
-        if is_alive(one):
-            receivers = [process for process in receivers if _gets_signal(process, one)]
-        _signal(receivers, signal.SIGTERM)
-    if not _wait_for(sessions, timeout_s):
-        # Oldest first: a supervisor that outlived its task would report it as failed, and the scheduler would not
-        # run it again.
-        left = [process for one in sessions for process in members(one)]
-        _signal(sorted(left, key=psutil.Process.create_time), signal.SIGKILL)
-        _wait_for(sessions, KILL_TIMEOUT_S)
-        return False
-    return True
+        if not is_alive(one):
+            _signal(members(one), signal.SIGTERM)
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            (os.kill if one.ends_its_own else os.killpg)(one.pid, signal.SIGTERM)
+    if _wait_for(sessions, timeout_s):
+        return True
+    # Oldest first: a supervisor that outlived its task would report it as failed, and the scheduler would not run it
+    # again.
+    left = [process for one in sessions for process in members(one)]
+    _signal(sorted(left, key=psutil.Process.create_time), signal.SIGKILL)
+    _wait_for(sessions, KILL_TIMEOUT_S)
+    return False
 
 
 def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> bool:
@@ -101,9 +94,9 @@ def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> bool:
     return True
 
 
-def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log file, and its path."""
-    text = log.read_text(errors="replace") if log.exists() else ""
+def tail(log: Path, lines: int = 15, start: int = 0) -> str:
+    """The last lines of a log file, none of them before byte ``start``, and its path."""
+    text = log.read_bytes()[start:].decode(errors="replace") if log.exists() else ""
     return "\n".join([*text.splitlines()[-lines:], f"(log: {log})"])
 
 
@@ -116,15 +109,6 @@ def _status(recorded: Recorded) -> str:
         return str(process.status())
     except psutil.NoSuchProcess:
         return "gone"
-
-
-def _gets_signal(process: psutil.Process, leader: Recorded) -> bool:
-    if leader.ends_its_own:
-        return bool(process.pid == leader.pid)
-    try:
-        return os.getpgid(process.pid) == leader.pid
-    except ProcessLookupError:
-        return False
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

@@ -12,22 +12,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from heal_tasks.core.errors import AirflowError
+from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local import components
 from heal_tasks.local.airflow_client import AirflowClient
 from heal_tasks.local.components import COMPONENTS, State, read_state
-from heal_tasks.local.environment import REPOSITORY, airflow_settings, environment_hash
+from heal_tasks.local.environment import REPOSITORY, airflow_settings
 from heal_tasks.local.keys import UI_USER, load_keys, write_private
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
 from heal_tasks.store.migrate import migrate
 
 Say = Callable[[str], None]
-
-
-def quiet(message: str) -> None:
-    """A Say that says nothing."""
-    del message
 
 
 @dataclass(frozen=True)
@@ -71,20 +67,16 @@ class Status:
 
 def up(
     settings: Settings,
-    say: Say = quiet,
+    say: Say = lambda message: None,
     dags: Path = REPOSITORY / "dags",
     timeout_s: float = 180.0,
     *,
     only_revive: bool = False,
 ) -> Running:
-    """Start the parts that do not run, and return when all are healthy.
+    """Start the parts that do not run, and return when all are healthy; ``say`` receives a line per action.
 
-    Args:
-        settings: all settings; vectors go into ``database_url`` where that names a server of the user's own.
-        say: receives a line per action.
-        dags: the DAG folder.
-        timeout_s: longest wait for Airflow's components, in seconds.
-        only_revive: restart dead components, but not a stack that ``down`` has stopped.
+    With ``only_revive`` dead components are restarted, but not a stack that ``down`` has stopped. Vectors go into
+    ``database_url`` where that names a server of the user's own.
 
     Raises:
         AirflowError: a component died or did not become healthy (the message has the end of its log), or the stack
@@ -108,13 +100,14 @@ def up(
         with connect(database_url) as conn:
             if applied := migrate(conn):
                 say(f"database schema: applied {', '.join(applied)}")
-        _write_local_env(var_dir, database_url if embedded else None)
+        local_env = "# Written by `make up`, for the command line and for a shell.\n"
+        write_private(var_dir / "local.env", local_env + f"HEAL_DATABASE_URL='{database_url}'\n" * embedded)
         keys, state = load_keys(var_dir), read_state(var_dir)
         if "api-server" not in state.alive:
             components.choose_port(settings.airflow_port, state)
         client = AirflowClient(state.base_url, UI_USER, keys.ui_password)
         variables = airflow_settings(settings, keys, state.port, metadata_url, database_url, dags)
-        if state.alive and environment_hash(variables) != state.environment:
+        if state.alive and fingerprint(variables) != state.environment:
             _apply_changed_settings(var_dir, state, client, say)
         missing = tuple(name for name in COMPONENTS if name not in state.alive)
         env = child_environment(**variables)
@@ -124,7 +117,7 @@ def up(
             if len(missing) == len(COMPONENTS):
                 say("preparing Airflow's database (some seconds)")
                 components.run_airflow(var_dir, env, "db", "migrate")
-                state.environment = environment_hash(variables)
+                state.environment = fingerprint(variables)
             say(f"starting Airflow's {', '.join(missing)}")
         try:
             components.start(var_dir, state, missing, env, client, timeout_s)
@@ -136,7 +129,7 @@ def up(
     return Running(state.base_url, UI_USER, keys.ui_password, database_url, embedded, missing)
 
 
-def down(settings: Settings, say: Say = quiet) -> None:
+def down(settings: Settings, say: Say = lambda message: None) -> None:
     """Stop Airflow's components and the embedded Postgres; works from any process, and on half a stack."""
     if not settings.var_dir.exists():
         say(f"nothing has been started in {settings.var_dir}")
@@ -197,11 +190,6 @@ def _vector_database(settings: Settings, server: EmbeddedPostgres) -> tuple[str,
     if given and urlsplit(given).password != urlsplit(server.url()).password:
         return given, False
     return server.ensure_database("heal"), True
-
-
-def _write_local_env(var_dir: Path, database_url: str | None) -> None:
-    url = f"HEAL_DATABASE_URL='{database_url}'\n" if database_url else ""
-    write_private(var_dir / "local.env", f"# Written by `make up`, for the command line and for a shell.\n{url}")
 
 
 @contextlib.contextmanager

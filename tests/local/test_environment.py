@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import load_settings
-from heal_tasks.local.environment import airflow_settings, environment_hash, setting_variables
+from heal_tasks.local.environment import airflow_settings, setting_variables
 from heal_tasks.local.keys import Keys
 
 KEYS = Keys(jwt="j" * 96, fernet="f", api_secret="a", ui_password="p")
@@ -65,6 +66,6 @@ def test_the_hub_is_switched_off_only_for_a_model_on_disk(tmp_path: Path, model:
 
 
 def test_only_settings_that_tasks_see_change_the_hash(tmp_path: Path) -> None:
-    plain = environment_hash(build(tmp_path))
-    assert environment_hash(build(tmp_path, demo_documents=100, airflow_port=1234)) == plain
-    assert environment_hash(build(tmp_path, train_max_steps=7)) != plain
+    plain = fingerprint(build(tmp_path))
+    assert fingerprint(build(tmp_path, demo_documents=100, airflow_port=1234)) == plain
+    assert fingerprint(build(tmp_path, train_max_steps=7)) != plain
