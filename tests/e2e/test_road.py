@@ -185,7 +185,8 @@ def test_nothing_of_a_deleted_document_is_left(deployment: Deployment) -> None:
     assert query(deployment, "SELECT count(*) FROM heal.chunk WHERE document_id = %s", number) == [(0,)]
     tables = query(
         deployment,
-        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'heal' AND table_name ~ '^(base_s|vec_g)'",
+        "SELECT table_name FROM information_schema.tables "
+        "WHERE table_schema = 'heal' AND table_name ~ '^(base_s|vec_g)'",
     )
     assert len(tables) >= 3
     for (table,) in tables:
