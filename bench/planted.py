@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 COMMON = 60
-"""So many of the most frequent words belong to no topic."""
+"""Number of the most frequent words, which belong to no topic."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ def plant(
     imbalance: float = 0.0,
     length: tuple[int, int] = (60, 240),
 ) -> Planted:
-    """Documents of a Zipf background, a super-topic and a sub-topic.
+    """Draw documents from a mixture of a Zipf background, a super-topic and a sub-topic.
 
     A word of a document is background with probability 0.35, of its super-topic 0.29, of its sub-topic 0.36. With one
     sub-topic per super-topic the topics are flat.

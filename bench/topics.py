@@ -2,27 +2,27 @@
 
 Run from the project's root: ``python -m bench.topics --collection FOLDER`` or ``python -m bench.topics --pydocs``.
 
-**Truth.** A document's first label path; a label is known by its whole path. A label that only one document has says
-nothing about a group, so paths are cut above it. For ``--pydocs`` the path is the first three parts of the module's
-name, and the text is the docstring without its title, because the title spells the path out.
+**Truth.** The first label path of a document; two labels are equal if their whole paths are. Paths are cut above a label
+that only one document has, because it defines no group. For ``--pydocs`` the path is the first three parts of the
+module's name, and the text is the docstring without its title, because the title contains the path.
 
 **Methods.** Each runs in a process of its own with one thread and makes as many leaves as the HNMFk tree of that seed.
-Flat NMF (scikit-learn, strongest component) and k-means (best of 4 starts) see the TF-IDF matrix of the tree's root;
-Ward and k-means also see MiniLM vectors. The Ward dendrogram is cut at the sizes of the tree's levels. A branch of the
-tree that ended early stands as itself at the deeper levels. What the MiniLM vectors cost is printed apart.
+Flat NMF (scikit-learn, strongest component) and k-means (best of 4 starts) get the TF-IDF matrix of the tree's root;
+Ward and a second k-means get MiniLM vectors, whose cost is printed separately. The Ward dendrogram is cut at the sizes
+of the tree's levels. A branch of the tree that ended early is repeated at the deeper levels.
 
-**NMI, AMI.** Normalised mutual information (arithmetic mean of the entropies) and adjusted mutual information, which
-takes off what chance gives (NMI grows with the number of clusters), between the documents' clusters at each level of a
-method and their labels at each true level; over the documents that have a label there.
+**NMI, AMI.** Normalised mutual information (arithmetic mean of the entropies), and adjusted mutual information, which
+subtracts the agreement expected by chance (NMI grows with the number of clusters). They compare the clusters at each
+level of a method with the labels at each true level, over the documents that have a label there.
 
 **hP, hR, hF1.** Kiritchenko, Matwin, Nock, Famili 2006: with P the predicted and T the true labels of a document, each
 with all ancestors but the root, hP = sum |P & T| / sum |P|, hR = sum |P & T| / sum |T|, hF1 their harmonic mean, summed
 over documents. Clusters have no names, so each is given a label prefix: the one with the best F1 on the cluster's
-documents in one half of the collection (by a hash of the id); the other half is scored. That is optimistic for every
-method alike, since the labels name the clusters. A leaf may take a prefix of any length, a cluster at level l above the
-leaves one of at most l labels; P holds the labels of all clusters on the document's way down, so levels that contradict
-each other cost precision. "leaf hF1" looks at the leaves alone and compares all methods evenly. A cluster without
-documents in the first half predicts nothing.
+documents in one half of the collection (by a hash of the id); the other half is scored. That is optimistic, and equally
+so for every method. A leaf may be given a prefix of any length, a cluster at level l above the leaves one of at most l
+labels. P holds the labels of all clusters on the document's way down, so levels that contradict each other lower hP.
+"leaf hF1" uses the leaves alone and compares all methods evenly. A cluster without documents in the first half predicts
+nothing.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def tree_levels(paths: Levels) -> Levels:
 
 
 def hnmfk(texts: Sequence[str], seed: int) -> Levels:
-    """Levels of our tree with its default settings, int64, shape (n, depth)."""
+    """Levels of the HNMFk tree with default settings, int64, shape (n, depth)."""
     return tree_levels(build_tree(texts, HNMFkConfig(seed=seed)).paths)
 
 
@@ -104,13 +104,13 @@ def encode(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def cut_rare(labels: Sequence[LabelPath]) -> list[LabelPath]:
-    """Label paths cut above the first label that a single document has."""
+    """Cut label paths above the first label that only one document has."""
     holders = Counter(path[: level + 1] for path in labels for level in range(len(path)))
     return [path[: sum(holders[path[: level + 1]] > 1 for level in range(len(path)))] for path in labels]
 
 
 def best_prefix(paths: Sequence[LabelPath], longest: int) -> LabelPath:
-    """The prefix of at most so many labels with the best F1 for these documents; of equals the shorter; or none."""
+    """The prefix of at most ``longest`` labels with the best F1 for these documents; of equals the shorter; or none."""
     count = Counter(path[: level + 1] for path in paths for level in range(len(path)))
     wanted = sum(map(len, paths))
 
@@ -122,12 +122,12 @@ def best_prefix(paths: Sequence[LabelPath], longest: int) -> LabelPath:
 
 
 def mapping_half(ids: Sequence[str]) -> NDArray[np.bool_]:
-    """Which documents name the clusters, bool, shape (n,): about half, by a hash of the id; the others are scored."""
+    """Mask of the documents that name the clusters, bool, shape (n,): about half, by a hash of the id."""
     return np.array([int(sha256_hex("topics", name)[:8], 16) % 2 == 0 for name in ids], bool)
 
 
 def predict(levels: Levels, truth: Sequence[LabelPath], naming: NDArray[np.bool_]) -> list[set[LabelPath]]:
-    """Labels with ancestors that each document outside the naming half gets from the clusters on its way."""
+    """Labels, with ancestors, that each document outside the naming half gets from the clusters on its way down."""
     predicted: list[set[LabelPath]] = [set() for _ in range(int((~naming).sum()))]
     known = [path for path, names in zip(truth, naming, strict=True) if names]
     deepest = max(map(len, truth), default=0)
@@ -178,7 +178,7 @@ def score(
 
 
 def agreements(method: str, seed: int, levels: Levels, truth: Sequence[LabelPath]) -> list[dict[str, Any]]:
-    """One row per level of the method, the leaves last: clusters there, NMI and AMI with every true level."""
+    """One row per level of the method, the leaves last: number of clusters, NMI and AMI with every true level."""
     rows = []
     for place, clusters in enumerate(levels.T):
         name = "leaves" if place == levels.shape[1] - 1 else str(place + 1)
@@ -190,7 +190,7 @@ def agreements(method: str, seed: int, levels: Levels, truth: Sequence[LabelPath
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows of one method, and level, as one row: of every number the mean over the seeds ± half the range."""
+    """Join the rows of each method and level: every number becomes the mean over the seeds ± half the range."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["method"], row.get("level", "")), []).append(row)
@@ -230,7 +230,7 @@ def sample(collection: Collection, documents: int, seed: int) -> Collection:
 
 
 def with_vectors(collection: Collection, cache: Path) -> tuple[Collection, str]:
-    """The collection with MiniLM vectors, and where they came from: stored with it, cached, or encoded now."""
+    """Add MiniLM vectors to the collection, and say where they come from: stored with it, cached, or encoded now."""
     if collection.vectors is not None:
         return collection, "stored with the collection"
     file = cache / f"minilm{TOKENS}_{sha256_hex(*collection.texts)[:24]}.npy"

@@ -112,7 +112,7 @@ def test_tiny_inputs_are_one_leaf(texts: list[str]) -> None:
     assert len(tree.project(["apples", ""]).leaves) == 2
 
 
-def test_a_single_leaf_still_tells_what_fits(planted: Any) -> None:
+def test_a_tree_of_one_leaf_still_measures_residuals(planted: Any) -> None:
     texts = [text for text, fine in zip(planted.texts, planted.fine, strict=True) if fine == 0]
     tree = build_tree(texts)
     assert len(tree.nodes) == 1

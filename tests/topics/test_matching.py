@@ -1,4 +1,4 @@
-"""Topic ids that stay put from run to run."""
+"""Topic ids that stay stable from run to run."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def test_new_topics_get_new_ids_and_count_as_churn(plant_corpus: Any, planted: A
     assert matching.churn == pytest.approx(share_of_strangers, abs=0.03)
 
 
-def test_nothing_alike_is_all_churn_but_the_root(plant_corpus: Any, previous: TopicTree) -> None:
+def test_unrelated_trees_share_only_the_root_id(plant_corpus: Any, previous: TopicTree) -> None:
     current = build_tree(plant_corpus(5, documents=300).texts, CONFIG)
     matching = match_topics(previous, current, next_id=500)
     assert matching.mapping.pop(0) == 0

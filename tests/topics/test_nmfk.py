@@ -88,7 +88,7 @@ def test_a_higher_threshold_is_kept_and_stops_the_split(planted: Any) -> None:
     assert refused.stop_reason.startswith("k=2: silhouette ")
 
 
-def test_a_k_is_judged_the_same_whichever_others_are_tried(planted: Any) -> None:
+def test_measurements_of_a_k_do_not_depend_on_the_other_candidates(planted: Any) -> None:
     X = tfidf(planted.texts[:200])
     alone, among = choose_k(X, [3], seed=7), choose_k(X, [2, 3], seed=7)
     assert alone.k == among.k == 3
@@ -129,7 +129,7 @@ def test_alignment_undoes_any_permutation(seed: int, k: int, runs: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -0.5])
-def test_an_entry_that_is_no_weight_is_named(bad: float) -> None:
+def test_a_negative_or_infinite_entry_is_named(bad: float) -> None:
     X = csr_array(np.eye(8, dtype=np.float32))
     X.data[5] = bad
     with pytest.raises(InputError, match=rf"entry {bad} in row 5, column 5 \(1 such entries\)"):

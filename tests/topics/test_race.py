@@ -91,7 +91,7 @@ def test_equal_and_dead_topics_are_merged_first_and_nothing_is_lost(twins: tuple
         assert torch.isfinite(nothing.H).all()
 
 
-def test_topics_to_spare_keep_races_out_of_poor_minima() -> None:
+def test_spare_topics_keep_races_out_of_poor_minima() -> None:
     corpus = plant(32, 900, supers=5, subs=2, imbalance=1.0)
     X = weigh(corpus.counts, smooth_idf(corpus.counts))
     operand = Operand.of(X)
@@ -107,7 +107,7 @@ def test_topics_to_spare_keep_races_out_of_poor_minima() -> None:
     assert (without > best).sum() >= 4
 
 
-def test_no_more_topics_to_spare_than_the_matrix_allows() -> None:
+def test_no_more_spare_topics_than_the_matrix_allows() -> None:
     operand = Operand.of(some_matrix(8, 30))
     runs = Track(operand, Sketch.of(operand, 32, 0)).race(7, [derive_seed(1)], nndsvd=True)
     assert runs.W.shape == (1, 7, 8)

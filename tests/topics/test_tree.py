@@ -75,7 +75,7 @@ def test_unseen_documents_join_their_planted_topic(tree: TopicTree, planted: Any
     assert ((projection.membership > 0) & (projection.membership <= 1)).all()
 
 
-def test_a_document_stands_in_the_same_place_alone_or_in_company(tree: TopicTree, planted: Any) -> None:
+def test_a_document_has_the_same_place_alone_and_among_others(tree: TopicTree, planted: Any) -> None:
     together = tree.project(planted.texts[360:390])
     for index in range(0, 30, 7):
         alone = tree.project([planted.texts[360 + index]])
@@ -83,7 +83,7 @@ def test_a_document_stands_in_the_same_place_alone_or_in_company(tree: TopicTree
         assert alone.membership[0] == pytest.approx(together.membership[index], abs=1e-3)
 
 
-def test_strangers_fit_worse(tree: TopicTree, planted: Any) -> None:
+def test_random_texts_have_a_larger_residual(tree: TopicTree, planted: Any) -> None:
     rng = np.random.default_rng(0)
     noise = [" ".join(rng.choice(tree.vocabulary, 100)) for _ in range(20)]
     assert tree.project(noise).residual.mean() > tree.project(planted.texts[360:]).residual.mean() + 0.05
