@@ -2,8 +2,8 @@
 
 Run from the project's root: ``python -m bench.topics --collection FOLDER`` or ``python -m bench.topics --pydocs``.
 
-**Truth.** The first label path of a document; two labels are equal if their whole paths are. Paths are cut above a label
-that only one document has, because it defines no group. For ``--pydocs`` the path is the first three parts of the
+**Truth.** The first label path of a document; two labels are equal if their whole paths are. Paths are cut above labels
+that only one document has, because they define no group. For ``--pydocs`` the path is the first three parts of the
 module's name, and the text is the docstring without its title, because the title contains the path.
 
 **Methods.** Each runs in a process of its own with one thread and makes as many leaves as the HNMFk tree of that seed.
