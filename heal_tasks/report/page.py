@@ -41,10 +41,7 @@ def store_page(artifacts: ArtifactStore, run_id: str, page: str) -> str:
 
 
 def read_page(conn: Connection, artifacts: ArtifactStore, run_id: str) -> str | None:
-    """Read the stored page of a run and add its sample questions.
-
-    Returns:
-        HTML, or None if there is no such run or it has no page yet.
+    """Read the stored page of a run with its sample questions; None if there is no such run or it has no page yet.
 
     Raises:
         StepError: the page's file is gone.

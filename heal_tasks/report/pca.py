@@ -22,17 +22,11 @@ _GRID, _THINNEST = 60, 1e-6
 
 @dataclass(frozen=True)
 class Plane:
-    """A projection of chunks.
+    """A projection of chunks."""
 
-    Args:
-        title: ``before`` or ``after``.
-        points: float64, shape (n, 2), within [-1, 1].
-        note: share of the variance that the plane holds, and the silhouette of the topics.
-    """
-
-    title: str
-    points: Float64Array
-    note: str
+    title: str  # "before" or "after"
+    points: Float64Array  # (n, 2), within [-1, 1]
+    note: str  # share of the variance that the plane holds, and the silhouette of the topics
 
 
 def project(
@@ -40,13 +34,12 @@ def project(
 ) -> tuple[Plane, Plane]:
     """Project the same chunks in two vector spaces, each onto the plane of its largest variance (PCA).
 
+    Both planes have one scale, and the second is rotated (orthogonal Procrustes) to match the first.
+
     Args:
         before: float, shape (n, d), n at least 3.
         after: float, shape (n, d'); the same chunks.
         topics: integer, shape (n,): topic of each chunk.
-
-    Returns:
-        Both planes in one scale, the second rotated (orthogonal Procrustes) to match the first.
     """
     (first, note), (second, note_after) = (_plane(vectors, topics) for vectors in (before, after))
     # PCA leaves rotation and reflection open; without this they would be the most visible difference.
@@ -56,10 +49,7 @@ def project(
 
 
 def estimate_density(points: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array] | None:
-    """Estimate the density of points with Gaussian kernels.
-
-    Args:
-        points: float64, shape (n, 2), within [-1, 1].
+    """Estimate the density of points within [-1, 1], shape (n, 2), with Gaussian kernels.
 
     Returns:
         Ticks of a grid, float64, shape (g,), for x and y; densities, shape (g, g), rows by y; ascending densities

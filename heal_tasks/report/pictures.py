@@ -58,15 +58,9 @@ class Pictures(NamedTuple):
 
 
 def draw(conn: Connection, artifacts: ArtifactStore, summary: Summary, model: str) -> Pictures:
-    """Draw the pictures of a run.
+    """Draw the pictures of a run; ``model`` is the URI of the base model.
 
     Matplotlib, SciPy and scikit-learn are loaded only where there is something to draw.
-
-    Args:
-        conn: to the vector database.
-        artifacts: where models and topic trees are.
-        summary: of the run.
-        model: URI of the base model.
     """
 
     def unless_missing(name: str, drawn: Callable[[], T | None]) -> T | None:
@@ -96,10 +90,11 @@ def _quality(summary: Summary) -> Markup | None:
 
 def _training(artifacts: ArtifactStore, summary: Summary) -> Markup | None:
     """Draw the curve of the model that the run trained, from its card."""
-    uris = [row.result["refs"].get("model_uri") for row in summary.steps if row.step == "train" and row.result]
-    if not uris or not uris[0]:
+    results = (row.result for row in summary.steps if row.step == "train" and row.result)
+    uri = next((result["refs"].get("model_uri") for result in results), None)
+    if not uri:
         return None
-    file = artifacts.local(str(uris[0])) / CARD
+    file = artifacts.local(uri) / CARD
     if not file.is_file():
         return None
     from heal_tasks.report.plots import draw_training

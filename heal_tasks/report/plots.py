@@ -27,11 +27,7 @@ INK, GREY = "black", "#888888"
 
 
 def draw_quality(rows: Sequence[EvaluationRow]) -> Markup:
-    """Draw a metric of every system with its interval, question set by question set.
-
-    Args:
-        rows: of one metric, at least one, those of a question set together.
-    """
+    """Draw a metric of every system with its interval; at least one row, those of a question set together."""
     places, headings, labels, described = list[int](), dict[int, str](), list[str](), list[str]()
     line = 0
     for name, group in groupby(rows, key=lambda row: row.question_set):
@@ -98,10 +94,8 @@ def draw_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
         records: of one node, by ascending k, at least one.
         chosen: the k that was chosen; one of the records'.
         threshold: smallest silhouette of a stable k, in [-1, 1].
-
-    Returns:
-        SVG. Silhouettes that were not measured have no mark; nor have those of k = 1, which are 1 by definition.
     """
+    # Silhouettes that were not measured have no mark; nor have those of k = 1, which are 1 by definition.
     stable = [record for record in records if record.k > 1 and record.silhouette is not None]
     terms = {record.k: float(record.term_silhouette or 0) for record in stable}
     documents = {record.k: float(record.document_silhouette or 0) for record in stable}
@@ -135,9 +129,7 @@ def draw_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
 def draw_plane(plane: Plane, colours: NDArray[np.integer]) -> Markup:
     """Draw chunks as dots in the colours of their topics, with contours of each topic's density.
 
-    Args:
-        plane: the projected chunks.
-        colours: integer, shape (n,): number of each chunk's colour in ``PALETTE``; -1 for grey without contours.
+    ``colours``, shape (n,), has the number of each chunk's colour in ``PALETTE``; -1 is grey without contours.
     """
     described = f"{len(plane.points)} chunks on a plane; {plane.title}: {plane.note}."
     with new_figure(SIDE, SIDE + 44) as figure:

@@ -13,15 +13,12 @@ COLUMNS = (
 
 
 def selection_rows(records: "Sequence[KRecord]", chosen: int, threshold: float) -> list[tuple[str, ...]]:
-    """List for every k its measurements and why it was chosen or not.
+    """List for every k of a node the cells of ``COLUMNS``: its measurements, and why it was chosen or not.
 
     Args:
-        records: of one node, by ascending k.
-        chosen: the number of topics that it was split into; 1 for none.
+        records: by ascending k; a value that was not measured gives an empty cell.
+        chosen: the number of topics that the node was split into; 1 for none.
         threshold: smallest silhouette of a stable k.
-
-    Returns:
-        One row per record with the cells of ``COLUMNS``; a value that was not measured is empty.
     """
     rows = []
     for record in records:

@@ -22,29 +22,20 @@ DROPPED = "dropped_"
 
 @dataclass(frozen=True)
 class Summary:
-    """One run and the state that it left; no text of documents or questions.
-
-    Args:
-        quarantined: source, path, line and reason of the input that this run refused.
-        tree: the topic tree that the run built, or else the active generation's.
-        built_topics: whether the run built ``tree``.
-        question_counts: writer, kind, split and number of questions.
-        space: of the active generation.
-        served: the active and the previous generation.
-    """
+    """One run and the state that it left; no text of documents or questions."""
 
     run: Run
     steps: list[StepRow]
     documents: dict[str, int]
-    quarantined: list[tuple[str, str, int, str]]
-    tree: StoredTree | None
-    built_topics: bool
-    question_counts: list[tuple[str, str, str, int]]
+    quarantined: list[tuple[str, str, int, str]]  # source, path, line and reason of the input that this run refused
+    tree: StoredTree | None  # the topic tree that the run built, or else the active generation's
+    built_topics: bool  # the run built ``tree``
+    question_counts: list[tuple[str, str, str, int]]  # writer, kind, split, number
     ledger: list[LedgerRow]
     evaluations: list[EvaluationRow]
     active: Generation | None
-    space: Space | None
-    served: list[ServedRow]
+    space: Space | None  # of the active generation
+    served: list[ServedRow]  # the active and the previous generation
     unserved: Pending
 
     @property
@@ -62,9 +53,9 @@ class Summary:
             words.append(f"since {active.activated_at.astimezone():%Y-%m-%d %H:%M %Z}")
         return f"generation {active.generation_id} ({', '.join(words)})"
 
-    def evaluation_table(self, metric: str = "ndcg@10") -> list[EvaluationRow]:
-        """The rows of one metric, by question set and then in the order they were measured."""
-        rows = [row for row in self.evaluations if row.metric == metric]
+    def evaluation_table(self) -> list[EvaluationRow]:
+        """The rows of nDCG@10, by question set and then in the order they were measured."""
+        rows = [row for row in self.evaluations if row.metric == "ndcg@10"]
         return sorted(rows, key=lambda row: row.question_set)
 
     def answer_table(self) -> dict[str, dict[str, EvaluationRow]]:
@@ -87,7 +78,7 @@ class Summary:
         counts: Counter[str] = Counter()
         for writer, _, _, number in self.question_counts:
             counts[writer] += number
-        return dict(counts)
+        return counts
 
     def total(self, step: str, name: str) -> int:
         """A count of a step, added up over its shards in this run."""

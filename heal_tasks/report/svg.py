@@ -37,17 +37,14 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 def to_svg(
     figure: Figure, name: str, title: str, description: str, labels: Mapping[str, Sequence[str]] | None = None
 ) -> Markup:
-    """Turn a figure into SVG that can stand in an HTML page.
+    """Turn a figure of ``new_figure`` into an ``<svg>`` element for an HTML page; all texts are escaped.
 
     Args:
-        figure: made by ``new_figure``.
+        figure: the figure.
         name: unique in the page; prefix of all ids.
         title: read out by screen readers.
         description: the content of the picture in words.
         labels: by an artist's gid, the tooltip of each of its markers, in their order.
-
-    Returns:
-        An ``<svg>`` element; all texts are escaped.
     """
     for artist in figure.findobj():
         artist.set_clip_on(False)  # clip paths would need url(...) references

@@ -6,10 +6,7 @@ from heal_tasks.store.generations.generations import GenerationRepository
 
 
 def activate(context: Context) -> Outcome:
-    """Promote a ready generation or roll back.
-
-    Args:
-        context: of the step; ref ``generation_id`` names the generation, 0 the previous one.
+    """Promote the generation of ref ``generation_id``, or roll back to the previous one where that is 0.
 
     Returns:
         Ref ``generation_id``, the generation that serves now.

@@ -11,10 +11,7 @@ from heal_tasks.topics.tree import TopicTree
 
 
 def assign_labels(context: Context) -> Outcome:
-    """Label the documents that have no label in the active generation's topic tree.
-
-    Returns:
-        Ref ``topic_run_id``; count of newly labelled documents.
+    """Label the documents that have no label in the active generation's topic tree, ref ``topic_run_id``.
 
     Raises:
         StepError: no generation is active.

@@ -5,17 +5,16 @@ at a time, so the peak does not grow with the number of candidates.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality, score
-from heal_tasks.steps.quality.systems import Systems, move_in_place
+from heal_tasks.steps.quality.systems import Systems, make_generation, move_in_place
 from heal_tasks.steps.vectors.moving import find_moves
-from heal_tasks.steps.vectors.spaces import NamedSpace, candidate_spaces
+from heal_tasks.steps.vectors.spaces import base_space, candidate_spaces
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.space import Space
@@ -41,8 +40,7 @@ def choose(context: Context) -> Outcome:
     Returns:
         Refs ``generation_id``, the row of the generation to publish, 0 to keep the live one as it is; ``keep_rows``, 1
         if that generation takes over the live vectors; ``best_id`` and ``best_system``, the winner or else the
-        best candidate that was refused; ``verdict``. Counts of questions, the quality of rival and winner, and theta by
-        candidate.
+        best candidate that was refused; ``verdict``.
     """
     GenerationRepository(context.conn).discard_unfinished(context.run_id)
     corpus = Corpus(context.conn)
@@ -54,35 +52,33 @@ def choose(context: Context) -> Outcome:
     if systems.active:
         rival = score(systems.live(), questions, chunks)
         measured += evaluation_rows(rival, base, context.settings)
-    counts: dict[str, int | float] = {}
-    notes: list[str] = []
-    candidates = []
-    for space in context.track(candidate_spaces(context)):
-        for record, system in _systems_of(context, systems, space, counts, notes):
+    counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
+    for name, space in context.track(list(candidate_spaces(context).items())):
+        for record, system in _systems_of(context, systems, systems.plain(name, space), counts, notes):
             scores = base if system.name == base.system else score(system, questions, chunks)
             if scores is rival:
                 continue
-            candidates.append(Candidate(space.space, record, scores, compare(scores, rival, context.settings)))
+            candidates.append(Candidate(space, record, scores, compare(scores, rival, context.settings)))
             if scores is not base:
                 measured += evaluation_rows(scores, rival, context.settings)
+        del system  # and its matrix, before the next one is loaded
     RunRepository(context.conn).record_evaluations(context.run_id, measured)
     return _outcome(context, systems, rival, candidates, counts, notes)
 
 
 def _systems_of(
-    context: Context, systems: Systems, space: NamedSpace, counts: dict[str, int | float], notes: list[str]
+    context: Context, systems: Systems, plain: System, counts: dict[str, int | float], notes: list[str]
 ) -> Iterator[tuple[NudgeRecord | None, System]]:
-    """The space's vectors as they are, then the same matrix with the moved rows."""
-    plain = systems.plain(space.name, space.space)
+    """A space's vectors as they are, then the same matrix with the moved rows."""
     yield None, plain
     moved = find_moves(context.settings, plain.chunks, plain.questions, systems.chunks, systems.questions)
-    key = space.name.replace(" ", "_")
+    key = plain.name.replace(" ", "_")
     counts[f"moved_{key}"] = len(moved.rows)
     counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
-    notes.append(f"{space.name}: {moved.note}")
+    notes.append(f"{plain.name}: {moved.note}")
     if moved.record:
         move_in_place(plain.chunks, moved)
-        yield moved.record, System(f"{space.name} + NUDGE", None, plain.questions, plain.chunks)
+        yield moved.record, replace(plain, name=f"{plain.name} + NUDGE")
 
 
 def _outcome(
@@ -93,20 +89,18 @@ def _outcome(
     counts: dict[str, int | float],
     notes: list[str],
 ) -> Outcome:
-    def quality(candidate: Candidate) -> float:
-        return mean_quality(candidate.scores, context.settings)
-
     passing = [candidate for candidate in candidates if candidate.verdict.promote]
     best, best_id, generation_id, keep_rows = None, 0, 0, 0
     if rival.values:
-        counts |= {"questions": len(systems.questions.question_ids)}
-        counts |= {"rival_ndcg": round(mean_quality(rival, context.settings), 4)}
-        best = max(passing or candidates, key=quality, default=None)
+        counts["questions"] = len(systems.questions.question_ids)
+        counts["rival_ndcg"] = round(mean_quality(rival, context.settings), 4)
+        best = max(passing or candidates, key=lambda item: mean_quality(item.scores, context.settings), default=None)
     if best:
-        best_id = _make(context, best.space, best.record).generation_id
+        topic_run_id = context.manifest.number("topic_run_id")
+        best_id = make_generation(context, best.space, topic_run_id, best.record).generation_id
     if passing and best:
         generation_id = best_id
-        counts["winner_ndcg"] = round(quality(best), 4)
+        counts["winner_ndcg"] = round(mean_quality(best.scores, context.settings), 4)
         verdict = f"{best.scores.system} is promoted over {rival.system}."
     else:
         if best_id:
@@ -125,33 +119,19 @@ def _outcome(
 
 def _without_a_winner(context: Context, systems: Systems) -> tuple[int, int, str]:
     """The generation to publish all the same, whether it keeps the live vectors, and the verdict."""
-    active, spaces = systems.active, candidate_spaces(context)
+    active, topic_run_id = systems.active, context.manifest.number("topic_run_id")
     if active is None:
-        first = _make(context, spaces[0].space, None)
-        return (
-            first.generation_id,
-            0,
-            "No candidate beat the base model; it becomes the first generation, without NUDGE.",
-        )
+        verdict = "No candidate beat the base model; it becomes the first generation, without NUDGE."
+        return make_generation(context, base_space(context), topic_run_id, None).generation_id, 0, verdict
     pending = Corpus(context.conn).pending(active.generation_id, None)
     if not pending.chunks and not pending.superseded:
         return 0, 0, "No candidate beat the live generation; it stays."
     made = GenerationRepository(context.conn).create(
         run_id=context.run_id, space=SpaceRepository(context.conn).get(active.space_id), metric=active.metric,
-        topic_run_id=context.manifest.number("topic_run_id"), nudge=active.nudge,
+        topic_run_id=topic_run_id, nudge=active.nudge,
     )  # fmt: skip
     verdict = f"No candidate beat the live generation; its vectors stay, and {pending.chunks} new chunks join them."
     return made.generation_id, 1, verdict
-
-
-def _make(context: Context, space: Space, record: NudgeRecord | None) -> Generation:
-    return GenerationRepository(context.conn).create(
-        run_id=context.run_id,
-        space=space,
-        topic_run_id=context.manifest.number("topic_run_id"),
-        metric="inner_product" if record and record.variant == "M" else "cosine",
-        nudge=record.to_json() if record else None,
-    )
 
 
 CHOOSE = Step("choose", choose, None)

@@ -6,8 +6,8 @@ from heal_tasks.steps.vectors.spaces import candidate_spaces
 
 
 def embed(context: Context) -> Outcome:
-    """Compute the vectors that the candidates' spaces lack; of a space that is kept from night to night only new ones."""
-    return fill_spaces(context, [item.space for item in candidate_spaces(context)])
+    """Compute the vectors that the candidates' spaces lack; in a space kept from the night before, only new ones."""
+    return fill_spaces(context, list(candidate_spaces(context).values()))
 
 
 EMBED = Step("embed", embed, None)

@@ -1,4 +1,4 @@
-"""Step embed_new: the live model's space filled with new chunks and questions; readers see them when they are published."""
+"""Step embed_new: the live model's space filled with new chunks and questions, before they are published."""
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step

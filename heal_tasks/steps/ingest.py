@@ -4,7 +4,7 @@ One transaction per run: a killed ingest leaves nothing behind, and a dry run do
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 from heal_tasks.core.batches import batched
@@ -31,26 +31,16 @@ REJECTED_ALLOWED = 10
 
 @dataclass
 class _Reading:
-    """State of reading one source.
-
-    Args:
-        source: the source.
-        rejected: records refused so far.
-        path_of: file of each document that is in the source, by document id.
-        clean: by path of each file read, whether no record of it was refused.
-    """
+    """State of reading one source."""
 
     source: Source
+    path_of: dict[int, str]  # file of each document that is in the source, by document id
     rejected: list[Rejected] = field(default_factory=list)
-    path_of: dict[int, str] = field(default_factory=dict)
-    clean: dict[str, bool] = field(default_factory=dict)
+    clean: dict[str, bool] = field(default_factory=dict)  # by path of each file read: no record of it was refused
 
 
 def read_sources(context: Context) -> tuple[Changes, int]:
-    """Read every source and store what changed; the caller holds the transaction.
-
-    Returns:
-        The changes, and the number of rejected records.
+    """Read every source; store and count changes and rejected records. The caller holds the transaction.
 
     Raises:
         SourceError: a source cannot be listed, or too much of it is broken or deleted.
@@ -78,7 +68,7 @@ def ingest(context: Context) -> Outcome:
 
     Returns:
         Refs ``new``, ``changed`` and ``deleted``, numbers of documents; in a dry run also ``dry_run``, the route that
-        would be taken. Counts of new, changed, deleted, duplicate and rejected documents.
+        would be taken.
     """
     runs, dry_run = RunRepository(context.conn), context.settings.dry_run
     runs.open_run(context.run_id)
@@ -90,7 +80,7 @@ def ingest(context: Context) -> Outcome:
     note = (
         f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted, {rejected} rejected"
     )
-    if foreseen is not None:
+    if foreseen:
         route, facts = foreseen
         refs["dry_run"] = reason = f"dry run; otherwise {route.name}: {route.reason}"
         runs.set_route(context.run_id, "nothing", reason, asdict(facts))
@@ -108,12 +98,12 @@ def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Ch
     files = {file.path: file for file in source.list_files()}
     known = documents.known_files(source.name)
     to_read = [file for path, file in files.items() if known.get(path, ("",))[0] != file.fingerprint]
-    reading = _Reading(source)
-    reading.path_of.update(documents.documents_of_paths(source.name, files.keys() - {file.path for file in to_read}))
+    unread = files.keys() - {file.path for file in to_read}
+    reading = _Reading(source, documents.documents_of_paths(source.name, unread))
+    records: Iterable[Record]
     records = (record for file in context.track(to_read) for record in _records(reading, file, settings))
     if settings.sample_documents:
-        smallest = heapq.nsmallest(settings.sample_documents, records, key=lambda item: stable_id(item.external_id))
-        records = (record for record in smallest)
+        records = heapq.nsmallest(settings.sample_documents, records, key=lambda item: stable_id(item.external_id))
     changes = Changes()
     for batch in batched(records, BATCH):
         changes += documents.apply_records(source.name, batch, chunker, settings.text_language)
@@ -158,7 +148,7 @@ def _records(reading: _Reading, file: SourceFile, settings: Settings) -> Iterato
 def _refuse_if_broken(reading: _Reading, allowed: float) -> None:
     refused = len(reading.rejected)
     seen = refused + len(reading.path_of)
-    if refused > REJECTED_ALLOWED and refused / seen > allowed:
+    if refused > max(REJECTED_ALLOWED, allowed * seen):
         first = reading.rejected[0]
         raise SourceError(
             f"{reading.source.name}: {refused} of {seen} records are broken, more than "

@@ -5,6 +5,7 @@ documents that the gate judges by.
 """
 
 import os
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
+from heal_tasks.core.settings import Settings
 from heal_tasks.questions.splits import is_unseen
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.documents.corpus import Corpus
@@ -23,8 +25,7 @@ from heal_tasks.topics.projection import Projection
 from heal_tasks.topics.tree import TopicTree
 
 
-def _config(context: Context) -> HNMFkConfig:
-    settings = context.settings
+def _config(settings: Settings) -> HNMFkConfig:
     return HNMFkConfig(
         max_depth=settings.topic_depth,
         max_k=settings.topic_max_k,
@@ -35,56 +36,49 @@ def _config(context: Context) -> HNMFkConfig:
 
 
 def _inputs(context: Context) -> object:
-    return [Corpus(context.conn).hash(), repr(_config(context)), context.settings.topic_max_churn]
+    return [Corpus(context.conn).hash(), repr(_config(context.settings)), context.settings.topic_max_churn]
 
 
 def label(context: Context) -> Outcome:
     """Build the topic tree, match it to the previous run's topics, label every document.
 
-    Returns:
-        Refs ``topic_run_id`` and ``topics_uri``; counts of documents, topics, leaves, depth.
-
     Raises:
         StepError: there is no document, or topics churned more than the settings allow.
     """
+    settings, topics = context.settings, TopicRepository(context.conn)
     ids, texts = Corpus(context.conn).texts()
     if not ids:
         raise StepError("there is no document to label; look at HEAL_SOURCES and heal.quarantine, then ingest again")
     unseen = np.array([is_unseen(document_id) for document_id in ids])
     unseen &= not unseen.all()
-    seen_rows, unseen_rows = np.flatnonzero(~unseen), np.flatnonzero(unseen)
-    tree = build_tree(
-        [texts[row] for row in seen_rows],
-        _config(context),
-        context.progress,
-        workers=os.cpu_count() or 1,
-        device=pick_device(context.settings.device),
-    )
-    topics = TopicRepository(context.conn)
+    seen_texts, unseen_texts = (list(compress(texts, mask)) for mask in (~unseen, unseen))
+    workers, device = os.cpu_count() or 1, pick_device(settings.device)
+    tree = build_tree(seen_texts, _config(settings), context.progress, workers=workers, device=device)
     tree, matching = _with_stable_ids(context, topics, tree)
-    projection = tree.project([texts[row] for row in unseen_rows])
+    projection = tree.project(unseen_texts)
 
     run_key = fingerprint([context.run_id, _inputs(context)])
     with context.artifacts.writing(f"topics/{run_key}") as folder:
         tree.save(folder)
     uri = context.artifacts.uri(f"topics/{run_key}")
     all_ids = np.array(ids, dtype=np.int64)
+    rows = [
+        TopicRow(
+            node.topic_id, node.parent if node.level else None, node.level, node.first_leaf, node.last_leaf,
+            list(node.terms), node.k, node.silhouette, node.size, node.stop_reason,
+        )
+        for node in tree.nodes
+    ]  # fmt: skip
     with context.conn.transaction():
         topic_run_id = topics.insert_run(
             fingerprint=run_key,
             uri=uri,
             churn=matching.churn if matching else None,
             mean_residual=float(tree.residual.mean()),
-            topics=[
-                TopicRow(
-                    node.topic_id, node.parent if node.level else None, node.level, node.first_leaf, node.last_leaf,
-                    list(node.terms), node.k, node.silhouette, node.size, node.stop_reason,
-                )
-                for node in tree.nodes
-            ],
-            labels=_labels(all_ids[seen_rows], tree),
-        )  # fmt: skip
-        topics.add_labels(topic_run_id, _labels(all_ids[unseen_rows], projection))
+            topics=rows,
+            labels=_labels(all_ids[~unseen], tree),
+        )
+        topics.add_labels(topic_run_id, _labels(all_ids[unseen], projection))
     topic_count = len(tree.nodes) - 1
     churn = f", churn to the previous run {matching.churn:.0%}" if matching else ""
     return Outcome(

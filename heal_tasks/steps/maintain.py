@@ -1,6 +1,5 @@
-"""Step maintain: unused generations, spaces and files dropped, served tables vacuumed and measured. Safe beside a run."""
+"""Step maintain: drop unused generations, spaces and files, vacuum and measure served tables; safe beside a run."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from heal_tasks.core.errors import StepError
@@ -16,24 +15,24 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 def maintain(context: Context) -> Outcome:
     """Drop drained generations, unused spaces and unused files, vacuum and measure what is served.
 
-    Returns:
-        Counts of what went, and per served generation rows, dead rows and recall.
-
     Raises:
         StepError: rows without a chunk are served, or an index misses the recall target whatever ef_search.
     """
     settings, generations = context.settings, GenerationRepository(context.conn)
     garbage, served = GarbageRepository(context.conn), ServedRepository(context.conn)
     counts: dict[str, int | float] = {"generations_dropped": len(generations.retire_old(settings.drain_hours))}
-    counts["spaces_dropped"] = len(_drop_spaces(context))
+    spaces, drained = SpaceRepository(context.conn), datetime.now(UTC) - timedelta(hours=settings.drain_hours)
+    # The base model's space stays, and so do those that a run may be filling now.
+    kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model or item.used_at > drained}
+    counts["spaces_dropped"] = len(spaces.drop_unused(kept))
     for name, uris in (
         ("models_deleted", garbage.unused_models(settings.drain_hours)),
         ("training_sets_deleted", garbage.unused_training_sets(settings.drain_hours)),
     ):
-        found = [uri for uri in uris if context.artifacts.exists(uri)]
-        for uri in found:
+        there = [uri for uri in uris if context.artifacts.exists(uri)]
+        for uri in there:
             context.artifacts.delete(uri)
-        counts[name] = len(found)
+        counts[name] = len(there)
     notes = [", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())]
     faults = []
     vacuum(context.conn, "chunk")
@@ -41,10 +40,8 @@ def maintain(context: Context) -> Outcome:
         dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")
         health = served.health(generation)
         measured, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
-        counts |= {
-            f"{name}_{generation.state}": value
-            for name, value in {**health, "dead_rows": dead, "recall": round(measured, 4)}.items()
-        }
+        found = {**health, "dead_rows": dead, "recall": round(measured, 4)}
+        counts |= {f"{name}_{generation.state}": value for name, value in found.items()}
         notes.append(
             f"generation {generation.generation_id} ({generation.state}): {health['served']} rows, {dead} dead ones "
             f"vacuumed, recall@10 {measured:.3f} at ef_search {ef_search}"
@@ -60,15 +57,6 @@ def maintain(context: Context) -> Outcome:
     if faults:
         raise StepError("; ".join(faults))
     return Outcome(counts=counts, note="; ".join(notes))
-
-
-def _drop_spaces(context: Context) -> Sequence[int]:
-    """Drop the spaces that nothing uses, except the base model's and those that a run may be filling now."""
-    spaces = SpaceRepository(context.conn)
-    drained = datetime.now(UTC) - timedelta(hours=context.settings.drain_hours)
-    return spaces.drop_unused(
-        {item.space_id for item in spaces.list() if item.model_uri == context.settings.model or item.used_at > drained}
-    )
 
 
 MAINTAIN = Step("maintain", maintain, None)

@@ -1,17 +1,14 @@
 """Step mine: the training set, with near and far negatives chosen by the base model's own similarities."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.ids import fingerprint
-from heal_tasks.core.settings import Settings
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.quality.scoring import judged, people_decide
-from heal_tasks.steps.vectors.spaces import Float32Array, base_space, in_order
+from heal_tasks.steps.vectors.spaces import Int64Array, base_space, in_order
 from heal_tasks.steps.vectors.training_set import FORMAT, save
 from heal_tasks.steps.writing.map_views import MapViews
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
@@ -42,8 +39,7 @@ def mine(context: Context) -> Outcome:
     entity maps: plain text is what is served.
 
     Returns:
-        Refs ``training_set_uri`` and ``by_people``, 1 where people's questions alone train; counts of training and
-        validation questions, of negatives, and of what is shown as an entity map.
+        Refs ``training_set_uri`` and ``by_people``, 1 where people's questions alone train.
     """
     settings, corpus = context.settings, Corpus(context.conn)
     space, spaces = base_space(context), SpaceRepository(context.conn)
@@ -98,8 +94,13 @@ def mine(context: Context) -> Outcome:
         if row >= 0
     ]
     held_out = questions.in_splits("unseen_validation") | (by_people & questions.in_splits("seen_validation"))
-    vectors = question_vectors, chunk_vectors
-    validation = _validation_set(chunks, questions, count & held_out, asked, document, vectors, settings)
+    drawn, pool, answers = _draw_validation(chunks, questions, count & held_out, settings.seed)
+    validation = ValidationSet(
+        queries=[asked[number] for number in questions.question_ids[drawn].tolist()],
+        documents=[document(row) for row in pool],
+        positives=answers,
+        base_vectors=(question_vectors[drawn], chunk_vectors[pool]),
+    )
     key = f"training_sets/{fingerprint(_inputs(context))}"
     with context.artifacts.writing(key) as folder:
         save(folder, rows, validation)
@@ -118,29 +119,18 @@ def mine(context: Context) -> Outcome:
     )  # fmt: skip
 
 
-def _validation_set(
-    chunks: ChunkTable,
-    questions: QuestionTable,
-    chosen: NDArray[np.bool_],
-    asked: dict[int, str],
-    document: Callable[[int], str],
-    vectors: tuple[Float32Array, Float32Array],
-    settings: Settings,
-) -> ValidationSet:
-    """Some of the chosen questions, an answering chunk of each, and other chunks that compete."""
-    rng = np.random.default_rng(settings.seed)
+def _draw_validation(
+    chunks: ChunkTable, questions: QuestionTable, chosen: NDArray[np.bool_], seed: int
+) -> tuple[Int64Array, Int64Array, list[Int64Array]]:
+    """Rows of some chosen questions; rows of chunks, their answers and others; the answers as places among these."""
+    rng = np.random.default_rng(seed)
     held_out = judged(questions, chunks, chosen)
     drawn = np.sort(rng.permutation(len(held_out.rows))[:VALIDATION_QUESTIONS])
-    answers = chunks.rows(questions.chunk_ids[held_out.rows[drawn]])
-    others = np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers)
-    others = rng.permutation(others)[: max(0, VALIDATION_CHUNKS - len(np.unique(answers)))]
-    pool = np.sort(np.union1d(answers, others))
-    return ValidationSet(
-        queries=[asked[int(questions.question_ids[question])] for question in held_out.rows[drawn]],
-        documents=[document(row) for row in pool],
-        positives=[np.flatnonzero(np.isin(pool, held_out.positives[place])) for place in drawn],
-        base_vectors=(vectors[0][held_out.rows[drawn]], vectors[1][pool]),
-    )
+    rows = held_out.rows[drawn]
+    answers = chunks.rows(questions.chunk_ids[rows])
+    others = rng.permutation(np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers))
+    pool = np.union1d(answers, others[: max(0, VALIDATION_CHUNKS - len(np.unique(answers)))])
+    return rows, pool, [np.flatnonzero(np.isin(pool, held_out.positives[place])) for place in drawn]
 
 
 MINE = Step("mine", mine, _inputs)

@@ -24,7 +24,7 @@ from heal_tasks.steps.quality.probes import (
     take,
 )
 from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows, score
-from heal_tasks.steps.quality.systems import Systems
+from heal_tasks.steps.quality.systems import Systems, make_generation
 from heal_tasks.steps.vectors.contrast import with_late
 from heal_tasks.steps.vectors.indexing import index_served
 from heal_tasks.steps.vectors.moving import Moved, apply_record, find_moves, record_of
@@ -48,20 +48,16 @@ FEW_ROWS = 1000
 
 @dataclass(frozen=True)
 class _Published:
-    """The result of one night: rows written, rows computed, superseded chunks purged, and any drop as a phrase."""
+    """The result of one night."""
 
     written: Upserted
-    computed: int
-    purged: int
-    worse: str
+    computed: int  # rows
+    worse: str  # the drop in quality as a phrase; empty if there was none
     theta: float
 
 
 def nudge_live(context: Context) -> Outcome:
     """Publish new documents and move the rows that their questions touch, in the active generation.
-
-    Returns:
-        Ref ``generation_id``; counts of rows added, changed and removed.
 
     Raises:
         StepError: no generation is active.
@@ -75,12 +71,13 @@ def nudge_live(context: Context) -> Outcome:
     touched, probes = state.touched(), state.probes(KEPT)
     record = record_of(active)
     if record and len(probes.question_ids):
-        done = _touched_rows(context, active, record, state, touched, probes)
+        done = _touched_rows(context, active, record, touched, probes)
     else:
-        done = _all_rows(context, active, record, state, touched, probes)
-    written = done.written
-    verdict = f"{written.added} rows added, {written.changed} changed, {written.removed} removed; "
-    verdict += f"{done.computed} computed"
+        done = _all_rows(context, active, record, touched, probes)
+    purged, written = DocumentRepository(context.conn).purge_superseded(), done.written
+    verdict = (
+        f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.computed} computed"
+    )
     now = generations.active() or active
     if now.generation_id != active.generation_id:
         verdict += f"; so many changed that they were written to the new generation {now.generation_id}, which is live"
@@ -92,17 +89,18 @@ def nudge_live(context: Context) -> Outcome:
         refs={"generation_id": now.generation_id, "verdict": verdict},
         counts={
             "rows_added": written.added, "rows_changed": written.changed, "rows_removed": written.removed,
-            "rows_computed": done.computed, "superseded_removed": done.purged, "theta": round(done.theta, 4),
+            "rows_computed": done.computed, "superseded_removed": purged, "theta": round(done.theta, 4),
         },
         note=verdict,
     )  # fmt: skip
 
 
 def _touched_rows(
-    context: Context, active: Generation, record: NudgeRecord, state: NudgeState, touched: Int64Array, probes: Probes
+    context: Context, active: Generation, record: NudgeRecord, touched: Int64Array, probes: Probes
 ) -> _Published:
     """Compute the touched rows with the generation's record; judge by the probes."""
-    repository, rows = ServedRepository(context.conn), state.rows(touched)
+    repository, state = ServedRepository(context.conn), NudgeState(context.conn, active)
+    rows = state.rows(touched)
     repulsion = with_late(context.conn, active, rows, record).of(rows.chunk_ids)
     moved = recompute(rows.base, rows.questions, rows.answers, rows.shares, record, repulsion)
     unmoved = overlay(rows.chunk_ids, rows.base, repository.load_served(active, touched))
@@ -122,17 +120,11 @@ def _touched_rows(
         state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
         _count_displacement(context, unmoved, final)
-    purged = DocumentRepository(context.conn).purge_superseded()
-    return _Published(written, len(touched), purged, worse, record.theta)
+    return _Published(written, len(touched), worse, record.theta)
 
 
 def _all_rows(
-    context: Context,
-    active: Generation,
-    record: NudgeRecord | None,
-    state: NudgeState,
-    touched: Int64Array,
-    probes: Probes,
+    context: Context, active: Generation, record: NudgeRecord | None, touched: Int64Array, probes: Probes
 ) -> _Published:
     """Compute every row: by the generation's record, or by one that validation finds."""
     corpus, repository = Corpus(context.conn), ServedRepository(context.conn)
@@ -163,14 +155,14 @@ def _all_rows(
     else:
         with context.conn.transaction():
             written = repository.upsert_served(active, wanted)
+            state = NudgeState(context.conn, active)
             state.write_probes(probes)
             state.settle(touched)
             if found:
                 active = GenerationRepository(context.conn).set_fields(active.generation_id, nudge=found.to_json())
-                _write_contrast(context, active, moved)
+                ContrastRepository(context.conn).write(active, moved.contrast)
     _count_displacement(context, before, final)
-    purged = DocumentRepository(context.conn).purge_superseded()
-    return _Published(written, len(chunks.chunk_ids), purged, worse, moved.record.theta if moved.record else 0.0)
+    return _Published(written, len(chunks.chunk_ids), worse, moved.record.theta if moved.record else 0.0)
 
 
 def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Served, found: NudgeRecord | None) -> bool:
@@ -198,15 +190,11 @@ def _switch(
         StepError: its index misses the recall target; the live generation stays.
     """
     generations = GenerationRepository(context.conn)
-    made = generations.create(
-        run_id=context.run_id, space=SpaceRepository(context.conn).get(active.space_id),
-        topic_run_id=active.topic_run_id, nudge=record.to_json() if record else None,
-        metric="inner_product" if record and record.variant == "M" else "cosine",
-    )  # fmt: skip
+    space = SpaceRepository(context.conn).get(active.space_id)
+    made = make_generation(context, space, active.topic_run_id, record)
     made = generations.set_fields(made.generation_id, metrics=active.metrics)
     generations.create_tables(made)
-    if record:
-        _write_contrast(context, made, moved)
+    ContrastRepository(context.conn).write(made, moved.contrast)
     ServedRepository(context.conn).write_served(made, wanted)
     fault = index_served(context, made).fault
     if fault:
@@ -216,11 +204,6 @@ def _switch(
     generations.activate(made.generation_id)
     kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
     return Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
-
-
-def _write_contrast(context: Context, generation: Generation, moved: Moved) -> None:
-    if moved.record and moved.record.contrast_steps:
-        ContrastRepository(context.conn).write(generation, moved.contrast)
 
 
 def _count_displacement(context: Context, before: Float32Array, after: Float32Array) -> None:

@@ -6,7 +6,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.probes import choose_probes, restart_drift
 from heal_tasks.steps.quality.systems import LIVE, Systems
-from heal_tasks.steps.vectors.indexing import Indexed, index_served
+from heal_tasks.steps.vectors.indexing import index_served
 from heal_tasks.steps.vectors.spaces import served
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
@@ -18,16 +18,13 @@ from heal_tasks.store.generations.served import ServedRepository
 
 
 def publish(context: Context) -> Outcome:
-    """Write, index and measure the chosen generation, then switch to it; or keep the live one.
-
-    Args:
-        context: of the step; ref ``generation_id`` names the generation, 0 for none.
+    """Write, index and measure the generation of ref ``generation_id``, then switch to it; 0 keeps the live one.
 
     Returns:
-        Ref ``generation_id``, the generation that serves now; counts of rows, seconds, bytes, recall and ef_search.
+        Ref ``generation_id``, the generation that serves now.
 
     Raises:
-        StepError: nothing was published and nothing is live.
+        StepError: nothing was published and nothing is live, or there are rows of deleted chunks.
     """
     generations = GenerationRepository(context.conn)
     chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
@@ -36,11 +33,16 @@ def publish(context: Context) -> Outcome:
     if chosen and generations.get(chosen).state != "active":  # active: an earlier attempt was killed after the switch
         rows = _write(context, generations.get(chosen))
         indexed = index_served(context, generations.get(chosen))
+        built = indexed.built
         counts = {
-            "rows": rows, "index_seconds": round(indexed.built.seconds, 2), "index_bytes": indexed.built.size_bytes,
+            "rows": rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,
             "recall": round(indexed.recall, 4), "ef_search": indexed.ef_search,
         }  # fmt: skip
-        notes.append(_about(indexed))
+        spilled = "; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB" if built.spilled else ""
+        notes.append(
+            f"{built.rows} rows indexed in {built.seconds:.1f} s, recall@10 {indexed.recall:.3f} at ef_search "
+            f"{indexed.ef_search}{spilled}"
+        )
         if indexed.fault:
             verdict = f"Not published: {indexed.fault}."
             generations.set_state(chosen, "failed", note=verdict)
@@ -71,13 +73,12 @@ def _write(context: Context, generation: Generation) -> int:
     if context.manifest.number("keep_rows"):
         assert systems.active is not None
         system = systems.live()
-        if systems.active.nudge:
-            contrast.write(generation, contrast.load(systems.active))
+        contrast.write(generation, contrast.load(systems.active))
         live_ids = ServedRepository(context.conn).served_ids(systems.active)
         new = np.setdiff1d(chunks.chunk_ids, live_ids)
     else:
         system, moved = systems.generation(LIVE, generation)
-        if moved and moved.record and moved.record.contrast_steps:
+        if moved:
             contrast.write(generation, moved.contrast)
     rows = ServedRepository(context.conn).write_served(generation, served(chunks, system.chunks))
     state.settle(touched)
@@ -87,11 +88,6 @@ def _write(context: Context, generation: Generation) -> int:
 
 
 def _switch(context: Context, generation_id: int) -> None:
-    """Make a generation the live one.
-
-    Raises:
-        StepError: it has rows of deleted chunks.
-    """
     generations = GenerationRepository(context.conn)
     # Deletions since the rows were written reach them before any reader can.
     orphans = ServedRepository(context.conn).orphans(generations.get(generation_id))
@@ -100,13 +96,6 @@ def _switch(context: Context, generation_id: int) -> None:
     generations.set_state(generation_id, "ready")
     generations.activate(generation_id)
     DocumentRepository(context.conn).purge_superseded()
-
-
-def _about(indexed: Indexed) -> str:
-    built = indexed.built
-    note = f"{built.rows} rows indexed in {built.seconds:.1f} s, recall@10 {indexed.recall:.3f} at ef_search "
-    note += str(indexed.ef_search)
-    return note + ("; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB" if built.spilled else "")
 
 
 PUBLISH = Step("publish", publish, None)

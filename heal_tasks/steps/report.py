@@ -11,11 +11,7 @@ from heal_tasks.store.runs.runs import RunRepository
 
 
 def report(context: Context) -> Outcome:
-    """Close the run's row and write its page.
-
-    Returns:
-        Ref ``report_uri``.
-    """
+    """Close the run's row and write its page, ref ``report_uri``."""
     runs = RunRepository(context.conn)
     runs.open_run(context.run_id)
     summary = summarise(context.conn, context.run_id)

@@ -23,15 +23,7 @@ MAX_LOSS = 0.01
 
 
 def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
-    """Choose the route for the store as it is.
-
-    Args:
-        context: of the step.
-        arrived: what this run's ingest has stored.
-
-    Returns:
-        The route with its reason, and the facts it was chosen from.
-    """
+    """Choose the route after this run's ingest has stored ``arrived``, and the facts it was chosen from."""
     settings, active = context.settings, GenerationRepository(context.conn).active()
     # A realignment that the gate refused counts too, or an old generation would be realigned every night in vain.
     aligned_at = RunRepository(context.conn).last_realigned_at()
@@ -61,12 +53,9 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
 
 
 def route(context: Context) -> Outcome:
-    """Choose the route and record it with every number it was chosen from.
+    """Choose the route and record it, as ref ``route`` too, with every number it was chosen from.
 
     In a dry run step ingest has chosen and recorded it, before its rollback.
-
-    Returns:
-        Ref ``route``; the reason as note.
     """
     if context.settings.dry_run:
         return Outcome(refs={"route": "nothing"}, note=f"nothing: {context.manifest.text('dry_run')}")

@@ -10,6 +10,7 @@ next realignment.
 """
 
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,12 +38,7 @@ STORE_EVERY = 512
 
 
 def sift(context: Context) -> Outcome:
-    """Place people's questions; check all training and validation questions, and mark which are dropped.
-
-    Returns:
-        Counts ``placed``, ``checked``, of these ``checked_validation``, and ``dropped_round_trip`` and
-        ``dropped_cross_encoder`` for the filters that are switched on.
-    """
+    """Place people's questions; check all training and validation questions, and mark which are dropped."""
     settings, checks, space = context.settings, CheckRepository(context.conn), base_space(context)
     placed = QuestionRepository(context.conn).place_judgments(space)
     training, validation = checks.questions("train"), checks.questions("seen_validation", "unseen_validation")
@@ -88,7 +84,6 @@ class _SecondOpinion:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._model: CrossEncoderJudge | None = None
 
     def judge(self, questions: list[Check]) -> list[Check]:
         """The questions with scores, those below the least score dropped."""
@@ -110,19 +105,15 @@ class _SecondOpinion:
         corpus = Corpus(self._context.conn)
         asked = corpus.question_texts(np.array([item.question_id for item in questions]))
         texts = corpus.chunk_texts(np.array([item.chunk_id for item in questions]))
-        return self._loaded().scores(
-            [(asked[item.question_id], embedding_text(*texts[item.chunk_id])) for item in questions]
-        )
+        pairs = [(asked[item.question_id], embedding_text(*texts[item.chunk_id])) for item in questions]
+        return self._model.scores(pairs)
 
-    def _loaded(self) -> "CrossEncoderJudge":
-        if self._model is None:
-            from heal_tasks.questions.cross_encoder import CrossEncoderJudge
+    @cached_property
+    def _model(self) -> "CrossEncoderJudge":
+        from heal_tasks.questions.cross_encoder import CrossEncoderJudge
 
-            settings = self._context.settings
-            self._model = CrossEncoderJudge(
-                resolve_model(settings.cross_encoder, "HEAL_CROSS_ENCODER"), device=settings.device
-            )
-        return self._model
+        settings = self._context.settings
+        return CrossEncoderJudge(resolve_model(settings.cross_encoder, "HEAL_CROSS_ENCODER"), device=settings.device)
 
 
 SIFT = Step("sift", sift, None)

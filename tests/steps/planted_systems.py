@@ -1,4 +1,4 @@
-"""Three spaces over one corpus: by the base model no question finds its chunk, by the live one half, by the trained all."""
+"""Three spaces of a corpus: the base model finds the chunk of no question, the live one of half, the trained of all."""
 
 from collections.abc import Collection
 

@@ -59,7 +59,7 @@ def test_served_rows_are_the_space_moved_by_the_record(
     made = GenerationRepository(auto).set_fields(made.generation_id, nudge=record.to_json())
     publish(settings, made)
     rows = ServedRepository(auto).load_served(made)
-    ids, base = SpaceRepository(auto).load_chunks(SpaceRepository(auto).get(made.space_id))
+    _, base = SpaceRepository(auto).load_chunks(SpaceRepository(auto).get(made.space_id))
     angles = np.arccos(np.clip((rows.vectors * base).sum(axis=1), -1, 1))
     assert 0.29 < angles.max() <= 0.3 + 1e-3
     stored = ContrastRepository(auto).load(made)

@@ -1,7 +1,7 @@
 """The plan of a run: the route it would take and its cost, with everything undone."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from heal_tasks.core.artifacts import artifact_store
@@ -40,12 +40,12 @@ ANSWER_PROMPT_TOKENS, ANSWER_REPLY_TOKENS = 300, 60
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls that would be made about chunks; without an LLM there are no tokens."""
+    """Calls of a language model that would be made."""
 
-    chunks: int
+    chunks: int  # or answers; one call each
     input_tokens: int = 0
     output_tokens: int = 0
-    costs_usd: Sequence[float] = ()  # by chunk
+    costs_usd: Sequence[float] = ()  # of each call; empty without an LLM
 
     @property
     def cost_usd(self) -> float:
@@ -71,7 +71,7 @@ class Plan:
     questions: Calls  # for chunks without questions by this writer
     maps: Calls | None
     answers: Calls | None  # at most
-    limit: str = ""  # the spend limits and what they leave
+    limit: str  # the spend limits and what they leave; empty without limits
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -108,52 +108,37 @@ def make_plan(settings: Settings) -> Plan:
                 chunk for chunk in QuestionRecorder(context, author).to_ask() if chunk.content_hash not in under_way
             ]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
-        reply = REPLY_TOKENS * settings.questions_per_chunk
-        batched = waits_for_batches(settings, chosen.name) and worth_a_batch(
-            settings, len(to_ask) // settings.ask_shards
-        )
-        price_factor = BATCH_PRICE_FACTOR if batched else 1.0
-        questions = _calls(settings, to_ask, lambda tokens: (PROMPT_TOKENS + tokens, reply), price_factor)
-        maps, answers, costs, unit = None, None, questions.costs_usd, "chunks"
+            systems = 2 if GenerationRepository(conn).active() is None else 3
+        count_tokens = token_counter(resolve_model(settings.model))
+
+        def length(chunk: ChunkToAsk) -> int:
+            return count_tokens(chunk.title) + count_tokens(chunk.text)
+
+        questions, maps, answers = Calls(len(to_ask)), None, None
+        if settings.llm_configured:
+            share = len(to_ask) // settings.ask_shards
+            batched = waits_for_batches(settings, chosen.name) and worth_a_batch(settings, share)
+            reply = REPLY_TOKENS * settings.questions_per_chunk
+            tokens = [(PROMPT_TOKENS + length(chunk), reply) for chunk in to_ask]
+            questions = _calls(settings, tokens, BATCH_PRICE_FACTOR if batched else 1.0)
         if to_map is not None:
-            maps = _calls(
-                settings, to_map, lambda tokens: (MAP_PROMPT_TOKENS + tokens, round(MAP_REPLY_RATIO * tokens))
-            )
-            costs, unit = [*costs, *maps.costs_usd], "calls"
+            lengths = [length(chunk) for chunk in to_map]
+            maps = _calls(settings, [(MAP_PROMPT_TOKENS + size, round(MAP_REPLY_RATIO * size)) for size in lengths])
         if settings.answer_questions and chosen.name == "realign":
-            answers = _answers(settings, 2 if GenerationRepository(conn).active() is None else 3)
-            costs, unit = [*costs, *answers.costs_usd], "calls"
+            # At most: every question is answered, and no two systems find the same passages.
+            tokens_each = ANSWER_PROMPT_TOKENS + PASSAGES * settings.chunk_tokens, ANSWER_REPLY_TOKENS
+            answers = _calls(settings, [tokens_each] * systems * settings.answer_questions)
+        costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
+        unit = "calls" if maps or answers else "chunks"
         limit = _limit_line(spend_limit_of(conn, settings, context.run_id), costs, unit)
-    return Plan(
-        changes, rejected, chosen.name, chosen.reason, f"{author.name} ({author.model})", questions, maps, answers,
-        limit,
-    )  # fmt: skip
+    writer = f"{author.name} ({author.model})"
+    return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, limit)
 
 
-def _calls(
-    settings: Settings,
-    chunks: Sequence[ChunkToAsk],
-    tokens_of: Callable[[int], tuple[int, int]],
-    price_factor: float = 1.0,
-) -> Calls:
-    """The cost of calls about chunks; ``tokens_of`` gives tokens in and out by a chunk's length in tokens."""
-    if not settings.llm_configured:
-        return Calls(len(chunks))
-    count_tokens = token_counter(resolve_model(settings.model))
-    tokens = [tokens_of(count_tokens(item.title) + count_tokens(item.text)) for item in chunks]
-    return Calls(
-        len(chunks),
-        sum(sent for sent, _ in tokens),
-        sum(replied for _, replied in tokens),
-        [price_factor * cost_usd(settings, *pair) for pair in tokens],
-    )
-
-
-def _answers(settings: Settings, systems: int) -> Calls:
-    """The highest cost of answers: every question is answered, and no two systems find the same passages."""
-    calls = systems * settings.answer_questions
-    sent, replied = ANSWER_PROMPT_TOKENS + PASSAGES * settings.chunk_tokens, ANSWER_REPLY_TOKENS
-    return Calls(calls, calls * sent, calls * replied, [cost_usd(settings, sent, replied)] * calls)
+def _calls(settings: Settings, tokens: Sequence[tuple[int, int]], price_factor: float = 1.0) -> Calls:
+    """Calls by the tokens in and out of each."""
+    costs = [price_factor * cost_usd(settings, *pair) for pair in tokens]
+    return Calls(len(tokens), sum(sent for sent, _ in tokens), sum(replied for _, replied in tokens), costs)
 
 
 def _limit_line(limit: SpendLimit, costs: Sequence[float], unit: str) -> str:

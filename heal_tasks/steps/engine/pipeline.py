@@ -13,10 +13,7 @@ def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], Non
     Args:
         settings: all settings.
         run_id: name of the run; the same name again continues a killed run where it stopped.
-        tell: called with each step's manifest.
-
-    Returns:
-        The report's manifest.
+        tell: called with each step's manifest; the last one is returned.
     """
     manifest = Manifest(run_id=run_id)
     for name in ("ingest", "route"):

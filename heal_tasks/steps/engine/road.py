@@ -14,19 +14,12 @@ from heal_tasks.steps.engine.runner import Step
 
 @dataclass(frozen=True)
 class Entry:
-    """One step of the road.
+    """One step of the road."""
 
-    Args:
-        about: its purpose in one line.
-        shards: the setting that says over how many mapped tasks it is spread; empty for one task.
-        gpu: whether it runs on the queue ``gpu``.
-        only_if: the setting that switches it on; empty for a step that always runs.
-    """
-
-    about: str
-    shards: str = ""
-    gpu: bool = False
-    only_if: str = ""
+    about: str  # its purpose in one line
+    shards: str = ""  # the setting that says over how many mapped tasks it is spread; empty for one task
+    gpu: bool = False  # runs on the queue ``gpu``
+    only_if: str = ""  # the setting that switches it on; empty for a step that always runs
 
 
 STEPS: dict[str, Entry] = {
@@ -66,12 +59,6 @@ ROUTES: dict[str, tuple[str, ...]] = {
 
 def load_step(name: str) -> Step:
     """Import a step.
-
-    Args:
-        name: as in ``STEPS``.
-
-    Returns:
-        The step.
 
     Raises:
         InputError: there is no step of that name.

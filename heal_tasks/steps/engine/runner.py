@@ -58,8 +58,8 @@ class Waiting(Exception):  # noqa: N818
     Args:
         message: the work, for people.
         batch_ids: batches at the language model's endpoint; empty where their ids are not known yet.
-        poll_s: time between two checks, in seconds.
-        wait_s: longest time until the step has to be run again, in seconds.
+        poll_s: time between two checks.
+        wait_s: longest time until the step has to be run again.
     """
 
     def __init__(self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float) -> None:
@@ -85,10 +85,7 @@ class Step:
     inputs: Callable[[Context], object] | None  # JSON values that decide the result; None: it belongs to this run only
 
     def run(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
-        """Run the step after the one that returned ``manifest``, or return its finished result.
-
-        Returns:
-            The manifest for the next step.
+        """Run the step after the one that returned ``manifest``, or reuse its result; the manifest for the next step.
 
         Raises:
             RetryableError: a later attempt can succeed.
@@ -111,16 +108,18 @@ class Step:
             try:
                 key = fingerprint([self.name, shards, self.inputs(context) if self.inputs else manifest.run_id])
                 stored = runs.finished(self.name, key, shard)
-                if stored is not None and self._still_there(context, stored):
+                if stored and all(
+                    context.artifacts.exists(uri) for ref, uri in stored["refs"].items() if ref.endswith("_uri") and uri
+                ):
                     result = Manifest(**stored)
                     log.info("%s: finished before with the same inputs; nothing to do", self.name)
                     note = result.note if result.run_id == manifest.run_id else f"{result.note} (unchanged, reused)"
                     return manifest.next(self.name, refs=result.refs, counts=result.counts, note=note)
                 runs.begin(self.name, key, shard, manifest.run_id)
                 outcome = self.body(context)
-                told = {"refs": outcome.refs, "counts": outcome.counts, "note": outcome.note}
-                result = manifest.next(self.name, **told)
-                runs.finish(self.name, key, shard, Manifest(run_id=manifest.run_id, step=self.name, **told).to_json())
+                own = Manifest(run_id=manifest.run_id, step=self.name, **vars(outcome))
+                result = manifest.next(self.name, **vars(outcome))
+                runs.finish(self.name, key, shard, own.to_json())
             except psycopg.OperationalError as error:
                 raise RetryableError(f"step {self.name}: lost the database ({error}); run it again") from error
             except Waiting as waiting:
@@ -141,8 +140,3 @@ class Step:
                 return self.run(settings, manifest, shard, shards)
             except Waiting as waiting:
                 time.sleep(min(waiting.poll_s, waiting.wait_s))
-
-    @staticmethod
-    def _still_there(context: Context, stored: dict[str, Any]) -> bool:
-        uris = [value for name, value in stored["refs"].items() if name.endswith("_uri") and value]
-        return all(context.artifacts.exists(uri) for uri in uris)

@@ -32,12 +32,7 @@ PROBES = 1000
 
 
 def restart_drift(conn: Connection, generation: Generation) -> None:
-    """Count displacement and loss from now on: a realignment found nothing better than what is live.
-
-    Args:
-        conn: an autocommit connection.
-        generation: the live one.
-    """
+    """Count displacement and loss of the live generation from now on: a realignment found nothing better."""
     state = NudgeState(conn, generation)
     probes = state.probes(KEPT)
     state.write_probes(replace(probes, at_start=_values(probes)[GATE_METRIC]))
@@ -45,35 +40,29 @@ def restart_drift(conn: Connection, generation: Generation) -> None:
 
 
 def choose_probes(questions: QuestionTable, asked: Float32Array, chunks: ChunkTable, served: Float32Array) -> Probes:
-    """Choose probes for a generation, and rank everything that it serves for them.
+    """Choose probes for a generation and rank everything that it serves for them.
 
     Args:
         questions: all questions; their ids are hashes, so the first ones of a set are a random choice.
         asked: float32, shape (q, d), their vectors.
         chunks: all chunks.
         served: float32, shape (n, d), their served vectors.
-
-    Returns:
-        The probes, by question id.
     """
-    rows, names, positives, documents = list[Int64Array](), list[str](), list[Int64Array](), list[Int64Array]()
-    for name, found in held_out(questions, chunks).items():
-        rows.append(found.rows[:PROBES])
-        names += [name] * len(rows[-1])
-        positives += found.positives[:PROBES]
-        documents.append(found.documents[:PROBES])
-    own = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
-    ranked, scores = top_k(asked[own], served, KEPT)
-    values = ranking_metrics(ranked, positives, TOP_K)[GATE_METRIC]
-    nearest = Nearest.of(np.where(ranked >= 0, chunks.chunk_ids[ranked], -1), scores)
-    order = np.argsort(questions.question_ids[own])
+    chosen = [
+        (row, name, positives)
+        for name, key in held_out(questions, chunks).items()
+        for row, positives in zip(key.rows[:PROBES], key.positives[:PROBES], strict=True)
+    ]
+    chosen.sort(key=lambda item: item[0])  # rows are in the order of the question ids
+    rows, count = np.array([row for row, _, _ in chosen], dtype=np.int64), len(chosen)
     probes = Probes(
-        questions.question_ids[own], np.array(names, dtype=np.str_),
-        np.concatenate(documents) if documents else np.empty(0, dtype=np.int64),
-        [chunks.chunk_ids[found] for found in positives], asked[own],
-        nearest.ids, nearest.scores, nearest.floor, values,
+        questions.question_ids[rows], np.array([name for _, name, _ in chosen], dtype=np.str_),
+        questions.document_ids[rows], [chunks.chunk_ids[positives] for _, _, positives in chosen], asked[rows],
+        np.empty((count, KEPT), dtype=np.int64), np.empty((count, KEPT), dtype=np.float32),
+        np.empty(count, dtype=np.float32), np.empty(count),
     )  # fmt: skip
-    return take(probes, order)
+    rank_anew(probes, np.arange(count), chunks.chunk_ids, served)
+    return replace(probes, at_start=_values(probes)[GATE_METRIC])
 
 
 def take(probes: Probes, chosen: Int64Array) -> Probes:
@@ -86,16 +75,13 @@ def take(probes: Probes, chosen: Int64Array) -> Probes:
 
 
 def followed(probes: Probes, touched: Int64Array, ids: Int64Array, vectors: Float32Array) -> tuple[Probes, Int64Array]:
-    """The probes after some chunks came, went or changed.
+    """The probes after some chunks came, went or changed, and the positions of those that have to be ranked anew.
 
     Args:
         probes: before.
         touched: int64, shape (t,): all those chunks.
         ids: int64, shape (m,): those that are served now.
         vectors: float32, shape (m, d): as they are served now.
-
-    Returns:
-        The probes now, and the positions of those that have to be ranked anew.
     """
     kept = Nearest(probes.chunk_ids, probes.scores, probes.floor)
     now, short = follow(kept, probes.vectors, touched, ids, vectors, places=TOP_K)
@@ -109,21 +95,14 @@ def changed_places(before: Probes, after: Probes) -> Int64Array:
 
 
 def rank_anew(probes: Probes, places: Int64Array, chunk_ids: Int64Array, served: Float32Array) -> None:
-    """Rank everything that is served for some probes, in place.
-
-    Args:
-        probes: changed at ``places``.
-        places: which of them.
-        chunk_ids: int64, shape (n,), ascending: all that is served.
-        served: float32, shape (n, d).
-    """
+    """Rank all that is served, int64 ids, shape (n,), and float32, shape (n, d), for the probes at ``places``."""
     ranked, scores = top_k(probes.vectors[places], served, probes.chunk_ids.shape[1])
     nearest = Nearest.of(np.where(ranked >= 0, chunk_ids[ranked], -1), scores)
     probes.chunk_ids[places], probes.scores[places], probes.floor[places] = nearest.ids, nearest.scores, nearest.floor
 
 
 def probe_scores(probes: Probes, system: str, generation_id: int) -> Scores:
-    """Ranking metrics of the probes as they stand, by question set."""
+    """Ranking metrics of the probes by question set."""
     metrics, values, documents = _values(probes), {}, {}
     for name in QUESTION_SETS:
         own = probes.question_sets == name
@@ -137,10 +116,8 @@ def probe_change(probes: Probes, settings: Settings) -> Interval | None:
     """How nDCG@10 of the probes has changed since the generation was made; None where there are no probes."""
     if not len(probes.question_ids):
         return None
-    return paired_difference(
-        _values(probes)[GATE_METRIC], probes.at_start, seed=settings.seed,
-        groups=probes.documents,
-    )  # fmt: skip
+    now = _values(probes)[GATE_METRIC]
+    return paired_difference(now, probes.at_start, seed=settings.seed, groups=probes.documents)
 
 
 def _values(probes: Probes) -> dict[str, NDArray[np.float64]]:

@@ -1,7 +1,7 @@
 """Retrieval quality of vector spaces on the held-out question sets, ready for the gate and the report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ class AnswerKey:
     rows: Int64Array  # (m,): the row of each question in the question table
     positives: list[Int64Array]  # rows of the chunk table, one array per question
     documents: Int64Array  # (m,): a document of each; the bootstrap draws documents, whose questions are correlated
+
+    def with_vectors(self, vectors: Float32Array) -> QuestionSet:
+        """The questions as NUDGE takes them, from vectors of the whole question table, shape (q, d)."""
+        return QuestionSet(vectors[self.rows], self.positives)
 
 
 @dataclass(frozen=True)
@@ -96,19 +100,6 @@ def people_decide(questions: QuestionTable, settings: Settings) -> bool:
     return len(np.unique(questions.texts[asked])) >= settings.gate_min_questions
 
 
-def question_set(
-    questions: QuestionTable,
-    vectors: Float32Array,
-    chunks: ChunkTable,
-    chosen: NDArray[np.bool_],
-    *,
-    moving: bool = False,
-) -> QuestionSet:
-    """Chosen questions with their answers, as NUDGE takes them; ``moving`` as in ``judged``."""
-    found = judged(questions, chunks, chosen, moving=moving)
-    return QuestionSet(vectors=vectors[found.rows], positives=found.positives)
-
-
 def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKey]:
     """The held-out question sets that are not empty; people's questions are a set of their own."""
     written = ~questions.human
@@ -145,20 +136,11 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Score
 
 def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
     """Let the gate decide between a candidate and its rival."""
-    tolerances = _tolerances(candidate, settings)
-    return decide(
-        [
-            SetComparison(
-                name,
-                len(candidate.documents[name]),
-                _apart(candidate, rival, name, GATE_METRIC, settings),
-                tolerances[name],
-            )
-            for name in candidate.values
-        ],
-        epsilon=settings.gate_epsilon,
-        min_questions=settings.gate_min_questions,
-    )
+    comparisons = [
+        SetComparison(name, len(candidate.documents[name]), _apart(candidate, rival, name, settings), tolerance)
+        for name, tolerance in _tolerances(candidate, settings).items()
+    ]
+    return decide(comparisons, epsilon=settings.gate_epsilon, min_questions=settings.gate_min_questions)
 
 
 def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
@@ -166,13 +148,12 @@ def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
 
     Written questions may fall by ``MAX_WRITTEN_LOSS`` where people's decide.
     """
-    tolerances = _tolerances(after, settings)
-    differences = {name: _apart(after, before, name, GATE_METRIC, settings) for name in after.values}
-    return "; ".join(
-        f"{name}: {apart.value:+.4f} nDCG@{TOP_K} [{apart.low:+.4f}, {apart.high:+.4f}]"
-        for name, apart in differences.items()
-        if apart.high < -(tolerances[name] or 0.0)
-    )
+    fallen = []
+    for name, tolerance in _tolerances(after, settings).items():
+        apart = _apart(after, before, name, settings)
+        if apart.high < -(tolerance or 0.0):
+            fallen.append(f"{name}: {apart.value:+.4f} nDCG@{TOP_K} [{apart.low:+.4f}, {apart.high:+.4f}]")
+    return "; ".join(fallen)
 
 
 def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) -> list[EvaluationRow]:
@@ -180,23 +161,18 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
     rows = []
     for name, metrics in scores.values.items():
         groups = scores.documents[name]
+        blank = EvaluationRow(
+            scores.generation_id, scores.system, name, "", 0.0, None, None, None, None, None, None, len(groups)
+        )
         for metric, values in metrics.items():
             own = mean_interval(values, seed=settings.seed, groups=groups)
-            apart = _apart(scores, rival, name, metric, settings) if rival is not None else None
-            rows.append(
-                EvaluationRow(
-                    scores.generation_id, scores.system, name, metric, own.value, own.low, own.high,
-                    rival.system if rival else None, apart.value if apart else None,
-                    apart.low if apart else None, apart.high if apart else None, len(values),
-                )
-            )  # fmt: skip
-        for measure, value in scores.hierarchy.get(name, {}).items():
-            rows.append(
-                EvaluationRow(
-                    scores.generation_id, scores.system, name, f"hierarchical_{measure}", value,
-                    None, None, None, None, None, None, len(groups),
-                )
-            )  # fmt: skip
+            row = replace(blank, metric=metric, value=own.value, low=own.low, high=own.high)
+            if rival:
+                apart = _apart(scores, rival, name, settings, metric)
+                row = replace(row, rival=rival.system, difference=apart.value, diff_low=apart.low, diff_high=apart.high)
+            rows.append(row)
+        hierarchy = scores.hierarchy.get(name, {})
+        rows += [replace(blank, metric=f"hierarchical_{item}", value=value) for item, value in hierarchy.items()]
     return rows
 
 
@@ -213,8 +189,6 @@ def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
     return {name: MAX_WRITTEN_LOSS if people and name != HUMAN else None for name in scores.values}
 
 
-def _apart(a: Scores, b: Scores, name: str, metric: str, settings: Settings) -> Interval:
-    return paired_difference(
-        a.values[name][metric], b.values[name][metric], seed=settings.seed,
-        groups=a.documents[name],
-    )  # fmt: skip
+def _apart(a: Scores, b: Scores, name: str, settings: Settings, metric: str = GATE_METRIC) -> Interval:
+    ours, theirs = a.values[name][metric], b.values[name][metric]
+    return paired_difference(ours, theirs, seed=settings.seed, groups=a.documents[name])

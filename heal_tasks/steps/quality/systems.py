@@ -1,5 +1,8 @@
 """The systems that a run compares: the base model, the live generation, and the candidates."""
 
+from dataclasses import replace
+
+from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.quality.scoring import System
 from heal_tasks.steps.vectors.moving import Moved, apply_record, record_of
@@ -18,11 +21,6 @@ class Systems:
     """Loads the vectors of systems over the same questions and chunks, each when it is asked for.
 
     Nothing is kept: at 1,000,000 chunks of 384 dimensions one matrix takes 1.5 GB.
-
-    Args:
-        context: of the step.
-        chunks: all live chunks.
-        questions: all questions of live chunks.
     """
 
     def __init__(self, context: Context, chunks: ChunkTable, questions: QuestionTable) -> None:
@@ -39,9 +37,8 @@ class Systems:
         assert self.active is not None
         plain = self.plain(LIVE, self._spaces.get(self.active.space_id))
         rows = ServedRepository(self._context.conn).load_served(self.active)
-        return System(
-            LIVE, self.active.generation_id, plain.questions, overlay(self.chunks.chunk_ids, plain.chunks, rows)
-        )
+        chunks = overlay(self.chunks.chunk_ids, plain.chunks, rows)
+        return replace(plain, generation_id=self.active.generation_id, chunks=chunks)
 
     def plain(self, name: str, space: Space) -> System:
         """The vectors of a space, not moved."""
@@ -49,24 +46,22 @@ class Systems:
         return System(name, None, asked, in_order(self.chunks.chunk_ids, *self._spaces.load_chunks(space)))
 
     def generation(self, name: str, generation: Generation) -> tuple[System, Moved | None]:
-        """The vectors that a chosen generation is to serve, computed from its space and its nudge record.
-
-        Args:
-            name: for people.
-            generation: not served yet.
-
-        Returns:
-            The system, and the moved rows where it has a record.
-        """
-        system, record = self.plain(name, self._spaces.get(generation.space_id)), record_of(generation)
+        """The vectors that a chosen generation is to serve, from its space and its nudge record, and the moved rows."""
+        plain, record = self.plain(name, self._spaces.get(generation.space_id)), record_of(generation)
         moved = None
         if record:
-            moved = apply_record(
-                record, system.chunks, system.questions, self.chunks, self.questions,
-                device=self._context.settings.device,
-            )  # fmt: skip
-            move_in_place(system.chunks, moved)
-        return System(name, generation.generation_id, system.questions, system.chunks), moved
+            device = self._context.settings.device
+            moved = apply_record(record, plain.chunks, plain.questions, self.chunks, self.questions, device=device)
+            move_in_place(plain.chunks, moved)
+        return replace(plain, generation_id=generation.generation_id), moved
+
+
+def make_generation(context: Context, space: Space, topic_run_id: int | None, record: NudgeRecord | None) -> Generation:
+    """Make a generation in state ``building``; vectors of NUDGE-M are not of unit length, so need the inner product."""
+    return GenerationRepository(context.conn).create(
+        run_id=context.run_id, space=space, topic_run_id=topic_run_id, nudge=record.to_json() if record else None,
+        metric="inner_product" if record and record.variant == "M" else "cosine",
+    )  # fmt: skip
 
 
 def move_in_place(base: Float32Array, moved: Moved) -> None:

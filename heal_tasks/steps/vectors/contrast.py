@@ -14,16 +14,7 @@ from heal_tasks.store.generations.nudge_state import TouchedRows
 
 
 def by_id(repulsion: Repulsion, chunk_ids: Int64Array, question_ids: Int64Array) -> ContrastState:
-    """Contrastive displacements and question levels as a generation keeps them.
-
-    Args:
-        repulsion: with the levels of the questions.
-        chunk_ids: int64, shape (n,): of the rows.
-        question_ids: int64, shape (q,): of the questions that moved the rows.
-
-    Returns:
-        The same by id.
-    """
+    """Displacements and question levels by the ids of rows, shape (n,), and of questions that moved them, (q,)."""
     levels = repulsion.levels
     return ContrastState(
         chunk_ids[repulsion.rows], repulsion.vectors, question_ids[levels.questions], levels.log_sum_exp, levels.weights
@@ -37,17 +28,7 @@ def by_row(stored: ContrastState, chunks: ChunkTable) -> Repulsion:
 
 
 def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: NudgeRecord) -> Repulsion:
-    """The displacements of touched rows; rows that came after the record was chosen get theirs now, and keep it.
-
-    Args:
-        conn: an autocommit connection.
-        active: the live generation.
-        rows: the touched rows.
-        record: of the generation.
-
-    Returns:
-        Displacements by chunk id.
-    """
+    """Displacements of touched rows by chunk id; rows that came after the record was chosen get theirs, and keep it."""
     repository, plan = ContrastRepository(conn), record.plan
     known = Repulsion(*repository.of_chunks(active, rows.chunk_ids))
     asks = np.flatnonzero(~np.isin(rows.chunk_ids[rows.answers], known.rows))  # questions of rows without one

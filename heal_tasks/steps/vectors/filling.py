@@ -22,23 +22,11 @@ Write = Callable[[Space, NDArray[np.int64], NDArray[np.float32]], int]
 
 
 def fill_spaces(context: Context, spaces: Sequence[Space]) -> Outcome:
-    """Compute the vectors that spaces lack, of this shard's chunks and questions.
-
-    Args:
-        context: of the step.
-        spaces: the spaces, each with its model.
-
-    Returns:
-        Counts of chunk and question vectors computed.
-    """
-    counts: dict[str, int | float] = {"chunks": 0, "questions": 0}
-    for space in spaces:
-        chunks, questions = _fill(context, space)
-        counts["chunks"] += chunks
-        counts["questions"] += questions
+    """Compute the vectors that spaces lack, of this shard's chunks and questions, and count them."""
+    chunks, questions = np.sum([_fill(context, space) for space in spaces], axis=0).tolist()
     names = ", ".join(f"{space.space_id} ({space.model_uri})" for space in spaces)
-    note = f"{counts['chunks']} chunk and {counts['questions']} question vectors computed, space {names}"
-    return Outcome(counts=counts, note=note)
+    note = f"{chunks} chunk and {questions} question vectors computed, space {names}"
+    return Outcome(counts={"chunks": chunks, "questions": questions}, note=note)
 
 
 def _fill(context: Context, space: Space) -> tuple[int, int]:
@@ -52,27 +40,21 @@ def _fill(context: Context, space: Space) -> tuple[int, int]:
     if not total:
         return 0, 0
     encoder = load_encoder(context, space.model_uri)
-
-    def encode_all(items: Sequence[tuple[int, str]], write: Write, role: Role) -> None:
-        nonlocal done
+    work: list[tuple[Sequence[tuple[int, str]], Write, Role]] = [
+        (chunks, repository.write_chunks, "document"),
+        (questions, repository.write_questions, "query"),
+    ]
+    for items, write, role in work:
         # Sorted by length over all of them: batches pad little, and equal texts meet in one batch.
         for batch in batched(sorted(items, key=lambda item: (-len(item[1]), item[1])), WRITE_EVERY):
             ids, texts = zip(*batch, strict=True)
             write(space, np.array(ids, dtype=np.int64), encoder.encode(texts, role=role))
             done += len(batch)
             context.progress(done, total, f"space {space.space_id}")
-
-    encode_all(chunks, repository.write_chunks, "document")
-    encode_all(questions, repository.write_questions, "query")
     return len(chunks), len(questions)
 
 
 def load_encoder(context: Context, model_uri: str) -> Encoder:
     """The encoder of a space; its threads are this shard's share of the cores."""
-    settings = context.settings
-    return Encoder(
-        context.artifacts.model_path(model_uri),
-        device=settings.device,
-        threads=max(1, (os.cpu_count() or 1) // context.shards),
-        dtype="auto",
-    )
+    path, threads = context.artifacts.model_path(model_uri), max(1, (os.cpu_count() or 1) // context.shards)
+    return Encoder(path, device=context.settings.device, threads=threads, dtype="auto")

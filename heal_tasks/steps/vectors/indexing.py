@@ -17,31 +17,16 @@ RECALL_QUESTIONS = 200
 
 @dataclass(frozen=True)
 class Indexed:
-    """An indexed generation.
-
-    Args:
-        built: rows, time and size.
-        recall: recall@10 against an exact scan.
-        ef_search: HNSW candidates per query that reach it.
-        fault: why it must not be served, as a sentence; empty if it may be.
-    """
+    """An indexed generation."""
 
     built: IndexReport
-    recall: float
-    ef_search: int
-    fault: str
+    recall: float  # recall@10 against an exact scan
+    ef_search: int  # HNSW candidates per query that reach it
+    fault: str  # why it must not be served, as a sentence; empty if it may be
 
 
 def index_served(context: Context, generation: Generation) -> Indexed:
-    """Index a generation's served rows and measure the index on real questions.
-
-    Args:
-        context: of the step.
-        generation: its served rows are final.
-
-    Returns:
-        The measured index.
-    """
+    """Index a generation's served rows, which are final, and measure the index on real questions."""
     settings = context.settings
     built = build_indexes(
         context.conn, generation, memory_mb=settings.index_memory_mb, parallel=settings.index_workers,

@@ -12,7 +12,7 @@ from heal_tasks.nudge.apply import move_rows
 from heal_tasks.nudge.nudge import nudge
 from heal_tasks.nudge.plan import PLANS, NudgeRecord, Plan
 from heal_tasks.nudge.questions import QuestionSet
-from heal_tasks.steps.quality.scoring import judged, people_decide, question_set
+from heal_tasks.steps.quality.scoring import judged, people_decide
 from heal_tasks.steps.vectors.contrast import by_id, by_row
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.generations.contrast_state import ContrastState
@@ -34,7 +34,7 @@ class Moved:
     vectors: Float32Array  # (c, d): their new vectors
     record: NudgeRecord | None  # None: validation supports no move
     contrast: ContrastState  # empty without a contrastive plan
-    note: str
+    note: str = ""  # the choice in words
 
 
 def record_of(generation: Generation) -> NudgeRecord | None:
@@ -43,11 +43,7 @@ def record_of(generation: Generation) -> NudgeRecord | None:
 
 
 def find_moves(
-    settings: Settings,
-    base: Float32Array,
-    asked: Float32Array,
-    chunks: ChunkTable,
-    questions: QuestionTable,
+    settings: Settings, base: Float32Array, asked: Float32Array, chunks: ChunkTable, questions: QuestionTable
 ) -> Moved:
     """Choose plan and theta on validation questions, then move the rows by all questions that may move rows.
 
@@ -67,18 +63,18 @@ def find_moves(
     if bound is None and len(unseen.rows) >= settings.gate_min_questions:
         # People's questions cost written ones a little: with 0, SciFact's theta would be .06 instead of .57.
         bound = settings.gate_epsilon if by_people else 0.0
-        unasked = QuestionSet(asked[unseen.rows], unseen.positives)
+        unasked = unseen.with_vectors(asked)
     deciding = questions.deciding_mask(by_people)
-    train = question_set(questions, asked, chunks, deciding & questions.in_splits("train"), moving=True)
-    held_out = deciding & questions.in_splits("seen_validation", "unseen_validation")
+    train = judged(questions, chunks, deciding & questions.in_splits("train"), moving=True).with_vectors(asked)
+    held_out = judged(questions, chunks, deciding & questions.in_splits("seen_validation", "unseen_validation"))
     movers = judged(questions, chunks, deciding & questions.moves, moving=True)
     result = nudge(
         base,
         train,
-        question_set(questions, asked, chunks, held_out),
+        held_out.with_vectors(asked),
         variant=settings.nudge_variant,
-        plans=_plans(train, CONTRAST_PAIRS),
-        refit=QuestionSet(asked[movers.rows], movers.positives),
+        plans=_plans(train),
+        refit=movers.with_vectors(asked),
         min_gain=settings.gate_epsilon,
         max_unasked_loss=bound,
         unasked=unasked,
@@ -90,7 +86,6 @@ def find_moves(
         empty = ContrastState.empty(base.shape[1])
         return Moved(nothing, base[nothing], None, empty, "not moved: validation gains too little")
     plan, before = result.plan, result.validation_before or 0.0
-    record = result.record(by_people=by_people)
     how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
     how += ", by people's questions alone" if by_people else ""
     note = (
@@ -98,7 +93,7 @@ def find_moves(
         f"held-out questions go from {before:.3f} to {before + (result.gain or 0.0):.3f}"
     )
     contrast = by_id(result.repulsion, chunks.chunk_ids, questions.question_ids[movers.rows])
-    return Moved(result.rows, result.vectors, record, contrast, note)
+    return Moved(result.rows, result.vectors, result.record(by_people=by_people), contrast, note)
 
 
 def apply_record(
@@ -117,19 +112,12 @@ def apply_record(
     generation keeps, None to compute it.
     """
     movers = judged(questions, chunks, questions.deciding_mask(record.by_people) & questions.moves, moving=True)
-    moved = move_rows(
-        base,
-        QuestionSet(asked[movers.rows], movers.positives),
-        record,
-        repulsion=None if stored is None else by_row(stored, chunks),
-        device=pick_device(device),
-    )
+    repulsion = None if stored is None else by_row(stored, chunks)
+    moved = move_rows(base, movers.with_vectors(asked), record, repulsion=repulsion, device=pick_device(device))
     contrast = stored or by_id(moved.repulsion, chunks.chunk_ids, questions.question_ids[movers.rows])
-    note = f"{len(moved.rows)} of {len(base)} rows moved with theta {record.theta:.2f}"
-    return Moved(moved.rows, moved.vectors, record, contrast, note)
+    return Moved(moved.rows, moved.vectors, record, contrast)
 
 
-def _plans(train: QuestionSet, most_pairs: int) -> Sequence[Plan]:
-    """The plans, without the contrastive ones where these would have to look at too many pairs."""
+def _plans(train: QuestionSet) -> Sequence[Plan]:
     pairs = len(train.positives) * len(np.unique(np.concatenate([np.empty(0, np.int64), *train.positives])))
-    return [plan for plan in PLANS if not plan.contrast_steps or pairs <= most_pairs]
+    return [plan for plan in PLANS if not plan.contrast_steps or pairs <= CONTRAST_PAIRS]

@@ -1,7 +1,5 @@
 """The spaces of a run: the base model's, the live model's, the trained model's. One per encoder, found by its files."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,14 +16,6 @@ Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
 
 BASE_MODEL, LIVE_MODEL, TRAINED_MODEL = "base model", "live model", "trained model"
-
-
-@dataclass(frozen=True)
-class NamedSpace:
-    """A space with the name that people read."""
-
-    name: str
-    space: Space
 
 
 def base_space(context: Context) -> Space:
@@ -51,12 +41,12 @@ def live_space(context: Context) -> Space | None:
     return SpaceRepository(context.conn).get(active.space_id) if active else None
 
 
-def candidate_spaces(context: Context) -> list[NamedSpace]:
+def candidate_spaces(context: Context) -> dict[str, Space]:
     """The spaces that this run may publish, each once: of the base model, the live model, the trained model."""
-    found = [NamedSpace(BASE_MODEL, base_space(context))]
+    found = {BASE_MODEL: base_space(context)}
     for name, space in ((LIVE_MODEL, live_space(context)), (TRAINED_MODEL, trained_space(context))):
-        if space and all(space.space_id != other.space.space_id for other in found):
-            found.append(NamedSpace(name, space))
+        if space and all(space.space_id != other.space_id for other in found.values()):
+            found[name] = space
     return found
 
 
@@ -67,12 +57,7 @@ def _space_of(context: Context, model_uri: str, path: str) -> Space:
 
 
 def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Float32Array:
-    """Rows of ``vectors`` in the order of ``wanted``.
-
-    Args:
-        wanted: int64, shape (n,).
-        ids: int64, shape (m,), ids of the rows of ``vectors``.
-        vectors: float32, shape (m, d).
+    """Rows of ``vectors``, shape (m, d), whose ids are ``ids``, in the order of ``wanted``, shape (n,).
 
     Returns:
         float32, shape (n, d); ``vectors`` itself, not a copy, where it has that order already.
@@ -82,28 +67,23 @@ def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Floa
     """
     if np.array_equal(wanted, ids):
         return vectors
-    order = np.argsort(ids)
-    found = np.searchsorted(ids, wanted, sorter=order)
-    rows = order[np.minimum(found, max(len(ids) - 1, 0))] if len(ids) else np.zeros(len(wanted), dtype=np.int64)
-    missing = np.ones(len(wanted), dtype=bool) if not len(ids) else ids[rows] != wanted
-    if missing.any():
+    missing = wanted[~np.isin(wanted, ids)]
+    if len(missing):
         raise StepError(
-            f"{int(missing.sum())} of {len(wanted)} vectors are missing, first id {int(wanted[missing][0])}; "
+            f"{len(missing)} of {len(wanted)} vectors are missing, first id {missing[0]}; "
             "run the embedding step before this one again"
         )
-    return vectors[rows]
+    order = np.argsort(ids)
+    return vectors[order[np.searchsorted(ids, wanted, sorter=order)]]
 
 
 def overlay(chunk_ids: Int64Array, base: Float32Array, live: Served) -> Float32Array:
-    """Put served vectors over base vectors, in place: what a generation serves today over today's documents.
+    """Put served vectors over base vectors of some chunks, in place; chunks that are not served yet keep theirs.
 
     Args:
-        chunk_ids: int64, shape (n,), ascending: all live chunks, or some.
-        base: float32, shape (n, d), base vectors of the generation's space in that order; changed.
+        chunk_ids: int64, shape (n,), ascending.
+        base: float32, shape (n, d), base vectors in that order, of the generation's space; changed and returned.
         live: the generation's served rows.
-
-    Returns:
-        ``base``: served vectors, and base vectors for chunks that are not served yet.
     """
     _, here, there = np.intersect1d(chunk_ids, live.chunk_ids, assume_unique=True, return_indices=True)
     base[here] = live.vectors[there]
