@@ -95,7 +95,7 @@ def draw_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) 
         chosen: the k that was chosen; one of the records'.
         threshold: smallest silhouette of a stable k, in [-1, 1].
     """
-    # Silhouettes that were not measured have no mark; nor have those of k = 1, which are 1 by definition.
+    # Silhouettes of k = 1 are 1 by definition.
     stable = [record for record in records if record.k > 1 and record.silhouette is not None]
     terms = {record.k: float(record.term_silhouette or 0) for record in stable}
     documents = {record.k: float(record.document_silhouette or 0) for record in stable}

@@ -15,10 +15,7 @@ COLUMNS = (
 def selection_rows(records: "Sequence[KRecord]", chosen: int, threshold: float) -> list[tuple[str, ...]]:
     """List for every k of a node the cells of ``COLUMNS``: its measurements, and why it was chosen or not.
 
-    Args:
-        records: by ascending k; a value that was not measured gives an empty cell.
-        chosen: the number of topics that the node was split into; 1 for none.
-        threshold: smallest silhouette of a stable k.
+    ``chosen`` is the number of topics that it was split into, ``threshold`` the smallest silhouette of a stable k.
     """
     rows = []
     for record in records:

@@ -8,7 +8,7 @@ from heal_tasks.steps.vectors.indexing import RECALL_QUESTIONS
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import reach_recall, vacuum
 from heal_tasks.store.generations.served import ServedRepository
-from heal_tasks.store.runs.garbage import GarbageRepository
+from heal_tasks.store.runs.garbage import unused_models, unused_training_sets
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 
@@ -19,15 +19,15 @@ def maintain(context: Context) -> Outcome:
         StepError: rows without a chunk are served, or an index misses the recall target whatever ef_search.
     """
     settings, generations = context.settings, GenerationRepository(context.conn)
-    garbage, served = GarbageRepository(context.conn), ServedRepository(context.conn)
+    served = ServedRepository(context.conn)
     counts: dict[str, int | float] = {"generations_dropped": len(generations.retire_old(settings.drain_hours))}
     spaces, drained = SpaceRepository(context.conn), datetime.now(UTC) - timedelta(hours=settings.drain_hours)
     # The base model's space stays, and so do those that a run may be filling now.
     kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model or item.used_at > drained}
     counts["spaces_dropped"] = len(spaces.drop_unused(kept))
     for name, uris in (
-        ("models_deleted", garbage.unused_models(settings.drain_hours)),
-        ("training_sets_deleted", garbage.unused_training_sets(settings.drain_hours)),
+        ("models_deleted", unused_models(context.conn, settings.drain_hours)),
+        ("training_sets_deleted", unused_training_sets(context.conn, settings.drain_hours)),
     ):
         there = [uri for uri in uris if context.artifacts.exists(uri)]
         for uri in there:

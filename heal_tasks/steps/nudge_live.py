@@ -151,7 +151,9 @@ def _all_rows(
         probes = choose_probes(questions, plain.questions, chunks, final)
     found = None if record or worse else moved.record
     if _is_rewrite(context, active, live, wanted, found):
-        written = _switch(context, active, live, wanted, probes, found or record, moved)
+        _switch(context, active, wanted, probes, found or record, moved)
+        kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
+        written = Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
     else:
         with context.conn.transaction():
             written = repository.upsert_served(active, wanted)
@@ -176,14 +178,8 @@ def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Serv
 
 
 def _switch(
-    context: Context,
-    active: Generation,
-    live: Served,
-    wanted: Served,
-    probes: Probes,
-    record: NudgeRecord | None,
-    moved: Moved,
-) -> Upserted:
+    context: Context, active: Generation, wanted: Served, probes: Probes, record: NudgeRecord | None, moved: Moved
+) -> None:
     """Write a new generation of the same space, index it, and switch to it: readers never see a table half written.
 
     Raises:
@@ -202,8 +198,6 @@ def _switch(
     NudgeState(context.conn, made).write_probes(probes)
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id)
-    kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
-    return Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
 
 
 def _count_displacement(context: Context, before: Float32Array, after: Float32Array) -> None:

@@ -96,7 +96,7 @@ def make_plan(settings: Settings) -> Plan:
     """
     settings.require_llm()
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        author = make_writer(settings, conn).author
+        author, _ = make_writer(settings, conn)
         context = Context(
             settings, Manifest(run_id="plan"), conn, artifact_store(settings), silent, 0, 1, logging.getLogger(__name__)
         )

@@ -8,12 +8,9 @@ from heal_tasks.steps.engine.road import load_step, steps_of
 
 
 def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None] = lambda manifest: None) -> Manifest:
-    """Ingest, route, the chosen route, report.
+    """Ingest, route, the chosen route, report: ``tell`` gets the manifest of each, the last one is returned.
 
-    Args:
-        settings: all settings.
-        run_id: name of the run; the same name again continues a killed run where it stopped.
-        tell: called with each step's manifest; the last one is returned.
+    The same ``run_id`` again continues a killed run where it stopped.
     """
     manifest = Manifest(run_id=run_id)
     for name in ("ingest", "route"):

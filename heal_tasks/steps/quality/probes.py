@@ -42,11 +42,8 @@ def restart_drift(conn: Connection, generation: Generation) -> None:
 def choose_probes(questions: QuestionTable, asked: Float32Array, chunks: ChunkTable, served: Float32Array) -> Probes:
     """Choose probes for a generation and rank everything that it serves for them.
 
-    Args:
-        questions: all questions; their ids are hashes, so the first ones of a set are a random choice.
-        asked: float32, shape (q, d), their vectors.
-        chunks: all chunks.
-        served: float32, shape (n, d), their served vectors.
+    Ids of questions are hashes, so the first ones of a set are a random choice. ``asked``, shape (q, d), and
+    ``served``, shape (n, d), are the vectors of all questions and of all chunks.
     """
     chosen = [
         (row, name, positives)

@@ -47,12 +47,8 @@ def find_moves(
 ) -> Moved:
     """Choose plan and theta on validation questions, then move the rows by all questions that may move rows.
 
-    Args:
-        settings: of NUDGE and the gate.
-        base: float32, shape (n, d): base vectors of ``chunks``; not changed.
-        asked: float32, shape (q, d): vectors of ``questions``.
-        chunks: all live chunks.
-        questions: all questions of live chunks.
+    ``base``, shape (n, d), not changed, and ``asked``, shape (q, d), are the vectors of all live chunks and of all
+    their questions.
     """
     by_people = people_decide(questions, settings)
     bound = settings.nudge_max_unasked_loss if settings.nudge_max_unasked_loss < 1 else None

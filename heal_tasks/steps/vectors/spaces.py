@@ -78,12 +78,9 @@ def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Floa
 
 
 def overlay(chunk_ids: Int64Array, base: Float32Array, live: Served) -> Float32Array:
-    """Put served vectors over base vectors of some chunks, in place; chunks that are not served yet keep theirs.
+    """Put served vectors over the base vectors of some chunks, shape (n, d), in place, and return these.
 
-    Args:
-        chunk_ids: int64, shape (n,), ascending.
-        base: float32, shape (n, d), base vectors in that order, of the generation's space; changed and returned.
-        live: the generation's served rows.
+    ``chunk_ids``, shape (n,), ascend. Chunks that are not served yet keep their base vectors.
     """
     _, here, there = np.intersect1d(chunk_ids, live.chunk_ids, assume_unique=True, return_indices=True)
     base[here] = live.vectors[there]
