@@ -1,6 +1,5 @@
 """Two SQL queries with their results, as command lines to paste into a shell."""
 
-import re
 import subprocess
 
 from psycopg import sql
@@ -13,9 +12,6 @@ from heal_tasks.store.db import Connection
 
 COLUMNS = "left(title, 70) AS title, round(distance::numeric, 3) AS distance"
 
-# Special inside the double quotes of a shell.
-SHELL_SPECIAL = re.compile(r'["$`\\!]')
-
 
 def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, console: Console) -> None:
     """Show ``heal.similar`` for a document and ``heal.search`` with a stored question's vector; no encoder is needed.
@@ -27,8 +23,6 @@ def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, 
         StoreError: psql failed.
     """
     for about, query in filter(None, (_similar(conn), _search(conn))):
-        if SHELL_SPECIAL.search(query):
-            raise StoreError(f"query {query!r} cannot stand in double quotes in a shell; choose another document")
         command = f'{psql} "$HEAL_DATABASE_URL" -c "{query}"'
         # Run as shown, except for the prefix, which sets the same variable.
         environment = child_environment(HEAL_DATABASE_URL=database_url)

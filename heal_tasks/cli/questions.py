@@ -8,16 +8,10 @@ from rich.table import Table
 
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.errors import StoreError
+from heal_tasks.questions.maps.map_prompt import parse_map
 from heal_tasks.questions.maps.rendering import render
-from heal_tasks.questions.maps.replies import parse_map
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.questions.question_views import (
-    ChunkView,
-    chunk_views,
-    document_of_chunk,
-    document_view,
-    latest_dropped,
-)
+from heal_tasks.store.questions import question_views as views
 from heal_tasks.store.questions.questions import Dropped, QuestionRepository
 
 TEXT_CHARS = 200
@@ -33,7 +27,7 @@ def questions(
     """Print a document's questions with answer and evidence, chunk by chunk; or counts by writer, kind and split."""
     with connect(settings_for_command().require_database_url(), autocommit=True) as conn:
         if chunk is not None:
-            owner = document_of_chunk(conn, chunk)
+            owner = views.document_of_chunk(conn, chunk)
             if document not in (None, owner):
                 raise StoreError(f"chunk {chunk} is of document {owner}, not of {document}; leave --document out")
             document = owner
@@ -50,7 +44,7 @@ def questions(
         else:
             print_line(console, "there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
         if dropped:
-            latest = latest_dropped(conn, LATEST)
+            latest = views.latest_dropped(conn, LATEST)
             print_line(console, "dropped last:" if latest else "nothing dropped is stored")
             for document, item in latest:
                 for line in _dropped_lines(item, f"document {document}, "):
@@ -63,18 +57,18 @@ def document_lines(conn: Connection, document_id: int, chunk_id: int | None, dro
     Raises:
         StoreError: there is no such document.
     """
-    document = document_view(conn, document_id)
+    document = views.document_view(conn, document_id)
     yield f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})"
     if document.duplicate_of is not None:
         yield f"has the same text as document {document.duplicate_of}, whose questions count for both:"
         document_id = document.duplicate_of
-    chunks = chunk_views(conn, document_id)
+    chunks = views.chunk_views(conn, document_id)
     for chunk in chunks:
         if chunk_id in (None, chunk.chunk_id):
             yield from _chunk_lines(chunk, len(chunks), dropped)
 
 
-def _chunk_lines(chunk: ChunkView, chunks: int, dropped: bool) -> Iterator[str]:
+def _chunk_lines(chunk: views.ChunkView, chunks: int, dropped: bool) -> Iterator[str]:
     text = " ".join(chunk.text.split())
     short = text[:TEXT_CHARS] + "…" * (len(text) > TEXT_CHARS)
     yield f"\nchunk {chunk.chunk_id} ({chunk.number} of {chunks}): {short}"

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from heal_tasks.cli.base import RunId, app, console, new_run_id, print_line, settings_for_command
+from heal_tasks.cli.run_summary import print_report, write_page
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine import road
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.runs import RunRepository
-
-COMMANDS_OF_THEIR_OWN = ("activate", "maintain", "report")
 
 
 def _add_step_command(name: str, entry: road.Entry) -> None:
@@ -26,14 +25,14 @@ def _add_step_command(name: str, entry: road.Entry) -> None:
         shards: Annotated[int, typer.Option(min=1, help="How many shards there are.", hidden=hidden)] = 1,
     ) -> None:
         settings = settings_for_command()
-        new = Manifest(run_id=run_id or new_run_id("manual"))
-        manifest = new if name == "ingest" else _manifest_of(settings, run_id)
+        first = name == "ingest"
+        manifest = Manifest(run_id=run_id or new_run_id("manual")) if first else _manifest_of(settings, run_id)
         result = road.load_step(name).run_to_end(settings, manifest, shard, shards)
         console.print_json(json.dumps(result.to_json()))
 
 
 for _name, _entry in road.STEPS.items():
-    if _name not in COMMANDS_OF_THEIR_OWN:
+    if _name not in ("activate", "maintain", "report"):  # commands of their own
         _add_step_command(_name, _entry)
 
 
@@ -62,8 +61,6 @@ def report(
     page: Annotated[Path | None, typer.Option(help="Write the run's page to this HTML file instead.")] = None,
 ) -> None:
     """Print a run's report again, or write its page with pictures to a file."""
-    from heal_tasks.cli.run_summary import write_page
-
     settings = settings_for_command()
     run_id = run_id or _manifest_of(settings, "").run_id
     if page is None:
@@ -73,8 +70,6 @@ def report(
 
 
 def _print_report(settings: Settings, run_id: str) -> None:
-    from heal_tasks.cli.run_summary import print_report
-
     with connect(settings.require_database_url(), autocommit=True) as conn:
         print_report(conn, run_id, console)
 

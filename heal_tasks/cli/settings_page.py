@@ -1,11 +1,9 @@
-"""Settings as text: one value for the terminal, and the whole of ``docs/settings.md``."""
+"""The text of ``docs/settings.md``."""
 
 from inspect import getdoc
-from typing import Any
-
-from pydantic import SecretStr
 
 from heal_tasks.core.setting_groups import GROUPS
+from heal_tasks.core.settings import as_variable
 
 HEAD = """\
 # Settings
@@ -28,25 +26,15 @@ An empty value counts as unset. A wrong value stops the command with the name, t
 """
 
 
-def shown(value: Any) -> str:
-    """A value as it is written in an environment variable; a secret is masked."""
-    if value is None:
-        return ""
-    if isinstance(value, SecretStr):
-        return "***"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return " ".join(value) if isinstance(value, tuple) else str(value)
-
-
 def markdown_page() -> str:
     """The text of ``docs/settings.md``: a section per group, a row per setting."""
     parts = [HEAD]
     for group in GROUPS:
         title, _, advice = (getdoc(group) or "").partition("\n\n")
         rows = [
-            f"| `HEAL_{name.upper()}` | {f'`{default}`' if (default := shown(field.default)) else 'unset'} "
-            f"| {field.description} |"
+            f"| `HEAL_{name.upper()}` | "
+            + ("unset" if field.default in (None, "", ()) else f"`{as_variable(field.default)}`")
+            + f" | {field.description} |"
             for name, field in group.model_fields.items()
         ]
         parts.append("\n".join([f"## {title.rstrip('.')}", "", advice, "", "| setting | default | meaning |",

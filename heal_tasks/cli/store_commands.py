@@ -3,14 +3,16 @@
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 from rich.table import Table
 
 from heal_tasks.cli.base import app, console, new_run_id, print_line, settings_for_command
-from heal_tasks.cli.settings_page import markdown_page, shown
+from heal_tasks.cli.settings_page import markdown_page
 from heal_tasks.core.log import format_duration
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import as_variable
 from heal_tasks.steps.engine import road
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.migrate import migrate as apply_migrations
@@ -26,34 +28,26 @@ def status() -> None:
     settings = settings_for_command()
     for line in stack_status(settings).lines():
         print_line(console, line)
+    generations = Table("generation", "state", "dimensions", "NUDGE", "recall@10", "activated", "model")
+    runs = Table("run", "route", "started", "took", "verdict")
     with connect(settings.require_database_url()) as conn:
-        console.print(_generations(conn))
+        for item in GenerationRepository(conn).list("active", "previous", "ready", "building"):
+            generations.add_row(
+                str(item.generation_id), item.state, str(item.dims),
+                f"{item.nudge['variant']} {item.nudge['theta']:.2f}" if item.nudge else "none",
+                "" if item.recall is None else f"{item.recall:.3f}",
+                f"{item.activated_at:%Y-%m-%d %H:%M}" if item.activated_at else "",
+                SpaceRepository(conn).get(item.space_id).model_uri,
+            )  # fmt: skip
         active = GenerationRepository(conn).active()
         pending = Corpus(conn).pending(active.generation_id if active else None, None)
-        console.print(f"{pending.documents} documents; {pending.chunks} chunks not served yet")
-        console.print(_latest_runs(conn))
-
-
-def _generations(conn: Connection) -> Table:
-    table = Table("generation", "state", "dimensions", "NUDGE", "recall@10", "activated", "model")
-    for item in GenerationRepository(conn).list("active", "previous", "ready", "building"):
-        table.add_row(
-            str(item.generation_id), item.state, str(item.dims),
-            f"{item.nudge['variant']} {item.nudge['theta']:.2f}" if item.nudge else "none",
-            "" if item.recall is None else f"{item.recall:.3f}",
-            f"{item.activated_at:%Y-%m-%d %H:%M}" if item.activated_at else "",
-            SpaceRepository(conn).get(item.space_id).model_uri,
-        )  # fmt: skip
-    return table
-
-
-def _latest_runs(conn: Connection) -> Table:
-    table = Table("run", "route", "started", "took", "verdict")
-    for row in RunRepository(conn).recent_runs(10):
-        took = format_duration((row.finished_at - row.started_at).total_seconds()) if row.finished_at else "running"
-        verdict = (row.verdict or "").partition("\n")[0]
-        table.add_row(row.run_id, row.route or "", f"{row.started_at:%Y-%m-%d %H:%M}", took, verdict)
-    return table
+        for row in RunRepository(conn).recent_runs(10):
+            took = format_duration((row.finished_at - row.started_at).total_seconds()) if row.finished_at else "running"
+            verdict = (row.verdict or "").partition("\n")[0]
+            runs.add_row(row.run_id, row.route or "", f"{row.started_at:%Y-%m-%d %H:%M}", took, verdict)
+    console.print(generations)
+    console.print(f"{pending.documents} documents; {pending.chunks} chunks not served yet")
+    console.print(runs)
 
 
 @app.command()
@@ -65,7 +59,7 @@ def settings(
         typer.echo(markdown_page(), nl=False)
         return
     for name, value in settings_for_command():
-        print_line(console, f"HEAL_{name.upper()}={shown(value)}")
+        print_line(console, f"HEAL_{name.upper()}={'***' if isinstance(value, SecretStr) else as_variable(value)}")
 
 
 @app.command()

@@ -98,17 +98,18 @@ class PlainDisplay:
         if snapshot.behind and snapshot.behind != self._behind:
             print_line(self._console, f"queued behind {', '.join(snapshot.behind)}")
         self._behind = snapshot.behind
-        for line in snapshot.tasks:
-            if line.state != self._states.get(line.task_id, "waiting") and line.state not in NOT_STARTED:
-                print_line(self._console, _describe(line))
-            self._states[line.task_id] = line.state
-        if self._clock() - self._last_progress >= PLAIN_PROGRESS_EVERY_S:
+        due = self._clock() - self._last_progress >= PLAIN_PROGRESS_EVERY_S
+        if due:
             self._last_progress = self._clock()
-            for line in snapshot.tasks:
-                text = _describe(line)
-                if line.state == "running" and line.step is not None and text != self._progress.get(line.task_id):
-                    print_line(self._console, text)
-                    self._progress[line.task_id] = text
+        for line in snapshot.tasks:
+            text = _describe(line)
+            changed = line.state != self._states.get(line.task_id, "waiting") and line.state not in NOT_STARTED
+            advanced = due and line.state == "running" and line.step and text != self._progress.get(line.task_id)
+            if changed or advanced:
+                print_line(self._console, text)
+            if advanced:
+                self._progress[line.task_id] = text
+            self._states[line.task_id] = line.state
 
 
 def render(snapshot: Snapshot) -> RenderableType:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from heal_tasks.core import setting_groups as groups
@@ -31,8 +31,12 @@ class Settings(
 
     @field_validator("sources", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(value.split()) if isinstance(value, str) else value
+    def _split_sources(cls, value: Any) -> Any:
+        sources = tuple(value.split()) if isinstance(value, str) else value
+        for source in sources:
+            if not source.startswith(("file:", "s3://", "pydocs:")):
+                raise ValueError(f"unknown source {source!r}; write file:FOLDER, s3://BUCKET/PREFIX or pydocs:PACKAGE")
+        return sources
 
     @field_validator("question_filters", mode="before")
     @classmethod
@@ -41,9 +45,7 @@ class Settings(
 
     @model_validator(mode="before")
     @classmethod
-    def _fill(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
+    def _fill(cls, values: dict[str, Any]) -> dict[str, Any]:
         for old, new in RENAMED.items():
             if old in values or f"HEAL_{old.upper()}" in os.environ:
                 raise ValueError(f"HEAL_{old.upper()} is called HEAL_{new.upper()} now; rename it")
@@ -55,13 +57,6 @@ class Settings(
         if "llm_api_key" not in values and (key := os.environ.get("OPENAI_API_KEY")):
             values["llm_api_key"] = key
         return values
-
-    @model_validator(mode="after")
-    def _check_sources(self) -> "Settings":
-        for source in self.sources:
-            if not source.startswith(("file:", "s3://", "pydocs:")):
-                raise ValueError(f"unknown source {source!r}; write file:FOLDER, s3://BUCKET/PREFIX or pydocs:PACKAGE")
-        return self
 
     @property
     def llm_configured(self) -> bool:
@@ -84,10 +79,8 @@ class Settings(
             ("HEAL_ANSWER_QUESTIONS", self.answer_questions, "answers"),
         ):
             if number and not self.llm_configured:
-                raise SettingsError(
-                    f"{name}={number:g} wants {what}, which only an LLM can write; set HEAL_LLM_BASE_URL or "
-                    f"HEAL_LLM_API_KEY, or {name}=0"
-                )
+                cure = f"set HEAL_LLM_BASE_URL or HEAL_LLM_API_KEY, or {name}=0"
+                raise SettingsError(f"{name}={number:g} wants {what}, which only an LLM can write; {cure}")
 
     def require_database_url(self) -> str:
         """The database URL.
@@ -116,12 +109,19 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(_env_file=(var_dir / "local.env", ".env"), **overrides)  # type: ignore[call-arg]
     except ValidationError as error:
         lines = [
-            f"HEAL_{'_'.join(str(part) for part in item['loc'][:1]).upper()}={item['input']!r}: {item['msg']}"
-            if item["loc"]
-            else item["msg"]
+            (f"HEAL_{item['loc'][0]}".upper() + f"={item['input']!r}: " if item["loc"] else "") + item["msg"]
             for item in error.errors()
         ]
         raise SettingsError("settings are wrong: " + "; ".join(lines)) from None
+
+
+def as_variable(value: Any) -> str:
+    """A setting's value as an environment variable has it, a secret in clear."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return " ".join(value) or "none"
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def child_environment(**values: str) -> dict[str, str]:

@@ -14,7 +14,6 @@ from heal_tasks.core.errors import AirflowError, AirflowUnreachableError, Settin
 from heal_tasks.local import processes
 from heal_tasks.local.airflow_client import AirflowClient
 from heal_tasks.local.keys import write_private
-from heal_tasks.local.ports import first_free
 
 # Arguments of the command, and name at /monitor/health; in the order of their start.
 COMPONENTS = {
@@ -23,6 +22,7 @@ COMPONENTS = {
     "triggerer": (["triggerer", "--skip-serve-logs"], "triggerer"),
     "scheduler": (["scheduler", "--skip-serve-logs"], "scheduler"),
 }
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
 PORTS_TRIED = 50
 
@@ -65,7 +65,7 @@ def choose_port(wanted: int, state: State) -> None:
     """
     kept = [state.port] if state.port and state.wanted_port == wanted else []
     candidates = range(wanted, min(wanted + PORTS_TRIED, 65536)) if wanted else [0]
-    port = first_free([*kept, *candidates])
+    port = processes.first_free([*kept, *candidates])
     if port is None:
         raise SettingsError(
             f"ports {wanted} to {candidates[-1]} are taken; set HEAL_AIRFLOW_PORT to a free one, or to 0"
@@ -73,15 +73,13 @@ def choose_port(wanted: int, state: State) -> None:
     state.port, state.wanted_port = port, wanted
 
 
-def start(
-    var_dir: Path, state: State, names: Iterable[str], env: dict[str, str], client: AirflowClient, timeout_s: float
-) -> None:
+def start(var_dir: Path, state: State, names: Iterable[str], env: dict[str, str], client: AirflowClient) -> None:
     """Start components in the given order, record each at once, and return when all are healthy.
 
     Raises:
         AirflowError: one died, or time is up; the message has the end of the log.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + START_TIMEOUT_S
     for name in names:
         if name == "scheduler":
             # It resumes interrupted tasks within a second, and a task fails that finds no API server (measured).

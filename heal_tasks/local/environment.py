@@ -9,7 +9,7 @@ from pathlib import Path
 
 import heal_tasks
 from heal_tasks.core.models import packaged_folder
-from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.core.settings import Settings, as_variable, child_environment
 from heal_tasks.local.keys import UI_USER, Keys
 
 REPOSITORY = Path(heal_tasks.__file__).parents[1]
@@ -76,12 +76,7 @@ def airflow_settings(
 
 def setting_variables(settings: Settings) -> dict[str, str]:
     """The settings that are not at their default, as ``HEAL_*`` variables."""
-    values = {}
     # The default source is not passed on: a state folder with a blank in its name would become two sources.
     default = {"sources"} if settings.sources == (f"file:{settings.var_dir / 'inbox'}",) else set()
-    for name in sorted(settings.model_fields_set - LAUNCHER_ONLY - default):
-        value = getattr(settings, name)
-        plain = value.get_secret_value() if hasattr(value, "get_secret_value") else value
-        if plain is not None:
-            values[f"HEAL_{name.upper()}"] = " ".join(plain) if isinstance(plain, tuple) else str(plain)
-    return values
+    names = sorted(settings.model_fields_set - LAUNCHER_ONLY - default)
+    return {f"HEAL_{name.upper()}": as_variable(getattr(settings, name)) for name in names}

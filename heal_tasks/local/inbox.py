@@ -37,11 +37,10 @@ def fill(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> int:
     Raises:
         SourceError: a package is not installed.
     """
-    if _package_files(settings, packages):
+    inbox = settings.var_dir / "inbox"
+    if _package_files(inbox, packages):
         return 0
-    written = write_sample(packages, _inbox(settings), settings.demo_documents, settings.seed)
-    _write(_memory(settings), [{"documents": written, "batches": 0}])
-    return written
+    return write_sample(packages, inbox, settings.demo_documents, settings.seed)
 
 
 def drop_more(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> Arrival:
@@ -52,42 +51,33 @@ def drop_more(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> Ar
     Raises:
         InputError: ``fill`` has not been called here, or the packages have no more documents.
     """
-    if not _package_files(settings, packages):
-        raise InputError(f"{_inbox(settings)} does not hold the demo's documents; run `make demo` first")
-    (memory,) = _read(_memory(settings))
-    batch = int(memory["batches"]) + 1
-    offset = int(memory["documents"]) + NEW_DOCUMENTS * (batch - 1)
+    inbox = settings.var_dir / "inbox"
+    files = _package_files(inbox, packages)
+    if not files:
+        raise InputError(f"{inbox} does not hold the demo's documents; run `make demo` first")
+    earlier = len(list(inbox.glob("arrived-*.jsonl")))
+    # Each earlier batch has brought twenty documents, and deleted one of the first ones.
+    offset = sum(len(_read(path)) for path in files) + earlier * (NEW_DOCUMENTS + 1)
     new = sample(packages, NEW_DOCUMENTS, settings.seed, offset)
     if len(new) < NEW_DOCUMENTS:
         raise InputError(
             f"the demo's packages have no {NEW_DOCUMENTS} documents beyond the {offset} that were taken; start anew "
             "with a smaller HEAL_DEMO_DOCUMENTS in another HEAL_VAR_DIR"
         )
-    file = _inbox(settings) / f"arrived-{batch:03}.jsonl"
     # The largest package has enough documents to lose and change one per batch.
-    largest = max(_package_files(settings, packages), key=lambda path: path.stat().st_size)
-    rows = _read(largest)
-    changed, deleted = rows[(batch - 1) % (len(rows) - 1)], rows[-1]
-    note = f"Note of batch {batch}: this text was changed by `make demo-nudge`, and its vector has to follow."
+    largest = max(files, key=lambda path: path.stat().st_size)
+    *rows, deleted = _read(largest)
+    changed = rows[earlier % len(rows)]
+    note = f"Note of batch {earlier + 1}: this text was changed by `make demo-nudge`, and its vector has to follow."
     changed["text"] = f"{note}\n\n{changed['text']}"
-    _write(largest, rows[:-1])
-    _write(file, new)
-    _write(_memory(settings), [{**memory, "batches": batch}])
-    return Arrival(tuple(item["title"] for item in new), changed["title"], deleted["title"], file)
+    arrived = inbox / f"arrived-{earlier + 1:03}.jsonl"
+    _write(arrived, new)
+    _write(largest, rows)
+    return Arrival(tuple(item["title"] for item in new), changed["title"], deleted["title"], arrived)
 
 
-def _inbox(settings: Settings) -> Path:
-    return settings.var_dir / "inbox"
-
-
-def _memory(settings: Settings) -> Path:
-    return settings.var_dir / "demo.json"
-
-
-def _package_files(settings: Settings, packages: Sequence[str]) -> list[Path]:
-    """Files that ``fill`` has written; none where it has not run, or somebody has emptied the inbox."""
-    paths = [_inbox(settings) / f"{package}.jsonl" for package in packages]
-    return [path for path in paths if path.exists()] if _memory(settings).exists() else []
+def _package_files(inbox: Path, packages: Sequence[str]) -> list[Path]:
+    return [path for package in packages if (path := inbox / f"{package}.jsonl").exists()]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ starts it under a system account of its own.
 """
 
 import contextlib
-import fcntl
 import os
 import pwd
 import secrets
@@ -15,7 +14,6 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -26,8 +24,7 @@ from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.local.keys import write_private
-from heal_tasks.local.ports import first_free
-from heal_tasks.local.processes import tail
+from heal_tasks.local.processes import first_free, locked, tail
 
 USER = "heal"
 PARAMETERS = {
@@ -65,7 +62,7 @@ class EmbeddedPostgres:
             StoreError: the binaries are missing, or the server does not come up; the message has the end of its log.
         """
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with locked(self._beside("lock")):
             if self._process() != "ours" or not self._becomes_ready():
                 if not (self.data_dir / "PG_VERSION").exists():
                     self._initialise()
@@ -86,7 +83,7 @@ class EmbeddedPostgres:
         """
         if not self.data_dir.exists():
             return
-        with self._locked():
+        with locked(self._beside("lock")):
             if self._process() != "ours":
                 return
             result = self._run("pg_ctl", "stop", "-D", str(self.data_dir), "-m", "fast", "-w", "-t", "60")
@@ -96,7 +93,7 @@ class EmbeddedPostgres:
 
     def running(self) -> bool:
         """True if this data folder's own server answers on the stored port to the stored password."""
-        if not self._port_file.exists():
+        if not (self._port_file.exists() and self._password_file.exists()):
             return False
         try:
             with psycopg.connect(self.url(), connect_timeout=5, autocommit=True) as conn:
@@ -143,12 +140,6 @@ class EmbeddedPostgres:
 
     def _beside(self, suffix: str) -> Path:
         return self.data_dir.with_name(f"{self.data_dir.name}.{suffix}")
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._beside("lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _initialise(self) -> None:
         # Written beside the final name and renamed: a killed initdb must not pass for a data folder.

@@ -1,15 +1,18 @@
-"""Long-lived processes that any later process can find, check and end, without mistaking a reused id for them.
+"""Processes, locks and ports of this machine.
 
+A long-lived process is recorded, so that any later process can find, check and end it without mistaking a reused id.
 Every component leads a session of its own, and all processes of the session belong to it. Its process group is not
 enough: Airflow gives every running task a group of its own, which a signal to the component's group would miss.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +95,29 @@ def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, before_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a file during the block; the lock ends with the process that holds it."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            before_waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def first_free(candidates: Iterable[int]) -> int | None:
+    """The first port on 127.0.0.1 that nobody listens on; 0 means any; None if all are taken."""
+    for port in candidates:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # As servers do: a connection of a predecessor that lingers does not make the port taken.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    return None
 
 
 def tail(log: Path, lines: int = 15, start: int = 0) -> str:

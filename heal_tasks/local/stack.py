@@ -5,8 +5,8 @@ it does not notice when a component dies (measured with Airflow 3.3.2).
 """
 
 import contextlib
-import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from heal_tasks.local.components import COMPONENTS, State, read_state
 from heal_tasks.local.environment import REPOSITORY, airflow_settings
 from heal_tasks.local.keys import UI_USER, load_keys, write_private
 from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.local.processes import locked
 from heal_tasks.store.db import connect
 from heal_tasks.store.migrate import migrate
 
@@ -69,7 +70,6 @@ def up(
     settings: Settings,
     say: Say = lambda message: None,
     dags: Path = REPOSITORY / "dags",
-    timeout_s: float = 180.0,
     *,
     only_revive: bool = False,
 ) -> Running:
@@ -86,7 +86,7 @@ def up(
     var_dir = settings.var_dir
     for name in ("inbox", "airflow"):
         (var_dir / name).mkdir(parents=True, exist_ok=True)
-    with _locked(var_dir, say):
+    with _locked(settings, say):
         if only_revive and not read_state(var_dir).components:
             raise AirflowError(
                 "Airflow was stopped meanwhile; after `make up` its runs go on, and `make watch` shows them"
@@ -120,7 +120,7 @@ def up(
                 state.environment = fingerprint(variables)
             say(f"starting Airflow's {', '.join(missing)}")
         try:
-            components.start(var_dir, state, missing, env, client, timeout_s)
+            components.start(var_dir, state, missing, env, client)
             client.ensure_pool("gpu", 1, "One task at a time on the GPU")
         except AirflowError:
             components.end(var_dir, state, missing)
@@ -134,7 +134,7 @@ def down(settings: Settings, say: Say = lambda message: None) -> None:
     if not settings.var_dir.exists():
         say(f"nothing has been started in {settings.var_dir}")
         return
-    with _locked(settings.var_dir, say):
+    with _locked(settings, say):
         state = read_state(settings.var_dir)
         if state.components:
             say("stopping Airflow (up to 40 seconds; a running task gets 20 to finish, and is resumed by `make up`)")
@@ -192,13 +192,7 @@ def _vector_database(settings: Settings, server: EmbeddedPostgres) -> tuple[str,
     return server.ensure_database("heal"), True
 
 
-@contextlib.contextmanager
-def _locked(var_dir: Path, say: Say) -> Iterator[None]:
-    """Allow one ``up`` or ``down`` at a time; the lock ends with the process that holds it."""
-    with (var_dir / "stack.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another `make up` or `make down` to finish")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _locked(settings: Settings, say: Say) -> AbstractContextManager[None]:
+    """Allow one ``up`` or ``down`` at a time."""
+    busy = "waiting for another `make up` or `make down` to finish"
+    return locked(settings.var_dir / "stack.lock", lambda: say(busy))

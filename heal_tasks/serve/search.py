@@ -23,33 +23,22 @@ T = TypeVar("T")
 class Searcher:
     """Answers text queries, through any number of switches.
 
-    Args:
-        settings: database, artifacts, device.
-
     Raises:
         StoreError: (by every search, too) no generation is active.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._artifacts = artifact_store(settings)
         self._conn = connect(settings.require_database_url(), autocommit=True)
-        self._generation, self._encoder = self._load()
-
-    @property
-    def generation(self) -> Generation:
-        """The generation that the next query is pinned to."""
-        return self._generation
+        self.generation, self._encoder = self._load()  # the next query is pinned to them
 
     def search(self, text: str, k: int = 10, topic: int | None = None) -> list[Hit]:
         """The ``k`` chunks nearest to a text, nearest first; with ``topic`` only of this topic's subtree."""
-        return self._pinned(text, lambda vector, number: nearest(self._conn, vector, number, k=k, topic=topic))
+        return self._pinned(text, lambda vector, pin: nearest(self._conn, vector, pin, k=k, topic=topic))
 
     def hybrid(self, text: str, k: int = 10, topic: int | None = None) -> list[HybridHit]:
         """The ``k`` best chunks by words and vector of a text; with ``topic`` only of this topic's subtree."""
-        return self._pinned(
-            text, lambda vector, number: hybrid_search(self._conn, text, vector, number, k=k, topic=topic)
-        )
+        return self._pinned(text, lambda vector, pin: hybrid_search(self._conn, text, vector, pin, k=k, topic=topic))
 
     def close(self) -> None:
         """Close the connection."""
@@ -57,18 +46,18 @@ class Searcher:
 
     def _pinned(self, text: str, ask: Callable[[NDArray[np.float32], int], T]) -> T:
         """Ask with the text's vector and its generation; once more with new ones if that generation is gone."""
-        pinned = self._generation.generation_id
+        pinned = self.generation.generation_id
         try:
             return ask(self._encoder.encode([text], role="query")[0], pinned)
         except StoreError:
-            self._generation, self._encoder = self._load()
-            if self._generation.generation_id == pinned:
+            self.generation, self._encoder = self._load()
+            if self.generation.generation_id == pinned:
                 raise
-            return ask(self._encoder.encode([text], role="query")[0], self._generation.generation_id)
+            return ask(self._encoder.encode([text], role="query")[0], self.generation.generation_id)
 
     def _load(self) -> tuple[Generation, Encoder]:
         active = GenerationRepository(self._conn).active()
         if active is None:
             raise StoreError("no generation is active yet; run the heal_realign DAG, or `python -m heal_tasks run`")
         model_uri = SpaceRepository(self._conn).get(active.space_id).model_uri
-        return active, Encoder(self._artifacts.model_path(model_uri), device=self._settings.device)
+        return active, Encoder(artifact_store(self._settings).model_path(model_uri), device=self._settings.device)

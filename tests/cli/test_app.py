@@ -34,7 +34,7 @@ def test_settings_are_printed_with_secrets_masked(tmp_path: Path) -> None:
         HEAL_SOURCES="file:/a s3://b/c", HEAL_QUESTION_FILTERS="none",
     ).splitlines()  # fmt: skip
     for line in (
-        "HEAL_LLM_API_KEY=***", "HEAL_SOURCES=file:/a s3://b/c", "HEAL_QUESTION_FILTERS=", "HEAL_DRY_RUN=false",
+        "HEAL_LLM_API_KEY=***", "HEAL_SOURCES=file:/a s3://b/c", "HEAL_QUESTION_FILTERS=none", "HEAL_DRY_RUN=false",
         f"HEAL_VAR_DIR={tmp_path}", "HEAL_TRAIN_LEARNING_RATE=",
     ):  # fmt: skip
         assert line in lines
