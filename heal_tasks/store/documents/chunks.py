@@ -14,8 +14,7 @@ from heal_tasks.store.spaces.copying import copy_rows
 Chunker = Callable[[str, str], list[str]]
 """Splits (title, body) into texts that get one vector each."""
 
-_COLUMNS = [("chunk_id", "int8"), ("document_id", "int8"), ("ordinal", "int4"), ("text", "text")]
-_COLUMNS += [("content_hash", "text")]
+_TYPES = {"chunk_id": "int8", "document_id": "int8", "ordinal": "int4", "text": "text", "content_hash": "text"}
 
 # A judgment names the document: it moves to the first chunk, until the new chunks have vectors
 # (QuestionRepository.place_judgments).
@@ -49,7 +48,6 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
 
     A chunk's hash covers the title, too: the title is embedded with the text, so another title means another vector.
     A text that only moved keeps its chunk, so an inserted paragraph costs one vector and not all that follow it.
-
     To be called inside a transaction, for live documents; duplicates lose their chunks.
 
     Returns:
@@ -70,7 +68,10 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
     for key, title, body, duplicate_of in rows:
         texts = chunker(title, body) if duplicate_of is None else []
         _plan_document(plan, key, title, [storable(text) for text in texts], existing[key])
-    _carry_out(conn, plan)
+    with conn.cursor() as cursor:
+        cursor.executemany("UPDATE heal.chunk SET ordinal = %s, superseded_at = NULL WHERE chunk_id = %s", plan.kept)
+    conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (plan.superseded,))
+    copy_rows(conn, sql.Identifier("heal", "chunk"), [*_TYPES.items()], plan.added)
     if plan.superseded:
         conn.execute(_MOVE_JUDGMENTS, (ids,))
     return len(plan.added) + plan.revived, len(plan.superseded)
@@ -98,13 +99,3 @@ def _plan_document(plan: _Plan, document: int, title: str, texts: list[str], exi
         if item.superseded or item.ordinal != ordinal:
             plan.kept.append((ordinal, item.chunk_id))
     plan.superseded += [item.chunk_id for item in by_id.values() if not item.superseded]
-
-
-def _carry_out(conn: Connection, plan: _Plan) -> None:
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            "UPDATE heal.chunk SET ordinal = %s, superseded_at = NULL WHERE chunk_id = %s",
-            plan.kept,
-        )
-    conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (plan.superseded,))
-    copy_rows(conn, sql.Identifier("heal", "chunk"), _COLUMNS, plan.added)

@@ -13,25 +13,15 @@ from heal_tasks.store.rows import arrays, rows_of, scalar
 
 Int64Array = NDArray[np.int64]
 
-_SAMPLED_TEXTS = 2000
-_CANONICAL = "d.deleted_at IS NULL AND d.duplicate_of IS NULL"
-
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """All live chunks, ordered by chunk id.
+    """All live chunks, ordered by chunk id."""
 
-    Args:
-        chunk_ids: int64, shape (n,).
-        document_ids: int64, shape (n,).
-        leaves: int32, shape (n,); -1 where the document has no label.
-        paths: int64, shape (n, depth); topic ids from level 1 down, -1 after the end of the path.
-    """
-
-    chunk_ids: Int64Array
-    document_ids: Int64Array
-    leaves: NDArray[np.int32]
-    paths: Int64Array
+    chunk_ids: Int64Array  # (n,)
+    document_ids: Int64Array  # (n,)
+    leaves: NDArray[np.int32]  # (n,); -1 where the document has no label
+    paths: Int64Array  # (n, depth); topic ids from level 1 down, -1 after the end of the path
 
     def rows(self, chunk_ids: Int64Array) -> Int64Array:
         """Row of each chunk id, -1 where it is not a live chunk; int64, same shape."""
@@ -41,7 +31,7 @@ class ChunkTable:
         """All chunks of some documents, int64, shape (m,).
 
         Returns:
-            Two int64, shape (c,): for each chunk the index of its document in ``document_ids``, and its row here.
+            Two int64, shape (c,): the index in ``document_ids`` of each chunk's document, and the chunk's row here.
         """
         order = np.argsort(self.document_ids, kind="stable")
         ordered = self.document_ids[order]
@@ -54,26 +44,15 @@ class ChunkTable:
 
 @dataclass(frozen=True)
 class QuestionTable:
-    """Questions of live chunks, ordered by question id.
+    """Questions of live chunks, ordered by question id."""
 
-    Args:
-        question_ids: int64, shape (q,).
-        chunk_ids: int64, shape (q,); of a judgment the chunk of the document that is nearest to the question.
-        document_ids: int64, shape (q,).
-        splits: a core.types.Split each, shape (q,).
-        texts: int64, shape (q,); equal for texts that differ in case only. A question that several chunks answer has a
-            row for each.
-        human: bool, shape (q,); True if a person asked it.
-        moves: bool, shape (q,); True if its split moves rows (``heal.moves_rows``).
-    """
-
-    question_ids: Int64Array
-    chunk_ids: Int64Array
-    document_ids: Int64Array
-    splits: NDArray[np.str_]
-    texts: Int64Array
-    human: NDArray[np.bool_]
-    moves: NDArray[np.bool_]
+    question_ids: Int64Array  # (q,)
+    chunk_ids: Int64Array  # (q,); of a judgment the chunk of the document that is nearest to the question
+    document_ids: Int64Array  # (q,)
+    splits: NDArray[np.str_]  # (q,); a core.types.Split each
+    texts: Int64Array  # (q,); equal where only case differs: a question that several chunks answer has several rows
+    human: NDArray[np.bool_]  # (q,); True if a person asked it
+    moves: NDArray[np.bool_]  # (q,); True if its split moves rows (``heal.moves_rows``)
 
     def in_splits(self, *splits: Split) -> NDArray[np.bool_]:
         """Mask of the questions in any of the splits."""
@@ -86,19 +65,12 @@ class QuestionTable:
 
 @dataclass(frozen=True)
 class Pending:
-    """Changes that the active generation does not serve yet.
+    """Changes that the active generation does not serve yet."""
 
-    Args:
-        chunks: live chunks without a served vector.
-        superseded: chunks still served whose text is gone.
-        documents: live documents, exact duplicates included.
-        moved: documents that are new, changed or deleted since the last realignment.
-    """
-
-    chunks: int
-    superseded: int
-    documents: int
-    moved: int
+    chunks: int  # live chunks without a served vector
+    superseded: int  # chunks still served whose text is gone
+    documents: int  # live documents, exact duplicates included
+    moved: int  # documents that are new, changed or deleted since the last realignment
 
 
 class Corpus:
@@ -109,48 +81,44 @@ class Corpus:
 
     def hash(self) -> str:
         """One hash of all live canonical documents."""
-        query = f"""
-            SELECT coalesce(encode(sha256(string_agg(d.document_id || ':' || d.content_hash, ',' ORDER BY d.document_id)
-                ::bytea), 'hex'), '') FROM heal.document d WHERE {_CANONICAL}"""
-        return str(scalar(self._conn, sql.SQL(query)))
+        query = """
+            SELECT coalesce(encode(sha256(string_agg(document_id || ':' || content_hash, ',' ORDER BY document_id)
+                ::bytea), 'hex'), '') FROM heal.document WHERE deleted_at IS NULL AND duplicate_of IS NULL"""
+        return str(scalar(self._conn, query))
 
     def texts(self, unlabelled_in: int | None = None) -> tuple[list[int], list[str]]:
-        """Ids, ascending, and texts (title, newline, body) of documents.
+        """Ids, ascending, and texts (title, newline, body) of documents, all or those without a label of a topic run.
 
-        Args:
-            unlabelled_in: a topic run; only documents that it has not labelled, or that changed since.
+        A document that has changed since the topic run counts as unlabelled.
         """
-        query = f"SELECT d.document_id, d.title || E'\\n' || d.body FROM heal.document d WHERE {_CANONICAL}"
-        if unlabelled_in is not None:
-            query += """ AND (NOT EXISTS (SELECT FROM heal.document_topic t
+        rows = self._conn.execute(
+            """SELECT d.document_id, d.title || E'\\n' || d.body FROM heal.document d
+            WHERE d.deleted_at IS NULL AND d.duplicate_of IS NULL AND (%(run)s::bigint IS NULL
+                OR NOT EXISTS (SELECT FROM heal.document_topic t
                     WHERE t.topic_run_id = %(run)s AND t.document_id = d.document_id)
-                OR d.changed_at > (SELECT r.created_at FROM heal.topic_run r WHERE r.topic_run_id = %(run)s))"""
-        rows = self._conn.execute(sql.SQL(query + " ORDER BY d.document_id"), {"run": unlabelled_in}).fetchall()
+                OR d.changed_at > (SELECT r.created_at FROM heal.topic_run r WHERE r.topic_run_id = %(run)s))
+            ORDER BY d.document_id""",
+            {"run": unlabelled_in},
+        ).fetchall()
         return [key for key, _ in rows], [text for _, text in rows]
 
     def sampled_texts(self) -> list[str]:
         """Texts of at most 2,000 live chunks, chosen by hash, so that new documents hardly change the sample."""
-        rows = self._conn.execute(
-            f"""SELECT c.text FROM heal.chunk c JOIN heal.document d USING (document_id)
-            WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY c.content_hash LIMIT %s""",
-            (_SAMPLED_TEXTS,),
-        )
-        return [text for (text,) in rows]
+        query = "SELECT text FROM heal.chunk WHERE superseded_at IS NULL ORDER BY content_hash LIMIT 2000"
+        return [text for (text,) in self._conn.execute(query)]
 
     def chunks(self, topic_run_id: int | None) -> ChunkTable:
         """All live chunks with the labels of a topic run."""
         rows = self._conn.execute(
-            f"""SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1), t.path
-            FROM heal.chunk c JOIN heal.document d USING (document_id)
-            LEFT JOIN heal.document_topic t ON t.document_id = d.document_id AND t.topic_run_id = %s
-            WHERE c.superseded_at IS NULL AND {_CANONICAL} ORDER BY c.chunk_id""",
+            """SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1), coalesce(t.path, '{}')
+            FROM heal.chunk c LEFT JOIN heal.document_topic t ON t.document_id = c.document_id AND t.topic_run_id = %s
+            WHERE c.superseded_at IS NULL ORDER BY c.chunk_id""",
             (topic_run_id,),
         ).fetchall()
         chunk_ids, document_ids, leaves = arrays([row[:3] for row in rows], np.int64, np.int64, np.int32)
-        paths = [path or () for *_, path in rows]
-        padded = np.full((len(rows), max(map(len, paths), default=0) or 1), -1, dtype=np.int64)
-        for row, path in enumerate(paths):
-            padded[row, : len(path)] = path
+        padded = np.full((len(rows), max((len(path) for *_, path in rows), default=0) or 1), -1, dtype=np.int64)
+        for row, (*_, path) in zip(padded, rows, strict=True):
+            row[: len(path)] = path
         return ChunkTable(chunk_ids, document_ids, leaves, padded)
 
     def chunk_texts(self, chunk_ids: Int64Array) -> dict[int, tuple[str, str]]:
@@ -165,10 +133,9 @@ class Corpus:
     def questions(self) -> QuestionTable:
         """All questions of live chunks that no filter has dropped."""
         rows = self._conn.execute(
-            f"""SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human',
-                heal.moves_rows(q.split)
-            FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-            WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL AND {_CANONICAL} ORDER BY q.question_id"""
+            """SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human',
+                heal.moves_rows(q.split) FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+            WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL ORDER BY q.question_id"""
         ).fetchall()
         return QuestionTable(*arrays(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_))
 
@@ -206,6 +173,4 @@ class Corpus:
                    (SELECT count(*) FROM heal.document WHERE changed_at > %(since)s OR deleted_at > %(since)s)
             FROM heal.chunk c"""
         ).format(served=served)
-        row = self._conn.execute(query, {"since": since}).fetchone()
-        assert row is not None
-        return Pending(*row)
+        return Pending(*self._conn.execute(query, {"since": since}).fetchall()[0])

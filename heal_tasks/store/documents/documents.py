@@ -5,7 +5,7 @@ content only the oldest (the canonical one) has chunks. A chunk whose text is go
 the vector of its successor is published, then deleted. A deletion takes effect at once and everywhere.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from psycopg import sql
@@ -14,34 +14,25 @@ from psycopg.types.json import Jsonb
 from heal_tasks.core.ids import document_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Record
-from heal_tasks.store.db import storable_json
+from heal_tasks.store.db import Connection, storable_json
 from heal_tasks.store.documents.chunks import Chunker, replace_chunks
 from heal_tasks.store.documents.erasing import lock_exclusive, purge_superseded
 from heal_tasks.store.documents.language import text_language
-from heal_tasks.store.documents.reading import DocumentReader
+from heal_tasks.store.documents.reading import LiveChunk, live_chunks
+from heal_tasks.store.rows import scalar
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Counts of an ingest, and ids of new and changed documents; ``+`` adds two of them.
+    """Counts of an ingest, and ids of new and changed documents; ``+`` adds two of them."""
 
-    Args:
-        new: documents that were unknown or deleted before.
-        changed: documents with another title or body than before.
-        deleted: deleted documents.
-        unchanged: documents with the same content; their metadata may be new.
-        duplicates: new or changed documents whose content an older document has.
-        chunks_added: chunks that need a vector.
-        chunks_superseded: chunks that are served until their successors are published.
-    """
-
-    new: int = 0
-    changed: int = 0
+    new: int = 0  # documents that were unknown or deleted before
+    changed: int = 0  # documents with another title or body than before
     deleted: int = 0
-    unchanged: int = 0
-    duplicates: int = 0
-    chunks_added: int = 0
-    chunks_superseded: int = 0
+    unchanged: int = 0  # documents with the same content; their metadata may be new
+    duplicates: int = 0  # new or changed documents whose content an older document has
+    chunks_added: int = 0  # chunks that need a vector
+    chunks_superseded: int = 0  # chunks that are served until their successors are published
     new_ids: tuple[int, ...] = ()
     changed_ids: tuple[int, ...] = ()
 
@@ -50,8 +41,16 @@ class Changes:
         return Changes(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(Changes)})
 
 
-class DocumentRepository(DocumentReader):
+class DocumentRepository:
     """Documents, source files and chunks, over an autocommit connection or one whose transaction the caller ends."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    def known_files(self, source: str) -> dict[str, tuple[str, bool]]:
+        """Fingerprint of each file as last read, and True if every record of it was good, by path."""
+        rows = self._conn.execute("SELECT path, fingerprint, clean FROM heal.source_file WHERE source = %s", (source,))
+        return {path: (fingerprint, clean) for path, fingerprint, clean in rows}
 
     def record_file(self, source: str, path: str, fingerprint: str, clean: bool) -> None:
         """Record a file as read with the fingerprint that it was listed with, and if every record of it was good."""
@@ -66,28 +65,69 @@ class DocumentRepository(DocumentReader):
         """Delete the records of files, but not their documents."""
         self._conn.execute("DELETE FROM heal.source_file WHERE source = %s AND path = ANY(%s)", (source, list(paths)))
 
+    def documents_of_paths(self, source: str, paths: Collection[str]) -> dict[int, str]:
+        """Path of each live document that came from these files, by document id."""
+        rows = self._conn.execute(
+            "SELECT document_id, path FROM heal.document WHERE source = %s AND path = ANY(%s) AND deleted_at IS NULL",
+            (source, list(paths)),
+        )
+        return dict(rows.fetchall())
+
+    def live_count(self, source: str | None = None) -> int:
+        """The number of documents that are not deleted, in one source or in all."""
+        query = (
+            "SELECT count(*) FROM heal.document WHERE deleted_at IS NULL AND (%(s)s::text IS NULL OR source = %(s)s)"
+        )
+        return int(scalar(self._conn, query, {"s": source}))
+
+    def live_chunks(self) -> Iterator[LiveChunk]:
+        """All live chunks, by id."""
+        return live_chunks(self._conn, sql.SQL("true"), ())
+
+    def counts(self) -> dict[str, int]:
+        """Documents (live), duplicates, deleted; chunks (to be served), superseded."""
+        row = self._conn.execute(
+            "SELECT count(*) FILTER (WHERE deleted_at IS NULL), count(*) FILTER (WHERE duplicate_of IS NOT NULL), "
+            "count(*) FILTER (WHERE deleted_at IS NOT NULL), "
+            "(SELECT count(*) FROM heal.chunk WHERE superseded_at IS NULL), "
+            "(SELECT count(*) FROM heal.chunk WHERE superseded_at IS NOT NULL) FROM heal.document"
+        ).fetchall()[0]
+        return dict(zip(("documents", "duplicates", "deleted", "chunks", "superseded"), row, strict=True))
+
     def apply_records(
         self, source: str, records: Sequence[Record], chunker: Chunker, language: str = "english"
     ) -> Changes:
         """Store documents and update their chunks; deletes nothing.
 
-        Args:
-            source: the source.
-            records: documents as read; of two with the same external id the last counts.
-            chunker: splits (title, body) into texts that get one vector each.
-            language: for documents whose metadata name none (``language`` or ``lang``).
+        Of two records with one external id the last counts. ``language`` is for documents whose metadata name none.
         """
         by_id = {document_id(source, record.external_id): record for record in records}
         hashes = {key: sha256_hex(storable(record.title), storable(record.body)) for key, record in by_id.items()}
+        rows = [
+            (
+                key, source, record.external_id, record.path, storable(record.title), storable(record.body),
+                Jsonb(storable_json(record.metadata)), hashes[key], text_language(record.metadata, language),
+            )
+            for key, record in by_id.items()
+        ]  # fmt: skip
         with self._conn.transaction():
             lock_exclusive(self._conn)
-            known = self._live_hashes(by_id)
+            known: dict[int, str] = dict(
+                self._conn.execute(
+                    "SELECT document_id, content_hash FROM heal.document "
+                    "WHERE document_id = ANY(%s) AND deleted_at IS NULL",
+                    (list(by_id),),
+                ).fetchall()
+            )
             new = tuple(key for key in by_id if key not in known)
             changed = tuple(key for key, old in known.items() if old != hashes[key])
-            self._write(source, {key: (record, hashes[key]) for key, record in by_id.items()}, language)
+            with self._conn.cursor() as cursor:
+                cursor.executemany(_UPSERT, rows)
             touched = {*new, *changed}
             affected = {hashes[key] for key in touched} | {known[key] for key in changed}
-            promoted, duplicates = self._settle_duplicates(affected)
+            settled = self._conn.execute(_SETTLE, (list(affected),)).fetchall()
+            promoted = {key for key, canonical in settled if canonical is None}
+            duplicates = {key for key, canonical in settled if canonical is not None}
             added, superseded = replace_chunks(self._conn, touched | promoted | duplicates, chunker)
         return Changes(
             new=len(new),
@@ -106,38 +146,13 @@ class DocumentRepository(DocumentReader):
         The row stays, without title, body and metadata, as a record of the deletion. A duplicate of a deleted document
         becomes canonical and gets chunks of its own. Unknown and deleted ids are skipped.
         """
-        row = self._conn.execute(
-            "SELECT * FROM heal.delete_document(VARIADIC %s::bigint[])", (list(document_ids),)
-        ).fetchone()
-        deleted, added = row or (0, 0)
+        query = "SELECT * FROM heal.delete_document(VARIADIC %s::bigint[])"
+        ((deleted, added),) = self._conn.execute(query, (list(document_ids),)).fetchall()
         return Changes(deleted=deleted, chunks_added=added)
 
     def purge_superseded(self) -> int:
         """Delete superseded chunks whose documents are served without them, and return their number."""
         return purge_superseded(self._conn)
-
-    def _live_hashes(self, document_ids: Collection[int]) -> dict[int, str]:
-        rows = self._conn.execute(
-            "SELECT document_id, content_hash FROM heal.document WHERE document_id = ANY(%s) AND deleted_at IS NULL",
-            (list(document_ids),),
-        )
-        return dict(rows.fetchall())
-
-    def _write(self, source: str, records: Mapping[int, tuple[Record, str]], language: str) -> None:
-        rows = [
-            (
-                key, source, record.external_id, record.path, storable(record.title), storable(record.body),
-                Jsonb(storable_json(record.metadata)), content_hash, text_language(record.metadata, language),
-            )
-            for key, (record, content_hash) in records.items()
-        ]  # fmt: skip
-        with self._conn.cursor() as cursor:
-            cursor.executemany(_UPSERT, rows)
-
-    def _settle_duplicates(self, hashes: Collection[str]) -> tuple[set[int], set[int]]:
-        """Make the oldest live document of each content canonical; return the new canonical ones and new duplicates."""
-        moved = self._conn.execute(_SETTLE, (list(hashes),)).fetchall()
-        return {key for key, canonical in moved if canonical is None}, {key for key, canonical in moved if canonical}
 
 
 # A document that comes back is a new one: age decides which document is canonical.
@@ -154,6 +169,7 @@ WHERE (document.path, document.metadata, document.content_hash, document.languag
       (EXCLUDED.path, EXCLUDED.metadata, EXCLUDED.content_hash, EXCLUDED.language) OR document.deleted_at IS NOT NULL
 """)
 
+# The oldest live document of each content is the canonical one.
 _SETTLE = sql.SQL("""
 UPDATE heal.document d SET duplicate_of = nullif(ranked.canonical, d.document_id)
 FROM (SELECT document_id, first_value(document_id)

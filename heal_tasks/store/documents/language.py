@@ -14,14 +14,9 @@ CONFIGURATIONS = {
 
 
 def text_language(metadata: Mapping[str, Any], default: str) -> str:
-    """The name of the text search configuration for a document.
+    """The text search configuration that a document's metadata name, by name or by a code such as ``de-AT``.
 
-    Args:
-        metadata: of the document; ``language`` or ``lang`` is a configuration's name, or a code such as ``de-AT``.
-        default: for a document that names none.
-
-    Returns:
-        A configuration; ``simple`` (no stemming) for a code that PostgreSQL has none for.
+    It is ``simple`` (no stemming) for a code that PostgreSQL has no configuration for.
     """
     named = metadata.get("language") or metadata.get("lang")
     if not isinstance(named, str):

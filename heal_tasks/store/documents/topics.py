@@ -1,17 +1,15 @@
 """Topic trees, and the topics of documents in them."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import find, scalar, select
-from heal_tasks.store.spaces.copying import copy_rows
+from heal_tasks.store.rows import find, insert, row_of, scalar, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +46,22 @@ class TopicRow:
 
 @dataclass(frozen=True)
 class Labels:
-    """Topics of documents.
+    """Topics of documents."""
 
-    Args:
-        document_ids: int64, shape (n,).
-        leaves: int32, shape (n,); number of the leaf, in tree order.
-        paths: topic ids from level 1 down, one list per document.
-        memberships: float32, shape (n,); weight of the chosen topic.
-        residuals: float32, shape (n,); relative error of the document's fit.
-    """
-
-    document_ids: NDArray[np.int64]
-    leaves: NDArray[np.int32]
-    paths: Sequence[Sequence[int]]
-    memberships: NDArray[np.float32]
-    residuals: NDArray[np.float32]
+    document_ids: NDArray[np.int64]  # (n,)
+    leaves: NDArray[np.int32]  # (n,); number of the leaf, in tree order
+    paths: Sequence[Sequence[int]]  # topic ids from level 1 down, one list per document
+    memberships: NDArray[np.float32]  # (n,); weight of the chosen topic
+    residuals: NDArray[np.float32]  # (n,); relative error of the document's fit
 
 
-_TOPIC_TYPES = ["int8", "int8", "int8", "int4", "int4", "int4", "text[]", "int4", "float8", "int4", "text"]
-_TOPIC_COLUMNS = list(zip(["topic_run_id", *(item.name for item in fields(TopicRow))], _TOPIC_TYPES, strict=True))
-_LABEL_TYPES = {"document_id": "int8", "leaf": "int4", "path": "int8[]", "membership": "float4", "residual": "float4"}
+_ADD_TOPIC = insert("topic", TopicRow, "topic_run_id")
+_ADD_LABEL = """
+INSERT INTO heal.document_topic (topic_run_id, projected, document_id, leaf, path, membership, residual)
+SELECT %s, %s, document_id, %s, %s::bigint[], %s, %s FROM heal.document WHERE document_id = %s AND deleted_at IS NULL
+ON CONFLICT (topic_run_id, document_id) DO UPDATE SET leaf = EXCLUDED.leaf, path = EXCLUDED.path,
+    membership = EXCLUDED.membership, residual = EXCLUDED.residual, projected = EXCLUDED.projected
+"""
 
 
 class TopicRepository:
@@ -88,13 +82,8 @@ class TopicRepository:
     ) -> int:
         """Store a topic tree with the labels of its documents, in one transaction, and return its id.
 
-        Args:
-            fingerprint: of the tree's inputs; if a tree with the same one is stored, nothing is stored again.
-            uri: location of the factors.
-            churn: share of documents whose topic has no match in the previous run; None for the first.
-            mean_residual: mean relative error of the factorised documents.
-            topics: all nodes.
-            labels: of the factorised documents.
+        ``fingerprint`` is of the tree's inputs: if a tree with the same one is stored, nothing is stored again.
+        ``churn`` is the share of documents whose topic has no match in the previous run, None for the first run.
         """
         parents = {topic.parent_id for topic in topics}
         leaves = sum(topic.topic_id not in parents for topic in topics)
@@ -109,41 +98,24 @@ class TopicRepository:
             if run is None:
                 query = "SELECT topic_run_id FROM heal.topic_run WHERE fingerprint = %s"
                 return int(scalar(self._conn, query, (fingerprint,)))
-            rows = ((run, *astuple(topic)) for topic in topics)
-            copy_rows(self._conn, sql.Identifier("heal", "topic"), _TOPIC_COLUMNS, rows)
+            with self._conn.cursor() as cursor:
+                cursor.executemany(_ADD_TOPIC, [(run, *row_of(topic)) for topic in topics])
             self.add_labels(run, labels, projected=False)
         return int(run)
 
     def add_labels(self, topic_run_id: int, labels: Labels, projected: bool = True) -> int:
         """Label documents, replacing earlier labels of the same tree, and return their number.
 
-        Args:
-            topic_run_id: the tree.
-            labels: documents deleted meanwhile are skipped.
-            projected: True if the documents were projected on the tree, False if they were factorised.
+        Documents deleted meanwhile are skipped; ``projected`` is False if the documents were factorised.
         """
         paths = ([int(topic) for topic in path] for path in labels.paths)
-        rows = zip(
-            labels.document_ids.tolist(), labels.leaves.tolist(), paths, labels.memberships.tolist(),
-            labels.residuals.tolist(), strict=True,
-        )  # fmt: skip
-        with self._conn.transaction():
-            self._conn.execute(
-                "CREATE TEMP TABLE label_staging (document_id bigint, leaf int, path bigint[], membership real, "
-                "residual real) ON COMMIT DROP"
+        numbers = (labels.memberships.tolist(), labels.residuals.tolist(), labels.document_ids.tolist())
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            cursor.executemany(
+                _ADD_LABEL,
+                [(topic_run_id, projected, *row) for row in zip(labels.leaves.tolist(), paths, *numbers, strict=True)],
             )
-            copy_rows(self._conn, sql.Identifier("pg_temp", "label_staging"), [*_LABEL_TYPES.items()], rows)
-            count = self._conn.execute(
-                "INSERT INTO heal.document_topic "
-                "(topic_run_id, document_id, leaf, path, membership, residual, projected) "
-                "SELECT %s, s.*, %s FROM label_staging s JOIN heal.document d USING (document_id) "
-                "WHERE d.deleted_at IS NULL "
-                "ON CONFLICT (topic_run_id, document_id) DO UPDATE SET leaf = EXCLUDED.leaf, path = EXCLUDED.path, "
-                "membership = EXCLUDED.membership, residual = EXCLUDED.residual, projected = EXCLUDED.projected",
-                (topic_run_id, projected),
-            ).rowcount
-            self._conn.execute("DROP TABLE label_staging")
-        return count
+            return max(cursor.rowcount, 0)
 
     def latest(self) -> TopicRun | None:
         """The newest tree, or None."""

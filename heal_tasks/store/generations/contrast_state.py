@@ -18,21 +18,13 @@ _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
 @dataclass(frozen=True, slots=True)
 class ContrastState:
-    """Contrastive displacements by chunk, and log-sum-exp levels by question.
+    """Contrastive displacements by chunk, and log-sum-exp levels by question."""
 
-    Args:
-        chunk_ids: int64, shape (p,).
-        vectors: float32, shape (p, d): the displacement of each row; zero vectors are not stored.
-        question_ids: int64, shape (q,): the questions that displaced rows.
-        levels: float32, shape (q,): see :class:`~heal_tasks.nudge.contrast.QuestionLevels`.
-        weights: float32, shape (q,).
-    """
-
-    chunk_ids: Int64Array
-    vectors: Float32Array
-    question_ids: Int64Array
-    levels: Float32Array
-    weights: Float32Array
+    chunk_ids: Int64Array  # (p,)
+    vectors: Float32Array  # (p, d): the displacement of each row; zero vectors are not stored
+    question_ids: Int64Array  # (q,): the questions that displaced rows
+    levels: Float32Array  # (q,): see :class:`~heal_tasks.nudge.contrast.QuestionLevels`
+    weights: Float32Array  # (q,)
 
     @classmethod
     def empty(cls, dims: int) -> "ContrastState":
@@ -42,19 +34,12 @@ class ContrastState:
 
 
 class Pushing(NamedTuple):
-    """The questions that displace rows that arrive later.
+    """The questions that displace rows that arrive later."""
 
-    Args:
-        vectors: float32, shape (q, d).
-        levels: float32, shape (q,).
-        weights: float32, shape (q,).
-        pairs: int64, shape (p, 2): question index, ascending, and the index of a late chunk that answers it.
-    """
-
-    vectors: Float32Array
-    levels: Float32Array
-    weights: Float32Array
-    pairs: Int64Array
+    vectors: Float32Array  # (q, d)
+    levels: Float32Array  # (q,)
+    weights: Float32Array  # (q,)
+    pairs: Int64Array  # (p, 2): question index, ascending, and the index of a late chunk that answers it
 
 
 class ContrastRepository:
@@ -127,7 +112,7 @@ class ContrastRepository:
                 "WHERE q.chunk_id = ANY(%s) ORDER BY 1",
                 (generation.generation_id, late.tolist()),
             ).fetchall()
-        question, chunk = np.array(answered, dtype=np.int64).reshape(-1, 2).T
+        question, chunk = arrays(answered, np.int64, np.int64)
         pairs = np.column_stack([np.searchsorted(ids, question), np.searchsorted(late, chunk)])
         return Pushing(vectors, levels, weights, pairs)
 

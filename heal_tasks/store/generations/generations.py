@@ -50,14 +50,8 @@ class GenerationRepository:
     ) -> Generation:
         """Make a generation in state ``building``, without tables.
 
-        Args:
-            run_id: the pipeline run that makes it.
-            space: the space whose vectors it serves.
-            topic_run_id: the topics that its leaves refer to.
-            metric: ``inner_product`` for NUDGE-M, whose vectors are not of unit length.
-            nudge: the record of how rows are moved; None if they are not.
-            ef_search: HNSW candidates per query.
-            note: one sentence for people.
+        The metric is ``inner_product`` for NUDGE-M, whose vectors are not of unit length. ``nudge`` is the record of
+        how rows are moved, None if they are not.
         """
         number = scalar(
             self._conn,

@@ -22,21 +22,13 @@ LINK_BYTES = 700
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """The cost of building the indexes.
-
-    Args:
-        rows: rows indexed.
-        seconds: wall time of all indexes and the vacuum.
-        size_bytes: size of the HNSW index, 0 without one.
-        kind: content of the HNSW index, or none.
-        spilled: True if the graph did not fit into the memory, so that the build was slow and the graph is worse.
-    """
+    """The cost of building the indexes."""
 
     rows: int
-    seconds: float
-    size_bytes: int
-    kind: IndexKind
-    spilled: bool
+    seconds: float  # wall time of all indexes and the vacuum
+    size_bytes: int  # size of the HNSW index, 0 without one
+    kind: IndexKind  # content of the HNSW index, or none
+    spilled: bool  # True if the graph did not fit into the memory, so that the build was slow and the graph is worse
 
 
 def build_indexes(
@@ -93,23 +85,15 @@ def vacuum(conn: Connection, table: str) -> int:
 
 def recall(conn: Connection, generation: Generation, n: int = 200, k: int = 10) -> float | None:
     """Mean recall@k of the index for n stored questions, 0 to 1 (``heal.recall``); None if there is nothing to find."""
-    found: float | None = scalar(
-        conn, "SELECT heal.recall(%s::bigint, %s::int, %s::int)", (generation.generation_id, n, k)
-    )
+    query = "SELECT heal.recall(%s::bigint, %s::int, %s::int)"
+    found: float | None = scalar(conn, query, (generation.generation_id, n, k))
     return found
 
 
 def reach_recall(conn: Connection, generation: Generation, questions: int, target: float) -> tuple[float, int]:
     """Measure recall@10 on stored questions, and double ef_search until the target is met or the limit is reached.
 
-    Args:
-        conn: an autocommit connection.
-        generation: an indexed generation; its row gets recall and ef_search.
-        questions: number of questions.
-        target: of recall@10.
-
-    Returns:
-        recall@10 (1 if there is nothing to find), and ef_search.
+    Both are stored in the generation's row, and returned; a recall of 1 if there is nothing to find.
     """
     generations, ef_search = GenerationRepository(conn), generation.ef_search
     while True:

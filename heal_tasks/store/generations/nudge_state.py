@@ -19,58 +19,33 @@ from heal_tasks.store.rows import arrays
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.space import space_table
 
-_LIVE = "c.superseded_at IS NULL AND d.deleted_at IS NULL AND d.duplicate_of IS NULL"
-
 
 @dataclass(frozen=True)
 class TouchedRows:
-    """Touched chunks that are live, with everything that their served vectors are computed from.
+    """Touched chunks that are live, with everything that their served vectors are computed from."""
 
-    Args:
-        chunk_ids: int64, shape (m,), ascending.
-        document_ids: int64, shape (m,).
-        leaves: int32, shape (m,); -1 where the document has no label.
-        base: float32, shape (m, d).
-        questions: float32, shape (q, d): questions of these chunks that move rows (``heal.moves_rows``); only people's
-            if the nudge record says so.
-        answers: int64, shape (q,): the row, of the m, that answers each question.
-        shares: float64, shape (q,): 1 / number of chunks that answer the question.
-    """
-
-    chunk_ids: Int64Array
-    document_ids: Int64Array
-    leaves: NDArray[np.int32]
-    base: Float32Array
-    questions: Float32Array
-    answers: Int64Array
-    shares: NDArray[np.float64]
+    chunk_ids: Int64Array  # (m,), ascending
+    document_ids: Int64Array  # (m,)
+    leaves: NDArray[np.int32]  # (m,); -1 where the document has no label
+    base: Float32Array  # (m, d)
+    questions: Float32Array  # (q, d): those that move rows (``heal.moves_rows``); only people's if the record says so
+    answers: Int64Array  # (q,): the row, of the m, that answers each question
+    shares: NDArray[np.float64]  # (q,): 1 / number of chunks that answer the question
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Held-out questions with the served chunks nearest to them, by question id.
+    """Held-out questions with the served chunks nearest to them, by question id."""
 
-    Args:
-        question_ids: int64, shape (p,).
-        question_sets: name of each question's set, shape (p,).
-        documents: int64, shape (p,): a document that answers each question.
-        positives: int64 ids of the live chunks that answer each question.
-        vectors: float32, shape (p, d).
-        chunk_ids: int64, shape (p, c), best first; -1 for an empty place.
-        scores: float32, shape (p, c); -inf for an empty place.
-        floor: float32, shape (p,): upper bound of the scores of all other chunks.
-        at_start: float64, shape (p,): nDCG@10 when the generation was made.
-    """
-
-    question_ids: Int64Array
-    question_sets: NDArray[np.str_]
-    documents: Int64Array
-    positives: list[Int64Array]
-    vectors: Float32Array
-    chunk_ids: Int64Array
-    scores: Float32Array
-    floor: Float32Array
-    at_start: NDArray[np.float64]
+    question_ids: Int64Array  # (p,)
+    question_sets: NDArray[np.str_]  # (p,): name of each question's set
+    documents: Int64Array  # (p,): a document that answers each question
+    positives: list[Int64Array]  # ids of the live chunks that answer each question
+    vectors: Float32Array  # (p, d)
+    chunk_ids: Int64Array  # (p, c), best first; -1 for an empty place
+    scores: Float32Array  # (p, c); -inf for an empty place
+    floor: Float32Array  # (p,): upper bound of the scores of all other chunks
+    at_start: NDArray[np.float64]  # (p,): nDCG@10 when the generation was made
 
 
 class NudgeState:
@@ -105,34 +80,34 @@ class NudgeState:
         Raises:
             StoreError: a chunk or a question has no vector yet.
         """
-        generation, ids = self._generation, sql.Literal(touched.tolist())
+        generation = self._generation
         live = self._conn.execute(
-            f"""SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1)
-            FROM heal.chunk c JOIN heal.document d USING (document_id)
-            LEFT JOIN heal.document_topic t ON t.document_id = d.document_id AND t.topic_run_id = %s
-            WHERE c.chunk_id = ANY(%s) AND {_LIVE} ORDER BY 1""",
+            """SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1) FROM heal.chunk c
+            LEFT JOIN heal.document_topic t ON t.document_id = c.document_id AND t.topic_run_id = %s
+            WHERE c.chunk_id = ANY(%s) AND c.superseded_at IS NULL ORDER BY 1""",
             (generation.topic_run_id, touched.tolist()),
         ).fetchall()
-        chunk_ids, document_ids, leaves = np.array(live, dtype=np.int64).reshape(-1, 3).T
+        chunk_ids, document_ids, leaves = arrays(live, np.int64, np.int64, np.int32)
+        ids = sql.Literal(chunk_ids.tolist())
         (found,), base = copy_vectors_out(
             self._conn,
             sql.SQL("SELECT chunk_id, embedding FROM {} WHERE chunk_id = ANY({}::bigint[]) ORDER BY 1").format(
-                space_table(generation.space_id, "base"), sql.Literal(chunk_ids.tolist())
+                space_table(generation.space_id, "base"), ids
             ),
             generation.dims,
         )
         self._complete("chunk", chunk_ids, found)
         asked = sql.SQL(
             """SELECT DISTINCT ON (q.chunk_id, heal.text_key(q.text)) q.chunk_id, q.question_id,
-                (SELECT count(DISTINCT o.chunk_id) FROM heal.question o
-                 JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+                (SELECT count(DISTINCT o.chunk_id) FROM heal.question o JOIN heal.chunk c USING (chunk_id)
                  WHERE heal.text_key(o.text) = heal.text_key(q.text) AND heal.moves_rows(o.split)
-                   AND o.dropped_by IS NULL AND (o.writer = 'human' OR NOT {by_people}) AND {live}) AS answers
-            FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+                   AND o.dropped_by IS NULL AND (o.writer = 'human' OR NOT {by_people})
+                   AND c.superseded_at IS NULL) AS answers
+            FROM heal.question q JOIN heal.chunk c USING (chunk_id)
             WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT {by_people})
-                AND q.chunk_id = ANY({ids}::bigint[]) AND {live}
+                AND q.chunk_id = ANY({ids}::bigint[]) AND c.superseded_at IS NULL
             ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id"""
-        ).format(live=sql.SQL(_LIVE), ids=ids, by_people=sql.Literal(generation.by_people))
+        ).format(ids=ids, by_people=sql.Literal(generation.by_people))
         wanted = [row[0] for row in self._conn.execute(sql.SQL("SELECT question_id FROM ({}) a").format(asked))]
         (answered, question_ids, answers), questions = copy_vectors_out(
             self._conn,
@@ -143,17 +118,14 @@ class NudgeState:
             sizes=(8, 8, 8),
         )
         self._complete("question", np.array(wanted, dtype=np.int64), question_ids)
-        return TouchedRows(
-            chunk_ids, document_ids, leaves.astype(np.int32), base,
-            questions, np.searchsorted(chunk_ids, answered), 1 / answers,
-        )  # fmt: skip
+        places = np.searchsorted(chunk_ids, answered)
+        return TouchedRows(chunk_ids, document_ids, leaves, base, questions, places, 1 / answers)
 
     def write_probes(self, probes: Probes) -> None:
         """Replace all probes."""
         with self._conn.transaction():
-            self._conn.execute(
-                "DELETE FROM heal.nudge_probe WHERE generation_id = %s", (self._generation.generation_id,)
-            )
+            query = "DELETE FROM heal.nudge_probe WHERE generation_id = %s"
+            self._conn.execute(query, (self._generation.generation_id,))
             self.update_probes(probes)
 
     def update_probes(self, probes: Probes) -> None:
@@ -178,16 +150,14 @@ class NudgeState:
         rows: list[tuple[Any, ...]] = self._conn.execute(
             sql.SQL(
                 """SELECT p.question_id, p.question_set, c.document_id, p.chunk_ids, p.scores, p.floor, p.at_start,
-                    (SELECT array_agg(DISTINCT c.chunk_id) FROM heal.question o
+                    (SELECT array_agg(DISTINCT l.chunk_id) FROM heal.question o
                      JOIN heal.chunk own ON own.chunk_id = o.chunk_id
-                     JOIN heal.chunk c ON c.document_id = own.document_id
-                        AND (o.writer = 'human' OR c.chunk_id = o.chunk_id)
-                     JOIN heal.document d ON d.document_id = c.document_id
-                     WHERE heal.text_key(o.text) = heal.text_key(q.text) AND o.split = q.split AND {live}), b.embedding
-                FROM heal.nudge_probe p JOIN heal.question q USING (question_id) JOIN {table} b USING (question_id)
-                JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-                WHERE p.generation_id = %s AND {live} ORDER BY 1"""
-            ).format(live=sql.SQL(_LIVE), table=space_table(generation.space_id, "question")),
+                     JOIN heal.chunk l ON l.document_id = own.document_id AND l.superseded_at IS NULL
+                        AND (o.writer = 'human' OR l.chunk_id = o.chunk_id)
+                     WHERE heal.text_key(o.text) = heal.text_key(q.text) AND o.split = q.split), b.embedding
+                FROM heal.nudge_probe p JOIN heal.question q USING (question_id) JOIN {} b USING (question_id)
+                JOIN heal.chunk c USING (chunk_id) WHERE p.generation_id = %s AND c.superseded_at IS NULL ORDER BY 1"""
+            ).format(space_table(generation.space_id, "question")),
             (generation.generation_id,),
         ).fetchall()
         keys, sets, documents, near, found, floor, at_start, positives, asked = (

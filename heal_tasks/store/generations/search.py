@@ -71,15 +71,10 @@ def search(
     topic: int | None = None,
     filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL function's argument
 ) -> list[Hit]:
-    """The k chunks nearest to a query vector, nearest first.
+    """The k (1 to 1000) chunks nearest to a query vector, nearest first.
 
-    Args:
-        conn: an open connection.
-        vector: float32, shape (d,), made by the encoder of that generation.
-        generation_id: an active or previous generation.
-        k: 1 to 1000.
-        topic: search this topic's subtree only.
-        filter: search documents only whose metadata contain this.
+    The vector, float32, shape (d,), is made by the encoder of that generation. ``topic`` limits the search to a topic's
+    subtree, ``filter`` to documents whose metadata contain it.
 
     Raises:
         NotSearchable: the generation is neither active nor previous.
@@ -89,7 +84,7 @@ def search(
     with named_errors():
         rows = conn.execute(
             "SELECT * FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)",
-            (_float32(vector), generation_id, k, topic, None if filter is None else Jsonb(filter)),
+            (np.asarray(vector, np.float32), generation_id, k, topic, None if filter is None else Jsonb(filter)),
         ).fetchall()
     return [Hit._make(row) for row in rows]
 
@@ -99,12 +94,12 @@ def hybrid_search(
 ) -> list[HybridHit]:
     """The k chunks that match a text best by its words and its vector, whose scores are added.
 
-    Args and errors as ``search``; ``words`` is free text, and ``vector`` that text encoded.
+    ``words`` is free text, and ``vector`` that text encoded; the rest, and errors, as ``search``.
     """
     with named_errors():
         rows = conn.execute(
             "SELECT * FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)",
-            (words, _float32(vector), generation_id, k, topic),
+            (words, np.asarray(vector, np.float32), generation_id, k, topic),
         ).fetchall()
     return [HybridHit._make(row) for row in rows]
 
@@ -112,11 +107,7 @@ def hybrid_search(
 def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
     """The k chunks of other documents nearest to a document's first chunk, in the active generation.
 
-    Args:
-        conn: an open connection.
-        document_id: a live document; a duplicate is represented by its canonical document.
-        k: 1 to 1000.
-        topic: search this topic's subtree only.
+    A duplicate is represented by its canonical document; ``k`` and ``topic`` are as in ``search``.
 
     Raises:
         NotSearchable: no generation is active.
@@ -127,7 +118,3 @@ def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None =
             "SELECT * FROM heal.similar(%s::bigint, %s::int, %s::bigint)", (document_id, k, topic)
         ).fetchall()
     return [Hit._make(row) for row in rows]
-
-
-def _float32(vector: Vector) -> NDArray[np.float32]:
-    return np.asarray(vector, dtype=np.float32)

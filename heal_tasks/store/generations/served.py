@@ -26,19 +26,12 @@ _BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class Served:
-    """Served vectors with what is stored beside them, ordered by chunk id.
+    """Served vectors with what is stored beside them, ordered by chunk id."""
 
-    Args:
-        chunk_ids: int64, shape (n,).
-        document_ids: int64, shape (n,).
-        leaves: int32, shape (n,); -1 where the document has no topic.
-        vectors: float32, shape (n, d); of unit length unless the metric is the inner product.
-    """
-
-    chunk_ids: NDArray[np.int64]
-    document_ids: NDArray[np.int64]
-    leaves: NDArray[np.int32]
-    vectors: NDArray[np.float32]
+    chunk_ids: NDArray[np.int64]  # (n,)
+    document_ids: NDArray[np.int64]  # (n,)
+    leaves: NDArray[np.int32]  # (n,); -1 where the document has no topic
+    vectors: NDArray[np.float32]  # (n, d); of unit length unless the metric is the inner product
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +97,7 @@ class ServedRepository:
         Only rows that differ are written, because rewriting an equal vector costs a search of the index and leaves a
         dead row in it. Superseded chunks whose successors are served then are deleted in the same transaction.
 
-        Args:
-            generation: an indexed generation.
-            served: all rows that it is to serve.
-            among: int64, shape (m,): change the rows of these chunks only; ``served`` has the wanted ones of them.
-
-        Returns:
-            Counts of rows added, changed, removed and unchanged.
+        With ``among``, int64, shape (m,), only rows of these chunks change, and ``served`` has the wanted ones of them.
 
         Raises:
             StoreError: as ``write_served``, for a vector.
@@ -153,9 +140,9 @@ class ServedRepository:
                 "(SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NULL "
                 "AND NOT EXISTS (SELECT FROM {vec} v WHERE v.chunk_id = c.chunk_id))"
             ).format(vec=generation.table("vec"))
-        ).fetchone()
-        names = ("served", "superseded", "missing")
-        return {**dict(zip(names, row or (), strict=True)), "orphans": self.orphans(generation)}
+        ).fetchall()[0]
+        counts = dict(zip(("served", "superseded", "missing"), row, strict=True))
+        return {**counts, "orphans": self.orphans(generation)}
 
     def orphans(self, generation: Generation) -> int:
         """Count the rows of a generation's tables whose chunk no longer exists; more than 0 is a fault."""
@@ -177,11 +164,7 @@ def drop_indexes(conn: Connection, generation: Generation) -> None:
 
 
 def _columns(served: Served) -> dict[str, NDArray[Any]]:
-    return {
-        "chunk_id": np.asarray(served.chunk_ids, dtype=np.int64),
-        "document_id": np.asarray(served.document_ids, dtype=np.int64),
-        "leaf": np.asarray(served.leaves, dtype=np.int32),
-    }
+    return {"chunk_id": served.chunk_ids, "document_id": served.document_ids, "leaf": served.leaves.astype(np.int32)}
 
 
 def _differing(old: Served, wanted: Served) -> NDArray[np.bool_]:

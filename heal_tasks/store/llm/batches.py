@@ -6,17 +6,17 @@ task knows that nothing was sent, or that it has to look. A task that works on a
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal, LiteralString
 
 from psycopg import sql
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.text import storable
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.reading import LiveChunk, live_chunks
+from heal_tasks.store.rows import scalar, select
 
 BatchState = Literal["planned", "sending", "waiting", "collected", "lost"]
 TextOutcome = Literal["invalid", "cut_off", "failed", "unanswered"]
@@ -24,33 +24,19 @@ TextOutcome = Literal["invalid", "cut_off", "failed", "unanswered"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A row of ``heal.llm_batch``.
+    """A row of ``heal.llm_batch``."""
 
-    Args:
-        batch_key: our name for it; in its metadata at the endpoint.
-        run_id: the run that sent it and pays for it.
-        shard: the task of that run.
-        model: the model's name.
-        prompt_hash: of the prompt.
-        state: planned (nothing was sent), sending (it may have been), waiting (it was), collected or lost.
-        texts: number of texts.
-        batch_id: the endpoint's name for it; None until known.
-        input_file_id: the file that was sent; None until known.
-        counts: of its replies so far, as in a manifest.
-        age_s: since it was sent, or since the attempt to; 0 before that.
-    """
-
-    batch_key: str
-    run_id: str
-    shard: int
+    batch_key: str  # our name for it; in its metadata at the endpoint
+    run_id: str  # the run that sent it and pays for it
+    shard: int  # the task of that run
     model: str
     prompt_hash: str
-    state: BatchState = "planned"
+    state: BatchState = "planned"  # planned: nothing was sent; sending: it may have been; waiting: it was
     texts: int = 0
-    batch_id: str | None = None
-    input_file_id: str | None = None
-    counts: dict[str, float] = field(default_factory=dict)
-    age_s: float = 0.0
+    batch_id: str | None = None  # the endpoint's name for it; None until known
+    input_file_id: str | None = None  # the file that was sent; None until known
+    counts: dict[str, float] = field(default_factory=dict)  # of its replies so far, as in a manifest
+    age_s: float = 0.0  # since it was sent, or since the attempt to; 0 before that
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +48,13 @@ class Tried:
     problem: str
 
 
-_COLUMNS = sql.SQL(", ").join(
-    sql.SQL("coalesce(extract(epoch FROM clock_timestamp() - sent_at), 0)::float8 AS age_s")
-    if item.name == "age_s"
-    else sql.Identifier(item.name)
-    for item in fields(Batch)
-)
+_BATCHES: LiteralString = """
+FROM (SELECT *, coalesce(extract(epoch FROM clock_timestamp() - sent_at), 0)::float8 AS age_s FROM heal.llm_batch) b
+"""
 
 
 class BatchRepository:
-    """Batches at one endpoint.
-
-    Args:
-        conn: an autocommit connection, not through a pooler in transaction mode.
-        endpoint: its base URL.
-    """
+    """Batches at one endpoint (base URL), over an autocommit connection, not through a pooler in transaction mode."""
 
     def __init__(self, conn: Connection, endpoint: str) -> None:
         self._conn, self._endpoint = conn, endpoint
@@ -85,8 +63,7 @@ class BatchRepository:
     def holding(self, batch_key: str) -> Iterator[bool]:
         """Lock a batch for the block, and yield whether that succeeded; a killed task's locks are released."""
         name = (f"heal.llm_batch {batch_key}",)
-        row = self._conn.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name).fetchone()
-        held = bool(row and row[0])
+        held: bool = scalar(self._conn, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name)
         try:
             yield held
         finally:
@@ -169,8 +146,10 @@ class BatchRepository:
 
     def texts_tried(self, run_id: str, model: str, prompt_hash: str) -> dict[str, Tried]:
         """Texts, by content hash, to which the batches of a run brought no usable reply."""
-        rows = self._conn.cursor(row_factory=class_row(Tried)).execute(
-            "SELECT content_hash, outcome, problem FROM heal.llm_batch_row JOIN heal.llm_batch b USING (batch_key) "
+        rows = select(
+            self._conn,
+            Tried,
+            "FROM heal.llm_batch_row JOIN heal.llm_batch b USING (batch_key) "
             "WHERE outcome IS NOT NULL AND b.counted_run = %s AND b.model = %s AND b.prompt_hash = %s",
             (run_id, model, prompt_hash),
         )
@@ -190,12 +169,10 @@ class BatchRepository:
 
     def live(self, texts: dict[str, int]) -> dict[str, LiveChunk]:
         """Find a live chunk for each text that still has one: the one that was asked about, or else a copy."""
-        found = {
-            chunk.content_hash: chunk
-            for chunk in live_chunks(self._conn, sql.SQL("c.chunk_id = ANY(%s)"), (list(texts.values()),), 0, 1)
-        }
+        asked = live_chunks(self._conn, sql.SQL("c.chunk_id = ANY(%s)"), (list(texts.values()),))
+        found = {chunk.content_hash: chunk for chunk in asked}
         if missing := [text for text in texts if text not in found]:
-            for chunk in live_chunks(self._conn, sql.SQL("c.content_hash = ANY(%s)"), (missing,), 0, 1):
+            for chunk in live_chunks(self._conn, sql.SQL("c.content_hash = ANY(%s)"), (missing,)):
                 found.setdefault(chunk.content_hash, chunk)
         return found
 
@@ -229,9 +206,7 @@ class BatchRepository:
             )
 
     def _select(self, condition: LiteralString, *values: object) -> list[Batch]:
-        query = sql.SQL("SELECT {} FROM heal.llm_batch WHERE {} ORDER BY created_at, batch_key")
-        cursor = self._conn.cursor(row_factory=class_row(Batch))
-        return cursor.execute(query.format(_COLUMNS, sql.SQL(condition)), values).fetchall()
+        return select(self._conn, Batch, _BATCHES + "WHERE " + condition + " ORDER BY created_at, batch_key", values)
 
     def _release(self, batch: Batch, texts: Sequence[str] | None) -> None:
         self._conn.execute(

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from psycopg import Cursor
-from psycopg.rows import class_row
 
 from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import insert, row_of
+from heal_tasks.store.rows import insert, row_of, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,11 @@ def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Ite
 
 def ledger(conn: Connection, run_id: str | None = None) -> list[LedgerRow]:
     """Calls to language models, of one run or of all, added up by purpose, model and status."""
-    cursor = conn.cursor(row_factory=class_row(LedgerRow))
-    return cursor.execute(
-        "SELECT purpose, model, status, count(*) AS calls, sum(input_tokens) AS input_tokens, "
+    return select(
+        conn,
+        LedgerRow,
+        "FROM (SELECT purpose, model, status, count(*) AS calls, sum(input_tokens) AS input_tokens, "
         "sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd FROM heal.llm_call "
-        "WHERE %(run)s::text IS NULL OR run_id = %(run)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        "WHERE %(run)s::text IS NULL OR run_id = %(run)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) l",
         {"run": run_id},
-    ).fetchall()
+    )

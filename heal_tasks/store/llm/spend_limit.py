@@ -37,26 +37,14 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer to a reservation.
+    """The answer to a reservation."""
 
-    Args:
-        count: number of chunks, from the first, that money is reserved for.
-        wait: none can be now, but the first could be if calls under way cost less than was reserved for them.
-    """
-
-    count: int
-    wait: bool = False
+    count: int  # number of chunks, from the first, that money is reserved for
+    wait: bool = False  # the first chunk could follow, if calls under way cost less than was reserved for them
 
 
 class SpendLimit:
-    """The spend limits of one run.
-
-    Args:
-        conn: an autocommit connection.
-        run_id: the run.
-        run_usd: most money for the run; 0 sets no limit.
-        day_usd: most money per day (UTC) for all runs; 0 sets no limit.
-    """
+    """The most money for a run and, per day (UTC), for all runs, over an autocommit connection; 0 sets no limit."""
 
     def __init__(self, conn: Connection, run_id: str, *, run_usd: float, day_usd: float) -> None:
         self._conn, self._run_id = conn, run_id
@@ -69,8 +57,7 @@ class SpendLimit:
 
     def spending(self) -> Spending:
         """Money spent and reserved so far."""
-        row = self._conn.execute(_SPENDING, {"run": self._run_id}).fetchall()[0]
-        return Spending(*map(float, row))
+        return Spending(*map(float, self._conn.execute(_SPENDING, {"run": self._run_id}).fetchall()[0]))
 
     def left_usd(self, spending: Spending, *, reserved: bool = True) -> float:
         """Money left under the tighter limit, in USD; negative where a limit was lowered, infinite without one."""
@@ -87,9 +74,6 @@ class SpendLimit:
         Args:
             costs: chunk id and the most that its calls can cost in USD.
             lease_s: time after which the money is free again, in seconds.
-
-        Returns:
-            The number of chunks that may be asked about.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('heal.llm_spend_limit'))")

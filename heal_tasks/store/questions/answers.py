@@ -12,23 +12,15 @@ from heal_tasks.store.rows import insert, row_of
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """A row of ``heal.answer``.
+    """A row of ``heal.answer``."""
 
-    Args:
-        content_hash: of the question and the passages.
-        chunk_ids: the chunk that the question was written from, then those of the passages.
-        status: ok, refused or invalid.
-        answer: empty where the passages hold none, or the model gave none.
-        evidence: the quotation that the model gives for it.
-    """
-
-    content_hash: str
+    content_hash: str  # of the question and the passages
     prompt_hash: str
     model: str
-    chunk_ids: list[int]
-    status: str
-    answer: str
-    evidence: str
+    chunk_ids: list[int]  # the chunk that the question was written from, then those of the passages
+    status: str  # ok, refused or invalid
+    answer: str  # empty where the passages hold none, or the model gave none
+    evidence: str  # the quotation that the model gives for it
 
 
 _ADD = insert("answer", StoredAnswer) + sql.SQL(" ON CONFLICT (content_hash, prompt_hash, model) DO NOTHING")

@@ -12,23 +12,14 @@ DroppedBy = Literal["round_trip", "cross_encoder"]
 
 
 class Check(NamedTuple):
-    """A written question and its verdicts.
-
-    Args:
-        question_id: the question.
-        chunk_id: the chunk that answers it.
-        round_trip_rank: rank of that chunk among all chunks, from 1; None before the first check.
-        cross_encoder: the model that gave the score.
-        cross_encoder_score: in [0, 1]; None without one.
-        dropped_by: the filter that refused it; None if it is in use.
-    """
+    """A written question and its verdicts."""
 
     question_id: int
-    chunk_id: int
-    round_trip_rank: int | None
-    cross_encoder: str | None
-    cross_encoder_score: float | None
-    dropped_by: DroppedBy | None
+    chunk_id: int  # the chunk that answers it
+    round_trip_rank: int | None  # rank of that chunk among all chunks, from 1; None before the first check
+    cross_encoder: str | None  # the model that gave the score
+    cross_encoder_score: float | None  # in [0, 1]; None without one
+    dropped_by: DroppedBy | None  # the filter that refused it; None if it is in use
 
 
 class CheckRepository:
@@ -41,10 +32,8 @@ class CheckRepository:
         """Written questions of live chunks in some splits, by id."""
         rows = self._conn.execute(
             """SELECT q.question_id, q.chunk_id, q.round_trip_rank, q.cross_encoder, q.cross_encoder_score, q.dropped_by
-            FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-            WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL
-              AND d.deleted_at IS NULL AND d.duplicate_of IS NULL
-            ORDER BY q.question_id""",
+            FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+            WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL ORDER BY q.question_id""",
             (list(splits), HUMAN),
         ).fetchall()
         return [Check._make(row) for row in rows]
@@ -66,7 +55,13 @@ class CheckRepository:
                 RETURNING q.question_id, v.dropped_by, before.dropped_by""",
                 columns,
             ).fetchall()
-            self._touch([key for key, reason, before in written if (reason is None) != (before is None)])
+            # Touch the chunks that these questions move, as the trigger touch_chunks does for new questions.
+            self._conn.execute(
+                """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
+                FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)
+                WHERE q.question_id = ANY(%s) AND heal.moves_rows(o.split)""",
+                ([key for key, reason, before in written if (reason is None) != (before is None)],),
+            )
             taken = Counter(QuestionRepository(self._conn).sampled(run_id, 0))
             for key, reason, before in sorted(written):
                 if reason is not None and before is None and taken[reason] < SAMPLES:
@@ -78,12 +73,3 @@ class CheckRepository:
                         FROM heal.question WHERE question_id = %s""",
                         (run_id, reason, key),
                     )
-
-    def _touch(self, question_ids: list[int]) -> None:
-        """Touch the chunks that these questions move, as the trigger ``touch_chunks`` does for new questions."""
-        self._conn.execute(
-            """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
-            FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)
-            WHERE q.question_id = ANY(%s) AND heal.moves_rows(o.split)""",
-            (question_ids,),
-        )

@@ -14,40 +14,26 @@ from heal_tasks.store.rows import insert, row_of
 
 @dataclass(frozen=True, slots=True)
 class StoredMap:
-    """A row of ``heal.entity_map``.
-
-    Args:
-        status: ok, or why the map cannot be used.
-        map: as JSON; without entities where there is none.
-        dropped: number of entities, attributes and relations that its text does not confirm.
-        map_tokens: of the rendered map.
-        text_tokens: of the text, title included.
-    """
+    """A row of ``heal.entity_map``."""
 
     chunk_id: int
     content_hash: str
     prompt_hash: str
     model: str
-    status: str
-    map: str
-    dropped: int
-    map_tokens: int
-    text_tokens: int
+    status: str  # ok, or why the map cannot be used
+    map: str  # as JSON; without entities where there is none
+    dropped: int  # number of entities, attributes and relations that its text does not confirm
+    map_tokens: int  # of the rendered map
+    text_tokens: int  # of the text, title included
 
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """Maps of live chunks that training can use.
+    """Maps of live chunks that training can use."""
 
-    Args:
-        count: their number.
-        reduction: mean over maps of 1 - map tokens / text tokens; 0 where there are none.
-        fingerprint: changes with the set of maps.
-    """
-
-    count: int
-    reduction: float
-    fingerprint: str
+    count: int  # their number
+    reduction: float  # mean over maps of 1 - map tokens / text tokens; 0 where there are none
+    fingerprint: str  # changes with the set of maps
 
 
 _ADD = insert("entity_map", StoredMap) + sql.SQL(" ON CONFLICT (chunk_id, prompt_hash, model) DO NOTHING")
@@ -75,8 +61,7 @@ class MapRepository:
 
     def unmapped(self, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
         """Live chunks without a map, of one of ``shards`` parts, by id; equal texts are in the same part."""
-        condition = sql.SQL(" AND ").join([_UNMAPPED, IN_PART])
-        return live_chunks(self._conn, condition, (*self._key, shards, shard), 0, 1)
+        return live_chunks(self._conn, sql.SQL(" AND ").join([_UNMAPPED, IN_PART]), (*self._key, shards, shard))
 
     def reuse(self, shard: int = 0, shards: int = 1) -> int:
         """Give unmapped chunks of a part the map that an equal text has, and return their number."""

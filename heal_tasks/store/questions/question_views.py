@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 from heal_tasks.core.errors import StoreError
@@ -33,27 +32,16 @@ class MapView(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChunkView:
-    """A live chunk with its questions and entity maps.
-
-    Args:
-        chunk_id: the chunk.
-        number: its place in the document, from 1.
-        text: its text.
-        writers: number of writers who wrote questions for it; 0 if none has yet.
-        questions: the questions kept.
-        dropped: number of questions that the filters refused.
-        samples: the refused questions that were stored.
-        maps: its entity maps, the newest last.
-    """
+    """A live chunk with its questions and entity maps."""
 
     chunk_id: int
-    number: int
+    number: int  # its place in the document, from 1
     text: str
-    writers: int
+    writers: int  # number of writers who wrote questions for it; 0 if none has yet
     questions: Sequence[Question]
-    dropped: int
-    samples: Sequence[Dropped]
-    maps: Sequence[MapView]
+    dropped: int  # number of questions that the filters refused
+    samples: Sequence[Dropped]  # the refused questions that were stored
+    maps: Sequence[MapView]  # its entity maps, the newest last
 
 
 def document_view(conn: Connection, document_id: int) -> DocumentView:
@@ -71,12 +59,12 @@ def document_view(conn: Connection, document_id: int) -> DocumentView:
             f"there is no document {document_id}; SELECT document_id, title FROM heal.document lists them, and "
             "`python -m heal_tasks search` prints ids"
         )
-    deleted_at: datetime | None = row[-1]
+    *fields, deleted_at = row
     if deleted_at is not None:
         raise StoreError(
             f"document {document_id} was deleted on {deleted_at.astimezone():%Y-%m-%d %H:%M}, and its questions with it"
         )
-    return DocumentView._make(row[:-1])
+    return DocumentView._make(fields)
 
 
 def document_of_chunk(conn: Connection, chunk_id: int) -> int:

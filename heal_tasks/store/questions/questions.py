@@ -40,25 +40,15 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A chunk for which questions were written, even if the filters kept none.
-
-    Args:
-        chunk_id: the chunk.
-        content_hash: of its title and text.
-        prompt_hash: of the prompt.
-        model: the writer's model.
-        questions: the questions kept.
-        dropped: number of questions that the filters refused.
-        samples: some of the refused questions.
-    """
+    """A chunk for which questions were written, even if the filters kept none."""
 
     chunk_id: int
-    content_hash: str
+    content_hash: str  # of its title and text
     prompt_hash: str
     model: str
     questions: Sequence[Question]
-    dropped: int
-    samples: Sequence[Dropped] = ()
+    dropped: int  # number of questions that the filters refused
+    samples: Sequence[Dropped] = ()  # some of the refused questions
 
 
 _ADD_QUESTION = insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
@@ -93,21 +83,10 @@ class QuestionRepository:
         Chunks with equal texts are in the same part.
         """
         condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART])
-        return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard), 0, 1)
+        return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard))
 
     def reuse_cached(self, prompt_hash: str, model: str, split_of: SplitOf, shard: int = 0, shards: int = 1) -> int:
-        """Copy the questions of equal texts to unasked chunks, so that no text is paid for twice.
-
-        Args:
-            prompt_hash: of the prompt.
-            model: the writer's model.
-            split_of: the split of a copy, which follows its own document.
-            shard: the part, from 0.
-            shards: number of parts.
-
-        Returns:
-            The number of chunks that got questions this way.
-        """
+        """Copy the questions of equal texts to unasked chunks, so that none is paid for twice; return their number."""
         key, asked = (prompt_hash, model), list[Asked]()
         rows = self._conn.execute(_REUSABLE, (*key, *key, *key, shards, shard)).fetchall()
         for (chunk, document, content_hash, dropped), copies in groupby(rows, key=lambda row: row[:4]):
@@ -126,13 +105,8 @@ class QuestionRepository:
     def store(self, run_id: str, asked: Sequence[Asked], calls: Sequence[LlmCall], shard: int = 0) -> None:
         """Store questions and the calls they cost, and settle the chunks' reservations, in one transaction.
 
-        Of a chunk that was deleted while the model wrote, only the cost of the call is stored.
-
-        Args:
-            run_id: the run that asked.
-            asked: chunks with their questions.
-            calls: every call, failed ones included.
-            shard: the shard that asked, by which samples are limited.
+        Of a chunk that was deleted while the model wrote, only the cost of the call is stored. ``calls`` are all calls,
+        failed ones included.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
             live = settle(cursor, run_id, calls, [item.chunk_id for item in asked])
@@ -153,10 +127,7 @@ class QuestionRepository:
     ) -> tuple[int, list[str]]:
         """Store people's questions with the documents that answer them, at the documents' first chunks.
 
-        Args:
-            source: the documents' source.
-            pairs: question, and external id of a document that answers it.
-            split_of: the split of each.
+        A pair is a question and the external id of a document that answers it.
 
         Returns:
             The number of new judgments, and the external ids that no live document has.

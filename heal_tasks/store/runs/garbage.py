@@ -20,33 +20,29 @@ WITH served AS (
 """
 
 
-class GarbageRepository:
-    """Files that steps recorded, over an autocommit connection."""
+def unused_models(conn: Connection, drain_hours: float) -> list[str]:
+    """Trained models that no space or generation with tables needs, finished longer ago than the drain period."""
+    return _uris(
+        conn,
+        _KEPT + "SELECT DISTINCT s.result -> 'refs' ->> 'model_uri' FROM heal.step_result s WHERE s.step = 'train' "
+        "AND s.finished_at <= now() - make_interval(secs => %(drain)s) "
+        "AND s.result -> 'refs' ->> 'model_uri' NOT IN (SELECT model_uri FROM kept)",
+        drain_hours,
+    )
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
-    def unused_models(self, drain_hours: float) -> list[str]:
-        """Trained models that no space or generation with tables needs, finished longer ago than the drain period."""
-        return self._uris(
-            _KEPT + "SELECT DISTINCT s.result -> 'refs' ->> 'model_uri' FROM heal.step_result s WHERE s.step = 'train' "
-            "AND s.finished_at <= now() - make_interval(secs => %(drain)s) "
-            "AND s.result -> 'refs' ->> 'model_uri' NOT IN (SELECT model_uri FROM kept)",
-            drain_hours,
-        )
+def unused_training_sets(conn: Connection, drain_hours: float) -> list[str]:
+    """Training sets of models that are not kept, and all that are older than the last deletion of a document."""
+    return _uris(
+        conn,
+        _KEPT + "SELECT DISTINCT s.result -> 'refs' ->> 'training_set_uri' FROM heal.step_result s "
+        "LEFT JOIN heal.run r USING (run_id) WHERE s.step = 'mine' AND s.result IS NOT NULL AND ("
+        "(s.finished_at <= now() - make_interval(secs => %(drain)s) AND s.run_id NOT IN (SELECT run_id FROM kept_run)) "
+        "OR ((r.finished_at IS NOT NULL OR s.finished_at <= now() - make_interval(secs => %(drain)s)) "
+        "AND s.finished_at < (SELECT max(deleted_at) FROM heal.document)))",
+        drain_hours,
+    )
 
-    def unused_training_sets(self, drain_hours: float) -> list[str]:
-        """Training sets of models that are not kept, and all that are older than the last deletion of a document."""
-        return self._uris(
-            _KEPT + "SELECT DISTINCT s.result -> 'refs' ->> 'training_set_uri' FROM heal.step_result s "
-            "LEFT JOIN heal.run r USING (run_id) WHERE s.step = 'mine' AND s.result IS NOT NULL AND ("
-            "(s.finished_at <= now() - make_interval(secs => %(drain)s) "
-            "AND s.run_id NOT IN (SELECT run_id FROM kept_run)) "
-            "OR ((r.finished_at IS NOT NULL OR s.finished_at <= now() - make_interval(secs => %(drain)s)) "
-            "AND s.finished_at < (SELECT max(deleted_at) FROM heal.document)))",
-            drain_hours,
-        )
 
-    def _uris(self, query: LiteralString, drain_hours: float) -> list[str]:
-        rows = self._conn.execute(query, {"drain": drain_hours * 3600})
-        return sorted(row[0] for row in rows if row[0])
+def _uris(conn: Connection, query: LiteralString, drain_hours: float) -> list[str]:
+    return sorted(row[0] for row in conn.execute(query, {"drain": drain_hours * 3600}) if row[0])

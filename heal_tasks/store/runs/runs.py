@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from heal_tasks.core.text import storable
@@ -62,6 +63,9 @@ class EvaluationRow:
 
 
 _ADD_EVALUATION = insert("evaluation", EvaluationRow, "run_id")
+_ADD_REJECTED = insert("quarantine", Rejected, "run_id", "source") + sql.SQL(
+    " ON CONFLICT (source, path, line, reason) DO UPDATE SET run_id = EXCLUDED.run_id, raw = EXCLUDED.raw"
+)
 
 
 class RunRepository:
@@ -155,14 +159,9 @@ class RunRepository:
 
     def quarantine(self, run_id: str, source: str, rejected: Iterable[Rejected]) -> int:
         """Record refused input of a source, and return its number; a refusal recorded before moves to this run."""
-        rows = [(run_id, source, item.path, item.line, item.reason, item.raw) for item in rejected]
+        rows = [(run_id, source, *row_of(item)) for item in rejected]
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO heal.quarantine (run_id, source, path, line, reason, raw) "
-                "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (source, path, line, reason) "
-                "DO UPDATE SET run_id = EXCLUDED.run_id, raw = EXCLUDED.raw",
-                [tuple(storable(value) if isinstance(value, str) else value for value in row) for row in rows],
-            )
+            cursor.executemany(_ADD_REJECTED, rows)
         return len(rows)
 
     def quarantined(self, run_id: str) -> list[tuple[str, str, int, str]]:

@@ -27,35 +27,22 @@ _READ_BYTES = 16 << 20
 
 def copy_rows(
     conn: Connection, table: sql.Composable, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
-) -> int:
-    """Append rows to a table, and return their number.
-
-    Args:
-        conn: an open connection.
-        table: the table, as an identifier.
-        columns: name and Postgres type of each column, in the order of the rows.
-        rows: values; vectors as float32 arrays of shape (d,).
-    """
+) -> None:
+    """Append rows to a table with columns of these names and Postgres types; vectors are float32 arrays, shape (d,)."""
     names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns)
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table, names)
-    count = 0
     with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types([kind for _, kind in columns])
-        for count, row in enumerate(rows, start=1):  # noqa: B007
+        for row in rows:
             copy.write_row(row)
-    return count
 
 
 def copy_vectors(
     conn: Connection, table: sql.Composable, integers: Mapping[str, NDArray[Any]], vectors: Float32Array
-) -> int:
-    """Append rows of integer columns and one vector column, ``embedding``, to a table, and return their number.
+) -> None:
+    """Append rows of integer columns and one vector column, ``embedding``, to a table.
 
-    Args:
-        conn: an open connection.
-        table: the table, as an identifier.
-        integers: column name to int64 array (``bigint``) or int32 array (``integer``), each of shape (n,).
-        vectors: float32, shape (n, d).
+    The columns are int64 (``bigint``) or int32 (``integer``) arrays of shape (n,), the vectors float32, shape (n, d).
 
     Raises:
         StoreError: the arrays have different lengths.
@@ -70,7 +57,7 @@ def copy_vectors(
             block = slice(start, start + _WRITE_ROWS)
             yield from zip(*(values[block].tolist() for values in integers.values()), vectors[block], strict=True)
 
-    return copy_rows(conn, table, [*columns, ("embedding", "vector")], rows())
+    copy_rows(conn, table, [*columns, ("embedding", "vector")], rows())
 
 
 def copy_vectors_out(
@@ -78,11 +65,8 @@ def copy_vectors_out(
 ) -> tuple[list[NDArray[Any]], Float32Array]:
     """Read integer columns and one vector column without a Python object per row.
 
-    Args:
-        conn: an open connection.
-        query: a SELECT of non-null integer columns and, last, a vector of ``dims`` dimensions.
-        dims: d.
-        sizes: bytes of each integer column: 8 for ``bigint``, 4 for ``integer``.
+    The query selects non-null integer columns, of ``sizes`` bytes each (8 for ``bigint``, 4 for ``integer``), and, last,
+    a vector of ``dims`` dimensions.
 
     Returns:
         One int64 or int32 array of shape (n,) per integer column, and the vectors: float32, shape (n, d).
@@ -91,6 +75,7 @@ def copy_vectors_out(
         StoreError: a row has another shape than that.
     """
     layout = _layout(sizes, dims)
+    damaged = StoreError(f"a vector read back has another dimension than {dims}; the table is damaged")
     columns: list[NDArray[Any]] = [*(np.empty(0, dtype=f"i{size}") for size in sizes), np.empty((0, dims), np.float32)]
     names = [*(f"value_{number}" for number in range(len(sizes))), "vector"]
     pending, header = bytearray(), _HEADER_BYTES
@@ -102,26 +87,19 @@ def copy_vectors_out(
                 continue
             del pending[:header]
             header, start = 0, len(columns[0])
-            rows = _decode(pending, layout)
+            whole = len(pending) // layout.itemsize * layout.itemsize
+            rows = np.frombuffer(bytes(pending[:whole]), dtype=layout)
+            del pending[:whole]
+            if not ((rows["dims"] == dims) & (rows["vector_length"] == 4 + 4 * dims)).all():
+                raise damaged
             for name, column in zip(names, columns, strict=True):
                 # Grows in place, so that the vectors are in memory once and not twice.
                 column.resize((start + len(rows), *column.shape[1:]), refcheck=False)
                 column[start:] = rows[name]
     if pending != _TRAILER:
-        raise _damaged(dims)
+        raise damaged
     *integers, vectors = columns
     return integers, vectors
-
-
-def _decode(pending: bytearray, layout: np.dtype[Any]) -> NDArray[Any]:
-    """Take the complete rows out of ``pending``, as a structured array of the wire's layout."""
-    whole = len(pending) // layout.itemsize
-    raw = np.frombuffer(bytes(pending[: whole * layout.itemsize]), dtype=layout)
-    del pending[: whole * layout.itemsize]
-    dims = layout["vector"].shape[0]
-    if whole and not ((raw["dims"] == dims).all() and (raw["vector_length"] == 4 + 4 * dims).all()):
-        raise _damaged(dims)
-    return raw
 
 
 def _layout(sizes: Sequence[int], dims: int) -> np.dtype[Any]:
@@ -131,7 +109,3 @@ def _layout(sizes: Sequence[int], dims: int) -> np.dtype[Any]:
         fields += [(f"length_{number}", ">i4"), (f"value_{number}", f">i{size}")]
     fields += [("vector_length", ">i4"), ("dims", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dims,))]
     return np.dtype(fields)
-
-
-def _damaged(dims: int) -> StoreError:
-    return StoreError(f"a vector read back has another dimension than {dims}; the table is damaged")

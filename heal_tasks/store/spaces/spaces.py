@@ -38,10 +38,7 @@ class SpaceRepository:
     def ensure(self, model_uri: str, model_sha256: str, dims: int) -> Space:
         """Get the space of an encoder, and make it and its tables if they are missing; safe to call from many tasks.
 
-        Args:
-            model_uri: where the encoder is; replaces an older location of the same files.
-            model_sha256: hash of the encoder's files; equal hashes mean equal vectors.
-            dims: dimensions of its vectors, 1 to 2000.
+        ``model_uri`` replaces an older location of the same files; files of equal hash give equal vectors.
 
         Raises:
             StoreError: ``dims`` is out of range, or differs from the space that this encoder has.
@@ -95,8 +92,10 @@ class SpaceRepository:
 
     def missing_chunks(self, space: Space, shard: int = 0, shards: int = 1) -> Sequence[LiveChunk]:
         """Live chunks without a vector in one of ``shards`` parts, by id."""
-        condition = sql.SQL("NOT EXISTS (SELECT FROM {} b WHERE b.chunk_id = c.chunk_id)").format(space.table("base"))
-        return [*live_chunks(self._conn, condition, (), shard, shards)]
+        condition = sql.SQL(
+            "c.chunk_id %% %s = %s AND NOT EXISTS (SELECT FROM {} b WHERE b.chunk_id = c.chunk_id)"
+        ).format(space.table("base"))
+        return [*live_chunks(self._conn, condition, (shards, shard))]
 
     def missing_questions(self, space: Space, shard: int = 0, shards: int = 1) -> Sequence[tuple[int, str]]:
         """Ids and texts of live chunks' questions without a vector in one of ``shards`` parts, by id."""
@@ -108,14 +107,7 @@ class SpaceRepository:
         return self._conn.execute(query, (shards, shard)).fetchall()
 
     def write_chunks(self, space: Space, ids: Int64Array, vectors: Float32Array) -> int:
-        """Store vectors of chunks, float32, shape (n, d), by id; those stored or deleted meanwhile are skipped.
-
-        Returns:
-            The number of new rows.
-
-        Raises:
-            StoreError: a vector has another dimension, is zero or is not finite.
-        """
+        """Store vectors of chunks, float32, shape (n, d), by id, and return the number of new rows: ``write_keyed``."""
         return write_keyed(self._conn, space.table("base"), "chunk", space.dims, ids, vectors)
 
     def write_questions(self, space: Space, ids: Int64Array, vectors: Float32Array) -> int:

@@ -54,13 +54,9 @@ def write_keyed(
 
 def stage(conn: Connection, integers: dict[str, NDArray[Any]], vectors: Float32Array) -> sql.Identifier:
     """Load rows into a temporary table whose columns are in the order given; inside a transaction."""
-    columns = [
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL("int" if name == "leaf" else "bigint"))
-        for name in integers
-    ]
-    conn.execute(
-        sql.SQL("CREATE TEMP TABLE staging ({}, embedding vector) ON COMMIT DROP").format(sql.SQL(", ").join(columns))
-    )
+    columns = [sql.SQL("{} int" if name == "leaf" else "{} bigint").format(sql.Identifier(name)) for name in integers]
+    statement = sql.SQL("CREATE TEMP TABLE staging ({}, embedding vector) ON COMMIT DROP")
+    conn.execute(statement.format(sql.SQL(", ").join(columns)))
     staging = sql.Identifier("pg_temp", "staging")
     copy_vectors(conn, staging, integers, vectors)
     # Without statistics the planner expects 25 times as many rows, and reads all chunks to join 1,000 of them.
