@@ -3,7 +3,8 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -143,10 +144,8 @@ def _artifacts(settings: Settings) -> Iterator[Result]:
 def _disk(settings: Settings) -> Iterator[Result]:
     settings.var_dir.mkdir(parents=True, exist_ok=True)
     free_gb = shutil.disk_usage(settings.var_dir).free / 1e9
-    if free_gb < MIN_FREE_GB:
-        yield "fail", f"{free_gb:.1f} GB free in {settings.var_dir}; at least {MIN_FREE_GB:.0f} are needed"
-    else:
-        yield "ok", f"{free_gb:.0f} GB free in {settings.var_dir}"
+    text = f"{free_gb:.1f} GB free in {settings.var_dir}; at least {MIN_FREE_GB:.0f} are needed"
+    yield "ok" if free_gb >= MIN_FREE_GB else "fail", text
 
 
 def _gpu(settings: Settings) -> Iterator[Result]:
@@ -161,12 +160,11 @@ def _gpu(settings: Settings) -> Iterator[Result]:
 
 
 def _airflow(settings: Settings) -> Iterator[Result]:
-    try:
-        found = version("apache-airflow")
-    except PackageNotFoundError:
+    if find_spec("airflow") is None:
         yield "fail", "apache-airflow is not installed here; pip install -r requirements.txt"
         return
     from heal_tasks.local.stack import status
 
     healthy = status(settings).healthy
-    yield "ok" if healthy else "note", f"{found}, {'running' if healthy else 'not running here; make up'}"
+    state = "running" if healthy else "not running here; make up"
+    yield "ok" if healthy else "note", f"{version('apache-airflow')}, {state}"

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 TEXT_CHARS = 160
 
 K = Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits.")]
-Topic = Annotated[
-    int | None, typer.Option("--topic", help="Only this topic's subtree; ids: SELECT * FROM heal.topics.")
-]
+Topic = Annotated[int | None, typer.Option("--topic", help="Only below this topic; ids: SELECT * FROM heal.topics.")]
 
 
 @app.command()
