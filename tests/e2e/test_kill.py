@@ -51,7 +51,7 @@ def test_a_killed_training_is_resumed(postgres: EmbeddedPostgres, tmp_path: Path
         assert done.returncode == 0, done.stderr[-3000:]
         after = step_times(conn)
         assert {step: after[step] for step in before} == before
-        assert {"train", "promote", "report"} <= after.keys()
+        assert {"train", "choose", "publish", "report"} <= after.keys()
         ((steps, resumed),) = conn.execute(
             """SELECT (result #>> '{counts,steps}')::int, (result #>> '{counts,resumed_from_step}')::int
             FROM heal.step_result WHERE step = 'train'"""
