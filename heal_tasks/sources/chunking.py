@@ -1,8 +1,13 @@
-"""Long texts to pieces that the embedding model reads whole.
+"""Split texts into chunks that the embedding model reads whole.
 
-Pieces end at sentences where they can and have about the same size, because a vector of a ten-word
-remainder is near everything. Every sentence is counted once and every chunk once more: token counts of
-parts only add up for some tokenizers, so the sum plans the chunk and the count of the chunk decides.
+Chunks end at sentences where possible and have about equal sizes, because the vector of a remainder of ten words is
+near everything. Every sentence is counted once and every chunk once more: token counts of parts do not add up for all
+tokenizers, so the sums plan the chunks and the count of each chunk decides.
+
+The library semantic-text-splitter 0.33 was measured at the same limit on ATT&CK, SciFact, docstrings and Markdown. Both
+cut inside a sentence at 0 to 3 % of the boundaries. But 2.7, .1, 1.9 and 5.5 % of its chunks have less than a quarter
+of the limit (none here), it makes 13 % more chunks of docstrings and Markdown, takes 7 to 23 times the CPU time, and
+keeps 20,000 characters of base64 as one chunk.
 """
 
 import re
@@ -21,19 +26,12 @@ MAX_CHARS_PER_TOKEN = 16
 # scripts without blanks; at a blank line; at a line that starts like a heading, a list item or a prompt.
 _BOUNDARY = re.compile(r"(?<=[.!?…])[\"')\]”’]{0,3}\s+(?=[^\sa-z0-9])|(?<=[。！？])|\n\s*\n|\n(?=[ \t]*[^\sa-z0-9])")
 
-_Piece = tuple[str, int]  # text, tokens
+_Piece = tuple[str, int]
+"""Text and number of tokens."""
 
 
 def embedding_text(title: str, text: str) -> str:
-    """What the encoder reads for a chunk; the same wherever a chunk is encoded.
-
-    Args:
-        title: of the document; cut to 200 characters, left out where it is empty.
-        text: of the chunk.
-
-    Returns:
-        Title, line break, text.
-    """
+    """Text that the encoder reads for a chunk: title, cut to 200 characters, line break, text; no line if no title."""
     title = title[:MAX_TITLE_CHARS].strip()
     return f"{title}\n{text}" if title else text
 
@@ -45,12 +43,12 @@ def chunk_text(title: str, body: str, count_tokens: TokenCounter, max_tokens: in
         title: of the document.
         body: the text; may be empty.
         count_tokens: tokens of a text as the model reads it, special tokens included.
-        max_tokens: most tokens of ``embedding_text(title, chunk)``, at least 16. Where the title alone takes
-            more than half of it, a chunk gets half nevertheless, and the encoder cuts what is too long.
+        max_tokens: most tokens of ``embedding_text(title, chunk)``, at least 16. If the title alone takes more than
+            half of it, a chunk still gets half, and the encoder cuts the excess.
 
     Returns:
-        Non-empty chunks without surrounding white space, in order; put together they are the body, white space
-        aside. A single character is never split, however many tokens it has.
+        Non-empty chunks without surrounding white space, in order; joined they are the body except for white space. A
+        single character is never split, however many tokens it has.
 
     Raises:
         InputError: ``max_tokens`` is below 16.
@@ -63,25 +61,25 @@ def chunk_text(title: str, body: str, count_tokens: TokenCounter, max_tokens: in
     heading_tokens = count_tokens(heading) - special
     if heading_tokens > max_tokens // 2:
         heading, heading_tokens, max_tokens = "", 0, max_tokens // 2
-    budget = max_tokens - special - heading_tokens
+    capacity = max_tokens - special - heading_tokens
 
     def cost(text: str) -> int:
         return max(count_tokens(text) - special, -(-len(text) // MAX_CHARS_PER_TOKEN))
 
     def fits(text: str) -> bool:
         text = text.strip()
-        return len(text) <= budget * MAX_CHARS_PER_TOKEN and count_tokens(heading + text) <= max_tokens
+        return len(text) <= capacity * MAX_CHARS_PER_TOKEN and count_tokens(heading + text) <= max_tokens
 
     if not body or fits(body):
         return [body] if body else []
 
-    pieces = [piece for sentence in _sentences(body) for piece in _limited(sentence, cost, budget)]
-    chunks = (chunk for group in _balanced(pieces, budget) for chunk in _verified([text for text, _ in group], fits))
+    pieces = [piece for sentence in _sentences(body) for piece in _limited(sentence, cost, capacity)]
+    chunks = (chunk for group in _balanced(pieces, capacity) for chunk in _verified([text for text, _ in group], fits))
     return [text for chunk in chunks if (text := chunk.strip())]
 
 
 def token_counter(model_path: str) -> TokenCounter:
-    """The token count of a model's own tokenizer, special tokens included, nothing truncated.
+    """Make a function that counts tokens with a model's own tokenizer, special tokens included, without truncation.
 
     Args:
         model_path: folder of a model, or the id of one on the Hugging Face hub.
@@ -112,7 +110,7 @@ def token_counter(model_path: str) -> TokenCounter:
 
 
 def _sentences(body: str) -> Iterator[str]:
-    """Sentences with the white space after them; joined they are the body."""
+    """Sentences with the white space that follows them; joined they are the body."""
     start = 0
     for match in _BOUNDARY.finditer(body):
         if match.end() > start:
@@ -122,15 +120,15 @@ def _sentences(body: str) -> Iterator[str]:
         yield body[start:]
 
 
-def _limited(text: str, cost: TokenCounter, budget: int) -> Iterator[_Piece]:
-    """Parts of a sentence with their costs, none above the budget; almost always the sentence itself."""
+def _limited(text: str, cost: TokenCounter, capacity: int) -> Iterator[_Piece]:
+    """Parts of a sentence with their costs, none above the capacity; almost always the sentence itself."""
     tokens = cost(text)
-    if tokens <= budget or len(text) == 1:
+    if tokens <= capacity or len(text) == 1:
         yield text, tokens
         return
-    parts = max(2, -(-tokens // budget))
+    parts = max(2, -(-tokens // capacity))
     for part in _cut(text, parts):
-        yield from _limited(part, cost, budget)
+        yield from _limited(part, cost, capacity)
 
 
 def _cut(text: str, parts: int) -> Iterator[str]:
@@ -149,11 +147,11 @@ def _cut(text: str, parts: int) -> Iterator[str]:
     yield text[start:]
 
 
-def _balanced(pieces: list[_Piece], budget: int) -> list[list[_Piece]]:
-    """Fewest groups of neighbouring pieces within the budget; among those, the smallest largest group."""
-    groups = _packed(pieces, budget)
+def _balanced(pieces: list[_Piece], capacity: int) -> list[list[_Piece]]:
+    """Fewest groups of neighbouring pieces within the capacity, and of those the smallest largest group."""
+    groups = _packed(pieces, capacity)
     low = max(tokens for _, tokens in pieces)
-    high = max(budget, low)
+    high = max(capacity, low)
     while low < high:
         middle = (low + high) // 2
         tried = _packed(pieces, middle)
@@ -162,7 +160,7 @@ def _balanced(pieces: list[_Piece], budget: int) -> list[list[_Piece]]:
         else:
             low = middle + 1
     if len(groups) > 1:
-        # The remainder ends up in the last group; the one before it gives until both weigh the same.
+        # The remainder is in the last group: move pieces from the group before it until both have about the same size.
         left, right = groups[-2:]
         while len(left) > 1 and _weight(right) + left[-1][1] < _weight(left):
             right.insert(0, left.pop())
