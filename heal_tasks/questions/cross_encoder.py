@@ -10,11 +10,7 @@ from heal_tasks.core.errors import InputError
 
 
 class CrossEncoderJudge:
-    """Scores whether a chunk answers a question.
-
-    Args:
-        path: folder of a sentence-transformers cross-encoder with one output.
-        device: see ``pick_device``.
+    """Scores whether a chunk answers a question; ``path`` is the folder of a cross-encoder with one output.
 
     Raises:
         InputError: no cross-encoder in the folder, or one with several outputs (a classifier of pairs).

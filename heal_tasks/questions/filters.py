@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -80,17 +79,11 @@ def near_duplicates(one: str, other: str) -> bool:
 def check_drafts(
     drafts: Iterable[Draft], chunk: ChunkToAsk, filters: Collection[QuestionFilter] = QUESTION_FILTERS
 ) -> Iterator[tuple[Draft, Reason | None]]:
-    """Find the first filter that each draft fails.
+    """Yield each draft for a chunk, in order, with the first active filter that it fails, or None.
 
-    Args:
-        drafts: as the writer proposed them, all for one chunk.
-        chunk: the chunk.
-        filters: the active ones: short and long (questions and claims have 4 to 40 words, keywords 2 to 12); dangling
-            (speaks of "this document"); title (a copy of it); evidence (not found in the chunk); duplicate and
-            near_duplicate (of an earlier draft; the latter of the same kind).
-
-    Yields:
-        Each draft, in order, with the filter that it fails, or None. A draft without a word always fails, as empty.
+    Filters are short and long (questions and claims have 4 to 40 words, keywords 2 to 12); dangling (speaks of "this
+    document"); title (a copy of it); evidence (not found in the chunk); duplicate and near_duplicate (of an earlier
+    draft; the latter of the same kind). A draft without a word always fails, as empty.
     """
     kept = list[Draft]()
     for draft in drafts:
@@ -99,14 +92,6 @@ def check_drafts(
         if reason is None:
             kept.append(draft)
         yield draft, reason
-
-
-def apply_filters(
-    drafts: Iterable[Draft], chunk: ChunkToAsk, filters: Collection[QuestionFilter] = QUESTION_FILTERS
-) -> tuple[list[Draft], Counter[Reason]]:
-    """Split drafts into those kept, in order, and the number dropped by reason; see :func:`check_drafts`."""
-    checked = list(check_drafts(drafts, chunk, filters))
-    return [draft for draft, reason in checked if reason is None], Counter(reason for _, reason in checked if reason)
 
 
 def _splits_word(text: str, place: int) -> bool:

@@ -37,19 +37,12 @@ def split_of(document_id: int, question_id: int) -> Split:
 
 
 def judgment_split(document_id: int, query: int, given: Literal["train", "test"] | None = None) -> Split:
-    """The split of a judgment.
+    """The split of a judgment, by the hash of its query's text or as given by the collection that it comes from.
 
     All judgments of one query are on the same side of training and test: a query that trains for one document and tests
-    another would count the first as a wrong answer.
-
-    Args:
-        document_id: a document that answers the query.
-        query: hash of its text.
-        given: split of the collection that it comes from; None lets the hash decide.
-
-    Returns:
-        For test queries, or one in ten, unseen_test or seen_test. Of the others unseen_validation for documents that
-        take no part in training, and seen_validation for one query in ten; the rest is train.
+    another would count the first as a wrong answer. Test queries, or one in ten, are unseen_test or seen_test. Of the
+    others unseen_validation for documents that take no part in training, and seen_validation for one query in ten; the
+    rest is train.
     """
     place = bucket("question-split", query, _BUCKETS)
     unseen = is_unseen(document_id)

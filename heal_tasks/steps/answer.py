@@ -14,6 +14,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.evaluation.answers import ANSWERED, METRICS, rouge_l
 from heal_tasks.evaluation.ranking import top_k
+from heal_tasks.questions.filters import evidence_found
 from heal_tasks.questions.llm.answer_prompt import GivenAnswer, answer_prompt, to_answer
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text
@@ -21,7 +22,7 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
 from heal_tasks.steps.quality.systems import Systems
 from heal_tasks.steps.writing.llm_calls import make_llm
-from heal_tasks.steps.writing.recorder import Bill, Recorder
+from heal_tasks.steps.writing.recorder import Recorder
 from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_of
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generations.generations import GenerationRepository
@@ -38,31 +39,23 @@ class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        self._context, self._model, self._spec = context, settings.llm_model, answer_prompt()
-        self._repository = AnswerRepository(context.conn, self._spec.prompt_hash, self._model)
+        self._spec = answer_prompt()
+        author = Author("llm", settings.llm_model, self._spec.prompt_hash)
+        self._repository = AnswerRepository(context.conn, author.prompt_hash, author.model)
         self._llm, self._limit = make_llm(settings), spend_limit_of(context.conn, settings, context.run_id)
         self._chunk_ids = dict[str, list[int]]()
-        bill = Bill(settings, "answers", Author("llm", self._model, self._spec.prompt_hash))
-        super().__init__(bill, ("asked", "reused", "over_spend_limit"))
+        super().__init__(context, "answers", author, ("asked",))
 
     def answers(self, wanted: dict[str, tuple[ChunkToAsk, list[int]]]) -> dict[str, GivenAnswer]:
-        """Answer questions, those asked before from the store.
+        """Answer questions with their passages, and the ids of the passages' chunks, by content hash.
 
-        Args:
-            wanted: by content hash the question with its passages, and the ids of the passages' chunks.
-
-        Returns:
-            By content hash; without those that failed or that the spend limit leaves over.
+        Those asked before come from the store. Those that failed or that the spend limit leaves over are missing.
         """
         known = self._repository.known(wanted)
         to_ask = [chunk for content_hash, (chunk, _) in wanted.items() if content_hash not in known]
         self.counts["reused"] += len(known)
         self._chunk_ids = {content_hash: chunk_ids for content_hash, (_, chunk_ids) in wanted.items()}
-        affordable = AffordableChunks(self._context, self._limit, self._spec, to_ask, self)
-        try:
-            affordable.ask(partial(self._llm.ask, self._spec))
-        finally:
-            self.counts["over_spend_limit"] += len(to_ask) - affordable.handed_out
+        AffordableChunks(self._context, self._limit, self._spec, to_ask, self).ask(partial(self._llm.ask, self._spec))
         return {key: GivenAnswer(*texts) for key, texts in self._repository.known(wanted).items()}
 
     def _write(self, rows: Sequence[StoredAnswer], calls: Sequence[LlmCall]) -> None:
@@ -72,7 +65,7 @@ class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
         self.counts["asked"] += 1
         chunk, given = answer.chunk, answer.value or GivenAnswer("", "")
         return StoredAnswer(
-            chunk.content_hash, self._spec.prompt_hash, self._model,
+            chunk.content_hash, self._author.prompt_hash, self._author.model,
             [chunk.chunk_id, *self._chunk_ids[chunk.content_hash]], answer.status, given.text, given.evidence,
         )  # fmt: skip
 
@@ -82,10 +75,6 @@ def answer(context: Context) -> Outcome:
 
     All systems are measured with the same questions: those answered for every system. An endpoint that does not answer
     does not keep a candidate from being promoted; the note then says what is missing.
-
-    Returns:
-        Counts of questions measured, of answers asked for, reused, failed and left over by the spend limit; tokens and
-        cost.
 
     Raises:
         SettingsError: answers are wanted, and there is no language model.
@@ -97,16 +86,15 @@ def answer(context: Context) -> Outcome:
     corpus = Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     chosen = _choose(corpus, questions, chunks, settings.answer_questions)
-    recorder, systems, results, problem = AnswerRecorder(context), list[System](), list[list[_Result]](), ""
+    recorder, results, problem = AnswerRecorder(context), list[tuple[System, list[_Result]]](), ""
     try:
         for system in _systems(context, questions, chunks) if chosen else ():
-            results.append(_ask(recorder, corpus, system, chosen, chunks))
-            systems.append(system)
+            results.append((system, _ask(recorder, corpus, system, chosen, chunks)))
     except HealError as error:
-        systems, results, problem = [], [], f"; not all systems could be measured: {error}"
-    measured = [place for place in range(len(chosen)) if results and all(found[place].given for found in results)]
+        results, problem = [], f"; not all systems could be measured: {error}"
+    measured = [place for place in range(len(chosen)) if results and all(found[place].given for _, found in results)]
     documents, rows, base = np.array([chosen[place].document_id for place in measured]), list[EvaluationRow](), None
-    for system, found in zip(systems, results, strict=True) if measured else ():
+    for system, found in results if measured else ():
         values = np.array([found[place].metrics(chosen[place].reference) for place in measured], dtype=np.float64)
         by_metric = dict(zip(METRICS, values.T, strict=True))
         scores = Scores(system.name, system.generation_id, {ANSWERED: by_metric}, {ANSWERED: documents})
@@ -116,7 +104,7 @@ def answer(context: Context) -> Outcome:
     return Outcome(
         counts={"measured": len(measured), **recorder.figures()},
         note=f"{len(measured)} of {len(chosen)} questions answered by {settings.llm_model} from the passages of "
-        f"{', '.join(system.name for system in systems) or 'no system'}{problem}",
+        f"{', '.join(system.name for system, _ in results) or 'no system'}{problem}",
     )
 
 
@@ -140,7 +128,8 @@ class _Result:
     def metrics(self, reference: str) -> tuple[float, ...]:
         """Values of ``METRICS``."""
         given = self.given or GivenAnswer("", "")
-        unsupported = bool(given.text) and not given.supported_by(self.asked.text)
+        # A model that answers from elsewhere has nothing to copy.
+        unsupported = bool(given.text) and not evidence_found(given.evidence, self.asked.text)
         return self.right_document, rouge_l(given.text, reference), bool(given.text), unsupported
 
 

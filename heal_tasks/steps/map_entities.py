@@ -6,6 +6,7 @@ Only a realignment trains, so only its route has this step.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from heal_tasks.core.models import resolve_model
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS, EntityMap, ground
@@ -15,8 +16,8 @@ from heal_tasks.questions.writer import Answered, Author, ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text, token_counter
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text, refuse_if_failing
-from heal_tasks.steps.writing.recorder import Bill, Recorder
-from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_of
+from heal_tasks.steps.writing.recorder import Recorder
+from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_note, spend_limit_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
@@ -30,22 +31,14 @@ def maps_by(conn: Connection, model: str) -> MapRepository:
 
 
 class MapRecorder(Recorder[EntityMap, StoredMap]):
-    """Records the entity maps of one shard, checked against their texts.
-
-    Attributes:
-        spec: the prompt.
-        repository: of its maps.
-        reused: number of chunks that were given the map of an equal text.
-    """
+    """Records the entity maps of one shard, checked against their texts."""
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        self._context, self._model, self.spec = context, settings.llm_model, map_prompt()
-        self.repository = maps_by(context.conn, self._model)
+        self.spec, self.repository = map_prompt(), maps_by(context.conn, settings.llm_model)
         self._count_tokens = token_counter(resolve_model(settings.model))
-        self.reused = 0
-        bill = Bill(settings, "maps", Author("llm", self._model, self.spec.prompt_hash))
-        super().__init__(bill, (*_STATUSES, *map("dropped_{}".format, DROP_REASONS)))
+        author = Author("llm", settings.llm_model, self.spec.prompt_hash)
+        super().__init__(context, "maps", author, (*_STATUSES, *map("dropped_{}".format, DROP_REASONS)))
 
     def to_map(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
@@ -54,7 +47,7 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
 
     def reuse(self) -> None:
         """Give chunks the map that an equal text has."""
-        self.reused += self.repository.reuse(self._context.shard, self._context.shards)
+        self.counts["reused"] += self.repository.reuse(self._context.shard, self._context.shards)
 
     def _write(self, rows: Sequence[StoredMap], calls: Sequence[LlmCall]) -> None:
         self.repository.store(self._context.run_id, rows, calls)
@@ -69,7 +62,7 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
         self.counts[status] += 1
         self.counts.update({f"dropped_{reason}": number for reason, number in dropped.items()})
         return StoredMap(
-            chunk.chunk_id, chunk.content_hash, self.spec.prompt_hash, self._model, status,
+            chunk.chunk_id, chunk.content_hash, self._author.prompt_hash, self._author.model, status,
             json.dumps(asdict(found)), dropped.total(), map_tokens, text_tokens,
         )  # fmt: skip
 
@@ -79,10 +72,6 @@ def map_entities(context: Context) -> Outcome:
 
     Results are stored every few chunks: a killed task pays twice only for what was not stored yet. Where the
     spend limit is reached the step ends early; training shows texts without a map as they are.
-
-    Returns:
-        Counts of new maps by status, of facts that their texts do not confirm, tokens and cost; of chunks that needed
-        no call, and those left over by the spend limit; of all usable maps in store, and their mean reduction.
 
     Raises:
         SettingsError: maps are wanted, and there is no language model.
@@ -94,26 +83,22 @@ def map_entities(context: Context) -> Outcome:
     settings.require_llm()
     recorder = MapRecorder(context)
     chunks, limit = recorder.to_map(), spend_limit_of(context.conn, settings, context.run_id)
-    affordable = AffordableChunks(context, limit, recorder.spec, chunks, recorder)
-    affordable.ask(lambda rest, progress: make_llm(settings).ask(recorder.spec, rest, progress))
+    write = partial(make_llm(settings).ask, recorder.spec)
+    AffordableChunks(context, limit, recorder.spec, chunks, recorder).ask(write)
     recorder.reuse()
-    counts, left_over = recorder.counts, len(chunks) - affordable.handed_out
-    refuse_if_failing("entity maps", counts["failed"], affordable.handed_out)
+    counts = recorder.counts
+    asked = len(chunks) - counts["over_spend_limit"]
+    refuse_if_failing("entity maps", counts["failed"], asked)
     usable = recorder.repository.usable()
     note = (
-        f"{counts['ok']} entity maps of {affordable.handed_out} chunks by {settings.llm_model}, {counts['failed']} "
+        f"{counts['ok']} entity maps of {asked} chunks by {settings.llm_model}, {counts['failed']} "
         f"failed; the {usable.count} in store are {usable.reduction:.1%} shorter than their texts (APEX: "
         f"{PUBLISHED_REDUCTION:.1%})"
     )
-    if left_over:
-        note += f"; the spend limit is reached: {left_over} chunks are left for the next run"
     return Outcome(
-        counts={
-            **recorder.figures(), "reused": recorder.reused, "over_spend_limit": left_over,
-            "usable": usable.count, "reduction": round(usable.reduction, 4),
-        },
-        note=note,
-    )  # fmt: skip
+        counts={**recorder.figures(), "usable": usable.count, "reduction": round(usable.reduction, 4)},
+        note=note + spend_limit_note(counts["over_spend_limit"]),
+    )
 
 
 MAP_ENTITIES = Step("map_entities", map_entities, None)

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from heal_tasks.questions.llm.client import LLM, LLMWriter
+from heal_tasks.questions.llm.client import LLM
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
-from heal_tasks.questions.writer import Answered, ChunkToAsk, Drafts
+from heal_tasks.questions.writer import Answered, ChunkToAsk, Drafts, Write
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, queries
 
 KEY = "secret-key-123"
@@ -25,15 +26,15 @@ def chunks(count: int) -> list[ChunkToAsk]:
     return [chunk(number) for number in range(count)]
 
 
-def writer(fake: FakeOpenAI, *, concurrency: int = 2, **overrides: Any) -> LLMWriter:
+def writer(fake: FakeOpenAI, *, concurrency: int = 2, **overrides: Any) -> Write[Drafts]:
     options: dict[str, Any] = {"timeout_s": 5.0, "max_retries": 2, "backoff_s": 0.001, **overrides}
     config = EndpointConfig(fake.base_url, KEY, "fake-model", **options)
-    return LLMWriter(LLM(config, concurrency), question_prompt(3))
+    return partial(LLM(config, concurrency).ask, question_prompt(3))
 
 
 def one(fake: FakeOpenAI, asked: ChunkToAsk | None = None, **overrides: Any) -> Answered[Drafts]:
     """What is written of one chunk, without the probe's calls."""
-    (written,) = writer(fake, **overrides).write([asked or chunk(1)])
+    (written,) = writer(fake, **overrides)([asked or chunk(1)])
     return replace(written, calls=tuple(call for call in written.calls if "capability probe" not in call.raw_reply))
 
 

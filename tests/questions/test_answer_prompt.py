@@ -5,6 +5,7 @@ import json
 import pytest
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.questions.filters import evidence_found
 from heal_tasks.questions.llm.answer_prompt import GivenAnswer, answer_prompt, parse_answer, to_answer
 
 REPLY = {"answer": "At  -80 C.", "evidence_quote": "kept at -80 C"}
@@ -42,7 +43,7 @@ def test_a_useless_reply_is_named_without_quoting_it(raw, problem):
     [("Kept at  “-80 C”", True), ("...kept at –80 C…", True), ("kept at -20 C", False), ("", False)],
 )
 def test_an_answer_is_supported_by_a_quotation_from_the_passages(evidence, supported):
-    assert GivenAnswer("At -80 C.", evidence).supported_by("Report 1\nStocks were kept\nat -80 C.") is supported
+    assert evidence_found(evidence, "Report 1\nStocks were kept\nat -80 C.") is supported
 
 
 def test_the_question_and_its_passages_are_data():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.llm.batch_lines import BatchLine, batch_sizes, read_line, request_line
+from heal_tasks.questions.llm.batch_lines import batch_sizes, read_line, request_line
 from heal_tasks.questions.llm.question_prompt import parse_drafts
 from heal_tasks.questions.llm.replies import ParsedReply
 from tests.fake_openai import completion, queries
@@ -20,15 +20,15 @@ def line(body: Any = None, status: int = 200, problem: Any = None) -> str:
     return json.dumps({"id": "x", "custom_id": "h", "response": response, "error": problem})
 
 
-def read(text: str) -> BatchLine[Any]:
+def read(text: str) -> ParsedReply[Any] | None:
     found = read_line(text, parse_drafts)
     assert found is not None
-    assert found.custom_id == "h"
-    return found
+    assert found[0] == "h"
+    return found[1]
 
 
 def reply_in(text: str) -> ParsedReply[Any]:
-    found = read(text).reply
+    found = read(text)
     assert found is not None
     return found
 
@@ -89,7 +89,7 @@ def test_a_rejected_line_is_kept_as_it_came(text: str, status: str, kept: str) -
 
 @pytest.mark.parametrize("code", ["batch_expired", "batch_cancelled"])
 def test_a_request_that_never_ran_has_no_reply(code: str) -> None:
-    assert read(line(None, problem={"code": code, "message": "too late"})).reply is None
+    assert read(line(None, problem={"code": code, "message": "too late"})) is None
 
 
 def test_tokens_of_a_failed_line_are_paid() -> None:
@@ -120,4 +120,4 @@ def test_a_line_without_a_custom_id_is_ignored(text: str) -> None:
     st.integers(100, 599),
 )
 def test_no_body_breaks_the_reader(body: Any, status: int) -> None:
-    assert read(line(body, status)).reply is not None
+    assert read(line(body, status)) is not None

@@ -27,7 +27,7 @@ def _ignores_schemas(*, json_object: bool) -> Callable[[Request], Reply]:
 @pytest.mark.parametrize(("json_object", "mode"), [(True, "json_object"), (False, "text")])
 def test_the_probe_detects_a_server_that_ignores_schemas(json_object: bool, mode: str) -> None:
     with FakeOpenAI(probe_rule=_ignores_schemas(json_object=json_object)) as fake:
-        results = list(writer(fake).write(chunks(6)))
+        results = list(writer(fake)(chunks(6)))
     assert modes(fake) == [mode] * 6
     assert len(fake.probes) == 2
     assert tokens(results) == (fake.input_tokens, fake.output_tokens)
@@ -37,7 +37,7 @@ def test_the_probe_detects_a_server_that_ignores_schemas(json_object: bool, mode
 def test_the_probe_cannot_be_guessed_from_its_prompt() -> None:
     with FakeOpenAI() as fake:
         for _ in range(2):
-            list(writer(fake).write([chunk(1)]))
+            list(writer(fake)([chunk(1)]))
     schemas = [probe.body["response_format"]["json_schema"]["schema"] for probe in fake.probes]
     assert schemas[0] != schemas[1]
     for probe, schema in zip(fake.probes, schemas, strict=True):
@@ -49,7 +49,7 @@ def test_the_probe_cannot_be_guessed_from_its_prompt() -> None:
 
 def test_no_chunk_no_probe() -> None:
     with FakeOpenAI() as fake:
-        assert list(writer(fake).write([])) == []
+        assert list(writer(fake)([])) == []
     assert not fake.probes
 
 
@@ -58,13 +58,13 @@ def test_what_the_probe_learns_about_fields_holds_for_the_chunks() -> None:
         return error(400, "'max_tokens' is not known") if "max_tokens" in request.body else None
 
     with FakeOpenAI(rule, rule) as fake:
-        list(writer(fake).write([chunk(1), chunk(2)]))
+        list(writer(fake)([chunk(1), chunk(2)]))
     assert (len(fake.probes), len(fake.requests)) == (2, 2)
 
 
 def test_a_failed_probe_fails_the_first_chunk_and_the_rest_is_asked() -> None:
     with FakeOpenAI(probe_rule=always(error(500, "starting", **SOON))) as fake:
-        results = list(writer(fake).write(chunks(5)))
+        results = list(writer(fake)(chunks(5)))
     assert by_chunk(results) == {
         0: "failed", 1: "ok", 2: "ok", 3: "ok", 4: "ok",
     }  # fmt: skip
@@ -78,7 +78,7 @@ def test_tokens_of_a_denied_probe_are_reported() -> None:
 
     results = []
     with FakeOpenAI(probe_rule=rule) as fake, pytest.raises(SettingsError, match="expired"):
-        for written in writer(fake).write([chunk(1), chunk(2)]):
+        for written in writer(fake)([chunk(1), chunk(2)]):
             results.append(written)
     assert tokens(results) == (19, 9) == (fake.input_tokens, fake.output_tokens)
 
@@ -101,7 +101,7 @@ def test_a_server_without_json_schema_is_asked_with_simpler_fields_from_then_on(
     with FakeOpenAI(
         rule, lambda request: refusal if (refusal := rule(request)) and refusal.status == 400 else None
     ) as fake:
-        results = list(writer(fake, concurrency=1).write(chunks(4)))
+        results = list(writer(fake, concurrency=1)(chunks(4)))
     assert [statuses(written) for written in results] == [["ok", "ok"], ["ok"], ["ok"], ["ok"]]
     assert all(len(written.value) == 3 for written in results)
     assert len(fake.requests) == 4
@@ -110,7 +110,7 @@ def test_a_server_without_json_schema_is_asked_with_simpler_fields_from_then_on(
 
 def test_a_server_that_refuses_the_schema_of_chunks_only_is_asked_with_simpler_fields_from_then_on() -> None:
     with FakeOpenAI(_older_server(json_object=False)) as fake:
-        results = list(writer(fake, concurrency=1).write(chunks(4)))
+        results = list(writer(fake, concurrency=1)(chunks(4)))
     assert [written.status for written in results] == ["ok"] * 4
     assert len(fake.requests) == 6
 
@@ -122,7 +122,7 @@ def test_fields_the_server_names_are_changed() -> None:
         return error(400, "'temperature' does not support 0.7") if "temperature" in request.body else None
 
     with FakeOpenAI(rule) as fake:
-        results = list(writer(fake, concurrency=1).write([chunk(1), chunk(2)]))
+        results = list(writer(fake, concurrency=1)([chunk(1), chunk(2)]))
     assert [written.status for written in results] == ["ok", "ok"]
     assert fake.requests[-1].body["max_completion_tokens"] == 2048
     assert fake.requests[-1].body["response_format"]["type"] == "json_schema"

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from heal_tasks.questions.extractive.words import content_words, rarity, rarity_among, words
 from heal_tasks.questions.extractive.writer import ExtractiveWriter
-from heal_tasks.questions.filters import apply_filters, copies_title
+from heal_tasks.questions.filters import copies_title
 from heal_tasks.questions.writer import Answered, ChunkToAsk, Drafts
+from tests.questions.filtering import apply_filters
 
 SCIFACT = Path(__file__).resolve().parents[3] / "shared" / "data" / "scifact" / "corpus.jsonl.gz"
 
@@ -156,13 +157,6 @@ def test_any_chunk_is_written_without_an_exception(title: str, text: str) -> Non
     kept, dropped = apply_filters(write(asked, 10).value, asked)
     assert len(kept) <= 10
     assert not dropped
-
-
-def test_progress_ends_at_the_total() -> None:
-    seen: list[tuple[int, int]] = []
-    chunks = [chunk("t", ABSTRACT, number) for number in range(3)]
-    list(ExtractiveWriter(1).write(chunks, lambda done, total, message="": seen.append((done, total))))
-    assert seen == [(3, 3)]
 
 
 @pytest.mark.skipif(not SCIFACT.exists(), reason="the public collections are not beside this checkout")

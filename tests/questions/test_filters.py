@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 from heal_tasks.core.setting_groups import QUESTION_FILTERS, QuestionFilter
 from heal_tasks.core.types import QuestionKind
 from heal_tasks.questions.extractive.words import content_words
-from heal_tasks.questions.filters import (
-    apply_filters,
-    check_drafts,
-    copies_title,
-    evidence_found,
-    near_duplicates,
-    normalise,
-)
+from heal_tasks.questions.filters import check_drafts, copies_title, evidence_found, near_duplicates, normalise
 from heal_tasks.questions.writer import ChunkToAsk, Draft
+from tests.questions.filtering import apply_filters
 
 TEXT = "The “inner” loop isn’t vectorised:\n  it reads ``x`` row\tby row – slowly. Copper melts at 1,085 °C."
 CHUNK = ChunkToAsk(1, "pkg.inner_loop(x)", TEXT, "h")

@@ -6,9 +6,9 @@ import threading
 import openai
 import pytest
 
-from heal_tasks.questions.filters import apply_filters
 from heal_tasks.questions.llm.question_prompt import Reply as ReplyModel
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
+from tests.questions.filtering import apply_filters
 from tests.questions.llm_writers import KEY, chunk, chunks, good, one, statuses, writer
 
 
@@ -115,7 +115,7 @@ def test_no_questions_is_an_answer() -> None:
 
 def test_concurrency_is_used_and_never_exceeded() -> None:
     with FakeOpenAI(lambda request: good(request, delay_s=0.03)) as fake:
-        assert len(list(writer(fake, concurrency=3).write(chunks(24)))) == 24
+        assert len(list(writer(fake, concurrency=3)(chunks(24)))) == 24
     assert fake.most_in_flight == 3
 
 
@@ -128,7 +128,7 @@ def test_results_come_while_others_are_still_running_and_the_queue_is_bounded() 
         return good(request)
 
     with FakeOpenAI(rule) as fake:
-        running = writer(fake, concurrency=2).write(chunks(100))
+        running = writer(fake, concurrency=2)(chunks(100))
         first = next(running)
         assert first.chunk.chunk_id != 1
         assert len(fake.requests) <= 6
@@ -138,7 +138,7 @@ def test_results_come_while_others_are_still_running_and_the_queue_is_bounded() 
 
 def test_stopping_early_starts_no_further_call() -> None:
     with FakeOpenAI() as fake:
-        running = writer(fake, concurrency=2).write(chunks(100))
+        running = writer(fake, concurrency=2)(chunks(100))
         next(running)
         running.close()  # type: ignore[attr-defined]
         assert len(fake.requests) <= 6
@@ -147,7 +147,7 @@ def test_stopping_early_starts_no_further_call() -> None:
 def test_key_is_sent_but_appears_nowhere_else() -> None:
     with FakeOpenAI(lambda request: error(400, "bad key secret-key-123 in request")) as fake:
         asker = writer(fake)
-        (written,) = asker.write([chunk(1)])
+        (written,) = asker([chunk(1)])
     assert fake.requests[0].headers["authorization"] == "Bearer secret-key-123"
     assert "secret-key-123" not in repr(written)
     assert "[key]" in written.calls[-1].raw_reply

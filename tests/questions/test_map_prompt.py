@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.questions.maps.entity_maps import MapAttribute, MapEntity, ground
-from heal_tasks.questions.maps.map_prompt import map_prompt
+from heal_tasks.questions.maps.map_prompt import map_prompt, parse_map
 from heal_tasks.questions.maps.rendering import render
-from heal_tasks.questions.maps.replies import parse_map
 from heal_tasks.questions.writer import ChunkToAsk
 
 GOOD = json.dumps({

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heal_tasks.questions.maps.entity_maps import EntityMap, MapAttribute, MapEntity, MapRelation, folded, ground
+from heal_tasks.questions.maps.map_prompt import parse_map
 from heal_tasks.questions.maps.rendering import fit, query_view, render
-from heal_tasks.questions.maps.replies import parse_map
 from tests.questions.maps import LEASE, REPLY, TEXTS, entity_maps, stands_in
 
 RENDERED = """\

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from heal_tasks.core.errors import RetryableError, SettingsError
-from heal_tasks.questions.llm.client import LLM, LLMWriter
+from heal_tasks.questions.llm.client import LLM
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from tests.fake_openai import FakeOpenAI, Reply, Request, error
@@ -20,7 +20,7 @@ def test_a_server_error_that_stays_fails_only_its_chunk() -> None:
         return error(500, "broken", **SOON) if "number3 " in request.passage else None
 
     with FakeOpenAI(rule) as fake:
-        results = list(writer(fake).write(chunks(8)))
+        results = list(writer(fake)(chunks(8)))
     failed = [written for written in results if written.status == "failed"]
     assert [written.chunk.chunk_id for written in failed] == [3]
     assert "broken" in failed[0].calls[-1].raw_reply
@@ -33,14 +33,14 @@ def test_a_timeout_fails_the_chunk() -> None:
         return good(request, delay_s=0.6 if "number1 " in request.passage else 0)
 
     with FakeOpenAI(rule) as fake:
-        results = list(writer(fake, timeout_s=0.2, max_retries=0).write([chunk(0), chunk(1), chunk(2)]))
+        results = list(writer(fake, timeout_s=0.2, max_retries=0)([chunk(0), chunk(1), chunk(2)]))
     assert by_chunk(results) == {0: "ok", 1: "failed", 2: "ok"}
 
 
 def test_a_server_that_never_answers_in_time_is_a_retryable_error() -> None:
     expected = pytest.raises(RetryableError, match=r"does not answer: APITimeoutError.*run the step again")
     with FakeOpenAI(slow := lambda request: good(request, delay_s=0.5), slow) as fake, expected:
-        list(writer(fake, timeout_s=0.1, max_retries=0).write([chunk(1)]))
+        list(writer(fake, timeout_s=0.1, max_retries=0)([chunk(1)]))
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -50,7 +50,7 @@ def test_a_rejected_key_or_model_stops_the_run_and_names_the_cure(status: int) -
         FakeOpenAI(no := lambda request: error(status, "no access with secret-key-123"), no) as fake,
         expected as caught,
     ):
-        list(writer(fake).write(chunks(50)))
+        list(writer(fake)(chunks(50)))
     assert "secret-key-123" not in str(caught.value)
     assert len(fake.requests) == 0
 
@@ -60,7 +60,7 @@ def test_403_for_one_text_after_others_worked_is_moderation() -> None:
         return error(403, "flagged") if "number2 " in request.passage else None
 
     with FakeOpenAI(rule) as fake:
-        results = list(writer(fake, concurrency=1).write(chunks(4)))
+        results = list(writer(fake, concurrency=1)(chunks(4)))
     assert Counter(written.status for written in results) == {"ok": 3, "failed": 1}
 
 
@@ -69,9 +69,8 @@ def test_an_unreachable_endpoint_is_a_retryable_error() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     config = EndpointConfig(f"http://127.0.0.1:{port}/v1", None, "m", timeout_s=1, max_retries=0)
-    asker = LLMWriter(LLM(config, 2), question_prompt(3))
     with pytest.raises(RetryableError, match=f"127.0.0.1:{port}/v1 does not answer"):
-        list(asker.write(chunks(20)))
+        list(LLM(config, 2).ask(question_prompt(3), chunks(20)))
 
 
 def test_an_outage_in_the_middle_stops_the_run_and_keeps_what_was_paid() -> None:
@@ -84,7 +83,7 @@ def test_an_outage_in_the_middle_stops_the_run_and_keeps_what_was_paid() -> None
 
     results = []
     with FakeOpenAI(rule) as fake, pytest.raises(RetryableError, match="down"):
-        for written in writer(fake, concurrency=2).write(chunks(500)):
+        for written in writer(fake, concurrency=2)(chunks(500)):
             results.append(written)
     assert sum(written.status == "ok" for written in results) == 10
     assert len(fake.requests) < 30
@@ -96,7 +95,7 @@ def test_an_outage_in_the_middle_stops_the_run_and_keeps_what_was_paid() -> None
 def test_an_account_without_credit_stops_the_run(reply: Reply) -> None:
     expected = pytest.raises(SettingsError, match=r"no credit left: .*over your quota.*; add credit")
     with FakeOpenAI(always(reply)) as fake, expected:
-        list(writer(fake).write(chunks(50)))
+        list(writer(fake)(chunks(50)))
     assert len(fake.requests) <= 4
 
 
@@ -106,7 +105,7 @@ def test_an_endpoint_that_hangs_fails_its_chunk_and_the_run_goes_on(fault: Any) 
         return Reply("{", fault=fault) if "number1 " in request.passage else None
 
     with FakeOpenAI(rule) as fake:
-        results = list(writer(fake, timeout_s=0.7).write(chunks(4)))
+        results = list(writer(fake, timeout_s=0.7)(chunks(4)))
     assert by_chunk(results) == {0: "ok", 1: "failed", 2: "ok", 3: "ok"}
     # The SDK repeats a timeout as often as any other failure.
     assert len(fake.requests) == 6
@@ -118,5 +117,5 @@ def test_an_endpoint_that_starts_to_hang_stops_the_run() -> None:
         return Reply("", fault="hang") if int(request.title.split()[1]) >= 5 else None
 
     with FakeOpenAI(rule) as fake, pytest.raises(RetryableError, match="does not answer: APITimeoutError"):
-        list(writer(fake, timeout_s=0.4, max_retries=0).write(chunks(300)))
+        list(writer(fake, timeout_s=0.4, max_retries=0)(chunks(300)))
     assert len(fake.requests) < 25

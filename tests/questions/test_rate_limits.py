@@ -22,7 +22,7 @@ def test_throttling_and_server_errors_are_retried(status: int) -> None:
 
 def test_throttled_calls_are_not_failures_and_are_not_in_the_ledger() -> None:
     with FakeOpenAI(lambda request: error(429, "slow", **SOON) if request.attempt < 9 else None) as fake:
-        (written,) = writer(fake, max_retries=0).write([chunk(1)])
+        (written,) = writer(fake, max_retries=0)([chunk(1)])
     assert [call.status for call in written.calls[1:]] == ["ok"]
     assert len(fake.requests) == 10
 
@@ -32,7 +32,7 @@ def test_a_request_too_large_for_the_limit_ends_while_others_pass() -> None:
         return error(429, "Request too large", **SOON) if "number2 " in request.passage else None
 
     with FakeOpenAI(rule) as fake:
-        results = list(writer(fake, backoff_s=0.0001).write(chunks(80)))
+        results = list(writer(fake, backoff_s=0.0001)(chunks(80)))
     assert Counter(written.status for written in results) == {"ok": 79, "failed": 1}
 
 
@@ -46,7 +46,7 @@ def test_a_limit_per_day_ends_the_run_at_once_and_keeps_what_was_paid() -> None:
         RetryableError, match=r"7200 s more to wait.*requests per day, \[key\].*run the step again"
     )
     with FakeOpenAI(rule) as fake, expected:
-        for written in writer(fake).write(chunks(200)):
+        for written in writer(fake)(chunks(200)):
             results.append(written)
     assert sum(written.status == "ok" for written in results) == 10
     assert len(fake.requests) <= 12
@@ -58,7 +58,7 @@ def test_stopping_while_all_workers_pause_leaves_no_thread_behind() -> None:
         return error(429, "later", retry_after="600") if int(request.title.split()[1]) > 0 else None
 
     with FakeOpenAI(rule) as fake:
-        running = writer(fake).write(chunks(20))
+        running = writer(fake)(chunks(20))
         next(running)
         running.close()  # type: ignore[attr-defined]
         workers = [thread for thread in threading.enumerate() if thread.name.startswith("ask")]
@@ -87,7 +87,7 @@ class Bucket:
 def test_a_server_that_bears_one_call_at_a_time_answers_all_chunks_in_the_end() -> None:
     bucket = Bucket(0.01)
     with FakeOpenAI(bucket) as fake:
-        results = list(writer(fake, concurrency=8, backoff_s=0.02).write(chunks(60)))
+        results = list(writer(fake, concurrency=8, backoff_s=0.02)(chunks(60)))
     assert Counter(written.status for written in results) == {"ok": 60}
     assert bucket.refused > 60, "the test throttles"
     assert tokens(results) == (fake.input_tokens, fake.output_tokens)
@@ -109,7 +109,7 @@ def test_rate_limits_without_any_answer_end_the_run_after_the_patience() -> None
     start_s = time.monotonic()
     expected = pytest.raises(RetryableError, match=r"s without an answer .*of at most 0 s.*HEAL_LLM_CONCURRENCY")
     with FakeOpenAI(slow := lambda request: error(429, "slow", retry_after_ms="50"), slow) as fake, expected:
-        list(writer(fake, patience_s=0.4).write(chunks(9)))
+        list(writer(fake, patience_s=0.4)(chunks(9)))
     assert 0.2 < time.monotonic() - start_s < 5
     assert len(fake.requests) == 0 < len(fake.probes) < 10
 

@@ -14,7 +14,7 @@ from heal_tasks.core.ids import document_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
-from heal_tasks.questions.llm.dialect import most_probe_tokens
+from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.steps.engine.road import load_step
@@ -101,7 +101,7 @@ def most_usd(settings: Settings) -> float:
     """What the first chunk can cost at most."""
     spec = question_prompt(settings.questions_per_chunk)
     tokens = spec.most_tokens(ChunkToAsk(1, "Report 1", body(1), "h"))
-    return 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6
+    return 100 * (sum(tokens) + sum(MOST_PROBE_TOKENS)) / 1e6
 
 
 def traffic(fake: FakeOpenAI) -> int:

@@ -35,6 +35,7 @@ def test_a_second_run_sends_nothing(auto: Connection, settings: Settings) -> Non
     with FakeOpenAI() as fake:
         first = ask(with_llm(settings, fake))
         assert first.counts["asked"] == len(fake.requests) == 12
+        assert auto.execute("SELECT done, total FROM heal.step_result WHERE run_id = 'r1'").fetchall() == [(12, 12)]
         sent = traffic(fake)
         again = ask(with_llm(settings, fake), "r2")
         assert traffic(fake) == sent

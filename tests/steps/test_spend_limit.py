@@ -9,7 +9,7 @@ from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.client import LLM
-from heal_tasks.questions.llm.dialect import most_probe_tokens
+from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.maps.map_prompt import map_prompt
@@ -118,8 +118,8 @@ def test_the_most_tokens_are_those_that_the_writer_may_use() -> None:
     assert limit == most_limit
     assert sent <= most_sent
     probe_sent, probe_limit = used(fake.probes)
-    assert probe_sent <= most_probe_tokens()[0]
-    assert 0 < probe_limit <= most_probe_tokens()[1]
+    assert probe_sent <= MOST_PROBE_TOKENS[0]
+    assert 0 < probe_limit <= MOST_PROBE_TOKENS[1]
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_an_account_without_money_keeps_none_reserved(auto: Connection, settings
 def test_a_reached_limit_ends_map_entities_well_and_the_next_run_goes_on(auto: Connection, settings: Settings) -> None:
     add(auto, range(30))
     tokens = map_prompt().most_tokens(ChunkToAsk(1, "Report 1", body(1), "h"))
-    limit = 100 * (sum(tokens) + sum(most_probe_tokens())) / 1e6 + 0.3
+    limit = 100 * (sum(tokens) + sum(MOST_PROBE_TOKENS)) / 1e6 + 0.3
     with FakeOpenAI() as fake:
         limited = mapped(settings, fake, llm_run_spend_limit_usd=limit, **PRICE)
         first = map_entities(limited)

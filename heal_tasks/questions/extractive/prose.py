@@ -7,6 +7,7 @@ indentation ends a block; each sentence keeps its exact text in the chunk.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 _SKIPPED_SECTIONS = re.compile(
     r"(?:(?:other |keyword )?(?:param(?:eter)?s|arg(?:ument)?s|kwargs)|returns?|yields|receives|raises|warns|see also"
@@ -47,29 +48,18 @@ _ABBREVIATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a chunk.
+    """A sentence of a chunk."""
 
-    Args:
-        evidence: its exact text in the chunk, with line breaks and markup.
-        text: the same without markup, on one line.
-        complete: whether it ends with a full stop, exclamation or question mark.
-        first: whether it is the chunk's first.
-    """
-
-    evidence: str
-    text: str
-    complete: bool
-    first: bool
+    evidence: str  # its exact text in the chunk, with line breaks and markup
+    text: str  # the same without markup, on one line
+    complete: bool  # whether it ends with a full stop, exclamation or question mark
+    first: bool  # whether it is the chunk's first
 
 
 def sentences(text: str) -> list[Sentence]:
-    """Find the sentences of running prose, in order.
+    """Find the sentences of running prose in plain text, reStructuredText (numpydoc, Google, Sphinx) or Markdown.
 
-    Args:
-        text: a chunk: plain text, reStructuredText (numpydoc, Google or Sphinx style), or Markdown.
-
-    Returns:
-        Sentences; none from code, doctests, tables, parameter lists, references and headings.
+    None are from code, doctests, tables, parameter lists, references and headings.
     """
     found: list[Sentence] = []
     for start, end in _blocks(text):
@@ -96,15 +86,13 @@ def plain(text: str) -> str:
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
     """Ranges of consecutive lines of prose."""
-    lines = text.splitlines(keepends=True)
     block: tuple[int, int] | None = None
     skip_deeper_than, literal_below, in_fence, in_section, in_output, in_table = -1, -1, False, False, False, False
     offset = 0
-    for index, line in enumerate(lines):
+    for line, following in pairwise([*text.splitlines(keepends=True), ""]):
         start, offset = offset, offset + len(line)
         stripped = line.strip()
         indent = len(line) - len(line.lstrip())
-        following = lines[index + 1] if index + 1 < len(lines) else ""
         usable = False
         if _FENCE.match(line):
             in_fence = not in_fence
@@ -114,12 +102,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
             in_output = in_table = False
         elif in_table or _TABLE_RULE.match(line):
             in_table = True
-        elif (
-            _UNDERLINE.match(following)
-            and len(following.strip()) >= 3
-            and len(stripped) <= 60
-            and not _RULE.match(line)
-        ):
+        elif _UNDERLINE.match(following) and len(stripped) <= 60 and not _RULE.match(line):
             in_section, skip_deeper_than, literal_below = bool(_SKIPPED_SECTIONS.fullmatch(stripped)), -1, -1
         elif in_section or _UNDERLINE.match(line) or 0 <= skip_deeper_than < indent or 0 <= literal_below < indent:
             pass
@@ -131,7 +114,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
                 skip_deeper_than = indent
             elif directive:
                 skip_deeper_than = -1 if directive[1] in _KEPT_DIRECTIVES else indent
-            elif _FOOTNOTE.match(line) or _COMMENT.match(line) or _FIELD.match(line) or _PARAMETER.match(line):
+            elif any(pattern.match(line) for pattern in (_FOOTNOTE, _COMMENT, _FIELD, _PARAMETER)):
                 skip_deeper_than = indent
             elif _CODE.match(line) or in_output:
                 in_output = in_output or stripped.startswith(">>>")
@@ -139,17 +122,12 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
                 usable = not (_HEADING.match(line) or _RULE.match(line) or _COLUMNS.search(line))
                 if stripped.endswith("::"):
                     literal_below = indent
-        if not usable:
-            if block:
-                yield block
-            block = None
-            continue
         item = _ITEM.match(line)
-        if item and block:
+        if block and (item or not usable):
             yield block
             block = None
-        start += item.end() if item else 0
-        block = (block[0] if block else start, offset)
+        if usable:
+            block = (block[0] if block else start + (item.end() if item else 0), offset)
     if block:
         yield block
 

@@ -93,17 +93,14 @@ _NOUN_ENDINGS = (
 def reduced(text: str) -> str:
     """Remove labels, connectives, asides, reporting frames, adverbs and trailing clauses from a sentence.
 
-    Args:
-        text: one sentence, without markup.
-
-    Returns:
-        The reduced sentence without final punctuation; a leading condition or circumstance is moved to the end.
+    Its final punctuation goes, too, and a leading condition or circumstance is moved to the end.
     """
     text = _ASIDE.sub("", text).strip().rstrip(".!?;: ")
     text = _LABEL.sub("", text, count=1)
     for _ in range(3):
-        text = _upper_first(_CONNECTIVE.sub("", text, count=1) if _CONNECTIVE.match(text) else text)
-        text = _upper_first(_REPORT.sub("", text, count=1) if _REPORT.match(text) else text)
+        for frame in (_CONNECTIVE, _REPORT):
+            match = frame.match(text)
+            text = _upper_first(text[match.end() :] if match else text)
     lead = _DROPPED_LEAD.match(text)
     if lead and len(text) - lead.end() > 30:
         text = _upper_first(text[lead.end() :])
@@ -144,7 +141,7 @@ def _from_summary(parts: list[str]) -> str | None:
     if match := _RAISED.fullmatch(text):
         return f"Which {(match[1] or 'exception').lower()} is {match[2].lower()} when {match[3]}?"
     if match := _KIND.fullmatch(text):
-        return f"Which {_lower_first([match[1]])[0].lower()} is there {match[2]}?"
+        return f"Which {match[1].lower()} is there {match[2]}?"
     verb = _base(parts[0].casefold(), "imperatives")
     if verb is None or not rest or parts[1] in _NOT_AN_OBJECT:
         return None
@@ -158,7 +155,7 @@ def _from_statement(parts: list[str]) -> str | None:
     place = _verb_place(parts)
     if place is None or place + 2 >= len(parts):
         return None
-    subject, verb, rest = " ".join(_lower_first(parts[:place])), parts[place].casefold(), " ".join(parts[place + 1 :])
+    subject, verb, rest = _lower_first(parts[:place]), parts[place].casefold(), " ".join(parts[place + 1 :])
     if verb in _AUXILIARY:
         front, tail = verb, rest
     else:
@@ -238,11 +235,11 @@ def _participle(word: str) -> bool:
     return word.endswith("ed") or word in word_list("participles")
 
 
-def _lower_first(parts: list[str]) -> list[str]:
-    """Put the first word in lower case unless it may be a proper name: not listed, no ending of abstract nouns."""
+def _lower_first(parts: list[str]) -> str:
+    """Join words, the first in lower case unless it may be a proper name: not listed, no ending of abstract nouns."""
     first, word = parts[0], parts[0].casefold()
     common = word in word_list("function") or rarity(word) < 1 or word.endswith(_NOUN_ENDINGS)
-    return [word if (common and first[1:].islower()) or len(first) == 1 else first, *parts[1:]]
+    return " ".join([word if (common and first[1:].islower()) or len(first) == 1 else first, *parts[1:]])
 
 
 def _upper_first(text: str) -> str:

@@ -58,13 +58,9 @@ def rarity(word: str) -> float:
 
 
 def rarity_among(texts: Iterable[str]) -> Callable[[str], float]:
-    """Make a rarity function of a corpus: inverse document frequency as a share of the largest possible.
+    """Make a rarity function of a corpus, or a sample: inverse document frequency as a share of the largest possible.
 
-    Args:
-        texts: of the corpus, or a sample.
-
-    Returns:
-        0 for a word that every text has, 1 for one that none has; ``rarity`` where there are fewer than 50 texts.
+    It is 0 for a word that every text has, 1 for one that none has, and ``rarity`` where there are fewer than 50 texts.
     """
     holders: Counter[str] = Counter()
     n = 0

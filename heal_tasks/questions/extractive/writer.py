@@ -14,7 +14,6 @@ from functools import cached_property
 from itertools import islice
 
 from heal_tasks.core.ids import fingerprint
-from heal_tasks.core.types import Progress, silent
 from heal_tasks.questions.extractive.prose import Sentence, sentences
 from heal_tasks.questions.extractive.rewrite import as_claim, as_question, reduced
 from heal_tasks.questions.extractive.words import (
@@ -26,12 +25,11 @@ from heal_tasks.questions.extractive.words import (
     word_list,
     words,
 )
-from heal_tasks.questions.filters import apply_filters
+from heal_tasks.questions.filters import check_drafts
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Draft, Drafts
 
 MODEL = "extractive-2"
 
-_PROGRESS_EVERY = 200
 _ANSWER_WORDS = 40
 _MOST_PHRASE_WORDS = 3
 _MOST_KEYWORDS = 6
@@ -45,10 +43,8 @@ _TOKEN = re.compile(r"[^\W_]+(?:[_'’\-.][^\W_]+)*|[^\s\w]")
 class ExtractiveWriter:
     """Writes questions from the chunk's sentences, without network and without randomness.
 
-    Args:
-        questions_per_chunk: largest number of drafts per chunk.
-        background: reads texts of the corpus, before the first chunk; None weights words by English alone. It is not
-            part of the prompt hash, or every new document would cause new questions about all others.
+    ``background`` reads texts of the corpus before the first chunk; None weights words by English alone. It is not part
+    of the prompt hash, or every new document would cause new questions about all others.
     """
 
     def __init__(self, questions_per_chunk: int, background: Callable[[], Iterable[str]] | None = None) -> None:
@@ -59,22 +55,14 @@ class ExtractiveWriter:
     def _rarity_here(self) -> Callable[[str], float]:
         return rarity if self._background is None else rarity_among(self._background())
 
-    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Answered[Drafts]]:
-        """Write questions, in the chunks' order; see :class:`~heal_tasks.questions.writer.Writer`."""
-        for done, chunk in enumerate(chunks, start=1):
+    def write(self, chunks: Iterable[ChunkToAsk]) -> Iterator[Answered[Drafts]]:
+        """Write questions, in the chunks' order."""
+        for chunk in chunks:
             yield Answered(chunk, tuple(islice(_drafts(chunk, self._rarity_here), self._questions_per_chunk)))
-            if done % _PROGRESS_EVERY == 0 or done == len(chunks):
-                progress(done, len(chunks))
 
 
 class _Weights:
-    """Weights of a chunk's words, phrases and sentences.
-
-    Args:
-        found: the chunk's sentences.
-        name: words of weight 0: names in code, which people who ask do not know yet.
-        rarity_here: rarity of a word in the corpus.
-    """
+    """Weights of a chunk's words, phrases and sentences; the words of ``name`` have weight 0."""
 
     def __init__(self, found: Sequence[Sentence], name: frozenset[str], rarity_here: Callable[[str], float]) -> None:
         self.name, self._rarity_here = name, rarity_here
@@ -108,7 +96,8 @@ def _drafts(chunk: ChunkToAsk, rarity_here: Callable[[str], float]) -> Iterator[
         [draft for sentence in ranked if (draft := _keywords(sentence, chunk.title, weights))],
         [draft for sentence in ranked if (draft := _claim(sentence))],
     ]
-    kept, _ = apply_filters((draft for queue in queues for draft in queue), chunk)
+    checked = check_drafts((draft for queue in queues for draft in queue), chunk)
+    kept = [draft for draft, reason in checked if reason is None]
     left = [[draft for draft in kept if draft.kind == kind] for kind in ("question", "keyword", "claim")]
     used: Counter[str] = Counter()
     while any(left):
@@ -176,14 +165,10 @@ def _phrases(text: str) -> list[tuple[str, ...]]:
 
 def _breaks(word: str) -> bool:
     """Whether a word ends a noun phrase: a participle, an adverb, a third person, a dotted name."""
-    if (
-        word in {"return", "returns"}
-        or word.endswith(("ly", "ed"))
-        or ("." in word and not any(letter.isdigit() for letter in word))
-    ):
-        return True
-    verb = word[:-1] if word.endswith("s") else word
-    return verb in word_list("assertions") and verb not in _NOUNS
+    dotted = "." in word and not any(letter.isdigit() for letter in word)
+    verb = word.removesuffix("s")
+    asserts = verb in word_list("assertions") and verb not in _NOUNS
+    return dotted or asserts or verb == "return" or word.endswith(("ly", "ed"))
 
 
 def _name_words(title: str) -> frozenset[str]:

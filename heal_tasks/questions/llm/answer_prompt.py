@@ -1,12 +1,11 @@
 """The prompt that has a language model answer a question from retrieved passages alone, and the parser of its reply."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from heal_tasks.core.ids import sha256_hex
-from heal_tasks.questions.filters import evidence_found
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.replies import STRICT, parse_object, tidy
 from heal_tasks.questions.writer import ChunkToAsk
@@ -45,16 +44,11 @@ class Reply(BaseModel):
     evidence_quote: str
 
 
-@dataclass(frozen=True, slots=True)
-class GivenAnswer:
+class GivenAnswer(NamedTuple):
     """An answer, empty where the passages hold none, and the quotation that the model gives for it."""
 
     text: str
     evidence: str
-
-    def supported_by(self, passages: str) -> bool:
-        """Whether the passages contain the evidence; a model that answers from elsewhere has none to copy."""
-        return evidence_found(self.evidence, passages)
 
 
 def answer_prompt() -> PromptSpec[GivenAnswer]:

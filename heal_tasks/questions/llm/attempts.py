@@ -15,11 +15,9 @@ from email.utils import parsedate_to_datetime
 import httpx2
 import openai
 
-from heal_tasks.core.text import storable
-from heal_tasks.questions.llm.replies import reported_tokens
+from heal_tasks.questions.llm.replies import redacted, reported_tokens
 from heal_tasks.questions.writer import Call
 
-_ERROR_CHARS = 2000
 _NO_CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 
 
@@ -58,7 +56,7 @@ class _TimedBody(httpx2.SyncByteStream):
 class Attempts(threading.local):
     """The attempts at the request that this thread sends; ``secret`` is kept out of all messages."""
 
-    def __init__(self, secret: str, timeout_s: float, stopped: threading.Event) -> None:
+    def __init__(self, secret: str | None, timeout_s: float, stopped: threading.Event) -> None:
         self._secret, self._timeout_s, self._stopped = secret, timeout_s, stopped
         self._deadline_s = 0.0
         self.begin()
@@ -76,11 +74,6 @@ class Attempts(threading.local):
         """A row for the ledger where failed attempts cost tokens."""
         return (Call("failed", *self.tokens, 0.0, self._complaint),) if any(self.tokens) else ()
 
-    def redacted(self, text: str) -> str:
-        """Text that can be stored, without the key."""
-        text = storable(text)
-        return (text.replace(self._secret, "[key]") if self._secret else text)[:_ERROR_CHARS]
-
     def client(self) -> httpx2.Client:
         """An HTTP client with the hooks."""
         return openai.DefaultHttpxClient(event_hooks={"request": [self._before], "response": [self._after]})
@@ -97,7 +90,7 @@ class Attempts(threading.local):
         if not response.is_error:
             return
         response.read()
-        message = self.redacted(f"HTTP {response.status_code}: {response.text}")
+        message = redacted(f"HTTP {response.status_code}: {response.text}", self._secret)
         tokens = reported_tokens(response.text)
         if any(tokens):
             self.tokens, self._complaint = (self.tokens[0] + tokens[0], self.tokens[1] + tokens[1]), message

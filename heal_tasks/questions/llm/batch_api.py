@@ -14,11 +14,12 @@ import openai
 
 from heal_tasks.core.errors import RetryableError, SettingsError, StepError
 from heal_tasks.questions.llm.batch_lines import ENDED, PATH
+from heal_tasks.questions.llm.replies import redacted
 
 _METADATA_KEY = "heal_batch"
 _MAX_RETRIES = 3
 _MISSING = {404, 405, 501}
-_ERROR_CHARS = 500
+_PROBLEM_CHARS = 500
 
 
 class NoBatchApiError(SettingsError):
@@ -45,7 +46,7 @@ class BatchApi:
     """Batches at one OpenAI-compatible endpoint."""
 
     def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
-        self._base_url, self._secret = base_url, api_key or ""
+        self._base_url, self._secret = base_url, api_key
         self._client = openai.OpenAI(
             base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=_MAX_RETRIES
         )
@@ -89,7 +90,7 @@ class BatchApi:
         counts = batch.request_counts
         errors = (batch.errors.data or []) if batch.errors else []
         files = tuple(item for item in (batch.output_file_id, batch.error_file_id) if item)
-        problem = "; ".join(dict.fromkeys(f"{item.code}: {item.message}" for item in errors))[:_ERROR_CHARS]
+        problem = "; ".join(dict.fromkeys(f"{item.code}: {item.message}" for item in errors))[:_PROBLEM_CHARS]
         return Job(batch.status, counts.completed if counts else 0, counts.failed if counts else 0, files, problem)
 
     def lines(self, file_id: str) -> Iterator[str]:
@@ -114,10 +115,14 @@ class BatchApi:
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
+        endpoint = f"the LLM endpoint {self._base_url}"
         try:
             yield
-        except openai.APIStatusError as error:
-            message = f"the LLM endpoint {self._base_url} {what}: {self._redacted(error)}"
+        except openai.OpenAIError as error:
+            complaint = redacted(f"{type(error).__name__}: {error}", self._secret)
+            if not isinstance(error, openai.APIStatusError):
+                raise RetryableError(f"{endpoint} does not answer: {complaint}; run the step again later") from None
+            message = f"{endpoint} {what}: {complaint}"
             if error.status_code in _MISSING:
                 raise NoBatchApiError(message) from None
             if error.status_code in (401, 403):
@@ -125,11 +130,3 @@ class BatchApi:
             if error.status_code in (408, 409, 429) or error.status_code >= 500:
                 raise RetryableError(f"{message}; run the step again later") from None
             raise StepError(message) from None
-        except openai.OpenAIError as error:
-            raise RetryableError(
-                f"the LLM endpoint {self._base_url} does not answer: {self._redacted(error)}; run the step again later"
-            ) from None
-
-    def _redacted(self, error: Exception) -> str:
-        text = f"{type(error).__name__}: {error}"
-        return (text.replace(self._secret, "[key]") if self._secret else text)[:_ERROR_CHARS]

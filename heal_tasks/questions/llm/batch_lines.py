@@ -6,8 +6,7 @@ to ask about again. Replies come in any order, so a request is identified by the
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,14 +31,6 @@ _NOT_RUN = {"batch_expired", "batch_cancelled"}
 _RAW_CHARS = 2000
 
 
-class _Error(BaseModel):
-    code: str | int | None = None
-
-
-class _ErrorBody(BaseModel):
-    error: _Error | None = None
-
-
 class _Response(BaseModel):
     status_code: int | None = None
     body: Any = None
@@ -48,15 +39,7 @@ class _Response(BaseModel):
 class _Line(BaseModel):
     custom_id: str
     response: _Response | None = None
-    error: _Error | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLine(Generic[T]):
-    """A line of a result file: the request's id and its reply, None where the request was never run."""
-
-    custom_id: str
-    reply: ParsedReply[T] | None
+    error: Any = None
 
 
 def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fields: JsonObject) -> bytes:
@@ -82,10 +65,11 @@ def batch_sizes(
         yield count
 
 
-def read_line(line: str, parse: Callable[[str], T]) -> BatchLine[T] | None:
-    """Read a line of an output or error file; None for a line that does not name its request.
+def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T] | None] | None:
+    """Read a line of an output or error file: the request's id and its reply, None where the request was never run.
 
-    ``parse`` reads the model's text and raises ValueError where it is not usable.
+    ``parse`` reads the model's text and raises ValueError where it is not usable. A line that does not name its request
+    gives None.
     """
     try:
         found = _Line.model_validate_json(line)
@@ -94,17 +78,11 @@ def read_line(line: str, parse: Callable[[str], T]) -> BatchLine[T] | None:
     response = found.response or _Response()
     body = json.dumps(response.body)
     if found.error is None and response.status_code == 200:
-        return BatchLine(found.custom_id, read_completion(body, parse))
-    code = (found.error or _error_in(response.body) or _Error()).code
+        return found.custom_id, read_completion(body, parse)
+    error = found.error or (response.body.get("error") if isinstance(response.body, dict) else None)
+    code = str(error.get("code")) if isinstance(error, dict) else ""
     if code in _NOT_RUN:
-        return BatchLine(found.custom_id, None)
+        return found.custom_id, None
     status: CallStatus = "refused" if code in REFUSAL_CODES else "failed"
     call = Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS])
-    return BatchLine(found.custom_id, ParsedReply(call))
-
-
-def _error_in(body: Any) -> _Error | None:
-    try:
-        return _ErrorBody.model_validate(body).error
-    except ValidationError:
-        return None
+    return found.custom_id, ParsedReply(call)

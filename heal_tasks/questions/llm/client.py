@@ -6,51 +6,33 @@ first chunk the endpoint is probed for how strictly it keeps to a schema; the pr
 finished chunk.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
-from heal_tasks.core.types import Progress, silent
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig, Failure
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
 from heal_tasks.questions.llm.replies import read_completion
-from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Drafts
+from heal_tasks.questions.writer import Answered, Call, ChunkToAsk
 
 T = TypeVar("T")
+_Outcome = tuple[Answered[T], Failure | None]
 
 # Consecutive failures to reach the endpoint, per worker, after which the rest of the run is given up.
 _OUTAGES_PER_WORKER = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome(Generic[T]):
-    answered: Answered[T]
-    failure: Failure | None = None
-
-
 class LLM:
-    """A language model behind an endpoint, with a largest number of calls in flight."""
+    """A language model behind an endpoint; ``concurrency`` is the largest number of calls in flight."""
 
     def __init__(self, config: EndpointConfig, concurrency: int) -> None:
         self._config, self._concurrency = config, concurrency
 
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self._config.model
-
-    def ask(
-        self, spec: PromptSpec[T], chunks: Sequence[ChunkToAsk], progress: Progress = silent
-    ) -> Iterator[Answered[T]]:
-        """Ask the same about many chunks.
-
-        Args:
-            spec: the prompt.
-            chunks: the chunks to ask about.
-            progress: receives the number of finished chunks.
+    def ask(self, spec: PromptSpec[T], chunks: Iterable[ChunkToAsk]) -> Iterator[Answered[T]]:
+        """Ask the same about many chunks, which are taken as workers become free.
 
         Yields:
             One Answered per chunk in the order in which they finish. A chunk that could not be asked about has
@@ -62,31 +44,32 @@ class LLM:
             RetryableError: the endpoint cannot be reached, stopped answering for many chunks in a row, or throttles for
                 too long. Whatever was paid for until then has been yielded before.
         """
-        if not chunks:
+        waiting = iter(chunks)
+        if (chunk := next(waiting, None)) is None:
             return
         endpoint, health = Endpoint(self._config, spec.temperature), self._health()
-        waiting, pending, done = iter(chunks), set[Future[_Outcome[T]]](), 0
+        pending = set[Future[_Outcome[T]]]()
         executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="ask")
         try:
             probed, failure = endpoint.probe()
             finished = list[_Outcome[T]]()
             if failure not in (None, "rejected"):
                 # The endpoint has failed, not the probe: as if the first chunk had been asked about.
-                finished, probed = [_Outcome(Answered(next(waiting), None, probed), failure)], ()
+                finished, chunk, probed = [(Answered(chunk, None, probed), failure)], None, ()
             else:
                 health.note(None, "")
             while True:
-                for outcome in finished:
-                    health.note(outcome.failure, outcome.answered.calls[-1].raw_reply)
-                    done += 1
-                    progress(done, len(chunks))
-                    answered, probed = replace(outcome.answered, calls=(*probed, *outcome.answered.calls)), ()
-                    yield answered
+                for answered, failure in finished:
+                    health.note(failure, answered.calls[-1].raw_reply)
+                    calls, probed = (*probed, *answered.calls), ()
+                    yield replace(answered, calls=calls)
                 # Twice as many as run at a time: workers do not idle while the caller stores, and memory stays bounded.
                 while health.error is None and len(pending) < 2 * self._concurrency:
-                    if (chunk := next(waiting, None)) is None:
+                    # An iterator that has ended may go on once results were stored.
+                    if (chunk := chunk or next(waiting, None)) is None:
                         break
                     pending.add(executor.submit(_ask, endpoint, spec, chunk))
+                    chunk = None
                 if health.error is not None:
                     endpoint.stop()
                     pending = {future for future in pending if not future.cancel()}
@@ -165,18 +148,6 @@ class _Health:
         )
 
 
-class LLMWriter:
-    """Writes questions with a language model; see :class:`~heal_tasks.questions.writer.Writer`."""
-
-    def __init__(self, llm: LLM, spec: PromptSpec[Drafts]) -> None:
-        self.author = Author("llm", llm.model, spec.prompt_hash)
-        self._llm, self._spec = llm, spec
-
-    def write(self, chunks: Sequence[ChunkToAsk], progress: Progress = silent) -> Iterator[Answered[Drafts]]:
-        """Write questions; see :meth:`LLM.ask`."""
-        return self._llm.ask(self._spec, chunks, progress)
-
-
 def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome[T]:
     calls, token_limit = list[Call](), spec.token_limit * (2 if chunk.cut_off else 1)
     problem, corrections = chunk.problem, int(bool(chunk.problem))
@@ -184,7 +155,7 @@ def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome
         answer = endpoint.ask(spec.messages(chunk, problem), spec.schema, token_limit)
         calls += answer.calls
         if answer.body is None:
-            return _Outcome(Answered(chunk, None, tuple(calls)), answer.failure)
+            return Answered(chunk, None, tuple(calls)), answer.failure
         reply = read_completion(answer.body, spec.parse, answer.latency_s)
         calls.append(reply.call)
         if reply.cut_off and token_limit == spec.token_limit:
@@ -192,4 +163,4 @@ def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome
         elif reply.call.status == "invalid" and not reply.cut_off and corrections < MAX_CORRECTIONS:
             corrections, problem = corrections + 1, reply.problem
         else:
-            return _Outcome(Answered(chunk, reply.value, tuple(calls)))
+            return Answered(chunk, reply.value, tuple(calls)), None

@@ -10,6 +10,7 @@ from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.prompt_spec import EXTRA_BYTES
 
 ReplyMode = Literal["json_schema", "json_object", "text"]
+TokenLimit = Literal["max_completion_tokens", "max_tokens"]
 
 _LOOSER: dict[ReplyMode, ReplyMode] = {"json_schema": "json_object", "json_object": "text"}
 
@@ -17,6 +18,8 @@ PROBE_TOKENS = 2048
 """Token limit of a reply to the capability probe."""
 
 _MAX_PROBES = 2
+MOST_PROBE_TOKENS = (_MAX_PROBES * EXTRA_BYTES, _MAX_PROBES * PROBE_TOKENS)
+"""Bound of the input and output tokens of the probe before a writer's first chunk."""
 
 # It hints at nothing of the schema; json_object mode requires the word JSON.
 _PROBE = "Reply with one short JSON object about the sea and nothing else."
@@ -24,18 +27,11 @@ _PROBE = "Reply with one short JSON object about the sea and nothing else."
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The request fields that a server understands.
+    """The request fields that a server understands; replies are described and validated alike in all modes."""
 
-    Args:
-        reply: a schema that the server enforces, any JSON object, or text. Validation and the description in the
-            prompt are the same in all three.
-        limit: name of the token limit.
-        temperature: whether it may be sent.
-    """
-
-    reply: ReplyMode
-    limit: Literal["max_completion_tokens", "max_tokens"]
-    temperature: bool = True
+    reply: ReplyMode  # a schema that the server enforces, any JSON object, or text
+    limit: TokenLimit
+    temperature: bool = True  # whether it may be sent
 
     def fields(self, schema: JsonObject, token_limit: int, temperature: float) -> JsonObject:
         """Request fields beside model and messages, by name."""
@@ -54,9 +50,8 @@ class Dialect:
         if "temperature" in complaint:
             yield replace(self, temperature=False)
         if self.limit in complaint:
-            yield replace(
-                self, limit="max_tokens" if self.limit == "max_completion_tokens" else "max_completion_tokens"
-            )
+            other: TokenLimit = "max_tokens" if self.limit == "max_completion_tokens" else "max_completion_tokens"
+            yield replace(self, limit=other)
         if self.reply != "text":
             yield self.looser()
 
@@ -85,14 +80,11 @@ class Probe:
         }
 
     def obeyed(self, mode: ReplyMode, content: str) -> bool:
-        """Whether the model's text is what the mode promises: exactly the secret object, or any JSON object."""
+        """Whether the model's text is what the mode promises: exactly the secret object, any JSON object, or text."""
+        if mode == "text":
+            return True
         try:
             value = json.loads(content)
         except (ValueError, RecursionError):
-            return mode == "text"
+            return False
         return value == {self._key: self._value} if mode == "json_schema" else isinstance(value, dict)
-
-
-def most_probe_tokens() -> tuple[int, int]:
-    """Bound input and output tokens of the probe before a writer's first chunk."""
-    return _MAX_PROBES * EXTRA_BYTES, _MAX_PROBES * PROBE_TOKENS

@@ -6,7 +6,7 @@ The SDK repeats timeouts, lost connections and server errors. Rate limits are no
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import openai
@@ -16,7 +16,7 @@ from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, NoCreditError, RateLimitedError, StoppedError
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
-from heal_tasks.questions.llm.replies import REFUSAL_CODES, read_message, reported_tokens
+from heal_tasks.questions.llm.replies import REFUSAL_CODES, read_completion, redacted
 from heal_tasks.questions.writer import Call, CallStatus
 
 # A request larger than a limit per minute is refused for ever while others pass. With pauses of up to a minute between
@@ -51,43 +51,28 @@ _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of one request.
+    """The outcome of one request."""
 
-    Args:
-        body: of the successful reply; None where there is none.
-        calls: at most one row for the ledger: failed attempts that cost tokens, or the request that was given up.
-        latency_s: wall time, retries and pauses included, in seconds.
-        failure: why there is no reply.
-    """
-
-    body: str | None
-    calls: tuple[Call, ...]
-    latency_s: float
-    failure: Failure | None = None
+    body: str | None  # of the successful reply
+    calls: tuple[Call, ...]  # at most one: failed attempts that cost tokens, or the request that was given up
+    latency_s: float  # wall time, retries and pauses included
+    failure: Failure | None = None  # why there is no reply
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """Address and patience of an endpoint.
+    """Address and patience of an endpoint."""
 
-    Args:
-        base_url: OpenAI-compatible endpoint; None means OpenAI.
-        api_key: kept out of every message; None where the endpoint needs none.
-        model: the model's name as the endpoint knows it.
-        timeout_s: longest wait for one whole reply, in seconds.
-        max_retries: how often the SDK repeats a request after lost connections, timeouts and server errors. Its waits
-            for 4 add up to 7 s, which outlasts the restart of a proxy; for its default of 2 to 1.5 s.
-        backoff_s: longest pause after the first rate limit where the server names none, in seconds; doubles.
-        patience_s: longest time that rate limits may last without any answer, in seconds. A limit per minute ends
-            within the default; for a limit per day Airflow's retries are the better place to wait.
-    """
-
-    base_url: str | None
-    api_key: str | None = field(repr=False)
-    model: str
-    timeout_s: float
+    base_url: str | None  # OpenAI-compatible; None means OpenAI
+    api_key: str | None = field(repr=False)  # kept out of every message; None where the endpoint needs none
+    model: str  # as the endpoint knows it
+    timeout_s: float  # longest wait for one whole reply
+    # Of the SDK, after lost connections, timeouts and server errors. The waits of 4 add up to 7 s, which outlasts the
+    # restart of a proxy; those of its default of 2 to 1.5 s.
     max_retries: int = 4
-    backoff_s: float = 1.0
+    backoff_s: float = 1.0  # longest pause after the first rate limit where the server names none; doubles
+    # Longest time that rate limits may last without any answer. A limit per minute ends within it; for a limit per day
+    # Airflow's retries are the better place to wait.
     patience_s: float = 900.0
 
     @property
@@ -97,20 +82,17 @@ class EndpointConfig:
 
 
 class Endpoint:
-    """An endpoint for one run; safe to use from many threads.
-
-    Attributes:
-        dialect: the first to try, then the one that the server is known to understand.
-    """
+    """An endpoint for one run; safe to use from many threads."""
 
     def __init__(self, config: EndpointConfig, temperature: float) -> None:
-        # Older local servers know max_tokens only; OpenAI's reasoning models know max_completion_tokens only.
+        # The first to try, then the one that the server is known to understand. Older local servers know max_tokens
+        # only; OpenAI's reasoning models know max_completion_tokens only.
         self.dialect = Dialect("json_schema", "max_tokens" if config.base_url else "max_completion_tokens")
         self._config, self._temperature = config, temperature
         self._backoff = tenacity.wait_random_exponential(multiplier=config.backoff_s, max=_LONGEST_BACKOFF_S)
         self._throttled_since_s: float | None = None
         self._stopped = threading.Event()
-        self._attempts = Attempts(config.api_key or "", config.timeout_s, self._stopped)
+        self._attempts = Attempts(config.api_key, config.timeout_s, self._stopped)
         self._client = openai.OpenAI(
             base_url=config.url, api_key=config.api_key or "none", timeout=config.timeout_s,
             max_retries=config.max_retries, http_client=self._attempts.client(),
@@ -128,10 +110,10 @@ class Endpoint:
             calls += answer.calls
             if answer.body is None:
                 return tuple(calls), answer.failure
-            message, mode = read_message(answer.body), self.dialect.reply
-            raw = f"capability probe, {mode}: {message.raw}"
-            calls.append(Call("ok", *reported_tokens(answer.body), answer.latency_s, raw))
-            if probe.obeyed(mode, message.content):
+            reply, mode = read_completion(answer.body, str, answer.latency_s), self.dialect.reply
+            raw = f"capability probe, {mode}: {reply.call.raw_reply}"
+            calls.append(replace(reply.call, status="ok", raw_reply=raw))
+            if probe.obeyed(mode, reply.value or ""):
                 break
             self.dialect = self.dialect.looser()
         return tuple(calls), None
@@ -149,7 +131,7 @@ class Endpoint:
                     dialect = simpler
                     continue
                 status, failure = _classify(error)
-                message = attempts.redacted(f"{type(error).__name__}: {error}")
+                message = redacted(f"{type(error).__name__}: {error}", self._config.api_key)
                 return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), 0.0, failure)
             self.dialect, self._throttled_since_s = dialect, None
             return Answer(body, attempts.paid(), attempts.latency_s)

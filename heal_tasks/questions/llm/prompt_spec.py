@@ -40,23 +40,14 @@ EXTRA_BYTES = 1000
 
 @dataclass(frozen=True, slots=True)
 class PromptSpec(Generic[T]):
-    """A prompt for many texts.
+    """A prompt for many texts."""
 
-    Args:
-        instructions: the system message.
-        version: a changed version makes another ``prompt_hash``.
-        schema: of the reply, in the strict form that OpenAI requires (all fields required, none additional).
-        token_limit: for the reply; doubled where a reply was cut off.
-        parse: reads the model's text; raises ValueError, whose message the model is shown, where it is not usable.
-        temperature: sampling temperature; 0 for prompts that have one right answer.
-    """
-
-    instructions: str
-    version: str
-    schema: JsonObject
-    token_limit: int
-    parse: Callable[[str], T]
-    temperature: float = 0.0
+    instructions: str  # the system message
+    version: str  # a changed version makes another ``prompt_hash``
+    schema: JsonObject  # of the reply, in the strict form that OpenAI requires (all fields required, none additional)
+    token_limit: int  # for the reply; doubled where a reply was cut off
+    parse: Callable[[str], T]  # raises ValueError, whose message the model is shown, where its text is not usable
+    temperature: float = 0.0  # 0 for prompts that have one right answer
 
     @property
     def prompt_hash(self) -> str:
@@ -64,15 +55,10 @@ class PromptSpec(Generic[T]):
         return fingerprint([self.version, self.instructions, _PASSAGE, _CORRECTION, self.schema])
 
     def messages(self, chunk: ChunkToAsk, problem: str = "") -> list[dict[str, str]]:
-        """Make the conversation about a text.
+        """Make the conversation about a text; ``problem`` is what was wrong with the previous reply.
 
-        Args:
-            chunk: the text. It is fenced by a mark made from its hash: a text that contains its own hash cannot be
-                written, so no document can close the fence.
-            problem: what was wrong with the previous reply; empty at the first attempt.
-
-        Returns:
-            Role and content of each message.
+        The text is fenced by a mark made from its hash: a text that contains its own hash cannot be written, so no
+        document can close the fence.
         """
         label, line = ("Question", chunk.question) if chunk.question else ("Title", chunk.title)
         heading, text = f"{label}: {storable(' '.join(line.split()))}", storable(chunk.text)

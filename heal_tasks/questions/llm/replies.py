@@ -37,6 +37,7 @@ _OPENING = re.compile(r"[{\[]")
 _MAX_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
+_ERROR_CHARS = 2000
 
 
 class _Usage(BaseModel):
@@ -63,39 +64,13 @@ class _AnyBody(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """The first choice of a chat completion.
-
-    Args:
-        content: the model's text; empty where there is none.
-        refusal: why the model refused; empty where it did not.
-        finish_reason: as the server gives it.
-        problem: why the body is no chat completion with a choice; empty where it is.
-        raw: refusal or text; the whole body where there is neither.
-    """
-
-    content: str
-    refusal: str
-    finish_reason: str
-    problem: str
-    raw: str
-
-
-@dataclass(frozen=True, slots=True)
 class ParsedReply(Generic[T]):
-    """A chat completion, parsed.
+    """A chat completion, parsed."""
 
-    Args:
-        call: its row of the ledger, whose status is ok, refused or invalid.
-        value: the parsed text of an ok reply; None otherwise.
-        problem: what was wrong with an invalid one, for the model to read.
-        cut_off: whether an invalid reply had reached the token limit.
-    """
-
-    call: Call
-    value: T | None = None
-    problem: str = ""
-    cut_off: bool = False
+    call: Call  # its row of the ledger, with status ok, refused or invalid
+    value: T | None = None  # the parsed text of an ok reply
+    problem: str = ""  # what was wrong with an invalid one, for the model to read
+    cut_off: bool = False  # whether an invalid reply had reached the token limit
 
 
 def reported_tokens(body: str) -> tuple[int, int]:
@@ -107,40 +82,32 @@ def reported_tokens(body: str) -> tuple[int, int]:
     return usage.prompt_tokens or 0, usage.completion_tokens or 0
 
 
-def read_message(body: str) -> Message:
-    """Read the body of a chat completion, whatever it contains."""
-    whole = storable(body)[:_RAW_CHARS]
-    try:
-        completion = _Completion.model_validate_json(body)
-    except ValidationError:
-        problem = "the server's reply is not a chat completion; an OpenAI-compatible base URL usually ends in /v1"
-        return Message("", "", "", problem, whole)
-    if not completion.choices:
-        return Message("", "", "", "the reply has no choice", whole)
-    choice = completion.choices[0]
-    content, refusal = storable(choice.message.content or ""), storable(choice.message.refusal or "")
-    return Message(content, refusal, choice.finish_reason or "", "", refusal or content)
-
-
 def read_completion(body: str, parse: Callable[[str], T], latency_s: float = 0.0) -> ParsedReply[T]:
     """Read and parse the body of a chat completion; invalid where it is none, or has no choice or no usable JSON.
 
     ``parse`` reads the model's text and raises ValueError where it is not usable.
     """
-    message = read_message(body)
 
-    def call(status: CallStatus) -> Call:
-        return Call(status, *reported_tokens(body), latency_s, message.raw)
+    def call(status: CallStatus, raw_reply: str) -> Call:
+        return Call(status, *reported_tokens(body), latency_s, raw_reply)
 
-    if message.problem:
-        return ParsedReply(call("invalid"), problem=message.problem)
-    if message.refusal or message.finish_reason == "content_filter":
-        return ParsedReply(call("refused"))
+    whole = storable(body)[:_RAW_CHARS]
     try:
-        return ParsedReply(call("ok"), parse(message.content))
+        choices = _Completion.model_validate_json(body).choices
+    except ValidationError:
+        problem = "the server's reply is not a chat completion; an OpenAI-compatible base URL usually ends in /v1"
+        return ParsedReply(call("invalid", whole), problem=problem)
+    if not choices:
+        return ParsedReply(call("invalid", whole), problem="the reply has no choice")
+    message, finish_reason = choices[0].message, choices[0].finish_reason
+    content, refusal = storable(message.content or ""), storable(message.refusal or "")
+    if refusal or finish_reason == "content_filter":
+        return ParsedReply(call("refused", refusal or content))
+    try:
+        return ParsedReply(call("ok", content), parse(content))
     except ValueError as error:
-        cut_off = message.finish_reason == "length"
-        return ParsedReply(call("invalid"), problem=str(error)[:_PROBLEM_CHARS], cut_off=cut_off)
+        problem = str(error)[:_PROBLEM_CHARS]
+        return ParsedReply(call("invalid", content), problem=problem, cut_off=finish_reason == "length")
 
 
 def parse_object(content: str, read: Callable[[object], T], *, lists: bool = False) -> T:
@@ -148,11 +115,8 @@ def parse_object(content: str, read: Callable[[object], T], *, lists: bool = Fal
 
     Args:
         content: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences.
-        read: converts an object; raises ValidationError or InputError where it is not the requested one.
+        read: converts the first object that it accepts; raises ValidationError or InputError for the others.
         lists: whether ``read`` accepts lists that are not empty, too.
-
-    Returns:
-        The first object that ``read`` accepts, converted.
 
     Raises:
         InputError: there is none; the message names the first thing that is wrong and quotes nothing of the reply, so
@@ -196,3 +160,9 @@ def _first_problem(error: ValidationError) -> str:
 def tidy(text: str) -> str:
     """Text that can be stored, with blanks collapsed."""
     return " ".join(storable(text).split())
+
+
+def redacted(text: str, secret: str | None) -> str:
+    """The beginning of an error message, without a secret, that can be stored."""
+    text = storable(text)
+    return (text.replace(secret, "[key]") if secret else text)[:_ERROR_CHARS]

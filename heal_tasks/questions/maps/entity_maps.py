@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import replace
+from operator import itemgetter
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator
@@ -21,6 +22,8 @@ EntityType = Literal[
     "person", "organisation", "place", "date", "amount", "document", "product", "event", "clause", "other"
 ]
 DropReason = Literal["name", "value", "label", "orphan"]
+"""A name or value that is blank or not in the text; a key or predicate that is blank, longer than 5 words or has a
+digit of its own; an attribute or relation whose entity was dropped."""
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 MAX_ENTITIES = 40
@@ -107,19 +110,12 @@ def ground(entity_map: EntityMap, text: str) -> tuple[EntityMap, Counter[DropRea
     are not found inside longer ones. A comma before three digits is a thousands mark, as in English. Keys and
     predicates are the model's own words: they must be short and have no digits, unless the text contains them.
 
-    Args:
-        entity_map: from the model, or grounded in a longer text.
-        text: everything that the model was shown, the title included; or a query.
-
-    Returns:
-        The remaining map; and the number of dropped entities, attributes and relations, each counted once: name (not in
-        the text, or blank), value (likewise), label (a key or predicate that is blank, longer than 5 words or has a
-        digit of its own), orphan (an attribute or relation whose entity was dropped).
+    ``text`` is everything that the model was shown, the title included; or a query. Returns the remaining map, and the
+    number of dropped entities, attributes and relations by reason.
     """
     within = folded(text)
     dropped: Counter[DropReason] = Counter()
-    places: dict[str, tuple[int, str, str]] = {}
-    entities: dict[str, MapEntity] = {}
+    placed: dict[str, tuple[tuple[int, str, str], MapEntity]] = {}
     for entity in entity_map.entities:
         place = _place(entity.name, within, verbatim=entity.type == "date")
         if place is None:
@@ -129,19 +125,19 @@ def ground(entity_map: EntityMap, text: str) -> tuple[EntityMap, Counter[DropRea
         objections = [_objection(attribute, within) for attribute in entity.attributes]
         dropped.update(reason for reason in objections if reason)
         facts = zip(entity.attributes, objections, strict=True)
-        entities[entity.id] = replace(entity, attributes=tuple(fact for fact, reason in facts if not reason))
-        places[entity.id] = (place, folded(entity.name), entity.type)
+        kept = replace(entity, attributes=tuple(fact for fact, reason in facts if not reason))
+        placed[entity.id] = ((place, folded(entity.name), entity.type), kept)
     relations = []
     for relation in entity_map.relations:
-        if relation.source not in entities or relation.target not in entities:
+        if not {relation.source, relation.target} <= placed.keys():
             dropped["orphan"] += 1
         elif not _is_label(relation.predicate, within):
             dropped["label"] += 1
         else:
             relations.append(relation)
-    ordered = sorted(entities.values(), key=lambda entity: places[entity.id])
+    ordered = sorted(placed.values(), key=itemgetter(0))
     # Unary plus removes the counts of 0.
-    return EntityMap(tuple(ordered), tuple(relations)), +dropped
+    return EntityMap(tuple(entity for _, entity in ordered), tuple(relations)), +dropped
 
 
 def _objection(attribute: MapAttribute, within: str) -> DropReason | None:
@@ -179,6 +175,4 @@ def _any_writing(number: str) -> str:
     if value is None:
         return re.escape(number)
     whole, part = re.sub("[,' ]", "", value["whole"]), value["part"] or ""
-    first = len(whole) % 3
-    groups = [whole[:first]] * bool(first) + [whole[at : at + 3] for at in range(first, len(whole), 3)]
-    return "[,' ]?".join(groups) + (re.escape(part) if part.strip(".0") else r"(?:\.0+)?")
+    return re.sub(r"(?<=\d)(?=(?:\d{3})+$)", "[,' ]?", whole) + (re.escape(part) if part.strip(".0") else r"(?:\.0+)?")

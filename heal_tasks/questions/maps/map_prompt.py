@@ -1,15 +1,21 @@
-"""The prompt that asks a language model for the entity map of a chunk.
+"""The prompt that asks a language model for the entity map of a chunk, and the parser of its reply.
 
-It is our own: the prompt behind APEX-Embedding (arXiv 2410.18105) is not published.
+The prompt is our own: the one behind APEX-Embedding (arXiv 2410.18105) is not published.
 """
 
+from itertools import islice
 from typing import get_args
 
+from pydantic import TypeAdapter
+
+from heal_tasks.core.errors import InputError
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
+from heal_tasks.questions.llm.replies import parse_object
 from heal_tasks.questions.maps.entity_maps import MAX_ENTITIES, MAX_RELATIONS, EntityMap, EntityType
-from heal_tasks.questions.maps.replies import map_schema, parse_map
 
 MAP_PROMPT_VERSION = "1"
+
+_ADAPTER = TypeAdapter(EntityMap)
 
 # JSON takes four to five tokens for one of the chunk's.
 _TOKENS = 2048
@@ -54,4 +60,22 @@ Example of a reply: {{"entities": [{{"id": "e1", "type": "product", "name": "Enz
 
 def map_prompt() -> PromptSpec[EntityMap]:
     """The prompt for entity maps."""
-    return PromptSpec(_INSTRUCTIONS, MAP_PROMPT_VERSION, map_schema(), _TOKENS, parse_map)
+    return PromptSpec(_INSTRUCTIONS, MAP_PROMPT_VERSION, _ADAPTER.json_schema(), _TOKENS, parse_map)
+
+
+def parse_map(raw: str) -> EntityMap:
+    """Find the JSON of a map in a model's text (see ``parse_object``), or read one from the store.
+
+    At most 40 entities and 60 relations between them are kept, the first. They are not yet checked against the text.
+    """
+    return parse_object(raw, _as_map)
+
+
+def _as_map(value: object) -> EntityMap:
+    found = _ADAPTER.validate_python(value)
+    entities = found.entities[:MAX_ENTITIES]
+    known = {entity.id for entity in entities}
+    if len(known) < len(entities):
+        raise InputError("entities: an id is used twice, give each entity its own")
+    connected = (relation for relation in found.relations if {relation.source, relation.target} <= known)
+    return EntityMap(entities, tuple(islice(connected, MAX_RELATIONS)))

@@ -25,13 +25,9 @@ def render(entity_map: EntityMap) -> str:
     because they cost word pieces. Eight maps of ATT&CK techniques and abstracts are 22 % shorter than their texts this
     way; with all lines and types, ``=`` and ``->`` they were 1 % shorter, half of them longer.
 
-    Args:
-        entity_map: grounded, so that entities are in the text's order.
-
-    Returns:
-        The lines. Entities of the same type and name are merged: attributes in alphabetical order, then relations in
-        the order of their targets, none of an entity with itself. The result does not depend on ids and on the order of
-        attributes and relations. ``|`` and ``;`` in names and facts are replaced.
+    Entities keep their order; those of the same type and name are merged: attributes in alphabetical order, then
+    relations in the order of their targets, none of an entity with itself. The result does not depend on ids and on the
+    order of attributes and relations. ``|`` and ``;`` in names and facts are replaced.
     """
     merged: dict[tuple[str, str], list[MapEntity]] = {}
     for entity in entity_map.entities:
@@ -73,10 +69,8 @@ def query_view(entity_map: EntityMap, query: str) -> str:
     """Render the part of a chunk's map that a query mentions, as the query's map in training.
 
     The language model is not asked for maps of queries: its replies would be three times as long as the queries, which
-    name entities that the chunk's map contains. Facts that the query does not mention would give away the answer.
-
-    Returns:
-        The rendering; empty where it would lose more than half of the query's content words.
+    name entities that the chunk's map contains. Facts that the query does not mention would give away the answer. The
+    rendering is empty where it would lose more than half of the query's content words.
     """
     rendered = render(ground(entity_map, query)[0])
     asked, kept = set(content_words(query)), set(words(rendered))

@@ -1,8 +1,10 @@
 """The plan of a run: the route it would take and its cost, with everything undone."""
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
@@ -19,7 +21,7 @@ from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
-from heal_tasks.steps.writing.spend_limit import affordable, spend_limit_of
+from heal_tasks.steps.writing.spend_limit import spend_limit_of
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
@@ -150,6 +152,6 @@ def _limit_line(limit: SpendLimit, costs: Sequence[float], unit: str) -> str:
     if limit.day_usd:
         reserved = f" and {spending.reserved_usd:.2f} reserved" if spending.reserved_usd else ""
         parts.append(f"{limit.day_usd:.2f} USD per day, {spending.day_usd:.2f} spent today{reserved}")
-    fitting = affordable(limit, costs)
+    fitting = bisect_right(list(accumulate(costs)), limit.left_usd(spending))
     share = f"about {fitting:,} of {len(costs):,}" if fitting < len(costs) else f"all {len(costs):,}"
     return f"{'; '.join(parts)}: {share} {unit}"

@@ -30,7 +30,7 @@ class BatchAnswers(QuestionRecorder):
             elif found is None:
                 # The text was deleted in the meantime: only the call is recorded.
                 self._answered.append(text)
-                self.bill.add(ChunkToAsk(chunk_id, "", "", text), [reply.call])
+                self.add_calls(ChunkToAsk(chunk_id, "", "", text), [reply.call])
             elif reply.call.status in ("ok", "refused"):
                 self._answered.append(text)
                 self._document_of[found.chunk_id] = found.document_id
@@ -40,7 +40,7 @@ class BatchAnswers(QuestionRecorder):
                 outcome: TextOutcome = "failed" if reply.call.status == "failed" else "invalid"
                 tried = Tried(text, "cut_off", "") if reply.cut_off else Tried(text, outcome, reply.problem)
                 self._tried.append(tried)
-                self.bill.add(ChunkToAsk(found.chunk_id, "", "", text), [reply.call])
+                self.add_calls(ChunkToAsk(found.chunk_id, "", "", text), [reply.call])
         self.store()
 
     def figures(self) -> dict[str, float]:

@@ -25,12 +25,7 @@ class BatchCollector:
     """Collects the batches at one endpoint; ``longest_s`` is the longest wait for one, in seconds."""
 
     def __init__(
-        self,
-        context: Context,
-        api: BatchApi,
-        store: BatchRepository,
-        spec: PromptSpec[Drafts],
-        longest_s: float,
+        self, context: Context, api: BatchApi, store: BatchRepository, spec: PromptSpec[Drafts], longest_s: float
     ) -> None:
         self._context, self._api, self._store, self._spec, self._longest_s = context, api, store, spec, longest_s
 
@@ -90,11 +85,12 @@ class BatchCollector:
         for file_id in job.files:
             for text in self._api.lines(file_id):
                 line = read_line(text, self._spec.parse)
-                if line is None or line.custom_id not in asked:
+                if line is None or line[0] not in asked:
                     # A second reply to the same request, one that was stored before a kill, or nothing of ours.
                     ignored += 1
                     continue
-                page[line.custom_id] = (line.reply, asked.pop(line.custom_id))
+                content_hash, reply = line
+                page[content_hash] = (reply, asked.pop(content_hash))
                 if len(page) == STORE_EVERY:
                     answers.take(page)
                     page = {}

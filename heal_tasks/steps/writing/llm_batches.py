@@ -14,7 +14,7 @@ from heal_tasks.core.errors import HealError, RetryableError
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError
 from heal_tasks.questions.llm.batch_lines import batch_sizes, request_line
-from heal_tasks.questions.llm.dialect import Dialect, most_probe_tokens
+from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, Dialect
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import Author, ChunkToAsk
 from heal_tasks.steps.engine.runner import Context, Waiting
@@ -55,17 +55,11 @@ def worth_a_batch(settings: Settings, chunks: int) -> bool:
 
 @dataclass(frozen=True)
 class Remaining:
-    """Chunks that no batch will answer in this run.
+    """Chunks that no batch will answer in this run."""
 
-    Args:
-        chunks: to be asked about one by one.
-        over_spend_limit: number of chunks that the spend limit has no room for.
-        under_way: number of chunks in a batch that is not waited for.
-    """
-
-    chunks: list[ChunkToAsk]
-    over_spend_limit: int = 0
-    under_way: int = 0
+    chunks: list[ChunkToAsk]  # to be asked about one by one
+    over_spend_limit: int = 0  # number of chunks that the spend limit has no room for
+    under_way: int = 0  # number of chunks in a batch that is not waited for
 
 
 class Batches:
@@ -93,14 +87,7 @@ class Batches:
             self._context.log.warning("batches are left for a later run: %s", error)
 
     def submit_or_defer(self, chunks: Sequence[ChunkToAsk], limit: SpendLimit) -> Remaining:
-        """Send the chunks that no batch has had yet, and wait for those under way.
-
-        Args:
-            chunks: all that this task has to ask about.
-            limit: of the run; the most that a batch can cost is reserved before it is sent.
-
-        Returns:
-            The remaining chunks.
+        """Send the chunks that no batch has had yet, with the most that they can cost reserved before.
 
         Raises:
             Waiting: chunks are in a batch that is under way.
@@ -170,15 +157,14 @@ class Batches:
             for chunk in chunks
         ]
         if probing:
-            costs[0] = (costs[0][0], costs[0][1] + cost_usd(self._settings, *most_probe_tokens()))
+            costs[0] = (costs[0][0], costs[0][1] + cost_usd(self._settings, *MOST_PROBE_TOKENS))
         return limit.reserve(costs, lease_s=BATCH_WAIT_S + 2 * CANCELLING_S).count
 
     def _learn_dialect(self) -> tuple[Dialect, dict[str, float]]:
         """The request fields that the endpoint understands, and the counts of the probe."""
-        llm = make_llm(self._settings)
-        dialect, calls = llm.learn_dialect(self._spec)
-        recorder = QuestionRecorder(self._context, Author("llm", llm.model, self._spec.prompt_hash))
-        recorder.bill.add(None, calls)
+        dialect, calls = make_llm(self._settings).learn_dialect(self._spec)
+        recorder = QuestionRecorder(self._context, Author("llm", self._settings.llm_model, self._spec.prompt_hash))
+        recorder.add_calls(None, calls)
         recorder.store()
         return dialect, recorder.figures()
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.settings import Settings
+from heal_tasks.questions.maps.map_prompt import parse_map
 from heal_tasks.questions.maps.rendering import query_view, render
-from heal_tasks.questions.maps.replies import parse_map
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.store.db import Connection
 
@@ -19,12 +19,7 @@ _BUCKETS = 1_000_000
 
 
 class MapViews:
-    """The training texts of chunks and of the questions about them.
-
-    Attributes:
-        chunks: number of chunks replaced by maps.
-        questions: number of questions replaced by maps so far.
-    """
+    """The training texts of chunks and of the questions about them, and the numbers of those replaced by maps."""
 
     def __init__(self, conn: Connection, settings: Settings, chunk_ids: Iterable[int]) -> None:
         self._rate, self._seed = settings.map_rate, settings.seed

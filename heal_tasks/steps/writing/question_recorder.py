@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from heal_tasks.core.ids import question_id, stable_id
 from heal_tasks.core.setting_groups import ROUND_TRIP
@@ -9,13 +10,12 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.questions.extractive.writer import ExtractiveWriter
 from heal_tasks.questions.filters import check_drafts
-from heal_tasks.questions.llm.client import LLMWriter
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.splits import split_of
-from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts, Writer
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts, Write
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text
-from heal_tasks.steps.writing.recorder import Bill, Recorder
+from heal_tasks.steps.writing.recorder import Recorder
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.llm.batches import Batch
@@ -23,26 +23,26 @@ from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.questions import SAMPLES, Asked, Dropped, QuestionRepository
 
 
-def make_writer(settings: Settings, conn: Connection) -> Writer:
-    """The LLM writer where an endpoint or a key is set, else the extractive writer."""
+def make_writer(settings: Settings, conn: Connection) -> tuple[Author, Write[Drafts]]:
+    """The language model where an endpoint or a key is set, else the extractive writer."""
     if not settings.llm_configured:
-        return ExtractiveWriter(settings.questions_per_chunk, Corpus(conn).sampled_texts)
-    return LLMWriter(make_llm(settings), question_prompt(settings.questions_per_chunk))
+        writer = ExtractiveWriter(settings.questions_per_chunk, Corpus(conn).sampled_texts)
+        return writer.author, writer.write
+    spec = question_prompt(settings.questions_per_chunk)
+    return Author("llm", settings.llm_model, spec.prompt_hash), partial(make_llm(settings).ask, spec)
 
 
 class QuestionRecorder(Recorder[Drafts, Asked]):
     """Records the questions of one shard, or of a batch, whose run pays for the calls."""
 
     def __init__(self, context: Context, author: Author, batch: Batch | None = None) -> None:
-        self._context, self._author = context, author
         self._repository = QuestionRepository(context.conn)
         self._document_of: dict[int, int] = {}
         self._payer = batch.run_id if batch else context.run_id
         self._samples: Counter[str] = Counter(self._repository.sampled(context.run_id, context.shard))
-        self.reused = 0
         filters = (f"dropped_{name}" for name in context.settings.question_filters if name != ROUND_TRIP)
-        bill = Bill(context.settings, "questions", author, batch.batch_id if batch else None)
-        super().__init__(bill, ("asked", "kept", "dropped", *filters))
+        names = ("asked", "kept", "dropped", *filters)
+        super().__init__(context, "questions", author, names, batch.batch_id if batch else None)
 
     def to_ask(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
@@ -54,7 +54,7 @@ class QuestionRecorder(Recorder[Drafts, Asked]):
 
     def reuse(self) -> None:
         """Give chunks the questions that an equal text of a live document has."""
-        self.reused += self._repository.reuse_cached(
+        self.counts["reused"] += self._repository.reuse_cached(
             self._author.prompt_hash, self._author.model, _split, self._context.shard, self._context.shards
         )
 

@@ -5,78 +5,63 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
-from heal_tasks.core.settings import Settings
 from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk
+from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd
 from heal_tasks.store.llm.ledger import LlmCall
 
 STORE_EVERY = 50
 
+_NAMES = ("failed", "reused", "over_spend_limit", "input_tokens", "output_tokens")
 
 T = TypeVar("T")
 RowT = TypeVar("RowT")
 
 
-class Bill:
-    """The calls of a step and their sums; those of a batch are cheaper.
-
-    Attributes:
-        calls: those that are not in the ledger yet.
-    """
-
-    def __init__(self, settings: Settings, purpose: str, author: Author, batch_id: str | None = None) -> None:
-        self._settings, self._purpose, self._author, self._batch_id = settings, purpose, author, batch_id
-        self._price_factor = BATCH_PRICE_FACTOR if batch_id else 1.0
-        self._input_tokens, self._output_tokens, self._cost_usd = 0, 0, 0.0
-        self.calls: list[LlmCall] = []
-
-    def add(self, chunk: ChunkToAsk | None, calls: Sequence[Call]) -> None:
-        """Add the calls about a chunk; None for those that probed the endpoint."""
-        text, chunk_id = (chunk.content_hash, chunk.chunk_id) if chunk else ("", None)
-        for call in calls:
-            cost = self._price_factor * cost_usd(self._settings, call.input_tokens, call.output_tokens)
-            self.calls.append(
-                LlmCall(
-                    self._purpose, self._author.model, self._author.prompt_hash, text, chunk_id, call.status,
-                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, self._batch_id,
-                )
-            )  # fmt: skip
-            self._input_tokens += call.input_tokens
-            self._output_tokens += call.output_tokens
-            self._cost_usd += cost
-
-    def figures(self) -> dict[str, float]:
-        """Tokens and cost of all calls, as counts of a manifest."""
-        cost = round(self._cost_usd, 6)
-        return {"input_tokens": self._input_tokens, "output_tokens": self._output_tokens, "cost_usd": cost}
-
-
 class Recorder(ABC, Generic[T, RowT]):
-    """Stores what a model answered every few chunks, together with the calls that it cost, and counts by name."""
+    """Records what one author answered, and counts it by name; ``batch_id`` is the endpoint's name of a batch."""
 
-    def __init__(self, bill: Bill, names: Iterable[str]) -> None:
-        self.bill, self._rows = bill, list[RowT]()
-        self.counts: Counter[str] = Counter(dict.fromkeys((*names, "failed"), 0))
+    def __init__(
+        self, context: Context, purpose: str, author: Author, names: Iterable[str], batch_id: str | None = None
+    ) -> None:
+        self._context, self._purpose, self._author, self._batch_id = context, purpose, author, batch_id
+        self._rows, self._calls, self._cost_usd = list[RowT](), list[LlmCall](), 0.0
+        self.counts: Counter[str] = Counter(dict.fromkeys((*names, *_NAMES), 0))
 
     def add(self, answer: Answered[T]) -> None:
         """Add the answer about one chunk."""
-        self.bill.add(answer.chunk, answer.calls)
+        self.add_calls(answer.chunk, answer.calls)
         if answer.status == "failed":
             self.counts["failed"] += 1
         else:
             # Refused and never valid replies are final, too: asking again would cost again.
             self._rows.append(self._row(answer))
-        if len(self._rows) + len(self.bill.calls) >= STORE_EVERY:
+        if len(self._rows) + len(self._calls) >= STORE_EVERY:
             self.store()
+
+    def add_calls(self, chunk: ChunkToAsk | None, calls: Sequence[Call]) -> None:
+        """Add the calls about a chunk; None for those that probed the endpoint."""
+        text, chunk_id = (chunk.content_hash, chunk.chunk_id) if chunk else ("", None)
+        price_factor = BATCH_PRICE_FACTOR if self._batch_id else 1.0
+        for call in calls:
+            cost = price_factor * cost_usd(self._context.settings, call.input_tokens, call.output_tokens)
+            self._calls.append(
+                LlmCall(
+                    self._purpose, self._author.model, self._author.prompt_hash, text, chunk_id, call.status,
+                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, self._batch_id,
+                )
+            )  # fmt: skip
+            self.counts.update(input_tokens=call.input_tokens, output_tokens=call.output_tokens)
+            self._cost_usd += cost
 
     def store(self) -> None:
         """Store what was added since the last time."""
-        self._write(self._rows, self.bill.calls)
-        self._rows, self.bill.calls = [], []
+        self._write(self._rows, self._calls)
+        self._rows, self._calls = [], []
 
     def figures(self) -> dict[str, float]:
-        """Counts, tokens and cost up to now."""
-        return {**self.counts, **self.bill.figures()}
+        """Counts, and the cost in USD, up to now."""
+        return {**self.counts, "cost_usd": round(self._cost_usd, 6)}
 
     @abstractmethod
     def _row(self, answer: Answered[T]) -> RowT:
