@@ -105,7 +105,7 @@ def _sources(settings: Settings) -> Iterator[Result]:
 def _model(settings: Settings) -> Iterator[Result]:
     folder = Path(packaged_folder(settings.model) or settings.model)
     if not folder.is_dir():
-        yield "note", f"{settings.model} is no folder here and would be fetched from a hub; HEAL_MODEL may be a folder"
+        yield "note", f"{settings.model} would be fetched from a hub; give HEAL_MODEL a folder to need no network"
     elif not list(folder.glob("*.safetensors")):
         yield "fail", f"{folder} has no .safetensors file; save the model as safetensors"
     else:

@@ -121,7 +121,9 @@ def as_variable(value: Any) -> str:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return " ".join(value) or "none"
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def child_environment(**values: str) -> dict[str, str]:
