@@ -14,8 +14,7 @@ from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.ledger import LedgerRow, ledger
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import EvaluationRow, Run, RunRepository, StepRow
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 DROPPED = "dropped_"
 

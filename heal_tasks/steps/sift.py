@@ -25,8 +25,7 @@ from heal_tasks.steps.vectors.spaces import base_space, in_order
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.questions.checks import Check, CheckRepository, DroppedBy
 from heal_tasks.store.questions.questions import QuestionRepository
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 if TYPE_CHECKING:
     from heal_tasks.questions.cross_encoder import CrossEncoderJudge

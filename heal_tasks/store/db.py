@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from pgvector.psycopg import register_vector
 from psycopg.types import TypeInfo
+from psycopg.types.json import JsonbDumper
 
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.core.text import storable
@@ -22,23 +23,23 @@ CONNECT_TIMEOUT_S = 15
 def connect(url: str, *, autocommit: bool = False) -> Connection:
     """Open a connection to a ``postgresql://`` URL; use it as a context manager to commit and close.
 
-    pgvector's type is registered if the extension exists, so call ``register`` after creating the extension.
+    Dictionaries are written as ``jsonb``. pgvector's type is registered if the extension exists, so call ``register``
+    after creating the extension.
 
     Raises:
         RetryableError: the server cannot be reached.
     """
     with retryable():
         conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
+    conn.adapters.register_dumper(dict, JsonbDumper)
     register(conn)
     return conn
 
 
-def register(conn: Connection) -> bool:
-    """Register pgvector's type before a cursor uses it; False if the database does not have the extension."""
-    if TypeInfo.fetch(conn, "vector") is None:
-        return False
-    register_vector(conn)
-    return True
+def register(conn: Connection) -> None:
+    """Register pgvector's type, if the database has the extension, before a cursor uses it."""
+    if TypeInfo.fetch(conn, "vector") is not None:
+        register_vector(conn)
 
 
 @contextmanager
@@ -63,16 +64,16 @@ def check_versions(conn: Connection) -> None:
     """
     if (server := conn.info.server_version // 10000) < MIN_SERVER:
         raise StoreError(f"Postgres {server} is too old: {MIN_SERVER} or newer is needed")
-    row = conn.execute(
+    ((found,),) = conn.execute(
         "SELECT coalesce((SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
         "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector'))"
-    ).fetchone()
+    ).fetchall()
     wanted = ".".join(map(str, MIN_PGVECTOR))
-    if row is None or row[0] is None:
+    if found is None:
         raise StoreError(f"pgvector is not installed on this server; install version {wanted} or newer")
-    if tuple(int(part) for part in row[0].split(".")) < MIN_PGVECTOR:
+    if tuple(map(int, found.split("."))) < MIN_PGVECTOR:
         raise StoreError(
-            f"pgvector {row[0]} corrupts HNSW indexes on vacuum; install {wanted} or newer, "
+            f"pgvector {found} corrupts HNSW indexes on vacuum; install {wanted} or newer, "
             "then ALTER EXTENSION vector UPDATE"
         )
 

@@ -8,26 +8,22 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import Connection, check_versions, register
 
-ROLES, RIGHTS = "roles.sql", "rights.sql"
 BEFORE_RELEASE = "001_tables.sql"
 """The first file of schemas older than version 0.1.0, which had no numbered versions that can be followed."""
 
 
 def migrate(conn: Connection) -> list[str]:
-    """Apply missing files and record them, in one transaction; two callers at the same time are safe.
+    """Apply missing files and record them, in one transaction, and return their names; concurrent callers are safe.
 
-    Args:
-        conn: a connection without an open transaction, as the owner of the database.
-
-    Returns:
-        Names of the files applied, in order; empty if the schema is current. Roles and rights are set each time.
+    The connection is of the owner of the database, without an open transaction. Roles and rights are set each time.
 
     Raises:
         StoreError: the server or pgvector is too old, the extension may not be created, the schema is older than
             version 0.1.0, or a numbered file has been edited since it was applied.
     """
-    texts = _packaged()
-    roles, rights = texts.pop(ROLES), texts.pop(RIGHTS)
+    folder = files("heal_tasks.store") / "sql"
+    texts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".sql")}
+    roles, rights = texts.pop("roles.sql"), texts.pop("rights.sql")
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.migrate'))")
         check_versions(conn)
@@ -59,11 +55,6 @@ def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:
 
 def _numbered(name: str) -> bool:
     return name[0].isdigit()
-
-
-def _packaged() -> dict[str, str]:
-    folder = files("heal_tasks.store") / "sql"
-    return {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".sql")}
 
 
 def _prepare(conn: Connection) -> None:

@@ -1,7 +1,7 @@
-"""Dataclasses as rows: to select and to insert them; results of queries as arrays and single values."""
+"""Dataclasses and named tuples as rows, to select and to insert; results of queries as arrays and single values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, is_dataclass
 from typing import Any, LiteralString, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ Values = Sequence[object] | Mapping[str, object]
 
 
 def select(conn: Connection, record: type[Record], rest: LiteralString, values: Values = ()) -> list[Record]:
-    """Rows of ``SELECT``, the fields of a dataclass, and ``rest``, as instances of the dataclass."""
+    """Rows of ``SELECT``, the fields of a dataclass or named tuple, and ``rest``, as instances of it."""
     query = sql.SQL("SELECT {} {}").format(sql.SQL(", ").join(_columns(record)), sql.SQL(rest))
     return conn.cursor(row_factory=class_row(record)).execute(query, values).fetchall()
 
@@ -61,5 +61,6 @@ def scalar(conn: Connection, query: LiteralString | sql.SQL | sql.Composed, valu
     return row[0] if row else None
 
 
-def _columns(record: type) -> list[sql.Identifier]:
-    return [sql.Identifier(item.name) for item in fields(record)]
+def _columns(record: Any) -> list[sql.Identifier]:
+    names = [item.name for item in fields(record)] if is_dataclass(record) else record._fields
+    return [sql.Identifier(name) for name in names]

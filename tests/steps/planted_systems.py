@@ -17,8 +17,7 @@ from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 from heal_tasks.training.encoder import model_identity
 from tests.steps.asking import add, body
 

@@ -15,8 +15,7 @@ from heal_tasks.store.documents.topics import Labels
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import Served, ServedRepository
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 SOURCE, DIMS = "s", 8
 

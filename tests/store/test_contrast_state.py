@@ -8,7 +8,7 @@ from heal_tasks.core.types import Question
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
-from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import Space
 from tests.store.sample_store import SampleStore, encode
 
 

@@ -29,9 +29,9 @@ def tables(store: SampleStore) -> set[str]:
 
 def test_a_new_generation_is_a_row_and_gets_its_tables_later(store: SampleStore) -> None:
     space = store.spaces.ensure("/m", "sha", 5)
-    made = store.generations.create(run_id="r", space=space, ef_search=50, note="first")
+    made = store.generations.create(run_id="r", space=space)
     assert (made.state, made.space_id, made.dims) == ("building", space.space_id, 5)
-    assert (made.ef_search, made.note, made.metric, made.nudge) == (50, "first", "cosine", None)
+    assert (made.ef_search, made.note, made.metric, made.nudge) == (100, "", "cosine", None)
     assert store.generations.get(made.generation_id) == made
     assert tables(store) == set()
     store.generations.create_tables(made)
@@ -63,11 +63,9 @@ def test_dimensions_are_those_of_the_space(store: SampleStore) -> None:
 def test_fields(store: SampleStore) -> None:
     number = make(store)
     record = {"variant": "N", "theta": 0.2, "contrast_steps": 5, "centre": [0.1, 0.2], "by_people": True}
-    made = store.generations.set_fields(
-        number, nudge=record, ef_search=200, recall=0.97, metrics={"ndcg": 0.5}, note="x"
-    )
+    made = store.generations.set_fields(number, nudge=record, ef_search=200, recall=0.97, metrics={"ndcg": 0.5})
     assert (made.nudge, made.ef_search, made.recall) == (record, 200, 0.97)
-    assert (made.metrics, made.note) == ({"ndcg": 0.5}, "x")
+    assert made.metrics == {"ndcg": 0.5}
     assert (made.contrast_steps, made.by_people) == (5, True)
     status = "SELECT nudge_variant, nudge_theta, model_uri, space_id FROM heal.generation_status"
     assert store.conn.execute(status).fetchall() == [("N", 0.2, "/models/m", 1)]
@@ -94,7 +92,7 @@ def test_the_live_states_cannot_be_set_by_hand(store: SampleStore) -> None:
     for state in ("ready", "failed", "retired", "building"):
         with pytest.raises(StoreError, match=f"is active and cannot become {state}"):
             store.generations.set_state(number, state)  # type: ignore[arg-type]
-    with pytest.raises(StoreError, match="is active; its metric cannot change"):
+    with pytest.raises(StoreError, match=r"\['metric'\] cannot be set on a generation"):
         store.generations.set_fields(number, metric="inner_product")
     assert store.generations.get(number).note == "again"
 
@@ -147,14 +145,15 @@ def test_dimensions_may_change_with_a_switch_and_grants_stay(store: SampleStore)
         store.conn.execute("DROP ROLE analyst")
 
 
-def test_a_failed_generation_can_be_built_again(store: SampleStore) -> None:
+def test_a_failed_generation_stays_so_and_loses_its_tables(store: SampleStore) -> None:
     number = make(store)
     store.generations.set_state(number, "failed", note="no gain")
     assert store.generations.get(number).note == "no gain"
-    store.generations.set_state(number, "building")
-    store.generations.set_state(number, "retired")
-    assert store.generations.get(number).retired_at is not None
+    with pytest.raises(StoreError, match="is failed and cannot become ready by hand"):
+        store.generations.set_state(number, "ready")
+    assert store.generations.retire_old(1) == []
     assert store.generations.retire_old(0) == [number]
+    assert tables(store) == set()
 
 
 def test_a_reader_that_holds_the_lock_delays_the_switch_and_nobody_else(store: SampleStore, database_url: str) -> None:

@@ -32,12 +32,9 @@ def test_served_vectors_have_unit_length_unless_the_metric_says_otherwise(store:
     long = replace(wanted, vectors=2 * wanted.vectors)
     with pytest.raises(StoreError, match=r"1 of 1 vectors are not of unit length.*NUDGE-M"):
         store.served.write_served(generation, long)
-    generation = store.generations.set_fields(generation.generation_id, metric="inner_product")
-    store.generations.create_tables(generation)
-    assert store.served.write_served(generation, long) == 1
-    np.testing.assert_array_equal(store.served.load_served(generation).vectors, long.vectors)
-    generation = store.generations.set_fields(generation.generation_id, metric="cosine")
-    store.generations.create_tables(generation)
+    unequal = store.generation(metric="inner_product")
+    assert store.served.write_served(unequal, long) == 1
+    np.testing.assert_array_equal(store.served.load_served(unequal).vectors, long.vectors)
     assert store.served.load_served(generation).vectors.shape == (0, DIMS)
     store.served.write_served(generation, wanted)
     with pytest.raises(psycopg.errors.CheckViolation, match="unit_length"):

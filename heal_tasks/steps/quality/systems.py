@@ -11,8 +11,7 @@ from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.served import ServedRepository
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 LIVE = "live generation"
 

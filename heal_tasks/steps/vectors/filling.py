@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from heal_tasks.core.batches import batched
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 from heal_tasks.training.encoder import Encoder, Role
 
 WRITE_EVERY = 512

@@ -9,8 +9,7 @@ from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.corpus import ChunkTable
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.served import Served
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]

@@ -155,11 +155,9 @@ class Corpus:
         return {question_id: (text, answer) for question_id, text, answer in rows}
 
     def pending(self, generation_id: int | None, since: datetime | None) -> Pending:
-        """Count the changes that a generation does not serve yet.
+        """Count the changes that a generation does not serve yet: without one, all live chunks.
 
-        Args:
-            generation_id: the active generation; None counts every live chunk.
-            since: the end of the last realignment; None counts no document as moved.
+        Documents have moved if they changed after ``since``, the end of the last realignment; none have without one.
         """
         served: sql.Composable = sql.SQL("false")
         if generation_id is not None:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from heal_tasks.core.ids import document_id, sha256_hex
 from heal_tasks.core.text import storable
@@ -106,7 +105,7 @@ class DocumentRepository:
         rows = [
             (
                 key, source, record.external_id, record.path, storable(record.title), storable(record.body),
-                Jsonb(storable_json(record.metadata)), hashes[key], text_language(record.metadata, language),
+                storable_json(record.metadata), hashes[key], text_language(record.metadata, language),
             )
             for key, record in by_id.items()
         ]  # fmt: skip

@@ -9,17 +9,15 @@ from psycopg import sql
 from heal_tasks.store.db import Connection
 from heal_tasks.store.rows import scalar
 
-_LOCK = "heal.corpus"
-
 
 def lock_exclusive(conn: Connection) -> None:
     """Wait until nobody writes vectors, and keep others from doing so until the transaction ends."""
-    conn.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (_LOCK,))
+    conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.corpus'))")
 
 
 def lock_shared(conn: Connection) -> None:
     """Wait until nobody deletes chunks, and keep others from doing so until the transaction ends."""
-    conn.execute("SELECT pg_advisory_xact_lock_shared(hashtext(%s))", (_LOCK,))
+    conn.execute("SELECT pg_advisory_xact_lock_shared(hashtext('heal.corpus'))")
 
 
 def purge_superseded(conn: Connection) -> int:
@@ -32,17 +30,13 @@ def purge_superseded(conn: Connection) -> int:
     with conn.transaction():
         lock_exclusive(conn)
         table = scalar(conn, "SELECT heal.vector_table(generation_id) FROM heal.generation WHERE state = 'active'")
-        condition: sql.Composable = sql.SQL("true")
+        query = sql.Composed([sql.SQL("SELECT chunk_id FROM heal.chunk c WHERE superseded_at IS NOT NULL")])
         if table is not None:
-            condition = sql.SQL(
-                "NOT EXISTS (SELECT FROM heal.chunk l WHERE l.document_id = coalesce(d.duplicate_of, d.document_id) "
+            query += sql.SQL(
+                " AND NOT EXISTS (SELECT FROM heal.document d JOIN heal.chunk l "
+                "ON l.document_id = coalesce(d.duplicate_of, d.document_id) WHERE d.document_id = c.document_id "
                 "AND l.superseded_at IS NULL AND NOT EXISTS (SELECT FROM {} v WHERE v.chunk_id = l.chunk_id))"
             ).format(sql.Identifier("heal", table))
-        rows = conn.execute(
-            sql.SQL(
-                "SELECT c.chunk_id FROM heal.chunk c JOIN heal.document d USING (document_id) "
-                "WHERE c.superseded_at IS NOT NULL AND {}"
-            ).format(condition)
-        ).fetchall()
+        rows = conn.execute(query).fetchall()
         conn.execute("CALL heal.delete_chunks(%s::bigint[])", ([key for (key,) in rows],))
     return len(rows)

@@ -1,17 +1,18 @@
 """The contrast state of a generation: how far each row was displaced, and by what later rows are displaced."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.rows import arrays
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
-from heal_tasks.store.spaces.space import space_table
-from heal_tasks.store.spaces.vector_tables import among_ids, create_keyed, write_keyed
+from heal_tasks.store.spaces.spaces import space_table
+from heal_tasks.store.spaces.vector_tables import among_ids, create_keyed, read_keyed, write_keyed
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
@@ -72,24 +73,16 @@ class ContrastRepository:
 
     def load(self, generation: Generation) -> ContrastState:
         """The whole state; empty if the nudge record has no contrast steps."""
-        if not generation.contrast_steps:
-            return ContrastState.empty(generation.dims)
         with self._conn.transaction():
             self._conn.execute(_SNAPSHOT)
-            chunk_ids, vectors = self.of_chunks(generation)
-            question_ids, levels, weights = self._levels(generation)
-        return ContrastState(chunk_ids, vectors, question_ids, levels, weights)
+            return ContrastState(*self.of_chunks(generation), *self._levels(generation))
 
     def of_chunks(self, generation: Generation, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
         """Displacements of all or some chunks: ids, int64, shape (p,), ascending; float32, shape (p, d)."""
         if not generation.contrast_steps:
             state = ContrastState.empty(generation.dims)
             return state.chunk_ids, state.vectors
-        query = sql.SQL("SELECT chunk_id, embedding FROM {} WHERE {} ORDER BY 1").format(
-            generation.table("push"), among_ids("chunk_id", among)
-        )
-        (ids,), vectors = copy_vectors_out(self._conn, query, generation.dims)
-        return ids, vectors
+        return read_keyed(self._conn, generation.table("push"), "chunk", generation.dims, among_ids("chunk_id", among))
 
     def pushing(self, generation: Generation, late: Int64Array) -> Pushing:
         """The questions that displace late chunks, int64, shape (m,), ascending."""
@@ -116,10 +109,9 @@ class ContrastRepository:
         pairs = np.column_stack([np.searchsorted(ids, question), np.searchsorted(late, chunk)])
         return Pushing(vectors, levels, weights, pairs)
 
-    def _levels(self, generation: Generation) -> tuple[Int64Array, Float32Array, Float32Array]:
+    def _levels(self, generation: Generation) -> list[NDArray[Any]]:
         rows = self._conn.execute(
             "SELECT question_id, level, weight FROM heal.contrast_level WHERE generation_id = %s ORDER BY 1",
             (generation.generation_id,),
         ).fetchall()
-        ids, levels, weights = arrays(rows, np.int64, np.float32, np.float32)
-        return ids, levels, weights
+        return arrays(rows, np.int64, np.float32, np.float32)

@@ -3,11 +3,10 @@
 import random
 import time
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import psycopg
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.core.types import JsonObject
@@ -15,20 +14,13 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation, GenerationPrefix, Metric, State, get_generation
 from heal_tasks.store.generations.search import named_errors
 from heal_tasks.store.rows import scalar, select
-from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import Space
 from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, table_exists
 
 LOCK_TIMEOUT_MS = 50
 """A reader waits at most this long behind a switch: the longest of 1,000 readers took 52 ms (bench.switches)."""
 
-_SETTABLE = {"topic_run_id", "metric", "nudge", "ef_search", "recall", "metrics", "note"}
-
-# Only activate makes a generation active or previous.
-_TRANSITIONS: dict[str, set[str]] = {
-    "building": {"ready", "failed", "retired"},
-    "ready": {"building", "failed", "retired"},
-    "failed": {"building"},
-}
+_SETTABLE = {"nudge", "ef_search", "recall", "metrics"}
 
 
 class GenerationRepository:
@@ -45,8 +37,6 @@ class GenerationRepository:
         topic_run_id: int | None = None,
         metric: Metric = "cosine",
         nudge: JsonObject | None = None,
-        ef_search: int = 100,
-        note: str = "",
     ) -> Generation:
         """Make a generation in state ``building``, without tables.
 
@@ -55,9 +45,9 @@ class GenerationRepository:
         """
         number = scalar(
             self._conn,
-            "INSERT INTO heal.generation (run_id, space_id, dims, topic_run_id, metric, nudge, ef_search, note) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING generation_id",
-            (run_id, space.space_id, space.dims, topic_run_id, metric, _json(nudge), ef_search, note),
+            "INSERT INTO heal.generation (run_id, space_id, dims, topic_run_id, metric, nudge) "
+            "VALUES (%s, %s, %s, %s, %s, %s) RETURNING generation_id",
+            (run_id, space.space_id, space.dims, topic_run_id, metric, nudge),
         )
         return get_generation(self._conn, number)
 
@@ -106,46 +96,30 @@ class GenerationRepository:
         return select(self._conn, Generation, rest, ([*(states or get_args(State))],))
 
     def set_fields(self, generation_id: int, **values: Any) -> Generation:
-        """Change topic_run_id, metric, nudge, ef_search, recall, metrics or note, and return the generation.
-
-        Another ``metric`` drops the tables, whose vectors and index were made for the old one.
-
-        Raises:
-            StoreError: a column may not be set this way, or the metric of a live generation would change.
-        """
+        """Change nudge, ef_search, recall or metrics, and return the generation; StoreError for other columns."""
         if unknown := values.keys() - _SETTABLE:
             raise StoreError(f"{sorted(unknown)} cannot be set on a generation; these can: {sorted(_SETTABLE)}")
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in values)
-        bound = [_json(value) if name in ("metrics", "nudge") else value for name, value in values.items()]
-        with self._conn.transaction():
-            generation = get_generation(self._conn, generation_id)
-            self._conn.execute(
-                sql.SQL("UPDATE heal.generation SET {} WHERE generation_id = %s").format(assignments),
-                (*bound, generation_id),
-            )
-            if values.get("metric", generation.metric) != generation.metric:
-                if generation.state in ("active", "previous"):
-                    raise StoreError(f"generation {generation_id} is {generation.state}; its metric cannot change")
-                self._drop(generation)
-            return get_generation(self._conn, generation_id)
+        query = sql.SQL("UPDATE heal.generation SET {} WHERE generation_id = %s").format(assignments)
+        self._conn.execute(query, (*values.values(), generation_id))
+        return get_generation(self._conn, generation_id)
 
-    def set_state(self, generation_id: int, state: State, note: str | None = None) -> None:
-        """Move a generation that is not live to building, ready, failed or retired, and replace its note.
+    def set_state(self, generation_id: int, state: Literal["ready", "failed"], note: str | None = None) -> None:
+        """Mark a generation that is building or ready as ready or failed, and replace its note.
 
         Raises:
-            StoreError: that move is not allowed.
+            StoreError: the generation is in another state, or ``state`` is one that only ``activate`` sets.
         """
         with self._conn.transaction():
             current = get_generation(self._conn, generation_id).state
-            if state != current and state not in _TRANSITIONS.get(current, set()):
+            if state not in ("ready", "failed") or current not in ("building", "ready", state):
                 raise StoreError(
                     f"generation {generation_id} is {current} and cannot become {state} by hand; use activate"
                 )
             self._conn.execute(
-                "UPDATE heal.generation SET state = %(state)s, note = coalesce(%(note)s, note), "
-                "retired_at = CASE WHEN %(state)s = 'retired' THEN now() ELSE retired_at END "
-                "WHERE generation_id = %(id)s AND state = %(current)s",
-                {"state": state, "note": note, "id": generation_id, "current": current},
+                "UPDATE heal.generation SET state = %s, note = coalesce(%s, note) "
+                "WHERE generation_id = %s AND state = %s",
+                (state, note, generation_id, current),
             )
 
     def activate(self, generation_id: int, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS, attempts: int = 30) -> None:
@@ -217,10 +191,6 @@ class GenerationRepository:
                 f"generation {generation_id} is {generation.state}, so its tables are in use and stay as they are"
             )
         return generation
-
-
-def _json(value: JsonObject | None) -> Jsonb | None:
-    return None if value is None else Jsonb(value)
 
 
 __all__ = ["Generation", "GenerationRepository", "Metric", "State"]

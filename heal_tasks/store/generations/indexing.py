@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -55,12 +53,19 @@ def build_indexes(
     kind: IndexKind = "none" if rows < exact_rows else "halfvec" if rows >= halfvec_rows else "vector"
     needed_mb = int(rows * (4 * generation.dims + LINK_BYTES) * 1.2) >> 20
     memory = min(memory_mb, max(64, needed_mb))
-    with _notices(conn) as notices:
-        try:
-            _create(conn, generation, kind, memory, parallel)
-        except psycopg.errors.DiskFull:
-            # Parallel builds keep the graph in /dev/shm, which containers limit to 64 MiB; a serial one does not.
-            _create(conn, generation, kind, memory, 0)
+    notices: list[str] = []
+
+    def keep(notice: psycopg.errors.Diagnostic) -> None:
+        notices.append(notice.message_primary or "")
+
+    conn.add_notice_handler(keep)
+    try:
+        _create(conn, generation, kind, memory, parallel)
+    except psycopg.errors.DiskFull:
+        # Parallel builds keep the graph in /dev/shm, which containers limit to 64 MiB; a serial one does not.
+        _create(conn, generation, kind, memory, 0)
+    finally:
+        conn.remove_notice_handler(keep)
     conn.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
     name = "heal." + index_name(generation, "hnsw").as_string(conn)
     return IndexReport(
@@ -137,18 +142,3 @@ def _create(conn: Connection, generation: Generation, kind: IndexKind, memory_mb
         conn.execute(
             "UPDATE heal.generation SET index_kind = %s WHERE generation_id = %s", (kind, generation.generation_id)
         )
-
-
-@contextmanager
-def _notices(conn: Connection) -> Iterator[list[str]]:
-    """Collect the server's notices while the block runs."""
-    texts: list[str] = []
-
-    def keep(notice: psycopg.errors.Diagnostic) -> None:
-        texts.append(notice.message_primary or "")
-
-    conn.add_notice_handler(keep)
-    try:
-        yield texts
-    finally:
-        conn.remove_notice_handler(keep)

@@ -17,7 +17,8 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generation import Generation
 from heal_tasks.store.rows import arrays
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
-from heal_tasks.store.spaces.space import space_table
+from heal_tasks.store.spaces.spaces import space_table
+from heal_tasks.store.spaces.vector_tables import among_ids, read_keyed
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,8 @@ class NudgeState:
             (generation.topic_run_id, touched.tolist()),
         ).fetchall()
         chunk_ids, document_ids, leaves = arrays(live, np.int64, np.int64, np.int32)
-        ids = sql.Literal(chunk_ids.tolist())
-        (found,), base = copy_vectors_out(
-            self._conn,
-            sql.SQL("SELECT chunk_id, embedding FROM {} WHERE chunk_id = ANY({}::bigint[]) ORDER BY 1").format(
-                space_table(generation.space_id, "base"), ids
-            ),
-            generation.dims,
-        )
+        base_table = space_table(generation.space_id, "base")
+        found, base = read_keyed(self._conn, base_table, "chunk", generation.dims, among_ids("chunk_id", chunk_ids))
         self._complete("chunk", chunk_ids, found)
         asked = sql.SQL(
             """SELECT DISTINCT ON (q.chunk_id, heal.text_key(q.text)) q.chunk_id, q.question_id,
@@ -107,7 +102,7 @@ class NudgeState:
             WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT {by_people})
                 AND q.chunk_id = ANY({ids}::bigint[]) AND c.superseded_at IS NULL
             ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id"""
-        ).format(ids=ids, by_people=sql.Literal(generation.by_people))
+        ).format(ids=sql.Literal(chunk_ids.tolist()), by_people=sql.Literal(generation.by_people))
         wanted = [row[0] for row in self._conn.execute(sql.SQL("SELECT question_id FROM ({}) a").format(asked))]
         (answered, question_ids, answers), questions = copy_vectors_out(
             self._conn,
@@ -132,14 +127,14 @@ class NudgeState:
         """Store some probes and leave the others as they are."""
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO heal.nudge_probe (generation_id, question_id, question_set, chunk_ids, scores, floor, "
-                "at_start) VALUES (%s, %s, %s, %s, %s::real[], %s, %s) ON CONFLICT (generation_id, question_id) "
+                "INSERT INTO heal.nudge_probe (generation_id, question_id, question_set, floor, at_start, chunk_ids, "
+                "scores) VALUES (%s, %s, %s, %s, %s, %s, %s::real[]) ON CONFLICT (generation_id, question_id) "
                 "DO UPDATE SET chunk_ids = EXCLUDED.chunk_ids, scores = EXCLUDED.scores, floor = EXCLUDED.floor",
                 [
-                    (self._generation.generation_id, int(key), str(name), *_list(ids, scores), float(floor), float(at))
-                    for key, name, ids, scores, floor, at in zip(
-                        probes.question_ids, probes.question_sets, probes.chunk_ids, probes.scores, probes.floor,
-                        probes.at_start, strict=True,
+                    (self._generation.generation_id, *row, ids[ids >= 0].tolist(), scores[ids >= 0].tolist())
+                    for *row, ids, scores in zip(
+                        probes.question_ids.tolist(), probes.question_sets.tolist(), probes.floor.tolist(),
+                        probes.at_start.tolist(), probes.chunk_ids, probes.scores, strict=True,
                     )
                 ],
             )  # fmt: skip
@@ -181,8 +176,3 @@ class NudgeState:
                 f"{len(missing)} {what} vectors of generation {self._generation.generation_id} are missing, first id "
                 f"{missing[0]}; run embed_new again"
             )
-
-
-def _list(ids: Int64Array, scores: Float32Array) -> tuple[list[int], list[float]]:
-    kept = ids >= 0
-    return ids[kept].tolist(), scores[kept].tolist()

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import HealError, InputError, StoreError
 from heal_tasks.store.db import Connection
+from heal_tasks.store.rows import select
 
 Vector = NDArray[np.float32] | Sequence[float]
 
@@ -82,11 +82,12 @@ def search(
         InputError: k or topic is wrong.
     """
     with named_errors():
-        rows = conn.execute(
-            "SELECT * FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)",
-            (np.asarray(vector, np.float32), generation_id, k, topic, None if filter is None else Jsonb(filter)),
-        ).fetchall()
-    return [Hit._make(row) for row in rows]
+        return select(
+            conn,
+            Hit,
+            "FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)",
+            (np.asarray(vector, np.float32), generation_id, k, topic, None if filter is None else dict(filter)),
+        )
 
 
 def hybrid_search(
@@ -97,11 +98,12 @@ def hybrid_search(
     ``words`` is free text, and ``vector`` that text encoded; the rest, and errors, as ``search``.
     """
     with named_errors():
-        rows = conn.execute(
-            "SELECT * FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)",
+        return select(
+            conn,
+            HybridHit,
+            "FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)",
             (words, np.asarray(vector, np.float32), generation_id, k, topic),
-        ).fetchall()
-    return [HybridHit._make(row) for row in rows]
+        )
 
 
 def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
@@ -114,7 +116,4 @@ def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None =
         InputError: the document has no vector, or k or topic is wrong.
     """
     with named_errors():
-        rows = conn.execute(
-            "SELECT * FROM heal.similar(%s::bigint, %s::int, %s::bigint)", (document_id, k, topic)
-        ).fetchall()
-    return [Hit._make(row) for row in rows]
+        return select(conn, Hit, "FROM heal.similar(%s::bigint, %s::int, %s::bigint)", (document_id, k, topic))

@@ -55,9 +55,7 @@ class ServedRepository:
         query = sql.SQL("SELECT chunk_id, document_id, leaf, embedding FROM {} WHERE {} ORDER BY 1").format(
             generation.table("vec"), among_ids("chunk_id", among)
         )
-        (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(
-            self._conn, query, generation.dims, sizes=(8, 8, 4)
-        )
+        (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(self._conn, query, generation.dims, (8, 8, 4))
         return Served(chunk_ids, document_ids, leaves, vectors)
 
     def served_ids(self, generation: Generation) -> Int64Array:

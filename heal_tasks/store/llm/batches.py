@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Literal, LiteralString
 
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.text import storable
@@ -94,7 +93,7 @@ class BatchRepository:
             cursor.execute(
                 "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts, counts) "
                 "VALUES (%s, %s, %s, %s, %s, %s, 0, %s)",
-                (key, batch.run_id, batch.shard, *about, Jsonb(batch.counts)),
+                (key, batch.run_id, batch.shard, *about, batch.counts),
             )
             cursor.execute(
                 "INSERT INTO heal.llm_batch_row (batch_key, content_hash, chunk_id, endpoint, model, prompt_hash) "
@@ -188,9 +187,8 @@ class BatchRepository:
                 "UPDATE heal.llm_batch_row SET outcome = %s, problem = %s WHERE batch_key = %s AND content_hash = %s",
                 [(item.outcome, storable(item.problem), batch.batch_key, item.content_hash) for item in tried],
             )
-        self._conn.execute(
-            "UPDATE heal.llm_batch SET counts = %s WHERE batch_key = %s", (Jsonb(counts), batch.batch_key)
-        )
+        query = "UPDATE heal.llm_batch SET counts = %s WHERE batch_key = %s"
+        self._conn.execute(query, (counts, batch.batch_key))
 
     def close(self, batch: Batch, state: Literal["collected", "lost"], note: str) -> None:
         """Record the end of a batch, and the endpoint's complaint: texts without a reply are unanswered, unreserved."""

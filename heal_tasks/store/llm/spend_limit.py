@@ -5,8 +5,10 @@ lock serialises reservations, so two processes never reserve the same money. ``l
 the transaction that writes the calls.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from heal_tasks.store.db import Connection
 
@@ -80,12 +82,7 @@ class SpendLimit:
             cursor.execute("DELETE FROM heal.llm_reservation WHERE expires_at <= clock_timestamp()")
             self.release([chunk_id for chunk_id, _ in costs])
             spending = self.spending()
-            left, granted = self.left_usd(spending), 0
-            for _, cost in costs:
-                left -= cost
-                if left < 0:
-                    break
-                granted += 1
+            granted = bisect_right(list(accumulate(cost for _, cost in costs)), self.left_usd(spending))
             cursor.executemany(
                 "INSERT INTO heal.llm_reservation (run_id, chunk_id, cost_usd, expires_at) "
                 "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s))",

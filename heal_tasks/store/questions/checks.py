@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from heal_tasks.core.types import Split
 from heal_tasks.store.db import Connection
 from heal_tasks.store.questions.questions import HUMAN, SAMPLES, QuestionRepository
+from heal_tasks.store.rows import select
 
 DroppedBy = Literal["round_trip", "cross_encoder"]
 
@@ -30,13 +31,9 @@ class CheckRepository:
 
     def questions(self, *splits: Split) -> list[Check]:
         """Written questions of live chunks in some splits, by id."""
-        rows = self._conn.execute(
-            """SELECT q.question_id, q.chunk_id, q.round_trip_rank, q.cross_encoder, q.cross_encoder_score, q.dropped_by
-            FROM heal.question q JOIN heal.chunk c USING (chunk_id)
-            WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL ORDER BY q.question_id""",
-            (list(splits), HUMAN),
-        ).fetchall()
-        return [Check._make(row) for row in rows]
+        rest = """FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+            WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL ORDER BY q.question_id"""
+        return select(self._conn, Check, rest, (list(splits), HUMAN))
 
     def store(self, run_id: str, checks: Sequence[Check]) -> None:
         """Store verdicts, with samples of newly dropped questions; touch the chunks of questions that came or went."""

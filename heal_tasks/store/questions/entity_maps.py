@@ -79,14 +79,14 @@ class MapRepository:
 
     def usable(self) -> Usable:
         """The usable maps of live chunks: their number, and by how much they are shorter than their texts."""
-        rows = self._conn.execute(
-            "SELECT m.chunk_id, 1 - m.map_tokens::float8 / m.text_tokens FROM heal.entity_map m "
-            "JOIN heal.chunk c USING (chunk_id) WHERE m.prompt_hash = %s AND m.model = %s AND m.status = 'ok' "
-            "AND c.superseded_at IS NULL ORDER BY m.chunk_id",
+        ((count, reduction, ids),) = self._conn.execute(
+            "SELECT count(*), coalesce(avg(1 - map_tokens::float8 / text_tokens), 0), "
+            "coalesce(array_agg(chunk_id ORDER BY chunk_id), '{}') "
+            "FROM heal.entity_map JOIN heal.chunk USING (chunk_id) "
+            "WHERE prompt_hash = %s AND model = %s AND status = 'ok' AND superseded_at IS NULL",
             self._key,
         ).fetchall()
-        ids, reductions = [row[0] for row in rows], [row[1] for row in rows]
-        return Usable(len(rows), sum(reductions) / len(rows) if rows else 0.0, fingerprint(ids))
+        return Usable(count, reduction, fingerprint(ids))
 
     def of_chunks(self, chunk_ids: Collection[int]) -> dict[int, str]:
         """The usable maps of these chunks as JSON, by chunk id."""

@@ -14,7 +14,7 @@ from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, settle
 from heal_tasks.store.rows import insert, row_of, scalar
 from heal_tasks.store.spaces.copying import Int64Array
-from heal_tasks.store.spaces.space import Space
+from heal_tasks.store.spaces.spaces import Space
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
@@ -158,11 +158,8 @@ class QuestionRepository:
         """Assign judgments to the chunk of their document that is nearest to the question.
 
         A person names a document, but training and NUDGE need the chunk that answers. The first chunk is the nearest
-        for 47 % of SciFact's claims and 8 % of NFCorpus's queries.
-
-        Args:
-            space: its vectors decide; a question without one stays where it is.
-            touched: int64, shape (t,): only documents with any of these chunks; None for all.
+        for 47 % of SciFact's claims and 8 % of NFCorpus's queries. A question without a vector stays where it is.
+        With ``touched``, int64, shape (t,), only judgments about documents with any of these chunks are looked at.
 
         Returns:
             The number of judgments that moved. Both chunks of each are marked as touched.

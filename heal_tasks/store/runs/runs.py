@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
@@ -82,7 +81,7 @@ class RunRepository:
         """Record the route of a run, the reason, and the numbers that decided it."""
         self._conn.execute(
             "UPDATE heal.run SET route = %s, route_reason = %s, route_facts = %s WHERE run_id = %s",
-            (route, reason, Jsonb(facts), run_id),
+            (route, reason, facts, run_id),
         )
 
     def finish_run(
@@ -142,7 +141,7 @@ class RunRepository:
         self._conn.execute(
             "UPDATE heal.step_result SET result = %s, finished_at = now(), message = '' "
             "WHERE step = %s AND fingerprint = %s AND shard = %s",
-            (Jsonb(result), step, fingerprint, shard),
+            (result, step, fingerprint, shard),
         )
 
     def steps_of(self, run_id: str) -> list[StepRow]:

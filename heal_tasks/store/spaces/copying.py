@@ -65,8 +65,8 @@ def copy_vectors_out(
 ) -> tuple[list[NDArray[Any]], Float32Array]:
     """Read integer columns and one vector column without a Python object per row.
 
-    The query selects non-null integer columns, of ``sizes`` bytes each (8 for ``bigint``, 4 for ``integer``), and, last,
-    a vector of ``dims`` dimensions.
+    The query selects non-null integer columns, of ``sizes`` bytes each (8 for ``bigint``, 4 for ``integer``), and at
+    the end a vector of ``dims`` dimensions.
 
     Returns:
         One int64 or int32 array of shape (n,) per integer column, and the vectors: float32, shape (n, d).

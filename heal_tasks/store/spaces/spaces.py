@@ -1,6 +1,9 @@
 """Spaces: the vectors of chunks and questions by one encoder each, added to as texts arrive, never copied."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -10,23 +13,31 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_exclusive
 from heal_tasks.store.documents.reading import LiveChunk, live_chunks
 from heal_tasks.store.rows import find, select
-from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
-from heal_tasks.store.spaces.space import Space
-from heal_tasks.store.spaces.vector_tables import (
-    Entity,
-    among_ids,
-    count_orphans,
-    create_keyed,
-    table_exists,
-    write_keyed,
-)
+from heal_tasks.store.spaces.copying import Float32Array, Int64Array
+from heal_tasks.store.spaces.vector_tables import Entity, among_ids, create_keyed, read_keyed, table_exists, write_keyed
 
-_LIVE: dict[Entity, sql.SQL] = {
-    "chunk": sql.SQL("SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL"),
-    "question": sql.SQL(
-        "SELECT question_id FROM heal.question JOIN heal.chunk USING (chunk_id) WHERE superseded_at IS NULL"
-    ),
-}
+SpacePrefix = Literal["base", "question"]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The vectors of one encoder, as in ``heal.space``."""
+
+    space_id: int
+    model_uri: str
+    model_sha256: str
+    dims: int
+    created_at: datetime
+    used_at: datetime = field(compare=False)
+
+    def table(self, prefix: SpacePrefix) -> sql.Identifier:
+        """The table of chunk vectors (``base``) or of question vectors (``question``)."""
+        return space_table(self.space_id, prefix)
+
+
+def space_table(space_id: int, prefix: SpacePrefix) -> sql.Identifier:
+    """Name of a table of a space; ``heal.space_table`` is the same rule for SQL."""
+    return sql.Identifier("heal", f"{prefix}_s{space_id:06d}")
 
 
 class SpaceRepository:
@@ -77,10 +88,6 @@ class SpaceRepository:
             raise StoreError(f"there is no space {space_id}; SELECT * FROM heal.space lists them")
         return space
 
-    def find(self, model_sha256: str) -> Space | None:
-        """The space of an encoder by the hash of its files, or None."""
-        return find(self._conn, Space, "FROM heal.space WHERE model_sha256 = %s", (model_sha256,))
-
     def find_by_uri(self, model_uri: str) -> Space | None:
         """The newest space of an encoder by its location, or None."""
         rest = "FROM heal.space WHERE model_uri = %s ORDER BY space_id DESC LIMIT 1"
@@ -116,15 +123,18 @@ class SpaceRepository:
 
     def load_chunks(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
         """Vectors of live chunks, all or those among some ids: ids, int64, shape (n,), ascending; float32, (n, d)."""
-        return self._load(space, space.table("base"), "chunk", among)
+        condition = sql.SQL("chunk_id IN (SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL) AND {}").format(
+            among_ids("chunk_id", among)
+        )
+        return read_keyed(self._conn, space.table("base"), "chunk", space.dims, condition)
 
     def load_questions(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
         """Vectors of live chunks' questions; as ``load_chunks``."""
-        return self._load(space, space.table("question"), "question", among)
-
-    def orphans(self, space: Space) -> int:
-        """Count the rows of a space's tables whose chunk or question no longer exists; more than 0 is a fault."""
-        return count_orphans(self._conn, _tables(space))
+        condition = sql.SQL(
+            "question_id IN (SELECT question_id FROM heal.question JOIN heal.chunk USING (chunk_id) "
+            "WHERE superseded_at IS NULL) AND {}"
+        ).format(among_ids("question_id", among))
+        return read_keyed(self._conn, space.table("question"), "question", space.dims, condition)
 
     def drop_unused(self, keep: Collection[int]) -> Sequence[int]:
         """Drop the tables of spaces that no generation in building, ready, active or previous uses; returns their ids.
@@ -150,16 +160,6 @@ class SpaceRepository:
                 ([space.space_id for space in unused],),
             )
         return dropped
-
-    def _load(
-        self, space: Space, table: sql.Identifier, entity: Entity, among: Int64Array | None
-    ) -> tuple[Int64Array, Float32Array]:
-        key = f"{entity}_id"
-        query = sql.SQL("SELECT {key}, embedding FROM {table} WHERE {key} IN ({live}) AND {among} ORDER BY 1").format(
-            key=sql.Identifier(key), table=table, live=_LIVE[entity], among=among_ids(key, among)
-        )
-        (ids,), vectors = copy_vectors_out(self._conn, query, space.dims)
-        return ids, vectors
 
 
 def _tables(space: Space) -> Sequence[tuple[sql.Identifier, Entity]]:

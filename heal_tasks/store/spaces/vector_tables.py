@@ -11,7 +11,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.erasing import lock_shared
 from heal_tasks.store.rows import scalar
-from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors
+from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors, copy_vectors_out
 
 Entity = Literal["chunk", "question"]
 """The rows of a table of vectors are about chunks (key ``chunk_id``) or about questions (key ``question_id``)."""
@@ -50,6 +50,16 @@ def write_keyed(
         ).rowcount
         conn.execute(sql.SQL("DROP TABLE {}").format(staging))
     return count
+
+
+def read_keyed(
+    conn: Connection, table: sql.Identifier, entity: Entity, dims: int, condition: sql.Composable
+) -> tuple[Int64Array, Float32Array]:
+    """Vectors of a table made by ``create_keyed``: ids, int64, shape (n,), ascending, and float32, shape (n, d)."""
+    query = sql.SQL("SELECT {}, embedding FROM {} WHERE {} ORDER BY 1")
+    key = sql.Identifier(f"{entity}_id")
+    (ids,), vectors = copy_vectors_out(conn, query.format(key, table, condition), dims)
+    return ids, vectors
 
 
 def stage(conn: Connection, integers: dict[str, NDArray[Any]], vectors: Float32Array) -> sql.Identifier:
