@@ -22,12 +22,8 @@ class BatchTrigger(BaseTrigger):
     """Polls batches until all have ended or a worker has to look.
 
     Its arguments are stored in Airflow's database, so they do not contain the key: endpoint and key are read from the
-    triggerer's own settings. Where these are refused, the worker is woken instead.
-
-    Args:
-        batch_ids: the endpoint's names of the batches.
-        poll_s: time between two polls, in seconds.
-        until: when to stop polling, in seconds since 1970.
+    triggerer's own settings. Where these are refused, the worker is woken instead. ``until`` is the time to stop
+    polling, in seconds since 1970.
     """
 
     def __init__(self, batch_ids: Sequence[str], poll_s: float, until: float) -> None:
@@ -85,14 +81,7 @@ class BatchTrigger(BaseTrigger):
 
 
 class AskOperator(BaseOperator):
-    """Step ``ask``, deferred and run again until no batch is under way.
-
-    Args:
-        manifest: of the step before.
-        shard: this task's number, of ``shards``.
-        shards: how many mapped tasks share the work.
-        kwargs: as for every operator.
-    """
+    """Step ``ask`` of one of ``shards`` mapped tasks, deferred and run again until no batch is under way."""
 
     template_fields: Sequence[str] = ("manifest",)
 

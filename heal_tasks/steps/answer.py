@@ -5,7 +5,7 @@ HEAL measures retrieval by it (arXiv 2412.04661): is the right document found, h
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,9 @@ from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 
 PASSAGES = 3
 """Number of chunks that a question is answered from."""
+
+_Metrics = tuple[float, ...]
+"""Values of ``METRICS``."""
 
 
 class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
@@ -63,7 +66,7 @@ class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
 
     def _row(self, answer: Answered[GivenAnswer]) -> StoredAnswer:
         self.counts["asked"] += 1
-        chunk, given = answer.chunk, answer.value or GivenAnswer("", "")
+        chunk, given = answer.chunk, answer.value or GivenAnswer()
         return StoredAnswer(
             chunk.content_hash, self._author.prompt_hash, self._author.model,
             [chunk.chunk_id, *self._chunk_ids[chunk.content_hash]], answer.status, given.text, given.evidence,
@@ -86,16 +89,16 @@ def answer(context: Context) -> Outcome:
     corpus = Corpus(context.conn)
     chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
     chosen = _choose(corpus, questions, chunks, settings.answer_questions)
-    recorder, results, problem = AnswerRecorder(context), list[tuple[System, list[_Result]]](), ""
+    recorder, results, problem = AnswerRecorder(context), list[tuple[System, list[_Metrics | None]]](), ""
     try:
         for system in _systems(context, questions, chunks) if chosen else ():
             results.append((system, _ask(recorder, corpus, system, chosen, chunks)))
     except HealError as error:
         results, problem = [], f"; not all systems could be measured: {error}"
-    measured = [place for place in range(len(chosen)) if results and all(found[place].given for _, found in results)]
+    measured = [place for place in range(len(chosen)) if results and all(found[place] for _, found in results)]
     documents, rows, base = np.array([chosen[place].document_id for place in measured]), list[EvaluationRow](), None
     for system, found in results if measured else ():
-        values = np.array([found[place].metrics(chosen[place].reference) for place in measured], dtype=np.float64)
+        values = np.array([found[place] for place in measured], dtype=np.float64)
         by_metric = dict(zip(METRICS, values.T, strict=True))
         scores = Scores(system.name, system.generation_id, {ANSWERED: by_metric}, {ANSWERED: documents})
         rows += evaluation_rows(scores, base, settings)
@@ -115,22 +118,6 @@ class _Question:
     document_id: int
     text: str
     reference: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """A question's passages by one system, and the answer from them; None where there is none."""
-
-    asked: ChunkToAsk
-    right_document: bool
-    given: GivenAnswer | None
-
-    def metrics(self, reference: str) -> tuple[float, ...]:
-        """Values of ``METRICS``."""
-        given = self.given or GivenAnswer("", "")
-        # A model that answers from elsewhere has nothing to copy.
-        unsupported = bool(given.text) and not evidence_found(given.evidence, self.asked.text)
-        return self.right_document, rouge_l(given.text, reference), bool(given.text), unsupported
 
 
 def _choose(corpus: Corpus, questions: QuestionTable, chunks: ChunkTable, count: int) -> list[_Question]:
@@ -163,20 +150,27 @@ def _systems(context: Context, questions: QuestionTable, chunks: ChunkTable) -> 
 
 def _ask(
     recorder: AnswerRecorder, corpus: Corpus, system: System, questions: list[_Question], chunks: ChunkTable
-) -> list[_Result]:
-    """Have the questions answered from the passages that a system retrieves for them."""
+) -> list[_Metrics | None]:
+    """Have the questions answered from the passages that a system retrieves for them; None where there is no answer."""
     vectors = system.questions[[question.row for question in questions]]
     nearest, _ = top_k(vectors, system.chunks, min(PASSAGES, len(chunks.chunk_ids)))
     passages = corpus.chunk_texts(np.unique(chunks.chunk_ids[nearest]))
-    results, wanted = list[_Result](), dict[str, tuple[ChunkToAsk, list[int]]]()
+    keys, wanted = list[str](), dict[str, tuple[ChunkToAsk, list[int]]]()
     for question, places in zip(questions, nearest, strict=True):
         ids = chunks.chunk_ids[places].tolist()
         asked = to_answer(question.chunk_id, question.text, [embedding_text(*passages[key]) for key in ids])
         wanted[asked.content_hash] = (asked, ids)
-        right = bool(chunks.document_ids[places[0]] == question.document_id)
-        results.append(_Result(asked, right, None))
-    answers = recorder.answers(wanted)
-    return [replace(result, given=answers.get(result.asked.content_hash)) for result in results]
+        keys.append(asked.content_hash)
+    answers, measured = recorder.answers(wanted), list[_Metrics | None]()
+    for question, key, places in zip(questions, keys, nearest, strict=True):
+        if (given := answers.get(key)) is None:
+            measured.append(None)
+            continue
+        right_document = bool(chunks.document_ids[places[0]] == question.document_id)
+        # A model that answers from elsewhere has nothing to copy.
+        unsupported = bool(given.text) and not evidence_found(given.evidence, wanted[key][0].text)
+        measured.append((right_document, rouge_l(given.text, question.reference), bool(given.text), unsupported))
+    return measured
 
 
 ANSWER = Step("answer", answer, None)

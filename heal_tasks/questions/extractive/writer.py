@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import islice
 
 from heal_tasks.core.ids import fingerprint
+from heal_tasks.core.types import QuestionKind
 from heal_tasks.questions.extractive.prose import Sentence, sentences
 from heal_tasks.questions.extractive.rewrite import as_claim, as_question, reduced
 from heal_tasks.questions.extractive.words import (
@@ -91,14 +92,21 @@ def _drafts(chunk: ChunkToAsk, rarity_here: Callable[[str], float]) -> Iterator[
     found = sentences(chunk.text)
     weights = _Weights(found, _name_words(chunk.title), rarity_here)
     ranked = sorted(found, key=lambda sentence: -weights.sentence(sentence))
-    queues = [
-        [draft for sentence in ranked if (draft := _question(sentence))],
-        [draft for sentence in ranked if (draft := _keywords(sentence, chunk.title, weights))],
-        [draft for sentence in ranked if (draft := _claim(sentence))],
-    ]
-    checked = check_drafts((draft for queue in queues for draft in queue), chunk)
-    kept = [draft for draft, reason in checked if reason is None]
-    left = [[draft for draft in kept if draft.kind == kind] for kind in ("question", "keyword", "claim")]
+    writers: dict[QuestionKind, Callable[[Sentence], str | None]] = {
+        "question": lambda sentence: (
+            as_question(reduced(sentence.text)) if sentence.complete or sentence.first else None
+        ),
+        "keyword": lambda sentence: _keywords(sentence.text, chunk.title, weights),
+        "claim": lambda sentence: as_claim(reduced(sentence.text)) if sentence.complete else None,
+    }
+    drafts = (
+        Draft(kind, text, _answer(sentence), sentence.evidence)
+        for kind, write in writers.items()
+        for sentence in ranked
+        if (text := write(sentence))
+    )
+    kept = [draft for draft, reason in check_drafts(drafts, chunk) if reason is None]
+    left = [[draft for draft in kept if draft.kind == kind] for kind in writers]
     used: Counter[str] = Counter()
     while any(left):
         fewest = min(used[draft.evidence] for queue in left for draft in queue)
@@ -110,21 +118,11 @@ def _drafts(chunk: ChunkToAsk, rarity_here: Callable[[str], float]) -> Iterator[
                 yield fresh
 
 
-def _question(sentence: Sentence) -> Draft | None:
-    text = as_question(reduced(sentence.text)) if sentence.complete or sentence.first else None
-    return Draft("question", text, _answer(sentence), sentence.evidence) if text else None
-
-
-def _claim(sentence: Sentence) -> Draft | None:
-    text = as_claim(reduced(sentence.text)) if sentence.complete else None
-    return Draft("claim", text, _answer(sentence), sentence.evidence) if text else None
-
-
-def _keywords(sentence: Sentence, title: str, weights: _Weights) -> Draft | None:
+def _keywords(sentence: str, title: str, weights: _Weights) -> str | None:
     """The heaviest phrases of a sentence, in their order in it, then one from the title."""
     chosen: list[tuple[str, ...]] = []
     taken: set[str] = set()
-    phrases = _phrases(sentence.text)
+    phrases = _phrases(sentence)
     for phrase in sorted(phrases, key=lambda phrase: -weights.phrase(phrase)):
         fresh = {singular(word) for word in phrase}
         repeats = len(fresh) < len(phrase) or fresh & taken
@@ -138,12 +136,11 @@ def _keywords(sentence: Sentence, title: str, weights: _Weights) -> Draft | None
         if len(taken) < _FEWEST_KEYWORDS + 1 and not fresh & taken and not fresh & weights.name:
             chosen.append(phrase)
             taken |= fresh
-    text = " ".join(word for phrase in chosen for word in phrase)
     titled = {singular(word) for word in words(title)}
     telling = sum(rarity(word) > _TELLING for word in taken - titled)
     if len(taken) < _FEWEST_KEYWORDS or telling < 2:
         return None
-    return Draft("keyword", text, _answer(sentence), sentence.evidence)
+    return " ".join(word for phrase in chosen for word in phrase)
 
 
 def _phrases(text: str) -> list[tuple[str, ...]]:

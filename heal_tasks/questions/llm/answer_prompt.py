@@ -47,8 +47,8 @@ class Reply(BaseModel):
 class GivenAnswer(NamedTuple):
     """An answer, empty where the passages hold none, and the quotation that the model gives for it."""
 
-    text: str
-    evidence: str
+    text: str = ""
+    evidence: str = ""
 
 
 def answer_prompt() -> PromptSpec[GivenAnswer]:

@@ -1,5 +1,9 @@
-"""Collects the replies of batches of all runs, and ends batches that take too long."""
+"""Collects the replies of batches of all runs, and ends batches that take too long.
 
+Replies are recorded page by page: questions, calls and the outcome of each text in one transaction.
+"""
+
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 
@@ -8,17 +12,66 @@ from heal_tasks.core.log import format_duration
 from heal_tasks.questions.llm.batch_api import BatchApi, Job
 from heal_tasks.questions.llm.batch_lines import read_line
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.writer import Drafts
+from heal_tasks.questions.llm.replies import ParsedReply
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.writing.batch_answers import BatchAnswers, Reply
+from heal_tasks.steps.writing.question_recorder import QuestionRecorder
 from heal_tasks.steps.writing.recorder import STORE_EVERY
-from heal_tasks.store.llm.batches import Batch, BatchRepository
+from heal_tasks.store.llm.batches import Batch, BatchRepository, TextOutcome, Tried
 
 CANCELLING_S = 3600.0
 """Time that an endpoint may take to cancel a batch before it is given up; OpenAI takes ten minutes at most."""
 
 _NOT_LISTED_S = 60.0
 """Time, beside the timeout, until a batch whose creation was cut off is listed for certain."""
+
+Reply = ParsedReply[Drafts] | None
+"""None for a request that was never run."""
+
+
+class BatchAnswers(QuestionRecorder):
+    """Records the replies of one batch, whose counts it continues."""
+
+    def __init__(self, context: Context, batches: BatchRepository, batch: Batch) -> None:
+        super().__init__(context, Author("llm", batch.model, batch.prompt_hash), batch)
+        self._batches, self._batch = batches, batch
+        self._answered, self._tried = list[str](), list[Tried]()
+
+    def take(self, replies: dict[str, tuple[Reply, int]]) -> None:
+        """Add and store replies, by content hash with the chunk that was asked about."""
+        live = self._batches.live({text: chunk_id for text, (_, chunk_id) in replies.items()})
+        for text, (reply, chunk_id) in replies.items():
+            found = live.get(text)
+            if reply is None:
+                self._tried.append(Tried(text, "unanswered", ""))
+            elif found is None:
+                # The text was deleted in the meantime: only the call is recorded.
+                self._answered.append(text)
+                self.add_calls(ChunkToAsk(chunk_id, "", "", text), [reply.call])
+            elif reply.call.status in ("ok", "refused"):
+                self._answered.append(text)
+                self._document_of[found.chunk_id] = found.document_id
+                chunk = ChunkToAsk(found.chunk_id, found.title, found.text, text)
+                self.add(Answered(chunk, reply.value, (reply.call,)))
+            else:
+                outcome: TextOutcome = "failed" if reply.call.status == "failed" else "invalid"
+                tried = Tried(text, "cut_off", "") if reply.cut_off else Tried(text, outcome, reply.problem)
+                self._tried.append(tried)
+                self.add_calls(ChunkToAsk(found.chunk_id, "", "", text), [reply.call])
+        self.store()
+
+    def figures(self) -> dict[str, float]:
+        """Counts, tokens and cost of the whole batch up to now."""
+        total = Counter(self._batch.counts)
+        total.update(super().figures())
+        return dict(total)
+
+    def store(self) -> None:
+        """Store what was added since the last time, and record the outcome of its texts."""
+        with self._context.conn.transaction():
+            super().store()
+            self._batches.settle(self._batch, self._answered, self._tried, self.figures())
+        self._answered, self._tried = [], []
 
 
 class BatchCollector:

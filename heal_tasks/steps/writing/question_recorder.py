@@ -62,23 +62,19 @@ class QuestionRecorder(Recorder[Drafts, Asked]):
         self._repository.store(self._payer, rows, calls, self._context.shard)
 
     def _row(self, answer: Answered[Drafts]) -> Asked:
-        chunk, author, kept, samples, dropped = answer.chunk, self._author, list[Question](), list[Dropped](), 0
-        for draft, reason in check_drafts(answer.value or (), chunk, self._context.settings.question_filters):
+        chunk, author, drafts = answer.chunk, self._author, answer.value or ()
+        kept, samples = list[Question](), list[Dropped]()
+        for draft, reason in check_drafts(drafts, chunk, self._context.settings.question_filters):
+            written = chunk.chunk_id, draft.text, draft.answer, draft.evidence, draft.kind
             if reason is None:
-                kept.append(
-                    Question(
-                        question_id(chunk.chunk_id, author.name, draft.text), chunk.chunk_id, draft.text, draft.answer,
-                        draft.evidence, draft.kind, *author, _split(self._document_of[chunk.chunk_id], draft.text),
-                    )
-                )  # fmt: skip
+                split = _split(self._document_of[chunk.chunk_id], draft.text)
+                kept.append(Question(question_id(chunk.chunk_id, author.name, draft.text), *written, *author, split))
                 continue
-            dropped += 1
             self.counts[f"dropped_{reason}"] += 1
             self._samples[reason] += 1
             if self._samples[reason] <= SAMPLES:
-                samples.append(
-                    Dropped(chunk.chunk_id, draft.text, draft.answer, draft.evidence, draft.kind, author.name, reason)
-                )
+                samples.append(Dropped(*written, author.name, reason))
+        dropped = len(drafts) - len(kept)
         self.counts.update(asked=1, kept=len(kept), dropped=dropped)
         return Asked(chunk.chunk_id, chunk.content_hash, author.prompt_hash, author.model, kept, dropped, samples)
 
