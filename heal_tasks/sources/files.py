@@ -4,6 +4,7 @@ A file counts as unchanged while its size and modification time stay, so an unch
 file. A folder that cannot be listed is an error and never an empty folder: its documents would count as deleted.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -97,8 +98,12 @@ class FolderSource:
             if entry.is_symlink() and not Path(entry.path).resolve(strict=True).is_relative_to(self._root):
                 return None
             return entry.stat() if entry.is_file() else None
-        except (FileNotFoundError, RuntimeError):  # RuntimeError: links in a circle
+        except (FileNotFoundError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # the same from Python 3.13 on
+                return None
+            raise
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
