@@ -88,8 +88,7 @@ class LLM:
         """Find out which request fields the endpoint understands, and return the calls that it took.
 
         Raises:
-            SettingsError: as ``ask``.
-            RetryableError: as ``ask``.
+            HealError: as ``ask`` does.
         """
         endpoint, health = Endpoint(self._config, spec.temperature), self._health()
         calls, failure = endpoint.probe()
