@@ -57,6 +57,14 @@ def test_links_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    where = page.partition("## Where is")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_/*0-9.]+\.(?:py|sql))`", where))
+    assert len(named) > 15
+    assert not [path for path in named if not list((ROOT / "heal_tasks").glob(path))]
+
+
 def test_every_function_and_view_for_users_is_documented() -> None:
     text = (DOCS / "sql.md").read_text()
     api = "".join(path.read_text() for path in sorted((ROOT / "heal_tasks" / "store" / "sql").glob("api*.sql")))
