@@ -5,8 +5,8 @@ training and an encoding of the corpus. The folder holds ``corpus.jsonl.gz`` ({i
 ({id, text}) and ``qrels.tsv`` (query_id, doc_id, score, split).
 
 **Settings.** *corpus*: no human query is seen before the test; questions are the writer's (the extractive one, unless
-an LLM is configured). *training*: the collection's train and dev queries are also imported as people's judgments.
-*people*: only these, no question is written. A collection without dev queries lends a tenth of train.
+an LLM is configured). *training*: the collection's train and dev queries are also imported as judgments.
+*people*: only these, no question is generated. A collection without dev queries lends a tenth of train.
 
 **Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); smoothed (own with label
 smoothing); base-term (own and the term that keeps the base model's rankings); paper (the published HEAL loss alone);

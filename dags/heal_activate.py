@@ -28,7 +28,7 @@ from heal_airflow import RETRIES, run_step
     tags=["heal"],
 )
 def heal_activate() -> None:
-    """Switch the active generation."""
+    """Switch the live generation."""
 
     @task(doc_md="Switches in one transaction, with a lock timeout. Output: `heal.generation`, view `heal.embedding`.")
     def activate(params: dict[str, Any] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""heal_realign: every night, new documents in, and the vectors realigned or nudged, whichever they need."""
+"""heal_realign: read new documents every night, and realign or nudge the vectors, whichever they need."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -54,7 +54,7 @@ def heal_realign() -> None:
         def label(manifest: Json) -> Json:
             return run_step("label", manifest)
 
-        @task(doc_md="Entity maps of chunks, for training to be shown. Output: `heal.entity_map`, `heal.llm_call`.")
+        @task(doc_md="Entity maps of chunks, as a training view. Output: `heal.entity_map`, `heal.llm_call`.")
         def map_entities(shard: int, manifest: Json) -> Json:
             return run_step("map_entities", manifest, shard=shard, shards=len(ASK_SHARDS))
 
@@ -67,7 +67,8 @@ def heal_realign() -> None:
 
         @task(
             queue="gpu",
-            doc_md="Drops questions by which the base model misses their chunk. Output: `heal.question.dropped_by`.",
+            doc_md="Drops questions for which the base model does not retrieve the source chunk. "
+            "Output: `heal.question.dropped_by`.",
         )
         def sift(manifest: Json) -> Json:
             return run_step("sift", manifest)
@@ -77,7 +78,8 @@ def heal_realign() -> None:
             return run_step("mine", manifest)
 
         @task(
-            doc_md="HEAL and own-document loss; stops early on held-out retrieval. Output: a model artifact.",
+            doc_md="Own-document and base losses, and HEAL where `HEAL_HEAL_WEIGHT` is above 0; stops early on "
+            "held-out retrieval. Output: a model artifact.",
             queue="gpu",
             pool="gpu",
         )
@@ -85,7 +87,7 @@ def heal_realign() -> None:
             return run_step("train", manifest)
 
         @task(
-            queue="gpu", doc_md="Vectors of the trained and the live model. Output: `heal.base_s…`, `heal.question_s…`."
+            queue="gpu", doc_md="Vectors of base, live and trained model. Output: `heal.base_s…`, `heal.question_s…`."
         )
         def embed(shard: int, manifest: Json) -> Json:
             return run_step("embed", manifest, shard=shard, shards=len(EMBED_SHARDS))
@@ -122,7 +124,9 @@ def heal_realign() -> None:
         chain(embedded, chosen)
         publish(answer(chosen) if SETTINGS.answer_questions else chosen)
 
-    @task_group(group_id="nudge", tooltip="Only what arrived: its vectors, and the few that its questions move")
+    @task_group(
+        group_id="nudge", tooltip="Embeds new documents and moves the few existing vectors that their questions affect."
+    )
     def nudge_only(routed: Json) -> None:
         @task(doc_md="Topic paths of the new documents, projected on the stored tree. Output: `heal.document_topic`.")
         def assign_labels(manifest: Json) -> Json:

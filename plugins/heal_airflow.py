@@ -34,7 +34,8 @@ PARAMS: dict[str, Param] = {
         type="string",
         enum=["auto", "nothing", "nudge", "realign"],
         title="Route",
-        description="auto decides from what arrived; nudge and realign force that path; nothing only ingests.",
+        description="auto takes HEAL_FORCE_ROUTE, or else what the counts say; nudge and realign force that route; "
+        "nothing only ingests.",
     ),
     "sources": Param(
         "",
@@ -49,13 +50,14 @@ PARAMS: dict[str, Param] = {
         minimum=0,
         maximum=10_000_000,
         title="Sample size",
-        description="At most this many documents per source, none deleted. 0 takes all.",
+        description="At most this many documents per source, none deleted. 0 takes HEAL_SAMPLE_DOCUMENTS.",
     ),
     "dry_run": Param(
         False,
         type="boolean",
         title="Dry run",
-        description="Read the sources and decide the route, then undo it: nothing is stored, sent or trained.",
+        description="Read the sources and choose the route, then undo it: nothing is stored, sent or trained. Off "
+        "takes HEAL_DRY_RUN.",
     ),
 }
 """The trigger form of ``heal_realign``."""
@@ -86,8 +88,11 @@ def run_step(
     from heal_tasks.steps.engine.road import load_step
 
     context = get_current_context()
+    # A field left at its default says nothing: the setting decides then.
     overrides = {
-        key: value for key, value in context["params"].items() if key in PARAMS and value not in (None, "", 0, False)
+        key: value
+        for key, value in context["params"].items()
+        if key in PARAMS and value is not None and value != PARAMS[key].value
     }
     before = Manifest(**manifest) if manifest else Manifest(run_id=context["run_id"], refs=refs or {})
     return load_step(name).run(load_settings(**overrides), before, shard, shards).to_json()

@@ -1,4 +1,4 @@
-"""Fixtures for every room: one embedded Postgres per session, a fresh migrated database per test."""
+"""Fixtures for every package: one embedded Postgres per session, a fresh migrated database per test."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""The rules of the code: imports run downwards, pure rooms stay pure, DAG files stay light, files stay small."""
+"""The rules of the code: imports run downwards, pure packages stay pure, DAG files stay light, files stay small."""
 
 import ast
 from collections.abc import Iterator
@@ -59,9 +59,9 @@ def test_imports_run_downwards(path: Path) -> None:
         if not module.startswith("heal_tasks.") or room(module) == own or room(module) not in FLOOR:
             continue
         other = room(module)
-        assert FLOOR[other] <= FLOOR[own], f"{path} imports {module}, which is upstairs"
+        assert FLOOR[other] <= FLOOR[own], f"{path} imports {module}, which is in a higher layer"
         if FLOOR[own] == FLOOR[other] == 1:
-            pytest.fail(f"{path} imports {module}; rooms of one floor do not import each other")
+            pytest.fail(f"{path} imports {module}; packages of layer 1 do not import each other")
 
 
 def pure_files() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Import of judgments: people's questions with the documents that answer them, from a JSON Lines file."""
+"""Import of judgments: human questions with the documents that answer them, from a JSON Lines file."""
 
 import gzip
 from functools import partial
@@ -40,7 +40,7 @@ def judgments(
     ],
     source: Annotated[str | None, typer.Option(help="The documents' source; needed where there are several.")] = None,
 ) -> None:
-    """Import people's questions with the documents that answer them."""
+    """Import human questions with the documents that answer them."""
     import_judgments(settings_for_command(), console, file, source)
 
 
@@ -52,7 +52,9 @@ def import_judgments(settings: Settings, console: Console, path: Path, source: s
             stored all the same.
     """
     if source is None and len(settings.sources) > 1:
-        raise InputError(f"the documents' source has to be named, one of {', '.join(settings.sources)}: --source")
+        raise InputError(
+            f"HEAL_SOURCES has several; name the documents' source by --source, one of {', '.join(settings.sources)}"
+        )
     source = source or settings.sources[0]
     if source not in settings.sources:
         raise InputError(f"source {source!r} is not in HEAL_SOURCES ({' '.join(settings.sources)})")
@@ -70,7 +72,7 @@ def import_judgments(settings: Settings, console: Console, path: Path, source: s
         print_line(console, f"{len(missing)} documents are not in {source} (ingest them first): {shown}")
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise InputError(f"{len(bad)} lines are no judgments: {'; '.join(bad[:SHOWN])}{more}")
+        raise InputError(f"{len(bad)} invalid lines: {'; '.join(bad[:SHOWN])}{more}")
 
 
 def _read(path: Path) -> tuple[list[Judgment], list[str]]:

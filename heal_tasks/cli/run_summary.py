@@ -25,7 +25,7 @@ EXTRACTIVE_NOTE = (
 
 
 def print_report(conn: Connection, run_id: str, console: Console) -> None:
-    """Print documents, route with its reason, topics, questions, quality, verdict, active generation and steps.
+    """Print documents, route with its reason, topics, questions, quality, verdict, live generation and steps.
 
     Raises:
         StepError: the run left no row in ``heal.run``.
@@ -41,7 +41,7 @@ def print_report(conn: Connection, run_id: str, console: Console) -> None:
     _print_field(
         console, "Documents",
         f"{documents['documents']} in {documents['chunks']} chunks, {documents['duplicates']} exact duplicates, "
-        f"{len(summary.quarantined)} refused by this run",
+        f"{len(summary.quarantined)} rejected by this run",
     )  # fmt: skip
     _print_topics(summary, console)
     _print_questions(summary, console)
@@ -72,7 +72,7 @@ def _print_topics(summary: Summary, console: Console) -> None:
     rows = sorted(summary.tree.rows if summary.tree else [], key=lambda row: (row.level, row.first_leaf))[1:]
     if not rows:
         return
-    origin = "built by this run" if summary.built_topics else "of the active generation"
+    origin = "built by this run" if summary.built_topics else "of the live generation"
     root = Tree(f"[bold]Topics[/] ({len(rows)} {origin}; documents in brackets)")
     branches: dict[int | None, Tree] = {}
     for row in rows[:MAX_TOPICS]:

@@ -24,7 +24,7 @@ def search(
     topic: Topic = None,
     words: Annotated[bool, typer.Option("--words", help="Also by its words, both scores added.")] = False,
 ) -> None:
-    """Encode a text with the active generation's model and print the nearest chunks."""
+    """Encode a text with the live generation's model and print the nearest chunks."""
     from heal_tasks.serve.search import Searcher
 
     searcher = Searcher(settings_for_command())

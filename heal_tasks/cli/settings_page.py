@@ -12,13 +12,15 @@ HEAD = """\
 
 Every setting is an environment variable `HEAL_<NAME>`. A value comes from, in this order:
 
-1. the trigger form of the DAG, for the four settings that it shows (route, sources, sample size, dry run);
+1. the trigger form of the DAG, for the four settings that it shows (route, sources, sample size, dry run), if the field
+   differs from the form's default; a field left at its default (`auto`, empty, 0, off) does not override anything;
 2. the process environment;
 3. the file `.env` in the working folder;
 4. the file `local.env` that `make up` writes into the state folder;
 5. the default.
 
-An empty value counts as unset. A wrong value stops the command with the name, the value and what is allowed.
+An empty value counts as unset, except for `HEAL_SCHEDULE` and `HEAL_MAINTAIN_SCHEDULE`, where it means no schedule.
+A wrong value stops the command with the name, the value and what is allowed.
 `python -m heal_tasks settings` prints the values in effect; `python -m heal_tasks doctor` checks what they point to.
 
 `make` takes settings as arguments: `make demo HEAL_DEMO_DOCUMENTS=300`. In the Docker deployment they go into

@@ -24,7 +24,7 @@ TERMS = 6
 
 @app.command()
 def topics(
-    run: Annotated[int | None, typer.Option(help="Topic run; the active generation's, or else the latest.")] = None,
+    run: Annotated[int | None, typer.Option(help="Topic run; the live generation's, or else the latest.")] = None,
     depth: Annotated[int | None, typer.Option(min=0, help="Deepest level to print.")] = None,
     selection: Annotated[bool, typer.Option("--selection", help="Also how the root's k was chosen.")] = False,
 ) -> None:
@@ -43,9 +43,9 @@ def topics(
 
 
 def _head(tree: StoredTree, active: Generation | None) -> str:
-    run, whose = tree.run, "not of an active generation"
+    run, whose = tree.run, "not of a live generation"
     if active and active.topic_run_id == run.topic_run_id:
-        whose = f"of the active generation {active.generation_id}"
+        whose = f"of the live generation {active.generation_id}"
     churn = "" if run.churn is None else f", churn {run.churn:.0%} to the tree before"
     return (
         f"topic run {run.topic_run_id}, {whose}, made {run.created_at.astimezone():%Y-%m-%d %H:%M} "

@@ -1,1 +1,1 @@
-"""Settings, types, errors, ids, manifests, artifacts and logging, for every room."""
+"""Settings, types, errors, ids, manifests, artifacts and logging, for every package."""

@@ -20,5 +20,5 @@ def pick_device(device: str) -> str:
     if kind != "cuda" or (":" in device and not index.isdecimal()):
         raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
     if int(index or 0) >= gpus:
-        raise InputError(f"device {device!r} is not there, torch sees {gpus} GPUs; use auto or cpu")
+        raise InputError(f"device {device!r} is not available, torch sees {gpus} GPUs; use auto or cpu")
     return device

@@ -40,7 +40,8 @@ class Manifest(BaseModel, frozen=True):
         value = self.refs.get(name)
         if not isinstance(value, kind):
             raise StepError(
-                f"step after {self.step!r} needs {name!r}, and no step before it left one (have: {sorted(self.refs)}); "
+                f"missing {name!r}, which an earlier step should have produced (last step: {self.step!r}, refs: "
+                f"{sorted(self.refs)}); "
                 "run the steps in the order that `python -m heal_tasks --help` lists"
             )
         return value

@@ -35,6 +35,6 @@ def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
         return snapshot_download(model, allow_patterns=_FILES)
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"{setting}={model!r} is no folder, and no hub gives it ({type(error).__name__}: {error}); "
-            "give the folder of a sentence-transformers model"
+            f"{setting}={model!r} is not a folder, and the model hub did not return it ({type(error).__name__}: "
+            f"{error}); set it to the folder of a sentence-transformers model, or check the name and the connection"
         ) from error

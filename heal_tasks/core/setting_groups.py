@@ -1,4 +1,4 @@
-"""The fields of ``Settings``, one class per room; ``docs/settings.md`` has a section for each, made from this file.
+"""The fields of ``Settings``, one class per package; ``docs/settings.md`` has a section for each, made from this file.
 
 A class's docstring is the section's heading and its advice on the whole group. A field's description is one sentence
 with the unit. A value that nobody needs to change is a constant in the module that uses it, with its reason.
@@ -87,7 +87,7 @@ class TopicSettings(BaseModel):
 class QuestionSettings(BaseModel):
     """Questions and the language model.
 
-    With neither key nor endpoint questions are written by the extractive writer. Prices are used for the ledger, for
+    With neither key nor endpoint the extractive writer generates the questions. Prices are used for the ledger, for
     `plan` and for the spend limits. The limits hold across tasks and machines: before a chunk is handed to the writer,
     the most that its calls can cost is reserved. So a run stops a little below its limit and ends without an error, and
     the next run asks about the rest. No limit applies to an endpoint that reports no tokens: its calls cost nothing in
@@ -113,7 +113,7 @@ class QuestionSettings(BaseModel):
     questions_per_chunk: int = Field(3, ge=1, le=10,
         description="Number of questions asked for per chunk; raising it asks again about every chunk.")
     question_filters: Annotated[tuple[QuestionFilter, ...], NoDecode] = Field(QUESTION_FILTERS,
-        description="Blank-separated filters that a written question must pass; `none` switches all of them off.")
+        description="Blank-separated filters that a generated question must pass; `none` switches all of them off.")
     cross_encoder: str = Field("",
         description="Cross-encoder (folder or hub id) that scores training and validation questions; unset: none.")
     cross_encoder_min_score: float = Field(0.5, ge=0, le=1,
@@ -123,11 +123,12 @@ class QuestionSettings(BaseModel):
 class TrainingSettings(BaseModel):
     """Model and training (HEAL).
 
-    The defaults suit two processor cores. On a GPU, or with thousands of people's questions, raise
-    `HEAL_TRAIN_MAX_STEPS` and `HEAL_TRAIN_BATCH_SIZE`. The three settings that say *unset* for two values depend on
-    whose questions train: written ones only stand in for people's, so they move the model half as far. A changed
-    `HEAL_MODEL`, of at most 2000 dimensions, needs a realignment: set `HEAL_FORCE_ROUTE=realign` for one run. `qlora`
-    needs CUDA and `requirements-qlora.txt`. Measurements of every term are in [RESULTS.md](../bench/RESULTS.md).
+    The defaults suit two processor cores. On a GPU, or with thousands of human questions, raise `HEAL_TRAIN_MAX_STEPS`
+    and `HEAL_TRAIN_BATCH_SIZE`. Three defaults depend on whether human or generated questions are used for training:
+    `HEAL_TRAIN_BASE_SHARE`, `HEAL_IDF_POWER` and `HEAL_BASE_WEIGHT`; generated questions are a substitute, so the model
+    is moved only half as far. A changed `HEAL_MODEL`, of at most 2000 dimensions, needs a realignment: set
+    `HEAL_FORCE_ROUTE=realign` for one run. `qlora` needs CUDA and `requirements-qlora.txt`. Measurements of every term
+    are in [RESULTS.md](../bench/RESULTS.md).
     """
 
     model: str = Field(PACKAGED_MODEL,
@@ -155,14 +156,14 @@ class TrainingSettings(BaseModel):
     train_far_negatives: int = Field(0, ge=0, le=16,
         description="Number of mined far negatives per question, beside the other documents of the batch.")
     train_base_share: float | None = Field(None, ge=0, lt=1,
-        description="Share of the base model's weights in the published model; unset: 0.5 where written questions "
-        "train, 0 where people's do.")
+        description="Share of the base model's weights in the published model; unset: 0.5 with generated "
+        "questions, 0 with human ones.")
     idf_power: float | None = Field(None, ge=0,
         description="Power of a token's inverse document frequency in the mean over a text's tokens (0: plain mean, "
-        "for servers that read only the transformer); unset: 0.25 where written questions train, 0 where people's do.")
+        "for servers that read only the transformer); unset: 0.25 with generated questions, 0 with human ones.")
     base_weight: float | None = Field(None, ge=0,
-        description="Weight of the base term, which keeps rankings near the base model's; unset: 1 where written "
-        "questions train, 0.1 where people's do.")
+        description="Weight of the base term, which keeps rankings near the base model's; unset: 1 with "
+        "generated questions, 0.1 with human ones.")
     heal_weight: float = Field(0.0, ge=0,
         description="Weight of the HEAL term; above 0, batches consist of documents of the same topics.")
     heal_paper: bool = Field(False,
@@ -172,19 +173,21 @@ class TrainingSettings(BaseModel):
     mask_same_leaf: bool = Field(True, description="Do not use documents of the same leaf as in-batch negatives.")
     map_rate: float = Field(0.0, ge=0, le=1,
         description="Share of training questions and documents shown as entity maps (APEX), which needs an LLM and "
-        "one more call per chunk; 0: none; set it where the DAG is parsed, too.")
+        "one more call per chunk; 0: none; also set it for the DAG processor.")
 
 
 class NudgeSettings(BaseModel):
     """NUDGE.
 
-    The first limit says how far a NUDGE may go, the other two when the route *realign* is taken instead of *nudge*.
+    The first two settings say how a NUDGE moves vectors and which loss it may cause, the other two when the route
+    *realign* is taken instead of *nudge*.
     """
 
     nudge_variant: Literal["N", "M"] = Field("N",
         description="`N` keeps vectors at unit length; `M` bounds the step, and searches by inner product.")
     nudge_max_unasked_loss: float = Field(1.0, ge=0, le=1,
-        description="Largest loss in nDCG@10 on questions about documents not asked about in training; 1: none.")
+        description="Largest allowed loss in nDCG@10 on questions about documents that have no training questions, "
+        "estimated on training questions; 1 checks generated validation questions about unseen documents instead.")
     nudge_max_changed_share: float = Field(0.1, ge=0, le=1,
         description="Share of documents changed since the last realignment above which the next one is due.")
     realign_max_age_days: float = Field(30.0, gt=0,
@@ -194,8 +197,8 @@ class NudgeSettings(BaseModel):
 class EvaluationSettings(BaseModel):
     """Evaluation and gate.
 
-    Where `HEAL_GATE_MIN_QUESTIONS` of people's questions are held out for validation, only people's questions are used
-    for training and NUDGE; where so many are test questions, only they decide in the gate.
+    With at least `HEAL_GATE_MIN_QUESTIONS` human questions held out for validation, only human questions are used for
+    training and NUDGE; with at least so many human test questions, only these decide in the gate.
     """
 
     gate_epsilon: float = Field(0.005, ge=0,
@@ -204,7 +207,7 @@ class EvaluationSettings(BaseModel):
         description="Number of questions below which a question set does not vote in the gate.")
     answer_questions: int = Field(0, ge=0,
         description="Number of held-out questions that an LLM answers from what each system finds, up to three calls "
-        "each; 0: none; set it where the DAG is parsed, too.")
+        "each; 0: none; also set it for the DAG processor.")
 
 
 class StoreSettings(BaseModel):

@@ -80,7 +80,7 @@ class Settings(
         ):
             if number and not self.llm_configured:
                 cure = f"set HEAL_LLM_BASE_URL or HEAL_LLM_API_KEY, or {name}=0"
-                raise SettingsError(f"{name}={number:g} wants {what}, which only an LLM can write; {cure}")
+                raise SettingsError(f"{name}={number:g} requires an LLM to write {what}; {cure}")
 
     def require_database_url(self) -> str:
         """The database URL.

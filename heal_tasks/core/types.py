@@ -1,4 +1,4 @@
-"""The records that travel between rooms; all are frozen."""
+"""The records that travel between packages; all are frozen."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One refused input: a future row of ``heal.quarantine``."""
+    """One rejected input: a future row of ``heal.quarantine``."""
 
     path: str  # the source file
     line: int  # 1-based line or row; 0 for the whole file

@@ -1,8 +1,8 @@
 """The gate: decide if a candidate may replace its rival, with the reasons as sentences.
 
 The lower bound of the paired difference in nDCG@10 must be above -epsilon on every question set and above zero on at
-least one. A tie keeps the rival, because a switch has a cost for readers. Where one set decides (people's questions),
-the others have a wide tolerance: they can refuse a candidate, but a gain on them does not promote it.
+least one. A tie keeps the rival, because a switch has a cost for readers. Where one set decides (human
+questions), the others have a wide tolerance: they can refuse a candidate, but a gain on them does not promote it.
 """
 
 import math
@@ -55,7 +55,7 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
         InputError: epsilon is negative, or an interval is not finite.
     """
     if not epsilon >= 0:
-        raise InputError(f"epsilon is {epsilon}; it is a tolerated loss and must be 0 or more")
+        raise InputError(f"epsilon is {epsilon}; the tolerated loss must be >= 0")
     reasons, better, worse = list[str](), list[str](), list[str]()
     voting = 0
     for item in comparisons:
@@ -70,9 +70,9 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
         tolerance = epsilon if item.tolerance is None else item.tolerance
         if not low > -tolerance:
             worse.append(item.question_set)
-            meaning = f"it may lose more than {tolerance:g}"
+            meaning = f"a loss of more than {tolerance:g} cannot be ruled out"
         elif item.tolerance is not None:
-            meaning = f"it decides nothing, since it does not lose more than {tolerance:g}"
+            meaning = f"loss within the tolerance of {tolerance:g}; this set cannot promote"
         elif low > 0:
             better.append(item.question_set)
             meaning = "it is better"
@@ -87,7 +87,7 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
     elif worse:
         conclusion = f"Not promoted: quality may be lost on {' and '.join(worse)}."
     elif not better:
-        conclusion = "Not promoted: no question set shows a gain, and a tie keeps what is live."
+        conclusion = "Not promoted: no question set shows a gain, and on a tie the live generation stays."
     else:
         conclusion = f"Promoted: better on {' and '.join(better)}, and not worse on any voting set."
     return Verdict(bool(voting and better and not worse), (*reasons, conclusion))

@@ -1,6 +1,6 @@
 """Hierarchical precision, recall and F1 of retrieved documents over the topic tree, reported beside nDCG.
 
-Never a criterion: labels that trained the model must not judge it. Definitions of Kiritchenko, Matwin, Nock, Famili
+Not used by the gate, because the model was trained on these labels. Definitions of Kiritchenko, Matwin, Nock, Famili
 2006 (shared ancestors over ancestors of the prediction and of the truth), pooled over all pairs of question and
 retrieved document; the definition in the HEAL paper (arXiv 2412.04661) is not known.
 """

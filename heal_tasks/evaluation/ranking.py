@@ -90,7 +90,7 @@ def ranks_of(queries: Floats, documents: Floats, positives: NDArray[np.integer],
         len(positives) and not 0 <= positives.min() <= positives.max() < len(documents)
     ):
         raise InputError(
-            f"{len(positives)} documents asked for by {len(queries)} queries; give one each, "
+            f"{len(positives)} positives for {len(queries)} queries; give each query one document, "
             f"from 0 to {len(documents) - 1}"
         )
     transposed = _finite(documents, 0, len(documents), "document").T

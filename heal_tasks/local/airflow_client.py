@@ -178,8 +178,8 @@ class AirflowClient:
             value = answer.json() if answer.content else {}
         except (httpx2.HTTPError, ValueError) as error:
             raise AirflowUnreachableError(
-                f"Airflow at {self.base_url} does not answer ({error}); `make status` shows what runs, `make up` "
-                "starts what does not"
+                f"Airflow at {self.base_url} does not answer ({error}); `python -m heal_tasks status` shows which "
+                "parts run, `make up` starts the others"
             ) from None
         return value if isinstance(value, dict) else {}
 
@@ -194,7 +194,7 @@ def _refusal(answer: httpx2.Response) -> str:
     except (ValueError, KeyError, TypeError):
         detail = answer.text[:500]
     method, url, status = answer.request.method, answer.request.url, answer.status_code
-    cure = _CURES.get(status, "the log of the API server is in logs in the state folder")
+    cure = _CURES.get(status, "see the API server's log in the folder logs of the state folder")
     return (
         f"Airflow at {url.scheme}://{url.netloc.decode()} refused {method} {url.path} with {status}: {detail}; {cure}"
     )

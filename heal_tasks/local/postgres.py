@@ -72,7 +72,11 @@ class EmbeddedPostgres:
                     (self.data_dir / "postmaster.pid").unlink()
                 self._launch()
                 if not self._becomes_ready():
-                    raise StoreError(f"Postgres in {self.data_dir} does not accept connections\n{tail(self.log_file)}")
+                    log = tail(self.log_file)
+                    raise StoreError(
+                        f"Postgres in {self.data_dir} does not accept connections\n{log}\n"
+                        "Run `make down up`, and see the whole log if that does not help"
+                    )
         return self.url()
 
     def stop(self) -> None:
@@ -89,7 +93,9 @@ class EmbeddedPostgres:
             result = self._run("pg_ctl", "stop", "-D", str(self.data_dir), "-m", "fast", "-w", "-t", "60")
             if result.returncode and self._process() == "ours":
                 reason = f"{result.stderr.strip()}\n{tail(self.log_file)}"
-                raise StoreError(f"Postgres in {self.data_dir} did not stop: {reason}")
+                raise StoreError(
+                    f"Postgres in {self.data_dir} did not stop: {reason}\nEnd its clients, then run `make down` again"
+                )
 
     def running(self) -> bool:
         """True if this data folder's own server answers on the stored port to the stored password."""

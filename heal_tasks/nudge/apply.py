@@ -29,7 +29,7 @@ class MovedRows:
     Args:
         rows: ascending int64, shape (c,): the rows that changed; every other row is its base vector.
         vectors: float32, shape (c, d): their new vectors.
-        repulsion: of the rows that have questions; none for a plan without contrast.
+        repulsion: displacements of the rows that have questions; none for a plan without contrast.
     """
 
     rows: Int64Array
@@ -51,7 +51,7 @@ def move_rows(
         base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed.
         questions: the questions that move rows.
         record: plan and theta.
-        repulsion: stored with the record; None to compute what the plan needs.
+        repulsion: displacements stored with the record; None to compute what the plan needs.
         device: where to compute it, ``cpu`` or a GPU.
 
     Raises:
@@ -83,11 +83,11 @@ def moves_of(
         rows: ascending int64, shape (a,): the rows that they name.
         start: float32, shape (a, d): base vectors of these, unit length.
         centre: float32, shape (d,): the mean question; unused by a plan that is not centred.
-        stored: repulsion from an earlier choice; None to compute what the plan needs.
+        stored: displacements from an earlier choice; None to compute what the plan needs.
         device: where to compute it, ``cpu`` or a GPU.
 
     Returns:
-        The moves, and the repulsion in them.
+        The moves, and the displacements in them.
     """
     pairs, shares = asked.pairs()
     _, G = gradients(asked.vectors, pairs, plan.weights(shares), centre=centre if plan.centred else None)

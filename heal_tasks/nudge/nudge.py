@@ -32,7 +32,7 @@ class NudgeResult(MovedRows):
         adopted: True if theta is above 0.
         validation_before: the metric on validation at theta 0; None without validation questions.
         validation_after: at ``theta``.
-        gain: of the search on validation questions that had no part in it, adopted or not; None without any.
+        gain: cross-validated gain of theta on validation questions, adopted or not; None without any.
         standard_error: of that gain, paired by question.
         dropped_questions: questions of both sets without a positive.
         moved_validation_share: share of validation questions that a moved row answers; near 0, validation cannot see a
@@ -73,9 +73,9 @@ def nudge(
 ) -> NudgeResult:
     """Move the rows that training questions name, by the plan and theta that validation questions support.
 
-    Theta is adopted if the gain of the search, on questions that had no part in it, is above zero at the one-sided 5 %
-    level and reaches ``min_gain``: a theta near 0 gains next to nothing with next to no error, and would rewrite every
-    row for it (seen: 1,121 rows for .001). Without training or validation questions nothing moves.
+    Theta is adopted if its cross-validated gain is above zero at the one-sided 5 % level and reaches ``min_gain``: a
+    theta near 0 gains next to nothing with next to no error, and would rewrite every row for it (seen: 1,121 rows for
+    .001). Without training or validation questions nothing moves.
 
     Args:
         base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed. Rows are brought to
@@ -94,7 +94,7 @@ def nudge(
             such questions, or none. None: any loss, if validation gains on average.
         unasked: questions to which ``max_unasked_loss`` applies, instead of training questions.
         seed: of the folds in which validation judges the search.
-        device: where to compute similarities and repulsion, ``cpu`` or a GPU.
+        device: where to compute similarities and displacements, ``cpu`` or a GPU.
 
     Returns:
         The changed rows and the figures of the choice.
@@ -108,7 +108,7 @@ def nudge(
     if not plans:
         raise InputError("there are no plans to choose among; pass at least one")
     if max_unasked_loss is not None and not max_unasked_loss >= 0:
-        raise InputError(f"max_unasked_loss is {max_unasked_loss}; it is a tolerated loss and must be 0 or more")
+        raise InputError(f"max_unasked_loss is {max_unasked_loss}; the tolerated loss must be >= 0")
     documents = unit_rows(base, "document")
     n, d = documents.shape
     asked = clean_questions(train, n_rows=n, dims=d, what="training")

@@ -91,7 +91,7 @@ class NudgeRecord:
         centre: float32, shape (d,): the mean question that a centred plan subtracts; None for another plan.
         contrast_steps: see :class:`Plan`.
         answer_count_exponent: see :class:`Plan`.
-        by_people: True if only questions asked by people moved the rows.
+        by_people: True if only human questions moved the rows.
 
     Raises:
         InputError: an unknown variant, or theta out of range.

@@ -185,18 +185,18 @@ def _pairs(
 def best_cell(
     total: StepFunction, max_theta: float, *, margin: StepFunction | None = None, resolution: float = 1e-7
 ) -> tuple[float, float]:
-    """The middle of the widest among the best cells of a step function.
+    """The middle of the widest among the best intervals between two breakpoints of a step function.
 
-    At the end of a cell some question is exactly tied; in the middle, rounding and the next question matter least.
+    At the end of an interval some question is exactly tied; in the middle, rounding and the next question matter least.
 
     Args:
         total: the function to maximise.
         max_theta: largest theta.
-        margin: cells where it is below 0 are not considered; None for no such condition.
-        resolution: narrower cells are not considered, since float32 vectors cannot hit them.
+        margin: intervals where it is below 0 are not considered; None for no such condition.
+        resolution: narrower intervals are not considered, since float32 vectors cannot hit them.
 
     Returns:
-        Theta, and the value there; 0 and ``total.start`` if there is no cell.
+        Theta, and the value there; 0 and ``total.start`` if there is no interval.
     """
     at, change, spare = total.at, total.change, np.zeros(len(total.at))
     if margin is not None:
@@ -211,7 +211,7 @@ def best_cell(
         values[margin.start + np.concatenate([[0.0], np.cumsum(spare[order])]) < -1e-9] = -np.inf
     if not np.isfinite(values).any():
         return 0.0, total.start
-    # Cumulated rounding must not decide between equal cells.
+    # Cumulated rounding must not decide between equal intervals.
     best = np.flatnonzero(values >= values.max() - 1e-9)
     cell = best[np.argmax(widths[best])]
     return float((edges[cell] + edges[cell + 1]) / 2), float(values[cell])

@@ -2,9 +2,8 @@
 
 Theta is the largest angle (N) or step length (M) that a row may move: the one number that couples all documents. The
 search is exact over the whole range, not on a grid: it finds the few rows per question that matter, each theta where
-two of them change places, and the middle of the best cell of the sum. The decision to adopt theta rests on questions
-that had no part in the search: the best of thousands of cells looks good on its own questions even where there is
-nothing to gain.
+two of them change places (a breakpoint), and the middle of the best interval between two breakpoints of the sum. Theta
+is judged by cross-validation, because the best of thousands of intervals looks good on its own questions by chance.
 """
 
 from collections.abc import Sequence

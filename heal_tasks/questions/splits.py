@@ -1,7 +1,8 @@
 """Splits of questions into training, validation and test, by hash, so that a question's split never changes.
 
-There are two held-out sets (DESIGN.md, decision 1): all questions of *unseen* documents, and some questions of *seen*
-ones. The document decides first; only a seen document's questions are divided further.
+There are two held-out sets, because a model can improve on one and lose on the other: all questions about *unseen*
+documents show if training generalises to documents without training questions, and some questions about *seen* ones
+show if it has learnt their documents. The document decides first; only a seen document's questions are divided further.
 """
 
 from typing import Literal

@@ -1,1 +1,1 @@
-"""The report of a run for people: summary, pictures, page."""
+"""The report of a run: summary, pictures, page."""

@@ -26,20 +26,20 @@ class Summary:
     run: Run
     steps: list[StepRow]
     documents: dict[str, int]
-    quarantined: list[tuple[str, str, int, str]]  # source, path, line and reason of the input that this run refused
-    tree: StoredTree | None  # the topic tree that the run built, or else the active generation's
+    quarantined: list[tuple[str, str, int, str]]  # source, path, line and reason of the input that this run rejected
+    tree: StoredTree | None  # the topic tree that the run built, or else the live generation's
     built_topics: bool  # the run built ``tree``
     question_counts: list[tuple[str, str, str, int]]  # writer, kind, split, number
     ledger: list[LedgerRow]
     evaluations: list[EvaluationRow]
     active: Generation | None
-    space: Space | None  # of the active generation
+    space: Space | None  # of the live generation
     served: list[ServedRow]  # the active and the previous generation
     unserved: Pending
 
     @property
     def active_line(self) -> str:
-        """The active generation in a few words."""
+        """The live generation in a few words."""
         active = self.active
         if active is None:
             return "no generation is active yet"

@@ -1,4 +1,4 @@
-"""Files to records: a parser per suffix, and the refusal of files that cannot be read at all.
+"""Files to records: a parser per suffix, and the rejection of files that cannot be read at all.
 
 The content of a file never raises: a bad record and a bad file each become a Rejected with place and reason, and
 everything else is loaded.
@@ -34,13 +34,13 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     Args:
         source: the source that listed it.
         file: as listed; its suffix, in any case, chooses the parser. A file that is too large or of an unknown kind is
-            refused without being read.
+            rejected without being read.
         max_bytes: largest file.
         max_chars: longest text of a document, in characters.
 
     Yields:
-        A Record for every document, and a Rejected for everything that was refused. The second record of the same id in
-        a file is refused.
+        A Record for every document, and a Rejected for everything else in the file. The second record of the same id in
+        a file is rejected.
 
     Raises:
         RetryableError: a lost connection or throttling.

@@ -1,6 +1,6 @@
 """PDF files to documents: the text of all pages, one document per file with the path as its id.
 
-A page that cannot be read refuses the whole file: a document with a missing page would look complete.
+If one page cannot be read, the whole file is rejected: a document with a missing page would look complete.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Tables of documents: JSON Lines and CSV, one record per line or row.
 
 Fields of both: ``id`` (required), ``text`` or ``body`` (required), ``title``; every other field is metadata. A broken
-row is refused alone, and the rows after it are read.
+row is rejected alone, and the rows after it are read.
 """
 
 import csv
@@ -22,7 +22,7 @@ def parse_jsonl(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rej
     """Parse JSON Lines in UTF-8, or UTF-16 with a byte order mark.
 
     Yields:
-        One Record or Rejected per line that is not blank. A line that is not UTF-8 is refused alone.
+        One Record or Rejected per line that is not blank. A line that is not UTF-8 is rejected alone.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:

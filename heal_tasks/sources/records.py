@@ -1,7 +1,7 @@
 """Shared by all parsers: decoding, and the check that a record can be stored.
 
 Postgres stores neither NUL characters nor lone surrogates, in text or in jsonb, and jsonb no NaN. One such record must
-not take a batch of five hundred down with it, so each is refused here with its place.
+not take a batch of five hundred down with it, so each is rejected here with its place.
 """
 
 import codecs
@@ -37,7 +37,7 @@ def reject(path: str, line: int, reason: str, raw: str | bytes = "") -> Rejected
         path: the source file.
         line: 1-based line or row; 0 for the whole file.
         reason: what was wrong, the value, and what to do.
-        raw: the refused input.
+        raw: the rejected input.
 
     Returns:
         The Rejected; ``raw`` is cut to 500 characters, characters that cannot be stored are replaced by U+FFFD.

@@ -1,7 +1,7 @@
 """Step answer: a language model answers questions from what base model, live generation and candidate retrieve.
 
 HEAL measures retrieval by it (arXiv 2412.04661): is the right document found, how close is the answer to the right one
-(ROUGE-L), how many answers do the passages not support. It informs people; the gate does not use it.
+(ROUGE-L), how many answers do the passages not support. It is reported only; the gate does not use it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Step assign_labels: label new documents by projection on the topic tree of the active generation."""
+"""Step assign_labels: label new documents by projection on the topic tree of the live generation."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from heal_tasks.topics.tree import TopicTree
 
 
 def assign_labels(context: Context) -> Outcome:
-    """Label the documents that have no label in the active generation's topic tree, ref ``topic_run_id``.
+    """Label the documents that have no label in the live generation's topic tree, ref ``topic_run_id``.
 
     Raises:
         StepError: no generation is active.

@@ -36,7 +36,7 @@ class _Reading:
     source: Source
     path_of: dict[int, str]  # file of each document that is in the source, by document id
     rejected: list[Rejected] = field(default_factory=list)
-    clean: dict[str, bool] = field(default_factory=dict)  # by path of each file read: no record of it was refused
+    clean: dict[str, bool] = field(default_factory=dict)  # by path of each file read: no record of it was rejected
 
 
 def read_sources(context: Context) -> tuple[Changes, int]:
@@ -119,7 +119,8 @@ def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Ch
     if live and len(gone) / live > settings.max_deleted_share:
         raise SourceError(
             f"{source.name}: {len(gone)} of {live} documents are gone, more than HEAL_MAX_DELETED_SHARE="
-            f"{settings.max_deleted_share}; raise it for one run if that is right, else see that it is mounted"
+            f"{settings.max_deleted_share}; check that the source is mounted and complete, or raise the setting for "
+            "one run if they were deleted on purpose"
         )
     changes += documents.delete(gone)
     documents.forget_files(source.name, vanished)
@@ -151,8 +152,9 @@ def _refuse_if_broken(reading: _Reading, allowed: float) -> None:
     if refused > max(REJECTED_ALLOWED, allowed * seen):
         first = reading.rejected[0]
         raise SourceError(
-            f"{reading.source.name}: {refused} of {seen} records are broken, more than "
-            f"HEAL_MAX_REJECTED_SHARE={allowed}; first: {first.path} line {first.line}: {first.reason}"
+            f"{reading.source.name}: {refused} of {seen} records were rejected, more than "
+            f"HEAL_MAX_REJECTED_SHARE={allowed}; first: {first.path} line {first.line}: {first.reason}; mend the "
+            "files, or raise the setting for one run"
         )
 
 

@@ -47,7 +47,10 @@ def maintain(context: Context) -> Outcome:
             f"vacuumed, recall@10 {measured:.3f} at ef_search {ef_search}"
         )
         if health["orphans"]:
-            faults.append(f"generation {generation.generation_id} has {health['orphans']} rows of deleted chunks")
+            faults.append(
+                f"generation {generation.generation_id} has {health['orphans']} rows of deleted chunks; run the "
+                "realign route, and report a bug"
+            )
         if measured < settings.recall_target:
             faults.append(
                 f"recall@10 of generation {generation.generation_id} is {measured:.3f} at ef_search {ef_search}, below "

@@ -39,7 +39,7 @@ def mine(context: Context) -> Outcome:
     entity maps: plain text is what is served.
 
     Returns:
-        Refs ``training_set_uri`` and ``by_people``, 1 where people's questions alone train.
+        Refs ``training_set_uri`` and ``by_people``, 1 if only human questions train.
     """
     settings, corpus = context.settings, Corpus(context.conn)
     space, spaces = base_space(context), SpaceRepository(context.conn)
@@ -106,7 +106,7 @@ def mine(context: Context) -> Outcome:
         save(folder, rows, validation)
     mined = int((negatives >= 0).sum())
     note = f"{len(rows)} training questions, {mined} mined negatives, {len(validation.queries)} validation questions"
-    note += ", people's alone" if by_people else ""
+    note += ", human questions alone" if by_people else ""
     if settings.map_rate:
         note += f"; shown as entity maps: {views.questions} questions and {views.chunks} of {len(shown)} chunks"
     return Outcome(

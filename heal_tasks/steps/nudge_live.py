@@ -1,4 +1,4 @@
-"""Step nudge_live: new documents published in the active generation, and the rows that their questions touch moved.
+"""Step nudge_live: new documents published in the live generation, and the rows that their questions touch moved.
 
 A row is a function of its own base vector, its own questions and the generation's nudge record, so with a record only
 touched rows are computed. Without one, validation looks for a record among all rows. Both paths judge before they
@@ -57,7 +57,7 @@ class _Published:
 
 
 def nudge_live(context: Context) -> Outcome:
-    """Publish new documents and move the rows that their questions touch, in the active generation.
+    """Publish new documents and move the rows that their questions touch, in the live generation.
 
     Raises:
         StepError: no generation is active.

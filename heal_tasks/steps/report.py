@@ -16,7 +16,7 @@ def report(context: Context) -> Outcome:
     runs.open_run(context.run_id)
     summary = summarise(context.conn, context.run_id)
     if summary is None:
-        raise StepError(f"run {context.run_id!r} is not in heal.run")
+        raise StepError(f"run {context.run_id!r} is not in heal.run; run `python -m heal_tasks ingest` first")
     verdict = _verdict(summary)
     pictures = draw(context.conn, context.artifacts, summary, context.settings.model)
     page = render(replace(summary, run=replace(summary.run, verdict=verdict)), pictures)

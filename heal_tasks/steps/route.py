@@ -1,4 +1,6 @@
-"""Step route: nothing, nudge or realign, from what arrived, how foreign it is and how old the generation is."""
+"""Step route: choose nothing, nudge or realign from the number of new documents, how badly they fit the topics, and
+the age of the generation.
+"""
 
 from dataclasses import asdict
 from datetime import UTC, datetime

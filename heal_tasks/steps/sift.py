@@ -1,12 +1,12 @@
-"""Step sift: people's questions placed with the nearest chunk of their document, and misleading questions dropped.
+"""Step sift: assign each human question to the nearest chunk of its document, and drop misleading questions.
 
-Round-trip check: a question by which the base model does not find its chunk among the first K is more often about
-nothing, or about everything, than merely hard. A cross-encoder may judge the rest. Only questions that move rows are
-checked (training and validation). Test questions are not: they judge the models, and a set chosen by one model's
-hits would favour that model.
+Round-trip check: a question whose source chunk is not in the base model's top 100 is usually too vague to be useful,
+rather than just hard. A cross-encoder may judge the rest. Only questions that move rows are checked (training and
+validation). Test questions are not: they judge the models, and a set chosen by one model's hits would favour that
+model.
 
-The nudge route skips this step, since the rank of a chunk takes a look at all chunks; its questions are checked at the
-next realignment.
+The nudge route skips this step, since computing a chunk's rank requires scoring every chunk; its questions are checked
+at the next realignment.
 """
 
 from collections import Counter
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from heal_tasks.questions.cross_encoder import CrossEncoderJudge
 
 ROUND_TRIP_K = 100
-"""Rank beyond which a question is dropped. Smaller numbers drop what the model has still to learn: of people's queries
+"""Rank beyond which a question is dropped. Smaller numbers drop what the model has still to learn: of human questions
 6, 15 and 7 % would go at 100 (SciFact, NFCorpus, ATT&CK), 15, 25 and 23 % at 20."""
 STORE_EVERY = 512
 
 
 def sift(context: Context) -> Outcome:
-    """Place people's questions; check all training and validation questions, and mark which are dropped."""
+    """Assign human questions to chunks; check all training and validation questions, and mark which are dropped."""
     settings, checks, space = context.settings, CheckRepository(context.conn), base_space(context)
     placed = QuestionRepository(context.conn).place_judgments(space)
     training, validation = checks.questions("train"), checks.questions("seen_validation", "unseen_validation")

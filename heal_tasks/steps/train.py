@@ -18,7 +18,7 @@ LORA_SCALE = 2
 
 PEOPLES = {"idf_power": 0.0, "base_share": 0.0, "base_weight": 0.1}
 WRITTEN = {"idf_power": 0.25, "base_share": 0.5, "base_weight": 1.0}
-"""Defaults for people's and for written questions. Written ones are a substitute, so the corpus weights the tokens, and
+"""Defaults for human and for generated questions. These are a substitute, so the corpus weights the tokens, and
 half of the base model is kept: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail
 (Xiao et al. 2023, arXiv 2311.13534). Measured: "Training on written questions" in bench/RESULTS.md."""
 
@@ -28,7 +28,7 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
 
     Args:
         settings: all settings.
-        by_people: True if people's questions train, as ``mine`` decided.
+        by_people: True if human questions train, as ``mine`` decided.
     """
     rate = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
     defaults = PEOPLES if by_people else WRITTEN

@@ -1,21 +1,22 @@
 """NMFk: choose the number of topics of a matrix by the stability of repeated factorisations.
 
 Written from the published descriptions and the behaviour of the reference (lanl/T-ELF) without its known defects:
-restarts are independent and random beside the one from the SVD, one optimal assignment permutes both factors,
-thresholds never change, and the silhouette is not the only criterion.
+all restarts but the one from the SVD are independent and random, one optimal assignment permutes both factors,
+thresholds are fixed, and the silhouette is not the only criterion.
 
 k is accepted when all of these hold:
 
 * up to this k, no drop of the error per added topic was below ``drop_ratio`` times the drop before it (the first is
   compared with the drop from 1, the error of no topic, to k = 1), nor below ``null_ratio`` times the mean of the last
-  three drops on a null matrix: the same matrix with the entries of each term dealt out to random documents;
+  three drops on a null matrix: the same matrix with the entries of each term assigned to random documents;
 * the smallest angular silhouette of the aligned term factors and of the aligned document factors reaches
   ``silhouette``; runs that ended in a poor minimum are left out if they are few;
 * each topic is the strongest one of at least ``min_topic_documents`` documents.
 
-The largest accepted k is chosen. Errors are cheap, so they are measured upward until the first small drop, past which
-ratios are near 1 again. The k at that drop is fitted a second time, because a search caught in a poor minimum looks
-like a false split. Stability is expensive, so it is measured from the largest k left downward, until a k is accepted.
+The largest accepted k is chosen. Errors are cheap, so they are measured for increasing k until the first small drop;
+beyond it ratios are near 1 again. The k at that drop is fitted a second time, because a search caught in a poor minimum
+looks like a false split. Stability is expensive, so it is measured for decreasing k, from the largest k not yet
+rejected, until one is accepted.
 Binary Bleed (arXiv 2407.19125) prunes with silhouettes alone and factorises all perturbed copies of every k it visits.
 
 Measured drop ratio / null ratio, over several random corpora:

@@ -1,4 +1,4 @@
-"""Race of starts for one factorisation: each starts with spare topics that are merged away, and the best goes on.
+"""Selection among random initialisations; each starts with extra topics that are later merged.
 
 More topics have more poor minima, and a search that is caught in one looks like an unstable k. A random start is caught
 where one of its topics covers two true ones and two of its topics share a third. With spare topics a start seldom

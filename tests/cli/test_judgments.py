@@ -76,7 +76,7 @@ def test_wrong_lines_are_named_and_the_others_stored(settings: Settings, tmp_pat
     with pytest.raises(InputError) as caught:
         run(settings, path)
     message = str(caught.value)
-    assert message.startswith(f"5 lines are no judgments: {path}:3: query: String should have at least 1 character")
+    assert message.startswith(f"5 invalid lines: {path}:3: query: String should have at least 1 character")
     for expected in (
         f"{path}:4: document: Field required",
         f"{path}:5:",
@@ -97,7 +97,10 @@ def test_a_wrong_source_and_a_missing_file_are_named(settings: Settings, tmp_pat
     with pytest.raises(InputError, match=r"source 's3://other' is not in HEAL_SOURCES \(file:/inbox\)"):
         run(settings, tmp_path / "x.jsonl", "s3://other")
     two = settings.model_copy(update={"sources": (SOURCE, "file:/more")})
-    with pytest.raises(InputError, match="source has to be named, one of file:/inbox, file:/more: --source"):
+    with pytest.raises(
+        InputError,
+        match="HEAL_SOURCES has several; name the documents' source by --source, one of file:/inbox, file:/more",
+    ):
         run(two, tmp_path / "x.jsonl")
     with pytest.raises(InputError, match=r"x\.jsonl cannot be read"):
         run(settings, tmp_path / "x.jsonl")

@@ -1,4 +1,4 @@
-"""The report of a run in the terminal and the SQL examples, over a small planted corpus with an active generation."""
+"""The report of a run in the terminal and the SQL examples, over a small planted corpus with a live generation."""
 
 import io
 import re
@@ -123,8 +123,8 @@ def test_a_whole_run(auto: Connection) -> None:
     for expected in (
         r"Route +realign in 2m15s",
         r"Why +first run: \[no\] generation is active",
-        r"Documents +4 in 4 chunks, 0 exact duplicates, 0 refused",
-        r"Topics \(2 of the active generation",
+        r"Documents +4 in 4 chunks, 0 exact duplicates, 0 rejected",
+        r"Topics \(2 of the live generation",
         r"├── cluster, kmeans \(2\)",
         r"└── array \(2\)",
         r"extractive +question +1 +1 +1",

@@ -20,7 +20,7 @@ from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from tests.steps.conftest import Built, built, shared
 
-# Fixtures of another room, which pytest finds by their names here.
+# Fixtures of another package, which pytest finds by their names here.
 __all__ = ["built", "shared"]
 
 Command = Callable[..., tuple[int, str, str]]
@@ -57,7 +57,7 @@ def test_every_topic_is_one_line_in_tree_order(built: Built, shared: Connection,
     head, *lines = out.splitlines()
     tree, run = built.tree, built.tree.run
     assert re.fullmatch(
-        rf"topic run {run.topic_run_id}, not of an active generation, made 20\d\d-\d\d-\d\d \d\d:\d\d "
+        rf"topic run {run.topic_run_id}, not of a live generation, made 20\d\d-\d\d-\d\d \d\d:\d\d "
         rf"from {run.documents} documents: {run.leaves} leaves, depth 2",
         head,
     )
@@ -137,16 +137,16 @@ def test_the_active_generations_tree_comes_before_a_newer_one(
     built: Built, shared: Connection, topics: Command
 ) -> None:
     newer = insert(shared, "/nowhere")
-    assert topics(built.settings)[1].startswith(f"topic run {newer}, not of an active generation")
+    assert topics(built.settings)[1].startswith(f"topic run {newer}, not of a live generation")
     generations = GenerationRepository(shared)
     space = SpaceRepository(shared).ensure("m", "s", 2)
     made = generations.create(run_id="r", space=space, topic_run_id=built.tree.run.topic_run_id)
     generations.create_tables(made)
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id, lock_timeout_ms=1000)
-    expected = f"topic run {built.tree.run.topic_run_id}, of the active generation {made.generation_id}, "
+    expected = f"topic run {built.tree.run.topic_run_id}, of the live generation {made.generation_id}, "
     assert topics(built.settings)[1].startswith(expected)
-    assert topics(built.settings, "--run", str(newer))[1].startswith(f"topic run {newer}, not of an active")
+    assert topics(built.settings, "--run", str(newer))[1].startswith(f"topic run {newer}, not of a live")
 
 
 def test_an_unknown_topic_run(built: Built, shared: Connection, topics: Command) -> None:

@@ -119,7 +119,7 @@ def vector_tables(deployment: Deployment) -> set[str]:
 
 
 def evaluations(deployment: Deployment, run_id: str, system: str) -> list[EvaluationRow]:
-    """The evaluation of a system by people's questions, nDCG@10."""
+    """The evaluation of a system by human questions, nDCG@10."""
     with connect(deployment.settings.require_database_url()) as conn:
         rows = RunRepository(conn).evaluations(run_id)
     return [

@@ -23,7 +23,7 @@ BETTER, TIE, WORSE = 0.01, -0.004, -0.02
         ([on("a", BETTER), on("b", TIE)], True, "better on a, and not worse on any"),
         ([on("a", TIE), on("b", BETTER)], True, "better on b"),
         ([on("a", TIE), on("b", TIE)], False, "no question set shows a gain"),
-        ([on("a", TIE)], False, "a tie keeps what is live"),
+        ([on("a", TIE)], False, "on a tie the live generation stays"),
         ([on("a", WORSE)], False, "quality may be lost on a"),
         ([on("a", BETTER), on("b", WORSE)], False, "quality may be lost on b"),
         ([on("a", WORSE), on("b", WORSE)], False, "lost on a and b"),

@@ -99,5 +99,5 @@ def test_wrong_validation_and_options_are_named():
         nudge(world.documents, none(), none(), variant="IP")
     with pytest.raises(InputError, match="unknown metric 'mrr@10'"):
         nudge(world.documents, none(), none(), metric="mrr@10")
-    with pytest.raises(InputError, match=r"max_unasked_loss is -0\.1; it is a tolerated loss"):
+    with pytest.raises(InputError, match=r"max_unasked_loss is -0\.1; the tolerated loss must be >= 0"):
         nudge(world.documents, none(), none(), max_unasked_loss=-0.1)

@@ -175,5 +175,5 @@ def test_without_the_setting_or_a_model_nothing_is_asked(planted: Connection, se
     assert made.note == "no answers are wanted (HEAL_ANSWER_QUESTIONS=0)"
     wanting = settings.model_copy(update={"answer_questions": 5, "llm_base_url": None, "llm_api_key": None})
     planted.execute("DELETE FROM heal.step_result")
-    with pytest.raises(SettingsError, match="HEAL_ANSWER_QUESTIONS=5 wants answers, which only an LLM can write"):
+    with pytest.raises(SettingsError, match="HEAL_ANSWER_QUESTIONS=5 requires an LLM to write answers"):
         answer(planted, wanting)

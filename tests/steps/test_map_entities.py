@@ -245,13 +245,15 @@ def test_maps_without_a_language_model_are_refused(auto: Connection, settings: S
     add(auto, range(1))
     (settings.var_dir / "inbox").mkdir()
     wanting = settings.model_copy(update={"map_rate": 0.25})
-    with pytest.raises(SettingsError, match=r"HEAL_MAP_RATE=0\.25 wants entity maps.*HEAL_LLM_BASE_URL"):
+    with pytest.raises(
+        SettingsError, match=r"HEAL_MAP_RATE=0\.25 requires an LLM to write entity maps.*HEAL_LLM_BASE_URL"
+    ):
         map_entities(wanting)
     with pytest.raises(SettingsError, match=r"HEAL_MAP_RATE=0\.25"):
         make_plan(wanting)
     (finding,) = [item for item in examine(wanting) if item.subject == "llm"]
     assert finding.level == "fail"
-    assert "HEAL_MAP_RATE=0.25 wants entity maps" in finding.text
+    assert "HEAL_MAP_RATE=0.25 requires an LLM to write entity maps" in finding.text
 
 
 def test_the_page_shows_the_status_of_the_maps(auto: Connection, settings: Settings) -> None:

@@ -99,7 +99,7 @@ def test_where_people_have_asked_enough_they_alone_train_and_judge(
     for least in (5, 6):
         changed = settings.model_copy(update={"gate_min_questions": least})
         made = load_step("mine").run(changed, Manifest(run_id="r2", refs={"topic_run_id": 0}))
-        assert ("people's alone" in made.note) is (least == 5)
+        assert ("human questions alone" in made.note) is (least == 5)
         assert made.number("by_people") == (least == 5)
         data, validation = load(Path(made.text("training_set_uri")))
         asked.append((set(data.questions), set(validation.queries)))

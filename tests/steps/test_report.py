@@ -131,16 +131,16 @@ def test_a_run_that_built_no_topics_shows_the_served_ones(built: Built, shared: 
     assert not topics_section(page(built, shared, "idle"))
     activate(shared, built.tree.run.topic_run_id)
     text = topics_section(page(built, shared, "idle"))
-    assert "Of the active generation" in text
+    assert "Of the live generation" in text
     assert "<svg" in text
     assert ", ".join(built.tree.rows[1].terms[:6]) in text
 
 
 def test_topics_that_are_not_served_say_so(built: Built, shared: Connection) -> None:
     activate(shared, built.tree.run.topic_run_id)
-    assert "The active generation keeps" not in page(built, shared)
+    assert "The live generation keeps" not in page(built, shared)
     activate(shared, None)
-    assert "The active generation keeps no topics." in page(built, shared)
+    assert "The live generation keeps no topics." in page(built, shared)
 
 
 def pictures(text: str) -> dict[str, ElementTree.Element]:

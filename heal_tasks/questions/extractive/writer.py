@@ -1,9 +1,9 @@
-"""Writes questions without a language model: keywords, claims and questions made from a chunk's own sentences.
+"""Generates questions without a language model: keywords, claims and questions made from a chunk's own sentences.
 
 It is the default where no endpoint is set. Words are weighted by their frequency in the chunk, their rarity in English
 and their rarity in the corpus: "adversary" is rare in English, but does not tell one attack technique from another.
 Rarity in the chunk's topic instead of the corpus is no better: a document's six heaviest words cover .31, .15 and .25
-of the words of people's questions about it (SciFact, NFCorpus, ATT&CK; without test questions), by topic .30, .15, .24.
+of the words of human questions about it (SciFact, NFCorpus, ATT&CK; without test questions), by topic .30, .15, .24.
 """
 
 import math

@@ -59,7 +59,7 @@ def answer_prompt() -> PromptSpec[GivenAnswer]:
 def to_answer(chunk_id: int, question: str, passages: Sequence[str]) -> ChunkToAsk:
     """Make the prompt's text of a question and the passages found for it, the best first.
 
-    Calls are booked under the chunk that the question was written from. Equal questions with equal passages have the
+    Calls are booked under the question's source chunk. Equal questions with equal passages have the
     same ``content_hash``.
     """
     content_hash = sha256_hex("answer", question, *passages)

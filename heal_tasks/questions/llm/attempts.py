@@ -81,7 +81,7 @@ class Attempts(threading.local):
     def _before(self, request: httpx2.Request) -> None:
         del request
         if self._stopped.is_set():
-            raise StoppedError("the run has stopped")
+            raise StoppedError("the run has stopped, so the request was not sent; run the step again")
         self._deadline_s = time.monotonic() + self._timeout_s
 
     def _after(self, response: httpx2.Response) -> None:

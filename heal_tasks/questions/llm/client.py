@@ -1,7 +1,7 @@
 """A language model behind any OpenAI-compatible endpoint, asked about many chunks at a time, none of them lost.
 
 A reply cut off at the token limit is asked for once more with twice the limit; an invalid reply at most twice more,
-with the error appended; a refusal is final. Repeating what was throttled or got lost is the endpoint's part. Before the
+with the error appended; a refusal is final. `endpoint.py` retries throttled and lost requests. Before the
 first chunk the endpoint is probed for how strictly it keeps to a schema; the probe's cost is booked with the first
 finished chunk.
 """

@@ -29,10 +29,16 @@ STEPS: dict[str, Entry] = {
     "ask": Entry("Write questions with answers and evidence for chunks that have none.", shards="ask_shards"),
     "map_entities": Entry("Write entity maps of chunks that have none.", shards="ask_shards", only_if="map_rate"),
     "embed_base": Entry("Fill the base model's space.", shards="embed_shards", gpu=True),
-    "sift": Entry("Place people's questions, and drop questions by which the base model misses their chunk.", gpu=True),
+    "sift": Entry(
+        "Assign human questions to chunks; drop questions for which the base model does not retrieve the source chunk.",
+        gpu=True,
+    ),
     "mine": Entry("Choose near and far negatives and write the training set."),
-    "train": Entry("Fine-tune the base model with the HEAL and own-document losses.", gpu=True),
-    "embed": Entry("Fill the spaces of the live model and of the trained model.", shards="embed_shards", gpu=True),
+    "train": Entry(
+        "Fine-tune the base model with the own-document and base losses, and HEAL where HEAL_HEAL_WEIGHT is above 0.",
+        gpu=True,
+    ),
+    "embed": Entry("Fill the candidates' spaces: base, live and trained model.", shards="embed_shards", gpu=True),
     "choose": Entry("Move every candidate's vectors in memory, score them, and let the gate choose."),
     "answer": Entry(
         "Have an LLM answer held-out questions from the passages that each system finds.", only_if="answer_questions"

@@ -25,8 +25,8 @@ CHUNKS_RANKED = 60
 """Chunks among which the ten best documents are looked for, where a whole document is right."""
 GATE_METRIC = f"ndcg@{TOP_K}"
 MAX_WRITTEN_LOSS = 0.2
-"""Loss in nDCG@10 on written questions that is tolerated where people's decide. They ask in other words: where people
-gain .26 (ATT&CK) and .09 (NFCorpus) by NUDGE, written questions lose .06 to .10."""
+"""Loss in nDCG@10 on generated questions that is tolerated where human questions decide. Words differ: where human
+questions gain .26 (ATT&CK) and .09 (NFCorpus) by NUDGE, generated ones lose .06 to .10."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def judged(
 ) -> AnswerKey:
     """Chosen questions, each text once at its first row, with the rows of the chunks that answer them.
 
-    People name documents, so every chunk of these is a right answer to their questions. With ``moving`` only the chunk
-    that a question is stored with counts: the one that the question moves.
+    A judgment names a document, so every chunk of it is a right answer to a human question. With ``moving`` only the
+    chunk that a question is stored with counts: the one that the question moves.
     """
     rows = np.flatnonzero(chosen & (chunks.rows(questions.chunk_ids) >= 0))
     _, first, text = np.unique(questions.texts[rows], return_index=True, return_inverse=True)
@@ -90,9 +90,9 @@ def judged(
 
 
 def people_decide(questions: QuestionTable, settings: Settings) -> bool:
-    """True if enough of people's questions are held out for validation to train, nudge and choose by these alone.
+    """True if enough human questions are held out for validation to train, nudge and choose by these alone.
 
-    Written questions are tens of times as many and easier, so people's questions have no influence beside them: on
+    Generated questions are tens of times as many and easier, so human questions have no influence beside them: on
     NFCorpus a training on both ended below the base model, and neither there nor on SciFact was a theta adopted
     (bench/RESULTS.md).
     """
@@ -101,7 +101,7 @@ def people_decide(questions: QuestionTable, settings: Settings) -> bool:
 
 
 def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKey]:
-    """The held-out question sets that are not empty; people's questions are a set of their own."""
+    """The held-out question sets that are not empty; human questions are a set of their own."""
     written = ~questions.human
     masks = {
         UNSEEN: written & questions.in_splits("unseen_test"),
@@ -114,7 +114,7 @@ def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKe
 def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
     """Score a system on every held-out question set by exact search over all chunks.
 
-    The right answer to a written question is its chunk; to a person's question it is a document, ranked by its best
+    The right answer to a generated question is its chunk; to a human question it is a document, ranked by its best
     chunk.
     """
     values, documents, hierarchy = {}, {}, {}
@@ -144,9 +144,9 @@ def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
 
 
 def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
-    """The sets whose quality fell beyond its interval, as a phrase for people; empty if none did.
+    """The sets whose quality fell beyond its interval, as a phrase for readers; empty if none did.
 
-    Written questions may fall by ``MAX_WRITTEN_LOSS`` where people's decide.
+    Generated questions may fall by ``MAX_WRITTEN_LOSS`` where human questions decide.
     """
     fallen = []
     for name, tolerance in _tolerances(after, settings).items():
@@ -184,7 +184,7 @@ def mean_quality(scores: Scores, settings: Settings) -> float:
 
 
 def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
-    """The tolerated loss of each question set; None for those that decide: people's alone, if there are enough."""
+    """The tolerated loss of each question set; None for a set that decides: human questions, if there are enough."""
     people = len(scores.documents.get(HUMAN, ())) >= settings.gate_min_questions
     return {name: MAX_WRITTEN_LOSS if people and name != HUMAN else None for name in scores.values}
 

@@ -32,7 +32,7 @@ class Systems:
         return self.plain(BASE_MODEL, base_space(self._context))
 
     def live(self) -> System:
-        """The active generation over today's documents: its served vectors, base vectors for new chunks."""
+        """The live generation over today's documents: its served vectors, base vectors for new chunks."""
         assert self.active is not None
         plain = self.plain(LIVE, self._spaces.get(self.active.space_id))
         rows = ServedRepository(self._context.conn).load_served(self.active)

@@ -57,7 +57,7 @@ def find_moves(
     # questions held out by document, the best plan on average gained .11 and lost .04 on these: all was refused.
     unseen = judged(questions, chunks, questions.in_splits("unseen_validation") & ~questions.human)
     if bound is None and len(unseen.rows) >= settings.gate_min_questions:
-        # People's questions cost written ones a little: with 0, SciFact's theta would be .06 instead of .57.
+        # Human questions cost generated ones a little: with 0, SciFact's theta would be .06 instead of .57.
         bound = settings.gate_epsilon if by_people else 0.0
         unasked = unseen.with_vectors(asked)
     deciding = questions.deciding_mask(by_people)
@@ -83,7 +83,7 @@ def find_moves(
         return Moved(nothing, base[nothing], None, empty, "not moved: validation gains too little")
     plan, before = result.plan, result.validation_before or 0.0
     how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
-    how += ", by people's questions alone" if by_people else ""
+    how += ", by human questions alone" if by_people else ""
     note = (
         f"{len(result.rows)} of {len(base)} rows moved with theta {result.theta:.2f}, prior {plan.prior:g}{how}; "
         f"held-out questions go from {before:.3f} to {before + (result.gain or 0.0):.3f}"

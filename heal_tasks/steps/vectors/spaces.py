@@ -35,7 +35,7 @@ def trained_space(context: Context) -> Space | None:
 
 
 def live_space(context: Context) -> Space | None:
-    """The space of the active generation; None where nothing is live."""
+    """The space of the live generation; None where nothing is live."""
     active = GenerationRepository(context.conn).active()
     return SpaceRepository(context.conn).get(active.space_id) if active else None
 

@@ -59,13 +59,13 @@ class QuestionTable:
         return np.isin(self.splits, splits)
 
     def deciding_mask(self, by_people: bool) -> NDArray[np.bool_]:
-        """Mask of the questions that decide: those asked by people, or all."""
+        """Mask of the questions that decide: human questions, or all."""
         return self.human | (not by_people)
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Changes that the active generation does not serve yet."""
+    """Changes that the live generation does not serve yet."""
 
     chunks: int  # live chunks without a served vector
     superseded: int  # chunks still served whose text is gone

@@ -52,7 +52,7 @@ class Generation:
 
     @property
     def by_people(self) -> bool:
-        """True if only questions asked by people move rows."""
+        """True if only human questions move rows."""
         return bool((self.nudge or {}).get("by_people", False))
 
 

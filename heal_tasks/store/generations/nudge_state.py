@@ -29,7 +29,7 @@ class TouchedRows:
     document_ids: Int64Array  # (m,)
     leaves: NDArray[np.int32]  # (m,); -1 where the document has no label
     base: Float32Array  # (m, d)
-    questions: Float32Array  # (q, d): those that move rows (``heal.moves_rows``); only people's if the record says so
+    questions: Float32Array  # (q, d): those that move rows (``heal.moves_rows``); only human ones if the record says so
     answers: Int64Array  # (q,): the row, of the m, that answers each question
     shares: NDArray[np.float64]  # (q,): 1 / number of chunks that answer the question
 

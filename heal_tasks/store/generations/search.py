@@ -107,7 +107,7 @@ def hybrid_search(
 
 
 def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
-    """The k chunks of other documents nearest to a document's first chunk, in the active generation.
+    """The k chunks of other documents nearest to a document's first chunk, in the live generation.
 
     A duplicate is represented by its canonical document; ``k`` and ``topic`` are as in ``search``.
 

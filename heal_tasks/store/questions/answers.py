@@ -17,7 +17,7 @@ class StoredAnswer:
     content_hash: str  # of the question and the passages
     prompt_hash: str
     model: str
-    chunk_ids: list[int]  # the chunk that the question was written from, then those of the passages
+    chunk_ids: list[int]  # the question's source chunk, then those of the passages
     status: str  # ok, refused or invalid
     answer: str  # empty where the passages hold none, or the model gave none
     evidence: str  # the quotation that the model gives for it

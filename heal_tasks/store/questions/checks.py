@@ -1,4 +1,4 @@
-"""Verdicts of the filters that need vectors (round trip, cross-encoder) on written questions."""
+"""Verdicts of the filters that need vectors (round trip, cross-encoder) on generated questions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ DroppedBy = Literal["round_trip", "cross_encoder"]
 
 
 class Check(NamedTuple):
-    """A written question and its verdicts."""
+    """A generated question and its verdicts."""
 
     question_id: int
     chunk_id: int  # the chunk that answers it
     round_trip_rank: int | None  # rank of that chunk among all chunks, from 1; None before the first check
     cross_encoder: str | None  # the model that gave the score
     cross_encoder_score: float | None  # in [0, 1]; None without one
-    dropped_by: DroppedBy | None  # the filter that refused it; None if it is in use
+    dropped_by: DroppedBy | None  # the filter that dropped it; None if it is in use
 
 
 class CheckRepository:
@@ -30,7 +30,7 @@ class CheckRepository:
         self._conn = conn
 
     def questions(self, *splits: Split) -> list[Check]:
-        """Written questions of live chunks in some splits, by id."""
+        """Generated questions of live chunks in some splits, by id."""
         rest = """FROM heal.question q JOIN heal.chunk c USING (chunk_id)
             WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL ORDER BY q.question_id"""
         return select(self._conn, Check, rest, (list(splits), HUMAN))

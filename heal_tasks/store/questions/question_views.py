@@ -39,8 +39,8 @@ class ChunkView:
     text: str
     writers: int  # number of writers who wrote questions for it; 0 if none has yet
     questions: Sequence[Question]
-    dropped: int  # number of questions that the filters refused
-    samples: Sequence[Dropped]  # the refused questions that were stored
+    dropped: int  # number of questions that the filters dropped
+    samples: Sequence[Dropped]  # the dropped questions that were stored
     maps: Sequence[MapView]  # its entity maps, the newest last
 
 
@@ -116,7 +116,7 @@ def chunk_views(conn: Connection, document_id: int) -> list[ChunkView]:
 
 
 def latest_dropped(conn: Connection, limit: int) -> list[tuple[int, Dropped]]:
-    """The questions that the filters refused last, newest first, each after its document's id."""
+    """The questions that the filters dropped last, newest first, each after its document's id."""
     rows = conn.execute(
         "SELECT c.document_id, q.chunk_id, q.text, q.answer, q.evidence, q.kind, q.writer, q.reason "
         "FROM heal.question_dropped q JOIN heal.chunk c USING (chunk_id) ORDER BY q.dropped_id DESC LIMIT %s",

@@ -1,4 +1,4 @@
-"""Questions with the chunks that answer them: written ones with their cost, and people's judgments."""
+"""Questions with the chunks that answer them: generated ones with their cost, and judgments."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SAMPLES = 20
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A question that a filter refused, as in ``heal.question_dropped``; reason is the filter's name."""
+    """A question that a filter dropped, as in ``heal.question_dropped``; reason is the filter's name."""
 
     chunk_id: int
     text: str
@@ -40,15 +40,15 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A chunk for which questions were written, even if the filters kept none."""
+    """A chunk for which questions were generated, even if the filters kept none."""
 
     chunk_id: int
     content_hash: str  # of its title and text
     prompt_hash: str
     model: str
     questions: Sequence[Question]
-    dropped: int  # number of questions that the filters refused
-    samples: Sequence[Dropped] = ()  # some of the refused questions
+    dropped: int  # number of questions that the filters dropped
+    samples: Sequence[Dropped] = ()  # some of the dropped questions
 
 
 _ADD_QUESTION = insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
@@ -125,7 +125,7 @@ class QuestionRepository:
     def import_judgments(
         self, source: str, pairs: Sequence[tuple[str, str]], split_of: SplitOf
     ) -> tuple[int, list[str]]:
-        """Store people's questions with the documents that answer them, at the documents' first chunks.
+        """Store human questions with the documents that answer them, at the documents' first chunks.
 
         A pair is a question and the external id of a document that answers it.
 

@@ -157,14 +157,14 @@ class RunRepository:
         )
 
     def quarantine(self, run_id: str, source: str, rejected: Iterable[Rejected]) -> int:
-        """Record refused input of a source, and return its number; a refusal recorded before moves to this run."""
+        """Record rejected input of a source, and return its number; a rejection recorded before moves to this run."""
         rows = [(run_id, source, *row_of(item)) for item in rejected]
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(_ADD_REJECTED, rows)
         return len(rows)
 
     def quarantined(self, run_id: str) -> list[tuple[str, str, int, str]]:
-        """The input that a run refused: source, path, line, reason."""
+        """The input that a run rejected: source, path, line, reason."""
         return self._conn.execute(
             "SELECT source, path, line, reason FROM heal.quarantine WHERE run_id = %s ORDER BY source, path, line",
             (run_id,),

@@ -1,4 +1,4 @@
--- Documents and their chunks, the files that they came from, and input that was refused.
+-- Documents and their chunks, the files that they came from, and rejected input.
 
 CREATE TABLE heal.source_file (
     source      text NOT NULL,
@@ -68,7 +68,7 @@ CREATE TABLE heal.quarantine (
     created_at    timestamptz NOT NULL DEFAULT now(),
     UNIQUE (source, path, line, reason)
 );
-COMMENT ON TABLE heal.quarantine IS 'Refused input: where it came from, why it was refused, and the input itself, to be fixed at its source.';
+COMMENT ON TABLE heal.quarantine IS 'Rejected input: where it came from, why it was rejected, and the input itself, to be fixed at its source.';
 
 CREATE FUNCTION heal.text_config(language text) RETURNS regconfig LANGUAGE sql STABLE AS
 $$ SELECT coalesce((SELECT c.oid FROM pg_catalog.pg_ts_config c

@@ -23,7 +23,7 @@ COMMENT ON TABLE heal.question IS
     'Questions with the chunk that answers them, an answer and a verbatim quotation as evidence. writer human: a judgment.';
 COMMENT ON COLUMN heal.question.round_trip_rank IS
     'Rank of the question''s own chunk among all chunks, by the vectors of the base model.';
-COMMENT ON COLUMN heal.question.dropped_by IS 'The filter that refused the question; null: the question is in use.';
+COMMENT ON COLUMN heal.question.dropped_by IS 'The filter that dropped the question; null: the question is in use.';
 
 CREATE FUNCTION heal.text_key(text text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN hashtextextended(lower(text), 0);
@@ -47,7 +47,7 @@ CREATE TABLE heal.chunk_asked (
 );
 CREATE INDEX chunk_asked_content ON heal.chunk_asked (content_hash, prompt_hash, model);
 COMMENT ON TABLE heal.chunk_asked IS
-    'Chunks for which questions were written, including those where the filters kept none, so that nothing is paid for twice.';
+    'Chunks for which questions were generated, including those where the filters kept none, so that a stored reply is not paid for again.';
 
 CREATE TABLE heal.question_dropped (
     dropped_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -65,7 +65,7 @@ CREATE TABLE heal.question_dropped (
 CREATE INDEX question_dropped_chunk ON heal.question_dropped (chunk_id);
 CREATE INDEX question_dropped_run ON heal.question_dropped (run_id, shard);
 COMMENT ON TABLE heal.question_dropped IS
-    'Samples of the questions that the filters refused, with the name of the filter: at most twenty per filter, run and shard.';
+    'Samples of the questions that the filters dropped, with the name of the filter: at most twenty per filter, run and shard.';
 
 CREATE TABLE heal.entity_map (
     chunk_id     bigint NOT NULL REFERENCES heal.chunk ON DELETE CASCADE,
@@ -101,4 +101,4 @@ CREATE INDEX answer_chunks ON heal.answer USING gin (chunk_ids);
 COMMENT ON TABLE heal.answer IS
     'Answers of a language model from the passages that a generation finds for a question; content_hash covers both. Kept so '
     'that nothing is paid for twice, and deleted with any chunk that they may quote. refused, invalid: the model gave no answer.';
-COMMENT ON COLUMN heal.answer.chunk_ids IS 'The chunk that the question was written from, and the chunks that were found.';
+COMMENT ON COLUMN heal.answer.chunk_ids IS 'The source chunk of the question, and the chunks that were found.';

@@ -87,4 +87,4 @@ CREATE VIEW heal.embedding AS
 SELECT NULL::bigint AS chunk_id, NULL::bigint AS document_id, NULL::integer AS leaf, NULL::vector AS embedding,
        NULL::bigint AS generation_id
 WHERE false;
-COMMENT ON VIEW heal.embedding IS 'Served vectors of the active generation.';
+COMMENT ON VIEW heal.embedding IS 'Served vectors of the live generation.';

@@ -1,4 +1,5 @@
--- Changes since the served rows were last computed, and questions that check them: a nudge costs what arrived, not what is stored.
+-- Changes since the served rows were last computed, and questions that check them: the cost of a nudge
+-- depends on the number of new documents, not on the size of the store.
 
 CREATE TABLE heal.nudge_touched (
     generation_id bigint NOT NULL REFERENCES heal.generation ON DELETE CASCADE,

@@ -36,7 +36,7 @@ BEGIN
     FROM heal.topic t WHERE t.topic_run_id = gen_row.topic_run_id AND t.topic_id = topic;
     IF first_leaf IS NULL THEN
         RAISE EXCEPTION 'generation % has no topic %', gen_row.generation_id, topic
-            USING ERRCODE = 'HEA03', HINT = 'SELECT topic_id, terms FROM heal.topics lists the active generation''s topics.';
+            USING ERRCODE = 'HEA03', HINT = 'SELECT topic_id, terms FROM heal.topics lists the live generation''s topics.';
     END IF;
 END $$;
 COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.';
@@ -249,4 +249,4 @@ BEGIN
         ORDER BY n.distance, n.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.similar IS
-    'The k chunks of other documents nearest to a document''s first chunk, in the active generation; needs no encoder.';
+    'The k chunks of other documents nearest to a document''s first chunk, in the live generation; needs no encoder.';

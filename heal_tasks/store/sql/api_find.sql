@@ -81,7 +81,7 @@ COMMENT ON FUNCTION heal.matching IS
     'Chunk ids of one generation by the words that they share with a text, where a rare word counts more: the best k, and the chunks of '
     '`also` that share any. The part of heal.hybrid_search that searches by words.';
 
--- Scores are added and not ranks: rows that people's questions have moved are first by a large distance, which a rank does not show
+-- Scores are added and not ranks: rows that human questions have moved are first by a large distance, which a rank does not show
 -- (nDCG@10 of SciFact's train questions: .721 by ranks, .764 by vectors alone, .814 by added scores; bench/RESULTS.md).
 CREATE OR REPLACE FUNCTION heal.hybrid_search(
     words text, query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL,

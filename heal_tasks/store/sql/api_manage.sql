@@ -135,7 +135,7 @@ CREATE OR REPLACE VIEW heal.topics AS
 SELECT t.topic_id, t.parent_id, t.level, t.first_leaf, t.last_leaf, t.terms, t.size, t.silhouette, t.topic_run_id
 FROM heal.topic t JOIN heal.generation g ON g.topic_run_id = t.topic_run_id AND g.state = 'active'
 ORDER BY t.first_leaf, t.level;
-COMMENT ON VIEW heal.topics IS 'The topic tree of the active generation, in tree order.';
+COMMENT ON VIEW heal.topics IS 'The topic tree of the live generation, in tree order.';
 
 CREATE OR REPLACE VIEW heal.generation_status AS
 SELECT g.generation_id, g.state, g.space_id, s.model_uri, g.dims, coalesce(g.nudge ->> 'variant', 'none') AS nudge_variant,

@@ -1,0 +1,41 @@
+"""Settings of a task: a field of the trigger form overrides a setting only if it differs from the form's default."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("realign", ("file:/set",), 7, True)),
+        ({"sources": None}, ("realign", ("file:/set",), 7, True)),
+        ({"force_route": "nudge", "sources": "file:/form", "sample_documents": 3}, ("nudge", ("file:/form",), 3, True)),
+    ],
+)
+def test_a_field_left_at_its_default_leaves_the_setting(
+    given: dict[str, Any], expected: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import heal_airflow
+
+    used: list[Settings] = []
+
+    def run(settings: Settings, manifest: Manifest, shard: int, shards: int) -> Manifest:
+        used.append(settings)
+        return manifest
+
+    for name, value in {
+        "FORCE_ROUTE": "realign", "SOURCES": "file:/set", "SAMPLE_DOCUMENTS": "7", "DRY_RUN": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"HEAL_{name}", value)
+    form = {name: param.value for name, param in heal_airflow.PARAMS.items()} | given
+    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"params": form, "run_id": "night"})
+    monkeypatch.setattr("heal_tasks.steps.engine.road.load_step", lambda name: SimpleNamespace(run=run))
+    heal_airflow.run_step("ingest")
+    (found,) = used
+    assert (found.force_route, found.sources, found.sample_documents, found.dry_run) == expected
