@@ -6,6 +6,7 @@ flatters or burdens it. CPU seconds are the number to trust on a shared machine;
 
 import argparse
 import csv
+import gc
 import gzip
 import json
 import multiprocessing
@@ -96,6 +97,9 @@ def repeat(function: Callable[..., T], *args: Any, runs: int = MIN_RUNS, threads
 
 
 def _run(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    # A full collection of the objects that the imports made takes .1 s: it must not fall into some calls by chance.
+    gc.collect()
+    gc.freeze()
     cpu, wall = _cpu_s(), time.perf_counter()
     try:
         answer: Any = (function(*args), _cpu_s() - cpu, time.perf_counter() - wall, _peak_mib())
