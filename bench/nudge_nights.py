@@ -3,7 +3,7 @@
 Run from the project's root: ``python -m bench.nudge_nights --collection FOLDER``, with as many as wanted; a folder as
 in ``bench.nudge_quality``, of which this uses the official split.
 
-A realignment chooses plan and theta and computes the repulsion of a contrastive plan. All three are kept from then on,
+A realignment chooses plan and theta and computes the displacements of a contrastive plan. All are kept from then on,
 and a row depends on its own questions alone. So the result depends on what has arrived, not on the number of nights.
 
 **Arrivals.** *questions*: a share of the train and dev questions arrives later, about documents that were there.
@@ -11,7 +11,7 @@ and a row depends on its own questions alone. So the result depends on what has 
 
 **Ways**, each judged by all test questions over all documents (nDCG@10). *base*. *kept*: rows as the realignment left
 them, late documents as the encoder put them. *nudged*: the late questions move their rows by the kept plan and theta,
-as the nudge route does; rows that had no questions are repelled by the earlier questions. *not repelled*: these rows
+as the nudge route does; rows that had no questions are displaced by the earlier questions. *not repelled*: these rows
 are not. *realigned*: everything chosen again with all questions. *lost* is nudged less realigned, with its 95 %
 bootstrap interval.
 """
@@ -52,7 +52,7 @@ SHARES = (0.05, 0.1, 0.25, 0.5)
 
 
 def realigned(base: Vectors, train: QuestionSet, dev: QuestionSet) -> NudgeResult:
-    """Plan, theta, centre, repulsion and rows, chosen as the pipeline's step does."""
+    """Plan, theta, centre, displacements and rows, chosen as the pipeline's step does."""
     return nudge(base, train, dev, plans=PLANS, min_gain=MIN_GAIN, refit=both(train, dev), seed=SEED)
 
 
@@ -92,7 +92,7 @@ def before(
 
 
 def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], everything: QuestionSet) -> Repulsion:
-    """The repulsion of an earlier choice, and that of rows that had no questions then, as the nudge route adds them."""
+    """Displacements of an earlier choice, and of rows that had no questions then, as the nudge route adds them."""
     levels, plan = known.repulsion.levels, known.plan
     if not plan.contrast_steps:
         return known.repulsion

@@ -72,7 +72,7 @@ def render_runs(runs: list[Any]) -> str:
 
 @cache
 def build_app() -> "FastAPI":
-    """The pages: ``/runs`` and ``/report``, both for people who are logged in.
+    """The pages: ``/runs`` and ``/report``, both for users who are logged in.
 
     Returns:
         The application that Airflow's API server mounts under ``/heal``.

@@ -22,7 +22,7 @@ class Manifest(BaseModel, frozen=True):
     step: str = "start"  # the step that wrote it
     refs: dict[str, int | str] = {}  # ids and URIs that later steps need, accumulated along the run
     counts: dict[str, int | float] = {}  # numbers of this step, shown in the report
-    note: str = ""  # one sentence for people
+    note: str = ""  # one sentence for the log and the report
 
     def next(self, step: str, *, refs: dict[str, int | str], counts: dict[str, int | float], note: str) -> "Manifest":
         """The manifest of the step after this one: refs add up, counts and note start anew."""

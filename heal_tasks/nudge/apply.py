@@ -112,7 +112,7 @@ def changed_rows(rows: Int64Array, start: Float32Array, moves: Moves, theta: flo
         start: float32, shape (a, d): their base vectors, unit length.
         moves: of these rows.
         theta: radians (N) or step length (M).
-        repulsion: in the moves.
+        repulsion: the displacements in the moves.
     """
     moved = apply_moves(start, moves, theta)
     changed = np.abs(moved - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
@@ -135,7 +135,7 @@ def recompute(
         answers: int64, shape (q,): index of the row that answers each.
         shares: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
         record: plan and theta.
-        repulsion: float32, shape (m, d): of these rows; None for a plan without contrast.
+        repulsion: float32, shape (m, d): displacements of these rows; None for a plan without contrast.
 
     Returns:
         float32, shape (m, d).

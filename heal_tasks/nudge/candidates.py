@@ -1,8 +1,8 @@
 """Finds the candidates of each question: the few rows that are among its best k at some theta.
 
-All other rows can be ignored, because a row that is never among the best k is neither a hit nor displaces one. Of the
-rows that do not move, only the best k of a question can be candidates. A row that moves is a candidate if at some theta
-it reaches the k-th best score of all rows.
+All other rows can be ignored, because a row that is never among the best k is neither a hit nor takes the place of one.
+Of the rows that do not move, only the best k of a question can be candidates. A row that moves is a candidate if at
+some theta it reaches the k-th best score of all rows.
 """
 
 from collections.abc import Sequence

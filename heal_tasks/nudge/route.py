@@ -76,7 +76,7 @@ def choose_route(
         max_changed_share: largest share of changed documents for a nudge.
         max_age_days: age of the live generation from which it is realigned, even if nothing changed.
         max_residual: largest residual excess for a nudge.
-        max_displacement: largest displacement for a nudge, in radians.
+        max_displacement: largest mean angle that rows may have moved for a nudge, in radians.
         max_loss: largest fall of nDCG@10 on the fixed questions for a nudge; a fall counts only where its whole
             interval is below zero.
 

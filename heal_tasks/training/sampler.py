@@ -1,6 +1,6 @@
 """Batch sampler over questions, grouped by leaf for the HEAL loss.
 
-An epoch has each question once, so documents weigh as often as people ask about them. One question per document and
+An epoch has each question once, so a document's weight is its number of questions. One question per document and
 epoch instead costs ATT&CK, whose techniques have from one to hundreds of questions, six points of nDCG@10
 (bench/RESULTS.md). Questions of one document share its encoding and are no negatives of each other, see ``objective``.
 A question with several answers takes the next of them in each epoch.

@@ -1,4 +1,4 @@
-"""Repulsion: equal to a loop, unchanged by later questions, and a gain where a query cone lifts all rows."""
+"""Displacements: equal to a loop, unchanged by later questions, and a gain where a query cone lifts all rows."""
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def test_a_question_more_moves_its_own_row_only_and_by_hand():
     kept = moved_by(base, late, 0.6, plan=plan, repulsion=first.repulsion)
     before, after = served(base, first), served(base, kept)
     assert np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-6).tolist() == [3, 17]
-    # Row by row, from the stored repulsion.
+    # Row by row, from the stored displacements.
     record = plan.record("N", 0.6, None)
     for row in (3, 8, 17, 19):
         own = [number for number, found in enumerate(late.positives) if row in found]

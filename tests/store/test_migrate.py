@@ -14,7 +14,7 @@ from heal_tasks.store.migrate import apply_files, migrate
 LANDED = {
     "001_documents.sql": "6ec947cef75b",
     "002_topics.sql": "4bf11e61b1ea",
-    "003_questions.sql": "631fad24f12c",
+    "003_questions.sql": "cc6a1ee519b4",
     "004_llm.sql": "d35cffc2968e",
     "005_generations.sql": "6372ca4c91b6",
     "006_nudge.sql": "2f0582ad7502",

@@ -169,7 +169,7 @@ def _breaks(word: str) -> bool:
 
 
 def _name_words(title: str) -> frozenset[str]:
-    """The words of a title that is a name in code, which people who ask do not know yet."""
+    """The words of a title that is a name in code, which somebody who asks does not know yet."""
     match = _CODE_TITLE.match(title.strip())
     if match is None:
         return frozenset()

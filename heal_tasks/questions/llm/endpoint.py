@@ -160,8 +160,8 @@ class Endpoint:
         if now_s + state.upcoming_sleep - since_s <= self._config.patience_s:
             return state.attempt_number >= _MAX_ATTEMPTS
         raise ThrottledError(
-            f"rate limited for {now_s - since_s:.0f} s, next attempt in {state.upcoming_sleep:.0f} s; "
-            f"the limit is {self._config.patience_s:.0f} s ({state.outcome.exception() if state.outcome else ''}); lower "
+            f"rate limited for {now_s - since_s:.0f} s, next attempt in {state.upcoming_sleep:.0f} s; the limit is "
+            f"{self._config.patience_s:.0f} s ({state.outcome.exception() if state.outcome else ''}); lower "
             "HEAL_LLM_CONCURRENCY or ask the provider for a higher limit"
         )
 

@@ -55,7 +55,7 @@ class Calls:
         return sum(self.costs_usd)
 
     def price(self) -> str:
-        """Tokens and price for people."""
+        """Tokens and price as text."""
         if not self.input_tokens:
             return "nothing to pay"
         return f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out, {self.cost_usd:.2f} USD"
@@ -76,7 +76,7 @@ class Plan:
     limit: str  # the spend limits and what they leave; empty without limits
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """The plan as text."""
         lines = [
             f"documents  {self.changes.new} new, {self.changes.changed} changed, {self.changes.deleted} deleted, "
             f"{self.rejected} records to be quarantined",

@@ -56,7 +56,7 @@ class Waiting(Exception):  # noqa: N818
     """A step waits for work elsewhere and has to be run again later; it then continues where it stopped. Not an error.
 
     Args:
-        message: the work, for people.
+        message: the work, as a phrase.
         batch_ids: batches at the language model's endpoint; empty where their ids are not known yet.
         poll_s: time between two checks.
         wait_s: longest time until the step has to be run again.

@@ -32,7 +32,7 @@ PROBES = 1000
 
 
 def restart_drift(conn: Connection, generation: Generation) -> None:
-    """Count displacement and loss of the live generation from now on: a realignment found nothing better."""
+    """Count mean angle and loss of the live generation from now on: a realignment found nothing better."""
     state = NudgeState(conn, generation)
     probes = state.probes(KEPT)
     state.write_probes(replace(probes, at_start=_values(probes)[GATE_METRIC]))

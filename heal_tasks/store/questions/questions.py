@@ -86,7 +86,7 @@ class QuestionRepository:
         return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard))
 
     def reuse_cached(self, prompt_hash: str, model: str, split_of: SplitOf, shard: int = 0, shards: int = 1) -> int:
-        """Copy the questions of equal texts to unasked chunks, so that none is paid for twice; return their number."""
+        """Copy the questions of equal texts to unasked chunks, so that none is paid for again; return their number."""
         key, asked = (prompt_hash, model), list[Asked]()
         rows = self._conn.execute(_REUSABLE, (*key, *key, *key, shards, shard)).fetchall()
         for (chunk, document, content_hash, dropped), copies in groupby(rows, key=lambda row: row[:4]):

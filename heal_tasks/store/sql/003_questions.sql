@@ -84,7 +84,7 @@ CREATE INDEX entity_map_content ON heal.entity_map (content_hash, prompt_hash, m
 COMMENT ON TABLE heal.entity_map IS
     'Entities, attributes and relations that a chunk names. Training uses those with status ok. empty: the chunk states no '
     'fact; long, short: the rendered map is longer than the text, or below 15 % of it; refused, invalid: the model returned '
-    'none. All are kept, so that nothing is paid for twice. Token counts are the base model''s.';
+    'none. All are kept, so that a stored reply is not paid for again. Token counts are the base model''s.';
 
 CREATE TABLE heal.answer (
     content_hash text NOT NULL,
@@ -100,5 +100,5 @@ CREATE TABLE heal.answer (
 CREATE INDEX answer_chunks ON heal.answer USING gin (chunk_ids);
 COMMENT ON TABLE heal.answer IS
     'Answers of a language model from the passages that a generation finds for a question; content_hash covers both. Kept so '
-    'that nothing is paid for twice, and deleted with any chunk that they may quote. refused, invalid: the model gave no answer.';
+    'that a stored reply is not paid for again, and deleted with any chunk that they may quote. refused, invalid: the model gave no answer.';
 COMMENT ON COLUMN heal.answer.chunk_ids IS 'The source chunk of the question, and the chunks that were found.';
