@@ -6,7 +6,7 @@ line), and vectors in the order of both, ``corpus_minilm_f16.npy`` and ``queries
 
 **Splits.** *official*: as in the file; without a dev split, an eighth of train by a hash of the question's id.
 *pooled*: all questions shuffled, .7 train, .1 dev, .2 test, as in the NUDGE paper. *documents*: as the pipeline splits
-questions that are written for every chunk, by document first: all questions of a tenth of the documents are dev, of
+questions that are generated for every chunk, by document first: all questions of a tenth of the documents are dev, of
 another tenth test, and of the other documents' questions a tenth each. Train questions move rows, dev chooses plan and
 theta, test is scored once.
 

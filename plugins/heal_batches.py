@@ -1,4 +1,4 @@
-"""The operator that writes questions; it waits for a batch in the triggerer, without occupying a worker.
+"""The operator that generates questions; it waits for a batch in the triggerer, without occupying a worker.
 
 ``LLMBatchOperator`` of the provider common.ai (read in 1.0.0) defers and re-attaches, too, but is not used: it
 identifies a batch by DAG run and task, so a later run cannot find what an earlier one has paid; its rows have neither

@@ -98,7 +98,7 @@ class QuestionSettings(BaseModel):
         description="OpenAI-compatible endpoint with `/v1` (vLLM, Ollama, llama.cpp); unset with a key: OpenAI.")
     llm_api_key: SecretStr | None = Field(None,
         description="API key of the endpoint; `OPENAI_API_KEY` is used where this is unset.")
-    llm_model: str = Field("gpt-4o-mini", description="Model that writes questions, entity maps and answers.")
+    llm_model: str = Field("gpt-4o-mini", description="Model that generates questions, entity maps and answers.")
     llm_concurrency: int = Field(8, ge=1, le=256, description="Largest number of calls in flight per task.")
     llm_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one whole reply, in seconds.")
     llm_input_usd_per_million: float = Field(0.15, ge=0, description="Price of a million input tokens, in USD.")
@@ -237,7 +237,7 @@ class RunSettings(BaseModel):
     force_route: Literal["auto", "nothing", "nudge", "realign"] = Field("auto",
         description="Route to take whatever the counts say, for one run; `auto` lets the step `route` choose.")
     dry_run: bool = Field(False, description="Read the sources and choose the route, then undo it.")
-    ask_shards: int = Field(2, ge=1, le=256, description="Number of mapped tasks that write questions in parallel.")
+    ask_shards: int = Field(2, ge=1, le=256, description="Number of mapped tasks that generate questions in parallel.")
     embed_shards: int = Field(2, ge=1, le=256,
         description="Number of mapped tasks that embed in parallel, each with its own model (800 MB).")
     schedule: str = Field("0 2 * * *", description="Cron expression of the nightly run, in UTC; empty: no nightly run.")

@@ -60,7 +60,7 @@ class Settings(
 
     @property
     def llm_configured(self) -> bool:
-        """True if an LLM writes the questions; otherwise the extractive writer does."""
+        """True if an LLM generates the questions; otherwise the extractive writer does."""
         return bool(self.llm_base_url or self.llm_api_key)
 
     @property

@@ -11,7 +11,7 @@ from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_n
 
 
 def ask(context: Context) -> Outcome:
-    """Write questions for this shard's chunks whose text was never asked about with this prompt and model.
+    """Generate questions for this shard's chunks whose text was never asked about with this prompt and model.
 
     Results are stored every few chunks: a killed task pays twice only for what was not stored yet. Where the
     spend limit is reached the step ends early, and the next run asks about the rest.

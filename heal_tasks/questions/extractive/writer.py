@@ -42,7 +42,7 @@ _TOKEN = re.compile(r"[^\W_]+(?:[_'’\-.][^\W_]+)*|[^\s\w]")
 
 
 class ExtractiveWriter:
-    """Writes questions from the chunk's sentences, without network and without randomness.
+    """Generates questions from the chunk's sentences, without network and without randomness.
 
     ``background`` reads texts of the corpus before the first chunk; None weights words by English alone. It is not part
     of the prompt hash, or every new document would cause new questions about all others.
@@ -57,7 +57,7 @@ class ExtractiveWriter:
         return rarity if self._background is None else rarity_among(self._background())
 
     def write(self, chunks: Iterable[ChunkToAsk]) -> Iterator[Answered[Drafts]]:
-        """Write questions, in the chunks' order."""
+        """Generate questions, in the chunks' order."""
         for chunk in chunks:
             yield Answered(chunk, tuple(islice(_drafts(chunk, self._rarity_here), self._questions_per_chunk)))
 

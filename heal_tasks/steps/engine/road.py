@@ -26,7 +26,7 @@ STEPS: dict[str, Entry] = {
     "ingest": Entry("Pull new, changed and deleted documents from every source."),
     "route": Entry("Choose nothing, nudge or realign, and record why."),
     "label": Entry("Build the HNMFk topic tree and label every document."),
-    "ask": Entry("Write questions with answers and evidence for chunks that have none.", shards="ask_shards"),
+    "ask": Entry("Generate questions with answers and evidence for chunks that have none.", shards="ask_shards"),
     "map_entities": Entry("Write entity maps of chunks that have none.", shards="ask_shards", only_if="map_rate"),
     "embed_base": Entry("Fill the base model's space.", shards="embed_shards", gpu=True),
     "sift": Entry(
