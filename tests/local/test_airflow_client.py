@@ -123,7 +123,7 @@ def test_airflows_own_message_is_passed_on(airflow: FakeAirflow, client: Airflow
 @pytest.mark.parametrize("reply", [b"<html>proxy</html>", b""])
 def test_a_refusal_that_is_not_json(airflow: FakeAirflow, client: AirflowClient, reply: bytes) -> None:
     airflow.answers["GET /api/v2/dags/d/dagRuns/r"] = 503, reply
-    with pytest.raises(AirflowError, match=r"with 503: .*log of the API server"):
+    with pytest.raises(AirflowError, match=r"with 503: .*API server's log"):
         client.run_state("d", "r")
 
 

@@ -43,7 +43,7 @@ def test_a_limit_per_day_ends_the_run_at_once_and_keeps_what_was_paid() -> None:
 
     results = []
     expected = pytest.raises(
-        RetryableError, match=r"7200 s more to wait.*requests per day, \[key\].*run the step again"
+        RetryableError, match=r"next attempt in 7200 s.*requests per day, \[key\].*run the step again"
     )
     with FakeOpenAI(rule) as fake, expected:
         for written in writer(fake)(chunks(200)):
@@ -107,7 +107,7 @@ def test_a_pause_is_as_long_as_the_server_asks() -> None:
 
 def test_rate_limits_without_any_answer_end_the_run_after_the_patience() -> None:
     start_s = time.monotonic()
-    expected = pytest.raises(RetryableError, match=r"s without an answer .*of at most 0 s.*HEAL_LLM_CONCURRENCY")
+    expected = pytest.raises(RetryableError, match=r"rate limited for .*the limit is 0 s .*HEAL_LLM_CONCURRENCY")
     with FakeOpenAI(slow := lambda request: error(429, "slow", retry_after_ms="50"), slow) as fake, expected:
         list(writer(fake, patience_s=0.4)(chunks(9)))
     assert 0.2 < time.monotonic() - start_s < 5
