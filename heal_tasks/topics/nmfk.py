@@ -182,14 +182,15 @@ def _measure_errors(
     def fit_both(k: int) -> list[Runs]:
         return list(parallel_map(lambda fit: fit(k), (restarts.fit, restarts.fit_null)))
 
-    single, *null = fit_both(1) if ks else [restarts.fit(1)]
+    single, *null_fits = fit_both(1) if ks else [restarts.fit(1)]
+    null_errors = [float(null_fit.errors[0]) for null_fit in null_fits]
     error, documents = float(single.errors[0]), restarts.X.shape[0]
     records = [KRecord(1, error, 1 - error, 0.0, 1.0, True, single.iterations, 1.0, 1.0, 1.0, documents, True)]
     for done, k in enumerate(ks):
         progress(done, len(ks), f"error of k={k}")
         fit, null_fit = fit_both(k)
-        null.append(null_fit)
-        null_drop = _mean_drop([*(record.k for record in records), k], [float(found.errors[0]) for found in null])
+        null_errors.append(float(null_fit.errors[0]))
+        null_drop = _mean_drop([*(record.k for record in records), k], null_errors)
         record = _error_record(records[-1], k, [fit], null_drop, config)
         if not record.stands_out:
             record = _error_record(records[-1], k, [fit, restarts.fit(k, attempt=1)], null_drop, config)
