@@ -57,7 +57,7 @@ class TrainingConfig:
         base_weight: weight of the base term, see ``ranking_losses.base_loss``.
         heal_weight: weight of the HEAL term beside the own-document term; above 0, batches are grouped by topic.
         heal_temperature: tau of the HEAL term.
-        level_weights: ``coarse``, ``fine``, or one number per level.
+        level_weights: ``coarse`` or ``fine``, see ``heal_loss.level_weights``.
         paper: the published HEAL loss alone.
         own_document_temperature: temperature of the own-document term.
         label_smoothing: share of the own-document term's target that is spread over all texts, in [0, 1).

@@ -100,21 +100,15 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         n, m = len(self.questions), self.negatives_per_question
-        shapes = {
-            "documents": ((len(self.documents),), (n,)),
-            "document_ids": (self.document_ids.shape, (n,)),
-            "labels": (self.labels.shape, (n, self.levels)),
-            "leaves": (self.leaves.shape, (n,)),
-            "negatives": ((len(self.negatives),), (n,)),
-        }
-        if self.question_ids is not None:
-            shapes["question_ids"] = (self.question_ids.shape, (n,))
         if (self.negative_document_ids is None) != (self.negative_leaves is None):
             raise InputError("negative_document_ids and negative_leaves belong together; give both or neither")
-        if self.negative_document_ids is not None and self.negative_leaves is not None:
-            shapes["negative_document_ids"] = (self.negative_document_ids.shape, (n, m))
-            shapes["negative_leaves"] = (self.negative_leaves.shape, (n, m))
-        for name, (got, expected) in shapes.items():
+        shapes: dict[str, tuple[int, ...]] = {
+            "documents": (n,), "document_ids": (n,), "labels": (n, self.levels), "leaves": (n,), "negatives": (n,),
+            "question_ids": (n,), "negative_document_ids": (n, m), "negative_leaves": (n, m),
+        }  # fmt: skip
+        for name, expected in shapes.items():
+            values = getattr(self, name)
+            got = (len(values),) if isinstance(values, list) else expected if values is None else values.shape
             if got != expected:
                 raise InputError(f"training data: {name} has shape {got}, expected {expected}")
         if any(len(texts) != m for texts in self.negatives):
@@ -152,7 +146,7 @@ class TrainingData:
     def levels(self) -> int:
         """Length L of the label paths."""
         if self.labels.ndim != 2 or self.labels.shape[1] == 0:
-            raise InputError(f"labels of shape {self.labels.shape} are no paths; expected (n, L) with L of 1 or more")
+            raise InputError(f"labels of shape {self.labels.shape} are not valid paths; expected (n, L) with L >= 1")
         return int(self.labels.shape[1])
 
     @property

@@ -173,40 +173,18 @@ def _fitting(model: SentenceTransformer, longest: str, batch_size: int) -> int:
 
 
 class Encoder:
-    """A loaded encoder with its batch size and threads.
-
-    Args:
-        path: see ``load_encoder``.
-        device: see ``pick_device``.
-        batch_size: see ``encode``.
-        threads: for torch; None for torch's default.
-        dtype: see ``load_encoder``.
-    """
+    """A loaded encoder with its number of threads; see ``load_encoder`` and ``encode``."""
 
     def __init__(
-        self,
-        path: str | Path,
-        *,
-        device: str = "auto",
-        batch_size: int = 0,
-        threads: int | None = None,
-        dtype: Dtype = "float32",
+        self, path: str | Path, *, device: str = "auto", threads: int | None = None, dtype: Dtype = "float32"
     ) -> None:
-        self._model = load_encoder(path, device=device, dtype=dtype)
-        self._batch_size, self._threads = batch_size, threads
-
-    @property
-    def dims(self) -> int:
-        """Length of a vector."""
-        return int(self._model.get_embedding_dimension())
+        self._model, self._threads = load_encoder(path, device=device, dtype=dtype), threads
 
     def encode(
         self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent
     ) -> npt.NDArray[np.float32]:
-        """Unit vectors of texts, float32, shape (n, d); see ``encode``."""
-        return encode(
-            self._model, texts, batch_size=self._batch_size, role=role, progress=progress, threads=self._threads
-        )
+        """Unit vectors of texts, float32, shape (n, d)."""
+        return encode(self._model, texts, role=role, progress=progress, threads=self._threads)
 
 
 def model_identity(path: str | Path) -> tuple[str, int]:

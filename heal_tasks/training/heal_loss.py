@@ -6,7 +6,6 @@ form with the sum outside the logarithm), with masks for paths that end early. `
 addition, the renormalisation over the levels at which an anchor has positives.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,34 +14,24 @@ from torch.nn import functional
 
 from heal_tasks.core.errors import InputError
 
-LevelWeights = Literal["coarse", "fine"] | Sequence[float]
+LevelWeights = Literal["coarse", "fine"]
 
 
 def level_weights(levels: int, kind: LevelWeights) -> Tensor:
-    """Weights lambda_l of the levels.
+    """Weights lambda_l of the L levels, float64, shape (L,), sum 1.
 
     Args:
-        levels: number of levels L.
+        levels: L.
         kind: ``coarse`` for lambda_l = 2^(L-l-1) / (2^L - 1), as published, with the most weight on level 0, the
-            shallowest; ``fine`` for the reverse order; or L non-negative numbers, which are scaled to sum 1.
-
-    Returns:
-        float64, shape (L,), sum 1.
+            shallowest; ``fine`` for the reverse order.
 
     Raises:
-        InputError: ``kind`` is unknown, has another length than L, or cannot be scaled to sum 1.
+        InputError: ``kind`` is unknown.
     """
-    if isinstance(kind, str):
-        if kind not in ("coarse", "fine"):
-            raise InputError(f"level weights {kind!r} are unknown; use 'coarse', 'fine' or {levels} numbers")
-        weights = 2.0 ** torch.arange(levels, dtype=torch.float64)
-        return (weights.flip(0) if kind == "coarse" else weights) / (2.0**levels - 1)
-    weights = torch.tensor(list(kind), dtype=torch.float64)
-    if len(weights) != levels or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
-        raise InputError(f"level weights {list(kind)} do not fit; give {levels} finite numbers that are not negative")
-    if not float(weights.sum()) > 0:
-        raise InputError(f"level weights {list(kind)} sum to zero; at least one level has to count")
-    return weights / weights.sum()
+    if kind not in ("coarse", "fine"):
+        raise InputError(f"level weights {kind!r} are unknown; use 'coarse' or 'fine'")
+    weights = 2.0 ** torch.arange(levels, dtype=torch.float64)
+    return (weights.flip(0) if kind == "coarse" else weights) / (2.0**levels - 1)
 
 
 def heal_loss(

@@ -19,12 +19,12 @@ from heal_tasks.training.checkpoints import load_adapter, save_weights, write_ba
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import in_bf16
-from heal_tasks.training.objective import BaseVectors, Objective, mined_columns
+from heal_tasks.training.objective import Objective, mined_columns
 from heal_tasks.training.sampler import QuestionBatchSampler
 from heal_tasks.training.validation import NDCG, BaseAwareStopping, ProgressReport, RetrievalValidation
 
 WARMUP_SHARE = 0.1
-"""Share of the steps in which the learning rate rises; the Trainer's usual value."""
+"""Share of the steps in which the learning rate rises."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
                 torch.cuda.empty_cache()
         self._report.loss = float(loss)
         norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        for name, value in (("loss", self._report.loss), ("gradient's length", float(norm))):
+        for name, value in (("loss", self._report.loss), ("gradient norm", float(norm))):
             if not math.isfinite(value):
                 self._refuse(inputs, name, value)
         return loss
@@ -99,7 +99,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         batch = {"step": step, name: str(value), "texts": texts, "rows": inputs["label"].tolist()}
         file = write_bad_batch(Path(self.args.output_dir), batch)
         raise StepError(
-            f"the {name} is {value} in step {step}, of which nothing was saved; its texts are in {file}. "
+            f"the {name} is {value} in step {step}; that step was not saved, and its texts are in {file}. "
             "Lower the learning rate or raise the temperatures"
         )
 
@@ -127,10 +127,10 @@ def make_sampler(data: TrainingData, config: TrainingConfig) -> QuestionBatchSam
 
 def make_trainer(
     model: SentenceTransformer,
+    objective: Objective,
     data: TrainingData,
     config: TrainingConfig,
     sampler: QuestionBatchSampler,
-    base_vectors: BaseVectors | None,
     validation: RetrievalValidation,
     report: ProgressReport,
     work_dir: Path,
@@ -140,10 +140,10 @@ def make_trainer(
 
     Args:
         model: float32, on ``device``.
+        objective: the loss.
         data: training pairs.
         config: of the training.
         sampler: from ``make_sampler``.
-        base_vectors: see ``Objective``.
         validation: run every ``validation_steps`` steps.
         report: told the loss of every step.
         work_dir: for checkpoints.
@@ -184,7 +184,7 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict({**texts, "label": list(range(len(data.questions)))}),
-        loss=Objective(model, data, config, base_vectors),
+        loss=objective,
         evaluator=validation,
         data_collator=SentenceTransformerDataCollator(
             preprocess_fn=model.preprocess,

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from heal_tasks.core.errors import InputError
 from heal_tasks.training.data import FloatArray, IntArray, several_answers
 
+MAX_RATIO = 0.95
+"""Largest share of the right text's cosine that a negative may have, the setting of NV-Retriever."""
 NEAR_SHARE = 0.05
 NEAR_AT_MOST = 100
 """In a large corpus the top 5 % go far beyond texts that resemble the question."""
@@ -29,7 +31,6 @@ def plan_negatives(
     question_ids: IntArray,
     near: int,
     far: int,
-    max_ratio: float = 0.95,
     exclude_same_leaf: bool,
     seed: int,
     block: int = 512,
@@ -37,8 +38,8 @@ def plan_negatives(
     """Draw negatives of every question from two bands of its ranking.
 
     Excluded are texts of documents that answer the question, texts of the right text's leaf (if ``exclude_same_leaf``),
-    and texts whose cosine is above p - |p| (1 - max_ratio), where p is the right text's cosine. That equals
-    max_ratio p for positive p and stays a margin for negative p. Of the r candidates, ranked by cosine, the near band
+    and texts whose cosine is above p - |p| (1 - MAX_RATIO), where p is the right text's cosine. That equals
+    MAX_RATIO p for positive p and stays a margin for negative p. Of the r candidates, ranked by cosine, the near band
     is the top 5 % (at most 100, at least ``near``) and the far band the ranks from 20 to 60 %. The bands are quantiles
     because the scale of cosines differs between models.
 
@@ -51,7 +52,6 @@ def plan_negatives(
         question_ids: int64, shape (n,); equal for rows with the same question, whose right texts all answer it.
         near: negatives from the near band.
         far: negatives from the far band.
-        max_ratio: largest share of the right text's cosine that a negative may have.
         exclude_same_leaf: exclude texts of the right text's leaf.
         seed: with the question's row decides the draw.
         block: questions per matrix product.
@@ -72,11 +72,8 @@ def plan_negatives(
         )
     if n and (int(positives.min()) < -1 or int(positives.max()) >= m):
         raise InputError(f"positives reach from {positives.min()} to {positives.max()}; there are {m} texts")
-    if near < 0 or far < 0 or block < 1 or not 0 < max_ratio <= 1:
-        raise InputError(
-            f"near={near}, far={far}, block={block}, max_ratio={max_ratio}: the counts must not be negative, "
-            "block must be 1 or more, max_ratio above 0 and at most 1"
-        )
+    if near < 0 or far < 0:
+        raise InputError(f"near={near}, far={far}: the numbers of negatives must not be negative")
     plan = np.full((n, near + far), -1, dtype=np.int64)
     if near + far == 0:
         return plan
@@ -90,7 +87,7 @@ def plan_negatives(
         if positive < 0:
             continue
         score = float(scores[positive])
-        allowed = (scores <= score - abs(score) * (1 - max_ratio)) & (document_ids != document_ids[positive])
+        allowed = (scores <= score - abs(score) * (1 - MAX_RATIO)) & (document_ids != document_ids[positive])
         if row in answers:
             allowed &= ~np.isin(document_ids, answers[row])
         if exclude_same_leaf and leaf_ids[positive] >= 0:

@@ -6,10 +6,11 @@ from multiprocessing.queues import SimpleQueue
 from threading import Thread
 from uuid import uuid4
 
+import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from heal_tasks.core.errors import StepError
+from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.types import Progress
 
 _Reports = SimpleQueue[tuple[int, int, str] | None]
@@ -24,8 +25,16 @@ def run_processes(function: Callable[[Progress], None], processes: int, progress
         progress: receives the reports of all processes.
 
     Raises:
+        InputError: there are GPUs, but fewer than processes.
         StepError: a process failed; with its error.
     """
+    gpus = torch.cuda.device_count()
+    # Also for CPU training: Accelerate's barrier uses the GPU with the process's number if there are GPUs.
+    if 0 < gpus < processes:
+        raise InputError(
+            f"processes is {processes}, and torch sees {gpus} GPUs; set HEAL_TRAIN_PROCESSES to {gpus} at most, or "
+            "hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on processors"
+        )
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

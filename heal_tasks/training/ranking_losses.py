@@ -28,7 +28,7 @@ def own_document_loss(
     """InfoNCE from each question to its document, against the batch and the mined negatives.
 
     Label smoothing (Szegedy et al. 2016, arXiv 1512.00567) spreads a share of the target evenly over all candidates, so
-    a question need not push all others as far away as possible, which leaves NUDGE more to move.
+    a question need not be as far as possible from all others, which leaves NUDGE more to move.
 
     A question's own document and its own negatives are always candidates. Any other text is one unless it belongs to
     the same document, to another that is known to answer the question, to the same leaf (if ``mask_same_leaf``) or to
@@ -87,9 +87,9 @@ def base_loss(
 
     Args:
         questions: floating point, shape (B, d).
-        documents: floating point, shape (B, d).
+        documents: floating point, shape (C, d).
         base_questions: float32, shape (B, d); the base model's vectors of the same questions.
-        base_documents: float32, shape (B, d).
+        base_documents: float32, shape (C, d).
         temperature: divides the cosines.
 
     Returns:
@@ -100,7 +100,7 @@ def base_loss(
 
         def log_shares(left: Tensor, right: Tensor) -> Tensor:
             unit_left, unit_right = (functional.normalize(vectors.to(wide), dim=1) for vectors in (left, right))
-            return functional.log_softmax(unit_left @ unit_right.T / temperature, dim=1)  # (B, B)
+            return functional.log_softmax(unit_left @ unit_right.T / temperature, dim=1)  # (B, C)
 
         moved, base = log_shares(questions, documents), log_shares(base_questions, base_documents)
         return functional.kl_div(moved, base, log_target=True, reduction="batchmean")

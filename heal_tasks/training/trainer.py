@@ -7,7 +7,7 @@ checkpoint, because the Trainer's own way of loading it logs a failure and goes 
 
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -38,7 +38,7 @@ from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, in_bf16, limited_threads, load_encoder, model_sha256, without_bars
 from heal_tasks.training.loop import make_sampler, make_trainer
-from heal_tasks.training.objective import BaseVectors
+from heal_tasks.training.objective import BaseVectors, Objective
 from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.pooling import weight_tokens
 from heal_tasks.training.validation import NDCG, ProgressReport, RetrievalValidation
@@ -125,26 +125,19 @@ def train_encoder(
     }
     open_work_dir(work_dir, run)
     found = last_checkpoint(work_dir)
+    training = _Training(Path(base_model), data, validation, config, work_dir, run, device)
     if found is None or not is_finished(found[1]):
-        fit = partial(_fit, Path(base_model), data, validation, config, work_dir, run, device)
         if config.processes > 1:
-            gpus = torch.cuda.device_count()
-            # Also for CPU training: Accelerate's barrier uses the GPU with the process's number if there are GPUs.
-            if 0 < gpus < config.processes:
-                raise InputError(
-                    f"processes is {config.processes}, and torch sees {gpus} GPUs; set HEAL_TRAIN_PROCESSES to {gpus} "
-                    "at most, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on processors"
-                )
-            run_processes(fit, config.processes, progress)
+            run_processes(training.fit, config.processes, progress)
         else:
-            fit(progress)
+            training.fit(progress)
     last = last_checkpoint(work_dir)
     if last is None:
         raise StepError(f"no checkpoint was left in {work_dir}; check the space there and run the step again")
     state, base_ndcg = last[1], float(open_work_dir(work_dir, run)["base_ndcg"])
-    best = _read_model(checkpoint_folder(work_dir, state["best_global_step"]), base_model, data, config)
     output_dir.mkdir(parents=True, exist_ok=True)
     with without_bars():
+        best = training.read_model(checkpoint_folder(work_dir, state["best_global_step"]))
         best.save_pretrained(str(output_dir), create_model_card=False)
     result = TrainingResult(
         model_dir=output_dir,
@@ -174,91 +167,90 @@ def train_encoder(
     return result
 
 
-def _fit(
-    base_model: Path,
-    data: TrainingData,
-    validation_set: ValidationSet,
-    config: TrainingConfig,
-    work_dir: Path,
-    run: JsonObject,
-    device: str,
-    progress: Progress,
-) -> None:
-    """Train until the last checkpoint is in the working folder; runs in every process."""
-    with limited_threads(config.threads), without_bars():
-        processes = PartialState(cpu=device == "cpu")
-        if processes.num_processes > 1:
-            device = device if device == "cpu" else str(processes.device)
-            progress = progress if processes.is_main_process else silent
-        model = load_encoder(base_model, device=device, quantised=config.adapter == "qlora")
-        bf16 = in_bf16(config.dtype, device)
-        validation = RetrievalValidation(validation_set, config.max_steps, progress, bf16=bf16)
-        sampler, base_vectors = make_sampler(data, config), None
-        with processes.main_process_first():
-            facts = open_work_dir(work_dir, run)
-            if "base_ndcg" not in facts:
-                facts = {"base_ndcg": validation.of_base_model(model)}
-                remember(work_dir, run, facts)
-            weight_tokens(model, _corpus(data), config.idf_power)
-            if config.base_weight > 0 and not config.paper:
-                rows = sampler.rows_of_first(config.max_steps)
-                compute = partial(_base_vectors, model, data, rows, config, bf16, progress)
-                base_vectors = BaseVectors(**stored_tensors(work_dir / BASE_VECTORS, compute))
-        found = last_checkpoint(work_dir)
-        if config.adapter != "none":
-            add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-        report = ProgressReport(progress, facts["base_ndcg"])
-        trainer = make_trainer(model, data, config, sampler, base_vectors, validation, report, work_dir, device)
-        trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
+@dataclass(frozen=True)
+class _Training:
+    """A training, which is pickled for its processes; ``run`` names it in the working folder."""
 
+    base_model: Path
+    data: TrainingData
+    validation: ValidationSet
+    config: TrainingConfig
+    work_dir: Path
+    run: JsonObject
+    device: str
 
-def _base_vectors(
-    model: SentenceTransformer,
-    data: TrainingData,
-    rows: IntArray,
-    config: TrainingConfig,
-    bf16: bool,
-    progress: Progress,
-) -> dict[str, Tensor]:
-    """The fields of ``BaseVectors``, from the model before training."""
+    def fit(self, progress: Progress) -> None:
+        """Train until the last checkpoint is in the working folder; runs in every process."""
+        config, device = self.config, self.device
+        with limited_threads(config.threads), without_bars():
+            processes = PartialState(cpu=device == "cpu")
+            if processes.num_processes > 1:
+                device = device if device == "cpu" else str(processes.device)
+                progress = progress if processes.is_main_process else silent
+            model = load_encoder(self.base_model, device=device, quantised=config.adapter == "qlora")
+            bf16 = in_bf16(config.dtype, device)
+            validation = RetrievalValidation(self.validation, config.max_steps, progress, bf16=bf16)
+            sampler, base_vectors = make_sampler(self.data, config), None
+            with processes.main_process_first():
+                facts = open_work_dir(self.work_dir, self.run)
+                if "base_ndcg" not in facts:
+                    facts = {"base_ndcg": validation.of_base_model(model)}
+                    remember(self.work_dir, self.run, facts)
+                self._weight_tokens(model)
+                if config.base_weight > 0 and not config.paper:
+                    rows = sampler.rows_of_first(config.max_steps)
+                    compute = partial(self._base_vectors, model, rows, bf16, progress)
+                    base_vectors = BaseVectors(**stored_tensors(self.work_dir / BASE_VECTORS, compute))
+            found = last_checkpoint(self.work_dir)
+            if config.adapter != "none":
+                add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+            report = ProgressReport(progress, facts["base_ndcg"])
+            objective = Objective(model, self.data, config, base_vectors)
+            trainer = make_trainer(
+                model, objective, self.data, config, sampler, validation, report, self.work_dir, device
+            )
+            trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
 
-    def report(done: int, total: int, message: str = "") -> None:
-        progress(0, config.max_steps, f"base vectors: {done} of {total}")
-
-    questions, documents = ([texts[row] for row in rows] for texts in (data.questions, data.documents))
-    return {
-        "rows": torch.from_numpy(rows),
-        "questions": torch.from_numpy(encode(model, questions, role="query", bf16=bf16)),
-        "documents": torch.from_numpy(encode(model, documents, progress=report, bf16=bf16)),
-    }
-
-
-def _corpus(data: TrainingData) -> Iterator[str]:
-    """The document texts of the training pairs, negatives included."""
-    return (text for text in chain(data.documents, *data.negatives) if text != NO_NEGATIVE)
-
-
-def _read_model(
-    checkpoint: Path, base_model: str | Path, data: TrainingData, config: TrainingConfig
-) -> SentenceTransformer:
-    """A checkpoint as a plain float32 model, with the base model's share mixed in."""
-    if config.adapter == "none":
-        model = load_encoder(checkpoint, device="cpu")
-        if config.base_share > 0:
-            base = load_encoder(base_model, device="cpu")
-            with torch.no_grad():
-                for weight, start in zip(model[0].parameters(), base[0].parameters(), strict=True):
-                    weight.lerp_(start, config.base_share)
+    def read_model(self, checkpoint: Path) -> SentenceTransformer:
+        """A checkpoint as a plain float32 model, with the base model's share mixed in."""
+        config = self.config
+        if config.adapter == "none":
+            model = load_encoder(checkpoint, device="cpu")
+            if config.base_share > 0:
+                base = load_encoder(self.base_model, device="cpu")
+                with torch.no_grad():
+                    for weight, start in zip(model[0].parameters(), base[0].parameters(), strict=True):
+                        weight.lerp_(start, config.base_share)
+            return model
+        # Merged into the base model's own weights, since 4-bit weights in training were rounded.
+        model = load_encoder(self.base_model, device="cpu")
+        self._weight_tokens(model)
+        # An adapter is a difference to the base model, so scaling it mixes the two.
+        alpha = config.lora_alpha * (1 - config.base_share)
+        add_adapter(model, rank=config.lora_rank, alpha=alpha, seed=config.seed)
+        load_adapter(model, checkpoint)
+        merge_adapter(model)
         return model
-    # Merged into the base model's own weights, since 4-bit weights in training were rounded.
-    model = load_encoder(base_model, device="cpu")
-    weight_tokens(model, _corpus(data), config.idf_power)
-    # An adapter is a difference to the base model, so scaling it mixes the two.
-    alpha = config.lora_alpha * (1 - config.base_share)
-    add_adapter(model, rank=config.lora_rank, alpha=alpha, seed=config.seed)
-    load_adapter(model, checkpoint)
-    merge_adapter(model)
-    return model
+
+    def _weight_tokens(self, model: SentenceTransformer) -> None:
+        """Weight the model's pooling by the documents of the training pairs, negatives included."""
+        texts = chain(self.data.documents, *self.data.negatives)
+        weight_tokens(model, (text for text in texts if text != NO_NEGATIVE), self.config.idf_power)
+
+    def _base_vectors(
+        self, model: SentenceTransformer, rows: IntArray, bf16: bool, progress: Progress
+    ) -> dict[str, Tensor]:
+        """The fields of ``BaseVectors``, from the model before training."""
+
+        def report(done: int, total: int, message: str = "") -> None:
+            progress(0, self.config.max_steps, f"base vectors: {done} of {total}")
+
+        questions, documents = ([texts[row] for row in rows] for texts in (self.data.questions, self.data.documents))
+        return {
+            "rows": torch.from_numpy(rows),
+            "questions": torch.from_numpy(encode(model, questions, role="query", bf16=bf16)),
+            "documents": torch.from_numpy(encode(model, documents, progress=report, bf16=bf16)),
+        }
 
 
 def _stop_reason(state: JsonObject, config: TrainingConfig, base_ndcg: float) -> str:

@@ -127,8 +127,6 @@ def test_a_question_whose_text_is_gone_gets_none():
         ({"question_ids": np.arange(3)}, r"shapes \[\(2,\), \(3,\), \(3,\), \(3,\)\]"),
         ({"leaf_ids": np.arange(2)}, r"shapes \[\(2,\), \(2,\), \(3,\), \(2,\)\]"),
         ({"near": -1}, "near=-1"),
-        ({"max_ratio": 1.5}, "max_ratio=1.5"),
-        ({"block": 0}, "block=0"),
     ],
 )
 def test_refuses(change, message):

@@ -188,7 +188,7 @@ def test_another_answer_to_the_same_question_is_no_negative():
         ({"negatives": [["X"], []]}, "every question needs 1 negatives"),
         ({"document_ids": np.array([-1, 2])}, "document id -1 is negative"),
         ({"labels": np.array([[1, 2], [-1, 3]])}, r"\[-1, 3\] of row 1 goes on after -1"),
-        ({"labels": np.array([1, 2])}, r"labels of shape \(2,\) are no paths"),
+        ({"labels": np.array([1, 2])}, r"labels of shape \(2,\) are not valid paths"),
         ({"negative_leaves": np.zeros((2, 2), dtype=np.int32)}, "belong together"),
     ],
 )
