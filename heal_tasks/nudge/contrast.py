@@ -1,15 +1,16 @@
-"""The repulsive part of a gradient: it moves rows away from questions that they do not answer.
+"""Displacements, the contrastive part of a gradient: they move rows away from questions that they do not answer.
 
 NUDGE maximises the similarity of questions to their answers and ignores side effects on other rows. A softmax over the
 rows accounts for them, which matters where documents share questions and questions have many answers. Its gradient at
 the base vectors is not enough, since rows that have moved compete too, so it is summed over a few steps
 (cross-validation on NFCorpus, nDCG@10: .388 with one step, .394 with five, no more with 8, 12 or 24).
 
-The repulsion is computed once, when theta is chosen, and stored as one vector per row. Afterwards a row depends on its
-own questions and its own repulsion alone, so a nightly run costs what has arrived, not what is stored. A row that
-arrives later is repelled by the questions present at the choice, normalised by a stored log-sum-exp per question.
-Without it, a tenth of NFCorpus arriving later ended at .406, worse than not moved at all; with it at .430, where a new
-choice gives .428 (bench/nudge_nights.py).
+Displacements are computed once, when theta is chosen, and stored as one vector per row. Afterwards a row depends on its
+own questions and its own displacement alone, so the cost of a nudge depends on the number of new documents, not on the
+size of the store. A row that arrives later is displaced by the questions present at the choice, normalised by a stored
+log-sum-exp per question.
+Without it, a tenth of NFCorpus arriving later ended at .396, worse than unmoved (.420); with it at .431, where a new
+choice gives .432 (bench/nudge_nights.py).
 """
 
 from dataclasses import dataclass
@@ -48,12 +49,12 @@ NO_LEVELS = QuestionLevels(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.flo
 
 @dataclass(frozen=True, slots=True)
 class Repulsion:
-    """Vectors that are added to the gradients of rows.
+    """Displacements: vectors that are added to the gradients of rows.
 
     Args:
         rows: ascending int64, shape (p,).
         vectors: float32, shape (p, d).
-        levels: of the questions that repel; none where they are not needed.
+        levels: of the questions that displace rows; none where they are not needed.
     """
 
     rows: Int64Array
@@ -62,7 +63,7 @@ class Repulsion:
 
     @classmethod
     def none(cls, dims: int) -> "Repulsion":
-        """The repulsion of no row."""
+        """Displacements of no row."""
         return cls(np.empty(0, dtype=np.int64), np.empty((0, dims), dtype=np.float32))
 
     def and_of(self, rows: Int64Array, vectors: Float32Array) -> "Repulsion":
@@ -92,10 +93,10 @@ def repel(
     device: str = "cpu",
     block_scores: int | None = None,
 ) -> tuple[Float32Array, Float32Array]:
-    """Compute the repulsion of rows by the questions that they do not answer.
+    """Compute the displacements of rows by the questions that they do not answer.
 
-    In each step, a question repels each row that does not answer it by the row's share of exp(similarity / .05) over
-    all rows. Then the rows take the next part of the way to ``prior * base + G + repulsion``.
+    In each step, a question displaces each row that does not answer it by the row's share of exp(similarity / .05) over
+    all rows. Then the rows take the next part of the way to ``prior * base + G + displacement``.
 
     Args:
         question_vectors: float32, shape (q, d), unit length.
@@ -106,7 +107,7 @@ def repel(
         prior: number of questions that a base vector counts as, above 0.
         steps: number of steps, 1 or more.
         log_sum_exp: float32, shape (q,): from an earlier call, if ``base`` has only rows that arrived later. Each of
-            them is computed as if it were the only one, and the repulsion of the earlier rows does not change.
+            them is computed as if it were the only one, and the displacement of the earlier rows does not change.
         device: ``cpu`` or a GPU.
         block_scores: most scores in a block; None for what suits the device.
 
@@ -134,7 +135,7 @@ def repel(
                 levels[part] = (highest + sums.log())[:, 0]
                 shares.div_(sums)
             shares *= weight[part, None]
-            # Included, a question's share at its own answers would repel these once the question is deleted.
+            # Included, a question's share at its own answers would displace these once the question is deleted.
             own = answering[slice(*np.searchsorted(pairs[:, 0], [part.start, part.stop]))]
             shares[own[:, 0] - part.start, own[:, 1]] = 0.0
             total.addmm_(shares.T, questions[part], alpha=-1)

@@ -12,8 +12,8 @@ from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps import nudge_live
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import probe_change, restart_drift
-from heal_tasks.store.db import Connection
 from heal_tasks.steps.vectors import moving
+from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
 from tests.steps.nudge_world import DIMS, World
@@ -70,7 +70,7 @@ def test_a_chunk_that_arrives_later_is_displaced_once(world: World) -> None:
     before = world.displacements()
     world.store.load(late="late one", silent="nobody asks")
     late = world.chunk("late one")
-    # One question of its own, and one that a chunk of then has as well, which must not push it.
+    # One question of its own, and one that a chunk of then has as well, which must not displace it.
     world.ask(late, ["of the late one"], "train")
     world.ask(late, ["a11"], "train", encode(["text 11"], DIMS))
     world.night()
