@@ -1,4 +1,8 @@
-"""A training that ends in seconds, and what it reports."""
+"""A training that takes seconds, and readers of its results."""
+
+import json
+import shutil
+from pathlib import Path
 
 from safetensors.torch import load_file
 
@@ -43,3 +47,16 @@ def weights(result):
 def furthest(left, right) -> float:
     assert left.keys() == right.keys()
     return max((left[name] - right[name]).abs().max().item() for name in left)
+
+
+def trained_steps(reports):
+    return [done for done, _, message in reports if message.startswith("loss")]
+
+
+def quiet(model: Path, folder: Path) -> Path:
+    """A copy of an encoder without dropout, whose gradient does not depend on how a batch is cut."""
+    copied = shutil.copytree(model, folder / "quiet")
+    config = json.loads((copied / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (copied / "config.json").write_text(json.dumps(config))
+    return copied

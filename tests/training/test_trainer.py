@@ -1,27 +1,22 @@
 import dataclasses
 import json
 import math
-import shutil
 import signal
 import subprocess
 import sys
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
-from transformers import BertModel
 
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
 from heal_tasks.training.objective import Objective
-from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
 from heal_tasks.training.validation import NDCG, RetrievalValidation
-from tests.training.runs import CONFIG, furthest, run, weights
+from tests.training.runs import CONFIG, run, trained_steps
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +25,6 @@ def undisturbed(tiny_encoder, planted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     result, reports = run(tiny_encoder, planted, folder)
     return result, reports, folder
-
-
-def trained_steps(reports):
-    return [done for done, _, message in reports if message.startswith("loss")]
 
 
 def test_a_run_reports_its_validations_and_saves_the_best_weights(undisturbed):
@@ -190,108 +181,11 @@ def test_a_gradient_that_is_not_finite_ends_training_before_the_weights_are_touc
     assert (tmp_path / "work" / "bad_batch.json").is_file()
 
 
-def quiet(model: Path, folder: Path) -> Path:
-    """A copy of an encoder without dropout, whose gradient does not depend on how a batch is cut."""
-    copied = shutil.copytree(model, folder / "quiet")
-    config = json.loads((copied / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (copied / "config.json").write_text(json.dumps(config))
-    return copied
-
-
-def test_micro_batches_and_memory_errors_change_nothing(tiny_encoder, planted, tmp_path, monkeypatch):
-    base = quiet(tiny_encoder, tmp_path)
-    whole, _ = run(base, planted, tmp_path / "whole")
-    moved = furthest(weights(whole), load_file(base / "model.safetensors"))
-    other, _ = run(base, planted, tmp_path / "cut", dataclasses.replace(CONFIG, micro_batch_size=3))
-    assert furthest(weights(whole), weights(other)) < 1e-3 * moved
-    assert [entry["heal"] for entry in other.history] == pytest.approx([entry["heal"] for entry in whole.history])
-
-    encode, widths = BertModel.forward, []
-
-    def small_memory(self, input_ids, *args, **kwargs):
-        if self.training:
-            widths.append(len(input_ids))
-            if len(input_ids) > 2:
-                raise torch.OutOfMemoryError("tried to allocate 2 GiB")
-        return encode(self, input_ids, *args, **kwargs)
-
-    monkeypatch.setattr(BertModel, "forward", small_memory)
-    short, reports = run(base, planted, tmp_path / "short")
-    assert furthest(weights(whole), weights(short)) < 1e-3 * moved
-    # Two of the batch's eight questions are the same text.
-    assert [width for width in widths if width > 2] == [7, 4]
-    assert any("out of memory, 2 texts at a time" in message for _, _, message in reports)
-
-
-def test_a_text_that_does_not_fit_into_memory_is_an_error_with_the_cure(tiny_encoder, planted, tmp_path, monkeypatch):
-    encode = BertModel.forward
-
-    def no_memory(self, *args, **kwargs):
-        if self.training:
-            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
-        return encode(self, *args, **kwargs)
-
-    monkeypatch.setattr(BertModel, "forward", no_memory)
-    with pytest.raises(StepError, match=r"out of memory with 1 texts at a time \(tried to allocate 2 GiB\); lower"):
-        run(tiny_encoder, planted, tmp_path)
-
-
-def test_more_processes_than_gpus_are_refused(tiny_encoder, planted, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="processes is 2, and torch sees 1 GPUs; set HEAL_TRAIN_PROCESSES to 1"):
-        run(tiny_encoder, planted, tmp_path, dataclasses.replace(CONFIG, processes=2))
-
-
-@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none")
-def test_two_processes_train_as_one(tiny_encoder, planted, tmp_path):
-    base = quiet(tiny_encoder, tmp_path)
-    one, _ = run(base, planted, tmp_path / "one")
-    two, reports = run(base, planted, tmp_path / "two", dataclasses.replace(CONFIG, processes=2))
-    assert trained_steps(reports) == list(range(1, 9))
-    for name in ("loss", "own_document", "heal", "ndcg"):
-        assert [entry[name] for entry in two.history] == pytest.approx([entry[name] for entry in one.history], rel=1e-4)
-    moved = furthest(weights(one), load_file(base / "model.safetensors"))
-    assert furthest(weights(one), weights(two)) < 1e-2 * moved
-
-
-def test_a_process_that_fails_ends_the_others_with_its_error():
-    with pytest.raises(StepError, match=r"training process \d failed: TypeError: unsupported operand"):
-        run_processes(partial(divmod, 1), 2, print)
-
-
 @pytest.mark.parametrize("change", [{"paper": True}, {"heal_weight": 0.0, "base_weight": 0.0}])
 def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
     config = dataclasses.replace(CONFIG, max_steps=2, eval_steps=2, **change)
     result, _ = run(tiny_encoder, planted, tmp_path, config)
     assert set(result.history[0]) == {"step", "loss", "ndcg", "heal" if "paper" in change else "own_document"}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"max_steps": 0}, "max_steps is 0"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"heal_weight": -1.0}, "heal_weight is -1.0"),
-        ({"base_weight": -1.0}, "base_weight is -1.0"),
-        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-        ({"base_share": 1.0}, "base_share is 1.0"),
-        ({"idf_power": -0.5}, "idf_power is -0.5"),
-        ({"min_drop": -0.1}, "min_drop is -0.1"),
-        ({"micro_batch_size": -1}, "micro_batch_size -1"),
-        ({"batch_size": 9, "processes": 2}, "batch_size 9 must be a multiple of processes 2"),
-    ],
-)
-def test_config_refuses(change, message):
-    with pytest.raises(InputError, match=message):
-        TrainingConfig(**change)
-
-
-def test_validation_refuses():
-    with pytest.raises(InputError, match="query 'q' has right documents"):
-        ValidationSet(["q"], ["d"], [np.array([1])])
-    with pytest.raises(InputError, match="1 queries and right documents for 0"):
-        ValidationSet(["q"], ["d"], [])
 
 
 def test_no_training_or_no_validation_question_is_refused(tiny_encoder, planted, tmp_path):

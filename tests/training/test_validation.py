@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.training.encoder import encode, load_encoder
-from heal_tasks.training.trainer import TrainingConfig, ValidationSet
+from heal_tasks.training.trainer import ValidationSet
 from heal_tasks.training.validation import NDCG, BaseAwareStopping, RetrievalValidation
 from tests.training.runs import CONFIG, run
 
@@ -51,14 +51,6 @@ def test_training_stops_where_plain_retrieval_falls_and_keeps_the_best_weights(t
     assert result.best_ndcg == max(values[: len(result.history)]) > values[-1] + 0.1
     kept = RetrievalValidation(validation, 1, lambda done, total, message="": None)
     assert kept(load_encoder(result.model_dir, device="cpu"))[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("max_steps", "steps_per_epoch", "expected"),
-    [(40, 6250, 20), (6000, 6250, 300), (6000, 16, 20), (6000, 401, 21), (100_000, 6250, 313)],
-)
-def test_the_interval_follows_the_epoch_and_has_a_minimum(max_steps, steps_per_epoch, expected):
-    assert TrainingConfig(max_steps=max_steps).validation_steps(steps_per_epoch) == expected
 
 
 @pytest.mark.parametrize(("min_drop", "expected"), [(0.0, [1, 2, 0, 1, 2, 3]), (0.04, [1, 0, 0, 0, 1, 0])])
