@@ -75,13 +75,13 @@ def run_step(url: str, name: str, refs: dict[str, Any]) -> tuple[dict[str, Any],
     return made.refs, made.note
 
 
-def bench(rows: int) -> list[dict[str, Any]]:
+def bench(rows: int, steps: Sequence[str]) -> list[dict[str, Any]]:
     """A row of the table for each step."""
     with scratch_store() as url:
         measure(plant, url, rows)
         refs: dict[str, Any] = {"topic_run_id": 1, "model_uri": TRAINED}
         made = []
-        for name in ("choose", "publish"):
+        for name in steps:
             done = measure(run_step, url, name, refs, threads=2)
             refs |= done.result[0]
             note = done.result[1].split(";")[0]
@@ -102,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="sizes of the store")
+    parser.add_argument("--steps", nargs="+", default=["choose", "publish"], help="steps to run, in this order")
     given = parser.parse_args(arguments)
-    rows = [row for size in given.rows for row in bench(size)]
+    rows = [row for size in given.rows for row in bench(size, given.steps)]
     print(table(rows))
     print(versions())
     write_json(given.json, {"choose_memory": rows})
