@@ -212,9 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--collection", type=Path, help="folder with corpus.jsonl.gz; without it, planted corpora")
     parser.add_argument("--seeds", type=int, default=10, help="planted corpora per shape (default 10)")
-    parser.add_argument(
-        "--peer-runs", type=int, default=5, help="how many of them the peers run on too (default 5)"
-    )
+    parser.add_argument("--peer-runs", type=int, default=5, help="how many of them the peers run on too (default 5)")
     parser.add_argument("--copies", type=int, default=10, help="perturbed copies per k (default 10)")
     parser.add_argument("--max-k", type=int, default=0, help="largest k (default: planted topics + 2, real 8)")
     arguments = parser.parse_args()
