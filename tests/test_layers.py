@@ -18,11 +18,8 @@ FLOOR = {
 PURE = ("topics", "training", "nudge", "evaluation")
 READ_AND_WRITE_FILES = {
     "topics/tree.py",
-    "training/adapters.py",
     "training/checkpoints.py",
     "training/encoder.py",
-    "training/loop.py",
-    "training/pooling.py",
     "training/trainer.py",
 }
 IMPURE = {"pathlib", "shutil", "os", "io", "tempfile", "time", "datetime", "psycopg", "sqlite3", "requests", "httpx2"}

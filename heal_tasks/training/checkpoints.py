@@ -92,19 +92,19 @@ def is_finished(state: JsonObject) -> bool:
     return bool(control["args"]["should_training_stop"])
 
 
-def save_weights(model: SentenceTransformer, folder: Path, *, adapter: bool) -> None:
+def save_weights(model: SentenceTransformer, folder: str | Path, *, adapter: bool) -> None:
     """Write the weights of a checkpoint as safetensors: the whole model, or the matrices of its adapter."""
     if not adapter:
         model.save_pretrained(str(folder), create_model_card=False)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model[0].model)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / _ADAPTER)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, Path(folder) / _ADAPTER)
 
 
-def load_adapter(model: SentenceTransformer, folder: Path) -> None:
+def load_adapter(model: SentenceTransformer, folder: str | Path) -> None:
     """Read the matrices that ``save_weights`` wrote into a model that ``add_adapter`` prepared the same way."""
-    set_peft_model_state_dict(model[0].model, load_file(folder / _ADAPTER))
+    set_peft_model_state_dict(model[0].model, load_file(Path(folder) / _ADAPTER))
 
 
 def stored_tensors(file: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -116,9 +116,9 @@ def stored_tensors(file: Path, compute: Callable[[], dict[str, Tensor]]) -> dict
     return dict(load_file(file))
 
 
-def write_bad_batch(work_dir: Path, batch: JsonObject) -> Path:
+def write_bad_batch(work_dir: str | Path, batch: JsonObject) -> Path:
     """Write the texts of a batch without a finite loss or gradient; returns the file."""
-    file = work_dir / BAD_BATCH
+    file = Path(work_dir) / BAD_BATCH
     file.write_text(json.dumps(batch, indent=1, ensure_ascii=False), encoding="utf-8")
     return file
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             if key.endswith("_input_ids")
         }
         batch = {"step": step, name: str(value), "texts": texts, "rows": inputs["label"].tolist()}
-        file = write_bad_batch(Path(self.args.output_dir), batch)
+        file = write_bad_batch(self.args.output_dir, batch)
         raise StepError(
             f"the {name} is {value} in step {step}; that step was not saved, and its texts are in {file}. "
             "Lower the learning rate or raise the temperatures"
@@ -107,11 +106,11 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         """Nothing: the parent's card asks the model hub about the base model."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        save_weights(self.model, Path(output_dir or self.args.output_dir), adapter=self._adapter)
+        save_weights(self.model, output_dir or self.args.output_dir, adapter=self._adapter)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         if self._adapter:
-            load_adapter(self.model, Path(checkpoint_path))
+            load_adapter(self.model, checkpoint_path)
         else:
             super()._load_from_checkpoint(checkpoint_path)
 
@@ -133,7 +132,7 @@ def make_trainer(
     sampler: QuestionBatchSampler,
     validation: RetrievalValidation,
     report: ProgressReport,
-    work_dir: Path,
+    work_dir: str,
     device: str,
 ) -> SentenceTransformerTrainer:
     """A Trainer whose ``train`` takes the folder of a checkpoint to resume from.
@@ -155,7 +154,7 @@ def make_trainer(
     prompts = {name: model.prompts.get("query" if name == "anchor" else "document") for name in texts}
     every = config.validation_steps(len(sampler))
     arguments = _Arguments(
-        output_dir=str(work_dir),
+        output_dir=work_dir,
         max_steps=config.max_steps,
         per_device_train_batch_size=sampler.batch_size,
         learning_rate=config.learning_rate,

@@ -207,7 +207,7 @@ class _Training:
             report = ProgressReport(progress, facts["base_ndcg"])
             objective = Objective(model, self.data, config, base_vectors)
             trainer = make_trainer(
-                model, objective, self.data, config, sampler, validation, report, self.work_dir, device
+                model, objective, self.data, config, sampler, validation, report, str(self.work_dir), device
             )
             trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
 
