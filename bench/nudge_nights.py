@@ -11,7 +11,7 @@ and a row depends on its own questions alone. So the result depends on what has 
 
 **Ways**, each judged by all test questions over all documents (nDCG@10). *base*. *kept*: rows as the realignment left
 them, late documents as the encoder put them. *nudged*: the late questions move their rows by the kept plan and theta,
-as the nudge route does; rows that had no questions are displaced by the earlier questions. *not repelled*: these rows
+as the nudge route does; rows that had no questions are displaced by the earlier questions. *not displaced*: these rows
 are not. *realigned*: everything chosen again with all questions. *lost* is nudged less realigned, with its 95 %
 bootstrap interval.
 """
@@ -42,7 +42,7 @@ from bench.nudge_quality import (
 )
 from heal_tasks.evaluation.bootstrap import paired_difference
 from heal_tasks.nudge.apply import MovedRows, move_rows
-from heal_tasks.nudge.contrast import Repulsion, repel
+from heal_tasks.nudge.contrast import Displacements, displace
 from heal_tasks.nudge.nudge import NudgeResult, QuestionSet, nudge
 from heal_tasks.nudge.plan import PLANS
 from heal_tasks.nudge.questions import clean_questions
@@ -56,9 +56,9 @@ def realigned(base: Vectors, train: QuestionSet, dev: QuestionSet) -> NudgeResul
     return nudge(base, train, dev, plans=PLANS, min_gain=MIN_GAIN, refit=both(train, dev), seed=SEED)
 
 
-def nudged(base: Vectors, known: NudgeResult, repulsion: Repulsion, questions: QuestionSet) -> MovedRows:
+def nudged(base: Vectors, known: NudgeResult, displacements: Displacements, questions: QuestionSet) -> MovedRows:
     """Move rows by all questions, with the record of an earlier choice."""
-    return move_rows(base, questions, known.record(), repulsion=repulsion)
+    return move_rows(base, questions, known.record(), displacements=displacements)
 
 
 def before(
@@ -87,28 +87,28 @@ def before(
         chosen.append(first + rows)
         first += len(left)
     found = realigned(base[there], *early)
-    repulsion = replace(found.repulsion, rows=there[found.repulsion.rows])
-    return replace(found, rows=there[found.rows], repulsion=repulsion), np.concatenate(chosen)
+    displacements = replace(found.displacements, rows=there[found.displacements.rows])
+    return replace(found, rows=there[found.rows], displacements=displacements), np.concatenate(chosen)
 
 
-def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], everything: QuestionSet) -> Repulsion:
+def with_late(base: Vectors, known: NudgeResult, early: NDArray[np.int64], everything: QuestionSet) -> Displacements:
     """Displacements of an earlier choice, and of rows that had no questions then, as the nudge route adds them."""
-    levels, plan = known.repulsion.levels, known.plan
+    levels, plan = known.displacements.levels, known.plan
     if not plan.contrast_steps:
-        return known.repulsion
+        return known.displacements
     asked = clean_questions(everything, n_rows=len(base), dims=base.shape[1], what="late")
     pairs, shares = asked.pairs()
     rows, G = gradients(asked.vectors, pairs, plan.weights(shares), centre=known.centre if plan.centred else None)
-    late = ~np.isin(rows, known.repulsion.rows)
+    late = ~np.isin(rows, known.displacements.rows)
     then = early[levels.questions]
     answers = [np.intersect1d(everything.positives[name], rows[late]) for name in then]
     owners = np.repeat(np.arange(len(then)), [len(found) for found in answers])
     places = np.column_stack([owners, np.searchsorted(rows[late], np.concatenate(answers))])
-    found, _ = repel(
+    found, _ = displace(
         everything.vectors[then], base[rows[late]], places, levels.weights, G[late], prior=plan.prior,
         steps=plan.contrast_steps, log_sum_exp=levels.log_sum_exp,
     )  # fmt: skip
-    return known.repulsion.and_of(rows[late], found)
+    return known.displacements.and_of(rows[late], found)
 
 
 def compare(base: Vectors, parts: Mapping[str, QuestionSet], shares: Sequence[float]) -> list[dict[str, Any]]:
@@ -123,13 +123,13 @@ def compare(base: Vectors, parts: Mapping[str, QuestionSet], shares: Sequence[fl
     for arriving in ("questions", "documents"):
         for share in shares:
             known, early = before(base, parts, arriving, share)
-            repulsion = with_late(base, known, early, everything) if known.adopted else known.repulsion
-            late = judged(nudged(base, known, repulsion, everything))
+            displacements = with_late(base, known, early, everything) if known.adopted else known.displacements
+            late = judged(nudged(base, known, displacements, everything))
             lost = paired_difference(late, again, samples=SAMPLES, seed=SEED)
             rows.append({
                 "arriving": arriving, "share": f"{share:.0%}", "base": float(first.mean()),
                 "kept": float(judged(known).mean()), "nudged": float(late.mean()),
-                "not repelled": float(judged(nudged(base, known, known.repulsion, everything)).mean()),
+                "not displaced": float(judged(nudged(base, known, known.displacements, everything)).mean()),
                 "realigned": float(again.mean()), "lost": f"{lost.value:+.4f} [{lost.low:+.4f}, {lost.high:+.4f}]",
                 "plan kept": note_of(known),
             })  # fmt: skip

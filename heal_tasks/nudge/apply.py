@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from heal_tasks.nudge.contrast import QuestionLevels, Repulsion, repel
+from heal_tasks.nudge.contrast import Displacements, QuestionLevels, displace
 from heal_tasks.nudge.plan import NudgeRecord, Plan
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
 from heal_tasks.nudge.solve import Moves, Variant, apply_moves, gradients, plan_moves
@@ -29,12 +29,12 @@ class MovedRows:
     Args:
         rows: ascending int64, shape (c,): the rows that changed; every other row is its base vector.
         vectors: float32, shape (c, d): their new vectors.
-        repulsion: displacements of the rows that have questions; none for a plan without contrast.
+        displacements: of the rows that have questions; none for a plan without contrast.
     """
 
     rows: Int64Array
     vectors: Float32Array
-    repulsion: Repulsion
+    displacements: Displacements
 
 
 def move_rows(
@@ -42,7 +42,7 @@ def move_rows(
     questions: QuestionSet,
     record: NudgeRecord,
     *,
-    repulsion: Repulsion | None = None,
+    displacements: Displacements | None = None,
     device: str = "cpu",
 ) -> MovedRows:
     """Move all rows that questions name, and return those that changed.
@@ -51,8 +51,8 @@ def move_rows(
         base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed.
         questions: the questions that move rows.
         record: plan and theta.
-        repulsion: displacements stored with the record; None to compute what the plan needs.
-        device: where to compute it, ``cpu`` or a GPU.
+        displacements: stored with the record; None to compute what the plan needs.
+        device: where to compute them, ``cpu`` or a GPU.
 
     Raises:
         InputError: as :func:`~heal_tasks.nudge.questions.clean_questions`, or a bad vector of a row that is named.
@@ -60,7 +60,7 @@ def move_rows(
     asked = clean_questions(questions, n_rows=len(base), dims=base.shape[1], what="moving")
     rows = asked.rows()
     start = unit_rows(base[rows], "document")
-    moves, kept = moves_of(record.plan, record.variant, asked, rows, start, record.centre, repulsion, device)
+    moves, kept = moves_of(record.plan, record.variant, asked, rows, start, record.centre, displacements, device)
     return changed_rows(rows, start, moves, record.theta, kept)
 
 
@@ -71,9 +71,9 @@ def moves_of(
     rows: Int64Array,
     start: Float32Array,
     centre: Float32Array | None,
-    stored: Repulsion | None = None,
+    stored: Displacements | None = None,
     device: str = "cpu",
-) -> tuple[Moves, Repulsion]:
+) -> tuple[Moves, Displacements]:
     """Turn questions into moves of the rows that they name.
 
     Args:
@@ -84,7 +84,7 @@ def moves_of(
         start: float32, shape (a, d): base vectors of these, unit length.
         centre: float32, shape (d,): the mean question; unused by a plan that is not centred.
         stored: displacements from an earlier choice; None to compute what the plan needs.
-        device: where to compute it, ``cpu`` or a GPU.
+        device: where to compute them, ``cpu`` or a GPU.
 
     Returns:
         The moves, and the displacements in them.
@@ -95,16 +95,18 @@ def moves_of(
         places = np.column_stack([pairs[:, 0], np.searchsorted(rows, pairs[:, 1])])
         sizes = np.array([len(answers) for answers in asked.positives], dtype=np.float32)
         weights = sizes ** np.float32(plan.answer_count_exponent)
-        vectors, log_sum_exp = repel(
+        vectors, log_sum_exp = displace(
             asked.vectors, start, places, weights, G, prior=plan.prior, steps=plan.contrast_steps, device=device
         )
-        stored = Repulsion(rows, vectors, QuestionLevels(asked.places, log_sum_exp, weights))
+        stored = Displacements(rows, vectors, QuestionLevels(asked.places, log_sum_exp, weights))
     elif stored is None:
-        stored = Repulsion.none(start.shape[1])
+        stored = Displacements.none(start.shape[1])
     return plan_moves(start, G + stored.of(rows), variant, plan.prior), stored
 
 
-def changed_rows(rows: Int64Array, start: Float32Array, moves: Moves, theta: float, repulsion: Repulsion) -> MovedRows:
+def changed_rows(
+    rows: Int64Array, start: Float32Array, moves: Moves, theta: float, displacements: Displacements
+) -> MovedRows:
     """Apply moves, and return the rows that changed by more than rounding.
 
     Args:
@@ -112,11 +114,11 @@ def changed_rows(rows: Int64Array, start: Float32Array, moves: Moves, theta: flo
         start: float32, shape (a, d): their base vectors, unit length.
         moves: of these rows.
         theta: radians (N) or step length (M).
-        repulsion: the displacements in the moves.
+        displacements: in the moves.
     """
     moved = apply_moves(start, moves, theta)
     changed = np.abs(moved - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
-    return MovedRows(rows[changed], moved[changed], repulsion)
+    return MovedRows(rows[changed], moved[changed], displacements)
 
 
 def recompute(
@@ -125,7 +127,7 @@ def recompute(
     answers: Int64Array,
     shares: npt.NDArray[np.float64],
     record: NudgeRecord,
-    repulsion: Float32Array | None = None,
+    displacements: Float32Array | None = None,
 ) -> Float32Array:
     """Compute a few rows as :func:`move_rows` does, from their own questions alone.
 
@@ -135,7 +137,7 @@ def recompute(
         answers: int64, shape (q,): index of the row that answers each.
         shares: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
         record: plan and theta.
-        repulsion: float32, shape (m, d): displacements of these rows; None for a plan without contrast.
+        displacements: float32, shape (m, d): of these rows; None for a plan without contrast.
 
     Returns:
         float32, shape (m, d).
@@ -144,8 +146,8 @@ def recompute(
     asked = unit_rows(questions, "question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)
     pairs = np.column_stack([np.arange(len(asked)), answers])
     rows, G = gradients(asked, pairs, record.plan.weights(shares), centre=record.centre)
-    if repulsion is not None:
-        G += repulsion[rows]
+    if displacements is not None:
+        G += displacements[rows]
     moves = plan_moves(moved[rows], G, record.variant, record.prior)
     moved[rows] = apply_moves(moved[rows], moves, record.theta)
     return moved

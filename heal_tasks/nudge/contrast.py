@@ -8,9 +8,8 @@ the base vectors is not enough, since rows that have moved compete too, so it is
 Displacements are computed once, when theta is chosen, and stored as one vector per row. Afterwards a row depends on its
 own questions and its own displacement alone, so the cost of a nudge depends on the number of new documents, not on the
 size of the store. A row that arrives later is displaced by the questions present at the choice, normalised by a stored
-log-sum-exp per question.
-Without it, a tenth of NFCorpus arriving later ended at .396, worse than unmoved (.420); with it at .431, where a new
-choice gives .432 (bench/nudge_nights.py).
+log-sum-exp per question. Without it, a tenth of NFCorpus arriving later ended at .396, worse than unmoved (.420); with
+it at .431, where a new choice gives .432 (bench/nudge_nights.py).
 """
 
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ NO_LEVELS = QuestionLevels(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.flo
 
 
 @dataclass(frozen=True, slots=True)
-class Repulsion:
+class Displacements:
     """Displacements: vectors that are added to the gradients of rows.
 
     Args:
@@ -62,15 +61,15 @@ class Repulsion:
     levels: QuestionLevels = NO_LEVELS
 
     @classmethod
-    def none(cls, dims: int) -> "Repulsion":
+    def none(cls, dims: int) -> "Displacements":
         """Displacements of no row."""
         return cls(np.empty(0, dtype=np.int64), np.empty((0, dims), dtype=np.float32))
 
-    def and_of(self, rows: Int64Array, vectors: Float32Array) -> "Repulsion":
+    def and_of(self, rows: Int64Array, vectors: Float32Array) -> "Displacements":
         """Add other rows, int64, shape (m,), with their vectors, float32, shape (m, d)."""
         everything = np.concatenate([self.rows, rows])
         order = np.argsort(everything)
-        return Repulsion(everything[order], np.concatenate([self.vectors, vectors])[order])
+        return Displacements(everything[order], np.concatenate([self.vectors, vectors])[order])
 
     def of(self, rows: Int64Array) -> Float32Array:
         """Vectors of some rows, ascending int64, shape (a,): float32, shape (a, d), 0 for a row without one."""
@@ -80,7 +79,7 @@ class Repulsion:
         return found
 
 
-def repel(
+def displace(
     question_vectors: Float32Array,
     base: Float32Array,
     pairs: Int64Array,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.nudge.apply import MovedRows, changed_rows, move_rows, moves_of
-from heal_tasks.nudge.contrast import Repulsion
+from heal_tasks.nudge.contrast import Displacements
 from heal_tasks.nudge.plan import PLAIN, NudgeRecord, Plan, check_theta
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
 from heal_tasks.nudge.solve import Variant
@@ -131,20 +131,20 @@ def nudge(
     number, theta = 0, 0.0
     if choice and choice.convincing and choice.gain >= min_gain:
         number, theta = choice.plan, choice.theta
-    moves, repulsion = planned[number]
+    moves, displacements = planned[number]
     pairs, _ = judged.pairs()
     can_gain = np.unique(pairs[np.isin(pairs[:, 1], rows[moves.arrival > 0]), 0])
     if not theta:
-        moved = MovedRows(rows[:0], start[:0], Repulsion.none(d))
+        moved = MovedRows(rows[:0], start[:0], Displacements.none(d))
     elif refit is not None:
         moved = move_rows(documents, refit, plans[number].record(variant, theta, centre), device=device)
     else:
-        moved = changed_rows(rows, start, moves, theta, repulsion)
+        moved = changed_rows(rows, start, moves, theta, displacements)
     before = float(choice.before.mean()) if choice else None
     return NudgeResult(
         rows=moved.rows,
         vectors=moved.vectors,
-        repulsion=moved.repulsion,
+        displacements=moved.displacements,
         variant=variant,
         theta=theta,
         plan=plans[number],

@@ -19,7 +19,7 @@ class Plan:
         centred: subtract the mean training question from each question, see :func:`~heal_tasks.nudge.solve.gradients`.
         prior: number of questions that a base vector counts as, see :func:`~heal_tasks.nudge.solve.plan_moves`.
         contrast_steps: number of steps in which rows are displaced from questions that they do not answer, see
-            :func:`~heal_tasks.nudge.contrast.repel`; 0 for none. Needs a prior above 0.
+            :func:`~heal_tasks.nudge.contrast.displace`; 0 for none. Needs a prior above 0.
         answer_count_exponent: a question with a answers weighs a to this power, shared among its answers: 0 gives all
             questions the same weight, 1 all (question, answer) pairs.
 

@@ -1,8 +1,8 @@
 """Updates the ranking of a fixed set of questions after some rows changed, without a search among the others.
 
-For every question we keep more nearest rows than the metric's k. A row that is not kept scores no more than
-the last kept one, so after a change the new first places are among the kept and the changed rows. Once too many kept
-rows have gone or fallen, the question must be searched again.
+For every question more nearest rows are kept than the metric's k. A row that is not kept scores no more than the last
+kept one, so after a change the new first places are among the kept and the changed rows. Once too many kept rows have
+gone or fallen, the question must be searched again.
 """
 
 from dataclasses import dataclass

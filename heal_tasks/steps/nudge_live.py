@@ -101,8 +101,8 @@ def _touched_rows(
     """Compute the touched rows with the generation's record; judge by the probes."""
     repository, state = ServedRepository(context.conn), NudgeState(context.conn, active)
     rows = state.rows(touched)
-    repulsion = with_late(context.conn, active, rows, record).of(rows.chunk_ids)
-    moved = recompute(rows.base, rows.questions, rows.answers, rows.shares, record, repulsion)
+    displacements = with_late(context.conn, active, rows, record).of(rows.chunk_ids)
+    moved = recompute(rows.base, rows.questions, rows.answers, rows.shares, record, displacements)
     unmoved = overlay(rows.chunk_ids, rows.base, repository.load_served(active, touched))
     before, short_before = followed(probes, touched, rows.chunk_ids, unmoved)
     after, short_after = followed(probes, touched, rows.chunk_ids, moved)

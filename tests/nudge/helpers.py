@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from heal_tasks.nudge.apply import MovedRows, move_rows
-from heal_tasks.nudge.contrast import Repulsion
+from heal_tasks.nudge.contrast import Displacements
 from heal_tasks.nudge.plan import PLAIN
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet
 from heal_tasks.nudge.solve import apply_moves, plan_moves
@@ -43,10 +43,10 @@ def both(a, b):
 
 
 def moved_by(
-    base, questions, theta, *, variant="N", plan=PLAIN, centre=None, repulsion: Repulsion | None = None
+    base, questions, theta, *, variant="N", plan=PLAIN, centre=None, displacements: Displacements | None = None
 ) -> MovedRows:
     """Rows moved by a plan and theta, without a search."""
-    return move_rows(base, questions, plan.record(variant, theta, centre), repulsion=repulsion)
+    return move_rows(base, questions, plan.record(variant, theta, centre), displacements=displacements)
 
 
 def served(base, result):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from heal_tasks.nudge.apply import recompute
-from heal_tasks.nudge.contrast import Repulsion, repel
+from heal_tasks.nudge.contrast import Displacements, displace
 from heal_tasks.nudge.nudge import nudge
 from heal_tasks.nudge.plan import Plan
 from heal_tasks.nudge.questions import QuestionSet
@@ -42,9 +42,9 @@ def asked_at_random(rng, rows, fewest):
 
 
 @pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
-def test_repulsion_equals_a_loop(steps, prior):
+def test_displacements_equal_a_loop(steps, prior):
     questions, base, answers, pairs, weights, G = asked_at_random(np.random.default_rng(10), 14, 1)
-    found, levels = repel(questions, base, pairs, weights, G, prior=prior, steps=steps, block_scores=40)
+    found, levels = displace(questions, base, pairs, weights, G, prior=prior, steps=steps, block_scores=40)
     assert found.dtype == levels.dtype == np.float32
     wanted, high = slowly(questions, base, answers, weights, G, prior, steps)
     np.testing.assert_allclose(found, wanted, atol=2e-5)
@@ -52,23 +52,23 @@ def test_repulsion_equals_a_loop(steps, prior):
 
 
 @pytest.mark.parametrize(("steps", "prior"), [(1, 0.5), (4, 2.0)])
-def test_late_repulsion_equals_a_loop(steps, prior):
+def test_late_displacements_equal_a_loop(steps, prior):
     rng = np.random.default_rng(11)
     # Most of the earlier questions are not about the late rows.
     questions, base, answers, pairs, weights, G = asked_at_random(rng, 6, 0)
     levels = rng.uniform(5.0, 15.0, len(questions)).astype(np.float32)
     options = {"prior": prior, "steps": steps, "log_sum_exp": levels, "block_scores": 40}
-    found, _ = repel(questions, base, pairs, weights, G, **options)
+    found, _ = displace(questions, base, pairs, weights, G, **options)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, slowly(questions, base, answers, weights, G, prior, steps, levels)[0], atol=2e-5)
     # Together as alone.
     for row in range(len(base)):
         own = pairs[pairs[:, 1] == row] * [1, 0]
-        alone, _ = repel(questions, base[[row]], own, weights, G[[row]], **options)
+        alone, _ = displace(questions, base[[row]], own, weights, G[[row]], **options)
         np.testing.assert_allclose(alone[0], found[row], atol=1e-5)
 
 
-def test_a_late_row_is_repelled_about_as_if_it_had_been_there():
+def test_a_late_row_is_displaced_about_as_if_it_had_been_there():
     rng = np.random.default_rng(5)
     base = unit(rng.standard_normal((200, 48)) + 1.5 * rng.standard_normal((1, 48)))
     asked = np.repeat(np.arange(200), 3)
@@ -76,20 +76,20 @@ def test_a_late_row_is_repelled_about_as_if_it_had_been_there():
     G = np.zeros((200, 48), dtype=np.float32)
     np.add.at(G, asked, questions)
     ones, pairs = np.ones(600, dtype=np.float32), np.column_stack([np.arange(600), asked])
-    whole, _ = repel(questions, base, pairs, ones, G, prior=1.0, steps=5)
+    whole, _ = displace(questions, base, pairs, ones, G, prior=1.0, steps=5)
     # The last ten rows and the questions about them come later.
     then = asked < 190
-    _, levels = repel(questions[then], base[:190], pairs[then], ones[then], G[:190], prior=1.0, steps=5)
+    _, levels = displace(questions[then], base[:190], pairs[then], ones[then], G[:190], prior=1.0, steps=5)
     none = np.empty((0, 2), dtype=np.int64)
-    late, _ = repel(questions[then], base[190:], none, ones[then], G[190:], prior=1.0, steps=5, log_sum_exp=levels)
+    late, _ = displace(questions[then], base[190:], none, ones[then], G[190:], prior=1.0, steps=5, log_sum_exp=levels)
     error = np.linalg.norm(late - whole[190:], axis=1) / np.linalg.norm(whole[190:], axis=1)
     assert np.median(error) < 0.3
 
 
-def test_repulsion_of_some_rows():
-    kept = Repulsion(np.array([2, 5, 9]), np.arange(6, dtype=np.float32).reshape(3, 2))
+def test_displacements_of_some_rows():
+    kept = Displacements(np.array([2, 5, 9]), np.arange(6, dtype=np.float32).reshape(3, 2))
     np.testing.assert_array_equal(kept.of(np.array([0, 2, 9])), [[0, 0], [0, 1], [4, 5]])
-    np.testing.assert_array_equal(Repulsion.none(2).of(np.array([1, 4])), np.zeros((2, 2)))
+    np.testing.assert_array_equal(Displacements.none(2).of(np.array([1, 4])), np.zeros((2, 2)))
 
 
 def test_a_question_more_moves_its_own_row_only_and_by_hand():
@@ -100,13 +100,13 @@ def test_a_question_more_moves_its_own_row_only_and_by_hand():
     plan = Plan(prior=0.7, contrast_steps=4, answer_count_exponent=0.5)
     positives = [np.array([row]) for row in asked]
     first = moved_by(base, QuestionSet(questions, positives), 0.6, plan=plan)
-    assert first.repulsion.rows.tolist() == list(range(15))
-    assert (np.abs(first.repulsion.vectors).max(axis=1) > 0).all()
-    assert first.repulsion.levels.questions.tolist() == list(range(30))
-    assert first.repulsion.levels.weights.tolist() == [1.0] * 30
+    assert first.displacements.rows.tolist() == list(range(15))
+    assert (np.abs(first.displacements.vectors).max(axis=1) > 0).all()
+    assert first.displacements.levels.questions.tolist() == list(range(30))
+    assert first.displacements.levels.weights.tolist() == [1.0] * 30
     # One more question, of a row that has some and of one that has none.
     late = QuestionSet(np.vstack([questions, unit(base[[3]] + base[[17]])]), [*positives, np.array([3, 17])])
-    kept = moved_by(base, late, 0.6, plan=plan, repulsion=first.repulsion)
+    kept = moved_by(base, late, 0.6, plan=plan, displacements=first.displacements)
     before, after = served(base, first), served(base, kept)
     assert np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-6).tolist() == [3, 17]
     # Row by row, from the stored displacements.
@@ -116,7 +116,7 @@ def test_a_question_more_moves_its_own_row_only_and_by_hand():
         shares = np.array([1 / len(late.positives[number]) for number in own])
         alone = recompute(
             base[[row]], late.vectors[own], np.zeros(len(own), dtype=np.int64), shares, record,
-            first.repulsion.of(np.array([row])),
+            first.displacements.of(np.array([row])),
         )  # fmt: skip
         np.testing.assert_allclose(alone[0], after[row], atol=1e-6)
 
@@ -181,10 +181,10 @@ def test_questions_that_must_not_lose_bound_theta():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_finds_the_same_repulsion():
+def test_a_gpu_finds_the_same_displacements():
     questions, base, _, pairs, weights, G = asked_at_random(np.random.default_rng(12), 200, 1)
     (ours, ours_levels), (theirs, their_levels) = (
-        repel(questions, base, pairs, weights, G, prior=1.0, steps=5, device=device) for device in ("cuda", "cpu")
+        displace(questions, base, pairs, weights, G, prior=1.0, steps=5, device=device) for device in ("cuda", "cpu")
     )
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
     np.testing.assert_allclose(ours_levels, their_levels, atol=2e-5)

@@ -88,7 +88,7 @@ def find_moves(
         f"{len(result.rows)} of {len(base)} rows moved with theta {result.theta:.2f}, prior {plan.prior:g}{how}; "
         f"held-out questions go from {before:.3f} to {before + (result.gain or 0.0):.3f}"
     )
-    contrast = by_id(result.repulsion, chunks.chunk_ids, questions.question_ids[movers.rows])
+    contrast = by_id(result.displacements, chunks.chunk_ids, questions.question_ids[movers.rows])
     return Moved(result.rows, result.vectors, result.record(by_people=by_people), contrast, note)
 
 
@@ -108,9 +108,9 @@ def apply_record(
     generation keeps, None to compute it.
     """
     movers = judged(questions, chunks, questions.deciding_mask(record.by_people) & questions.moves, moving=True)
-    repulsion = None if stored is None else by_row(stored, chunks)
-    moved = move_rows(base, movers.with_vectors(asked), record, repulsion=repulsion, device=pick_device(device))
-    contrast = stored or by_id(moved.repulsion, chunks.chunk_ids, questions.question_ids[movers.rows])
+    displacements = None if stored is None else by_row(stored, chunks)
+    moved = move_rows(base, movers.with_vectors(asked), record, displacements=displacements, device=pick_device(device))
+    contrast = stored or by_id(moved.displacements, chunks.chunk_ids, questions.question_ids[movers.rows])
     return Moved(moved.rows, moved.vectors, record, contrast)
 
 
