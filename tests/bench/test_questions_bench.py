@@ -62,9 +62,7 @@ def test_fewer_documents_keep_those_that_answer(folder: Path, vectors: questions
     )
 
 
-def test_sets_are_of_the_same_documents_and_split_alike(
-    judged: questions.Judged, vectors: questions.Vectors
-) -> None:
+def test_sets_are_of_the_same_documents_and_split_alike(judged: questions.Judged, vectors: questions.Vectors) -> None:
     titles, one, all_of_them = questions.ask(judged, 3, BASE, vectors)
     assert titles.texts == list(judged.titles)
     assert set(one.texts) <= set(all_of_them.texts)
