@@ -30,7 +30,6 @@ from bench.scratch import (
     activate,
     clustered,
     load,
-    new_generation,
     scratch_store,
     server_cpu_s,
     store_documents,
@@ -39,8 +38,10 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.nudge.solve import apply_moves, plan_moves
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes, recall, vacuum
 from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, index_name
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 QUESTIONS, THETA, MEMORY_MB = 200, 0.5, 1024
 NAME = "scratch"
@@ -106,7 +107,9 @@ def _measure(
         vacuum(conn, f"vec_g{generation.generation_id:06d}")
         vacuumed = time.perf_counter() - half - pause
     else:
-        generation = new_generation(conn, generation.dims)
+        generations = GenerationRepository(conn)
+        generation = generations.create(run_id="bench", space=SpaceRepository(conn).get(generation.space_id))
+        generations.create_tables(generation)
         vectors.write_served(generation, served)
         build_indexes(conn, generation, memory_mb=MEMORY_MB)
         activate(conn, generation)
