@@ -20,7 +20,7 @@ PEOPLES = {"idf_power": 0.0, "base_share": 0.0, "base_weight": 0.1}
 WRITTEN = {"idf_power": 0.25, "base_share": 0.5, "base_weight": 1.0}
 """Defaults for human and for generated questions. These are a substitute, so the corpus weights the tokens, and
 half of the base model is kept: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail
-(Xiao et al. 2023, arXiv 2311.13534). Measured: "Training on written questions" in bench/RESULTS.md."""
+(Xiao et al. 2023, arXiv 2311.13534). Measured: "Training on generated questions" in bench/RESULTS.md."""
 
 
 def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
