@@ -50,9 +50,12 @@ def candidate_spaces(context: Context) -> dict[str, Space]:
 
 
 def _space_of(context: Context, model_uri: str, path: str) -> Space:
-    from heal_tasks.training.encoder import model_identity  # torch: 5 s that most callers never need
+    from heal_tasks.training.encoder import load_encoder, model_sha256  # torch: 5 s that most callers never need
 
-    return SpaceRepository(context.conn).ensure(model_uri, *model_identity(path))
+    spaces, sha256 = SpaceRepository(context.conn), model_sha256(path)
+    known = next((space.dims for space in spaces.list() if space.model_sha256 == sha256), 0)
+    # Only a first use loads the model, which takes a second, to learn the length of its vectors.
+    return spaces.ensure(model_uri, sha256, known or int(load_encoder(path, device="cpu").get_embedding_dimension()))
 
 
 def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Float32Array:
