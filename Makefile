@@ -16,7 +16,7 @@ HEAL := $(BIN)/python -m heal_tasks
 .PHONY: help setup demo demo-nudge up down status watch doctor lint test
 
 help:
-	@echo "make demo         install, start everything, align a first corpus, report   (about 10 minutes on 2 cores)"
+	@echo "make demo         install, start everything, align a first corpus, report   (5 to 12 minutes on 2 cores)"
 	@echo "make demo-nudge   20 new documents, one changed, one deleted: the nudge route, and its report"
 	@echo "make up | down    start | stop Postgres and Airflow; data stays in var/"
 	@echo "make status       what runs, and where"
