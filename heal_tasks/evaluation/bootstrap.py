@@ -17,19 +17,12 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % percentile bootstrap interval.
+    """A mean with its 95 % percentile bootstrap interval."""
 
-    Args:
-        value: the mean.
-        low: 2.5th percentile of the resampled means.
-        high: 97.5th percentile.
-        n: number of values.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
+    value: float  # the mean
+    low: float  # 2.5th percentile of the resampled means
+    high: float  # 97.5th percentile
+    n: int  # number of values
 
 
 def mean_interval(

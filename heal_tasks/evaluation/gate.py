@@ -32,15 +32,10 @@ class SetComparison:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The gate's decision.
+    """The gate's decision."""
 
-    Args:
-        promote: whether the candidate may go live.
-        reasons: one sentence per question set, and the conclusion.
-    """
-
-    promote: bool
-    reasons: tuple[str, ...]
+    promote: bool  # whether the candidate may go live
+    reasons: tuple[str, ...]  # one sentence per question set, and the conclusion
 
 
 def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_questions: int) -> Verdict:

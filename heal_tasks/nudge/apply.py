@@ -24,17 +24,11 @@ _SMALLEST_CHANGE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class MovedRows:
-    """Rows that questions have moved.
+    """Rows that questions have moved."""
 
-    Args:
-        rows: ascending int64, shape (c,): the rows that changed; every other row is its base vector.
-        vectors: float32, shape (c, d): their new vectors.
-        displacements: of the rows that have questions; none for a plan without contrast.
-    """
-
-    rows: Int64Array
-    vectors: Float32Array
-    displacements: Displacements
+    rows: Int64Array  # ascending int64, shape (c,): the rows that changed; every other row is its base vector
+    vectors: Float32Array  # float32, shape (c, d): their new vectors
+    displacements: Displacements  # of the rows that have questions; none for a plan without contrast
 
 
 def move_rows(

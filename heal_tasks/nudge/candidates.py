@@ -22,23 +22,14 @@ _SEGMENTS: dict[Variant, int] = {"N": 4, "M": 8}
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Rows that matter, ordered by question and row; the score of a row at theta is p(theta) alpha + r(theta) beta.
+    """Rows that matter, ordered by question and row; the score of a row at theta is p(theta) alpha + r(theta) beta."""
 
-    Args:
-        question: int64, shape (c,).
-        rows: int64, shape (c,).
-        alpha: float64, shape (c,): similarity of the question to the base vector.
-        beta: float64, shape (c,): similarity to the direction of the move; 0 for rows that do not move.
-        arrival: float64, shape (c,): theta at which the row stops; 0 for rows that do not move.
-        variant: N or M.
-    """
-
-    question: Int64Array
-    rows: Int64Array
-    alpha: Float64Array
-    beta: Float64Array
-    arrival: Float64Array
-    variant: Variant
+    question: Int64Array  # int64, shape (c,)
+    rows: Int64Array  # int64, shape (c,)
+    alpha: Float64Array  # float64, shape (c,): similarity of the question to the base vector
+    beta: Float64Array  # float64, shape (c,): similarity to the direction of the move; 0 for rows that do not move
+    arrival: Float64Array  # float64, shape (c,): theta at which the row stops; 0 for rows that do not move
+    variant: Variant  # N or M
 
     def scores(self, chosen: Int64Array, thetas: Float64Array) -> Float64Array:
         """Scores of c chosen candidates at some thetas each, float64, shape (c, t) like ``thetas``."""

@@ -48,17 +48,11 @@ NO_LEVELS = QuestionLevels(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.flo
 
 @dataclass(frozen=True, slots=True)
 class Displacements:
-    """Displacements: vectors that are added to the gradients of rows.
+    """Displacements: vectors that are added to the gradients of rows."""
 
-    Args:
-        rows: ascending int64, shape (p,).
-        vectors: float32, shape (p, d).
-        levels: of the questions that displace rows; none where they are not needed.
-    """
-
-    rows: Int64Array
-    vectors: Float32Array
-    levels: QuestionLevels = NO_LEVELS
+    rows: Int64Array  # ascending int64, shape (p,)
+    vectors: Float32Array  # float32, shape (p, d)
+    levels: QuestionLevels = NO_LEVELS  # of the questions that displace rows; none where they are not needed
 
     @classmethod
     def none(cls, dims: int) -> "Displacements":

@@ -19,17 +19,11 @@ KEPT = 40
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The nearest rows of p questions.
+    """The nearest rows of p questions."""
 
-    Args:
-        ids: int64, shape (p, c), ids of rows, best first, equal scores by lower id; -1 for an empty place.
-        scores: float32, shape (p, c), inner products; -inf for an empty place.
-        floor: float32, shape (p,): no row that is not kept scores more; -inf where all rows are kept.
-    """
-
-    ids: Int64Array
-    scores: Float32Array
-    floor: Float32Array
+    ids: Int64Array  # int64, shape (p, c), ids of rows, best first, equal scores by lower id; -1 for an empty place
+    scores: Float32Array  # float32, shape (p, c), inner products; -inf for an empty place
+    floor: Float32Array  # float32, shape (p,): no row that is not kept scores more; -inf where all rows are kept
 
     @classmethod
     def of(cls, ids: Int64Array, scores: Float32Array) -> "Nearest":

@@ -57,38 +57,23 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class StepFunction:
-    """A step function of theta.
+    """A step function of theta."""
 
-    Args:
-        start: value just above 0.
-        at: float64, shape (e,): theta of each step, in any order.
-        change: float64, shape (e,): change of the value there.
-    """
-
-    start: float
-    at: Float64Array
-    change: Float64Array
+    start: float  # value just above 0
+    at: Float64Array  # float64, shape (e,): theta of each step, in any order
+    change: Float64Array  # float64, shape (e,): change of the value there
 
 
 @dataclass(frozen=True, slots=True)
 class MetricCurve:
-    """The metric of each question over all theta.
+    """The metric of each question over all theta."""
 
-    Args:
-        at_zero: float64, shape (m,): value of each question at 0.
-        start: float64, shape (m,): value just above 0, which differs where rows tie at 0.
-        question: int64, shape (e,): the question whose value changes at each step.
-        at: float64, shape (e,): theta of each step, in any order.
-        change: float64, shape (e,): change of the value there.
-        max_theta: end of the curve.
-    """
-
-    at_zero: Float64Array
-    start: Float64Array
-    question: Int64Array
-    at: Float64Array
-    change: Float64Array
-    max_theta: float
+    at_zero: Float64Array  # float64, shape (m,): value of each question at 0
+    start: Float64Array  # float64, shape (m,): value just above 0, which differs where rows tie at 0
+    question: Int64Array  # int64, shape (e,): the question whose value changes at each step
+    at: Float64Array  # float64, shape (e,): theta of each step, in any order
+    change: Float64Array  # float64, shape (e,): change of the value there
+    max_theta: float  # end of the curve
 
     def values(self, theta: float) -> Float64Array:
         """Value of each question at theta, float64, shape (m,)."""

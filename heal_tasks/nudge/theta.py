@@ -27,21 +27,13 @@ _LEVEL = 1.645
 
 @dataclass(frozen=True, slots=True)
 class ThetaChoice:
-    """The best theta and its effect on the validation questions.
+    """The best theta and its effect on the validation questions."""
 
-    Args:
-        theta: radians (N) or step length (M); set even where it is not convincing.
-        plan: index of the plan that it belongs to.
-        before: float64, shape (m,): the metric of each question at 0.
-        after: float64, shape (m,): at ``theta``; optimistic, since theta was chosen on these questions.
-        held_out: float64, shape (m,): of each question at the plan and theta that the other folds chose.
-    """
-
-    theta: float
-    plan: int
-    before: Float64Array
-    after: Float64Array
-    held_out: Float64Array
+    theta: float  # radians (N) or step length (M); set even where it is not convincing
+    plan: int  # index of the plan that it belongs to
+    before: Float64Array  # float64, shape (m,): the metric of each question at 0
+    after: Float64Array  # float64, shape (m,): at theta; optimistic, since theta was chosen on these questions
+    held_out: Float64Array  # float64, shape (m,): of each question at the plan and theta that the other folds chose
 
     @property
     def gain(self) -> float:

@@ -12,19 +12,12 @@ SKIPPED_NAMES = frozenset({"tests", "test", "testing", "conftest", "_vendor"})
 
 @dataclass(frozen=True, slots=True)
 class ModuleFile:
-    """One Python file of a package.
+    """One Python file of a package."""
 
-    Args:
-        package: top-level name.
-        name: dotted module name.
-        path: relative to the folder of the package, for example ``sklearn/cluster/_kmeans.py``.
-        file: its full path.
-    """
-
-    package: str
-    name: str
-    path: str
-    file: Path
+    package: str  # top-level name
+    name: str  # dotted module name
+    path: str  # relative to the folder of the package, for example sklearn/cluster/_kmeans.py
+    file: Path  # its full path
 
 
 def find_modules(package: str) -> list[ModuleFile]:

@@ -7,23 +7,14 @@ from heal_tasks.core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class NMFkConfig:
-    """Rules for accepting a number of topics.
+    """Rules for accepting a number of topics."""
 
-    Args:
-        perturbations: perturbed copies of the matrix per k, at least 2.
-        noise: relative size of the uniform noise on stored entries, in (0, 1).
-        silhouette: smallest silhouette of a stable k.
-        drop_ratio: smallest ratio of an error drop to the drop before it.
-        null_ratio: smallest ratio of an error drop to the drop on the null matrix.
-        min_topic_documents: fewest documents of a topic.
-    """
-
-    perturbations: int = 12
-    noise: float = 0.015
-    silhouette: float = 0.8
-    drop_ratio: float = 0.15
-    null_ratio: float = 1.1
-    min_topic_documents: int = 8
+    perturbations: int = 12  # perturbed copies of the matrix per k, at least 2
+    noise: float = 0.015  # relative size of the uniform noise on stored entries, in (0, 1)
+    silhouette: float = 0.8  # smallest silhouette of a stable k
+    drop_ratio: float = 0.15  # smallest ratio of an error drop to the drop before it
+    null_ratio: float = 1.1  # smallest ratio of an error drop to the drop on the null matrix
+    min_topic_documents: int = 8  # fewest documents of a topic
 
     def __post_init__(self) -> None:
         if self.perturbations < 2:
@@ -34,25 +25,15 @@ class NMFkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HNMFkConfig(NMFkConfig):
-    """Limits of the tree, beside the rules for each of its nodes.
+    """Limits of the tree, beside the rules for each of its nodes."""
 
-    Args:
-        max_depth: deepest level, at least 1; topics there are not factorised.
-        max_k: most children of a node, at least 2.
-        min_documents: a node with fewer documents stays a leaf; at least 2.
-        min_df: a word in fewer documents of a node is not used there.
-        max_df: a word in a larger share of a node's documents is not used there; in (0, 1].
-        max_terms: largest vocabulary.
-        seed: of every random choice.
-    """
-
-    max_depth: int = 3
-    max_k: int = 8
-    min_documents: int = 40
-    min_df: int = 3
-    max_df: float = 0.5
-    max_terms: int = 20_000
-    seed: int = 13
+    max_depth: int = 3  # deepest level, at least 1; topics there are not factorised
+    max_k: int = 8  # most children of a node, at least 2
+    min_documents: int = 40  # a node with fewer documents stays a leaf; at least 2
+    min_df: int = 3  # a word in fewer documents of a node is not used there
+    max_df: float = 0.5  # a word in a larger share of a node's documents is not used there; in (0, 1]
+    max_terms: int = 20_000  # largest vocabulary
+    seed: int = 13  # of every random choice
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,15 +20,10 @@ SAME_LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Matching:
-    """Stable ids for a tree, and how much of it is new.
+    """Stable ids for a tree, and how much of it is new."""
 
-    Args:
-        mapping: stable id by current topic id, for every topic; ready for ``TopicTree.relabel``.
-        churn: share of the current tree's documents whose leaf has no counterpart in the previous tree.
-    """
-
-    mapping: dict[int, int]
-    churn: float
+    mapping: dict[int, int]  # stable id by current topic id, for every topic; ready for TopicTree.relabel
+    churn: float  # share of the current tree's documents whose leaf has no counterpart in the previous tree
 
 
 def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: float = 0.5, next_id: int) -> Matching:

@@ -29,19 +29,12 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Several factorisations with the same k, on a device.
+    """Several factorisations with the same k, on a device."""
 
-    Args:
-        W: document factors, float32, shape (runs, k, n).
-        H: term factors, float32, shape (runs, k, v).
-        errors: relative errors ||X - WH|| / ||X||, float64, shape (runs,).
-        iterations: rounds of all runs together.
-    """
-
-    W: torch.Tensor
-    H: torch.Tensor
-    errors: NDArray[np.float64]
-    iterations: int
+    W: torch.Tensor  # document factors, float32, shape (runs, k, n)
+    H: torch.Tensor  # term factors, float32, shape (runs, k, v)
+    errors: NDArray[np.float64]  # relative errors ||X - WH|| / ||X||, float64, shape (runs,)
+    iterations: int  # rounds of all runs together
 
     def take(self, chosen: Sequence[int]) -> "Runs":
         """Select runs, in the given order."""

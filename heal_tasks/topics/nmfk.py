@@ -105,21 +105,13 @@ class KRecord:
 
 @dataclass(frozen=True, eq=False)
 class NMFkResult:
-    """The chosen number of topics with its factors.
+    """The chosen number of topics with its factors."""
 
-    Args:
-        k: number of topics; 1 where no larger one was accepted.
-        records: one per k that was measured, ascending, k = 1 first.
-        term_factors: consensus of the perturbed runs, float32, shape (k, v), rows of unit Euclidean length.
-        document_factors: those that fit X best with them, float32, shape (n, k), non-negative.
-        stop_reason: why a larger k was not chosen.
-    """
-
-    k: int
-    records: tuple[KRecord, ...]
-    term_factors: Floats
-    document_factors: Floats
-    stop_reason: str
+    k: int  # number of topics; 1 where no larger one was accepted
+    records: tuple[KRecord, ...]  # one per k that was measured, ascending, k = 1 first
+    term_factors: Floats  # consensus of the perturbed runs, float32, shape (k, v), rows of unit Euclidean length
+    document_factors: Floats  # those that fit X best with them, float32, shape (n, k), non-negative
+    stop_reason: str  # why a larger k was not chosen
 
     @property
     def chosen(self) -> KRecord:

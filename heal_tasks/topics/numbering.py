@@ -11,25 +11,15 @@ from heal_tasks.topics.projection import NodeFactors, TopicNode
 
 @dataclass(eq=False)
 class Node:
-    """A node of a growing tree.
+    """A node of a growing tree."""
 
-    Args:
-        rows: intp, shape (documents of the node,).
-        position: child indices on the way from the root; names the node's random draws.
-        terms: strongest words by the parent's factors; for the root, by its TF-IDF.
-        stop_reason: why it has no more children.
-        records: measurements of each k, where a split was looked for.
-        factors: of the root and of every other split node.
-        children: the larger first.
-    """
-
-    rows: NDArray[np.intp]
-    position: tuple[int, ...]
-    terms: tuple[str, ...] = ()
-    stop_reason: str = ""
-    records: tuple[KRecord, ...] = ()
-    factors: NodeFactors | None = None
-    children: "list[Node]" = field(default_factory=list)
+    rows: NDArray[np.intp]  # intp, shape (documents of the node,)
+    position: tuple[int, ...]  # child indices on the way from the root; names the node's random draws
+    terms: tuple[str, ...] = ()  # strongest words by the parent's factors; for the root, by its TF-IDF
+    stop_reason: str = ""  # why it has no more children
+    records: tuple[KRecord, ...] = ()  # measurements of each k, where a split was looked for
+    factors: NodeFactors | None = None  # of the root and of every other split node
+    children: "list[Node]" = field(default_factory=list)  # the larger first
 
 
 class Numbering:

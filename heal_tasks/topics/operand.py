@@ -23,19 +23,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """A matrix X and its transpose; 20 bytes per stored entry.
+    """A matrix X and its transpose; 20 bytes per stored entry."""
 
-    Args:
-        rows: X, float32 sparse csr tensor, shape (n, v).
-        columns: its transpose, shape (v, n).
-        order: int32, shape (nnz,): index in ``rows`` of each stored entry of ``columns``.
-        squared_norm: sum of the squared entries, in float64.
-    """
-
-    rows: torch.Tensor
-    columns: torch.Tensor
-    order: NDArray[np.int32]
-    squared_norm: float
+    rows: torch.Tensor  # X, float32 sparse csr tensor, shape (n, v)
+    columns: torch.Tensor  # its transpose, shape (v, n)
+    order: NDArray[np.int32]  # int32, shape (nnz,): index in rows of each stored entry of columns
+    squared_norm: float  # sum of the squared entries, in float64
 
     @classmethod
     def of(cls, X: csr_array, device: str = "cpu") -> "Operand":

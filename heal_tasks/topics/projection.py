@@ -19,48 +19,28 @@ from heal_tasks.topics.tfidf import weigh
 
 @dataclass(frozen=True)
 class TopicNode:
-    """One topic.
+    """One topic."""
 
-    Args:
-        topic_id: unique in the tree; the root has 0.
-        parent: topic id of the parent; -1 for the root.
-        level: 0 for the root.
-        first_leaf: number of the first leaf of its subtree.
-        last_leaf: number of the last leaf of its subtree, inclusive.
-        terms: its strongest words, strongest first.
-        k: number of children, or 1 for a leaf.
-        silhouette: smallest silhouette of the split; None for a leaf.
-        error: relative error of the factorisation; None where none was made.
-        size: documents it was built from.
-        stop_reason: why it has no more children.
-    """
-
-    topic_id: int
-    parent: int
-    level: int
-    first_leaf: int
-    last_leaf: int
-    terms: tuple[str, ...]
-    k: int
-    silhouette: float | None
-    error: float | None
-    size: int
-    stop_reason: str
+    topic_id: int  # unique in the tree; the root has 0
+    parent: int  # topic id of the parent; -1 for the root
+    level: int  # 0 for the root
+    first_leaf: int  # number of the first leaf of its subtree
+    last_leaf: int  # number of the last leaf of its subtree, inclusive
+    terms: tuple[str, ...]  # its strongest words, strongest first
+    k: int  # number of children, or 1 for a leaf
+    silhouette: float | None  # smallest silhouette of the split; None for a leaf
+    error: float | None  # relative error of the factorisation; None where none was made
+    size: int  # documents it was built from
+    stop_reason: str  # why it has no more children
 
 
 @dataclass(frozen=True, eq=False)
 class NodeFactors:
-    """The vocabulary and the term factors by which a split node assigns documents to its children.
+    """The vocabulary and the term factors by which a split node assigns documents to its children."""
 
-    Args:
-        columns: int32, shape (v,), its words as indices into the tree's vocabulary, ascending.
-        idf: float32, shape (v,).
-        term_factors: float32, shape (k, v), rows of unit Euclidean length, one per child in tree order.
-    """
-
-    columns: NDArray[np.int32]
-    idf: Floats
-    term_factors: Floats
+    columns: NDArray[np.int32]  # int32, shape (v,), its words as indices into the tree's vocabulary, ascending
+    idf: Floats  # float32, shape (v,)
+    term_factors: Floats  # float32, shape (k, v), rows of unit Euclidean length, one per child in tree order
 
     def assign(self, counts: csr_array) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Assign each document to a child.

@@ -36,15 +36,10 @@ def starts_of(k: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """The matrix that starts race on.
+    """The matrix that starts race on."""
 
-    Args:
-        operand: the documents, or a sample of them, shape (n, v).
-        sketch: of the same.
-    """
-
-    operand: Operand
-    sketch: Sketch
+    operand: Operand  # the documents, or a sample of them, shape (n, v)
+    sketch: Sketch  # of the same
 
     def race(
         self, k: int, seeds: Sequence[np.random.SeedSequence], *, nndsvd: bool = False, spare: int = SPARE

@@ -21,17 +21,11 @@ _OVERSAMPLING, _POWER_ITERATIONS = 5, 4
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """X approximated by ``left.T @ right``.
+    """X approximated by ``left.T @ right``."""
 
-    Args:
-        left: float32, shape (rank, n).
-        right: float32, shape (rank, v).
-        squared_norm: that of X itself.
-    """
-
-    left: torch.Tensor
-    right: torch.Tensor
-    squared_norm: float
+    left: torch.Tensor  # float32, shape (rank, n)
+    right: torch.Tensor  # float32, shape (rank, v)
+    squared_norm: float  # that of X itself
 
     @classmethod
     def of(cls, operand: Operand, rank: int, seed: Seed) -> "Sketch":

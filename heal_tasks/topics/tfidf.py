@@ -25,17 +25,11 @@ TOKEN_PATTERN = r"(?u)\b(?=_*[^\W\d_])\w\w+\b"  # noqa: S105
 
 @dataclass(frozen=True, eq=False)
 class NodeMatrix:
-    """TF-IDF of a node's documents over the node's own vocabulary.
+    """TF-IDF of a node's documents over the node's own vocabulary."""
 
-    Args:
-        columns: int32, shape (v,), its words as columns of the corpus, ascending.
-        idf: float32, shape (v,).
-        X: float32 csr, shape (n, v).
-    """
-
-    columns: NDArray[np.int32]
-    idf: Floats
-    X: csr_array
+    columns: NDArray[np.int32]  # int32, shape (v,), its words as columns of the corpus, ascending
+    idf: Floats  # float32, shape (v,)
+    X: csr_array  # float32 csr, shape (n, v)
 
     @classmethod
     def of(cls, counts: csr_array, config: HNMFkConfig) -> "NodeMatrix":

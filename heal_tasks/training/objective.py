@@ -24,17 +24,11 @@ from heal_tasks.training.ranking_losses import ABSENT, base_loss, own_document_l
 
 @dataclass(frozen=True)
 class BaseVectors:
-    """The base model's vectors of the pairs in a training's batches.
+    """The base model's vectors of the pairs in a training's batches."""
 
-    Args:
-        rows: int64, shape (k,), ascending; rows of the data.
-        questions: float32, shape (k, d).
-        documents: float32, shape (k, d).
-    """
-
-    rows: Tensor
-    questions: Tensor
-    documents: Tensor
+    rows: Tensor  # int64, shape (k,), ascending; rows of the data
+    questions: Tensor  # float32, shape (k, d)
+    documents: Tensor  # float32, shape (k, d)
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The questions' and the documents' vectors of some rows, on the device of ``rows``."""

@@ -50,31 +50,18 @@ _PACKAGES = ("torch", "transformers", "sentence-transformers")
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Result of a training.
+    """Result of a training."""
 
-    Args:
-        model_dir: the folder with the saved model.
-        model_sha256: see ``encoder.model_sha256``.
-        steps: optimiser steps done, those before a kill included.
-        best_step: step whose weights were saved.
-        base_ndcg: nDCG@10 of the base model on the validation set.
-        best_ndcg: nDCG@10 of the best validation, before ``base_share`` is mixed in; may be below ``base_ndcg``.
-        improved: whether ``best_ndcg`` is above ``base_ndcg``.
-        resumed_from_step: checkpoint that this call resumed from; 0 if it started from the base model.
-        stop_reason: reason for stopping before ``max_steps``; empty otherwise.
-        history: one entry per validation: step, ndcg, and the mean losses since the one before.
-    """
-
-    model_dir: Path
-    model_sha256: str
-    steps: int
-    best_step: int
-    base_ndcg: float
-    best_ndcg: float
-    improved: bool
-    resumed_from_step: int
-    stop_reason: str
-    history: Sequence[JsonObject]
+    model_dir: Path  # the folder with the saved model
+    model_sha256: str  # see encoder.model_sha256
+    steps: int  # optimiser steps done, those before a kill included
+    best_step: int  # step whose weights were saved
+    base_ndcg: float  # nDCG@10 of the base model on the validation set
+    best_ndcg: float  # nDCG@10 of the best validation, before base_share is mixed in; may be below base_ndcg
+    improved: bool  # whether best_ndcg is above base_ndcg
+    resumed_from_step: int  # checkpoint that this call resumed from; 0 if it started from the base model
+    stop_reason: str  # reason for stopping before max_steps; empty otherwise
+    history: Sequence[JsonObject]  # one entry per validation: step, ndcg, and the mean losses since the one before
 
 
 def train_encoder(
