@@ -131,6 +131,8 @@ class Endpoint:
                     dialect = simpler
                     continue
                 status, failure = _classify(error)
+                if failure == "throttled":
+                    self.stop()  # before another worker takes its next chunk
                 message = redacted(f"{type(error).__name__}: {error}", self._config.api_key)
                 return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), 0.0, failure)
             self.dialect, self._throttled_since_s = dialect, None
