@@ -22,10 +22,7 @@ class Source(Protocol):
         """The spec it was opened with."""
 
     def list_files(self) -> Iterator[SourceFile]:
-        """List the files, sorted by path.
-
-        Yields:
-            Every file that is not hidden and not still being written; unknown kinds included.
+        """List every file that is not hidden and not still being written, sorted by path, unknown kinds included.
 
         Raises:
             SourceError: the source cannot be listed as a whole; nothing may be concluded about its documents.
@@ -44,15 +41,10 @@ class Source(Protocol):
 def open_source(spec: str, *, s3_endpoint_url: str | None) -> Source:
     """Open a source without listing it.
 
-    Args:
-        spec: ``file:FOLDER``, ``s3://BUCKET/PREFIX`` or ``pydocs:PACKAGE,PACKAGE``.
-        s3_endpoint_url: S3-compatible endpoint; None means AWS.
-
-    Returns:
-        The source.
+    ``s3_endpoint_url`` is an S3-compatible endpoint; None means AWS.
 
     Raises:
-        SourceError: the spec is none of these, or its folder or package does not exist.
+        SourceError: the spec is none of the three forms, or its folder or package does not exist.
     """
     if spec.startswith("file:"):
         return FolderSource(spec)

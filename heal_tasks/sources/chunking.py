@@ -81,11 +81,7 @@ def chunk_text(title: str, body: str, count_tokens: TokenCounter, max_tokens: in
 def token_counter(model_path: str) -> TokenCounter:
     """Make a function that counts tokens with a model's own tokenizer, special tokens included, without truncation.
 
-    Args:
-        model_path: folder of a model, or the id of one on the Hugging Face hub.
-
-    Returns:
-        A function from text to number of tokens.
+    ``model_path`` is the folder of a model, or the id of one on the Hugging Face hub.
 
     Raises:
         SettingsError: there is no tokenizer at that path.

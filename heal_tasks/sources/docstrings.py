@@ -1,28 +1,74 @@
-"""Documented public objects of a Python file, found in its syntax tree."""
+"""Documented public objects of installed packages, found in the syntax trees of their files without importing them."""
 
 import ast
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from heal_tasks.sources.packages import ModuleFile
+from heal_tasks.core.errors import SourceError
 
 MIN_DOCSTRING_CHARS = 200
 MAX_TITLE_CHARS = 160
 
+# Tests, and other projects' code under a package's name.
+SKIPPED_NAMES = frozenset({"tests", "test", "testing", "conftest", "_vendor"})
+
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFile:
+    """One Python file of a package."""
+
+    package: str  # top-level name
+    name: str  # dotted module name
+    path: str  # relative to the folder of the package, for example sklearn/cluster/_kmeans.py
+    file: Path  # its full path
+
+
+def find_modules(package: str) -> list[ModuleFile]:
+    """List the modules of an installed package by its top-level name, sorted by path; tests are left out.
+
+    Raises:
+        SourceError: the package is not installed, or is not written in Python.
+    """
+    # A dotted name would import its parent to find the child.
+    if not package.isidentifier():
+        raise SourceError(f"{package!r} is not a top-level package name; write for example pydocs:numpy,scipy")
+    try:
+        spec = find_spec(package)
+    except ValueError:
+        spec = None
+    if spec is None:
+        raise SourceError(f"package {package!r} is not installed here; install it or take it out of the source")
+    if spec.submodule_search_locations is not None:
+        found = [
+            _module(package, file, root)
+            for root in map(Path, spec.submodule_search_locations)
+            for file in root.rglob("*.py")
+            if _is_documentation(file.relative_to(root))
+        ]
+    elif spec.origin is not None and spec.origin.endswith(".py"):
+        found = [ModuleFile(package, package, f"{package}.py", Path(spec.origin))]
+    else:
+        found = []
+    if not found:
+        raise SourceError(f"package {package!r} has no Python source ({spec.origin}); take it out of the source")
+    return sorted(found, key=lambda module: module.path)
 
 
 def documented_objects(module: ModuleFile) -> Iterator[dict[str, Any]]:
     """Find the public classes, functions and methods with a docstring of at least 200 characters.
 
-    Args:
-        module: the file; one that Python cannot parse yields nothing.
+    A file that Python cannot parse has none. Of a name's definitions the first documented one counts.
 
     Yields:
         Dicts with ``id`` (dotted path), ``title`` (public path and signature, at most 160 characters), ``text``
         (the docstring) and ``metadata``: package, module, path (the components above the object), object
-        (class, function or method). Where a name is defined twice, the first documented definition counts.
+        (class, function or method).
     """
     try:
         with warnings.catch_warnings():
@@ -38,10 +84,11 @@ def documented_objects(module: ModuleFile) -> Iterator[dict[str, Any]]:
             continue
         seen.add(name)
         public = ".".join(part for part in name.split(".") if not part.startswith("_"))
+        title = public + _signature(node)
         kind = "class" if isinstance(node, ast.ClassDef) else "method" if parents else "function"
         yield {
             "id": name,
-            "title": _shortened(public + _signature(node)),
+            "title": title if len(title) <= MAX_TITLE_CHARS else f"{title[: MAX_TITLE_CHARS - 1]}…",
             "text": text,
             "metadata": {
                 "package": module.package,
@@ -50,6 +97,19 @@ def documented_objects(module: ModuleFile) -> Iterator[dict[str, Any]]:
                 "object": kind,
             },
         }
+
+
+def _module(package: str, file: Path, root: Path) -> ModuleFile:
+    relative = file.relative_to(root)
+    parts = [package, *relative.with_suffix("").parts]
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ModuleFile(package, ".".join(parts), f"{package}/{relative.as_posix()}", file)
+
+
+def _is_documentation(relative: Path) -> bool:
+    parts = relative.with_suffix("").parts
+    return all(part.isidentifier() and part not in SKIPPED_NAMES and not part.startswith("test_") for part in parts)
 
 
 def _definitions(node: ast.AST, parents: tuple[str, ...]) -> Iterator[tuple[ast.ClassDef | _Function, tuple[str, ...]]]:
@@ -80,7 +140,3 @@ def _signature(node: ast.ClassDef | _Function) -> str:
         if argument is not None:
             argument.annotation = None
     return f"({ast.unparse(arguments)})"
-
-
-def _shortened(title: str) -> str:
-    return title if len(title) <= MAX_TITLE_CHARS else f"{title[: MAX_TITLE_CHARS - 1]}…"

@@ -12,27 +12,18 @@ from pathlib import Path, PurePosixPath
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.types import SourceFile
 
-UNFINISHED_SUFFIXES = (".tmp", ".part")
-
 
 def is_ignored(path: str) -> bool:
-    """Tell whether listings of folders and buckets leave a path out: hidden files, ``*.tmp`` and ``*.part``.
+    """True for paths that listings of folders and buckets leave out: hidden files, ``*.tmp`` and ``*.part``.
 
     Files of an unknown kind are listed on purpose: they go to quarantine with a reason instead of being skipped
     silently.
     """
-    return path.lower().endswith(UNFINISHED_SUFFIXES) or any(part.startswith(".") for part in PurePosixPath(path).parts)
+    return path.lower().endswith((".tmp", ".part")) or any(part.startswith(".") for part in PurePosixPath(path).parts)
 
 
 class FolderSource:
-    """The files of a folder.
-
-    Args:
-        spec: ``file:FOLDER``; a relative folder is resolved from the working folder.
-
-    Raises:
-        SourceError: there is no such folder.
-    """
+    """The regular files of ``file:FOLDER``; a relative folder is resolved from the working folder."""
 
     def __init__(self, spec: str) -> None:
         self.name = spec
@@ -44,14 +35,7 @@ class FolderSource:
             raise SourceError(f"source {spec!r}: {self._root} is not a folder; create it, mount it or correct the spec")
 
     def list_files(self) -> Iterator[SourceFile]:
-        """List the regular files, sorted by path; links that lead out of the folder are left out.
-
-        Yields:
-            One SourceFile per file; the fingerprint is size and modification time in nanoseconds.
-
-        Raises:
-            SourceError: the folder, or one below it, cannot be listed.
-        """
+        """See ``Source``; links that lead out of the folder and links to folders are left out."""
         try:
             yield from self._walk(self._root, "")
         except OSError as error:
@@ -61,11 +45,7 @@ class FolderSource:
             ) from error
 
     def read(self, file: SourceFile) -> bytes:
-        """Read one listed file.
-
-        Raises:
-            SourceError: the file is deleted, not readable, or not inside the folder.
-        """
+        """See ``Source``; a file outside the folder is an error."""
         try:
             path = (self._root / file.path).resolve(strict=True)
             data = path.read_bytes() if path.is_relative_to(self._root) else None
@@ -95,17 +75,15 @@ class FolderSource:
     def _stat(self, entry: os.DirEntry[str]) -> os.stat_result | None:
         """Size and time of a regular file; None for anything else, for a link out, and for a file just deleted."""
         try:
-            if entry.is_symlink() and not Path(entry.path).resolve(strict=True).is_relative_to(self._root):
+            if entry.is_symlink() and not Path(os.path.realpath(entry, strict=True)).is_relative_to(self._root):
                 return None
             return entry.stat() if entry.is_file() else None
-        except (FileNotFoundError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
-            return None
         except OSError as error:
-            if error.errno == errno.ELOOP:  # the same from Python 3.13 on
+            if error.errno in (errno.ENOENT, errno.ELOOP):  # deleted; links in a circle
                 return None
             raise
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # Links to folders are not followed at all: one that points upwards would never end.
+    # Links to folders are not followed: one that points upwards would never end.
     return entry.is_dir(follow_symlinks=False)

@@ -10,13 +10,12 @@ from pathlib import PurePosixPath
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.types import Record, Rejected, SourceFile
 from heal_tasks.sources.base import Source
-from heal_tasks.sources.parse_pdf import parse_pdf
+from heal_tasks.sources.parse_documents import parse_html, parse_md, parse_pdf, parse_txt
 from heal_tasks.sources.parse_tables import parse_csv, parse_jsonl
-from heal_tasks.sources.parse_text import parse_html, parse_md, parse_txt
-from heal_tasks.sources.records import reject
+from heal_tasks.sources.records import reject, reject_undecodable
 
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
-"""Takes the path, the content and the longest text in characters."""
+"""Takes the path, the content and the longest text in characters; may raise UnicodeDecodeError."""
 
 PARSERS: dict[str, Parser] = {
     ".jsonl": parse_jsonl,
@@ -31,16 +30,8 @@ PARSERS: dict[str, Parser] = {
 def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars: int) -> Iterator[Record | Rejected]:
     """Read one listed file and turn it into records.
 
-    Args:
-        source: the source that listed it.
-        file: as listed; its suffix, in any case, chooses the parser. A file that is too large or of an unknown kind is
-            rejected without being read.
-        max_bytes: largest file.
-        max_chars: longest text of a document, in characters.
-
-    Yields:
-        A Record for every document, and a Rejected for everything else in the file. The second record of the same id in
-        a file is rejected.
+    The suffix, in any case, chooses the parser. A file that has more than ``max_bytes`` or is of an unknown kind is
+    rejected without being read. Of records of the same id in a file only the first is not rejected.
 
     Raises:
         RetryableError: a lost connection or throttling.
@@ -63,11 +54,14 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
         yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
         return
     first_line: dict[str, int] = {}
-    for item in PARSERS[suffix](path, data, max_chars):
-        if isinstance(item, Record):
-            line = first_line.setdefault(item.external_id, item.line)
-            if line != item.line:
-                reason = f"id {item.external_id!r} is already on line {line}; make ids unique"
-                yield reject(path, item.line, reason, item.body)
-                continue
-        yield item
+    try:
+        for item in PARSERS[suffix](path, data, max_chars):
+            if isinstance(item, Record):
+                line = first_line.setdefault(item.external_id, item.line)
+                if line != item.line:
+                    reason = f"id {item.external_id!r} is already on line {line}; make ids unique"
+                    yield reject(path, item.line, reason, item.body)
+                    continue
+            yield item
+    except UnicodeDecodeError as error:
+        yield reject_undecodable(path, 0, error)

@@ -12,60 +12,51 @@ from collections.abc import Iterator
 from typing import Any
 
 from heal_tasks.core.types import Record, Rejected
-from heal_tasks.sources.records import RAW_CHARS, build_record, decode, reject, reject_undecodable
+from heal_tasks.sources.records import UTF16_BOMS, build_record, decode, reject, reject_undecodable
 
 TEXT_FIELDS = ("text", "body")
 DELIMITERS = ",;\t"
 
 
 def parse_jsonl(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """Parse JSON Lines in UTF-8, or UTF-16 with a byte order mark.
+    """Parse every JSON line that is not blank, in UTF-8, or UTF-16 with a byte order mark.
 
-    Yields:
-        One Record or Rejected per line that is not blank. A line that is not UTF-8 is rejected alone.
+    A line that is not UTF-8 is rejected alone.
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            data = decode(data).encode()
-        except UnicodeDecodeError as error:
-            yield reject_undecodable(path, 0, error, data)
-            return
+    if data.startswith(UTF16_BOMS):
+        data = decode(data).encode()
     for number, line in enumerate(io.BytesIO(data), start=1):
         try:
             text = line.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
-            yield reject_undecodable(path, number, error, line)
+            yield reject_undecodable(path, number, error)
             continue
         if text:
             yield _json_record(path, number, text, max_chars)
 
 
 def parse_csv(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
-    """Parse CSV with a header row in UTF-8, or UTF-16 with a byte order mark.
+    """Parse every CSV row that is not blank, below a header row, in UTF-8, or UTF-16 with a byte order mark.
 
-    The delimiter is the one of comma, semicolon and tab that splits the header.
-
-    Yields:
-        One Record or Rejected per row that is not blank; ``line`` is the line that the row starts on.
+    The delimiter is the one of comma, semicolon and tab that splits the header. A row's ``line`` is its first.
     """
     try:
         text = decode(data)
     except UnicodeDecodeError as error:
-        yield reject_undecodable(path, data.count(b"\n", 0, error.start) + 1, error, data)
+        yield reject_undecodable(path, data.count(b"\n", 0, error.start) + 1, error)
         return
     # Longer fields are an error by default. The limit is one of the process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    start = text[:RAW_CHARS]
     delimiter = _delimiter(text)
     if delimiter is None:
         reason = "the first row must name columns id and text (or body), split by comma, semicolon or tab"
-        yield reject(path, 1, reason, start)
+        yield reject(path, 1, reason, text)
         return
     # Strict: a quote that is never closed is an error instead of a field that takes in the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header = [name.strip() for name in next(reader)]
     if len(set(header)) != len(header):
-        yield reject(path, 1, f"the first row names a column twice ({header}); rename one", start)
+        yield reject(path, 1, f"the first row names a column twice ({header}); rename one", text)
         return
     while True:
         line = reader.line_num + 1
@@ -82,7 +73,7 @@ def parse_csv(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejec
 
 def _json_record(path: str, number: int, text: str, max_chars: int) -> Record | Rejected:
     try:
-        value = json.loads(text, parse_constant=_null, parse_float=_finite)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError as error:
         return reject(path, number, f"broken JSON: {error.msg} at column {error.colno}; one object per line", text)
     except (ValueError, RecursionError) as error:
@@ -90,11 +81,11 @@ def _json_record(path: str, number: int, text: str, max_chars: int) -> Record | 
         return reject(path, number, f"JSON that cannot be read ({type(error).__name__}: {error}); simplify it", text)
     if not isinstance(value, dict):
         return reject(path, number, f"JSON {type(value).__name__} where an object is wanted; one object per line", text)
-    return _record(path, number, value, max_chars, text[:RAW_CHARS])
+    return _record(path, number, value, max_chars, text)
 
 
 def _csv_record(path: str, line: int, header: list[str], row: list[str], max_chars: int) -> Record | Rejected:
-    raw = ",".join(cell[:RAW_CHARS] for cell in row[:RAW_CHARS])[:RAW_CHARS]
+    raw = ",".join(row)
     if len(row) != len(header):
         reason = f"the row has {len(row)} cells, the header {len(header)}; quote cells that contain the delimiter"
         return reject(path, line, reason, raw)
@@ -133,11 +124,7 @@ def _delimiter(text: str) -> str | None:
     return None
 
 
-def _null(constant: str) -> None:
-    """Read NaN and Infinity, which Python writes and JSON does not know, as null."""
-    del constant
-
-
 def _finite(digits: str) -> float | None:
+    """Read NaN and Infinity, which Python writes and JSON does not know, and numbers too large as null."""
     value = float(digits)
     return value if math.isfinite(value) else None

@@ -10,20 +10,13 @@ from collections.abc import Iterator
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.docstrings import documented_objects
-from heal_tasks.sources.packages import find_modules
-
-SUFFIX = ".jsonl"
+from heal_tasks.sources.docstrings import documented_objects, find_modules
 
 
 class PyDocsSource:
-    """The documented public classes, functions and methods of packages, one JSON Lines file per module.
+    """The documented public classes, functions and methods of ``pydocs:PACKAGE,PACKAGE``, top-level names.
 
-    Args:
-        spec: ``pydocs:PACKAGE,PACKAGE`` with top-level names of installed packages.
-
-    Raises:
-        SourceError: a package is not installed or has no Python source.
+    There is one JSON Lines file per module with such objects, ``package/module.py.jsonl``.
     """
 
     def __init__(self, spec: str) -> None:
@@ -31,27 +24,19 @@ class PyDocsSource:
         names = sorted({name.strip() for name in spec.removeprefix("pydocs:").split(",") if name.strip()})
         if not names:
             raise SourceError(f"source {spec!r} names no package; write pydocs:PACKAGE,PACKAGE")
-        self._modules = {f"{module.path}{SUFFIX}": module for name in names for module in find_modules(name)}
+        self._modules = {f"{module.path}.jsonl": module for name in names for module in find_modules(name)}
 
     def list_files(self) -> Iterator[SourceFile]:
-        """List the modules with documented public objects, sorted by path.
+        """See ``Source``; every module is parsed, about five seconds per thousand files.
 
-        Every module is parsed, about five seconds per thousand files. The fingerprint is the hash of the
-        documentation, so a reinstalled package with the same text counts as unchanged.
-
-        Yields:
-            One SourceFile per module, with path ``package/module.py.jsonl``.
+        The fingerprint is the hash of the documentation, so a reinstalled package with the same text is unchanged.
         """
         for path in sorted(self._modules):
             if data := self._render(path):
                 yield SourceFile(path, sha256_hex(data)[:32], len(data))
 
     def read(self, file: SourceFile) -> bytes:
-        """Render one listed module as JSON Lines in UTF-8, one object per line: id, title, text, metadata.
-
-        Raises:
-            SourceError: there is no such module.
-        """
+        """See ``Source``; a line has id, title, text and metadata of an object."""
         if file.path not in self._modules:
             raise SourceError(f"{file.path} is not a module of {self.name}; list the source again")
         return self._render(file.path)

@@ -1,24 +1,23 @@
 """Shared by all parsers: decoding, and the check that a record can be stored.
 
-Postgres stores neither NUL characters nor lone surrogates, in text or in jsonb, and jsonb no NaN. One such record must
-not take a batch of five hundred down with it, so each is rejected here with its place.
+Postgres stores neither NUL characters nor lone surrogates, in text or in jsonb. One such record must not take a batch
+of five hundred down with it, so each is rejected here with its place.
 """
 
 import codecs
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from heal_tasks.core.text import storable, unstorable
 from heal_tasks.core.types import Record, Rejected
 
-RAW_CHARS = 500
-MAX_REASON_CHARS = 300
+_RAW_CHARS = 500
+_MAX_REASON_CHARS = 300
 # Part of a unique B-tree index, whose entries Postgres limits to about 2,700 bytes.
-MAX_ID_CHARS = 400
-MAX_DEPTH = 50
+_MAX_ID_CHARS = 400
+_MAX_DEPTH = 50
 
-_UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def decode(data: bytes) -> str:
@@ -27,31 +26,21 @@ def decode(data: bytes) -> str:
     Raises:
         UnicodeDecodeError: it is neither.
     """
-    return data.decode("utf-16" if data.startswith(_UTF16_BOMS) else "utf-8-sig")
+    return data.decode("utf-16" if data.startswith(UTF16_BOMS) else "utf-8-sig")
 
 
 def reject(path: str, line: int, reason: str, raw: str | bytes = "") -> Rejected:
-    """Make a Rejected whose texts can be stored.
-
-    Args:
-        path: the source file.
-        line: 1-based line or row; 0 for the whole file.
-        reason: what was wrong, the value, and what to do.
-        raw: the rejected input.
-
-    Returns:
-        The Rejected; ``raw`` is cut to 500 characters, characters that cannot be stored are replaced by U+FFFD.
-    """
+    """Make a Rejected; ``raw`` is cut to 500 characters, and characters that cannot be stored become U+FFFD."""
     # Four bytes are the longest character of UTF-8, so this much is enough for the cut below.
-    text = raw if isinstance(raw, str) else raw[: 4 * RAW_CHARS].decode("utf-8", "replace")
-    return Rejected(path, line, storable(reason[:MAX_REASON_CHARS]), storable(text[:RAW_CHARS]))
+    text = raw if isinstance(raw, str) else raw[: 4 * _RAW_CHARS].decode("utf-8", "replace")
+    return Rejected(path, line, storable(reason[:_MAX_REASON_CHARS]), storable(text[:_RAW_CHARS]))
 
 
-def reject_undecodable(path: str, line: int, error: UnicodeDecodeError, data: bytes) -> Rejected:
+def reject_undecodable(path: str, line: int, error: UnicodeDecodeError) -> Rejected:
     """Make a Rejected for bytes in another encoding."""
-    found = data[error.start : error.start + 1].hex()
+    found = error.object[error.start : error.start + 1].hex()
     reason = f"not {error.encoding}: byte 0x{found} at offset {error.start}; convert it to UTF-8"
-    return reject(path, line, reason, data)
+    return reject(path, line, reason, error.object)
 
 
 def build_record(
@@ -69,16 +58,13 @@ def build_record(
 
     Args:
         path: the source file.
-        line: 1-based line or row; 0 for the whole file.
+        line: as in Record and Rejected.
         external_id: string or integer.
         title: string or None; line breaks become blanks.
         body: non-empty string; line ends become ``\\n``, surrounding white space is removed.
-        metadata: JSON values.
+        metadata: JSON values, without NaN and infinity.
         max_chars: longest body, in characters.
-        raw: the beginning of the input, for quarantine.
-
-    Returns:
-        The Record or the Rejected.
+        raw: the input, for quarantine.
     """
     if (problem := _id_problem(external_id)) is not None:
         return reject(path, line, problem, raw)
@@ -106,20 +92,18 @@ def _id_problem(external_id: Any) -> str | None:
     text = str(external_id).strip()
     if not text:
         return "id is empty; every record needs one that stays the same from run to run"
-    if len(text) > MAX_ID_CHARS:
-        return f"id has {len(text)} characters, at most {MAX_ID_CHARS} are taken; shorten it, for example by hashing"
+    if len(text) > _MAX_ID_CHARS:
+        return f"id has {len(text)} characters, at most {_MAX_ID_CHARS} are taken; shorten it, for example by hashing"
     return None
 
 
 def _storage_problem(value: Any, depth: int = 0) -> str | None:
-    """Why Postgres could not store a value as text or jsonb; None if it can."""
+    """Say why Postgres cannot store a value as text or jsonb; None if it can."""
     if isinstance(value, str):
         return f"contains {found}, which Postgres cannot store; remove it" if (found := unstorable(value)) else None
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"contains {value}, which is not JSON; write null"
     if isinstance(value, Mapping | list):
-        if depth == MAX_DEPTH:
-            return f"is nested deeper than {MAX_DEPTH}; flatten it"
+        if depth == _MAX_DEPTH:
+            return f"is nested deeper than {_MAX_DEPTH}; flatten it"
         parts = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
         return next((problem for part in parts if (problem := _storage_problem(part, depth + 1)) is not None), None)
     return None

@@ -7,6 +7,7 @@ are not, and the message says which it was.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
@@ -18,6 +19,7 @@ RETRYABLE_CODES = frozenset({
     "RequestTimeout", "InternalError", "ServiceUnavailable",
 })  # fmt: skip
 
+CHECK = "check the spec, the credentials and HEAL_S3_ENDPOINT_URL"
 CURES = {
     "AccessDenied": "give the credentials s3:ListBucket on the bucket and s3:GetObject on its objects",
     "403": "give the credentials s3:ListBucket on the bucket and s3:GetObject on its objects",
@@ -32,15 +34,10 @@ CURES = {
 
 
 class S3Source:
-    """The objects below a prefix of a bucket.
+    """The objects of ``s3://BUCKET/PREFIX``; the prefix is a folder, so ``docs`` does not include ``docs-old/a.txt``.
 
-    Args:
-        spec: ``s3://BUCKET/PREFIX``; the prefix is a folder, so ``docs`` does not include ``docs-old/a.txt``.
-        endpoint_url: S3-compatible endpoint; None means AWS. boto3 finds credentials and region in the environment,
-            in shared files or in the instance role.
-
-    Raises:
-        SourceError: the spec names no bucket.
+    ``endpoint_url`` is an S3-compatible endpoint; None means AWS. boto3 finds credentials and region in the
+    environment, in shared files or in the instance role.
     """
 
     def __init__(self, spec: str, *, endpoint_url: str | None) -> None:
@@ -50,20 +47,11 @@ class S3Source:
             raise SourceError(f"source {spec!r} names no bucket; write s3://BUCKET/PREFIX")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._endpoint_url = endpoint_url
-        self._client: Any = None
 
     def list_files(self) -> Iterator[SourceFile]:
-        """List the objects in the order of their keys.
-
-        Yields:
-            One SourceFile per object; the fingerprint is ETag and size. Folder markers are left out.
-
-        Raises:
-            SourceError: the bucket is missing or may not be listed.
-            RetryableError: a lost connection or throttling.
-        """
+        """See ``Source``; folder markers are left out."""
         with self._explained(self._bucket):
-            pages = self._open().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for page in pages:
                 for item in page.get("Contents", []):
                     path = item["Key"].removeprefix(self._prefix)
@@ -71,27 +59,21 @@ class S3Source:
                         yield SourceFile(path, f"{item['ETag'].strip(chr(34))}-{item['Size']}", item["Size"])
 
     def read(self, file: SourceFile) -> bytes:
-        """Fetch one listed object.
-
-        Raises:
-            SourceError: the object is deleted or may not be read.
-            RetryableError: a lost connection or throttling.
-        """
+        """See ``Source``."""
         key = self._prefix + file.path
         with self._explained(f"{self._bucket}/{key}"):
-            content: bytes = self._open().get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            content: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             return content
 
-    def _open(self) -> Any:
-        if self._client is None:
-            import boto3
-            from botocore.config import Config
+    @cached_property
+    def _client(self) -> Any:
+        import boto3
+        from botocore.config import Config
 
-            config = Config(
-                retries={"mode": "standard", "max_attempts": 3}, connect_timeout=10, read_timeout=60, tcp_keepalive=True
-            )
-            self._client = boto3.client("s3", endpoint_url=self._endpoint_url, config=config)
-        return self._client
+        config = Config(
+            retries={"mode": "standard", "max_attempts": 3}, connect_timeout=10, read_timeout=60, tcp_keepalive=True
+        )
+        return boto3.client("s3", endpoint_url=self._endpoint_url, config=config)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -107,13 +89,11 @@ class S3Source:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             if code in RETRYABLE_CODES or status >= 500 or status == 429:
                 raise RetryableError(f"s3://{what}: the server is busy ({code}); try again later") from error
-            cure = CURES.get(code, "check the spec, the credentials and HEAL_S3_ENDPOINT_URL")
+            cure = CURES.get(code, CHECK)
             raise SourceError(f"s3://{what} refused ({code}); {cure}") from error
         except boto.NoCredentialsError as error:
             raise SourceError(
                 f"s3://{what}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
             ) from error
         except (boto.BotoCoreError, ValueError) as error:
-            raise SourceError(
-                f"s3://{what}: {error}; check the spec, the credentials and HEAL_S3_ENDPOINT_URL"
-            ) from error
+            raise SourceError(f"s3://{what}: {error}; {CHECK}") from error

@@ -14,14 +14,13 @@ from typing import Any
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.ids import stable_id
-from heal_tasks.sources.docstrings import documented_objects
-from heal_tasks.sources.packages import ModuleFile, find_modules
+from heal_tasks.sources.docstrings import ModuleFile, documented_objects, find_modules
 
 # Documents of this many files are mixed before any is taken, so that a small sample is not one module.
 FILES_PER_BATCH = 48
 
 # The cost of embedding grows with the length; 2,000 documents of this length take minutes on two cores.
-MAX_CHARS = 1000
+_MAX_CHARS = 1000
 
 
 def sample(packages: Sequence[str], documents: int, seed: int, offset: int = 0) -> list[dict[str, Any]]:
@@ -29,34 +28,23 @@ def sample(packages: Sequence[str], documents: int, seed: int, offset: int = 0) 
 
     Args:
         packages: top-level names of installed packages.
-        documents: how many.
-        seed: another seed gives another order.
-        offset: how many documents to skip: ``sample(p, 20, s, offset=1500)`` shares none with ``sample(p, 1500, s)``.
+        documents: number of documents; fewer are returned where the packages have no more.
+        seed: of the order.
+        offset: number of documents to skip: ``sample(p, 20, s, 1500)`` shares none with ``sample(p, 1500, s)``.
 
     Returns:
-        Dicts as in a JSON Lines file (id, title, text, metadata); fewer where the packages have no more.
+        Dicts as in a JSON Lines file (id, title, text, metadata).
 
     Raises:
         SourceError: a package is not installed.
     """
-    return list(islice(_ordered(packages, seed), offset, offset + documents))
+    streams = [_stream(package, seed) for package in sorted(set(packages))]
+    ordered = heapq.merge(*streams, key=lambda entry: entry[:2])
+    return [item for _, _, item in islice(ordered, offset, offset + documents)]
 
 
 def write_sample(packages: Sequence[str], folder: Path, documents: int, seed: int) -> int:
-    """Write a sample as ``<package>.jsonl`` files; the same arguments write the same bytes.
-
-    Args:
-        packages: top-level names of installed packages.
-        folder: made if it does not exist.
-        documents: how many in all.
-        seed: another seed gives another sample.
-
-    Returns:
-        How many were written; fewer where the packages have no more.
-
-    Raises:
-        SourceError: a package is not installed.
-    """
+    """Write a sample as ``<package>.jsonl`` files, always the same bytes, and return the number of its documents."""
     taken = sample(packages, documents, seed)
     lines: dict[str, list[str]] = {}
     for item in taken:
@@ -68,13 +56,6 @@ def write_sample(packages: Sequence[str], folder: Path, documents: int, seed: in
         unfinished.write_text("\n".join(rows) + "\n", encoding="utf-8")
         unfinished.replace(folder / f"{package}.jsonl")
     return len(taken)
-
-
-def _ordered(packages: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
-    """All documents of all packages, interleaved by weight; a prefix does not depend on its length."""
-    streams = [_stream(package, seed) for package in sorted(set(packages))]
-    for _, _, item in heapq.merge(*streams, key=lambda entry: entry[:2]):
-        yield item
 
 
 def _stream(package: str, seed: int) -> Iterator[tuple[float, str, dict[str, Any]]]:
@@ -94,6 +75,6 @@ def _mixed(modules: list[ModuleFile], seed: int) -> Iterator[dict[str, Any]]:
     for batch in batched(modules, FILES_PER_BATCH):
         found = [item for module in batch for item in documented_objects(module)]
         for item in sorted(found, key=lambda item: stable_id(seed, item["id"])):
-            if len(item["text"]) <= MAX_CHARS and item["text"] not in texts:
+            if len(item["text"]) <= _MAX_CHARS and item["text"] not in texts:
                 texts.add(item["text"])
                 yield item

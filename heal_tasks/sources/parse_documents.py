@@ -1,13 +1,16 @@
-"""Plain text, Markdown and HTML to documents: one document per file with the path as its id."""
+"""Plain text, Markdown, HTML and PDF to documents: one document per file with the path as its id."""
 
+import io
+import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from heal_tasks.core.types import Record, Rejected
-from heal_tasks.sources.records import RAW_CHARS, build_record, decode, reject, reject_undecodable
+from heal_tasks.sources.records import build_record, decode, reject
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -29,12 +32,13 @@ CELL_TAGS = frozenset({"td", "th"})
 
 def parse_txt(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
     """Parse text in UTF-8, or UTF-16 with a byte order mark; its title is the file name without suffix."""
-    yield _as_written(path, data, max_chars, lambda text: "")
+    yield _document(path, "", decode(data), max_chars)
 
 
 def parse_md(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
     """Take Markdown as it is, encoded like text; its title is the first heading outside code blocks."""
-    yield _as_written(path, data, max_chars, _first_heading)
+    text = decode(data)
+    yield _document(path, _first_heading(text), text, max_chars)
 
 
 def parse_html(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
@@ -44,11 +48,7 @@ def parse_html(path: str, data: bytes, max_chars: int) -> Iterator[Record | Reje
     """
     from bs4 import BeautifulSoup, ParserRejectedMarkup
 
-    try:
-        text = _decode_html(data)
-    except UnicodeDecodeError as error:
-        yield reject_undecodable(path, 0, error, data)
-        return
+    text = _decode_html(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # bs4 warns where a page looks like a file name or like XML
@@ -63,24 +63,54 @@ def parse_html(path: str, data: bytes, max_chars: int) -> Iterator[Record | Reje
     yield _document(path, title, body, max_chars)
 
 
-def _as_written(path: str, data: bytes, max_chars: int, title_of: Callable[[str], str]) -> Record | Rejected:
+def parse_pdf(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
+    """Extract the text of a PDF, pages separated by a blank line; its title comes from its metadata.
+
+    If one page cannot be read, the whole file is rejected: a document with a missing page would look complete. Reading
+    stops after ``max_chars`` characters.
+    """
+    place = "the file"
     try:
-        text = decode(data)
-    except UnicodeDecodeError as error:
-        return reject_undecodable(path, 0, error, data)
-    return _document(path, title_of(text), text, max_chars)
+        with _silenced("pypdf"):
+            from pypdf import PdfReader
+
+            reader = PdfReader(io.BytesIO(data))
+            if reader.is_encrypted and not reader.decrypt(""):
+                yield reject(path, 0, "the PDF is encrypted; store it without a password")
+                return
+            pages: list[str] = []
+            length = 0
+            for number, page in enumerate(reader.pages, start=1):
+                place = f"page {number}"
+                pages.append(page.extract_text().strip())
+                length += len(pages[-1])
+                if length > max_chars:
+                    break
+            place = "the metadata"
+            title = reader.metadata.title if reader.metadata is not None else None
+    except Exception as error:  # pypdf documents that broken files raise anything, not only its own errors
+        reason = f"PDF: {place} cannot be read ({type(error).__name__}: {error}); print it to a new PDF"
+        yield reject(path, 0, reason)
+        return
+    body = "\n\n".join(page for page in pages if page)
+    if not body:
+        yield reject(path, 0, f"the PDF has no text on its {len(pages)} pages; run text recognition over it")
+        return
+    yield _document(path, title if isinstance(title, str) else "", body, max_chars, {"pages": len(pages)})
 
 
-def _document(path: str, title: str, body: str, max_chars: int) -> Record | Rejected:
+def _document(
+    path: str, title: str, body: str, max_chars: int, metadata: Mapping[str, Any] | None = None
+) -> Record | Rejected:
     return build_record(
         path,
         0,
         external_id=path,
         title=title if title.strip() else PurePosixPath(path).stem,
         body=body,
-        metadata={},
+        metadata=metadata or {},
         max_chars=max_chars,
-        raw=body[:RAW_CHARS],
+        raw=body,
     )
 
 
@@ -156,3 +186,15 @@ def _visible_text(soup: "BeautifulSoup") -> str:
 def _gap(tag_name: str) -> str:
     """White space in place of a tag, where it begins and where it ends."""
     return "\n" if tag_name in BLOCK_TAGS else " " if tag_name in CELL_TAGS else ""
+
+
+@contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """Keep a library's warnings about broken files out of the log; the reason is in quarantine."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
