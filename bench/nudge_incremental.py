@@ -32,13 +32,12 @@ from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import choose_probes
-from heal_tasks.steps.quality.systems import move_in_place
+from heal_tasks.steps.quality.scoring import System
 from heal_tasks.steps.vectors.moving import apply_record
 from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.generations.served import Served, ServedRepository
@@ -103,7 +102,8 @@ class Store:
         chunks, questions = corpus.chunks(None), corpus.questions()
         base = in_order(chunks.chunk_ids, *self.spaces.load_chunks(self.space))
         asked = in_order(questions.question_ids, *self.spaces.load_questions(self.space))
-        move_in_place(base, apply_record(RECORD, base, asked, chunks, questions))
+        moved = apply_record(RECORD, System("full", None, asked, base), chunks, questions)
+        base[moved.rows] = moved.vectors
         return chunks.chunk_ids, base
 
     def vectors_of_documents(self, rows: int) -> Float32Array:

@@ -45,8 +45,7 @@ from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
-from heal_tasks.steps.quality.systems import move_in_place
+from heal_tasks.steps.quality.scoring import CHUNKS_RANKED, System
 from heal_tasks.steps.vectors.moving import find_moves
 from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection, connect
@@ -133,14 +132,14 @@ class Deployment:
             written = in_order(questions.question_ids, *spaces.load_questions(space))
             # Words are the same for all vectors.
             self._shares = self._shares or [_share(conn, text, chunks) for text in self.test.queries]
-            moved = find_moves(self.settings, matrix, written, chunks, questions)
+            moved = find_moves(self.settings, System("", None, written, matrix), chunks, questions)
         print(f"{model_uri}: {moved.note}", flush=True)
         for name in ("", " + NUDGE"):
             judged[name] = _values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
             judged[f"{name} + words"] = _values(_with_words(asked, matrix, self._shares), chunks, self.test)
             if moved.record is None:
                 break
-            move_in_place(matrix, moved)
+            matrix[moved.rows] = moved.vectors
         return judged
 
     def _fill_inbox(self, folder: Path, answers: set[str], most: int) -> None:

@@ -4,7 +4,7 @@ HEAL measures retrieval by it (arXiv 2412.04661): is the right document found, h
 (ROUGE-L), how many answers do the passages not support. It is reported only; the gate does not use it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,10 +23,9 @@ from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
 from heal_tasks.steps.quality.systems import Systems
 from heal_tasks.steps.writing.llm_calls import make_llm
 from heal_tasks.steps.writing.recorder import Recorder
-from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_of
+from heal_tasks.steps.writing.spend_limit import AffordableChunks
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.answers import AnswerRepository, StoredAnswer
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 
@@ -45,9 +44,8 @@ class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
         self._spec = answer_prompt()
         author = Author("llm", settings.llm_model, self._spec.prompt_hash)
         self._repository = AnswerRepository(context.conn, author.prompt_hash, author.model)
-        self._llm, self._limit = make_llm(settings), spend_limit_of(context.conn, settings, context.run_id)
-        self._chunk_ids = dict[str, list[int]]()
-        super().__init__(context, "answers", author, ("asked",))
+        self._llm, self._chunk_ids = make_llm(settings), dict[str, list[int]]()
+        super().__init__(context, "answers", author, self._repository.store, ("asked",))
 
     def answers(self, wanted: dict[str, tuple[ChunkToAsk, list[int]]]) -> dict[str, GivenAnswer]:
         """Answer questions with their passages, and the ids of the passages' chunks, by content hash.
@@ -58,11 +56,8 @@ class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
         to_ask = [chunk for content_hash, (chunk, _) in wanted.items() if content_hash not in known]
         self.counts["reused"] += len(known)
         self._chunk_ids = {content_hash: chunk_ids for content_hash, (_, chunk_ids) in wanted.items()}
-        AffordableChunks(self._context, self._limit, self._spec, to_ask, self).ask(partial(self._llm.ask, self._spec))
+        AffordableChunks(self, self._spec, to_ask).ask(partial(self._llm.ask, self._spec))
         return {key: GivenAnswer(*texts) for key, texts in self._repository.known(wanted).items()}
-
-    def _write(self, rows: Sequence[StoredAnswer], calls: Sequence[LlmCall]) -> None:
-        self._repository.store(self._context.run_id, rows, calls)
 
     def _row(self, answer: Answered[GivenAnswer]) -> StoredAnswer:
         self.counts["asked"] += 1

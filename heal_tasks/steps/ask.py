@@ -26,10 +26,9 @@ def ask(context: Context) -> Outcome:
     if batches:
         batches.collect()
     recorder = QuestionRecorder(context, author)
-    chunks, limit = recorder.to_ask(), spend_limit_of(context.conn, settings, context.run_id)
-    rest = batches.submit_or_defer(chunks, limit) if batches else Remaining(chunks)
-    spec = question_prompt(settings.questions_per_chunk)
-    AffordableChunks(context, limit, spec, rest.chunks, recorder).ask(write)
+    chunks = recorder.to_ask()
+    rest = batches.submit_or_defer(chunks) if batches else Remaining(chunks)
+    AffordableChunks(recorder, question_prompt(settings.questions_per_chunk), rest.chunks).ask(write)
     recorder.reuse()
     collected = batches.counted() if batches else []
     figures = Counter(recorder.figures())
@@ -50,6 +49,7 @@ def ask(context: Context) -> Outcome:
     counts: dict[str, int | float] = {
         **figures, "under_way": rest.under_way, "cost_usd": round(figures["cost_usd"], 6)
     }  # fmt: skip
+    limit = spend_limit_of(context)
     if limit.limited:
         counts["run_spend_limit_usd"], counts["day_spend_limit_usd"] = limit.run_usd, limit.day_usd
     return Outcome(counts=counts, note=note)

@@ -11,7 +11,7 @@ from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality, score
-from heal_tasks.steps.quality.systems import Systems, make_generation, move_in_place
+from heal_tasks.steps.quality.systems import Systems, make_generation
 from heal_tasks.steps.vectors.moving import find_moves
 from heal_tasks.steps.vectors.spaces import base_space, candidate_spaces
 from heal_tasks.store.documents.corpus import Corpus
@@ -70,13 +70,13 @@ def _systems_of(
 ) -> Iterator[tuple[NudgeRecord | None, System]]:
     """A space's vectors as they are, then the same matrix with the moved rows."""
     yield None, plain
-    moved = find_moves(context.settings, plain.chunks, plain.questions, systems.chunks, systems.questions)
+    moved = find_moves(context.settings, plain, systems.chunks, systems.questions)
     key = plain.name.replace(" ", "_")
     counts[f"moved_{key}"] = len(moved.rows)
     counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
     notes.append(f"{plain.name}: {moved.note}")
     if moved.record:
-        move_in_place(plain.chunks, moved)
+        plain.chunks[moved.rows] = moved.vectors
         yield moved.record, replace(plain, name=f"{plain.name} + NUDGE")
 
 

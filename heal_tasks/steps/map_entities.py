@@ -4,7 +4,6 @@ Only a realignment trains, so only its route has this step.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -17,9 +16,8 @@ from heal_tasks.sources.chunking import embedding_text, token_counter
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text, refuse_if_failing
 from heal_tasks.steps.writing.recorder import Recorder
-from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_note, spend_limit_of
+from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_note
 from heal_tasks.store.db import Connection
-from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
 
 _STATUSES = ("ok", "empty", "long", "short", "refused", "invalid")
@@ -38,19 +36,17 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
         self.spec, self.repository = map_prompt(), maps_by(context.conn, settings.llm_model)
         self._count_tokens = token_counter(resolve_model(settings.model))
         author = Author("llm", settings.llm_model, self.spec.prompt_hash)
-        super().__init__(context, "maps", author, (*_STATUSES, *map("dropped_{}".format, DROP_REASONS)))
+        names = (*_STATUSES, *map("dropped_{}".format, DROP_REASONS))
+        super().__init__(context, "maps", author, self.repository.store, names)
 
     def to_map(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
         self.reuse()
-        return one_per_text(self.repository.unmapped(self._context.shard, self._context.shards))
+        return one_per_text(self.repository.unmapped(self.context.shard, self.context.shards))
 
     def reuse(self) -> None:
         """Give chunks the map that an equal text has."""
-        self.counts["reused"] += self.repository.reuse(self._context.shard, self._context.shards)
-
-    def _write(self, rows: Sequence[StoredMap], calls: Sequence[LlmCall]) -> None:
-        self.repository.store(self._context.run_id, rows, calls)
+        self.counts["reused"] += self.repository.reuse(self.context.shard, self.context.shards)
 
     def _row(self, answer: Answered[EntityMap]) -> StoredMap:
         chunk = answer.chunk
@@ -82,9 +78,8 @@ def map_entities(context: Context) -> Outcome:
         return Outcome(note="no entity maps are wanted (HEAL_MAP_RATE=0)")
     settings.require_llm()
     recorder = MapRecorder(context)
-    chunks, limit = recorder.to_map(), spend_limit_of(context.conn, settings, context.run_id)
-    write = partial(make_llm(settings).ask, recorder.spec)
-    AffordableChunks(context, limit, recorder.spec, chunks, recorder).ask(write)
+    chunks = recorder.to_map()
+    AffordableChunks(recorder, recorder.spec, chunks).ask(partial(make_llm(settings).ask, recorder.spec))
     recorder.reuse()
     counts = recorder.counts
     asked = len(chunks) - counts["over_spend_limit"]

@@ -25,15 +25,13 @@ from heal_tasks.steps.quality.probes import (
 )
 from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows, score
 from heal_tasks.steps.quality.systems import Systems, make_generation
-from heal_tasks.steps.vectors.contrast import with_late
 from heal_tasks.steps.vectors.indexing import index_served
-from heal_tasks.steps.vectors.moving import Moved, apply_record, find_moves, record_of
+from heal_tasks.steps.vectors.moving import Moved, apply_record, find_moves, record_of, with_late
 from heal_tasks.steps.vectors.spaces import LIVE_MODEL, Float32Array, Int64Array, overlay, served
+from heal_tasks.store.documents.chunks import purge_superseded
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.contrast_state import ContrastRepository
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
 from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, Upserted
 from heal_tasks.store.questions.questions import QuestionRepository
@@ -74,7 +72,7 @@ def nudge_live(context: Context) -> Outcome:
         done = _touched_rows(context, active, record, touched, probes)
     else:
         done = _all_rows(context, active, record, touched, probes)
-    purged, written = DocumentRepository(context.conn).purge_superseded(), done.written
+    purged, written = purge_superseded(context.conn), done.written
     verdict = (
         f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.computed} computed"
     )
@@ -133,9 +131,9 @@ def _all_rows(
     plain = Systems(context, chunks, questions).plain(LIVE_MODEL, space)
     if record:
         stored = ContrastRepository(context.conn).load(active)
-        moved = apply_record(record, plain.chunks, plain.questions, chunks, questions, stored=stored)
+        moved = apply_record(record, plain, chunks, questions, stored=stored, device=context.settings.device)
     else:
-        moved = find_moves(context.settings, plain.chunks, plain.questions, chunks, questions)
+        moved = find_moves(context.settings, plain, chunks, questions)
     after = plain.chunks.copy()
     after[moved.rows] = moved.vectors
     live = repository.load_served(active)

@@ -132,7 +132,7 @@ def make_plan(settings: Settings) -> Plan:
             answers = _calls(settings, [tokens_each] * systems * settings.answer_questions)
         costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
         unit = "calls" if maps or answers else "chunks"
-        limit = _limit_line(spend_limit_of(conn, settings, context.run_id), costs, unit)
+        limit = _limit_line(spend_limit_of(context), costs, unit)
     writer = f"{author.name} ({author.model})"
     return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, limit)
 

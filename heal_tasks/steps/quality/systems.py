@@ -6,10 +6,9 @@ from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.quality.scoring import System
 from heal_tasks.steps.vectors.moving import Moved, apply_record, record_of
-from heal_tasks.steps.vectors.spaces import BASE_MODEL, Float32Array, base_space, in_order, overlay
+from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, in_order, overlay
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -49,9 +48,8 @@ class Systems:
         plain, record = self.plain(name, self._spaces.get(generation.space_id)), record_of(generation)
         moved = None
         if record:
-            device = self._context.settings.device
-            moved = apply_record(record, plain.chunks, plain.questions, self.chunks, self.questions, device=device)
-            move_in_place(plain.chunks, moved)
+            moved = apply_record(record, plain, self.chunks, self.questions, device=self._context.settings.device)
+            plain.chunks[moved.rows] = moved.vectors  # in place: a copy would double the memory
         return replace(plain, generation_id=generation.generation_id), moved
 
 
@@ -61,8 +59,3 @@ def make_generation(context: Context, space: Space, topic_run_id: int | None, re
         run_id=context.run_id, space=space, topic_run_id=topic_run_id, nudge=record.to_json() if record else None,
         metric="inner_product" if record and record.variant == "M" else "cosine",
     )  # fmt: skip
-
-
-def move_in_place(base: Float32Array, moved: Moved) -> None:
-    """Replace the base vectors of moved rows: a copy of all of them would double the memory."""
-    base[moved.rows] = moved.vectors

@@ -1,25 +1,28 @@
-"""NUDGE on the vectors of one space, in memory: a search for plan and theta, or a stored record applied again."""
+"""NUDGE on the vectors of one space, in memory: a search for plan and theta, or a stored record applied again.
+
+NUDGE counts rows; the store keeps its contrast state by the ids of chunks and questions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.settings import Settings
 from heal_tasks.nudge.apply import move_rows
+from heal_tasks.nudge.contrast import Displacements, displace
 from heal_tasks.nudge.nudge import nudge
 from heal_tasks.nudge.plan import PLANS, NudgeRecord, Plan
 from heal_tasks.nudge.questions import QuestionSet
-from heal_tasks.steps.quality.scoring import judged, people_decide
-from heal_tasks.steps.vectors.contrast import by_id, by_row
+from heal_tasks.nudge.solve import gradients
+from heal_tasks.steps.quality.scoring import System, judged, people_decide
+from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array
+from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
-from heal_tasks.store.generations.contrast_state import ContrastState
-from heal_tasks.store.generations.generation import Generation
-
-Float32Array = NDArray[np.float32]
-Int64Array = NDArray[np.int64]
+from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.nudge_state import TouchedRows
 
 CONTRAST_PAIRS = 300_000_000
 """Pairs of training question and answering chunk up to which contrastive plans are tried: their cost grows with the
@@ -42,14 +45,12 @@ def record_of(generation: Generation) -> NudgeRecord | None:
     return NudgeRecord.from_json(generation.nudge) if generation.nudge else None
 
 
-def find_moves(
-    settings: Settings, base: Float32Array, asked: Float32Array, chunks: ChunkTable, questions: QuestionTable
-) -> Moved:
+def find_moves(settings: Settings, plain: System, chunks: ChunkTable, questions: QuestionTable) -> Moved:
     """Choose plan and theta on validation questions, then move the rows by all questions that may move rows.
 
-    ``base``, shape (n, d), not changed, and ``asked``, shape (q, d), are the vectors of all live chunks and of all
-    their questions.
+    ``plain`` has the base vectors, which are not changed, of all rows of the tables ``chunks`` and ``questions``.
     """
+    base, asked = plain.chunks, plain.questions
     by_people = people_decide(questions, settings)
     bound = settings.nudge_max_unasked_loss if settings.nudge_max_unasked_loss < 1 else None
     unasked = None
@@ -77,41 +78,67 @@ def find_moves(
         seed=settings.seed,
         device=pick_device(settings.device),
     )
-    if not result.adopted or not len(result.rows):
+    choice = result.choice
+    if choice is None or not result.adopted or not len(result.rows):
         nothing = np.empty(0, dtype=np.int64)
         empty = ContrastState.empty(base.shape[1])
         return Moved(nothing, base[nothing], None, empty, "not moved: validation gains too little")
-    plan, before = result.plan, result.validation_before or 0.0
+    plan, before = result.plan, float(choice.before.mean())
     how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
     how += ", by human questions alone" if by_people else ""
     note = (
         f"{len(result.rows)} of {len(base)} rows moved with theta {result.theta:.2f}, prior {plan.prior:g}{how}; "
-        f"held-out questions go from {before:.3f} to {before + (result.gain or 0.0):.3f}"
+        f"held-out questions go from {before:.3f} to {before + choice.gain:.3f}"
     )
-    contrast = by_id(result.displacements, chunks.chunk_ids, questions.question_ids[movers.rows])
+    contrast = _by_id(result.displacements, chunks, questions.question_ids[movers.rows])
     return Moved(result.rows, result.vectors, result.record(by_people=by_people), contrast, note)
 
 
 def apply_record(
     record: NudgeRecord,
-    base: Float32Array,
-    asked: Float32Array,
+    plain: System,
     chunks: ChunkTable,
     questions: QuestionTable,
     *,
     stored: ContrastState | None = None,
     device: str = "auto",
 ) -> Moved:
-    """Move the rows of a space by a record: the served vectors as a function of space, questions and record.
-
-    ``base``, ``asked``, ``chunks`` and ``questions`` as in ``find_moves``; ``stored`` is the contrast state that a
-    generation keeps, None to compute it.
-    """
+    """Move the rows of a space, given as in ``find_moves``, by a record; without ``stored`` find the contrast state."""
     movers = judged(questions, chunks, questions.deciding_mask(record.by_people) & questions.moves, moving=True)
-    displacements = None if stored is None else by_row(stored, chunks)
-    moved = move_rows(base, movers.with_vectors(asked), record, displacements=displacements, device=pick_device(device))
-    contrast = stored or by_id(moved.displacements, chunks.chunk_ids, questions.question_ids[movers.rows])
+    displacements = None
+    if stored:  # displacements of the chunks that are still there
+        rows = chunks.rows(stored.chunk_ids)
+        displacements = Displacements(rows[rows >= 0], stored.vectors[rows >= 0])
+    asked = movers.with_vectors(plain.questions)
+    moved = move_rows(plain.chunks, asked, record, displacements=displacements, device=pick_device(device))
+    contrast = stored or _by_id(moved.displacements, chunks, questions.question_ids[movers.rows])
     return Moved(moved.rows, moved.vectors, record, contrast)
+
+
+def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: NudgeRecord) -> Displacements:
+    """Displacements of touched rows by chunk id; rows that came after the record was chosen get theirs, and keep it."""
+    repository, plan = ContrastRepository(conn), record.plan
+    known = Displacements(*repository.of_chunks(active, rows.chunk_ids))
+    asks = np.flatnonzero(~np.isin(rows.chunk_ids[rows.answers], known.rows))  # questions of rows without one
+    if not plan.contrast_steps or not len(asks):
+        return known
+    pairs = np.column_stack([asks, rows.answers[asks]])
+    places, G = gradients(rows.questions, pairs, plan.weights(rows.shares[asks]), centre=record.centre)
+    late = rows.chunk_ids[places]
+    pushing = repository.pushing(active, late)
+    found, _ = displace(
+        pushing.vectors, rows.base[places], pushing.pairs, pushing.weights, G, prior=plan.prior,
+        steps=plan.contrast_steps, log_sum_exp=pushing.levels,
+    )  # fmt: skip
+    repository.add(active, late, found)
+    return known.and_of(late, found)
+
+
+def _by_id(displacements: Displacements, chunks: ChunkTable, question_ids: Int64Array) -> ContrastState:
+    """Displacements, and levels of the questions that moved rows, by ids."""
+    levels, chunk_ids = displacements.levels, chunks.chunk_ids[displacements.rows]
+    asked = question_ids[levels.questions]
+    return ContrastState(chunk_ids, displacements.vectors, asked, levels.log_sum_exp, levels.weights)
 
 
 def _plans(train: QuestionSet) -> Sequence[Plan]:

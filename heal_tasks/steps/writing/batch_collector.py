@@ -34,7 +34,7 @@ class BatchAnswers(QuestionRecorder):
 
     def __init__(self, context: Context, batches: BatchRepository, batch: Batch) -> None:
         super().__init__(context, Author("llm", batch.model, batch.prompt_hash), batch)
-        self._batches, self._batch = batches, batch
+        self._batches, self._sent = batches, batch
         self._answered, self._tried = list[str](), list[Tried]()
 
     def take(self, replies: dict[str, tuple[Reply, int]]) -> None:
@@ -62,15 +62,15 @@ class BatchAnswers(QuestionRecorder):
 
     def figures(self) -> dict[str, float]:
         """Counts, tokens and cost of the whole batch up to now."""
-        total = Counter(self._batch.counts)
+        total = Counter(self._sent.counts)
         total.update(super().figures())
         return dict(total)
 
     def store(self) -> None:
         """Store what was added since the last time, and record the outcome of its texts."""
-        with self._context.conn.transaction():
+        with self.context.conn.transaction():
             super().store()
-            self._batches.settle(self._batch, self._answered, self._tried, self.figures())
+            self._batches.settle(self._sent, self._answered, self._tried, self.figures())
         self._answered, self._tried = [], []
 
 

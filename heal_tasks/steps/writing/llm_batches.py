@@ -21,8 +21,8 @@ from heal_tasks.steps.engine.runner import Context, Waiting
 from heal_tasks.steps.writing.batch_collector import CANCELLING_S, BatchCollector
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, make_llm
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder
+from heal_tasks.steps.writing.spend_limit import spend_limit_of
 from heal_tasks.store.llm.batches import Batch, BatchRepository
-from heal_tasks.store.llm.spend_limit import SpendLimit
 
 BATCH_WAIT_S = 24 * 3600.0
 """Longest wait for a batch: within 24 hours OpenAI answers it or lets it expire."""
@@ -68,6 +68,7 @@ class Batches:
     def __init__(self, context: Context) -> None:
         settings = self._settings = context.settings
         self._context, self._spec = context, question_prompt(settings.questions_per_chunk)
+        self._limit = spend_limit_of(context)
         self._api = make_batch_api(settings)
         self._store = BatchRepository(context.conn, settings.llm_url)
         self._collector = BatchCollector(context, self._api, self._store, self._spec, BATCH_WAIT_S)
@@ -86,7 +87,7 @@ class Batches:
                 raise
             self._context.log.warning("batches are left for a later run: %s", error)
 
-    def submit_or_defer(self, chunks: Sequence[ChunkToAsk], limit: SpendLimit) -> Remaining:
+    def submit_or_defer(self, chunks: Sequence[ChunkToAsk]) -> Remaining:
         """Send the chunks that no batch has had yet, with the most that they can cost reserved before.
 
         Raises:
@@ -102,11 +103,11 @@ class Batches:
         ]
         fresh = [item for item in chunks if item.content_hash not in tried and item.content_hash not in under_way]
         over_spend_limit = 0
-        if limit.limited and fresh and any(batch.age_s > BATCH_WAIT_S for batch in self.counted()):
+        if self._limit.limited and fresh and any(batch.age_s > BATCH_WAIT_S for batch in self.counted()):
             # Under a spend limit one small batch follows another; a run does not go on with that for days.
             over_spend_limit, fresh = len(fresh), []
         elif self._may_wait and self._worth_a_batch(fresh):
-            self._submit(fresh, limit)
+            self._submit(fresh)
             under_way = self._under_way()
             over_spend_limit, fresh = sum(item.content_hash not in under_way for item in fresh), []
         waiting = [chunk for chunk in chunks if chunk.content_hash in under_way]
@@ -133,24 +134,24 @@ class Batches:
             return False
         return True
 
-    def _submit(self, chunks: list[ChunkToAsk], limit: SpendLimit) -> None:
+    def _submit(self, chunks: list[ChunkToAsk]) -> None:
         """Send chunks in as few batches as the endpoint accepts, as far as the spend limit has room for them."""
         widest = Dialect("json_schema", "max_completion_tokens")
         sizes = [len(self._line(chunk, widest)) for chunk in chunks]
         dialect, probed, start = widest, dict[str, float](), 0
         for size in batch_sizes(sizes):
             part = chunks[start : start + size]
-            granted = self._reserve(part, limit, probing=not start)
+            granted = self._reserve(part, probing=not start)
             if granted and not start:
                 dialect, probed = self._learn_dialect()
             if granted:
-                self._send(part[:granted], dialect, limit, probed)
+                self._send(part[:granted], dialect, probed)
             if granted < size:
                 return
             start, probed = start + size, {}
 
-    def _reserve(self, chunks: list[ChunkToAsk], limit: SpendLimit, *, probing: bool) -> int:
-        if not limit.limited:
+    def _reserve(self, chunks: list[ChunkToAsk], *, probing: bool) -> int:
+        if not self._limit.limited:
             return len(chunks)
         costs = [
             (chunk.chunk_id, BATCH_PRICE_FACTOR * cost_usd(self._settings, *self._spec.most_first_tokens(chunk)))
@@ -158,7 +159,7 @@ class Batches:
         ]
         if probing:
             costs[0] = (costs[0][0], costs[0][1] + cost_usd(self._settings, *MOST_PROBE_TOKENS))
-        return limit.reserve(costs, lease_s=BATCH_WAIT_S + 2 * CANCELLING_S).count
+        return self._limit.reserve(costs, lease_s=BATCH_WAIT_S + 2 * CANCELLING_S).count
 
     def _learn_dialect(self) -> tuple[Dialect, dict[str, float]]:
         """The request fields that the endpoint understands, and the counts of the probe."""
@@ -172,15 +173,15 @@ class Batches:
         fields = dialect.fields(self._spec.schema, self._spec.token_limit, self._spec.temperature)
         return request_line(chunk.content_hash, self._settings.llm_model, self._spec.messages(chunk), fields)
 
-    def _send(self, chunks: list[ChunkToAsk], dialect: Dialect, limit: SpendLimit, counts: dict[str, float]) -> None:
+    def _send(self, chunks: list[ChunkToAsk], dialect: Dialect, counts: dict[str, float]) -> None:
         key, store, context = uuid4().hex, self._store, self._context
         with store.holding(key):
             batch = Batch(
                 key, context.run_id, context.shard, self._settings.llm_model, self._spec.prompt_hash, counts=counts
             )
             mine = store.plan(batch, [(chunk.content_hash, chunk.chunk_id) for chunk in chunks])
-            if limit.limited:
-                limit.release([chunk.chunk_id for chunk in chunks if chunk.content_hash not in mine])
+            if self._limit.limited:
+                self._limit.release([chunk.chunk_id for chunk in chunks if chunk.content_hash not in mine])
             if not mine:
                 return
             try:

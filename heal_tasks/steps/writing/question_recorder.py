@@ -1,7 +1,6 @@
 """Filters, counts and stores the questions written for chunks, together with the calls that they cost."""
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 
 from heal_tasks.core.ids import question_id, stable_id
@@ -19,7 +18,6 @@ from heal_tasks.steps.writing.recorder import Recorder
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.llm.batches import Batch
-from heal_tasks.store.llm.ledger import LlmCall
 from heal_tasks.store.questions.questions import SAMPLES, Asked, Dropped, QuestionRepository
 
 
@@ -33,21 +31,20 @@ def make_writer(settings: Settings, conn: Connection) -> tuple[Author, Write[Dra
 
 
 class QuestionRecorder(Recorder[Drafts, Asked]):
-    """Records the questions of one shard, or of a batch, whose run pays for the calls."""
+    """Records the questions of one shard, or of a batch."""
 
     def __init__(self, context: Context, author: Author, batch: Batch | None = None) -> None:
         self._repository = QuestionRepository(context.conn)
         self._document_of: dict[int, int] = {}
-        self._payer = batch.run_id if batch else context.run_id
         self._samples: Counter[str] = Counter(self._repository.sampled(context.run_id, context.shard))
         filters = (f"dropped_{name}" for name in context.settings.question_filters if name != ROUND_TRIP)
-        names = ("asked", "kept", "dropped", *filters)
-        super().__init__(context, "questions", author, names, batch.batch_id if batch else None)
+        store = partial(self._repository.store, shard=context.shard)
+        super().__init__(context, "questions", author, store, ("asked", "kept", "dropped", *filters), batch)
 
     def to_ask(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
         self.reuse()
-        author, shard, shards = self._author, self._context.shard, self._context.shards
+        author, shard, shards = self._author, self.context.shard, self.context.shards
         chunks = list(self._repository.unasked(author.prompt_hash, author.model, shard, shards))
         self._document_of = {chunk.chunk_id: chunk.document_id for chunk in chunks}
         return one_per_text(chunks)
@@ -55,16 +52,13 @@ class QuestionRecorder(Recorder[Drafts, Asked]):
     def reuse(self) -> None:
         """Give chunks the questions that an equal text of a live document has."""
         self.counts["reused"] += self._repository.reuse_cached(
-            self._author.prompt_hash, self._author.model, _split, self._context.shard, self._context.shards
+            self._author.prompt_hash, self._author.model, _split, self.context.shard, self.context.shards
         )
-
-    def _write(self, rows: Sequence[Asked], calls: Sequence[LlmCall]) -> None:
-        self._repository.store(self._payer, rows, calls, self._context.shard)
 
     def _row(self, answer: Answered[Drafts]) -> Asked:
         chunk, author, drafts = answer.chunk, self._author, answer.value or ()
         kept, samples = list[Question](), list[Dropped]()
-        for draft, reason in check_drafts(drafts, chunk, self._context.settings.question_filters):
+        for draft, reason in check_drafts(drafts, chunk, self.context.settings.question_filters):
             written = chunk.chunk_id, draft.text, draft.answer, draft.evidence, draft.kind
             if reason is None:
                 split = _split(self._document_of[chunk.chunk_id], draft.text)

@@ -2,31 +2,39 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd
+from heal_tasks.store.llm.batches import Batch
 from heal_tasks.store.llm.ledger import LlmCall
 
 STORE_EVERY = 50
 
-_NAMES = ("failed", "reused", "over_spend_limit", "input_tokens", "output_tokens")
-
 T = TypeVar("T")
 RowT = TypeVar("RowT")
+Store = Callable[[str, Sequence[RowT], Sequence[LlmCall]], None]
+"""Stores rows and calls, paid by a run, in one transaction."""
 
 
 class Recorder(ABC, Generic[T, RowT]):
-    """Records what one author answered, and counts it by name; ``batch_id`` is the endpoint's name of a batch."""
+    """Records what one author answered, and counts it by name. Calls in a batch are paid by the run that sent it."""
 
     def __init__(
-        self, context: Context, purpose: str, author: Author, names: Iterable[str], batch_id: str | None = None
+        self,
+        context: Context,
+        purpose: str,
+        author: Author,
+        store: Store[RowT],
+        names: Iterable[str],
+        batch: Batch | None = None,
     ) -> None:
-        self._context, self._purpose, self._author, self._batch_id = context, purpose, author, batch_id
-        self._rows, self._calls, self._cost_usd = list[RowT](), list[LlmCall](), 0.0
-        self.counts: Counter[str] = Counter(dict.fromkeys((*names, *_NAMES), 0))
+        self.context, self._purpose, self._author, self._batch = context, purpose, author, batch
+        self._store_rows, self._rows, self._calls, self._cost_usd = store, list[RowT](), list[LlmCall](), 0.0
+        always = ("failed", "reused", "over_spend_limit", "input_tokens", "output_tokens")
+        self.counts: Counter[str] = Counter(dict.fromkeys((*names, *always), 0))
 
     def add(self, answer: Answered[T]) -> None:
         """Add the answer about one chunk."""
@@ -42,13 +50,13 @@ class Recorder(ABC, Generic[T, RowT]):
     def add_calls(self, chunk: ChunkToAsk | None, calls: Sequence[Call]) -> None:
         """Add the calls about a chunk; None for those that probed the endpoint."""
         text, chunk_id = (chunk.content_hash, chunk.chunk_id) if chunk else ("", None)
-        price_factor = BATCH_PRICE_FACTOR if self._batch_id else 1.0
+        price_factor, batch_id = (BATCH_PRICE_FACTOR, self._batch.batch_id) if self._batch else (1.0, None)
         for call in calls:
-            cost = price_factor * cost_usd(self._context.settings, call.input_tokens, call.output_tokens)
+            cost = price_factor * cost_usd(self.context.settings, call.input_tokens, call.output_tokens)
             self._calls.append(
                 LlmCall(
                     self._purpose, self._author.model, self._author.prompt_hash, text, chunk_id, call.status,
-                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, self._batch_id,
+                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, batch_id,
                 )
             )  # fmt: skip
             self.counts.update(input_tokens=call.input_tokens, output_tokens=call.output_tokens)
@@ -56,7 +64,8 @@ class Recorder(ABC, Generic[T, RowT]):
 
     def store(self) -> None:
         """Store what was added since the last time."""
-        self._write(self._rows, self._calls)
+        payer = self._batch.run_id if self._batch else self.context.run_id
+        self._store_rows(payer, self._rows, self._calls)
         self._rows, self._calls = [], []
 
     def figures(self) -> dict[str, float]:
@@ -66,7 +75,3 @@ class Recorder(ABC, Generic[T, RowT]):
     @abstractmethod
     def _row(self, answer: Answered[T]) -> RowT:
         """Make the stored form of an answer, and count it."""
-
-    @abstractmethod
-    def _write(self, rows: Sequence[RowT], calls: Sequence[LlmCall]) -> None:
-        """Store rows and calls in one transaction."""

@@ -4,25 +4,23 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.writer import ChunkToAsk, Write
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import cost_usd
 from heal_tasks.steps.writing.recorder import Recorder
-from heal_tasks.store.db import Connection
 from heal_tasks.store.llm.spend_limit import SpendLimit
 
 _RESERVE = 50
 _POLL_S = 1.0
 
 
-def spend_limit_of(conn: Connection, settings: Settings, run_id: str) -> SpendLimit:
+def spend_limit_of(context: Context) -> SpendLimit:
     """The spend limits that the settings set for a run; none where no language model is configured."""
-    paid = settings.llm_configured
+    settings, paid = context.settings, context.settings.llm_configured
     return SpendLimit(
-        conn, run_id,
+        context.conn, context.run_id,
         run_usd=settings.llm_run_spend_limit_usd if paid else 0.0,
         day_usd=settings.llm_day_spend_limit_usd if paid else 0.0,
     )  # fmt: skip
@@ -40,16 +38,9 @@ class AffordableChunks(Iterator[ChunkToAsk]):
     Iteration ends where no money is left at that moment; the next iteration continues there.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        limit: SpendLimit,
-        spec: PromptSpec[Any],
-        chunks: Sequence[ChunkToAsk],
-        recorder: Recorder[Any, Any],
-    ) -> None:
-        self._context, self._settings, self._limit, self._spec = context, context.settings, limit, spec
-        self._chunks, self._recorder = chunks, recorder
+    def __init__(self, recorder: Recorder[Any, Any], spec: PromptSpec[Any], chunks: Sequence[ChunkToAsk]) -> None:
+        self._recorder, self._spec, self._chunks = recorder, spec, chunks
+        self._settings, self._limit = recorder.context.settings, spend_limit_of(recorder.context)
         self._handed_out, self._reserved, self._wait = 0, 0, False
 
     def __next__(self) -> ChunkToAsk:
@@ -74,7 +65,7 @@ class AffordableChunks(Iterator[ChunkToAsk]):
                 for answer in write(self):
                     self._recorder.add(answer)
                     done += 1
-                    self._context.progress(done, len(self._chunks))
+                    self._recorder.context.progress(done, len(self._chunks))
                 self._recorder.store()
         finally:
             # An endpoint that goes away raises; what was answered until then has been paid for.
