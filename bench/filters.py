@@ -18,7 +18,7 @@ from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, backend_cpu_s, new_generation, planted, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
-from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import Served, ServedRepository
 

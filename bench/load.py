@@ -18,7 +18,7 @@ from psycopg import sql
 from bench.common import MIN_RUNS, parent_parser, table, versions, write_json
 from bench.scratch import clustered, new_generation, scratch_store, server_cpu_s, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.spaces.copying import copy_vectors, copy_vectors_out
 

@@ -37,8 +37,7 @@ from bench.scratch import (
 from heal_tasks.core.errors import HealError
 from heal_tasks.nudge.solve import apply_moves, plan_moves
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes, recall, vacuum
 from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, index_name
 from heal_tasks.store.spaces.spaces import SpaceRepository

@@ -26,7 +26,6 @@ from psycopg import sql
 from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, activate, backend_cpu_s, clustered, load, scratch_store, store_documents
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.generation import get_generation
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes, reach_recall
 
@@ -141,7 +140,7 @@ def measure_kind(
     with connect(url, autocommit=True) as conn:
         built = build_indexes(conn, generation, memory_mb=MEMORY_MB, parallel=2, **KINDS[kind])
         found, _ = reach_recall(conn, generation, RECALL_QUESTIONS, RECALL_TARGET)
-        generation = get_generation(conn, generation.generation_id)
+        generation = GenerationRepository(conn).get(generation.generation_id)
         same_hits(conn, generation, kind, queries[:20])
     rows = []
     for number in clients:

@@ -9,8 +9,8 @@ from heal_tasks.report.stored_tree import StoredTree, read_tree
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus, Pending
 from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.generations.generation import Generation, ServedRow, served_rows
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.served import ServedRow, served_rows
 from heal_tasks.store.llm.ledger import LedgerRow, ledger
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import EvaluationRow, Run, RunRepository, StepRow

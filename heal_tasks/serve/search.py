@@ -10,8 +10,7 @@ from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import connect
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.search import Hit, HybridHit, hybrid_search
 from heal_tasks.store.generations.search import search as nearest
 from heal_tasks.store.spaces.spaces import SpaceRepository

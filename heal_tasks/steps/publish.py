@@ -8,11 +8,10 @@ from heal_tasks.steps.quality.probes import choose_probes, restart_drift
 from heal_tasks.steps.quality.systems import LIVE, Systems
 from heal_tasks.steps.vectors.indexing import index_served
 from heal_tasks.steps.vectors.spaces import served
+from heal_tasks.store.documents.chunks import purge_superseded
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.contrast_state import ContrastRepository
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.generations.served import ServedRepository
 
@@ -90,12 +89,12 @@ def _write(context: Context, generation: Generation) -> int:
 def _switch(context: Context, generation_id: int) -> None:
     generations = GenerationRepository(context.conn)
     # Deletions since the rows were written reach them before any reader can.
-    orphans = ServedRepository(context.conn).orphans(generations.get(generation_id))
+    orphans = ServedRepository(context.conn).health(generations.get(generation_id))["orphans"]
     if orphans:
         raise StepError(f"generation {generation_id} has {orphans} rows of deleted chunks; run the realign route again")
     generations.set_state(generation_id, "ready")
     generations.activate(generation_id)
-    DocumentRepository(context.conn).purge_superseded()
+    purge_superseded(context.conn)
 
 
 PUBLISH = Step("publish", publish, None)

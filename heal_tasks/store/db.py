@@ -20,6 +20,13 @@ MIN_PGVECTOR = (0, 8, 5)
 CONNECT_TIMEOUT_S = 15
 
 
+class Repository:
+    """Reads and writes over an autocommit connection, or over one whose transaction the caller ends."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+
 def connect(url: str, *, autocommit: bool = False) -> Connection:
     """Open a connection to a ``postgresql://`` URL; use it as a context manager to commit and close.
 

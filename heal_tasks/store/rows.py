@@ -6,7 +6,7 @@ from typing import Any, LiteralString, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import sql
+from psycopg import Cursor, sql
 from psycopg.rows import class_row
 
 from heal_tasks.core.text import storable
@@ -27,18 +27,21 @@ def find(conn: Connection, record: type[Record], rest: LiteralString, values: Va
     return next(iter(select(conn, record, rest, values)), None)
 
 
-def insert(table: str, record: type, *before: str) -> sql.Composed:
-    """An INSERT of the fields of a dataclass, after the columns ``before`` that it does not have."""
-    names = [*map(sql.Identifier, before), *_columns(record)]
-    values = sql.SQL(", ").join(sql.Placeholder() * len(names))
-    return sql.SQL("INSERT INTO heal.{} ({}) VALUES ({})").format(
-        sql.Identifier(table), sql.SQL(", ").join(names), values
+def insert(cursor: Cursor, table: str, records: Sequence[Any], conflict: LiteralString = "", **before: object) -> int:
+    """Insert dataclasses, their texts made storable, beside columns ``before``; return the number of new rows."""
+    if not records:
+        return 0
+    names = [*map(sql.Identifier, before), *_columns(records[0])]
+    statement = sql.SQL("INSERT INTO heal.{} ({}) VALUES ({}) {}").format(
+        sql.Identifier(table),
+        sql.SQL(", ").join(names),
+        sql.SQL(", ").join(sql.Placeholder() * len(names)),
+        sql.SQL(conflict),
     )
-
-
-def row_of(record: Any) -> tuple[object, ...]:
-    """The fields of a dataclass as Postgres can store them."""
-    return tuple(storable(value) if isinstance(value, str) else value for value in astuple(record))
+    texts_and_numbers = (astuple(record) for record in records)
+    rows = [[storable(value) if isinstance(value, str) else value for value in row] for row in texts_and_numbers]
+    cursor.executemany(statement, [(*before.values(), *row) for row in rows])
+    return cursor.rowcount
 
 
 def arrays(rows: Sequence[tuple[Any, ...]], *types: Any) -> list[NDArray[Any]]:

@@ -13,6 +13,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question, Record
 from heal_tasks.questions.maps.entity_maps import EntityMap, MapAttribute, MapEntity
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
 from heal_tasks.store.questions.questions import Asked, Dropped, QuestionRepository
@@ -48,7 +49,7 @@ def chunks(auto: Connection) -> dict[str, int]:
     documents = DocumentRepository(auto)
     for name in "ab":
         documents.apply_records("s", [Record(name, "Title [x]", "one [a]|two|three", path="p.txt")], chunker)
-    found = {chunk.text: chunk for chunk in documents.live_chunks()}
+    found = {chunk.text: chunk for chunk in live_chunks(auto)}
     first, second = found["one [a]"], found["two"]
     text = "What is [one]?"
     kept = Question(

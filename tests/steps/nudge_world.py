@@ -18,10 +18,10 @@ from heal_tasks.steps.quality.probes import choose_probes
 from heal_tasks.steps.vectors.moving import record_of
 from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.chunks import LiveChunk, live_chunks
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.documents.reading import LiveChunk
 from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
-from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from tests.store.sample_store import SampleStore, encode
@@ -98,7 +98,7 @@ class World:
         return active
 
     def chunks(self) -> list[LiveChunk]:
-        return list(self.store.documents.live_chunks())
+        return list(live_chunks(self.store.conn))
 
     def chunk(self, text: str) -> LiveChunk:
         return next(chunk for chunk in self.chunks() if chunk.text == text)

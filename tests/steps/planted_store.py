@@ -6,6 +6,7 @@ from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.types import Question, Record
 from heal_tasks.steps.vectors.spaces import served
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
@@ -28,13 +29,12 @@ def fill(conn: Connection, documents: int = 60) -> None:
     """Documents, one of them secret, and a question, a refused question and a reply for each chunk."""
     records = [Record(f"d{number}", f"Title {number}", f"The plain body {number}.") for number in range(documents)]
     records.append(Record("secret", f"Of a {SECRET}", f"Here plays a {SECRET}.", {"who": SECRET, SECRET: [SECRET]}))
-    repository = DocumentRepository(conn)
-    repository.apply_records("s", records, lambda title, body: [body])
+    DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
     conn.execute(
         "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts) "
         "VALUES ('b', 'r', 0, 'e', 'm', 'p', 1)"
     )
-    for chunk in repository.live_chunks():
+    for chunk in live_chunks(conn):
         word = SECRET if chunk.document_id == DOCUMENT else "body"
         questions = QuestionRepository(conn)
         text = f"Where is the {word}?"

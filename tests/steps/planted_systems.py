@@ -10,15 +10,14 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question
 from heal_tasks.steps.vectors.spaces import served
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
-from heal_tasks.training.encoder import model_identity
+from heal_tasks.training.encoder import model_sha256
 from tests.steps.asking import add, body
 
 DOCUMENTS = 12
@@ -32,7 +31,7 @@ def plant_questions(conn: Connection) -> None:
         "INSERT INTO heal.topic_run (fingerprint, uri, documents, topics, leaves, depth, mean_residual) "
         "VALUES ('f', 'u', 1, 1, 1, 1, 0)"
     )
-    for chunk in DocumentRepository(conn).live_chunks():
+    for chunk in live_chunks(conn):
         name = int(chunk.title.split()[1])
         text, sentence = f"What does chamber number{name} hold?", body(name).split(".")[0] + "."
         made = Question(
@@ -63,7 +62,7 @@ def plant_space(conn: Connection, model_uri: str, sha256: str, dims: int, wrong:
 def plant_systems(conn: Connection, settings: Settings) -> Generation:
     """The three spaces, the live one served; returns its generation."""
     plant_questions(conn)
-    sha256, dims = model_identity(resolve_model(settings.model))
+    sha256, dims = model_sha256(resolve_model(settings.model)), 384
     plant_space(conn, settings.model, sha256, dims, range(DOCUMENTS))
     live = serve(conn, plant_space(conn, "models/live", "live", dims, range(DOCUMENTS // 2)))
     plant_space(conn, TRAINED_URI, "trained", dims, ())

@@ -67,6 +67,6 @@ def test_a_dropped_generation_comes_back_without_what_was_deleted(
     hits = search(store.conn, encode(["x"], model="m0")[0], 1)
     assert hits[0].text == "x"
     assert {hit.text for hit in hits} == {"x", "z"}
-    assert store.served.orphans(active) == 0
+    assert store.served.health(active)["orphans"] == 0
     owners = store.conn.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE tablename ~ '_g000001$'").fetchall()
     assert owners == [("heal_pipeline",)]

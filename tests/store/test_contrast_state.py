@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from heal_tasks.core.ids import question_id
 from heal_tasks.core.types import Question
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from heal_tasks.store.spaces.spaces import Space
@@ -15,7 +16,7 @@ from tests.store.sample_store import SampleStore, encode
 def ask(store: SampleStore, space: Space, *texts: str) -> NDArray[np.int64]:
     """Store one question for each of the first chunks, with its vector; their ids."""
     made = []
-    for chunk, text in zip(store.documents.live_chunks(), texts, strict=False):
+    for chunk, text in zip(live_chunks(store.conn), texts, strict=False):
         row = Question(
             question_id(chunk.chunk_id, "llm", text), chunk.chunk_id, text, "", "", "question", "llm", "m", "p", "train"
         )
@@ -63,9 +64,9 @@ def test_displacements_and_levels_are_replaced_as_a_whole_and_deleted_with_chunk
     assert owner[0] not in found.chunk_ids.tolist()
     assert len(found.chunk_ids) == 4
     assert found.question_ids.tolist() == [asked[2]]
-    assert store.served.orphans(generation) == 0
+    assert store.served.health(generation)["orphans"] == 0
     auto.execute("INSERT INTO heal.push_g000001 SELECT 12345, embedding FROM heal.push_g000001 LIMIT 1")
-    assert store.served.orphans(generation) == 1
+    assert store.served.health(generation)["orphans"] == 1
     store.generations.set_state(generation.generation_id, "failed")
     assert store.generations.drop_tables(generation.generation_id)
     assert auto.execute("SELECT to_regclass('heal.push_g000001')").fetchone() == (None,)
@@ -77,7 +78,7 @@ def test_questions_that_displace_late_chunks_come_with_the_chunks_that_answer_th
     generation = store.generation()
     space = store.space_of(generation)
     generation = store.generations.set_fields(generation.generation_id, nudge={"contrast_steps": 3})
-    chunks = [chunk.chunk_id for chunk in store.documents.live_chunks()]
+    chunks = [chunk.chunk_id for chunk in live_chunks(store.conn)]
     asked = ask(store, space, "one", "Shared", "without a level")
     # The same question, in another case, of the last chunk, and one of its own.
     for text in ("shared", "own"):

@@ -9,8 +9,8 @@ from psycopg import sql
 from heal_tasks.core.ids import chunk_id, document_id, sha256_hex
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.documents.chunks import live_chunks, purge_superseded
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
-from heal_tasks.store.documents.reading import live_chunks
 
 SOURCE = "file:inbox"
 
@@ -65,8 +65,8 @@ def canonical(documents: Documents) -> set[int]:
 
 def test_new_documents_get_chunks_with_deterministic_ids(documents: Documents) -> None:
     changes = documents.apply([record("a", "x|y", lang="en"), record("b", "z")])
-    assert changes == Changes(new=2, chunks_added=3, new_ids=(doc("a"), doc("b")))
-    chunks = list(documents.live_chunks())
+    assert changes == Changes(new=2, chunks_added=3)
+    chunks = list(live_chunks(documents._conn))
     assert [chunk.chunk_id for chunk in chunks] == sorted(chunk.chunk_id for chunk in chunks)
     second = next(chunk for chunk in chunks if chunk.text == "y")
     assert second.content_hash == sha256_hex("T", "y")
@@ -99,10 +99,10 @@ def test_new_metadata_is_stored_but_is_no_change(documents: Documents) -> None:
 
 def test_a_changed_document_keeps_texts_that_are_still_there(documents: Documents) -> None:
     documents.apply([record("a", "x|y|z")])
-    ids = {chunk.text: chunk.chunk_id for chunk in documents.live_chunks()}
+    ids = {chunk.text: chunk.chunk_id for chunk in live_chunks(documents._conn)}
     changes = documents.apply([record("a", "new|x|z")])
-    assert changes == Changes(changed=1, chunks_added=1, chunks_superseded=1, changed_ids=(doc("a"),))
-    after = {chunk.text: chunk.chunk_id for chunk in documents.live_chunks()}
+    assert changes == Changes(changed=1, chunks_added=1, chunks_superseded=1)
+    after = {chunk.text: chunk.chunk_id for chunk in live_chunks(documents._conn)}
     assert after["x"] == ids["x"]
     assert after["z"] == ids["z"]
     assert texts(documents) == {"a": ["new", "x", "z"]}
@@ -136,7 +136,7 @@ def test_any_history_ends_in_the_last_version(module_database_url: str, versions
             seen |= set(version)
             assert texts(documents).get("a", []) == list(version)
             assert superseded(documents) >= seen - set(version)
-        documents.purge_superseded()
+        purge_superseded(documents._conn)
         assert superseded(documents) == set()
         assert texts(documents).get("a", []) == list(versions[-1])
 
@@ -161,7 +161,7 @@ def test_a_document_that_becomes_a_duplicate_is_served_until_purged(documents: D
     changes = documents.apply([record("b", "x")])
     assert (changes.changed, changes.duplicates, changes.chunks_added, changes.chunks_superseded) == (1, 1, 0, 1)
     assert texts(documents) == {"a": ["x"]}
-    assert documents.purge_superseded() == 1
+    assert purge_superseded(documents._conn) == 1
     assert documents.counts() == {"documents": 2, "duplicates": 1, "deleted": 0, "chunks": 1, "superseded": 0}
 
 
@@ -189,7 +189,7 @@ def test_a_document_that_comes_back_is_new_and_the_youngest(documents: Documents
     documents.apply([record("b", "x")])
     documents.remove([doc("a")])
     changes = documents.apply([record("a", "x")])
-    assert (changes.new, changes.duplicates, changes.new_ids) == (1, 1, (doc("a"),))
+    assert (changes.new, changes.duplicates) == (1, 1)
     assert texts(documents) == {"b": ["x"]}
 
 
@@ -224,7 +224,7 @@ def test_shards_divide_the_chunks(documents: Documents, auto: Connection) -> Non
         return [chunk.chunk_id for chunk in live_chunks(auto, part, (shards, shard), page=7)]
 
     everything = ids(0, 1)
-    assert everything == [chunk.chunk_id for chunk in documents.live_chunks()]
+    assert everything == [chunk.chunk_id for chunk in live_chunks(documents._conn)]
     parts = [ids(shard, 3) for shard in range(3)]
     assert len(everything) == 50
     assert sorted(key for part in parts for key in part) == everything

@@ -7,8 +7,8 @@ import pytest
 from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.types import Question, Record, Split
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.chunks import LiveChunk, live_chunks, purge_superseded
 from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.documents.reading import LiveChunk
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.llm.ledger import LlmCall, ledger
 from heal_tasks.store.questions.questions import HUMAN, Asked, QuestionRepository
@@ -50,7 +50,7 @@ def questions(auto: Connection) -> QuestionRepository:
 
 def load(documents: DocumentRepository, **bodies: str) -> dict[str, LiveChunk]:
     documents.apply_records("s", [Record(name, "T", body) for name, body in bodies.items()], chunker)
-    return {chunk.text: chunk for chunk in documents.live_chunks()}
+    return {chunk.text: chunk for chunk in live_chunks(documents._conn)}
 
 
 def ask(questions: QuestionRepository, chunk: LiveChunk, texts: Sequence[str], dropped: int = 0) -> None:
@@ -156,15 +156,15 @@ def test_human_judgments_stay_with_their_document(documents: DocumentRepository,
     assert {(row.document_id, row.writer) for row in stored_questions(questions._conn)} == {(canonical, "human")}
     load(documents, a="new|y", b="new|y")
     assert len(stored_questions(questions._conn)) == 2
-    documents.purge_superseded()
-    texts = {chunk.chunk_id: chunk.text for chunk in documents.live_chunks()}
+    purge_superseded(documents._conn)
+    texts = {chunk.chunk_id: chunk.text for chunk in live_chunks(documents._conn)}
     assert [texts[row.chunk_id] for row in stored_questions(questions._conn)] == ["new", "new"]
 
 
 def test_a_judgment_is_placed_with_the_nearest_chunk_of_its_document(auto: Connection) -> None:
     store, questions = SampleStore(auto), QuestionRepository(auto)
     store.load(a="a0|a1|a2", b="b0|b1", c="c0|c1")
-    texts = {chunk.chunk_id: chunk.text for chunk in store.documents.live_chunks()}
+    texts = {chunk.chunk_id: chunk.text for chunk in live_chunks(store.conn)}
     generation = store.generation()
     space = store.space_of(generation)
     asked = {"like a2": ("a", "a2"), "like b1": ("b", "b1"), "like b0": ("b", "b0"), "like a1 of b": ("b", "a1")}
@@ -174,7 +174,7 @@ def test_a_judgment_is_placed_with_the_nearest_chunk_of_its_document(auto: Conne
     vectors = encode([chunk for _, chunk in asked.values()])
     store.spaces.write_questions(space, np.array(ids), vectors)
     # A written question stays with the chunk that it was written from, whatever is nearer.
-    own = next(chunk for chunk in store.documents.live_chunks() if chunk.text == "a0")
+    own = next(chunk for chunk in live_chunks(store.conn) if chunk.text == "a0")
     ask(questions, own, ["written"])
     written = question_id(own.chunk_id, "llm", "written")
     store.spaces.write_questions(space, np.array([written]), encode(["a2"]))
@@ -207,7 +207,7 @@ def test_a_judgment_is_placed_with_the_nearest_chunk_of_its_document(auto: Conne
     store.embed(space)
     assert places()["like a2"] == "a0"
     questions.place_judgments(space)
-    texts |= {chunk.chunk_id: chunk.text for chunk in store.documents.live_chunks()}
+    texts |= {chunk.chunk_id: chunk.text for chunk in live_chunks(store.conn)}
     base = dict(zip(("a0", "new"), encode(["a0", "new"]), strict=True))
     assert places()["like a2"] == max(base, key=lambda text: float(base[text] @ encode(["a2"])[0]))
 

@@ -108,7 +108,7 @@ def test_the_pipeline_fills_switches_deletes_and_drops_but_alters_nothing(pipeli
         pipeline.publish(made)
         pipeline.served.upsert_served(made, pipeline.wanted(made))
     pipeline.delete("d3")
-    assert [pipeline.served.orphans(item) for item in pipeline.generations.list()] == [0, 0, 0]
+    assert [pipeline.served.health(item)["orphans"] for item in pipeline.generations.list()] == [0, 0, 0]
     assert pipeline.generations.retire_old(0) == [1]
     for statement in (
         "DROP TABLE heal.document", "ALTER TABLE heal.chunk ADD x int", "UPDATE heal.schema_migration SET name = ''",

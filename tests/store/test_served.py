@@ -9,6 +9,7 @@ import pytest
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import connect
+from heal_tasks.store.documents.chunks import purge_superseded
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import Served, Upserted
@@ -112,7 +113,7 @@ def test_superseded_chunks_are_served_until_their_successors_are(store: SampleSt
     store.publish(generation)
     store.load(a="new|same")
     assert store.served.health(generation) == {"served": 3, "superseded": 1, "missing": 1, "orphans": 0}
-    assert store.documents.purge_superseded() == 0
+    assert purge_superseded(store.conn) == 0
     assert "old" in texts_of(store, generation)["vec"]
     store.embed(store.space_of(generation))
     store.served.upsert_served(generation, store.wanted(generation))
@@ -133,7 +134,7 @@ def test_a_deletion_reaches_every_generation(store: SampleStore) -> None:
     store.delete("a")
     for generation in made:
         assert texts_of(store, generation) == {"base": ["y"], "vec": ["y"]}
-        assert store.served.orphans(generation) == 0
+        assert store.served.health(generation)["orphans"] == 0
 
 
 def test_rows_of_deleted_chunks_are_not_written_back(store: SampleStore) -> None:
@@ -150,7 +151,7 @@ def test_rows_of_deleted_chunks_are_not_written_back(store: SampleStore) -> None
     store.generations.activate(generation.generation_id, lock_timeout_ms=500)
     store.served.upsert_served(generation, wanted)
     assert texts_of(store, generation) == {"base": ["y"], "vec": ["y"]}
-    assert store.served.orphans(generation) == 0
+    assert store.served.health(generation)["orphans"] == 0
 
 
 def test_a_deletion_waits_for_a_load_and_reaches_it(store: SampleStore, database_url: str) -> None:

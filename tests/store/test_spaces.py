@@ -10,19 +10,15 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import question_id
 from heal_tasks.core.types import Question
 from heal_tasks.store.db import connect
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository, space_table
-from heal_tasks.store.spaces.vector_tables import count_orphans
 from tests.store.sample_store import DIMS, SampleStore, encode
-
-
-def orphans(store: SampleStore, space: Space) -> int:
-    return count_orphans(store.conn, [(space.table("base"), "chunk"), (space.table("question"), "question")])
 
 
 def ask(store: SampleStore, text: str, query: str) -> int:
     """Store one question for the chunk with that text; returns its id."""
-    chunk = next(item for item in store.documents.live_chunks() if item.text == text)
+    chunk = next(item for item in live_chunks(store.conn) if item.text == text)
     key = question_id(chunk.chunk_id, "llm", query)
     made = Question(key, chunk.chunk_id, query, "", "", "question", "llm", "m", "p", "train")
     QuestionRepository(store.conn).store("r", [Asked(chunk.chunk_id, "h", "p", "m", [made], 0)], [])
@@ -82,8 +78,8 @@ def test_vectors_are_written_once_per_chunk(store: SampleStore) -> None:
     space = store.space()
     assert store.spaces.missing_chunks(space) == []
     ids, vectors = store.spaces.load_chunks(space)
-    assert ids.tolist() == [chunk.chunk_id for chunk in store.documents.live_chunks()]
-    np.testing.assert_allclose(vectors, encode([chunk.text for chunk in store.documents.live_chunks()]), rtol=1e-6)
+    assert ids.tolist() == [chunk.chunk_id for chunk in live_chunks(store.conn)]
+    np.testing.assert_allclose(vectors, encode([chunk.text for chunk in live_chunks(store.conn)]), rtol=1e-6)
     assert store.spaces.write_chunks(space, ids, -vectors) == 0
     np.testing.assert_array_equal(store.spaces.load_chunks(space)[1], vectors)
     np.testing.assert_array_equal(store.spaces.load_chunks(space, ids[1:])[1], vectors[1:])
@@ -140,7 +136,7 @@ def test_question_vectors(store: SampleStore) -> None:
 )
 def test_unfit_vectors_are_refused_at_the_door(store: SampleStore, vectors: np.ndarray, message: str) -> None:
     store.load(a="x")
-    ids = np.array([next(store.documents.live_chunks()).chunk_id])
+    ids = np.array([next(live_chunks(store.conn)).chunk_id])
     with pytest.raises(StoreError, match=message):
         store.spaces.write_chunks(store.space(), ids, vectors)
 
@@ -157,21 +153,6 @@ def test_a_deletion_reaches_every_space(store: SampleStore) -> None:
         for prefix, rows in (("base", 1), ("question", 0)):
             count = psycopg.sql.SQL("SELECT count(*) FROM {}").format(space_table(space.space_id, prefix))  # type: ignore[arg-type]
             assert store.conn.execute(count).fetchone() == (rows,)
-        assert orphans(store, space) == 0
-
-
-def test_orphans_are_counted(store: SampleStore) -> None:
-    store.load(a="x")
-    space = store.space()
-    for prefix, key in (("base", "chunk_id"), ("question", "question_id")):
-        store.conn.execute(
-            psycopg.sql.SQL("INSERT INTO {} ({}, embedding) VALUES (1, %s)").format(
-                space.table(prefix),  # type: ignore[arg-type]
-                psycopg.sql.Identifier(key),
-            ),
-            (encode(["z"])[0],),
-        )
-    assert orphans(store, space) == 2
 
 
 def test_spaces_that_nothing_uses_are_dropped(store: SampleStore) -> None:

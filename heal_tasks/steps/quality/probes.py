@@ -21,8 +21,7 @@ from heal_tasks.steps.quality.scoring import (
 )
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
-from heal_tasks.store.generations.generation import Generation
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
 
 DISPLACEMENT = "displacement"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import IndexReport, build_indexes, reach_recall
 
 EXACT_ROWS = 2000

@@ -7,7 +7,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.client import LLM
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.store.documents.reading import LiveChunk
+from heal_tasks.store.documents.chunks import LiveChunk
 
 MAX_FAILED_SHARE = 0.2
 """Share of chunks whose calls may fail: with more the endpoint or the model is unfit, and waiting does not help."""

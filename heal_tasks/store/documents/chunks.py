@@ -1,6 +1,10 @@
-"""Chunking of new and changed documents; a chunk whose text is still there keeps its id and its vector."""
+"""Chunks: made from documents, read, and deleted where they are superseded.
 
-from collections.abc import Callable, Collection, Iterator
+``heal.delete_chunks`` (api_manage.sql) deletes a chunk everywhere at once and takes a lock alone; writers of vectors
+share it. So a chunk that is deleted while vectors are being written is either not written, or deleted from there, too.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,10 +13,15 @@ from psycopg import sql
 from heal_tasks.core.ids import chunk_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.store.db import Connection
+from heal_tasks.store.rows import scalar
 from heal_tasks.store.spaces.copying import copy_rows
 
 Chunker = Callable[[str, str], list[str]]
 """Splits (title, body) into texts that get one vector each."""
+
+ALL = sql.SQL("true")
+IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
+"""Condition on ``c``, given the number of parts and the part: equal texts are in one part, so that one task pays."""
 
 _TYPES = {"chunk_id": "int8", "document_id": "int8", "ordinal": "int4", "text": "text", "content_hash": "text"}
 
@@ -25,6 +34,16 @@ LATERAL (SELECT l.chunk_id FROM heal.chunk l WHERE l.document_id = coalesce(d.du
          AND l.superseded_at IS NULL ORDER BY l.ordinal LIMIT 1) target
 WHERE q.writer = 'human' AND q.chunk_id = old.chunk_id AND old.superseded_at IS NOT NULL AND old.document_id = ANY(%s)
 """
+
+
+class LiveChunk(NamedTuple):
+    """A chunk that has or will have a vector, with its document's title."""
+
+    chunk_id: int
+    document_id: int
+    title: str
+    text: str
+    content_hash: str
 
 
 class _Existing(NamedTuple):
@@ -41,6 +60,24 @@ class _Plan:
     kept: list[tuple[int, int]] = field(default_factory=list)
     revived: int = 0
     superseded: list[int] = field(default_factory=list)
+
+
+def live_chunks(
+    conn: Connection, condition: sql.Composable = ALL, values: Sequence[object] = (), page: int = 2000
+) -> Iterator[LiveChunk]:
+    """Live chunks that meet a condition on ``c``, by id, in pages of their own: the caller may use the connection."""
+    query = sql.SQL(
+        "SELECT c.chunk_id, c.document_id, d.title, c.text, c.content_hash "
+        "FROM heal.chunk c JOIN heal.document d USING (document_id) "
+        "WHERE c.chunk_id > %s AND c.superseded_at IS NULL AND {} ORDER BY c.chunk_id LIMIT %s"
+    ).format(condition)
+    last = -1
+    while True:
+        rows = conn.execute(query, (last, *values, page)).fetchall()
+        yield from map(LiveChunk._make, rows)
+        if len(rows) < page:
+            return
+        last = rows[-1][0]
 
 
 def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chunker) -> tuple[int, int]:
@@ -99,3 +136,35 @@ def _plan_document(plan: _Plan, document: int, title: str, texts: list[str], exi
         if item.superseded or item.ordinal != ordinal:
             plan.kept.append((ordinal, item.chunk_id))
     plan.superseded += [item.chunk_id for item in by_id.values() if not item.superseded]
+
+
+def lock_exclusive(conn: Connection) -> None:
+    """Wait until nobody writes vectors, and keep others from doing so until the transaction ends."""
+    conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.corpus'))")
+
+
+def lock_shared(conn: Connection) -> None:
+    """Wait until nobody deletes chunks, and keep others from doing so until the transaction ends."""
+    conn.execute("SELECT pg_advisory_xact_lock_shared(hashtext('heal.corpus'))")
+
+
+def purge_superseded(conn: Connection) -> int:
+    """Delete superseded chunks whose document is served without them, in one transaction, and return their number.
+
+    While a generation is active, the superseded chunks of a document stay until all its live chunks (of a duplicate:
+    those of its canonical document) have served vectors, so that no document is missing from the search because its
+    new text is not embedded yet.
+    """
+    with conn.transaction():
+        lock_exclusive(conn)
+        table = scalar(conn, "SELECT heal.vector_table(generation_id) FROM heal.generation WHERE state = 'active'")
+        query = sql.Composed([sql.SQL("SELECT chunk_id FROM heal.chunk c WHERE superseded_at IS NOT NULL")])
+        if table is not None:
+            query += sql.SQL(
+                " AND NOT EXISTS (SELECT FROM heal.document d JOIN heal.chunk l "
+                "ON l.document_id = coalesce(d.duplicate_of, d.document_id) WHERE d.document_id = c.document_id "
+                "AND l.superseded_at IS NULL AND NOT EXISTS (SELECT FROM {} v WHERE v.chunk_id = l.chunk_id))"
+            ).format(sql.Identifier("heal", table))
+        rows = conn.execute(query).fetchall()
+        conn.execute("CALL heal.delete_chunks(%s::bigint[])", ([key for (key,) in rows],))
+    return len(rows)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.types import Split
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Repository
 from heal_tasks.store.rows import arrays, rows_of, scalar
 
 Int64Array = NDArray[np.int64]
@@ -73,11 +73,8 @@ class Pending:
     moved: int  # documents that are new, changed or deleted since the last realignment
 
 
-class Corpus:
+class Corpus(Repository):
     """Reads of the whole corpus."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     def hash(self) -> str:
         """One hash of all live canonical documents."""

@@ -5,25 +5,32 @@ content only the oldest (the canonical one) has chunks. A chunk whose text is go
 the vector of its successor is published, then deleted. A deletion takes effect at once and everywhere.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from psycopg import sql
 
 from heal_tasks.core.ids import document_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Record
-from heal_tasks.store.db import Connection, storable_json
-from heal_tasks.store.documents.chunks import Chunker, replace_chunks
-from heal_tasks.store.documents.erasing import lock_exclusive, purge_superseded
-from heal_tasks.store.documents.language import text_language
-from heal_tasks.store.documents.reading import LiveChunk, live_chunks
+from heal_tasks.store.db import Repository, storable_json
+from heal_tasks.store.documents.chunks import Chunker, lock_exclusive, replace_chunks
 from heal_tasks.store.rows import scalar
+
+CONFIGURATIONS = {
+    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
+    "et": "estonian", "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian",
+    "hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch",
+    "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish",
+    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+"""PostgreSQL's own configurations by ISO 639-1 code."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Counts of an ingest, and ids of new and changed documents; ``+`` adds two of them."""
+    """Counts of an ingest; ``+`` adds two of them."""
 
     new: int = 0  # documents that were unknown or deleted before
     changed: int = 0  # documents with another title or body than before
@@ -32,19 +39,14 @@ class Changes:
     duplicates: int = 0  # new or changed documents whose content an older document has
     chunks_added: int = 0  # chunks that need a vector
     chunks_superseded: int = 0  # chunks that are served until their successors are published
-    new_ids: tuple[int, ...] = ()
-    changed_ids: tuple[int, ...] = ()
 
     def __add__(self, other: "Changes") -> "Changes":
-        """Add the counts, and join the ids."""
+        """Add the counts."""
         return Changes(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(Changes)})
 
 
-class DocumentRepository:
-    """Documents, source files and chunks, over an autocommit connection or one whose transaction the caller ends."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class DocumentRepository(Repository):
+    """Documents, source files and chunks."""
 
     def known_files(self, source: str) -> dict[str, tuple[str, bool]]:
         """Fingerprint of each file as last read, and True if every record of it was good, by path."""
@@ -78,10 +80,6 @@ class DocumentRepository:
             "SELECT count(*) FROM heal.document WHERE deleted_at IS NULL AND (%(s)s::text IS NULL OR source = %(s)s)"
         )
         return int(scalar(self._conn, query, {"s": source}))
-
-    def live_chunks(self) -> Iterator[LiveChunk]:
-        """All live chunks, by id."""
-        return live_chunks(self._conn, sql.SQL("true"), ())
 
     def counts(self) -> dict[str, int]:
         """Documents (live), duplicates, deleted; chunks (to be served), superseded."""
@@ -118,11 +116,11 @@ class DocumentRepository:
                     (list(by_id),),
                 ).fetchall()
             )
-            new = tuple(key for key in by_id if key not in known)
-            changed = tuple(key for key, old in known.items() if old != hashes[key])
+            new = by_id.keys() - known.keys()
+            changed = {key for key, old in known.items() if old != hashes[key]}
             with self._conn.cursor() as cursor:
                 cursor.executemany(_UPSERT, rows)
-            touched = {*new, *changed}
+            touched = new | changed
             affected = {hashes[key] for key in touched} | {known[key] for key in changed}
             settled = self._conn.execute(_SETTLE, (list(affected),)).fetchall()
             promoted = {key for key, canonical in settled if canonical is None}
@@ -135,8 +133,6 @@ class DocumentRepository:
             duplicates=len(duplicates & touched),
             chunks_added=added,
             chunks_superseded=superseded,
-            new_ids=new,
-            changed_ids=changed,
         )
 
     def delete(self, document_ids: Collection[int]) -> Changes:
@@ -149,9 +145,18 @@ class DocumentRepository:
         ((deleted, added),) = self._conn.execute(query, (list(document_ids),)).fetchall()
         return Changes(deleted=deleted, chunks_added=added)
 
-    def purge_superseded(self) -> int:
-        """Delete superseded chunks whose documents are served without them, and return their number."""
-        return purge_superseded(self._conn)
+
+def text_language(metadata: Mapping[str, Any], default: str) -> str:
+    """The text search configuration that a document's metadata name, by name or by a code such as ``de-AT``.
+
+    It is ``simple`` (no stemming) for a code that PostgreSQL has no configuration for.
+    """
+    named = metadata.get("language") or metadata.get("lang")
+    if not isinstance(named, str):
+        return default
+    code = named.strip().lower()
+    known = CONFIGURATIONS.get(code.replace("_", "-").split("-")[0])
+    return known or (code if len(code) > 3 and code.isalpha() else "simple")
 
 
 # A document that comes back is a new one: age decides which document is canonical.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import find, insert, row_of, scalar, select
+from heal_tasks.store.db import Repository
+from heal_tasks.store.rows import find, insert, scalar, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,6 @@ class Labels:
     residuals: NDArray[np.float32]  # (n,); relative error of the document's fit
 
 
-_ADD_TOPIC = insert("topic", TopicRow, "topic_run_id")
 _ADD_LABEL = """
 INSERT INTO heal.document_topic (topic_run_id, projected, document_id, leaf, path, membership, residual)
 SELECT %s, %s, document_id, %s, %s::bigint[], %s, %s FROM heal.document WHERE document_id = %s AND deleted_at IS NULL
@@ -64,11 +63,8 @@ ON CONFLICT (topic_run_id, document_id) DO UPDATE SET leaf = EXCLUDED.leaf, path
 """
 
 
-class TopicRepository:
-    """Topic runs, over an autocommit connection."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class TopicRepository(Repository):
+    """Topic trees by id, and labels of documents."""
 
     def insert_run(
         self,
@@ -99,7 +95,7 @@ class TopicRepository:
                 query = "SELECT topic_run_id FROM heal.topic_run WHERE fingerprint = %s"
                 return int(scalar(self._conn, query, (fingerprint,)))
             with self._conn.cursor() as cursor:
-                cursor.executemany(_ADD_TOPIC, [(run, *row_of(topic)) for topic in topics])
+                insert(cursor, "topic", topics, topic_run_id=run)
             self.add_labels(run, labels, projected=False)
         return int(run)
 

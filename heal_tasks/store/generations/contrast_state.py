@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from heal_tasks.store.db import Connection
-from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.db import Repository
+from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.rows import arrays
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.spaces import space_table
@@ -43,11 +43,8 @@ class Pushing(NamedTuple):
     pairs: Int64Array  # (p, 2): question index, ascending, and the index of a late chunk that answers it
 
 
-class ContrastRepository:
-    """Contrast state of generations, over an autocommit connection."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class ContrastRepository(Repository):
+    """Contrast state of generations."""
 
     def write(self, generation: Generation, state: ContrastState) -> None:
         """Store a state in place of any earlier one; nothing is stored if the nudge record has no contrast steps."""

@@ -3,6 +3,8 @@
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 import psycopg
@@ -10,12 +12,16 @@ from psycopg import sql
 
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.core.types import JsonObject
-from heal_tasks.store.db import Connection
-from heal_tasks.store.generations.generation import Generation, GenerationPrefix, Metric, State, get_generation
+from heal_tasks.store.db import Repository
 from heal_tasks.store.generations.search import named_errors
-from heal_tasks.store.rows import scalar, select
+from heal_tasks.store.rows import find, scalar, select
 from heal_tasks.store.spaces.spaces import Space
 from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, table_exists
+
+State = Literal["building", "ready", "active", "previous", "retired", "failed"]
+Metric = Literal["cosine", "inner_product"]
+IndexKind = Literal["none", "vector", "halfvec"]
+GenerationPrefix = Literal["vec", "push"]
 
 LOCK_TIMEOUT_MS = 50
 """A reader waits at most this long behind a switch: the longest of 1,000 readers took 52 ms (bench.switches)."""
@@ -23,11 +29,43 @@ LOCK_TIMEOUT_MS = 50
 _SETTABLE = {"nudge", "ef_search", "recall", "metrics"}
 
 
-class GenerationRepository:
-    """Generations by id, over an autocommit connection."""
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A served state of a space, as in ``heal.generation``."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+    generation_id: int
+    state: State
+    run_id: str
+    space_id: int
+    dims: int
+    topic_run_id: int | None
+    metric: Metric
+    nudge: JsonObject | None  # how rows are moved, a NudgeRecord as JSON; None: they are not
+    ef_search: int
+    index_kind: IndexKind
+    recall: float | None
+    metrics: JsonObject
+    note: str
+    created_at: datetime
+    activated_at: datetime | None
+
+    def table(self, prefix: GenerationPrefix) -> sql.Identifier:
+        """The table of served rows (``vec``), or of contrastive displacements (``push``) if ``contrast_steps`` > 0."""
+        return sql.Identifier("heal", f"{prefix}_g{self.generation_id:06d}")
+
+    @property
+    def contrast_steps(self) -> int:
+        """Steps of the contrastive displacement of rows; 0: rows were not displaced."""
+        return int((self.nudge or {}).get("contrast_steps", 0))
+
+    @property
+    def by_people(self) -> bool:
+        """True if only human questions move rows."""
+        return bool((self.nudge or {}).get("by_people", False))
+
+
+class GenerationRepository(Repository):
+    """Generations by id."""
 
     def create(
         self,
@@ -40,8 +78,7 @@ class GenerationRepository:
     ) -> Generation:
         """Make a generation in state ``building``, without tables.
 
-        The metric is ``inner_product`` for NUDGE-M, whose vectors are not of unit length. ``nudge`` is the record of
-        how rows are moved, None if they are not.
+        The metric is ``inner_product`` for NUDGE-M, whose vectors are not of unit length.
         """
         number = scalar(
             self._conn,
@@ -49,15 +86,12 @@ class GenerationRepository:
             "VALUES (%s, %s, %s, %s, %s, %s) RETURNING generation_id",
             (run_id, space.space_id, space.dims, topic_run_id, metric, nudge),
         )
-        return get_generation(self._conn, number)
+        return self.get(number)
 
     def create_tables(self, generation: Generation) -> None:
         """Make the empty table of served rows, and that of displacements if the nudge record has contrast steps.
 
-        Tables that an interrupted attempt left half-written are dropped first.
-
-        Raises:
-            StoreError: the generation is live.
+        Tables that an interrupted attempt left half-written are dropped first. A live generation is refused.
         """
         self._refuse_live(generation.generation_id)
         unit_length = sql.SQL(", CONSTRAINT unit_length CHECK (abs(vector_norm(embedding) - 1) < 1e-3)")
@@ -80,7 +114,10 @@ class GenerationRepository:
 
     def get(self, generation_id: int) -> Generation:
         """One generation; StoreError if there is none with that id."""
-        return get_generation(self._conn, generation_id)
+        generation = find(self._conn, Generation, "FROM heal.generation WHERE generation_id = %s", (generation_id,))
+        if generation is None:
+            raise StoreError(f"there is no generation {generation_id}; SELECT * FROM heal.generation_status lists them")
+        return generation
 
     def active(self) -> Generation | None:
         """The generation that is served, or None."""
@@ -102,7 +139,7 @@ class GenerationRepository:
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in values)
         query = sql.SQL("UPDATE heal.generation SET {} WHERE generation_id = %s").format(assignments)
         self._conn.execute(query, (*values.values(), generation_id))
-        return get_generation(self._conn, generation_id)
+        return self.get(generation_id)
 
     def set_state(self, generation_id: int, state: Literal["ready", "failed"], note: str | None = None) -> None:
         """Mark a generation that is building or ready as ready or failed, and replace its note.
@@ -110,17 +147,15 @@ class GenerationRepository:
         Raises:
             StoreError: the generation is in another state, or ``state`` is one that only ``activate`` sets.
         """
-        with self._conn.transaction():
-            current = get_generation(self._conn, generation_id).state
-            if state not in ("ready", "failed") or current not in ("building", "ready", state):
-                raise StoreError(
-                    f"generation {generation_id} is {current} and cannot become {state} by hand; use activate"
-                )
-            self._conn.execute(
-                "UPDATE heal.generation SET state = %s, note = coalesce(%s, note) "
-                "WHERE generation_id = %s AND state = %s",
-                (state, note, generation_id, current),
-            )
+        changed = self._conn.execute(
+            "UPDATE heal.generation SET state = %(state)s, note = coalesce(%(note)s, note) "
+            "WHERE generation_id = %(id)s AND state IN ('building', 'ready', %(state)s) "
+            "AND %(state)s IN ('ready', 'failed')",
+            {"id": generation_id, "state": state, "note": note},
+        )
+        if not changed.rowcount:
+            current = self.get(generation_id).state
+            raise StoreError(f"generation {generation_id} is {current} and cannot become {state} by hand; use activate")
 
     def activate(self, generation_id: int, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS, attempts: int = 30) -> None:
         """Switch all readers to a ready generation, or back to the previous one; the active one stays as it is.
@@ -148,11 +183,7 @@ class GenerationRepository:
         )
 
     def drop_tables(self, generation_id: int) -> bool:
-        """Drop a generation's tables and return True if there were any; its row stays as a record.
-
-        Raises:
-            StoreError: the generation is live.
-        """
+        """Drop a generation's tables, unless it is live, and return True if there were any; its row stays."""
         generation = self._refuse_live(generation_id)
         with self._conn.transaction():
             found = table_exists(self._conn, generation.table("vec"))
@@ -167,10 +198,7 @@ class GenerationRepository:
                 self.drop_tables(generation.generation_id)
 
     def retire_old(self, drain_hours: float) -> Sequence[int]:
-        """Drop the tables of generations retired, or made and failed, so many hours ago, and return their ids.
-
-        Until then a client may still have such a generation in its cache.
-        """
+        """Drop tables of generations that retired, or failed, so many hours ago; their ids. Caches may use younger."""
         old = select(
             self._conn,
             Generation,
@@ -185,12 +213,9 @@ class GenerationRepository:
         self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
 
     def _refuse_live(self, generation_id: int) -> Generation:
-        generation = get_generation(self._conn, generation_id)
+        generation = self.get(generation_id)
         if generation.state in ("active", "previous"):
             raise StoreError(
                 f"generation {generation_id} is {generation.state}, so its tables are in use and stay as they are"
             )
         return generation
-
-
-__all__ = ["Generation", "GenerationRepository", "Metric", "State"]

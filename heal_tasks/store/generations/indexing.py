@@ -8,8 +8,7 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generations.generation import Generation, IndexKind
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository, IndexKind
 from heal_tasks.store.generations.served import drop_indexes, index_name
 from heal_tasks.store.rows import scalar
 

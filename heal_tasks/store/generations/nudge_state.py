@@ -14,7 +14,7 @@ from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
-from heal_tasks.store.generations.generation import Generation
+from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.rows import arrays
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.spaces import space_table

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.erasing import lock_exclusive, lock_shared, purge_superseded
-from heal_tasks.store.generations.generation import Generation, GenerationPrefix
-from heal_tasks.store.rows import rows_of, scalar
+from heal_tasks.store.db import Connection, Repository
+from heal_tasks.store.documents.chunks import lock_exclusive, lock_shared, purge_superseded
+from heal_tasks.store.generations.generations import Generation, State
+from heal_tasks.store.rows import rows_of, scalar, select
 from heal_tasks.store.spaces.copying import Int64Array, copy_vectors, copy_vectors_out
-from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, count_orphans, stage
+from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, stage
 
 SAME_VECTOR = 1e-6
 """Largest difference of a coordinate that counts as rounding, not as a moved vector."""
@@ -44,11 +44,22 @@ class Upserted:
     unchanged: int
 
 
-class ServedRepository:
-    """Served rows of generations, over an autocommit connection."""
+@dataclass(frozen=True, slots=True)
+class ServedRow:
+    """A searchable generation, as in ``heal.generation_status``; rows as of the last ANALYZE."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+    generation_id: int
+    state: State
+    rows: int | None
+    dead_rows: int
+    bytes: int
+    index_bytes: int | None
+    recall: float | None
+    ef_search: int
+
+
+class ServedRepository(Repository):
+    """Served rows of generations."""
 
     def load_served(self, generation: Generation, among: Int64Array | None = None) -> Served:
         """The served rows, all or those of some chunks, int64, shape (m,)."""
@@ -130,22 +141,27 @@ class ServedRepository:
         return int(scalar(self._conn, query, (name,)))
 
     def health(self, generation: Generation) -> dict[str, int]:
-        """Count rows served, superseded, orphaned (without a chunk), and live chunks without a row (missing)."""
+        """Count rows served, superseded, orphans (their chunk no longer exists: a fault), and chunks without a row."""
+        tables = [generation.table("vec")] + [generation.table("push")] * bool(generation.contrast_steps)
+        orphans = [
+            sql.SQL("(SELECT count(*) FROM {} v LEFT JOIN heal.chunk c USING (chunk_id) WHERE c.chunk_id IS NULL)")
+            .format(table) for table in tables
+        ]  # fmt: skip
         row = self._conn.execute(
             sql.SQL(
                 "SELECT (SELECT count(*) FROM {vec}), "
                 "(SELECT count(*) FROM {vec} v JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NOT NULL), "
                 "(SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NULL "
-                "AND NOT EXISTS (SELECT FROM {vec} v WHERE v.chunk_id = c.chunk_id))"
-            ).format(vec=generation.table("vec"))
+                "AND NOT EXISTS (SELECT FROM {vec} v WHERE v.chunk_id = c.chunk_id)), {orphans}"
+            ).format(vec=generation.table("vec"), orphans=sql.SQL(" + ").join(orphans))
         ).fetchall()[0]
-        counts = dict(zip(("served", "superseded", "missing"), row, strict=True))
-        return {**counts, "orphans": self.orphans(generation)}
+        return dict(zip(("served", "superseded", "missing", "orphans"), row, strict=True))
 
-    def orphans(self, generation: Generation) -> int:
-        """Count the rows of a generation's tables whose chunk no longer exists; more than 0 is a fault."""
-        prefixes: tuple[GenerationPrefix, ...] = ("vec", "push") if generation.contrast_steps else ("vec",)
-        return count_orphans(self._conn, [(generation.table(prefix), "chunk") for prefix in prefixes])
+
+def served_rows(conn: Connection) -> list[ServedRow]:
+    """The active and the previous generation."""
+    rest = "FROM heal.generation_status WHERE state IN ('active', 'previous') ORDER BY state"
+    return select(conn, ServedRow, rest)
 
 
 def index_name(generation: Generation, suffix: str) -> sql.Identifier:

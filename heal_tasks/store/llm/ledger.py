@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from psycopg import Cursor
 
 from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import insert, row_of, select
+from heal_tasks.store.rows import insert, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,6 @@ class LedgerRow:
     cost_usd: float
 
 
-_ADD_CALL = insert("llm_call", LlmCall, "run_id")
-
-
 def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Iterable[int]) -> set[int]:
     """Write calls and delete the reservations for their chunks, in the transaction that stores the answers.
 
@@ -63,7 +60,7 @@ def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Ite
     ledger = [
         call if call.chunk_id is None or call.chunk_id in live else replace(call, raw_reply=None) for call in calls
     ]
-    cursor.executemany(_ADD_CALL, [(run_id, *row_of(call)) for call in ledger])
+    insert(cursor, "llm_call", ledger, run_id=run_id)
     return live
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from heal_tasks.core.types import Split
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Repository
 from heal_tasks.store.questions.questions import HUMAN, SAMPLES, QuestionRepository
 from heal_tasks.store.rows import select
 
@@ -23,11 +23,8 @@ class Check(NamedTuple):
     dropped_by: DroppedBy | None  # the filter that dropped it; None if it is in use
 
 
-class CheckRepository:
-    """Verdicts on questions, over an autocommit connection."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class CheckRepository(Repository):
+    """Verdicts on questions."""
 
     def questions(self, *splits: Split) -> list[Check]:
         """Generated questions of live chunks in some splits, by id."""

@@ -7,9 +7,9 @@ from psycopg import sql
 
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
+from heal_tasks.store.documents.chunks import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, settle
-from heal_tasks.store.rows import insert, row_of
+from heal_tasks.store.rows import insert
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,6 @@ class Usable:
     fingerprint: str  # changes with the set of maps
 
 
-_ADD = insert("entity_map", StoredMap) + sql.SQL(" ON CONFLICT (chunk_id, prompt_hash, model) DO NOTHING")
 _UNMAPPED = sql.SQL(
     "NOT EXISTS (SELECT FROM heal.entity_map m WHERE m.chunk_id = c.chunk_id AND m.prompt_hash = %s AND m.model = %s)"
 )
@@ -75,7 +74,7 @@ class MapRepository:
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
             live = settle(cursor, run_id, calls, [item.chunk_id for item in maps])
-            cursor.executemany(_ADD, [row_of(item) for item in maps if item.chunk_id in live])
+            insert(cursor, "entity_map", [item for item in maps if item.chunk_id in live], "ON CONFLICT DO NOTHING")
 
     def usable(self) -> Usable:
         """The usable maps of live chunks: their number, and by how much they are shorter than their texts."""

@@ -9,10 +9,10 @@ from psycopg import sql
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Question, Split
-from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.reading import IN_PART, LiveChunk, live_chunks
+from heal_tasks.store.db import Repository
+from heal_tasks.store.documents.chunks import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, settle
-from heal_tasks.store.rows import insert, row_of, scalar
+from heal_tasks.store.rows import insert, scalar
 from heal_tasks.store.spaces.copying import Int64Array
 from heal_tasks.store.spaces.spaces import Space
 
@@ -51,8 +51,6 @@ class Asked:
     samples: Sequence[Dropped] = ()  # some of the dropped questions
 
 
-_ADD_QUESTION = insert("question", Question) + sql.SQL(" ON CONFLICT (question_id) DO NOTHING")
-_ADD_DROPPED = insert("question_dropped", Dropped, "run_id", "shard")
 _ADD_ASKED = (
     "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
     "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
@@ -71,11 +69,8 @@ _REUSABLE = sql.SQL(
 ).format(_NOT_ASKED, IN_PART)
 
 
-class QuestionRepository:
-    """Questions and the ledger of language-model calls, over an autocommit connection."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class QuestionRepository(Repository):
+    """Questions and the ledger of language-model calls."""
 
     def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
         """Live chunks for which this model with this prompt has written nothing, in one of ``shards`` parts, by id.
@@ -111,7 +106,8 @@ class QuestionRepository:
         with self._conn.transaction(), self._conn.cursor() as cursor:
             live = settle(cursor, run_id, calls, [item.chunk_id for item in asked])
             kept = [item for item in asked if item.chunk_id in live]
-            cursor.executemany(_ADD_QUESTION, [row_of(item) for entry in kept for item in entry.questions])
+            questions = [question for item in kept for question in item.questions]
+            insert(cursor, "question", questions, "ON CONFLICT DO NOTHING")
             cursor.executemany(
                 _ADD_ASKED,
                 [
@@ -120,7 +116,7 @@ class QuestionRepository:
                 ],
             )
             samples = [sample for item in kept for sample in item.samples]
-            cursor.executemany(_ADD_DROPPED, [(run_id, shard, *row_of(sample)) for sample in samples])
+            insert(cursor, "question_dropped", samples, run_id=run_id, shard=shard)
 
     def import_judgments(
         self, source: str, pairs: Sequence[tuple[str, str]], split_of: SplitOf
@@ -150,8 +146,7 @@ class QuestionRepository:
             if (key := ids[external]) in chunks
         ]  # fmt: skip
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            cursor.executemany(_ADD_QUESTION, [row_of(row) for row in rows])
-            stored = max(cursor.rowcount, 0)
+            stored = insert(cursor, "question", rows, "ON CONFLICT DO NOTHING")
         return stored, sorted(external for external, key in ids.items() if key not in chunks)
 
     def place_judgments(self, space: Space, touched: Int64Array | None = None) -> int:

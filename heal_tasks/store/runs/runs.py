@@ -1,15 +1,13 @@
 """Runs and their results: route and verdict, steps and their progress, quarantine, evaluations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg import sql
-
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
-from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import find, insert, row_of, scalar, select
+from heal_tasks.store.db import Repository
+from heal_tasks.store.rows import find, insert, scalar, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +59,8 @@ class EvaluationRow:
     questions: int
 
 
-_ADD_EVALUATION = insert("evaluation", EvaluationRow, "run_id")
-_ADD_REJECTED = insert("quarantine", Rejected, "run_id", "source") + sql.SQL(
-    " ON CONFLICT (source, path, line, reason) DO UPDATE SET run_id = EXCLUDED.run_id, raw = EXCLUDED.raw"
-)
-
-
-class RunRepository:
-    """Runs and their steps, over an autocommit connection: progress is seen at once and survives a failing step."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class RunRepository(Repository):
+    """Runs and their steps; progress is seen at once and survives a failing step."""
 
     def open_run(self, run_id: str) -> None:
         """Record a run; nothing happens if it is recorded already (a retry)."""
@@ -156,12 +145,11 @@ class RunRepository:
             (run_id,),
         )
 
-    def quarantine(self, run_id: str, source: str, rejected: Iterable[Rejected]) -> int:
-        """Record rejected input of a source, and return its number; a rejection recorded before moves to this run."""
-        rows = [(run_id, source, *row_of(item)) for item in rejected]
+    def quarantine(self, run_id: str, source: str, rejected: Sequence[Rejected]) -> None:
+        """Record rejected input of a source; a rejection recorded before moves to this run."""
+        replace = "ON CONFLICT (source, path, line, reason) DO UPDATE SET run_id = EXCLUDED.run_id, raw = EXCLUDED.raw"
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            cursor.executemany(_ADD_REJECTED, rows)
-        return len(rows)
+            insert(cursor, "quarantine", rejected, replace, run_id=run_id, source=source)
 
     def quarantined(self, run_id: str) -> list[tuple[str, str, int, str]]:
         """The input that a run rejected: source, path, line, reason."""
@@ -178,7 +166,7 @@ class RunRepository:
                 "AND system = %s AND question_set = %s AND metric = %s AND rival IS NOT DISTINCT FROM %s",
                 [(run_id, row.generation_id, row.system, row.question_set, row.metric, row.rival) for row in rows],
             )
-            cursor.executemany(_ADD_EVALUATION, [(run_id, *row_of(row)) for row in rows])
+            insert(cursor, "evaluation", rows, run_id=run_id)
 
     def evaluations(self, run_id: str) -> list[EvaluationRow]:
         """The measured values of a run, in the order they were stored."""

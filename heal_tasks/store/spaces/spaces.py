@@ -9,9 +9,8 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.erasing import lock_exclusive
-from heal_tasks.store.documents.reading import LiveChunk, live_chunks
+from heal_tasks.store.db import Repository
+from heal_tasks.store.documents.chunks import LiveChunk, live_chunks, lock_exclusive
 from heal_tasks.store.rows import find, select
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array
 from heal_tasks.store.spaces.vector_tables import Entity, among_ids, create_keyed, read_keyed, table_exists, write_keyed
@@ -40,11 +39,8 @@ def space_table(space_id: int, prefix: SpacePrefix) -> sql.Identifier:
     return sql.Identifier("heal", f"{prefix}_s{space_id:06d}")
 
 
-class SpaceRepository:
-    """Spaces and their vectors, over an autocommit connection."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class SpaceRepository(Repository):
+    """Spaces and their vectors."""
 
     def ensure(self, model_uri: str, model_sha256: str, dims: int) -> Space:
         """Get the space of an encoder, and make it and its tables if they are missing; safe to call from many tasks.

@@ -1,6 +1,5 @@
-"""Tables of vectors keyed by a chunk or a question: creation, writing, checks, orphans."""
+"""Tables of vectors keyed by a chunk or a question: creation, writing, checks."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +8,7 @@ from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.erasing import lock_shared
+from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.rows import scalar
 from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors, copy_vectors_out
 
@@ -110,14 +109,3 @@ def among_ids(key: str, ids: Int64Array | None) -> sql.Composable:
     if ids is None:
         return sql.SQL("true")
     return sql.SQL("{} = ANY({}::bigint[])").format(sql.Identifier(key), sql.Literal(ids.tolist()))
-
-
-def count_orphans(conn: Connection, tables: Sequence[tuple[sql.Identifier, Entity]]) -> int:
-    """Count the rows of tables of vectors whose chunk or question no longer exists."""
-    counts = [
-        sql.SQL("(SELECT count(*) FROM {} b WHERE NOT EXISTS (SELECT FROM {} e WHERE e.{key} = b.{key}))").format(
-            table, sql.Identifier("heal", entity), key=sql.Identifier(f"{entity}_id")
-        )
-        for table, entity in tables
-    ]
-    return int(scalar(conn, sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))))
