@@ -8,15 +8,13 @@ batches from the base.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from heal_tasks.nudge.contrast import Displacements, QuestionLevels, displace
 from heal_tasks.nudge.plan import NudgeRecord, Plan
+from heal_tasks.nudge.products import Float32Array, Float64Array, Int64Array
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
 from heal_tasks.nudge.solve import Moves, Variant, apply_moves, gradients, plan_moves
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
 
 # Smaller differences are rounding; writing them would touch rows for nothing.
 _SMALLEST_CHANGE = 1e-6
@@ -26,23 +24,23 @@ _SMALLEST_CHANGE = 1e-6
 class MovedRows:
     """Rows that questions have moved."""
 
-    rows: Int64Array  # ascending int64, shape (c,): the rows that changed; every other row is its base vector
-    vectors: Float32Array  # float32, shape (c, d): their new vectors
+    rows: Int64Array  # (c,), ascending: the rows that changed; every other row is its base vector
+    vectors: Float32Array  # (c, d): their new vectors
     displacements: Displacements  # of the rows that have questions; none for a plan without contrast
 
 
 def move_rows(
-    base: npt.NDArray[np.floating],
+    base: NDArray[np.floating],
     questions: QuestionSet,
     record: NudgeRecord,
     *,
     displacements: Displacements | None = None,
     device: str = "cpu",
 ) -> MovedRows:
-    """Move all rows that questions name, and return those that changed.
+    """Move all rows that questions name by plan and theta of a record, and return those that changed.
 
     Args:
-        base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed.
+        base: shape (n, d): encoder output of all rows; not changed.
         questions: the questions that move rows.
         record: plan and theta.
         displacements: stored with the record; None to compute what the plan needs.
@@ -68,20 +66,17 @@ def moves_of(
     stored: Displacements | None = None,
     device: str = "cpu",
 ) -> tuple[Moves, Displacements]:
-    """Turn questions into moves of the rows that they name.
+    """Turn questions into moves of the rows that they name, and return these with the displacements in them.
 
     Args:
         plan: the weights, the prior and the contrast.
         variant: N or M.
         asked: the questions.
-        rows: ascending int64, shape (a,): the rows that they name.
-        start: float32, shape (a, d): base vectors of these, unit length.
-        centre: float32, shape (d,): the mean question; unused by a plan that is not centred.
+        rows: shape (a,), ascending: the rows that they name.
+        start: shape (a, d): base vectors of these, unit length.
+        centre: shape (d,): the mean question; unused by a plan that is not centred.
         stored: displacements from an earlier choice; None to compute what the plan needs.
         device: where to compute them, ``cpu`` or a GPU.
-
-    Returns:
-        The moves, and the displacements in them.
     """
     pairs, shares = asked.pairs()
     _, G = gradients(asked.vectors, pairs, plan.weights(shares), centre=centre if plan.centred else None)
@@ -101,40 +96,32 @@ def moves_of(
 def changed_rows(
     rows: Int64Array, start: Float32Array, moves: Moves, theta: float, displacements: Displacements
 ) -> MovedRows:
-    """Apply moves, and return the rows that changed by more than rounding.
-
-    Args:
-        rows: int64, shape (a,).
-        start: float32, shape (a, d): their base vectors, unit length.
-        moves: of these rows.
-        theta: radians (N) or step length (M).
-        displacements: in the moves.
-    """
+    """Apply moves to ``start``, the base vectors of ``rows``, and return the rows that changed beyond rounding."""
     moved = apply_moves(start, moves, theta)
     changed = np.abs(moved - start).max(axis=1, initial=0.0) > _SMALLEST_CHANGE
     return MovedRows(rows[changed], moved[changed], displacements)
 
 
 def recompute(
-    base: npt.NDArray[np.floating],
-    questions: npt.NDArray[np.floating],
+    base: NDArray[np.floating],
+    questions: NDArray[np.floating],
     answers: Int64Array,
-    shares: npt.NDArray[np.float64],
+    shares: Float64Array,
     record: NudgeRecord,
     displacements: Float32Array | None = None,
 ) -> Float32Array:
     """Compute a few rows as :func:`move_rows` does, from their own questions alone.
 
     Args:
-        base: float16, float32 or float64, shape (m, d): encoder output of these rows.
-        questions: float, shape (q, d): the questions that they answer.
-        answers: int64, shape (q,): index of the row that answers each.
-        shares: float64, shape (q,): 1 / number of rows, these and others, that answer the question.
+        base: shape (m, d): encoder output of these rows.
+        questions: shape (q, d): the questions that they answer.
+        answers: shape (q,): index of the row that answers each.
+        shares: shape (q,): 1 / number of rows, these and others, that answer the question.
         record: plan and theta.
-        displacements: float32, shape (m, d): of these rows; None for a plan without contrast.
+        displacements: shape (m, d): of these rows; None for a plan without contrast.
 
     Returns:
-        float32, shape (m, d).
+        Shape (m, d).
     """
     moved = unit_rows(base, "document").copy()
     asked = unit_rows(questions, "question") if len(questions) else np.empty((0, moved.shape[1]), np.float32)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 
-from heal_tasks.nudge.products import ROUNDING, block_size, blocks, exact
+from heal_tasks.nudge.products import ROUNDING, Float32Array, Float64Array, Int64Array, block_size, blocks, exact
 from heal_tasks.nudge.solve import Moves, Variant, move_factors
-from heal_tasks.nudge.static import QUESTIONS_AT_ONCE, Float32Array, Float64Array, Int64Array, best_static, in_groups
+from heal_tasks.nudge.static import QUESTIONS_AT_ONCE, StaticSearch, in_groups
 
 # Lines have a wider range than sinusoids: of 12.6 M pairs four segments keep 394,000, six 153,000, eight 78,000.
 _SEGMENTS: dict[Variant, int] = {"N": 4, "M": 8}
@@ -24,62 +24,32 @@ _SEGMENTS: dict[Variant, int] = {"N": 4, "M": 8}
 class Candidates:
     """Rows that matter, ordered by question and row; the score of a row at theta is p(theta) alpha + r(theta) beta."""
 
-    question: Int64Array  # int64, shape (c,)
-    rows: Int64Array  # int64, shape (c,)
-    alpha: Float64Array  # float64, shape (c,): similarity of the question to the base vector
-    beta: Float64Array  # float64, shape (c,): similarity to the direction of the move; 0 for rows that do not move
-    arrival: Float64Array  # float64, shape (c,): theta at which the row stops; 0 for rows that do not move
-    variant: Variant  # N or M
+    question: Int64Array  # (c,)
+    rows: Int64Array  # (c,)
+    alpha: Float64Array  # (c,): similarity of the question to the base vector
+    beta: Float64Array  # (c,): similarity to the direction of the move; 0 for rows that do not move
+    arrival: Float64Array  # (c,): theta at which the row stops; 0 for rows that do not move
+    variant: Variant
 
     def scores(self, chosen: Int64Array, thetas: Float64Array) -> Float64Array:
-        """Scores of c chosen candidates at some thetas each, float64, shape (c, t) like ``thetas``."""
+        """Scores of c chosen candidates at some thetas each, shape (c, t) like ``thetas``."""
         p, r = move_factors(self.arrival[chosen, None], thetas, self.variant)
         return p * self.alpha[chosen, None] + r * self.beta[chosen, None]
 
 
-class CandidateSearch:
-    """Finds the candidates of some questions.
-
-    Args:
-        questions: float32, shape (m, d), unit length.
-        base: float32, shape (n, d), unit length: all rows.
-        moved: ascending int64, shape (a,): the rows that move.
-        k: number of places that matter.
-        device: where to compute, ``cpu`` or a GPU.
-        block_scores: most scores in a block; None for what suits the device.
-    """
-
-    def __init__(
-        self,
-        questions: Float32Array,
-        base: Float32Array,
-        moved: Int64Array,
-        k: int,
-        device: str = "cpu",
-        block_scores: int | None = None,
-    ) -> None:
-        self._questions, self._base, self._moved, self._k = questions, base, moved, k
-        self._device, self._block_scores = device, block_scores
-        self._static = best_static(questions, base, moved, k, device, block_scores)
+class CandidateSearch(StaticSearch):
+    """Finds the candidates of some questions: the best rows that do not move, and those that rise among them."""
 
     def find(self, moves: Moves, max_theta: float) -> Candidates:
-        """Add to the best rows that do not move those that reach the first k places at some theta.
-
-        Args:
-            moves: of the rows that move.
-            max_theta: largest theta of interest.
-
-        Returns:
-            A superset of the rows that are among a question's best k at some theta from 0 to ``max_theta``.
-        """
+        """Find a superset of the rows that are among a question's best k at some theta from 0 to ``max_theta``."""
         segments = _Segments(moves, max_theta)
-        found = [self._rising(part, moves, segments) for part in blocks(len(self._questions), QUESTIONS_AT_ONCE)]
+        found = [self._rising(part, moves, segments) for part in blocks(len(self.questions), QUESTIONS_AT_ONCE)]
         question, place, bar = (np.concatenate(columns) for columns in zip(*found, strict=True))
-        rows = self._moved[place]
-        static, scores = self._static
+        rows = self.moved[place]
+        static, scores = self.best
         asked, rank = np.nonzero((static >= 0) & (scores >= bar.min(axis=1, keepdims=True)))
-        alpha = exact(self._questions, self._base, question, rows)
-        beta = exact(self._questions, moves.directions, question, place)
+        alpha = exact(self.questions, self.base, question, rows)
+        beta = exact(self.questions, moves.directions, question, place)
         return _ordered(
             np.concatenate([asked, question]),
             np.concatenate([static[asked, rank], rows]),
@@ -87,20 +57,40 @@ class CandidateSearch:
             moves.variant,
         )
 
+    def with_answers_unmoved(self, candidates: Candidates, positives: Sequence[Int64Array]) -> Candidates:
+        """Add all answers of each question at their base vectors, as if no question had moved them.
+
+        Args:
+            candidates: found with k larger than the metric's by the most answers of a question, since another row may
+                come up for each answer that falls back.
+            positives: the answers of each question, distinct, shape (y,).
+        """
+        question = np.repeat(np.arange(len(positives)), [len(rows) for rows in positives])
+        rows = np.concatenate([np.empty(0, dtype=np.int64), *positives])
+        n = len(self.base)
+        others = ~np.isin(candidates.question * n + candidates.rows, question * n + rows)
+        values = np.stack([candidates.alpha, candidates.beta, candidates.arrival])
+        return _ordered(
+            np.concatenate([candidates.question[others], question]),
+            np.concatenate([candidates.rows[others], rows]),
+            np.hstack([values[:, others], _unmoved(exact(self.questions, self.base, question, rows))]),
+            candidates.variant,
+        )
+
     def _rising(self, part: slice, moves: Moves, segments: "_Segments") -> tuple[Int64Array, Int64Array, Float32Array]:
         """Questions, and indices of moved rows that reach their best k in a segment; and the bars, shape (m, S)."""
-        device, k = self._device, self._k
-        questions = torch.from_numpy(self._questions[part]).to(device)
-        best = torch.from_numpy(self._static[1][part].astype(np.float32)).to(device)
+        device, k = self.device, self.k
+        questions = torch.from_numpy(self.questions[part]).to(device)
+        best = torch.from_numpy(self.best[1][part].astype(np.float32)).to(device)
         best = best[:, None].repeat(1, segments.count, 1)  # (m, S, k)
         p, r = (torch.from_numpy(factor.astype(np.float32)).to(device) for factor in (segments.p, segments.r))
         question, place = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         about = [np.empty((2, 0), dtype=np.float32)]
         # Eight arrays of scores are held at a time.
-        for block in blocks(len(self._moved), block_size(8 * len(questions), device, self._block_scores)):
+        for block in blocks(len(self.moved), block_size(8 * len(questions), device, self.block_scores)):
             alpha, beta = (
                 questions @ torch.from_numpy(rows).to(device).T
-                for rows in (self._base[self._moved[block]], moves.directions[block])
+                for rows in (self.base[self.moved[block]], moves.directions[block])
             )
             reached = torch.zeros_like(alpha, dtype=torch.bool)
             start = alpha
@@ -120,30 +110,6 @@ class CandidateSearch:
         first, second = np.concatenate(about, axis=1)
         kept = segments.reaches(first, second, at, bar[asked])
         return asked[kept] + part.start, at[kept], bar
-
-
-def with_answers_unmoved(
-    candidates: Candidates, questions: Float32Array, base: Float32Array, positives: Sequence[Int64Array]
-) -> Candidates:
-    """Add all answers of each question, at their base vectors, as if no question had moved them.
-
-    Args:
-        candidates: found with k larger than the metric's by the most answers of a question, since another row may come
-            up for each answer that falls back.
-        questions: float32, shape (m, d), unit length.
-        base: float32, shape (n, d), unit length.
-        positives: the answers of each question, distinct int64, shape (y,).
-    """
-    question = np.repeat(np.arange(len(positives)), [len(rows) for rows in positives])
-    rows = np.concatenate([np.empty(0, dtype=np.int64), *positives])
-    others = ~np.isin(candidates.question * len(base) + candidates.rows, question * len(base) + rows)
-    values = np.stack([candidates.alpha, candidates.beta, candidates.arrival])
-    return _ordered(
-        np.concatenate([candidates.question[others], question]),
-        np.concatenate([candidates.rows[others], rows]),
-        np.hstack([values[:, others], _unmoved(exact(questions, base, question, rows))]),
-        candidates.variant,
-    )
 
 
 def _unmoved(alpha: Float64Array) -> Float64Array:
@@ -184,7 +150,7 @@ class _Segments:
 
     def reaches(
         self, alpha: Float32Array, beta: Float32Array, place: Int64Array, bar: Float32Array
-    ) -> npt.NDArray[np.bool_]:
+    ) -> NDArray[np.bool_]:
         """Tell which rows reach a bar, shape (h, S), in any segment."""
         ends = self.p[:, place] * alpha + self.r[:, place] * beta  # (S + 1, h)
         return np.asarray((np.maximum(ends[:-1], ends[1:]) >= bar.T).any(axis=0))

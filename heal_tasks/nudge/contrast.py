@@ -15,13 +15,9 @@ it at .431, where a new choice gives .432 (bench/nudge_nights.py).
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from heal_tasks.nudge.products import block_size, blocks
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
+from heal_tasks.nudge.products import Float32Array, Int64Array, block_size, blocks
 
 # Cross-validated: .04 and .07 gained less on NFCorpus, .02 and .1 on three collections.
 _TEMPERATURE = 0.05
@@ -30,17 +26,11 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, slots=True)
 class QuestionLevels:
-    """The normaliser of each question's softmax, for rows that arrive later.
+    """The normaliser of each question's softmax, for rows that arrive later."""
 
-    Args:
-        questions: int64, shape (q,): index of each question in the set as it was given.
-        log_sum_exp: float32, shape (q,): log of the sum of exp(similarity / .05) over the rows at the last step.
-        weights: float32, shape (q,): weight of the question over all of its answers.
-    """
-
-    questions: Int64Array
-    log_sum_exp: Float32Array
-    weights: Float32Array
+    questions: Int64Array  # (q,): index of each question in the set as it was given
+    log_sum_exp: Float32Array  # (q,): log of the sum of exp(similarity / .05) over the rows at the last step
+    weights: Float32Array  # (q,): weight of the question over all of its answers
 
 
 NO_LEVELS = QuestionLevels(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32))
@@ -48,10 +38,10 @@ NO_LEVELS = QuestionLevels(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.flo
 
 @dataclass(frozen=True, slots=True)
 class Displacements:
-    """Displacements: vectors that are added to the gradients of rows."""
+    """Vectors that are added to the gradients of rows."""
 
-    rows: Int64Array  # ascending int64, shape (p,)
-    vectors: Float32Array  # float32, shape (p, d)
+    rows: Int64Array  # (p,), ascending
+    vectors: Float32Array  # (p, d)
     levels: QuestionLevels = NO_LEVELS  # of the questions that displace rows; none where they are not needed
 
     @classmethod
@@ -60,13 +50,13 @@ class Displacements:
         return cls(np.empty(0, dtype=np.int64), np.empty((0, dims), dtype=np.float32))
 
     def and_of(self, rows: Int64Array, vectors: Float32Array) -> "Displacements":
-        """Add other rows, int64, shape (m,), with their vectors, float32, shape (m, d)."""
+        """Add other rows, shape (m,), with their vectors, shape (m, d)."""
         everything = np.concatenate([self.rows, rows])
         order = np.argsort(everything)
         return Displacements(everything[order], np.concatenate([self.vectors, vectors])[order])
 
     def of(self, rows: Int64Array) -> Float32Array:
-        """Vectors of some rows, ascending int64, shape (a,): float32, shape (a, d), 0 for a row without one."""
+        """Vectors of some rows, ascending, shape (a,): shape (a, d), 0 for a row without one."""
         found = np.zeros((len(rows), self.vectors.shape[1]), dtype=np.float32)
         _, here, there = np.intersect1d(rows, self.rows, assume_unique=True, return_indices=True)
         found[here] = self.vectors[there]
@@ -92,21 +82,20 @@ def displace(
     all rows. Then the rows take the next part of the way to ``prior * base + G + displacement``.
 
     Args:
-        question_vectors: float32, shape (q, d), unit length.
-        base: float32, shape (a, d), unit length: the rows that have questions.
-        pairs: int64, shape (p, 2): question index, ascending, and the index in ``base`` of a row that answers it.
-        weights: float32, shape (q,): of each question over all of its answers.
-        G: float32, shape (a, d): gradients of the rows' own questions.
+        question_vectors: shape (q, d), unit length.
+        base: shape (a, d), unit length: the rows that have questions.
+        pairs: shape (p, 2): question index, ascending, and the index in ``base`` of a row that answers it.
+        weights: shape (q,): of each question over all of its answers.
+        G: shape (a, d): gradients of the rows' own questions.
         prior: number of questions that a base vector counts as, above 0.
         steps: number of steps, 1 or more.
-        log_sum_exp: float32, shape (q,): from an earlier call, if ``base`` has only rows that arrived later. Each of
-            them is computed as if it were the only one, and the displacement of the earlier rows does not change.
+        log_sum_exp: shape (q,): from an earlier call, if ``base`` has only rows that arrived later. Each of them is
+            computed as if it were the only one, and the displacement of the earlier rows does not change.
         device: ``cpu`` or a GPU.
         block_scores: most scores in a block; None for what suits the device.
 
     Returns:
-        The mean over the steps, float32, shape (a, d), and the log-sum-exp of each question at the last step, float32,
-        shape (q,).
+        The mean over the steps, shape (a, d), and the log-sum-exp of each question at the last step, shape (q,).
     """
     questions, start, answering, attraction, weight = (
         torch.from_numpy(array).to(device) for array in (question_vectors, base, pairs, G, weights)

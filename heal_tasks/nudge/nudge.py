@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.nudge.apply import MovedRows, changed_rows, move_rows, moves_of
 from heal_tasks.nudge.contrast import Displacements
 from heal_tasks.nudge.plan import PLAIN, NudgeRecord, Plan, check_theta
+from heal_tasks.nudge.products import Float32Array
 from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.nudge.sweep import Metric
@@ -22,34 +23,18 @@ _MOST_ANSWERS = 10
 
 @dataclass(frozen=True, slots=True)
 class NudgeResult(MovedRows):
-    """The rows that NUDGE moves, and the figures of the choice.
-
-    Args:
-        variant: N or M.
-        theta: radians (N) or step length (M); 0 where nothing moves.
-        plan: the plan in use.
-        centre: float32, shape (d,): the mean training question, which a centred plan subtracts.
-        adopted: True if theta is above 0.
-        validation_before: the metric on validation at theta 0; None without validation questions.
-        validation_after: at ``theta``.
-        gain: cross-validated gain of theta on validation questions, adopted or not; None without any.
-        standard_error: of that gain, paired by question.
-        dropped_questions: questions of both sets without a positive.
-        moved_validation_share: share of validation questions that a moved row answers; near 0, validation cannot see a
-            gain, near 1 it cannot see the damage to rows without questions.
-    """
+    """The rows that NUDGE moves, by which plan and theta, and the choice of these."""
 
     variant: Variant
-    theta: float
+    theta: float  # radians (N) or step length (M); 0 where nothing moves
     plan: Plan
-    centre: npt.NDArray[np.float32]
-    adopted: bool
-    validation_before: float | None
-    validation_after: float | None
-    gain: float | None
-    standard_error: float | None
-    dropped_questions: int
-    moved_validation_share: float
+    centre: Float32Array  # (d,): the mean training question, which a centred plan subtracts
+    choice: ThetaChoice | None  # the best plan and theta, adopted or not; None without validation questions
+
+    @property
+    def adopted(self) -> bool:
+        """True if theta is above 0."""
+        return self.theta > 0
 
     def record(self, *, by_people: bool = False) -> NudgeRecord:
         """The record that moves further rows in the same way."""
@@ -57,7 +42,7 @@ class NudgeResult(MovedRows):
 
 
 def nudge(
-    base: npt.NDArray[np.floating],
+    base: NDArray[np.floating],
     train: QuestionSet,
     validation: QuestionSet,
     *,
@@ -78,8 +63,7 @@ def nudge(
     .001). Without training or validation questions nothing moves.
 
     Args:
-        base: float16, float32 or float64, shape (n, d): encoder output of all rows; not changed. Rows are brought to
-            unit length first.
+        base: shape (n, d): encoder output of all rows, of any length; not changed.
         train: questions that move rows.
         validation: other questions, of documents with and without training questions.
         variant: N keeps unit length (cosine search); M needs inner-product search.
@@ -87,7 +71,7 @@ def nudge(
         plans: the plans that validation chooses among, the preferred one first. Each costs a product of the validation
             questions with the rows that move, a contrastive one two of the training questions per step as well.
         refit: all questions there are, those of validation too: they move the rows by the plan and theta that were
-            chosen without them. All figures in the result are those of the training questions alone.
+            chosen without them. The choice in the result is that by the training questions alone.
         min_gain: smallest gain for which rows are moved.
         max_unasked_loss: largest mean loss allowed on questions whose answers no question has moved: up to 2,000
             training questions are ranked with their own answers at the base vectors, since validation may have few
@@ -95,9 +79,6 @@ def nudge(
         unasked: questions to which ``max_unasked_loss`` applies, instead of training questions.
         seed: of the folds in which validation judges the search.
         device: where to compute similarities and displacements, ``cpu`` or a GPU.
-
-    Returns:
-        The changed rows and the figures of the choice.
 
     Raises:
         InputError: a vector that is zero or not finite, dimensions that differ, a positive that is not a row, an
@@ -132,31 +113,13 @@ def nudge(
     if choice and choice.convincing and choice.gain >= min_gain:
         number, theta = choice.plan, choice.theta
     moves, displacements = planned[number]
-    pairs, _ = judged.pairs()
-    can_gain = np.unique(pairs[np.isin(pairs[:, 1], rows[moves.arrival > 0]), 0])
     if not theta:
         moved = MovedRows(rows[:0], start[:0], Displacements.none(d))
     elif refit is not None:
         moved = move_rows(documents, refit, plans[number].record(variant, theta, centre), device=device)
     else:
         moved = changed_rows(rows, start, moves, theta, displacements)
-    before = float(choice.before.mean()) if choice else None
-    return NudgeResult(
-        rows=moved.rows,
-        vectors=moved.vectors,
-        displacements=moved.displacements,
-        variant=variant,
-        theta=theta,
-        plan=plans[number],
-        centre=centre,
-        adopted=theta > 0,
-        validation_before=before,
-        validation_after=float(choice.after.mean()) if choice and theta else before,
-        gain=choice.gain if choice else None,
-        standard_error=choice.standard_error if choice else None,
-        dropped_questions=asked.dropped + judged.dropped,
-        moved_validation_share=len(can_gain) / max(1, len(judged.positives)),
-    )
+    return NudgeResult(moved.rows, moved.vectors, moved.displacements, variant, theta, plans[number], centre, choice)
 
 
 def _some_questions(asked: CleanQuestions, seed: int) -> CleanQuestions | None:
@@ -166,4 +129,4 @@ def _some_questions(asked: CleanQuestions, seed: int) -> CleanQuestions | None:
     chosen = np.sort(np.random.default_rng(seed).permutation(few)[:_MOST_UNASKED])
     if not len(chosen):
         return None
-    return CleanQuestions(asked.vectors[chosen], tuple(asked.positives[row] for row in chosen), asked.places[chosen], 0)
+    return CleanQuestions(asked.vectors[chosen], tuple(asked.positives[row] for row in chosen), asked.places[chosen])

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.nudge.products import Float32Array, Float64Array
 from heal_tasks.nudge.solve import MAX_THETA, Variant
 
 
@@ -15,21 +15,16 @@ from heal_tasks.nudge.solve import MAX_THETA, Variant
 class Plan:
     """A way to turn questions into moves of the rows that answer them.
 
-    Args:
-        centred: subtract the mean training question from each question, see :func:`~heal_tasks.nudge.solve.gradients`.
-        prior: number of questions that a base vector counts as, see :func:`~heal_tasks.nudge.solve.plan_moves`.
-        contrast_steps: number of steps in which rows are displaced from questions that they do not answer, see
-            :func:`~heal_tasks.nudge.contrast.displace`; 0 for none. Needs a prior above 0.
-        answer_count_exponent: a question with a answers weighs a to this power, shared among its answers: 0 gives all
-            questions the same weight, 1 all (question, answer) pairs.
+    A question with a answers weighs a to the power ``answer_count_exponent``, shared among its answers: 0 gives all
+    questions the same weight, 1 all (question, answer) pairs.
 
     Raises:
         InputError: a value out of range.
     """
 
-    centred: bool = False
-    prior: float = 0.0
-    contrast_steps: int = 0
+    centred: bool = False  # subtract the mean training question from each question, see solve.gradients
+    prior: float = 0.0  # number of questions that a base vector counts as, see solve.plan_moves
+    contrast_steps: int = 0  # of contrast.displace; 0 for none, more need a prior above 0
     answer_count_exponent: float = 0.0
 
     def __post_init__(self) -> None:
@@ -40,12 +35,12 @@ class Plan:
                 "and answer_count_exponent from 0 to 1"
             )
 
-    def weights(self, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Weights of (question, row) pairs, from 1/|answers of the question|; both float64, shape (p,)."""
+    def weights(self, shares: Float64Array) -> Float64Array:
+        """Weights of (question, row) pairs, from 1/|answers of the question|; both of shape (p,)."""
         return np.asarray(shares ** (1.0 - self.answer_count_exponent), dtype=np.float64)
 
     def record(
-        self, variant: Variant, theta: float, centre: npt.NDArray[np.float32] | None, *, by_people: bool = False
+        self, variant: Variant, theta: float, centre: Float32Array | None, *, by_people: bool = False
     ) -> "NudgeRecord":
         """The record of this plan with a theta; ``centre`` is unused by a plan that is not centred."""
         subtracted = centre if self.centred else None
@@ -69,11 +64,7 @@ plans gained at most .001 on the official splits (bench/RESULTS.md).
 
 
 def check_theta(variant: Variant, theta: float = 0.0) -> None:
-    """Check a variant and its theta.
-
-    Raises:
-        InputError: an unknown variant, or theta out of range.
-    """
+    """Refuse an unknown variant, and a theta out of its range."""
     if variant not in MAX_THETA:
         raise InputError(f"unknown NUDGE variant {variant!r}; take N or M")
     if not 0 <= theta <= MAX_THETA[variant]:
@@ -84,26 +75,17 @@ def check_theta(variant: Variant, theta: float = 0.0) -> None:
 class NudgeRecord:
     """Everything about a chosen plan that is needed to move further rows in the same way.
 
-    Args:
-        variant: N or M.
-        theta: the largest angle in radians (N) or the step length (M).
-        prior: see :class:`Plan`.
-        centre: float32, shape (d,): the mean question that a centred plan subtracts; None for another plan.
-        contrast_steps: see :class:`Plan`.
-        answer_count_exponent: see :class:`Plan`.
-        by_people: True if only human questions moved the rows.
-
     Raises:
         InputError: an unknown variant, or theta out of range.
     """
 
     variant: Variant
-    theta: float
-    prior: float
-    centre: npt.NDArray[np.float32] | None
+    theta: float  # the largest angle in radians (N) or the step length (M)
+    prior: float  # this and the others as in Plan
+    centre: Float32Array | None  # (d,): the mean question that a centred plan subtracts; None for another plan
     contrast_steps: int
     answer_count_exponent: float
-    by_people: bool
+    by_people: bool  # True if only human questions moved the rows
 
     def __post_init__(self) -> None:
         check_theta(self.variant, self.theta)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Int64Array = NDArray[np.int64]
-Float32Array = NDArray[np.float32]
+from heal_tasks.nudge.products import Float32Array, Int64Array
 
 KEPT = 40
 """Rows kept per question: 30 of them may go before ten places can no longer be filled."""
@@ -21,9 +20,9 @@ KEPT = 40
 class Nearest:
     """The nearest rows of p questions."""
 
-    ids: Int64Array  # int64, shape (p, c), ids of rows, best first, equal scores by lower id; -1 for an empty place
-    scores: Float32Array  # float32, shape (p, c), inner products; -inf for an empty place
-    floor: Float32Array  # float32, shape (p,): no row that is not kept scores more; -inf where all rows are kept
+    ids: Int64Array  # (p, c): ids of rows, best first, equal scores by lower id; -1 for an empty place
+    scores: Float32Array  # (p, c): inner products; -inf for an empty place
+    floor: Float32Array  # (p,): no row that is not kept scores more; -inf where all rows are kept
 
     @classmethod
     def of(cls, ids: Int64Array, scores: Float32Array) -> "Nearest":
@@ -44,15 +43,15 @@ def follow(
 
     Args:
         kept: the nearest rows before.
-        queries: float32, shape (p, d).
-        touched: int64, shape (t,): ids of all rows that were added, removed or changed.
-        ids: int64, shape (m,): those of them that exist now.
-        vectors: float32, shape (m, d): their vectors now.
+        queries: shape (p, d).
+        touched: shape (t,): ids of all rows that were added, removed or changed.
+        ids: shape (m,): those of them that exist now.
+        vectors: shape (m, d): their vectors now.
         places: number of first places that must be right.
 
     Returns:
-        The nearest rows now, with as many columns as before, and a mask of the questions that must be searched again:
-        bool, shape (p,).
+        The nearest rows now, with as many columns as before; and a mask, shape (p,), of the questions that must be
+        searched again.
     """
     width = kept.ids.shape[1]
     gone = np.isin(kept.ids, touched)
@@ -63,7 +62,7 @@ def follow(
     order = np.lexsort((all_ids, -all_scores), axis=1)
     all_ids, all_scores = (np.take_along_axis(values, order, axis=1) for values in (all_ids, all_scores))
     full = all_ids[:, width - 1] >= 0
-    # Where places stay empty, rows that were not kept before still score no more than the old floor.
+    # If places stay empty, the old floor still holds for every row that was not kept.
     cut = full & ((all_ids[:, width:] >= 0).any(axis=1) | np.isfinite(kept.floor))
     floor = np.where(cut, all_scores[:, width - 1], kept.floor).astype(np.float32)
     short = ((all_ids[:, :width] >= 0).sum(axis=1) < places) & np.isfinite(kept.floor)

@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+Int64Array = NDArray[np.int64]
 
 # 4 M scores of 4 bytes are 16 MiB: large enough for the matrix product's full speed, small against the data. A GPU
 # waits for the data of every block, so its blocks are larger: 256 MiB.
@@ -19,31 +23,22 @@ def blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def block_size(scores: int, device: str, block_scores: int | None = None) -> int:
-    """Number of rows in a block, where each row has ``scores`` scores.
-
-    Returns:
-        A power of two, so that whole blocks divide into equal groups of rows.
-    """
+    """Number of rows with ``scores`` scores each in a block: a power of two, so that it divides into equal groups."""
     total = block_scores or (_CPU_SCORES if device == "cpu" else _GPU_SCORES)
     return 1 << max(1, total // max(1, scores)).bit_length() - 1
 
 
-def exact(
-    questions: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.float32],
-    question: npt.NDArray[np.int64],
-    row: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
+def exact(questions: Float32Array, rows: Float32Array, question: Int64Array, row: Int64Array) -> Float64Array:
     """Inner products of chosen pairs, summed in float64: the same to the last bit whatever else is scored.
 
     Args:
-        questions: float32, shape (m, d).
-        rows: float32, shape (n, d).
-        question: int64, shape (p,): question of each pair.
-        row: int64, shape (p,): row of each pair.
+        questions: shape (m, d).
+        rows: shape (n, d).
+        question: shape (p,): question of each pair.
+        row: shape (p,): row of each pair.
 
     Returns:
-        float64, shape (p,).
+        Shape (p,).
     """
     scores = np.empty(len(row))
     for part in blocks(len(row), _PAIRS_AT_ONCE):

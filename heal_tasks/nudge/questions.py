@@ -1,17 +1,17 @@
 """Checks and cleans the input of NUDGE.
 
 A single NaN makes the published package find no gain, an index of -1 moves an unrelated row, and a repeated question
-counts twice, all without a message. Here each is an error that names row and value, or is merged and counted.
+counts twice, all without a message. Here the first two are errors that name row and value, and equal questions merge.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.nudge.products import blocks
+from heal_tasks.nudge.products import Float32Array, Float64Array, Int64Array, blocks
 
 # Rounding of float32 sums of some thousand squares.
 _UNIT_TOLERANCE = 3e-6
@@ -20,57 +20,37 @@ _ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
-    """Questions with the rows that answer them.
+    """Questions with the rows that answer them."""
 
-    Args:
-        vectors: float of any width, shape (q, d), of any length above zero.
-        positives: integer indices of the answering rows, one array per question; an empty one drops the question.
-    """
-
-    vectors: npt.NDArray[np.floating]
-    positives: Sequence[npt.NDArray[np.integer]]
+    vectors: NDArray[np.floating]  # (q, d), of any length above zero
+    positives: Sequence[NDArray[np.integer]]  # rows that answer each question; an empty array drops the question
 
 
 @dataclass(frozen=True, slots=True)
 class CleanQuestions:
-    """Distinct unit questions, each with at least one positive.
+    """Distinct unit questions, each with at least one positive."""
 
-    Args:
-        vectors: float32, shape (q, d), unit length.
-        positives: sorted distinct int64 rows of each question.
-        places: int64, shape (q,): index of the first of equal questions in the set as it was given.
-        dropped: number of questions without a positive.
-    """
+    vectors: Float32Array  # (q, d), unit length
+    positives: tuple[Int64Array, ...]  # sorted distinct rows of each question
+    places: Int64Array  # (q,): index of the first of equal questions in the set as it was given
 
-    vectors: npt.NDArray[np.float32]
-    positives: tuple[npt.NDArray[np.int64], ...]
-    places: npt.NDArray[np.int64]
-    dropped: int
-
-    def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """All (question, row) pairs, and weights 1/|positives of the question|.
-
-        Returns:
-            int64, shape (p, 2), and float64, shape (p,).
-        """
+    def pairs(self) -> tuple[Int64Array, Float64Array]:
+        """All (question, row) pairs, shape (p, 2), and weights 1/|positives of the question|, shape (p,)."""
         sizes = np.array([len(rows) for rows in self.positives], dtype=np.int64)
         rows = np.concatenate(self.positives) if len(sizes) else np.empty(0, dtype=np.int64)
         return np.column_stack([np.repeat(np.arange(len(sizes)), sizes), rows]), np.repeat(1.0 / sizes, sizes)
 
-    def rows(self) -> npt.NDArray[np.int64]:
-        """All rows that answer a question, ascending int64, shape (a,)."""
+    def rows(self) -> Int64Array:
+        """All rows that answer a question, ascending, shape (a,)."""
         return np.unique(self.pairs()[0][:, 1])
 
 
-def unit_rows(rows: npt.NDArray[np.floating], what: str) -> npt.NDArray[np.float32]:
-    """Check vectors and bring them to unit length.
+def unit_rows(rows: NDArray[np.floating], what: str) -> Float32Array:
+    """Check vectors, shape (n, d), and bring them to unit length; what is float32 and of unit length is not copied.
 
     Args:
-        rows: float16, float32 or float64, shape (n, d).
+        rows: float16, float32 or float64.
         what: the name of a row in an error, for example ``document``.
-
-    Returns:
-        float32, shape (n, d): the same array where it is float32 and of unit length already.
 
     Raises:
         InputError: not a matrix of floats, or a row that is zero or has a value that is not finite.
@@ -99,16 +79,14 @@ def unit_rows(rows: npt.NDArray[np.floating], what: str) -> npt.NDArray[np.float
 def clean_questions(questions: QuestionSet, *, n_rows: int, dims: int, what: str) -> CleanQuestions:
     """Check questions, bring them to unit length, drop those without positives and merge equal ones.
 
-    Equal questions become one with the positives of all, so that a question written twice does not count twice.
+    Equal questions become one with the positives of all, so that a question written twice does not count twice. The
+    order is that of first appearance.
 
     Args:
         questions: the questions to clean.
         n_rows: number of document rows that positives may name.
         dims: dimensions of the document vectors.
         what: the name of the set in an error, for example ``training``.
-
-    Returns:
-        The clean questions, in order of first appearance.
 
     Raises:
         InputError: vectors as in :func:`unit_rows`, other dimensions, or a positive outside 0 .. n_rows - 1.
@@ -119,7 +97,7 @@ def clean_questions(questions: QuestionSet, *, n_rows: int, dims: int, what: str
             "pass one per question"
         )
     if len(questions.vectors) == 0:
-        return CleanQuestions(np.empty((0, dims), dtype=np.float32), (), np.empty(0, dtype=np.int64), 0)
+        return CleanQuestions(np.empty((0, dims), dtype=np.float32), (), np.empty(0, dtype=np.int64))
     if questions.vectors.ndim != 2 or questions.vectors.shape[1] != dims:
         raise InputError(
             f"{what} questions of shape {questions.vectors.shape} do not fit documents of {dims} dimensions; "
@@ -149,12 +127,11 @@ def clean_questions(questions: QuestionSet, *, n_rows: int, dims: int, what: str
         unit if len(kept) == len(unit) else unit[kept],
         tuple(answers[first:last] for first, last in zip(starts, np.append(starts[1:], len(answers)), strict=True)),
         kept,
-        int(np.count_nonzero(sizes == 0)),
     )
 
 
-def _first_equal(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Index of the first row that equals each row, int64, shape (n,)."""
+def _first_equal(rows: Float32Array) -> Int64Array:
+    """Index of the first row that equals each row, shape (n,)."""
     # Adding 0 makes -0.0 and 0.0 the same bytes.
     whole = (rows + np.float32(0)).view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
     first: dict[bytes, int] = {}

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from heal_tasks.nudge.products import blocks
+from heal_tasks.nudge.products import Float32Array, Float64Array, Int64Array, blocks
 
 Variant = Literal["N", "M"]
 
@@ -36,21 +36,15 @@ _SMALLEST_RESIDUAL = 1e-6
 class Moves:
     """The direction in which each row may move, and how far.
 
-    Args:
-        directions: float32, shape (a, d): unit vectors u, zero where a row does not move.
-        arrival: float64, shape (a,): theta at which the row stops: radians (N) or step length (M), infinite for M
-            without a prior; 0 where it does not move.
-        variant: N or M.
+    ``arrival`` is the theta at which a row stops: radians (N) or step length (M), infinite for M without a prior.
     """
 
-    directions: npt.NDArray[np.float32]
-    arrival: npt.NDArray[np.float64]
+    directions: Float32Array  # (a, d): unit vectors u, zero where a row does not move
+    arrival: Float64Array  # (a,); 0 where a row does not move
     variant: Variant
 
 
-def move_factors(
-    arrival: npt.NDArray[np.float64], theta: npt.ArrayLike, variant: Variant
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def move_factors(arrival: Float64Array, theta: npt.ArrayLike, variant: Variant) -> tuple[Float64Array, Float64Array]:
     """The factors p and r of d' = p d + r u; ``theta`` and ``arrival`` are broadcast, see :class:`Moves`."""
     reached = np.minimum(arrival, theta)
     if variant == "N":
@@ -59,24 +53,20 @@ def move_factors(
 
 
 def gradients(
-    question_vectors: npt.NDArray[np.float32],
-    pairs: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.float64],
-    *,
-    centre: npt.NDArray[np.float32] | None = None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    question_vectors: Float32Array, pairs: Int64Array, weights: Float64Array, *, centre: Float32Array | None = None
+) -> tuple[Int64Array, Float32Array]:
     """Sum the questions of each row: the gradient G of the total similarity with respect to that row.
 
     Args:
-        question_vectors: float32, shape (q, d), unit length.
-        pairs: int64, shape (p, 2): question index and the row that answers it.
-        weights: float64, shape (p,), positive: with 1/|answers of the question|, all questions weigh the same.
-        centre: float32, shape (d,): the mean question, to be subtracted from each question; None for nothing. Where
-            all questions share a direction, rows otherwise move along it and rise against every question.
+        question_vectors: shape (q, d), unit length.
+        pairs: shape (p, 2): question index and the row that answers it.
+        weights: shape (p,), positive: with 1/|answers of the question|, all questions weigh the same.
+        centre: shape (d,): the mean question, to be subtracted from each question; None for nothing. Where all
+            questions share a direction, rows otherwise move along it and rise against every question.
 
     Returns:
-        The rows that are named, ascending int64, shape (a,), and G, float32, shape (a, d), summed in float64; 0 where
-        the questions of a row cancel each other.
+        The rows that are named, ascending, shape (a,), and G, shape (a, d), summed in float64; 0 where the questions of
+        a row cancel each other.
     """
     rows, position = np.unique(pairs[:, 1], return_inverse=True)
     incidence = sparse.coo_array((weights, (position, pairs[:, 0])), shape=(len(rows), len(question_vectors))).tocsr()
@@ -91,14 +81,12 @@ def gradients(
     return rows, G
 
 
-def plan_moves(
-    base: npt.NDArray[np.float32], G: npt.NDArray[np.float32], variant: Variant, prior: float = 0.0
-) -> Moves:
+def plan_moves(base: Float32Array, G: Float32Array, variant: Variant, prior: float = 0.0) -> Moves:
     """Find each row's direction and where it stops.
 
     Args:
-        base: float32, shape (a, d), unit length.
-        G: float32, shape (a, d): gradients; a row with a zero gradient does not move.
+        base: shape (a, d), unit length.
+        G: shape (a, d): gradients; a row with a zero gradient does not move.
         variant: N or M.
         prior: number of questions that the base vector counts as: a row stops at the direction of ``prior * base + G``
             (N) or after a step of ``||G|| / prior`` (M), so that few questions move it little.
@@ -123,16 +111,10 @@ def plan_moves(
     return Moves(directions, arrival, variant)
 
 
-def apply_moves(base: npt.NDArray[np.float32], moves: Moves, theta: float) -> npt.NDArray[np.float32]:
-    """Move rows by theta.
+def apply_moves(base: Float32Array, moves: Moves, theta: float) -> Float32Array:
+    """Move rows, shape (a, d), unit length, by theta: radians (N) or step length (M); 0 returns the base vectors.
 
-    Args:
-        base: float32, shape (a, d), unit length.
-        moves: of these rows.
-        theta: largest angle in radians (N) or step length (M); 0 returns the base vectors.
-
-    Returns:
-        float32, shape (a, d): of unit length for NUDGE-N; search on NUDGE-M must use the inner product.
+    The result has unit length for NUDGE-N; search on NUDGE-M must use the inner product.
     """
     moved = np.empty(base.shape, dtype=np.float32)
     p, r = move_factors(moves.arrival, theta, moves.variant)

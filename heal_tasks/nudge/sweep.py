@@ -11,14 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.nudge.candidates import Candidates
+from heal_tasks.nudge.products import Float64Array, Int64Array
 from heal_tasks.nudge.solve import move_factors
-
-Float64Array = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
 
 
 class Metric:
@@ -42,14 +40,11 @@ class Metric:
         self._best = np.cumsum(gains) if not name.startswith("accuracy") else np.ones(1)
 
     def gain(self, ranks: Int64Array, relevant: Int64Array) -> Float64Array:
-        """The contribution of relevant rows to the values of their questions.
+        """Contributions of relevant rows to the values of their questions; all arrays have the same shape.
 
         Args:
-            ranks: int64, any shape, 0 for the first place.
-            relevant: int64, of that shape: number of relevant rows that the question has, found or not.
-
-        Returns:
-            float64, of that shape.
+            ranks: 0 for the first place.
+            relevant: number of relevant rows that the question has, found or not.
         """
         gained: Float64Array = self._gains[np.minimum(ranks, self.k)]
         return np.asarray(gained / self._best[np.minimum(relevant, len(self._best)) - 1])
@@ -60,30 +55,30 @@ class StepFunction:
     """A step function of theta."""
 
     start: float  # value just above 0
-    at: Float64Array  # float64, shape (e,): theta of each step, in any order
-    change: Float64Array  # float64, shape (e,): change of the value there
+    at: Float64Array  # (e,): theta of each step, in any order
+    change: Float64Array  # (e,): change of the value there
 
 
 @dataclass(frozen=True, slots=True)
 class MetricCurve:
     """The metric of each question over all theta."""
 
-    at_zero: Float64Array  # float64, shape (m,): value of each question at 0
-    start: Float64Array  # float64, shape (m,): value just above 0, which differs where rows tie at 0
-    question: Int64Array  # int64, shape (e,): the question whose value changes at each step
-    at: Float64Array  # float64, shape (e,): theta of each step, in any order
-    change: Float64Array  # float64, shape (e,): change of the value there
+    at_zero: Float64Array  # (m,): value of each question at 0
+    start: Float64Array  # (m,): value just above 0, which differs where rows tie at 0
+    question: Int64Array  # (e,): the question whose value changes at each step
+    at: Float64Array  # (e,): theta of each step, in any order
+    change: Float64Array  # (e,): change of the value there
     max_theta: float  # end of the curve
 
     def values(self, theta: float) -> Float64Array:
-        """Value of each question at theta, float64, shape (m,)."""
+        """Value of each question at theta, shape (m,)."""
         if theta == 0:
             return self.at_zero
         past = self.at < theta
         return self.start + np.bincount(self.question[past], weights=self.change[past], minlength=len(self.start))
 
-    def total(self, chosen: npt.NDArray[np.bool_]) -> StepFunction:
-        """The sum over some questions, bool, shape (m,)."""
+    def total(self, chosen: NDArray[np.bool_]) -> StepFunction:
+        """The sum over some questions, a mask of shape (m,)."""
         own = chosen[self.question]
         return StepFunction(float(self.start[chosen].sum()), self.at[own], self.change[own])
 
@@ -99,7 +94,7 @@ def metric_curve(
 
     Args:
         candidates: the rows that matter; equal scores rank by lower row.
-        positives: the relevant rows of each question, distinct int64, shape (y,).
+        positives: the relevant rows of each question, distinct.
         metric: of the values.
         max_theta: largest theta.
         pairs_at_once: pairs of answer and competitor in a block.
@@ -202,7 +197,7 @@ def best_cell(
     return float((edges[cell] + edges[cell + 1]) / 2), float(values[cell])
 
 
-def _ahead(other: Float64Array, own: Float64Array, lower: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _ahead(other: Float64Array, own: Float64Array, lower: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray((other > own) | ((other == own) & lower))
 
 

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from heal_tasks.nudge.candidates import CandidateSearch, with_answers_unmoved
+from heal_tasks.nudge.candidates import CandidateSearch
+from heal_tasks.nudge.products import Float32Array, Float64Array, Int64Array
 from heal_tasks.nudge.questions import CleanQuestions
 from heal_tasks.nudge.solve import MAX_THETA, Moves
 from heal_tasks.nudge.sweep import Metric, MetricCurve, StepFunction, best_cell, metric_curve
-
-Float64Array = npt.NDArray[np.float64]
 
 _FOLDS = 5
 # One-sided 5 %. Of runs on random questions, one standard error let 18 % through, 1.645 of them 5 %, two 3 %; of runs
@@ -31,9 +30,9 @@ class ThetaChoice:
 
     theta: float  # radians (N) or step length (M); set even where it is not convincing
     plan: int  # index of the plan that it belongs to
-    before: Float64Array  # float64, shape (m,): the metric of each question at 0
-    after: Float64Array  # float64, shape (m,): at theta; optimistic, since theta was chosen on these questions
-    held_out: Float64Array  # float64, shape (m,): of each question at the plan and theta that the other folds chose
+    before: Float64Array  # (m,): the metric of each question at 0
+    after: Float64Array  # (m,): at theta; optimistic, since theta was chosen on these questions
+    held_out: Float64Array  # (m,): of each question at the plan and theta that the other folds chose
 
     @property
     def gain(self) -> float:
@@ -56,8 +55,8 @@ class ThetaChoice:
 
 def choose_theta(
     validation: CleanQuestions,
-    base: npt.NDArray[np.float32],
-    moved: npt.NDArray[np.int64],
+    base: Float32Array,
+    moved: Int64Array,
     plans: Sequence[Moves],
     metric: str,
     *,
@@ -70,8 +69,8 @@ def choose_theta(
 
     Args:
         validation: at least one question.
-        base: float32, shape (n, d), unit length: all rows.
-        moved: ascending int64, shape (a,): the rows that may move.
+        base: shape (n, d), unit length: all rows.
+        moved: shape (a,), ascending: the rows that may move.
         plans: moves of these rows by each plan, the preferred one first; all of one variant.
         metric: ``accuracy@1``, ``ndcg@K`` or ``recall@K``; equal scores rank by lower row.
         unasked: questions that are ranked with their own answers at their base vectors; None for none.
@@ -80,15 +79,28 @@ def choose_theta(
         device: where to compute similarities, ``cpu`` or a GPU.
     """
     scoring = Metric(metric)
-    curves = _curves(validation, base, moved, plans, scoring, device)
+
+    def curves_of(questions: CleanQuestions, *, answers_move: bool = True) -> list[MetricCurve]:
+        # For each answer that falls back to its base vector another row may come up.
+        k = scoring.k + (0 if answers_move else max(len(rows) for rows in questions.positives))
+        search = CandidateSearch(questions.vectors, base, moved, k, device)
+        curves = []
+        for moves in plans:
+            max_theta = min(MAX_THETA[moves.variant], float(moves.arrival.max(initial=0.0)))
+            candidates = search.find(moves, max_theta)
+            if not answers_move:
+                candidates = search.with_answers_unmoved(candidates, questions.positives)
+            curves.append(metric_curve(candidates, questions.positives, scoring, max_theta))
+        return curves
+
+    curves = curves_of(validation)
     margins: list[StepFunction | None] = [None] * len(plans)
     if unasked is not None:
         everything = np.ones(len(unasked.positives), dtype=bool)
-        for number, curve in enumerate(_curves(unasked, base, moved, plans, scoring, device, answers_move=False)):
+        for number, curve in enumerate(curves_of(unasked, answers_move=False)):
             change = curve.total(everything)
-            margins[number] = replace(
-                change, start=change.start - curve.at_zero.sum() + max_unasked_loss * len(everything)
-            )
+            allowed = max_unasked_loss * len(everything)
+            margins[number] = replace(change, start=change.start - curve.at_zero.sum() + allowed)
     before = curves[0].at_zero
     fold = _folds(validation.positives, seed)
     held_out = before.copy()
@@ -99,32 +111,8 @@ def choose_theta(
     return ThetaChoice(theta, plan, before, curves[plan].values(theta), held_out)
 
 
-def _curves(
-    questions: CleanQuestions,
-    base: npt.NDArray[np.float32],
-    moved: npt.NDArray[np.int64],
-    plans: Sequence[Moves],
-    metric: Metric,
-    device: str,
-    *,
-    answers_move: bool = True,
-) -> list[MetricCurve]:
-    """The metric of each question over all theta, by each plan."""
-    # For each answer that falls back to its base vector another row may come up.
-    k = metric.k + (0 if answers_move else max(len(rows) for rows in questions.positives))
-    search = CandidateSearch(questions.vectors, base, moved, k, device)
-    curves = []
-    for moves in plans:
-        max_theta = min(MAX_THETA[moves.variant], float(moves.arrival.max(initial=0.0)))
-        candidates = search.find(moves, max_theta)
-        if not answers_move:
-            candidates = with_answers_unmoved(candidates, questions.vectors, base, questions.positives)
-        curves.append(metric_curve(candidates, questions.positives, metric, max_theta))
-    return curves
-
-
 def _best(
-    curves: Sequence[MetricCurve], margins: Sequence[StepFunction | None], chosen: npt.NDArray[np.bool_]
+    curves: Sequence[MetricCurve], margins: Sequence[StepFunction | None], chosen: NDArray[np.bool_]
 ) -> tuple[int, float]:
     """The best plan and theta on some of the questions; of equal plans the first."""
     found = [
@@ -136,7 +124,7 @@ def _best(
     return plan, found[plan][0]
 
 
-def _folds(positives: Sequence[npt.NDArray[np.int64]], seed: int) -> npt.NDArray[np.int64]:
+def _folds(positives: Sequence[Int64Array], seed: int) -> Int64Array:
     """Fold of each question. Questions of one document share a fold, so none judges a choice made on its document."""
     _, document = np.unique([rows[0] for rows in positives], return_inverse=True)
     shuffled = np.random.default_rng(seed).permutation(document.max() + 1)

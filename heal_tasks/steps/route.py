@@ -16,13 +16,6 @@ from heal_tasks.store.generations.generations import Generation, GenerationRepos
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.runs.runs import RunRepository
 
-MAX_RESIDUAL = 0.15
-"""Excess of new documents' mean relative residual on the topic tree over that of known ones: topics are missing."""
-MAX_ANGLE = 0.1
-"""Mean angle in radians that rows have moved since the last realignment."""
-MAX_LOSS = 0.01
-"""Loss in nDCG@10 on the fixed questions since the last realignment; counts where its whole interval is below zero."""
-
 
 def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
     """Choose the route after this run's ingest has stored ``arrived``, and the facts it was chosen from."""
@@ -44,12 +37,7 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         **_drift(context, active),
     )
     chosen = choose_route(
-        facts,
-        max_changed_share=settings.nudge_max_changed_share,
-        max_age_days=settings.realign_max_age_days,
-        max_residual=MAX_RESIDUAL,
-        max_displacement=MAX_ANGLE,
-        max_loss=MAX_LOSS,
+        facts, max_changed_share=settings.nudge_max_changed_share, max_age_days=settings.realign_max_age_days
     )
     return chosen, facts
 

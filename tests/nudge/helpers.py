@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import strategies as st
 
 from heal_tasks.nudge.apply import MovedRows, move_rows
 from heal_tasks.nudge.contrast import Displacements
@@ -12,6 +13,14 @@ from heal_tasks.nudge.solve import apply_moves, plan_moves
 
 D = 32
 METRICS = ["accuracy@1", "ndcg@10", "recall@10", "ndcg@3"]
+ANY_PROBLEM = {
+    "seed": st.integers(0, 2**32 - 1),
+    "variant": st.sampled_from(["N", "M"]),
+    "metric": st.sampled_from(METRICS),
+    "a": st.integers(1, 30),
+    "position": st.floats(0.001, 0.999),
+}
+"""Draws of a random problem, a metric, and a theta as a share of the largest."""
 
 
 def unit(rows):
@@ -68,7 +77,7 @@ def problem(seed, *, n=60, a=20, m=15, d=5, variant="N", answers=2, prior=0.0):
     moves = plan_moves(base[moved], rng.standard_normal((a, d)).astype(np.float32), variant, prior)
     positives = tuple(np.sort(rng.choice(n, rng.integers(1, answers + 1), replace=False)) for _ in range(m))
     vectors = unit(np.array([base[rows].sum(axis=0) for rows in positives]) + 0.7 * rng.standard_normal((m, d)))
-    return CleanQuestions(vectors, positives, np.arange(len(positives)), 0), base, moved, moves
+    return CleanQuestions(vectors, positives, np.arange(len(positives))), base, moved, moves
 
 
 def slow_values(validation, base, moved, moves, metric, theta):
@@ -89,7 +98,7 @@ def slow_unasked_values(validation, base, moved, moves, metric, theta):
     """The metric of each question where its own answers alone stay as they were."""
     values = []
     for number, wanted in enumerate(validation.positives):
-        one = CleanQuestions(validation.vectors[number : number + 1], (wanted,), np.array([number]), 0)
+        one = CleanQuestions(validation.vectors[number : number + 1], (wanted,), np.array([number]))
         others = ~np.isin(moved, wanted)
         stayed = replace(moves, directions=moves.directions[others], arrival=moves.arrival[others])
         values.append(slow_values(one, base, moved[others], stayed, metric, theta)[0])

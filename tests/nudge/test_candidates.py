@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from heal_tasks.nudge.candidates import CandidateSearch, with_answers_unmoved
+from heal_tasks.nudge.candidates import CandidateSearch
 from heal_tasks.nudge.solve import MAX_THETA, apply_moves, plan_moves
 from heal_tasks.nudge.sweep import Metric, metric_curve
-from tests.nudge.helpers import METRICS, problem, slow_unasked_values, unit
+from tests.nudge.helpers import ANY_PROBLEM, problem, slow_unasked_values, unit
 
 
 def candidates_of(validation, base, moved, moves, max_theta, k, **options):
@@ -32,19 +31,13 @@ def test_pruning_never_loses_a_row_of_the_first_places(variant, n, a):
 
 
 @settings(max_examples=40)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    variant=st.sampled_from(["N", "M"]),
-    metric=st.sampled_from(METRICS),
-    a=st.integers(1, 30),
-    position=st.floats(0.001, 0.999),
-)
+@given(**ANY_PROBLEM)
 def test_questions_with_unmoved_answers_are_ranked_right_at_any_theta(seed, variant, metric, a, position):
-    validation, base, _, _ = case = problem(seed, n=30, a=a, m=4, d=3, variant=variant, answers=3)
+    validation, base, moved, moves = case = problem(seed, n=30, a=a, m=4, d=3, variant=variant, answers=3)
     limit = MAX_THETA[variant]
     theta = position * limit
-    found = candidates_of(*case, limit, Metric(metric).k + 3)
-    unmoved = with_answers_unmoved(found, validation.vectors, base, validation.positives)
+    search = CandidateSearch(validation.vectors, base, moved, Metric(metric).k + 3)
+    unmoved = search.with_answers_unmoved(search.find(moves, limit), validation.positives)
     curve = metric_curve(unmoved, validation.positives, Metric(metric), limit)
     if np.abs(curve.at - theta).min(initial=1.0) > 1e-5:
         expected = slow_unasked_values(*case, metric, theta)

@@ -17,13 +17,12 @@ def test_held_out_questions_of_trained_documents_gain(variant):
     train, validation, test = (world.ask(np.repeat(np.arange(200), 2)) for _ in range(3))
     result = nudge(world.documents, train, validation, variant=variant, metric="accuracy@1")
     assert result.adopted
-    assert result.gain > 2 * result.standard_error
-    assert result.moved_validation_share == 1.0
+    assert result.choice.gain > 2 * result.choice.standard_error
     assert result.rows.tolist() == list(range(200)), "rows without questions are not returned"
     moved = served(world.documents, result)
     assert accuracy(moved, test) > accuracy(world.documents, test) + 0.1
-    assert result.validation_before == pytest.approx(accuracy(world.documents, validation))
-    assert result.validation_after == pytest.approx(accuracy(moved, validation), abs=0.003)
+    assert result.choice.before.mean() == pytest.approx(accuracy(world.documents, validation))
+    assert result.choice.after.mean() == pytest.approx(accuracy(moved, validation), abs=0.003)
     lengths = np.linalg.norm(result.vectors, axis=1)
     assert np.allclose(lengths, 1, atol=1e-6) == (variant == "N")
 
@@ -34,8 +33,6 @@ def test_validation_on_other_documents_moves_nothing():
     result = nudge(world.documents, world.ask(np.arange(150)), world.ask(np.arange(150, 300)))
     assert (result.theta, result.adopted, len(result.rows)) == (0.0, False, 0)
     assert result.vectors.shape == (0, D)
-    assert result.moved_validation_share == 0.0
-    assert result.validation_after == result.validation_before
 
 
 def test_validation_on_both_kinds_limits_the_damage_of_a_query_cone():
@@ -45,7 +42,6 @@ def test_validation_on_both_kinds_limits_the_damage_of_a_query_cone():
     blind = nudge(world.documents, train, world.ask(np.arange(150)))
     seeing = nudge(world.documents, train, world.ask(np.arange(300)))
     assert seeing.theta < blind.theta / 2
-    assert seeing.moved_validation_share == 0.5
     asked, others = (world.ask(np.repeat(np.arange(first, first + 150), 3)) for first in (0, 150))
     base, after_blind, after_both = world.documents, served(world.documents, blind), served(world.documents, seeing)
     assert accuracy(after_blind, others) < accuracy(base, others) - 0.1
@@ -86,7 +82,7 @@ def test_a_gain_below_the_minimum_moves_nothing():
     train, validation = world.ask(np.arange(200)), world.ask(np.arange(200))
     free = nudge(world.documents, train, validation)
     assert free.adopted
-    gain = free.gain
+    gain = free.choice.gain
     assert nudge(world.documents, train, validation, min_gain=gain * 0.99).adopted
     refused = nudge(world.documents, train, validation, min_gain=gain * 1.01)
     assert not refused.adopted
@@ -102,7 +98,7 @@ def test_validation_chooses_the_plan():
     assert result.adopted
     assert result.plan == Plan(centred=True)
     plain = nudge(world.documents, train, world.ask(np.repeat(np.arange(300), 2)))
-    assert result.validation_after > plain.validation_after
+    assert result.choice.after.mean() > plain.choice.after.mean()
     # Where plans are equally good, the first one is kept.
     twice = nudge(world.documents, train, world.ask(np.arange(300)), plans=(Plan(), Plan(), Plan(prior=1e-12)))
     assert twice.plan is not None and twice.plan.prior == 0
@@ -115,10 +111,8 @@ def test_a_refit_moves_rows_by_all_questions_with_the_plan_chosen_without_them(p
     chosen = nudge(world.documents, train, validation, plans=[plan])
     assert chosen.adopted
     refitted = nudge(world.documents, train, validation, plans=[plan], refit=both(train, validation))
-    assert (refitted.theta, refitted.gain, refitted.validation_after) == (
-        chosen.theta, chosen.gain, chosen.validation_after,
-    )  # fmt: skip
-    assert (refitted.moved_validation_share, chosen.moved_validation_share) == (0.5, 0.5)
+    assert (refitted.theta, refitted.choice.gain) == (chosen.theta, chosen.choice.gain)
+    np.testing.assert_array_equal(refitted.choice.after, chosen.choice.after)
     centre = chosen.centre if plan.centred else None
     again = moved_by(world.documents, both(train, validation), chosen.theta, plan=plan, centre=centre)
     assert chosen.record().to_json() == refitted.record().to_json()
@@ -151,7 +145,7 @@ def test_the_loss_allowed_to_unasked_questions_bounds_theta():
     # A plan that takes the cone off may go further.
     either = nudge(world.documents, train, validation, max_unasked_loss=0.01, plans=[Plan(), Plan(centred=True)])
     assert either.plan.centred
-    assert either.gain > bounded.gain
+    assert either.choice.gain > bounded.choice.gain
     # Questions with more answers than a page are left out: nothing bounds then.
     many = QuestionSet(train.vectors[:30], [np.arange(row, row + 12) for row in range(30)])
     assert nudge(world.documents, many, validation, max_unasked_loss=0.0) is not None

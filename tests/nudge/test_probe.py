@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heal_tasks.nudge.probe import Int64Array, Nearest, follow
+from heal_tasks.nudge.probe import Nearest, follow
+from heal_tasks.nudge.products import Int64Array
 
 
 def search(queries: np.ndarray, rows: dict[int, np.ndarray], width: int) -> Nearest:

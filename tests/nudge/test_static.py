@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heal_tasks.nudge.products import exact
-from heal_tasks.nudge.static import best_static
+from heal_tasks.nudge.static import StaticSearch
 from tests.nudge.helpers import unit
 
 
@@ -24,7 +24,7 @@ def test_the_best_rows_that_do_not_move_are_those_of_a_full_sort(seed, n, k, ske
     if n > 20:
         base[10:20] = base[3]  # equal scores
     moved = np.flatnonzero(rng.random(n) < 0.2)
-    rows, found = best_static(questions, base, moved, k, block_scores=block_scores)
+    rows, found = StaticSearch(questions, base, moved, k, block_scores=block_scores).best
     stays = np.setdiff1d(np.arange(n), moved)
     scores = questions.astype(np.float64) @ base[stays].astype(np.float64).T
     for question in range(len(questions)):

@@ -9,7 +9,7 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.nudge.candidates import CandidateSearch
 from heal_tasks.nudge.solve import MAX_THETA, plan_moves
 from heal_tasks.nudge.sweep import Metric, StepFunction, best_cell, metric_curve
-from tests.nudge.helpers import METRICS, problem, slow_values, unit
+from tests.nudge.helpers import ANY_PROBLEM, problem, slow_values, unit
 
 
 def curve_of(validation, base, moved, moves, metric, **options):
@@ -19,14 +19,7 @@ def curve_of(validation, base, moved, moves, metric, **options):
 
 
 @settings(max_examples=60)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    variant=st.sampled_from(["N", "M"]),
-    metric=st.sampled_from(METRICS),
-    a=st.integers(1, 30),
-    position=st.floats(0.001, 0.999),
-    prior=st.sampled_from([0.0, 0.5, 2.0]),
-)
+@given(**ANY_PROBLEM, prior=st.sampled_from([0.0, 0.5, 2.0]))
 def test_the_curve_is_right_at_any_theta(seed, variant, metric, a, position, prior):
     case = problem(seed, n=30, a=a, m=4, d=3, variant=variant, prior=prior)
     theta = position * MAX_THETA[variant]

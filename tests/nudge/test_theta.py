@@ -35,7 +35,7 @@ def test_the_best_theta_within_the_loss_allowed_to_unasked_questions(variant, al
     for seed in range(6):
         case = problem(seed, a=40, m=30, variant=variant)
         asked = problem(seed, a=40, m=30, variant=variant)[0]
-        asked = CleanQuestions(asked.vectors[::2], asked.positives[::2], asked.places[::2], 0)
+        asked = CleanQuestions(asked.vectors[::2], asked.positives[::2], asked.places[::2])
         found = choose(*case, "ndcg@10", unasked=asked, max_unasked_loss=allowed)
 
         def lost(theta, asked=asked, case=case):
@@ -56,9 +56,7 @@ def test_a_crossing_known_in_closed_form():
     degrees = np.deg2rad([60, -20])
     base = np.column_stack([np.cos(degrees), np.sin(degrees)]).astype(np.float32)
     moves = plan_moves(base[:1], question, "N")
-    found = choose(
-        CleanQuestions(question, (np.array([0]),), np.array([0]), 0), base, np.array([0]), moves, "accuracy@1"
-    )
+    found = choose(CleanQuestions(question, (np.array([0]),), np.array([0])), base, np.array([0]), moves, "accuracy@1")
     # Ahead from a turn of 40 degrees until it arrives at 60: the middle is 50.
     assert np.rad2deg(found.theta) == pytest.approx(50, abs=1e-3)
     assert (found.before.tolist(), found.after.tolist()) == ([0.0], [1.0])
@@ -73,7 +71,7 @@ def test_theta_at_which_one_question_wins_and_another_loses():
     other = np.array([[np.cos(tilt), np.sin(tilt) * np.sin(0.2), np.sin(tilt) * np.cos(0.2)]])
     vectors = unit(np.vstack([question, other]))
     base = unit(np.vstack([base, [[np.cos(0.35), 0.0, np.sin(0.35)]]]))
-    validation = CleanQuestions(vectors, (np.array([0]), np.array([2])), np.arange(2), 0)
+    validation = CleanQuestions(vectors, (np.array([0]), np.array([2])), np.arange(2))
     moves = plan_moves(base[:1], question.astype(np.float32), "N")
     case = (validation, base, np.array([0]), moves)
     found = choose(*case, "accuracy@1")
