@@ -21,8 +21,7 @@ from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
 from heal_tasks.topics.config import HNMFkConfig
 from heal_tasks.topics.hnmfk import build_tree
 from heal_tasks.topics.matching import Matching, match_topics
-from heal_tasks.topics.projection import Projection
-from heal_tasks.topics.tree import TopicTree
+from heal_tasks.topics.tree import Projection, TopicTree
 
 
 def _config(settings: Settings) -> HNMFkConfig:

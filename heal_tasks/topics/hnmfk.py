@@ -7,6 +7,7 @@ two cannot disagree.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,13 +16,11 @@ from scipy.sparse import csr_array
 
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.topics.config import HNMFkConfig
-from heal_tasks.topics.nmfk import Map, choose_k
-from heal_tasks.topics.numbering import Node, Numbering
-from heal_tasks.topics.operand import Floats, check_matrix, one_thread
-from heal_tasks.topics.projection import NodeFactors, descend
+from heal_tasks.topics.nmfk import KRecord, Map, choose_k
+from heal_tasks.topics.operand import Floats, one_thread
 from heal_tasks.topics.seeds import derive_seed
 from heal_tasks.topics.tfidf import NodeMatrix, count_corpus
-from heal_tasks.topics.tree import TopicTree
+from heal_tasks.topics.tree import NodeFactors, TopicNode, TopicTree, descend
 
 TOP_TERMS = 10
 THREADS_FROM = 200_000
@@ -37,7 +36,7 @@ def build_tree(
     workers: int = 1,
     device: str = "cpu",
 ) -> TopicTree:
-    """Find the topic hierarchy of texts.
+    """Find the topic hierarchy of texts: the same tree for the same configuration, whatever the workers.
 
     Args:
         texts: the documents; any number, empty ones included.
@@ -45,9 +44,6 @@ def build_tree(
         progress: called per node with the documents whose leaf is known, of all documents.
         workers: threads.
         device: of torch.
-
-    Returns:
-        The tree. The same texts, configuration and seed give the same tree, whatever the workers.
     """
     config = config or HNMFkConfig()
     counts, vocabulary = count_corpus(texts, config)
@@ -63,36 +59,74 @@ def grow_tree(
     workers: int = 1,
     device: str = "cpu",
 ) -> TopicTree:
-    """Find the topic hierarchy of counted documents.
+    """Find the topic hierarchy of counted documents, as ``build_tree`` does.
 
     Args:
         counts: float32 csr, shape (n, v), from ``count_corpus``.
         vocabulary: the v words.
         config: of the tree.
-        progress: as in ``build_tree``.
+        progress: as in ``build_tree``, like the others.
         workers: threads.
         device: of torch.
-
-    Returns:
-        The tree.
-
-    Raises:
-        InputError: a count is negative or not finite.
     """
-    check_matrix(counts)
     if counts.nnz < THREADS_FROM:
         workers = 1
     with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         parallel_map = pool.map if workers > 1 else map
-        numbered = Numbering(_Splitter(counts, vocabulary, config, progress, device).grow(parallel_map))
-        placed = descend(counts, numbered.nodes, numbered.factors)
-    return TopicTree(
-        **vars(placed),
-        nodes=tuple(numbered.nodes),
-        vocabulary=vocabulary,
-        factors=numbered.factors,
-        selection=numbered.selection,
-    )
+        root = _Splitter(counts, vocabulary, config, progress, device).grow(parallel_map)
+        nodes, factors, selection = _numbered(root)
+        placed = descend(counts, nodes, factors)
+    return TopicTree(**vars(placed), nodes=tuple(nodes), vocabulary=vocabulary, factors=factors, selection=selection)
+
+
+@dataclass(eq=False)
+class _Node:
+    """A node of a growing tree."""
+
+    rows: NDArray[np.intp]  # its documents
+    position: tuple[int, ...]  # child indices on the way from the root; names the node's random draws
+    terms: tuple[str, ...] = ()  # strongest words by the parent's factors; for the root, by its TF-IDF
+    stop_reason: str = ""  # why it has no more children
+    records: tuple[KRecord, ...] = ()  # measurements of each k, where a split was looked for
+    factors: NodeFactors | None = None  # of the root and of every other split node
+    children: "list[_Node]" = field(default_factory=list)  # the larger first
+
+    def leaf_count(self) -> int:
+        return sum(child.leaf_count() for child in self.children) or 1
+
+
+def _numbered(root: _Node) -> tuple[list[TopicNode], dict[int, NodeFactors], dict[int, tuple[KRecord, ...]]]:
+    """Nodes in tree order, with topic ids and leaf numbers in that order; factors and records by topic id."""
+    nodes: list[TopicNode] = []
+    factors, selection = dict[int, NodeFactors](), dict[int, tuple[KRecord, ...]]()
+    waiting, first_leaf = [(root, -1)], 0
+    while waiting:
+        node, parent = waiting.pop()
+        topic_id, k = len(nodes), max(1, len(node.children))
+        chosen = next((record for record in node.records if record.k == k), None)
+        nodes.append(
+            TopicNode(
+                topic_id=topic_id,
+                parent=parent,
+                level=len(node.position),
+                first_leaf=first_leaf,
+                last_leaf=first_leaf + node.leaf_count() - 1,
+                terms=node.terms,
+                k=k,
+                silhouette=chosen.silhouette if chosen and node.children else None,
+                error=chosen.relative_error if chosen else None,
+                size=node.rows.size,
+                stop_reason=node.stop_reason,
+            )
+        )
+        if node.factors is not None:
+            factors[topic_id] = node.factors
+        if node.records:
+            selection[topic_id] = node.records
+        if not node.children:
+            first_leaf += 1
+        waiting += [(child, topic_id) for child in reversed(node.children)]
+    return nodes, factors, selection
 
 
 class _Splitter:
@@ -105,9 +139,9 @@ class _Splitter:
         self._progress, self._device = progress, device
         self._in_leaves = 0
 
-    def grow(self, parallel_map: Map) -> Node:
+    def grow(self, parallel_map: Map) -> _Node:
         """Split the root with its factorisations in parallel, then the nodes of each level in parallel."""
-        root = Node(np.arange(self._counts.shape[0]), ())
+        root = _Node(np.arange(self._counts.shape[0]), ())
         self._progress(0, root.rows.size, f"root: {root.rows.size} documents")
         self._report(self._split(root, parallel_map))
         level = root.children
@@ -118,7 +152,7 @@ class _Splitter:
             level = [child for node in level for child in node.children]
         return root
 
-    def _split(self, node: Node, parallel_map: Map = map) -> Node:
+    def _split(self, node: _Node, parallel_map: Map = map) -> _Node:
         config, is_root = self._config, not node.position
         if len(node.position) == config.max_depth:
             node.stop_reason = "depth limit"
@@ -154,7 +188,9 @@ class _Splitter:
         if result.k > 1:
             labels, _, _ = node.factors.assign(counts)
             node.children = [
-                Node(node.rows[labels == child], (*node.position, child), self._strongest(matrix.columns, terms[child]))
+                _Node(
+                    node.rows[labels == child], (*node.position, child), self._strongest(matrix.columns, terms[child])
+                )
                 for child in range(result.k)
             ]
         return node
@@ -169,7 +205,7 @@ class _Splitter:
         order = np.argsort(-weights, kind="stable")[:TOP_TERMS]
         return tuple(self._vocabulary[columns[j]] for j in order if weights[j] > 0)
 
-    def _report(self, node: Node) -> None:
+    def _report(self, node: _Node) -> None:
         self._in_leaves += 0 if node.children else node.rows.size
         name = " > ".join(str(child + 1) for child in node.position) or "root"
         found = f"{len(node.children)} topics" if node.children else f"leaf, {node.stop_reason}"

@@ -12,9 +12,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.topics.projection import TopicNode, children_of
-from heal_tasks.topics.tree import TopicTree
+from heal_tasks.topics.tree import TopicNode, TopicTree, children_of
 
+# Pairs of topics with a smaller cosine are not matched.
+MIN_SIMILARITY = 0.5
 SAME_LEVEL = 0.05
 
 
@@ -26,7 +27,7 @@ class Matching:
     churn: float  # share of the current tree's documents whose leaf has no counterpart in the previous tree
 
 
-def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: float = 0.5, next_id: int) -> Matching:
+def match_topics(previous: TopicTree, current: TopicTree, *, next_id: int) -> Matching:
     """Match the topics of all levels by their term factors in one optimal assignment, the roots to each other.
 
     A pair scores its cosine similarity over the joint vocabulary, plus a small bonus on the same level. Levels may
@@ -35,11 +36,7 @@ def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: flo
     Args:
         previous: the tree whose ids are stable.
         current: the new tree.
-        min_similarity: pairs with a smaller cosine stay unmatched.
         next_id: first id for topics without a counterpart; larger than any id ever used.
-
-    Returns:
-        Stable ids and churn.
 
     Raises:
         InputError: ``next_id`` is in use in the previous tree.
@@ -51,7 +48,7 @@ def match_topics(previous: TopicTree, current: TopicTree, *, min_similarity: flo
     new, new_terms = _term_vectors(current, words)
     similarity = (new_terms @ old_terms.T).toarray()
     same_level = np.equal.outer([node.level for node in new], [node.level for node in old])
-    score = np.where(similarity < min_similarity, 0, similarity + SAME_LEVEL * same_level)
+    score = np.where(similarity < MIN_SIMILARITY, 0, similarity + SAME_LEVEL * same_level)
     matched = {current.nodes[0].topic_id: previous.nodes[0].topic_id}
     for row, column in zip(*linear_sum_assignment(score, maximize=True), strict=True):
         if score[row, column] > 0:

@@ -31,22 +31,14 @@ _TINY = 1e-12
 class Runs:
     """Several factorisations with the same k, on a device."""
 
-    W: torch.Tensor  # document factors, float32, shape (runs, k, n)
-    H: torch.Tensor  # term factors, float32, shape (runs, k, v)
-    errors: NDArray[np.float64]  # relative errors ||X - WH|| / ||X||, float64, shape (runs,)
+    W: torch.Tensor  # (runs, k, n), float32: document factors
+    H: torch.Tensor  # (runs, k, v), float32: term factors
+    errors: NDArray[np.float64]  # (runs,): relative errors ||X - WH|| / ||X||
     iterations: int  # rounds of all runs together
-
-    def take(self, chosen: Sequence[int]) -> "Runs":
-        """Select runs, in the given order."""
-        return Runs(self.W[chosen], self.H[chosen], self.errors[chosen], self.iterations)
 
 
 def start_random(operand: Operand, k: int, seeds: Sequence[Seed]) -> Runs:
-    """Draw uniform factors on the scale of X, one run per seed; the same on every device.
-
-    Raises:
-        InputError: k is out of range.
-    """
+    """Draw uniform factors on the scale of X, one run per seed; the same on every device."""
     (n, v), device = operand.rows.shape, operand.rows.device
     check_k(k, (n, v))
     scale = np.sqrt(float(operand.rows.values().sum()) / (n * v) / k) if operand.rows.values().numel() else 0.0
@@ -65,9 +57,6 @@ def start_nndsvd(operand: Operand, k: int, seed: Seed) -> Runs:
 
     Boutsidis and Gallopoulos, SVD based initialization, 2008. Zeros are filled with a small constant, because a
     coordinate update can leave zero but an all-zero topic cannot.
-
-    Raises:
-        InputError: k is out of range.
     """
     n, v = operand.rows.shape
     check_k(k, (n, v))
@@ -86,16 +75,13 @@ def start_nndsvd(operand: Operand, k: int, seed: Seed) -> Runs:
 def improve(
     operands: Sequence[Operand], runs: Runs, *, max_iterations: int = MAX_ITERATIONS, tolerance: float = TOLERANCE
 ) -> Runs:
-    """Update the factors until every run has converged.
+    """Update the factors until every run has converged; the error of a run never rises from round to round.
 
     Args:
         operands: one per run, of one shape.
         runs: where to start from; not modified.
         max_iterations: most rounds per run.
         tolerance: a run stops when a round lowers its squared error by less than this share of it.
-
-    Returns:
-        The runs in the same order; the error of a run never rises from round to round.
     """
     W, H, norms = runs.W.clone(), runs.H.clone(), np.array([operand.squared_norm for operand in operands])
     done_W, done_H, errors = W.clone(), H.clone(), np.zeros(len(operands))
@@ -124,16 +110,7 @@ def improve(
 
 
 def improve_on_sketch(sketch: Sketch, runs: Runs, rounds: int) -> Runs:
-    """Update the factors on a sketch of the matrix.
-
-    Args:
-        sketch: of X.
-        runs: where to start from; not modified.
-        rounds: how many for every run.
-
-    Returns:
-        The runs in the same order, with their errors on the sketch.
-    """
+    """Update copies of the factors for some rounds on a sketch of the matrix; errors are those on the sketch."""
     W, H = runs.W.clone(), runs.H.clone()
     by_terms = H @ H.mT
     for _ in range(rounds):
@@ -153,12 +130,12 @@ def project(X: csr_array, term_factors: Floats, *, max_iterations: int = 200, to
 
     Args:
         X: float32 csr, shape (n, v).
-        term_factors: float32, shape (k, v).
+        term_factors: shape (k, v).
         max_iterations: most coordinate sweeps.
         tolerance: stop when no entry moved by more than this share of the largest entry.
 
     Returns:
-        float32, shape (n, k), non-negative.
+        Shape (n, k), non-negative.
 
     Raises:
         InputError: the widths differ.
@@ -178,15 +155,12 @@ def project(X: csr_array, term_factors: Floats, *, max_iterations: int = 200, to
 
 
 def residuals(X: csr_array, document_factors: Floats, term_factors: Floats) -> Floats:
-    """Relative reconstruction error ||x - wH|| / ||x|| of each row; 1 for an empty row.
+    """Relative reconstruction error ||x - wH|| / ||x|| of each row of X, shape (n,); 1 for an empty row.
 
     Args:
         X: float32 csr, shape (n, v).
-        document_factors: float32, shape (n, k).
-        term_factors: float32, shape (k, v).
-
-    Returns:
-        float32, shape (n,), in [0, 1] for least-squares factors.
+        document_factors: shape (n, k).
+        term_factors: shape (k, v).
     """
     if 0 in X.shape:
         return np.ones(X.shape[0], np.float32)
@@ -199,11 +173,7 @@ def residuals(X: csr_array, document_factors: Floats, term_factors: Floats) -> F
 
 
 def check_k(k: int, shape: tuple[int, ...]) -> None:
-    """Refuse a number of topics that is not possible for a matrix of this shape.
-
-    Raises:
-        InputError: k is out of range.
-    """
+    """Refuse a number of topics that is not possible for a matrix of this shape."""
     if not 1 <= k <= min(shape):
         raise InputError(f"k={k} topics for a matrix of shape {tuple(shape)}; use 1 <= k <= {min(shape)}")
 

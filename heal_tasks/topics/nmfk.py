@@ -36,7 +36,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
@@ -64,36 +63,19 @@ NULL_STEPS = 3
 
 @dataclass(frozen=True)
 class KRecord:
-    """Measurements of one k.
+    """Measurements of one k; those of stability are None where it was not measured, and 1 for k = 1."""
 
-    Args:
-        k: number of topics.
-        relative_error: of the best factorisation of X.
-        drop: fall of the relative error per added topic since the record before.
-        drop_ratio: the drop divided by the drop before it.
-        null_ratio: the drop divided by the mean of the last three on the null matrix; 1 for k = 1.
-        stands_out: whether no ratio up to this k is too small.
-        iterations: of all factorisations together.
-        term_silhouette: smallest over topics of the mean silhouette of the term factors; 1 for k = 1; None where
-            stability was not measured.
-        document_silhouette: the same for the document factors.
-        mean_silhouette: the mean over topics and both factors.
-        smallest_topic: documents in the smallest topic.
-        accepted: whether this k may be chosen.
-    """
-
-    k: int
-    relative_error: float
-    drop: float
-    drop_ratio: float
-    null_ratio: float
-    stands_out: bool
-    iterations: int
-    term_silhouette: float | None = None
-    document_silhouette: float | None = None
-    mean_silhouette: float | None = None
-    smallest_topic: int | None = None
-    accepted: bool = False
+    k: int  # number of topics
+    relative_error: float  # of the best factorisation of X
+    drop: float  # fall of the relative error per added topic since the record before
+    drop_ratio: float  # the drop divided by the drop before it
+    null_ratio: float  # the drop divided by the mean of the last three on the null matrix; 1 for k = 1
+    stands_out: bool  # no ratio up to this k is too small
+    iterations: int  # of all factorisations together
+    term_silhouette: float | None = None  # smallest over topics of the mean silhouette of the term factors
+    document_silhouette: float | None = None  # the same for the document factors
+    smallest_topic: int | None = None  # documents in the smallest topic
+    accepted: bool = False  # this k may be chosen
 
     @property
     def silhouette(self) -> float | None:
@@ -109,14 +91,9 @@ class NMFkResult:
 
     k: int  # number of topics; 1 where no larger one was accepted
     records: tuple[KRecord, ...]  # one per k that was measured, ascending, k = 1 first
-    term_factors: Floats  # consensus of the perturbed runs, float32, shape (k, v), rows of unit Euclidean length
-    document_factors: Floats  # those that fit X best with them, float32, shape (n, k), non-negative
+    term_factors: Floats  # (k, v): consensus of the perturbed runs, rows of unit Euclidean length
+    document_factors: Floats  # (n, k): those that fit X best with them, non-negative
     stop_reason: str  # why a larger k was not chosen
-
-    @property
-    def chosen(self) -> KRecord:
-        """The record of the chosen k."""
-        return next(record for record in self.records if record.k == self.k)
 
 
 def choose_k(
@@ -139,9 +116,6 @@ def choose_k(
         parallel_map: runs factorisations that do not depend on each other; the result is the same for all.
         device: of torch.
         progress: called with the number of ks done.
-
-    Returns:
-        The choice, its factors and every record.
 
     Raises:
         InputError: a k is out of range or out of order, or an entry of X is negative or not finite.
@@ -177,7 +151,7 @@ def _measure_errors(
     single, *null_fits = fit_both(1) if ks else [restarts.fit(1)]
     null_errors = [float(null_fit.errors[0]) for null_fit in null_fits]
     error, documents = float(single.errors[0]), restarts.X.shape[0]
-    records = [KRecord(1, error, 1 - error, 0.0, 1.0, True, single.iterations, 1.0, 1.0, 1.0, documents, True)]
+    records = [KRecord(1, error, 1 - error, 0.0, 1.0, True, single.iterations, 1.0, 1.0, documents, True)]
     for done, k in enumerate(ks):
         progress(done, len(ks), f"error of k={k}")
         fit, null_fit = fit_both(k)
@@ -221,46 +195,34 @@ def _measure_stability(
     blocks = copy_blocks(config.perturbations)
     half = -(-len(blocks) // 2)
     runs: list[Runs] = list(parallel_map(partial(restarts.fit_perturbed, k), blocks[:half]))
-    agreement = _Agreement.of(runs, record.drop)
-    if len(blocks) > half and agreement.smallest >= config.silhouette - SILHOUETTE_MARGIN:
+    consensus, by_term, by_document = _agreement(runs, record.drop)
+    if len(blocks) > half and min(by_term, by_document) >= config.silhouette - SILHOUETTE_MARGIN:
         runs += parallel_map(partial(restarts.fit_perturbed, k), blocks[half:])
-        agreement = _Agreement.of(runs, record.drop)
-    W = project(X, agreement.centroids)
+        consensus, by_term, by_document = _agreement(runs, record.drop)
+    W = project(X, consensus)
     smallest_topic = int(np.bincount(W[W.any(axis=1)].argmax(axis=1), minlength=k).min())
     measured = replace(
         record,
-        term_silhouette=float(agreement.by_term.min()),
-        document_silhouette=float(agreement.by_document.min()),
-        mean_silhouette=float((agreement.by_term.mean() + agreement.by_document.mean()) / 2),
+        term_silhouette=by_term,
+        document_silhouette=by_document,
         smallest_topic=smallest_topic,
         iterations=record.iterations + sum(block.iterations for block in runs),
-        accepted=agreement.smallest >= config.silhouette and smallest_topic >= config.min_topic_documents,
+        accepted=min(by_term, by_document) >= config.silhouette and smallest_topic >= config.min_topic_documents,
     )
-    return agreement.centroids, W, measured
+    return consensus, W, measured
 
 
-@dataclass(frozen=True, eq=False)
-class _Agreement:
-    """Consensus term factors of runs, shape (k, v), and the mean silhouette of each topic, shape (k,)."""
-
-    centroids: Floats
-    by_term: NDArray[np.float64]
-    by_document: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, runs: Sequence[Runs], drop: float) -> "_Agreement":
-        errors = np.concatenate([block.errors for block in runs])
-        kept = errors <= errors.min() + POOR_EXCESS * drop
-        if (~kept).mean() > MOST_POOR:
-            kept[:] = True
-        terms = unit_rows(np.concatenate([block.H.cpu().numpy() for block in runs])[kept])
-        documents = unit_rows(np.concatenate([block.W.cpu().numpy() for block in runs])[kept])
-        centroids, order = align(terms, int(np.argmin(errors[kept])))
-        return cls(centroids, silhouettes(reorder(terms, order)), silhouettes(reorder(documents, order)))
-
-    @property
-    def smallest(self) -> float:
-        return float(min(self.by_term.min(), self.by_document.min()))
+def _agreement(runs: Sequence[Runs], drop: float) -> tuple[Floats, float, float]:
+    """Consensus term factors of runs, shape (k, v), and the smallest silhouettes of term and of document factors."""
+    errors = np.concatenate([block.errors for block in runs])
+    kept = errors <= errors.min() + POOR_EXCESS * drop
+    if (~kept).mean() > MOST_POOR:
+        kept[:] = True
+    terms = unit_rows(np.concatenate([block.H.cpu().numpy() for block in runs])[kept])
+    documents = unit_rows(np.concatenate([block.W.cpu().numpy() for block in runs])[kept])
+    centroids, order = align(terms, int(np.argmin(errors[kept])))
+    by_term, by_document = (float(silhouettes(reorder(part, order)).min()) for part in (terms, documents))
+    return centroids, by_term, by_document
 
 
 def _stop_reason(records: Sequence[KRecord], chosen: int, config: NMFkConfig) -> str:

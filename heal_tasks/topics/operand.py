@@ -27,7 +27,7 @@ class Operand:
 
     rows: torch.Tensor  # X, float32 sparse csr tensor, shape (n, v)
     columns: torch.Tensor  # its transpose, shape (v, n)
-    order: NDArray[np.int32]  # int32, shape (nnz,): index in rows of each stored entry of columns
+    order: NDArray[np.int32]  # (nnz,): index in rows of each stored entry of columns
     squared_norm: float  # sum of the squared entries, in float64
 
     @classmethod
@@ -41,10 +41,7 @@ class Operand:
         return cls(rows, columns, order, _squared_norm(rows))
 
     def with_entries(self, entries: Floats) -> "Operand":
-        """Replace the stored entries, float32, shape (nnz,), in the order of the csr matrix.
-
-        The result shares its pattern with this one and takes 8 more bytes per stored entry.
-        """
+        """Replace the stored entries, shape (nnz,), in csr order; the copy takes 8 more bytes per stored entry."""
         rows = _replaced(self.rows, entries)
         return Operand(rows, _replaced(self.columns, entries[self.order]), self.order, _squared_norm(rows))
 
@@ -69,15 +66,12 @@ def check_matrix(X: csr_array) -> None:
 
 
 def products(matrices: Sequence[torch.Tensor], factors: torch.Tensor) -> torch.Tensor:
-    """``factors[r] @ matrices[r].T`` for every run r.
+    """``factors[r] @ matrices[r].T`` for every run r: float32, shape (runs, k, n), contiguous.
 
     Args:
         matrices: one csr tensor of shape (n, v) per run. If all are the same one, a single wide product serves every
             run at half the cost.
         factors: float32, shape (runs, k, v).
-
-    Returns:
-        float32, shape (runs, k, n), contiguous.
     """
     runs, k, _ = factors.shape
     if all(matrix is matrices[0] for matrix in matrices):

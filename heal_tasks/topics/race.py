@@ -49,14 +49,11 @@ class Track:
         Args:
             k: number of topics, 1 <= k <= min(n, v).
             seeds: one per run; each start draws from a child of its own.
-            nndsvd: whether the first start of the first seed is the one from the SVD.
+            nndsvd: True if the first start of the first seed is the one from the SVD.
             spare: topics that each start has in addition, as far as min(n, v) allows.
 
         Returns:
             One run per seed, not yet converged.
-
-        Raises:
-            InputError: k is out of range.
         """
         shape = self.operand.rows.shape
         check_k(k, shape)
@@ -69,22 +66,17 @@ class Track:
         runs = improve_on_sketch(self.sketch, runs, FIRST)
         for _ in range(spare):
             runs = improve_on_sketch(self.sketch, merge_closest(runs), AFTER_MERGE)
-        best = runs.errors.reshape(len(seeds), starts).argmin(axis=1) + starts * np.arange(len(seeds))
-        return improve_on_sketch(self.sketch, runs.take(best.tolist()), LAST)
+        best = (runs.errors.reshape(len(seeds), starts).argmin(axis=1) + starts * np.arange(len(seeds))).tolist()
+        winners = Runs(runs.W[best], runs.H[best], runs.errors[best], runs.iterations)
+        return improve_on_sketch(self.sketch, winners, LAST)
 
 
 def merge_closest(runs: Runs) -> Runs:
-    """In every run, replace the two topics that are best replaced by one.
+    """In every run of at least 2 topics, replace the two that are best replaced by one; errors stay as they were.
 
     The part of the model that two topics make is a matrix of rank 2. Its nearest matrix of rank 1 keeps the larger
     singular value and loses the smaller; both follow from the Gram matrices of the factors. Its factors are not
     negative, because those of the two topics are not.
-
-    Args:
-        runs: of at least 2 topics.
-
-    Returns:
-        The runs with one topic less; errors are those from before.
     """
     count, k = runs.W.shape[:2]
     one, other = torch.triu_indices(k, k, 1, device=runs.W.device)

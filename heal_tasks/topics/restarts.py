@@ -36,7 +36,7 @@ _FITS, _NULL, _RUNS, _SAMPLE, _SKETCH, _NOISE = (0, 4), 1, 2, 3, 5, 10_000
 
 
 class Restarts:
-    """Factorisations of one matrix for any k.
+    """Factorisations of one matrix for any k that its shape allows.
 
     Peak memory in bytes: 20 per stored entry for X and its transpose, 12 more while the transpose is made, 8 for each
     perturbed copy of one block; and eight copies of the factors of one block, or of its starts on the documents that
@@ -49,7 +49,7 @@ class Restarts:
         device: of torch.
 
     Raises:
-        InputError: an entry of X is negative or not finite.
+        InputError: as ``check_matrix``; and in every method, k is out of range.
     """
 
     def __init__(self, X: csr_array, config: NMFkConfig, seed: Seed, device: str = "cpu") -> None:
@@ -63,23 +63,11 @@ class Restarts:
         self._tracks: dict[tuple[bool, int], Track] = {}
 
     def fit(self, k: int, attempt: int = 0) -> Runs:
-        """Factorise X once, from the best of several starts.
-
-        Args:
-            k: number of topics.
-            attempt: 0, or 1 for a second attempt with other starts.
-
-        Raises:
-            InputError: k is out of range.
-        """
+        """Factorise X once, from the best of several starts; attempt 1 has other starts than attempt 0."""
         return improve([self._operand], self._race(k, [derive_seed(self._seed, k, _FITS[attempt])]))
 
     def fit_null(self, k: int) -> Runs:
-        """Factorise the null matrix once, from the best of several starts.
-
-        Raises:
-            InputError: k is out of range.
-        """
+        """Factorise the null matrix once, from the best of several starts."""
         return improve([self._null[0]], self._race(k, [derive_seed(self._seed, k, _NULL)], null=True))
 
     def fit_perturbed(self, k: int, copies: Sequence[int]) -> Runs:
@@ -90,12 +78,12 @@ class Restarts:
         Args:
             k: number of topics.
             copies: their numbers, which name their random draws. Copy 0 also gets a start from the SVD.
-
-        Raises:
-            InputError: k is out of range.
         """
         seeds = [derive_seed(self._seed, k, _RUNS, copy) for copy in copies]
-        operands = [self._operand.with_entries(self._noisy(seed)) for seed in seeds]
+        operands = []
+        for seed in seeds:
+            rng = np.random.default_rng(derive_seed(seed, _NOISE))
+            operands.append(self._operand.with_entries(uniform_noise(self.X.data, self._config.noise, rng)))
         started = self._race(k, seeds, nndsvd=copies[0] == 0)
         runs = improve(operands, started, tolerance=LOOSE_TOLERANCE)
         terms = unit_rows(runs.H.cpu().numpy())
@@ -132,9 +120,6 @@ class Restarts:
             self._tracks[key] = Track(operand, sketch)
         return self._tracks[key]
 
-    def _noisy(self, seed: np.random.SeedSequence) -> Floats:
-        return uniform_noise(self.X.data, self._config.noise, np.random.default_rng(derive_seed(seed, _NOISE)))
-
 
 def copy_blocks(perturbations: int) -> list[list[int]]:
     """Numbers of the perturbed copies, in blocks of about equal size that are factorised together."""
@@ -143,16 +128,7 @@ def copy_blocks(perturbations: int) -> list[list[int]]:
 
 
 def uniform_noise(entries: Floats, noise: float, rng: np.random.Generator) -> Floats:
-    """Multiply every stored entry by a uniform draw from 1 - noise to 1 + noise.
-
-    Args:
-        entries: float32, shape (nnz,).
-        noise: relative, in (0, 1).
-        rng: of the draws.
-
-    Returns:
-        float32, shape (nnz,).
-    """
+    """Multiply every stored entry, shape (nnz,), by a uniform draw from 1 - noise to 1 + noise."""
     factors = rng.random(entries.size, np.float32)
     factors *= np.float32(2 * noise)
     factors += np.float32(1 - noise)
@@ -161,15 +137,7 @@ def uniform_noise(entries: Floats, noise: float, rng: np.random.Generator) -> Fl
 
 
 def null_matrix(X: csr_array, rng: np.random.Generator) -> csr_array:
-    """Deal each column's entries out to random rows: the same words without topics.
-
-    Args:
-        X: float32 csr, shape (n, v).
-        rng: of the draws.
-
-    Returns:
-        float32 csr, shape (n, v).
-    """
+    """Deal the entries of each column out to random rows: the same words without topics."""
     columns = X.tocsc()
     counts = np.diff(columns.indptr)
     rows = [rng.choice(X.shape[0], count, replace=False, shuffle=False).astype(np.int32) for count in counts]

@@ -43,14 +43,9 @@ class Sketch:
 
 
 def truncated_svd(operand: Operand, rank: int, seed: Seed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute the strongest singular vectors by a randomised SVD.
+    """Compute the ``rank`` strongest singular vectors of a matrix, shape (n, v), by a randomised SVD.
 
     Halko, Martinsson and Tropp, Finding structure with randomness, 2011, algorithm 4.4.
-
-    Args:
-        operand: the matrix X, shape (n, v).
-        rank: how many, at most min(n, v).
-        seed: of the random start.
 
     Returns:
         U, float32, shape (n, rank); the singular values, shape (rank,), descending; V.T, shape (rank, v).

@@ -13,11 +13,11 @@ def align(topics: Floats, first: int) -> tuple[Floats, NDArray[np.intp]]:
     """Assign the topics of every run to shared centroids, starting from those of one run.
 
     Args:
-        topics: float32, shape (runs, k, v), rows of unit length.
+        topics: shape (runs, k, v), rows of unit length.
         first: the run to start from.
 
     Returns:
-        Centroids, float32, shape (k, v), unit rows; and per run the topic of each centroid, shape (runs, k).
+        Centroids, shape (k, v), unit rows; and per run the topic of each centroid, shape (runs, k).
     """
     centroids = topics[first]
     order = np.zeros(topics.shape[:2], np.intp)
@@ -36,13 +36,9 @@ def reorder(runs: Floats, order: NDArray[np.intp]) -> Floats:
 
 
 def silhouettes(runs: Floats) -> NDArray[np.float64]:
-    """Mean silhouette of each topic over aligned runs, on the angle between factors.
+    """Mean silhouette of each topic, shape (k,), over aligned runs, on the angle between factors; 1 for k = 1.
 
-    Args:
-        runs: float32, shape (runs, k, d), rows of unit length or zero, topic j of every run aligned.
-
-    Returns:
-        float64, shape (k,), each in [-1, 1]; ones for k = 1.
+    ``runs`` has shape (runs, k, d) with rows of unit length or zero, topic j of every run aligned.
     """
     count, k, _ = runs.shape
     if k == 1:

@@ -27,18 +27,13 @@ TOKEN_PATTERN = r"(?u)\b(?=_*[^\W\d_])\w\w+\b"  # noqa: S105
 class NodeMatrix:
     """TF-IDF of a node's documents over the node's own vocabulary."""
 
-    columns: NDArray[np.int32]  # int32, shape (v,), its words as columns of the corpus, ascending
-    idf: Floats  # float32, shape (v,)
-    X: csr_array  # float32 csr, shape (n, v)
+    columns: NDArray[np.int32]  # (v,): its words as columns of the corpus, ascending
+    idf: Floats  # (v,)
+    X: csr_array  # (n, v), float32
 
     @classmethod
     def of(cls, counts: csr_array, config: HNMFkConfig) -> "NodeMatrix":
-        """Weight the documents of one node.
-
-        Args:
-            counts: float32 csr, shape (documents of the node, words of the corpus).
-            config: limits of the vocabulary.
-        """
+        """Weight the documents of one node from their counts, shape (documents of the node, words of the corpus)."""
         columns = select_terms(counts, min_df=config.min_df, max_df=config.max_df, max_terms=config.max_terms)
         own = csr_array(counts[:, columns])
         own.sort_indices()
@@ -49,10 +44,7 @@ class NodeMatrix:
 def count_corpus(texts: Sequence[str], config: HNMFkConfig) -> tuple[csr_array, tuple[str, ...]]:
     """Count the words of a corpus that are frequent enough for some node of its tree.
 
-    Args:
-        texts: the documents; any number, empty ones included.
-        config: limits of the vocabulary; ``max_df`` is applied per node, as a word of most documents can still
-            separate topics further down.
+    ``max_df`` is applied per node, as a word of most documents can still separate topics further down.
 
     Returns:
         Counts, float32 csr, shape (n, words), and the words.
@@ -64,9 +56,6 @@ def count_corpus(texts: Sequence[str], config: HNMFkConfig) -> tuple[csr_array, 
 
 def count_terms(texts: Sequence[str]) -> tuple[csr_array, tuple[str, ...]]:
     """Count every word of every text, without English stop words.
-
-    Args:
-        texts: the documents; may be empty, and so may each of them.
 
     Returns:
         Counts, float32 csr with sorted indices, shape (n, words), and the words in column order (alphabetical).
@@ -81,11 +70,7 @@ def count_terms(texts: Sequence[str]) -> tuple[csr_array, tuple[str, ...]]:
 
 
 def count_known_terms(texts: Sequence[str], terms: Sequence[str]) -> csr_array:
-    """Count the given words in every text; other words are ignored.
-
-    Returns:
-        Counts, float32 csr, shape (number of texts, number of terms).
-    """
+    """Count the given words in every text: float32 csr, shape (number of texts, number of terms)."""
     if not terms or not texts:
         return csr_array(np.empty((len(texts), len(terms)), np.float32))
     counts = csr_array(_vectorizer(vocabulary=list(terms)).transform(texts))
@@ -94,16 +79,13 @@ def count_known_terms(texts: Sequence[str], terms: Sequence[str]) -> csr_array:
 
 
 def select_terms(counts: csr_array, *, min_df: int, max_df: float, max_terms: int) -> NDArray[np.int32]:
-    """Choose the columns that are neither too rare nor too common in these documents.
+    """Choose the columns that are neither too rare nor too common in these documents, ascending.
 
     Args:
         counts: float32 csr, shape (n, words).
         min_df: smallest number of documents that a word occurs in.
         max_df: largest share of the documents that a word occurs in, in (0, 1].
         max_terms: most words; the most frequent are kept, and of two equally frequent ones the earlier column.
-
-    Returns:
-        Column indices, int32, ascending.
     """
     frequencies = _document_frequencies(counts)
     kept = np.flatnonzero((frequencies >= min_df) & (frequencies <= max_df * counts.shape[0]))
@@ -120,15 +102,7 @@ def smooth_idf(counts: csr_array) -> Floats:
 
 
 def weigh(counts: csr_array, idf: Floats) -> csr_array:
-    """Multiply counts by IDF and scale each non-empty row to unit Euclidean length.
-
-    Args:
-        counts: float32 csr, shape (n, words).
-        idf: float32, shape (words,).
-
-    Returns:
-        float32 csr, shape (n, words), with the stored entries of ``counts`` in the same order.
-    """
+    """Multiply counts by IDF and scale each non-empty row to unit Euclidean length; the order of entries is kept."""
     if 0 in counts.shape:
         return counts
     weighed = csr_array((counts.data * idf[counts.indices], counts.indices, counts.indptr), shape=counts.shape)

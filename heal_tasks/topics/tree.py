@@ -1,4 +1,9 @@
-"""The topic tree: stored on disk without pickle, renumbered, and extended to new documents by projection."""
+"""The topic tree: documents are placed in it by projection, its topics renumbered, and its files hold no pickle.
+
+Nodes are kept in tree order (parents before children, larger children first), and leaves are numbered in that order, so
+the subtree of a topic is the interval ``first_leaf .. last_leaf``. A split node keeps its own words, IDF and term
+factors; row j of the factors belongs to its j-th child.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,33 +11,91 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.topics.nmf import project, residuals
 from heal_tasks.topics.nmfk import KRecord
-from heal_tasks.topics.operand import one_thread
-from heal_tasks.topics.projection import NodeFactors, Projection, TopicNode, descend
-from heal_tasks.topics.tfidf import count_known_terms
+from heal_tasks.topics.operand import Floats, one_thread
+from heal_tasks.topics.tfidf import count_known_terms, weigh
 
 FORMAT = 1
 _DOCUMENT_ARRAYS = ("paths", "leaves", "membership", "residual")
 _FACTOR_ARRAYS = ("columns", "idf", "term_factors")
 
 
-@dataclass(frozen=True, eq=False)
-class TopicTree(Projection):
-    """A topic hierarchy, with the places of the documents it was built from.
+@dataclass(frozen=True)
+class TopicNode:
+    """One topic."""
 
-    Args:
-        nodes: in tree order, the root first.
-        vocabulary: the words that the nodes' columns index.
-        factors: by topic id, of the root (unless there were no words) and of every other split node.
-        selection: by topic id, the measurements of each k where a split was looked for.
+    topic_id: int  # unique in the tree; the root has 0
+    parent: int  # topic id of the parent; -1 for the root
+    level: int  # 0 for the root
+    first_leaf: int  # number of the first leaf of its subtree
+    last_leaf: int  # number of the last leaf of its subtree, inclusive
+    terms: tuple[str, ...]  # its strongest words, strongest first
+    k: int  # number of children, or 1 for a leaf
+    silhouette: float | None  # smallest silhouette of the split; None for a leaf
+    error: float | None  # relative error of the factorisation; None where none was made
+    size: int  # documents it was built from
+    stop_reason: str  # why it has no more children
+
+
+@dataclass(frozen=True, eq=False)
+class NodeFactors:
+    """The vocabulary and the term factors by which a split node assigns documents to its children."""
+
+    columns: NDArray[np.int32]  # (v,): its words as indices into the tree's vocabulary, ascending
+    idf: Floats  # (v,)
+    term_factors: Floats  # (k, v), rows of unit Euclidean length, one per child in tree order
+
+    def assign(self, counts: csr_array) -> tuple[NDArray[np.intp], Floats, Floats]:
+        """Assign each document to a child.
+
+        Args:
+            counts: float32 csr, shape (n, size of the tree's vocabulary).
+
+        Returns:
+            Child index, shape (n,); every child's share of the document's weights, shape (n, k), rows summing to 1; and
+            the relative residual, shape (n,). A document without any of the words goes to the first (largest) child
+            with shares 0 and residual 1.
+        """
+        X = weigh(csr_array(counts[:, self.columns]), self.idf)
+        W = project(X, self.term_factors)
+        total = W.sum(axis=1, keepdims=True)
+        shares = np.divide(W, total, out=np.zeros_like(W), where=total > 0)
+        return W.argmax(axis=1), shares, residuals(X, W, self.term_factors)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """The places of documents in a tree.
+
+    ``shares`` holds, by topic id of every split node, how much of each of its documents, in the order of the input, its
+    children explain: shape (documents in the node, k), rows summing to 1. ``membership`` is the product over the levels
+    of the chosen child's share. Both are 0 for a document that holds none of a node's words and was placed by default.
     """
 
-    nodes: tuple[TopicNode, ...]
-    vocabulary: tuple[str, ...]
-    factors: Mapping[int, NodeFactors]
-    selection: Mapping[int, tuple[KRecord, ...]]
+    paths: NDArray[np.int64]  # (n, depth): topic ids from level 1 down, -1 where a path has ended
+    leaves: NDArray[np.int32]  # (n,): leaf numbers
+    membership: Floats  # (n,), in [0, 1]
+    residual: Floats  # (n,): ||x - wH|| / ||x|| at the deepest split node of the path
+    shares: Mapping[int, Floats]
+
+    def path_lists(self) -> list[list[int]]:
+        """The topic ids of each document's path, without the -1 after its end."""
+        return [[topic for topic in path if topic >= 0] for path in self.paths.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class TopicTree(Projection):
+    """A topic hierarchy, with the places of the documents it was built from."""
+
+    nodes: tuple[TopicNode, ...]  # in tree order, the root first
+    vocabulary: tuple[str, ...]  # the words that the nodes' columns index
+    factors: Mapping[int, NodeFactors]  # by topic id, of the root (unless without words) and every other split node
+    selection: Mapping[int, tuple[KRecord, ...]]  # by topic id: each k where a split was looked for
 
     @property
     def depth(self) -> int:
@@ -50,13 +113,10 @@ class TopicTree(Projection):
             return descend(count_known_terms(texts, self.vocabulary), self.nodes, self.factors)
 
     def relabel(self, mapping: Mapping[int, int]) -> "TopicTree":
-        """Replace the topic ids.
+        """Replace the topic ids in a copy, which shares its factors with this tree.
 
         Args:
             mapping: new id by current id, for every topic.
-
-        Returns:
-            A new tree; factors are shared with this one.
 
         Raises:
             InputError: a topic has no new id, or two would share one, or a new id is negative.
@@ -129,3 +189,41 @@ class TopicTree(Projection):
                 for topic_id, records in content["selection"].items()
             },
         )
+
+
+def children_of(nodes: Sequence[TopicNode]) -> dict[int, list[TopicNode]]:
+    """Children by parent's topic id, in tree order."""
+    children: dict[int, list[TopicNode]] = {node.topic_id: [] for node in nodes}
+    for node in nodes[1:]:
+        children[node.parent].append(node)
+    return children
+
+
+def descend(counts: csr_array, nodes: Sequence[TopicNode], factors: Mapping[int, NodeFactors]) -> Projection:
+    """Send documents down the tree, at every split to the child that explains most of them.
+
+    Args:
+        counts: float32 csr, shape (n, size of the tree's vocabulary).
+        nodes: in tree order, the root first.
+        factors: by topic id.
+    """
+    n, depth, children = counts.shape[0], max(node.level for node in nodes), children_of(nodes)
+    paths = np.full((n, max(1, depth)), -1, np.int64)
+    leaves = np.zeros(n, np.int32)
+    membership = np.full(n, float(nodes[0].topic_id in factors), np.float32)
+    residual = np.ones(n, np.float32)
+    shares: dict[int, Floats] = {}
+    waiting = [(nodes[0], np.arange(n))]
+    while waiting:
+        node, rows = waiting.pop()
+        if node.level:
+            paths[rows, node.level - 1] = node.topic_id
+        leaves[rows] = node.first_leaf
+        if node.topic_id in factors and rows.size:
+            chosen, by_child, misfit = factors[node.topic_id].assign(csr_array(counts[rows]))
+            if children[node.topic_id]:
+                shares[node.topic_id] = by_child
+            membership[rows] *= by_child.max(axis=1)
+            residual[rows] = misfit
+            waiting += [(child, rows[chosen == place]) for place, child in enumerate(children[node.topic_id])]
+    return Projection(paths, leaves, membership, residual, shares)

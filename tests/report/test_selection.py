@@ -17,7 +17,7 @@ def record(k: int, error: float = 0.8, **fields: object) -> KRecord:
 
 def silhouettes(terms: float, documents: float, smallest: int, accepted: bool = False) -> dict[str, object]:
     return {
-        "term_silhouette": terms, "document_silhouette": documents, "mean_silhouette": (terms + documents) / 2,
+        "term_silhouette": terms, "document_silhouette": documents,
         "smallest_topic": smallest, "accepted": accepted,
     }  # fmt: skip
 

@@ -44,7 +44,7 @@ def test_a_super_topic_splits_in_two_and_a_homogeneous_one_does_not(planted: Any
     result = choose_k(tfidf(of_super), range(2, 6), seed=3)
     assert result.k == 2
     assert [record.k for record in result.records] == [1, 2, 3]
-    assert result.chosen.silhouette > 0.95
+    assert result.records[1].silhouette > 0.95
     assert result.records[2].drop_ratio < 0.15
     assert result.records[2].null_ratio < 1.1
     assert result.stop_reason.startswith("k=3: error drop")
