@@ -25,7 +25,7 @@ from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import connect
 from heal_tasks.store.spaces.copying import copy_rows
 from heal_tasks.store.spaces.spaces import SpaceRepository
-from heal_tasks.training.encoder import model_identity
+from heal_tasks.training.encoder import model_sha256
 
 TRAINED = "models/bench"
 SPLITS = ("seen_validation", "unseen_validation", "seen_test", "unseen_test")
@@ -36,7 +36,7 @@ def plant(url: str, rows: int) -> None:
     """Documents of one chunk each, questions, and two spaces with their vectors."""
     rng = np.random.default_rng(7)
     settings = load_settings(database_url=url)
-    sha256, dims = model_identity(resolve_model(settings.model))
+    sha256, dims = model_sha256(resolve_model(settings.model)), 384
     train = np.arange(0, rows, 50)
     pools = [train if name.startswith("seen") else np.setdiff1d(np.arange(rows), train) for name in SPLITS]
     asked = np.concatenate([train, *(rng.choice(pool, HELD_OUT) for pool in pools)])

@@ -21,7 +21,7 @@ import torch
 from bench.common import MIN_RUNS, clock_of, load_collection, load_queries, parent_parser, table, versions, write_json
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
-from heal_tasks.training.encoder import encode, limited_threads, load_encoder, supports_bf16
+from heal_tasks.training.encoder import encode, in_bf16, limited_threads, load_encoder
 
 COPIED = 0.25
 
@@ -37,7 +37,7 @@ def ways(device: str) -> dict[str, Encode]:
         with limited_threads(threads):
             return np.asarray(plain.encode(texts, show_progress_bar=False))
 
-    number = "bfloat16" if supports_bf16(device) else "float32"
+    number = "bfloat16" if in_bf16("auto", device) else "float32"
     if device != "cpu":
         return {
             "sentence-transformers (its default)": lambda texts: default(texts, threads),

@@ -47,7 +47,7 @@ from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.questions.extractive.writer import ExtractiveWriter
 from heal_tasks.questions.splits import split_of
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.training.encoder import Encoder, model_sha256
+from heal_tasks.training.encoder import Encoder, limited_threads, model_sha256
 from heal_tasks.training.negatives import plan_negatives
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet, train_encoder
 
@@ -229,7 +229,7 @@ def trained(
         [judged.texts[row] for row in pool],
         [np.array([place]) for place in np.searchsorted(pool, answers)],
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, limited_threads(1):
         result = train_encoder(
             base_model, data, validation, config, work_dir=Path(folder, "work"), output_dir=Path(folder, "model"),
             data_fingerprint=questions.name,
@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += nudged(questions, judged, queries, base, options.seed)
         config = TrainingConfig(
             max_steps=options.steps or 1, eval_steps=options.steps or 1, batch_size=options.batch, heal_weight=0.0,
-            seed=options.seed, threads=1,
+            seed=options.seed,
         )  # fmt: skip
         if options.head_steps:
             rows += [headed(item, judged, queries, base, options.head_steps, options.seed) for item in sets]

@@ -49,9 +49,10 @@ def pair_loss(
         asked: vectors of questions, float32, shape (b, d).
         documents: vectors of their documents, float32, shape (b, d).
         rows: the row of each document, int64, shape (b,).
-        known_answers: see ``own_document_loss``, bool, shape (b, b).
+        known_answers: see ``own_document_loss``, bool, shape (b, b); None: none.
     """
     nothing = torch.empty((len(rows), 0), dtype=torch.int64)
+    no_copies = torch.zeros(len(rows), dtype=torch.bool)
     return own_document_loss(
         head(torch.from_numpy(asked)),
         head(torch.from_numpy(documents)),
@@ -62,7 +63,8 @@ def pair_loss(
         negative_leaves=nothing,
         temperature=TEMPERATURE,
         mask_same_leaf=False,
-        known_answers=None if known_answers is None else torch.from_numpy(known_answers),
+        known_answers=no_copies if known_answers is None else torch.from_numpy(known_answers),
+        copies=no_copies,
     )
 
 

@@ -20,10 +20,7 @@ COMPLETE = "_complete.json"
 
 
 class ArtifactStore:
-    """Folders of files by key below ``root``, a local folder or ``s3://bucket/prefix``.
-
-    ``cache_dir`` keeps folders fetched from S3; without ``s3_endpoint_url`` it is AWS.
-    """
+    """Folders of files by key below ``root``, a local folder or ``s3://bucket/prefix``, cached in ``cache_dir``."""
 
     def __init__(self, root: str, cache_dir: Path, s3_endpoint_url: str | None = None) -> None:
         self._root, self._cache_dir, self._endpoint = root.rstrip("/"), cache_dir, s3_endpoint_url
@@ -64,12 +61,8 @@ class ArtifactStore:
             shutil.rmtree(staging, ignore_errors=True)
 
     def local(self, uri: str) -> Path:
-        """A local folder with the artifact's files, fetched once if it is in S3.
-
-        Raises:
-            StepError: there is no complete artifact at that URI.
-        """
-        target = self._cached(uri) if _is_remote(uri) else Path(uri)
+        """A local folder with the artifact's files, fetched once if it is in S3; StepError if it is not complete."""
+        target = self._folder(uri)
         if (target / COMPLETE).exists():
             return target
         if not self.exists(uri):
@@ -89,15 +82,14 @@ class ArtifactStore:
 
     def delete(self, uri: str) -> None:
         """Remove an artifact; nothing happens where there is none."""
-        if not _is_remote(uri):
-            shutil.rmtree(uri, ignore_errors=True)
-            return
-        shutil.rmtree(self._cached(uri), ignore_errors=True)
-        bucket, prefix = self._bucket(uri)
-        bucket.objects.filter(Prefix=f"{prefix}/").delete()
+        shutil.rmtree(self._folder(uri), ignore_errors=True)
+        if _is_remote(uri):
+            bucket, prefix = self._bucket(uri)
+            bucket.objects.filter(Prefix=f"{prefix}/").delete()
 
-    def _cached(self, uri: str) -> Path:
-        return self._cache_dir / uri.removeprefix("s3://")
+    def _folder(self, uri: str) -> Path:
+        """The local folder of an artifact; in the cache if it is in S3."""
+        return self._cache_dir / uri.removeprefix("s3://") if _is_remote(uri) else Path(uri)
 
     def _bucket(self, uri: str) -> tuple[Any, str]:
         """The boto3 bucket of an S3 URI, and the prefix in it."""

@@ -4,11 +4,7 @@ from heal_tasks.core.errors import InputError
 
 
 def pick_device(device: str) -> str:
-    """Choose the device: ``auto`` becomes ``cuda`` if there is a GPU, else ``cpu``; other names are checked.
-
-    Raises:
-        InputError: the name is unknown, or there is no such GPU.
-    """
+    """Choose the device: ``auto`` becomes ``cuda`` if there is a GPU, else ``cpu``; InputError for no such device."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -45,8 +45,5 @@ def fingerprint(value: object) -> str:
 
 
 def bucket(seed: str, key: int | str, buckets: int = 1000) -> int:
-    """Bucket of a key, in [0, buckets), for splits that do not change as documents arrive.
-
-    ``seed`` names the split; two splits of the same keys are independent.
-    """
+    """Bucket of a key, in [0, buckets), that does not change as documents arrive; seeds give independent splits."""
     return stable_id("bucket", seed, key) % buckets

@@ -6,9 +6,6 @@ from collections import deque
 
 from heal_tasks.core.types import Progress
 
-RATE_POINTS = 20
-"""Latest reports that a rate is computed from: few enough to forget a slow start, enough to be steady."""
-
 
 def configure_logging(level: str) -> None:
     """Log to standard error, one line per record; Airflow has handlers of its own."""
@@ -35,7 +32,8 @@ class LoggedProgress:
     def __init__(self, logger: logging.Logger, label: str, every_s: float = 5.0, also: Progress | None = None) -> None:
         self._logger, self._label, self._every_s, self._also = logger, label, every_s, also
         self._logged_at = float("-inf")
-        self._points: deque[tuple[float, int]] = deque(maxlen=RATE_POINTS)
+        # The latest reports, for the rate: few enough to forget a slow start, enough to be steady.
+        self._points: deque[tuple[float, int]] = deque(maxlen=20)
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
         """Report ``done`` of ``total`` units."""

@@ -41,17 +41,12 @@ class Manifest(BaseModel, frozen=True):
         if not isinstance(value, kind):
             raise StepError(
                 f"missing {name!r}, which an earlier step should have produced (last step: {self.step!r}, refs: "
-                f"{sorted(self.refs)}); "
-                "run the steps in the order that `python -m heal_tasks --help` lists"
+                f"{sorted(self.refs)}); run the steps in the order that `python -m heal_tasks --help` lists"
             )
         return value
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable dict.
-
-        Raises:
-            StepError: larger than MAX_MANIFEST_BYTES; data belongs into the store or the artifacts.
-        """
+        """A JSON-serialisable dict; StepError above MAX_MANIFEST_BYTES: data belongs into store or artifacts."""
         value = self.model_dump(mode="json")
         size = len(json.dumps(value))
         if size > MAX_MANIFEST_BYTES:

@@ -21,11 +21,7 @@ def packaged_folder(model: str) -> str | None:
 
 
 def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
-    """The local folder of a model: of the packaged one, a folder itself, or of a hub's model, which is fetched once.
-
-    Raises:
-        SettingsError: it is none of these, or the hub cannot be reached.
-    """
+    """The local folder of a model: packaged, a folder itself, or fetched once from a hub; SettingsError for others."""
     folder = packaged_folder(model) or model
     if Path(folder).is_dir():
         return folder

@@ -21,7 +21,7 @@ ROUND_TRIP: QuestionFilter = "round_trip"
 
 
 class CoreSettings(BaseModel):
-    """Where things are.
+    """Locations and basics.
 
     The state folder must be on a disk that survives a restart. PostgreSQL must be 15 or newer, pgvector 0.8.5 or newer.
     With more than one machine `HEAL_ARTIFACTS_URI` must be S3: a model trained on one machine is read on the others.
@@ -35,10 +35,8 @@ class CoreSettings(BaseModel):
         description="Folder or `s3://bucket/prefix` of models, topic trees and reports; unset: in the state folder.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO",
         description="Lowest level of the log on the command line; Airflow's tasks follow Airflow's own setting.")
-    device: str = Field("auto",
-        description="Device to compute on: `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:N`.")
-    seed: int = Field(13, ge=0,
-        description="Seed of every random choice; another seed gives another training set and model.")
+    device: str = Field("auto", description="Device: `auto` (the first GPU, if any), `cpu`, `cuda` or `cuda:N`.")
+    seed: int = Field(13, ge=0, description="Seed of all random choices; another one gives another model.")
 
 
 class SourceSettings(BaseModel):
@@ -59,11 +57,9 @@ class SourceSettings(BaseModel):
         description="Share of a source's records that may be rejected before `ingest` stops; ten never stop it.")
     max_deleted_share: float = Field(0.5, ge=0, le=1,
         description="Share of a source's documents that may vanish in one run before `ingest` stops.")
-    sample_documents: int = Field(0, ge=0,
-        description="Number of documents taken per source, chosen by hash, deleting none; 0 takes all.")
+    sample_documents: int = Field(0, ge=0, description="Documents per source, chosen by hash, deleting none; 0: all.")
     text_language: str = Field("english",
-        description="PostgreSQL text search configuration (`\\dF` in psql) of documents whose metadata name no "
-        "`language` or `lang`.")
+        description="Text search configuration (psql: `\\dF`) of documents whose metadata has no `language` or `lang`.")
     chunk_tokens: int = Field(240, ge=16,
         description="Longest chunk, title included, in tokens of the model, which cuts off longer ones.")
 
@@ -87,24 +83,21 @@ class TopicSettings(BaseModel):
 class QuestionSettings(BaseModel):
     """Questions and the language model.
 
-    With neither key nor endpoint the extractive writer generates the questions. Prices are used for the ledger, for
-    `plan` and for the spend limits. The limits hold across tasks and machines: before a chunk is handed to the writer,
-    the most that its calls can cost is reserved. So a run stops a little below its limit and ends without an error, and
-    the next run asks about the rest. No limit applies to an endpoint that reports no tokens: its calls cost nothing in
-    the ledger.
+    With neither key nor endpoint the extractive writer generates the questions. Prices are used for the ledger, `plan`
+    and the spend limits. These hold across tasks and machines: the most that the calls for a chunk can cost is reserved
+    before them. So a run stops a little below its limit, without an error, and the next run asks about the rest. An
+    endpoint that reports no tokens costs nothing in the ledger and has no limit.
     """
 
     llm_base_url: str | None = Field(None,
         description="OpenAI-compatible endpoint with `/v1` (vLLM, Ollama, llama.cpp); unset with a key: OpenAI.")
-    llm_api_key: SecretStr | None = Field(None,
-        description="API key of the endpoint; `OPENAI_API_KEY` is used where this is unset.")
+    llm_api_key: SecretStr | None = Field(None, description="API key of the endpoint; unset: `OPENAI_API_KEY`.")
     llm_model: str = Field("gpt-4o-mini", description="Model that generates questions, entity maps and answers.")
     llm_concurrency: int = Field(8, ge=1, le=256, description="Largest number of calls in flight per task.")
     llm_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one whole reply, in seconds.")
     llm_input_usd_per_million: float = Field(0.15, ge=0, description="Price of a million input tokens, in USD.")
     llm_output_usd_per_million: float = Field(0.60, ge=0, description="Price of a million output tokens, in USD.")
-    llm_run_spend_limit_usd: float = Field(0.0, ge=0,
-        description="Most money that one run may spend, in USD; 0: no limit.")
+    llm_run_spend_limit_usd: float = Field(0.0, ge=0, description="Most that one run may spend, in USD; 0: no limit.")
     llm_day_spend_limit_usd: float = Field(0.0, ge=0,
         description="Most money that all runs of one day (UTC) may spend together, in USD; 0: no limit.")
     llm_batch: Literal["off", "auto", "on"] = Field("off",
@@ -124,22 +117,18 @@ class TrainingSettings(BaseModel):
     """Model and training (HEAL).
 
     The defaults suit two processor cores. On a GPU, or with thousands of human questions, raise `HEAL_TRAIN_MAX_STEPS`
-    and `HEAL_TRAIN_BATCH_SIZE`. Three defaults depend on whether human or generated questions are used for training:
-    `HEAL_TRAIN_BASE_SHARE`, `HEAL_IDF_POWER` and `HEAL_BASE_WEIGHT`; generated questions are a substitute, so the model
-    is moved only half as far. A changed `HEAL_MODEL`, of at most 2000 dimensions, needs a realignment: set
+    and `HEAL_TRAIN_BATCH_SIZE`. Three defaults depend on the questions that are used for training,
+    `HEAL_TRAIN_BASE_SHARE`, `HEAL_IDF_POWER` and `HEAL_BASE_WEIGHT`: generated ones are a substitute for human ones, so
+    they move the model only half as far. A changed `HEAL_MODEL`, of at most 2000 dimensions, needs a realignment: set
     `HEAL_FORCE_ROUTE=realign` for one run. `qlora` needs CUDA and `requirements-qlora.txt`. Measurements of every term
     are in [RESULTS.md](../bench/RESULTS.md).
     """
 
-    model: str = Field(PACKAGED_MODEL,
-        description="Base model: a sentence-transformers id, a folder, or the packaged model's name.")
-    train_max_steps: int = Field(40, ge=1,
-        description="Largest number of optimiser steps; early stopping may end sooner.")
+    model: str = Field(PACKAGED_MODEL, description="Base model: a hub id, a folder, or the packaged model's name.")
+    train_max_steps: int = Field(40, ge=1, description="Most optimiser steps; early stopping may end sooner.")
     train_batch_size: int = Field(16, ge=4,
-        description="Number of question-document pairs per step; with fewer than twice as many training questions "
-        "nothing is trained.")
-    train_micro_batch: int = Field(0, ge=0,
-        description="Number of texts in the encoder at once, with the same result; 0: the whole batch.")
+        description="Question-document pairs per step; with fewer than twice as many questions nothing is trained.")
+    train_micro_batch: int = Field(0, ge=0, description="Number of texts in the encoder at once; 0: the whole batch.")
     train_processes: int = Field(1, ge=1, le=64,
         description="Number of processes, one per GPU, that share each batch, whose size must be a multiple.")
     train_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto",
@@ -156,14 +145,12 @@ class TrainingSettings(BaseModel):
     train_far_negatives: int = Field(0, ge=0, le=16,
         description="Number of mined far negatives per question, beside the other documents of the batch.")
     train_base_share: float | None = Field(None, ge=0, lt=1,
-        description="Share of the base model's weights in the published model; unset: 0.5 with generated "
-        "questions, 0 with human ones.")
+        description="Share of the base model's weights in the published model; unset: 0.5, for human questions 0.")
     idf_power: float | None = Field(None, ge=0,
         description="Power of a token's inverse document frequency in the mean over a text's tokens (0: plain mean, "
-        "for servers that read only the transformer); unset: 0.25 with generated questions, 0 with human ones.")
+        "for servers that read only the transformer); unset: 0.25, for human questions 0.")
     base_weight: float | None = Field(None, ge=0,
-        description="Weight of the base term, which keeps rankings near the base model's; unset: 1 with "
-        "generated questions, 0.1 with human ones.")
+        description="Weight of the base term (keeps the base model's rankings); unset: 1, for human questions 0.1.")
     heal_weight: float = Field(0.0, ge=0,
         description="Weight of the HEAL term; above 0, batches consist of documents of the same topics.")
     heal_paper: bool = Field(False,
@@ -190,8 +177,7 @@ class NudgeSettings(BaseModel):
         "estimated on training questions; 1 checks generated validation questions about unseen documents instead.")
     nudge_max_changed_share: float = Field(0.1, ge=0, le=1,
         description="Share of documents changed since the last realignment above which the next one is due.")
-    realign_max_age_days: float = Field(30.0, gt=0,
-        description="Age of the last realignment, in days, from which the next one is due.")
+    realign_max_age_days: float = Field(30.0, gt=0, description="Days after a realignment until the next one is due.")
 
 
 class EvaluationSettings(BaseModel):
@@ -203,8 +189,7 @@ class EvaluationSettings(BaseModel):
 
     gate_epsilon: float = Field(0.005, ge=0,
         description="Difference in nDCG@10 that still counts as a tie, in the gate and for NUDGE.")
-    gate_min_questions: int = Field(30, ge=2,
-        description="Number of questions below which a question set does not vote in the gate.")
+    gate_min_questions: int = Field(30, ge=2, description="Number of questions that a set needs to vote in the gate.")
     answer_questions: int = Field(0, ge=0,
         description="Number of held-out questions that an LLM answers from what each system finds, up to three calls "
         "each; 0: none; also set it for the DAG processor.")
@@ -217,14 +202,11 @@ class StoreSettings(BaseModel):
     Docker must be larger.
     """
 
-    recall_target: float = Field(0.95, ge=0, le=1,
-        description="recall@10 of an index below which its generation is not promoted.")
-    index_memory_mb: int = Field(1024, ge=64,
-        description="Largest `maintenance_work_mem` of an index build, in MiB.")
+    recall_target: float = Field(0.95, ge=0, le=1, description="recall@10 below which a generation is not promoted.")
+    index_memory_mb: int = Field(1024, ge=64, description="Largest `maintenance_work_mem` of an index build, in MiB.")
     index_workers: int = Field(0, ge=0, le=64,
         description="Number of server processes that help to build an index, each with a processor of its own.")
-    drain_hours: float = Field(24.0, ge=0,
-        description="Time that a retired generation's tables are kept, in hours.")
+    drain_hours: float = Field(24.0, ge=0, description="Time that a retired generation's tables are kept, in hours.")
 
 
 class RunSettings(BaseModel):
@@ -241,8 +223,7 @@ class RunSettings(BaseModel):
     embed_shards: int = Field(2, ge=1, le=256,
         description="Number of mapped tasks that embed in parallel, each with its own model (800 MB).")
     schedule: str = Field("0 2 * * *", description="Cron expression of the nightly run, in UTC; empty: no nightly run.")
-    maintain_schedule: str = Field("0 5 * * *",
-        description="Cron expression of the nightly maintenance, in UTC; empty: none.")
+    maintain_schedule: str = Field("0 5 * * *", description="Cron expression of the maintenance, in UTC; empty: none.")
 
 
 class LocalSettings(BaseModel):
@@ -251,8 +232,7 @@ class LocalSettings(BaseModel):
     Used by `make up` and `make demo`.
     """
 
-    airflow_port: int = Field(8080, ge=0, le=65535,
-        description="Port of the Airflow UI, or the next free one; 0 takes any.")
+    airflow_port: int = Field(8080, ge=0, le=65535, description="Port of the Airflow UI, or the next free one; 0: any.")
     airflow_parallelism: int = Field(3, ge=1, le=64,
         description="Number of tasks that run at the same time, not above the number of cores.")
     demo_documents: int = Field(1500, ge=50, description="Number of documents that `make demo` puts into the inbox.")

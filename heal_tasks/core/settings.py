@@ -16,8 +16,6 @@ from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.errors import SettingsError
 
 OPENAI_URL = "https://api.openai.com/v1"
-RENAMED = {"llm_run_budget_usd": "llm_run_spend_limit_usd", "llm_day_budget_usd": "llm_day_spend_limit_usd"}
-"""Refused under their old names: a limit on money must not be ignored without a word."""
 
 
 class Settings(
@@ -46,9 +44,6 @@ class Settings(
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for old, new in RENAMED.items():
-            if old in values or f"HEAL_{old.upper()}" in os.environ:
-                raise ValueError(f"HEAL_{old.upper()} is called HEAL_{new.upper()} now; rename it")
         # An empty variable means unset, but an empty schedule means none.
         values = {key: value for key, value in values.items() if value not in ("", None) or key.endswith("schedule")}
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
@@ -69,11 +64,7 @@ class Settings(
         return self.llm_base_url or OPENAI_URL
 
     def require_llm(self) -> None:
-        """Refuse settings that need an LLM where none is configured.
-
-        Raises:
-            SettingsError: entity maps or answers are wanted, and there is no LLM.
-        """
+        """Raise SettingsError if entity maps or answers are wanted, and there is no LLM."""
         for name, number, what in (
             ("HEAL_MAP_RATE", self.map_rate, "entity maps"),
             ("HEAL_ANSWER_QUESTIONS", self.answer_questions, "answers"),
@@ -83,11 +74,7 @@ class Settings(
                 raise SettingsError(f"{name}={number:g} requires an LLM to write {what}; {cure}")
 
     def require_database_url(self) -> str:
-        """The database URL.
-
-        Raises:
-            SettingsError: none is set.
-        """
+        """The database URL; SettingsError if none is set."""
         if self.database_url is None:
             raise SettingsError(
                 "HEAL_DATABASE_URL is not set and no embedded Postgres has been started here; "

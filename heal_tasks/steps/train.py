@@ -13,9 +13,6 @@ from heal_tasks.training.trainer import TrainingConfig, train_encoder
 LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-5
 """For all weights, and for an adapter (the rate of APEX-Embedding, arXiv 2410.18105)."""
 
-LORA_SCALE = 2
-"""An adapter's output is scaled by alpha / rank; a fixed ratio keeps the learning rate good for every rank."""
-
 PEOPLES = {"idf_power": 0.0, "base_share": 0.0, "base_weight": 0.1}
 WRITTEN = {"idf_power": 0.25, "base_share": 0.5, "base_weight": 1.0}
 """Defaults for human and for generated questions. These are a substitute, so the corpus weights the tokens, and
@@ -53,7 +50,6 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
         dtype=settings.train_dtype,
         adapter=settings.train_adapter,
         lora_rank=settings.train_lora_rank,
-        lora_alpha=LORA_SCALE * settings.train_lora_rank,
         seed=settings.seed,
         processes=settings.train_processes,
         device=settings.device,

@@ -13,35 +13,31 @@ from transformers import BitsAndBytesConfig
 
 from heal_tasks.core.errors import InputError
 
+LORA_SCALE = 2
+"""alpha / r; a fixed ratio keeps the learning rate good for every rank."""
 
-def add_adapter(model: SentenceTransformer, *, rank: int, alpha: float, seed: int) -> None:
-    """Freeze the encoder's weights and add a trainable adapter to every linear layer.
+
+def add_adapter(model: SentenceTransformer, *, rank: int, seed: int, share: float = 1.0) -> None:
+    """Freeze the encoder's weights and add a trainable adapter to every linear layer, in place.
 
     Args:
-        model: changed in place; its vectors stay the same until the adapter is trained.
+        model: its vectors stay the same until the adapter is trained.
         rank: r.
-        alpha: the adapter's output is scaled by alpha / r.
         seed: of the matrices A; B starts at zero.
+        share: of the adapter's output that is added to the layer's.
     """
     plain = model[0].model
     # BERT's pooler is a linear layer too, but sentence vectors do not pass through it.
     unused = r"pooler\..*" if hasattr(plain, "pooler") else None
+    alpha = LORA_SCALE * rank * share
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", exclude_modules=unused)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model[0].model = get_peft_model(plain, config)
 
 
-def merge_adapter(model: SentenceTransformer) -> None:
-    """Add the adapter to the weights and remove it, which leaves a plain model."""
-    model[0].model = model[0].model.merge_and_unload()
-
-
 def nf4_config(device: str) -> BitsAndBytesConfig:
     """The configuration of linear layers in 4-bit NF4 with double quantisation, computing in bfloat16.
-
-    Args:
-        device: from ``pick_device``.
 
     Raises:
         InputError: not a CUDA device, or bitsandbytes is not installed.

@@ -1,4 +1,4 @@
-"""The working folder of a training: checkpoints, facts about the run, base vectors, and the batch that failed.
+"""The working folder of a training: checkpoints, facts about the run, and base vectors.
 
 The Trainer writes ``trainer_state.json`` last and without renaming, so a kill leaves a checkpoint without that file,
 with half of it, or (while an old checkpoint is being deleted) with it and without the weights.
@@ -19,7 +19,6 @@ from torch import Tensor
 from heal_tasks.core.types import JsonObject
 
 BASE_VECTORS = "base.safetensors"
-BAD_BATCH = "bad_batch.json"
 _ADAPTER = "adapter_model.safetensors"
 _STATE = "trainer_state.json"
 _RUN = "run.json"
@@ -45,12 +44,8 @@ def read_state(checkpoint: Path) -> JsonObject | None:
 def open_work_dir(work_dir: Path, run: JsonObject) -> JsonObject:
     """Make the folder, or remove from it all that belongs to another run or is incomplete.
 
-    Args:
-        work_dir: made if missing.
-        run: all that decides the result of the training; checkpoints are kept only for an equal one.
-
     Returns:
-        Facts that ``remember`` stored for this run; empty at its start.
+        Facts that ``remember`` stored for this run; empty at its start. ``run`` is all that decides the result.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     stored = _read_json(work_dir / _RUN)
@@ -73,11 +68,7 @@ def remember(work_dir: Path, run: JsonObject, facts: JsonObject) -> None:
 
 
 def last_checkpoint(work_dir: Path) -> tuple[Path, JsonObject] | None:
-    """The newest checkpoint whose best checkpoint is also there, with the Trainer's state; None if there is none.
-
-    Args:
-        work_dir: after ``open_work_dir``.
-    """
+    """The newest checkpoint whose best checkpoint is also there, with the Trainer's state; None if there is none."""
     found = [folder for folder in work_dir.iterdir() if _NAME.fullmatch(folder.name)]
     for folder in sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True):
         state = read_state(folder)
@@ -114,13 +105,6 @@ def stored_tensors(file: Path, compute: Callable[[], dict[str, Tensor]]) -> dict
         save_file(compute(), fresh)
         fresh.replace(file)
     return dict(load_file(file))
-
-
-def write_bad_batch(work_dir: str | Path, batch: JsonObject) -> Path:
-    """Write the texts of a batch without a finite loss or gradient; returns the file."""
-    file = Path(work_dir) / BAD_BATCH
-    file.write_text(json.dumps(batch, indent=1, ensure_ascii=False), encoding="utf-8")
-    return file
 
 
 def _read_json(path: Path) -> JsonObject:

@@ -18,14 +18,9 @@ NO_NEGATIVE = ""
 
 
 def several_answers(question_ids: IntArray, document_ids: IntArray) -> dict[int, IntArray]:
-    """The documents of questions that several documents answer.
+    """For each row of a question that several documents answer: the ids of all of them, ascending.
 
-    Args:
-        question_ids: int64, shape (n,); equal for pairs with the same question.
-        document_ids: int64, shape (n,).
-
-    Returns:
-        For each row of such a question: the ids of all its documents, ascending.
+    Both arguments are int64, shape (n,); pairs with the same question have equal question ids.
     """
     order = np.argsort(question_ids, kind="stable")
     found: dict[int, IntArray] = {}
@@ -39,17 +34,13 @@ def several_answers(question_ids: IntArray, document_ids: IntArray) -> dict[int,
 class ValidationSet:
     """Held-out questions, and the documents to search.
 
-    Args:
-        queries: q question texts.
-        documents: n document texts.
-        positives: per query the positions of its right documents in ``documents``, int64, never empty.
-        base_vectors: the base model's unit vectors of queries, float32, shape (q, d), and documents, shape (n, d);
-            None to compute them.
+    ``base_vectors`` are the base model's unit vectors of queries, shape (q, d), and documents, shape (n, d); None to
+    compute them.
     """
 
-    queries: list[str]
-    documents: list[str]
-    positives: list[IntArray]
+    queries: list[str]  # q texts
+    documents: list[str]  # n texts
+    positives: list[IntArray]  # per query the positions of its right documents in ``documents``, never empty
     base_vectors: tuple[FloatArray, FloatArray] | None = None
 
     def __post_init__(self) -> None:
@@ -74,37 +65,29 @@ class ValidationSet:
 class TrainingData:
     """Question-document pairs; row i of every field belongs to pair i.
 
-    Args:
-        questions: n question texts.
-        documents: the text that answers each question.
-        document_ids: int64, shape (n,), not negative; equal for pairs of one document.
-        labels: int64, shape (n, L); the document's label path, unique ids, -1 after its end.
-        leaves: int32, shape (n,); leaf of the topic tree, -1 for none.
-        negatives: per pair m texts that do not answer the question, filled up with ``NO_NEGATIVE``.
-        negative_document_ids: int64, shape (n, m); the negatives' documents. A negative with a known document serves
-            the whole batch; without (None or -1) it serves its own question only, because it may answer another one.
-        negative_leaves: int32, shape (n, m); given together with the ids.
-        question_ids: int64, shape (n,); equal for pairs with the same question. The documents of all of them answer it,
-            so none is a negative for it. None: all questions differ.
+    A negative with a known document serves the whole batch; any other serves its own question only, because it may
+    answer another one. All documents of pairs with the same question answer it, so none is a negative for it.
     """
 
-    questions: list[str]
-    documents: list[str]
-    document_ids: IntArray
-    labels: IntArray
-    leaves: npt.NDArray[np.int32]
-    negatives: list[list[str]]
-    negative_document_ids: IntArray | None = None
-    negative_leaves: npt.NDArray[np.int32] | None = None
-    question_ids: IntArray | None = None
+    questions: list[str]  # n texts
+    documents: list[str]  # the text that answers each question
+    document_ids: IntArray  # (n,), not negative; equal for pairs of one document
+    labels: IntArray  # (n, L): the document's label path, unique ids, -1 after its end
+    leaves: npt.NDArray[np.int32]  # (n,): leaf of the topic tree, -1 for none
+    negatives: list[list[str]]  # per pair m texts that do not answer the question, filled up with NO_NEGATIVE
+    negative_document_ids: IntArray | None = None  # (n, m): -1 where it is unknown
+    negative_leaves: npt.NDArray[np.int32] | None = None  # (n, m), given together with the ids
+    question_ids: IntArray | None = None  # (n,), equal for pairs with the same question; None: all differ
 
     def __post_init__(self) -> None:
         n, m = len(self.questions), self.negatives_per_question
         if (self.negative_document_ids is None) != (self.negative_leaves is None):
             raise InputError("negative_document_ids and negative_leaves belong together; give both or neither")
+        if self.labels.ndim != 2 or self.labels.shape[1] == 0:
+            raise InputError(f"labels of shape {self.labels.shape} are not valid paths; expected (n, L) with L >= 1")
         shapes: dict[str, tuple[int, ...]] = {
-            "documents": (n,), "document_ids": (n,), "labels": (n, self.levels), "leaves": (n,), "negatives": (n,),
-            "question_ids": (n,), "negative_document_ids": (n, m), "negative_leaves": (n, m),
+            "documents": (n,), "document_ids": (n,), "labels": (n, self.labels.shape[1]), "leaves": (n,),
+            "negatives": (n,), "question_ids": (n,), "negative_document_ids": (n, m), "negative_leaves": (n, m),
         }  # fmt: skip
         for name, expected in shapes.items():
             values = getattr(self, name)
@@ -129,25 +112,11 @@ class TrainingData:
         return {} if self.question_ids is None else several_answers(self.question_ids, self.document_ids)
 
     def text_ids(self, mined: int) -> IntArray:
-        """Numbers of the texts, equal where the texts are.
-
-        Args:
-            mined: columns of negatives to include.
-
-        Returns:
-            int64, shape (n, 2 + mined): question, document and negatives.
-        """
+        """Numbers of question, document and ``mined`` negatives, equal where the texts are; int64, (n, 2 + mined)."""
         columns = [self.questions, self.documents, *zip(*self.negatives, strict=True)][: 2 + mined]
         numbers: dict[str, int] = {}
         found = [[numbers.setdefault(text, len(numbers)) for text in column] for column in columns]
         return np.array(found, dtype=np.int64).T
-
-    @property
-    def levels(self) -> int:
-        """Length L of the label paths."""
-        if self.labels.ndim != 2 or self.labels.shape[1] == 0:
-            raise InputError(f"labels of shape {self.labels.shape} are not valid paths; expected (n, L) with L >= 1")
-        return int(self.labels.shape[1])
 
     @property
     def negatives_per_question(self) -> int:

@@ -39,16 +39,14 @@ _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model"})
 _NOT_MODEL = frozenset({CARD, "_complete.json"})
 
 
-def supports_bf16(device: str) -> bool:
-    """True if a device from ``pick_device`` computes in bfloat16 itself; emulation is slower than float32."""
+def in_bf16(dtype: Dtype, device: str) -> bool:
+    """True if a number format means bfloat16 on a device from ``pick_device``."""
+    if dtype != "auto":
+        return dtype == "bfloat16"
+    # Emulation is slower than float32.
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def in_bf16(dtype: Dtype, device: str) -> bool:
-    """True if this number format means bfloat16 on a device from ``pick_device``."""
-    return dtype == "bfloat16" or (dtype == "auto" and supports_bf16(device))
 
 
 @contextmanager
@@ -77,16 +75,13 @@ def without_bars() -> Iterator[None]:
 def load_encoder(
     path: str | Path, *, device: str = "auto", dtype: Dtype = "float32", quantised: bool = False
 ) -> SentenceTransformer:
-    """Load an encoder from a folder; never from the network.
+    """Load an encoder in evaluation mode from a folder that sentence-transformers saved; never from the network.
 
     Args:
-        path: folder as sentence-transformers saves it.
+        path: the folder.
         device: see ``pick_device``.
-        dtype: of weights and computation; ``auto`` is bfloat16 where the device has it.
+        dtype: of weights and computation; see ``in_bf16``.
         quantised: linear layers in 4-bit NF4, to train an adapter beside them.
-
-    Returns:
-        The encoder, in evaluation mode.
 
     Raises:
         InputError: no encoder in the folder, no such device, or it cannot hold a quantised encoder.
@@ -113,23 +108,20 @@ def encode(
     threads: int | None = None,
     bf16: bool = False,
 ) -> npt.NDArray[np.float32]:
-    """Unit vectors of texts.
+    """Unit vectors of n texts, float32, shape (n, d).
 
     Each distinct text is computed once, longest first, so that a batch pads little; a plain BERT on a CPU pads nothing
     (``PackedBert``). A batch that does not fit into a GPU's memory, which shows at the start then, is halved.
 
     Args:
         model: from ``load_encoder``.
-        texts: n texts.
+        texts: any number.
         batch_size: most texts per forward pass, and between two reports of progress; 0: ``CPU_BATCH_SIZE`` or
             ``GPU_BATCH_SIZE``. The tokens per pass are limited as well.
         role: chooses the prompt of models that were trained with different ones for questions and documents.
         progress: told after every batch how many distinct texts are done.
         threads: for torch; None for torch's default.
         bf16: compute in bfloat16 although the weights are float32.
-
-    Returns:
-        float32, shape (n, d), rows of length 1.
 
     Raises:
         HealError: the model gives a vector that is not finite or has no direction.
@@ -187,19 +179,8 @@ class Encoder:
         return encode(self._model, texts, role=role, progress=progress, threads=self._threads)
 
 
-def model_identity(path: str | Path) -> tuple[str, int]:
-    """Identity of an encoder's vector space: hash of the files, and length of a vector."""
-    return model_sha256(path), int(load_encoder(path, device="cpu").get_embedding_dimension())
-
-
 def model_sha256(folder: str | Path) -> str:
     """Hash of an encoder's weights, configuration and vocabulary; other files in the folder do not count.
-
-    Args:
-        folder: see ``load_encoder``.
-
-    Returns:
-        64 hexadecimal digits.
 
     Raises:
         InputError: no encoder in the folder.

@@ -6,42 +6,17 @@ form with the sum outside the logarithm), with masks for paths that end early. `
 addition, the renormalisation over the levels at which an anchor has positives.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from heal_tasks.core.errors import InputError
 
-LevelWeights = Literal["coarse", "fine"]
-
-
-def level_weights(levels: int, kind: LevelWeights) -> Tensor:
-    """Weights lambda_l of the L levels, float64, shape (L,), sum 1.
-
-    Args:
-        levels: L.
-        kind: ``coarse`` for lambda_l = 2^(L-l-1) / (2^L - 1), as published, with the most weight on level 0, the
-            shallowest; ``fine`` for the reverse order.
-
-    Raises:
-        InputError: ``kind`` is unknown.
-    """
-    if kind not in ("coarse", "fine"):
-        raise InputError(f"level weights {kind!r} are unknown; use 'coarse' or 'fine'")
-    weights = 2.0 ** torch.arange(levels, dtype=torch.float64)
-    return (weights.flip(0) if kind == "coarse" else weights) / (2.0**levels - 1)
+def level_weights(levels: int) -> Tensor:
+    """The published weights lambda_l = 2^(L-l-1) / (2^L - 1) of L levels, the shallowest first, float64, shape (L,)."""
+    return 2.0 ** torch.arange(levels, dtype=torch.float64).flip(0) / (2.0**levels - 1)
 
 
-def heal_loss(
-    embeddings: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float = 0.07,
-    weights: LevelWeights = "coarse",
-    paper_compat: bool = False,
-) -> Tensor:
+def heal_loss(embeddings: Tensor, labels: Tensor, *, temperature: float = 0.07, paper_compat: bool = False) -> Tensor:
     """Weighted sum over levels of supervised contrastive losses.
 
     At level l the positives of an anchor are the other items with its label there. The denominator has all other items
@@ -50,26 +25,15 @@ def heal_loss(
 
     Args:
         embeddings: floating point, shape (N, d); normalised here. Half precision is computed in float32.
-        labels: integer, shape (N, L); label path from the root, -1 after its end. Labels are unique in the whole tree:
-            nodes with different parents never share one.
+        labels: integer, shape (N, L), L at least 1; label path from the root, -1 after its end. Labels are unique in
+            the whole tree: nodes with different parents never share one.
         temperature: tau.
-        weights: see ``level_weights``.
         paper_compat: divide each level by N instead of by its anchors, and do not renormalise an anchor's weights over
             the levels at which it has positives.
 
     Returns:
         Scalar, float32 (float64 for float64 embeddings). Zero, with zero gradients, where no item has a positive.
-
-    Raises:
-        InputError: the shapes do not fit, or the temperature is not positive.
     """
-    if embeddings.ndim != 2 or labels.ndim != 2 or len(embeddings) != len(labels) or labels.shape[1] == 0:
-        raise InputError(
-            f"embeddings of shape {tuple(embeddings.shape)} and labels of shape {tuple(labels.shape)} do not fit; "
-            "expected (N, d) and (N, L) with at least one level"
-        )
-    if not temperature > 0:
-        raise InputError(f"temperature {temperature} is not positive")
     n, levels = labels.shape
     # A matrix product in half precision costs three digits of the cosine, which tau multiplies by 14.
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -89,7 +53,7 @@ def heal_loss(
             used.append(positives.any(dim=1))
         per_anchor = torch.stack(losses)  # (L, N)
         has_positives = torch.stack(used).to(z.dtype)  # (L, N)
-        lambdas = level_weights(levels, weights).to(z)[:, None]  # (L, 1)
+        lambdas = level_weights(levels).to(z)[:, None]  # (L, 1)
         if paper_compat:
             return (lambdas * per_anchor).sum() / max(n, 1)
         share = lambdas * has_positives

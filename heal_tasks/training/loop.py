@@ -1,7 +1,9 @@
 """The sentence-transformers Trainer with our batches and loss, without hub, pickles or printing."""
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import nn
 from transformers import PrinterCallback
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.training.checkpoints import load_adapter, save_weights, write_bad_batch
+from heal_tasks.training.checkpoints import load_adapter, save_weights
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import in_bf16
@@ -22,6 +24,7 @@ from heal_tasks.training.objective import Objective, mined_columns
 from heal_tasks.training.sampler import QuestionBatchSampler
 from heal_tasks.training.validation import NDCG, BaseAwareStopping, ProgressReport, RetrievalValidation
 
+BAD_BATCH = "bad_batch.json"
 WARMUP_SHARE = 0.1
 """Share of the steps in which the learning rate rises."""
 
@@ -96,7 +99,8 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             if key.endswith("_input_ids")
         }
         batch = {"step": step, name: str(value), "texts": texts, "rows": inputs["label"].tolist()}
-        file = write_bad_batch(self.args.output_dir, batch)
+        file = Path(self.args.output_dir) / BAD_BATCH
+        file.write_text(json.dumps(batch, indent=1, ensure_ascii=False), encoding="utf-8")
         raise StepError(
             f"the {name} is {value} in step {step}; that step was not saved, and its texts are in {file}. "
             "Lower the learning rate or raise the temperatures"
@@ -135,19 +139,7 @@ def make_trainer(
     work_dir: str,
     device: str,
 ) -> SentenceTransformerTrainer:
-    """A Trainer whose ``train`` takes the folder of a checkpoint to resume from.
-
-    Args:
-        model: float32, on ``device``.
-        objective: the loss.
-        data: training pairs.
-        config: of the training.
-        sampler: from ``make_sampler``.
-        validation: run every ``validation_steps`` steps.
-        report: told the loss of every step.
-        work_dir: for checkpoints.
-        device: from ``pick_device``.
-    """
+    """A Trainer whose ``train`` takes the folder of a checkpoint to resume from; checkpoints go to ``work_dir``."""
     columns = range(mined_columns(data, config))
     negatives = {f"negative_{column + 1}": [texts[column] for texts in data.negatives] for column in columns}
     texts = {"anchor": data.questions, "positive": data.documents, **negatives}

@@ -35,7 +35,7 @@ def plan_negatives(
     seed: int,
     block: int = 512,
 ) -> IntArray:
-    """Draw negatives of every question from two bands of its ranking.
+    """Draw distinct negatives of every question from two bands of its ranking, given as rows of ``document_vectors``.
 
     Excluded are texts of documents that answer the question, texts of the right text's leaf (if ``exclude_same_leaf``),
     and texts whose cosine is above p - |p| (1 - MAX_RATIO), where p is the right text's cosine. That equals
@@ -44,24 +44,23 @@ def plan_negatives(
     because the scale of cosines differs between models.
 
     Args:
-        question_vectors: floating point, shape (n, d).
-        document_vectors: floating point, shape (m, d).
-        positives: int64, shape (n,); row of each question's right text in ``document_vectors``; -1 if it is missing.
-        document_ids: int64, shape (m,); document of each text.
-        leaf_ids: integer, shape (m,); leaf of each text, -1 for none.
-        question_ids: int64, shape (n,); equal for rows with the same question, whose right texts all answer it.
+        question_vectors: shape (n, d).
+        document_vectors: shape (m, d).
+        positives: shape (n,); row of each question's right text in ``document_vectors``; -1 if it is missing.
+        document_ids: shape (m,); document of each text.
+        leaf_ids: shape (m,); leaf of each text, -1 for none.
+        question_ids: shape (n,); equal for rows with the same question, whose right texts all answer it.
         near: negatives from the near band.
         far: negatives from the far band.
-        exclude_same_leaf: exclude texts of the right text's leaf.
+        exclude_same_leaf: see above.
         seed: with the question's row decides the draw.
         block: questions per matrix product.
 
     Returns:
-        int64, shape (n, near + far): distinct rows of ``document_vectors``, near ones first; -1 where a band has too
-        few or the right text is missing.
+        int64, shape (n, near + far), near ones first; -1 where a band has too few or the right text is missing.
 
     Raises:
-        InputError: shapes do not fit, a positive does not exist, or a number is out of range.
+        InputError: shapes do not fit, or a positive does not exist.
     """
     n, m = len(question_vectors), len(document_vectors)
     shapes = [positives.shape, question_ids.shape, document_ids.shape, leaf_ids.shape]
@@ -72,8 +71,6 @@ def plan_negatives(
         )
     if n and (int(positives.min()) < -1 or int(positives.max()) >= m):
         raise InputError(f"positives reach from {positives.min()} to {positives.max()}; there are {m} texts")
-    if near < 0 or far < 0:
-        raise InputError(f"near={near}, far={far}: the numbers of negatives must not be negative")
     plan = np.full((n, near + far), -1, dtype=np.int64)
     if near + far == 0:
         return plan
@@ -92,12 +89,11 @@ def plan_negatives(
             allowed &= ~np.isin(document_ids, answers[row])
         if exclude_same_leaf and leaf_ids[positive] >= 0:
             allowed &= leaf_ids != leaf_ids[positive]
-        near_band, far_band = _bands(scores, np.flatnonzero(allowed), near)
         rng = np.random.default_rng((seed, row))
-        drawn = rng.choice(near_band, min(near, len(near_band)), replace=False)
-        plan[row, : len(drawn)] = drawn
-        drawn = rng.choice(far_band, min(far, len(far_band)), replace=False)
-        plan[row, near : near + len(drawn)] = drawn
+        bands = _bands(scores, np.flatnonzero(allowed), near)
+        for start, wanted, band in zip((0, near), (near, far), bands, strict=True):
+            drawn = rng.choice(band, min(wanted, len(band)), replace=False)
+            plan[row, start : start + len(drawn)] = drawn
     return plan
 
 

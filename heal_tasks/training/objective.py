@@ -143,8 +143,6 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
             heal = heal_loss(
                 torch.cat([questions, documents]),
                 self._paths[rows].repeat(2, 1).to(device),
-                temperature=config.heal_temperature,
-                weights=config.level_weights,
                 paper_compat=config.paper,
             )
             terms["heal"] = heal if config.paper else config.heal_weight * heal

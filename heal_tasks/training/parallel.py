@@ -21,8 +21,8 @@ def run_processes(function: Callable[[Progress], None], processes: int, progress
 
     Args:
         function: can be pickled; runs with torchrun's environment and joins the group itself.
-        processes: their number.
-        progress: receives the reports of all processes.
+        processes: number of processes.
+        progress: receives the reports of all of them.
 
     Raises:
         InputError: there are GPUs, but fewer than processes.

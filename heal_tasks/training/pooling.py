@@ -53,19 +53,17 @@ def idf_weights(
     return weights.astype(np.float32)
 
 
-def weight_tokens(model: SentenceTransformer, texts: Iterable[str], power: float) -> bool:
+def weight_tokens(model: SentenceTransformer, texts: Iterable[str], power: float) -> None:
     """Weight a model's mean pooling by ``idf_weights``; the weights are not trained.
 
     Args:
         model: changed in place if it pools by a plain mean.
         texts: the corpus; each distinct text counts once.
         power: see ``idf_weights``; 0 changes nothing.
-
-    Returns:
-        True if the model was changed.
     """
-    if power == 0 or not _pools_by_plain_mean(model):
-        return False
+    pools = len(model) > 1 and isinstance(model[0], Transformer) and isinstance(model[1], Pooling)
+    if power == 0 or not pools or model[1].pooling_mode != "mean":
+        return
     tokenizer = model.tokenizer
     vocabulary = {number: word for word, number in tokenizer.get_vocab().items()}
     words = [vocabulary.get(number, f"[unused by the tokenizer: {number}]") for number in range(max(vocabulary) + 1)]
@@ -77,14 +75,3 @@ def weight_tokens(model: SentenceTransformer, texts: Iterable[str], power: float
     weights = idf_weights(documents, len(words), tokenizer.all_special_ids, power)
     layer = WordWeights(words, dict(zip(words, weights.tolist(), strict=True)))
     model.insert(1, layer.requires_grad_(False).to(model.device))
-    return True
-
-
-def _pools_by_plain_mean(model: SentenceTransformer) -> bool:
-    modules = list(model)
-    return (
-        len(modules) > 1
-        and isinstance(modules[0], Transformer)
-        and isinstance(modules[1], Pooling)
-        and modules[1].pooling_mode == "mean"
-    )

@@ -19,11 +19,11 @@ def own_document_loss(
     leaves: Tensor,
     negative_document_ids: Tensor,
     negative_leaves: Tensor,
+    known_answers: Tensor,
+    copies: Tensor,
     temperature: float,
     mask_same_leaf: bool,
     label_smoothing: float = 0.0,
-    known_answers: Tensor | None = None,
-    copies: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE from each question to its document, against the batch and the mined negatives.
 
@@ -42,12 +42,11 @@ def own_document_loss(
         leaves: int64, shape (B,); -1 for none.
         negative_document_ids: int64, shape (B, m); UNKNOWN or ABSENT where there is none.
         negative_leaves: int64, shape (B, m); -1 for none.
+        known_answers: bool, shape (B, B + B m): documents, then negatives row by row, known to answer a question.
+        copies: bool, shape (B + B m,): texts that equal an earlier one.
         temperature: divides the cosines.
         mask_same_leaf: exclude documents of the question's leaf, except its own mined negatives.
         label_smoothing: the share, in [0, 1).
-        known_answers: bool, shape (B, B + B m): documents, then negatives row by row, that are known to answer a
-            question; None where no question has a second answer.
-        copies: bool, shape (B + B m,): texts that equal an earlier one; None where all differ.
 
     Returns:
         Scalar, float32 (float64 for float64 input).
@@ -62,11 +61,7 @@ def own_document_loss(
         rows = torch.arange(size, device=q.device)
         own = rows[:, None] == torch.cat([rows, rows.repeat_interleave(mined)])  # (B, C)
         candidate_ids = torch.cat([document_ids, negative_document_ids.reshape(-1)])  # (C,)
-        blocked = (candidate_ids == document_ids[:, None]) | (candidate_ids == UNKNOWN)
-        if known_answers is not None:
-            blocked = blocked | known_answers
-        if copies is not None:
-            blocked = blocked | copies
+        blocked = (candidate_ids == document_ids[:, None]) | (candidate_ids == UNKNOWN) | known_answers | copies
         if mask_same_leaf:
             candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
             blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])
@@ -83,14 +78,14 @@ def base_loss(
     """Distillation (Hinton et al. 2015, arXiv 1503.02531) from the base model over the batch's documents.
 
     Mean over the questions of KL(p || q), where p and q are the softmax over the documents of the base model's and the
-    encoder's cosines.
+    encoder's cosines divided by the temperature.
 
     Args:
         questions: floating point, shape (B, d).
         documents: floating point, shape (C, d).
         base_questions: float32, shape (B, d); the base model's vectors of the same questions.
         base_documents: float32, shape (C, d).
-        temperature: divides the cosines.
+        temperature: in both.
 
     Returns:
         Scalar, float32 (float64 for float64 input).

@@ -17,19 +17,18 @@ from torch.utils.data import BatchSampler
 
 from heal_tasks.core.errors import InputError
 
+MATES = 4
+"""Approximate size of a group."""
+
 
 class QuestionBatchSampler(BatchSampler):
     """Yields lists of row numbers; a question at most once per epoch, so at most once per batch.
 
     Args:
-        question_ids: integer, shape (n,); question of each row (a pair of question and document).
-        leaves: integer, shape (n,); leaf of each row; a question is grouped by its first row. None for random batches.
-        batch_size: rows per batch; all questions where there are fewer.
+        question_ids: shape (n,), n at least 1; question of each row (a pair of question and document).
+        leaves: shape (n,); leaf of each row; a question is grouped by its first row. None for random batches.
+        batch_size: rows per batch, at least 1; all questions where there are fewer.
         seed: with the epoch decides the order.
-        mates: approximate size of a group.
-
-    Raises:
-        InputError: the arrays do not fit each other, are empty, or the batch size is not positive.
     """
 
     def __init__(
@@ -39,16 +38,9 @@ class QuestionBatchSampler(BatchSampler):
         batch_size: int,
         *,
         seed: int,
-        mates: int = 4,
     ) -> None:
-        shapes = [question_ids.shape, question_ids.shape if leaves is None else leaves.shape]
-        if question_ids.ndim != 1 or len(question_ids) == 0 or shapes[0] != shapes[1]:
-            raise InputError(
-                f"question_ids of shape {shapes[0]} and leaves of shape {shapes[1]} do not fit; "
-                "expected (n,) and (n,), not empty"
-            )
-        if batch_size < 1 or mates < 1:
-            raise InputError(f"batch size {batch_size} and questions per leaf {mates} must be positive")
+        if batch_size < 1:
+            raise InputError(f"batch size {batch_size} must be positive; lower HEAL_TRAIN_PROCESSES")
         _, first, question = np.unique(question_ids, return_index=True, return_inverse=True)
         order = np.argsort(question, kind="stable")
         self._rows = np.split(order, np.cumsum(np.bincount(question))[:-1])
@@ -56,7 +48,7 @@ class QuestionBatchSampler(BatchSampler):
         if leaves is not None:
             leaf_of_question = leaves[first]
             self._members = [np.flatnonzero(leaf_of_question == leaf) for leaf in np.unique(leaf_of_question)]
-        self._seed, self._mates, self.epoch = seed, mates, 0
+        self._seed, self.epoch = seed, 0
         super().__init__(range(len(question_ids)), min(batch_size, len(self._rows)), drop_last=True)
 
     def rows_of_first(self, batches: int) -> npt.NDArray[np.int64]:
@@ -88,7 +80,7 @@ class QuestionBatchSampler(BatchSampler):
         groups: list[npt.NDArray[np.intp]] = []
         keys: list[npt.NDArray[np.float64]] = []
         for questions in members:
-            count = max(1, round(len(questions) / self._mates))
+            count = max(1, round(len(questions) / MATES))
             groups.extend(np.array_split(rng.permutation(questions), count))
             # Evenly spaced keys with jitter: a large leaf appears in every batch instead of filling some.
             keys.append((np.arange(count) + rng.random(count)) / count)

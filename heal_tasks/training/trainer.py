@@ -23,7 +23,7 @@ from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.models import CARD
 from heal_tasks.core.types import JsonObject, Progress, silent
-from heal_tasks.training.adapters import add_adapter, merge_adapter
+from heal_tasks.training.adapters import add_adapter
 from heal_tasks.training.checkpoints import (
     BASE_VECTORS,
     checkpoint_folder,
@@ -36,7 +36,7 @@ from heal_tasks.training.checkpoints import (
 )
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, ValidationSet
-from heal_tasks.training.encoder import encode, in_bf16, limited_threads, load_encoder, model_sha256, without_bars
+from heal_tasks.training.encoder import encode, in_bf16, load_encoder, model_sha256, without_bars
 from heal_tasks.training.loop import make_sampler, make_trainer
 from heal_tasks.training.objective import BaseVectors, Objective
 from heal_tasks.training.parallel import run_processes
@@ -53,12 +53,10 @@ class TrainingResult:
     """Result of a training."""
 
     model_dir: Path  # the folder with the saved model
-    model_sha256: str  # see encoder.model_sha256
     steps: int  # optimiser steps done, those before a kill included
     best_step: int  # step whose weights were saved
     base_ndcg: float  # nDCG@10 of the base model on the validation set
     best_ndcg: float  # nDCG@10 of the best validation, before base_share is mixed in; may be below base_ndcg
-    improved: bool  # whether best_ndcg is above base_ndcg
     resumed_from_step: int  # checkpoint that this call resumed from; 0 if it started from the base model
     stop_reason: str  # reason for stopping before max_steps; empty otherwise
     history: Sequence[JsonObject]  # one entry per validation: step, ndcg, and the mean losses since the one before
@@ -85,15 +83,12 @@ def train_encoder(
     Args:
         base_model: folder of the encoder to start from.
         data: training pairs.
-        validation: held-out questions; each validation encodes all its texts, so a few hundred documents are plenty.
+        validation: each validation encodes all its texts, so a few hundred documents are plenty.
         config: of the training.
         work_dir: for checkpoints; the caller deletes it once the result is safe. Files of another run are deleted.
         output_dir: receives the model as safetensors, and ``card.json``.
-        data_fingerprint: of the data; checkpoints are used only for the same fingerprint, base model and config.
+        data_fingerprint: checkpoints are used only for the same fingerprint, base model and config.
         progress: told (step, max_steps, text) after every step and during validation.
-
-    Returns:
-        Metrics and the model's folder.
 
     Raises:
         InputError: no training or validation question, no encoder in ``base_model``, no such device.
@@ -128,12 +123,10 @@ def train_encoder(
         best.save_pretrained(str(output_dir), create_model_card=False)
     result = TrainingResult(
         model_dir=output_dir,
-        model_sha256=model_sha256(output_dir),
         steps=state["global_step"],
         best_step=state["best_global_step"],
         base_ndcg=base_ndcg,
         best_ndcg=state["best_metric"],
-        improved=state["best_metric"] > base_ndcg,
         resumed_from_step=0 if found is None else found[1]["global_step"],
         stop_reason=_stop_reason(state, config, base_ndcg),
         history=_history(state),
@@ -143,8 +136,8 @@ def train_encoder(
         **run,
         "device": device,
         "bf16": in_bf16(config.dtype, device),
-        "model_sha256": result.model_sha256,
-        "metrics": {key: getattr(result, key) for key in ("base_ndcg", "best_ndcg", "improved", "best_step", "steps")},
+        "model_sha256": model_sha256(output_dir),
+        "metrics": {key: getattr(result, key) for key in ("base_ndcg", "best_ndcg", "best_step", "steps")},
         "stop_reason": result.stop_reason,
         "history": result.history,
         "seed": config.seed,
@@ -169,7 +162,7 @@ class _Training:
     def fit(self, progress: Progress) -> None:
         """Train until the last checkpoint is in the working folder; runs in every process."""
         config, device = self.config, self.device
-        with limited_threads(config.threads), without_bars():
+        with without_bars():
             processes = PartialState(cpu=device == "cpu")
             if processes.num_processes > 1:
                 device = device if device == "cpu" else str(processes.device)
@@ -190,7 +183,7 @@ class _Training:
                     base_vectors = BaseVectors(**stored_tensors(self.work_dir / BASE_VECTORS, compute))
             found = last_checkpoint(self.work_dir)
             if config.adapter != "none":
-                add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+                add_adapter(model, rank=config.lora_rank, seed=config.seed)
             report = ProgressReport(progress, facts["base_ndcg"])
             objective = Objective(model, self.data, config, base_vectors)
             trainer = make_trainer(
@@ -213,10 +206,9 @@ class _Training:
         model = load_encoder(self.base_model, device="cpu")
         self._weight_tokens(model)
         # An adapter is a difference to the base model, so scaling it mixes the two.
-        alpha = config.lora_alpha * (1 - config.base_share)
-        add_adapter(model, rank=config.lora_rank, alpha=alpha, seed=config.seed)
+        add_adapter(model, rank=config.lora_rank, seed=config.seed, share=1 - config.base_share)
         load_adapter(model, checkpoint)
-        merge_adapter(model)
+        model[0].model = model[0].model.merge_and_unload()
         return model
 
     def _weight_tokens(self, model: SentenceTransformer) -> None:

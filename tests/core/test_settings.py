@@ -71,18 +71,6 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
         load_settings()
 
 
-def test_a_limit_on_money_is_not_ignored_under_its_old_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    message = r"HEAL_LLM_RUN_BUDGET_USD is called HEAL_LLM_RUN_SPEND_LIMIT_USD now; rename it"
-    (tmp_path / ".env").write_text("HEAL_LLM_RUN_BUDGET_USD=5\n")
-    with pytest.raises(SettingsError, match=message):
-        load_settings()
-    (tmp_path / ".env").unlink()
-    assert load_settings().llm_run_spend_limit_usd == 0
-    monkeypatch.setenv("HEAL_LLM_RUN_BUDGET_USD", "5")
-    with pytest.raises(SettingsError, match=message):
-        load_settings()
-
-
 def test_an_unknown_override_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"there are no settings nudge_kind; docs/settings\.md lists them"):
         load_settings(nudge_kind="M")

@@ -19,7 +19,7 @@ from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
-from heal_tasks.training.encoder import Encoder, model_identity
+from heal_tasks.training.encoder import Encoder, model_sha256
 
 TEXTS = ["The heart pumps blood through the body.", "A violin has four strings.", "Basalt is a volcanic rock."]
 
@@ -37,7 +37,7 @@ def turned_model(folder: Path, settings: Settings, dims: int) -> str:
 
 def publish(conn: Connection, model: str) -> Encoder:
     encoder, generations = Encoder(resolve_model(model), device="cpu"), GenerationRepository(conn)
-    sha256, dims = model_identity(resolve_model(model))
+    sha256, dims = model_sha256(resolve_model(model)), encoder.encode([""]).shape[1]
     made = generations.create(run_id="r", space=SpaceRepository(conn).ensure(model, sha256, dims))
     generations.create_tables(made)
     chunks = Corpus(conn).chunks(None)

@@ -15,7 +15,7 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
-from heal_tasks.training.encoder import model_identity
+from heal_tasks.training.encoder import model_sha256
 from tests.steps.planted_systems import DOCUMENTS, TRAINED_URI, plant_questions, plant_space, plant_systems, serve
 
 
@@ -85,8 +85,7 @@ def test_new_chunks_join_the_live_vectors_where_no_candidate_passes(auto: Connec
 
 def test_without_anything_live_the_base_model_is_the_first_generation(auto: Connection, settings: Settings) -> None:
     plant_questions(auto)
-    sha256, dims = model_identity(resolve_model(settings.model))
-    space = plant_space(auto, settings.model, sha256, dims, range(DOCUMENTS))
+    space = plant_space(auto, settings.model, model_sha256(resolve_model(settings.model)), 384, range(DOCUMENTS))
     made = choose(settings, model_uri="")
     first = GenerationRepository(auto).get(made.number("generation_id"))
     assert (first.space_id, first.nudge) == (space.space_id, None)

@@ -15,6 +15,12 @@ WORDS = 24
 """The corpus speaks two languages: questions say q7 where documents say d7. An encoder has to learn the dictionary."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Matrices are so small that a second thread would only wait."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a two-layer encoder that knows nothing."""

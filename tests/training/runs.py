@@ -18,7 +18,6 @@ CONFIG = TrainingConfig(
     heal_weight=0.1,
     device="cpu",
     dtype="float32",
-    threads=1,
 )
 
 

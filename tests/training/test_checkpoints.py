@@ -12,7 +12,7 @@ from heal_tasks.training.checkpoints import (
     remember,
 )
 
-RUN = {"base_sha256": "ab", "data": "cd", "config": {"max_steps": 8, "level_weights": (1, 2)}}
+RUN = {"base_sha256": "ab", "data": "cd", "config": {"max_steps": 8, "seeds": (1, 2)}}
 FILES = ("modules.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors")
 
 

@@ -12,11 +12,10 @@ from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.training.encoder import (
     Encoder,
     encode,
+    in_bf16,
     limited_threads,
     load_encoder,
-    model_identity,
     model_sha256,
-    supports_bf16,
 )
 from heal_tasks.training.packed import PackedBert
 
@@ -156,7 +155,6 @@ def test_threads_are_limited_inside_and_restored_after_an_error(tiny_encoder: Pa
 def test_identity_follows_what_changes_vectors_and_nothing_else(tiny_encoder: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_encoder, copy)
-    assert model_identity(copy) == (model_sha256(tiny_encoder), 32)
     for name in ("README.md", "card.json", "_complete.json"):
         (copy / name).write_text("{}")
     assert model_sha256(copy) == model_sha256(tiny_encoder)
@@ -170,7 +168,7 @@ def test_identity_follows_what_changes_vectors_and_nothing_else(tiny_encoder: Pa
     assert model_sha256(copy) != model_sha256(tiny_encoder)
 
 
-@pytest.mark.parametrize("function", [load_encoder, model_sha256, model_identity])
+@pytest.mark.parametrize("function", [load_encoder, model_sha256])
 def test_a_folder_without_an_encoder_is_refused(function, tmp_path: Path):
     with pytest.raises(InputError, match=r"modules\.json is missing"):
         function(tmp_path)
@@ -195,4 +193,4 @@ def test_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch):
     for avx512, amx in ((False, False), (True, False), (False, True)):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda value=avx512: value)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda value=amx: value)
-        assert supports_bf16("cpu") is (avx512 or amx)
+        assert in_bf16("auto", "cpu") is (avx512 or amx)

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heal_tasks.core.errors import InputError
 from heal_tasks.training.heal_loss import heal_loss, level_weights
 
 
@@ -68,12 +67,12 @@ def trees(draw):
 
 
 @settings(max_examples=120)
-@given(trees(), st.sampled_from(["coarse", "fine"]), st.booleans())
-def test_equals_the_specification_pair_by_pair(case, kind, paper_compat):
+@given(trees(), st.booleans())
+def test_equals_the_specification_pair_by_pair(case, paper_compat):
     embeddings, labels = case
-    weights = level_weights(labels.shape[1], kind).tolist()
+    weights = level_weights(labels.shape[1]).tolist()
     expected = slow_heal_loss(embeddings, labels, 0.2, weights, paper_compat)
-    actual = heal_loss(embeddings.double(), labels, temperature=0.2, weights=kind, paper_compat=paper_compat)
+    actual = heal_loss(embeddings.double(), labels, temperature=0.2, paper_compat=paper_compat)
     assert actual.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
@@ -96,19 +95,12 @@ def test_one_level_is_supervised_contrastive_learning():
     [(1, [1.0]), (2, [0.667, 0.333]), (3, [0.571, 0.286, 0.143]), (4, [0.533, 0.267, 0.133, 0.067])],
 )
 def test_level_weights_of_the_published_table(levels, table):
-    assert level_weights(levels, "coarse").tolist() == pytest.approx(table, abs=5e-4)
-    assert level_weights(levels, "fine").tolist() == pytest.approx(table[::-1], abs=5e-4)
+    assert level_weights(levels).tolist() == pytest.approx(table, abs=5e-4)
 
 
 @pytest.mark.parametrize("levels", range(1, 9))
-@pytest.mark.parametrize("kind", ["coarse", "fine"])
-def test_level_weights_sum_to_one(levels, kind):
-    assert level_weights(levels, kind).sum().item() == pytest.approx(1)
-
-
-def test_unknown_level_weights_are_refused():
-    with pytest.raises(InputError, match="level weights 'deep' are unknown"):
-        level_weights(2, "deep")
+def test_level_weights_sum_to_one(levels):
+    assert level_weights(levels).sum().item() == pytest.approx(1)
 
 
 @settings(max_examples=40)
@@ -142,16 +134,15 @@ def test_without_positives_the_loss_is_zero_and_gradients_are_finite(labels, pap
 
 
 @settings(max_examples=40)
-@given(trees(), st.sampled_from(["coarse", "fine"]))
-def test_a_level_that_nobody_reaches_changes_nothing(case, kind):
+@given(trees())
+def test_a_level_that_nobody_reaches_changes_nothing(case):
     embeddings, labels = case
     longer = torch.cat([labels, torch.full((len(labels), 1), -1)], dim=1)
-    plain = heal_loss(embeddings.double(), labels, weights=kind)
-    torch.testing.assert_close(heal_loss(embeddings.double(), longer, weights=kind), plain)
+    torch.testing.assert_close(heal_loss(embeddings.double(), longer), heal_loss(embeddings.double(), labels))
     levels = labels.shape[1]
-    scale = (level_weights(levels + 1, kind)[0] / level_weights(levels, kind)[0]).item()
-    published = heal_loss(embeddings.double(), labels, weights=kind, paper_compat=True)
-    with_level = heal_loss(embeddings.double(), longer, weights=kind, paper_compat=True)
+    scale = (level_weights(levels + 1)[0] / level_weights(levels)[0]).item()
+    published = heal_loss(embeddings.double(), labels, paper_compat=True)
+    with_level = heal_loss(embeddings.double(), longer, paper_compat=True)
     torch.testing.assert_close(with_level, published * scale)
 
 
@@ -192,17 +183,3 @@ def test_bfloat16_is_close_and_small_temperatures_do_not_overflow():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(small.grad).all()
-
-
-@pytest.mark.parametrize(
-    ("embeddings", "labels", "temperature", "message"),
-    [
-        (torch.ones(3, 2), torch.ones(2, 1), 0.1, r"\(3, 2\) and labels of shape \(2, 1\) do not fit"),
-        (torch.ones(3, 2), torch.ones(3), 0.1, r"labels of shape \(3,\) do not fit"),
-        (torch.ones(3, 2), torch.ones(3, 0), 0.1, "at least one level"),
-        (torch.ones(3, 2), torch.ones(3, 1), 0.0, "temperature 0.0 is not positive"),
-    ],
-)
-def test_refuses_what_does_not_fit(embeddings, labels, temperature, message):
-    with pytest.raises(InputError, match=message):
-        heal_loss(embeddings, labels, temperature=temperature)

@@ -126,7 +126,6 @@ def test_a_question_whose_text_is_gone_gets_none():
         ({"positives": np.array([0])}, r"expected \(2,\), \(2,\), \(3,\) and \(3,\) for 2 questions and 3 texts"),
         ({"question_ids": np.arange(3)}, r"shapes \[\(2,\), \(3,\), \(3,\), \(3,\)\]"),
         ({"leaf_ids": np.arange(2)}, r"shapes \[\(2,\), \(2,\), \(3,\), \(2,\)\]"),
-        ({"near": -1}, "near=-1"),
     ],
 )
 def test_refuses(change, message):

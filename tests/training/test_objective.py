@@ -15,8 +15,6 @@ from tests.training.pairs import data
 def objective(pairs: TrainingData, base_vectors: BaseVectors | None = None, **change) -> Objective:
     options = {
         "heal_weight": 0.25,
-        "heal_temperature": 0.2,
-        "level_weights": "fine",
         "own_document_temperature": 0.1,
         "base_weight": 0.5,
     }
@@ -39,7 +37,7 @@ def test_terms_add_up_and_can_be_switched():
     both, paths = torch.cat(columns), torch.from_numpy(pairs.labels).repeat(2, 1)
     terms = objective(pairs).loss_of_embeddings(columns, rows)
     assert set(terms) == {"own_document", "heal"}
-    expected = 0.25 * heal_loss(both, paths, temperature=0.2, weights="fine")
+    expected = 0.25 * heal_loss(both, paths)
     torch.testing.assert_close(terms["heal"], expected)
     features = [{"sentence_embedding": column} for column in columns]
     called = objective(pairs)(features, rows)
@@ -47,7 +45,7 @@ def test_terms_add_up_and_can_be_switched():
     assert set(objective(pairs, heal_weight=0.0).loss_of_embeddings(columns, rows)) == {"own_document"}
     paper = objective(pairs, paper=True, heal_weight=0.0).loss_of_embeddings(columns, rows)
     assert set(paper) == {"heal"}
-    published = heal_loss(both, paths, temperature=0.2, weights="fine", paper_compat=True)
+    published = heal_loss(both, paths, paper_compat=True)
     torch.testing.assert_close(paper["heal"], published)
 
 
@@ -63,7 +61,7 @@ def test_ids_leaves_and_negatives_are_those_of_the_rows(known_owners):
         columns[0], columns[1], torch.stack(columns[2:], dim=1), document_ids=torch.tensor([7, 2**62]),
         leaves=torch.tensor([-1, 4]), negative_document_ids=negative_ids,
         negative_leaves=torch.tensor([[4, 3], [1, 2]] if known_owners else [[-1, -1], [-1, -1]]), temperature=0.1,
-        mask_same_leaf=True,
+        mask_same_leaf=True, known_answers=torch.zeros(2, 6, dtype=torch.bool), copies=torch.zeros(6, dtype=torch.bool),
     )  # fmt: skip
     torch.testing.assert_close(objective(pairs).loss_of_embeddings(columns, rows)["own_document"], expected)
 
@@ -84,6 +82,7 @@ def test_another_answer_to_the_same_question_is_no_negative():
         columns[0], columns[1], columns[2][:, None], document_ids=torch.tensor([7, 8, 9]),
         leaves=torch.full((3,), -1), negative_document_ids=torch.tensor([[1], [9], [2]]),
         negative_leaves=torch.full((3, 1), -1), temperature=0.1, mask_same_leaf=True, known_answers=known,
+        copies=torch.zeros(6, dtype=torch.bool),
     )  # fmt: skip
     loss = objective(asked).loss_of_embeddings(columns, torch.arange(3))["own_document"]
     torch.testing.assert_close(loss, expected)
@@ -162,6 +161,7 @@ def test_copies_of_a_document_compete_once():
         vectors[0], vectors[1], vectors[2][:, None], document_ids=torch.from_numpy(pairs.document_ids),
         leaves=torch.from_numpy(pairs.leaves), negative_document_ids=torch.from_numpy(pairs.negative_document_ids),
         negative_leaves=torch.full((8, 1), -1), temperature=0.1, mask_same_leaf=True, copies=torch.tensor(copies),
+        known_answers=torch.zeros(8, 16, dtype=torch.bool),
     )  # fmt: skip
     torch.testing.assert_close(terms["own_document"], own)
     single = [row for row in range(8) if not copies[row]]

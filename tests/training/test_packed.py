@@ -96,7 +96,7 @@ def test_a_plain_bert_is_packed(model: SentenceTransformer):
         lambda model: setattr(model[0].auto_model.config, "hidden_act", "relu"),
         lambda model: setattr(model[0].auto_model.config, "is_decoder", True),
         lambda model: setattr(model.tokenizer, "padding_side", "left"),
-        lambda model: add_adapter(model, rank=2, alpha=4, seed=0),
+        lambda model: add_adapter(model, rank=2, seed=0),
         lambda model: setattr(model[0].auto_model, "__class__", type("Other", (type(model[0].auto_model),), {})),
     ],
     ids=["pooling", "prompt", "truncated", "half", "dense", "relu", "decoder", "left", "adapter", "other"],

@@ -42,7 +42,7 @@ def test_weights_are_those_of_the_formula(documents, power):
 
 def test_a_text_is_the_weighted_mean_of_its_tokens_wherever_the_model_is_loaded(tiny_encoder, tmp_path):
     plain, model = load_encoder(tiny_encoder, device="cpu"), load_encoder(tiny_encoder, device="cpu")
-    assert weight_tokens(model, [*CORPUS, *CORPUS], 0.5)
+    weight_tokens(model, [*CORPUS, *CORPUS], 0.5)
     rarity = idf_weights([token_ids(plain, text) for text in CORPUS], len(plain.tokenizer), [0, 1, 2, 3, 4], 0.5)
     expected = []
     for text in TEXTS:
@@ -78,7 +78,7 @@ def test_other_models_are_not_changed(tiny_encoder, power, change):
     if change:
         change(model)
     before = list(model)
-    assert not weight_tokens(model, CORPUS, power)
+    weight_tokens(model, CORPUS, power)
     assert list(model) == before
 
 

@@ -74,6 +74,7 @@ def test_with_everything_masked_the_loss_is_zero_and_gradients_are_finite():
         questions, torch.randn(4, 3), torch.randn(4, 0, 3), document_ids=torch.arange(4),
         leaves=torch.zeros(4, dtype=torch.int64), negative_document_ids=torch.zeros(4, 0, dtype=torch.int64),
         negative_leaves=torch.zeros(4, 0, dtype=torch.int64), temperature=0.05, mask_same_leaf=True,
+        known_answers=torch.zeros(4, 4, dtype=torch.bool), copies=torch.zeros(4, dtype=torch.bool),
     )  # fmt: skip
     loss.backward()
     assert loss.item() == 0

@@ -79,17 +79,9 @@ def test_epochs_and_seeds_differ_and_nothing_else_decides():
     assert batches(1, 0) != batches(2, 0)
 
 
-@pytest.mark.parametrize(
-    ("ids", "leaves", "batch_size", "message"),
-    [
-        (np.arange(3), np.arange(2), 4, r"question_ids of shape \(3,\) and leaves of shape \(2,\)"),
-        (np.arange(0), np.arange(0), 4, "not empty"),
-        (np.arange(3), np.arange(3), 0, "batch size 0"),
-    ],
-)
-def test_refuses(ids, leaves, batch_size, message):
-    with pytest.raises(InputError, match=message):
-        QuestionBatchSampler(ids, leaves, batch_size, seed=0)
+def test_an_empty_batch_is_refused():
+    with pytest.raises(InputError, match="batch size 0"):
+        QuestionBatchSampler(np.arange(3), np.arange(3), 0, seed=0)
 
 
 @settings(max_examples=40)
