@@ -30,7 +30,6 @@ from bench.nudge_quality import (
     METRIC,
     MIN_GAIN,
     PARTS,
-    SAMPLES,
     SEED,
     System,
     Vectors,
@@ -125,7 +124,7 @@ def compare(base: Vectors, parts: Mapping[str, QuestionSet], shares: Sequence[fl
             known, early = before(base, parts, arriving, share)
             displacements = with_late(base, known, early, everything) if known.adopted else known.displacements
             late = judged(nudged(base, known, displacements, everything))
-            lost = paired_difference(late, again, samples=SAMPLES, seed=SEED)
+            lost = paired_difference(late, again, seed=SEED)
             rows.append({
                 "arriving": arriving, "share": f"{share:.0%}", "base": float(first.mean()),
                 "kept": float(judged(known).mean()), "nudged": float(late.mean()),

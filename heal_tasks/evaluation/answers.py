@@ -22,12 +22,7 @@ class _Words:
 def rouge_l(answer: str, reference: str) -> float:
     """ROUGE-L (Lin 2004): F1 of the longest common subsequence of words, ignoring case and punctuation.
 
-    Args:
-        answer: the given answer.
-        reference: the right answer.
-
-    Returns:
-        From 0, no word in common, to 1; 0 where one of them has no word.
+    From 0, no word in common, to 1; 0 if one text has no word.
     """
     # It loads nltk and scipy.stats, which takes over 2 s.
     from rouge_score.rouge_scorer import RougeScorer

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from heal_tasks.core.errors import InputError
 
-RESAMPLES = 2000
-"""With so many the ends of a 95 % interval vary by about a fiftieth of its width from seed to seed."""
+# With so many the ends of a 95 % interval vary by about a fiftieth of its width from seed to seed.
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +26,19 @@ class Interval:
 
 
 def mean_interval(
-    values: NDArray[np.floating],
-    *,
-    samples: int = RESAMPLES,
-    seed: int,
-    groups: NDArray[np.generic] | None = None,
-    block: int = 1 << 21,
+    values: NDArray[np.floating], *, seed: int, groups: NDArray[np.generic] | None = None, block: int = 1 << 21
 ) -> Interval:
-    """Mean of values with its 95 % interval.
+    """Mean of values with its 95 % interval; a single value has low = high = value.
 
     Args:
-        values: float, shape (n,).
-        samples: number of resamples.
-        seed: seed of the resampling; the same seed gives the same interval.
-        groups: any dtype, shape (n,): values of one group are drawn together. A single group has no spread; its values
-            are then drawn one by one, which gives too narrow an interval.
+        values: shape (n,).
+        seed: of the resampling; the same seed gives the same interval.
+        groups: shape (n,): values of one group are drawn together. A single group has no spread; its values are then
+            drawn one by one, which gives too narrow an interval.
         block: draws at a time; bounds the memory and changes nothing else.
 
-    Returns:
-        The interval; a single value has low = high = value.
-
     Raises:
-        InputError: no values, one that is not finite, samples < 1, or groups of another length.
+        InputError: no values, one that is not finite, or groups of another length.
     """
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or len(data) == 0:
@@ -55,8 +46,6 @@ def mean_interval(
     bad = np.flatnonzero(~np.isfinite(data))
     if len(bad):
         raise InputError(f"value {bad[0]} is {data[bad[0]]}; score every question before taking an interval")
-    if samples < 1:
-        raise InputError(f"{samples} resamples were asked for; ask for at least 1")
     sums, sizes = data, np.ones_like(data)
     if groups is not None:
         if len(groups) != len(data):
@@ -66,34 +55,21 @@ def mean_interval(
             sums = np.bincount(member, weights=data).astype(np.float64)
             sizes = np.bincount(member).astype(np.float64)
     rng = np.random.default_rng(seed)
-    means = np.empty(samples)
+    means = np.empty(_RESAMPLES)
     step = max(1, block // len(sums))
-    for start in range(0, samples, step):
-        drawn = rng.integers(0, len(sums), size=(min(step, samples - start), len(sums)))
+    for start in range(0, _RESAMPLES, step):
+        drawn = rng.integers(0, len(sums), size=(min(step, _RESAMPLES - start), len(sums)))
         means[start : start + step] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(data.mean()), float(low), float(high), len(data))
 
 
 def paired_difference(
-    a: NDArray[np.floating],
-    b: NDArray[np.floating],
-    *,
-    samples: int = RESAMPLES,
-    seed: int,
-    groups: NDArray[np.generic] | None = None,
+    a: NDArray[np.floating], b: NDArray[np.floating], *, seed: int, groups: NDArray[np.generic] | None = None
 ) -> Interval:
-    """Mean of a - b over the same questions, with its 95 % interval.
+    """Mean of a - b over the same questions, both of shape (n,), with its 95 % interval; above zero a is better.
 
-    Args:
-        a: float, shape (n,): the candidate's values.
-        b: float, shape (n,): the rival's values of the same questions in the same order.
-        samples: see ``mean_interval``, as for the rest.
-        seed: seed of the resampling.
-        groups: documents of the questions.
-
-    Returns:
-        The interval of the difference; above zero the candidate is better.
+    ``seed`` and ``groups`` (the documents of the questions) as in ``mean_interval``.
 
     Raises:
         InputError: the lengths differ, or as in ``mean_interval``.
@@ -101,4 +77,4 @@ def paired_difference(
     if np.shape(a) != np.shape(b):
         raise InputError(f"values of shapes {np.shape(a)} and {np.shape(b)} are not pairs; score the same questions")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    return mean_interval(difference, samples=samples, seed=seed, groups=groups)
+    return mean_interval(difference, seed=seed, groups=groups)

@@ -1,8 +1,8 @@
 """The gate: decide if a candidate may replace its rival, with the reasons as sentences.
 
 The lower bound of the paired difference in nDCG@10 must be above -epsilon on every question set and above zero on at
-least one. A tie keeps the rival, because a switch has a cost for readers. Where one set decides (human
-questions), the others have a wide tolerance: they can refuse a candidate, but a gain on them does not promote it.
+least one. A tie keeps the rival, because a switch has a cost for readers. If one set decides (human questions), the
+others have a wide tolerance: they can refuse a candidate, but a gain on them does not promote it.
 """
 
 import math
@@ -15,26 +15,18 @@ from heal_tasks.evaluation.bootstrap import Interval
 
 @dataclass(frozen=True, slots=True)
 class SetComparison:
-    """Candidate against rival on one question set.
+    """Candidate against rival on one question set."""
 
-    Args:
-        question_set: its name in the sentences.
-        questions: number of scored questions.
-        difference: candidate minus rival in nDCG@10.
-        tolerance: tolerated loss in nDCG@10 of a set that does not decide; None for a set that decides.
-    """
-
-    question_set: str
-    questions: int
-    difference: Interval
-    tolerance: float | None = None
+    question_set: str  # its name in the sentences
+    difference: Interval  # candidate minus rival in nDCG@10
+    tolerance: float | None = None  # tolerated loss in nDCG@10 of a set that does not decide; None if it decides
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The gate's decision."""
 
-    promote: bool  # whether the candidate may go live
+    promote: bool  # the candidate may go live
     reasons: tuple[str, ...]  # one sentence per question set, and the conclusion
 
 
@@ -57,8 +49,8 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
         low, value, high = item.difference.low, item.difference.value, item.difference.high
         if not math.isfinite(low + value + high):
             raise InputError(f"question set {item.question_set!r} has the interval {low} to {high}; score it again")
-        if item.questions < min_questions:
-            few = f"{item.questions} questions are fewer than {min_questions}, so this set does not vote."
+        if item.difference.n < min_questions:
+            few = f"{item.difference.n} questions are fewer than {min_questions}, so this set does not vote."
             reasons.append(f"{item.question_set}: {few}")
             continue
         voting += 1
@@ -75,7 +67,7 @@ def decide(comparisons: Sequence[SetComparison], *, epsilon: float, min_question
             meaning = "it is not worse, and not shown to be better"
         reasons.append(
             f"{item.question_set}: nDCG@10 changes by {value:+.4f} (95 % interval {low:+.4f} to "
-            f"{high:+.4f}, {item.questions} questions): {meaning}."
+            f"{high:+.4f}, {item.difference.n} questions): {meaning}."
         )
     if not voting:
         conclusion = f"Not promoted: no question set has the {min_questions} questions that a vote needs."

@@ -15,9 +15,9 @@ def hierarchical_scores(retrieved_paths: NDArray[np.integer], query_paths: NDArr
     """Compare the label paths of retrieved documents with the path of each question's own document.
 
     Args:
-        retrieved_paths: int, shape (m, k, L): topic ids from level 1 down, -1 where a path has ended or a place is
-            empty. Ids must be unique in the whole tree.
-        query_paths: int, shape (m, L): paths of the questions' documents, padded alike.
+        retrieved_paths: shape (m, k, L): topic ids, unique in the whole tree, from level 1 down; -1 where a path has
+            ended or a place is empty.
+        query_paths: shape (m, L): paths of the questions' documents, padded alike.
 
     Returns:
         ``precision``, ``recall`` and ``f1`` over all levels, and ``precision@level1`` etc. for each level that a path

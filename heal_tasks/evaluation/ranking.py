@@ -23,14 +23,14 @@ def top_k(
     """Find the k documents with the largest inner product for each query, exactly.
 
     Args:
-        queries: float, shape (m, d); computed in float32.
-        documents: float, shape (n, d).
+        queries: shape (m, d); computed in float32.
+        documents: shape (n, d).
         k: documents per query.
         block: documents scored at a time; with ``query_block`` it bounds the memory.
         query_block: queries scored at a time.
 
     Returns:
-        Document indices int64, shape (m, k), and scores float32, shape (m, k), best first; -1 and -inf where n < k.
+        Document indices and scores, both of shape (m, k), best first; -1 and -inf where n < k.
 
     Raises:
         InputError: shapes do not fit, k < 1, or a vector has a value that is not finite.
@@ -72,16 +72,15 @@ def top_k(
 
 
 def ranks_of(queries: Floats, documents: Floats, positives: NDArray[np.integer], *, query_block: int = 512) -> Indices:
-    """Rank of one document per query among all documents, by inner product.
+    """Rank of one document per query among all documents, by inner product, shape (m,).
+
+    The best has rank 1; equal scores share the better rank.
 
     Args:
-        queries: float, shape (m, d); computed in float32.
-        documents: float, shape (n, d).
-        positives: integer, shape (m,): the document of each query.
+        queries: shape (m, d); computed in float32.
+        documents: shape (n, d).
+        positives: shape (m,): the document of each query.
         query_block: queries scored at a time; bounds the memory at ``query_block`` x n.
-
-    Returns:
-        int64, shape (m,): 1 for the best; equal scores share the better rank.
 
     Raises:
         InputError: a document that does not exist, or a vector has a value that is not finite.
@@ -103,15 +102,12 @@ def ranks_of(queries: Floats, documents: Floats, positives: NDArray[np.integer],
 
 
 def first_of_each(indices: Indices, owners: NDArray[np.integer], k: int) -> Indices:
-    """Keep the best chunk of every document.
+    """Keep the best chunk of every document, at most k, best first: shape (m, k), the rest is -1.
 
     Args:
-        indices: int64, shape (m, c): ranked chunks, best first; -1 for an empty place.
-        owners: integer, shape (n,): the document of each chunk.
+        indices: shape (m, c): ranked chunks, best first; -1 for an empty place.
+        owners: shape (n,): the document of each chunk.
         k: most chunks to keep.
-
-    Returns:
-        int64, shape (m, k): chunks of distinct documents, best first; the rest is -1.
     """
     kept = np.full((len(indices), k), -1, dtype=np.int64)
     for row, ranked in enumerate(indices):
@@ -128,12 +124,12 @@ def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict
     relevant documents allows in k places; recall by min(relevant, k), so that 1 can always be reached.
 
     Args:
-        indices: int64, shape (m, c) with c >= k: ranked documents, best first; -1 for an empty place.
+        indices: shape (m, c) with c >= k: ranked documents, best first; -1 for an empty place.
         positives: relevant documents of each of the m questions; repeated ones count once.
         k: places that count.
 
     Returns:
-        ``ndcg@k``, ``recall@k``, ``mrr@k`` and ``accuracy@1``, each float64, shape (m,).
+        ``ndcg@k``, ``recall@k``, ``mrr@k`` and ``accuracy@1``, each of shape (m,).
 
     Raises:
         InputError: a question without relevant documents, a document ranked twice, or shapes that do not fit.
@@ -168,19 +164,10 @@ def ranking_metrics(indices: Indices, positives: Relevance, k: int = 10) -> dict
 
 
 def evaluate(queries: Floats, documents: Floats, positives: Relevance, k: int = 10) -> dict[str, NDArray[np.float64]]:
-    """Rank all documents for each query by inner product and score the rankings.
-
-    Args:
-        queries: float, shape (m, d).
-        documents: float, shape (n, d).
-        positives: indices of the relevant documents of each query.
-        k: places that count.
-
-    Returns:
-        As ``ranking_metrics``.
+    """Rank all documents for each query as ``top_k`` does, and score the rankings as ``ranking_metrics`` does.
 
     Raises:
-        InputError: as ``top_k`` and ``ranking_metrics``, or a relevant document that does not exist.
+        InputError: as these, or a relevant document that does not exist.
     """
     owners, wanted = _flat(positives)
     missing = np.flatnonzero(wanted >= len(documents))

@@ -137,7 +137,7 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Score
 def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
     """Let the gate decide between a candidate and its rival."""
     comparisons = [
-        SetComparison(name, len(candidate.documents[name]), _apart(candidate, rival, name, settings), tolerance)
+        SetComparison(name, _apart(candidate, rival, name, settings), tolerance)
         for name, tolerance in _tolerances(candidate, settings).items()
     ]
     return decide(comparisons, epsilon=settings.gate_epsilon, min_questions=settings.gate_min_questions)
