@@ -32,9 +32,8 @@ from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import choose_probes
-from heal_tasks.steps.quality.scoring import System
-from heal_tasks.steps.vectors.moving import apply_record
 from heal_tasks.steps.vectors.spaces import in_order
+from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
@@ -98,13 +97,11 @@ class Store:
 
     def full(self) -> tuple[Int64Array, Float32Array]:
         """What a computation of all rows would serve: chunk ids and vectors."""
-        corpus = Corpus(self.conn)
-        chunks, questions = corpus.chunks(None), corpus.questions()
-        base = in_order(chunks.chunk_ids, *self.spaces.load_chunks(self.space))
-        asked = in_order(questions.question_ids, *self.spaces.load_questions(self.space))
-        moved = apply_record(RECORD, System("full", None, asked, base), chunks, questions)
-        base[moved.rows] = moved.vectors
-        return chunks.chunk_ids, base
+        systems = Systems(self.conn, load_settings(), None)
+        plain = systems.plain("full", self.space)
+        moved = systems.apply_record(RECORD, plain)
+        plain.chunks[moved.rows] = moved.vectors
+        return systems.chunks.chunk_ids, plain.chunks
 
     def vectors_of_documents(self, rows: int) -> Float32Array:
         """Vectors near one of the centres each."""

@@ -45,16 +45,14 @@ from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.quality.scoring import CHUNKS_RANKED, System
-from heal_tasks.steps.vectors.moving import find_moves
-from heal_tasks.steps.vectors.spaces import in_order
+from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
+from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.documents.corpus import ChunkTable, Corpus
+from heal_tasks.store.documents.corpus import ChunkTable
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.encoder import Encoder
 
-RESAMPLES = 2000
 WORDS_WEIGHT, MATCHES = 0.2, 1000
 DEV_OF = 10  # a collection without a dev split lends one train query in ten
 PREPARED = ("ingest", "route", "label", "ask", "embed_base")
@@ -124,15 +122,14 @@ class Deployment:
         asked = Encoder(path, device=self.settings.device).encode(self.test.queries, role="query")
         judged = {}
         with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            corpus, spaces = Corpus(conn), SpaceRepository(conn)
-            chunks, questions = corpus.chunks(self.manifest.number("topic_run_id")), corpus.questions()
-            space = spaces.find_by_uri(model_uri)
+            systems = Systems(conn, self.settings, self.manifest.number("topic_run_id"))
+            space = SpaceRepository(conn).find_by_uri(model_uri)
             assert space is not None
-            matrix = in_order(chunks.chunk_ids, *spaces.load_chunks(space))
-            written = in_order(questions.question_ids, *spaces.load_questions(space))
+            plain, chunks = systems.plain(model_uri, space), systems.chunks
+            matrix = plain.chunks
             # Words are the same for all vectors.
             self._shares = self._shares or [_share(conn, text, chunks) for text in self.test.queries]
-            moved = find_moves(self.settings, System("", None, written, matrix), chunks, questions)
+            moved = systems.find_moves(plain)
         print(f"{model_uri}: {moved.note}", flush=True)
         for name in ("", " + NUDGE"):
             judged[name] = _values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
@@ -238,8 +235,8 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
 
 
 def _table_row(collection: str, setting: str, name: str, values: Values, base: Values, spent: float) -> dict[str, Any]:
-    ndcg = mean_interval(values["ndcg@10"], samples=RESAMPLES, seed=0)
-    apart = paired_difference(values["ndcg@10"], base["ndcg@10"], samples=RESAMPLES, seed=0)
+    ndcg = mean_interval(values["ndcg@10"], seed=0)
+    apart = paired_difference(values["ndcg@10"], base["ndcg@10"], seed=0)
     return {
         "collection": collection, "setting": setting, "row": name,
         "nDCG@10": f"{ndcg.value:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]",

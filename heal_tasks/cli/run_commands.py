@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from heal_tasks.cli.base import RunId, app, console, new_run_id, print_line, settings_for_command
-from heal_tasks.cli.run_summary import print_report, write_page
+from heal_tasks.cli.run_summary import print_report
+from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
+from heal_tasks.report.page import read_page
 from heal_tasks.steps.engine import road
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.runs import RunRepository
@@ -39,11 +42,10 @@ for _name, _entry in road.STEPS.items():
 @app.command()
 def run(run_id: RunId = "") -> None:
     """Run the whole road in this process, without Airflow: ingest, route, the chosen route, report."""
-    from heal_tasks.steps.engine.pipeline import run_pipeline
-
     settings, name = settings_for_command(), run_id or new_run_id("manual")
-    run_pipeline(settings, name, lambda manifest: print_line(console, f"{manifest.step}: {manifest.note}"))
-    _print_report(settings, name)
+    road.run_pipeline(settings, name, lambda manifest: print_line(f"{manifest.step}: {manifest.note}"))
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        print_report(conn, name)
 
 
 @app.command()
@@ -52,7 +54,7 @@ def plan() -> None:
     from heal_tasks.steps.engine.dry_run import make_plan
 
     for line in make_plan(settings_for_command()).lines():
-        print_line(console, line)
+        print_line(line)
 
 
 @app.command()
@@ -63,15 +65,16 @@ def report(
     """Print a run's report again, or write its page with pictures to a file."""
     settings = settings_for_command()
     run_id = run_id or _manifest_of(settings, "").run_id
-    if page is None:
-        _print_report(settings, run_id)
-    else:
-        write_page(settings, run_id, page)
-
-
-def _print_report(settings: Settings, run_id: str) -> None:
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        print_report(conn, run_id, console)
+        if page is None:
+            print_report(conn, run_id)
+        elif text := read_page(conn, artifact_store(settings), run_id):
+            page.write_text(text, encoding="utf-8")
+        else:
+            raise StepError(
+                f"run {run_id!r} has no page; SELECT run_id FROM heal.run WHERE report_uri IS NOT NULL lists runs with "
+                "one"
+            )
 
 
 def _manifest_of(settings: Settings, run_id: str) -> Manifest:

@@ -20,7 +20,8 @@ from heal_tasks.questions.writer import Answered, Author, ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
-from heal_tasks.steps.quality.systems import Systems
+from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space
+from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.steps.writing.llm_calls import make_llm
 from heal_tasks.steps.writing.recorder import Recorder
 from heal_tasks.steps.writing.spend_limit import AffordableChunks
@@ -82,11 +83,12 @@ def answer(context: Context) -> Outcome:
         return Outcome(note="no answers are wanted (HEAL_ANSWER_QUESTIONS=0)")
     settings.require_llm()
     corpus = Corpus(context.conn)
-    chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
-    chosen = _choose(corpus, questions, chunks, settings.answer_questions)
+    systems = Systems(context.conn, settings, context.manifest.number("topic_run_id"))
+    chunks = systems.chunks
+    chosen = _choose(corpus, systems.questions, chunks, settings.answer_questions)
     recorder, results, problem = AnswerRecorder(context), list[tuple[System, list[_Metrics | None]]](), ""
     try:
-        for system in _systems(context, questions, chunks) if chosen else ():
+        for system in _measured(context, systems) if chosen else ():
             results.append((system, _ask(recorder, corpus, system, chosen, chunks)))
     except HealError as error:
         results, problem = [], f"; not all systems could be measured: {error}"
@@ -131,10 +133,9 @@ def _choose(corpus: Corpus, questions: QuestionTable, chunks: ChunkTable, count:
     ]
 
 
-def _systems(context: Context, questions: QuestionTable, chunks: ChunkTable) -> Iterator[System]:
+def _measured(context: Context, systems: Systems) -> Iterator[System]:
     """Base model, live generation where there is one, and the best candidate where there is one."""
-    systems = Systems(context, chunks, questions)
-    yield systems.base()
+    yield systems.plain(BASE_MODEL, base_space(context))
     if systems.active:
         yield systems.live()
     best = context.manifest.number("best_id")

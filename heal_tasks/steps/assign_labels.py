@@ -2,25 +2,18 @@
 
 import numpy as np
 
-from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.vectors.spaces import live_generation
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.topics import Labels, TopicRepository
-from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.topics.tree import TopicTree
 
 
 def assign_labels(context: Context) -> Outcome:
-    """Label the documents that have no label in the live generation's topic tree, ref ``topic_run_id``.
-
-    Raises:
-        StepError: no generation is active.
-    """
-    topics = TopicRepository(context.conn)
-    active = GenerationRepository(context.conn).active()
-    if active is None or active.topic_run_id is None:
-        raise StepError("no generation is active, so there is no topic tree to project on; take the realign route")
-    run = topics.get(active.topic_run_id)
+    """Label the documents that have no label in the live generation's topic tree, ref ``topic_run_id``."""
+    topics, topic_run_id = TopicRepository(context.conn), live_generation(context).topic_run_id
+    assert topic_run_id is not None  # every realignment labels first
+    run = topics.get(topic_run_id)
     ids, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
     if ids:
         made = TopicTree.load(context.artifacts.local(run.uri)).project(texts)

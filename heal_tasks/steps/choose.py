@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality, score
-from heal_tasks.steps.quality.systems import Systems, make_generation
-from heal_tasks.steps.vectors.moving import find_moves
-from heal_tasks.steps.vectors.spaces import base_space, candidate_spaces
+from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality
+from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
+from heal_tasks.steps.vectors.systems import Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
@@ -22,7 +21,7 @@ from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 @dataclass(frozen=True)
 class Candidate:
-    """One candidate: a space with or without NUDGE, scored and judged by the gate."""
+    """A space with or without NUDGE, scored and judged by the gate."""
 
     space: Space
     record: NudgeRecord | None
@@ -42,19 +41,16 @@ def choose(context: Context) -> Outcome:
         best candidate that was refused; ``verdict``.
     """
     GenerationRepository(context.conn).discard_unfinished(context.run_id)
-    corpus = Corpus(context.conn)
-    chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
-    systems = Systems(context, chunks, questions)
-    base = score(systems.base(), questions, chunks)
+    systems = Systems(context.conn, context.settings, context.manifest.number("topic_run_id"))
+    rival = base = systems.score(systems.plain(BASE_MODEL, base_space(context)))
     measured = evaluation_rows(base, None, context.settings)
-    rival = base
     if systems.active:
-        rival = score(systems.live(), questions, chunks)
+        rival = systems.score(systems.live())
         measured += evaluation_rows(rival, base, context.settings)
     counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
     for name, space in context.track(list(candidate_spaces(context).items())):
-        for record, system in _systems_of(context, systems, systems.plain(name, space), counts, notes):
-            scores = base if system.name == base.system else score(system, questions, chunks)
+        for record, system in _systems_of(systems, systems.plain(name, space), counts, notes):
+            scores = base if system.name == base.system else systems.score(system)
             if scores is rival:
                 continue
             candidates.append(Candidate(space, record, scores, compare(scores, rival, context.settings)))
@@ -66,11 +62,11 @@ def choose(context: Context) -> Outcome:
 
 
 def _systems_of(
-    context: Context, systems: Systems, plain: System, counts: dict[str, int | float], notes: list[str]
+    systems: Systems, plain: System, counts: dict[str, int | float], notes: list[str]
 ) -> Iterator[tuple[NudgeRecord | None, System]]:
     """A space's vectors as they are, then the same matrix with the moved rows."""
     yield None, plain
-    moved = find_moves(context.settings, plain, systems.chunks, systems.questions)
+    moved = systems.find_moves(plain)
     key = plain.name.replace(" ", "_")
     counts[f"moved_{key}"] = len(moved.rows)
     counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
@@ -117,7 +113,7 @@ def _outcome(
 
 
 def _without_a_winner(context: Context, systems: Systems) -> tuple[int, int, str]:
-    """The generation to publish all the same, whether it keeps the live vectors, and the verdict."""
+    """Return the generation to publish all the same, 1 if it takes over the live vectors, and the verdict."""
     active, topic_run_id = systems.active, context.manifest.number("topic_run_id")
     if active is None:
         verdict = "No candidate beat the base model; it becomes the first generation, without NUDGE."
@@ -125,10 +121,8 @@ def _without_a_winner(context: Context, systems: Systems) -> tuple[int, int, str
     pending = Corpus(context.conn).pending(active.generation_id, None)
     if not pending.chunks and not pending.superseded:
         return 0, 0, "No candidate beat the live generation; it stays."
-    made = GenerationRepository(context.conn).create(
-        run_id=context.run_id, space=SpaceRepository(context.conn).get(active.space_id), metric=active.metric,
-        topic_run_id=topic_run_id, nudge=active.nudge,
-    )  # fmt: skip
+    space = SpaceRepository(context.conn).get(active.space_id)
+    made = make_generation(context, space, topic_run_id, record_of(active))
     verdict = f"No candidate beat the live generation; its vectors stay, and {pending.chunks} new chunks join them."
     return made.generation_id, 1, verdict
 

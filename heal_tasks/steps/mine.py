@@ -1,16 +1,22 @@
 """Step mine: the training set, with near and far negatives chosen by the base model's own similarities."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from heal_tasks.core.ids import fingerprint
+from heal_tasks.core.ids import bucket, fingerprint
+from heal_tasks.core.settings import Settings
+from heal_tasks.questions.maps.map_prompt import parse_map
+from heal_tasks.questions.maps.rendering import query_view, render
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.quality.scoring import judged, people_decide
 from heal_tasks.steps.vectors.spaces import Int64Array, base_space, in_order
 from heal_tasks.steps.vectors.training_set import FORMAT, save
-from heal_tasks.steps.writing.map_views import MapViews
+from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.negatives import plan_negatives
@@ -65,8 +71,9 @@ def mine(context: Context) -> Outcome:
     shown = np.union1d(positives[positives >= 0], negatives[negatives >= 0])
     views = MapViews(context.conn, settings, chunks.chunk_ids[shown].tolist())
 
-    def shown_document(row: int) -> str:
-        return views.document(int(chunks.chunk_ids[row]), document(row))
+    def shown_chunk(row: int) -> dict[str, Any]:
+        text = views.document(int(chunks.chunk_ids[row]), document(row))
+        return {"document": text, "document_id": int(chunks.document_ids[row]), "leaf": int(chunks.leaves[row])}
 
     def shown_question(row: int) -> str:
         number = int(questions.question_ids[row])
@@ -76,19 +83,9 @@ def mine(context: Context) -> Outcome:
         {
             "question": shown_question(int(question)),
             "question_id": int(questions.texts[question]),
-            "document": shown_document(row),
-            "document_id": int(chunks.document_ids[row]),
-            "leaf": int(chunks.leaves[row]),
+            **shown_chunk(row),
             "path": [int(topic) for topic in chunks.paths[row] if topic >= 0],
-            "negatives": [
-                {
-                    "text": shown_document(negative),
-                    "document_id": int(chunks.document_ids[negative]),
-                    "leaf": int(chunks.leaves[negative]),
-                }
-                for negative in planned
-                if negative >= 0
-            ],
+            "negatives": [shown_chunk(negative) for negative in planned if negative >= 0],
         }
         for question, row, planned in zip(train, positives, negatives, strict=True)
         if row >= 0
@@ -131,6 +128,42 @@ def _draw_validation(
     others = rng.permutation(np.setdiff1d(np.arange(len(chunks.chunk_ids)), answers))
     pool = np.union1d(answers, others[: max(0, VALIDATION_CHUNKS - len(np.unique(answers)))])
     return rows, pool, [np.flatnonzero(np.isin(pool, held_out.positives[place])) for place in drawn]
+
+
+class MapViews:
+    """The training texts of chunks and their questions; a share is replaced by renderings of their entity maps.
+
+    APEX-Embedding (Aviss 2024, arXiv 2410.18105) trains on maps instead of plain text, of queries and documents alike,
+    and reports better retrieval of plain text. A hash of seed and id draws the share, so it is the same on every
+    machine and in every run. Chunks and questions are drawn separately, and a chunk has the same form as right document
+    and as negative, so that the form does not tell which document is right.
+    """
+
+    def __init__(self, conn: Connection, settings: Settings, chunk_ids: Iterable[int]) -> None:
+        self._rate, self._seed = settings.map_rate, settings.seed
+        # As JSON text: a parsed map takes more than twice the memory.
+        self._maps = maps_by(conn, settings.llm_model).of_chunks(set(chunk_ids)) if self._rate else {}
+        self._rendered = {
+            chunk_id: render(parse_map(stored))
+            for chunk_id, stored in self._maps.items()
+            if self._drawn("document", chunk_id)
+        }
+        self.chunks, self.questions = len(self._rendered), 0
+
+    def document(self, chunk_id: int, text: str) -> str:
+        """The rendering of a chunk's map, or its text."""
+        return self._rendered.get(chunk_id, text)
+
+    def question(self, question_id: int, chunk_id: int, text: str) -> str:
+        """The rendering of what a question mentions of its chunk's map (see ``query_view``), or its text."""
+        if chunk_id not in self._maps or not self._drawn("question", question_id):
+            return text
+        shown = query_view(parse_map(self._maps[chunk_id]), text)
+        self.questions += bool(shown)
+        return shown or text
+
+    def _drawn(self, what: str, key: int) -> bool:
+        return bucket(f"map-view {what} {self._seed}", key, 1_000_000) < self._rate * 1_000_000
 
 
 MINE = Step("mine", mine, _inputs)

@@ -23,17 +23,15 @@ from heal_tasks.steps.quality.probes import (
     rank_anew,
     take,
 )
-from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows, score
-from heal_tasks.steps.quality.systems import Systems, make_generation
+from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows
 from heal_tasks.steps.vectors.indexing import index_served
-from heal_tasks.steps.vectors.moving import Moved, apply_record, find_moves, record_of, with_late
-from heal_tasks.steps.vectors.spaces import LIVE_MODEL, Float32Array, Int64Array, overlay, served
+from heal_tasks.steps.vectors.spaces import LIVE_MODEL, Float32Array, Int64Array, live_generation, overlay, served
+from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of, with_late
 from heal_tasks.store.documents.chunks import purge_superseded
-from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
-from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, Upserted
+from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, Upserted, served_rows
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -55,15 +53,8 @@ class _Published:
 
 
 def nudge_live(context: Context) -> Outcome:
-    """Publish new documents and move the rows that their questions touch, in the live generation.
-
-    Raises:
-        StepError: no generation is active.
-    """
-    generations = GenerationRepository(context.conn)
-    active = generations.active()
-    if active is None:
-        raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
+    """Publish new documents and move the rows that their questions touch, in the live generation."""
+    active = live_generation(context)
     state, space = NudgeState(context.conn, active), SpaceRepository(context.conn).get(active.space_id)
     QuestionRepository(context.conn).place_judgments(space, state.touched())
     touched, probes = state.touched(), state.probes(KEPT)
@@ -76,7 +67,7 @@ def nudge_live(context: Context) -> Outcome:
     verdict = (
         f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.computed} computed"
     )
-    now = generations.active() or active
+    now = live_generation(context)
     if now.generation_id != active.generation_id:
         verdict += f"; so many changed that they were written to the new generation {now.generation_id}, which is live"
     if done.worse:
@@ -125,21 +116,19 @@ def _all_rows(
     context: Context, active: Generation, record: NudgeRecord | None, touched: Int64Array, probes: Probes
 ) -> _Published:
     """Compute every row: by the generation's record, or by one that validation finds."""
-    corpus, repository = Corpus(context.conn), ServedRepository(context.conn)
-    chunks, questions = corpus.chunks(active.topic_run_id), corpus.questions()
-    space = SpaceRepository(context.conn).get(active.space_id)
-    plain = Systems(context, chunks, questions).plain(LIVE_MODEL, space)
+    repository, systems = ServedRepository(context.conn), Systems(context.conn, context.settings, active.topic_run_id)
+    chunks, questions = systems.chunks, systems.questions
+    plain = systems.plain(LIVE_MODEL, SpaceRepository(context.conn).get(active.space_id))
     if record:
-        stored = ContrastRepository(context.conn).load(active)
-        moved = apply_record(record, plain, chunks, questions, stored=stored, device=context.settings.device)
+        moved = systems.apply_record(record, plain, ContrastRepository(context.conn).load(active))
     else:
-        moved = find_moves(context.settings, plain, chunks, questions)
+        moved = systems.find_moves(plain)
     after = plain.chunks.copy()
     after[moved.rows] = moved.vectors
     live = repository.load_served(active)
     before = overlay(chunks.chunk_ids, plain.chunks, live)
-    old = score(System("live before", active.generation_id, plain.questions, before), questions, chunks)
-    new = score(System("live after", active.generation_id, plain.questions, after), questions, chunks)
+    old = systems.score(System("live before", active.generation_id, plain.questions, before))
+    new = systems.score(System("live after", active.generation_id, plain.questions, after))
     worse = _judge(context, old, new)
     final = before if worse else after
     wanted = served(chunks, final)
@@ -166,7 +155,7 @@ def _all_rows(
 
 
 def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Served, found: NudgeRecord | None) -> bool:
-    """Whether a new table is cheaper than rewriting rows where they are, or the only way."""
+    """Return whether a new table is cheaper than rewriting rows where they are, or the only way."""
     if found and found.variant == "M" and active.metric == "cosine":
         return True
     _, here, there = np.intersect1d(wanted.chunk_ids, live.chunk_ids, return_indices=True)
@@ -178,11 +167,7 @@ def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Serv
 def _switch(
     context: Context, active: Generation, wanted: Served, probes: Probes, record: NudgeRecord | None, moved: Moved
 ) -> None:
-    """Write a new generation of the same space, index it, and switch to it: readers never see a table half written.
-
-    Raises:
-        StepError: its index misses the recall target; the live generation stays.
-    """
+    """Write a new generation of the same space, index it, and switch to it: readers never see a table half written."""
     generations = GenerationRepository(context.conn)
     space = SpaceRepository(context.conn).get(active.space_id)
     made = make_generation(context, space, active.topic_run_id, record)
@@ -200,15 +185,14 @@ def _switch(
 
 def _count_displacement(context: Context, before: Float32Array, after: Float32Array) -> None:
     """Add the angle that rows have moved to the total of the live generation."""
-    generations = GenerationRepository(context.conn)
-    live = generations.active()
-    assert live is not None
+    live = live_generation(context)
     dot = np.einsum("ij,ij->i", before, after, dtype=np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     moved = float(np.arccos(np.clip(dot / lengths, -1, 1)).sum())
-    rows = max(ServedRepository(context.conn).estimated_rows(live), 1)
+    rows = next(row.rows for row in served_rows(context.conn) if row.state == "active") or 1
     total = live.metrics.get(DISPLACEMENT, 0.0) + moved / rows
-    generations.set_fields(live.generation_id, metrics={**live.metrics, DISPLACEMENT: total})
+    metrics = {**live.metrics, DISPLACEMENT: total}
+    GenerationRepository(context.conn).set_fields(live.generation_id, metrics=metrics)
 
 
 def _judge(context: Context, old: Scores, new: Scores) -> str:

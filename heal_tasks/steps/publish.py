@@ -5,11 +5,10 @@ import numpy as np
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.probes import choose_probes, restart_drift
-from heal_tasks.steps.quality.systems import LIVE, Systems
 from heal_tasks.steps.vectors.indexing import index_served
 from heal_tasks.steps.vectors.spaces import served
+from heal_tasks.steps.vectors.systems import LIVE, Systems
 from heal_tasks.store.documents.chunks import purge_superseded
-from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
@@ -62,10 +61,9 @@ def publish(context: Context) -> Outcome:
 
 def _write(context: Context, generation: Generation) -> int:
     """Write the served rows, the contrast state and the probes; the number of rows."""
-    corpus, state = Corpus(context.conn), NudgeState(context.conn, generation)
+    state = NudgeState(context.conn, generation)
     touched = state.touched()  # read before the corpus: later changes stay noted for the next nudge
-    chunks, questions = corpus.chunks(generation.topic_run_id), corpus.questions()
-    systems = Systems(context, chunks, questions)
+    systems = Systems(context.conn, context.settings, generation.topic_run_id)
     generations, contrast = GenerationRepository(context.conn), ContrastRepository(context.conn)
     generations.create_tables(generation)
     new = np.empty(0, dtype=np.int64)
@@ -74,15 +72,15 @@ def _write(context: Context, generation: Generation) -> int:
         system = systems.live()
         contrast.write(generation, contrast.load(systems.active))
         live_ids = ServedRepository(context.conn).served_ids(systems.active)
-        new = np.setdiff1d(chunks.chunk_ids, live_ids)
+        new = np.setdiff1d(systems.chunks.chunk_ids, live_ids)
     else:
         system, moved = systems.generation(LIVE, generation)
         if moved:
             contrast.write(generation, moved.contrast)
-    rows = ServedRepository(context.conn).write_served(generation, served(chunks, system.chunks))
+    rows = ServedRepository(context.conn).write_served(generation, served(systems.chunks, system.chunks))
     state.settle(touched)
     state.touch(new)  # they have their base vectors; the next nudge moves them by their questions
-    state.write_probes(choose_probes(questions, system.questions, chunks, system.chunks))
+    state.write_probes(choose_probes(systems.questions, system.questions, systems.chunks, system.chunks))
     return rows
 
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.report.page import render, store_page
-from heal_tasks.report.pictures import draw
 from heal_tasks.report.summary import Summary, summarise
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.runs.runs import RunRepository
@@ -17,6 +16,8 @@ def report(context: Context) -> Outcome:
     summary = summarise(context.conn, context.run_id)
     if summary is None:
         raise StepError(f"run {context.run_id!r} is not in heal.run; run `python -m heal_tasks ingest` first")
+    from heal_tasks.report.pictures import draw  # loads matplotlib
+
     verdict = _verdict(summary)
     pictures = draw(context.conn, context.artifacts, summary, context.settings.model)
     page = render(replace(summary, run=replace(summary.run, verdict=verdict)), pictures)

@@ -12,7 +12,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
-from heal_tasks.steps.engine.pipeline import run_pipeline
+from heal_tasks.steps.engine.road import run_pipeline
 from tests.conftest import fresh_database
 
 DOCUMENTS = 120

@@ -15,8 +15,8 @@ from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import choose_probes
-from heal_tasks.steps.vectors.moving import record_of
 from heal_tasks.steps.vectors.spaces import in_order
+from heal_tasks.steps.vectors.systems import record_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks
 from heal_tasks.store.documents.corpus import Corpus

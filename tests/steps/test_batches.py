@@ -10,7 +10,6 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.batch_lines import batch_sizes
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.runner import Waiting
-from heal_tasks.steps.writing import llm_batches
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches, Job, broken, expire_half, row
 from tests.fake_openai import FakeOpenAI, Reply, Request, answer, completion, error
@@ -136,7 +135,7 @@ def test_a_batch_that_fails_validation_costs_nothing_and_holds_nothing_up(auto: 
 def test_what_takes_too_long_is_cancelled(
     auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llm_batches, "BATCH_WAIT_S", 1e-6)
+    monkeypatch.setattr("heal_tasks.steps.writing.batch_collector.BATCH_WAIT_S", 1e-6)
     add(auto, range(5))
     with FakeOpenAI(batches=FakeBatches(polls=0)) as fake:
         made = to_end(batching(settings, fake))

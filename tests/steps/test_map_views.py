@@ -10,8 +10,8 @@ import pytest
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.steps.engine.road import load_step
+from heal_tasks.steps.mine import MapViews
 from heal_tasks.steps.vectors.training_set import load
-from heal_tasks.steps.writing.map_views import MapViews
 from heal_tasks.store.db import Connection, connect
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion
 from tests.steps.asking import add, ask, map_entities, number, with_llm
@@ -80,7 +80,7 @@ def test_maps_replace_training_texts_at_the_rate_and_validation_texts_never(conn
     named = [row["question"].startswith("Which") for row in texts]
     assert [is_map(row["question"]) for row in shown] == named, "a query that names nothing of the map stays a text"
     assert all(is_map(row["document"]) for row in shown)
-    assert all(is_map(negative["text"]) for row in shown for negative in row["negatives"])
+    assert all(is_map(negative["document"]) for row in shown for negative in row["negatives"])
     assert all_maps.counts["map_questions"] == sum(named)
     assert (
         f"{sum(named)} questions and {all_maps.counts['chunks']} of {all_maps.counts['chunks']} chunks" in all_maps.note
@@ -93,8 +93,8 @@ def test_maps_replace_training_texts_at_the_rate_and_validation_texts_never(conn
     # A chunk has one form wherever it stands, so that the form does not tell which document is right.
     for row in mixed:
         for negative in row["negatives"]:
-            assert negative["text"] == documents.get(negative["document_id"], negative["text"])
-    negatives = [is_map(negative["text"]) for row in mixed for negative in row["negatives"]]
+            assert negative["document"] == documents.get(negative["document_id"], negative["document"])
+    negatives = [is_map(negative["document"]) for row in mixed for negative in row["negatives"]]
     assert 0.25 < sum(negatives) / len(negatives) < 0.75
     # Questions are drawn apart from their documents.
     assert {(is_map(row["question"]), is_map(row["document"])) for row in mixed} == {

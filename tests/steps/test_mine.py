@@ -62,7 +62,7 @@ def test_no_right_answer_is_mined_as_a_negative(mined: Path) -> None:
         word = row["question"].split()[1]
         assert f"The {word} chamber" in row["document"]
         assert len(row["negatives"]) == 4
-        assert not any(f"The {word} chamber" in negative["text"] for negative in row["negatives"])
+        assert not any(f"The {word} chamber" in negative["document"] for negative in row["negatives"])
     data, _ = load(mined)
     assert {row: len(documents) for row, documents in data.answers.items()} == dict.fromkeys(range(len(rows)), 6)
 

@@ -1,21 +1,15 @@
 """Step publish: the chosen generation is written, indexed, measured and switched to; one that misses recall is not."""
 
-import logging
-
 import numpy as np
 import pytest
 
-from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import silent
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.quality.systems import Systems
+from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
@@ -130,11 +124,7 @@ def test_systems_compute_a_generation_without_its_tables(auto: Connection, setti
     """Step answer needs the rows of a refused candidate, which are never written."""
     fill(auto)
     made = GenerationRepository(auto).set_fields(build(auto, "m", 1).generation_id, nudge=RECORD.to_json())
-    context = Context(
-        settings, Manifest(run_id="r"), auto, artifact_store(settings), silent, 0, 1, logging.getLogger("test")
-    )
-    corpus = Corpus(auto)
-    system, moved = Systems(context, corpus.chunks(None), corpus.questions()).generation("m", made)
+    system, moved = Systems(auto, settings, None).generation("m", made)
     assert moved is not None
     assert system.generation_id == made.generation_id
     publish(settings, made)

@@ -1,1 +1,1 @@
-"""What runs the steps: runner, catalogue, the road."""
+"""The engine of the pipeline: the runner of a step, the road, the dry run."""

@@ -1,13 +1,14 @@
-"""The road as one table: every step, the routes, and the order in which they run.
+"""The road as one table: every step, the routes, and the order in which they run, here in one process.
 
-The command line, the in-process pipeline and a test of the DAG read it. Steps are named here without being imported: a
-step that only moves rows must not pay five seconds and 300 MB for torch.
+Steps are named without being imported: a step that only moves rows must not pay five seconds and 300 MB for torch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Step
 
@@ -64,11 +65,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
 
 
 def load_step(name: str) -> Step:
-    """Import a step.
-
-    Raises:
-        InputError: there is no step of that name.
-    """
+    """Import a step; InputError if there is none of that name."""
     if name not in STEPS:
         raise InputError(f"there is no step {name!r}; the steps are {', '.join(STEPS)}")
     step = getattr(import_module(f"heal_tasks.steps.{name}"), name.upper())
@@ -79,3 +76,17 @@ def load_step(name: str) -> Step:
 def steps_of(settings: Settings, route: str) -> tuple[str, ...]:
     """The steps of a route that the settings switch on."""
     return tuple(name for name in ROUTES[route] if not STEPS[name].only_if or getattr(settings, STEPS[name].only_if))
+
+
+def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None]) -> None:
+    """Run ingest, route, the chosen route and report; ``tell`` gets the manifest of each.
+
+    The same ``run_id`` again continues a killed run where it stopped.
+    """
+    manifest = Manifest(run_id=run_id)
+    for name in ("ingest", "route"):
+        manifest = load_step(name).run(settings, manifest)
+        tell(manifest)
+    for name in (*steps_of(settings, manifest.text("route")), "report"):
+        manifest = load_step(name).run_to_end(settings, manifest)
+        tell(manifest)

@@ -7,7 +7,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.corpus import ChunkTable
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.served import Served
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -34,16 +34,19 @@ def trained_space(context: Context) -> Space | None:
     return _space_of(context, uri, str(context.artifacts.local(uri)))
 
 
-def live_space(context: Context) -> Space | None:
-    """The space of the live generation; None where nothing is live."""
+def live_generation(context: Context) -> Generation:
+    """The generation that is served; StepError where there is none."""
     active = GenerationRepository(context.conn).active()
-    return SpaceRepository(context.conn).get(active.space_id) if active else None
+    if active is None:
+        raise StepError("no generation is active, so there is nothing to nudge; take the realign route")
+    return active
 
 
 def candidate_spaces(context: Context) -> dict[str, Space]:
     """The spaces that this run may publish, each once: of the base model, the live model, the trained model."""
-    found = {BASE_MODEL: base_space(context)}
-    for name, space in ((LIVE_MODEL, live_space(context)), (TRAINED_MODEL, trained_space(context))):
+    found, active = {BASE_MODEL: base_space(context)}, GenerationRepository(context.conn).active()
+    live = SpaceRepository(context.conn).get(active.space_id) if active else None
+    for name, space in ((LIVE_MODEL, live), (TRAINED_MODEL, trained_space(context))):
         if space and all(space.space_id != other.space_id for other in found.values()):
             found[name] = space
     return found
@@ -61,11 +64,7 @@ def _space_of(context: Context, model_uri: str, path: str) -> Space:
 def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Float32Array:
     """Rows of ``vectors``, shape (m, d), whose ids are ``ids``, in the order of ``wanted``, shape (n,).
 
-    Returns:
-        float32, shape (n, d); ``vectors`` itself, not a copy, where it has that order already.
-
-    Raises:
-        StepError: an id has no vector.
+    Returns ``vectors`` itself, not a copy, where it has that order already. Raises StepError where an id has no vector.
     """
     if np.array_equal(wanted, ids):
         return vectors

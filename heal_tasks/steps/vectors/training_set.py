@@ -9,18 +9,15 @@ import numpy as np
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
 
 TRAIN, VALIDATION, VECTORS = "train.jsonl", "validation.json", "validation_vectors.npz"
-FORMAT = 5
+FORMAT = 6
 """Raised when the output of ``mine`` changes, so that older training sets are made anew."""
 
 
 def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) -> None:
-    """Write a training set.
+    """Write a training set into an existing folder.
 
-    Args:
-        folder: an existing folder.
-        rows: question, question_id (equal for rows with the same question), document, document_id, leaf, path and
-            negatives of each training question.
-        validation: held-out questions and the documents to search, with the base model's vectors if they are known.
+    A row has question, question_id (equal for rows with the same question), document, document_id, leaf, path and
+    negatives, each with document, document_id and leaf.
     """
     with (folder / TRAIN).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -43,7 +40,7 @@ def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
     for index, row in enumerate(rows):
         labels[index, : len(row["path"])] = row["path"]
     width = max((len(row["negatives"]) for row in rows), default=0)
-    missing = {"text": NO_NEGATIVE, "document_id": UNKNOWN, "leaf": UNKNOWN}
+    missing = {"document": NO_NEGATIVE, "document_id": UNKNOWN, "leaf": UNKNOWN}
     negatives = [row["negatives"] + [missing] * (width - len(row["negatives"])) for row in rows]
 
     def of_negatives(name: str) -> list[list[Any]]:
@@ -55,7 +52,7 @@ def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
         document_ids=np.array([row["document_id"] for row in rows], dtype=np.int64),
         labels=labels,
         leaves=np.array([row["leaf"] for row in rows], dtype=np.int32),
-        negatives=of_negatives("text"),
+        negatives=of_negatives("document"),
         negative_document_ids=np.array(of_negatives("document_id"), dtype=np.int64).reshape(len(rows), width),
         negative_leaves=np.array(of_negatives("leaf"), dtype=np.int32).reshape(len(rows), width),
         question_ids=np.array([row["question_id"] for row in rows], dtype=np.int64),

@@ -19,6 +19,9 @@ from heal_tasks.steps.writing.question_recorder import QuestionRecorder
 from heal_tasks.steps.writing.recorder import STORE_EVERY
 from heal_tasks.store.llm.batches import Batch, BatchRepository, TextOutcome, Tried
 
+BATCH_WAIT_S = 24 * 3600.0
+"""Longest wait for a batch: within 24 hours OpenAI answers it or lets it expire."""
+
 CANCELLING_S = 3600.0
 """Time that an endpoint may take to cancel a batch before it is given up; OpenAI takes ten minutes at most."""
 
@@ -47,7 +50,7 @@ class BatchAnswers(QuestionRecorder):
             elif found is None:
                 # The text was deleted in the meantime: only the call is recorded.
                 self._answered.append(text)
-                self.add_calls(ChunkToAsk(chunk_id, "", "", text), [reply.call])
+                self.add_calls([reply.call], text, chunk_id)
             elif reply.call.status in ("ok", "refused"):
                 self._answered.append(text)
                 self._document_of[found.chunk_id] = found.document_id
@@ -57,7 +60,7 @@ class BatchAnswers(QuestionRecorder):
                 outcome: TextOutcome = "failed" if reply.call.status == "failed" else "invalid"
                 tried = Tried(text, "cut_off", "") if reply.cut_off else Tried(text, outcome, reply.problem)
                 self._tried.append(tried)
-                self.add_calls(ChunkToAsk(found.chunk_id, "", "", text), [reply.call])
+                self.add_calls([reply.call], text, found.chunk_id)
         self.store()
 
     def figures(self) -> dict[str, float]:
@@ -75,12 +78,10 @@ class BatchAnswers(QuestionRecorder):
 
 
 class BatchCollector:
-    """Collects the batches at one endpoint; ``longest_s`` is the longest wait for one, in seconds."""
+    """Collects the batches at one endpoint."""
 
-    def __init__(
-        self, context: Context, api: BatchApi, store: BatchRepository, spec: PromptSpec[Drafts], longest_s: float
-    ) -> None:
-        self._context, self._api, self._store, self._spec, self._longest_s = context, api, store, spec, longest_s
+    def __init__(self, context: Context, api: BatchApi, store: BatchRepository, spec: PromptSpec[Drafts]) -> None:
+        self._context, self._api, self._store, self._spec = context, api, store, spec
 
     def collect(self) -> None:
         """Bring every batch that no other task works on to its next state."""
@@ -113,7 +114,7 @@ class BatchCollector:
     def _look(self, batch: Batch) -> None:
         assert batch.batch_id is not None
         job = self._api.job(batch.batch_id)
-        if job is not None and not job.ended and batch.age_s > self._longest_s:
+        if job is not None and not job.ended and batch.age_s > BATCH_WAIT_S:
             # Some endpoints cannot cancel; a batch that does not end either is given up below.
             with suppress(SettingsError, StepError):
                 self._api.cancel(batch.batch_id)
@@ -122,7 +123,7 @@ class BatchCollector:
             self._give_up(batch, "the endpoint knows no such batch any more")
         elif job.ended:
             self._collect(batch, job)
-        elif batch.age_s > self._longest_s + CANCELLING_S:
+        elif batch.age_s > BATCH_WAIT_S + CANCELLING_S:
             self._give_up(batch, f"neither ended nor cancelled after {format_duration(batch.age_s)}")
 
     def _give_up(self, batch: Batch, reason: str) -> None:

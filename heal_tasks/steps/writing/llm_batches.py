@@ -18,14 +18,11 @@ from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, Dialect
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import Author, ChunkToAsk
 from heal_tasks.steps.engine.runner import Context, Waiting
-from heal_tasks.steps.writing.batch_collector import CANCELLING_S, BatchCollector
+from heal_tasks.steps.writing.batch_collector import BATCH_WAIT_S, CANCELLING_S, BatchCollector
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, make_llm
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder
 from heal_tasks.steps.writing.spend_limit import spend_limit_of
 from heal_tasks.store.llm.batches import Batch, BatchRepository
-
-BATCH_WAIT_S = 24 * 3600.0
-"""Longest wait for a batch: within 24 hours OpenAI answers it or lets it expire."""
 
 BATCH_POLL_S = 60.0
 """Time between two looks at a batch, in seconds; most batches take minutes, and a look costs one request."""
@@ -35,10 +32,7 @@ AUTO_CHUNKS = 200
 
 
 def waits_for_batches(settings: Settings, route: object) -> bool:
-    """Whether step ask may send batches and wait for them.
-
-    Not on the route nudge, which has few chunks and is to take minutes. Without a route, on the command line, it may.
-    """
+    """Return whether step ask may send batches and wait for them: not on the route nudge, which is to take minutes."""
     return settings.llm_configured and settings.llm_batch != "off" and route != "nudge"
 
 
@@ -49,7 +43,7 @@ def make_batch_api(settings: Settings) -> BatchApi:
 
 
 def worth_a_batch(settings: Settings, chunks: int) -> bool:
-    """Whether a task sends this number of chunks in a batch, if the endpoint can."""
+    """Return whether a task sends this number of chunks in a batch, if the endpoint can."""
     return chunks >= (1 if settings.llm_batch == "on" else AUTO_CHUNKS)
 
 
@@ -71,7 +65,7 @@ class Batches:
         self._limit = spend_limit_of(context)
         self._api = make_batch_api(settings)
         self._store = BatchRepository(context.conn, settings.llm_url)
-        self._collector = BatchCollector(context, self._api, self._store, self._spec, BATCH_WAIT_S)
+        self._collector = BatchCollector(context, self._api, self._store, self._spec)
         self._may_wait = waits_for_batches(settings, context.manifest.refs.get("route"))
 
     def collect(self) -> None:
@@ -165,7 +159,7 @@ class Batches:
         """The request fields that the endpoint understands, and the counts of the probe."""
         dialect, calls = make_llm(self._settings).learn_dialect(self._spec)
         recorder = QuestionRecorder(self._context, Author("llm", self._settings.llm_model, self._spec.prompt_hash))
-        recorder.add_calls(None, calls)
+        recorder.add_calls(calls)
         recorder.store()
         return dialect, recorder.figures()
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk
+from heal_tasks.questions.writer import Answered, Author, Call
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd
 from heal_tasks.store.llm.batches import Batch
@@ -38,7 +38,7 @@ class Recorder(ABC, Generic[T, RowT]):
 
     def add(self, answer: Answered[T]) -> None:
         """Add the answer about one chunk."""
-        self.add_calls(answer.chunk, answer.calls)
+        self.add_calls(answer.calls, answer.chunk.content_hash, answer.chunk.chunk_id)
         if answer.status == "failed":
             self.counts["failed"] += 1
         else:
@@ -47,15 +47,14 @@ class Recorder(ABC, Generic[T, RowT]):
         if len(self._rows) + len(self._calls) >= STORE_EVERY:
             self.store()
 
-    def add_calls(self, chunk: ChunkToAsk | None, calls: Sequence[Call]) -> None:
-        """Add the calls about a chunk; None for those that probed the endpoint."""
-        text, chunk_id = (chunk.content_hash, chunk.chunk_id) if chunk else ("", None)
+    def add_calls(self, calls: Sequence[Call], content_hash: str = "", chunk_id: int | None = None) -> None:
+        """Add the calls about a chunk, or those that probed the endpoint."""
         price_factor, batch_id = (BATCH_PRICE_FACTOR, self._batch.batch_id) if self._batch else (1.0, None)
         for call in calls:
             cost = price_factor * cost_usd(self.context.settings, call.input_tokens, call.output_tokens)
             self._calls.append(
                 LlmCall(
-                    self._purpose, self._author.model, self._author.prompt_hash, text, chunk_id, call.status,
+                    self._purpose, self._author.model, self._author.prompt_hash, content_hash, chunk_id, call.status,
                     call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, batch_id,
                 )
             )  # fmt: skip

@@ -1,0 +1,185 @@
+"""The systems that a run compares, in memory: vectors of a space as they are, or as NUDGE moves them.
+
+NUDGE counts rows; the store keeps its contrast state by the ids of chunks and questions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from heal_tasks.core.devices import pick_device
+from heal_tasks.core.settings import Settings
+from heal_tasks.nudge.apply import move_rows
+from heal_tasks.nudge.contrast import Displacements, displace
+from heal_tasks.nudge.nudge import nudge
+from heal_tasks.nudge.plan import PLANS, NudgeRecord, Plan
+from heal_tasks.nudge.questions import QuestionSet
+from heal_tasks.nudge.solve import gradients
+from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.quality.scoring import Scores, System, judged, people_decide, score
+from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array, in_order, overlay
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.corpus import ChunkTable, Corpus
+from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.nudge_state import TouchedRows
+from heal_tasks.store.generations.served import ServedRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
+
+LIVE = "live generation"
+CONTRAST_PAIRS = 300_000_000
+"""Pairs of training question and answering chunk up to which contrastive plans are tried: their cost grows with the
+pairs, about a minute on two cores here (bench/RESULTS.md)."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Rows of a space that questions have moved."""
+
+    rows: Int64Array  # (c,): the rows of the chunk table that changed
+    vectors: Float32Array  # (c, d): their new vectors
+    record: NudgeRecord | None  # None: validation supports no move
+    contrast: ContrastState  # empty without a contrastive plan
+    note: str = ""  # the choice in words
+
+
+class Systems:
+    """Loads and moves the vectors of systems over the same questions and chunks, those with the labels of a topic run.
+
+    Vectors are not kept: at 1,000,000 chunks of 384 dimensions one matrix takes 1.5 GB.
+    """
+
+    def __init__(self, conn: Connection, settings: Settings, topic_run_id: int | None) -> None:
+        self._conn, self._settings, self._spaces, corpus = conn, settings, SpaceRepository(conn), Corpus(conn)
+        self.chunks, self.questions = corpus.chunks(topic_run_id), corpus.questions()
+        self.active = GenerationRepository(conn).active()
+
+    def score(self, system: System) -> Scores:
+        """Score a system on every held-out question set."""
+        return score(system, self.questions, self.chunks)
+
+    def plain(self, name: str, space: Space) -> System:
+        """The vectors of a space, not moved."""
+        asked = in_order(self.questions.question_ids, *self._spaces.load_questions(space))
+        return System(name, None, asked, in_order(self.chunks.chunk_ids, *self._spaces.load_chunks(space)))
+
+    def live(self) -> System:
+        """The live generation over today's documents: its served vectors, base vectors for new chunks."""
+        assert self.active is not None
+        plain = self.plain(LIVE, self._spaces.get(self.active.space_id))
+        chunks = overlay(self.chunks.chunk_ids, plain.chunks, ServedRepository(self._conn).load_served(self.active))
+        return replace(plain, generation_id=self.active.generation_id, chunks=chunks)
+
+    def generation(self, name: str, generation: Generation) -> tuple[System, Moved | None]:
+        """The vectors that a chosen generation is to serve, from its space and its nudge record, and the moved rows."""
+        plain, record = self.plain(name, self._spaces.get(generation.space_id)), record_of(generation)
+        moved = None
+        if record:
+            moved = self.apply_record(record, plain)
+            plain.chunks[moved.rows] = moved.vectors  # in place: a copy would double the memory
+        return replace(plain, generation_id=generation.generation_id), moved
+
+    def find_moves(self, plain: System) -> Moved:
+        """Choose plan and theta on validation questions, then move the rows by all questions that may move rows.
+
+        The vectors of ``plain`` are not changed.
+        """
+        settings, chunks, questions, asked = self._settings, self.chunks, self.questions, plain.questions
+        by_people = people_decide(questions, settings)
+        bound = settings.nudge_max_unasked_loss if settings.nudge_max_unasked_loss < 1 else None
+        unasked = None
+        # The gate judges unseen documents as a set of its own, so they must not lose while others gain: on ATT&CK, with
+        # questions held out by document, the best plan on average gained .11 and lost .04 on these: all was refused.
+        unseen = judged(questions, chunks, questions.in_splits("unseen_validation") & ~questions.human)
+        if bound is None and len(unseen.rows) >= settings.gate_min_questions:
+            # Human questions cost generated ones a little: with 0, SciFact's theta would be .06 instead of .57.
+            bound = settings.gate_epsilon if by_people else 0.0
+            unasked = unseen.with_vectors(asked)
+        deciding = questions.deciding_mask(by_people)
+        train = judged(questions, chunks, deciding & questions.in_splits("train"), moving=True).with_vectors(asked)
+        held_out = judged(questions, chunks, deciding & questions.in_splits("seen_validation", "unseen_validation"))
+        movers = judged(questions, chunks, deciding & questions.moves, moving=True)
+        result = nudge(
+            plain.chunks,
+            train,
+            held_out.with_vectors(asked),
+            variant=settings.nudge_variant,
+            plans=_plans(train),
+            refit=movers.with_vectors(asked),
+            min_gain=settings.gate_epsilon,
+            max_unasked_loss=bound,
+            unasked=unasked,
+            seed=settings.seed,
+            device=pick_device(settings.device),
+        )
+        choice = result.choice
+        if choice is None or not result.adopted or not len(result.rows):
+            nothing = np.empty(0, dtype=np.int64)
+            empty = ContrastState.empty(plain.chunks.shape[1])
+            return Moved(nothing, plain.chunks[nothing], None, empty, "not moved: validation gains too little")
+        plan, before = result.plan, float(choice.before.mean())
+        how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
+        how += ", by human questions alone" if by_people else ""
+        note = (
+            f"{len(result.rows)} of {len(plain.chunks)} rows moved with theta {result.theta:.2f}, prior {plan.prior:g}"
+            f"{how}; held-out questions go from {before:.3f} to {before + choice.gain:.3f}"
+        )
+        contrast = _by_id(result.displacements, chunks, questions.question_ids[movers.rows])
+        return Moved(result.rows, result.vectors, result.record(by_people=by_people), contrast, note)
+
+    def apply_record(self, record: NudgeRecord, plain: System, stored: ContrastState | None = None) -> Moved:
+        """Move rows of a space by a record and the contrast state stored with it, which is computed if it is None."""
+        chunks, questions, displacements = self.chunks, self.questions, None
+        movers = judged(questions, chunks, questions.deciding_mask(record.by_people) & questions.moves, moving=True)
+        if stored:  # displacements of the chunks that are still there
+            rows = chunks.rows(stored.chunk_ids)
+            displacements = Displacements(rows[rows >= 0], stored.vectors[rows >= 0])
+        asked, device = movers.with_vectors(plain.questions), pick_device(self._settings.device)
+        moved = move_rows(plain.chunks, asked, record, displacements=displacements, device=device)
+        contrast = stored or _by_id(moved.displacements, chunks, questions.question_ids[movers.rows])
+        return Moved(moved.rows, moved.vectors, record, contrast)
+
+
+def record_of(generation: Generation) -> NudgeRecord | None:
+    """The stored nudge record of a generation; None where its rows were not moved."""
+    return NudgeRecord.from_json(generation.nudge) if generation.nudge else None
+
+
+def make_generation(context: Context, space: Space, topic_run_id: int | None, record: NudgeRecord | None) -> Generation:
+    """Make a generation in state ``building``; vectors of NUDGE-M are not of unit length, so need the inner product."""
+    return GenerationRepository(context.conn).create(
+        run_id=context.run_id, space=space, topic_run_id=topic_run_id, nudge=record.to_json() if record else None,
+        metric="inner_product" if record and record.variant == "M" else "cosine",
+    )  # fmt: skip
+
+
+def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: NudgeRecord) -> Displacements:
+    """Displacements of touched rows by chunk id; rows that came after the record was chosen get theirs, and keep it."""
+    repository, plan = ContrastRepository(conn), record.plan
+    known = Displacements(*repository.of_chunks(active, rows.chunk_ids))
+    asks = np.flatnonzero(~np.isin(rows.chunk_ids[rows.answers], known.rows))  # questions of rows without one
+    if not plan.contrast_steps or not len(asks):
+        return known
+    pairs = np.column_stack([asks, rows.answers[asks]])
+    places, G = gradients(rows.questions, pairs, plan.weights(rows.shares[asks]), centre=record.centre)
+    late = rows.chunk_ids[places]
+    pushing = repository.pushing(active, late)
+    found, _ = displace(
+        pushing.vectors, rows.base[places], pushing.pairs, pushing.weights, G, prior=plan.prior,
+        steps=plan.contrast_steps, log_sum_exp=pushing.levels,
+    )  # fmt: skip
+    repository.add(active, late, found)
+    return known.and_of(late, found)
+
+
+def _by_id(displacements: Displacements, chunks: ChunkTable, question_ids: Int64Array) -> ContrastState:
+    """Displacements, and levels of the questions that moved rows, by ids."""
+    levels, chunk_ids = displacements.levels, chunks.chunk_ids[displacements.rows]
+    asked = question_ids[levels.questions]
+    return ContrastState(chunk_ids, displacements.vectors, asked, levels.log_sum_exp, levels.weights)
+
+
+def _plans(train: QuestionSet) -> Sequence[Plan]:
+    pairs = len(train.positives) * len(np.unique(np.concatenate([np.empty(0, np.int64), *train.positives])))
+    return [plan for plan in PLANS if not plan.contrast_steps or pairs <= CONTRAST_PAIRS]
