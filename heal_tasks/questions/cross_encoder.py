@@ -1,4 +1,4 @@
-"""A cross-encoder that scores whether a chunk answers a question: unlike the embedding model it reads both together."""
+"""A cross-encoder that scores chunks as answers to questions: unlike the embedding model it reads both together."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,7 @@ from heal_tasks.core.errors import InputError
 
 
 class CrossEncoderJudge:
-    """Scores whether a chunk answers a question; ``path`` is the folder of a cross-encoder with one output.
-
-    Raises:
-        InputError: no cross-encoder in the folder, or one with several outputs (a classifier of pairs).
-    """
+    """Scores chunks as answers to questions; ``path`` is the folder of a cross-encoder with one output."""
 
     def __init__(self, path: str, *, device: str) -> None:
         try:

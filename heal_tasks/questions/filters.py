@@ -43,10 +43,9 @@ def normalise(text: str) -> str:
 
 
 def evidence_found(evidence: str, chunk_text: str) -> bool:
-    """Whether a chunk contains a quotation, whatever its blanks, case, quotation marks and ellipses at the ends.
+    """True if a chunk contains a quotation, whatever its blanks, case, quotation marks and ellipses at the ends.
 
-    False also for a quotation that proves nothing: one without a content word, or one that begins or ends within a
-    word. Nearly every text contains an "a".
+    Quotations that prove nothing are not found: those without a content word, or that begin or end within a word.
     """
     wanted, text = normalise(_ELLIPSIS.sub("", evidence)), normalise(chunk_text)
     if not content_words(wanted):
@@ -56,21 +55,16 @@ def evidence_found(evidence: str, chunk_text: str) -> bool:
 
 
 def copies_title(text: str, title: str) -> bool:
-    """Whether a question has only the title's words or content words.
-
-    The title is embedded with every chunk, so finding the chunk by it is trivial.
-    """
-    if not title.strip():
-        return False
+    """True if a question has only the title's words or content words: each chunk's vector contains its title."""
     content = set(content_words(text))
     return words(text) == words(title) or (bool(content) and content == set(content_words(title)))
 
 
 def near_duplicates(one: str, other: str) -> bool:
-    """Whether two questions ask for the same in nearly the same words.
+    """True if one question has all meaningful words of the other and at most a fifth more.
 
-    One must have all meaningful words of the other and at most a fifth more; order, plural and function words do not
-    count. Two that differ by an exchanged word (sum for mean, 1998 for 1999) are not near duplicates.
+    Order, plural and function words do not count. Questions that differ by an exchanged word (sum for mean, 1998 for
+    1999) are not near duplicates.
     """
     few, many = sorted((_meaningful_words(one), _meaningful_words(other)), key=len)
     return bool(few) and few <= many and len(many) - len(few) <= _MOST_EXTRA * len(many)
@@ -95,7 +89,7 @@ def check_drafts(
 
 
 def _splits_word(text: str, place: int) -> bool:
-    """Whether the characters before and at a place belong to one word, in a script with blanks between words."""
+    """True if the characters before and at a place belong to one word, in a script with blanks between words."""
     around = text[max(place - 1, 0) : place + 1]
     return 0 < place < len(text) and all(each.isdecimal() or each.upper() != each.lower() for each in around)
 

@@ -1,8 +1,7 @@
 """Splits of questions into training, validation and test, by hash, so that a question's split never changes.
 
 There are two held-out sets, because a model can improve on one and lose on the other: all questions about *unseen*
-documents show if training generalises to documents without training questions, and some questions about *seen* ones
-show if it has learnt their documents. The document decides first; only a seen document's questions are divided further.
+documents, which have no training questions, and some questions about *seen* ones.
 """
 
 from typing import Literal
@@ -16,7 +15,7 @@ _VALIDATION_BELOW = 200
 
 
 def is_unseen(document_id: int) -> bool:
-    """Whether a document takes no part in training, topic labels or NUDGE; true for about one in five."""
+    """True if a document takes no part in training, topic labels or NUDGE: about one in five."""
     return bucket("document-split", document_id, _BUCKETS) < _VALIDATION_BELOW
 
 
@@ -41,9 +40,8 @@ def judgment_split(document_id: int, query: int, given: Literal["train", "test"]
     """The split of a judgment, by the hash of its query's text or as given by the collection that it comes from.
 
     All judgments of one query are on the same side of training and test: a query that trains for one document and tests
-    another would count the first as a wrong answer. Test queries, or one in ten, are unseen_test or seen_test. Of the
-    others unseen_validation for documents that take no part in training, and seen_validation for one query in ten; the
-    rest is train.
+    another would count the first as a wrong answer. Where nothing is given one query in ten is for test. The others'
+    judgments are for training, except those of unseen documents and one query in ten: they are for validation.
     """
     place = bucket("question-split", query, _BUCKETS)
     unseen = is_unseen(document_id)

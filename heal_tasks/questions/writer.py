@@ -34,8 +34,8 @@ class ChunkToAsk:
     title: str  # of its document; may be empty
     text: str  # without the title
     content_hash: str  # cache key of everything that the prompt says about it
-    problem: str = ""  # what was wrong with an earlier reply
-    cut_off: bool = False  # whether an earlier reply had reached the token limit
+    problem: str = ""  # the error in an earlier reply
+    cut_off: bool = False  # an earlier reply had reached the token limit
     question: str = ""  # to be answered from the text; empty where the prompt is about the text itself
 
 

@@ -52,8 +52,8 @@ class Sentence:
 
     evidence: str  # its exact text in the chunk, with line breaks and markup
     text: str  # the same without markup, on one line
-    complete: bool  # whether it ends with a full stop, exclamation or question mark
-    first: bool  # whether it is the chunk's first
+    complete: bool  # it ends with a full stop, exclamation or question mark
+    first: bool  # it is the chunk's first
 
 
 def sentences(text: str) -> list[Sentence]:
@@ -65,8 +65,7 @@ def sentences(text: str) -> list[Sentence]:
     for start, end in _blocks(text):
         for first, last in _split(text, start, end):
             evidence = text[first:last].strip()
-            clean = plain(evidence)
-            if clean:
+            if clean := plain(evidence):
                 found.append(Sentence(evidence, clean, bool(re.search(r"[.!?][\"'”’)]*$", clean)), not found))
     return found
 

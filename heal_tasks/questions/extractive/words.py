@@ -28,12 +28,12 @@ def words(text: str) -> list[str]:
 
 
 def content_words(text: str) -> list[str]:
-    """The words of a text without function words, numbers and single letters."""
+    """The content words of a text in order."""
     return [word for word in words(text) if is_content(word)]
 
 
 def is_content(word: str) -> bool:
-    """Whether a lower-case word is a content word: no function word, no number, no single letter."""
+    """True for a lower-case word that is no function word, number or single letter."""
     return word not in word_list("function") and bool(word.strip(_NUMERIC)) and (len(word) > 1 or not word.isascii())
 
 

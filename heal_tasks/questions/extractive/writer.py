@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import dropwhile, groupby, islice
 
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.types import QuestionKind
@@ -133,7 +133,7 @@ def _keywords(sentence: str, title: str, weights: _Weights) -> str | None:
     about = "" if weights.name else title
     for phrase in sorted(_phrases(about), key=lambda phrase: -weights.phrase(phrase))[:1]:
         fresh = {singular(word) for word in phrase}
-        if len(taken) < _FEWEST_KEYWORDS + 1 and not fresh & taken and not fresh & weights.name:
+        if len(taken) <= _FEWEST_KEYWORDS and not fresh & taken:
             chosen.append(phrase)
             taken |= fresh
     titled = {singular(word) for word in words(title)}
@@ -146,26 +146,20 @@ def _keywords(sentence: str, title: str, weights: _Weights) -> str | None:
 def _phrases(text: str) -> list[tuple[str, ...]]:
     """Noun phrases, mostly: runs of one to three content words between function words, verbs and punctuation."""
     found: list[tuple[str, ...]] = []
-    run: list[str] = []
-    for token in [*_TOKEN.findall(text), "."]:
-        word = token.casefold()
-        if token[0].isalnum() and is_content(word) and not _breaks(word):
-            run.append(word)
-            continue
-        while run and rarity(run[0]) < _TELLING:
-            run.pop(0)
-        if run and tuple(run[-_MOST_PHRASE_WORDS:]) not in found:
-            found.append(tuple(run[-_MOST_PHRASE_WORDS:]))
-        run = []
+    for nouns, run in groupby(map(str.casefold, _TOKEN.findall(text)), key=_may_be_noun):
+        phrase = tuple(dropwhile(lambda word: rarity(word) < _TELLING, run))[-_MOST_PHRASE_WORDS:]
+        if nouns and phrase and phrase not in found:
+            found.append(phrase)
     return found
 
 
-def _breaks(word: str) -> bool:
-    """Whether a word ends a noun phrase: a participle, an adverb, a third person, a dotted name."""
-    dotted = "." in word and not any(letter.isdigit() for letter in word)
-    verb = word.removesuffix("s")
-    asserts = verb in word_list("assertions") and verb not in _NOUNS
-    return dotted or asserts or verb == "return" or word.endswith(("ly", "ed"))
+def _may_be_noun(token: str) -> bool:
+    """False for function words, participles, adverbs, verbs in the third person, dotted names and punctuation."""
+    if not token[0].isalnum() or not is_content(token) or token.endswith(("ly", "ed")):
+        return False
+    dotted = "." in token and not any(letter.isdigit() for letter in token)
+    verb = token.removesuffix("s")
+    return not dotted and verb != "return" and (verb not in word_list("assertions") or verb in _NOUNS)
 
 
 def _name_words(title: str) -> frozenset[str]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.replies import STRICT, parse_object, tidy
+from heal_tasks.questions.llm.replies import STRICT, TidyText, parse_object
 from heal_tasks.questions.writer import ChunkToAsk
 
 _TOKENS = 512
@@ -40,8 +40,8 @@ class Reply(BaseModel):
 
     model_config = STRICT
 
-    answer: str
-    evidence_quote: str
+    answer: TidyText
+    evidence_quote: TidyText
 
 
 class GivenAnswer(NamedTuple):
@@ -59,8 +59,7 @@ def answer_prompt() -> PromptSpec[GivenAnswer]:
 def to_answer(chunk_id: int, question: str, passages: Sequence[str]) -> ChunkToAsk:
     """Make the prompt's text of a question and the passages found for it, the best first.
 
-    Calls are booked under the question's source chunk. Equal questions with equal passages have the
-    same ``content_hash``.
+    Calls are booked under the question's source chunk. Equal questions with equal passages have one ``content_hash``.
     """
     content_hash = sha256_hex("answer", question, *passages)
     return ChunkToAsk(chunk_id, "", "\n\n".join(passages), content_hash, question=question)
@@ -69,4 +68,4 @@ def to_answer(chunk_id: int, question: str, passages: Sequence[str]) -> ChunkToA
 def parse_answer(raw: str) -> GivenAnswer:
     """Find the requested JSON in a model's text; see ``parse_object``."""
     reply = parse_object(raw, Reply.model_validate)
-    return GivenAnswer(tidy(reply.answer), tidy(reply.evidence_quote))
+    return GivenAnswer(reply.answer, reply.evidence_quote)

@@ -1,7 +1,7 @@
 """Client of the OpenAI Batch API: uploads files, creates, watches and cancels batches, downloads results.
 
-The SDK repeats reading as usual. It must not repeat creating a batch: a request whose reply got lost may have been
-carried out, and a second batch would be paid, too. So the batch's metadata contains a key of our own to find it by.
+The SDK must not repeat creating a batch: a request whose reply got lost may have been carried out, and a second batch
+would be paid, too. So the batch's metadata contains a key of our own to find it by.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether its status is final."""
+        """True once its status is final."""
         return self.status in ENDED
 
 

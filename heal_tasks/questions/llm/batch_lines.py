@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
@@ -31,15 +31,14 @@ _NOT_RUN = {"batch_expired", "batch_cancelled"}
 _RAW_CHARS = 2000
 
 
-class _Response(BaseModel):
-    status_code: int | None = None
-    body: Any = None
-
-
 class _Line(BaseModel):
     custom_id: str
-    response: _Response | None = None
+    status_code: int | None = Field(None, validation_alias=AliasPath("response", "status_code"))
+    body: Any = Field(None, validation_alias=AliasPath("response", "body"))
     error: Any = None
+    code: Any = Field(
+        None, validation_alias=AliasChoices(AliasPath("error", "code"), AliasPath("response", "body", "error", "code"))
+    )
 
 
 def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fields: JsonObject) -> bytes:
@@ -68,21 +67,17 @@ def batch_sizes(
 def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T] | None] | None:
     """Read a line of an output or error file: the request's id and its reply, None where the request was never run.
 
-    ``parse`` reads the model's text and raises ValueError where it is not usable. A line that does not name its request
-    gives None.
+    ``parse`` is that of ``read_completion``. A line that does not name its request gives None.
     """
     try:
         found = _Line.model_validate_json(line)
     except ValidationError:
         return None
-    response = found.response or _Response()
-    body = json.dumps(response.body)
-    if found.error is None and response.status_code == 200:
+    body = json.dumps(found.body)
+    if found.error is None and found.status_code == 200:
         return found.custom_id, read_completion(body, parse)
-    error = found.error or (response.body.get("error") if isinstance(response.body, dict) else None)
-    code = str(error.get("code")) if isinstance(error, dict) else ""
-    if code in _NOT_RUN:
+    if str(found.code) in _NOT_RUN:
         return found.custom_id, None
-    status: CallStatus = "refused" if code in REFUSAL_CODES else "failed"
+    status: CallStatus = "refused" if str(found.code) in REFUSAL_CODES else "failed"
     call = Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS])
     return found.custom_id, ParsedReply(call)

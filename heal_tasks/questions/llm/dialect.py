@@ -31,7 +31,7 @@ class Dialect:
 
     reply: ReplyMode  # a schema that the server enforces, any JSON object, or text
     limit: TokenLimit
-    temperature: bool = True  # whether it may be sent
+    temperature: bool = True  # it may be sent
 
     def fields(self, schema: JsonObject, token_limit: int, temperature: float) -> JsonObject:
         """Request fields beside model and messages, by name."""
@@ -63,9 +63,8 @@ class Dialect:
 class Probe:
     """A request that shows whether a server enforces a schema.
 
-    Some servers accept a schema and ignore it (Ollama Cloud, proxies that drop unknown fields). So the schema requires
-    a random key and value that the prompt does not contain: only a server that enforces the schema, or shows it to the
-    model, can return them.
+    Some servers accept a schema and ignore it (Ollama Cloud, proxies that drop unknown fields). Only one that enforces
+    it, or shows it to the model, can return the random key and value that it requires.
     """
 
     def __init__(self) -> None:
@@ -80,7 +79,7 @@ class Probe:
         }
 
     def obeyed(self, mode: ReplyMode, content: str) -> bool:
-        """Whether the model's text is what the mode promises: exactly the secret object, any JSON object, or text."""
+        """True if the model's text is what the mode promises: exactly the secret object, any JSON object, or text."""
         if mode == "text":
             return True
         try:

@@ -2,17 +2,13 @@
 
 from pydantic import BaseModel
 
-from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import QuestionKind
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.replies import STRICT, json_values, parse_object, tidy
+from heal_tasks.questions.llm.replies import STRICT, TidyText, parse_object
 from heal_tasks.questions.writer import Draft, Drafts
 
-TOKENS_PER_QUESTION = 512
-"""Token limit of a reply per question asked for, and once more."""
-
-TEMPERATURE = 0.7
-"""For varied wording, which maps and answers do not need."""
+_TOKENS_PER_QUESTION = 512
+_TEMPERATURE = 0.7  # for varied wording, which maps and answers do not need
 
 _INSTRUCTIONS = """\
 You write search queries for a retrieval system. You are given one passage of a document. Write up to {count} \
@@ -50,9 +46,9 @@ class Item(BaseModel):
     model_config = STRICT
 
     type: QuestionKind
-    query: str
-    answer: str
-    evidence_quote: str
+    query: TidyText
+    answer: TidyText
+    evidence_quote: TidyText
 
 
 class Reply(BaseModel):
@@ -69,24 +65,17 @@ def question_prompt(questions_per_chunk: int) -> PromptSpec[Drafts]:
         _INSTRUCTIONS.format(count=questions_per_chunk),
         "1",
         Reply.model_json_schema(),
-        TOKENS_PER_QUESTION * (questions_per_chunk + 1),
+        _TOKENS_PER_QUESTION * (questions_per_chunk + 1),
         parse_drafts,
-        TEMPERATURE,
+        _TEMPERATURE,
     )
 
 
 def parse_drafts(content: str) -> Drafts:
     """Find the requested questions in a model's text; see ``parse_object``. A bare list is accepted, too."""
-    try:
-        return parse_object(content, _drafts, lists=True)
-    except InputError:
-        if [] in json_values(content):
-            return ()
-        raise
+    return parse_object(content, _drafts, lists=True)
 
 
 def _drafts(value: object) -> Drafts:
     reply = Reply.model_validate({"items": value} if isinstance(value, list) else value)
-    return tuple(
-        Draft(item.type, tidy(item.query), tidy(item.answer), tidy(item.evidence_quote)) for item in reply.items
-    )
+    return tuple(Draft(item.type, item.query, item.answer, item.evidence_quote) for item in reply.items)

@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.text import storable
@@ -32,6 +32,9 @@ def _strict(schema: JsonObject) -> None:
 STRICT = ConfigDict(json_schema_extra=_strict, coerce_numbers_to_str=True)
 """Of models of replies: extra keys are forbidden in the schema, and ignored where they come anyway."""
 
+TidyText = Annotated[str, AfterValidator(lambda text: " ".join(storable(text).split()))]
+"""Text of a reply that can be stored, with blanks collapsed."""
+
 _REASONING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
 _MAX_OPENINGS = 50
@@ -41,8 +44,8 @@ _ERROR_CHARS = 2000
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    sent: int | None = Field(None, validation_alias=AliasPath("usage", "prompt_tokens"))
+    received: int | None = Field(None, validation_alias=AliasPath("usage", "completion_tokens"))
 
 
 class _Message(BaseModel):
@@ -50,17 +53,9 @@ class _Message(BaseModel):
     refusal: str | None = None
 
 
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
 class _Completion(BaseModel):
-    choices: list[_Choice]
-
-
-class _AnyBody(BaseModel):
-    usage: _Usage | None = None
+    message: _Message = Field(validation_alias=AliasPath("choices", 0, "message"))
+    finish_reason: str | None = Field(None, validation_alias=AliasPath("choices", 0, "finish_reason"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,62 +64,53 @@ class ParsedReply(Generic[T]):
 
     call: Call  # its row of the ledger, with status ok, refused or invalid
     value: T | None = None  # the parsed text of an ok reply
-    problem: str = ""  # what was wrong with an invalid one, for the model to read
-    cut_off: bool = False  # whether an invalid reply had reached the token limit
+    problem: str = ""  # the error in an invalid one, for the model to read
+    cut_off: bool = False  # an invalid one that had reached the token limit
 
 
 def reported_tokens(body: str) -> tuple[int, int]:
     """Input and output tokens that a body reports, error bodies included; 0 where it does not."""
     try:
-        usage = _AnyBody.model_validate_json(body).usage or _Usage()
+        usage = _Usage.model_validate_json(body)
     except ValidationError:
         return 0, 0
-    return usage.prompt_tokens or 0, usage.completion_tokens or 0
+    return usage.sent or 0, usage.received or 0
 
 
 def read_completion(body: str, parse: Callable[[str], T], latency_s: float = 0.0) -> ParsedReply[T]:
-    """Read and parse the body of a chat completion; invalid where it is none, or has no choice or no usable JSON.
-
-    ``parse`` reads the model's text and raises ValueError where it is not usable.
-    """
+    """Read the body of a chat completion and the text in it, by ``parse``, which raises ValueError for useless text."""
 
     def call(status: CallStatus, raw_reply: str) -> Call:
         return Call(status, *reported_tokens(body), latency_s, raw_reply)
 
-    whole = storable(body)[:_RAW_CHARS]
     try:
-        choices = _Completion.model_validate_json(body).choices
+        found = _Completion.model_validate_json(body)
     except ValidationError:
-        problem = "the server's reply is not a chat completion; an OpenAI-compatible base URL usually ends in /v1"
-        return ParsedReply(call("invalid", whole), problem=problem)
-    if not choices:
-        return ParsedReply(call("invalid", whole), problem="the reply has no choice")
-    message, finish_reason = choices[0].message, choices[0].finish_reason
-    content, refusal = storable(message.content or ""), storable(message.refusal or "")
-    if refusal or finish_reason == "content_filter":
+        problem = "the reply is no chat completion with a choice; an OpenAI-compatible base URL usually ends in /v1"
+        return ParsedReply(call("invalid", storable(body)[:_RAW_CHARS]), problem=problem)
+    content, refusal = storable(found.message.content or ""), storable(found.message.refusal or "")
+    if refusal or found.finish_reason == "content_filter":
         return ParsedReply(call("refused", refusal or content))
     try:
         return ParsedReply(call("ok", content), parse(content))
     except ValueError as error:
         problem = str(error)[:_PROBLEM_CHARS]
-        return ParsedReply(call("invalid", content), problem=problem, cut_off=finish_reason == "length")
+        return ParsedReply(call("invalid", content), problem=problem, cut_off=found.finish_reason == "length")
 
 
 def parse_object(content: str, read: Callable[[object], T], *, lists: bool = False) -> T:
-    """Find the requested JSON object in a model's text.
+    """Find the requested JSON object in a model's text, inside a fence, after a reasoning block or between sentences.
 
-    Args:
-        content: JSON, possibly inside a Markdown fence, after a reasoning block or between sentences.
-        read: converts the first object that it accepts; raises ValidationError or InputError for the others.
-        lists: whether ``read`` accepts lists that are not empty, too.
+    ``read`` converts the first object that it accepts, and raises ValidationError or InputError for the others. With
+    ``lists`` it gets lists, too; empty ones last, because they may be part of a sentence.
 
     Raises:
         InputError: there is none; the message names the first thing that is wrong and quotes nothing of the reply, so
             that it can be sent back as an instruction.
     """
     problem = ""
-    for value in json_values(content):
-        if not isinstance(value, dict) and not (lists and value):
+    for value in sorted(_json_values(content), key=lambda value: value == []):
+        if not lists and not isinstance(value, dict):
             continue
         try:
             return read(value)
@@ -135,8 +121,8 @@ def parse_object(content: str, read: Callable[[object], T], *, lists: bool = Fal
     raise InputError(problem or "it holds no complete JSON object")
 
 
-def json_values(text: str) -> Iterator[object]:
-    """Yield each outermost JSON object or list in a model's text, also between sentences or after a reasoning block."""
+def _json_values(text: str) -> Iterator[object]:
+    """Each outermost JSON object or list in a model's text."""
     text = _REASONING.sub("", text)
     decoder, end = json.JSONDecoder(), 0
     for _ in range(_MAX_OPENINGS):
@@ -151,15 +137,9 @@ def json_values(text: str) -> Iterator[object]:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first problem; quotes nothing of the reply, so that it can be sent back as an instruction."""
     first = error.errors(include_url=False, include_input=False)[0]
     # A model knows JSON's lists, not Python's tuples.
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].replace('tuple', 'list')}"
-
-
-def tidy(text: str) -> str:
-    """Text that can be stored, with blanks collapsed."""
-    return " ".join(storable(text).split())
 
 
 def redacted(text: str, secret: str | None) -> str:

@@ -13,10 +13,10 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
-from heal_tasks.questions.llm.replies import STRICT, tidy
+from heal_tasks.questions.llm.replies import STRICT, TidyText
 
 EntityType = Literal[
     "person", "organisation", "place", "date", "amount", "document", "product", "event", "clause", "other"
@@ -48,15 +48,12 @@ _VALUE = re.compile(
 _NOT_CUT_BEFORE, _NOT_CUT_AFTER = r"(?<![0-9])(?<![0-9][.,'])", r"(?![.,']?[0-9])"
 
 
-_Text = Annotated[str, AfterValidator(tidy)]
-
-
 @dataclass(frozen=True, slots=True, config=STRICT)
 class MapAttribute:
     """A fact about one entity: a key in the model's words, and a value copied from the text."""
 
-    key: _Text
-    value: _Text
+    key: TidyText
+    value: TidyText
 
 
 def _known_type(value: object) -> object:
@@ -68,9 +65,9 @@ def _known_type(value: object) -> object:
 class MapEntity:
     """Something that a text names; relations use its id, which is only valid in its map."""
 
-    id: _Text
+    id: TidyText
     type: Annotated[EntityType, BeforeValidator(_known_type)]
-    name: _Text
+    name: TidyText
     attributes: tuple[MapAttribute, ...]
 
 
@@ -78,9 +75,9 @@ class MapEntity:
 class MapRelation:
     """A relation of two entities, given by their ids; the predicate is a short verb in the model's words."""
 
-    source: _Text
-    predicate: _Text
-    target: _Text
+    source: TidyText
+    predicate: TidyText
+    target: TidyText
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
