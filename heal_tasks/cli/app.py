@@ -3,7 +3,7 @@
 A command imports what it needs when it runs: the image of Airflow's components has neither torch nor openai.
 """
 
-from rich.console import Console
+import typer
 
 # Importing a module registers its commands.
 from heal_tasks.cli import (  # noqa: F401
@@ -14,6 +14,7 @@ from heal_tasks.cli import (  # noqa: F401
     questions,
     run_commands,
     search_commands,
+    settings_page,
     store_commands,
     topics,
 )
@@ -26,5 +27,5 @@ def main() -> None:
     try:
         app()
     except HealError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(1) from None

@@ -16,16 +16,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(emoji=False)
+# Brackets in the text of a document are no markup, numbers no colours.
+console = Console(emoji=False, markup=False, highlight=False)
 if not console.is_terminal:
     console.width = 130  # Rich assumes 80 columns in a pipe, too few for the report's tables.
 
 RunId = Annotated[str, typer.Option("--run-id", help="Run to work in; the latest one if left out.")]
 
 
-def print_line(console: Console, text: str) -> None:
-    """Print a line as it is: brackets are no markup, numbers no colours, and a long one is not broken."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def print_line(text: str) -> None:
+    """Print a line without breaking it."""
+    console.print(text, soft_wrap=True)
 
 
 def settings_for_command() -> Settings:

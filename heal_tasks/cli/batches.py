@@ -18,23 +18,20 @@ def batches(cancel: Annotated[str, typer.Option("--cancel", help="Id of a batch 
     from heal_tasks.steps.writing.llm_batches import make_batch_api
 
     settings = settings_for_command()
-    api = make_batch_api(settings)
+    api, url = make_batch_api(settings), settings.llm_url
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        under_way = BatchRepository(conn, settings.llm_url).open()
+        under_way = BatchRepository(conn, url).open()
     if cancel:
         known = [batch.batch_id for batch in under_way if batch.batch_id]
         if cancel not in known:
-            raise InputError(
-                f"no batch {cancel!r} is under way at {settings.llm_url}; under way: {', '.join(known) or '-'}"
-            )
+            raise InputError(f"no batch {cancel!r} is under way at {url}; under way: {', '.join(known) or '-'}")
         api.cancel(cancel)
         print_line(
-            console,
             f"{cancel} is being cancelled; what it has answered is kept, and the task that waits for it asks about the "
-            "rest one by one",
+            "rest one by one"
         )
     if not under_way:
-        print_line(console, f"no batch is under way at {settings.llm_url}")
+        print_line(f"no batch is under way at {url}")
         return
     table = Table("batch", "run", "shard", "chunks", "answered", "failed", "state", "sent")
     for batch in under_way:

@@ -2,35 +2,35 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import typer
+from rich.text import Text
 
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings
+from heal_tasks.local import stack
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
 
 MIN_FREE_GB = 5.0
 
 Level = Literal["ok", "note", "fail"]  # note: a run works; fail: it would not
 Result = tuple[Level, str]
-MARKS: dict[Level, str] = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
+MARKS = {"ok": Text("ok  ", "green"), "note": Text("note", "yellow"), "fail": Text("FAIL", "red")}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Result of one check."""
+class Finding(NamedTuple):
+    """Result of one check: the part that was checked, the observation and the cure."""
 
     level: Level
-    subject: str  # the part that was checked
-    text: str  # the observation, and the cure
+    subject: str
+    text: str
 
 
 @app.command()
@@ -39,7 +39,7 @@ def doctor() -> None:
     findings = examine(settings_for_command())
     for finding in findings:
         console.print(MARKS[finding.level], finding.subject.ljust(10), end=" ")
-        print_line(console, finding.text)
+        print_line(finding.text)
     raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
 
 
@@ -77,17 +77,17 @@ def _database(settings: Settings) -> Iterator[Result]:
     if not has_schema:
         yield "fail", "schema heal is missing; run `python -m heal_tasks migrate`"
     if missing_roles:
-        text = (
+        yield (
+            "note",
             f"roles {missing_roles} are missing, and this user may not make them; let a superuser CREATE ROLE them and "
-            "GRANT heal_pipeline TO heal_owner, heal_owner TO this user, then migrate again"
+            "GRANT heal_pipeline TO heal_owner, heal_owner TO this user, then migrate again",
         )
-        yield "note", text
     if open_schema:
-        text = (
+        yield (
+            "fail",
             f"everybody may create objects in schema {open_schema}, where pgvector is, and so change what the search "
-            f"functions call; REVOKE CREATE ON SCHEMA {open_schema} FROM PUBLIC"
+            f"functions call; REVOKE CREATE ON SCHEMA {open_schema} FROM PUBLIC",
         )
-        yield "fail", text
 
 
 def _sources(settings: Settings) -> Iterator[Result]:
@@ -162,9 +162,7 @@ def _gpu(settings: Settings) -> Iterator[Result]:
 def _airflow(settings: Settings) -> Iterator[Result]:
     if find_spec("airflow") is None:
         yield "fail", "apache-airflow is not installed here; pip install -r requirements.txt"
-        return
-    from heal_tasks.local.stack import status
-
-    healthy = status(settings).healthy
-    state = "running" if healthy else "not running here; make up"
-    yield "ok" if healthy else "note", f"{version('apache-airflow')}, {state}"
+    elif stack.status(settings).healthy:
+        yield "ok", f"{version('apache-airflow')}, running"
+    else:
+        yield "note", f"{version('apache-airflow')}, not running here; make up"

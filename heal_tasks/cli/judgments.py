@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich.console import Console
+from pydantic import BaseModel, Field, ValidationError
 
-from heal_tasks.cli.base import app, console, print_line, settings_for_command
+from heal_tasks.cli.base import app, print_line, settings_for_command
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import stable_id
-from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Split
 from heal_tasks.questions.splits import judgment_split
 from heal_tasks.store.db import connect
@@ -20,13 +18,11 @@ from heal_tasks.store.questions.questions import QuestionRepository
 
 SHOWN = 10
 Purpose = Literal["train", "test"] | None
-_PURPOSES: tuple[Purpose, ...] = (None, "train", "test")
+PURPOSES: tuple[Purpose, ...] = (None, "train", "test")
 
 
-class Judgment(BaseModel):
+class Judgment(BaseModel, extra="forbid", str_strip_whitespace=True):
     """One line of the file: a query, a document that answers it, and optionally the query's split."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     query: str = Field(min_length=1)
     document: str = Field(min_length=1)
@@ -40,17 +36,8 @@ def judgments(
     ],
     source: Annotated[str | None, typer.Option(help="The documents' source; needed where there are several.")] = None,
 ) -> None:
-    """Import human questions with the documents that answer them."""
-    import_judgments(settings_for_command(), console, file, source)
-
-
-def import_judgments(settings: Settings, console: Console, path: Path, source: str | None) -> None:
-    """Store judgments, and print how many are new and which documents are missing.
-
-    Raises:
-        InputError: the source is ambiguous or not configured, or lines of the file are wrong; the other lines are
-            stored all the same.
-    """
+    """Import human questions with the documents that answer them; valid lines are stored although others are not."""
+    settings = settings_for_command()
     if source is None and len(settings.sources) > 1:
         raise InputError(
             f"HEAL_SOURCES has several; name the documents' source by --source, one of {', '.join(settings.sources)}"
@@ -58,18 +45,18 @@ def import_judgments(settings: Settings, console: Console, path: Path, source: s
     source = source or settings.sources[0]
     if source not in settings.sources:
         raise InputError(f"source {source!r} is not in HEAL_SOURCES ({' '.join(settings.sources)})")
-    given, bad = _read(path)
+    given, bad = _read(file)
     stored, missing = 0, set[str]()
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        for purpose in _PURPOSES:
+        for purpose in PURPOSES:
             chosen = [(item.query, item.document) for item in given if item.split == purpose]
             number, unknown = QuestionRepository(conn).import_judgments(source, chosen, partial(_split, purpose))
             stored += number
             missing.update(unknown)
-    print_line(console, f"{stored} new judgments of {len(given)}; the next run embeds their queries")
+    print_line(f"{stored} new judgments of {len(given)}; the next run embeds their queries")
     if missing:
         shown = ", ".join(sorted(missing)[:SHOWN])
-        print_line(console, f"{len(missing)} documents are not in {source} (ingest them first): {shown}")
+        print_line(f"{len(missing)} documents are not in {source} (ingest them first): {shown}")
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise InputError(f"{len(bad)} invalid lines: {'; '.join(bad[:SHOWN])}{more}")

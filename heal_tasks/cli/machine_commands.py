@@ -1,50 +1,149 @@
 """Commands for one machine: start and stop everything, the demo, and a run's progress."""
 
+import time
+from pathlib import Path
+
 import typer
 
-from heal_tasks.cli.base import RunId, app, console, settings_for_command
-from heal_tasks.core.settings import load_settings
+from heal_tasks.cli.base import RunId, app, console, print_line, settings_for_command
+from heal_tasks.cli.examples import print_examples
+from heal_tasks.cli.run_summary import print_report
+from heal_tasks.cli.watch import watch as watch_run
+from heal_tasks.core.errors import AirflowError
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.local import inbox, stack
+from heal_tasks.local.airflow_client import FINISHED
+from heal_tasks.local.components import COMPONENTS, read_state
+from heal_tasks.local.keys import UI_USER
+from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.store.db import connect
+from heal_tasks.store.generations.generations import GenerationRepository
 
 PANEL = "One machine"
+DAG_ID = "heal_realign"
+STARTED = time.monotonic()
 
 
 @app.command(rich_help_panel=PANEL)
 def up() -> None:
     """Start the embedded Postgres and Airflow, or those parts of them that do not run."""
-    from heal_tasks.cli.demo import print_access, sayer
-    from heal_tasks.local.stack import up as start
-
-    print_access(start(settings_for_command(), sayer(console)), console)
+    _print_access(stack.up(settings_for_command(), say))
 
 
 @app.command(rich_help_panel=PANEL)
 def down() -> None:
     """Stop Airflow and the embedded Postgres; all data stays."""
-    from heal_tasks.cli.demo import sayer
-    from heal_tasks.local.stack import down as stop
-
-    stop(settings_for_command(), sayer(console))
+    stack.down(settings_for_command(), say)
 
 
 @app.command(rich_help_panel=PANEL)
 def demo() -> None:
     """Start everything, fill the inbox with real documents, run the nightly DAG and show its report."""
-    from heal_tasks.cli.demo import demo as run_demo
-
-    raise typer.Exit(run_demo(load_settings(), console))
+    settings = load_settings()
+    running = stack.up(settings, say)
+    # The inbox is filled after this: Airflow starts last night's run by itself when a DAG is first unpaused, and with
+    # an empty inbox that run takes seconds.
+    _settle(settings, running)
+    folder = settings.var_dir / "inbox"
+    if f"file:{folder}" not in settings.sources:
+        say(f"HEAL_SOURCES is {' '.join(settings.sources)}; the demo adds no documents of its own")
+    else:
+        say("collecting reference documentation of installed packages (some seconds)")
+        written = inbox.fill(settings)
+        say(f"{written} documents written into {folder}" if written else f"{folder} holds the demo's documents already")
+    _trigger(settings, running)
 
 
 @app.command(rich_help_panel=PANEL)
 def demo_nudge() -> None:
     """Put twenty new documents, a changed and a deleted one into the inbox, and run the DAG."""
-    from heal_tasks.cli.demo import demo_nudge as run_demo
-
-    raise typer.Exit(run_demo(load_settings(), console))
+    settings = load_settings()
+    running = stack.up(settings, say)
+    _settle(settings, running)
+    with connect(running.database_url, autocommit=True) as conn:
+        if GenerationRepository(conn).active() is None:
+            raise AirflowError("no generation is active yet, so there is nothing to nudge; run `make demo` first")
+    arrival = inbox.drop_more(settings)
+    say(f"{len(arrival.new)} new documents in {arrival.file}, from {arrival.new[0]} to {arrival.new[-1]}")
+    say(f"changed: {arrival.changed}")
+    say(f"deleted: {arrival.deleted}")
+    _trigger(settings, running)
 
 
 @app.command(rich_help_panel=PANEL)
 def watch(run_id: RunId = "") -> None:
     """Follow a run in the terminal and show its report."""
-    from heal_tasks.cli.demo import watch_run
+    settings = load_settings()
+    running = stack.running(settings)
+    client = running.client
+    chosen = run_id or next(iter(client.active_runs(DAG_ID)), None) or client.last_run(DAG_ID)
+    if chosen is None:
+        raise AirflowError(f"{DAG_ID} has never run here; trigger it in the UI, or run `make demo`")
+    _follow(settings, running, chosen)
 
-    raise typer.Exit(watch_run(load_settings(), run_id, console))
+
+def say(message: str) -> None:
+    """Print a message with the seconds since the command began."""
+    print_line(f"{time.monotonic() - STARTED:6.1f}s  {message}")
+
+
+def _settle(settings: Settings, running: stack.Running) -> None:
+    """Unpause the DAG and wait for every run of it that is not ours."""
+    client = running.client
+    say(f"waiting until Airflow has read the DAG {DAG_ID}")
+    client.wait_for_dag(DAG_ID, timeout_s=120)
+    client.unpause(DAG_ID)
+    client.wait_for_schedule(DAG_ID, timeout_s=30)
+    for other in client.active_runs(DAG_ID):
+        say(f"run {other} is going on; waiting for it")
+        _watch(settings, running, other)
+
+
+def _trigger(settings: Settings, running: stack.Running) -> None:
+    run_id = running.client.trigger(DAG_ID, {})
+    say(f"triggered {DAG_ID}: {run_id}")
+    _follow(settings, running, run_id)
+
+
+def _follow(settings: Settings, running: stack.Running, run_id: str) -> None:
+    """Show a run until it ends, then its report, SQL examples and the UI's address.
+
+    Raises:
+        Exit: 130 after Ctrl-C, as from a shell; 1 if the run failed or no generation is active.
+    """
+    state = _watch(settings, running, run_id)
+    if state not in FINISHED:
+        raise typer.Exit(130)
+    psql, prefix = "psql", ""
+    if running.embedded:
+        psql = _short(EmbeddedPostgres.bin("psql"))
+        prefix = f". {_short(settings.var_dir / 'local.env')}; "  # sets HEAL_DATABASE_URL
+    with connect(running.database_url, autocommit=True) as conn:
+        print_report(conn, run_id)
+        print_examples(conn, running.database_url, psql, prefix)
+        good = state == "success" and GenerationRepository(conn).active() is not None
+    console.rule()
+    if not good:
+        console.print(f"run {run_id}: {state}; its tasks' logs are in the UI", style="red")
+    _print_access(running)
+    raise typer.Exit(0 if good else 1)
+
+
+def _watch(settings: Settings, running: stack.Running, run_id: str) -> str:
+    def check() -> None:
+        # A run can wait for ever for a component that died.
+        if read_state(settings.var_dir).alive != COMPONENTS.keys():
+            stack.up(settings, say, only_revive=True)
+
+    return watch_run(running.client, DAG_ID, run_id, running.database_url, check)
+
+
+def _print_access(running: stack.Running) -> None:
+    print_line(f"Airflow: {running.client.base_url}  user: {UI_USER}  password: {running.password}")
+    print_line("`make down` stops everything, `make up` brings it back with all data.")
+
+
+def _short(path: Path) -> str:
+    """The path relative to the working folder if it is inside, with ./, as a shell looks up a bare name in PATH."""
+    here = Path.cwd()
+    return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)

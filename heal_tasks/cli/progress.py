@@ -11,9 +11,10 @@ from heal_tasks.local.airflow_client import AirflowClient, TaskInstance
 from heal_tasks.store.db import Connection
 from heal_tasks.store.runs.runs import RunRepository
 
-# The state of a task with several instances: the first of these that any of them has.
+# The state of a task with several instances: the first of these that any of them has; None before it is scheduled.
 PRECEDENCE = (
-    "failed", "upstream_failed", "running", "up_for_retry", "restarting", "queued", "scheduled", "deferred",
+    "failed", "upstream_failed", "running", "up_for_retry", "restarting", "queued", "scheduled", "deferred", None,
+    "success",
 )  # fmt: skip
 
 
@@ -31,7 +32,7 @@ class StepProgress:
 class TaskLine:
     """One task of a run, its mapped instances taken together."""
 
-    task_id: str  # with its group
+    task_id: str  # with its group, as realign.ask
     state: str  # Airflow's; "waiting" before it is scheduled
     ended: int  # instances that have ended
     instances: int
@@ -107,14 +108,8 @@ def _line(task_id: str, instances: list[TaskInstance], step: StepProgress | None
     end = max(ends) if len(ends) == len(instances) else now
     elapsed_s = (end - min(starts)).total_seconds() if starts else 0.0
     attempt = max(instance.try_number for instance in instances)
-    state = _joint_state([instance.state for instance in instances])
+    states = [instance.state for instance in instances]
+    state = next((state for state in PRECEDENCE if state in states), states[0])
+    if state is None:
+        state = "running" if any(states) else "waiting"
     return TaskLine(task_id, state, len(ends), len(instances), elapsed_s, attempt, step)
-
-
-def _joint_state(states: list[str | None]) -> str:
-    for state in PRECEDENCE:
-        if state in states:
-            return state
-    if None in states:
-        return "running" if any(states) else "waiting"
-    return "success" if "success" in states else str(states[0])

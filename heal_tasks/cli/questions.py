@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.errors import StoreError
@@ -32,23 +32,20 @@ def questions(
                 raise StoreError(f"chunk {chunk} is of document {owner}, not of {document}; leave --document out")
             document = owner
         if document is not None:
-            for line in document_lines(conn, document, chunk, dropped):
-                print_line(console, line)
+            print_line("\n".join(document_lines(conn, document, chunk, dropped)))
             return
-        table = Table("writer", "kind", "split", "questions")
-        table.columns[-1].justify = "right"
+        table = Table("writer", "kind", "split", Column("questions", justify="right"))
         for writer, kind, split, number in QuestionRepository(conn).counts():
             table.add_row(writer, kind, split, str(number))
         if table.row_count:
             console.print(table)
         else:
-            print_line(console, "there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
+            print_line("there are no questions yet; run the heal_realign DAG, or `python -m heal_tasks run`")
         if dropped:
             latest = views.latest_dropped(conn, LATEST)
-            print_line(console, "dropped last:" if latest else "nothing dropped is stored")
+            print_line("dropped last:" if latest else "nothing dropped is stored")
             for document, item in latest:
-                for line in _dropped_lines(item, f"document {document}, "):
-                    print_line(console, line)
+                print_line("\n".join(_dropped_lines(item, f"document {document}, ")))
 
 
 def document_lines(conn: Connection, document_id: int, chunk_id: int | None, dropped: bool) -> Iterator[str]:
@@ -75,9 +72,10 @@ def _chunk_lines(chunk: views.ChunkView, chunks: int, dropped: bool) -> Iterator
     for item in chunk.questions:
         model = f" ({item.model})" if item.model else ""
         yield f"  {item.kind} by {item.writer}{model}, {item.split}: {item.text}"
-        for name, value in (("answer", item.answer), ("evidence", item.evidence)):
-            if value:
-                yield f"    {name}: {value}"
+        if item.answer:
+            yield f"    answer: {item.answer}"
+        if item.evidence:
+            yield f"    evidence: {item.evidence}"
     if not chunk.questions:
         yield "  no questions" + ("" if chunk.writers else "; none were asked for yet")
     for found in chunk.maps:

@@ -1,7 +1,12 @@
-"""The text of ``docs/settings.md``."""
+"""Command that prints the settings, or ``docs/settings.md``, which describes them."""
 
 from inspect import getdoc
+from typing import Annotated
 
+import typer
+from pydantic import SecretStr
+
+from heal_tasks.cli.base import app, print_line, settings_for_command
 from heal_tasks.core.setting_groups import GROUPS
 from heal_tasks.core.settings import as_variable
 
@@ -28,17 +33,26 @@ A wrong value stops the command with the name, the value and what is allowed.
 """
 
 
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/settings.md instead.")] = False,
+) -> None:
+    """Print every setting with its value; secrets are masked."""
+    if markdown:
+        typer.echo(markdown_page(), nl=False)
+        return
+    for name, value in settings_for_command():
+        print_line(f"HEAL_{name.upper()}={'***' if isinstance(value, SecretStr) else as_variable(value)}")
+
+
 def markdown_page() -> str:
     """The text of ``docs/settings.md``: a section per group, a row per setting."""
     parts = [HEAD]
     for group in GROUPS:
         title, _, advice = (getdoc(group) or "").partition("\n\n")
-        rows = [
-            f"| `HEAL_{name.upper()}` | "
-            + ("unset" if field.default in (None, "", ()) else f"`{as_variable(field.default)}`")
-            + f" | {field.description} |"
-            for name, field in group.model_fields.items()
-        ]
-        parts.append("\n".join([f"## {title.rstrip('.')}", "", advice, "", "| setting | default | meaning |",
-                                "|---|---|---|", *rows, ""]))  # fmt: skip
+        parts.append(f"## {title.rstrip('.')}\n\n{advice}\n\n| setting | default | meaning |\n|---|---|---|")
+        for name, field in group.model_fields.items():
+            default = "unset" if field.default in (None, "", ()) else f"`{as_variable(field.default)}`"
+            parts.append(f"| `HEAL_{name.upper()}` | {default} | {field.description} |")
+        parts.append("")
     return "\n".join(parts)

@@ -1,16 +1,14 @@
-"""Commands for the store: settings, schema, state, switch and maintenance."""
+"""Commands for the store: state, schema, switch and maintenance."""
 
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 from rich.table import Table
 
 from heal_tasks.cli.base import app, console, new_run_id, print_line, settings_for_command
-from heal_tasks.cli.settings_page import markdown_page
 from heal_tasks.core.log import format_duration
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import as_variable
+from heal_tasks.local import stack
 from heal_tasks.steps.engine import road
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.corpus import Corpus
@@ -23,11 +21,9 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 @app.command()
 def status() -> None:
     """Print the parts of this machine, the generations, the number of unserved chunks, and the latest runs."""
-    from heal_tasks.local.stack import status as stack_status
-
     settings = settings_for_command()
-    for line in stack_status(settings).lines():
-        print_line(console, line)
+    for line in stack.status(settings).lines():
+        print_line(line)
     generations = Table("generation", "state", "dimensions", "NUDGE", "recall@10", "activated", "model")
     runs = Table("run", "route", "started", "took", "verdict")
     with connect(settings.require_database_url()) as conn:
@@ -51,18 +47,6 @@ def status() -> None:
 
 
 @app.command()
-def settings(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/settings.md instead.")] = False,
-) -> None:
-    """Print every setting with its value; secrets are masked."""
-    if markdown:
-        typer.echo(markdown_page(), nl=False)
-        return
-    for name, value in settings_for_command():
-        print_line(console, f"HEAL_{name.upper()}={'***' if isinstance(value, SecretStr) else as_variable(value)}")
-
-
-@app.command()
 def migrate() -> None:
     """Create or update schema heal in the database."""
     with connect(settings_for_command().require_database_url()) as conn:
@@ -83,4 +67,4 @@ def maintain() -> None:
 
 def _run_alone(name: str, **refs: int | str) -> None:
     manifest = Manifest(run_id=new_run_id(name), refs=refs)
-    print_line(console, road.load_step(name).run(settings_for_command(), manifest).note)
+    print_line(road.load_step(name).run(settings_for_command(), manifest).note)

@@ -1,6 +1,5 @@
 """Command that prints a topic tree, and how the number of topics at its root was chosen."""
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -12,8 +11,7 @@ from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError, StoreError
 from heal_tasks.core.settings import Settings
-from heal_tasks.report.selection import COLUMNS, selection_rows
-from heal_tasks.report.stored_tree import StoredTree, read_root_records, read_tree
+from heal_tasks.report.stored_tree import COLUMNS, StoredTree, read_root_records, read_tree, selection_rows
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.topics import TopicRepository, TopicRow
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
@@ -36,7 +34,7 @@ def topics(
             raise StoreError("there is no topic run yet; run the heal_realign DAG, or `python -m heal_tasks run`")
         served_id = active.topic_run_id if active else None
         tree = read_tree(conn, run or served_id or latest.topic_run_id)
-    print_line(console, _head(tree, active))
+    print_line(_head(tree, active))
     _print_tree(tree, tree.run.depth if depth is None else depth)
     if selection:
         _print_selection(settings, tree)
@@ -54,22 +52,16 @@ def _head(tree: StoredTree, active: Generation | None) -> str:
 
 
 def _print_tree(tree: StoredTree, depth: int) -> None:
-    if not console.is_terminal:
-        for row in _walk(tree, tree.root, depth):
-            print_line(console, "  " * row.level + _line(tree, row, depth).plain)
-        return
-    branches = {tree.root.topic_id: Tree(_line(tree, tree.root, depth))}
-    for row in _walk(tree, tree.root, depth):
-        if row.parent_id is not None:
-            branches[row.topic_id] = branches[row.parent_id].add(_line(tree, row, depth))
-    console.print(branches[tree.root.topic_id])
-
-
-def _walk(tree: StoredTree, row: TopicRow, depth: int) -> Iterator[TopicRow]:
-    yield row
-    if row.level < depth:
-        for child in tree.children[row.topic_id]:
-            yield from _walk(tree, child, depth)
+    """Print the topics down to a depth, with lines between them in a terminal."""
+    branches: dict[int | None, Tree] = {None: Tree("", hide_root=True)}
+    for row in tree.rows:
+        if row.level <= depth:
+            line = _line(tree, row, depth)
+            branches[row.topic_id] = branches[row.parent_id].add(line)
+            if not console.is_terminal:
+                print_line("  " * row.level + line.plain)
+    if console.is_terminal:
+        console.print(branches[None])
 
 
 def _line(tree: StoredTree, row: TopicRow, depth: int) -> Text:
@@ -89,10 +81,10 @@ def _print_selection(settings: Settings, tree: StoredTree) -> None:
     try:
         records = read_root_records(artifact_store(settings), tree)
     except HealError as error:
-        print_line(console, f"how the root's k was chosen cannot be shown: {error}")
+        print_line(f"how the root's k was chosen cannot be shown: {error}")
         return
     if not records:
-        print_line(console, f"no number of topics was tried at the root: {tree.root.stop_reason}")
+        print_line(f"no number of topics was tried at the root: {tree.root.stop_reason}")
         return
     headings = (name.replace(" ", "\n", 1) for name in COLUMNS)
     table = Table(*headings, title="How the root's k was chosen", title_justify="left")

@@ -6,13 +6,13 @@ from contextlib import nullcontext
 from itertools import groupby
 
 import psycopg
-from rich.console import Console, Group, RenderableType
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from heal_tasks.cli.base import print_line
+from heal_tasks.cli.base import console, print_line
 from heal_tasks.cli.progress import Snapshot, TaskLine, observe, task_order
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.log import format_duration
@@ -20,12 +20,10 @@ from heal_tasks.local.airflow_client import FINISHED, AirflowClient
 from heal_tasks.store.db import connect
 
 PLAIN_PROGRESS_EVERY_S = 15.0
-NOT_STARTED = frozenset({"waiting", "scheduled", "queued", "skipped"})
-"""States without anything to tell: nobody can act on them."""
-
+NOT_STARTED = frozenset({"waiting", "scheduled", "queued", "skipped"})  # states that call for no action
 MARKS = {
-    "success": "[green]✓[/]", "running": "[cyan]▶[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]✗[/]",
-    "up_for_retry": "[yellow]↻[/]", "skipped": "[dim]–[/]",
+    "success": Text("✓", "green"), "running": Text("▶", "cyan"), "failed": Text("✗", "red"),
+    "upstream_failed": Text("✗", "red"), "up_for_retry": Text("↻", "yellow"), "skipped": Text("–", "dim"),
 }  # fmt: skip
 
 
@@ -34,17 +32,15 @@ def watch(
     dag_id: str,
     run_id: str,
     database_url: str,
-    console: Console,
     check: Callable[[], None] = lambda: None,
     *,
     poll_s: float = 1.0,
-    check_every_s: float = 5.0,
     patience_s: float = 90.0,
 ) -> str:
     """Show a run until it ends, as a table where the console is a terminal, else as lines.
 
-    ``check`` is called every ``check_every_s`` seconds, to restart a component that died. No answer for ``patience_s``
-    seconds is an error: the API server may be restarted during a run.
+    ``check`` is called after every look, to restart a component that died. No answer for ``patience_s`` seconds is an
+    error: the API server may be restarted during a run.
 
     Returns:
         The run's last known state: success or failed; queued or running if Ctrl-C ended the display.
@@ -52,8 +48,8 @@ def watch(
     Raises:
         RetryableError: Airflow or the database did not answer for longer than ``patience_s``.
     """
-    order, plain = task_order(client.downstream(dag_id)), PlainDisplay(console)
-    state, answered, checked = "queued", time.monotonic(), time.monotonic()
+    order, plain = task_order(client.downstream(dag_id)), PlainDisplay()
+    state, answered = "queued", time.monotonic()
     try:
         with Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext() as live:
             while True:
@@ -71,14 +67,11 @@ def watch(
                         raise
                 if state in FINISHED:
                     return state
-                if time.monotonic() - checked > check_every_s:
-                    check()
-                    checked = time.monotonic()
+                check()
                 time.sleep(poll_s)
     except KeyboardInterrupt:
         print_line(
-            console,
-            f"\nThe run {run_id} goes on. `python -m heal_tasks watch` shows it again; so does {client.base_url}.",
+            f"\nThe run {run_id} goes on. `python -m heal_tasks watch` shows it again; so does {client.base_url}."
         )
         return state
 
@@ -86,33 +79,31 @@ def watch(
 class PlainDisplay:
     """One line per change of a task's state, and every 15 seconds one for each running task that has advanced."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console, clock
-        self._states: dict[str, str] = {}
-        self._progress: dict[str, str] = {}
-        self._last_progress = clock()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._last_progress = clock, clock()
+        self._shown: dict[str, TaskLine] = {}
         self._behind: tuple[str, ...] = ()
 
     def show(self, snapshot: Snapshot) -> None:
         """Print the changes since the last call."""
         if snapshot.behind and snapshot.behind != self._behind:
-            print_line(self._console, f"queued behind {', '.join(snapshot.behind)}")
+            print_line(f"queued behind {', '.join(snapshot.behind)}")
         self._behind = snapshot.behind
         due = self._clock() - self._last_progress >= PLAIN_PROGRESS_EVERY_S
         if due:
             self._last_progress = self._clock()
         for line in snapshot.tasks:
-            text = _describe(line)
-            changed = line.state != self._states.get(line.task_id, "waiting") and line.state not in NOT_STARTED
-            advanced = due and line.state == "running" and line.step and text != self._progress.get(line.task_id)
-            if changed or advanced:
-                print_line(self._console, text)
-            if advanced:
-                self._progress[line.task_id] = text
-            self._states[line.task_id] = line.state
+            shown = self._shown.get(line.task_id)
+            if shown is None or line.state != shown.state:
+                news = line.state not in NOT_STARTED
+            else:
+                news = due and line.state == "running" and _describe(line) != _describe(shown)
+            if news:
+                print_line(_describe(line))
+                self._shown[line.task_id] = line
 
 
-def render(snapshot: Snapshot) -> RenderableType:
+def render(snapshot: Snapshot) -> Group:
     """A run as a table: one row per task; the tasks of a route that was not taken share one."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(width=1)
@@ -127,11 +118,11 @@ def render(snapshot: Snapshot) -> RenderableType:
             continue
         for line in lines:
             style, step = "dim" if line.state in NOT_STARTED else "", line.step
-            state: RenderableType = Text(_state(line), style)
+            state: Text | ProgressBar = Text(_state(line), style)
             if step is not None and step.total and line.state == "running":
                 state = ProgressBar(total=step.total, completed=min(step.done, step.total), width=20)
             elapsed = format_duration(line.elapsed_s) if line.elapsed_s and line.state != "skipped" else ""
-            mark = MARKS.get(line.state, "[dim]·[/]")
+            mark = MARKS.get(line.state, Text("·", "dim"))
             table.add_row(mark, Text(line.task_id, style), elapsed, state, Text(_detail(line)))
     behind = f", behind {', '.join(snapshot.behind)}" if snapshot.behind else ""
     return Group(Text(f"run {snapshot.run_id}: {snapshot.state}{behind}", style="bold"), table)

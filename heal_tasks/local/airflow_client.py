@@ -1,16 +1,18 @@
 """The calls of Airflow's REST API that the command line needs."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
-import httpx2
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from heal_tasks.core.errors import AirflowError, AirflowUnreachableError
+
+if TYPE_CHECKING:
+    import httpx2
 
 RETRY_EVERY_S = 1.0
 ATTEMPTS = 3
@@ -35,34 +37,12 @@ class TaskInstance(BaseModel, frozen=True):
     try_number: int  # 1 for the first attempt
 
 
-class _Login(httpx2.Auth):
-    """Log in with the first call, and again when a token is no longer accepted."""
-
-    requires_response_body = True
-
-    def __init__(self, base_url: str, user: str, password: str) -> None:
-        self._base_url, self._user, self._password = base_url, user, password
-        self._token: str | None = None
-
-    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Send the request with a token; once more with a new one if that is refused."""
-        for _ in range(2):
-            if self._token is None:
-                login = {"username": self._user, "password": self._password}
-                answer = yield httpx2.Request("POST", f"{self._base_url}/auth/token", json=login)
-                if not answer.is_success:
-                    raise AirflowError(_refusal(answer))
-                self._token = str(answer.json()["access_token"])
-            request.headers["Authorization"] = f"Bearer {self._token}"
-            response = yield request
-            if response.status_code != 401:
-                return
-            self._token = None
-        raise AirflowError(f"Airflow at {self._base_url} refused the login of {self._user!r}")
+class _UnauthorizedError(AirflowError):
+    """The token, or the password, is not accepted."""
 
 
 class AirflowClient:
-    """A logged-in user of Airflow's REST API. Every method but ``health`` repeats a call that got no answer.
+    """A user of Airflow's REST API, logged in with the first call. Calls that get no answer are repeated.
 
     Raises:
         AirflowUnreachableError: (by every method) Airflow does not answer.
@@ -70,10 +50,12 @@ class AirflowClient:
     """
 
     def __init__(self, base_url: str, user: str, password: str, timeout_s: float = 30.0) -> None:
-        self.base_url = base_url.rstrip("/")
-        self._login = _Login(self.base_url, user, password)
+        import httpx2  # not in the image of Airflow's components
+
+        self.base_url = base_url
+        self._user = {"username": user, "password": password}
         # Our own loopback address: no proxy of the environment is meant.
-        self._client = httpx2.Client(base_url=f"{self.base_url}/api/v2", timeout=timeout_s, trust_env=False)
+        self._client = httpx2.Client(base_url=f"{base_url}/api/v2", timeout=timeout_s, trust_env=False)
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Status and last heartbeat by component; needs no login."""
@@ -83,24 +65,20 @@ class AirflowClient:
         """Let a DAG run."""
         self._call("PATCH", _dag(dag_id), params={"update_mask": "is_paused"}, json={"is_paused": False})
 
-    def wait_for_dag(self, dag_id: str, timeout_s: float, say: Callable[[str], None]) -> None:
-        """Wait until the DAG processor has stored a DAG; ``say`` is told once that this waits.
+    def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
+        """Wait until the DAG processor has stored a DAG.
 
         Raises:
             AirflowError: it did not appear in time; the message lists the import errors.
         """
-        if self._call("GET", _dag(dag_id), quiet=(404,)):
-            return
-        say(f"waiting until Airflow has read the DAG {dag_id}")
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        while not self._call("GET", _dag(dag_id), quiet=(404,)):
+            if time.monotonic() >= deadline:
+                errors = self._call("GET", "/importErrors")["import_errors"]
+                details = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
+                found = f"these DAG files cannot be imported:\n{details}" if details else "no DAG file defines it"
+                raise AirflowError(f"DAG {dag_id!r} did not appear within {timeout_s:.0f} s; {found}")
             time.sleep(RETRY_EVERY_S)
-            if self._call("GET", _dag(dag_id), quiet=(404,)):
-                return
-        errors = self._call("GET", "/importErrors")["import_errors"]
-        details = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
-        found = f"these DAG files cannot be imported:\n{details}" if details else "no DAG file defines it"
-        raise AirflowError(f"DAG {dag_id!r} did not appear within {timeout_s:.0f} s; {found}")
 
     def wait_for_schedule(self, dag_id: str, timeout_s: float) -> None:
         """Wait until the scheduler has created the run that is due, if one is.
@@ -162,19 +140,33 @@ class AirflowClient:
             body = {"name": name, "slots": slots, "description": description}
             self._call("POST", "/pools", json=body, quiet=(409,))
 
-    # A busy machine can keep Airflow from answering in time.
-    @retry(retry=retry_if_exception_type(AirflowUnreachableError), stop=stop_after_attempt(ATTEMPTS), reraise=True)
+    # A busy machine can keep Airflow from answering in time, and a token expires.
+    @retry(
+        retry=retry_if_exception_type((AirflowUnreachableError, _UnauthorizedError)),
+        stop=stop_after_attempt(ATTEMPTS),
+        reraise=True,
+    )
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return self._send(method, path, auth=self._login, **options)
+        headers = self._client.headers
+        if "Authorization" not in headers:
+            answer = self._send("POST", f"{self.base_url}/auth/token", json=self._user)
+            headers["Authorization"] = f"Bearer {answer['access_token']}"
+        try:
+            return self._send(method, path, **options)
+        except _UnauthorizedError:
+            del headers["Authorization"]
+            raise
 
     def _send(self, method: str, path: str, *, quiet: Sequence[int] = (), **options: Any) -> dict[str, Any]:
         """One request; the statuses in ``quiet`` are an empty answer."""
+        import httpx2
+
         try:
             answer = self._client.request(method, path, **options)
             if answer.status_code in quiet:
                 return {}
             if not answer.is_success:
-                raise AirflowError(_refusal(answer))
+                self._refuse(answer)
             value = answer.json() if answer.content else {}
         except (httpx2.HTTPError, ValueError) as error:
             raise AirflowUnreachableError(
@@ -183,18 +175,18 @@ class AirflowClient:
             ) from None
         return value if isinstance(value, dict) else {}
 
+    def _refuse(self, answer: "httpx2.Response") -> NoReturn:
+        try:
+            detail = answer.json()["detail"]
+        except (ValueError, KeyError, TypeError):
+            detail = answer.text[:500]
+        status = answer.status_code
+        cure = _CURES.get(status, "see the API server's log in the folder logs of the state folder")
+        raise (_UnauthorizedError if status == 401 else AirflowError)(
+            f"Airflow at {self.base_url} refused {answer.request.method} {answer.request.url.path} with {status}: "
+            f"{detail}; {cure}"
+        )
+
 
 def _dag(dag_id: str) -> str:
     return f"/dags/{quote(dag_id, safe='~')}"
-
-
-def _refusal(answer: httpx2.Response) -> str:
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer.text[:500]
-    method, url, status = answer.request.method, answer.request.url, answer.status_code
-    cure = _CURES.get(status, "see the API server's log in the folder logs of the state folder")
-    return (
-        f"Airflow at {url.scheme}://{url.netloc.decode()} refused {method} {url.path} with {status}: {detail}; {cure}"
-    )

@@ -29,18 +29,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Running:
-    """Addresses of a running stack: Airflow's UI and API with its user, and the vector database."""
+    """Airflow and the vector database of a running stack."""
 
-    base_url: str
-    user: str
-    password: str
+    client: AirflowClient
+    password: str  # of the UI's user
     database_url: str
     embedded: bool  # the vector database is in the embedded server
     started: tuple[str, ...] = ()  # components that this call has started
-
-    def client(self) -> AirflowClient:
-        """A client of Airflow's REST API."""
-        return AirflowClient(self.base_url, self.user, self.password)
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,7 @@ def up(
             components.end(var_dir, state, missing)
             raise
     say(f"Airflow is up{'' if missing else ' already'}: {state.base_url}")
-    return Running(state.base_url, UI_USER, keys.ui_password, database_url, embedded, missing)
+    return Running(client, keys.ui_password, database_url, embedded, missing)
 
 
 def down(settings: Settings, say: Say = lambda message: None) -> None:
@@ -166,7 +161,8 @@ def running(settings: Settings) -> Running:
     if "api-server" not in state.alive:
         raise AirflowError(f"Airflow does not run with the state in {settings.var_dir}; run `make up`")
     database_url, embedded = _vector_database(settings, _server(settings))
-    return Running(state.base_url, UI_USER, load_keys(settings.var_dir).ui_password, database_url, embedded)
+    password = load_keys(settings.var_dir).ui_password
+    return Running(AirflowClient(state.base_url, UI_USER, password), password, database_url, embedded)
 
 
 def _apply_changed_settings(var_dir: Path, state: State, client: AirflowClient, say: Say) -> None:

@@ -4,9 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from heal_tasks.cli.search_commands import print_hits
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.search import Hit
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
@@ -54,3 +58,9 @@ def test_status_lists_generations_and_runs(auto: Connection, settings: Settings)
     assert ["0 documents; 0 chunks not served yet"] in lines
     assert any(line[0] == "night 7" and line[3] == "running" for line in lines if len(line) == 5)
     assert out.startswith("postgres       down (embedded)")
+
+
+def test_brackets_in_titles_and_texts_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_hits("distance", [Hit(1, 2, "array [odd](x)", "closes [/nothing]", 0.25)])
+    row = capsys.readouterr().out.splitlines()[3]
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["0.250", "2", "array [odd](x)", "closes [/nothing]"]

@@ -1,6 +1,5 @@
 """The report of a run in the terminal and the SQL examples, over a small planted corpus with a live generation."""
 
-import io
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from psycopg.types.json import Jsonb
-from rich.console import Console
 
 from heal_tasks.cli.examples import print_examples
-from heal_tasks.cli.run_summary import print_report, write_page
+from heal_tasks.cli.run_commands import report
+from heal_tasks.cli.run_summary import print_report
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError, StoreError
 from heal_tasks.core.settings import Settings
@@ -108,18 +107,13 @@ def plant_questions(conn: Connection) -> None:
         )
 
 
-def report(conn: Connection) -> str:
-    out = io.StringIO()
-    print_report(conn, "r", Console(file=out, width=160))
-    return out.getvalue()
-
-
-def test_a_whole_run(auto: Connection) -> None:
+def test_a_whole_run(auto: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     plant_documents(auto)
     plant_run(auto)
     plant_questions(auto)
     plant_generation(auto, plant_topics(auto))
-    text = report(auto)
+    print_report(auto, "r")
+    text = capsys.readouterr().out
     for expected in (
         r"Route +realign in 2m15s",
         r"Why +first run: \[no\] generation is active",
@@ -140,43 +134,48 @@ def test_a_whole_run(auto: Connection) -> None:
         assert re.search(expected, text), f"{expected!r} is not in\n{text}"
 
 
-def test_a_run_that_did_nothing(auto: Connection) -> None:
+def test_a_run_that_did_nothing(auto: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     plant_run(auto, verdict=None)
-    text = report(auto)
+    print_report(auto, "r")
+    text = capsys.readouterr().out
     assert "nothing was measured in this run" in text
     assert "no generation is active yet" in text
 
 
 def test_no_such_run(auto: Connection) -> None:
     with pytest.raises(StepError, match=r"'r' left nothing in heal\.run; its tasks' logs"):
-        report(auto)
+        print_report(auto, "r")
 
 
-def test_the_page_is_written_to_a_file(settings: Settings, tmp_path: Path) -> None:
+def test_the_page_is_written_to_a_file(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "page.html"
+    monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
+    monkeypatch.setenv("HEAL_VAR_DIR", str(settings.var_dir))
     with connect(settings.require_database_url(), autocommit=True) as conn:
         plant_documents(conn)
         plant_run(conn)
         conn.execute("UPDATE heal.run SET report_uri = NULL")
         plant_questions(conn)
         with pytest.raises(StepError, match="run 'r' has no page"):
-            write_page(settings, "r", file)
+            report("r", file)
         summary = summarise(conn, "r")
         assert summary is not None
         uri = store_page(artifact_store(settings), "r", render(summary, Pictures()))
         RunRepository(conn).finish_run("r", "promoted", report_uri=uri)
-    write_page(settings, "r", file)
+    report("r", file)
     assert "What gives zeros?" in file.read_text(encoding="utf-8")
 
 
-def test_examples_show_a_command_that_runs_as_shown(auto: Connection, database_url: str) -> None:
+def test_examples_show_a_command_that_runs_as_shown(
+    auto: Connection, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     plant_documents(auto)
     plant_questions(auto)
     plant_generation(auto, plant_topics(auto))
-    out = io.StringIO()
     psql = str(EmbeddedPostgres.bin("psql"))
-    print_examples(auto, database_url, psql, ". var/local.env; ", Console(file=out, width=80))
-    similar, search = out.getvalue().split("\nSQL")[1:]
+    print_examples(auto, database_url, psql, ". var/local.env; ")
+    out = capsys.readouterr().out
+    similar, search = out.split("\nSQL")[1:]
     assert f'. var/local.env; {psql} "$HEAL_DATABASE_URL" -c "SELECT left(title, 70)' in similar
     assert "LIKE 'sklearn.cluster.KMeans%'" in similar
     # Nearest first, and never the document itself.
@@ -185,17 +184,18 @@ def test_examples_show_a_command_that_runs_as_shown(auto: Connection, database_u
     assert re.findall(r"^ (\S.*?) +\|", search, re.MULTILINE)[0] == TITLES[3]
     password = database_url.partition("heal:")[2].partition("@")[0]
     assert password
-    assert password not in out.getvalue()
+    assert password not in out
 
 
-def test_no_examples_before_there_is_a_generation(auto: Connection, database_url: str) -> None:
-    out = io.StringIO()
-    print_examples(auto, database_url, "psql", "", Console(file=out))
-    assert out.getvalue() == ""
+def test_no_examples_before_there_is_a_generation(
+    auto: Connection, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_examples(auto, database_url, "psql", "")
+    assert capsys.readouterr().out == ""
 
 
 def test_a_psql_that_fails_is_an_error(auto: Connection, database_url: str) -> None:
     plant_documents(auto)
     plant_generation(auto, plant_topics(auto))
     with pytest.raises(StoreError, match=r"the example query failed: .*the command was: /nowhere/psql"):
-        print_examples(auto, database_url, "/nowhere/psql", "", Console(file=io.StringIO()))
+        print_examples(auto, database_url, "/nowhere/psql", "")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from heal_tasks.cli.base import console
 from heal_tasks.cli.progress import Snapshot, StepProgress, TaskLine, observe, read_steps, step_name, task_order
 from heal_tasks.cli.watch import PLAIN_PROGRESS_EVERY_S, PlainDisplay, render, watch
 from heal_tasks.core.errors import AirflowUnreachableError, RetryableError
@@ -153,86 +154,82 @@ def test_joint_state(shared: Connection, states: list[str | None], joint: str) -
     assert observe(client, shared, "d", "r", ["ask"]).tasks[0].state == joint  # type: ignore[arg-type]
 
 
-def test_plain_lines_show_each_change_once() -> None:
-    out, clock = io.StringIO(), [0.0]
-    display = PlainDisplay(Console(file=out, width=40), lambda: clock[0])
+def test_plain_lines_show_each_change_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 40)
+    display = PlainDisplay(lambda: 0.0)
     display.show(snapshot(line("ingest", "waiting"), state="queued", behind=("other",)))
     display.show(snapshot(line("ingest", "queued"), state="queued", behind=("other",)))
     for _ in range(3):
         display.show(snapshot(line("ingest", "running", step=StepProgress(3, 9, "1/s", ""))))
     done = line("ingest", "success", elapsed_s=75.0, step=StepProgress(9, 9, "", "9 new, a note longer than the line"))
     display.show(snapshot(done))
-    assert out.getvalue().splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         "queued behind other",
         "ingest                 running: 3/9 1/s",
         "ingest                 success after 1m15s: 9 new, a note longer than the line",
     ]
 
 
-def test_plain_progress_comes_every_15_seconds() -> None:
-    out, clock = io.StringIO(), [0.0]
-    display = PlainDisplay(Console(file=out, width=100), lambda: clock[0])
+def test_plain_progress_comes_every_15_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    display = PlainDisplay(lambda: clock[0])
     for second in range(0, 61):
         clock[0] = float(second)
         display.show(snapshot(line("ask", "running", instances=2, ended=1, step=StepProgress(second, 60, "", ""))))
-    lines = out.getvalue().splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ask                    running 1/2: 0/60"
     assert lines[1:] == [f"ask                    running 1/2: {n}/60" for n in (15, 30, 45, 60)]
     assert PLAIN_PROGRESS_EVERY_S == 15
 
 
-def test_plain_progress_is_not_repeated() -> None:
-    out, clock = io.StringIO(), [0.0]
-    display = PlainDisplay(Console(file=out, width=100), lambda: clock[0])
+def test_plain_progress_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    display = PlainDisplay(lambda: clock[0])
     for second in range(0, 61):
         clock[0] = float(second)
         display.show(snapshot(line("train", "running", step=StepProgress(2, 60, "evaluating", ""))))
-    assert out.getvalue().splitlines() == ["train                  running: 2/60 evaluating"] * 2
+    assert capsys.readouterr().out.splitlines() == ["train                  running: 2/60 evaluating"]
 
 
 def test_table_hides_the_route_that_was_not_taken_and_escapes_markup() -> None:
-    console = Console(file=io.StringIO(), width=120, record=True)
+    recorder = Console(file=io.StringIO(), width=120, record=True)
     failed = line("ingest", "failed", step=StepProgress(0, 0, "failed: [bold]bad[/] input", ""))
-    console.print(render(snapshot(failed, line("nudge.ask", "skipped"), line("nudge.nudge_live", "skipped"))))
-    text = console.export_text()
+    recorder.print(render(snapshot(failed, line("nudge.ask", "skipped"), line("nudge.nudge_live", "skipped"))))
+    text = recorder.export_text()
     assert "failed: [bold]bad[/] input" in text
     assert text.count("nudge.*") == 1
     assert "nudge.ask" not in text
 
 
-def test_watch_returns_the_final_state(module_database_url: str) -> None:
-    out = io.StringIO()
+def test_watch_returns_the_final_state(module_database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     client = FakeClient("queued", "running", "failed", instances=[instance("ingest", "failed", start=9, end=4)])
-    assert watch(client, "d", "r", module_database_url, Console(file=out), poll_s=0.01) == "failed"  # type: ignore[arg-type]
-    assert out.getvalue().splitlines() == ["queued behind other", "ingest                 failed after 5.0s"]
+    assert watch(client, "d", "r", module_database_url, poll_s=0.01) == "failed"  # type: ignore[arg-type]
+    assert capsys.readouterr().out.splitlines() == ["queued behind other", "ingest                 failed after 5.0s"]
 
 
 def test_watch_survives_a_restart_of_the_api_server(module_database_url: str) -> None:
     client = FakeClient("running", AirflowUnreachableError("gone"), AirflowUnreachableError("gone"), "success")
-    console = Console(file=io.StringIO())
-    assert watch(client, "d", "r", module_database_url, console, poll_s=0.01) == "success"  # type: ignore[arg-type]
+    assert watch(client, "d", "r", module_database_url, poll_s=0.01) == "success"  # type: ignore[arg-type]
 
 
 def test_watch_does_not_wait_for_ever(module_database_url: str) -> None:
-    client, console = FakeClient("running", AirflowUnreachableError("gone")), Console(file=io.StringIO())
+    client = FakeClient("running", AirflowUnreachableError("gone"))
     with pytest.raises(RetryableError, match="gone"):
-        watch(client, "d", "r", module_database_url, console, poll_s=0.01, patience_s=0.1)  # type: ignore[arg-type]
+        watch(client, "d", "r", module_database_url, poll_s=0.01, patience_s=0.1)  # type: ignore[arg-type]
 
 
 def test_watch_checks_the_components_between_snapshots(module_database_url: str) -> None:
     checks: list[int] = []
     client = FakeClient("running", "running", "success")
-    watch(
-        client, "d", "r", module_database_url, Console(file=io.StringIO()), lambda: checks.append(1),
-        poll_s=0.01, check_every_s=0.0,
-    )  # type: ignore[arg-type]  # fmt: skip
+    watch(client, "d", "r", module_database_url, lambda: checks.append(1), poll_s=0.01)  # type: ignore[arg-type]
     assert len(checks) == 2
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_ctrl_c_leaves_the_run_and_prints_how_to_watch_it_again(module_database_url: str, terminal: bool) -> None:
-    out = io.StringIO()
+def test_ctrl_c_leaves_the_run_and_prints_how_to_watch_it_again(
+    module_database_url: str, terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heal_tasks.cli.watch.console", Console(width=200, force_terminal=terminal))
     client = FakeClient("running", KeyboardInterrupt())  # type: ignore[arg-type]
-    console = Console(file=out, width=200, force_terminal=terminal)
-    assert watch(client, "d", "r", module_database_url, console) == "running"  # type: ignore[arg-type]
-    assert "The run r goes on. `python -m heal_tasks watch` shows it again" in out.getvalue()
+    assert watch(client, "d", "r", module_database_url) == "running"  # type: ignore[arg-type]
+    assert "The run r goes on. `python -m heal_tasks watch` shows it again" in capsys.readouterr().out

@@ -1,7 +1,6 @@
 """A real stack: Postgres and Airflow's four components, a run, a component that dies, up and down again."""
 
 import contextlib
-import io
 import os
 import shutil
 import tempfile
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console
 
 from heal_tasks.cli.watch import watch
 from heal_tasks.core.errors import AirflowError
@@ -57,7 +55,9 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
-def test_up_kill_up_down_up_down(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_kill_up_down_up_down(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     # What `up` writes must be enough for the command line.
     monkeypatch.delenv("HEAL_DATABASE_URL", raising=False)
     # A new scheduler takes up what an old one left when it holds that for dead: after 30 s by default, here sooner.
@@ -81,8 +81,8 @@ def test_up_kill_up_down_up_down(settings: Settings, monkeypatch: pytest.MonkeyP
     pids |= recorded_pids(settings)
 
     # A run that `down` interrupts ends well after `up`, although its tasks have no retries.
-    client = running.client()
-    client.wait_for_dag("tiny", 60, lambda message: None)
+    client = running.client
+    client.wait_for_dag("tiny", 60)
     client.unpause("tiny")
     client.wait_for_schedule("tiny", timeout_s=30)
     run_id = client.trigger("tiny", {"seconds": 6})
@@ -101,10 +101,10 @@ def test_up_kill_up_down_up_down(settings: Settings, monkeypatch: pytest.MonkeyP
 
     back = stack.up(settings, dags=TINY)
     pids |= recorded_pids(settings)
-    assert (back.base_url, back.password) == (running.base_url, running.password)
-    out = io.StringIO()
-    assert watch(back.client(), "tiny", run_id, back.database_url, Console(file=out)) == "success"
-    lines = out.getvalue().splitlines()
+    assert (back.client.base_url, back.password) == (running.client.base_url, running.password)
+    capsys.readouterr()
+    assert watch(back.client, "tiny", run_id, back.database_url) == "success"
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "success" in line] == ["shard", "report"]
     stack.down(settings)
     assert sessions(pids) == []
