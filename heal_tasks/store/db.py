@@ -1,8 +1,7 @@
 """Connections: psycopg with pgvector's type registered, and driver errors turned into this project's own."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -36,8 +35,11 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
     Raises:
         RetryableError: the server cannot be reached.
     """
-    with retryable():
+    try:
         conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
+    except psycopg.OperationalError as error:
+        detail = str(error).strip() or type(error).__name__
+        raise RetryableError(f"Postgres cannot be used right now: {detail}; check HEAL_DATABASE_URL") from error
     conn.adapters.register_dumper(dict, JsonbDumper)
     register(conn)
     return conn
@@ -49,26 +51,8 @@ def register(conn: Connection) -> None:
         register_vector(conn)
 
 
-@contextmanager
-def retryable() -> Iterator[None]:
-    """Turn lost connections, deadlocks and lock timeouts of the block into RetryableError.
-
-    Raises:
-        RetryableError: the server went away, refused a connection or broke a deadlock.
-    """
-    try:
-        yield
-    except psycopg.OperationalError as error:
-        detail = str(error).strip() or type(error).__name__
-        raise RetryableError(f"Postgres cannot be used right now: {detail}; check HEAL_DATABASE_URL") from error
-
-
 def check_versions(conn: Connection) -> None:
-    """Refuse servers and pgvector versions with known index corruption or without the features relied on.
-
-    Raises:
-        StoreError: the server or pgvector is too old or missing; the message says what to install.
-    """
+    """Raise StoreError for servers and pgvector versions that corrupt indexes or lack features relied on."""
     if (server := conn.info.server_version // 10000) < MIN_SERVER:
         raise StoreError(f"Postgres {server} is too old: {MIN_SERVER} or newer is needed")
     ((found,),) = conn.execute(

@@ -18,8 +18,8 @@ def migrate(conn: Connection) -> list[str]:
     The connection is of the owner of the database, without an open transaction. Roles and rights are set each time.
 
     Raises:
-        StoreError: the server or pgvector is too old, the extension may not be created, the schema is older than
-            version 0.1.0, or a numbered file has been edited since it was applied.
+        StoreError: the server, pgvector or the schema is too old, this user may not create the extension, or a numbered
+            file has been edited since it was applied.
     """
     folder = files("heal_tasks.store") / "sql"
     texts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".sql")}
@@ -48,13 +48,9 @@ def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:
             )
         return [
             name
-            for name in sorted(texts, key=lambda name: (not _numbered(name), name))
+            for name in sorted(texts, key=lambda name: (not name[0].isdigit(), name))
             if _apply(conn, name, texts[name], recorded.get(name))
         ]
-
-
-def _numbered(name: str) -> bool:
-    return name[0].isdigit()
 
 
 def _prepare(conn: Connection) -> None:
@@ -77,7 +73,7 @@ def _apply(conn: Connection, name: str, text: str, recorded: str | None) -> bool
     digest = sha256_hex(text)
     if digest == recorded:
         return False
-    if recorded is not None and _numbered(name):
+    if recorded is not None and name[0].isdigit():
         raise StoreError(
             f"{name} has been edited after it was applied to this database; restore it and put the change into a "
             "new numbered file"

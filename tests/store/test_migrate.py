@@ -8,7 +8,7 @@ import pytest
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.store.db import Connection, check_versions, connect, retryable, storable_json
+from heal_tasks.store.db import Connection, check_versions, connect, storable_json
 from heal_tasks.store.migrate import apply_files, migrate
 
 LANDED = {
@@ -132,19 +132,6 @@ def test_versions_that_are_too_old_are_refused(auto: Connection, monkeypatch: py
 def test_a_server_that_does_not_answer_is_retryable() -> None:
     with pytest.raises(RetryableError, match=r"(?s)Postgres cannot be used right now.*check HEAL_DATABASE_URL"):
         connect("postgresql://heal@127.0.0.1:1/none")
-
-
-def test_a_killed_connection_is_retryable(auto: Connection, database_url: str) -> None:
-    pid = auto.info.backend_pid
-    with connect(database_url, autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-    with pytest.raises(RetryableError), retryable():
-        auto.execute("SELECT 1")
-
-
-def test_a_mistake_is_not_retryable(auto: Connection) -> None:
-    with pytest.raises(psycopg.errors.UndefinedTable), retryable():
-        auto.execute("SELECT * FROM nothing")
 
 
 def test_json_that_postgres_refuses_is_made_storable(auto: Connection) -> None:

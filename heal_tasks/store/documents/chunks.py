@@ -4,8 +4,8 @@
 share it. So a chunk that is deleted while vectors are being written is either not written, or deleted from there, too.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from psycopg import sql
@@ -19,7 +19,7 @@ from heal_tasks.store.spaces.copying import copy_rows
 Chunker = Callable[[str, str], list[str]]
 """Splits (title, body) into texts that get one vector each."""
 
-ALL = sql.SQL("true")
+_ALL = sql.SQL("true")
 IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
 """Condition on ``c``, given the number of parts and the part: equal texts are in one part, so that one task pays."""
 
@@ -54,16 +54,8 @@ class _Existing(NamedTuple):
     superseded: bool
 
 
-@dataclass
-class _Plan:
-    added: list[tuple[int, int, int, str, str]] = field(default_factory=list)
-    kept: list[tuple[int, int]] = field(default_factory=list)
-    revived: int = 0
-    superseded: list[int] = field(default_factory=list)
-
-
 def live_chunks(
-    conn: Connection, condition: sql.Composable = ALL, values: Sequence[object] = (), page: int = 2000
+    conn: Connection, condition: sql.Composable = _ALL, values: Sequence[object] = (), page: int = 2000
 ) -> Iterator[LiveChunk]:
     """Live chunks that meet a condition on ``c``, by id, in pages of their own: the caller may use the connection."""
     query = sql.SQL(
@@ -98,44 +90,43 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
         (ids,),
     ):
         existing[row[1]].append(_Existing._make(row))
-    plan = _Plan()
     rows = conn.execute(
         "SELECT document_id, title, body, duplicate_of FROM heal.document WHERE document_id = ANY(%s)", (ids,)
     )
-    for key, title, body, duplicate_of in rows:
-        texts = chunker(title, body) if duplicate_of is None else []
-        _plan_document(plan, key, title, [storable(text) for text in texts], existing[key])
+    added, kept, superseded, revived = list[tuple[object, ...]](), list[tuple[int, int]](), list[int](), 0
+    for document, title, body, duplicate_of in rows:
+        texts = [storable(text) for text in chunker(title, body)] if duplicate_of is None else []
+        hashes = [sha256_hex(title, text) for text in texts]
+        wanted = [chunk_id(document, *place) for place in enumerate(hashes)]
+        found = _assign(wanted, hashes, existing[document])
+        for ordinal, item in enumerate(found):
+            if item is None:
+                added.append((wanted[ordinal], document, ordinal, texts[ordinal], hashes[ordinal]))
+            elif item.superseded or item.ordinal != ordinal:
+                kept.append((ordinal, item.chunk_id))
+                revived += item.superseded
+        used = {item.chunk_id for item in found if item}
+        superseded += [old.chunk_id for old in existing[document] if not old.superseded and old.chunk_id not in used]
     with conn.cursor() as cursor:
-        cursor.executemany("UPDATE heal.chunk SET ordinal = %s, superseded_at = NULL WHERE chunk_id = %s", plan.kept)
-    conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (plan.superseded,))
-    copy_rows(conn, sql.Identifier("heal", "chunk"), [*_TYPES.items()], plan.added)
-    if plan.superseded:
+        cursor.executemany("UPDATE heal.chunk SET ordinal = %s, superseded_at = NULL WHERE chunk_id = %s", kept)
+    conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (superseded,))
+    copy_rows(conn, sql.Identifier("heal", "chunk"), [*_TYPES.items()], added)
+    if superseded:
         conn.execute(_MOVE_JUDGMENTS, (ids,))
-    return len(plan.added) + plan.revived, len(plan.superseded)
+    return len(added) + revived, len(superseded)
 
 
-def _plan_document(plan: _Plan, document: int, title: str, texts: list[str], existing: list[_Existing]) -> None:
-    hashes = [sha256_hex(title, text) for text in texts]
-    by_id = {item.chunk_id: item for item in existing}
-    # Equal places first, then moved texts: so an id is made only if no chunk has it.
-    taken: dict[int, _Existing] = {}
-    for ordinal, content_hash in enumerate(hashes):
-        if item := by_id.pop(chunk_id(document, ordinal, content_hash), None):
-            taken[ordinal] = item
-    spare: dict[str, Iterator[_Existing]] = {
-        content_hash: iter([item for item in by_id.values() if item.content_hash == content_hash])
-        for content_hash in set(hashes)
-    }
-    for ordinal, (content_hash, text) in enumerate(zip(hashes, texts, strict=True)):
-        item = taken.get(ordinal) or next(spare[content_hash], None)
-        if item is None:
-            plan.added.append((chunk_id(document, ordinal, content_hash), document, ordinal, text, content_hash))
-            continue
-        by_id.pop(item.chunk_id, None)
-        plan.revived += item.superseded
-        if item.superseded or item.ordinal != ordinal:
-            plan.kept.append((ordinal, item.chunk_id))
-    plan.superseded += [item.chunk_id for item in by_id.values() if not item.superseded]
+def _assign(ids: list[int], hashes: list[str], existing: list[_Existing]) -> list[_Existing | None]:
+    """The existing chunk of each text, if any: equal places first, then moved texts, so that ids stay unique."""
+    unused = {item.chunk_id: item for item in existing}
+    found = [unused.pop(key, None) for key in ids]
+    moved: dict[str, list[_Existing]] = defaultdict(list)
+    for item in unused.values():
+        moved[item.content_hash].append(item)
+    return [
+        item or (moved[content_hash].pop(0) if moved[content_hash] else None)
+        for item, content_hash in zip(found, hashes, strict=True)
+    ]
 
 
 def lock_exclusive(conn: Connection) -> None:

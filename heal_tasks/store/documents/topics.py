@@ -118,11 +118,7 @@ class TopicRepository(Repository):
         return find(self._conn, TopicRun, "FROM heal.topic_run ORDER BY topic_run_id DESC LIMIT 1")
 
     def get(self, topic_run_id: int) -> TopicRun:
-        """One tree.
-
-        Raises:
-            StoreError: there is none with that id.
-        """
+        """One tree; StoreError if there is none with that id."""
         run = find(self._conn, TopicRun, "FROM heal.topic_run WHERE topic_run_id = %s", (topic_run_id,))
         if run is None:
             raise StoreError(f"there is no topic run {topic_run_id}; SELECT * FROM heal.topic_run lists them")

@@ -93,10 +93,9 @@ class GenerationRepository(Repository):
 
         Tables that an interrupted attempt left half-written are dropped first. A live generation is refused.
         """
-        self._refuse_live(generation.generation_id)
         unit_length = sql.SQL(", CONSTRAINT unit_length CHECK (abs(vector_norm(embedding) - 1) < 1e-3)")
         with self._conn.transaction():
-            self._drop(generation)
+            self.drop_tables(generation.generation_id)
             # A nudge of a few percent never reaches the default threshold of 20 %, but its dead rows cost recall.
             self._conn.execute(
                 sql.SQL(
@@ -184,10 +183,14 @@ class GenerationRepository(Repository):
 
     def drop_tables(self, generation_id: int) -> bool:
         """Drop a generation's tables, unless it is live, and return True if there were any; its row stays."""
-        generation = self._refuse_live(generation_id)
-        with self._conn.transaction():
-            found = table_exists(self._conn, generation.table("vec"))
-            self._drop(generation)
+        generation = self.get(generation_id)
+        if generation.state in ("active", "previous"):
+            raise StoreError(
+                f"generation {generation_id} is {generation.state}, so its tables are in use and stay as they are"
+            )
+        found = table_exists(self._conn, generation.table("vec"))
+        tables = sql.SQL(", ").join(generation.table(prefix) for prefix in get_args(GenerationPrefix))
+        self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
         return found
 
     def discard_unfinished(self, run_id: str) -> None:
@@ -207,15 +210,3 @@ class GenerationRepository(Repository):
             (drain_hours * 3600,),
         )
         return [item.generation_id for item in old if self.drop_tables(item.generation_id)]
-
-    def _drop(self, generation: Generation) -> None:
-        tables = [generation.table(prefix) for prefix in get_args(GenerationPrefix)]
-        self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
-
-    def _refuse_live(self, generation_id: int) -> Generation:
-        generation = self.get(generation_id)
-        if generation.state in ("active", "previous"):
-            raise StoreError(
-                f"generation {generation_id} is {generation.state}, so its tables are in use and stay as they are"
-            )
-        return generation

@@ -76,11 +76,7 @@ class NudgeState:
         )
 
     def rows(self, touched: Int64Array) -> TouchedRows:
-        """The live chunks among some ids, int64, shape (t,), with their base vectors, labels and questions.
-
-        Raises:
-            StoreError: a chunk or a question has no vector yet.
-        """
+        """The live chunks among some ids, int64, shape (t,); StoreError if one or its question has no vector yet."""
         generation = self._generation
         live = self._conn.execute(
             """SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1) FROM heal.chunk c
@@ -144,7 +140,7 @@ class NudgeState:
         generation = self._generation
         rows: list[tuple[Any, ...]] = self._conn.execute(
             sql.SQL(
-                """SELECT p.question_id, p.question_set, c.document_id, p.chunk_ids, p.scores, p.floor, p.at_start,
+                """SELECT p.question_id, p.question_set, c.document_id, p.floor, p.at_start, p.chunk_ids, p.scores,
                     (SELECT array_agg(DISTINCT l.chunk_id) FROM heal.question o
                      JOIN heal.chunk own ON own.chunk_id = o.chunk_id
                      JOIN heal.chunk l ON l.document_id = own.document_id AND l.superseded_at IS NULL
@@ -155,19 +151,17 @@ class NudgeState:
             ).format(space_table(generation.space_id, "question")),
             (generation.generation_id,),
         ).fetchall()
-        keys, sets, documents, near, found, floor, at_start, positives, asked = (
-            zip(*rows, strict=True) if rows else [()] * 9
+        question_ids, sets, documents, floor, at_start = arrays(
+            [row[:5] for row in rows], np.int64, np.str_, np.int64, np.float32, np.float64
         )
         chunk_ids = np.full((len(rows), width), -1, dtype=np.int64)
         scores = np.full((len(rows), width), -np.inf, dtype=np.float32)
-        for number, (places, values) in enumerate(zip(near, found, strict=True)):
+        vectors = np.empty((len(rows), generation.dims), dtype=np.float32)
+        for number, (places, values, _, vector) in enumerate(row[5:] for row in rows):
             chunk_ids[number, : len(places)], scores[number, : len(values)] = places, values
-        return Probes(
-            np.array(keys, dtype=np.int64), np.array(sets, dtype=np.str_), np.array(documents, dtype=np.int64),
-            [np.array(ids, dtype=np.int64) for ids in positives],
-            np.array([vector.to_numpy() for vector in asked], dtype=np.float32).reshape(-1, generation.dims),
-            chunk_ids, scores, np.array(floor, dtype=np.float32), np.array(at_start, dtype=np.float64),
-        )  # fmt: skip
+            vectors[number] = vector.to_numpy()
+        positives = [np.array(row[7], dtype=np.int64) for row in rows]
+        return Probes(question_ids, sets, documents, positives, vectors, chunk_ids, scores, floor, at_start)
 
     def _complete(self, what: str, wanted: Int64Array, found: Int64Array) -> None:
         missing = np.setdiff1d(wanted, found)

@@ -44,13 +44,7 @@ class HybridHit(NamedTuple):
 
 @contextmanager
 def named_errors() -> Iterator[None]:
-    """Raise the errors that ``api.sql`` names as this project's own, with their hints.
-
-    Raises:
-        NotSearchable: HEA01.
-        StoreError: HEA02 (wrong dimension).
-        InputError: HEA03 (bad argument).
-    """
+    """Raise the errors that ``api.sql`` names as this project's own, with their hints; HEA02: wrong dimension."""
     try:
         yield
     except psycopg.DatabaseError as error:
@@ -63,6 +57,7 @@ def named_errors() -> Iterator[None]:
         ) from error
 
 
+@named_errors()
 def search(
     conn: Connection,
     vector: Vector,
@@ -81,15 +76,11 @@ def search(
         StoreError: the vector has another dimension.
         InputError: k or topic is wrong.
     """
-    with named_errors():
-        return select(
-            conn,
-            Hit,
-            "FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)",
-            (np.asarray(vector, np.float32), generation_id, k, topic, None if filter is None else dict(filter)),
-        )
+    values = (np.asarray(vector, np.float32), generation_id, k, topic, None if filter is None else dict(filter))
+    return select(conn, Hit, "FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)", values)
 
 
+@named_errors()
 def hybrid_search(
     conn: Connection, words: str, vector: Vector, generation_id: int, k: int = 10, topic: int | None = None
 ) -> list[HybridHit]:
@@ -97,23 +88,14 @@ def hybrid_search(
 
     ``words`` is free text, and ``vector`` that text encoded; the rest, and errors, as ``search``.
     """
-    with named_errors():
-        return select(
-            conn,
-            HybridHit,
-            "FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)",
-            (words, np.asarray(vector, np.float32), generation_id, k, topic),
-        )
+    values = (words, np.asarray(vector, np.float32), generation_id, k, topic)
+    return select(conn, HybridHit, "FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)", values)
 
 
+@named_errors()
 def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
     """The k chunks of other documents nearest to a document's first chunk, in the live generation.
 
-    A duplicate is represented by its canonical document; ``k`` and ``topic`` are as in ``search``.
-
-    Raises:
-        NotSearchable: no generation is active.
-        InputError: the document has no vector, or k or topic is wrong.
+    A duplicate is represented by its canonical document; errors, ``k`` and ``topic`` are as in ``search``.
     """
-    with named_errors():
-        return select(conn, Hit, "FROM heal.similar(%s::bigint, %s::int, %s::bigint)", (document_id, k, topic))
+    return select(conn, Hit, "FROM heal.similar(%s::bigint, %s::int, %s::bigint)", (document_id, k, topic))

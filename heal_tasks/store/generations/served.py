@@ -15,7 +15,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection, Repository
 from heal_tasks.store.documents.chunks import lock_exclusive, lock_shared, purge_superseded
 from heal_tasks.store.generations.generations import Generation, State
-from heal_tasks.store.rows import rows_of, scalar, select
+from heal_tasks.store.rows import rows_of, select
 from heal_tasks.store.spaces.copying import Int64Array, copy_vectors, copy_vectors_out
 from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, stage
 
@@ -78,10 +78,6 @@ class ServedRepository(Repository):
         """Replace all rows of a generation that is not live, and return their number; build its indexes afterwards.
 
         Rows of chunks that were deleted meanwhile are left out.
-
-        Raises:
-            StoreError: the generation is live, or a vector has another dimension, is zero or not finite, or, where the
-                metric is cosine, is not of unit length.
         """
         if generation.state in ("active", "previous"):
             raise StoreError(
@@ -105,11 +101,7 @@ class ServedRepository(Repository):
 
         Only rows that differ are written, because rewriting an equal vector costs a search of the index and leaves a
         dead row in it. Superseded chunks whose successors are served then are deleted in the same transaction.
-
         With ``among``, int64, shape (m,), only rows of these chunks change, and ``served`` has the wanted ones of them.
-
-        Raises:
-            StoreError: as ``write_served``, for a vector.
         """
         check_vectors(served.vectors, generation.dims, unit=generation.metric == "cosine")
         table = generation.table("vec")
@@ -133,12 +125,6 @@ class ServedRepository(Repository):
             purge_superseded(self._conn)
         added = sum(new for (new,) in written)
         return Upserted(added, len(written) - added, len(gone), int((~differs).sum()))
-
-    def estimated_rows(self, generation: Generation) -> int:
-        """The number of served rows by the server's statistics, without counting them."""
-        name = generation.table("vec").as_string(self._conn)
-        query = "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s::regclass"
-        return int(scalar(self._conn, query, (name,)))
 
     def health(self, generation: Generation) -> dict[str, int]:
         """Count rows served, superseded, orphans (their chunk no longer exists: a fault), and chunks without a row."""

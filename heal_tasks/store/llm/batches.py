@@ -84,9 +84,7 @@ class BatchRepository:
     def plan(self, batch: Batch, texts: Sequence[tuple[str, int]]) -> set[str]:
         """Record a batch that is going to be sent, and its texts: content hash and chunk of each.
 
-        Returns:
-            Content hashes that may be sent; the others are in a batch of another task. Where none may, there is no
-            batch.
+        Returned are the hashes that may be sent; the others are in another task's batch. Without any there is no batch.
         """
         key, about = batch.batch_key, (self._endpoint, batch.model, batch.prompt_hash)
         with self._conn.transaction(), self._conn.cursor() as cursor:
@@ -109,11 +107,7 @@ class BatchRepository:
         return won
 
     def sending(self, batch_key: str, input_file_id: str) -> None:
-        """Record that the batch is going to be created at the endpoint.
-
-        Raises:
-            RetryableError: another task has withdrawn it in the meantime.
-        """
+        """Record that the batch is going to be created; RetryableError if another task has withdrawn it meanwhile."""
         done = self._conn.execute(
             "UPDATE heal.llm_batch SET state = 'sending', input_file_id = %s, sent_at = clock_timestamp() "
             "WHERE batch_key = %s AND state = 'planned'",

@@ -41,17 +41,11 @@ class LedgerRow:
 
 
 def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Iterable[int]) -> set[int]:
-    """Write calls and delete the reservations for their chunks, in the transaction that stores the answers.
-
-    Args:
-        cursor: in a transaction.
-        run_id: the run that asked.
-        calls: every call, failed ones included.
-        chunk_ids: further chunks that are answered.
+    """Write calls, failed ones included, and delete the reservations for their chunks and others that are answered.
 
     Returns:
-        Those of all these chunks that still exist, locked against deletion until the transaction ends. Nothing may be
-        stored for the others; calls about them are stored without the reply.
+        Those of all these chunks that still exist, locked against deletion until the caller's transaction ends. Nothing
+        may be stored for the others; calls about them are stored without the reply.
     """
     wanted = list({*chunk_ids, *(call.chunk_id for call in calls if call.chunk_id is not None)})
     cursor.execute("SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (wanted,))

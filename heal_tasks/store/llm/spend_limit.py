@@ -54,7 +54,7 @@ class SpendLimit:
 
     @property
     def limited(self) -> bool:
-        """Whether any limit is set."""
+        """True if any limit is set."""
         return self.run_usd > 0 or self.day_usd > 0
 
     def spending(self) -> Spending:

@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.types import Question
 from heal_tasks.store.db import Connection
 from heal_tasks.store.questions.questions import Dropped
-from heal_tasks.store.rows import select
+from heal_tasks.store.rows import find, select
 
 
 class DocumentView(NamedTuple):
-    """A document that is not deleted; ``duplicate_of`` is the canonical document of an exact duplicate."""
+    """A document; ``duplicate_of`` is the canonical document of an exact duplicate."""
 
     document_id: int
     title: str
     source: str
     path: str
     duplicate_of: int | None
+    deleted_at: datetime | None
 
 
 class MapView(NamedTuple):
@@ -45,34 +47,21 @@ class ChunkView:
 
 
 def document_view(conn: Connection, document_id: int) -> DocumentView:
-    """Find a document.
-
-    Raises:
-        StoreError: there is no such document, or it was deleted.
-    """
-    row = conn.execute(
-        "SELECT document_id, title, source, path, duplicate_of, deleted_at FROM heal.document WHERE document_id = %s",
-        (document_id,),
-    ).fetchone()
-    if row is None:
+    """Find a document; StoreError if there is none, or it was deleted."""
+    document = find(conn, DocumentView, "FROM heal.document WHERE document_id = %s", (document_id,))
+    if document is None:
         raise StoreError(
             f"there is no document {document_id}; SELECT document_id, title FROM heal.document lists them, and "
             "`python -m heal_tasks search` prints ids"
         )
-    *fields, deleted_at = row
-    if deleted_at is not None:
-        raise StoreError(
-            f"document {document_id} was deleted on {deleted_at.astimezone():%Y-%m-%d %H:%M}, and its questions with it"
-        )
-    return DocumentView._make(fields)
+    if document.deleted_at is not None:
+        when = document.deleted_at.astimezone()
+        raise StoreError(f"document {document_id} was deleted on {when:%Y-%m-%d %H:%M}, and its questions with it")
+    return document
 
 
 def document_of_chunk(conn: Connection, chunk_id: int) -> int:
-    """The document of a live chunk.
-
-    Raises:
-        StoreError: there is no such chunk, or it is superseded.
-    """
+    """The document of a live chunk; StoreError if there is none, or it is superseded."""
     row = conn.execute("SELECT document_id, superseded_at FROM heal.chunk WHERE chunk_id = %s", (chunk_id,)).fetchone()
     if row is None:
         raise StoreError(f"there is no chunk {chunk_id}; `python -m heal_tasks questions --document ID` prints ids")

@@ -43,9 +43,6 @@ def copy_vectors(
     """Append rows of integer columns and one vector column, ``embedding``, to a table.
 
     The columns are int64 (``bigint``) or int32 (``integer``) arrays of shape (n,), the vectors float32, shape (n, d).
-
-    Raises:
-        StoreError: the arrays have different lengths.
     """
     if any(values.shape != (len(vectors),) for values in integers.values()) or vectors.ndim != 2:
         shapes = {name: values.shape for name, values in integers.items()}
@@ -63,16 +60,9 @@ def copy_vectors(
 def copy_vectors_out(
     conn: Connection, query: sql.Composable, dims: int, sizes: Sequence[int] = (8,)
 ) -> tuple[list[NDArray[Any]], Float32Array]:
-    """Read integer columns and one vector column without a Python object per row.
+    """Read a query's integer columns, int64 or int32, shape (n,) each, and its vectors, float32, shape (n, d).
 
-    The query selects non-null integer columns, of ``sizes`` bytes each (8 for ``bigint``, 4 for ``integer``), and at
-    the end a vector of ``dims`` dimensions.
-
-    Returns:
-        One int64 or int32 array of shape (n,) per integer column, and the vectors: float32, shape (n, d).
-
-    Raises:
-        StoreError: a row has another shape than that.
+    The query selects non-null integers of ``sizes`` bytes each (8 for ``bigint``, 4 for ``integer``), then a vector.
     """
     layout = _layout(sizes, dims)
     damaged = StoreError(f"a vector read back has another dimension than {dims}; the table is damaged")

@@ -46,9 +46,6 @@ class SpaceRepository(Repository):
         """Get the space of an encoder, and make it and its tables if they are missing; safe to call from many tasks.
 
         ``model_uri`` replaces an older location of the same files; files of equal hash give equal vectors.
-
-        Raises:
-            StoreError: ``dims`` is out of range, or differs from the space that this encoder has.
         """
         try:
             with self._conn.transaction():

@@ -31,10 +31,7 @@ def write_keyed(
 ) -> int:
     """Add vectors, float32, shape (n, d), by id to a table made by ``create_keyed``, and return the number of new rows.
 
-    Rows that exist, or whose chunk or question was deleted, are skipped.
-
-    Raises:
-        StoreError: a vector has another dimension, is zero or is not finite.
+    Rows that exist, or whose chunk or question was deleted, are skipped; ``check_vectors`` refuses faulty vectors.
     """
     check_vectors(vectors, dims)
     key = sql.Identifier(f"{entity}_id")
@@ -85,11 +82,7 @@ def table_exists(conn: Connection, table: sql.Identifier) -> bool:
 
 
 def check_vectors(vectors: Float32Array, dims: int, *, unit: bool = False) -> None:
-    """Refuse vectors that pgvector would reject half-way, or that an index would never find.
-
-    Raises:
-        StoreError: a vector has another dimension, is zero or not finite, or, with ``unit``, is not of unit length.
-    """
+    """Refuse vectors that pgvector would reject half-way, or that an index would never find: StoreError."""
     if vectors.ndim != 2 or vectors.shape[1] != dims:
         raise StoreError(
             f"vectors of shape {vectors.shape} do not fit a space of {dims} dimensions; encode with the space's model"
