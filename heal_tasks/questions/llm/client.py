@@ -15,7 +15,6 @@ from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig, Failure
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
-from heal_tasks.questions.llm.replies import read_completion
 from heal_tasks.questions.writer import Answered, Call, ChunkToAsk
 
 T = TypeVar("T")
@@ -35,8 +34,7 @@ class LLM:
         """Ask the same about many chunks, which are taken as workers become free.
 
         Yields:
-            One Answered per chunk in the order in which they finish. A chunk that could not be asked about has
-            status invalid, refused or failed.
+            One Answered per chunk in the order in which they finish.
 
         Raises:
             SettingsError: the endpoint rejects the key, does not know the model or the path, or the account has no
@@ -47,7 +45,7 @@ class LLM:
         waiting = iter(chunks)
         if (chunk := next(waiting, None)) is None:
             return
-        endpoint, health = Endpoint(self._config, spec.temperature), self._health()
+        endpoint, health = Endpoint(self._config, spec.temperature), _Health(self._config, self._concurrency)
         pending = set[Future[_Outcome[T]]]()
         executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="ask")
         try:
@@ -85,33 +83,26 @@ class LLM:
             raise error
 
     def learn_dialect(self, spec: PromptSpec[T]) -> tuple[Dialect, tuple[Call, ...]]:
-        """Find out which request fields the endpoint understands, and return the calls that it took.
-
-        Raises:
-            HealError: as ``ask`` does.
-        """
-        endpoint, health = Endpoint(self._config, spec.temperature), self._health()
+        """Find out the request fields that the endpoint understands, and the calls that it took; raises as ``ask``."""
+        endpoint, health = Endpoint(self._config, spec.temperature), _Health(self._config, self._concurrency)
         calls, failure = endpoint.probe()
         health.note(failure, calls[-1].raw_reply)
         if (error := health.final_error()) is not None:
             raise error
         return endpoint.dialect, calls
 
-    def _health(self) -> "_Health":
-        return _Health(self._config, _OUTAGES_PER_WORKER * self._concurrency)
-
 
 class _Health:
     """Decides from the outcomes of calls when to give up the rest of a run."""
 
-    def __init__(self, config: EndpointConfig, most_outages: int) -> None:
-        self._config, self._most_outages = config, most_outages
+    def __init__(self, config: EndpointConfig, concurrency: int) -> None:
+        self._config, self._most_outages = config, _OUTAGES_PER_WORKER * concurrency
         self._answered, self._outages = False, 0
         self._outage: HealError | None = None
         self.error: HealError | None = None
 
     def note(self, failure: Failure | None, message: str) -> None:
-        if failure in (None, "rejected"):
+        if failure is None or failure == "rejected":
             self._answered, self._outages = True, 0
             return
         reason = self._reason(failure, message)
@@ -127,7 +118,7 @@ class _Health:
         """The error of a run that was given up, or in which the endpoint never answered."""
         return self.error or (None if self._answered else self._outage)
 
-    def _reason(self, failure: Failure | None, message: str) -> HealError:
+    def _reason(self, failure: Failure, message: str) -> HealError:
         url, kept = self._config.url, "(what was written is kept)"
         if failure == "no credit":
             return SettingsError(
@@ -151,12 +142,10 @@ def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome
     calls, token_limit = list[Call](), spec.token_limit * (2 if chunk.cut_off else 1)
     problem, corrections = chunk.problem, int(bool(chunk.problem))
     while True:
-        answer = endpoint.ask(spec.messages(chunk, problem), spec.schema, token_limit)
+        answer = endpoint.ask(spec.messages(chunk, problem), spec.schema, token_limit, spec.parse)
         calls += answer.calls
-        if answer.body is None:
+        if (reply := answer.reply) is None:
             return Answered(chunk, None, tuple(calls)), answer.failure
-        reply = read_completion(answer.body, spec.parse, answer.latency_s)
-        calls.append(reply.call)
         if reply.cut_off and token_limit == spec.token_limit:
             token_limit *= 2
         elif reply.call.status == "invalid" and not reply.cut_off and corrections < MAX_CORRECTIONS:

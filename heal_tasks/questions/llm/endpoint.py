@@ -6,8 +6,9 @@ The SDK repeats timeouts, lost connections and server errors. Rate limits are no
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import openai
 import tenacity
@@ -16,8 +17,10 @@ from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, NoCreditError, RateLimitedError, StoppedError
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
-from heal_tasks.questions.llm.replies import REFUSAL_CODES, read_completion, redacted
+from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted
 from heal_tasks.questions.writer import Call, CallStatus
+
+T = TypeVar("T")
 
 # A request larger than a limit per minute is refused for ever while others pass. With pauses of up to a minute between
 # them so many attempts outlast any such minute.
@@ -50,20 +53,19 @@ _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Generic[T]):
     """The outcome of one request."""
 
-    body: str | None  # of the successful reply
-    calls: tuple[Call, ...]  # at most one: failed attempts that cost tokens, or the request that was given up
-    latency_s: float  # wall time, retries and pauses included
-    failure: Failure | None = None  # why there is no reply
+    reply: ParsedReply[T] | None
+    calls: tuple[Call, ...]  # failed attempts that cost tokens, then the reply's or the request that was given up
+    failure: Failure | None = None  # the reason where there is no reply
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
     """Address and patience of an endpoint."""
 
-    base_url: str | None  # OpenAI-compatible; None means OpenAI
+    url: str  # OpenAI-compatible
     api_key: str | None = field(repr=False)  # kept out of every message; None where the endpoint needs none
     model: str  # as the endpoint knows it
     timeout_s: float  # longest wait for one whole reply
@@ -75,11 +77,6 @@ class EndpointConfig:
     # Airflow's retries are the better place to wait.
     patience_s: float = 900.0
 
-    @property
-    def url(self) -> str:
-        """The endpoint's address, OpenAI's by default."""
-        return self.base_url or OPENAI_URL
-
 
 class Endpoint:
     """An endpoint for one run; safe to use from many threads."""
@@ -87,7 +84,7 @@ class Endpoint:
     def __init__(self, config: EndpointConfig, temperature: float) -> None:
         # The first to try, then the one that the server is known to understand. Older local servers know max_tokens
         # only; OpenAI's reasoning models know max_completion_tokens only.
-        self.dialect = Dialect("json_schema", "max_tokens" if config.base_url else "max_completion_tokens")
+        self.dialect = Dialect("json_schema", "max_completion_tokens" if config.url == OPENAI_URL else "max_tokens")
         self._config, self._temperature = config, temperature
         self._backoff = tenacity.wait_random_exponential(multiplier=config.backoff_s, max=_LONGEST_BACKOFF_S)
         self._throttled_since_s: float | None = None
@@ -106,20 +103,21 @@ class Endpoint:
         """Find out how strictly the server keeps to a schema, and set the dialect; the calls, and why it failed."""
         probe, calls = Probe(), list[Call]()
         while self.dialect.reply != "text":
-            answer = self.ask(probe.messages, probe.schema, PROBE_TOKENS)
+            answer = self.ask(probe.messages, probe.schema, PROBE_TOKENS, str)
             calls += answer.calls
-            if answer.body is None:
+            if answer.reply is None:
                 return tuple(calls), answer.failure
-            reply, mode = read_completion(answer.body, str, answer.latency_s), self.dialect.reply
-            raw = f"capability probe, {mode}: {reply.call.raw_reply}"
-            calls.append(replace(reply.call, status="ok", raw_reply=raw))
-            if probe.obeyed(mode, reply.value or ""):
+            mode, call = self.dialect.reply, calls.pop()
+            calls.append(replace(call, status="ok", raw_reply=f"capability probe, {mode}: {call.raw_reply}"))
+            if probe.obeyed(mode, answer.reply.value or ""):
                 break
             self.dialect = self.dialect.looser()
         return tuple(calls), None
 
-    def ask(self, messages: list[dict[str, str]], schema: JsonObject, token_limit: int) -> Answer:
-        """Send one request; returns the reply, or why there is none. Nothing is raised for what a server does."""
+    def ask(
+        self, messages: list[dict[str, str]], schema: JsonObject, token_limit: int, parse: Callable[[str], T]
+    ) -> Answer[T]:
+        """Send one request, and read the reply by ``parse``. Nothing is raised, whatever the server does."""
         dialect, tried, attempts = self.dialect, set[Dialect](), self._attempts
         attempts.begin()
         while True:
@@ -134,9 +132,10 @@ class Endpoint:
                 if failure == "throttled":
                     self.stop()  # before another worker takes its next chunk
                 message = redacted(f"{type(error).__name__}: {error}", self._config.api_key)
-                return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), 0.0, failure)
+                return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), failure)
             self.dialect, self._throttled_since_s = dialect, None
-            return Answer(body, attempts.paid(), attempts.latency_s)
+            reply = read_completion(body, parse, attempts.latency_s)
+            return Answer(reply, (*attempts.paid(), reply.call))
 
     def _send(self, messages: list[dict[str, str]], fields: JsonObject) -> str:
         # Typed loosely: the SDK's overloads cannot express fields that depend on what the server understands.

@@ -21,7 +21,7 @@ BATCH_PRICE_FACTOR = 0.5
 def make_llm(settings: Settings) -> LLM:
     """The language model that the settings name."""
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
-    config = EndpointConfig(settings.llm_base_url, key, settings.llm_model, settings.llm_timeout_s)
+    config = EndpointConfig(settings.llm_url, key, settings.llm_model, settings.llm_timeout_s)
     return LLM(config, settings.llm_concurrency)
 
 
