@@ -1,24 +1,29 @@
 """The page of a run: one HTML file without scripts or outside resources.
 
-The report step stores the page without any text of documents or questions; ``read_page`` adds the sample questions
-that the database still has.
+The report step stores the page without any text of documents or questions. ``read_page`` adds sample questions from the
+database whenever a page is opened, so that a deleted text is in no page.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from psycopg.rows import class_row
 
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import format_duration
-from heal_tasks.report.pictures import Pictures
-from heal_tasks.report.samples import read_samples
 from heal_tasks.report.summary import Summary
 from heal_tasks.store.db import Connection
-from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.runs.runs import Run, RunRepository
+
+if TYPE_CHECKING:
+    from heal_tasks.report.pictures import Pictures  # loads matplotlib, which readers of a page do not need
 
 PAGE = "report.html"
+MAX_SAMPLES = 8
 SAMPLES = Markup(
     '<p class="quiet">Sample questions are read from the database when the page is opened under Browse › HEAL runs in '
     "Airflow, or written by <code>python -m heal_tasks report --page FILE</code>.</p>"
@@ -26,7 +31,18 @@ SAMPLES = Markup(
 """The place of the sample questions in a stored page. No text of a run can equal it, because texts are escaped."""
 
 
-def render(summary: Summary, pictures: Pictures) -> str:
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A question with the title of its document; ``detail`` is its answer, or the filter that dropped it."""
+
+    text: str
+    detail: str
+    kind: str
+    writer: str
+    title: str
+
+
+def render(summary: Summary, pictures: "Pictures") -> str:
     """Render the HTML of a page without sample questions; every text is escaped."""
     return _environment().get_template("page.html.jinja").render(summary=summary, pictures=pictures, samples=SAMPLES)
 
@@ -41,17 +57,38 @@ def store_page(artifacts: ArtifactStore, run_id: str, page: str) -> str:
 
 
 def read_page(conn: Connection, artifacts: ArtifactStore, run_id: str) -> str | None:
-    """Read the stored page of a run with its sample questions; None if there is no such run or it has no page yet.
-
-    Raises:
-        StepError: the page's file is gone.
-    """
+    """Read the stored page of a run with its sample questions; None if there is no such run or it has no page yet."""
     run = RunRepository(conn).get_run(run_id)
     if run is None or run.report_uri is None:
         return None
     page = (artifacts.local(run.report_uri) / PAGE).read_text(encoding="utf-8")
-    samples = _environment().get_template("samples.html.jinja").render(samples=read_samples(conn, run))
+    kept, dropped = read_samples(conn, run)
+    samples = _environment().get_template("samples.html.jinja").render(kept=kept, dropped=dropped)
     return page.replace(SAMPLES, samples)
+
+
+def read_samples(conn: Connection, run: Run) -> tuple[list[Sample], list[Sample]]:
+    """Read some of the newest questions at the end of a run, and some that its filters dropped."""
+    values = {"run": run.run_id, "end": run.finished_at, "limit": MAX_SAMPLES}
+    cursor = conn.cursor(row_factory=class_row(Sample))
+    kept = cursor.execute(
+        """SELECT q.text, q.answer AS detail, q.kind, q.writer, d.title
+        FROM (SELECT * FROM heal.question
+              WHERE dropped_by IS NULL AND created_at <= coalesce(%(end)s::timestamptz, now())
+              ORDER BY created_at DESC, question_id LIMIT %(limit)s) q
+        JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+        ORDER BY q.created_at DESC, q.question_id""",
+        values,
+    ).fetchall()
+    dropped = cursor.execute(
+        """SELECT q.text, q.reason AS detail, q.kind, q.writer, d.title
+        FROM (SELECT *, row_number() OVER (PARTITION BY reason ORDER BY dropped_id) AS place
+              FROM heal.question_dropped WHERE run_id = %(run)s) q
+        JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+        ORDER BY q.place, q.reason LIMIT %(limit)s""",
+        values,
+    ).fetchall()
+    return kept, dropped
 
 
 def _environment() -> Environment:

@@ -37,9 +37,9 @@ def project(
     Both planes have one scale, and the second is rotated (orthogonal Procrustes) to match the first.
 
     Args:
-        before: float, shape (n, d), n at least 3.
-        after: float, shape (n, d'); the same chunks.
-        topics: integer, shape (n,): topic of each chunk.
+        before: shape (n, d), n at least 3.
+        after: shape (n, d').
+        topics: shape (n,), topic of each chunk.
     """
     (first, note), (second, note_after) = (_plane(vectors, topics) for vectors in (before, after))
     # PCA leaves rotation and reflection open; without this they would be the most visible difference.

@@ -12,9 +12,11 @@ from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.models import CARD
-from heal_tasks.report.selection import COLUMNS, selection_rows
-from heal_tasks.report.stored_tree import read_root_records
+from heal_tasks.report.pca import project
+from heal_tasks.report.plots import draw_plane, draw_quality, draw_selection, draw_training
+from heal_tasks.report.stored_tree import COLUMNS, read_root_records, selection_rows
 from heal_tasks.report.summary import Summary
+from heal_tasks.report.svg import PALETTE
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.served import ServedRepository
@@ -41,7 +43,7 @@ class Projection(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """How the number of topics at the root of a tree was chosen, as a picture and a table."""
+    """The choice of the number of topics at the root of a tree, as a picture and a table."""
 
     picture: Markup
     columns: tuple[str, ...]
@@ -58,10 +60,7 @@ class Pictures(NamedTuple):
 
 
 def draw(conn: Connection, artifacts: ArtifactStore, summary: Summary, model: str) -> Pictures:
-    """Draw the pictures of a run; ``model`` is the URI of the base model.
-
-    Matplotlib, SciPy and scikit-learn are loaded only where there is something to draw.
-    """
+    """Draw the pictures of a run; ``model`` is the URI of the base model."""
 
     def unless_missing(name: str, drawn: Callable[[], T | None]) -> T | None:
         try:
@@ -71,21 +70,13 @@ def draw(conn: Connection, artifacts: ArtifactStore, summary: Summary, model: st
             _log.warning("the page goes without %s: %s", name, error)
             return None
 
+    rows = summary.evaluation_table()
     return Pictures(
-        _quality(summary),
+        draw_quality(rows) if rows else None,
         unless_missing("the training curve", lambda: _training(artifacts, summary)),
         unless_missing("the projection", lambda: _projection(conn, summary, model)),
         unless_missing("the selection of topics", lambda: _selection(artifacts, summary)),
     )
-
-
-def _quality(summary: Summary) -> Markup | None:
-    rows = summary.evaluation_table()
-    if not rows:
-        return None
-    from heal_tasks.report.plots import draw_quality
-
-    return draw_quality(rows)
 
 
 def _training(artifacts: ArtifactStore, summary: Summary) -> Markup | None:
@@ -97,8 +88,6 @@ def _training(artifacts: ArtifactStore, summary: Summary) -> Markup | None:
     file = artifacts.local(uri) / CARD
     if not file.is_file():
         return None
-    from heal_tasks.report.plots import draw_training
-
     card = json.loads(file.read_text(encoding="utf-8"))
     return draw_training(card["history"], card["metrics"]["base_ndcg"], card["metrics"]["best_step"])
 
@@ -117,10 +106,6 @@ def _projection(conn: Connection, summary: Summary, model: str) -> Projection | 
     before, after = before[rows_before], served.vectors[rows_after]
     if len(ids) < MIN_CHUNKS or (before.shape == after.shape and np.allclose(before, after, atol=1e-6)):
         return None  # equal vectors: the base model itself is served
-    from heal_tasks.report.pca import project
-    from heal_tasks.report.plots import draw_plane
-    from heal_tasks.report.svg import PALETTE
-
     # The largest topics of the first level have a colour of their own.
     largest = sorted(tree.children[tree.root.topic_id], key=lambda row: -row.size)[: len(PALETTE)]
     colour_of = {row.topic_id: number for number, row in enumerate(largest)}
@@ -137,7 +122,5 @@ def _selection(artifacts: ArtifactStore, summary: Summary) -> Selection | None:
     records, k = read_root_records(artifacts, summary.tree), summary.tree.root.k
     if len(records) < 2:
         return None
-    from heal_tasks.report.plots import draw_selection
-
     threshold = HNMFkConfig.silhouette
     return Selection(draw_selection(records, k, threshold), COLUMNS, selection_rows(records, k, threshold))

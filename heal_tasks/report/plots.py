@@ -1,7 +1,6 @@
 """The pictures of a run's page: quality, training curve, chunk vectors on a plane, choice of the number of topics."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,18 +27,14 @@ INK, GREY = "black", "#888888"
 
 def draw_quality(rows: Sequence[EvaluationRow]) -> Markup:
     """Draw a metric of every system with its interval; at least one row, those of a question set together."""
-    places, headings, labels, described = list[int](), dict[int, str](), list[str](), list[str]()
-    line = 0
-    for name, group in groupby(rows, key=lambda row: row.question_set):
-        headings[line] = name
-        for row in group:
-            line += 1
-            places.append(line)
-            labels.append(f"{row.system}: {row.value:.3f}")
-            described.append(f"{name}, {labels[-1]}")
-        line += 1
-    with new_figure(WIDTH, 22 * line + 60) as figure:
-        axes = figure.add_subplot(xlabel="nDCG@10, 95 % intervals", ylim=(line - 0.4, -0.7))
+    # A line for every row, below a heading for every question set.
+    sets = list(dict.fromkeys(row.question_set for row in rows))
+    places = [number + sets.index(row.question_set) + 1 for number, row in enumerate(rows)]
+    lines = len(rows) + len(sets)
+    labels = [f"{row.system}: {row.value:.3f}" for row in rows]
+    described = "; ".join(f"{row.question_set}, {label}" for row, label in zip(rows, labels, strict=True))
+    with new_figure(WIDTH, 22 * lines + 60) as figure:
+        axes = figure.add_subplot(xlabel="nDCG@10, 95 % intervals", ylim=(lines - 0.4, -0.7))
         axes.spines[["left", "right"]].set_visible(False)
         axes.grid(axis="x")
         axes.hlines(
@@ -51,19 +46,17 @@ def draw_quality(rows: Sequence[EvaluationRow]) -> Markup:
         axes.plot([row.value for row in rows], places, "o", color=BLUE, gid="values")
         axes.set_yticks(places, [row.system for row in rows])
         axes.tick_params(axis="y", length=0)
-        for place, name in headings.items():
-            axes.text(0, place, name, transform=axes.get_yaxis_transform(), weight="bold", va="center")
-        return to_svg(figure, "quality", "nDCG@10 of every system", "; ".join(described), {"values": labels})
+        for name in sets:
+            first = min(place for place, row in zip(places, rows, strict=True) if row.question_set == name)
+            axes.text(0, first - 1, name, transform=axes.get_yaxis_transform(), weight="bold", va="center")
+        return to_svg(figure, "quality", "nDCG@10 of every system", described, {"values": labels})
 
 
 def draw_training(history: Sequence[JsonObject], base_ndcg: float, best_step: int) -> Markup:
     """Draw nDCG@10 on held-out questions (left axis) and mean loss (right axis) over optimiser steps.
 
-    Args:
-        history: one entry per validation, at least one, by ascending step: ``step``, ``ndcg`` and, where it was
-            logged, ``loss``, the mean since the validation before.
-        base_ndcg: of the base model, which is step 0.
-        best_step: the step whose weights were kept.
+    ``history`` has one entry per validation, at least one, by ascending step: ``step``, ``ndcg`` and, where it was
+    logged, ``loss``, the mean since the validation before. ``base_ndcg`` belongs to step 0.
     """
     ndcg = {0: base_ndcg} | {int(entry["step"]): float(entry["ndcg"]) for entry in history}
     losses = {int(entry["step"]): float(entry["loss"]) for entry in history if "loss" in entry}
@@ -90,10 +83,7 @@ def draw_training(history: Sequence[JsonObject], base_ndcg: float, best_step: in
 def draw_selection(records: "Sequence[KRecord]", chosen: int, threshold: float) -> Markup:
     """Draw silhouettes (left axis) and relative error (right axis) over the number of topics k.
 
-    Args:
-        records: of one node, by ascending k, at least one.
-        chosen: the k that was chosen; one of the records'.
-        threshold: smallest silhouette of a stable k, in [-1, 1].
+    The records, at least one, are of one node, by ascending k; ``threshold`` is the smallest silhouette of a stable k.
     """
     # Silhouettes of k = 1 are 1 by definition.
     stable = [record for record in records if record.k > 1 and record.silhouette is not None]

@@ -1,5 +1,6 @@
-"""Read a topic tree back: its rows from the database, the selection of its root's k from its files."""
+"""A stored topic tree, and the table of the choice of its root's number of topics, for page and terminal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +11,11 @@ from heal_tasks.store.documents.topics import TopicRepository, TopicRow, TopicRu
 
 if TYPE_CHECKING:
     from heal_tasks.topics.nmfk import KRecord
+
+COLUMNS = (
+    "k", "relative error", "drop ratio", "null ratio", "silhouette of terms", "silhouette of documents",
+    "smallest topic", "result",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,40 @@ def read_tree(conn: Connection, topic_run_id: int) -> StoredTree:
 
 
 def read_root_records(artifacts: ArtifactStore, tree: StoredTree) -> "tuple[KRecord, ...]":
-    """Read the measurements at the root of a tree, by ascending k; empty where no split was looked for.
-
-    Raises:
-        HealError: the tree's files are gone, or another version wrote them.
-    """
+    """Read the measurements at a tree's root, by ascending k, empty without any; HealError if its files are gone."""
     # Imported here because it loads torch, which most reports do not need.
     from heal_tasks.topics.tree import TopicTree
 
     return TopicTree.load(artifacts.local(tree.run.uri)).selection.get(tree.root.topic_id, ())
+
+
+def selection_rows(records: "Sequence[KRecord]", chosen: int, threshold: float) -> list[tuple[str, ...]]:
+    """List for every k of a node the cells of ``COLUMNS``: its measurements, and why it was chosen or not.
+
+    ``chosen`` is the number of topics that it was split into, ``threshold`` the smallest silhouette of a stable k.
+    """
+    rows = []
+    for record in records:
+        values = (record.drop_ratio, record.null_ratio, record.term_silhouette, record.document_silhouette)
+        cells = ["" if value is None else f"{value:.2f}" for value in values]
+        cells.append("" if record.smallest_topic is None else str(record.smallest_topic))
+        if record.k == 1:
+            cells = [""] * len(cells)  # they hold by definition and would only look like measurements
+        rows.append((str(record.k), f"{record.relative_error:.4f}", *cells, _result(record, chosen, threshold)))
+    return rows
+
+
+def _result(record: "KRecord", chosen: int, threshold: float) -> str:
+    if record.k == chosen:
+        return "chosen"
+    if record.k == 1:
+        return "no split"
+    if not record.stands_out:
+        return "error drop too small"
+    if record.silhouette is None:
+        return "not needed: a larger k passed"
+    if record.accepted:
+        return "passed, and so did a larger k"
+    if record.silhouette < threshold:
+        return f"unstable: silhouette below {threshold:.2f}"
+    return "smallest topic too small"

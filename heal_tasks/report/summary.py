@@ -72,13 +72,6 @@ class Summary:
             counts.setdefault((writer, kind), Counter())[split.split("_")[0]] += number
         return [(*key, splits["train"], splits["seen"], splits["unseen"]) for key, splits in counts.items()]
 
-    def questions_by_writer(self) -> dict[str, int]:
-        """Number of questions by writer."""
-        counts: Counter[str] = Counter()
-        for writer, _, _, number in self.question_counts:
-            counts[writer] += number
-        return counts
-
     def total(self, step: str, name: str) -> int:
         """A count of a step, added up over its shards in this run."""
         return int(sum(counts.get(name, 0) for counts in self._counts(step)))

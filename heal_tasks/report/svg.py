@@ -39,12 +39,8 @@ def to_svg(
 ) -> Markup:
     """Turn a figure of ``new_figure`` into an ``<svg>`` element for an HTML page; all texts are escaped.
 
-    Args:
-        figure: the figure.
-        name: unique in the page; prefix of all ids.
-        title: read out by screen readers.
-        description: the content of the picture in words.
-        labels: by an artist's gid, the tooltip of each of its markers, in their order.
+    Screen readers read title and description. The name, unique in the page, is the prefix of all ids. ``labels`` gives,
+    by an artist's gid, the tooltips of its markers in their order.
     """
     for artist in figure.findobj():
         artist.set_clip_on(False)  # clip paths would need url(...) references

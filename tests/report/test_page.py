@@ -11,9 +11,8 @@ from markupsafe import Markup, escape
 
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import StepError
-from heal_tasks.report.page import PAGE, read_page, render, store_page
+from heal_tasks.report.page import MAX_SAMPLES, PAGE, read_page, read_samples, render, store_page
 from heal_tasks.report.pictures import Pictures, Projection, draw
-from heal_tasks.report.samples import MAX_SAMPLES, read_samples
 from heal_tasks.report.stored_tree import StoredTree
 from heal_tasks.report.summary import summarise
 from heal_tasks.store.db import Connection
@@ -107,11 +106,9 @@ def test_samples_are_the_newest_at_the_end_of_the_run(auto: Connection, artifact
     auto.execute("UPDATE heal.run SET finished_at = now() - interval '101.5 hours'")
     run = RunRepository(auto).get_run("r")
     assert run is not None
-    samples = read_samples(auto, run)
-    assert [sample.text for sample in samples.kept] == [f"early {number}" for number in range(2, 2 + MAX_SAMPLES)]
-    assert [(sample.detail, sample.kind, sample.writer) for sample in samples.dropped] == [
-        ("short", "claim", "llm")
-    ] * 2
+    kept, dropped = read_samples(auto, run)
+    assert [sample.text for sample in kept] == [f"early {number}" for number in range(2, 2 + MAX_SAMPLES)]
+    assert [(sample.detail, sample.kind, sample.writer) for sample in dropped] == [("short", "claim", "llm")] * 2
 
 
 def test_no_page_and_a_page_that_is_gone(auto: Connection, artifacts: ArtifactStore) -> None:

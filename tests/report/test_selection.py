@@ -2,7 +2,7 @@
 
 import pytest
 
-from heal_tasks.report.selection import COLUMNS, selection_rows
+from heal_tasks.report.stored_tree import COLUMNS, selection_rows
 from heal_tasks.topics.nmfk import KRecord
 
 
