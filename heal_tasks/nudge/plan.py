@@ -24,7 +24,7 @@ class Plan:
 
     centred: bool = False  # subtract the mean training question from each question, see solve.gradients
     prior: float = 0.0  # number of questions that a base vector counts as, see solve.plan_moves
-    contrast_steps: int = 0  # of contrast.displace; 0 for none, more need a prior above 0
+    contrast_steps: int = 0  # steps of contrast.displace, which need a prior above 0; 0 for none
     answer_count_exponent: float = 0.0
 
     def __post_init__(self) -> None:

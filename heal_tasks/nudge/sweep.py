@@ -40,7 +40,7 @@ class Metric:
         self._best = np.cumsum(gains) if not name.startswith("accuracy") else np.ones(1)
 
     def gain(self, ranks: Int64Array, relevant: Int64Array) -> Float64Array:
-        """Contributions of relevant rows to the values of their questions; all arrays have the same shape.
+        """Contributions of relevant rows to the values of their questions, of the shape of both arguments.
 
         Args:
             ranks: 0 for the first place.
