@@ -5,13 +5,12 @@ Every file is written beside its name and renamed, so an ingest at the same time
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.settings import Settings
-from heal_tasks.sources.samples import sample, write_sample
+from heal_tasks.sources.samples import sample
 
 DEMO_PACKAGES = (
     "numpy", "scipy", "sklearn", "pandas", "networkx", "sqlalchemy",
@@ -21,36 +20,31 @@ DEMO_PACKAGES = (
 NEW_DOCUMENTS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """Titles of the documents that ``drop_more`` has added, changed and deleted, and the file of the new ones."""
 
-    new: tuple[str, ...]
+    new: list[str]
     changed: str
     deleted: str
     file: Path
 
 
 def fill(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> int:
-    """Put the first documents into the inbox, and return their number; 0 where the demo has done so before.
-
-    Raises:
-        SourceError: a package is not installed.
-    """
+    """Put the first documents into the inbox, and return their number; 0 where the demo has done so before."""
     inbox = settings.var_dir / "inbox"
     if _package_files(inbox, packages):
         return 0
-    return write_sample(packages, inbox, settings.demo_documents, settings.seed)
+    by_package: dict[str, list[dict[str, Any]]] = {}
+    for item in sample(packages, settings.demo_documents, settings.seed):
+        by_package.setdefault(item["metadata"]["package"], []).append(item)
+    inbox.mkdir(parents=True, exist_ok=True)
+    for package, rows in by_package.items():
+        _write(inbox / f"{package}.jsonl", rows)
+    return sum(map(len, by_package.values()))
 
 
 def drop_more(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> Arrival:
-    """Put twenty new documents into the inbox, change one document and delete one.
-
-    Each call takes the next twenty and changes and deletes another document.
-
-    Raises:
-        InputError: ``fill`` has not been called here, or the packages have no more documents.
-    """
+    """Put the next twenty documents into the inbox, change and delete one document, in each call another."""
     inbox = settings.var_dir / "inbox"
     files = _package_files(inbox, packages)
     if not files:
@@ -73,7 +67,7 @@ def drop_more(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> Ar
     arrived = inbox / f"arrived-{earlier + 1:03}.jsonl"
     _write(arrived, new)
     _write(largest, rows)
-    return Arrival(tuple(item["title"] for item in new), changed["title"], deleted["title"], arrived)
+    return Arrival([item["title"] for item in new], changed["title"], deleted["title"], arrived)
 
 
 def _package_files(inbox: Path, packages: Sequence[str]) -> list[Path]:

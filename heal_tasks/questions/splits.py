@@ -9,14 +9,13 @@ from typing import Literal
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.types import Split
 
-_BUCKETS = 1000
-_TEST_BELOW = 100
+_TEST_BELOW = 100  # of 1000 buckets
 _VALIDATION_BELOW = 200
 
 
 def is_unseen(document_id: int) -> bool:
     """True if a document takes no part in training, topic labels or NUDGE: about one in five."""
-    return bucket("document-split", document_id, _BUCKETS) < _VALIDATION_BELOW
+    return bucket("document-split", document_id) < _VALIDATION_BELOW
 
 
 def split_of(document_id: int, question_id: int) -> Split:
@@ -25,12 +24,12 @@ def split_of(document_id: int, question_id: int) -> Split:
     For 10 % of documents it is unseen_test, for 10 % unseen_validation; of the other documents' questions 10 % are
     seen_test, 10 % seen_validation and the rest train.
     """
-    document = bucket("document-split", document_id, _BUCKETS)
+    document = bucket("document-split", document_id)
     if document < _TEST_BELOW:
         return "unseen_test"
     if document < _VALIDATION_BELOW:
         return "unseen_validation"
-    question = bucket("question-split", question_id, _BUCKETS)
+    question = bucket("question-split", question_id)
     if question < _TEST_BELOW:
         return "seen_test"
     return "seen_validation" if question < _VALIDATION_BELOW else "train"
@@ -43,7 +42,7 @@ def judgment_split(document_id: int, query: int, given: Literal["train", "test"]
     another would count the first as a wrong answer. Where nothing is given one query in ten is for test. The others'
     judgments are for training, except those of unseen documents and one query in ten: they are for validation.
     """
-    place = bucket("question-split", query, _BUCKETS)
+    place = bucket("question-split", query)
     unseen = is_unseen(document_id)
     if given == "test" or (given is None and place < _TEST_BELOW):
         return "unseen_test" if unseen else "seen_test"

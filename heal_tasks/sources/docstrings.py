@@ -1,6 +1,7 @@
 """Documented public objects of installed packages, found in the syntax trees of their files without importing them."""
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ MIN_DOCSTRING_CHARS = 200
 MAX_TITLE_CHARS = 160
 
 # Tests, and other projects' code under a package's name.
-SKIPPED_NAMES = frozenset({"tests", "test", "testing", "conftest", "_vendor"})
+_SKIPPED_NAMES = re.compile(r"tests?|testing|test_.*|conftest|_vendor")
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -44,17 +45,16 @@ def find_modules(package: str) -> list[ModuleFile]:
         spec = None
     if spec is None:
         raise SourceError(f"package {package!r} is not installed here; install it or take it out of the source")
-    if spec.submodule_search_locations is not None:
-        found = [
-            _module(package, file, root)
-            for root in map(Path, spec.submodule_search_locations)
-            for file in root.rglob("*.py")
-            if _is_documentation(file.relative_to(root))
-        ]
-    elif spec.origin is not None and spec.origin.endswith(".py"):
-        found = [ModuleFile(package, package, f"{package}.py", Path(spec.origin))]
-    else:
-        found = []
+    found = []
+    for root in map(Path, spec.submodule_search_locations or ()):
+        for file in root.rglob("*.py"):
+            path = file.relative_to(root)
+            parts = path.with_suffix("").parts
+            if all(part.isidentifier() and not _SKIPPED_NAMES.fullmatch(part) for part in parts):
+                name = ".".join((package, *parts)).removesuffix(".__init__")
+                found.append(ModuleFile(package, name, f"{package}/{path.as_posix()}", file))
+    if spec.submodule_search_locations is None and spec.origin and spec.origin.endswith(".py"):
+        found.append(ModuleFile(package, package, f"{package}.py", Path(spec.origin)))
     if not found:
         raise SourceError(f"package {package!r} has no Python source ({spec.origin}); take it out of the source")
     return sorted(found, key=lambda module: module.path)
@@ -97,19 +97,6 @@ def documented_objects(module: ModuleFile) -> Iterator[dict[str, Any]]:
                 "object": kind,
             },
         }
-
-
-def _module(package: str, file: Path, root: Path) -> ModuleFile:
-    relative = file.relative_to(root)
-    parts = [package, *relative.with_suffix("").parts]
-    if parts[-1] == "__init__":
-        parts.pop()
-    return ModuleFile(package, ".".join(parts), f"{package}/{relative.as_posix()}", file)
-
-
-def _is_documentation(relative: Path) -> bool:
-    parts = relative.with_suffix("").parts
-    return all(part.isidentifier() and part not in SKIPPED_NAMES and not part.startswith("test_") for part in parts)
 
 
 def _definitions(node: ast.AST, parents: tuple[str, ...]) -> Iterator[tuple[ast.ClassDef | _Function, tuple[str, ...]]]:

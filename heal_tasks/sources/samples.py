@@ -5,11 +5,9 @@ many files are parsed as the prefix needs: torch alone has more than two thousan
 """
 
 import heapq
-import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.batches import batched
@@ -41,21 +39,6 @@ def sample(packages: Sequence[str], documents: int, seed: int, offset: int = 0) 
     streams = [_stream(package, seed) for package in sorted(set(packages))]
     ordered = heapq.merge(*streams, key=lambda entry: entry[:2])
     return [item for _, _, item in islice(ordered, offset, offset + documents)]
-
-
-def write_sample(packages: Sequence[str], folder: Path, documents: int, seed: int) -> int:
-    """Write a sample as ``<package>.jsonl`` files, always the same bytes, and return the number of its documents."""
-    taken = sample(packages, documents, seed)
-    lines: dict[str, list[str]] = {}
-    for item in taken:
-        lines.setdefault(item["metadata"]["package"], []).append(json.dumps(item))
-    folder.mkdir(parents=True, exist_ok=True)
-    for package, rows in lines.items():
-        # Listings ignore *.tmp, so an ingest at the same time never reads half a file.
-        unfinished = folder / f"{package}.jsonl.tmp"
-        unfinished.write_text("\n".join(rows) + "\n", encoding="utf-8")
-        unfinished.replace(folder / f"{package}.jsonl")
-    return len(taken)
 
 
 def _stream(package: str, seed: int) -> Iterator[tuple[float, str, dict[str, Any]]]:

@@ -36,6 +36,15 @@ def test_filled_once(small: Settings) -> None:
     assert read(small) == before
 
 
+def test_the_same_settings_write_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        assert fill(load_settings(var_dir=tmp_path / folder, demo_documents=60), PACKAGES) == 60
+    inboxes = [tmp_path / folder / "inbox" for folder in ("one", "two")]
+    assert sorted(file.name for file in inboxes[0].iterdir()) == [f"{package}.jsonl" for package in PACKAGES]
+    for package in PACKAGES:
+        assert len({(inbox / f"{package}.jsonl").read_bytes() for inbox in inboxes}) == 1
+
+
 def test_each_batch_is_new_and_changes_and_deletes_another(small: Settings) -> None:
     fill(small, PACKAGES)
     ever, current = set(read(small)), read(small)

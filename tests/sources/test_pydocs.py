@@ -13,7 +13,7 @@ from heal_tasks.core.errors import SourceError
 from heal_tasks.core.types import Record, SourceFile
 from heal_tasks.sources.base import open_source
 from heal_tasks.sources.parse import read_records
-from heal_tasks.sources.samples import sample, write_sample
+from heal_tasks.sources.samples import sample
 
 LONG = "Does a thing.\n\n    " + "Told at length. " * 20
 MODULE = f'''
@@ -196,15 +196,11 @@ def test_a_sample_has_every_text_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(sample(("planted_twins",), 10, seed=1)) == 1
 
 
-def test_write_sample_is_deterministic_and_loads(tmp_path: Path) -> None:
-    for folder in ("one", "two"):
-        assert write_sample(SMALL, tmp_path / folder, documents=60, seed=13) == 60
-    names = [f"{package}.jsonl" for package in SMALL]
-    assert sorted(file.name for file in (tmp_path / "one").iterdir()) == names
-    for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    records = _records(f"file:{tmp_path / 'one'}")
-    assert set(records) == set(_ids(sample(SMALL, 60, seed=13)))
+def test_a_sample_loads_as_json_lines(tmp_path: Path) -> None:
+    items = sample(SMALL, 60, seed=13)
+    (tmp_path / "sample.jsonl").write_text("\n".join(json.dumps(item) for item in items))
+    records = _records(f"file:{tmp_path}")
+    assert len(records) == 60
+    assert set(records) == set(_ids(items))
     assert records.keys() <= _records("pydocs:" + ",".join(SMALL)).keys()
-    first = json.loads((tmp_path / "one" / "rich.jsonl").read_text().splitlines()[0])
-    assert sorted(first) == ["id", "metadata", "text", "title"]
+    assert sorted(items[0]) == ["id", "metadata", "text", "title"]

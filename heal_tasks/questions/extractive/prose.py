@@ -4,6 +4,7 @@ Half of a documentation page is such markup, and questions made from it are usel
 indentation ends a block; each sentence keeps its exact text in the chunk.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def plain(text: str) -> str:
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
     """Ranges of consecutive lines of prose."""
     block: tuple[int, int] | None = None
-    skip_deeper_than, literal_below, in_fence, in_section, in_output, in_table = -1, -1, False, False, False, False
+    in_fence = in_section = in_output = in_table = False
+    skip_deeper_than: float = math.inf
     offset = 0
     for line, following in pairwise([*text.splitlines(keepends=True), ""]):
         start, offset = offset, offset + len(line)
@@ -102,17 +104,16 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
         elif in_table or _TABLE_RULE.match(line):
             in_table = True
         elif _UNDERLINE.match(following) and len(stripped) <= 60 and not _RULE.match(line):
-            in_section, skip_deeper_than, literal_below = bool(_SKIPPED_SECTIONS.fullmatch(stripped)), -1, -1
-        elif in_section or _UNDERLINE.match(line) or 0 <= skip_deeper_than < indent or 0 <= literal_below < indent:
+            in_section, skip_deeper_than = bool(_SKIPPED_SECTIONS.fullmatch(stripped)), math.inf
+        elif in_section or _UNDERLINE.match(line) or skip_deeper_than < indent:
             pass
         else:
-            skip_deeper_than = literal_below = -1
+            skip_deeper_than = math.inf
             section = _GOOGLE_SECTION.match(line)
-            directive = _DIRECTIVE.match(line)
             if section and _SKIPPED_SECTIONS.fullmatch(section[1]):
                 skip_deeper_than = indent
-            elif directive:
-                skip_deeper_than = -1 if directive[1] in _KEPT_DIRECTIVES else indent
+            elif directive := _DIRECTIVE.match(line):
+                skip_deeper_than = math.inf if directive[1] in _KEPT_DIRECTIVES else indent
             elif any(pattern.match(line) for pattern in (_FOOTNOTE, _COMMENT, _FIELD, _PARAMETER)):
                 skip_deeper_than = indent
             elif _CODE.match(line) or in_output:
@@ -120,7 +121,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
             else:
                 usable = not (_HEADING.match(line) or _RULE.match(line) or _COLUMNS.search(line))
                 if stripped.endswith("::"):
-                    literal_below = indent
+                    skip_deeper_than = indent
         item = _ITEM.match(line)
         if block and (item or not usable):
             yield block

@@ -166,7 +166,7 @@ def _from_statement(parts: list[str]) -> str | None:
     specific = sum(rarity(word) > 0.6 for word in content_words(subject)) >= 2
     if specific and (shorter := _REASON.sub("", tail)) != tail:
         return f"Why {front} {subject} {shorter}?"
-    if specific and verb in _AUXILIARY and _participle(rest.split()[0]):
+    if specific and verb in _AUXILIARY and _participle(rest.split()[0].casefold()):
         if match := _MEANS.match(rest):
             return f"How {verb} {subject} {match[1]}?"
         if match := _MOMENT.match(rest):
@@ -221,17 +221,11 @@ def _verbal(word: str) -> bool:
 
 def _base(word: str, listed: str) -> str | None:
     """Base form of a listed verb in the base form or the third person."""
-    verbs = word_list(listed)
-    candidates = [word]
-    if word.endswith("ies"):
-        candidates.append(word[:-3] + "y")
-    if word.endswith("s"):
-        candidates += [word[:-1], word[:-2]]
-    return next((candidate for candidate in candidates if candidate in verbs), None)
+    candidates = (word, re.sub("ies$", "y", word), word.removesuffix("s"), word.removesuffix("es"))
+    return next((candidate for candidate in candidates if candidate in word_list(listed)), None)
 
 
 def _participle(word: str) -> bool:
-    word = word.casefold()
     return word.endswith("ed") or word in word_list("participles")
 
 
