@@ -4,13 +4,12 @@ A candidate is a space (base model, live model, trained model) with or without N
 at a time, so the peak does not grow with the number of candidates.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality
+from heal_tasks.steps.quality.scoring import Scores, compare, evaluation_rows, mean_quality
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
 from heal_tasks.steps.vectors.systems import Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
@@ -40,63 +39,46 @@ def choose(context: Context) -> Outcome:
         if that generation takes over the live vectors; ``best_id`` and ``best_system``, the winner or else the
         best candidate that was refused; ``verdict``.
     """
+    settings, topic_run_id = context.settings, context.manifest.number("topic_run_id")
     GenerationRepository(context.conn).discard_unfinished(context.run_id)
-    systems = Systems(context.conn, context.settings, context.manifest.number("topic_run_id"))
+    systems = Systems(context.conn, settings, topic_run_id)
     rival = base = systems.score(systems.plain(BASE_MODEL, base_space(context)))
-    measured = evaluation_rows(base, None, context.settings)
+    measured = evaluation_rows(base, None, settings)
     if systems.active:
         rival = systems.score(systems.live())
-        measured += evaluation_rows(rival, base, context.settings)
+        measured += evaluation_rows(rival, base, settings)
     counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
+
+    def consider(space: Space, record: NudgeRecord | None, scores: Scores) -> None:
+        if scores is not rival:
+            candidates.append(Candidate(space, record, scores, compare(scores, rival, settings)))
+        if scores is not base:
+            measured.extend(evaluation_rows(scores, rival, settings))
+
     for name, space in context.track(list(candidate_spaces(context).items())):
-        for record, system in _systems_of(systems, systems.plain(name, space), counts, notes):
-            scores = base if system.name == base.system else systems.score(system)
-            if scores is rival:
-                continue
-            candidates.append(Candidate(space, record, scores, compare(scores, rival, context.settings)))
-            if scores is not base:
-                measured += evaluation_rows(scores, rival, context.settings)
-        del system  # and its matrix, before the next one is loaded
+        plain = systems.plain(name, space)
+        consider(space, None, base if name == base.system else systems.score(plain))
+        moved, key = systems.find_moves(plain), name.replace(" ", "_")
+        counts[f"moved_{key}"] = len(moved.rows)
+        counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
+        notes.append(f"{name}: {moved.note}")
+        if moved.record:
+            plain.chunks[moved.rows] = moved.vectors
+            consider(space, moved.record, systems.score(replace(plain, name=f"{name} + NUDGE")))
+        del plain, moved  # and their matrices, before the next one is loaded
     RunRepository(context.conn).record_evaluations(context.run_id, measured)
-    return _outcome(context, systems, rival, candidates, counts, notes)
 
-
-def _systems_of(
-    systems: Systems, plain: System, counts: dict[str, int | float], notes: list[str]
-) -> Iterator[tuple[NudgeRecord | None, System]]:
-    """A space's vectors as they are, then the same matrix with the moved rows."""
-    yield None, plain
-    moved = systems.find_moves(plain)
-    key = plain.name.replace(" ", "_")
-    counts[f"moved_{key}"] = len(moved.rows)
-    counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
-    notes.append(f"{plain.name}: {moved.note}")
-    if moved.record:
-        plain.chunks[moved.rows] = moved.vectors
-        yield moved.record, replace(plain, name=f"{plain.name} + NUDGE")
-
-
-def _outcome(
-    context: Context,
-    systems: Systems,
-    rival: Scores,
-    candidates: list[Candidate],
-    counts: dict[str, int | float],
-    notes: list[str],
-) -> Outcome:
     passing = [candidate for candidate in candidates if candidate.verdict.promote]
-    best, best_id, generation_id, keep_rows = None, 0, 0, 0
+    best, best_id = None, 0
     if rival.values:
         counts["questions"] = len(systems.questions.question_ids)
-        counts["rival_ndcg"] = round(mean_quality(rival, context.settings), 4)
-        best = max(passing or candidates, key=lambda item: mean_quality(item.scores, context.settings), default=None)
+        counts["rival_ndcg"] = round(mean_quality(rival, settings), 4)
+        best = max(passing or candidates, key=lambda item: mean_quality(item.scores, settings), default=None)
     if best:
-        topic_run_id = context.manifest.number("topic_run_id")
         best_id = make_generation(context, best.space, topic_run_id, best.record).generation_id
     if passing and best:
-        generation_id = best_id
-        counts["winner_ndcg"] = round(mean_quality(best.scores, context.settings), 4)
-        verdict = f"{best.scores.system} is promoted over {rival.system}."
+        counts["winner_ndcg"] = round(mean_quality(best.scores, settings), 4)
+        generation_id, keep_rows, verdict = best_id, 0, f"{best.scores.system} is promoted over {rival.system}."
     else:
         if best_id:
             GenerationRepository(context.conn).set_state(best_id, "failed", note="refused by the gate")

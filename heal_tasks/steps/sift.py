@@ -10,14 +10,14 @@ at the next realignment.
 """
 
 from collections import Counter
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import ROUND_TRIP
+from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.ranking import ranks_of
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
@@ -27,13 +27,13 @@ from heal_tasks.store.questions.checks import Check, CheckRepository, DroppedBy
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
-if TYPE_CHECKING:
-    from heal_tasks.questions.cross_encoder import CrossEncoderJudge
-
 ROUND_TRIP_K = 100
 """Rank beyond which a question is dropped. Smaller numbers drop what the model has still to learn: of human questions
 6, 15 and 7 % would go at 100 (SciFact, NFCorpus, ATT&CK), 15, 25 and 23 % at 20."""
 STORE_EVERY = 512
+
+_Scores = Callable[[list[tuple[str, str]]], list[float]]
+"""Scores pairs of question and chunk text."""
 
 
 def sift(context: Context) -> Outcome:
@@ -46,9 +46,9 @@ def sift(context: Context) -> Outcome:
         "round_trip": ROUND_TRIP in settings.question_filters, "cross_encoder": bool(settings.cross_encoder),
     }  # fmt: skip
     dropped: Counter[DroppedBy] = Counter({name: 0 for name, on in switched_on.items() if on})
-    second, done = _SecondOpinion(context), 0
+    score, done = _cross_encoder(settings) if settings.cross_encoder and found else None, 0
     for batch in batched(found, STORE_EVERY):
-        judged = second.judge(batch) if settings.cross_encoder else batch
+        judged = _judged(context, score, batch) if score else batch
         checks.store(context.run_id, judged)
         dropped.update(item.dropped_by for item in judged if item.dropped_by)
         done += len(batch)
@@ -78,41 +78,30 @@ def _ranked(context: Context, space: Space, questions: list[Check]) -> list[Chec
     ]
 
 
-class _SecondOpinion:
-    """The cross-encoder over what is still in use; loaded for the first question without its score."""
+def _cross_encoder(settings: Settings) -> _Scores:
+    from heal_tasks.questions.cross_encoder import CrossEncoderJudge  # torch, which only the few that set it need
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    return CrossEncoderJudge(resolve_model(settings.cross_encoder, "HEAL_CROSS_ENCODER"), device=settings.device).scores
 
-    def judge(self, questions: list[Check]) -> list[Check]:
-        """The questions with scores, those below the least score dropped."""
-        settings = self._context.settings
-        unscored = [item for item in questions if not item.dropped_by and item.cross_encoder != settings.cross_encoder]
-        scores = dict(zip((item.question_id for item in unscored), self._scores(unscored), strict=True))
 
-        def verdict(item: Check) -> Check:
-            if item.question_id in scores:
-                item = item._replace(cross_encoder=settings.cross_encoder, cross_encoder_score=scores[item.question_id])
-            low = (item.cross_encoder_score or 0.0) < settings.cross_encoder_min_score
-            return item._replace(dropped_by="cross_encoder") if low and not item.dropped_by else item
+def _judged(context: Context, score: _Scores, questions: list[Check]) -> list[Check]:
+    """The questions with scores, those below the least score dropped; only those in use without one are scored."""
+    settings, corpus = context.settings, Corpus(context.conn)
+    unscored = [item for item in questions if not item.dropped_by and item.cross_encoder != settings.cross_encoder]
+    scores = dict[int, float]()
+    if unscored:
+        asked = corpus.question_texts(np.array([item.question_id for item in unscored]))
+        texts = corpus.chunk_texts(np.array([item.chunk_id for item in unscored]))
+        pairs = [(asked[item.question_id], embedding_text(*texts[item.chunk_id])) for item in unscored]
+        scores = dict(zip((item.question_id for item in unscored), score(pairs), strict=True))
 
-        return [verdict(item) for item in questions]
+    def verdict(item: Check) -> Check:
+        if item.question_id in scores:
+            item = item._replace(cross_encoder=settings.cross_encoder, cross_encoder_score=scores[item.question_id])
+        low = (item.cross_encoder_score or 0.0) < settings.cross_encoder_min_score
+        return item._replace(dropped_by="cross_encoder") if low and not item.dropped_by else item
 
-    def _scores(self, questions: list[Check]) -> list[float]:
-        if not questions:
-            return []
-        corpus = Corpus(self._context.conn)
-        asked = corpus.question_texts(np.array([item.question_id for item in questions]))
-        texts = corpus.chunk_texts(np.array([item.chunk_id for item in questions]))
-        pairs = [(asked[item.question_id], embedding_text(*texts[item.chunk_id])) for item in questions]
-        return self._model.scores(pairs)
-
-    @cached_property
-    def _model(self) -> "CrossEncoderJudge":
-        from heal_tasks.questions.cross_encoder import CrossEncoderJudge
-
-        settings = self._context.settings
-        return CrossEncoderJudge(resolve_model(settings.cross_encoder, "HEAL_CROSS_ENCODER"), device=settings.device)
+    return [verdict(item) for item in questions]
 
 
 SIFT = Step("sift", sift, None)
