@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -41,12 +41,13 @@ class _UnauthorizedError(AirflowError):
     """The token, or the password, is not accepted."""
 
 
-class AirflowClient:
-    """A user of Airflow's REST API, logged in with the first call. Calls that get no answer are repeated.
+TRANSIENT = (AirflowUnreachableError, _UnauthorizedError)
 
-    Raises:
-        AirflowUnreachableError: (by every method) Airflow does not answer.
-        AirflowError: (by every method) it refuses, or knows no such DAG or run.
+
+class AirflowClient:
+    """A user of Airflow's REST API, logged in with the first call.
+
+    A call that gets no answer is repeated, then it raises AirflowUnreachableError; a refused one raises AirflowError.
     """
 
     def __init__(self, base_url: str, user: str, password: str, timeout_s: float = 30.0) -> None:
@@ -66,11 +67,7 @@ class AirflowClient:
         self._call("PATCH", _dag(dag_id), params={"update_mask": "is_paused"}, json={"is_paused": False})
 
     def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
-        """Wait until the DAG processor has stored a DAG.
-
-        Raises:
-            AirflowError: it did not appear in time; the message lists the import errors.
-        """
+        """Wait until the DAG processor has stored a DAG; the error after ``timeout_s`` lists the import errors."""
         deadline = time.monotonic() + timeout_s
         while not self._call("GET", _dag(dag_id), quiet=(404,)):
             if time.monotonic() >= deadline:
@@ -94,11 +91,7 @@ class AirflowClient:
             time.sleep(RETRY_EVERY_S)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        """Start a run with values of its params, and return its id.
-
-        Raises:
-            AirflowError: the DAG is unknown or refuses ``conf``; the message is Airflow's.
-        """
+        """Start a run with values of its params, and return its id."""
         # Named here, so that asking again after a lost answer does not start a second run.
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
@@ -141,11 +134,7 @@ class AirflowClient:
             self._call("POST", "/pools", json=body, quiet=(409,))
 
     # A busy machine can keep Airflow from answering in time, and a token expires.
-    @retry(
-        retry=retry_if_exception_type((AirflowUnreachableError, _UnauthorizedError)),
-        stop=stop_after_attempt(ATTEMPTS),
-        reraise=True,
-    )
+    @retry(retry=retry_if_exception_type(TRANSIENT), stop=stop_after_attempt(ATTEMPTS), reraise=True)
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         headers = self._client.headers
         if "Authorization" not in headers:
@@ -166,7 +155,7 @@ class AirflowClient:
             if answer.status_code in quiet:
                 return {}
             if not answer.is_success:
-                self._refuse(answer)
+                raise self._refusal(answer)
             value = answer.json() if answer.content else {}
         except (httpx2.HTTPError, ValueError) as error:
             raise AirflowUnreachableError(
@@ -175,14 +164,14 @@ class AirflowClient:
             ) from None
         return value if isinstance(value, dict) else {}
 
-    def _refuse(self, answer: "httpx2.Response") -> NoReturn:
+    def _refusal(self, answer: "httpx2.Response") -> AirflowError:
         try:
             detail = answer.json()["detail"]
         except (ValueError, KeyError, TypeError):
             detail = answer.text[:500]
         status = answer.status_code
         cure = _CURES.get(status, "see the API server's log in the folder logs of the state folder")
-        raise (_UnauthorizedError if status == 401 else AirflowError)(
+        return (_UnauthorizedError if status == 401 else AirflowError)(
             f"Airflow at {self.base_url} refused {answer.request.method} {answer.request.url.path} with {status}: "
             f"{detail}; {cure}"
         )

@@ -1,4 +1,7 @@
-"""Airflow's four components as processes: start, wait, end, and their record in ``airflow/pids.json``."""
+"""Airflow's four components as processes: start, wait, end, and their record in ``airflow/pids.json``.
+
+An AirflowError about a component has the end of its log.
+"""
 
 import subprocess
 import sys
@@ -58,11 +61,7 @@ def write_state(var_dir: Path, state: State) -> None:
 
 
 def choose_port(wanted: int, state: State) -> None:
-    """Set the API server's port: the last one if the setting is the same, else the first free one from ``wanted`` on.
-
-    Raises:
-        SettingsError: all ports tried are taken.
-    """
+    """Set the API server's port: the last one if the setting is the same, else the next free one from ``wanted``."""
     kept = [state.port] if state.port and state.wanted_port == wanted else []
     candidates = range(wanted, min(wanted + PORTS_TRIED, 65536)) if wanted else [0]
     port = processes.first_free([*kept, *candidates])
@@ -74,11 +73,7 @@ def choose_port(wanted: int, state: State) -> None:
 
 
 def start(var_dir: Path, state: State, names: Iterable[str], env: dict[str, str], client: AirflowClient) -> None:
-    """Start components in the given order, record each at once, and return when all are healthy.
-
-    Raises:
-        AirflowError: one died, or time is up; the message has the end of the log.
-    """
+    """Start components in the given order, record each at once, and return when all are healthy."""
     deadline = time.monotonic() + START_TIMEOUT_S
     for name in names:
         if name == "scheduler":
@@ -102,11 +97,7 @@ def end(var_dir: Path, state: State, names: Iterable[str]) -> None:
 
 
 def run_airflow(var_dir: Path, env: dict[str, str], *arguments: str) -> None:
-    """Run one of Airflow's commands to its end.
-
-    Raises:
-        AirflowError: it failed; the message has the end of its log.
-    """
+    """Run one of Airflow's commands to its end."""
     log = var_dir / "logs" / f"{arguments[0]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:

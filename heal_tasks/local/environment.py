@@ -21,10 +21,7 @@ LAUNCHER_ONLY = {"var_dir", "database_url", "airflow_port", "demo_documents"}
 def airflow_settings(
     settings: Settings, keys: Keys, port: int, metadata_url: str, database_url: str, dags: Path
 ) -> dict[str, str]:
-    """Variables that make Airflow's commands work on this stack, on top of this process's own.
-
-    ``metadata_url`` is Airflow's own database, ``database_url`` the vector database.
-    """
+    """Variables for Airflow's commands on this stack; ``metadata_url`` is Airflow's own database."""
     base_url = f"http://127.0.0.1:{port}"
     cores, inherited = os.cpu_count() or 1, child_environment()
     values = {

@@ -2,10 +2,10 @@
 
 import base64
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from heal_tasks.core.errors import StepError
 
@@ -23,11 +23,7 @@ class Keys:
 
 
 def load_keys(var_dir: Path) -> Keys:
-    """Read the keys from ``secrets.json`` in the state folder, and make them first where there are none.
-
-    Raises:
-        StepError: the file is there and cannot be read as keys.
-    """
+    """Read the keys from ``secrets.json`` in the state folder, and make them first where there are none."""
     path = var_dir / "secrets.json"
     if not path.exists():
         fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
@@ -47,8 +43,6 @@ def load_keys(var_dir: Path) -> Keys:
 def write_private(path: Path, text: str) -> None:
     """Replace a file by one of mode 600; at no moment is it half written or readable by others."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
         file.write(text)
-    fresh.rename(path)
+    Path(file.name).rename(path)

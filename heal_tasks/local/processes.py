@@ -1,8 +1,8 @@
 """Processes, locks and ports of this machine.
 
 A long-lived process is recorded, so that any later process can find, check and end it without mistaking a reused id.
-Every component leads a session of its own, and all processes of the session belong to it. Its process group is not
-enough: Airflow gives every running task a group of its own, which a signal to the component's group would miss.
+Every component leads a session of its own, and all processes of the session belong to it: Airflow gives every running
+task a process group of its own, which a signal to the component's group would miss.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Recorded:
     pid: int  # also the id of its session
     started_at: float  # seconds since 1970
     log: str  # file of its output
-    ends_its_own: bool = False  # only it gets the signal to end, and ends its children; otherwise its whole group
+    ends_its_own: bool = False  # only it gets the signal to end, and ends its children; otherwise its whole session
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path, *, ends_its_own: bool = False) -> Recorded:
@@ -64,37 +64,25 @@ def members(recorded: Recorded) -> list[psutil.Process]:
     return found
 
 
-def end(recorded: Iterable[Recorded], timeout_s: float = 20.0) -> bool:
-    """End processes with their sessions: SIGTERM, and after ``timeout_s`` seconds SIGKILL to the rest.
-
-    Returns:
-        True if all of them ended without SIGKILL.
-    """
+def end(recorded: Iterable[Recorded], timeout_s: float = 20.0) -> None:
+    """End processes with their sessions: SIGTERM, and after ``timeout_s`` seconds SIGKILL to the rest."""
     sessions = list(recorded)
     for one in sessions:
-        if not is_alive(one):
-            _signal(members(one), signal.SIGTERM)
-            continue
-        with contextlib.suppress(ProcessLookupError):
-            (os.kill if one.ends_its_own else os.killpg)(one.pid, signal.SIGTERM)
-    if _wait_for(sessions, timeout_s):
-        return True
+        alone = one.ends_its_own and is_alive(one)
+        _signal([process for process in members(one) if not alone or process.pid == one.pid], signal.SIGTERM)
+    _wait_for(sessions, timeout_s)
     # Oldest first: a supervisor that outlived its task would report it as failed, and the scheduler would not run it
     # again.
     left = [process for one in sessions for process in members(one)]
     _signal(sorted(left, key=psutil.Process.create_time), signal.SIGKILL)
     _wait_for(sessions, KILL_TIMEOUT_S)
-    return False
 
 
-def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> bool:
-    """True if all are gone in time. Polled, because without an init process that reaps them they stay zombies."""
+def _wait_for(sessions: Sequence[Recorded], timeout_s: float) -> None:
+    """Wait until all are gone. Polled, because without an init process that reaps them they stay zombies."""
     deadline = time.monotonic() + timeout_s
-    while any(members(one) for one in sessions):
-        if time.monotonic() > deadline:
-            return False
+    while any(members(one) for one in sessions) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return True
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local import components
 from heal_tasks.local.airflow_client import AirflowClient
-from heal_tasks.local.components import COMPONENTS, State, read_state
+from heal_tasks.local.components import COMPONENTS, read_state
 from heal_tasks.local.environment import REPOSITORY, airflow_settings
 from heal_tasks.local.keys import UI_USER, load_keys, write_private
 from heal_tasks.local.postgres import EmbeddedPostgres
@@ -70,13 +70,8 @@ def up(
 ) -> Running:
     """Start the parts that do not run, and return when all are healthy; ``say`` receives a line per action.
 
-    With ``only_revive`` dead components are restarted, but not a stack that ``down`` has stopped. Vectors go into
-    ``database_url`` where that names a server of the user's own.
-
-    Raises:
-        AirflowError: a component died or did not become healthy (the message has the end of its log), or the stack
-            was stopped with ``only_revive``.
-        HealError: the database did not start, or refused.
+    Vectors go into ``database_url`` where that names a server of the user's own. With ``only_revive`` dead components
+    are restarted, but a stack that ``down`` has stopped is an AirflowError.
     """
     var_dir = settings.var_dir
     for name in ("inbox", "airflow"):
@@ -91,7 +86,7 @@ def up(
             say("starting the embedded Postgres")
         server.start()
         metadata_url = server.ensure_database("airflow")
-        database_url, embedded = _vector_database(settings, server)
+        database_url, embedded = _vector_database(settings)
         with connect(database_url) as conn:
             if applied := migrate(conn):
                 say(f"database schema: applied {', '.join(applied)}")
@@ -103,7 +98,15 @@ def up(
         client = AirflowClient(state.base_url, UI_USER, keys.ui_password)
         variables = airflow_settings(settings, keys, state.port, metadata_url, database_url, dags)
         if state.alive and fingerprint(variables) != state.environment:
-            _apply_changed_settings(var_dir, state, client, say)
+            active: list[str] = []
+            with contextlib.suppress(AirflowError):  # without an answer there is no run to interrupt
+                active = client.active_runs()
+            changed = "settings have changed since Airflow was started"
+            if active:
+                say(f"{changed}; after run {active[0]}, `make down up` applies them")
+            else:
+                say(f"{changed}; restarting it")
+                components.end(var_dir, state, COMPONENTS)
         missing = tuple(name for name in COMPONENTS if name not in state.alive)
         env = child_environment(**variables)
         if missing:
@@ -152,35 +155,22 @@ def status(settings: Settings) -> Status:
 
 
 def running(settings: Settings) -> Running:
-    """Addresses of the stack that runs already.
-
-    Raises:
-        AirflowError: Airflow's API server does not run here.
-    """
+    """The stack that runs already; AirflowError if its API server does not."""
     state = read_state(settings.var_dir)
     if "api-server" not in state.alive:
         raise AirflowError(f"Airflow does not run with the state in {settings.var_dir}; run `make up`")
-    database_url, embedded = _vector_database(settings, _server(settings))
+    database_url, embedded = _vector_database(settings)
     password = load_keys(settings.var_dir).ui_password
     return Running(AirflowClient(state.base_url, UI_USER, password), password, database_url, embedded)
-
-
-def _apply_changed_settings(var_dir: Path, state: State, client: AirflowClient, say: Say) -> None:
-    """Restart the components for new settings, unless a run is active."""
-    with contextlib.suppress(AirflowError):  # without an answer there is no run to interrupt
-        if active := client.active_runs():
-            say(f"settings have changed since Airflow was started; after run {active[0]}, `make down up` applies them")
-            return
-    say("settings have changed since Airflow was started; restarting it")
-    components.end(var_dir, state, COMPONENTS)
 
 
 def _server(settings: Settings) -> EmbeddedPostgres:
     return EmbeddedPostgres(settings.var_dir / "postgres")
 
 
-def _vector_database(settings: Settings, server: EmbeddedPostgres) -> tuple[str, bool]:
+def _vector_database(settings: Settings) -> tuple[str, bool]:
     """URL of the vector database, and True if it is the embedded server's."""
+    server = _server(settings)
     given = settings.database_url.get_secret_value() if settings.database_url else None
     # The random password identifies it: a URL of the embedded server in a file or shell may have an old port.
     if given and urlsplit(given).password != urlsplit(server.url()).password:

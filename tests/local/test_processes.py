@@ -46,7 +46,7 @@ def test_leads_a_session_of_its_own_and_ends(tmp_path: Path) -> None:
     recorded = start(tmp_path, SLEEP)
     assert processes.is_alive(recorded)
     assert os.getsid(recorded.pid) == recorded.pid != os.getsid(0)
-    assert processes.end([recorded])
+    processes.end([recorded])
     assert not processes.is_alive(recorded)
 
 
@@ -68,13 +68,13 @@ def test_orphans_of_a_killed_leader_are_found_and_ended(tmp_path: Path) -> None:
     leader.wait(5)
     assert not processes.is_alive(recorded)
     assert [process.pid for process in processes.members(recorded)] == [child.pid]
-    assert processes.end([recorded])
+    processes.end([recorded])
     assert is_gone(child)
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     recorded = start(tmp_path, STUBBORN)
-    assert not processes.end([recorded], timeout_s=0.3)
+    processes.end([recorded], timeout_s=0.3)
     assert not processes.is_alive(recorded)
 
 
@@ -85,7 +85,7 @@ def test_a_process_with_a_reused_id_is_left_alone(tmp_path: Path) -> None:
         stale = replace(stranger, started_at=stranger.started_at - 3600)
         assert not processes.is_alive(stale)
         assert processes.members(stale) == []
-        assert processes.end([stale])
+        processes.end([stale])
         assert processes.is_alive(stranger)
     finally:
         processes.end([stranger])
