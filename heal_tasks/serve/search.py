@@ -20,11 +20,7 @@ T = TypeVar("T")
 
 
 class Searcher:
-    """Answers text queries, through any number of switches.
-
-    Raises:
-        StoreError: (by every search, too) no generation is active.
-    """
+    """Answers text queries, through any number of switches; StoreError where no generation is active."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

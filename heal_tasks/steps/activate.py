@@ -6,14 +6,7 @@ from heal_tasks.store.generations.generations import GenerationRepository
 
 
 def activate(context: Context) -> Outcome:
-    """Promote the generation of ref ``generation_id``, or roll back to the previous one where that is 0.
-
-    Returns:
-        Ref ``generation_id``, the generation that serves now.
-
-    Raises:
-        StepError: there is no previous generation to roll back to.
-    """
+    """Promote the generation of ref ``generation_id``, or roll back to the previous one where that is 0."""
     generations = GenerationRepository(context.conn)
     wanted = context.manifest.number("generation_id")
     if not wanted:

@@ -74,9 +74,6 @@ def answer(context: Context) -> Outcome:
 
     All systems are measured with the same questions: those answered for every system. An endpoint that does not answer
     does not keep a candidate from being promoted; the note then says what is missing.
-
-    Raises:
-        SettingsError: answers are wanted, and there is no language model.
     """
     settings = context.settings
     if not settings.answer_questions:

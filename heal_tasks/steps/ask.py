@@ -14,11 +14,8 @@ def ask(context: Context) -> Outcome:
     """Generate questions for this shard's chunks whose text was never asked about with this prompt and model.
 
     Results are stored every few chunks: a killed task pays twice only for what was not stored yet. Where the
-    spend limit is reached the step ends early, and the next run asks about the rest.
-
-    Raises:
-        StepError: more chunks failed than the settings allow.
-        Waiting: chunks are in a batch that is under way.
+    spend limit is reached the step ends early, and the next run asks about the rest. Raises Waiting while chunks are in
+    a batch.
     """
     settings = context.settings
     author, write = make_writer(settings, context.conn)

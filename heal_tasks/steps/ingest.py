@@ -40,11 +40,7 @@ class _Reading:
 
 
 def read_sources(context: Context) -> tuple[Changes, int]:
-    """Read every source; store and count changes and rejected records. The caller holds the transaction.
-
-    Raises:
-        SourceError: a source cannot be listed, or too much of it is broken or deleted.
-    """
+    """Read every source; store and count changes and rejected records. The caller holds the transaction."""
     settings = context.settings
     count_tokens = token_counter(resolve_model(settings.model))
 
@@ -61,14 +57,9 @@ def read_sources(context: Context) -> tuple[Changes, int]:
 
 
 def ingest(context: Context) -> Outcome:
-    """Read every source and store what changed.
+    """Read every source and store what changed; refs ``new``, ``changed`` and ``deleted`` count documents.
 
-    A dry run also chooses the route before it rolls back, so that the sources are read once, and records it for step
-    route.
-
-    Returns:
-        Refs ``new``, ``changed`` and ``deleted``, numbers of documents; in a dry run also ``dry_run``, the route that
-        would be taken.
+    A dry run also chooses the route before it rolls back, so that the sources are read once: ref ``dry_run``.
     """
     runs, dry_run = RunRepository(context.conn), context.settings.dry_run
     runs.open_run(context.run_id)

@@ -39,11 +39,7 @@ def _inputs(context: Context) -> object:
 
 
 def label(context: Context) -> Outcome:
-    """Build the topic tree, match it to the previous run's topics, label every document.
-
-    Raises:
-        StepError: there is no document, or topics churned more than the settings allow.
-    """
+    """Build the topic tree, match it to the previous run's topics, label every document."""
     settings, topics = context.settings, TopicRepository(context.conn)
     ids, texts = Corpus(context.conn).texts()
     if not ids:

@@ -13,11 +13,7 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 
 
 def maintain(context: Context) -> Outcome:
-    """Drop drained generations, unused spaces and unused files, vacuum and measure what is served.
-
-    Raises:
-        StepError: rows without a chunk are served, or an index misses the recall target whatever ef_search.
-    """
+    """Drop drained generations, unused spaces and unused files, vacuum and measure what is served."""
     settings, generations = context.settings, GenerationRepository(context.conn)
     served = ServedRepository(context.conn)
     counts: dict[str, int | float] = {"generations_dropped": len(generations.retire_old(settings.drain_hours))}

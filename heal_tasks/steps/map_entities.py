@@ -66,12 +66,7 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
 def map_entities(context: Context) -> Outcome:
     """Have maps written of this shard's chunks whose text was never asked about with this prompt and model.
 
-    Results are stored every few chunks: a killed task pays twice only for what was not stored yet. Where the
-    spend limit is reached the step ends early; training shows texts without a map as they are.
-
-    Raises:
-        SettingsError: maps are wanted, and there is no language model.
-        StepError: more chunks failed than the settings allow.
+    It stores and ends as step ask does; training shows texts without a map as they are.
     """
     settings = context.settings
     if not settings.map_rate:

@@ -42,10 +42,7 @@ def mine(context: Context) -> Outcome:
     """Plan negatives for every training question and write the training set as an artifact.
 
     Negatives are chosen by plain texts, and held-out questions and documents are plain texts, whatever the share of
-    entity maps: plain text is what is served.
-
-    Returns:
-        Refs ``training_set_uri`` and ``by_people``, 1 if only human questions train.
+    entity maps: plain text is what is served. Ref ``by_people`` is 1 if only human questions train.
     """
     settings, corpus = context.settings, Corpus(context.conn)
     space, spaces = base_space(context), SpaceRepository(context.conn)

@@ -16,14 +16,7 @@ from heal_tasks.store.generations.served import ServedRepository
 
 
 def publish(context: Context) -> Outcome:
-    """Write, index and measure the generation of ref ``generation_id``, then switch to it; 0 keeps the live one.
-
-    Returns:
-        Ref ``generation_id``, the generation that serves now.
-
-    Raises:
-        StepError: nothing was published and nothing is live, or there are rows of deleted chunks.
-    """
+    """Write, index and measure the generation of ref ``generation_id``, then switch to it; 0 keeps the live one."""
     generations = GenerationRepository(context.conn)
     chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
     counts: dict[str, int | float] = {}

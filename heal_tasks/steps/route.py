@@ -58,7 +58,7 @@ def route(context: Context) -> Outcome:
 
 
 def _drift(context: Context, active: Generation | None) -> dict[str, float]:
-    """How far the live rows have moved, and what became of its fixed questions, since the last realignment."""
+    """The angle of the live rows and the change in quality on the probes since the last realignment."""
     if active is None:
         return {}
     drift = {"displacement": float(active.metrics.get(DISPLACEMENT, 0.0))}
@@ -67,7 +67,7 @@ def _drift(context: Context, active: Generation | None) -> dict[str, float]:
 
 
 def _residual_excess(context: Context, active: Generation | None) -> float | None:
-    """How much worse the unlabelled documents fit the live topic tree than those it was made of."""
+    """The excess of the unlabelled documents' residual on the live topic tree over that of its own documents."""
     if active is None or active.topic_run_id is None:
         return None
     run = TopicRepository(context.conn).get(active.topic_run_id)

@@ -21,12 +21,7 @@ half of the base model is kept: weights averaged as in WiSE-FT (Wortsman et al. 
 
 
 def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
-    """The training configuration; defaults fill in settings that are not set.
-
-    Args:
-        settings: all settings.
-        by_people: True if human questions train, as ``mine`` decided.
-    """
+    """The training configuration; the defaults for human or generated questions fill in settings that are not set."""
     rate = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
     defaults = PEOPLES if by_people else WRITTEN
 
@@ -69,8 +64,7 @@ def _config(context: Context) -> TrainingConfig:
 def train(context: Context) -> Outcome:
     """Train, or resume from the last checkpoint of a killed try, and store the model.
 
-    Returns:
-        Ref ``model_uri``, empty where there are too few questions to train on; counts of steps and metrics.
+    Ref ``model_uri`` is empty where there are too few questions to train on.
     """
     settings = context.settings
     data, validation = load(context.artifacts.local(context.manifest.text("training_set_uri")))

@@ -26,7 +26,7 @@ from heal_tasks.store.db import connect
 from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
-from heal_tasks.store.llm.spend_limit import SpendLimit
+from heal_tasks.store.llm.ledger import SpendLimit
 
 PROMPT_TOKENS = 450
 REPLY_TOKENS = 90
@@ -63,7 +63,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. ``maps`` and ``answers`` are None where the route wants none."""
+    """The plan of a run; ``maps`` and ``answers`` are None where the route wants none."""
 
     changes: Changes
     rejected: int  # records that would be quarantined
@@ -91,11 +91,7 @@ class Plan:
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Work out what a run would do; everything that it reads into the store is undone.
-
-    Raises:
-        SettingsError: entity maps or answers are wanted, and there is no LLM.
-    """
+    """Work out what a run would do; everything that it reads into the store is undone."""
     settings.require_llm()
     with connect(settings.require_database_url(), autocommit=True) as conn:
         author, _ = make_writer(settings, conn)

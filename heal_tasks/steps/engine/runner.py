@@ -55,11 +55,8 @@ class Context:
 class Waiting(Exception):  # noqa: N818
     """A step waits for work elsewhere and has to be run again later; it then continues where it stopped. Not an error.
 
-    Args:
-        message: the work, as a phrase.
-        batch_ids: batches at the language model's endpoint; empty where their ids are not known yet.
-        poll_s: time between two checks.
-        wait_s: longest time until the step has to be run again.
+    Batches are named as the endpoint names them; none while their ids are not known. A check is due every ``poll_s``.
+    The step has to be run again after ``wait_s`` at the latest.
     """
 
     def __init__(self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float) -> None:
@@ -87,10 +84,7 @@ class Step:
     def run(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
         """Run the step after the one that returned ``manifest``, or reuse its result; the manifest for the next step.
 
-        Raises:
-            RetryableError: a later attempt can succeed.
-            HealError: it cannot; the message says what to do.
-            Waiting: the step has to be run again later.
+        Raises RetryableError where a later attempt can succeed, and Waiting where the step has to be run again later.
         """
         log = logging.getLogger(f"heal_tasks.{self.name}")
         url = settings.require_database_url()

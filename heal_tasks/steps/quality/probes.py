@@ -73,11 +73,7 @@ def take(probes: Probes, chosen: Int64Array) -> Probes:
 def followed(probes: Probes, touched: Int64Array, ids: Int64Array, vectors: Float32Array) -> tuple[Probes, Int64Array]:
     """The probes after some chunks came, went or changed, and the positions of those that have to be ranked anew.
 
-    Args:
-        probes: before.
-        touched: int64, shape (t,): all those chunks.
-        ids: int64, shape (m,): those that are served now.
-        vectors: float32, shape (m, d): as they are served now.
+    ``touched``, shape (t,), are all those chunks; ``ids``, shape (m,), and ``vectors``, (m, d), are served now.
     """
     kept = Nearest(probes.chunk_ids, probes.scores, probes.floor)
     now, short = follow(kept, probes.vectors, touched, ids, vectors, places=TOP_K)
@@ -109,7 +105,7 @@ def probe_scores(probes: Probes, system: str, generation_id: int) -> Scores:
 
 
 def probe_change(probes: Probes, settings: Settings) -> Interval | None:
-    """How nDCG@10 of the probes has changed since the generation was made; None where there are no probes."""
+    """The change in nDCG@10 of the probes since the generation was made; None where there are no probes."""
     if not len(probes.question_ids):
         return None
     now = _values(probes)[GATE_METRIC]

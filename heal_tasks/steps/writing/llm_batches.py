@@ -12,8 +12,7 @@ from uuid import uuid4
 
 from heal_tasks.core.errors import HealError, RetryableError
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError
-from heal_tasks.questions.llm.batch_lines import batch_sizes, request_line
+from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError, batch_sizes, request_line
 from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, Dialect
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import Author, ChunkToAsk
@@ -69,24 +68,18 @@ class Batches:
         self._may_wait = waits_for_batches(settings, context.manifest.refs.get("route"))
 
     def collect(self) -> None:
-        """Store the replies of every batch that has ended, whichever run sent it.
-
-        Raises:
-            HealError: the endpoint does not answer, and this task waits for batches; other tasks go on without them.
-        """
+        """Store the replies of every batch that has ended, whichever run sent it."""
         try:
             self._collector.collect()
         except HealError as error:
             if self._may_wait:
-                raise
+                raise  # the others go on without batches
             self._context.log.warning("batches are left for a later run: %s", error)
 
     def submit_or_defer(self, chunks: Sequence[ChunkToAsk]) -> Remaining:
         """Send the chunks that no batch has had yet, with the most that they can cost reserved before.
 
-        Raises:
-            Waiting: chunks are in a batch that is under way.
-            SettingsError: HEAL_LLM_BATCH=on, and the endpoint has no Batch API.
+        Raises Waiting while chunks are in a batch, if this task may wait.
         """
         tried = self._store.texts_tried(self._context.run_id, self._settings.llm_model, self._spec.prompt_hash)
         under_way = self._under_way()
