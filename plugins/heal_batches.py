@@ -53,7 +53,7 @@ class BatchTrigger(BaseTrigger):
 
     async def _working(self, client: httpx.AsyncClient) -> bool:
         """Sleep, then poll; whether to go on."""
-        from heal_tasks.questions.llm.batch_lines import ENDED
+        from heal_tasks.core.types import BATCH_ENDED
 
         await asyncio.sleep(max(0.0, min(self.poll_s, self.until - time.time())))
         if time.time() >= self.until or not self.batch_ids:
@@ -72,7 +72,7 @@ class BatchTrigger(BaseTrigger):
                 self.log.warning("the endpoint answers HTTP %d; a worker will look", reply.status_code)
                 return False
             batch = reply.json()
-            ended += batch["status"] in ENDED
+            ended += batch["status"] in BATCH_ENDED
             seen = f"{batch['status']}, {batch.get('request_counts')}"
             if self._seen.get(batch_id) != seen:
                 self._seen[batch_id] = seen

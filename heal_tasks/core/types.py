@@ -6,6 +6,9 @@ from typing import Any, Literal, Protocol
 
 JsonObject = dict[str, Any]
 
+BATCH_ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+"""Statuses of a batch at an endpoint that do not change any more; Airflow's triggerer imports no client."""
+
 QuestionKind = Literal["question", "keyword", "claim"]
 
 Split = Literal["train", "seen_validation", "seen_test", "unseen_validation", "unseen_test"]

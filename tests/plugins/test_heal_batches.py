@@ -119,7 +119,7 @@ def test_the_trigger_wakes_a_worker_where_it_is_refused(plugin: ModuleType, fake
 
 def test_the_triggerer_does_not_load_the_client() -> None:
     code = (
-        "import sys; import heal_tasks.core.settings, heal_tasks.questions.llm.batch_lines; "
+        "import sys; import heal_tasks.core.settings, heal_tasks.core.types; "
         "print(sorted(set(sys.modules) & {'openai', 'psycopg', 'torch', 'numpy'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

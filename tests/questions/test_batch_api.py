@@ -5,8 +5,7 @@ import io
 import pytest
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError, StepError
-from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError
-from heal_tasks.questions.llm.batch_lines import request_line
+from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError, request_line
 from tests.fake_batches import FakeBatches, Job
 from tests.fake_openai import FakeOpenAI, Reply, completion, error
 

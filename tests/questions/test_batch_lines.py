@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.questions.llm.batch_lines import batch_sizes, read_line, request_line
+from heal_tasks.questions.llm.batch_api import batch_sizes, read_line, request_line
 from heal_tasks.questions.llm.question_prompt import parse_drafts
 from heal_tasks.questions.llm.replies import ParsedReply
 from tests.fake_openai import completion, queries

@@ -7,7 +7,7 @@ import pytest
 
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm.batch_lines import batch_sizes
+from heal_tasks.questions.llm.batch_api import batch_sizes
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection

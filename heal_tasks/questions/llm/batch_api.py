@@ -1,25 +1,93 @@
-"""Client of the OpenAI Batch API: uploads files, creates, watches and cancels batches, downloads results.
+"""The OpenAI Batch API: files of one request or reply per line, and a client that creates and watches batches.
+
+Each line is read by itself and as a reply to a single call is: a batch with one bad line is a good batch with one chunk
+to ask about again. Replies come in any order, so a request is identified by the hash of its text.
 
 The SDK must not repeat creating a batch: a request whose reply got lost may have been carried out, and a second batch
 would be paid, too. So the batch's metadata contains a key of our own to find it by.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any, Literal
 
 import httpx2
 import openai
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 
 from heal_tasks.core.errors import RetryableError, SettingsError, StepError
-from heal_tasks.questions.llm.batch_lines import ENDED, PATH
-from heal_tasks.questions.llm.replies import redacted
+from heal_tasks.core.text import storable
+from heal_tasks.core.types import BATCH_ENDED, JsonObject
+from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted, reported_tokens
+from heal_tasks.questions.writer import Call, CallStatus, T
 
-_METADATA_KEY = "heal_batch"
+MAX_REQUESTS = 50_000
+MAX_FILE_BYTES = 200_000_000
+"""Of one batch, as OpenAI documents them (openai 3.52, ``batches.create``)."""
+
+_PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+
+# Error codes of requests that were never run, so that nothing was paid.
+_NOT_RUN = {"batch_expired", "batch_cancelled"}
+_RAW_CHARS = 2000
+_KEY = "heal_batch"
 _MAX_RETRIES = 3
 _MISSING = {404, 405, 501}
 _PROBLEM_CHARS = 500
+
+
+class _Line(BaseModel):
+    custom_id: str
+    status_code: int | None = Field(None, validation_alias=AliasPath("response", "status_code"))
+    body: Any = Field(None, validation_alias=AliasPath("response", "body"))
+    error: Any = None
+    code: Any = Field(
+        None, validation_alias=AliasChoices(AliasPath("error", "code"), AliasPath("response", "body", "error", "code"))
+    )
+
+
+def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fields: JsonObject) -> bytes:
+    """Write a line of the file that is sent; the reply comes back with its ``custom_id``."""
+    body = {"model": model, "messages": messages, **fields}
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": _PATH, "body": body}).encode() + b"\n"
+
+
+def batch_sizes(
+    line_bytes: Iterable[int], max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[int]:
+    """Divide lines, given by their lengths, into batches that an endpoint accepts, and yield the batches' sizes.
+
+    A line longer than ``max_bytes`` gets a batch of its own.
+    """
+    count = size = 0
+    for length in line_bytes:
+        if count and (count == max_requests or size + length > max_bytes):
+            yield count
+            count = size = 0
+        count, size = count + 1, size + length
+    if count:
+        yield count
+
+
+def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T] | None] | None:
+    """Read a line of an output or error file: the request's id and its reply, None where the request was never run.
+
+    ``parse`` is that of ``read_completion``. A line that does not name its request gives None.
+    """
+    try:
+        found = _Line.model_validate_json(line)
+    except ValidationError:
+        return None
+    body = json.dumps(found.body)
+    if found.error is None and found.status_code == 200:
+        return found.custom_id, read_completion(body, parse)
+    if str(found.code) in _NOT_RUN:
+        return found.custom_id, None
+    status: CallStatus = "refused" if str(found.code) in REFUSAL_CODES else "failed"
+    call = Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS])
+    return found.custom_id, ParsedReply(call)
 
 
 class NoBatchApiError(SettingsError):
@@ -39,7 +107,7 @@ class Job:
     @property
     def ended(self) -> bool:
         """True once its status is final."""
-        return self.status in ENDED
+        return self.status in BATCH_ENDED
 
 
 class BatchApi:
@@ -70,7 +138,7 @@ class BatchApi:
         """
         with self._errors("created no batch"):
             return self._client.with_options(max_retries=0).batches.create(
-                input_file_id=input_file_id, endpoint=PATH, completion_window="24h", metadata={_METADATA_KEY: batch_key}
+                input_file_id=input_file_id, endpoint=_PATH, completion_window="24h", metadata={_KEY: batch_key}
             ).id  # fmt: skip
 
     def find(self, batch_key: str) -> str | None:
@@ -78,7 +146,7 @@ class BatchApi:
         with self._errors("lists no batches"):
             # No list can be filtered by metadata. All of it is read: overlooking a batch means paying for it twice.
             listed = self._client.batches.list(limit=100)
-            return next((item.id for item in listed if (item.metadata or {}).get(_METADATA_KEY) == batch_key), None)
+            return next((item.id for item in listed if (item.metadata or {}).get(_KEY) == batch_key), None)
 
     def job(self, batch_id: str) -> Job | None:
         """Status and files of a batch; None where the endpoint knows no such batch."""

@@ -9,15 +9,13 @@ finished chunk.
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import TypeVar
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig, Failure
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
-from heal_tasks.questions.writer import Answered, Call, ChunkToAsk
+from heal_tasks.questions.writer import Answered, Call, ChunkToAsk, T
 
-T = TypeVar("T")
 _Outcome = tuple[Answered[T], Failure | None]
 
 # Consecutive failures to reach the endpoint, per worker, after which the rest of the run is given up.

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
 import openai
 import tenacity
@@ -18,9 +18,7 @@ from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, NoCreditError, RateLimitedError, StoppedError
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
 from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted
-from heal_tasks.questions.writer import Call, CallStatus
-
-T = TypeVar("T")
+from heal_tasks.questions.writer import Call, CallStatus, T
 
 # A request larger than a limit per minute is refused for ever while others pass. With pauses of up to a minute between
 # them so many attempts outlast any such minute.

@@ -8,16 +8,14 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic
 
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
-from heal_tasks.questions.writer import Call, CallStatus
-
-T = TypeVar("T")
+from heal_tasks.questions.writer import Call, CallStatus, T
 
 REFUSAL_CODES = {"content_filter", "content_policy_violation"}
 """Error codes by which an endpoint refuses a text."""
