@@ -59,16 +59,7 @@ def grow_tree(
     workers: int = 1,
     device: str = "cpu",
 ) -> TopicTree:
-    """Find the topic hierarchy of counted documents, as ``build_tree`` does.
-
-    Args:
-        counts: float32 csr, shape (n, v), from ``count_corpus``.
-        vocabulary: the v words.
-        config: of the tree.
-        progress: as in ``build_tree``, like the others.
-        workers: threads.
-        device: of torch.
-    """
+    """Find the topic hierarchy, as ``build_tree`` does, of documents that ``count_corpus`` has counted."""
     if counts.nnz < THREADS_FROM:
         workers = 1
     with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:

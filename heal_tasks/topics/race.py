@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from heal_tasks.topics.nmf import Runs, check_k, improve_on_sketch, start_nndsvd, start_random
-from heal_tasks.topics.operand import Operand
+from heal_tasks.topics.operand import Operand, Sketch
 from heal_tasks.topics.seeds import derive_seed
-from heal_tasks.topics.sketch import Sketch
 
 SPARE = 3
 _TINY = 1e-30

@@ -14,10 +14,9 @@ from scipy.sparse import csr_array
 
 from heal_tasks.topics.config import NMFkConfig
 from heal_tasks.topics.nmf import Runs, improve
-from heal_tasks.topics.operand import Floats, Operand, check_matrix
+from heal_tasks.topics.operand import SKETCH_RANK, Floats, Operand, Sketch, check_matrix
 from heal_tasks.topics.race import Track
 from heal_tasks.topics.seeds import Seed, derive_seed
-from heal_tasks.topics.sketch import RANK, Sketch
 from heal_tasks.topics.stability import align, reorder, silhouettes, unit_rows
 
 COPIES_PER_BLOCK = 3
@@ -113,7 +112,7 @@ class Restarts:
 
     def _track(self, k: int, null: bool) -> Track:
         # Twice as many singular vectors as topics, for many topics; all usual ks share one sketch.
-        key = null, max(RANK, 2 * k)
+        key = null, max(SKETCH_RANK, 2 * k)
         if key not in self._tracks:
             operand = self._null[1] if null else self._racing
             sketch = Sketch.of(operand, key[1], derive_seed(self._seed, 0, _SKETCH))

@@ -71,8 +71,8 @@ def count_terms(texts: Sequence[str]) -> tuple[csr_array, tuple[str, ...]]:
 
 def count_known_terms(texts: Sequence[str], terms: Sequence[str]) -> csr_array:
     """Count the given words in every text: float32 csr, shape (number of texts, number of terms)."""
-    if not terms or not texts:
-        return csr_array(np.empty((len(texts), len(terms)), np.float32))
+    if not terms:
+        return csr_array(np.empty((len(texts), 0), np.float32))
     counts = csr_array(_vectorizer(vocabulary=list(terms)).transform(texts))
     counts.sort_indices()
     return counts

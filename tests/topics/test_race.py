@@ -13,10 +13,9 @@ from scipy.sparse import csr_array
 
 from bench.planted import plant
 from heal_tasks.topics.nmf import Runs, improve, improve_on_sketch, start_random
-from heal_tasks.topics.operand import Operand, one_thread
+from heal_tasks.topics.operand import Operand, Sketch, one_thread, truncated_svd
 from heal_tasks.topics.race import SPARE, Track, merge_closest
 from heal_tasks.topics.seeds import derive_seed
-from heal_tasks.topics.sketch import Sketch, truncated_svd
 from heal_tasks.topics.tfidf import smooth_idf, weigh
 
 
