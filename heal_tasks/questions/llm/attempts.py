@@ -1,8 +1,8 @@
 """Watches the attempts behind each request, most of which the SDK makes by itself and does not show.
 
 Hooks of the HTTP client count the tokens of failed attempts, end a reply that takes longer than the timeout, and let
-nothing out once the run has stopped. They take rate limits out of the SDK's hands, which it would wait for at most two
-minutes and without a way to end the wait.
+nothing out once the run has stopped. They take rate limits out of the SDK's hands, because its waits, of two minutes at
+most, cannot be ended.
 """
 
 import math
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Literal
 
 import httpx2
 import openai
@@ -18,15 +19,17 @@ import openai
 from heal_tasks.questions.llm.replies import redacted, reported_tokens
 from heal_tasks.questions.writer import Call
 
+Failure = Literal["no credit", "denied", "forbidden", "throttled", "unreachable", "outage", "rejected", "stopped"]
+
 _NO_CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 
 
-class StoppedError(openai.OpenAIError):
-    """The run has stopped: no request is sent any more."""
+class GivenUpError(openai.OpenAIError):
+    """No request of this run is to be sent any more."""
 
-
-class NoCreditError(openai.OpenAIError):
-    """The account has no money left."""
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 class RateLimitedError(openai.OpenAIError):
@@ -81,7 +84,7 @@ class Attempts(threading.local):
     def _before(self, request: httpx2.Request) -> None:
         del request
         if self._stopped.is_set():
-            raise StoppedError("the run has stopped, so the request was not sent; run the step again")
+            raise GivenUpError("stopped", "the run has stopped, so the request was not sent; run the step again")
         self._deadline_s = time.monotonic() + self._timeout_s
 
     def _after(self, response: httpx2.Response) -> None:
@@ -95,7 +98,7 @@ class Attempts(threading.local):
         if any(tokens):
             self.tokens, self._complaint = (self.tokens[0] + tokens[0], self.tokens[1] + tokens[1]), message
         if response.status_code == 402 or any(f'"{code}"' in response.text for code in _NO_CREDIT_CODES):
-            raise NoCreditError(message)
+            raise GivenUpError("no credit", message)
         pause_s = retry_after_s(response.headers, time.time())
         throttles = response.status_code == 429 or (response.status_code == 503 and pause_s is not None)
         if throttles and response.headers.get("x-should-retry") != "false":

@@ -1,9 +1,8 @@
 """A language model behind any OpenAI-compatible endpoint, asked about many chunks at a time, none of them lost.
 
 A reply cut off at the token limit is asked for once more with twice the limit; an invalid reply at most twice more,
-with the error appended; a refusal is final. `endpoint.py` retries throttled and lost requests. Before the
-first chunk the endpoint is probed for how strictly it keeps to a schema; the probe's cost is booked with the first
-finished chunk.
+with the error appended; a refusal is final. Before the first chunk the endpoint is probed for its dialect; the probe's
+cost is booked with the first finished chunk.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,8 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
+from heal_tasks.questions.llm.attempts import Failure
 from heal_tasks.questions.llm.dialect import Dialect
-from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig, Failure
+from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
 from heal_tasks.questions.writer import Answered, Call, ChunkToAsk, T
 

@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal
+from typing import Any, Generic
 
 import openai
 import tenacity
 
 from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
-from heal_tasks.questions.llm.attempts import Attempts, NoCreditError, RateLimitedError, StoppedError
+from heal_tasks.questions.llm.attempts import Attempts, Failure, GivenUpError, RateLimitedError
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
 from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted
 from heal_tasks.questions.writer import Call, CallStatus, T
@@ -27,17 +27,7 @@ _LONGEST_BACKOFF_S = 60.0
 
 _TOO_LONG_CODES = {"context_length_exceeded", "string_above_max_length"}
 
-Failure = Literal["no credit", "denied", "forbidden", "throttled", "unreachable", "outage", "rejected", "stopped"]
-
-
-class ThrottledError(openai.OpenAIError):
-    """Rate limits last longer than a run waits."""
-
-
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
-    (StoppedError, "stopped"),
-    (NoCreditError, "no credit"),
-    (ThrottledError, "throttled"),
     (openai.AuthenticationError, "denied"),
     (openai.NotFoundError, "denied"),
     (openai.PermissionDeniedError, "forbidden"),
@@ -158,10 +148,11 @@ class Endpoint:
         since_s = self._throttled_since_s = self._throttled_since_s or now_s
         if now_s + state.upcoming_sleep - since_s <= self._config.patience_s:
             return state.attempt_number >= _MAX_ATTEMPTS
-        raise ThrottledError(
+        raise GivenUpError(
+            "throttled",
             f"rate limited for {now_s - since_s:.0f} s, next attempt in {state.upcoming_sleep:.0f} s; the limit is "
             f"{self._config.patience_s:.0f} s ({state.outcome.exception() if state.outcome else ''}); lower "
-            "HEAL_LLM_CONCURRENCY or ask the provider for a higher limit"
+            "HEAL_LLM_CONCURRENCY or ask the provider for a higher limit",
         )
 
 
@@ -176,4 +167,6 @@ def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect
 def _classify(error: Exception) -> tuple[CallStatus, Failure]:
     if isinstance(error, openai.BadRequestError) and error.code in REFUSAL_CODES:
         return "refused", "rejected"
+    if isinstance(error, GivenUpError):
+        return "failed", error.failure
     return "failed", next(failure for kind, failure in _FAILURES if isinstance(error, kind))

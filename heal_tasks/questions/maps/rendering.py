@@ -11,9 +11,6 @@ from heal_tasks.questions.maps.entity_maps import EntityMap, MapEntity, folded, 
 
 PUBLISHED_REDUCTION = 0.3771
 
-MapFit = Literal["ok", "empty", "long", "short"]
-
-_LONGEST = 1.0
 _SHORTEST = 0.15
 _LEAST_KEPT = 0.5
 
@@ -56,11 +53,11 @@ def render(entity_map: EntityMap) -> str:
     return "\n".join(lines)
 
 
-def fit(map_tokens: int, text_tokens: int, rendered: str) -> MapFit:
+def fit(map_tokens: int, text_tokens: int, rendered: str) -> Literal["ok", "empty", "long", "short"]:
     """Check whether a map can replace its text: ok, empty, long (nothing is gained) or short (facts are missing)."""
     if not rendered:
         return "empty"
-    if map_tokens > _LONGEST * text_tokens:
+    if map_tokens > text_tokens:
         return "long"
     return "short" if map_tokens < _SHORTEST * text_tokens else "ok"
 
