@@ -42,7 +42,7 @@ from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.local.inbox import DEMO_PACKAGES
-from heal_tasks.sources.docstrings import documented_objects, find_modules
+from heal_tasks.sources.pydocs import documented_objects, find_modules
 from heal_tasks.topics.config import HNMFkConfig
 from heal_tasks.topics.hnmfk import build_tree
 from heal_tasks.topics.tfidf import NodeMatrix, count_terms

@@ -12,7 +12,7 @@ from typing import Any
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.ids import stable_id
-from heal_tasks.sources.docstrings import ModuleFile, documented_objects, find_modules
+from heal_tasks.sources.pydocs import ModuleFile, documented_objects, find_modules
 
 # Documents of this many files are mixed before any is taken, so that a small sample is not one module.
 FILES_PER_BATCH = 48
