@@ -23,8 +23,8 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import load_settings
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import connect
-from heal_tasks.store.spaces.copying import copy_rows
 from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.vector_tables import copy_rows
 from heal_tasks.training.encoder import model_sha256
 
 TRAINED = "models/bench"

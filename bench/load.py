@@ -20,7 +20,7 @@ from bench.scratch import clustered, new_generation, scratch_store, server_cpu_s
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.served import Served, ServedRepository
-from heal_tasks.store.spaces.copying import copy_vectors, copy_vectors_out
+from heal_tasks.store.spaces.vector_tables import copy_vectors, copy_vectors_out
 
 Load = Callable[[Connection, Generation, Served], object]
 

@@ -40,8 +40,8 @@ from heal_tasks.store.generations.generations import Generation, GenerationRepos
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.generations.served import Served, ServedRepository
-from heal_tasks.store.spaces.copying import copy_rows
 from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.vector_tables import copy_rows
 
 DIMS, ARRIVALS, PROBES, NIGHTS = 384, 100, 1000, 5
 RECORD = NudgeRecord("N", 0.5, 0.0, None, 0, 0.0, False)

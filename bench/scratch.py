@@ -16,8 +16,8 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.migrate import migrate
-from heal_tasks.store.spaces.copying import copy_rows, copy_vectors
 from heal_tasks.store.spaces.spaces import SpaceRepository
+from heal_tasks.store.spaces.vector_tables import copy_rows, copy_vectors
 
 Vectors = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from heal_tasks.steps.vectors.indexing import RECALL_QUESTIONS
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import reach_recall, vacuum
 from heal_tasks.store.generations.served import ServedRepository
-from heal_tasks.store.runs.garbage import unused_models, unused_training_sets
+from heal_tasks.store.runs.garbage import unused_files
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 
@@ -21,14 +21,11 @@ def maintain(context: Context) -> Outcome:
     # The base model's space stays, and so do those that a run may be filling now.
     kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model or item.used_at > drained}
     counts["spaces_dropped"] = len(spaces.drop_unused(kept))
-    for name, uris in (
-        ("models_deleted", unused_models(context.conn, settings.drain_hours)),
-        ("training_sets_deleted", unused_training_sets(context.conn, settings.drain_hours)),
-    ):
+    for kind, uris in unused_files(context.conn, settings.drain_hours).items():
         there = [uri for uri in uris if context.artifacts.exists(uri)]
         for uri in there:
             context.artifacts.delete(uri)
-        counts[name] = len(there)
+        counts[f"{kind}_deleted"] = len(there)
     notes = [", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())]
     faults = []
     vacuum(context.conn, "chunk")

@@ -23,8 +23,7 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.spaces import base_space, in_order
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.questions.checks import Check, CheckRepository, DroppedBy
-from heal_tasks.store.questions.questions import QuestionRepository
+from heal_tasks.store.questions.questions import Check, DroppedBy, QuestionRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 ROUND_TRIP_K = 100
@@ -38,9 +37,9 @@ _Scores = Callable[[list[tuple[str, str]]], list[float]]
 
 def sift(context: Context) -> Outcome:
     """Assign human questions to chunks; check all training and validation questions, and mark which are dropped."""
-    settings, checks, space = context.settings, CheckRepository(context.conn), base_space(context)
-    placed = QuestionRepository(context.conn).place_judgments(space)
-    training, validation = checks.questions("train"), checks.questions("seen_validation", "unseen_validation")
+    settings, stored, space = context.settings, QuestionRepository(context.conn), base_space(context)
+    placed = stored.place_judgments(space)
+    training, validation = stored.checkable("train"), stored.checkable("seen_validation", "unseen_validation")
     found = _ranked(context, space, [*training, *validation])
     switched_on: dict[DroppedBy, bool] = {
         "round_trip": ROUND_TRIP in settings.question_filters, "cross_encoder": bool(settings.cross_encoder),
@@ -49,7 +48,7 @@ def sift(context: Context) -> Outcome:
     score, done = _cross_encoder(settings) if settings.cross_encoder and found else None, 0
     for batch in batched(found, STORE_EVERY):
         judged = _judged(context, score, batch) if score else batch
-        checks.store(context.run_id, judged)
+        stored.store_checks(context.run_id, judged)
         dropped.update(item.dropped_by for item in judged if item.dropped_by)
         done += len(batch)
         context.progress(done, len(found))

@@ -1,11 +1,16 @@
-"""Connections: psycopg with pgvector's type registered, and driver errors turned into this project's own."""
+"""Connections with pgvector's type registered; dataclasses and named tuples as rows, results as arrays and values."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields, is_dataclass
+from typing import Any, LiteralString, TypeVar
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
+from psycopg import Cursor, sql
+from psycopg.rows import class_row
 from psycopg.types import TypeInfo
 from psycopg.types.json import JsonbDumper
 
@@ -13,6 +18,10 @@ from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.core.text import storable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Record = TypeVar("Record")
+Int64Array = NDArray[np.int64]
+Float32Array = NDArray[np.float32]
+Values = Sequence[object] | Mapping[str, object]
 
 MIN_SERVER, NEWEST_TRIED = 15, 18
 MIN_PGVECTOR = (0, 8, 5)
@@ -30,10 +39,7 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
     """Open a connection to a ``postgresql://`` URL; use it as a context manager to commit and close.
 
     Dictionaries are written as ``jsonb``. pgvector's type is registered if the extension exists, so call ``register``
-    after creating the extension.
-
-    Raises:
-        RetryableError: the server cannot be reached.
+    after creating the extension. A server that cannot be reached is a RetryableError.
     """
     try:
         conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
@@ -80,3 +86,56 @@ def storable_json(value: object) -> object:
     if isinstance(value, list | tuple):
         return [storable_json(item) for item in value]
     return value
+
+
+def select(conn: Connection, record: type[Record], rest: LiteralString, values: Values = ()) -> list[Record]:
+    """Rows of ``SELECT``, the fields of a dataclass or named tuple, and ``rest``, as instances of it."""
+    query = sql.SQL("SELECT {} {}").format(sql.SQL(", ").join(_columns(record)), sql.SQL(rest))
+    return conn.cursor(row_factory=class_row(record)).execute(query, values).fetchall()
+
+
+def find(conn: Connection, record: type[Record], rest: LiteralString, values: Values = ()) -> Record | None:
+    """The first row as ``select`` gives it, or None."""
+    return next(iter(select(conn, record, rest, values)), None)
+
+
+def insert(cursor: Cursor, table: str, records: Sequence[Any], conflict: LiteralString = "", **before: object) -> int:
+    """Insert dataclasses, their texts made storable, beside columns ``before``; return the number of new rows."""
+    if not records:
+        return 0
+    names = [*map(sql.Identifier, before), *_columns(records[0])]
+    statement = sql.SQL("INSERT INTO heal.{} ({}) VALUES ({}) {}").format(
+        sql.Identifier(table),
+        sql.SQL(", ").join(names),
+        sql.SQL(", ").join(sql.Placeholder() * len(names)),
+        sql.SQL(conflict),
+    )
+    texts_and_numbers = (astuple(record) for record in records)
+    rows = [[storable(value) if isinstance(value, str) else value for value in row] for row in texts_and_numbers]
+    cursor.executemany(statement, [(*before.values(), *row) for row in rows])
+    return cursor.rowcount
+
+
+def arrays(rows: Sequence[tuple[Any, ...]], *types: Any) -> list[NDArray[Any]]:
+    """The columns of rows as arrays of these types, each of shape (n,)."""
+    found = zip(*rows, strict=True) if rows else [()] * len(types)
+    return [np.array(column, dtype=kind) for column, kind in zip(found, types, strict=True)]
+
+
+def rows_of(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of each wanted id in ``ids``, int64, shape (n,), ascending; -1 where it is absent."""
+    if not len(ids):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    found = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where(ids[found] == wanted, found, -1)
+
+
+def scalar(conn: Connection, query: LiteralString | sql.SQL | sql.Composed, values: Values = ()) -> Any:
+    """The first column of the first row, or None without a row."""
+    row = conn.execute(query, values).fetchone()
+    return row[0] if row else None
+
+
+def _columns(record: Any) -> list[sql.Identifier]:
+    names = [item.name for item in fields(record)] if is_dataclass(record) else record._fields
+    return [sql.Identifier(name) for name in names]

@@ -8,9 +8,6 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import Connection, check_versions, register
 
-BEFORE_RELEASE = "001_tables.sql"
-"""The first file of schemas older than version 0.1.0, which had no numbered versions that can be followed."""
-
 
 def migrate(conn: Connection) -> list[str]:
     """Apply missing files and record them, in one transaction, and return their names; concurrent callers are safe.
@@ -41,7 +38,7 @@ def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:
     """Apply SQL by file name: numbered files that are missing first, then others that are new or changed."""
     with conn.transaction():
         recorded: dict[str, str] = dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall())
-        if BEFORE_RELEASE in recorded:
+        if "001_tables.sql" in recorded:  # the first file of schemas without numbered versions
             raise StoreError(
                 "this database was made before version 0.1.0 and cannot be migrated: run pg_dump --schema=heal for a "
                 "copy, then DROP SCHEMA heal CASCADE, migrate, and start a run, which reads the sources again"

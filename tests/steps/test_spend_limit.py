@@ -18,7 +18,7 @@ from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.writing import llm_calls
 from heal_tasks.store.db import Connection
-from heal_tasks.store.llm.spend_limit import SpendLimit
+from heal_tasks.store.llm.ledger import SpendLimit
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
 from tests.steps.asking import PRICE, add, ask, body, dear, map_entities, mapped, most_usd, number, traffic, with_llm
 

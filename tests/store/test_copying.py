@@ -7,7 +7,7 @@ from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.spaces.copying import copy_rows, copy_vectors, copy_vectors_out
+from heal_tasks.store.spaces.vector_tables import copy_rows, copy_vectors, copy_vectors_out
 
 TABLE = sql.Identifier("pg_temp", "wire")
 

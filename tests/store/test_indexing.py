@@ -6,7 +6,7 @@ import pytest
 
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import build_indexes, recall
-from heal_tasks.store.spaces.copying import copy_vectors
+from heal_tasks.store.spaces.vector_tables import copy_vectors
 from tests.store.sample_store import SampleStore, encode
 
 

@@ -5,8 +5,7 @@ import threading
 import pytest
 
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.llm.ledger import LlmCall
-from heal_tasks.store.llm.spend_limit import Grant, SpendLimit
+from heal_tasks.store.llm.ledger import Grant, LlmCall, SpendLimit
 from heal_tasks.store.questions.questions import QuestionRepository
 
 

@@ -12,9 +12,7 @@ from psycopg import sql
 
 from heal_tasks.core.ids import chunk_id, sha256_hex
 from heal_tasks.core.text import storable
-from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import scalar
-from heal_tasks.store.spaces.copying import copy_rows
+from heal_tasks.store.db import Connection, scalar
 
 Chunker = Callable[[str, str], list[str]]
 """Splits (title, body) into texts that get one vector each."""
@@ -22,8 +20,6 @@ Chunker = Callable[[str, str], list[str]]
 _ALL = sql.SQL("true")
 IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
 """Condition on ``c``, given the number of parts and the part: equal texts are in one part, so that one task pays."""
-
-_TYPES = {"chunk_id": "int8", "document_id": "int8", "ordinal": "int4", "text": "text", "content_hash": "text"}
 
 # A judgment names the document: it moves to the first chunk, until the new chunks have vectors
 # (QuestionRepository.place_judgments).
@@ -77,10 +73,8 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
 
     A chunk's hash covers the title, too: the title is embedded with the text, so another title means another vector.
     A text that only moved keeps its chunk, so an inserted paragraph costs one vector and not all that follow it.
-    To be called inside a transaction, for live documents; duplicates lose their chunks.
-
-    Returns:
-        The number of chunks that need a vector now, and the number of newly superseded chunks.
+    To be called inside a transaction, for live documents; duplicates lose their chunks. Returned are the numbers of
+    chunks that need a vector now, and of newly superseded ones.
     """
     ids = list(document_ids)
     existing: dict[int, list[_Existing]] = {key: [] for key in ids}
@@ -109,8 +103,10 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
         superseded += [old.chunk_id for old in existing[document] if not old.superseded and old.chunk_id not in used]
     with conn.cursor() as cursor:
         cursor.executemany("UPDATE heal.chunk SET ordinal = %s, superseded_at = NULL WHERE chunk_id = %s", kept)
+        with cursor.copy("COPY heal.chunk (chunk_id, document_id, ordinal, text, content_hash) FROM STDIN") as copy:
+            for row in added:
+                copy.write_row(row)
     conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (superseded,))
-    copy_rows(conn, sql.Identifier("heal", "chunk"), [*_TYPES.items()], added)
     if superseded:
         conn.execute(_MOVE_JUDGMENTS, (ids,))
     return len(added) + revived, len(superseded)
@@ -142,9 +138,8 @@ def lock_shared(conn: Connection) -> None:
 def purge_superseded(conn: Connection) -> int:
     """Delete superseded chunks whose document is served without them, in one transaction, and return their number.
 
-    While a generation is active, the superseded chunks of a document stay until all its live chunks (of a duplicate:
-    those of its canonical document) have served vectors, so that no document is missing from the search because its
-    new text is not embedded yet.
+    While a generation is active, they stay until all live chunks of the document (of a duplicate: of its canonical
+    document) have served vectors: no document is missing from a search because its new text is not embedded yet.
     """
     with conn.transaction():
         lock_exclusive(conn)

@@ -8,10 +8,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.types import Split
-from heal_tasks.store.db import Repository
-from heal_tasks.store.rows import arrays, rows_of, scalar
-
-Int64Array = NDArray[np.int64]
+from heal_tasks.store.db import Int64Array, Repository, arrays, rows_of, scalar
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from psycopg import sql
 from heal_tasks.core.ids import document_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Record
-from heal_tasks.store.db import Repository, storable_json
+from heal_tasks.store.db import Repository, scalar, storable_json
 from heal_tasks.store.documents.chunks import Chunker, lock_exclusive, replace_chunks
-from heal_tasks.store.rows import scalar
 
 CONFIGURATIONS = {
     "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
@@ -35,7 +34,6 @@ class Changes:
     new: int = 0  # documents that were unknown or deleted before
     changed: int = 0  # documents with another title or body than before
     deleted: int = 0
-    unchanged: int = 0  # documents with the same content; their metadata may be new
     duplicates: int = 0  # new or changed documents whose content an older document has
     chunks_added: int = 0  # chunks that need a vector
     chunks_superseded: int = 0  # chunks that are served until their successors are published
@@ -129,7 +127,6 @@ class DocumentRepository(Repository):
         return Changes(
             new=len(new),
             changed=len(changed),
-            unchanged=len(by_id) - len(touched),
             duplicates=len(duplicates & touched),
             chunks_added=added,
             chunks_superseded=superseded,

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Repository
-from heal_tasks.store.rows import find, insert, scalar, select
+from heal_tasks.store.db import Repository, find, insert, scalar, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class TopicRun:
     topics: int
     leaves: int
     depth: int
-    churn: float | None
+    churn: float | None  # share of documents whose topic has no match in the previous tree; None for the first tree
     mean_residual: float
     created_at: datetime
 
@@ -79,7 +78,6 @@ class TopicRepository(Repository):
         """Store a topic tree with the labels of its documents, in one transaction, and return its id.
 
         ``fingerprint`` is of the tree's inputs: if a tree with the same one is stored, nothing is stored again.
-        ``churn`` is the share of documents whose topic has no match in the previous run, None for the first run.
         """
         parents = {topic.parent_id for topic in topics}
         leaves = sum(topic.topic_id not in parents for topic in topics)
@@ -100,10 +98,7 @@ class TopicRepository(Repository):
         return int(run)
 
     def add_labels(self, topic_run_id: int, labels: Labels, projected: bool = True) -> int:
-        """Label documents, replacing earlier labels of the same tree, and return their number.
-
-        Documents deleted meanwhile are skipped; ``projected`` is False if the documents were factorised.
-        """
+        """Label documents that still exist, replacing earlier labels of the same tree, and return their number."""
         paths = ([int(topic) for topic in path] for path in labels.paths)
         numbers = (labels.memberships.tolist(), labels.residuals.tolist(), labels.document_ids.tolist())
         with self._conn.transaction(), self._conn.cursor() as cursor:

@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from heal_tasks.store.db import Repository
+from heal_tasks.store.db import Float32Array, Int64Array, Repository, arrays
 from heal_tasks.store.generations.generations import Generation
-from heal_tasks.store.rows import arrays
-from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.spaces import space_table
-from heal_tasks.store.spaces.vector_tables import among_ids, create_keyed, read_keyed, write_keyed
+from heal_tasks.store.spaces.vector_tables import create_keyed, read_keyed, write_keyed
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
@@ -79,22 +77,15 @@ class ContrastRepository(Repository):
         if not generation.contrast_steps:
             state = ContrastState.empty(generation.dims)
             return state.chunk_ids, state.vectors
-        return read_keyed(self._conn, generation.table("push"), "chunk", generation.dims, among_ids("chunk_id", among))
+        return read_keyed(self._conn, generation.table("push"), "chunk", generation.dims, among)
 
     def pushing(self, generation: Generation, late: Int64Array) -> Pushing:
         """The questions that displace late chunks, int64, shape (m,), ascending."""
-        questions = space_table(generation.space_id, "question")
+        table = space_table(generation.space_id, "question")
         with self._conn.transaction():
             self._conn.execute(_SNAPSHOT)
             ids, levels, weights = self._levels(generation)
-            _, vectors = copy_vectors_out(
-                self._conn,
-                sql.SQL(
-                    "SELECT question_id, b.embedding FROM heal.contrast_level l JOIN {} b USING (question_id) "
-                    "WHERE l.generation_id = {} ORDER BY 1"
-                ).format(questions, sql.Literal(generation.generation_id)),
-                generation.dims,
-            )
+            _, vectors = read_keyed(self._conn, table, "question", generation.dims, ids)
             answered = self._conn.execute(
                 "SELECT DISTINCT k.question_id, q.chunk_id FROM heal.question q "
                 "JOIN heal.question k ON heal.text_key(k.text) = heal.text_key(q.text) "

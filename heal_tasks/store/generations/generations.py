@@ -12,9 +12,8 @@ from psycopg import sql
 
 from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.core.types import JsonObject
-from heal_tasks.store.db import Repository
+from heal_tasks.store.db import Repository, find, scalar, select
 from heal_tasks.store.generations.search import named_errors
-from heal_tasks.store.rows import find, scalar, select
 from heal_tasks.store.spaces.spaces import Space
 from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, table_exists
 
@@ -89,10 +88,7 @@ class GenerationRepository(Repository):
         return self.get(number)
 
     def create_tables(self, generation: Generation) -> None:
-        """Make the empty table of served rows, and that of displacements if the nudge record has contrast steps.
-
-        Tables that an interrupted attempt left half-written are dropped first. A live generation is refused.
-        """
+        """Make empty tables of served rows and, with contrast steps, displacements, in place of half-written ones."""
         unit_length = sql.SQL(", CONSTRAINT unit_length CHECK (abs(vector_norm(embedding) - 1) < 1e-3)")
         with self._conn.transaction():
             self.drop_tables(generation.generation_id)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, scalar
 from heal_tasks.store.generations.generations import Generation, GenerationRepository, IndexKind
 from heal_tasks.store.generations.served import drop_indexes, index_name
-from heal_tasks.store.rows import scalar
 
 M, EF_CONSTRUCTION, MAX_EF_SEARCH = 16, 64, 1000
 LINK_BYTES = 700
@@ -32,21 +31,12 @@ def build_indexes(
     conn: Connection,
     generation: Generation,
     *,
-    memory_mb: int,
-    parallel: int = 0,
-    exact_rows: int = 0,
-    halfvec_rows: int = sys.maxsize,
+    memory_mb: int,  # upper bound of maintenance_work_mem, MiB
+    parallel: int = 0,  # extra workers
+    exact_rows: int = 0,  # below, no HNSW index is built, because comparing with all rows is as fast
+    halfvec_rows: int = sys.maxsize,  # from here on the HNSW index holds 16-bit copies, in half the space
 ) -> IndexReport:
-    """Index served rows: primary key, B-trees on leaf and document, HNSW; then vacuum and analyze.
-
-    Args:
-        conn: an autocommit connection.
-        generation: a loaded generation; existing indexes are built again.
-        memory_mb: upper bound of maintenance_work_mem, MiB.
-        parallel: extra workers.
-        exact_rows: below this many rows no HNSW index is built, because comparing with all rows is as fast.
-        halfvec_rows: from this many rows on the HNSW index holds 16-bit copies, in half the space.
-    """
+    """Index served rows, anew if they are indexed: primary key, B-trees on leaf and document, HNSW; then vacuum."""
     table, start = generation.table("vec"), time.monotonic()
     rows = int(scalar(conn, sql.SQL("SELECT count(*) FROM {}").format(table)))
     kind: IndexKind = "none" if rows < exact_rows else "halfvec" if rows >= halfvec_rows else "vector"

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, Float32Array, Int64Array, arrays
 from heal_tasks.store.generations.generations import Generation
-from heal_tasks.store.rows import arrays
-from heal_tasks.store.spaces.copying import Float32Array, Int64Array, copy_vectors_out
 from heal_tasks.store.spaces.spaces import space_table
-from heal_tasks.store.spaces.vector_tables import among_ids, read_keyed
+from heal_tasks.store.spaces.vector_tables import read_keyed
 
 
 @dataclass(frozen=True)
@@ -86,30 +84,25 @@ class NudgeState:
         ).fetchall()
         chunk_ids, document_ids, leaves = arrays(live, np.int64, np.int64, np.int32)
         base_table = space_table(generation.space_id, "base")
-        found, base = read_keyed(self._conn, base_table, "chunk", generation.dims, among_ids("chunk_id", chunk_ids))
+        found, base = read_keyed(self._conn, base_table, "chunk", generation.dims, chunk_ids)
         self._complete("chunk", chunk_ids, found)
-        asked = sql.SQL(
+        asked = self._conn.execute(
             """SELECT DISTINCT ON (q.chunk_id, heal.text_key(q.text)) q.chunk_id, q.question_id,
                 (SELECT count(DISTINCT o.chunk_id) FROM heal.question o JOIN heal.chunk c USING (chunk_id)
                  WHERE heal.text_key(o.text) = heal.text_key(q.text) AND heal.moves_rows(o.split)
-                   AND o.dropped_by IS NULL AND (o.writer = 'human' OR NOT {by_people})
+                   AND o.dropped_by IS NULL AND (o.writer = 'human' OR NOT %(by_people)s)
                    AND c.superseded_at IS NULL) AS answers
             FROM heal.question q JOIN heal.chunk c USING (chunk_id)
-            WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT {by_people})
-                AND q.chunk_id = ANY({ids}::bigint[]) AND c.superseded_at IS NULL
-            ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id"""
-        ).format(ids=sql.Literal(chunk_ids.tolist()), by_people=sql.Literal(generation.by_people))
-        wanted = [row[0] for row in self._conn.execute(sql.SQL("SELECT question_id FROM ({}) a").format(asked))]
-        (answered, question_ids, answers), questions = copy_vectors_out(
-            self._conn,
-            sql.SQL(
-                "SELECT a.chunk_id, a.question_id, a.answers, b.embedding FROM ({}) a JOIN {} b USING (question_id)"
-            ).format(asked, space_table(generation.space_id, "question")),
-            generation.dims,
-            sizes=(8, 8, 8),
-        )
-        self._complete("question", np.array(wanted, dtype=np.int64), question_ids)
-        places = np.searchsorted(chunk_ids, answered)
+            WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT %(by_people)s)
+                AND q.chunk_id = ANY(%(ids)s) AND c.superseded_at IS NULL
+            ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id""",
+            {"ids": chunk_ids.tolist(), "by_people": generation.by_people},
+        ).fetchall()
+        answered, question_ids, answers = arrays(asked, np.int64, np.int64, np.int64)
+        question_table = space_table(generation.space_id, "question")
+        found, vectors = read_keyed(self._conn, question_table, "question", generation.dims, question_ids)
+        self._complete("question", question_ids, found)
+        questions, places = vectors[np.searchsorted(found, question_ids)], np.searchsorted(chunk_ids, answered)
         return TouchedRows(chunk_ids, document_ids, leaves, base, questions, places, 1 / answers)
 
     def write_probes(self, probes: Probes) -> None:

@@ -9,8 +9,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import HealError, InputError, StoreError
-from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import select
+from heal_tasks.store.db import Connection, select
 
 Vector = NDArray[np.float32] | Sequence[float]
 

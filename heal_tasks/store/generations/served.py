@@ -1,8 +1,4 @@
-"""The served rows of a generation: loading, publishing, health.
-
-They are written into a bare table, which is indexed afterwards; once the generation is live only rows that differ are
-written.
-"""
+"""The served rows of a generation: written into a bare table, or, once it is live, where they differ; health."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +8,10 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection, Repository
+from heal_tasks.store.db import Connection, Int64Array, Repository, rows_of, select
 from heal_tasks.store.documents.chunks import lock_exclusive, lock_shared, purge_superseded
 from heal_tasks.store.generations.generations import Generation, State
-from heal_tasks.store.rows import rows_of, select
-from heal_tasks.store.spaces.copying import Int64Array, copy_vectors, copy_vectors_out
-from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, stage
+from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, copy_vectors, copy_vectors_out, stage
 
 SAME_VECTOR = 1e-6
 """Largest difference of a coordinate that counts as rounding, not as a moved vector."""

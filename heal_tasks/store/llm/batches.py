@@ -13,9 +13,8 @@ from psycopg import sql
 
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.text import storable
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, scalar, select
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks
-from heal_tasks.store.rows import scalar, select
 
 BatchState = Literal["planned", "sending", "waiting", "collected", "lost"]
 TextOutcome = Literal["invalid", "cut_off", "failed", "unanswered"]

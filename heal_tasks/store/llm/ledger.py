@@ -1,17 +1,37 @@
-"""The ledger of language-model calls: its rows, their sums, and the release of what was reserved for them."""
+"""The ledger of language-model calls, and spend limits kept across processes.
 
-from collections.abc import Iterable, Sequence
+Money is reserved before a call; ``settle`` deletes the reservation in the transaction that writes the call. What a run
+or a day has spent is the sum over ``heal.llm_call`` and open rows of ``heal.llm_reservation``. An advisory lock
+serialises reservations, so two processes never reserve the same money.
+"""
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from psycopg import Cursor
 
-from heal_tasks.store.db import Connection
-from heal_tasks.store.rows import insert, select
+from heal_tasks.store.db import Connection, insert, select
+
+LEASE_S = 3600
+"""Time after which the reservations of a killed process no longer count; fifty calls take far less."""
+
+_SPENDING = """
+SELECT coalesce(sum(cost_usd) FILTER (WHERE run_id = %(run)s), 0),
+       coalesce(sum(cost_usd) FILTER (WHERE today), 0),
+       coalesce(sum(reserved_usd) FILTER (WHERE run_id = %(run)s), 0),
+       coalesce(sum(reserved_usd), 0)
+FROM (SELECT run_id, cost_usd, created_at >= date_trunc('day', clock_timestamp(), 'UTC') AS today, 0 AS reserved_usd
+      FROM heal.llm_call WHERE run_id = %(run)s OR created_at >= date_trunc('day', clock_timestamp(), 'UTC')
+      UNION ALL
+      SELECT run_id, 0, false, cost_usd FROM heal.llm_reservation WHERE expires_at > clock_timestamp()) entry
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LlmCall:
-    """A row of ``heal.llm_call``; ``batch_id`` is the endpoint's name of its batch, None for a single call."""
+    """A row of ``heal.llm_call``."""
 
     purpose: str
     model: str
@@ -24,7 +44,7 @@ class LlmCall:
     cost_usd: float
     latency_s: float
     raw_reply: str | None
-    batch_id: str | None = None
+    batch_id: str | None = None  # the endpoint's name of its batch; None for a single call
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +58,24 @@ class LedgerRow:
     input_tokens: int
     output_tokens: int
     cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Money spent and reserved, in USD; a day begins at midnight UTC and counts all runs."""
+
+    run_usd: float
+    day_usd: float
+    run_reserved_usd: float
+    reserved_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The answer to a reservation."""
+
+    count: int  # number of chunks, from the first, that money is reserved for
+    wait: bool = False  # the first chunk could follow, if calls under way cost less than was reserved for them
 
 
 def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Iterable[int]) -> set[int]:
@@ -68,3 +106,52 @@ def ledger(conn: Connection, run_id: str | None = None) -> list[LedgerRow]:
         "WHERE %(run)s::text IS NULL OR run_id = %(run)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) l",
         {"run": run_id},
     )
+
+
+class SpendLimit:
+    """The most money for a run and, per day (UTC), for all runs, over an autocommit connection; 0 sets no limit."""
+
+    def __init__(self, conn: Connection, run_id: str, *, run_usd: float, day_usd: float) -> None:
+        self._conn, self._run_id = conn, run_id
+        self.run_usd, self.day_usd = run_usd, day_usd
+
+    @property
+    def limited(self) -> bool:
+        """True if any limit is set."""
+        return self.run_usd > 0 or self.day_usd > 0
+
+    def spending(self) -> Spending:
+        """Money spent and reserved so far."""
+        return Spending(*map(float, self._conn.execute(_SPENDING, {"run": self._run_id}).fetchall()[0]))
+
+    def left_usd(self, spending: Spending, *, reserved: bool = True) -> float:
+        """Money left under the tighter limit, in USD; negative where a limit was lowered, infinite without one."""
+        run = self.run_usd - spending.run_usd - (spending.run_reserved_usd if reserved else 0)
+        day = self.day_usd - spending.day_usd - (spending.reserved_usd if reserved else 0)
+        return min(run if self.run_usd > 0 else float("inf"), day if self.day_usd > 0 else float("inf"))
+
+    def reserve(self, costs: Sequence[tuple[int, float]], lease_s: float = LEASE_S) -> Grant:
+        """Reserve the most that calls can cost (chunk id, USD) for as many chunks as the limits allow, from the first.
+
+        Reservations of an earlier attempt of the same run for these chunks are replaced: a retried task does not wait
+        for the reservations of the one that was killed. After ``lease_s`` the money is free again.
+        """
+        with self._conn.transaction(), self._conn.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('heal.llm_spend_limit'))")
+            cursor.execute("DELETE FROM heal.llm_reservation WHERE expires_at <= clock_timestamp()")
+            self.release([chunk_id for chunk_id, _ in costs])
+            spending = self.spending()
+            granted = bisect_right(list(accumulate(cost for _, cost in costs)), self.left_usd(spending))
+            cursor.executemany(
+                "INSERT INTO heal.llm_reservation (run_id, chunk_id, cost_usd, expires_at) "
+                "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s))",
+                [(self._run_id, chunk_id, cost, lease_s) for chunk_id, cost in costs[:granted]],
+            )
+        wait = not granted and bool(costs) and costs[0][1] <= self.left_usd(spending, reserved=False)
+        return Grant(granted, wait)
+
+    def release(self, chunk_ids: Collection[int]) -> None:
+        """Delete the reservations for chunks that will not be asked about."""
+        self._conn.execute(
+            "DELETE FROM heal.llm_reservation WHERE run_id = %s AND chunk_id = ANY(%s)", (self._run_id, list(chunk_ids))
+        )

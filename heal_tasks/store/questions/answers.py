@@ -3,11 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from psycopg import sql
-
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, insert
 from heal_tasks.store.llm.ledger import LlmCall, settle
-from heal_tasks.store.rows import insert, row_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +18,6 @@ class StoredAnswer:
     status: str  # ok, refused or invalid
     answer: str  # empty where the passages hold none, or the model gave none
     evidence: str  # the quotation that the model gives for it
-
-
-_ADD = insert("answer", StoredAnswer) + sql.SQL(" ON CONFLICT (content_hash, prompt_hash, model) DO NOTHING")
 
 
 class AnswerRepository:
@@ -42,7 +36,7 @@ class AnswerRepository:
         return {content_hash: (answer, evidence) for content_hash, answer, evidence in rows}
 
     def store(self, run_id: str, answers: Sequence[StoredAnswer], calls: Sequence[LlmCall]) -> None:
-        """Store answers and the calls they cost in one transaction, which also deletes the reservations for them.
+        """Store answers and all calls, and settle the reservations, in one transaction.
 
         An answer may quote any of its chunks, so it is not stored where one was deleted meanwhile. The ledger keeps
         errors but no replies: a reply would be deleted with one of its chunks only.
@@ -53,4 +47,5 @@ class AnswerRepository:
             wanted = list({chunk_id for answer in answers for chunk_id in answer.chunk_ids})
             cursor.execute("SELECT chunk_id FROM heal.chunk WHERE chunk_id = ANY(%s) FOR KEY SHARE", (wanted,))
             live = {row[0] for row in cursor}
-            cursor.executemany(_ADD, [row_of(answer) for answer in answers if live.issuperset(answer.chunk_ids)])
+            kept = [answer for answer in answers if live.issuperset(answer.chunk_ids)]
+            insert(cursor, "answer", kept, "ON CONFLICT DO NOTHING")

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from heal_tasks.core.ids import fingerprint
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, insert
 from heal_tasks.store.documents.chunks import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, settle
-from heal_tasks.store.rows import insert
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class MapRepository:
         self._conn, self._key = conn, (prompt_hash, model)
 
     def unmapped(self, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
-        """Live chunks without a map, of one of ``shards`` parts, by id; equal texts are in the same part."""
+        """Live chunks without a map, by id, in one part (``IN_PART``)."""
         return live_chunks(self._conn, sql.SQL(" AND ").join([_UNMAPPED, IN_PART]), (*self._key, shards, shard))
 
     def reuse(self, shard: int = 0, shards: int = 1) -> int:
@@ -68,10 +67,7 @@ class MapRepository:
         return self._conn.execute(query, (*self._key, *self._key, shards, shard)).rowcount
 
     def store(self, run_id: str, maps: Sequence[StoredMap], calls: Sequence[LlmCall]) -> None:
-        """Store maps and the calls they cost in one transaction, which also deletes the reservations for the chunks.
-
-        For a chunk that was deleted while the model wrote only the call is stored.
-        """
+        """Store maps, for chunks that still exist, and all calls, and settle the reservations, in one transaction."""
         with self._conn.transaction(), self._conn.cursor() as cursor:
             live = settle(cursor, run_id, calls, [item.chunk_id for item in maps])
             insert(cursor, "entity_map", [item for item in maps if item.chunk_id in live], "ON CONFLICT DO NOTHING")

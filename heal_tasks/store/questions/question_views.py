@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.types import Question
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, find, select
 from heal_tasks.store.questions.questions import Dropped
-from heal_tasks.store.rows import find, select
 
 
 class DocumentView(NamedTuple):

@@ -1,23 +1,25 @@
 """Questions with the chunks that answer them: generated ones with their cost, and judgments."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal, NamedTuple
 
 from psycopg import sql
 
 from heal_tasks.core.ids import document_id, question_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Question, Split
-from heal_tasks.store.db import Repository
+from heal_tasks.store.db import Int64Array, Repository, insert, scalar, select
 from heal_tasks.store.documents.chunks import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, settle
-from heal_tasks.store.rows import insert, scalar
-from heal_tasks.store.spaces.copying import Int64Array
 from heal_tasks.store.spaces.spaces import Space
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
+
+DroppedBy = Literal["round_trip", "cross_encoder"]
 
 HUMAN = "human"
 
@@ -51,6 +53,17 @@ class Asked:
     samples: Sequence[Dropped] = ()  # some of the dropped questions
 
 
+class Check(NamedTuple):
+    """A generated question and its verdicts."""
+
+    question_id: int
+    chunk_id: int  # the chunk that answers it
+    round_trip_rank: int | None  # rank of that chunk among all chunks, from 1; None before the first check
+    cross_encoder: str | None  # the model that gave the score
+    cross_encoder_score: float | None  # in [0, 1]; None without one
+    dropped_by: DroppedBy | None  # the filter that dropped it; None if it is in use
+
+
 _ADD_ASKED = (
     "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
     "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
@@ -73,10 +86,7 @@ class QuestionRepository(Repository):
     """Questions and the ledger of language-model calls."""
 
     def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
-        """Live chunks for which this model with this prompt has written nothing, in one of ``shards`` parts, by id.
-
-        Chunks with equal texts are in the same part.
-        """
+        """Live chunks for which this model with this prompt has written nothing, by id, in one part (``IN_PART``)."""
         condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART])
         return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard))
 
@@ -98,10 +108,9 @@ class QuestionRepository(Repository):
         return len(asked)
 
     def store(self, run_id: str, asked: Sequence[Asked], calls: Sequence[LlmCall], shard: int = 0) -> None:
-        """Store questions and the calls they cost, and settle the chunks' reservations, in one transaction.
+        """Store questions and all calls, failed ones included, and settle the reservations, in one transaction.
 
-        Of a chunk that was deleted while the model wrote, only the cost of the call is stored. ``calls`` are all calls,
-        failed ones included.
+        Of a chunk that was deleted while the model wrote, only the cost of the call is stored.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
             live = settle(cursor, run_id, calls, [item.chunk_id for item in asked])
@@ -121,9 +130,7 @@ class QuestionRepository(Repository):
     def import_judgments(
         self, source: str, pairs: Sequence[tuple[str, str]], split_of: SplitOf
     ) -> tuple[int, list[str]]:
-        """Store human questions with the documents that answer them, at the documents' first chunks.
-
-        A pair is a question and the external id of a document that answers it.
+        """Store human questions, each with the external id of a document that answers it, at the first chunk of that.
 
         Returns:
             The number of new judgments, and the external ids that no live document has.
@@ -155,9 +162,7 @@ class QuestionRepository(Repository):
         A person names a document, but training and NUDGE need the chunk that answers. The first chunk is the nearest
         for 47 % of SciFact's claims and 8 % of NFCorpus's queries. A question without a vector stays where it is.
         With ``touched``, int64, shape (t,), only judgments about documents with any of these chunks are looked at.
-
-        Returns:
-            The number of judgments that moved. Both chunks of each are marked as touched.
+        Returned is the number of judgments that moved. Both chunks of each are marked as touched.
         """
         query = sql.SQL(
             """WITH judgment AS MATERIALIZED (
@@ -191,3 +196,45 @@ class QuestionRepository(Repository):
         """Numbers of dropped questions of a run and shard that are stored, by reason."""
         query = "SELECT reason, count(*) FROM heal.question_dropped WHERE run_id = %s AND shard = %s GROUP BY 1"
         return dict(self._conn.execute(query, (run_id, shard)).fetchall())
+
+    def checkable(self, *splits: Split) -> list[Check]:
+        """Generated questions of live chunks in some splits, by id."""
+        rest = """FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+            WHERE q.split = ANY(%s) AND q.writer <> %s AND c.superseded_at IS NULL ORDER BY q.question_id"""
+        return select(self._conn, Check, rest, (list(splits), HUMAN))
+
+    def store_checks(self, run_id: str, checks: Sequence[Check]) -> None:
+        """Store verdicts, with samples of newly dropped questions; touch the chunks of questions that came or went."""
+        columns = [list(column) for column in zip(*checks, strict=True)] or [[] for _ in Check._fields]
+        with self._conn.transaction():
+            written = self._conn.execute(
+                """WITH v AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::real[],
+                    %s::text[]) AS v (question_id, chunk_id, rank, judge, score, dropped_by)),
+                before AS (SELECT q.question_id, q.dropped_by FROM heal.question q JOIN v USING (question_id) FOR UPDATE
+                    OF q)
+                UPDATE heal.question q SET round_trip_rank = v.rank, cross_encoder = v.judge,
+                    cross_encoder_score = v.score, dropped_by = v.dropped_by
+                FROM v JOIN before USING (question_id) WHERE q.question_id = v.question_id
+                    AND (q.round_trip_rank, q.cross_encoder, q.cross_encoder_score, q.dropped_by)
+                        IS DISTINCT FROM (v.rank, v.judge, v.score, v.dropped_by)
+                RETURNING q.question_id, v.dropped_by, before.dropped_by""",
+                columns,
+            ).fetchall()
+            # Touch the chunks that these questions move, as the trigger touch_chunks does for new questions.
+            self._conn.execute(
+                """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
+                FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)
+                WHERE q.question_id = ANY(%s) AND heal.moves_rows(o.split)""",
+                ([key for key, reason, before in written if (reason is None) != (before is None)],),
+            )
+            taken = Counter(self.sampled(run_id, 0))
+            for key, reason, before in sorted(written):
+                if reason is not None and before is None and taken[reason] < SAMPLES:
+                    taken[reason] += 1
+                    self._conn.execute(
+                        """INSERT INTO heal.question_dropped
+                            (run_id, shard, chunk_id, text, answer, evidence, kind, writer, reason)
+                        SELECT %s, 0, chunk_id, text, answer, evidence, kind, writer, %s
+                        FROM heal.question WHERE question_id = %s""",
+                        (run_id, reason, key),
+                    )

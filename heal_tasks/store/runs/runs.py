@@ -6,8 +6,7 @@ from datetime import datetime
 
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
-from heal_tasks.store.db import Repository
-from heal_tasks.store.rows import find, insert, scalar, select
+from heal_tasks.store.db import Repository, find, insert, scalar, select
 
 
 @dataclass(frozen=True, slots=True)

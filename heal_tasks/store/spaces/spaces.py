@@ -9,11 +9,9 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Repository
+from heal_tasks.store.db import Float32Array, Int64Array, Repository, find, select
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks, lock_exclusive
-from heal_tasks.store.rows import find, select
-from heal_tasks.store.spaces.copying import Float32Array, Int64Array
-from heal_tasks.store.spaces.vector_tables import Entity, among_ids, create_keyed, read_keyed, table_exists, write_keyed
+from heal_tasks.store.spaces.vector_tables import Entity, create_keyed, read_keyed, table_exists, write_keyed
 
 SpacePrefix = Literal["base", "question"]
 
@@ -116,23 +114,19 @@ class SpaceRepository(Repository):
 
     def load_chunks(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
         """Vectors of live chunks, all or those among some ids: ids, int64, shape (n,), ascending; float32, (n, d)."""
-        condition = sql.SQL("chunk_id IN (SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL) AND {}").format(
-            among_ids("chunk_id", among)
-        )
-        return read_keyed(self._conn, space.table("base"), "chunk", space.dims, condition)
+        live = "chunk_id IN (SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL)"
+        return read_keyed(self._conn, space.table("base"), "chunk", space.dims, among, live)
 
     def load_questions(self, space: Space, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
         """Vectors of live chunks' questions; as ``load_chunks``."""
-        condition = sql.SQL(
-            "question_id IN (SELECT question_id FROM heal.question JOIN heal.chunk USING (chunk_id) "
-            "WHERE superseded_at IS NULL) AND {}"
-        ).format(among_ids("question_id", among))
-        return read_keyed(self._conn, space.table("question"), "question", space.dims, condition)
+        live = """question_id IN (SELECT question_id FROM heal.question JOIN heal.chunk USING (chunk_id)
+            WHERE superseded_at IS NULL)"""
+        return read_keyed(self._conn, space.table("question"), "question", space.dims, among, live)
 
     def drop_unused(self, keep: Collection[int]) -> Sequence[int]:
-        """Drop the tables of spaces that no generation in building, ready, active or previous uses; returns their ids.
+        """Drop the tables of spaces that no generation in use refers to, except those to keep, and return their ids.
 
-        The row is deleted, too, unless a retired or failed generation refers to it. Spaces with ids in ``keep`` stay.
+        The row is deleted, too, unless a retired or failed generation refers to it.
         """
         with self._conn.transaction():
             lock_exclusive(self._conn)
