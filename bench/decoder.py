@@ -91,7 +91,8 @@ def main() -> None:
     data = TrainingData(
         questions=[text[:80] for text in written], documents=written, document_ids=np.arange(PAIRS),
         labels=np.zeros((PAIRS, 1), dtype=np.int64), leaves=np.zeros(PAIRS, dtype=np.int32),
-        negatives=[[] for _ in written],
+        negatives=[[] for _ in written], negative_document_ids=np.empty((PAIRS, 0), np.int64),
+        negative_leaves=np.empty((PAIRS, 0), np.int32), question_ids=np.arange(PAIRS),
     )  # fmt: skip
     validation = ValidationSet([text[:80] for text in written[:8]], written[:16], [np.array([row]) for row in range(8)])
     config = TrainingConfig(

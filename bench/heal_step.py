@@ -50,6 +50,8 @@ def objective(model: Any, pairs: int, heal_weight: float, micro_batch_size: int 
         questions=[f"q{row}" for row in range(pairs)], documents=[f"d{row}" for row in range(pairs)],
         document_ids=np.arange(pairs), labels=np.stack([leaf // 16, 4 + leaf // 4, 20 + leaf], axis=1),
         leaves=leaf.astype(np.int32), negatives=[[]] * pairs,
+        negative_document_ids=np.empty((pairs, 0), np.int64), negative_leaves=np.empty((pairs, 0), np.int32),
+        question_ids=np.arange(pairs),
     )  # fmt: skip
     config = TrainingConfig(
         heal_weight=heal_weight, own_document_temperature=TEMPERATURE, mask_same_leaf=False,

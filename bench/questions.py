@@ -212,14 +212,13 @@ def trained(
         questions.vectors[train], judged.vectors, rows, document_ids=all_rows, leaf_ids=no_leaves,
         question_ids=np.arange(len(rows)), near=1, far=0, exclude_same_leaf=True, seed=config.seed,
     )  # fmt: skip
+    unknown = np.full((len(rows), 1), -1)
     data = TrainingData(
-        [questions.texts[place] for place in train],
-        [judged.texts[row] for row in rows],
-        rows,
-        np.full((len(rows), 1), -1),
-        np.full(len(rows), -1, np.int32),
-        [[judged.texts[row] for row in found if row >= 0] or [""] for found in negatives],
-    )
+        [questions.texts[place] for place in train], [judged.texts[row] for row in rows], rows, labels=unknown,
+        leaves=unknown[:, 0].astype(np.int32), question_ids=np.arange(len(rows)),
+        negatives=[[judged.texts[row] for row in found if row >= 0] or [""] for found in negatives],
+        negative_document_ids=unknown, negative_leaves=unknown.astype(np.int32),
+    )  # fmt: skip
     answers = questions.rows[held_out]
     others = rng.permutation(np.setdiff1d(all_rows, answers))[: VALIDATION_DOCUMENTS - len(np.unique(answers))]
     pool = np.union1d(answers, others)

@@ -7,8 +7,7 @@ import typer
 from pydantic import SecretStr
 
 from heal_tasks.cli.base import app, print_line, settings_for_command
-from heal_tasks.core.setting_groups import GROUPS
-from heal_tasks.core.settings import as_variable
+from heal_tasks.core.settings import GROUPS, as_variable
 
 HEAD = """\
 # Settings

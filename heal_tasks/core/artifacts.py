@@ -20,7 +20,7 @@ COMPLETE = "_complete.json"
 
 
 class ArtifactStore:
-    """Folders of files by key below ``root``, a local folder or ``s3://bucket/prefix``, cached in ``cache_dir``."""
+    """Folders of files by key below ``root``: a local folder, or ``s3://bucket/prefix`` with a ``cache_dir``."""
 
     def __init__(self, root: str, cache_dir: Path, s3_endpoint_url: str | None = None) -> None:
         self._root, self._cache_dir, self._endpoint = root.rstrip("/"), cache_dir, s3_endpoint_url

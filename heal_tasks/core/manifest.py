@@ -1,8 +1,4 @@
-"""The record that passes from step to step: ids, URIs and counts, never data.
-
-Ids and URIs (topic run, model, generation) add up along the road; counts belong to the step that wrote them. Airflow's
-XCom carries it, so its size is bounded.
-"""
+"""The record that passes from step to step in Airflow's XCom, and so is small: ids, URIs and counts, never data."""
 
 import json
 from typing import Any, TypeVar

@@ -236,9 +236,3 @@ class LocalSettings(BaseModel):
     airflow_parallelism: int = Field(3, ge=1, le=64,
         description="Number of tasks that run at the same time, not above the number of cores.")
     demo_documents: int = Field(1500, ge=50, description="Number of documents that `make demo` puts into the inbox.")
-
-
-GROUPS: tuple[type[BaseModel], ...] = (
-    CoreSettings, SourceSettings, TopicSettings, QuestionSettings, TrainingSettings, NudgeSettings, EvaluationSettings,
-    StoreSettings, RunSettings, LocalSettings,
-)

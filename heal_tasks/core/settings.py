@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from heal_tasks.core import setting_groups as groups
@@ -81,6 +81,10 @@ class Settings(
                 "run `make up`, or set it to a postgresql:// URL"
             )
         return self.database_url.get_secret_value()
+
+
+GROUPS = [base for base in reversed(Settings.__bases__) if issubclass(base, BaseModel) and base is not BaseSettings]
+"""The classes of the settings, in the order of ``docs/settings.md``."""
 
 
 def load_settings(**overrides: Any) -> Settings:

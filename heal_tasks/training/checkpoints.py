@@ -1,4 +1,4 @@
-"""The working folder of a training: checkpoints, facts about the run, and base vectors.
+"""The working folder of a training: checkpoints, facts about the run, base vectors, and the batch that failed.
 
 The Trainer writes ``trainer_state.json`` last and without renaming, so a kill leaves a checkpoint without that file,
 with half of it, or (while an old checkpoint is being deleted) with it and without the weights.
@@ -105,6 +105,13 @@ def stored_tensors(file: Path, compute: Callable[[], dict[str, Tensor]]) -> dict
         save_file(compute(), fresh)
         fresh.replace(file)
     return dict(load_file(file))
+
+
+def write_bad_batch(work_dir: str, batch: JsonObject) -> Path:
+    """Write the texts of a batch without a finite loss or gradient; returns the file."""
+    file = Path(work_dir) / "bad_batch.json"
+    file.write_text(json.dumps(batch, indent=1, ensure_ascii=False), encoding="utf-8")
+    return file
 
 
 def _read_json(path: Path) -> JsonObject:

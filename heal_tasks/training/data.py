@@ -75,14 +75,12 @@ class TrainingData:
     labels: IntArray  # (n, L): the document's label path, unique ids, -1 after its end
     leaves: npt.NDArray[np.int32]  # (n,): leaf of the topic tree, -1 for none
     negatives: list[list[str]]  # per pair m texts that do not answer the question, filled up with NO_NEGATIVE
-    negative_document_ids: IntArray | None = None  # (n, m): -1 where it is unknown
-    negative_leaves: npt.NDArray[np.int32] | None = None  # (n, m), given together with the ids
-    question_ids: IntArray | None = None  # (n,), equal for pairs with the same question; None: all differ
+    negative_document_ids: IntArray  # (n, m): -1 where it is unknown
+    negative_leaves: npt.NDArray[np.int32]  # (n, m): -1 for none
+    question_ids: IntArray  # (n,), equal for pairs with the same question
 
     def __post_init__(self) -> None:
         n, m = len(self.questions), self.negatives_per_question
-        if (self.negative_document_ids is None) != (self.negative_leaves is None):
-            raise InputError("negative_document_ids and negative_leaves belong together; give both or neither")
         if self.labels.ndim != 2 or self.labels.shape[1] == 0:
             raise InputError(f"labels of shape {self.labels.shape} are not valid paths; expected (n, L) with L >= 1")
         shapes: dict[str, tuple[int, ...]] = {
@@ -91,7 +89,7 @@ class TrainingData:
         }  # fmt: skip
         for name, expected in shapes.items():
             values = getattr(self, name)
-            got = (len(values),) if isinstance(values, list) else expected if values is None else values.shape
+            got = (len(values),) if isinstance(values, list) else values.shape
             if got != expected:
                 raise InputError(f"training data: {name} has shape {got}, expected {expected}")
         if any(len(texts) != m for texts in self.negatives):
@@ -105,11 +103,6 @@ class TrainingData:
             raise InputError(
                 f"label path {self.labels[row].tolist()} of row {row} goes on after -1; -1 is only for a path's end"
             )
-
-    @property
-    def answers(self) -> dict[int, IntArray]:
-        """For each row of a question with several answers: their document ids."""
-        return {} if self.question_ids is None else several_answers(self.question_ids, self.document_ids)
 
     def text_ids(self, mined: int) -> IntArray:
         """Numbers of question, document and ``mined`` negatives, equal where the texts are; int64, (n, 2 + mined)."""

@@ -60,18 +60,6 @@ def limited_threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Switch off the progress bars of transformers, which fill a task's log with control characters."""
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
 def load_encoder(
     path: str | Path, *, device: str = "auto", dtype: Dtype = "float32", quantised: bool = False
 ) -> SentenceTransformer:
@@ -93,9 +81,9 @@ def load_encoder(
     kwargs: dict[str, Any] = {"dtype": torch.bfloat16 if in_bf16(dtype, place) else torch.float32}
     if quantised:
         kwargs |= {"quantization_config": nf4_config(place), "device_map": {"": place}}
-    with without_bars():
-        model = SentenceTransformer(str(folder), device=place, local_files_only=True, model_kwargs=kwargs)
-    return model.eval()
+    # For all of the process: progress bars fill a task's log with control characters.
+    transformers_logging.disable_progress_bar()
+    return SentenceTransformer(str(folder), device=place, local_files_only=True, model_kwargs=kwargs).eval()
 
 
 def encode(

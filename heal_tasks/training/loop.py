@@ -1,9 +1,7 @@
 """The sentence-transformers Trainer with our batches and loss, without hub, pickles or printing."""
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import nn
 from transformers import PrinterCallback
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.training.checkpoints import load_adapter, save_weights
+from heal_tasks.training.checkpoints import load_adapter, save_weights, write_bad_batch
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import in_bf16
@@ -24,7 +22,6 @@ from heal_tasks.training.objective import Objective, mined_columns
 from heal_tasks.training.sampler import QuestionBatchSampler
 from heal_tasks.training.validation import NDCG, BaseAwareStopping, ProgressReport, RetrievalValidation
 
-BAD_BATCH = "bad_batch.json"
 WARMUP_SHARE = 0.1
 """Share of the steps in which the learning rate rises."""
 
@@ -99,8 +96,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             if key.endswith("_input_ids")
         }
         batch = {"step": step, name: str(value), "texts": texts, "rows": inputs["label"].tolist()}
-        file = Path(self.args.output_dir) / BAD_BATCH
-        file.write_text(json.dumps(batch, indent=1, ensure_ascii=False), encoding="utf-8")
+        file = write_bad_batch(self.args.output_dir, batch)
         raise StepError(
             f"the {name} is {value} in step {step}; that step was not saved, and its texts are in {file}. "
             "Lower the learning rate or raise the temperatures"
@@ -121,11 +117,10 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
 
 def make_sampler(data: TrainingData, config: TrainingConfig) -> QuestionBatchSampler:
     """Batches grouped by topic where the HEAL term needs positives, random batches elsewhere."""
-    question_ids = np.arange(len(data.questions)) if data.question_ids is None else data.question_ids
     # All processes share a batch equally.
-    batch_size = min(config.batch_size, len(np.unique(question_ids))) // get_world_size() * get_world_size()
+    batch_size = min(config.batch_size, len(np.unique(data.question_ids))) // get_world_size() * get_world_size()
     grouped = config.paper or config.heal_weight > 0
-    return QuestionBatchSampler(question_ids, data.leaves if grouped else None, batch_size, seed=config.seed)
+    return QuestionBatchSampler(data.question_ids, data.leaves if grouped else None, batch_size, seed=config.seed)
 
 
 def make_trainer(

@@ -17,7 +17,7 @@ from sentence_transformers.util.distributed import all_gather, all_gather_with_g
 from torch import Tensor, nn
 
 from heal_tasks.training.config import TrainingConfig
-from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, IntArray, TrainingData
+from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, several_answers
 from heal_tasks.training.heal_loss import heal_loss
 from heal_tasks.training.ranking_losses import ABSENT, base_loss, own_document_loss
 
@@ -58,11 +58,14 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
         super().__init__()
         # CachedLossMixin reads mini_batch_size.
         self.model, self.mini_batch_size = model, config.micro_batch_size
-        self._config, self._base_vectors, self._answers = config, base_vectors, data.answers
+        self._config, self._base_vectors = config, base_vectors
+        self._answers = several_answers(data.question_ids, data.document_ids)
         mined = mined_columns(data, config)
         self._text_ids = data.text_ids(mined)  # (n, 2 + m)
         self._document_ids, self._leaves, self._paths = map(_int64, (data.document_ids, data.leaves, data.labels))
-        self._negative_ids, self._negative_leaves = map(_int64, _negatives(data, mined))
+        absent = np.array([[text == NO_NEGATIVE for text in texts[:mined]] for texts in data.negatives], dtype=np.bool_)
+        self._negative_ids = _int64(np.where(absent, ABSENT, data.negative_document_ids[:, :mined]))  # (n, m)
+        self._negative_leaves = _int64(data.negative_leaves[:, :mined])
         self._places: list[Tensor] = []
         self._terms: dict[str, Tensor] = {}
 
@@ -165,17 +168,6 @@ def mined_columns(data: TrainingData, config: TrainingConfig) -> int:
 
 def _int64(values: Any) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
-
-
-def _negatives(data: TrainingData, mined: int) -> tuple[IntArray, IntArray]:
-    """Document ids and leaves of the negatives, int64, shape (n, mined)."""
-    ids = np.full((len(data.questions), mined), UNKNOWN, dtype=np.int64)
-    leaves = ids.copy()
-    if mined and data.negative_document_ids is not None and data.negative_leaves is not None:
-        ids[:], leaves[:] = data.negative_document_ids, data.negative_leaves
-    if mined:
-        ids[np.array([[text == NO_NEGATIVE for text in texts] for texts in data.negatives])] = ABSENT
-    return ids, leaves
 
 
 def _distinct(texts: IntArray) -> tuple[IntArray, IntArray]:

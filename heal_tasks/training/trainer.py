@@ -36,7 +36,7 @@ from heal_tasks.training.checkpoints import (
 )
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, ValidationSet
-from heal_tasks.training.encoder import encode, in_bf16, load_encoder, model_sha256, without_bars
+from heal_tasks.training.encoder import encode, in_bf16, load_encoder, model_sha256
 from heal_tasks.training.loop import make_sampler, make_trainer
 from heal_tasks.training.objective import BaseVectors, Objective
 from heal_tasks.training.parallel import run_processes
@@ -118,9 +118,8 @@ def train_encoder(
         raise StepError(f"no checkpoint was left in {work_dir}; check the space there and run the step again")
     state, base_ndcg = last[1], float(open_work_dir(work_dir, run)["base_ndcg"])
     output_dir.mkdir(parents=True, exist_ok=True)
-    with without_bars():
-        best = training.read_model(checkpoint_folder(work_dir, state["best_global_step"]))
-        best.save_pretrained(str(output_dir), create_model_card=False)
+    best = training.read_model(checkpoint_folder(work_dir, state["best_global_step"]))
+    best.save_pretrained(str(output_dir), create_model_card=False)
     result = TrainingResult(
         model_dir=output_dir,
         steps=state["global_step"],
@@ -162,34 +161,33 @@ class _Training:
     def fit(self, progress: Progress) -> None:
         """Train until the last checkpoint is in the working folder; runs in every process."""
         config, device = self.config, self.device
-        with without_bars():
-            processes = PartialState(cpu=device == "cpu")
-            if processes.num_processes > 1:
-                device = device if device == "cpu" else str(processes.device)
-                progress = progress if processes.is_main_process else silent
-            model = load_encoder(self.base_model, device=device, quantised=config.adapter == "qlora")
-            bf16 = in_bf16(config.dtype, device)
-            validation = RetrievalValidation(self.validation, config.max_steps, progress, bf16=bf16)
-            sampler, base_vectors = make_sampler(self.data, config), None
-            with processes.main_process_first():
-                facts = open_work_dir(self.work_dir, self.run)
-                if "base_ndcg" not in facts:
-                    facts = {"base_ndcg": validation.of_base_model(model)}
-                    remember(self.work_dir, self.run, facts)
-                self._weight_tokens(model)
-                if config.base_weight > 0 and not config.paper:
-                    rows = sampler.rows_of_first(config.max_steps)
-                    compute = partial(self._base_vectors, model, rows, bf16, progress)
-                    base_vectors = BaseVectors(**stored_tensors(self.work_dir / BASE_VECTORS, compute))
-            found = last_checkpoint(self.work_dir)
-            if config.adapter != "none":
-                add_adapter(model, rank=config.lora_rank, seed=config.seed)
-            report = ProgressReport(progress, facts["base_ndcg"])
-            objective = Objective(model, self.data, config, base_vectors)
-            trainer = make_trainer(
-                model, objective, self.data, config, sampler, validation, report, str(self.work_dir), device
-            )
-            trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
+        processes = PartialState(cpu=device == "cpu")
+        if processes.num_processes > 1:
+            device = device if device == "cpu" else str(processes.device)
+            progress = progress if processes.is_main_process else silent
+        model = load_encoder(self.base_model, device=device, quantised=config.adapter == "qlora")
+        bf16 = in_bf16(config.dtype, device)
+        validation = RetrievalValidation(self.validation, config.max_steps, progress, bf16=bf16)
+        sampler, base_vectors = make_sampler(self.data, config), None
+        with processes.main_process_first():
+            facts = open_work_dir(self.work_dir, self.run)
+            if "base_ndcg" not in facts:
+                facts = {"base_ndcg": validation.of_base_model(model)}
+                remember(self.work_dir, self.run, facts)
+            self._weight_tokens(model)
+            if config.base_weight > 0 and not config.paper:
+                rows = sampler.rows_of_first(config.max_steps)
+                compute = partial(self._base_vectors, model, rows, bf16, progress)
+                base_vectors = BaseVectors(**stored_tensors(self.work_dir / BASE_VECTORS, compute))
+        found = last_checkpoint(self.work_dir)
+        if config.adapter != "none":
+            add_adapter(model, rank=config.lora_rank, seed=config.seed)
+        report = ProgressReport(progress, facts["base_ndcg"])
+        objective = Objective(model, self.data, config, base_vectors)
+        trainer = make_trainer(
+            model, objective, self.data, config, sampler, validation, report, str(self.work_dir), device
+        )
+        trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
 
     def read_model(self, checkpoint: Path) -> SentenceTransformer:
         """A checkpoint as a plain float32 model, with the base model's share mixed in."""

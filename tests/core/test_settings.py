@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from heal_tasks.core.errors import SettingsError
-from heal_tasks.core.setting_groups import GROUPS
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import GROUPS, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

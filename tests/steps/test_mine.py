@@ -16,6 +16,7 @@ from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.questions.questions import QuestionRepository
+from heal_tasks.training.data import several_answers
 from heal_tasks.training.encoder import Encoder
 from tests.steps.asking import WORDS, add, body
 
@@ -64,7 +65,8 @@ def test_no_right_answer_is_mined_as_a_negative(mined: Path) -> None:
         assert len(row["negatives"]) == 4
         assert not any(f"The {word} chamber" in negative["document"] for negative in row["negatives"])
     data, _ = load(mined)
-    assert {row: len(documents) for row, documents in data.answers.items()} == dict.fromkeys(range(len(rows)), 6)
+    answers = several_answers(data.question_ids, data.document_ids)
+    assert {row: len(documents) for row, documents in answers.items()} == dict.fromkeys(range(len(rows)), 6)
 
 
 def test_a_held_out_question_is_asked_once_and_every_answer_in_the_pool_counts(mined: Path) -> None:

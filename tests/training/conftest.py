@@ -10,6 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from heal_tasks.training.data import TrainingData, ValidationSet
+from tests.training.pairs import unknown
 
 WORDS = 24
 """The corpus speaks two languages: questions say q7 where documents say d7. An encoder has to learn the dictionary."""
@@ -60,13 +61,15 @@ def planted() -> tuple[TrainingData, ValidationSet]:
 
     pairs = [number for number in train for _ in range(2)]
     leaves = np.array([number // 16 for number in pairs], dtype=np.int32)
+    negatives = [[documents[(number + 16) % 64]] for number in pairs]
     data = TrainingData(
         questions=[question(number) for number in pairs],
         documents=[documents[number] for number in pairs],
         document_ids=np.array(pairs, dtype=np.int64) + 2**61,
         labels=np.stack([leaves // 2, leaves + 2], axis=1).astype(np.int64),
         leaves=leaves,
-        negatives=[[documents[(number + 16) % 64]] for number in pairs],
+        negatives=negatives,
+        **unknown(negatives),
     )
     validation = ValidationSet(
         queries=[question(number) for number in held_out],

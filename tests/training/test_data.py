@@ -18,7 +18,10 @@ from tests.training.pairs import data
         ({"document_ids": np.array([-1, 2])}, "document id -1 is negative"),
         ({"labels": np.array([[1, 2], [-1, 3]])}, r"\[-1, 3\] of row 1 goes on after -1"),
         ({"labels": np.array([1, 2])}, r"labels of shape \(2,\) are not valid paths"),
-        ({"negative_leaves": np.zeros((2, 2), dtype=np.int32)}, "belong together"),
+        (
+            {"negative_leaves": np.zeros((2, 3), dtype=np.int32)},
+            r"negative_leaves has shape \(2, 3\), expected \(2, 2\)",
+        ),
     ],
 )
 def test_training_data_refuses(change, message):

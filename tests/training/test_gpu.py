@@ -15,6 +15,7 @@ from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, load_encoder
 from heal_tasks.training.trainer import TrainingConfig
 from tests.training.decoders import tiny_decoder
+from tests.training.pairs import unknown
 from tests.training.runs import CONFIG, furthest, run, stop, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -63,6 +64,7 @@ def test_a_step_that_does_not_fit_is_repeated_with_a_smaller_micro_batch(tmp_pat
     data = TrainingData(
         questions=[text[:200] for text in LONG], documents=LONG, document_ids=np.arange(256),
         labels=np.zeros((256, 1), dtype=np.int64), leaves=np.zeros(256, dtype=np.int32), negatives=[[] for _ in LONG],
+        **unknown([[] for _ in LONG]),
     )  # fmt: skip
     validation = ValidationSet(LONG[:8], LONG[:32], [np.array([row]) for row in range(8)])
     config = TrainingConfig(max_steps=2, batch_size=128, max_tokens=256, eval_steps=2, device="cuda")

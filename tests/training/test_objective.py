@@ -86,9 +86,8 @@ def test_another_answer_to_the_same_question_is_no_negative():
     )  # fmt: skip
     loss = objective(asked).loss_of_embeddings(columns, torch.arange(3))["own_document"]
     torch.testing.assert_close(loss, expected)
-    alone = dataclasses.replace(asked, question_ids=None)
+    alone = dataclasses.replace(asked, question_ids=np.arange(3))
     assert loss < objective(alone).loss_of_embeddings(columns, torch.arange(3))["own_document"]
-    assert set(asked.answers) == {0, 2}
 
 
 class TinyEncoder(torch.nn.Module):

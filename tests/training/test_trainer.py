@@ -16,6 +16,7 @@ from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
 from heal_tasks.training.objective import Objective
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
 from heal_tasks.training.validation import NDCG, RetrievalValidation
+from tests.training.pairs import unknown
 from tests.training.runs import CONFIG, run, trained_steps
 
 
@@ -82,8 +83,8 @@ from heal_tasks.training.trainer import TrainingConfig, TrainingData, Validation
 
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])
 spec = json.loads((folder / "run.json").read_text())
-arrays = {"document_ids": np.int64, "labels": np.int64, "leaves": np.int32}
-data = {name: np.array(value, dtype=arrays[name]) if name in arrays else value for name, value in spec["data"].items()}
+texts = ("questions", "documents", "negatives")
+data = {name: value if name in texts else np.array(value) for name, value in spec["data"].items()}
 spec["validation"]["positives"] = [np.array(rows) for rows in spec["validation"]["positives"]]
 
 def progress(done, total, message=""):
@@ -101,9 +102,10 @@ def test_after_kill_9_a_retry_ends_in_the_same_model_without_repeating_finished_
     tiny_encoder, planted, undisturbed, tmp_path
 ):
     data, validation = planted
-    fields = {name: value for name, value in vars(data).items() if value is not None}
     spec = {
-        "data": {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()},
+        "data": {
+            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(data).items()
+        },
         "validation": {**vars(validation), "positives": [rows.tolist() for rows in validation.positives]},
         "config": dataclasses.asdict(CONFIG),
     }
@@ -203,6 +205,7 @@ def test_six_steps_teach_the_packaged_model_new_words(tmp_path):
         labels=np.array([[row // 4, 2 + row // 2] for row in range(8)]),
         leaves=np.arange(8, dtype=np.int32) // 2,
         negatives=[[] for _ in range(8)],
+        **unknown([[] for _ in range(8)]),
     )
     validation = ValidationSet(
         [f"explain the {word}" for word in made_up], data.documents, [np.array([row]) for row in range(8)]

@@ -11,6 +11,7 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.training.encoder import encode, load_encoder, model_sha256
 from heal_tasks.training.trainer import ValidationSet
 from heal_tasks.training.validation import NDCG, BaseAwareStopping, RetrievalValidation
+from tests.training.pairs import unknown
 from tests.training.runs import CONFIG, run
 
 
@@ -39,7 +40,7 @@ def test_training_stops_where_plain_retrieval_falls_and_keeps_the_best_weights(t
     good = dataclasses.replace(CONFIG, max_steps=30, batch_size=24, eval_steps=30, learning_rate=6e-3, heal_weight=0.0)
     learned, _ = run(tiny_encoder, planted, tmp_path / "good", good)
     turned = data.documents[48:] + data.documents[:48]
-    wrong = dataclasses.replace(data, documents=turned, negatives=[[] for _ in turned])
+    wrong = dataclasses.replace(data, documents=turned, negatives=[[] for _ in turned], **unknown([[] for _ in turned]))
     config = dataclasses.replace(good, max_steps=48, eval_steps=3, patience=2, base_weight=0.0)
     whole, _ = run(learned.model_dir, (wrong, validation), tmp_path / "whole", dataclasses.replace(config, patience=99))
     values = [entry["ndcg"] for entry in whole.history]
