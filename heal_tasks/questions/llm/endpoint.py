@@ -1,9 +1,10 @@
 """Sends requests to one OpenAI-compatible endpoint until each is answered or given up, and says what went wrong.
 
-The SDK repeats timeouts, lost connections and server errors. Rate limits are not failures: tenacity waits as long as
-``Retry-After`` asks, or longer every time, and sends the request again.
+The SDK repeats timeouts, lost connections and server errors. Rate limits are not failures: the request is sent again
+after the pause that the server asks for, or a longer one every time.
 """
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 import openai
-import tenacity
 
 from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
@@ -74,7 +74,6 @@ class Endpoint:
         # only; OpenAI's reasoning models know max_completion_tokens only.
         self.dialect = Dialect("json_schema", "max_completion_tokens" if config.url == OPENAI_URL else "max_tokens")
         self._config, self._temperature = config, temperature
-        self._backoff = tenacity.wait_random_exponential(multiplier=config.backoff_s, max=_LONGEST_BACKOFF_S)
         self._throttled_since_s: float | None = None
         self._stopped = threading.Event()
         self._attempts = Attempts(config.api_key, config.timeout_s, self._stopped)
@@ -128,32 +127,26 @@ class Endpoint:
     def _send(self, messages: list[dict[str, str]], fields: JsonObject) -> str:
         # Typed loosely: the SDK's overloads cannot express fields that depend on what the server understands.
         create: Any = self._client.chat.completions.with_raw_response.create
-        repeat = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(RateLimitedError),
-            wait=self._pause_s,
-            stop=self._gives_up,
-            sleep=tenacity.sleep_using_event(self._stopped),
-            reraise=True,
-        )
-        return str(repeat(create, model=self._config.model, messages=messages, **fields).text)
-
-    def _pause_s(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        wished_s = error.pause_s if isinstance(error, RateLimitedError) else 0.0
-        return max(wished_s, self._backoff(state))
-
-    def _gives_up(self, state: tenacity.RetryCallState) -> bool:
-        """Give up the request after many attempts, and the run where nothing at all is answered for too long."""
-        now_s = time.monotonic()
-        since_s = self._throttled_since_s = self._throttled_since_s or now_s
-        if now_s + state.upcoming_sleep - since_s <= self._config.patience_s:
-            return state.attempt_number >= _MAX_ATTEMPTS
-        raise GivenUpError(
-            "throttled",
-            f"rate limited for {now_s - since_s:.0f} s, next attempt in {state.upcoming_sleep:.0f} s; the limit is "
-            f"{self._config.patience_s:.0f} s ({state.outcome.exception() if state.outcome else ''}); lower "
-            "HEAL_LLM_CONCURRENCY or ask the provider for a higher limit",
-        )
+        attempt = 0
+        while True:
+            try:
+                return str(create(model=self._config.model, messages=messages, **fields).text)
+            except RateLimitedError as error:
+                longest_s = min(self._config.backoff_s * 2**attempt, _LONGEST_BACKOFF_S)
+                pause_s = max(error.pause_s, random.uniform(0.0, longest_s))  # noqa: S311 (no secret)
+                now_s = time.monotonic()
+                since_s = self._throttled_since_s = self._throttled_since_s or now_s
+                if now_s + pause_s - since_s > self._config.patience_s:
+                    raise GivenUpError(
+                        "throttled",
+                        f"rate limited for {now_s - since_s:.0f} s, next attempt in {pause_s:.0f} s; the limit is "
+                        f"{self._config.patience_s:.0f} s ({error}); lower HEAL_LLM_CONCURRENCY or ask the provider "
+                        "for a higher limit",
+                    ) from error
+                attempt += 1
+                if attempt == _MAX_ATTEMPTS:
+                    raise
+                self._stopped.wait(pause_s)
 
 
 def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect | None:
