@@ -1,18 +1,14 @@
 """heal_activate: promote a ready generation, or roll back to the previous one, by hand."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from heal_airflow import RETRIES, run_step
+from heal_airflow import DAG_ARGUMENTS, run_step
 
 
 @dag(
     dag_id="heal_activate",
     schedule=None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
     is_paused_upon_creation=False,
     params={
         "generation": Param(
@@ -23,9 +19,8 @@ from heal_airflow import RETRIES, run_step
             description="Id from heal.generation_status; 0 rolls back to the previous generation.",
         )
     },
-    default_args=RETRIES,
     doc_md=__doc__,
-    tags=["heal"],
+    **DAG_ARGUMENTS,
 )
 def heal_activate() -> None:
     """Switch the live generation."""

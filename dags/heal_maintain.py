@@ -1,10 +1,9 @@
-"""heal_maintain: every night after the realignment, old generations and files go, and what is served is measured."""
+"""heal_maintain: every night after the realignment, drop old generations and files, and measure the live generation."""
 
-from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, dag, task
-from heal_airflow import RETRIES, run_step
+from airflow.sdk import dag, task
+from heal_airflow import DAG_ARGUMENTS, run_step, timetable
 
 from heal_tasks.core.settings import load_settings
 
@@ -13,14 +12,10 @@ SETTINGS = load_settings()
 
 @dag(
     dag_id="heal_maintain",
-    schedule=CronTriggerTimetable(SETTINGS.maintain_schedule, timezone="UTC") if SETTINGS.maintain_schedule else None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
+    schedule=timetable(SETTINGS.maintain_schedule),
     is_paused_upon_creation=True,
-    default_args=RETRIES,
     doc_md=__doc__,
-    tags=["heal"],
+    **DAG_ARGUMENTS,
 )
 def heal_maintain() -> None:
     """Clean up and measure."""

@@ -1,10 +1,9 @@
 """heal_realign: read new documents every night, and realign or nudge the vectors, whichever they need."""
 
-from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, chain, dag, task, task_group
-from heal_airflow import PARAMS, RETRIES, run_report, run_step
+from airflow.sdk import chain, dag, task, task_group
+from heal_airflow import DAG_ARGUMENTS, PARAMS, run_report, run_step, timetable
 from heal_batches import AskOperator
 
 from heal_tasks.core.settings import load_settings
@@ -18,15 +17,11 @@ Json = Any  # a dict annotation would make Airflow split the manifest over sever
 
 @dag(
     dag_id="heal_realign",
-    schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
+    schedule=timetable(SETTINGS.schedule),
     is_paused_upon_creation=True,
     params=PARAMS,
-    default_args=RETRIES,
     doc_md=__doc__,
-    tags=["heal"],
+    **DAG_ARGUMENTS,
 )
 def heal_realign() -> None:
     """Pull documents, choose the route, realign or nudge, report."""

@@ -4,10 +4,10 @@ Light on purpose: it is loaded by the scheduler and the DAG processor, so the st
 torch, numpy, psycopg) are imported inside the task.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context
+from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
 RETRIES: dict[str, Any] = {
@@ -27,6 +27,15 @@ RETRIES: dict[str, Any] = {
     ),
 }
 """Task arguments: retry what can succeed again, and only that."""
+
+DAG_ARGUMENTS: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "default_args": RETRIES,
+    "tags": ["heal"],
+}
+"""Arguments of every DAG."""
 
 PARAMS: dict[str, Param] = {
     "force_route": Param(
@@ -63,6 +72,11 @@ PARAMS: dict[str, Param] = {
 """The trigger form of ``heal_realign``."""
 
 
+def timetable(cron: str) -> CronTriggerTimetable | None:
+    """The schedule of a cron expression, in UTC; None for an empty one."""
+    return CronTriggerTimetable(cron, timezone="UTC") if cron else None
+
+
 def run_step(
     name: str,
     manifest: dict[str, Any] | None = None,
@@ -74,11 +88,11 @@ def run_step(
     """Run a step of the pipeline inside a task.
 
     Args:
-        name: the step, as on the command line.
-        manifest: what the step before returned; None for the first step.
+        name: the step, with underscores.
+        manifest: the manifest of the step before; None for the first step.
         shard: this task's number, of ``shards``.
-        shards: how many mapped tasks share the work.
-        refs: what a first step needs to know beside its settings.
+        shards: number of mapped tasks that share the work.
+        refs: input of a first step beside its settings.
 
     Returns:
         The step's manifest: JSON under 4 KiB.
@@ -99,14 +113,7 @@ def run_step(
 
 
 def run_report() -> dict[str, Any]:
-    """Write the run's report, then fail if a task before it failed: the last task decides the run's colour.
-
-    Returns:
-        The report step's manifest.
-
-    Raises:
-        AirflowFailException: a task of this run failed; the report is written all the same.
-    """
+    """Write the run's report, then fail if a task before it failed: the last task decides the run's colour."""
     manifest = run_step("report")
     context = get_current_context()
     run_id = context["run_id"]

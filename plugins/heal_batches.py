@@ -52,7 +52,7 @@ class BatchTrigger(BaseTrigger):
         yield TriggerEvent({"batch_ids": self.batch_ids})
 
     async def _working(self, client: httpx.AsyncClient) -> bool:
-        """Sleep, then poll; whether to go on."""
+        """Sleep, then poll; True while it has to go on."""
         from heal_tasks.core.types import BATCH_ENDED
 
         await asyncio.sleep(max(0.0, min(self.poll_s, self.until - time.time())))

@@ -47,14 +47,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; 
 
 
 def render_runs(runs: list[Any]) -> str:
-    """The list of runs as a page.
-
-    Args:
-        runs: rows of ``heal.run``, newest first.
-
-    Returns:
-        HTML; every text is escaped.
-    """
+    """The list of runs (rows of ``heal.run``, newest first) as an HTML page; every text is escaped."""
     from datetime import UTC
 
     from heal_tasks.core.log import format_duration
@@ -72,11 +65,7 @@ def render_runs(runs: list[Any]) -> str:
 
 @cache
 def build_app() -> "FastAPI":
-    """The pages: ``/runs`` and ``/report``, both for users who are logged in.
-
-    Returns:
-        The application that Airflow's API server mounts under ``/heal``.
-    """
+    """The pages ``/runs`` and ``/report`` for users who are logged in; Airflow mounts them at ``/heal``."""
     import psycopg
     from airflow.api_fastapi.core_api.security import requires_authenticated
     from fastapi import Depends, FastAPI, HTTPException, Query, Request

@@ -7,7 +7,6 @@ import typer
 
 # Importing a module registers its commands.
 from heal_tasks.cli import (  # noqa: F401
-    batches,
     doctor,
     judgments,
     machine_commands,

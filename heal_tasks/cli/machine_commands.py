@@ -14,7 +14,7 @@ from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local import inbox, stack
 from heal_tasks.local.airflow_client import FINISHED
 from heal_tasks.local.components import COMPONENTS, read_state
-from heal_tasks.local.keys import UI_USER
+from heal_tasks.local.environment import UI_USER
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations.generations import GenerationRepository

@@ -40,11 +40,6 @@ class TaskLine:
     attempt: int
     step: StepProgress | None  # None where the step has reported nothing
 
-    @property
-    def group(self) -> str:
-        """The task's group; empty outside a group."""
-        return self.task_id.rpartition(".")[0]
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -76,6 +71,11 @@ def step_name(task_id: str) -> str:
     return task_id.rpartition(".")[2]
 
 
+def group_name(task_id: str) -> str:
+    """The group in a task's id; empty outside a group."""
+    return task_id.rpartition(".")[0]
+
+
 def task_order(downstream: Mapping[str, Iterable[str]]) -> list[str]:
     """Sort task ids, given with those directly after each, as they run; groups are kept together."""
     sorter = TopologicalSorter[str]()
@@ -85,9 +85,8 @@ def task_order(downstream: Mapping[str, Iterable[str]]) -> list[str]:
             sorter.add(after, task_id)
     order = list(sorter.static_order())
     # A group has the place of its last task: whatever comes after the group comes after all of it.
-    groups = {task_id: task_id.rpartition(".")[0] or task_id for task_id in order}
-    last = {groups[task_id]: position for position, task_id in enumerate(order)}
-    return sorted(order, key=lambda task_id: last[groups[task_id]])
+    last = {group_name(task_id) or task_id: position for position, task_id in enumerate(order)}
+    return sorted(order, key=lambda task_id: last[group_name(task_id) or task_id])
 
 
 def read_steps(conn: Connection, run_id: str) -> dict[str, StepProgress]:

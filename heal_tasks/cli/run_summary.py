@@ -69,7 +69,7 @@ def _print_questions(summary: Summary) -> None:
     for row in summary.question_table():
         table.add_row(*map(str, row))
     console.print(table)
-    if "extractive" in summary.questions_by_writer():
+    if any(writer == "extractive" for writer, *_ in summary.question_counts):
         _print_field("Note", EXTRACTIVE_NOTE)
     for call in summary.ledger:
         _print_field(

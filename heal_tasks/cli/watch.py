@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heal_tasks.cli.base import console, print_line
-from heal_tasks.cli.progress import Snapshot, TaskLine, observe, task_order
+from heal_tasks.cli.progress import Snapshot, TaskLine, group_name, observe, task_order
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.log import format_duration
 from heal_tasks.local.airflow_client import FINISHED, AirflowClient
@@ -111,7 +111,7 @@ def render(snapshot: Snapshot) -> Group:
     table.add_column(justify="right", min_width=7, no_wrap=True)
     table.add_column(width=20)
     table.add_column(overflow="ellipsis", no_wrap=True)
-    for group, members in groupby(snapshot.tasks, key=lambda line: line.group):
+    for group, members in groupby(snapshot.tasks, key=lambda line: group_name(line.task_id)):
         lines = list(members)
         if group and all(line.state == "skipped" for line in lines):
             table.add_row(MARKS["skipped"], Text(f"{group}.*", "dim"), "", "", Text("not this route", "dim"))

@@ -129,9 +129,8 @@ class AirflowClient:
 
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
         """Create a pool unless there is one of that name; one that somebody resized is left as it is."""
-        if not self._call("GET", f"/pools/{quote(name)}", quiet=(404,)):
-            body = {"name": name, "slots": slots, "description": description}
-            self._call("POST", "/pools", json=body, quiet=(409,))
+        body = {"name": name, "slots": slots, "description": description}
+        self._call("POST", "/pools", json=body, quiet=(409,))
 
     # A busy machine can keep Airflow from answering in time, and a token expires.
     @retry(retry=retry_if_exception_type(TRANSIENT), stop=stop_after_attempt(ATTEMPTS), reraise=True)

@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from heal_tasks.core.errors import AirflowError, AirflowUnreachableError, SettingsError
 from heal_tasks.local import processes
 from heal_tasks.local.airflow_client import AirflowClient
-from heal_tasks.local.keys import write_private
 
 # Arguments of the command, and name at /monitor/health; in the order of their start.
 COMPONENTS = {
@@ -25,6 +24,7 @@ COMPONENTS = {
     "triggerer": (["triggerer", "--skip-serve-logs"], "triggerer"),
     "scheduler": (["scheduler", "--skip-serve-logs"], "scheduler"),
 }
+RECORD = Path("airflow", "pids.json")  # in the state folder
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
 PORTS_TRIED = 50
@@ -51,13 +51,13 @@ class State(BaseModel):
 
 def read_state(var_dir: Path) -> State:
     """Read the record; empty where there is none."""
-    path = _state_file(var_dir)
+    path = var_dir / RECORD
     return State.model_validate_json(path.read_text()) if path.exists() else State()
 
 
 def write_state(var_dir: Path, state: State) -> None:
     """Write the record."""
-    write_private(_state_file(var_dir), state.model_dump_json())
+    processes.write_private(var_dir / RECORD, state.model_dump_json())
 
 
 def choose_port(wanted: int, state: State) -> None:
@@ -145,7 +145,3 @@ def _program() -> str:
     if not program.exists():
         raise AirflowError(f"{program} does not exist; install requirements.txt into this environment (`make setup`)")
     return str(program)
-
-
-def _state_file(var_dir: Path) -> Path:
-    return var_dir / "airflow" / "pids.json"

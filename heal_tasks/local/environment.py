@@ -1,21 +1,55 @@
-"""The environment of Airflow's components, with the reason beside each variable.
+"""The environment and the secrets of Airflow's components, with the reason beside each variable.
 
 Settings of this project travel as ``HEAL_*`` variables, so that a task has the settings of the command that started the
 components, whatever its working folder.
 """
 
+import base64
+import json
 import os
+import secrets
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import heal_tasks
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings, as_variable, child_environment
-from heal_tasks.local.keys import UI_USER, Keys
+from heal_tasks.local.processes import write_private
 
 REPOSITORY = Path(heal_tasks.__file__).parents[1]
 
 # Settings that only the launcher itself reads: changing one is no reason to restart Airflow.
 LAUNCHER_ONLY = {"var_dir", "database_url", "airflow_port", "demo_documents"}
+UI_USER = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Secrets that Airflow's components share, and the password of the UI's user."""
+
+    jwt: str  # signs the tokens of the API and of tasks; at least 64 bytes, or Airflow warns
+    fernet: str  # encrypts connections in Airflow's database
+    api_secret: str  # signs the UI's sessions
+    ui_password: str
+
+
+def load_keys(var_dir: Path) -> Keys:
+    """Read the keys from ``secrets.json`` in the state folder, and make them first where there are none."""
+    path = var_dir / "secrets.json"
+    if not path.exists():
+        fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        keys = Keys(secrets.token_hex(48), fernet, secrets.token_hex(32), secrets.token_urlsafe(12))
+        write_private(path, json.dumps(asdict(keys)))
+    try:
+        keys = Keys(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise StepError(
+            f"{path} cannot be read as secrets ({error}); delete it to have new ones made (Airflow's stored "
+            "connections, if you made any, then have to be entered again)"
+        ) from None
+    write_private(var_dir / "passwords.json", json.dumps({UI_USER: keys.ui_password}))
+    return keys
 
 
 def airflow_settings(

@@ -23,8 +23,7 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.local.keys import write_private
-from heal_tasks.local.processes import first_free, locked, tail
+from heal_tasks.local.processes import first_free, locked, tail, write_private
 
 USER = "heal"
 PARAMETERS = (

@@ -1,4 +1,4 @@
-"""Processes, locks and ports of this machine.
+"""Processes, locks, ports and private files of this machine.
 
 A long-lived process is recorded, so that any later process can find, check and end it without mistaking a reused id.
 Every component leads a session of its own, and all processes of the session belong to it: Airflow gives every running
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import psutil
 
@@ -64,9 +65,8 @@ def members(recorded: Recorded) -> list[psutil.Process]:
     return found
 
 
-def end(recorded: Iterable[Recorded], timeout_s: float = 20.0) -> None:
+def end(sessions: Sequence[Recorded], timeout_s: float = 20.0) -> None:
     """End processes with their sessions: SIGTERM, and after ``timeout_s`` seconds SIGKILL to the rest."""
-    sessions = list(recorded)
     for one in sessions:
         alone = one.ends_its_own and is_alive(one)
         _signal([process for process in members(one) if not alone or process.pid == one.pid], signal.SIGTERM)
@@ -112,6 +112,14 @@ def tail(log: Path, lines: int = 15, start: int = 0) -> str:
     """The last lines of a log file, none of them before byte ``start``, and its path."""
     text = log.read_bytes()[start:].decode(errors="replace") if log.exists() else ""
     return "\n".join([*text.splitlines()[-lines:], f"(log: {log})"])
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file by one of mode 600; at no moment is it half written or readable by others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+        file.write(text)
+    Path(file.name).rename(path)
 
 
 def _status(recorded: Recorded) -> str:

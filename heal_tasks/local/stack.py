@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from heal_tasks.core.errors import AirflowError
@@ -17,10 +18,9 @@ from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local import components
 from heal_tasks.local.airflow_client import AirflowClient
 from heal_tasks.local.components import COMPONENTS, read_state
-from heal_tasks.local.environment import REPOSITORY, airflow_settings
-from heal_tasks.local.keys import UI_USER, load_keys, write_private
+from heal_tasks.local.environment import REPOSITORY, UI_USER, airflow_settings, load_keys
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.local.processes import locked
+from heal_tasks.local.processes import locked, write_private
 from heal_tasks.store.db import connect
 from heal_tasks.store.migrate import migrate
 
@@ -35,7 +35,6 @@ class Running:
     password: str  # of the UI's user
     database_url: str
     embedded: bool  # the vector database is in the embedded server
-    started: tuple[str, ...] = ()  # components that this call has started
 
 
 @dataclass(frozen=True)
@@ -43,30 +42,26 @@ class Status:
     """State of every part of the stack."""
 
     postgres: bool  # the embedded server answers
-    components: dict[str, bool]  # by name, its process runs
-    health: dict[str, str]  # by Airflow's name, status on its health page; empty if it does not answer
+    components: dict[str, str]  # by name: down, or up with the status on Airflow's health page
     base_url: str | None  # of the UI; None if it was never started here
 
     @property
     def healthy(self) -> bool:
         """True if everything runs."""
-        return self.postgres and all(self.components.values()) and set(self.health.values()) == {"healthy"}
+        return self.postgres and set(self.components.values()) == {"up, healthy"}
 
     def lines(self) -> list[str]:
         """One line of text per part."""
-        found = [f"{'postgres':<14} {'up' if self.postgres else 'down'} (embedded)"]
-        for name, alive in self.components.items():
-            health = self.health.get(COMPONENTS[name][1], "no answer")
-            found.append(f"{name:<14} {f'up, {health}' if alive else 'down'}")
-        return [*found, f"{'UI':<14} {self.base_url or 'never started here; run `make up`'}"]
+        parts = {
+            "postgres": f"{'up' if self.postgres else 'down'} (embedded)",
+            **self.components,
+            "UI": self.base_url or "never started here; run `make up`",
+        }
+        return [f"{name:<14} {text}" for name, text in parts.items()]
 
 
 def up(
-    settings: Settings,
-    say: Say = lambda message: None,
-    dags: Path = REPOSITORY / "dags",
-    *,
-    only_revive: bool = False,
+    settings: Settings, say: Say = lambda message: None, dags: Path = REPOSITORY / "dags", only_revive: bool = False
 ) -> Running:
     """Start the parts that do not run, and return when all are healthy; ``say`` receives a line per action.
 
@@ -74,8 +69,7 @@ def up(
     are restarted, but a stack that ``down`` has stopped is an AirflowError.
     """
     var_dir = settings.var_dir
-    for name in ("inbox", "airflow"):
-        (var_dir / name).mkdir(parents=True, exist_ok=True)
+    (var_dir / "inbox").mkdir(parents=True, exist_ok=True)
     with _locked(settings, say):
         if only_revive and not read_state(var_dir).components:
             raise AirflowError(
@@ -124,7 +118,7 @@ def up(
             components.end(var_dir, state, missing)
             raise
     say(f"Airflow is up{'' if missing else ' already'}: {state.base_url}")
-    return Running(client, keys.ui_password, database_url, embedded, missing)
+    return Running(client, keys.ui_password, database_url, embedded)
 
 
 def down(settings: Settings, say: Say = lambda message: None) -> None:
@@ -145,13 +139,15 @@ def down(settings: Settings, say: Say = lambda message: None) -> None:
 def status(settings: Settings) -> Status:
     """State of every part, without changing anything."""
     state = read_state(settings.var_dir)
-    alive = {name: name in state.alive for name in COMPONENTS}
-    health = {}
-    if alive["api-server"]:
+    alive, health = state.alive, dict[str, dict[str, Any]]()
+    if "api-server" in alive:
         with contextlib.suppress(AirflowError):
-            facts = AirflowClient(state.base_url, UI_USER, "", timeout_s=5).health()
-            health = {name: str(fact.get("status")) for name, fact in facts.items()}
-    return Status(_server(settings).running(), alive, health, state.base_url if state.port else None)
+            health = AirflowClient(state.base_url, UI_USER, "", timeout_s=5).health()
+    parts = {
+        name: f"up, {health.get(page_name, {}).get('status', 'no answer')}" if name in alive else "down"
+        for name, (_, page_name) in COMPONENTS.items()
+    }
+    return Status(_server(settings).running(), parts, state.base_url if state.port else None)
 
 
 def running(settings: Settings) -> Running:

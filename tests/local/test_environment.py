@@ -1,13 +1,16 @@
 """The environment of Airflow's components: settings, secrets and addresses."""
 
+import base64
+import json
+import stat
 from pathlib import Path
 
 import pytest
 
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import load_settings
-from heal_tasks.local.environment import airflow_settings, setting_variables
-from heal_tasks.local.keys import Keys
+from heal_tasks.local.environment import Keys, airflow_settings, load_keys, setting_variables
 
 KEYS = Keys(jwt="j" * 96, fernet="f", api_secret="a", ui_password="p")
 
@@ -69,3 +72,23 @@ def test_only_settings_that_tasks_see_change_the_hash(tmp_path: Path) -> None:
     plain = fingerprint(build(tmp_path))
     assert fingerprint(build(tmp_path, demo_documents=100, airflow_port=1234)) == plain
     assert fingerprint(build(tmp_path, train_max_steps=7)) != plain
+
+
+def test_made_once_and_private(tmp_path: Path) -> None:
+    keys = load_keys(tmp_path)
+    assert load_keys(tmp_path) == keys
+    assert len(keys.jwt.encode()) >= 64
+    assert len(base64.urlsafe_b64decode(keys.fernet)) == 32
+    assert len(keys.ui_password) >= 12
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("secrets.json", "passwords.json")} == {0o600}
+    assert json.loads((tmp_path / "passwords.json").read_text()) == {"admin": keys.ui_password}
+
+
+def test_two_stacks_have_different_keys(tmp_path: Path) -> None:
+    assert load_keys(tmp_path / "a") != load_keys(tmp_path / "b")
+
+
+def test_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text('{"jwt": "x"}')
+    with pytest.raises(StepError, match=r"secrets\.json cannot be read as secrets .*delete it"):
+        load_keys(tmp_path)

@@ -1,6 +1,7 @@
 """Recorded processes: found again, ended with their children, and told from processes with a reused id."""
 
 import os
+import stat
 import sys
 import time
 from dataclasses import replace
@@ -107,3 +108,17 @@ def test_tail_names_the_file(tmp_path: Path) -> None:
     assert processes.tail(log) == f"(log: {log})"
     log.write_text("\n".join(str(number) for number in range(100)))
     assert processes.tail(log, lines=2) == f"98\n99\n(log: {log})"
+
+
+def test_write_private_narrows_an_open_file_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o644)
+    before = os.umask(0)
+    try:
+        processes.write_private(path, "new")
+    finally:
+        os.umask(before)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
