@@ -49,8 +49,7 @@ class SourceSettings(BaseModel):
     """
 
     sources: Annotated[tuple[str, ...], NoDecode] = Field((),
-        description="Blank-separated list of `file:FOLDER`, `s3://BUCKET/PREFIX` and `pydocs:PACKAGE,PACKAGE`; unset: "
-        "the folder `inbox` in the state folder.")
+        description="Blank-separated `file:FOLDER`, `s3://BUCKET/PREFIX`, `pydocs:PACKAGE,PACKAGE`; unset: the inbox.")
     s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible endpoint; unset: AWS.")
     max_file_mb: float = Field(64.0, gt=0, description="Largest source file in MiB; larger ones are quarantined.")
     max_rejected_share: float = Field(0.2, ge=0, le=1,
@@ -109,8 +108,7 @@ class QuestionSettings(BaseModel):
         description="Blank-separated filters that a generated question must pass; `none` switches all of them off.")
     cross_encoder: str = Field("",
         description="Cross-encoder (folder or hub id) that scores training and validation questions; unset: none.")
-    cross_encoder_min_score: float = Field(0.5, ge=0, le=1,
-        description="Score, 0 to 1, below which the cross-encoder drops a question.")
+    cross_encoder_min_score: float = Field(0.5, ge=0, le=1, description="Smallest score, 0 to 1, of a kept question.")
 
 
 class TrainingSettings(BaseModel):
@@ -136,8 +134,7 @@ class TrainingSettings(BaseModel):
     train_adapter: Literal["none", "lora", "qlora"] = Field("none",
         description="`none` trains all weights, `lora` small matrices beside them, `qlora` those beside 4-bit ones.")
     train_lora_rank: int = Field(8, ge=1, le=1024, description="Rank of an adapter's matrices.")
-    train_learning_rate: float | None = Field(None, gt=0,
-        description="Peak learning rate; unset: 5e-5 for all weights, 2e-5 for an adapter.")
+    train_learning_rate: float | None = Field(None, gt=0, description="Peak rate; unset: 5e-5, for an adapter 2e-5.")
     train_max_tokens: int = Field(128, ge=16, description="Longest text in training, in tokens.")
     train_eval_steps: int = Field(20, ge=1,
         description="Smallest number of steps between two evaluations on held-out questions, each with a checkpoint.")
@@ -151,8 +148,7 @@ class TrainingSettings(BaseModel):
         "for servers that read only the transformer); unset: 0.25, for human questions 0.")
     base_weight: float | None = Field(None, ge=0,
         description="Weight of the base term (keeps the base model's rankings); unset: 1, for human questions 0.1.")
-    heal_weight: float = Field(0.0, ge=0,
-        description="Weight of the HEAL term; above 0, batches consist of documents of the same topics.")
+    heal_weight: float = Field(0.0, ge=0, description="Weight of the HEAL term; above 0, topics group the batches.")
     heal_paper: bool = Field(False,
         description="Train with the published HEAL loss alone, without own-document term and renormalisation.")
     label_smoothing: float = Field(0.0, ge=0, lt=1,
@@ -187,8 +183,7 @@ class EvaluationSettings(BaseModel):
     training and NUDGE; with at least so many human test questions, only these decide in the gate.
     """
 
-    gate_epsilon: float = Field(0.005, ge=0,
-        description="Difference in nDCG@10 that still counts as a tie, in the gate and for NUDGE.")
+    gate_epsilon: float = Field(0.005, ge=0, description="nDCG@10 difference that counts as a tie, in gate and NUDGE.")
     gate_min_questions: int = Field(30, ge=2, description="Number of questions that a set needs to vote in the gate.")
     answer_questions: int = Field(0, ge=0,
         description="Number of held-out questions that an LLM answers from what each system finds, up to three calls "
@@ -233,6 +228,5 @@ class LocalSettings(BaseModel):
     """
 
     airflow_port: int = Field(8080, ge=0, le=65535, description="Port of the Airflow UI, or the next free one; 0: any.")
-    airflow_parallelism: int = Field(3, ge=1, le=64,
-        description="Number of tasks that run at the same time, not above the number of cores.")
+    airflow_parallelism: int = Field(3, ge=1, le=64, description="Number of tasks at a time; at most one per core.")
     demo_documents: int = Field(1500, ge=50, description="Number of documents that `make demo` puts into the inbox.")

@@ -4,13 +4,12 @@ The report step stores the page without any text of documents or questions. ``re
 database whenever a page is opened, so that a deleted text is in no page.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from psycopg.rows import class_row
+from psycopg.rows import namedtuple_row
 
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.ids import fingerprint
@@ -29,17 +28,6 @@ SAMPLES = Markup(
     "Airflow, or written by <code>python -m heal_tasks report --page FILE</code>.</p>"
 )
 """The place of the sample questions in a stored page. No text of a run can equal it, because texts are escaped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A question with the title of its document; ``detail`` is its answer, or the filter that dropped it."""
-
-    text: str
-    detail: str
-    kind: str
-    writer: str
-    title: str
 
 
 def render(summary: Summary, pictures: "Pictures") -> str:
@@ -67,10 +55,13 @@ def read_page(conn: Connection, artifacts: ArtifactStore, run_id: str) -> str | 
     return page.replace(SAMPLES, samples)
 
 
-def read_samples(conn: Connection, run: Run) -> tuple[list[Sample], list[Sample]]:
-    """Read some of the newest questions at the end of a run, and some that its filters dropped."""
+def read_samples(conn: Connection, run: Run) -> tuple[list[NamedTuple], list[NamedTuple]]:
+    """Read some of the newest questions at the end of a run, and some that its filters dropped.
+
+    The rows have text, detail (the answer, or the filter that dropped it), kind, writer and title of the document.
+    """
     values = {"run": run.run_id, "end": run.finished_at, "limit": MAX_SAMPLES}
-    cursor = conn.cursor(row_factory=class_row(Sample))
+    cursor = conn.cursor(row_factory=namedtuple_row)
     kept = cursor.execute(
         """SELECT q.text, q.answer AS detail, q.kind, q.writer, d.title
         FROM (SELECT * FROM heal.question

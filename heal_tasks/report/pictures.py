@@ -28,8 +28,6 @@ T = TypeVar("T")
 MAX_CHUNKS, MIN_CHUNKS = 1000, 30
 """Chunks in the projection: a sample of at most so many, and no picture for fewer."""
 
-TERMS = 3
-
 _log = logging.getLogger(__name__)
 
 
@@ -112,7 +110,7 @@ def _projection(conn: Connection, summary: Summary, model: str) -> Projection | 
     topics = chunks.paths[chunks.rows(ids), 0]
     colours = np.array([colour_of.get(int(topic), -1) for topic in topics])
     first, second = (draw_plane(plane, colours) for plane in project(before, after, topics))
-    return Projection(first, second, [", ".join(row.terms[:TERMS]) for row in largest], len(ids))
+    return Projection(first, second, [", ".join(row.terms[:3]) for row in largest], len(ids))
 
 
 def _selection(artifacts: ArtifactStore, summary: Summary) -> Selection | None:

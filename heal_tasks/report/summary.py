@@ -16,8 +16,6 @@ from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import EvaluationRow, Run, RunRepository, StepRow
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
-DROPPED = "dropped_"
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -80,8 +78,8 @@ class Summary:
         """Number of questions that each filter of step ``ask`` or ``sift`` dropped in this run, 0 included."""
         dropped: Counter[str] = Counter()
         for counts in self._counts(step):
-            dropped.update({name: int(number) for name, number in counts.items() if name.startswith(DROPPED)})
-        return {name.removeprefix(DROPPED): number for name, number in dropped.items()}
+            dropped.update({name: int(number) for name, number in counts.items() if name.startswith("dropped_")})
+        return {name.removeprefix("dropped_"): number for name, number in dropped.items()}
 
     def maps(self) -> dict[str, float]:
         """Counts of step ``map_entities`` over its shards, and the totals in the store after the last; or empty."""
