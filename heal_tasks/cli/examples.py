@@ -18,9 +18,6 @@ def print_examples(conn: Connection, database_url: str, psql: str, prefix: str) 
 
     Nothing is shown while no generation is active. ``psql`` is the program as a person types it, ``prefix`` a command
     to type before it, for example ``. var/local.env; ``. The URL is passed in the environment: no password is shown.
-
-    Raises:
-        StoreError: psql failed.
     """
     for about, query in _queries(conn):
         command = f'{psql} "$HEAL_DATABASE_URL" -c "{query}"'

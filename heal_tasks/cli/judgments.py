@@ -1,7 +1,6 @@
 """Import of judgments: human questions with the documents that answer them, from a JSON Lines file."""
 
 import gzip
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,8 +16,6 @@ from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
 
 SHOWN = 10
-Purpose = Literal["train", "test"] | None
-PURPOSES: tuple[Purpose, ...] = (None, "train", "test")
 
 
 class Judgment(BaseModel, extra="forbid", str_strip_whitespace=True):
@@ -26,7 +23,7 @@ class Judgment(BaseModel, extra="forbid", str_strip_whitespace=True):
 
     query: str = Field(min_length=1)
     document: str = Field(min_length=1)
-    split: Purpose = None
+    split: Literal["train", "test"] | None = None
 
 
 @app.command()
@@ -46,17 +43,17 @@ def judgments(
     if source not in settings.sources:
         raise InputError(f"source {source!r} is not in HEAL_SOURCES ({' '.join(settings.sources)})")
     given, bad = _read(file)
-    stored, missing = 0, set[str]()
+    pairs = [(item.query, item.document) for item in given]
+    purposes = {item.query: item.split for item in given}
+
+    def split_of(document_id: int, query: str) -> Split:
+        return judgment_split(document_id, stable_id(query), purposes[query])
+
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        for purpose in PURPOSES:
-            chosen = [(item.query, item.document) for item in given if item.split == purpose]
-            number, unknown = QuestionRepository(conn).import_judgments(source, chosen, partial(_split, purpose))
-            stored += number
-            missing.update(unknown)
+        stored, missing = QuestionRepository(conn).import_judgments(source, pairs, split_of)
     print_line(f"{stored} new judgments of {len(given)}; the next run embeds their queries")
     if missing:
-        shown = ", ".join(sorted(missing)[:SHOWN])
-        print_line(f"{len(missing)} documents are not in {source} (ingest them first): {shown}")
+        print_line(f"{len(missing)} documents are not in {source} (ingest them first): {', '.join(missing[:SHOWN])}")
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise InputError(f"{len(bad)} invalid lines: {'; '.join(bad[:SHOWN])}{more}")
@@ -79,7 +76,3 @@ def _read(path: Path) -> tuple[list[Judgment], list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
     return good, bad
-
-
-def _split(purpose: Purpose, document_id: int, text: str) -> Split:
-    return judgment_split(document_id, stable_id(text), purpose)

@@ -106,14 +106,10 @@ def _trigger(settings: Settings, running: stack.Running) -> None:
 
 
 def _follow(settings: Settings, running: stack.Running, run_id: str) -> None:
-    """Show a run until it ends, then its report, SQL examples and the UI's address.
-
-    Raises:
-        Exit: 130 after Ctrl-C, as from a shell; 1 if the run failed or no generation is active.
-    """
+    """Show a run until it ends, then its report, SQL examples and the UI's address; exit with 0 if all is well."""
     state = _watch(settings, running, run_id)
     if state not in FINISHED:
-        raise typer.Exit(130)
+        raise typer.Exit(130)  # as a shell does after Ctrl-C
     psql, prefix = "psql", ""
     if running.embedded:
         psql = _short(EmbeddedPostgres.bin("psql"))

@@ -49,11 +49,7 @@ def questions(
 
 
 def document_lines(conn: Connection, document_id: int, chunk_id: int | None, dropped: bool) -> Iterator[str]:
-    """The questions of a document, or only of one of its chunks, with the dropped ones on demand.
-
-    Raises:
-        StoreError: there is no such document.
-    """
+    """The questions of a document, or only of one of its chunks, with the dropped ones on demand."""
     document = views.document_view(conn, document_id)
     yield f"document {document_id}: {document.title or '(no title)'} ({document.source}, {document.path})"
     if document.duplicate_of is not None:

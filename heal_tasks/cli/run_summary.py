@@ -21,11 +21,7 @@ EXTRACTIVE_NOTE = (
 
 
 def print_report(conn: Connection, run_id: str) -> None:
-    """Print documents, route with its reason, topics, questions, quality, verdict, live generation and steps.
-
-    Raises:
-        StepError: the run left no row in ``heal.run``.
-    """
+    """Print documents, route with its reason, topics, questions, quality, verdict, live generation and steps."""
     summary = summarise(conn, run_id)
     if summary is None:
         raise StepError(f"run {run_id!r} left nothing in heal.run; its tasks' logs in the UI say why")

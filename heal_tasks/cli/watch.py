@@ -37,16 +37,11 @@ def watch(
     poll_s: float = 1.0,
     patience_s: float = 90.0,
 ) -> str:
-    """Show a run until it ends, as a table where the console is a terminal, else as lines.
+    """Show a run until it ends, as a table where the console is a terminal, else as lines; return its last state.
 
-    ``check`` is called after every look, to restart a component that died. No answer for ``patience_s`` seconds is an
-    error: the API server may be restarted during a run.
-
-    Returns:
-        The run's last known state: success or failed; queued or running if Ctrl-C ended the display.
-
-    Raises:
-        RetryableError: Airflow or the database did not answer for longer than ``patience_s``.
+    The state is success or failed, or queued or running if Ctrl-C ended the display. ``check`` is called after every
+    look, to restart a component that died. Airflow and the database may be silent for ``patience_s`` seconds, because
+    the API server may be restarted during a run; then a RetryableError is raised.
     """
     order, plain = task_order(client.downstream(dag_id)), PlainDisplay()
     state, answered = "queued", time.monotonic()
