@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from heal_tasks.core.errors import SettingsError, StepError
 from heal_tasks.core.log import format_duration
-from heal_tasks.questions.llm.batch_api import BatchApi, Job
-from heal_tasks.questions.llm.batch_lines import read_line
+from heal_tasks.questions.llm.batch_api import BatchApi, Job, read_line
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.replies import ParsedReply
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts
