@@ -104,15 +104,12 @@ def insert(cursor: Cursor, table: str, records: Sequence[Any], conflict: Literal
     if not records:
         return 0
     names = [*map(sql.Identifier, before), *_columns(records[0])]
+    comma = sql.SQL(", ")
     statement = sql.SQL("INSERT INTO heal.{} ({}) VALUES ({}) {}").format(
-        sql.Identifier(table),
-        sql.SQL(", ").join(names),
-        sql.SQL(", ").join(sql.Placeholder() * len(names)),
-        sql.SQL(conflict),
+        sql.Identifier(table), comma.join(names), comma.join(sql.Placeholder() * len(names)), sql.SQL(conflict)
     )
-    texts_and_numbers = (astuple(record) for record in records)
-    rows = [[storable(value) if isinstance(value, str) else value for value in row] for row in texts_and_numbers]
-    cursor.executemany(statement, [(*before.values(), *row) for row in rows])
+    rows = [(*before.values(), *astuple(record)) for record in records]
+    cursor.executemany(statement, [[storable(item) if isinstance(item, str) else item for item in row] for row in rows])
     return cursor.rowcount
 
 

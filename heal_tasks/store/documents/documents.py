@@ -74,10 +74,8 @@ class DocumentRepository(Repository):
 
     def live_count(self, source: str | None = None) -> int:
         """The number of documents that are not deleted, in one source or in all."""
-        query = (
-            "SELECT count(*) FROM heal.document WHERE deleted_at IS NULL AND (%(s)s::text IS NULL OR source = %(s)s)"
-        )
-        return int(scalar(self._conn, query, {"s": source}))
+        query = "SELECT count(*) FROM heal.document WHERE deleted_at IS NULL AND coalesce(source = %s, true)"
+        return int(scalar(self._conn, query, (source,)))
 
     def counts(self) -> dict[str, int]:
         """Documents (live), duplicates, deleted; chunks (to be served), superseded."""

@@ -197,12 +197,11 @@ class GenerationRepository(Repository):
                 self.drop_tables(generation.generation_id)
 
     def retire_old(self, drain_hours: float) -> Sequence[int]:
-        """Drop tables of generations that retired, or failed, so many hours ago; their ids. Caches may use younger."""
-        old = select(
-            self._conn,
-            Generation,
-            "FROM heal.generation WHERE state IN ('retired', 'failed') "
-            "AND coalesce(retired_at, created_at) <= now() - make_interval(secs => %s) ORDER BY generation_id",
-            (drain_hours * 3600,),
-        )
+        """Drop the tables of generations retired, or made and failed, so many hours ago, and return their ids.
+
+        Until then a client may still have such a generation in its cache.
+        """
+        rest = """FROM heal.generation WHERE state IN ('retired', 'failed')
+            AND coalesce(retired_at, created_at) <= now() - make_interval(secs => %s) ORDER BY generation_id"""
+        old = select(self._conn, Generation, rest, (drain_hours * 3600,))
         return [item.generation_id for item in old if self.drop_tables(item.generation_id)]

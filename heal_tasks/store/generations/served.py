@@ -84,10 +84,10 @@ class ServedRepository(Repository):
             drop_indexes(self._conn, generation)
             self._conn.execute(sql.SQL("TRUNCATE {}").format(table))
             copy_vectors(self._conn, table, _columns(served), served.vectors)
-            removed = self._conn.execute(
-                sql.SQL("DELETE FROM {} v WHERE NOT EXISTS (SELECT FROM heal.chunk c WHERE c.chunk_id = v.chunk_id)")
-                .format(table)
-            ).rowcount  # fmt: skip
+            query = sql.SQL(
+                "DELETE FROM {} v WHERE NOT EXISTS (SELECT FROM heal.chunk c WHERE c.chunk_id = v.chunk_id)"
+            )
+            removed = self._conn.execute(query.format(table)).rowcount
         return len(served.chunk_ids) - removed
 
     def upsert_served(self, generation: Generation, served: Served, among: Int64Array | None = None) -> Upserted:
@@ -123,17 +123,15 @@ class ServedRepository(Repository):
     def health(self, generation: Generation) -> dict[str, int]:
         """Count rows served, superseded, orphans (their chunk no longer exists: a fault), and chunks without a row."""
         tables = [generation.table("vec")] + [generation.table("push")] * bool(generation.contrast_steps)
-        orphans = [
-            sql.SQL("(SELECT count(*) FROM {} v LEFT JOIN heal.chunk c USING (chunk_id) WHERE c.chunk_id IS NULL)")
-            .format(table) for table in tables
-        ]  # fmt: skip
+        count = sql.SQL("(SELECT count(*) FROM {} v LEFT JOIN heal.chunk c USING (chunk_id) WHERE c.chunk_id IS NULL)")
+        orphans = sql.SQL(" + ").join(count.format(table) for table in tables)
         row = self._conn.execute(
             sql.SQL(
                 "SELECT (SELECT count(*) FROM {vec}), "
                 "(SELECT count(*) FROM {vec} v JOIN heal.chunk c USING (chunk_id) WHERE c.superseded_at IS NOT NULL), "
                 "(SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NULL "
                 "AND NOT EXISTS (SELECT FROM {vec} v WHERE v.chunk_id = c.chunk_id)), {orphans}"
-            ).format(vec=generation.table("vec"), orphans=sql.SQL(" + ").join(orphans))
+            ).format(vec=generation.table("vec"), orphans=orphans)
         ).fetchall()[0]
         return dict(zip(("served", "superseded", "missing", "orphans"), row, strict=True))
 

@@ -138,13 +138,9 @@ class BatchRepository:
 
     def texts_tried(self, run_id: str, model: str, prompt_hash: str) -> dict[str, Tried]:
         """Texts, by content hash, to which the batches of a run brought no usable reply."""
-        rows = select(
-            self._conn,
-            Tried,
-            "FROM heal.llm_batch_row JOIN heal.llm_batch b USING (batch_key) "
-            "WHERE outcome IS NOT NULL AND b.counted_run = %s AND b.model = %s AND b.prompt_hash = %s",
-            (run_id, model, prompt_hash),
-        )
+        rest = """FROM heal.llm_batch_row JOIN heal.llm_batch b USING (batch_key)
+            WHERE outcome IS NOT NULL AND b.counted_run = %s AND b.model = %s AND b.prompt_hash = %s"""
+        rows = select(self._conn, Tried, rest, (run_id, model, prompt_hash))
         return {row.content_hash: row for row in rows}
 
     def begin_collecting(self, batch: Batch, run_id: str, shard: int) -> dict[str, int]:

@@ -82,12 +82,8 @@ def chunk_views(conn: Connection, document_id: int) -> list[ChunkView]:
         (document_id,),
     ).fetchall()
     ids = [row[0] for row in chunks]
-    questions = select(
-        conn,
-        Question,
-        "FROM heal.question WHERE chunk_id = ANY(%s) AND dropped_by IS NULL ORDER BY created_at, kind, question_id",
-        (ids,),
-    )
+    rest = "FROM heal.question WHERE chunk_id = ANY(%s) AND dropped_by IS NULL ORDER BY created_at, kind, question_id"
+    questions = select(conn, Question, rest, (ids,))
     samples = select(conn, Dropped, "FROM heal.question_dropped WHERE chunk_id = ANY(%s) ORDER BY dropped_id", (ids,))
     maps = conn.execute(
         "SELECT chunk_id, model, status, map::text FROM heal.entity_map WHERE chunk_id = ANY(%s) ORDER BY mapped_at",

@@ -1,4 +1,4 @@
-"""Questions with the chunks that answer them: generated ones with their cost, and judgments."""
+"""Questions with the chunks that answer them: generated ones with cost and verdicts of filters, and judgments."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +83,7 @@ _REUSABLE = sql.SQL(
 
 
 class QuestionRepository(Repository):
-    """Questions and the ledger of language-model calls."""
+    """Generated questions, judgments, and the verdicts of filters that need vectors (round trip, cross-encoder)."""
 
     def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
         """Live chunks for which this model with this prompt has written nothing, by id, in one part (``IN_PART``)."""

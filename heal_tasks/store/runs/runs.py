@@ -92,9 +92,8 @@ class RunRepository(Repository):
 
     def last_realigned_at(self) -> datetime | None:
         """The end of the last realignment, whether or not it published a generation; None if there was none."""
-        ended: datetime | None = scalar(
-            self._conn, "SELECT max(finished_at) FROM heal.step_result WHERE step = 'publish'"
-        )
+        query = "SELECT max(finished_at) FROM heal.step_result WHERE step = 'publish'"
+        ended: datetime | None = scalar(self._conn, query)
         return ended
 
     def finished(self, step: str, fingerprint: str, shard: int) -> JsonObject | None:
@@ -134,15 +133,11 @@ class RunRepository(Repository):
 
     def steps_of(self, run_id: str) -> list[StepRow]:
         """Steps that a run began, in the order of their start; of its latest inputs, if they changed during the run."""
-        return select(
-            self._conn,
-            StepRow,
-            """FROM heal.step_result r WHERE run_id = %s AND fingerprint = (
+        rest = """FROM heal.step_result r WHERE run_id = %s AND fingerprint = (
                 SELECT fingerprint FROM heal.step_result l
                 WHERE l.run_id = r.run_id AND l.step = r.step ORDER BY started_at DESC LIMIT 1)
-            ORDER BY min(started_at) OVER (PARTITION BY step), shard""",
-            (run_id,),
-        )
+            ORDER BY min(started_at) OVER (PARTITION BY step), shard"""
+        return select(self._conn, StepRow, rest, (run_id,))
 
     def quarantine(self, run_id: str, source: str, rejected: Sequence[Rejected]) -> None:
         """Record rejected input of a source; a rejection recorded before moves to this run."""
