@@ -1,1 +1,1 @@
-"""Where documents come from: folders, S3, Python reference documentation; parsing and chunking."""
+"""Sources of documents (folders, S3, Python reference documentation), their parsing and chunking."""

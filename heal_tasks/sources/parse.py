@@ -31,7 +31,7 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     """Read one listed file and turn it into records.
 
     The suffix, in any case, chooses the parser. A file that has more than ``max_bytes`` or is of an unknown kind is
-    rejected without being read. Of records of the same id in a file only the first is not rejected.
+    rejected without being read. Of the records with one id in a file all but the first are rejected.
 
     Raises:
         RetryableError: a lost connection or throttling.
