@@ -131,7 +131,8 @@ class SpaceRepository(Repository):
         with self._conn.transaction():
             lock_exclusive(self._conn)
             rest = """FROM heal.space WHERE space_id <> ALL(%s)
-                AND space_id NOT IN (SELECT space_id FROM heal.generation WHERE state IN ('building', 'ready', 'active', 'previous')) ORDER BY space_id"""
+                AND space_id NOT IN (SELECT space_id FROM heal.generation
+                    WHERE state IN ('building', 'ready', 'active', 'previous')) ORDER BY space_id"""
             unused = select(self._conn, Space, rest, ([*keep],))
             dropped = [space.space_id for space in unused if table_exists(self._conn, space.table("base"))]
             for space in unused:
