@@ -5,8 +5,8 @@ HEAL measures retrieval by it (arXiv 2412.04661): is the right document found, h
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,9 +22,7 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space
 from heal_tasks.steps.vectors.systems import Systems
-from heal_tasks.steps.writing.llm_calls import make_llm
-from heal_tasks.steps.writing.recorder import Recorder
-from heal_tasks.steps.writing.spend_limit import AffordableChunks
+from heal_tasks.steps.writing.llm_calls import AffordableChunks, Recorder, make_llm
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.questions.answers import AnswerRepository, StoredAnswer
@@ -32,9 +30,6 @@ from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 
 PASSAGES = 3
 """Number of chunks that a question is answered from."""
-
-_Metrics = tuple[float, ...]
-"""Values of ``METRICS``."""
 
 
 class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
@@ -81,12 +76,11 @@ def answer(context: Context) -> Outcome:
     settings.require_llm()
     corpus = Corpus(context.conn)
     systems = Systems(context.conn, settings, context.manifest.number("topic_run_id"))
-    chunks = systems.chunks
-    chosen = _choose(corpus, systems.questions, chunks, settings.answer_questions)
-    recorder, results, problem = AnswerRecorder(context), list[tuple[System, list[_Metrics | None]]](), ""
+    chosen = _choose(corpus, systems.questions, systems.chunks, settings.answer_questions)
+    recorder, results, problem = AnswerRecorder(context), list[tuple[System, list[tuple[float, ...] | None]]](), ""
     try:
         for system in _measured(context, systems) if chosen else ():
-            results.append((system, _ask(recorder, corpus, system, chosen, chunks)))
+            results.append((system, _ask(recorder, corpus, system, chosen, systems.chunks)))
     except HealError as error:
         results, problem = [], f"; not all systems could be measured: {error}"
     measured = [place for place in range(len(chosen)) if results and all(found[place] for _, found in results)]
@@ -105,8 +99,7 @@ def answer(context: Context) -> Outcome:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(NamedTuple):
     row: int
     chunk_id: int
     document_id: int
@@ -117,17 +110,14 @@ class _Question:
 def _choose(corpus: Corpus, questions: QuestionTable, chunks: ChunkTable, count: int) -> list[_Question]:
     """Choose held-out questions with known answers by hash, one per chunk."""
     held_out = questions.in_splits("unseen_test", "seen_test") & (chunks.rows(questions.chunk_ids) >= 0)
-    known = corpus.right_answers(questions.question_ids[held_out])
-    rows = [row for row in np.flatnonzero(held_out).tolist() if int(questions.question_ids[row]) in known]
-    rows.sort(key=lambda row: bucket("answers", int(questions.question_ids[row]), 1 << 30))
+    known, ids = corpus.right_answers(questions.question_ids[held_out]), questions.question_ids.tolist()
+    rows = [row for row in np.flatnonzero(held_out).tolist() if ids[row] in known]
     # Money is reserved under the chunk's id, so of a chunk's questions only one can be under way.
-    first = dict[int, int]()
-    for row in rows:
-        first.setdefault(int(questions.chunk_ids[row]), row)
-    return [
-        _Question(row, chunk_id, int(questions.document_ids[row]), *known[int(questions.question_ids[row])])
-        for chunk_id, row in list(first.items())[:count]
-    ]
+    first = dict[int, _Question]()
+    for row in sorted(rows, key=lambda row: bucket("answers", ids[row], 1 << 30)):
+        chunk_id = int(questions.chunk_ids[row])
+        first.setdefault(chunk_id, _Question(row, chunk_id, int(questions.document_ids[row]), *known[ids[row]]))
+    return list(first.values())[:count]
 
 
 def _measured(context: Context, systems: Systems) -> Iterator[System]:
@@ -135,16 +125,15 @@ def _measured(context: Context, systems: Systems) -> Iterator[System]:
     yield systems.plain(BASE_MODEL, base_space(context))
     if systems.active:
         yield systems.live()
-    best = context.manifest.number("best_id")
-    if best:
-        name = context.manifest.text("best_system")
-        yield systems.generation(name, GenerationRepository(context.conn).get(best))[0]
+    if best := context.manifest.number("best_id"):
+        generation = GenerationRepository(context.conn).get(best)
+        yield systems.generation(context.manifest.text("best_system"), generation)[0]
 
 
 def _ask(
     recorder: AnswerRecorder, corpus: Corpus, system: System, questions: list[_Question], chunks: ChunkTable
-) -> list[_Metrics | None]:
-    """Have the questions answered from the passages that a system retrieves for them; None where there is no answer."""
+) -> list[tuple[float, ...] | None]:
+    """``METRICS`` of the questions, answered from the passages that a system retrieves; None without an answer."""
     vectors = system.questions[[question.row for question in questions]]
     nearest, _ = top_k(vectors, system.chunks, min(PASSAGES, len(chunks.chunk_ids)))
     passages = corpus.chunk_texts(np.unique(chunks.chunk_ids[nearest]))
@@ -154,16 +143,17 @@ def _ask(
         asked = to_answer(question.chunk_id, question.text, [embedding_text(*passages[key]) for key in ids])
         wanted[asked.content_hash] = (asked, ids)
         keys.append(asked.content_hash)
-    answers, measured = recorder.answers(wanted), list[_Metrics | None]()
-    for question, key, places in zip(questions, keys, nearest, strict=True):
+    answers = recorder.answers(wanted)
+
+    def metrics(question: _Question, key: str, document_id: int) -> tuple[float, ...] | None:
         if (given := answers.get(key)) is None:
-            measured.append(None)
-            continue
-        right_document = bool(chunks.document_ids[places[0]] == question.document_id)
+            return None
         # A model that answers from elsewhere has nothing to copy.
         unsupported = bool(given.text) and not evidence_found(given.evidence, wanted[key][0].text)
-        measured.append((right_document, rouge_l(given.text, question.reference), bool(given.text), unsupported))
-    return measured
+        overlap = rouge_l(given.text, question.reference)
+        return document_id == question.document_id, overlap, bool(given.text), unsupported
+
+    return list(map(metrics, questions, keys, chunks.document_ids[nearest[:, 0]].tolist()))
 
 
 ANSWER = Step("answer", answer, None)

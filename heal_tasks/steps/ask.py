@@ -5,17 +5,15 @@ from collections import Counter
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_batches import Batches, Remaining
-from heal_tasks.steps.writing.llm_calls import refuse_if_failing
+from heal_tasks.steps.writing.llm_calls import AffordableChunks, refuse_if_failing, spend_limit_note, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
-from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_note, spend_limit_of
 
 
 def ask(context: Context) -> Outcome:
     """Generate questions for this shard's chunks whose text was never asked about with this prompt and model.
 
     Results are stored every few chunks: a killed task pays twice only for what was not stored yet. Where the
-    spend limit is reached the step ends early, and the next run asks about the rest. Raises Waiting while chunks are in
-    a batch.
+    spend limit is reached the step ends early, and the next run asks about the rest.
     """
     settings = context.settings
     author, write = make_writer(settings, context.conn)
@@ -43,11 +41,9 @@ def ask(context: Context) -> Outcome:
     if rest.under_way:
         note += f"; {rest.under_way} chunks are in a batch and left for the next run"
     note += spend_limit_note(int(figures["over_spend_limit"]))
-    counts: dict[str, int | float] = {
-        **figures, "under_way": rest.under_way, "cost_usd": round(figures["cost_usd"], 6)
-    }  # fmt: skip
-    limit = spend_limit_of(context)
-    if limit.limited:
+    cost_usd = round(figures["cost_usd"], 6)
+    counts: dict[str, int | float] = {**figures, "under_way": rest.under_way, "cost_usd": cost_usd}
+    if (limit := spend_limit_of(context)).limited:
         counts["run_spend_limit_usd"], counts["day_spend_limit_usd"] = limit.run_usd, limit.day_usd
     return Outcome(counts=counts, note=note)
 

@@ -34,10 +34,8 @@ def choose(context: Context) -> Outcome:
     The rival is the live generation over today's documents, or the base model where nothing is live. The best candidate
     that passes the gate wins. Where none passes, the rival's vectors stay, and new documents join them.
 
-    Returns:
-        Refs ``generation_id``, the row of the generation to publish, 0 to keep the live one as it is; ``keep_rows``, 1
-        if that generation takes over the live vectors; ``best_id`` and ``best_system``, the winner or else the
-        best candidate that was refused; ``verdict``.
+    Ref ``generation_id`` is the generation to publish, 0 to keep the live one as it is; ``keep_rows`` is 1 if it takes
+    over the live vectors; ``best_id`` and ``best_system`` name the winner, or else the best candidate that was refused.
     """
     settings, topic_run_id = context.settings, context.manifest.number("topic_run_id")
     GenerationRepository(context.conn).discard_unfinished(context.run_id)

@@ -6,6 +6,7 @@ One transaction per run: a killed ingest leaves nothing behind, and a dry run do
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import SourceError
@@ -43,10 +44,7 @@ def read_sources(context: Context) -> tuple[Changes, int]:
     """Read every source; store and count changes and rejected records. The caller holds the transaction."""
     settings = context.settings
     count_tokens = token_counter(resolve_model(settings.model))
-
-    def chunker(title: str, body: str) -> list[str]:
-        return chunk_text(title, body, count_tokens, settings.chunk_tokens)
-
+    chunker = partial(chunk_text, count_tokens=count_tokens, max_tokens=settings.chunk_tokens)
     total, rejected = Changes(), 0
     for spec in settings.sources:
         source = open_source(spec, s3_endpoint_url=settings.s3_endpoint_url)
@@ -76,12 +74,7 @@ def ingest(context: Context) -> Outcome:
         refs["dry_run"] = reason = f"dry run; otherwise {route.name}: {route.reason}"
         runs.set_route(context.run_id, "nothing", reason, asdict(facts))
         note += " (dry run, undone)"
-    counts: dict[str, int | float] = {
-        "documents": documents, "new": total.new, "changed": total.changed, "deleted": total.deleted,
-        "duplicates": total.duplicates, "chunks_added": total.chunks_added,
-        "chunks_superseded": total.chunks_superseded, "rejected": rejected,
-    }  # fmt: skip
-    return Outcome(refs=refs, counts=counts, note=note)
+    return Outcome(refs=refs, counts={"documents": documents, **asdict(total), "rejected": rejected}, note=note)
 
 
 def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Changes, list[Rejected]]:
@@ -98,7 +91,14 @@ def _read_source(context: Context, source: Source, chunker: Chunker) -> tuple[Ch
     changes = Changes()
     for batch in batched(records, BATCH):
         changes += documents.apply_records(source.name, batch, chunker, settings.text_language)
-    _refuse_if_broken(reading, settings.max_rejected_share)
+    refused, seen = len(reading.rejected), len(reading.rejected) + len(reading.path_of)
+    if refused > max(REJECTED_ALLOWED, settings.max_rejected_share * seen):
+        first = reading.rejected[0]
+        raise SourceError(
+            f"{source.name}: {refused} of {seen} records were rejected, more than HEAL_MAX_REJECTED_SHARE="
+            f"{settings.max_rejected_share}; first: {first.path} line {first.line}: {first.reason}; mend the files, or "
+            "raise the setting for one run"
+        )
     if settings.sample_documents:
         return changes, reading.rejected
 
@@ -135,18 +135,6 @@ def _records(reading: _Reading, file: SourceFile, settings: Settings) -> Iterato
             item = Rejected(item.path, item.line, f"id {item.external_id!r} is already in {first}; make ids unique")
         reading.rejected.append(item)
         reading.clean[file.path] = False
-
-
-def _refuse_if_broken(reading: _Reading, allowed: float) -> None:
-    refused = len(reading.rejected)
-    seen = refused + len(reading.path_of)
-    if refused > max(REJECTED_ALLOWED, allowed * seen):
-        first = reading.rejected[0]
-        raise SourceError(
-            f"{reading.source.name}: {refused} of {seen} records were rejected, more than "
-            f"HEAL_MAX_REJECTED_SHARE={allowed}; first: {first.path} line {first.line}: {first.reason}; mend the "
-            "files, or raise the setting for one run"
-        )
 
 
 INGEST = Step("ingest", ingest, None)

@@ -26,8 +26,7 @@ def maintain(context: Context) -> Outcome:
         for uri in there:
             context.artifacts.delete(uri)
         counts[f"{kind}_deleted"] = len(there)
-    notes = [", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())]
-    faults = []
+    notes, faults = [", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())], list[str]()
     vacuum(context.conn, "chunk")
     for generation in context.track(generations.list("active", "previous")):
         dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")

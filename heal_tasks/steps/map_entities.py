@@ -1,7 +1,4 @@
-"""Step map_entities: an entity map of every chunk that has none yet, for training to show it instead of the text.
-
-Only a realignment trains, so only its route has this step.
-"""
+"""Step map_entities: an entity map of every chunk that has none yet, for training to show it instead of the text."""
 
 import json
 from dataclasses import asdict
@@ -14,9 +11,14 @@ from heal_tasks.questions.maps.rendering import PUBLISHED_REDUCTION, fit, render
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text, token_counter
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text, refuse_if_failing
-from heal_tasks.steps.writing.recorder import Recorder
-from heal_tasks.steps.writing.spend_limit import AffordableChunks, spend_limit_note
+from heal_tasks.steps.writing.llm_calls import (
+    AffordableChunks,
+    Recorder,
+    make_llm,
+    one_per_text,
+    refuse_if_failing,
+    spend_limit_note,
+)
 from heal_tasks.store.db import Connection
 from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
 
@@ -64,10 +66,7 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
 
 
 def map_entities(context: Context) -> Outcome:
-    """Have maps written of this shard's chunks whose text was never asked about with this prompt and model.
-
-    It stores and ends as step ask does; training shows texts without a map as they are.
-    """
+    """Have maps written of this shard's chunks that have none by this prompt and model, as step ask has questions."""
     settings = context.settings
     if not settings.map_rate:
         return Outcome(note="no entity maps are wanted (HEAL_MAP_RATE=0)")

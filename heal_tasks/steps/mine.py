@@ -14,11 +14,11 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.map_entities import maps_by
 from heal_tasks.steps.quality.scoring import judged, people_decide
-from heal_tasks.steps.vectors.spaces import Int64Array, base_space, in_order
+from heal_tasks.steps.vectors.spaces import BASE_MODEL, Int64Array, base_space
+from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.steps.vectors.training_set import FORMAT, save
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.negatives import plan_negatives
 from heal_tasks.training.trainer import ValidationSet
 
@@ -45,17 +45,14 @@ def mine(context: Context) -> Outcome:
     entity maps: plain text is what is served. Ref ``by_people`` is 1 if only human questions train.
     """
     settings, corpus = context.settings, Corpus(context.conn)
-    space, spaces = base_space(context), SpaceRepository(context.conn)
-    chunks, questions = corpus.chunks(context.manifest.number("topic_run_id")), corpus.questions()
-    chunk_vectors = in_order(chunks.chunk_ids, *spaces.load_chunks(space))
-    question_vectors = in_order(questions.question_ids, *spaces.load_questions(space))
-
+    systems = Systems(context.conn, settings, context.manifest.number("topic_run_id"))
+    chunks, questions, base = systems.chunks, systems.questions, systems.plain(BASE_MODEL, base_space(context))
     by_people = people_decide(questions, settings)
     count = questions.deciding_mask(by_people)
     train = np.flatnonzero(count & questions.in_splits("train"))
     positives = chunks.rows(questions.chunk_ids[train])
     negatives = plan_negatives(
-        question_vectors[train], chunk_vectors, positives, document_ids=chunks.document_ids, leaf_ids=chunks.leaves,
+        base.questions[train], base.chunks, positives, document_ids=chunks.document_ids, leaf_ids=chunks.leaves,
         question_ids=questions.texts[train], near=settings.train_near_negatives, far=settings.train_far_negatives,
         exclude_same_leaf=settings.mask_same_leaf, seed=settings.seed,
     )  # fmt: skip
@@ -93,7 +90,7 @@ def mine(context: Context) -> Outcome:
         queries=[asked[number] for number in questions.question_ids[drawn].tolist()],
         documents=[document(row) for row in pool],
         positives=answers,
-        base_vectors=(question_vectors[drawn], chunk_vectors[pool]),
+        base_vectors=(base.questions[drawn], base.chunks[pool]),
     )
     key = f"training_sets/{fingerprint(_inputs(context))}"
     with context.artifacts.writing(key) as folder:

@@ -137,7 +137,7 @@ def _all_rows(
     else:
         probes = choose_probes(questions, plain.questions, chunks, final)
     found = None if record or worse else moved.record
-    if _is_rewrite(context, active, live, wanted, found):
+    if _is_rewrite(active, live, wanted, found):
         _switch(context, active, wanted, probes, found or record, moved)
         kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
         written = Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
@@ -154,7 +154,7 @@ def _all_rows(
     return _Published(written, len(chunks.chunk_ids), worse, moved.record.theta if moved.record else 0.0)
 
 
-def _is_rewrite(context: Context, active: Generation, live: Served, wanted: Served, found: NudgeRecord | None) -> bool:
+def _is_rewrite(active: Generation, live: Served, wanted: Served, found: NudgeRecord | None) -> bool:
     """Return whether a new table is cheaper than rewriting rows where they are, or the only way."""
     if found and found.variant == "M" and active.metric == "cosine":
         return True
@@ -175,8 +175,7 @@ def _switch(
     generations.create_tables(made)
     ContrastRepository(context.conn).write(made, moved.contrast)
     ServedRepository(context.conn).write_served(made, wanted)
-    fault = index_served(context, made).fault
-    if fault:
+    if fault := index_served(context, made).fault:
         raise StepError(f"{fault}; generation {active.generation_id} stays live")
     NudgeState(context.conn, made).write_probes(probes)
     generations.set_state(made.generation_id, "ready")
@@ -197,11 +196,9 @@ def _count_displacement(context: Context, before: Float32Array, after: Float32Ar
 
 def _judge(context: Context, old: Scores, new: Scores) -> str:
     """Record both, and name the sets whose quality fell beyond its interval; empty where none did."""
-    settings = context.settings
-    RunRepository(context.conn).record_evaluations(
-        context.run_id, evaluation_rows(old, None, settings) + evaluation_rows(new, old, settings)
-    )
-    return compare_for_drop(new, old, settings)
+    rows = evaluation_rows(old, None, context.settings) + evaluation_rows(new, old, context.settings)
+    RunRepository(context.conn).record_evaluations(context.run_id, rows)
+    return compare_for_drop(new, old, context.settings)
 
 
 NUDGE_LIVE = Step("nudge_live", nudge_live, None)

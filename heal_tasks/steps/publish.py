@@ -19,11 +19,11 @@ def publish(context: Context) -> Outcome:
     """Write, index and measure the generation of ref ``generation_id``, then switch to it; 0 keeps the live one."""
     generations = GenerationRepository(context.conn)
     chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
-    counts: dict[str, int | float] = {}
-    notes = []
+    counts, notes = dict[str, int | float](), list[str]()
     if chosen and generations.get(chosen).state != "active":  # active: an earlier attempt was killed after the switch
-        rows = _write(context, generations.get(chosen))
-        indexed = index_served(context, generations.get(chosen))
+        made = generations.get(chosen)
+        rows = _write(context, made)
+        indexed = index_served(context, made)
         built = indexed.built
         counts = {
             "rows": rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,
@@ -39,8 +39,13 @@ def publish(context: Context) -> Outcome:
             generations.set_state(chosen, "failed", note=verdict)
             generations.drop_tables(chosen)
             chosen = 0
+        elif orphans := ServedRepository(context.conn).health(made)["orphans"]:
+            # Deletions since the rows were written reach them before any reader can.
+            raise StepError(f"generation {chosen} has {orphans} rows of deleted chunks; run the realign route again")
         else:
-            _switch(context, chosen)
+            generations.set_state(chosen, "ready")
+            generations.activate(chosen)
+            purge_superseded(context.conn)
     generations.retire_old(context.settings.drain_hours)
     active = generations.active()
     if active is None:
@@ -75,17 +80,6 @@ def _write(context: Context, generation: Generation) -> int:
     state.touch(new)  # they have their base vectors; the next nudge moves them by their questions
     state.write_probes(choose_probes(systems.questions, system.questions, systems.chunks, system.chunks))
     return rows
-
-
-def _switch(context: Context, generation_id: int) -> None:
-    generations = GenerationRepository(context.conn)
-    # Deletions since the rows were written reach them before any reader can.
-    orphans = ServedRepository(context.conn).health(generations.get(generation_id))["orphans"]
-    if orphans:
-        raise StepError(f"generation {generation_id} has {orphans} rows of deleted chunks; run the realign route again")
-    generations.set_state(generation_id, "ready")
-    generations.activate(generation_id)
-    purge_superseded(context.conn)
 
 
 PUBLISH = Step("publish", publish, None)

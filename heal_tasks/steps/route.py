@@ -1,6 +1,4 @@
-"""Step route: choose nothing, nudge or realign from the number of new documents, how badly they fit the topics, and
-the age of the generation.
-"""
+"""Step route: choose nothing, nudge or realign by the new documents, their fit to the topics and the drift so far."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -43,11 +41,8 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
 
 
 def route(context: Context) -> Outcome:
-    """Choose the route and record it, as ref ``route`` too, with every number it was chosen from.
-
-    In a dry run step ingest has chosen and recorded it, before its rollback.
-    """
-    if context.settings.dry_run:
+    """Choose the route and record it, as ref ``route`` too, with every number it was chosen from."""
+    if context.settings.dry_run:  # step ingest has chosen and recorded it, before its rollback
         return Outcome(refs={"route": "nothing"}, note=f"nothing: {context.manifest.text('dry_run')}")
     refs = context.manifest.refs
     arrived = Changes(new=int(refs["new"]), changed=int(refs["changed"]), deleted=int(refs["deleted"]))

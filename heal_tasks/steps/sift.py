@@ -2,15 +2,14 @@
 
 Round-trip check: a question whose source chunk is not in the base model's top 100 is usually too vague to be useful,
 rather than just hard. A cross-encoder may judge the rest. Only questions that move rows are checked (training and
-validation). Test questions are not: they judge the models, and a set chosen by one model's hits would favour that
-model.
+validation): a test set chosen by one model's hits would favour that model.
 
-The nudge route skips this step, since computing a chunk's rank requires scoring every chunk; its questions are checked
-at the next realignment.
+Ranking requires scoring every chunk, so questions of the nudge route are checked at the next realignment.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 
@@ -31,8 +30,7 @@ ROUND_TRIP_K = 100
 6, 15 and 7 % would go at 100 (SciFact, NFCorpus, ATT&CK), 15, 25 and 23 % at 20."""
 STORE_EVERY = 512
 
-_Scores = Callable[[list[tuple[str, str]]], list[float]]
-"""Scores pairs of question and chunk text."""
+_Scores = Callable[[list[tuple[str, str]]], list[float]]  # of pairs of question and chunk text
 
 
 def sift(context: Context) -> Outcome:
@@ -45,9 +43,9 @@ def sift(context: Context) -> Outcome:
         "round_trip": ROUND_TRIP in settings.question_filters, "cross_encoder": bool(settings.cross_encoder),
     }  # fmt: skip
     dropped: Counter[DroppedBy] = Counter({name: 0 for name, on in switched_on.items() if on})
-    score, done = _cross_encoder(settings) if settings.cross_encoder and found else None, 0
+    judge, done = cache(partial(_cross_encoder, settings)), 0  # loaded for the first question without its score
     for batch in batched(found, STORE_EVERY):
-        judged = _judged(context, score, batch) if score else batch
+        judged = _judged(context, judge, batch) if settings.cross_encoder else batch
         stored.store_checks(context.run_id, judged)
         dropped.update(item.dropped_by for item in judged if item.dropped_by)
         done += len(batch)
@@ -78,12 +76,12 @@ def _ranked(context: Context, space: Space, questions: list[Check]) -> list[Chec
 
 
 def _cross_encoder(settings: Settings) -> _Scores:
-    from heal_tasks.questions.cross_encoder import CrossEncoderJudge  # torch, which only the few that set it need
+    from heal_tasks.questions.cross_encoder import CrossEncoderJudge  # loads sentence-transformers
 
     return CrossEncoderJudge(resolve_model(settings.cross_encoder, "HEAL_CROSS_ENCODER"), device=settings.device).scores
 
 
-def _judged(context: Context, score: _Scores, questions: list[Check]) -> list[Check]:
+def _judged(context: Context, judge: Callable[[], _Scores], questions: list[Check]) -> list[Check]:
     """The questions with scores, those below the least score dropped; only those in use without one are scored."""
     settings, corpus = context.settings, Corpus(context.conn)
     unscored = [item for item in questions if not item.dropped_by and item.cross_encoder != settings.cross_encoder]
@@ -92,7 +90,7 @@ def _judged(context: Context, score: _Scores, questions: list[Check]) -> list[Ch
         asked = corpus.question_texts(np.array([item.question_id for item in unscored]))
         texts = corpus.chunk_texts(np.array([item.chunk_id for item in unscored]))
         pairs = [(asked[item.question_id], embedding_text(*texts[item.chunk_id])) for item in unscored]
-        scores = dict(zip((item.question_id for item in unscored), score(pairs), strict=True))
+        scores = dict(zip((item.question_id for item in unscored), judge()(pairs), strict=True))
 
     def verdict(item: Check) -> Check:
         if item.question_id in scores:

@@ -51,21 +51,17 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
     )
 
 
-def _inputs(context: Context) -> object:
-    settings = context.settings
-    config = _config(context).identity()
-    return [context.manifest.text("training_set_uri"), model_sha256(resolve_model(settings.model)), config]
-
-
 def _config(context: Context) -> TrainingConfig:
     return training_config(context.settings, by_people=bool(context.manifest.number("by_people")))
 
 
-def train(context: Context) -> Outcome:
-    """Train, or resume from the last checkpoint of a killed try, and store the model.
+def _inputs(context: Context) -> object:
+    model = model_sha256(resolve_model(context.settings.model))
+    return [context.manifest.text("training_set_uri"), model, _config(context).identity()]
 
-    Ref ``model_uri`` is empty where there are too few questions to train on.
-    """
+
+def train(context: Context) -> Outcome:
+    """Train, or resume from the last checkpoint of a killed try, and store the model; with too few questions, none."""
     settings = context.settings
     data, validation = load(context.artifacts.local(context.manifest.text("training_set_uri")))
     if len(data.questions) < 2 * settings.train_batch_size or not validation.queries:

@@ -19,21 +19,18 @@ from heal_tasks.steps.ingest import read_sources
 from heal_tasks.steps.map_entities import MapRecorder
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
-from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd
+from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
-from heal_tasks.steps.writing.spend_limit import spend_limit_of
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.llm.ledger import SpendLimit
 
-PROMPT_TOKENS = 450
-REPLY_TOKENS = 90
+PROMPT_TOKENS, REPLY_TOKENS = 450, 90
 """Measured on the packaged prompt: fixed part per call, and reply per question asked for."""
 
-MAP_PROMPT_TOKENS = 850
-MAP_REPLY_RATIO = 4.5
+MAP_PROMPT_TOKENS, MAP_REPLY_RATIO = 850, 4.5
 """The same for entity maps, measured on a lease, a dense text: fixed part, and reply per token of the chunk."""
 
 ANSWER_PROMPT_TOKENS, ANSWER_REPLY_TOKENS = 300, 60
@@ -102,9 +99,8 @@ def make_plan(settings: Settings) -> Plan:
             changes, rejected = read_sources(context)
             chosen, _ = decide(context, changes)
             under_way = BatchRepository(conn, settings.llm_url).texts_under_way(author.model, author.prompt_hash)
-            to_ask = [
-                chunk for chunk in QuestionRecorder(context, author).to_ask() if chunk.content_hash not in under_way
-            ]
+            unasked = QuestionRecorder(context, author).to_ask()
+            to_ask = [chunk for chunk in unasked if chunk.content_hash not in under_way]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
             systems = 2 if GenerationRepository(conn).active() is None else 3
         count_tokens = token_counter(resolve_model(settings.model))
@@ -114,10 +110,9 @@ def make_plan(settings: Settings) -> Plan:
 
         questions, maps, answers = Calls(len(to_ask)), None, None
         if settings.llm_configured:
-            share = len(to_ask) // settings.ask_shards
-            batched = waits_for_batches(settings, chosen.name) and worth_a_batch(settings, share)
-            reply = REPLY_TOKENS * settings.questions_per_chunk
-            tokens = [(PROMPT_TOKENS + length(chunk), reply) for chunk in to_ask]
+            shard = len(to_ask) // settings.ask_shards
+            batched = waits_for_batches(settings, chosen.name) and worth_a_batch(settings, shard)
+            tokens = [(PROMPT_TOKENS + length(item), REPLY_TOKENS * settings.questions_per_chunk) for item in to_ask]
             questions = _calls(settings, tokens, BATCH_PRICE_FACTOR if batched else 1.0)
         if to_map is not None:
             lengths = [length(chunk) for chunk in to_map]
@@ -127,8 +122,7 @@ def make_plan(settings: Settings) -> Plan:
             tokens_each = ANSWER_PROMPT_TOKENS + PASSAGES * settings.chunk_tokens, ANSWER_REPLY_TOKENS
             answers = _calls(settings, [tokens_each] * systems * settings.answer_questions)
         costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
-        unit = "calls" if maps or answers else "chunks"
-        limit = _limit_line(spend_limit_of(context), costs, unit)
+        limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers else "chunks")
     writer = f"{author.name} ({author.model})"
     return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, limit)
 

@@ -79,10 +79,7 @@ def steps_of(settings: Settings, route: str) -> tuple[str, ...]:
 
 
 def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None]) -> None:
-    """Run ingest, route, the chosen route and report; ``tell`` gets the manifest of each.
-
-    The same ``run_id`` again continues a killed run where it stopped.
-    """
+    """Run or continue a run as the DAG does: ingest, route, the chosen route, report; ``tell`` gets each manifest."""
     manifest = Manifest(run_id=run_id)
     for name in ("ingest", "route"):
         manifest = load_step(name).run(settings, manifest)

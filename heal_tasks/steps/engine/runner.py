@@ -55,8 +55,7 @@ class Context:
 class Waiting(Exception):  # noqa: N818
     """A step waits for work elsewhere and has to be run again later; it then continues where it stopped. Not an error.
 
-    Batches are named as the endpoint names them; none while their ids are not known. A check is due every ``poll_s``.
-    The step has to be run again after ``wait_s`` at the latest.
+    ``batch_ids`` are empty while unknown. The batches are polled every ``poll_s``, for ``wait_s`` at most.
     """
 
     def __init__(self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float) -> None:
@@ -82,10 +81,7 @@ class Step:
     inputs: Callable[[Context], object] | None  # JSON values that decide the result; None: it belongs to this run only
 
     def run(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
-        """Run the step after the one that returned ``manifest``, or reuse its result; the manifest for the next step.
-
-        Raises RetryableError where a later attempt can succeed, and Waiting where the step has to be run again later.
-        """
+        """Run the step after the one that returned ``manifest``, or reuse its result; return the next manifest."""
         log = logging.getLogger(f"heal_tasks.{self.name}")
         url = settings.require_database_url()
         with connect(url, autocommit=True) as conn, connect(url, autocommit=True) as side:

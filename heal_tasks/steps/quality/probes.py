@@ -95,13 +95,10 @@ def rank_anew(probes: Probes, places: Int64Array, chunk_ids: Int64Array, served:
 
 def probe_scores(probes: Probes, system: str, generation_id: int) -> Scores:
     """Ranking metrics of the probes by question set."""
-    metrics, values, documents = _values(probes), {}, {}
-    for name in QUESTION_SETS:
-        own = probes.question_sets == name
-        if own.any():
-            values[name] = {metric: found[own] for metric, found in metrics.items()}
-            documents[name] = probes.documents[own]
-    return Scores(system, generation_id, values, documents)
+    metrics = _values(probes)
+    masks = {name: own for name in QUESTION_SETS if (own := probes.question_sets == name).any()}
+    values = {name: {metric: found[own] for metric, found in metrics.items()} for name, own in masks.items()}
+    return Scores(system, generation_id, values, {name: probes.documents[own] for name, own in masks.items()})
 
 
 def probe_change(probes: Probes, settings: Settings) -> Interval | None:

@@ -114,8 +114,7 @@ def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKe
 def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
     """Score a system on every held-out question set by exact search over all chunks.
 
-    The right answer to a generated question is its chunk; to a human question it is a document, ranked by its best
-    chunk.
+    A generated question is answered by its chunk, a human question by a document, which is ranked by its best chunk.
     """
     values, documents, hierarchy = {}, {}, {}
     for name, chosen in held_out(questions, chunks).items():
@@ -144,10 +143,7 @@ def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
 
 
 def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
-    """The sets whose quality fell beyond its interval, as a phrase for readers; empty if none did.
-
-    Generated questions may fall by ``MAX_WRITTEN_LOSS`` where human questions decide.
-    """
+    """The sets whose quality fell beyond interval and tolerance, as a phrase for readers; empty if none did."""
     fallen = []
     for name, tolerance in _tolerances(after, settings).items():
         apart = _apart(after, before, name, settings)

@@ -33,7 +33,5 @@ def index_served(context: Context, generation: Generation) -> Indexed:
         exact_rows=EXACT_ROWS, halfvec_rows=HALFVEC_ROWS,
     )  # fmt: skip
     recall, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
-    fault = ""
-    if recall < settings.recall_target:
-        fault = f"recall@10 {recall:.3f} of the index misses HEAL_RECALL_TARGET={settings.recall_target}"
-    return Indexed(built, recall, ef_search, fault)
+    fault = f"recall@10 {recall:.3f} of the index misses HEAL_RECALL_TARGET={settings.recall_target}"
+    return Indexed(built, recall, ef_search, fault if recall < settings.recall_target else "")

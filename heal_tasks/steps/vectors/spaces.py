@@ -28,8 +28,7 @@ def trained_space(context: Context) -> Space | None:
     if not uri:
         return None
     spaces = SpaceRepository(context.conn)
-    known = spaces.find_by_uri(uri)  # an artifact never changes, so its files need not be hashed again
-    if known:
+    if known := spaces.find_by_uri(uri):  # an artifact never changes, so its files need not be hashed again
         return spaces.ensure(uri, known.model_sha256, known.dims)
     return _space_of(context, uri, str(context.artifacts.local(uri)))
 
@@ -62,12 +61,9 @@ def _space_of(context: Context, model_uri: str, path: str) -> Space:
 
 
 def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Float32Array:
-    """Rows of ``vectors``, shape (m, d), whose ids are ``ids``, in the order of ``wanted``, shape (n,).
-
-    Returns ``vectors`` itself, not a copy, where it has that order already. Raises StepError where an id has no vector.
-    """
+    """Rows of ``vectors``, shape (m, d), which have ``ids``, in the order of ``wanted``, shape (n,)."""
     if np.array_equal(wanted, ids):
-        return vectors
+        return vectors  # not a copy, which could take gigabytes
     missing = wanted[~np.isin(wanted, ids)]
     if len(missing):
         raise StepError(

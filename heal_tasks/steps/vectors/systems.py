@@ -45,7 +45,7 @@ class Moved:
 
 
 class Systems:
-    """Loads and moves the vectors of systems over the same questions and chunks, those with the labels of a topic run.
+    """Loads and moves the vectors of systems over the same questions and chunks, which a topic run has labelled.
 
     Vectors are not kept: at 1,000,000 chunks of 384 dimensions one matrix takes 1.5 GB.
     """
@@ -81,10 +81,7 @@ class Systems:
         return replace(plain, generation_id=generation.generation_id), moved
 
     def find_moves(self, plain: System) -> Moved:
-        """Choose plan and theta on validation questions, then move the rows by all questions that may move rows.
-
-        The vectors of ``plain`` are not changed.
-        """
+        """Choose plan and theta on validation questions, then find the moves by all questions that may move rows."""
         settings, chunks, questions, asked = self._settings, self.chunks, self.questions, plain.questions
         by_people = people_decide(questions, settings)
         bound = settings.nudge_max_unasked_loss if settings.nudge_max_unasked_loss < 1 else None

@@ -27,8 +27,7 @@ def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) ->
         "positives": [list(map(int, rows)) for rows in validation.positives],
     }
     (folder / VALIDATION).write_text(json.dumps(held_out, ensure_ascii=False), encoding="utf-8")
-    if validation.base_vectors is not None:
-        np.savez(folder / VECTORS, *validation.base_vectors)
+    np.savez(folder / VECTORS, *(validation.base_vectors or ()))
 
 
 def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
@@ -59,8 +58,6 @@ def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
     )
     held_out = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
     held_out["positives"] = [np.array(rows, dtype=np.int64) for rows in held_out["positives"]]
-    base_vectors = None
-    if (folder / VECTORS).is_file():
-        with np.load(folder / VECTORS) as stored:
-            base_vectors = stored["arr_0"], stored["arr_1"]
+    with np.load(folder / VECTORS) as stored:
+        base_vectors = (stored["arr_0"], stored["arr_1"]) if stored.files else None
     return data, ValidationSet(**held_out, base_vectors=base_vectors)

@@ -1,7 +1,4 @@
-"""Collects the replies of batches of all runs, and ends batches that take too long.
-
-Replies are recorded page by page: questions, calls and the outcome of each text in one transaction.
-"""
+"""Collects the replies of batches of all runs, a page in one transaction, and ends batches that take too long."""
 
 from collections import Counter
 from contextlib import suppress
@@ -14,8 +11,8 @@ from heal_tasks.questions.llm.prompt_spec import PromptSpec
 from heal_tasks.questions.llm.replies import ParsedReply
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts
 from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.writing.llm_calls import STORE_EVERY
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder
-from heal_tasks.steps.writing.recorder import STORE_EVERY
 from heal_tasks.store.llm.batches import Batch, BatchRepository, TextOutcome, Tried
 
 BATCH_WAIT_S = 24 * 3600.0

@@ -18,9 +18,8 @@ from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import Author, ChunkToAsk
 from heal_tasks.steps.engine.runner import Context, Waiting
 from heal_tasks.steps.writing.batch_collector import BATCH_WAIT_S, CANCELLING_S, BatchCollector
-from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, make_llm
+from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, make_llm, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder
-from heal_tasks.steps.writing.spend_limit import spend_limit_of
 from heal_tasks.store.llm.batches import Batch, BatchRepository
 
 BATCH_POLL_S = 60.0
@@ -77,10 +76,7 @@ class Batches:
             self._context.log.warning("batches are left for a later run: %s", error)
 
     def submit_or_defer(self, chunks: Sequence[ChunkToAsk]) -> Remaining:
-        """Send the chunks that no batch has had yet, with the most that they can cost reserved before.
-
-        Raises Waiting while chunks are in a batch, if this task may wait.
-        """
+        """Send the chunks that no batch has had yet; raise Waiting while some are in a batch, if this task may wait."""
         tried = self._store.texts_tried(self._context.run_id, self._settings.llm_model, self._spec.prompt_hash)
         under_way = self._under_way()
         again = [

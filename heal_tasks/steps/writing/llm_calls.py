@@ -1,13 +1,22 @@
-"""Common parts of the steps that call a language model: the model, its prices, the chunks to ask about, failures."""
+"""Common parts of the steps that call a language model: the model, its price, its spend limit, and what it answered."""
 
-from collections.abc import Iterable
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.llm.client import LLM
+from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS
 from heal_tasks.questions.llm.endpoint import EndpointConfig
-from heal_tasks.questions.writer import ChunkToAsk
+from heal_tasks.questions.llm.prompt_spec import PromptSpec
+from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Write
+from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.chunks import LiveChunk
+from heal_tasks.store.llm.batches import Batch
+from heal_tasks.store.llm.ledger import LlmCall, SpendLimit
 
 MAX_FAILED_SHARE = 0.2
 """Share of chunks whose calls may fail: with more the endpoint or the model is unfit, and waiting does not help."""
@@ -16,6 +25,15 @@ FAILED_ALLOWED = 10
 
 BATCH_PRICE_FACTOR = 0.5
 """Price of a call in a batch as a share of a single call's, at OpenAI and at those that copy its Batch API."""
+
+STORE_EVERY = 50
+"""Rows and calls that are stored at once; a killed task pays twice for fewer than that."""
+RESERVED = 50
+"""Number of chunks that money is reserved for at a time."""
+
+T = TypeVar("T")
+RowT = TypeVar("RowT")
+Store = Callable[[str, Sequence[RowT], Sequence[LlmCall]], None]  # the run that pays, rows, calls; one transaction
 
 
 def make_llm(settings: Settings) -> LLM:
@@ -47,3 +65,141 @@ def refuse_if_failing(what: str, failed: int, chunks: int) -> None:
             f"{what} failed for {failed} of {chunks} chunks, more than {MAX_FAILED_SHARE:.0%}; the replies are in "
             "heal.llm_call (status failed); the good ones are kept, and running this step again asks only for the rest"
         )
+
+
+def spend_limit_of(context: Context) -> SpendLimit:
+    """The spend limits that the settings set for a run; none where no language model is configured."""
+    settings, paid = context.settings, context.settings.llm_configured
+    return SpendLimit(
+        context.conn, context.run_id,
+        run_usd=settings.llm_run_spend_limit_usd if paid else 0.0,
+        day_usd=settings.llm_day_spend_limit_usd if paid else 0.0,
+    )  # fmt: skip
+
+
+def spend_limit_note(left_over: int) -> str:
+    """The end of a step's note where chunks are left over."""
+    return f"; the spend limit is reached: {left_over} chunks are left for the next run" if left_over else ""
+
+
+class Recorder(ABC, Generic[T, RowT]):
+    """Stores what one author answered every few chunks, with the calls that it cost, and counts it by name."""
+
+    def __init__(
+        self,
+        context: Context,
+        purpose: str,
+        author: Author,
+        store: Store[RowT],
+        names: Iterable[str],
+        batch: Batch | None = None,
+    ) -> None:
+        self.context, self._purpose, self._author, self._batch = context, purpose, author, batch
+        self._store_rows, self._rows, self._calls, self._cost_usd = store, list[RowT](), list[LlmCall](), 0.0
+        always = ("failed", "reused", "over_spend_limit", "input_tokens", "output_tokens")
+        self.counts: Counter[str] = Counter(dict.fromkeys((*names, *always), 0))
+
+    def add(self, answer: Answered[T]) -> None:
+        """Add the answer about one chunk."""
+        self.add_calls(answer.calls, answer.chunk.content_hash, answer.chunk.chunk_id)
+        if answer.status == "failed":
+            self.counts["failed"] += 1
+        else:
+            # Refused and never valid replies are final, too: asking again would cost again.
+            self._rows.append(self._row(answer))
+        if len(self._rows) + len(self._calls) >= STORE_EVERY:
+            self.store()
+
+    def add_calls(self, calls: Sequence[Call], content_hash: str = "", chunk_id: int | None = None) -> None:
+        """Add the calls about a chunk, or those that probed the endpoint."""
+        price_factor, batch_id = (BATCH_PRICE_FACTOR, self._batch.batch_id) if self._batch else (1.0, None)
+        for call in calls:
+            cost = price_factor * cost_usd(self.context.settings, call.input_tokens, call.output_tokens)
+            self._calls.append(
+                LlmCall(
+                    self._purpose, self._author.model, self._author.prompt_hash, content_hash, chunk_id, call.status,
+                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, batch_id,
+                )
+            )  # fmt: skip
+            self.counts.update(input_tokens=call.input_tokens, output_tokens=call.output_tokens)
+            self._cost_usd += cost
+
+    def store(self) -> None:
+        """Store what was added since the last time."""
+        payer = self._batch.run_id if self._batch else self.context.run_id
+        self._store_rows(payer, self._rows, self._calls)
+        self._rows, self._calls = [], []
+
+    def figures(self) -> dict[str, float]:
+        """Counts, and the cost in USD, up to now."""
+        return {**self.counts, "cost_usd": round(self._cost_usd, 6)}
+
+    @abstractmethod
+    def _row(self, answer: Answered[T]) -> RowT:
+        """Make the stored form of an answer, and count it."""
+
+
+class AffordableChunks(Iterator[ChunkToAsk]):
+    """Chunks that are handed out one by one while the spend limit has room for the most that each can cost.
+
+    Money is reserved before a chunk's first call. A writer takes a chunk when a worker is free, so money that earlier
+    chunks did not need is there for later ones. Iteration ends where no money is left at that moment; the next
+    iteration continues there.
+    """
+
+    def __init__(self, recorder: Recorder[Any, Any], spec: PromptSpec[Any], chunks: Sequence[ChunkToAsk]) -> None:
+        self._recorder, self._spec, self._chunks = recorder, spec, chunks
+        self._settings, self._limit = recorder.context.settings, spend_limit_of(recorder.context)
+        self._handed_out, self._reserved, self._wait = 0, 0, False
+
+    def __next__(self) -> ChunkToAsk:
+        if self._handed_out == len(self._chunks):
+            raise StopIteration
+        if self._handed_out == self._reserved and not self._reserve():
+            # A worker is free because its chunk is finished; what that did not cost is free once it is stored.
+            self._recorder.store()
+            if not self._reserve():
+                raise StopIteration
+        self._handed_out += 1
+        return self._chunks[self._handed_out - 1]
+
+    def ask(self, write: Write[Any]) -> None:
+        """Ask about the chunks while there is money, record the answers, and give back the rest of the money."""
+        done = 0
+        try:
+            while self._can_start():
+                for answer in write(self):
+                    self._recorder.add(answer)
+                    done += 1
+                    self._recorder.context.progress(done, len(self._chunks))
+                self._recorder.store()
+        finally:
+            # An endpoint that goes away raises; what was answered until then has been paid for.
+            self._recorder.store()
+            self._recorder.counts["over_spend_limit"] += len(self._chunks) - self._handed_out
+            if self._limit.limited:
+                self._limit.release([chunk.chunk_id for chunk in self._chunks[: self._reserved]])
+
+    def _can_start(self) -> bool:
+        """Reserve money for a chunk and for the probe; wait where other tasks have reserved the rest."""
+        # No longer than a call can take: a killed task does not release its reservations.
+        deadline = time.monotonic() + self._settings.llm_timeout_s
+        while self._handed_out == self._reserved < len(self._chunks):
+            if self._reserve(cost_usd(self._settings, *MOST_PROBE_TOKENS)):
+                return True
+            if not self._wait or time.monotonic() >= deadline:
+                return False
+            time.sleep(1.0)
+        return self._handed_out < len(self._chunks)
+
+    def _reserve(self, extra_usd: float = 0.0) -> bool:
+        if not self._limit.limited:
+            self._reserved = len(self._chunks)
+            return self._handed_out < self._reserved
+        wanted = self._chunks[self._reserved : self._reserved + RESERVED]
+        costs = [(chunk.chunk_id, cost_usd(self._settings, *self._spec.most_tokens(chunk))) for chunk in wanted]
+        costs[0] = (costs[0][0], costs[0][1] + extra_usd)
+        grant = self._limit.reserve(costs)
+        self._reserved += grant.count
+        self._wait = grant.wait
+        return grant.count > 0

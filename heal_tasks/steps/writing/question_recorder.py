@@ -13,8 +13,7 @@ from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.splits import split_of
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts, Write
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.writing.llm_calls import make_llm, one_per_text
-from heal_tasks.steps.writing.recorder import Recorder
+from heal_tasks.steps.writing.llm_calls import Recorder, make_llm, one_per_text
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.llm.batches import Batch
