@@ -20,12 +20,12 @@ from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, tabl
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
 IndexKind = Literal["none", "vector", "halfvec"]
-GenerationPrefix = Literal["vec", "push"]
+GenerationPrefix = Literal["vec", "lex", "push"]
 
 LOCK_TIMEOUT_MS = 50
 """A reader waits at most this long behind a switch: the longest of 1,000 readers took 52 ms (bench.switches)."""
 
-_SETTABLE = {"nudge", "ef_search", "recall", "metrics"}
+_SETTABLE = {"nudge", "lexicon", "ef_search", "recall", "metrics"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Generation:
     topic_run_id: int | None
     metric: Metric
     nudge: JsonObject | None  # how rows are moved, a NudgeRecord as JSON; None: they are not
+    lexicon: JsonObject | None  # how the lexicon is fitted and used, a LexiconRecord as JSON; None: there is none
     ef_search: int
     index_kind: IndexKind
     recall: float | None
@@ -49,7 +50,7 @@ class Generation:
     activated_at: datetime | None
 
     def table(self, prefix: GenerationPrefix) -> sql.Identifier:
-        """The table of served rows (``vec``), or of contrastive displacements (``push``) if ``contrast_steps`` > 0."""
+        """The table of served rows (``vec``), of the lexicon (``lex``), or of displacements (``push``)."""
         return sql.Identifier("heal", f"{prefix}_g{self.generation_id:06d}")
 
     @property
@@ -74,6 +75,7 @@ class GenerationRepository(Repository):
         topic_run_id: int | None = None,
         metric: Metric = "cosine",
         nudge: JsonObject | None = None,
+        lexicon: JsonObject | None = None,
     ) -> Generation:
         """Make a generation in state ``building``, without tables.
 
@@ -81,14 +83,14 @@ class GenerationRepository(Repository):
         """
         number = scalar(
             self._conn,
-            "INSERT INTO heal.generation (run_id, space_id, dims, topic_run_id, metric, nudge) "
-            "VALUES (%s, %s, %s, %s, %s, %s) RETURNING generation_id",
-            (run_id, space.space_id, space.dims, topic_run_id, metric, nudge),
+            "INSERT INTO heal.generation (run_id, space_id, dims, topic_run_id, metric, nudge, lexicon) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING generation_id",
+            (run_id, space.space_id, space.dims, topic_run_id, metric, nudge, lexicon),
         )
         return self.get(number)
 
     def create_tables(self, generation: Generation) -> None:
-        """Make empty tables of served rows and, with contrast steps, displacements, in place of half-written ones."""
+        """Make empty tables of rows, lexicon and, with contrast steps, displacements, in place of half-written ones."""
         unit_length = sql.SQL(", CONSTRAINT unit_length CHECK (abs(vector_norm(embedding) - 1) < 1e-3)")
         with self._conn.transaction():
             self.drop_tables(generation.generation_id)
@@ -104,6 +106,13 @@ class GenerationRepository(Repository):
                 )
             )
             give_table(self._conn, generation.table("vec"))
+            self._conn.execute(
+                sql.SQL(
+                    "CREATE TABLE {} (language text, stem text, chunks integer NOT NULL, weight real NOT NULL, "
+                    "embedding halfvec({}) NOT NULL, PRIMARY KEY (language, stem))"
+                ).format(generation.table("lex"), sql.Literal(generation.dims))
+            )
+            give_table(self._conn, generation.table("lex"))
             if generation.contrast_steps:
                 create_keyed(self._conn, generation.table("push"), "chunk", generation.dims)
 
@@ -128,7 +137,7 @@ class GenerationRepository(Repository):
         return select(self._conn, Generation, rest, ([*(states or get_args(State))],))
 
     def set_fields(self, generation_id: int, **values: Any) -> Generation:
-        """Change nudge, ef_search, recall or metrics, and return the generation; StoreError for other columns."""
+        """Change some of ``_SETTABLE``, and return the generation; StoreError for other columns."""
         if unknown := values.keys() - _SETTABLE:
             raise StoreError(f"{sorted(unknown)} cannot be set on a generation; these can: {sorted(_SETTABLE)}")
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in values)

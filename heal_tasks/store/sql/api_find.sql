@@ -1,36 +1,58 @@
--- Hybrid search by words and vector, and search for topics. Repeatable: applied again whenever this file changes.
+-- Search by text: the vector of a question by the lexicon, words beside vectors, search for topics. Repeatable: applied again whenever this file changes.
 
-CREATE OR REPLACE FUNCTION heal.word_stems(words text, language text DEFAULT NULL)
-RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION heal.relevance(score double precision, scores double precision[], shares double precision[])
+RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE width_bucket(score, scores) WHEN 0 THEN shares[1] WHEN cardinality(scores) THEN shares[cardinality(scores)] ELSE
+        shares[width_bucket(score, scores)] + (score - scores[width_bucket(score, scores)])
+        * (shares[width_bucket(score, scores) + 1] - shares[width_bucket(score, scores)])
+        / (scores[width_bucket(score, scores) + 1] - scores[width_bucket(score, scores)]) END
+$$;
+COMMENT ON FUNCTION heal.relevance IS
+    'Probability that a row answers, by its score: linear between the points of a curve that was fitted to held-out questions; null '
+    'without a curve.';
+
+CREATE OR REPLACE FUNCTION heal.curve(record jsonb, path text, part text)
+RETURNS double precision[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT array_agg(v.value::float8 ORDER BY v.place)
+    FROM jsonb_array_elements_text(record -> 'relevance' -> path -> part) WITH ORDINALITY AS v (value, place)
+$$;
+COMMENT ON FUNCTION heal.curve IS
+    'Scores or shares of the relevance curve in a lexicon record, for a query path: text or encoder.';
+
+CREATE OR REPLACE FUNCTION heal.checked_language(language text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF language IS NULL THEN
-        -- Every language in use, found by a loose index scan.
-        RETURN QUERY WITH RECURSIVE used AS (
-            (SELECT d.language AS name FROM heal.document d ORDER BY 1 LIMIT 1)
-            UNION ALL
-            SELECT (SELECT d.language FROM heal.document d WHERE d.language > u.name ORDER BY 1 LIMIT 1)
-            FROM used u WHERE u.name IS NOT NULL
-        ) SELECT DISTINCT s.lexeme FROM used u, unnest(to_tsvector(heal.text_config(u.name), words)) s WHERE u.name IS NOT NULL;
-    ELSIF EXISTS (SELECT FROM pg_catalog.pg_ts_config c WHERE c.cfgname = language) THEN
-        RETURN QUERY SELECT s.lexeme FROM unnest(to_tsvector(heal.text_config(language), words)) s;
-    ELSE
+    IF language IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_ts_config c WHERE c.cfgname = language) THEN
         RAISE EXCEPTION 'there is no text search configuration %', quote_literal(language)
             USING ERRCODE = 'HEA03', HINT = 'SELECT cfgname FROM pg_ts_config lists them.';
     END IF;
+    RETURN language;
 END $$;
-COMMENT ON FUNCTION heal.word_stems IS 'Stems of a text''s words, in one language or in every language that documents have.';
+COMMENT ON FUNCTION heal.checked_language IS 'The name of a text search configuration, or null; error HEA03 for a name that there is not.';
+
+CREATE OR REPLACE FUNCTION heal.query_vector(question text, gen bigint DEFAULT NULL, language text DEFAULT NULL)
+RETURNS vector LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+DECLARE
+    gen_row heal.generation := heal.searchable(
+        coalesce(gen, (SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active')));
+    total vector := (SELECT sum(s.embedding::vector)
+                     FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) s);
+BEGIN
+    RETURN CASE WHEN vector_norm(total) > 0 THEN l2_normalize(total) END;
+END $$;
+COMMENT ON FUNCTION heal.query_vector IS
+    'The vector of a question by the lexicon of a generation (default: the live one), of unit length; null if the lexicon has none of its '
+    'stems.';
 
 -- ts_rank ignores how rare a word is. So it is called for one stem at a time, and multiplied by the stem's inverse document frequency
--- (bench/hybrid.py). Frequencies of common stems come from ANALYZE, those of others from the index. The rarest stems choose the
--- candidates.
+-- (bench/hybrid.py). The rarest stems choose the candidates.
 CREATE OR REPLACE FUNCTION heal.matching(
     words text, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL,
-    also bigint[] DEFAULT NULL
+    also bigint[] DEFAULT NULL, candidates int DEFAULT 1000
 )
 RETURNS TABLE (chunk_id bigint, weight double precision)
 LANGUAGE plpgsql STABLE ROWS 50 AS $$
 DECLARE
-    candidates CONSTANT int := CASE WHEN topic IS NULL AND filter IS NULL THEN 1000 ELSE 10000 END;
     condition text := '';
     bounds record;
 BEGIN
@@ -39,62 +61,50 @@ BEGIN
         condition := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
     END IF;
     IF filter IS NOT NULL THEN
-        condition := condition || ' AND heal.shown_document(v.document_id, $4) IS NOT NULL';
+        condition := condition || ' AND heal.shown_document(v.document_id, $3) IS NOT NULL';
     END IF;
     RETURN QUERY EXECUTE format($query$
-        WITH common AS MATERIALIZED (
-            SELECT e.stem, e.share FROM pg_catalog.pg_stats s, unnest(
-                s.most_common_elems::text::text[],
-                s.most_common_elem_freqs[1:cardinality(s.most_common_elems::text::text[])]) AS e (stem, share)
-            WHERE s.schemaname = 'heal' AND s.tablename = 'chunk' AND s.attname = 'words'
-        ), term AS MATERIALIZED (
-            SELECT t.stem, t.query, n.rows * coalesce(c.share, (SELECT count(*) FROM heal.chunk x WHERE x.words @@ t.query) / n.rows)
-                AS rows, n.rows AS total
-            FROM (SELECT s.stem, quote_literal(s.stem)::tsquery AS query FROM heal.word_stems($1, $2) AS s (stem)) t
-            LEFT JOIN common c USING (stem)
-            CROSS JOIN (SELECT greatest(r.reltuples, 1)::float8 AS rows FROM pg_catalog.pg_class r
-                        WHERE r.oid = 'heal.chunk'::regclass) n
-            WHERE numnode(t.query) > 0
+        -- || '' reads a large tsvector once; ts_rank would read it anew for every stem.
+        WITH term AS MATERIALIZED (
+            SELECT s.stem, quote_literal(s.stem)::tsquery AS query, max(s.chunks) AS chunks, max(s.weight)::float8 AS weight
+            FROM heal.question_stems($1, $6, heal.checked_language($2)) s GROUP BY s.stem
         ), weighed AS MATERIALIZED (
-            SELECT t.stem, t.query, ln(1 + t.total / greatest(t.rows, 1)) AS weight,
-                   sum(t.rows) OVER (ORDER BY t.rows, t.stem) <= $3 OR row_number() OVER (ORDER BY t.rows, t.stem) = 1 AS chooses
-            FROM term t WHERE t.rows > 0
+            SELECT t.*, sum(t.chunks) OVER (ORDER BY t.chunks, t.stem) <= $7
+                   OR $5 IS NULL AND row_number() OVER (ORDER BY t.chunks, t.stem) = 1 AS chooses
+            FROM term t WHERE numnode(t.query) > 0
         ), found AS MATERIALIZED (
-            SELECT c.chunk_id, c.words FROM heal.chunk c JOIN heal.%I v ON v.chunk_id = c.chunk_id
+            SELECT c.chunk_id, c.words || '' AS words FROM heal.chunk c JOIN heal.%I v ON v.chunk_id = c.chunk_id
             WHERE c.words @@ (SELECT string_agg(quote_literal(w.stem), ' | ')::tsquery FROM weighed w WHERE w.chooses)%s
-            LIMIT 10 * $3
+            LIMIT 10 * $7
         ), candidate AS (
             SELECT f.chunk_id, f.words FROM found f
-            UNION ALL SELECT c.chunk_id, c.words FROM heal.chunk c
-            WHERE c.chunk_id = ANY ($6) AND NOT EXISTS (SELECT FROM found f WHERE f.chunk_id = c.chunk_id)
+            UNION ALL SELECT c.chunk_id, c.words || '' FROM heal.chunk c
+            WHERE c.chunk_id = ANY ($5) AND NOT EXISTS (SELECT FROM found f WHERE f.chunk_id = c.chunk_id)
         ), ranked AS (
             SELECT c.chunk_id, sum(w.weight * ts_rank('{0.1, 0.1, 0.1, 0.1}', c.words, w.query)) AS weight
             FROM candidate c JOIN weighed w ON c.words @@ w.query GROUP BY c.chunk_id
         )
         SELECT s.chunk_id, s.weight
         FROM (SELECT r.*, row_number() OVER (ORDER BY r.weight DESC, r.chunk_id) AS place FROM ranked r) s
-        WHERE s.place <= $5 OR s.chunk_id = ANY ($6) ORDER BY s.place
+        WHERE s.place <= $4 OR s.chunk_id = ANY ($5) ORDER BY s.place
         $query$, heal.vector_table(gen_row.generation_id), condition)
-    USING words, language, candidates, filter, k, also;
+    USING words, language, filter, k, also, gen_row.generation_id, candidates;
 END $$;
 COMMENT ON FUNCTION heal.matching IS
-    'Chunk ids of one generation by the words that they share with a text, where a rare word counts more: the best k, and the chunks of '
-    '`also` that share any. The part of heal.hybrid_search that searches by words.';
+    'Chunk ids of one generation by the stems that they share with a text, where a rare stem counts more: the best k of those with its '
+    'rarest stems, which at most `candidates` chunks have, and the chunks of `also` that share any. The part of heal.find and '
+    'heal.hybrid_search that searches by words.';
 
 -- Scores are added and not ranks: rows that human questions have moved are first by a large distance, which a rank does not show
 -- (nDCG@10 of SciFact's train questions: .721 by ranks, .764 by vectors alone, .814 by added scores; bench/RESULTS.md).
-CREATE OR REPLACE FUNCTION heal.hybrid_search(
-    words text, query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL,
-    language text DEFAULT NULL, words_weight double precision DEFAULT 0.2
+CREATE OR REPLACE FUNCTION heal.ranked(
+    words text, query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, language text, words_weight double precision,
+    depth int, candidates int
 )
-RETURNS TABLE (
-    chunk_id bigint, document_id bigint, title text, text text, score double precision,
-    distance double precision, vector_rank int, word_rank int
-)
-LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+RETURNS TABLE (chunk_id bigint, score double precision, distance double precision, vector_rank int, word_rank int)
+LANGUAGE plpgsql STABLE ROWS 10 AS $$
 DECLARE
-    gen_row heal.generation := heal.searchable(gen);
-    depth int := least(greatest(50, 5 * k), 1000);
+    metric text := CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END;
 BEGIN
     IF k IS NULL OR k < 1 OR k > 1000 THEN
         RAISE EXCEPTION 'k must be between 1 and 1000, got %', coalesce(k::text, 'null') USING ERRCODE = 'HEA03';
@@ -109,27 +119,137 @@ BEGIN
         ), by_words AS MATERIALIZED (
             SELECT m.chunk_id, m.weight / nullif(max(m.weight) OVER (), 0) AS share,
                    row_number() OVER (ORDER BY m.weight DESC, m.chunk_id)::int AS place
-            FROM heal.matching($6, $2, $3, $4, $5, $7, ARRAY(SELECT b.chunk_id FROM by_vector b)) m
+            FROM heal.matching($6, $2, $3, $4, $5, $7, ARRAY(SELECT b.chunk_id FROM by_vector b), $10) m
         ), fused AS (
             SELECT v.chunk_id, v.embedding %s $1::vector(%s) AS distance, b.place AS vector_place, w.place AS word_place,
                    w.share
             FROM by_vector b FULL JOIN by_words w USING (chunk_id) JOIN heal.%I v USING (chunk_id)
-        ), best AS (
-            SELECT f.*, %s - f.distance + $8 * coalesce(f.share, 0) AS score FROM fused f ORDER BY score DESC, f.chunk_id LIMIT $9
         )
-        SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance, f.vector_place,
+        SELECT f.chunk_id, %s - f.distance + $8 * coalesce(f.share, 0) AS score, f.distance, f.vector_place,
                CASE WHEN f.word_place <= $3 THEN f.word_place END
-        FROM best f JOIN heal.chunk c ON c.chunk_id = f.chunk_id
+        FROM fused f ORDER BY score DESC, f.chunk_id LIMIT $9
+        $query$, metric, gen_row.dims, heal.vector_table(gen_row.generation_id), CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END)
+    USING query, gen_row, depth, topic, filter, words, language, words_weight, k, candidates;
+END $$;
+COMMENT ON FUNCTION heal.ranked IS
+    'The k best chunks of one generation by similarity to a vector plus words_weight times the weight of the shared words, as a share of '
+    'the largest weight, among the `depth` nearest and those with rare stems; the core of heal.find and heal.hybrid_search.';
+
+CREATE OR REPLACE FUNCTION heal.hybrid_search(
+    words text, query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL,
+    language text DEFAULT NULL, words_weight double precision DEFAULT NULL, lexicon_weight double precision DEFAULT NULL
+)
+RETURNS TABLE (
+    chunk_id bigint, document_id bigint, title text, text text, score double precision,
+    distance double precision, vector_rank int, word_rank int, relevance double precision
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+DECLARE
+    gen_row heal.generation := heal.searchable(gen);
+    by_lexicon vector := heal.query_vector(words, gen, language);
+    scores double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'scores');
+    shares double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'shares');
+BEGIN
+    lexicon_weight := coalesce(lexicon_weight, (gen_row.lexicon ->> 'lexicon_weight')::float8);
+    IF by_lexicon IS NOT NULL AND lexicon_weight > 0 AND vector_dims(query) = gen_row.dims THEN
+        query := l2_normalize(l2_normalize(query) + array_fill(lexicon_weight::real, ARRAY[gen_row.dims])::vector * by_lexicon);
+    END IF;
+    RETURN QUERY
+        SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance, f.vector_rank, f.word_rank,
+               heal.relevance(f.score, scores, shares)
+        FROM heal.ranked(words, query, gen_row, k, topic, filter, language,
+                         coalesce(words_weight, (gen_row.lexicon ->> 'words_weight')::float8, 0.1), least(greatest(50, 5 * k), 1000),
+                         CASE WHEN topic IS NULL AND filter IS NULL THEN 1000 ELSE 10000 END) f
+        JOIN heal.chunk c ON c.chunk_id = f.chunk_id
         JOIN heal.document d ON d.document_id =
-            CASE WHEN $5 IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, $5) END
-        ORDER BY f.score DESC, f.chunk_id
-        $query$, CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, gen_row.dims,
-        heal.vector_table(gen_row.generation_id), CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END)
-    USING query, gen_row, depth, topic, filter, words, language, words_weight, k;
+            CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END
+        ORDER BY f.score DESC, f.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.hybrid_search IS
-    'Search by words and vector: the score is the similarity by vector (1 - distance, or the inner product if that is the metric) plus '
-    'words_weight times the weight of the shared words, as a share of the largest weight.';
+    'Search by words and an encoder''s vector, to which lexicon_weight times the lexicon''s vector is added (default: the generation''s): '
+    'the score is the similarity by vector (1 - distance, or the inner product if that is the metric) plus words_weight (default: the '
+    'generation''s) times the weight of the shared words, as a share of the largest weight.';
+
+CREATE OR REPLACE FUNCTION heal.find(
+    question text, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL
+)
+RETURNS TABLE (
+    chunk_id bigint, document_id bigint, title text, text text, score double precision, distance double precision,
+    relevance double precision
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+DECLARE
+    gen_row heal.generation;
+    words_weight double precision;
+    asked record;
+    scores double precision[];
+    shares double precision[];
+    kept text[];
+    changed text;
+BEGIN
+    SELECT g.* INTO gen_row FROM heal.generation g WHERE g.state = 'active';
+    IF gen_row.generation_id IS NULL THEN
+        gen_row := heal.searchable(NULL);  -- raises the error
+    END IF;
+    words_weight := coalesce((gen_row.lexicon ->> 'words_weight')::float8, 0.1);
+    scores := heal.curve(gen_row.lexicon, 'text', 'scores');
+    shares := heal.curve(gen_row.lexicon, 'text', 'shares');
+    SELECT sum(s.embedding::vector) AS vector, array_agg(quote_literal(s.stem)::tsquery) AS stems, array_agg(s.weight) AS weights,
+           string_agg(quote_literal(s.stem), ' | ') FILTER (WHERE s.before <= 20)::tsquery AS rare
+    INTO asked
+    FROM (SELECT q.*, sum(q.chunks) OVER (ORDER BY q.chunks, q.stem) AS before
+          FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) q) s;
+    IF coalesce(vector_norm(asked.vector), 0) = 0 THEN
+        RAISE NOTICE 'no row: the documents have none of the words of this question'
+            USING HINT = 'SELECT * FROM heal.explain_find(question) shows which words count.';
+        RETURN;
+    END IF;
+    asked.vector := l2_normalize(asked.vector);
+    IF topic IS NULL AND filter IS NULL AND k BETWEEN 1 AND 10 AND gen_row.index_kind <> 'none' THEN
+        kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
+        changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
+            || set_config('hnsw.ef_search', greatest(gen_row.ef_search, 60)::text, true);
+        RETURN QUERY
+            SELECT p.*, heal.relevance(p.score, scores, shares)
+            FROM heal.find_planned(asked.vector, gen_row.generation_id, gen_row.index_kind, k, words_weight, asked.rare, asked.stems,
+                                   asked.weights) p;
+        changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true);
+        RETURN;
+    END IF;
+    RETURN QUERY
+        SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance,
+               heal.relevance(f.score, scores, shares)
+        FROM heal.ranked(question, asked.vector, gen_row, k, topic, filter, language, words_weight, least(greatest(20, 2 * k), 1000), 20) f
+        JOIN heal.chunk c ON c.chunk_id = f.chunk_id
+        JOIN heal.document d ON d.document_id =
+            CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END
+        ORDER BY f.score DESC, f.chunk_id;
+END $$;
+COMMENT ON FUNCTION heal.find IS
+    'The k chunks that answer a question in words best, in the live generation: by the vector that the lexicon gives the question and by '
+    'the words themselves. Needs no model and no vector. relevance: the probability that the chunk answers.';
+
+CREATE OR REPLACE FUNCTION heal.explain_find(question text, language text DEFAULT NULL)
+RETURNS TABLE (stem text, config text, chunks int, weight real, share double precision)
+LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+DECLARE
+    gen_row heal.generation := heal.searchable((SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active'));
+BEGIN
+    RETURN QUERY
+        WITH known AS (SELECT s.* FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) s),
+        total AS (SELECT sum(k.embedding::vector) AS vector FROM known k),
+        asked AS (
+            SELECT s.lexeme, l.name
+            FROM (SELECT coalesce(language, 'english') AS name UNION SELECT k.language FROM known k) l,
+                 unnest(to_tsvector(heal.text_config(l.name), question)) s)
+        SELECT a.lexeme, a.name, coalesce(k.chunks, 0), coalesce(k.weight, 0::real),
+               coalesce(-(k.embedding::vector <#> t.vector) / nullif(vector_norm(t.vector) ^ 2, 0), 0)
+        FROM asked a LEFT JOIN known k ON k.stem = a.lexeme AND k.language = a.name CROSS JOIN total t
+        ORDER BY 5 DESC, 1;
+END $$;
+COMMENT ON FUNCTION heal.explain_find IS
+    'The stems of a question as heal.find counts them: chunks with the stem (0: the lexicon does not have it), its inverse document '
+    'frequency, and its share of the question''s vector; shares add up to 1.';
 
 CREATE OR REPLACE FUNCTION heal.topic_search(query vector, gen bigint, k int DEFAULT 10)
 RETURNS TABLE (topic_id bigint, parent_id bigint, level int, terms text[], size int, hits int, distance double precision)

@@ -74,9 +74,11 @@ CREATE OR REPLACE PROCEDURE heal.delete_chunks(chunks bigint[])
 LANGUAGE plpgsql AS $$
 DECLARE
     questions bigint[];
+    stems text[];
     item record;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('heal.corpus'));
+    stems := ARRAY(SELECT DISTINCT s.lexeme FROM heal.chunk c, unnest(c.words) s WHERE c.chunk_id = ANY (chunks));
     questions := ARRAY(SELECT q.question_id FROM heal.question q WHERE q.chunk_id = ANY (chunks));
     FOR item IN
         SELECT t.name, t.key FROM (
@@ -94,9 +96,19 @@ BEGIN
     UPDATE heal.llm_batch_row SET problem = '' WHERE chunk_id = ANY (chunks);
     DELETE FROM heal.answer WHERE chunk_ids && chunks;
     DELETE FROM heal.chunk WHERE chunk_id = ANY (chunks);
+    stems := ARRAY(SELECT s FROM unnest(stems) s
+                   WHERE NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(s)::tsquery));
+    FOR item IN
+        SELECT heal.vector_table(g.generation_id, 'lex') AS name FROM heal.generation g WHERE cardinality(stems) > 0
+    LOOP
+        IF to_regclass('heal.' || item.name) IS NOT NULL THEN
+            EXECUTE format('DELETE FROM heal.%I WHERE stem = ANY ($1)', item.name) USING stems;
+        END IF;
+    END LOOP;
 END $$;
 COMMENT ON PROCEDURE heal.delete_chunks IS
-    'Deletes chunks everywhere: text, questions, entity maps, answers, replies of models, the vectors of all spaces and generations.';
+    'Deletes chunks everywhere: text, questions, entity maps, answers, replies of models, the vectors of all spaces and generations, '
+    'and from all lexicons the stems that no other chunk has.';
 
 CREATE OR REPLACE FUNCTION heal.delete_document(
     VARIADIC documents bigint[], OUT documents_deleted int, OUT chunks_added int
@@ -142,9 +154,11 @@ SELECT g.generation_id, g.state, g.space_id, s.model_uri, g.dims, coalesce(g.nud
        coalesce((g.nudge ->> 'theta')::double precision, 0) AS nudge_theta, g.recall, g.created_at, g.activated_at,
        g.note, g.ef_search, g.index_kind, nullif(t.reltuples, -1)::bigint AS rows,
        pg_stat_get_dead_tuples(t.oid) AS dead_rows, pg_total_relation_size(t.oid) AS bytes,
-       pg_relation_size(to_regclass('heal.' || heal.vector_table(g.generation_id) || '_hnsw')) AS index_bytes
+       pg_relation_size(to_regclass('heal.' || heal.vector_table(g.generation_id) || '_hnsw')) AS index_bytes,
+       nullif(l.reltuples, -1)::bigint AS lexicon_stems, pg_total_relation_size(l.oid) AS lexicon_bytes
 FROM heal.generation g JOIN heal.space s USING (space_id)
 LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
+LEFT JOIN pg_class l ON l.oid = to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex'))
 ORDER BY g.generation_id DESC;
 COMMENT ON VIEW heal.generation_status IS
     'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null without tables.';

@@ -28,7 +28,8 @@ BEGIN
         GRANT SELECT ON heal.embedding, heal.topics, heal.generation_status, heal.lineage TO heal_reader;
         FOR routine IN
             SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'heal'::regnamespace AND p.proname IN (
-                'search', 'search_many', 'similar', 'hybrid_search', 'topic_search', 'vector_table')
+                'search', 'search_many', 'similar', 'find', 'query_vector', 'explain_find', 'hybrid_search', 'topic_search',
+                'vector_table')
         LOOP
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO heal_reader', routine);
         END LOOP;

@@ -1,0 +1,185 @@
+"""The lexicon of a candidate: fitted to its vectors, its weights chosen on validation questions."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Split
+from heal_tasks.lexicon.lexicon import MOST_CHUNKS, AnsweredQuestions, Lexicon, fit_lexicon, unit_rows
+from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.lexicon.search import LexicalSearch, Words
+from heal_tasks.lexicon.terms import count_stems
+from heal_tasks.steps.quality.scoring import BY_TEXT, AnswerKey, System, judged, people_decide, quality
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
+from heal_tasks.store.generations.lexicon import LexiconRepository, StemCounts, StemDictionary, StoredLexicon
+
+Float32Array = NDArray[np.float32]
+
+QUESTION_WEIGHTS = (0.0, 0.1, 0.3, 1.0)
+"""Weights of an answered human question that validation chooses from, where a chunk has 1."""
+LEXICON_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+WORDS_WEIGHTS = (0.0, 0.1, 0.2, 0.3)
+LLM_QUESTION_WEIGHT = 0.3
+"""Weight of a question by a language model: ATT&CK .561 to .575 nDCG@10 (bench/RESULTS.md). Extracted questions have the
+words of their chunk, so they add nothing."""
+CHOICE_CHUNKS = 20_000
+"""Chunks that the fits see which only choose weights."""
+MOST_QUESTIONS, MOST_VALIDATION = 100_000, 1000
+"""Answered questions that a lexicon is fitted to, and questions that choose its weights, at most."""
+
+
+class CorpusStems:
+    """The stems of all live chunks, and of the questions that judge or that a person or a language model wrote."""
+
+    def __init__(self, conn: Connection, chunks: ChunkTable, questions: QuestionTable) -> None:
+        repository, dictionary = LexiconRepository(conn), StemDictionary()
+        found = repository.chunk_stems(dictionary, chunks.chunk_ids)
+        asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
+        of_questions = repository.question_stems(dictionary, questions.question_ids[asked])
+        self.stems = dictionary.stems
+        self.chunks = _matrix(found, len(chunks.chunk_ids), len(dictionary))
+        at_row = replace(of_questions, texts=asked[of_questions.texts])
+        self.questions = _matrix(at_row, len(questions.question_ids), len(dictionary))
+        self._words = Words.of(self.chunks)
+
+    def search(self, record: LexiconRecord, lexicon: Lexicon) -> LexicalSearch:
+        """All questions, ready to be searched by a lexicon."""
+        return LexicalSearch(record, lexicon, self._words, self.questions, lexicon.question_vectors(self.questions))
+
+    def lexicon_of(self, stored: StoredLexicon) -> Lexicon:
+        """A stored lexicon over the stems of this corpus; those that it lacks have no vector."""
+        numbers = {stem: number for number, stem in enumerate(self.stems)}
+        place = np.array([numbers.get(stem, -1) for stem in stored.stems], dtype=np.int64)
+        kept, size = place >= 0, len(self.stems)
+        lexicon = Lexicon(
+            np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros((size, stored.vectors.shape[1]), np.float32)
+        )
+        lexicon.chunks[place[kept]], lexicon.weights[place[kept]] = stored.chunks[kept], stored.weights[kept]
+        lexicon.vectors[place[kept]] = stored.vectors[kept]
+        return lexicon
+
+    def stored(self, lexicon: Lexicon) -> StoredLexicon:
+        """A lexicon over the stems of this corpus, to be stored."""
+        return StoredLexicon(self.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
+
+
+def _matrix(found: StemCounts, texts: int, stems: int) -> csr_array:
+    return count_stems(found.texts, found.stems, found.counts, (texts, stems))
+
+
+@dataclass(frozen=True)
+class LexiconFitter:
+    """Fits lexicons to the vectors of spaces."""
+
+    settings: Settings
+    chunks: ChunkTable
+    questions: QuestionTable
+    stems: CorpusStems
+
+    def fit(self, record: LexiconRecord, plain: Float32Array, served: Float32Array) -> Lexicon:
+        """The lexicon that a record describes.
+
+        Args:
+            record: how it is fitted.
+            plain: vectors of the chunks by the encoder, float32, shape (n, d).
+            served: their vectors as NUDGE moved them, or the same array.
+        """
+        writers = self.questions.human if record.by_people else ~self.questions.human & ~self.questions.extracted
+        return self._fit(record, plain, served, writers & self.questions.moves)
+
+    def find(self, plain: System, served: Float32Array) -> tuple[LexicalSearch, str]:
+        """Fit a lexicon to the vectors of a candidate, with the weights that validation supports.
+
+        Human questions choose the weights if enough of them are held out. Generated questions have the words of
+        their chunk and would choose too large ones: then the weights are constants, and validation can only refuse.
+
+        Args:
+            plain: vectors of the space.
+            served: vectors of the chunks as NUDGE moved them, float32, shape (n, d), or the space's own array.
+
+        Returns:
+            All questions, ready to be searched by the lexicon, and the choice in words.
+        """
+        by_people = people_decide(self.questions, self.settings)
+        if by_people:
+            record = self._choose(plain, served)
+        else:
+            written = self.questions.moves & ~self.questions.human & ~self.questions.extracted
+            record = LexiconRecord(question_weight=LLM_QUESTION_WEIGHT if written.any() else 0.0)
+        record = replace(record, chunks=len(served), by_people=by_people)
+        search = self.stems.search(record, self.fit(record, plain.chunks, served))
+        if not by_people and self._loses(replace(plain, chunks=served, lexical=search)):
+            record = replace(record, lexicon_weight=0.0)
+            search = replace(search, record=record)
+        how = "chosen by human questions" if by_people else "defaults"
+        return search, (
+            f"lexicon of {int(np.count_nonzero(search.lexicon.chunks))} stems, weights {record.lexicon_weight:g} beside "
+            f"the encoder, {record.words_weight:g} for words, {record.question_weight:g} for answered questions ({how})"
+        )
+
+    def _choose(self, plain: System, served: Float32Array) -> LexiconRecord:
+        """The record with which human validation questions find their documents best, on both query paths."""
+        human, start = self.questions.human, None
+        key = self._validation(human)
+        train = human & self.questions.in_splits("train")
+        trial = replace(plain, chunks=served)
+        best, best_quality = trial, -1.0
+        for targets in (False,) if served is plain.chunks else (False, True):
+            for weight in QUESTION_WEIGHTS:
+                record = LexiconRecord(question_weight=weight, served_targets=targets)
+                lexicon = self._fit(record, plain.chunks, served, train, start, CHOICE_CHUNKS)
+                start, search = lexicon.vectors, self.stems.search(record, lexicon)
+                text = quality(replace(trial, lexical=search), key, self.chunks, BY_TEXT)
+                for lexicon_weight in LEXICON_WEIGHTS:
+                    tried = replace(trial, lexical=_with(search, lexicon_weight=lexicon_weight))
+                    both = text + quality(tried, key, self.chunks)
+                    if both > best_quality and not self._loses(tried):
+                        best, best_quality = tried, both
+        assert best.lexical is not None  # a lexicon weight of 0 loses nothing
+        words = [
+            quality(replace(best, lexical=_with(best.lexical, words_weight=weight)), key, self.chunks, BY_TEXT)
+            for weight in WORDS_WEIGHTS
+        ]
+        return replace(best.lexical.record, words_weight=WORDS_WEIGHTS[int(np.argmax(words))])
+
+    def _loses(self, system: System) -> bool:
+        """True if the lexicon loses on validation questions about documents that took no part."""
+        for human in (True, False):
+            key = self._validation(self.questions.human == human, "unseen_validation")
+            if len(key.rows) >= self.settings.gate_min_questions:
+                before = quality(replace(system, lexical=None), key, self.chunks)
+                if quality(system, key, self.chunks) < before - self.settings.gate_epsilon:
+                    return True
+        return False
+
+    def _validation(self, chosen: NDArray[np.bool_], *splits: Split) -> AnswerKey:
+        within = self.questions.in_splits(*(splits or ("seen_validation", "unseen_validation")))
+        key = judged(self.questions, self.chunks, chosen & within)
+        return key.first(MOST_VALIDATION)
+
+    def _fit(
+        self,
+        record: LexiconRecord,
+        plain: Float32Array,
+        served: Float32Array,
+        asked: NDArray[np.bool_],
+        start: Float32Array | None = None,
+        most_chunks: int = MOST_CHUNKS,
+    ) -> Lexicon:
+        answered = None
+        if record.question_weight > 0:
+            key = judged(self.questions, self.chunks, asked, moving=True).first(MOST_QUESTIONS)
+            targets = np.stack([served[rows].sum(axis=0) for rows in key.positives])
+            answered = AnsweredQuestions(csr_array(self.stems.questions[key.rows]), unit_rows(targets))
+        return fit_lexicon(
+            self.stems.chunks, served if record.served_targets else plain, ridge=record.ridge, questions=answered,
+            question_weight=record.question_weight, start=start, most_chunks=most_chunks,
+        )  # fmt: skip
+
+
+def _with(search: LexicalSearch, **weights: float) -> LexicalSearch:
+    return replace(search, record=replace(search.record, **weights))

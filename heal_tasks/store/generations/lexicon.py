@@ -1,0 +1,158 @@
+"""The lexicon of a generation in Postgres, and the stems of chunks and questions that it is made from."""
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from psycopg import sql
+
+from heal_tasks.store.db import Repository
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.spaces.vector_tables import Float32Array, Int64Array, copy_rows
+
+Stem = tuple[str, str]
+"""Language (the text search configuration of the document) and stem: a stem of two languages is two."""
+
+_LEXEME = re.compile(r"'((?:[^']|'')*)':([\d,A-D]+)")
+_FETCH_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class StemCounts:
+    """Stems of texts, entry by entry."""
+
+    texts: Int64Array  # (e,): row of the text, in the order of the ids asked for
+    stems: Int64Array  # (e,): number of the stem
+    counts: NDArray[np.uint8]  # (e,): its occurrences in the text; 255 stands for more
+
+
+@dataclass(frozen=True)
+class StoredLexicon:
+    """The stems of a generation."""
+
+    stems: list[Stem]
+    chunks: Int64Array  # (v,): chunks that have the stem
+    weights: Float32Array  # (v,): inverse document frequency
+    vectors: Float32Array  # (v, d): as fitted, not multiplied by the weight
+
+
+class StemDictionary:
+    """Numbers of stems, given in the order of their first appearance."""
+
+    def __init__(self, stems: Iterable[Stem] = ()) -> None:
+        self._numbers = {stem: number for number, stem in enumerate(stems)}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def stems(self) -> list[Stem]:
+        """All stems by number."""
+        return list(self._numbers)
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages of the stems."""
+        return sorted({language for language, _ in self._numbers})
+
+    def parse(self, rows: Iterable[tuple[int, str, str]], ids: Int64Array, *, known: bool = False) -> StemCounts:
+        """Count the stems of texts given as (id, language, tsvector as text), whose ids are in ``ids``, ascending.
+
+        With ``known`` stems that the dictionary does not have are left out; otherwise they get the next numbers.
+        """
+        owners, texts, stems, counts = list[int](), array("q"), array("q"), array("B")
+        numbers = self._numbers
+        for owner, language, words in rows:
+            found = 0
+            for lexeme, positions in _LEXEME.findall(words):
+                stem = (language, lexeme.replace("''", "'").replace("\\\\", "\\"))
+                number = numbers.get(stem, -1) if known else numbers.setdefault(stem, len(numbers))
+                if number >= 0:
+                    stems.append(number)
+                    counts.append(min(positions.count(",") + 1, 255))
+                    found += 1
+            owners.append(owner)
+            texts.append(found)
+        place = np.searchsorted(ids, np.array(owners, dtype=np.int64))
+        sizes = np.frombuffer(texts, dtype=np.int64) if texts else np.empty(0, dtype=np.int64)
+        return StemCounts(
+            np.repeat(place, sizes),
+            np.array(stems, dtype=np.int64),
+            np.array(counts, dtype=np.uint8),
+        )
+
+
+class LexiconRepository(Repository):
+    """Lexicons of generations."""
+
+    def chunk_stems(self, dictionary: StemDictionary, chunk_ids: Int64Array, *, known: bool = False) -> StemCounts:
+        """Stems of some live chunks, int64, shape (n,), ascending; new stems join the dictionary unless ``known``."""
+        query = (
+            "SELECT c.chunk_id, d.language, c.words::text FROM heal.chunk c JOIN heal.document d USING (document_id) "
+            "WHERE c.chunk_id = ANY (%s)"
+        )
+        return dictionary.parse(self._stream(query, (chunk_ids.tolist(),)), chunk_ids, known=known)
+
+    def question_stems(self, dictionary: StemDictionary, question_ids: Int64Array) -> StemCounts:
+        """Stems of some questions, int64, shape (m,), ascending, in each language of the dictionary that it has."""
+        query = (
+            "SELECT q.question_id, l.language, to_tsvector(heal.text_config(l.language), q.text)::text "
+            "FROM heal.question q CROSS JOIN unnest(%s::text[]) AS l (language) WHERE q.question_id = ANY (%s)"
+        )
+        values = (dictionary.languages, question_ids.tolist())
+        return dictionary.parse(self._stream(query, values), question_ids, known=True)
+
+    def write(self, generation: Generation, lexicon: StoredLexicon) -> int:
+        """Add stems to a generation's lexicon, those with chunks, and return their number."""
+        weighed = lexicon.vectors * lexicon.weights[:, None]
+        rows = (
+            (*lexicon.stems[row], int(lexicon.chunks[row]), float(lexicon.weights[row]), HalfVector(weighed[row]))
+            for row in np.flatnonzero(lexicon.chunks)
+        )
+        columns = [
+            ("language", "text"),
+            ("stem", "text"),
+            ("chunks", "int4"),
+            ("weight", "float4"),
+            ("embedding", "halfvec"),
+        ]
+        copy_rows(self._conn, generation.table("lex"), columns, rows)
+        self._conn.execute(sql.SQL("ANALYZE {}").format(generation.table("lex")))
+        return int(np.count_nonzero(lexicon.chunks))
+
+    def load(self, generation: Generation, among: Sequence[Stem] | None = None) -> StoredLexicon:
+        """The stems of a generation's lexicon, all or those ``among`` given ones, by language and stem."""
+        query = sql.SQL("SELECT l.language, l.stem, l.chunks, l.weight, l.embedding FROM {} l {} ORDER BY 1, 2")
+        limit = sql.SQL(
+            "" if among is None else "JOIN unnest(%s::text[], %s::text[]) a (language, stem) USING (language, stem)"
+        )
+        values = () if among is None else ([language for language, _ in among], [stem for _, stem in among])
+        rows = self._conn.execute(query.format(generation.table("lex"), limit), values).fetchall()
+        weights = np.array([row[3] for row in rows], dtype=np.float32)
+        weighed = np.array([row[4].to_numpy() for row in rows], dtype=np.float32).reshape(len(rows), generation.dims)
+        return StoredLexicon(
+            [(row[0], row[1]) for row in rows],
+            np.array([row[2] for row in rows], dtype=np.int64),
+            weights,
+            weighed / np.where(weights > 0, weights, 1)[:, None],
+        )
+
+    def unknown_stems(self, generation: Generation, chunk_ids: Int64Array) -> dict[Stem, int]:
+        """Stems of some chunks that a generation's lexicon does not have, each with the number of live chunks."""
+        query = sql.SQL(
+            "SELECT s.language, s.stem, (SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NULL "
+            "AND c.words @@ quote_literal(s.stem)::tsquery) FROM (SELECT DISTINCT d.language, w.lexeme AS stem "
+            "FROM heal.chunk c JOIN heal.document d USING (document_id), unnest(c.words) w WHERE c.chunk_id = ANY (%s) "
+            "AND NOT EXISTS (SELECT FROM {} l WHERE l.language = d.language AND l.stem = w.lexeme)) s ORDER BY 1, 2"
+        ).format(generation.table("lex"))
+        return {(row[0], row[1]): row[2] for row in self._conn.execute(query, (chunk_ids.tolist(),))}
+
+    def _stream(self, query: LiteralString, values: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
+        with self._conn.transaction(), self._conn.cursor("stems") as cursor:
+            cursor.itersize = _FETCH_ROWS
+            yield from cursor.execute(query, values)
