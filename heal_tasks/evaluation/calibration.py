@@ -3,11 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+Curve = dict[str, list[float]]
+"""Points of a piecewise linear curve: ``scores``, ascending, and ``shares``, from 0 to 1; empty without rows."""
 MOST_POINTS = 24
 """Points of a stored curve; more follow the noise of a few hundred questions."""
 
 
-def relevance_curve(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> dict[str, list[float]]:
+def relevance_curve(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> Curve:
     """Fit the share of right rows as a rising function of the score, by isotonic regression.
 
     Args:
@@ -29,6 +31,7 @@ def relevance_curve(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> d
     return {"scores": kept.tolist(), "shares": shares[at[first]].round(6).tolist()}
 
 
-def relevance_of(scores: NDArray[np.floating], curve: dict[str, list[float]]) -> NDArray[np.float64]:
+def relevance_of(scores: NDArray[np.floating], curve: Curve) -> NDArray[np.float64]:
     """Relevance of scores, shape (m,), by a curve that has points; float64, shape (m,)."""
-    return np.interp(scores, curve["scores"], curve["shares"])
+    shares: NDArray[np.float64] = np.interp(scores, curve["scores"], curve["shares"])
+    return shares

@@ -109,4 +109,5 @@ def _solve(
 
 
 def _dots(a: Float32Array, b: Float32Array) -> NDArray[np.float64]:
-    return np.einsum("ij,ij->j", a, b, dtype=np.float64)
+    dots: NDArray[np.float64] = np.einsum("ij,ij->j", a, b, dtype=np.float64)
+    return dots

@@ -127,14 +127,14 @@ def _measured(context: Context, systems: Systems) -> Iterator[System]:
         yield systems.live()
     if best := context.manifest.number("best_id"):
         generation = GenerationRepository(context.conn).get(best)
-        yield systems.generation(context.manifest.text("best_system"), generation)[0]
+        yield systems.of_generation(context.manifest.text("best_system"), generation)
 
 
 def _ask(
     recorder: AnswerRecorder, corpus: Corpus, system: System, questions: list[_Question], chunks: ChunkTable
 ) -> list[tuple[float, ...] | None]:
     """``METRICS`` of the questions, answered from the passages that a system retrieves; None without an answer."""
-    vectors = system.questions[[question.row for question in questions]]
+    vectors = system.queries(np.array([question.row for question in questions], dtype=np.int64))
     nearest, _ = top_k(vectors, system.chunks, min(PASSAGES, len(chunks.chunk_ids)))
     passages = corpus.chunk_texts(np.unique(chunks.chunk_ids[nearest]))
     keys, wanted = list[str](), dict[str, tuple[ChunkToAsk, list[int]]]()

@@ -1,17 +1,25 @@
 """Step choose: every candidate moved in memory and scored, and the gate's choice. It writes no vector.
 
-A candidate is a space (base model, live model, trained model) with or without NUDGE. One matrix of vectors is in memory
-at a time, so the peak does not grow with the number of candidates.
+A candidate is a space (base model, live model, trained model) with or without NUDGE, with its lexicon. The vectors of
+one space are in memory at a time, so the peak does not grow with the number of candidates.
 """
 
 from dataclasses import dataclass, replace
 
 from heal_tasks.evaluation.gate import Verdict
+from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.quality.scoring import Scores, compare, evaluation_rows, mean_quality
+from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
-from heal_tasks.steps.vectors.systems import Systems, make_generation, record_of
+from heal_tasks.steps.vectors.systems import (
+    Moved,
+    Systems,
+    lexicon_record_of,
+    make_generation,
+    moved_copy,
+    record_of,
+)
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
@@ -20,10 +28,11 @@ from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 @dataclass(frozen=True)
 class Candidate:
-    """A space with or without NUDGE, scored and judged by the gate."""
+    """A space with or without NUDGE, with its lexicon, scored and judged by the gate."""
 
     space: Space
     record: NudgeRecord | None
+    lexicon: LexiconRecord
     scores: Scores
     verdict: Verdict
 
@@ -47,22 +56,28 @@ def choose(context: Context) -> Outcome:
         measured += evaluation_rows(rival, base, settings)
     counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
 
-    def consider(space: Space, record: NudgeRecord | None, scores: Scores) -> None:
-        if scores is not rival:
-            candidates.append(Candidate(space, record, scores, compare(scores, rival, settings)))
-        if scores is not base:
-            measured.extend(evaluation_rows(scores, rival, settings))
+    def consider(space: Space, plain: System, moved: Moved | None) -> None:
+        system = replace(plain, chunks=moved_copy(plain.chunks, moved))
+        if system.name != base.system:
+            measured.extend(evaluation_rows(systems.score(system), rival, settings))
+        search, note = systems.lexicons.find(plain, system.chunks)
+        system = replace(system, name=f"{system.name} + lexicon", lexical=search)
+        scores = systems.score(system)
+        measured.extend(evaluation_rows(scores, rival, settings))
+        lexicon = replace(search.record, relevance=systems.relevance(system))
+        record = moved.record if moved else None
+        candidates.append(Candidate(space, record, lexicon, scores, compare(scores, rival, settings)))
+        notes.append(f"{plain.name}: {note}")
 
     for name, space in context.track(list(candidate_spaces(context).items())):
         plain = systems.plain(name, space)
-        consider(space, None, base if name == base.system else systems.score(plain))
+        consider(space, plain, None)
         moved, key = systems.find_moves(plain), name.replace(" ", "_")
         counts[f"moved_{key}"] = len(moved.rows)
         counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
         notes.append(f"{name}: {moved.note}")
         if moved.record:
-            plain.chunks[moved.rows] = moved.vectors
-            consider(space, moved.record, systems.score(replace(plain, name=f"{name} + NUDGE")))
+            consider(space, replace(plain, name=f"{name} + NUDGE"), moved)
         del plain, moved  # and their matrices, before the next one is loaded
     RunRepository(context.conn).record_evaluations(context.run_id, measured)
 
@@ -73,14 +88,14 @@ def choose(context: Context) -> Outcome:
         counts["rival_ndcg"] = round(mean_quality(rival, settings), 4)
         best = max(passing or candidates, key=lambda item: mean_quality(item.scores, settings), default=None)
     if best:
-        best_id = make_generation(context, best.space, topic_run_id, best.record).generation_id
+        best_id = make_generation(context, best.space, topic_run_id, best.record, best.lexicon).generation_id
     if passing and best:
         counts["winner_ndcg"] = round(mean_quality(best.scores, settings), 4)
         generation_id, keep_rows, verdict = best_id, 0, f"{best.scores.system} is promoted over {rival.system}."
     else:
         if best_id:
             GenerationRepository(context.conn).set_state(best_id, "failed", note="refused by the gate")
-        generation_id, keep_rows, verdict = _without_a_winner(context, systems)
+        generation_id, keep_rows, verdict = _without_a_winner(context, systems, candidates)
     reasons = [f"{item.scores.system}: {' '.join(item.verdict.reasons)}" for item in candidates]
     return Outcome(
         refs={
@@ -92,17 +107,18 @@ def choose(context: Context) -> Outcome:
     )  # fmt: skip
 
 
-def _without_a_winner(context: Context, systems: Systems) -> tuple[int, int, str]:
+def _without_a_winner(context: Context, systems: Systems, candidates: list[Candidate]) -> tuple[int, int, str]:
     """Return the generation to publish all the same, 1 if it takes over the live vectors, and the verdict."""
     active, topic_run_id = systems.active, context.manifest.number("topic_run_id")
     if active is None:
         verdict = "No candidate beat the base model; it becomes the first generation, without NUDGE."
-        return make_generation(context, base_space(context), topic_run_id, None).generation_id, 0, verdict
+        lexicon = replace(candidates[0].lexicon, lexicon_weight=0.0)  # the base model's: for search by text alone
+        return make_generation(context, base_space(context), topic_run_id, None, lexicon).generation_id, 0, verdict
     pending = Corpus(context.conn).pending(active.generation_id, None)
     if not pending.chunks and not pending.superseded:
         return 0, 0, "No candidate beat the live generation; it stays."
     space = SpaceRepository(context.conn).get(active.space_id)
-    made = make_generation(context, space, topic_run_id, record_of(active))
+    made = make_generation(context, space, topic_run_id, record_of(active), lexicon_record_of(active))
     verdict = f"No candidate beat the live generation; its vectors stay, and {pending.chunks} new chunks join them."
     return made.generation_id, 1, verdict
 

@@ -25,8 +25,17 @@ from heal_tasks.steps.quality.probes import (
 )
 from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows
 from heal_tasks.steps.vectors.indexing import index_served
+from heal_tasks.steps.vectors.lexicons import extend_lexicon
 from heal_tasks.steps.vectors.spaces import LIVE_MODEL, Float32Array, Int64Array, live_generation, overlay, served
-from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of, with_late
+from heal_tasks.steps.vectors.systems import (
+    Moved,
+    Systems,
+    lexicon_record_of,
+    make_generation,
+    moved_copy,
+    record_of,
+    with_late,
+)
 from heal_tasks.store.documents.chunks import purge_superseded
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
@@ -103,6 +112,7 @@ def _touched_rows(
     wanted = Served(rows.chunk_ids, rows.document_ids, rows.leaves, final)
     with context.conn.transaction():
         written = repository.upsert_served(active, wanted, touched)
+        extend_lexicon(context.conn, active, rows.chunk_ids)
         if len(short):
             everything = repository.load_served(active)
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
@@ -123,12 +133,10 @@ def _all_rows(
         moved = systems.apply_record(record, plain, ContrastRepository(context.conn).load(active))
     else:
         moved = systems.find_moves(plain)
-    after = plain.chunks.copy()
-    after[moved.rows] = moved.vectors
-    live = repository.load_served(active)
-    before = overlay(chunks.chunk_ids, plain.chunks, live)
-    old = systems.score(System("live before", active.generation_id, plain.questions, before))
-    new = systems.score(System("live after", active.generation_id, plain.questions, after))
+    live, search = repository.load_served(active), systems.stored_lexicon(active)
+    after, before = moved_copy(plain.chunks, moved), overlay(chunks.chunk_ids, plain.chunks.copy(), live)
+    old = systems.score(System("live before", active.generation_id, plain.questions, before, search))
+    new = systems.score(System("live after", active.generation_id, plain.questions, after, search))
     worse = _judge(context, old, new)
     final = before if worse else after
     wanted = served(chunks, final)
@@ -138,12 +146,13 @@ def _all_rows(
         probes = choose_probes(questions, plain.questions, chunks, final)
     found = None if record or worse else moved.record
     if _is_rewrite(active, live, wanted, found):
-        _switch(context, active, wanted, probes, found or record, moved)
+        _switch(context, systems, active, plain, wanted, probes, found or record, moved)
         kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
         written = Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
     else:
         with context.conn.transaction():
             written = repository.upsert_served(active, wanted)
+            extend_lexicon(context.conn, active, touched)
             state = NudgeState(context.conn, active)
             state.write_probes(probes)
             state.settle(touched)
@@ -165,15 +174,23 @@ def _is_rewrite(active: Generation, live: Served, wanted: Served, found: NudgeRe
 
 
 def _switch(
-    context: Context, active: Generation, wanted: Served, probes: Probes, record: NudgeRecord | None, moved: Moved
+    context: Context,
+    systems: Systems,
+    active: Generation,
+    plain: System,
+    wanted: Served,
+    probes: Probes,
+    record: NudgeRecord | None,
+    moved: Moved,
 ) -> None:
     """Write a new generation of the same space, index it, and switch to it: readers never see a table half written."""
     generations = GenerationRepository(context.conn)
     space = SpaceRepository(context.conn).get(active.space_id)
-    made = make_generation(context, space, active.topic_run_id, record)
+    made = make_generation(context, space, active.topic_run_id, record, lexicon_record_of(active))
     made = generations.set_fields(made.generation_id, metrics=active.metrics)
     generations.create_tables(made)
     ContrastRepository(context.conn).write(made, moved.contrast)
+    systems.write_lexicon(made, plain, wanted.vectors)
     ServedRepository(context.conn).write_served(made, wanted)
     if fault := index_served(context, made).fault:
         raise StepError(f"{fault}; generation {active.generation_id} stays live")

@@ -1,4 +1,4 @@
-"""Step publish: the chosen generation's rows written, indexed and measured; then one transaction switches to it."""
+"""Step publish: the chosen generation written, indexed and measured; then one transaction switches to it."""
 
 import numpy as np
 
@@ -7,12 +7,13 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.probes import choose_probes, restart_drift
 from heal_tasks.steps.vectors.indexing import index_served
 from heal_tasks.steps.vectors.spaces import served
-from heal_tasks.steps.vectors.systems import LIVE, Systems
+from heal_tasks.steps.vectors.systems import LIVE, Systems, moved_copy
 from heal_tasks.store.documents.chunks import purge_superseded
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.generations.served import ServedRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 
 def publish(context: Context) -> Outcome:
@@ -58,27 +59,30 @@ def publish(context: Context) -> Outcome:
 
 
 def _write(context: Context, generation: Generation) -> int:
-    """Write the served rows, the contrast state and the probes; the number of rows."""
+    """Write the lexicon, the served rows, the contrast state and the probes; the number of rows."""
     state = NudgeState(context.conn, generation)
     touched = state.touched()  # read before the corpus: later changes stay noted for the next nudge
     systems = Systems(context.conn, context.settings, generation.topic_run_id)
     generations, contrast = GenerationRepository(context.conn), ContrastRepository(context.conn)
     generations.create_tables(generation)
+    plain = systems.plain(LIVE, SpaceRepository(context.conn).get(generation.space_id))
     new = np.empty(0, dtype=np.int64)
     if context.manifest.number("keep_rows"):
         assert systems.active is not None
-        system = systems.live()
+        vectors = systems.live().chunks
         contrast.write(generation, contrast.load(systems.active))
         live_ids = ServedRepository(context.conn).served_ids(systems.active)
         new = np.setdiff1d(systems.chunks.chunk_ids, live_ids)
     else:
-        system, moved = systems.generation(LIVE, generation)
+        moved = systems.moves_of(generation, plain)
+        vectors = moved_copy(plain.chunks, moved)
         if moved:
             contrast.write(generation, moved.contrast)
-    rows = ServedRepository(context.conn).write_served(generation, served(systems.chunks, system.chunks))
+    systems.write_lexicon(generation, plain, vectors)
+    rows = ServedRepository(context.conn).write_served(generation, served(systems.chunks, vectors))
     state.settle(touched)
     state.touch(new)  # they have their base vectors; the next nudge moves them by their questions
-    state.write_probes(choose_probes(systems.questions, system.questions, systems.chunks, system.chunks))
+    state.write_probes(choose_probes(systems.questions, plain.questions, systems.chunks, vectors))
     return rows
 
 

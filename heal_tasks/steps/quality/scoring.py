@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
+from heal_tasks.evaluation.calibration import Curve, relevance_curve
 from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
 from heal_tasks.evaluation.hierarchy import hierarchical_scores
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
+from heal_tasks.lexicon.search import LexicalSearch
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.runs.runs import EvaluationRow
@@ -20,9 +22,14 @@ Int64Array = NDArray[np.int64]
 
 UNSEEN, SEEN, HUMAN = "unseen documents", "seen documents, unseen questions", "human questions"
 QUESTION_SETS = (UNSEEN, SEEN, HUMAN)
+BY_ENCODER, BY_TEXT = "", ", by text"
+"""The query paths, as added to the name of a question set: the encoder's vector with the lexicon's; the text alone, by
+lexicon and words, as ``heal.find`` searches."""
 TOP_K = 10
 CHUNKS_RANKED = 60
 """Chunks among which the ten best documents are looked for, where a whole document is right."""
+CHUNKS_WITH_WORDS = 20
+"""Nearest chunks that ``heal.find`` ranks by their words as well."""
 GATE_METRIC = f"ndcg@{TOP_K}"
 MAX_WRITTEN_LOSS = 0.2
 """Loss in nDCG@10 on generated questions that is tolerated where human questions decide. Words differ: where human
@@ -41,6 +48,11 @@ class AnswerKey:
         """The questions as NUDGE takes them, from vectors of the whole question table, shape (q, d)."""
         return QuestionSet(vectors[self.rows], self.positives)
 
+    def first(self, most: int) -> "AnswerKey":
+        """At most so many of the questions, spread evenly over all."""
+        step = -(-len(self.rows) // most) or 1
+        return AnswerKey(self.rows[::step], self.positives[::step], self.documents[::step])
+
 
 @dataclass(frozen=True)
 class System:
@@ -50,6 +62,12 @@ class System:
     generation_id: int | None  # None for vectors that are not served
     questions: Float32Array  # (q, d)
     chunks: Float32Array  # (n, d)
+    lexical: LexicalSearch | None = None  # None: queries are the encoder's vectors alone, and there is no path by text
+
+    def queries(self, rows: Int64Array) -> Float32Array:
+        """Vectors of some questions as they are searched with: the encoder's, and the lexicon's if there is one."""
+        asked = self.questions[rows]
+        return self.lexical.with_encoder(asked, rows) if self.lexical else asked
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,7 @@ class Scores:
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]  # by metric, one value per question
     documents: Mapping[str, Int64Array]  # as in AnswerKey
     hierarchy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    relevance: Mapping[str, Curve] = field(default_factory=dict)  # by query path, from the sets that decide
 
 
 def judged(
@@ -112,25 +131,57 @@ def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKe
 
 
 def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
-    """Score a system on every held-out question set by exact search over all chunks.
+    """Score a system on every held-out question set and query path, by exact search over all chunks.
 
     A generated question is answered by its chunk, a human question by a document, which is ranked by its best chunk.
     """
     values, documents, hierarchy = {}, {}, {}
-    for name, chosen in held_out(questions, chunks).items():
-        asked = system.questions[chosen.rows]
-        if name == HUMAN:
-            _, owners = np.unique(chunks.document_ids, return_inverse=True)
-            found = first_of_each(top_k(asked, system.chunks, CHUNKS_RANKED)[0], owners, TOP_K)
-            wanted = [owners[rows] for rows in chosen.positives]
-            values[name] = ranking_metrics(np.where(found >= 0, owners[found], -1), wanted, TOP_K)
-        else:
-            found, _ = top_k(asked, system.chunks, TOP_K)
-            values[name] = ranking_metrics(found, chosen.positives, TOP_K)
-        documents[name] = chosen.documents
-        paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
-        hierarchy[name] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in chosen.positives]])
+    for name, key in held_out(questions, chunks).items():
+        for path in (BY_ENCODER, BY_TEXT) if system.lexical else (BY_ENCODER,):
+            found, values[name + path] = _rank(system, key, chunks, path, documents=name == HUMAN)
+            documents[name + path] = key.documents
+            paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
+            hierarchy[name + path] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in key.positives]])
     return Scores(system.name, system.generation_id, values, documents, hierarchy)
+
+
+def quality(system: System, key: AnswerKey, chunks: ChunkTable, path: str = BY_ENCODER) -> float:
+    """Mean nDCG@10 of a system on some questions, over documents."""
+    return float(_rank(system, key, chunks, path, documents=True)[1][GATE_METRIC].mean())
+
+
+def relevance(system: System, key: AnswerKey) -> dict[str, Curve]:
+    """Curves of the relevance of the ten best rows, by query path, both with words, from questions held out."""
+    curves = {}
+    assert system.lexical is not None
+    for name, path in (("encoder", BY_ENCODER), ("text", BY_TEXT)):
+        found, scores = _find(system, key.rows, path, CHUNKS_WITH_WORDS, words=True)
+        found, scores = found[:, :TOP_K], scores[:, :TOP_K]
+        right = np.array([np.isin(row, rows) for row, rows in zip(found, key.positives, strict=True)])
+        curves[name] = relevance_curve(scores[found >= 0], right[found >= 0])
+    return curves
+
+
+def _rank(
+    system: System, key: AnswerKey, chunks: ChunkTable, path: str, *, documents: bool
+) -> tuple[Int64Array, dict[str, NDArray[np.float64]]]:
+    """Ranked chunks, the best of each document if ``documents`` are right answers, and metrics per question."""
+    depth = CHUNKS_RANKED if documents else CHUNKS_WITH_WORDS if path == BY_TEXT else TOP_K
+    found, _ = _find(system, key.rows, path, depth, words=path == BY_TEXT)
+    if not documents:
+        return found[:, :TOP_K], ranking_metrics(found, key.positives, TOP_K)
+    _, owners = np.unique(chunks.document_ids, return_inverse=True)
+    best = first_of_each(found, owners, TOP_K)
+    wanted = [owners[rows] for rows in key.positives]
+    return best, ranking_metrics(np.where(best >= 0, owners[best], -1), wanted, TOP_K)
+
+
+def _find(system: System, rows: Int64Array, path: str, depth: int, *, words: bool) -> tuple[Int64Array, Float32Array]:
+    """The best chunks for some questions, int64, shape (m, depth), and their scores, float32."""
+    search = system.lexical
+    asked = search.vectors[rows] if search and path == BY_TEXT else system.queries(rows)
+    found, scores = top_k(asked, system.chunks, depth)
+    return search.add_words(found, asked, rows, system.chunks) if search and words else (found, scores)
 
 
 def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
@@ -138,6 +189,7 @@ def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
     comparisons = [
         SetComparison(name, _apart(candidate, rival, name, settings), tolerance)
         for name, tolerance in _tolerances(candidate, settings).items()
+        if name in rival.values
     ]
     return decide(comparisons, epsilon=settings.gate_epsilon, min_questions=settings.gate_min_questions)
 
@@ -146,6 +198,8 @@ def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
     """The sets whose quality fell beyond interval and tolerance, as a phrase for readers; empty if none did."""
     fallen = []
     for name, tolerance in _tolerances(after, settings).items():
+        if name not in before.values:
+            continue
         apart = _apart(after, before, name, settings)
         if apart.high < -(tolerance or 0.0):
             fallen.append(f"{name}: {apart.value:+.4f} nDCG@{TOP_K} [{apart.low:+.4f}, {apart.high:+.4f}]")
@@ -163,7 +217,7 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
         for metric, values in metrics.items():
             own = mean_interval(values, seed=settings.seed, groups=groups)
             row = replace(blank, metric=metric, value=own.value, low=own.low, high=own.high)
-            if rival:
+            if rival and name in rival.values:
                 apart = _apart(scores, rival, name, settings, metric)
                 row = replace(row, rival=rival.system, difference=apart.value, diff_low=apart.low, diff_high=apart.high)
             rows.append(row)
@@ -182,7 +236,7 @@ def mean_quality(scores: Scores, settings: Settings) -> float:
 def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
     """The tolerated loss of each question set; None for a set that decides: human questions, if there are enough."""
     people = len(scores.documents.get(HUMAN, ())) >= settings.gate_min_questions
-    return {name: MAX_WRITTEN_LOSS if people and name != HUMAN else None for name in scores.values}
+    return {name: MAX_WRITTEN_LOSS if people and HUMAN not in name else None for name in scores.values}
 
 
 def _apart(a: Scores, b: Scores, name: str, settings: Settings, metric: str = GATE_METRIC) -> Interval:

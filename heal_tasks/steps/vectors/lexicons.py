@@ -8,24 +8,27 @@ from scipy.sparse import csr_array
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Split
-from heal_tasks.lexicon.lexicon import MOST_CHUNKS, AnsweredQuestions, Lexicon, fit_lexicon, unit_rows
+from heal_tasks.lexicon.lexicon import MOST_CHUNKS, AnsweredQuestions, Lexicon, extend, fit_lexicon, unit_rows
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.search import LexicalSearch, Words
 from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.steps.quality.scoring import BY_TEXT, AnswerKey, System, judged, people_decide, quality
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
+from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.lexicon import LexiconRepository, StemCounts, StemDictionary, StoredLexicon
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
 
 QUESTION_WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 """Weights of an answered human question that validation chooses from, where a chunk has 1."""
 LEXICON_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 WORDS_WEIGHTS = (0.0, 0.1, 0.2, 0.3)
 LLM_QUESTION_WEIGHT = 0.3
-"""Weight of a question by a language model: ATT&CK .561 to .575 nDCG@10 (bench/RESULTS.md). Extracted questions have the
-words of their chunk, so they add nothing."""
+"""Weight of a question by a language model: ATT&CK .561 to .575 nDCG@10 (bench/RESULTS.md). Extracted questions have
+the words of their chunk and add nothing."""
 CHOICE_CHUNKS = 20_000
 """Chunks that the fits see which only choose weights."""
 MOST_QUESTIONS, MOST_VALIDATION = 100_000, 1000
@@ -37,6 +40,7 @@ class CorpusStems:
 
     def __init__(self, conn: Connection, chunks: ChunkTable, questions: QuestionTable) -> None:
         repository, dictionary = LexiconRepository(conn), StemDictionary()
+        self._dictionary = dictionary
         found = repository.chunk_stems(dictionary, chunks.chunk_ids)
         asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
         of_questions = repository.question_stems(dictionary, questions.question_ids[asked])
@@ -52,8 +56,7 @@ class CorpusStems:
 
     def lexicon_of(self, stored: StoredLexicon) -> Lexicon:
         """A stored lexicon over the stems of this corpus; those that it lacks have no vector."""
-        numbers = {stem: number for number, stem in enumerate(self.stems)}
-        place = np.array([numbers.get(stem, -1) for stem in stored.stems], dtype=np.int64)
+        place = self._dictionary.numbers_of(stored.stems)
         kept, size = place >= 0, len(self.stems)
         lexicon = Lexicon(
             np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros((size, stored.vectors.shape[1]), np.float32)
@@ -115,10 +118,10 @@ class LexiconFitter:
         if not by_people and self._loses(replace(plain, chunks=served, lexical=search)):
             record = replace(record, lexicon_weight=0.0)
             search = replace(search, record=record)
-        how = "chosen by human questions" if by_people else "defaults"
+        how = "chosen by human questions" if by_people else "by default"
         return search, (
-            f"lexicon of {int(np.count_nonzero(search.lexicon.chunks))} stems, weights {record.lexicon_weight:g} beside "
-            f"the encoder, {record.words_weight:g} for words, {record.question_weight:g} for answered questions ({how})"
+            f"lexicon of {len(self.stems.stems)} stems: weight {record.lexicon_weight:g} beside the encoder, words "
+            f"{record.words_weight:g}, answered questions {record.question_weight:g}, {how}"
         )
 
     def _choose(self, plain: System, served: Float32Array) -> LexiconRecord:
@@ -135,16 +138,22 @@ class LexiconFitter:
                 start, search = lexicon.vectors, self.stems.search(record, lexicon)
                 text = quality(replace(trial, lexical=search), key, self.chunks, BY_TEXT)
                 for lexicon_weight in LEXICON_WEIGHTS:
-                    tried = replace(trial, lexical=_with(search, lexicon_weight=lexicon_weight))
+                    tried = replace(trial, lexical=_with(search, replace(record, lexicon_weight=lexicon_weight)))
                     both = text + quality(tried, key, self.chunks)
                     if both > best_quality and not self._loses(tried):
                         best, best_quality = tried, both
         assert best.lexical is not None  # a lexicon weight of 0 loses nothing
+        chosen = best.lexical.record
         words = [
-            quality(replace(best, lexical=_with(best.lexical, words_weight=weight)), key, self.chunks, BY_TEXT)
+            quality(
+                replace(best, lexical=_with(best.lexical, replace(chosen, words_weight=weight))),
+                key,
+                self.chunks,
+                BY_TEXT,
+            )
             for weight in WORDS_WEIGHTS
         ]
-        return replace(best.lexical.record, words_weight=WORDS_WEIGHTS[int(np.argmax(words))])
+        return replace(chosen, words_weight=WORDS_WEIGHTS[int(np.argmax(words))])
 
     def _loses(self, system: System) -> bool:
         """True if the lexicon loses on validation questions about documents that took no part."""
@@ -181,5 +190,32 @@ class LexiconFitter:
         )  # fmt: skip
 
 
-def _with(search: LexicalSearch, **weights: float) -> LexicalSearch:
-    return replace(search, record=replace(search.record, **weights))
+def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Array) -> int:
+    """Add the stems of some chunks, int64, shape (n,), that a generation's lexicon lacks, and return their number.
+
+    Known stems keep their vectors. The cost depends on these chunks alone.
+    """
+    repository, record = LexiconRepository(conn), LexiconRecord.from_json(generation.lexicon or {})
+    unknown = repository.unknown_stems(generation, chunk_ids)
+    if not unknown:
+        return 0
+    ids, targets = SpaceRepository(conn).load_chunks(SpaceRepository(conn).get(generation.space_id), chunk_ids)
+    dictionary = StemDictionary(unknown)
+    counts = repository.chunk_stems(dictionary, ids)
+    known = repository.load(generation, dictionary.stems)
+    size = len(dictionary)
+    lexicon = Lexicon(
+        np.ones(size, np.int64), np.zeros(size, np.float32), np.zeros((size, generation.dims), np.float32)
+    )
+    place = dictionary.numbers_of(known.stems)
+    lexicon.weights[place], lexicon.vectors[place] = known.weights, known.vectors
+    new = np.arange(len(unknown))
+    lexicon.chunks[new] = list(unknown.values())
+    lexicon.weights[new] = np.log1p(max(record.chunks, len(ids)) / lexicon.chunks[new])
+    extended = extend(lexicon, _matrix(counts, len(ids), size), targets, new, ridge=record.ridge)
+    stems = StoredLexicon(list(unknown), extended.chunks[new], extended.weights[new], extended.vectors[new])
+    return repository.write(generation, stems)
+
+
+def _with(search: LexicalSearch, record: LexiconRecord) -> LexicalSearch:
+    return replace(search, record=record)

@@ -5,11 +5,15 @@ NUDGE counts rows; the store keeps its contrast state by the ids of chunks and q
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.settings import Settings
+from heal_tasks.evaluation.calibration import Curve
+from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.lexicon.search import LexicalSearch
 from heal_tasks.nudge.apply import move_rows
 from heal_tasks.nudge.contrast import Displacements, displace
 from heal_tasks.nudge.nudge import nudge
@@ -17,17 +21,21 @@ from heal_tasks.nudge.plan import PLANS, NudgeRecord, Plan
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import gradients
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.quality.scoring import Scores, System, judged, people_decide, score
+from heal_tasks.steps.quality.scoring import Scores, System, judged, people_decide, relevance, score
+from heal_tasks.steps.vectors.lexicons import CorpusStems, LexiconFitter
 from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array, in_order, overlay
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, Corpus
 from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.lexicon import LexiconRepository
 from heal_tasks.store.generations.nudge_state import TouchedRows
 from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 LIVE = "live generation"
+MOST_JUDGED = 2000
+"""Held-out questions that the relevance curves are fitted to, at most."""
 CONTRAST_PAIRS = 300_000_000
 """Pairs of training question and answering chunk up to which contrastive plans are tried: their cost grows with the
 pairs, about a minute on two cores here (bench/RESULTS.md)."""
@@ -55,9 +63,21 @@ class Systems:
         self.chunks, self.questions = corpus.chunks(topic_run_id), corpus.questions()
         self.active = GenerationRepository(conn).active()
 
+    @cached_property
+    def lexicons(self) -> LexiconFitter:
+        """Fits lexicons to candidates; reads the stems of all chunks on first use."""
+        stems = CorpusStems(self._conn, self.chunks, self.questions)
+        return LexiconFitter(self._settings, self.chunks, self.questions, stems)
+
     def score(self, system: System) -> Scores:
         """Score a system on every held-out question set."""
         return score(system, self.questions, self.chunks)
+
+    def relevance(self, system: System) -> dict[str, Curve]:
+        """Curves of the relevance of found rows, by query path, from the held-out questions that decide."""
+        test = self.questions.in_splits("unseen_test", "seen_test")
+        deciding = self.questions.human & test if people_decide(self.questions, self._settings) else test
+        return relevance(system, judged(self.questions, self.chunks, deciding).first(MOST_JUDGED))
 
     def plain(self, name: str, space: Space) -> System:
         """The vectors of a space, not moved."""
@@ -65,20 +85,42 @@ class Systems:
         return System(name, None, asked, in_order(self.chunks.chunk_ids, *self._spaces.load_chunks(space)))
 
     def live(self) -> System:
-        """The live generation over today's documents: its served vectors, base vectors for new chunks."""
+        """The live generation over today's documents: its lexicon, its served vectors, base vectors for new chunks."""
         assert self.active is not None
         plain = self.plain(LIVE, self._spaces.get(self.active.space_id))
         chunks = overlay(self.chunks.chunk_ids, plain.chunks, ServedRepository(self._conn).load_served(self.active))
-        return replace(plain, generation_id=self.active.generation_id, chunks=chunks)
+        search = self.stored_lexicon(self.active)
+        return replace(plain, generation_id=self.active.generation_id, chunks=chunks, lexical=search)
 
-    def generation(self, name: str, generation: Generation) -> tuple[System, Moved | None]:
-        """The vectors that a chosen generation is to serve, from its space and its nudge record, and the moved rows."""
-        plain, record = self.plain(name, self._spaces.get(generation.space_id)), record_of(generation)
-        moved = None
-        if record:
-            moved = self.apply_record(record, plain)
-            plain.chunks[moved.rows] = moved.vectors  # in place: a copy would double the memory
-        return replace(plain, generation_id=generation.generation_id), moved
+    def stored_lexicon(self, generation: Generation) -> LexicalSearch | None:
+        """All questions, ready to be searched by the lexicon of a generation; None where it has none."""
+        record, stems = lexicon_record_of(generation), self.lexicons.stems
+        stored = LexiconRepository(self._conn).load(generation)
+        return stems.search(record, stems.lexicon_of(stored)) if record else None
+
+    def of_generation(self, name: str, generation: Generation) -> System:
+        """What a chosen generation is to serve, made from its space and its records."""
+        plain = self.plain(name, self._spaces.get(generation.space_id))
+        vectors, search = moved_copy(plain.chunks, self.moves_of(generation, plain)), None
+        if record := lexicon_record_of(generation):
+            search = self.lexicons.stems.search(record, self.lexicons.fit(record, plain.chunks, vectors))
+        return replace(plain, generation_id=generation.generation_id, chunks=vectors, lexical=search)
+
+    def moves_of(self, generation: Generation, plain: System) -> Moved | None:
+        """The rows of a generation's space that its nudge record moves; None without a record."""
+        record = record_of(generation)
+        return self.apply_record(record, plain) if record else None
+
+    def write_lexicon(self, generation: Generation, plain: System, served: Float32Array) -> int:
+        """Fit and write the lexicon of a generation by its record, and return the number of stems.
+
+        ``plain`` has the vectors of its space, ``served``, float32, shape (n, d), those that it serves.
+        """
+        record = lexicon_record_of(generation) or LexiconRecord(lexicon_weight=0)
+        lexicon = self.lexicons.fit(record, plain.chunks, served)
+        record = replace(record, chunks=len(served))
+        GenerationRepository(self._conn).set_fields(generation.generation_id, lexicon=record.to_json())
+        return LexiconRepository(self._conn).write(generation, self.lexicons.stems.stored(lexicon))
 
     def find_moves(self, plain: System) -> Moved:
         """Choose plan and theta on validation questions, then find the moves by all questions that may move rows."""
@@ -143,12 +185,29 @@ def record_of(generation: Generation) -> NudgeRecord | None:
     return NudgeRecord.from_json(generation.nudge) if generation.nudge else None
 
 
-def make_generation(context: Context, space: Space, topic_run_id: int | None, record: NudgeRecord | None) -> Generation:
+def lexicon_record_of(generation: Generation) -> LexiconRecord | None:
+    """The stored record of a generation's lexicon; None where it has none."""
+    return LexiconRecord.from_json(generation.lexicon) if generation.lexicon else None
+
+
+def make_generation(
+    context: Context, space: Space, topic_run_id: int | None, record: NudgeRecord | None, lexicon: LexiconRecord | None
+) -> Generation:
     """Make a generation in state ``building``; vectors of NUDGE-M are not of unit length, so need the inner product."""
     return GenerationRepository(context.conn).create(
         run_id=context.run_id, space=space, topic_run_id=topic_run_id, nudge=record.to_json() if record else None,
         metric="inner_product" if record and record.variant == "M" else "cosine",
+        lexicon=lexicon.to_json() if lexicon else None,
     )  # fmt: skip
+
+
+def moved_copy(vectors: Float32Array, moved: Moved | None) -> Float32Array:
+    """Vectors, float32, shape (n, d), with moved rows in place; the same array where no row moved."""
+    if moved is None or not len(moved.rows):
+        return vectors
+    copy = vectors.copy()
+    copy[moved.rows] = moved.vectors
+    return copy
 
 
 def with_late(conn: Connection, active: Generation, rows: TouchedRows, record: NudgeRecord) -> Displacements:

@@ -129,10 +129,13 @@ class Corpus(Repository):
         """All questions of live chunks that no filter has dropped."""
         rows = self._conn.execute(
             """SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human',
-                heal.moves_rows(q.split), q.writer = 'extractive' FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+                heal.moves_rows(q.split), q.writer = 'extractive'
+            FROM heal.question q JOIN heal.chunk c USING (chunk_id)
             WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL ORDER BY q.question_id"""
         ).fetchall()
-        return QuestionTable(*arrays(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_, np.bool_))
+        return QuestionTable(
+            *arrays(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_, np.bool_)
+        )
 
     def question_texts(self, question_ids: Int64Array) -> dict[int, str]:
         """Text of questions, by question id."""

@@ -13,7 +13,10 @@ from psycopg import sql
 
 from heal_tasks.store.db import Repository
 from heal_tasks.store.generations.generations import Generation
-from heal_tasks.store.spaces.vector_tables import Float32Array, Int64Array, copy_rows
+from heal_tasks.store.spaces.vector_tables import copy_rows
+
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
 
 Stem = tuple[str, str]
 """Language (the text search configuration of the document) and stem: a stem of two languages is two."""
@@ -59,6 +62,10 @@ class StemDictionary:
     def languages(self) -> list[str]:
         """The languages of the stems."""
         return sorted({language for language, _ in self._numbers})
+
+    def numbers_of(self, stems: Iterable[Stem]) -> Int64Array:
+        """The number of each stem, int64, shape (n,); -1 where the dictionary does not have it."""
+        return np.array([self._numbers.get(stem, -1) for stem in stems], dtype=np.int64)
 
     def parse(self, rows: Iterable[tuple[int, str, str]], ids: Int64Array, *, known: bool = False) -> StemCounts:
         """Count the stems of texts given as (id, language, tsvector as text), whose ids are in ``ids``, ascending.
@@ -139,7 +146,7 @@ class LexiconRepository(Repository):
             [(row[0], row[1]) for row in rows],
             np.array([row[2] for row in rows], dtype=np.int64),
             weights,
-            weighed / np.where(weights > 0, weights, 1)[:, None],
+            (weighed / np.where(weights > 0, weights, 1)[:, None]).astype(np.float32, copy=False),
         )
 
     def unknown_stems(self, generation: Generation, chunk_ids: Int64Array) -> dict[Stem, int]:
