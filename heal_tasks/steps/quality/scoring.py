@@ -138,7 +138,7 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Score
     values, documents, hierarchy = {}, {}, {}
     for name, key in held_out(questions, chunks).items():
         for path in (BY_ENCODER, BY_TEXT) if system.lexical else (BY_ENCODER,):
-            found, values[name + path] = _rank(system, key, chunks, path, documents=name == HUMAN)
+            found, values[name + path] = rank(system, key, chunks, path, documents=name == HUMAN)
             documents[name + path] = key.documents
             paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
             hierarchy[name + path] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in key.positives]])
@@ -147,7 +147,7 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Score
 
 def quality(system: System, key: AnswerKey, chunks: ChunkTable, path: str = BY_ENCODER) -> float:
     """Mean nDCG@10 of a system on some questions, over documents."""
-    return float(_rank(system, key, chunks, path, documents=True)[1][GATE_METRIC].mean())
+    return float(rank(system, key, chunks, path, documents=True)[1][GATE_METRIC].mean())
 
 
 def relevance(system: System, key: AnswerKey) -> dict[str, Curve]:
@@ -162,12 +162,16 @@ def relevance(system: System, key: AnswerKey) -> dict[str, Curve]:
     return curves
 
 
-def _rank(
-    system: System, key: AnswerKey, chunks: ChunkTable, path: str, *, documents: bool
+def rank(
+    system: System, key: AnswerKey, chunks: ChunkTable, path: str, *, documents: bool, words: bool | None = None
 ) -> tuple[Int64Array, dict[str, NDArray[np.float64]]]:
-    """Ranked chunks, the best of each document if ``documents`` are right answers, and metrics per question."""
+    """Ranked chunks of some questions, int64, shape (m, 10), and metrics, each float64, shape (m,).
+
+    With ``documents`` a document is the right answer, ranked by its best chunk; otherwise a chunk. ``words`` says if
+    shared words count beside vectors; by default on the path by text alone.
+    """
     depth = CHUNKS_RANKED if documents else CHUNKS_WITH_WORDS if path == BY_TEXT else TOP_K
-    found, _ = _find(system, key.rows, path, depth, words=path == BY_TEXT)
+    found, _ = _find(system, key.rows, path, depth, words=path == BY_TEXT if words is None else words)
     if not documents:
         return found[:, :TOP_K], ranking_metrics(found, key.positives, TOP_K)
     _, owners = np.unique(chunks.document_ids, return_inverse=True)
