@@ -1,8 +1,8 @@
 """Measures what the lexicon adds to an encoder, and a search by text alone, on a collection with human test queries.
 
 Run from the project's root: ``python -m bench.lexicon --collection FOLDER``. The folder holds a corpus, queries and
-judgments (``bench.quality`` says how); chunks, topics, vectors and PostgreSQL's stems are the pipeline's own, and so are
-the choice of weights and the ranking.
+judgments (``bench.quality`` says how); chunks, topics, vectors and PostgreSQL's stems are the pipeline's own, and so
+are the choice of weights and the ranking.
 
 **Questions** (``--questions``). *none*: fitted to documents alone, by the default weights. *people*: the collection's
 train and dev queries move rows (NUDGE), are fitted and choose the weights. *llm*: as none, with questions by a language
@@ -11,11 +11,11 @@ model at ``--llm-url``.
 **Splits** (``--split``). *official*: the collection's test queries. *documents*: all queries, of which those count
 whose documents are named by no query of the two other thirds.
 
-**Rows.** *text*: no encoder; *words*: shared words added, by the weight in the lexicon's record. nDCG@10 over documents with
-95 % bootstrap intervals, and the paired difference to the encoder alone.
+**Rows.** *text*: no encoder; *words*: shared words added, by the weight in the lexicon's record. nDCG@10 over documents
+with 95 % bootstrap intervals, and the paired difference to the encoder alone.
 
 ``--priors``: the prior of the ridge regression: zero; flat (each stem's mean over its leaf topics); nested (each topic
-shrunk to its parent first); random (flat, with the leaves of other documents). ``--ridges``: other weights of the prior.
+shrunk to its parent first); random (nested, with the topics of other documents). ``--ridges``: other weights.
 """
 
 import argparse

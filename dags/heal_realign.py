@@ -35,9 +35,9 @@ def heal_realign() -> None:
         return run_step("route", manifest)
 
     @task.branch(doc_md="Follows the route that was chosen.")
-    def follow(manifest: Json) -> str:
-        first = {"realign": "realign.label", "nudge": "nudge.assign_labels", "nothing": "nothing"}
-        return first[manifest["refs"]["route"]]
+    def follow(manifest: Json) -> list[str]:
+        first = {"realign": ["realign.first_light", "realign.label"], "nudge": ["nudge.assign_labels"]}
+        return first.get(manifest["refs"]["route"], ["nothing"])
 
     @task(doc_md="Nothing to align: no vector is written.")
     def nothing(manifest: Json) -> Json:
@@ -45,6 +45,14 @@ def heal_realign() -> None:
 
     @task_group(group_id="realign", tooltip="Topics, questions, training, a new generation, the gate")
     def realign(routed: Json) -> None:
+        @task(
+            queue="gpu",
+            doc_md="Where nothing is live: the base model's vectors and a lexicon, searchable at once by `heal.find`. "
+            "Output: `heal.vec_g…`, `heal.lex_g…`.",
+        )
+        def first_light(manifest: Json) -> Json:
+            return run_step("first_light", manifest)
+
         @task(doc_md="TF-IDF and HNMFk: a topic path per document. Output: `heal.topic`, `heal.document_topic`.")
         def label(manifest: Json) -> Json:
             return run_step("label", manifest)
@@ -95,7 +103,10 @@ def heal_realign() -> None:
         def answer(manifest: Json) -> Json:
             return run_step("answer", manifest)
 
-        @task(doc_md="Writes and indexes the winner, then switches in one transaction. Output: `heal.vec_g…`.")
+        @task(
+            doc_md="Writes and indexes the winner, then switches in one transaction. "
+            "Output: `heal.vec_g…`, `heal.lex_g…`."
+        )
         def publish(manifest: Json) -> Json:
             return run_step("publish", manifest)
 
@@ -113,7 +124,7 @@ def heal_realign() -> None:
         trained = train(mined)
         embedded = embed.partial(manifest=trained).expand(shard=EMBED_SHARDS)
         chosen = choose(trained)
-        chain(asked, based, sifted)
+        chain([first_light(routed), asked], based, sifted)
         if SETTINGS.map_rate:
             chain(asked, map_entities.partial(manifest=labelled).expand(shard=ASK_SHARDS), mined)
         chain(embedded, chosen)

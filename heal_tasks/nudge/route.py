@@ -28,6 +28,7 @@ class RouteFacts:
     deleted: int  # documents that were removed in this run
     changed_share: float  # documents that are new, changed or deleted since the last realignment, by documents now
     active_generation: int | None  # id of the live generation; None before the first
+    has_topics: bool  # False for a live generation from step first_light whose run went no further
     generation_age_days: float | None  # None before the first realignment
     residual_excess: float | None  # relative residual of new documents less that of known ones; None if not measured
     pending: int  # chunks that the live generation lacks, and those that it serves although their text is gone
@@ -55,17 +56,19 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
     """
     if facts.documents == 0:
         return Route("nothing", "There are no documents in the store, so there is nothing to align.")
-    if facts.forced == "nudge" and facts.active_generation is None:
+    if facts.forced == "nudge" and (facts.active_generation is None or not facts.has_topics):
         return Route(
             "realign",
-            f"The nudge route was forced, but no generation is live that could be nudged, so the {facts.documents} "
-            "documents are realigned.",
+            f"The nudge route was forced, but no generation with topics is live that could be nudged, so the "
+            f"{facts.documents} documents are realigned.",
         )
     if facts.forced != "auto":
         return Route(facts.forced, f"The route {facts.forced} was forced by setting; {_counts(facts)}.")
     if facts.active_generation is None:
         return Route("realign", f"No generation is live yet and {facts.documents} documents are waiting for one.")
     live = f"generation {facts.active_generation}"
+    if not facts.has_topics:
+        return Route("realign", f"{live.capitalize()} has the base model's vectors and no topics yet.")
     change, high = facts.probe_change, facts.probe_change_high
     reason = None
     if facts.changed_share > max_changed_share:

@@ -115,7 +115,7 @@ def _without_a_winner(context: Context, systems: Systems, candidates: list[Candi
         lexicon = replace(candidates[0].lexicon, lexicon_weight=0.0)  # the base model's: for search by text alone
         return make_generation(context, base_space(context), topic_run_id, None, lexicon).generation_id, 0, verdict
     pending = Corpus(context.conn).pending(active.generation_id, None)
-    if not pending.chunks and not pending.superseded:
+    if active.topic_run_id and not pending.chunks and not pending.superseded:
         return 0, 0, "No candidate beat the live generation; it stays."
     space = SpaceRepository(context.conn).get(active.space_id)
     made = make_generation(context, space, topic_run_id, record_of(active), lexicon_record_of(active))

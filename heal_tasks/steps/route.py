@@ -28,6 +28,7 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         deleted=arrived.deleted,
         changed_share=pending.moved / max(pending.documents, 1),
         active_generation=active.generation_id if active else None,
+        has_topics=bool(active and active.topic_run_id),
         generation_age_days=(datetime.now(UTC) - aligned_at).total_seconds() / 86400 if aligned_at else None,
         residual_excess=_residual_excess(context, active) if pending.chunks else None,
         pending=pending.chunks + pending.superseded,

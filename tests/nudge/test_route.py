@@ -7,8 +7,8 @@ import pytest
 from heal_tasks.nudge.route import RouteFacts, choose_route
 
 QUIET = RouteFacts(
-    documents=1500, new=0, changed=0, deleted=0, changed_share=0.0, active_generation=7, generation_age_days=3.0,
-    residual_excess=None, pending=0, forced="auto",
+    documents=1500, new=0, changed=0, deleted=0, changed_share=0.0, active_generation=7, has_topics=True,
+    generation_age_days=3.0, residual_excess=None, pending=0, forced="auto",
 )  # fmt: skip
 
 
@@ -41,7 +41,9 @@ def route(**changes):
         ({"forced": "nudge", "changed_share": 0.9}, "nudge", "nudge was forced by setting"),
         ({"forced": "nothing", "new": 9}, "nothing", "nothing was forced by setting; 9 new"),
         ({"forced": "nothing", "active_generation": None}, "nothing", "nothing was forced by setting"),
-        ({"forced": "nudge", "active_generation": None}, "realign", "no generation is live that could be nudged"),
+        ({"forced": "nudge", "active_generation": None}, "realign", "no generation with topics is live that"),
+        ({"has_topics": False}, "realign", "Generation 7 has the base model's vectors and no topics yet."),
+        ({"forced": "nudge", "has_topics": False}, "realign", "no generation with topics is live that"),
     ],
 )  # fmt: skip
 def test_route_table(changes, name, reason):

@@ -26,6 +26,7 @@ class Entry:
 STEPS: dict[str, Entry] = {
     "ingest": Entry("Pull new, changed and deleted documents from every source."),
     "route": Entry("Choose nothing, nudge or realign, and record why."),
+    "first_light": Entry("Where nothing is live: publish the base model's vectors with a lexicon at once.", gpu=True),
     "label": Entry("Build the HNMFk topic tree and label every document."),
     "ask": Entry("Generate questions with answers and evidence for chunks that have none.", shards="ask_shards"),
     "map_entities": Entry("Write entity maps of chunks that have none.", shards="ask_shards", only_if="map_rate"),
@@ -58,7 +59,8 @@ ROUTES: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "nudge": ("assign_labels", "ask", "embed_new", "nudge_live"),
     "realign": (
-        "label", "ask", "map_entities", "embed_base", "sift", "mine", "train", "embed", "choose", "answer", "publish",
+        "first_light", "label", "ask", "map_entities", "embed_base", "sift", "mine", "train", "embed", "choose",
+        "answer", "publish",
     ),
 }  # fmt: skip
 """The steps of each route, between ``route`` and ``report``."""

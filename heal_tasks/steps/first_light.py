@@ -1,0 +1,32 @@
+"""Step first_light: where nothing is live, the base model's vectors and lexicon are published at once.
+
+People can search minutes after the first documents came, while the same run goes on to train. This generation has no
+topics; the run's own publication replaces it, or adds them.
+"""
+
+from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.vectors.filling import fill_spaces
+from heal_tasks.steps.vectors.publishing import publish_generation
+from heal_tasks.steps.vectors.spaces import base_space
+from heal_tasks.steps.vectors.systems import make_generation
+from heal_tasks.store.generations.generations import GenerationRepository
+
+
+def first_light(context: Context) -> Outcome:
+    """Embed all chunks with the base model and publish them with a lexicon, unless a generation is live."""
+    generations = GenerationRepository(context.conn)
+    if active := generations.active():
+        return Outcome(note=f"generation {active.generation_id} is live already")
+    generations.discard_unfinished(context.run_id)
+    space = base_space(context)
+    filled = fill_spaces(context, [space])
+    made = make_generation(context, space, None, None, LexiconRecord())
+    rows, indexed = publish_generation(context, made)
+    note = (
+        indexed.fault or f"generation {made.generation_id} is live: ask it with SELECT * FROM heal.find('a question')"
+    )
+    return Outcome(counts={**filled.counts, "rows": rows}, note=note)
+
+
+FIRST_LIGHT = Step("first_light", first_light, None)
