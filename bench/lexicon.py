@@ -43,7 +43,7 @@ from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_texts
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System, judged, rank
 from heal_tasks.steps.vectors.spaces import BASE_MODEL
-from heal_tasks.steps.vectors.systems import Systems, moved_copy
+from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -103,9 +103,7 @@ class Bench:
         """The lexicon that the pipeline chooses by people's questions, without and with NUDGE."""
         moved = self.systems.find_moves(self.plain)
         for name, moves in (("", None), ("NUDGE, ", moved)):
-            vectors = moved_copy(self.plain.chunks, moves)
-            search, note = self.systems.lexicons.find(self.plain, vectors)
-            system = replace(self.plain, chunks=vectors, lexical=search)
+            system, note = self.systems.find_lexicon(self.plain, moves)
             encoder = self.values(replace(system, lexical=None), BY_ENCODER)
             yield self.row(f"{name}encoder", encoder, moved.note if moves else "")
             yield from self.with_lexicon(name, system, note)

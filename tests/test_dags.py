@@ -97,7 +97,7 @@ def assert_the_road(tasks: dict[str, Any], settings: Settings) -> None:
         expected |= {f"{route}.{name}": name for name in steps}
         path = ["route", "follow", *(f"{route}.{name}" for name in steps), "report"]
         for before, after in pairwise(path):
-            # Entity maps and the base model's vectors need nothing from each other.
+            # Entity maps and the base model's vectors need nothing from each other, nor do first light and the topics.
             assert reaches(tasks, before, after) or (before, after) in SIDE_BY_SIDE, (
                 f"{before} does not lead to {after}"
             )
@@ -108,7 +108,10 @@ def assert_the_road(tasks: dict[str, Any], settings: Settings) -> None:
         assert tasks[task_id]["mapped"] == sharded, task_id
 
 
-SIDE_BY_SIDE = {("realign.map_entities", "realign.embed_base")}
+SIDE_BY_SIDE = {
+    ("realign.map_entities", "realign.embed_base"),
+    ("realign.first_light", "realign.label"),
+}
 
 
 def test_the_dag_is_the_table_of_the_road(parsed: dict[str, Any]) -> None:
@@ -116,6 +119,8 @@ def test_the_dag_is_the_table_of_the_road(parsed: dict[str, Any]) -> None:
     assert_the_road(tasks, load_settings())
     assert reaches(tasks, "ingest", "route")
     assert reaches(tasks, "realign.ask", "realign.embed_base")
+    assert reaches(tasks, "realign.first_light", "realign.embed_base")
+    assert {"realign.first_light", "realign.label"} <= set(tasks["follow"]["downstream"])
     assert tasks["realign.train"]["pool"] == "gpu"
     assert tasks["report"]["rule"] == "all_done"
     assert parsed["dags"]["heal_realign"]["max_active_runs"] == 1

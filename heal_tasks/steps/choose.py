@@ -17,7 +17,6 @@ from heal_tasks.steps.vectors.systems import (
     Systems,
     lexicon_record_of,
     make_generation,
-    moved_copy,
     record_of,
 )
 from heal_tasks.store.documents.corpus import Corpus
@@ -57,14 +56,14 @@ def choose(context: Context) -> Outcome:
     counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
 
     def consider(space: Space, plain: System, moved: Moved | None) -> None:
-        system = replace(plain, chunks=moved_copy(plain.chunks, moved))
-        if system.name != base.system:
-            measured.extend(evaluation_rows(systems.score(system), rival, settings))
-        search, note = systems.lexicons.find(plain, system.chunks)
-        system = replace(system, name=f"{system.name} + lexicon", lexical=search)
+        system, note = systems.find_lexicon(plain, moved)
+        assert system.lexical is not None
+        if plain.name != base.system:
+            alone = systems.score(replace(plain, chunks=system.chunks))
+            measured.extend(evaluation_rows(alone, rival, settings))
         scores = systems.score(system)
         measured.extend(evaluation_rows(scores, rival, settings))
-        lexicon = replace(search.record, relevance=systems.relevance(system))
+        lexicon = replace(system.lexical.record, relevance=systems.relevance(system))
         record = moved.record if moved else None
         candidates.append(Candidate(space, record, lexicon, scores, compare(scores, rival, settings)))
         notes.append(f"{plain.name}: {note}")

@@ -94,7 +94,7 @@ class LexiconFitter:
         writers = self.questions.human if record.by_people else ~self.questions.human & ~self.questions.extracted
         return self._fit(record, plain, served, writers & self.questions.moves)
 
-    def find(self, plain: System, served: Float32Array) -> tuple[LexicalSearch, str]:
+    def find(self, plain: System, served: Float32Array, tried: Float32Array) -> tuple[LexicalSearch, str]:
         """Fit a lexicon to the vectors of a candidate, with the weights that validation supports.
 
         Human questions choose the weights if enough of them are held out. Generated questions have the words of
@@ -103,13 +103,14 @@ class LexiconFitter:
         Args:
             plain: vectors of the space.
             served: vectors of the chunks as NUDGE moved them, float32, shape (n, d), or the space's own array.
+            tried: the same, moved by training questions alone; human validation questions choose the weights on these.
 
         Returns:
             All questions, ready to be searched by the lexicon, and the choice in words.
         """
         by_people = people_decide(self.questions, self.settings)
         if by_people:
-            record = self._choose(plain, served)
+            record = self._choose(plain, tried)
         else:
             written = self.questions.moves & ~self.questions.human & ~self.questions.extracted
             record = LexiconRecord(question_weight=LLM_QUESTION_WEIGHT if written.any() else 0.0)

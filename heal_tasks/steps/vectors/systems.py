@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.settings import Settings
@@ -167,16 +168,40 @@ class Systems:
         contrast = _by_id(result.displacements, chunks, questions.question_ids[movers.rows])
         return Moved(result.rows, result.vectors, result.record(by_people=by_people), contrast, note)
 
-    def apply_record(self, record: NudgeRecord, plain: System, stored: ContrastState | None = None) -> Moved:
-        """Move rows of a space by a record and the contrast state stored with it, which is computed if it is None."""
+    def find_lexicon(self, plain: System, moved: Moved | None) -> tuple[System, str]:
+        """A candidate: a space with its moved rows and the lexicon that fits them, and the choice in words."""
+        served = tried = moved_copy(plain.chunks, moved)
+        if moved and moved.record and moved.record.by_people:
+            # Validation questions have moved the rows that answer them, so they would find them without a lexicon.
+            train = self.questions.in_splits("train")
+            tried = moved_copy(plain.chunks, self.apply_record(moved.record, plain, movers=train))
+        search, note = self.lexicons.find(plain, served, tried)
+        return replace(plain, name=f"{plain.name} + lexicon", chunks=served, lexical=search), note
+
+    def apply_record(
+        self,
+        record: NudgeRecord,
+        plain: System,
+        stored: ContrastState | None = None,
+        movers: NDArray[np.bool_] | None = None,
+    ) -> Moved:
+        """Move rows of a space by a record.
+
+        Args:
+            record: how.
+            plain: the space.
+            stored: the contrast state stored with the record; None computes it.
+            movers: mask of the questions, shape (q,); None: all whose split moves rows.
+        """
         chunks, questions, displacements = self.chunks, self.questions, None
-        movers = judged(questions, chunks, questions.deciding_mask(record.by_people) & questions.moves, moving=True)
+        chosen = questions.deciding_mask(record.by_people) & (questions.moves if movers is None else movers)
+        asking = judged(questions, chunks, chosen, moving=True)
         if stored:  # displacements of the chunks that are still there
             rows = chunks.rows(stored.chunk_ids)
             displacements = Displacements(rows[rows >= 0], stored.vectors[rows >= 0])
-        asked, device = movers.with_vectors(plain.questions), pick_device(self._settings.device)
+        asked, device = asking.with_vectors(plain.questions), pick_device(self._settings.device)
         moved = move_rows(plain.chunks, asked, record, displacements=displacements, device=device)
-        contrast = stored or _by_id(moved.displacements, chunks, questions.question_ids[movers.rows])
+        contrast = stored or _by_id(moved.displacements, chunks, questions.question_ids[asking.rows])
         return Moved(moved.rows, moved.vectors, record, contrast)
 
 
