@@ -1,62 +1,53 @@
-"""Two SQL queries with their results, as command lines to paste into a shell."""
+"""Questions in words with their answers, as SQL command lines to paste into a shell."""
 
+import re
 import subprocess
-from collections.abc import Iterator
-
-from psycopg import sql
+import textwrap
 
 from heal_tasks.cli.base import console, print_line
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import child_environment
 from heal_tasks.store.db import Connection
 
-COLUMNS = "left(title, 70) AS title, round(distance::numeric, 3) AS distance"
+COLUMNS = "left(title, 70) AS title, round(relevance::numeric, 2) AS relevance"
+_UNSAFE = re.compile(r"[^\w\s,.?:;-]")  # a shell or SQL would need these characters quoted
+DEMO_QUESTIONS = (
+    "how do I group similar rows without knowing how many groups there are",
+    "draw random numbers that come out the same every time",
+    "why does my model do well on training data and badly on new data",
+)
+"""A person's questions about the demo's documents, with few of the words of the pages that answer them."""
 
 
-def print_examples(conn: Connection, database_url: str, psql: str, prefix: str) -> None:
-    """Show ``heal.similar`` for a document and ``heal.search`` with a stored question's vector; no encoder is needed.
+def example_questions(conn: Connection, count: int) -> list[str]:
+    """Questions to ask the live generation: the demo's own, or held-out questions where the documents are others."""
+    if conn.execute("SELECT FROM heal.document WHERE title LIKE 'sklearn.%' AND deleted_at IS NULL LIMIT 1").rowcount:
+        return list(DEMO_QUESTIONS[:count])
+    rows = conn.execute(
+        """SELECT text FROM (SELECT DISTINCT ON (chunk_id) * FROM heal.question ORDER BY chunk_id, question_id) q
+        ORDER BY writer <> 'human', kind <> 'question', split NOT LIKE 'unseen%%', split = 'train', question_id
+        LIMIT %s""",
+        (count,),
+    )
+    return [text for (text,) in rows]
 
-    Nothing is shown while no generation is active. ``psql`` is the program as a person types it, ``prefix`` a command
-    to type before it, for example ``. var/local.env; ``. The URL is passed in the environment: no password is shown.
+
+def print_examples(conn: Connection, database_url: str, psql: str, prefix: str, count: int = 3) -> None:
+    """Ask some questions with ``heal.find`` and show command and rows; nothing while no generation is active.
+
+    ``psql`` is the program as a person types it, ``prefix`` a command to type before it, for example
+    ``. var/local.env; ``. The URL is passed in the environment: no password is shown.
     """
-    for about, query in _queries(conn):
-        command = f'{psql} "$HEAL_DATABASE_URL" -c "{query}"'
+    if not conn.execute("SELECT FROM heal.generation WHERE state = 'active'").rowcount:
+        return
+    for question in example_questions(conn, count):
+        text = textwrap.shorten(_UNSAFE.sub(" ", question), 120, placeholder="")
+        command = f'{psql} "$HEAL_DATABASE_URL" -c "SELECT {COLUMNS} FROM heal.find(\'{text}\', 3)"'
         # Run as shown, except for the prefix, which sets the same variable.
         environment = child_environment(HEAL_DATABASE_URL=database_url)
         shell = ["/bin/sh", "-c", command]
         result = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
         if result.returncode:
             raise StoreError(f"the example query failed: {result.stderr.strip()}; the command was: {command}")
-        console.print(f"\nSQL        {about}", style="bold")
+        console.print("\nSQL        by text alone, no model and no key:", style="bold")
         print_line(f"{prefix}{command}\n{result.stdout.rstrip()}")
-
-
-def _queries(conn: Connection) -> Iterator[tuple[str, str]]:
-    """Queries, each after the question that it answers."""
-    row = conn.execute(
-        """SELECT substring(d.title FROM '^[A-Za-z0-9_. ]+')
-           FROM heal.embedding e JOIN heal.document d USING (document_id)
-           WHERE d.title ~ '^[A-Za-z0-9_. ]{3,}'
-           ORDER BY d.title LIKE 'sklearn.cluster.KMeans(%' DESC, d.title LIKE 'sklearn.cluster.%' DESC, d.title
-           LIMIT 1"""
-    ).fetchone()
-    if row:
-        # A pattern of the title, because a person does not know ids.
-        document = f"SELECT document_id FROM heal.document WHERE title LIKE '{row[0]}%' ORDER BY title LIMIT 1"
-        yield "what is similar to a document:", f"SELECT {COLUMNS} FROM heal.similar(({document}), 5)"
-    generation = conn.execute(
-        "SELECT generation_id, heal.space_table(space_id, 'question') FROM heal.generation WHERE state = 'active'"
-    ).fetchone()
-    if generation is None:
-        return
-    # A held-out question if there is one.
-    row = conn.execute(
-        sql.SQL(
-            "SELECT q.question_id, q.text FROM heal.question q JOIN {} USING (question_id) "
-            "ORDER BY q.kind <> 'question', q.split NOT LIKE 'unseen%', q.split = 'train', q.question_id LIMIT 1"
-        ).format(sql.Identifier("heal", generation[1]))
-    ).fetchone()
-    if row:
-        vector = f"SELECT embedding FROM heal.{generation[1]} WHERE question_id = {row[0]}"
-        query = f"SELECT {COLUMNS} FROM heal.search(({vector}), {generation[0]}, 5)"
-        yield f"what answers the question “{row[1]}”:", query

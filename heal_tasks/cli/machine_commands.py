@@ -16,7 +16,7 @@ from heal_tasks.local.airflow_client import FINISHED
 from heal_tasks.local.components import COMPONENTS, read_state
 from heal_tasks.local.environment import UI_USER
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.store.db import connect
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import GenerationRepository
 
 PANEL = "One machine"
@@ -110,13 +110,9 @@ def _follow(settings: Settings, running: stack.Running, run_id: str) -> None:
     state = _watch(settings, running, run_id)
     if state not in FINISHED:
         raise typer.Exit(130)  # as a shell does after Ctrl-C
-    psql, prefix = "psql", ""
-    if running.embedded:
-        psql = _short(EmbeddedPostgres.bin("psql"))
-        prefix = f". {_short(settings.var_dir / 'local.env')}; "  # sets HEAL_DATABASE_URL
     with connect(running.database_url, autocommit=True) as conn:
         print_report(conn, run_id)
-        print_examples(conn, running.database_url, psql, prefix)
+        _print_examples(conn, settings, running)
         good = state == "success" and GenerationRepository(conn).active() is not None
     console.rule()
     if not good:
@@ -126,12 +122,35 @@ def _follow(settings: Settings, running: stack.Running, run_id: str) -> None:
 
 
 def _watch(settings: Settings, running: stack.Running, run_id: str) -> str:
+    with connect(running.database_url, autocommit=True) as conn:
+        answered = GenerationRepository(conn).active() is not None
+
     def check() -> None:
+        nonlocal answered
         # A run can wait for ever for a component that died.
         if read_state(settings.var_dir).alive != COMPONENTS.keys():
             stack.up(settings, say, only_revive=True)
+        answered = answered or _first_answer(settings, running)
 
     return watch_run(running.client, DAG_ID, run_id, running.database_url, check)
+
+
+def _first_answer(settings: Settings, running: stack.Running) -> bool:
+    """Show the answer to a question if a generation is live, and return whether one is."""
+    with connect(running.database_url, autocommit=True) as conn:
+        live = GenerationRepository(conn).active() is not None
+        if live:
+            say("the first generation is live, so the documents can be searched; the run goes on")
+            _print_examples(conn, settings, running, count=1)
+    return live
+
+
+def _print_examples(conn: Connection, settings: Settings, running: stack.Running, count: int = 3) -> None:
+    psql, prefix = "psql", ""
+    if running.embedded:
+        psql = _short(EmbeddedPostgres.bin("psql"))
+        prefix = f". {_short(settings.var_dir / 'local.env')}; "  # sets HEAL_DATABASE_URL
+    print_examples(conn, running.database_url, psql, prefix, count)
 
 
 def _print_access(running: stack.Running) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from psycopg.types.json import Jsonb
 
-from heal_tasks.cli.examples import print_examples
+from heal_tasks.cli.examples import DEMO_QUESTIONS, print_examples
 from heal_tasks.cli.run_commands import report
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.core.artifacts import artifact_store
@@ -175,13 +175,12 @@ def test_examples_show_a_command_that_runs_as_shown(
     psql = str(EmbeddedPostgres.bin("psql"))
     print_examples(auto, database_url, psql, ". var/local.env; ")
     out = capsys.readouterr().out
-    similar, search = out.split("\nSQL")[1:]
-    assert f'. var/local.env; {psql} "$HEAL_DATABASE_URL" -c "SELECT left(title, 70)' in similar
-    assert "LIKE 'sklearn.cluster.KMeans%'" in similar
-    # Nearest first, and never the document itself.
-    assert re.findall(r"^ (\S.*?) +\|", similar, re.MULTILINE) == [TITLES[1], TITLES[2], TITLES[3]]
-    assert "What gives zeros?" in search
-    assert re.findall(r"^ (\S.*?) +\|", search, re.MULTILINE)[0] == TITLES[3]
+    shown = out.split("\nSQL")[1:]
+    assert len(shown) == len(DEMO_QUESTIONS)
+    for question, part in zip(DEMO_QUESTIONS, shown, strict=True):
+        assert f'. var/local.env; {psql} "$HEAL_DATABASE_URL" -c "SELECT left(title, 70)' in part
+        assert f"heal.find('{question}', 3)" in part
+    assert re.findall(r"^ (\S.*?) +\|", shown[0], re.MULTILINE)
     password = database_url.partition("heal:")[2].partition("@")[0]
     assert password
     assert password not in out
