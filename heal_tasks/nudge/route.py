@@ -17,6 +17,11 @@ MAX_ANGLE = 0.1
 MAX_LOSS = 0.01
 """Loss in nDCG@10 on the fixed questions since the last realignment; counts where its whole interval is below zero."""
 
+TRAINING_PATIENCE = 3
+"""Trained models in a row that the gate refused, after which a realignment trains again only for new material."""
+NEW_MATERIAL = 0.1
+"""Share of new or changed documents, or of new questions, since the last training that is new material for one."""
+
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
@@ -36,6 +41,10 @@ class RouteFacts:
     displacement: float = 0.0  # mean angle over all rows that they have moved, in radians; back and forth adds up
     probe_change: float | None = None  # of nDCG@10 on the live generation's fixed questions; None if it has none
     probe_change_high: float | None = None  # upper end of the 95 % interval of probe_change
+    refused_trainings: int = 0  # trained models since the last one that was promoted
+    new_material: float = (
+        1.0  # share of new or changed documents, or of new questions if larger, since the last training
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,16 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
         "nudge",
         f"{_counts(facts)}; {facts.changed_share:.1%} changed since the last realignment is within "
         f"{max_changed_share:.1%}, so {live} is nudged.",
+    )
+
+
+def skip_training(facts: RouteFacts) -> str:
+    """The reason why a realignment needs no training, as a sentence; empty if it trains."""
+    if facts.forced != "auto" or facts.refused_trainings < TRAINING_PATIENCE or facts.new_material >= NEW_MATERIAL:
+        return ""
+    return (
+        f"No training: the last {facts.refused_trainings} trained models were not promoted, and only "
+        f"{facts.new_material:.1%} of documents or questions are new since; {NEW_MATERIAL:.0%} would be a reason."
     )
 
 

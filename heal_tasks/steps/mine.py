@@ -35,6 +35,7 @@ def _inputs(context: Context) -> object:
         settings.train_far_negatives, settings.mask_same_leaf, VALIDATION_QUESTIONS, VALIDATION_CHUNKS,
         settings.gate_min_questions, settings.seed, settings.map_rate,
         maps_by(context.conn, settings.llm_model).usable().fingerprint if settings.map_rate else "",
+        str(context.manifest.refs.get("skip_training", "")),
     ]  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def mine(context: Context) -> Outcome:
     Negatives are chosen by plain texts, and held-out questions and documents are plain texts, whatever the share of
     entity maps: plain text is what is served. Ref ``by_people`` is 1 if only human questions train.
     """
+    if skipped := str(context.manifest.refs.get("skip_training", "")):
+        return Outcome(refs={"training_set_uri": "", "by_people": 0}, note=skipped)
     settings, corpus = context.settings, Corpus(context.conn)
     systems = Systems(context.conn, settings, context.manifest.number("topic_run_id"))
     chunks, questions, base = systems.chunks, systems.questions, systems.plain(BASE_MODEL, base_space(context))

@@ -2,9 +2,10 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.nudge.route import Route, RouteFacts, choose_route
+from heal_tasks.nudge.route import Route, RouteFacts, choose_route, skip_training
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.probes import DISPLACEMENT, probe_change
 from heal_tasks.store.documents.corpus import Corpus
@@ -34,6 +35,7 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
         **_drift(context, active),
+        **_training(context),
     )
     chosen = choose_route(
         facts, max_changed_share=settings.nudge_max_changed_share, max_age_days=settings.realign_max_age_days
@@ -45,12 +47,14 @@ def route(context: Context) -> Outcome:
     """Choose the route and record it, as ref ``route`` too, with every number it was chosen from."""
     if context.settings.dry_run:  # step ingest has chosen and recorded it, before its rollback
         return Outcome(refs={"route": "nothing"}, note=f"nothing: {context.manifest.text('dry_run')}")
-    refs = context.manifest.refs
-    arrived = Changes(new=int(refs["new"]), changed=int(refs["changed"]), deleted=int(refs["deleted"]))
+    counts = {name: int(context.manifest.refs[name]) for name in ("new", "changed", "deleted")}
+    arrived = Changes(**counts)
     chosen, facts = decide(context, arrived)
-    RunRepository(context.conn).set_route(context.run_id, chosen.name, chosen.reason, asdict(facts))
-    note = f"{chosen.name}: {chosen.reason}"
-    return Outcome(refs={"route": chosen.name}, counts={"pending": facts.pending}, note=note)
+    skipped = skip_training(facts) if chosen.name == "realign" else ""
+    reason = f"{chosen.reason} {skipped}".strip()
+    RunRepository(context.conn).set_route(context.run_id, chosen.name, reason, asdict(facts))
+    refs: dict[str, int | str] = {"route": chosen.name, "skip_training": skipped}
+    return Outcome(refs=refs, counts={"pending": facts.pending}, note=f"{chosen.name}: {reason}")
 
 
 def _drift(context: Context, active: Generation | None) -> dict[str, float]:
@@ -60,6 +64,17 @@ def _drift(context: Context, active: Generation | None) -> dict[str, float]:
     drift = {"displacement": float(active.metrics.get(DISPLACEMENT, 0.0))}
     change = probe_change(NudgeState(context.conn, active).probes(KEPT), context.settings)
     return drift | ({"probe_change": change.value, "probe_change_high": change.high} if change else {})
+
+
+def _training(context: Context) -> dict[str, Any]:
+    """The trained models that were refused in a row, and the share of material that is new since the last."""
+    refused, trained_at = RunRepository(context.conn).refused_trainings()
+    if trained_at is None:
+        return {}
+    corpus = Corpus(context.conn)
+    pending = corpus.pending(None, trained_at)
+    documents = pending.moved / max(pending.documents, 1)
+    return {"refused_trainings": refused, "new_material": max(documents, corpus.new_questions(trained_at))}
 
 
 def _residual_excess(context: Context, active: Generation | None) -> float | None:

@@ -180,7 +180,7 @@ def test_examples_show_a_command_that_runs_as_shown(
     for question, part in zip(DEMO_QUESTIONS, shown, strict=True):
         assert f'. var/local.env; {psql} "$HEAL_DATABASE_URL" -c "SELECT left(title, 70)' in part
         assert f"heal.find('{question}', 3)" in part
-    assert re.findall(r"^ (\S.*?) +\|", shown[0], re.MULTILINE)
+    assert all("(0 rows)" in part for part in shown), "this corpus has no lexicon"
     password = database_url.partition("heal:")[2].partition("@")[0]
     assert password
     assert password not in out

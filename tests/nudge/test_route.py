@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from heal_tasks.nudge.route import RouteFacts, choose_route
+from heal_tasks.nudge.route import RouteFacts, choose_route, skip_training
 
 QUIET = RouteFacts(
     documents=1500, new=0, changed=0, deleted=0, changed_share=0.0, active_generation=7, has_topics=True,
@@ -52,3 +52,21 @@ def test_route_table(changes, name, reason):
     assert reason in found.reason
     assert found.reason.endswith(".")
     assert "\n" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "skips"),
+    [
+        ({}, False),
+        ({"refused_trainings": 2, "new_material": 0.0}, False),
+        ({"refused_trainings": 3, "new_material": 0.099}, True),
+        ({"refused_trainings": 3, "new_material": 0.1}, False),
+        ({"refused_trainings": 9, "new_material": 0.0, "forced": "realign"}, False),
+    ],
+)
+def test_training_is_skipped_where_it_did_not_help_and_little_is_new(changes: dict, skips: bool) -> None:
+    reason = skip_training(dataclasses.replace(QUIET, **changes))
+    assert bool(reason) is skips
+    if skips:
+        assert "the last 3 trained models were not promoted" in reason
+        assert "9.9% of documents or questions are new" in reason

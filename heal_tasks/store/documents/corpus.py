@@ -152,6 +152,11 @@ class Corpus(Repository):
         )
         return {question_id: (text, answer) for question_id, text, answer in rows}
 
+    def new_questions(self, since: datetime) -> float:
+        """The share of the questions in use that were stored after a time."""
+        query = """SELECT coalesce(avg((created_at > %s)::int), 0) FROM heal.question WHERE dropped_by IS NULL"""
+        return float(scalar(self._conn, query, (since,)))
+
     def pending(self, generation_id: int | None, since: datetime | None) -> Pending:
         """Count the changes that a generation does not serve yet: without one, all live chunks.
 

@@ -96,6 +96,20 @@ class RunRepository(Repository):
         ended: datetime | None = scalar(self._conn, query)
         return ended
 
+    def refused_trainings(self) -> tuple[int, datetime | None]:
+        """The number of trained models since the last one that was promoted, and the time of the last."""
+        row = self._conn.execute(
+            """WITH trained AS (
+                SELECT r.finished_at, r.result -> 'refs' ->> 'best_system' LIKE 'trained model%'
+                    AND r.result -> 'refs' ->> 'generation_id' = r.result -> 'refs' ->> 'best_id' AS promoted
+                FROM heal.step_result r WHERE r.step = 'choose' AND r.finished_at IS NOT NULL AND EXISTS
+                    (SELECT FROM heal.evaluation e WHERE e.run_id = r.run_id AND e.system LIKE 'trained model%'))
+            SELECT count(*) FILTER (WHERE finished_at > coalesce(
+                (SELECT max(finished_at) FROM trained WHERE promoted), '-infinity')), max(finished_at) FROM trained"""
+        ).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
     def finished(self, step: str, fingerprint: str, shard: int) -> JsonObject | None:
         """The stored result of a step with these inputs, or None if it has never finished."""
         result: JsonObject | None = scalar(
