@@ -57,7 +57,7 @@ def route(context: Context) -> Outcome:
     return Outcome(refs=refs, counts={"pending": facts.pending}, note=f"{chosen.name}: {reason}")
 
 
-def _drift(context: Context, active: Generation | None) -> dict[str, float]:
+def _drift(context: Context, active: Generation | None) -> dict[str, Any]:
     """The angle of the live rows and the change in quality on the probes since the last realignment."""
     if active is None:
         return {}
