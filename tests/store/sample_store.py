@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 
 from heal_tasks.core.ids import document_id
 from heal_tasks.core.types import Record
+from heal_tasks.lexicon.lexicon import fit_lexicon
+from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.documents.topics import Labels
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
+from heal_tasks.store.generations.lexicon import LexiconRepository, StemDictionary, StoredLexicon
 from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -73,6 +77,7 @@ class SampleStore:
         self.spaces = SpaceRepository(conn)
         self.generations = GenerationRepository(conn)
         self.served = ServedRepository(conn)
+        self.lexicons = LexiconRepository(conn)
 
     def load(self, **bodies: str) -> None:
         """Store documents."""
@@ -117,10 +122,25 @@ class SampleStore:
         leaves = chunks.leaves if leaf is None else np.full_like(chunks.leaves, leaf)
         return Served(chunks.chunk_ids, chunks.document_ids, leaves, vectors)
 
-    def publish(self, generation: Generation) -> None:
-        """Write the wanted rows, index, switch."""
-        self.served.write_served(generation, self.wanted(generation))
-        build_indexes(self.conn, generation, memory_mb=64, parallel=0)
+    def write_lexicon(self, generation: Generation, wanted: Served, **fields: object) -> StoredLexicon:
+        """Fit the lexicon to rows and write it, with a record that has some fields."""
+        dictionary = StemDictionary()
+        found = self.lexicons.chunk_stems(dictionary, wanted.chunk_ids)
+        shape = (len(wanted.chunk_ids), len(dictionary))
+        counts = count_stems(found.texts, found.stems, found.counts, shape)
+        lexicon = fit_lexicon(counts, wanted.vectors, ridge=0.3)
+        stored = StoredLexicon(dictionary.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
+        self.lexicons.write(generation, stored)
+        record = LexiconRecord(chunks=len(wanted.chunk_ids), **fields)  # type: ignore[arg-type]
+        self.generations.set_fields(generation.generation_id, lexicon=record.to_json())
+        return stored
+
+    def publish(self, generation: Generation, exact_rows: int = 0, **fields: object) -> None:
+        """Write the wanted rows and their lexicon, index from so many rows on, switch."""
+        wanted = self.wanted(generation)
+        self.served.write_served(generation, wanted)
+        self.write_lexicon(generation, wanted, **fields)
+        build_indexes(self.conn, generation, memory_mb=64, parallel=0, exact_rows=exact_rows)
         self.generations.set_state(generation.generation_id, "ready")
         self.generations.activate(generation.generation_id, lock_timeout_ms=500)
 

@@ -40,6 +40,8 @@ def test_a_whole_store_is_restored_elsewhere(
         query = encode(["another"])[0]
         conn.execute("SET ROLE heal_reader")
         assert search(conn, query, 1) == search(store.conn, query, 1)
+        found = "SELECT * FROM heal.find('another text')"
+        assert conn.execute(found).fetchall() == store.conn.execute(found).fetchall() != []
         conn.execute("RESET ROLE")
         SampleStore(conn).load(c="basalt")
         assert conn.execute("SELECT words::text FROM heal.chunk WHERE text = 'basalt'").fetchall() == [("'basalt':2",)]
@@ -68,5 +70,7 @@ def test_a_dropped_generation_comes_back_without_what_was_deleted(
     assert hits[0].text == "x"
     assert {hit.text for hit in hits} == {"x", "z"}
     assert store.served.health(active)["orphans"] == 0
+    stems = store.conn.execute("SELECT stem FROM heal.lex_g000001 ORDER BY 1").fetchall()
+    assert stems == [("x",), ("z",)]
     owners = store.conn.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE tablename ~ '_g000001$'").fetchall()
     assert owners == [("heal_pipeline",)]

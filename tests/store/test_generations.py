@@ -35,7 +35,7 @@ def test_a_new_generation_is_a_row_and_gets_its_tables_later(store: SampleStore)
     assert store.generations.get(made.generation_id) == made
     assert tables(store) == set()
     store.generations.create_tables(made)
-    assert tables(store) == {"vec_g000001"}
+    assert tables(store) == {"vec_g000001", "lex_g000001"}
     assert store.generations.active() is None
     assert store.generations.previous() is None
 
@@ -43,10 +43,10 @@ def test_a_new_generation_is_a_row_and_gets_its_tables_later(store: SampleStore)
 def test_tables_are_made_anew_where_an_attempt_was_cut_short(store: SampleStore) -> None:
     store.load(a="x")
     made = store.generation(nudge={"variant": "N", "theta": 0.3, "contrast_steps": 5})
-    assert tables(store) == {"vec_g000001", "push_g000001"}
+    assert tables(store) == {"vec_g000001", "lex_g000001", "push_g000001"}
     store.served.write_served(made, store.wanted(made))
     store.generations.create_tables(made)
-    assert tables(store) == {"vec_g000001", "push_g000001"}
+    assert tables(store) == {"vec_g000001", "lex_g000001", "push_g000001"}
     assert store.served.load_served(made).chunk_ids.shape == (0,)
     store.publish(made)
     with pytest.raises(StoreError, match="generation 1 is active, so its tables are in use and stay as they are"):

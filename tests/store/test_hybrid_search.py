@@ -46,7 +46,8 @@ def test_hybrid_search_finds_by_stems_and_by_vector_and_adds_the_scores(
         Record("titled", "Chloroplasts", "Plants"),
     )
     query = made_of(texts[3])
-    found = hybrid(store, "about the runs of a mitochondrion", query, generation)
+    weights = {"words_weight": 0.2, "lexicon_weight": 0}
+    found = hybrid(store, "about the runs of a mitochondrion", query, generation, **weights)
     by_text = {row[0]: row for row in found}
     assert by_text[texts[3]][1] == 1
     # "run" and "mitochondria" are stems that one document has; "about" is a stop word of English, "nothing" of none.
@@ -57,8 +58,8 @@ def test_hybrid_search_finds_by_stems_and_by_vector_and_adds_the_scores(
         if word_rank in (1, None):
             assert score == pytest.approx(similarity + (0.2 if word_rank else 0.0), abs=1e-6)
     assert [row[3] for row in found] == sorted((row[3] for row in found), reverse=True)
-    assert hybrid(store, "chloroplast", query, generation)[0][2] in (1, None)
-    assert {row[0] for row in hybrid(store, "chloroplast", query, generation, k=40) if row[2]} == {"Plants"}
+    assert hybrid(store, "chloroplast", query, generation, **weights)[0][2] in (1, None)
+    assert {row[0] for row in hybrid(store, "chloroplast", query, generation, k=40, **weights) if row[2]} == {"Plants"}
     only_vector = hybrid(store, "the of and", query, generation, k=3)
     assert [row[1:3] for row in only_vector] == [(1, None), (2, None), (3, None)]
     done = run_psql(
@@ -95,7 +96,7 @@ def test_hybrid_search_ranks_what_either_finds_by_both_scores(store: SampleStore
         }
         rows = store.conn.execute(
             "SELECT text, score, distance, vector_rank FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, "
-            "words_weight => %s)",
+            "words_weight => %s, lexicon_weight => 0)",
             (asked, query, gen, k, weight),
         ).fetchall()
         expected = sorted(score, key=lambda text: -score[text])[:k]
@@ -106,12 +107,35 @@ def test_hybrid_search_ranks_what_either_finds_by_both_scores(store: SampleStore
             assert (vector_rank is None) is (text not in by_vector)
 
 
-def test_the_weight_of_the_words_is_checked(store: SampleStore) -> None:
-    generation = publish(store, Record("a", "T", "a"))
-    for weight in (-0.1, float("nan"), 101, None):
-        with pytest.raises(psycopg.DatabaseError, match="words_weight must be between 0 and 100, got") as caught:
-            hybrid(store, "a", made_of("a"), generation, words_weight=weight)
+@pytest.mark.parametrize("name", ["words_weight", "lexicon_weight"])
+def test_weights_are_checked(store: SampleStore, name: str) -> None:
+    generation = publish(store, Record("a", "T", "basalt"))
+    for weight in (-0.1, float("nan"), 101):
+        with pytest.raises(psycopg.DatabaseError, match=f"{name} must be between 0 and 100, got") as caught:
+            hybrid(store, "basalt", made_of("a"), generation, **{name: weight})
         assert caught.value.sqlstate == "HEA03"
+
+
+def test_weights_are_the_generations_where_none_are_given(store: SampleStore) -> None:
+    texts = ["basalt rock", "granite rock", "chalk cliff"]
+    generation = publish(store, *[Record(text, "T", text) for text in texts])
+    query, asked = made_of("q"), "granite rock"
+    store.conn.execute("UPDATE heal.generation SET lexicon = lexicon || '{\"words_weight\": 0.4, \"lexicon_weight\": 2}'")
+    assert hybrid(store, asked, query, generation) == hybrid(
+        store, asked, query, generation, words_weight=0.4, lexicon_weight=2
+    )
+    row = store.conn.execute("SELECT heal.query_vector(%s, %s::bigint)", (asked, generation.generation_id)).fetchone()
+    assert row is not None
+    by_lexicon = row[0].to_numpy()
+    assert np.linalg.norm(by_lexicon) == pytest.approx(1, abs=1e-6)
+    both = (query + 2 * by_lexicon) / np.linalg.norm(query + 2 * by_lexicon)
+    for text, _, _, score in hybrid(store, asked, 3 * query, generation, words_weight=0):
+        assert score == pytest.approx(float(made_of(text) @ both), abs=1e-6)
+    # A record is missing only where there is no lexicon, and words count a tenth.
+    store.conn.execute("UPDATE heal.generation SET lexicon = NULL")
+    assert hybrid(store, asked, query, generation) == hybrid(
+        store, asked, query, generation, words_weight=0.1, lexicon_weight=0
+    )
 
 
 def test_a_text_is_stemmed_in_its_own_language(store: SampleStore) -> None:
@@ -137,6 +161,9 @@ def test_a_text_is_stemmed_in_its_own_language(store: SampleStore) -> None:
     store.documents.apply_records(
         SOURCE, [Record("en", "Title", "The houses by the river", {"lang": "simple"})], lambda title, body: [body]
     )
+    assert matched("house", language="english") == set()
+    generation = store.generation("m2")
+    store.publish(generation)
     assert matched("house", language="english") == set()
     assert matched("houses", language="simple") == {"The houses by the river"}
 

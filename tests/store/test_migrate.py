@@ -19,6 +19,7 @@ LANDED = {
     "005_generations.sql": "6372ca4c91b6",
     "006_nudge.sql": "2f0582ad7502",
     "007_runs.sql": "5388cbe09802",
+    "008_lexicon.sql": "c401edf24c4c",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 

@@ -47,6 +47,10 @@ def calls(generation: int) -> list[str]:
         f"SELECT * FROM heal.search('{vector()}', {generation}, 3, filter => '{{}}')",
         f"SELECT * FROM heal.search_many(ARRAY['{vector()}']::vector[], {generation})",
         f"SELECT * FROM heal.hybrid_search('text', '{vector()}', {generation})",
+        "SELECT * FROM heal.find('text')",
+        "SELECT * FROM heal.find('text', 20, filter => '{}')",
+        "SELECT * FROM heal.explain_find('text')",
+        f"SELECT heal.query_vector('text'), heal.query_vector('text', {generation})",
         "SELECT * FROM heal.similar((SELECT min(document_id) FROM heal.embedding))",
         "SELECT * FROM heal.embedding",
         "SELECT * FROM heal.generation_status",
@@ -89,7 +93,10 @@ def test_a_reader_calls_the_api_through_switches_and_reads_no_table(
             for text in (
                 "CALL heal.activate(1)", "SELECT heal.delete_document(1)", "CALL heal.delete_chunks('{1}')",
                 "SELECT heal.recall(1)", "DELETE FROM heal.embedding", "CREATE TABLE heal.mine (x int)",
-                "SELECT heal.nearest('[1]', NULL, 1)", "DROP VIEW heal.embedding",
+                "SELECT heal.nearest('[1]', NULL, 1)", "DROP VIEW heal.embedding", "SELECT heal.question_stems('text', 2)",
+                "SELECT heal.matching('text', NULL, 1)", "CALL heal.plan_searches()",
+                "SELECT heal.ranked('text', '[1]', NULL, 1, NULL, NULL, NULL, 0.1, 50, 20)",
+                "SELECT heal.find_planned('[1]', 2, 'vector', 1, 0.1, NULL, NULL, NULL)",
             )
         ]  # fmt: skip
         for statement in refused:
@@ -125,7 +132,9 @@ def test_definers_have_a_fixed_path_without_schemas_of_the_caller(auto: Connecti
         "WHERE pronamespace = 'heal'::regnamespace"
     ).fetchall()
     definers = {name: config for name, config, definer, _ in rows if definer}
-    assert definers.keys() == {"search", "search_many", "similar", "hybrid_search", "topic_search", "activate"}
+    assert definers.keys() == {
+        "search", "search_many", "similar", "find", "query_vector", "explain_find", "hybrid_search", "topic_search", "activate"
+    }  # fmt: skip
     assert {tuple(config) for config in definers.values()} == {("search_path=pg_catalog, public, pg_temp",)}
     assert {owner for *_, owner in rows} == {"heal_owner"}
 
@@ -163,6 +172,7 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
         for kind, name in (
             ("TABLE", "document"),
             ("TABLE", "vec_g000001"),
+            ("TABLE", "lex_g000001"),
             ("TABLE", "push_g000001"),
             ("TABLE", "base_s000001"),
             ("VIEW", "embedding"),
@@ -175,7 +185,7 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
                          "AND relnamespace = 'heal'::regnamespace").fetchall()
         )  # fmt: skip
         assert {name for name, owner in owners.items() if owner == "heal_pipeline"} == {
-            "base_s000001", "question_s000001", "vec_g000001", "push_g000001"
+            "base_s000001", "question_s000001", "vec_g000001", "lex_g000001", "push_g000001"
         }  # fmt: skip
         assert set(owners.values()) == {"heal_pipeline", "heal_owner"}
         assert conn.execute("SELECT current_user = session_user").fetchone() == (True,)

@@ -152,8 +152,9 @@ class LexiconRepository(Repository):
     def unknown_stems(self, generation: Generation, chunk_ids: Int64Array) -> dict[Stem, int]:
         """Stems of some chunks that a generation's lexicon does not have, each with the number of live chunks."""
         query = sql.SQL(
-            "SELECT s.language, s.stem, (SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NULL "
-            "AND c.words @@ quote_literal(s.stem)::tsquery) FROM (SELECT DISTINCT d.language, w.lexeme AS stem "
+            "SELECT s.language, s.stem, (SELECT count(*) FROM heal.chunk c JOIN heal.document d USING (document_id) "
+            "WHERE c.words @@ quote_literal(s.stem)::tsquery AND c.superseded_at IS NULL AND d.language = s.language) "
+            "FROM (SELECT DISTINCT d.language, w.lexeme AS stem "
             "FROM heal.chunk c JOIN heal.document d USING (document_id), unnest(c.words) w WHERE c.chunk_id = ANY (%s) "
             "AND NOT EXISTS (SELECT FROM {} l WHERE l.language = d.language AND l.stem = w.lexeme)) s ORDER BY 1, 2"
         ).format(generation.table("lex"))

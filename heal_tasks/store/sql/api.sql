@@ -184,7 +184,9 @@ BEGIN
                     JOIN heal.%2$I l ON l.language = u.language AND l.stem = s.lexeme
                     WHERE u.language IS NOT NULL AND (only_language IS NULL OR u.language = only_language);
             END IF;$branch$, g.generation_id, heal.vector_table(g.generation_id, 'lex')), '')
-         FROM heal.generation g WHERE g.state IN ('active', 'previous')));
+         FROM heal.generation g WHERE g.state IN ('active', 'previous')
+         -- Generations from before there were lexicons have no table.
+         AND to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex')) IS NOT NULL));
     EXECUTE format($create$
         CREATE OR REPLACE FUNCTION heal.find_planned(
             query vector, gen bigint, kind text, k int, words_weight double precision, rare tsquery, stems tsquery[], weights real[]
@@ -226,7 +228,8 @@ BEGIN
          FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
 END $procedure$;
-COMMENT ON PROCEDURE heal.plan_searches IS 'Writes heal.search_planned again, for the generations that can be searched now.';
+COMMENT ON PROCEDURE heal.plan_searches IS
+    'Writes heal.search_planned, heal.question_stems and heal.find_planned again, for the generations that can be searched now.';
 CALL heal.plan_searches();
 COMMENT ON FUNCTION heal.question_stems IS
     'Stems of a question that the lexicon of a searchable generation has, in one language or in every language that documents have: the '

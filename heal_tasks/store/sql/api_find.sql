@@ -1,4 +1,5 @@
--- Search by text: the vector of a question by the lexicon, words beside vectors, search for topics. Repeatable: applied again whenever this file changes.
+-- Search by text: the vector of a question by the lexicon, words beside vectors, search for topics. Repeatable: applied again whenever
+-- this file changes.
 
 CREATE OR REPLACE FUNCTION heal.relevance(score double precision, scores double precision[], shares double precision[])
 RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -66,7 +67,7 @@ BEGIN
     RETURN QUERY EXECUTE format($query$
         -- || '' reads a large tsvector once; ts_rank would read it anew for every stem.
         WITH term AS MATERIALIZED (
-            SELECT s.stem, quote_literal(s.stem)::tsquery AS query, max(s.chunks) AS chunks, max(s.weight)::float8 AS weight
+            SELECT s.stem, quote_literal(s.stem)::tsquery AS query, sum(s.chunks) AS chunks, max(s.weight)::float8 AS weight
             FROM heal.question_stems($1, $6, heal.checked_language($2)) s GROUP BY s.stem
         ), weighed AS MATERIALIZED (
             SELECT t.*, sum(t.chunks) OVER (ORDER BY t.chunks, t.stem) <= $7
@@ -151,6 +152,9 @@ DECLARE
     shares double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'shares');
 BEGIN
     lexicon_weight := coalesce(lexicon_weight, (gen_row.lexicon ->> 'lexicon_weight')::float8);
+    IF NOT lexicon_weight BETWEEN 0 AND 100 THEN
+        RAISE EXCEPTION 'lexicon_weight must be between 0 and 100, got %', lexicon_weight USING ERRCODE = 'HEA03';
+    END IF;
     IF by_lexicon IS NOT NULL AND lexicon_weight > 0 AND vector_dims(query) = gen_row.dims THEN
         query := l2_normalize(l2_normalize(query) + array_fill(lexicon_weight::real, ARRAY[gen_row.dims])::vector * by_lexicon);
     END IF;
@@ -194,14 +198,21 @@ BEGIN
     words_weight := coalesce((gen_row.lexicon ->> 'words_weight')::float8, 0.1);
     scores := heal.curve(gen_row.lexicon, 'text', 'scores');
     shares := heal.curve(gen_row.lexicon, 'text', 'shares');
-    SELECT sum(s.embedding::vector) AS vector, array_agg(quote_literal(s.stem)::tsquery) AS stems, array_agg(s.weight) AS weights,
+    -- A stem that the lexicon has in two languages is one word.
+    SELECT sum(s.vector) AS vector, array_agg(quote_literal(s.stem)::tsquery) AS stems, array_agg(s.weight) AS weights,
            string_agg(quote_literal(s.stem), ' | ') FILTER (WHERE s.before <= 20)::tsquery AS rare
     INTO asked
-    FROM (SELECT q.*, sum(q.chunks) OVER (ORDER BY q.chunks, q.stem) AS before
-          FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) q) s;
+    FROM (SELECT q.stem, sum(q.embedding::vector) AS vector, max(q.weight) AS weight,
+                 sum(sum(q.chunks)) OVER (ORDER BY sum(q.chunks), q.stem) AS before
+          FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) q GROUP BY q.stem) s;
     IF coalesce(vector_norm(asked.vector), 0) = 0 THEN
-        RAISE NOTICE 'no row: the documents have none of the words of this question'
-            USING HINT = 'SELECT * FROM heal.explain_find(question) shows which words count.';
+        IF gen_row.lexicon IS NULL THEN
+            RAISE NOTICE 'no row: generation % has no lexicon', gen_row.generation_id
+                USING HINT = 'The next generation that heal_realign publishes has one; until then use heal.search.';
+        ELSE
+            RAISE NOTICE 'no row: the documents have none of the words of this question'
+                USING HINT = 'SELECT * FROM heal.explain_find(question) shows which words count.';
+        END IF;
         RETURN;
     END IF;
     asked.vector := l2_normalize(asked.vector);
@@ -234,22 +245,25 @@ RETURNS TABLE (stem text, config text, chunks int, weight real, share double pre
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation := heal.searchable((SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active'));
+    languages text[] := CASE WHEN language IS NOT NULL THEN ARRAY[language] END;
 BEGIN
+    IF language IS NULL AND gen_row.lexicon IS NOT NULL THEN
+        EXECUTE format('SELECT array_agg(DISTINCT l.language) FROM heal.%I l', heal.vector_table(gen_row.generation_id, 'lex'))
+            INTO languages;
+    END IF;
     RETURN QUERY
         WITH known AS (SELECT s.* FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) s),
         total AS (SELECT sum(k.embedding::vector) AS vector FROM known k),
-        asked AS (
-            SELECT s.lexeme, l.name
-            FROM (SELECT coalesce(language, 'english') AS name UNION SELECT k.language FROM known k) l,
-                 unnest(to_tsvector(heal.text_config(l.name), question)) s)
+        asked AS (SELECT s.lexeme, l.name
+                  FROM unnest(languages) l (name), unnest(to_tsvector(heal.text_config(l.name), question)) s)
         SELECT a.lexeme, a.name, coalesce(k.chunks, 0), coalesce(k.weight, 0::real),
                coalesce(-(k.embedding::vector <#> t.vector) / nullif(vector_norm(t.vector) ^ 2, 0), 0)
         FROM asked a LEFT JOIN known k ON k.stem = a.lexeme AND k.language = a.name CROSS JOIN total t
         ORDER BY 5 DESC, 1;
 END $$;
 COMMENT ON FUNCTION heal.explain_find IS
-    'The stems of a question as heal.find counts them: chunks with the stem (0: the lexicon does not have it), its inverse document '
-    'frequency, and its share of the question''s vector; shares add up to 1.';
+    'The stems of a question as heal.find counts them, in each language that documents have: chunks with the stem (0: the lexicon does '
+    'not have it), its inverse document frequency, and its share of the question''s vector; shares add up to 1.';
 
 CREATE OR REPLACE FUNCTION heal.topic_search(query vector, gen bigint, k int DEFAULT 10)
 RETURNS TABLE (topic_id bigint, parent_id bigint, level int, terms text[], size int, hits int, distance double precision)

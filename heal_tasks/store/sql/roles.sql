@@ -34,7 +34,7 @@ BEGIN
     GRANT USAGE, CREATE ON SCHEMA heal TO heal_pipeline;
     FOR item IN
         SELECT format('TABLE %s', c.oid::regclass) AS object, pg_get_userbyid(c.relowner) AS owner,
-               CASE WHEN c.relname ~ '^((base|question)_s|(vec|push)_g)\d+$' THEN 'heal_pipeline' ELSE 'heal_owner' END AS wanted
+               CASE WHEN c.relname ~ '^((base|question)_s|(vec|lex|push)_g)\d+$' THEN 'heal_pipeline' ELSE 'heal_owner' END AS wanted
         FROM pg_class c WHERE c.relnamespace = 'heal'::regnamespace AND c.relkind IN ('r', 'v')
         UNION ALL
         SELECT format('ROUTINE %s', p.oid::regprocedure), pg_get_userbyid(p.proowner), 'heal_owner'
