@@ -135,14 +135,17 @@ class SampleStore:
         self.generations.set_fields(generation.generation_id, lexicon=record.to_json())
         return stored
 
-    def publish(self, generation: Generation, exact_rows: int = 0, **fields: object) -> None:
-        """Write the wanted rows and their lexicon, index from so many rows on, switch."""
-        wanted = self.wanted(generation)
-        self.served.write_served(generation, wanted)
-        self.write_lexicon(generation, wanted, **fields)
+    def publish(
+        self, generation: Generation, wanted: Served | None = None, exact_rows: int = 0, **fields: object
+    ) -> StoredLexicon:
+        """Write rows (the wanted ones) and their lexicon, whose record has some fields; index from so many rows on; switch."""
+        rows = wanted or self.wanted(generation)
+        self.served.write_served(generation, rows)
+        lexicon = self.write_lexicon(generation, rows, **fields)
         build_indexes(self.conn, generation, memory_mb=64, parallel=0, exact_rows=exact_rows)
         self.generations.set_state(generation.generation_id, "ready")
         self.generations.activate(generation.generation_id, lock_timeout_ms=500)
+        return lexicon
 
     def texts(self, chunk_ids: NDArray[np.int64]) -> list[str]:
         """Texts of chunks, sorted."""
