@@ -77,7 +77,11 @@ class World:
     def serve(self, metric: str, indexed: bool) -> Generation:
         """Publish a generation; with inner products its vectors have lengths between a half and two."""
         made = self.store.generations.create(
-            run_id="r", space=self.space, topic_run_id=self.run, metric=metric, lexicon=None  # type: ignore[arg-type]
+            run_id="r",
+            space=self.space,
+            topic_run_id=self.run,
+            metric=metric,
+            lexicon=None,  # type: ignore[arg-type]
         )
         self.store.generations.create_tables(made)
         served = self.store.wanted(made)
@@ -108,7 +112,9 @@ class World:
         asked = sorted({word for word in question.split() if word in rows})
         having = {word: np.array([words[word] > 0 for words in self.words]) for word in asked}
         weight = {word: np.log(1 + n / having[word].sum()) for word in asked}
-        total = sum((self.lexicon.vectors[rows[word]] * weight[word]).astype(np.float16).astype(float) for word in asked)
+        total = sum(
+            (self.lexicon.vectors[rows[word]] * weight[word]).astype(np.float16).astype(float) for word in asked
+        )
         similarity = self.vectors @ (total / np.linalg.norm(total))
         near = [row for row in np.argsort(-similarity) if passes[row]][: max(20, 2 * k)]
         candidates, known = set(near), 0
@@ -225,7 +231,11 @@ def test_the_search_in_memory_ranks_alike(world: World, indexed: bool) -> None:
     question_counts = count_stems(stems.texts, stems.stems, stems.counts, (len(asked), len(dictionary)))
     lexicon = Lexicon(stored.chunks, stored.weights, stored.vectors)
     search = LexicalSearch(
-        LexiconRecord(words_weight=0.3), lexicon, Words.of(counts), question_counts, lexicon.question_vectors(question_counts)
+        LexiconRecord(words_weight=0.3),
+        lexicon,
+        Words.of(counts),
+        question_counts,
+        lexicon.question_vectors(question_counts),
     )
     near, _ = top_k(search.vectors, world.vectors, 20)
     ranked, scores = search.add_words(near, search.vectors, np.arange(len(asked)), world.vectors)

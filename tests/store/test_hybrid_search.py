@@ -120,7 +120,7 @@ def test_weights_are_the_generations_where_none_are_given(store: SampleStore) ->
     texts = ["basalt rock", "granite rock", "chalk cliff"]
     generation = publish(store, *[Record(text, "T", text) for text in texts])
     query, asked = made_of("q"), "granite rock"
-    store.conn.execute("UPDATE heal.generation SET lexicon = lexicon || '{\"words_weight\": 0.4, \"lexicon_weight\": 2}'")
+    store.conn.execute('UPDATE heal.generation SET lexicon = lexicon || \'{"words_weight": 0.4, "lexicon_weight": 2}\'')
     assert hybrid(store, asked, query, generation) == hybrid(
         store, asked, query, generation, words_weight=0.4, lexicon_weight=2
     )

@@ -93,8 +93,8 @@ def test_a_reader_calls_the_api_through_switches_and_reads_no_table(
             for text in (
                 "CALL heal.activate(1)", "SELECT heal.delete_document(1)", "CALL heal.delete_chunks('{1}')",
                 "SELECT heal.recall(1)", "DELETE FROM heal.embedding", "CREATE TABLE heal.mine (x int)",
-                "SELECT heal.nearest('[1]', NULL, 1)", "DROP VIEW heal.embedding", "SELECT heal.question_stems('text', 2)",
-                "SELECT heal.matching('text', NULL, 1)", "CALL heal.plan_searches()",
+                "SELECT heal.nearest('[1]', NULL, 1)", "DROP VIEW heal.embedding",
+                "SELECT heal.question_stems('text', 2)", "SELECT heal.matching('text', NULL, 1)", "CALL heal.plan_searches()",
                 "SELECT heal.ranked('text', '[1]', NULL, 1, NULL, NULL, NULL, 0.1, 50, 20)",
                 "SELECT heal.find_planned('[1]', 2, 'vector', 1, 0.1, NULL, NULL, NULL)",
             )
@@ -133,7 +133,8 @@ def test_definers_have_a_fixed_path_without_schemas_of_the_caller(auto: Connecti
     ).fetchall()
     definers = {name: config for name, config, definer, _ in rows if definer}
     assert definers.keys() == {
-        "search", "search_many", "similar", "find", "query_vector", "explain_find", "hybrid_search", "topic_search", "activate"
+        "search", "search_many", "similar", "find", "query_vector", "explain_find", "hybrid_search", "topic_search",
+        "activate",
     }  # fmt: skip
     assert {tuple(config) for config in definers.values()} == {("search_path=pg_catalog, public, pg_temp",)}
     assert {owner for *_, owner in rows} == {"heal_owner"}
