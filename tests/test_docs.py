@@ -12,6 +12,7 @@ from heal_tasks import __version__
 from heal_tasks.cli.app import app
 from heal_tasks.cli.settings_page import markdown_page
 from heal_tasks.core.settings import Settings
+from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -116,10 +117,13 @@ def seeded(module_database_url: str) -> str:
             )
         generations, space = GenerationRepository(conn), SpaceRepository(conn).ensure("model", "0", 3)
         for _ in range(2):
-            made = generations.create(run_id="run", space=space, topic_run_id=row[0])
+            made = generations.create(run_id="run", space=space, topic_run_id=row[0], lexicon=LexiconRecord().to_json())
             generations.create_tables(made)
             conn.execute(
                 sql.SQL("INSERT INTO {} VALUES (10, 1, 0, '[1,0,0]'), (20, 2, 1, '[0,1,0]')").format(made.table("vec"))
+            )
+            conn.execute(
+                sql.SQL("INSERT INTO {} VALUES ('english', 'text', 2, 0.7, '[1,1,0]')").format(made.table("lex"))
             )
             generations.set_state(made.generation_id, "ready")
             generations.activate(made.generation_id, lock_timeout_ms=1000)

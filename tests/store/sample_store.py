@@ -138,7 +138,7 @@ class SampleStore:
     def publish(
         self, generation: Generation, wanted: Served | None = None, exact_rows: int = 0, **fields: object
     ) -> StoredLexicon:
-        """Write rows (default: the wanted ones) and a lexicon with these fields, index from ``exact_rows`` on, switch."""
+        """Write rows (default: the wanted ones) and a lexicon with some fields, index from so many rows on, switch."""
         rows = wanted or self.wanted(generation)
         self.served.write_served(generation, rows)
         lexicon = self.write_lexicon(generation, rows, **fields)

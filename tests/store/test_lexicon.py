@@ -121,8 +121,8 @@ def test_questions_are_stemmed_in_the_languages_of_the_dictionary(store: SampleS
     (chunk,) = store.conn.execute("SELECT chunk_id FROM heal.chunk").fetchall()[0]
     for number, text in enumerate(["Houses and Häuser?", "unknown"]):
         store.conn.execute(
-            "INSERT INTO heal.question (question_id, chunk_id, text, answer, evidence, kind, writer, model, prompt_hash, "
-            "split) VALUES (%s, %s, %s, '', '', 'question', 'human', '', '', 'train')",
+            "INSERT INTO heal.question (question_id, chunk_id, text, answer, evidence, kind, writer, model, "
+            "prompt_hash, split) VALUES (%s, %s, %s, '', '', 'question', 'human', '', '', 'train')",
             (number + 1, chunk, text),
         )
     dictionary = StemDictionary([("english", "hous"), ("german", "haus"), ("german", "and")])

@@ -94,7 +94,8 @@ def test_a_reader_calls_the_api_through_switches_and_reads_no_table(
                 "CALL heal.activate(1)", "SELECT heal.delete_document(1)", "CALL heal.delete_chunks('{1}')",
                 "SELECT heal.recall(1)", "DELETE FROM heal.embedding", "CREATE TABLE heal.mine (x int)",
                 "SELECT heal.nearest('[1]', NULL, 1)", "DROP VIEW heal.embedding",
-                "SELECT heal.question_stems('text', 2)", "SELECT heal.matching('text', NULL, 1)", "CALL heal.plan_searches()",
+                "SELECT heal.question_stems('text', 2)", "SELECT heal.matching('text', NULL, 1)",
+                "CALL heal.plan_searches()",
                 "SELECT heal.ranked('text', '[1]', NULL, 1, NULL, NULL, NULL, 0.1, 50, 20)",
                 "SELECT heal.find_planned('[1]', 2, 'vector', 1, 0.1, NULL, NULL, NULL)",
             )

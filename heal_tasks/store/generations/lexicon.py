@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from heal_tasks.store.db import Repository
+from heal_tasks.store.db import Float32Array, Int64Array, Repository
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.spaces.vector_tables import copy_rows
-
-Float32Array = NDArray[np.float32]
-Int64Array = NDArray[np.int64]
 
 Stem = tuple[str, str]
 """Language (the text search configuration of the document) and stem: a stem of two languages is two."""
