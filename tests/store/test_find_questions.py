@@ -11,6 +11,7 @@ from psycopg.errors import Diagnostic
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.lexicon import StoredLexicon
 from tests.store.sample_store import DIMS, SOURCE, SampleStore
 
 TEXTS = (
@@ -229,6 +230,10 @@ def test_a_deletion_takes_a_documents_own_stems_from_every_lexicon(store: Sample
     assert [stems(store, item) for item in made] == [{"secret", "basalt", "granit"}] * 3
     store.delete("a")
     assert [stems(store, item) for item in made] == [{"basalt", "granit"}] * 3
+    late = StoredLexicon([("english", "secret"), ("english", "granit")], np.ones(2, int), np.ones(2), np.eye(DIMS)[:2])
+    other = store.generation("m4")
+    assert store.lexicons.write(other, late) == 1, "fitted before the deletion, written after it"
+    assert stems(store, other) == {"granit"}
     assert noticed(store, "secret")[0][0] == NOTHING_KNOWN
     assert found(store, "basalt") == ["basalt granite"]
 

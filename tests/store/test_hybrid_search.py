@@ -116,6 +116,15 @@ def test_weights_are_checked(store: SampleStore, name: str) -> None:
         assert caught.value.sqlstate == "HEA03"
 
 
+def test_a_vector_of_another_dimension_is_named(store: SampleStore) -> None:
+    generation = publish(store, Record("a", "T", "basalt"))
+    for vector, told in ((np.ones(DIMS + 1), str(DIMS + 1)), (None, "no")):
+        for words in ("basalt", "unknown"):
+            with pytest.raises(psycopg.DatabaseError, match=f"the query vector has {told} dimensions") as caught:
+                hybrid(store, words, vector, generation)
+            assert caught.value.sqlstate == "HEA02"
+
+
 def test_weights_are_the_generations_where_none_are_given(store: SampleStore) -> None:
     texts = ["basalt rock", "granite rock", "chalk cliff"]
     generation = publish(store, *[Record(text, "T", text) for text in texts])

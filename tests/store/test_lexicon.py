@@ -91,9 +91,13 @@ def test_a_fixed_dictionary_leaves_other_stems_out() -> None:
 
 def test_a_lexicon_is_read_as_it_was_written(store: SampleStore) -> None:
     rng = np.random.default_rng(1)
-    stems = [("english", stem) for stem in sorted(STRANGE)] + [("german", "it's")]
+    strange = sorted(stem for stem in STRANGE if "\\" not in stem)  # which PostgreSQL makes of no text
+    stems = [("english", stem) for stem in strange] + [("german", "it's")]
+    store.load(a="x")
+    words = " ".join("'" + stem.replace("'", "''") + "':1" for stem in strange)
+    store.conn.execute("UPDATE heal.chunk SET words = %s::tsvector", (words,))
     chunks = np.arange(1, len(stems) + 1)
-    chunks[8] = 0
+    chunks[1] = 0
     lexicon = StoredLexicon(
         stems,
         chunks,
@@ -104,15 +108,15 @@ def test_a_lexicon_is_read_as_it_was_written(store: SampleStore) -> None:
     assert store.lexicons.load(made).vectors.shape == (0, DIMS)
     assert store.lexicons.write(made, lexicon) == len(stems) - 1
     read = store.lexicons.load(made)
-    kept = [number for number in range(len(stems)) if number != 8]
+    kept = [number for number in range(len(stems)) if number != 1]
     order = [stems.index(stem) for stem in read.stems]
     assert sorted(order) == kept, "a stem without chunks is not written"
-    assert [language for language, _ in read.stems] == ["english"] * (len(STRANGE) - 1) + ["german"]
+    assert [language for language, _ in read.stems] == ["english"] * (len(strange) - 1) + ["german"]
     np.testing.assert_array_equal(read.chunks, lexicon.chunks[order])
     np.testing.assert_array_equal(read.weights, lexicon.weights[order])
     np.testing.assert_allclose(read.vectors, lexicon.vectors[order], rtol=1e-3, atol=1e-5)
-    some = store.lexicons.load(made, [("german", "it's"), ("english", "\\"), ("german", "\\")])
-    assert some.stems == [("english", "\\"), ("german", "it's")]
+    some = store.lexicons.load(made, [("german", "it's"), ("english", strange[-1]), ("german", strange[-1])])
+    assert some.stems == [("english", strange[-1]), ("german", "it's")]
     assert store.lexicons.load(made, []).stems == []
 
 

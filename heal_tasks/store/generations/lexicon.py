@@ -12,6 +12,7 @@ from pgvector import HalfVector
 from psycopg import sql
 
 from heal_tasks.store.db import Float32Array, Int64Array, Repository
+from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.spaces.vector_tables import copy_rows
 
@@ -112,7 +113,7 @@ class LexiconRepository(Repository):
         return dictionary.parse(self._stream(query, values), question_ids, known=True)
 
     def write(self, generation: Generation, lexicon: StoredLexicon) -> int:
-        """Add stems to a generation's lexicon, those with chunks, and return their number."""
+        """Add stems to a generation's lexicon, those that a chunk has, and return their number."""
         weighed = lexicon.vectors * lexicon.weights[:, None]
         rows = (
             (*lexicon.stems[row], int(lexicon.chunks[row]), float(lexicon.weights[row]), HalfVector(weighed[row]))
@@ -125,9 +126,17 @@ class LexiconRepository(Repository):
             ("weight", "float4"),
             ("embedding", "halfvec"),
         ]
-        copy_rows(self._conn, generation.table("lex"), columns, rows)
+        # Documents may have been deleted since the lexicon was fitted.
+        gone = sql.SQL(
+            "DELETE FROM {} l WHERE NOT EXISTS "
+            "(SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(l.stem)::tsquery)"
+        )
+        with self._conn.transaction():
+            lock_shared(self._conn)
+            copy_rows(self._conn, generation.table("lex"), columns, rows)
+            deleted = self._conn.execute(gone.format(generation.table("lex"))).rowcount
         self._conn.execute(sql.SQL("ANALYZE {}").format(generation.table("lex")))
-        return int(np.count_nonzero(lexicon.chunks))
+        return int(np.count_nonzero(lexicon.chunks)) - deleted
 
     def load(self, generation: Generation, among: Sequence[Stem] | None = None) -> StoredLexicon:
         """The stems of a generation's lexicon, all or those ``among`` given ones, by language and stem."""

@@ -122,14 +122,13 @@ BEGIN
                    row_number() OVER (ORDER BY m.weight DESC, m.chunk_id)::int AS place
             FROM heal.matching($6, $2, $3, $4, $5, $7, ARRAY(SELECT b.chunk_id FROM by_vector b), $10) m
         ), fused AS (
-            SELECT v.chunk_id, v.embedding %s $1::vector(%s) AS distance, b.place AS vector_place, w.place AS word_place,
-                   w.share
+            SELECT v.chunk_id, v.embedding %s $1 AS distance, b.place AS vector_place, w.place AS word_place, w.share
             FROM by_vector b FULL JOIN by_words w USING (chunk_id) JOIN heal.%I v USING (chunk_id)
         )
         SELECT f.chunk_id, %s - f.distance + $8 * coalesce(f.share, 0) AS score, f.distance, f.vector_place,
                CASE WHEN f.word_place <= $3 THEN f.word_place END
         FROM fused f ORDER BY score DESC, f.chunk_id LIMIT $9
-        $query$, metric, gen_row.dims, heal.vector_table(gen_row.generation_id), CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END)
+        $query$, metric, heal.vector_table(gen_row.generation_id), CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END)
     USING query, gen_row, depth, topic, filter, words, language, words_weight, k, candidates;
 END $$;
 COMMENT ON FUNCTION heal.ranked IS
