@@ -18,7 +18,7 @@ TEXTS = (
     "basalt is volcanic rock",
     "granite rock",
     "chalk cliffs of Dover",
-    "it's O'Neill \\ example.com/it's",
+    "it's O'Neill \\ example.com/:it's&!x",
     "Dover & basalt",
 )
 NOTHING_KNOWN = "no row: the documents have none of the words of this question"
@@ -86,7 +86,7 @@ def test_a_known_word_is_enough(rocks: SampleStore) -> None:
     "question",
     [
         "'; DROP TABLE heal.document; --", "basalt' | 'rock", "basalt & !rock <-> (chalk:* | dover)", "basalt\\",
-        "\\'basalt", "$1 basalt %s %I %%", "it's O'Neill", "example.com/it's \\ basalt", "E'basalt'",
+        "\\'basalt", "$1 basalt %s %I %%", "it's O'Neill", "example.com/:it's&!x \\ basalt", "E'basalt'",
         "basalt\n\t\u2028 \u00e4\U0001f30b",
         "basalt" + "'" * 999, "<b>basalt</b> &amp; http://x.y/?q='\"", ":*& basalt", "basalt " + "y" * 3000,
     ],
@@ -101,7 +101,7 @@ def test_hostile_questions_are_words_like_others(rocks: SampleStore, question: s
 
 
 def test_a_stem_with_a_quote_counts(rocks: SampleStore) -> None:
-    stem = "example.com/it's"
+    stem = "example.com/:it's&!x"
     assert next(row[2:4] for row in explained(rocks, stem) if row[0] == stem) == (1, pytest.approx(np.log(6), abs=1e-6))
     for arguments in (", 1", ", 1, filter => '{}'"):
         assert found(rocks, stem, arguments) == [TEXTS[3]]
