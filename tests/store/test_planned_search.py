@@ -129,11 +129,11 @@ def test_without_a_plan_a_search_takes_the_other_way_and_a_migration_makes_one(s
     stored.conn.execute(state, ("ready", generation.generation_id))
     stored.conn.execute("CALL heal.plan_searches()")
     stored.conn.execute(state, ("active", generation.generation_id))
-    stored.conn.execute("UPDATE heal.schema_migration SET sha256 = '' WHERE name = 'api.sql'")
+    stored.conn.execute("UPDATE heal.schema_migration SET sha256 = '' WHERE name = 'api_plan.sql'")
     with counted(stored.conn) as calls:
         assert search(stored.conn, generation, query) == expected
     assert calls["nearest"] == 1
-    assert migrate(stored.conn) == ["api.sql"]
+    assert migrate(stored.conn) == ["api_plan.sql"]
     with counted(stored.conn) as calls:
         assert search(stored.conn, generation, query) == expected
     assert calls["nearest"] == 0

@@ -1,0 +1,106 @@
+-- Functions with a statement for each searchable generation, written again at every switch. Repeatable: applied again whenever this
+-- file changes; after the others, whose functions it uses.
+
+-- A session keeps the plans of the statements in a function, and planning takes a fifth to a third of a search for ten. A table name
+-- cannot be a parameter, so a statement for each searchable generation is written out at every switch. LIMIT 100: with LIMIT k alone
+-- the planner expects a tenth of the table, considers no plan good enough to keep, and plans every call again.
+CREATE OR REPLACE PROCEDURE heal.plan_searches()
+LANGUAGE plpgsql AS $procedure$
+BEGIN
+    EXECUTE format($create$
+        CREATE OR REPLACE FUNCTION heal.search_planned(query vector, gen bigint, kind text, k int)
+        RETURNS TABLE (chunk_id bigint, document_id bigint, title text, text text, distance double precision)
+        LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $body$
+        BEGIN%s
+        END $body$ $create$,
+        (SELECT string_agg(format($branch$
+            IF gen = %1$s AND kind = %2$L THEN
+                RETURN QUERY
+                    SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
+                    FROM (SELECT s.* FROM (
+                              SELECT v.chunk_id, v.embedding %3$s query::vector(%4$s) AS distance FROM heal.%5$I v
+                              ORDER BY v.embedding%6$s %3$s query::vector(%4$s)%6$s LIMIT 100) s LIMIT k) n
+                    JOIN heal.chunk c ON c.chunk_id = n.chunk_id JOIN heal.document d ON d.document_id = c.document_id
+                    ORDER BY n.distance, n.chunk_id;
+            END IF;$branch$,
+            g.generation_id, i.kind, CASE g.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, g.dims,
+            heal.vector_table(g.generation_id), CASE i.kind WHEN 'halfvec' THEN format('::halfvec(%s)', g.dims) ELSE '' END), '')
+         FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
+         WHERE g.state IN ('active', 'previous')));
+    -- The languages of a lexicon are found by a loose index scan.
+    EXECUTE format($create$
+        CREATE OR REPLACE FUNCTION heal.question_stems(question text, gen bigint, only_language text DEFAULT NULL)
+        RETURNS TABLE (language text, stem text, chunks int, weight real, embedding halfvec)
+        LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $body$
+        #variable_conflict use_column
+        BEGIN%s
+        END $body$ $create$,
+        (SELECT string_agg(format($branch$
+            IF gen = %1$s THEN
+                RETURN QUERY
+                    WITH RECURSIVE used AS (
+                        (SELECT l.language FROM heal.%2$I l ORDER BY 1 LIMIT 1)
+                        UNION ALL
+                        SELECT (SELECT l.language FROM heal.%2$I l WHERE l.language > u.language ORDER BY 1 LIMIT 1)
+                        FROM used u WHERE u.language IS NOT NULL
+                    )
+                    SELECT l.language, l.stem, l.chunks, l.weight, l.embedding::halfvec
+                    FROM used u CROSS JOIN LATERAL unnest(to_tsvector(heal.text_config(u.language), question)) s
+                    JOIN heal.%2$I l ON l.language = u.language AND l.stem = s.lexeme
+                    WHERE u.language IS NOT NULL AND (only_language IS NULL OR u.language = only_language);
+            END IF;$branch$, g.generation_id, heal.vector_table(g.generation_id, 'lex')), '')
+         FROM heal.generation g WHERE g.state IN ('active', 'previous')
+         -- Generations from before there were lexicons have no table.
+         AND to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex')) IS NOT NULL));
+    EXECUTE format($create$
+        CREATE OR REPLACE FUNCTION heal.find_planned(
+            query vector, gen bigint, kind text, k int, words_weight double precision, rare tsquery, stems tsquery[], weights real[]
+        )
+        RETURNS TABLE (chunk_id bigint, document_id bigint, title text, text text, score double precision, distance double precision)
+        LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $body$
+        BEGIN%s
+        END $body$ $create$,
+        (SELECT string_agg(format($branch$
+            IF gen = %1$s AND kind = %2$L THEN
+                RETURN QUERY
+                    WITH near AS MATERIALIZED (
+                        SELECT v.chunk_id, v.embedding %3$s query::vector(%4$s) AS distance FROM heal.%5$I v
+                        ORDER BY v.embedding%6$s %3$s query::vector(%4$s)%6$s LIMIT 20
+                    ), candidate AS MATERIALIZED (
+                        SELECT n.chunk_id, n.distance, c.words || '' AS words FROM near n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
+                        UNION ALL
+                        SELECT r.* FROM (
+                            SELECT v.chunk_id, v.embedding %3$s query::vector(%4$s), c.words || '' FROM heal.chunk c
+                            JOIN heal.%5$I v ON v.chunk_id = c.chunk_id WHERE c.words @@ rare LIMIT 200) r
+                        WHERE NOT EXISTS (SELECT FROM near n WHERE n.chunk_id = r.chunk_id)
+                    ), weighed AS MATERIALIZED (
+                        SELECT c.chunk_id, c.distance, (
+                            SELECT sum(u.weight * ts_rank('{0.1, 0.1, 0.1, 0.1}', c.words, u.stem)) FROM unnest(stems, weights) u (stem, weight)
+                        ) AS weight
+                        FROM candidate c
+                    ), best AS (
+                        SELECT w.chunk_id, w.distance,
+                               %7$s - w.distance + words_weight * coalesce(w.weight / nullif(max(w.weight) OVER (), 0), 0) AS score
+                        FROM weighed w ORDER BY 3 DESC, 1 LIMIT k
+                    )
+                    SELECT b.chunk_id, d.document_id, d.title, c.text, b.score, b.distance
+                    FROM best b JOIN heal.chunk c ON c.chunk_id = b.chunk_id JOIN heal.document d ON d.document_id = c.document_id
+                    ORDER BY b.score DESC, b.chunk_id;
+            END IF;$branch$,
+            g.generation_id, i.kind, CASE g.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, g.dims,
+            heal.vector_table(g.generation_id), CASE i.kind WHEN 'halfvec' THEN format('::halfvec(%s)', g.dims) ELSE '' END,
+            CASE g.metric WHEN 'cosine' THEN 1 ELSE 0 END), '')
+         FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
+         WHERE g.state IN ('active', 'previous')));
+END $procedure$;
+COMMENT ON PROCEDURE heal.plan_searches IS
+    'Writes heal.search_planned, heal.question_stems and heal.find_planned again, for the generations that can be searched now.';
+CALL heal.plan_searches();
+COMMENT ON FUNCTION heal.question_stems IS
+    'Stems of a question that the lexicon of a searchable generation has, in one language or in every language that documents have: the '
+    'number of chunks with the stem, its inverse document frequency, and that times its vector.';
+COMMENT ON FUNCTION heal.find_planned IS
+    'heal.find through an index of that kind, without topic or filter and for k up to 10, by a plan that a session keeps.';
+COMMENT ON FUNCTION heal.search_planned IS
+    'heal.search through an index of that kind, without topic or filter and for k up to 100, by a plan that a session keeps; '
+    'no rows for a generation that could not be searched at the last switch.';
