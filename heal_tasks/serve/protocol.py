@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
 from heal_tasks.training.encoder import Role
 
@@ -82,7 +83,7 @@ class EmbeddingsRequest(BaseModel):
                 )
             if not isinstance(text, str) or not text or len(text) > MAX_CHARS:
                 raise ValueError(f"input {number} is not a text of 1 to {MAX_CHARS} characters")
-        return texts
+        return [storable(text) for text in texts]
 
     @property
     def role(self) -> Role:
@@ -109,6 +110,11 @@ class SearchRequest(BaseModel):
     topic: int | None = Field(None, ge=0, lt=1 << 63)
     filter: JsonObject | None = None
     language: str | None = Field(None, pattern=r"^\w{1,63}$")
+
+    @field_validator("question")
+    @classmethod
+    def _storable(cls, value: str) -> str:
+        return storable(value)
 
 
 def embeddings_reply(model: str, vectors: NDArray[np.float32], tokens: int, encoding: str) -> JsonObject:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import torch
 import uvicorn
@@ -113,3 +114,12 @@ def running(settings: Settings) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait until a generation is loaded."""
+    for _ in range(600):
+        if httpx2.get(f"{url}/healthz").status_code == 200:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no generation was loaded within a minute")
