@@ -8,8 +8,13 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import pytest
 
+from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.settings import Settings
+from heal_tasks.serve.batching import Batcher
+from heal_tasks.serve.connections import MOST, Connections
+from heal_tasks.serve.encoders import Encoders
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from tests.serve.published import TEXTS, add_documents, publish, running, turned_model, wait_until_ready
@@ -69,6 +74,40 @@ def test_no_request_fails_through_switches(auto: Connection, settings: Settings,
         vectors = [np.array(item["embedding"]) for item in body["data"]]
         right = expected[number][QUESTIONS.index(question)] if len(vectors) == 2 else stored[number]
         np.testing.assert_allclose(vectors[0], right, atol=1e-4)
+
+
+def test_a_generation_without_its_files_leaves_the_old_one(
+    auto: Connection, settings: Settings, tmp_path: Path
+) -> None:
+    add_documents(auto)
+    publish(auto, settings.model)
+    folder, connections, batcher = tmp_path / "a", Connections(settings.require_database_url()), Batcher(lambda _: None)
+    encoders = Encoders(settings, connections, batcher)
+    encoders.refresh()
+    first = encoders.active()
+    publish(auto, turned_model(folder, settings, 48))
+    (folder / "modules.json").rename(tmp_path / "away")
+    encoders.refresh(max_age_s=0)
+    assert encoders.active() is first
+    (tmp_path / "away").rename(folder / "modules.json")
+    encoders.refresh(max_age_s=0)
+    assert [item.generation_id for item in encoders.loaded()] == [2, 1]
+    publish(auto, settings.model)
+    encoders.refresh(max_age_s=0)
+    assert encoders.active().encoder is first.encoder, "an encoder that is loaded is not loaded again"
+    assert encoders.get(1) is None
+    batcher.close()
+    connections.close()
+
+
+def test_the_connections_survive_the_loss_of_one(database_url: str) -> None:
+    connections = Connections(database_url)
+    for _ in range(2 * MOST):
+        with pytest.raises(RetryableError, match="the database does not answer"), connections.take() as conn:
+            conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    with connections.take() as conn:
+        assert conn.execute("SELECT 1").fetchall() == [(1,)]
+    connections.close()
 
 
 def seconds_until(url: str, generation_id: int) -> float:

@@ -48,8 +48,8 @@ def test_searches_are_filtered(service: Running, path: str) -> None:
     [
         ({"k": 0}, "k: "), ({"k": 1001}, "k: "), ({"topic": 99}, "generation 2 has no topic 99"),
         ({"language": "klingon"}, "no text search configuration"), ({"language": "a'b"}, "language: "),
-        ({"filter": [1]}, "filter: "), ({"path": "words"}, "path: "), ({"limit": 3}, "limit: "), ({"question": ""}, ": "),
-        ({"text": "too"}, "text: "),
+        ({"filter": [1]}, "filter: "), ({"path": "words"}, "path: "), ({"limit": 3}, "limit: "),
+        ({"text": "too"}, "text: "), ({"question": ""}, "question: "),
     ],
 )  # fmt: skip
 def test_wrong_searches_are_refused(service: Running, body: dict[str, object], message: str) -> None:
