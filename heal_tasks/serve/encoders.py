@@ -126,7 +126,7 @@ class Encoders:
             known = by_hash.get(space.model_sha256)
             try:
                 encoder, count = (known.encoder, known.count_tokens) if known else self._load(space)
-            except HealError as error:
+            except Exception as error:
                 if generation.state == "active":
                     raise
                 logger.warning("generation %d is not loaded: %s", generation.generation_id, error)
