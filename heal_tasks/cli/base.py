@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from heal_tasks.core.errors import HealError
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.settings import Settings, load_settings
 
@@ -39,3 +40,12 @@ def settings_for_command() -> Settings:
 def new_run_id(kind: str) -> str:
     """A run id of this moment, unique to the microsecond."""
     return f"{kind}__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
+
+
+def main() -> None:
+    """Run the command line; a HealError becomes one line and exit code 1."""
+    try:
+        app()
+    except HealError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(1) from None

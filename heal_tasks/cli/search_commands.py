@@ -1,4 +1,4 @@
-"""Commands that search: by a text, and for documents like a given one."""
+"""Commands that search: by a text, for documents like a given one, and as a service."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -8,7 +8,7 @@ from rich.table import Table
 
 from heal_tasks.cli.base import app, console, settings_for_command
 from heal_tasks.store.db import connect
-from heal_tasks.store.generations.search import Hit, HybridHit
+from heal_tasks.store.generations.search import Hit, HybridHit, TextHit, find_by_text
 from heal_tasks.store.generations.search import similar as find_similar
 
 TEXT_CHARS = 160
@@ -22,16 +22,19 @@ def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     k: K = 10,
     topic: Topic = None,
-    words: Annotated[bool, typer.Option("--words", help="Also by its words, both scores added.")] = False,
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="Also with the model, which takes seconds to load.")
+    ] = False,
 ) -> None:
-    """Encode a text with the live generation's model and print the nearest chunks."""
-    from heal_tasks.serve.search import Searcher
+    """Print the chunks that answer a text best, by the live generation's lexicon and the words; needs no model."""
+    settings = settings_for_command()
+    if encoder:
+        from heal_tasks.serve.search import Searcher
 
-    searcher = Searcher(settings_for_command())
-    if words:
-        print_hits("score", searcher.hybrid(text, k=k, topic=topic))
-    else:
-        print_hits("distance", searcher.search(text, k=k, topic=topic))
+        print_hits(["score", "relevance"], Searcher(settings).search(text, k=k, topic=topic))
+        return
+    with connect(settings.require_database_url()) as conn:
+        print_hits(["score", "relevance"], find_by_text(conn, text, k=k, topic=topic))
 
 
 @app.command()
@@ -40,14 +43,28 @@ def similar(
 ) -> None:
     """Print the chunks of other documents nearest to a document; needs no model."""
     with connect(settings_for_command().require_database_url()) as conn:
-        print_hits("distance", find_similar(conn, document, k=k, topic=topic))
+        print_hits(["distance"], find_similar(conn, document, k=k, topic=topic))
 
 
-def print_hits(measure: str, hits: Sequence[Hit | HybridHit]) -> None:
-    """Print a table of hits, each with its measure: distance or score."""
-    table = Table(measure, "document_id", "title", "text")
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's own need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8090,
+) -> None:
+    """Answer embeddings in OpenAI's protocol and searches over HTTP, and follow every switch."""
+    from heal_tasks.serve.app import serve as run
+
+    run(settings_for_command(), host, port)
+
+
+def print_hits(measures: Sequence[str], hits: Sequence[Hit | HybridHit | TextHit]) -> None:
+    """Print a table of hits, each with its measures, for example score and relevance."""
+    table = Table(*measures, "document_id", "title", "text")
     for hit in hits:
         text = " ".join(hit.text.split())
         shown = text[:TEXT_CHARS] + "…" * (len(text) > TEXT_CHARS)
-        table.add_row(f"{getattr(hit, measure):.3f}", str(hit.document_id), hit.title, shown)
+        numbers = [getattr(hit, measure) for measure in measures]
+        table.add_row(*("" if n is None else f"{n:.3f}" for n in numbers), str(hit.document_id), hit.title, shown)
     console.print(table)

@@ -204,6 +204,16 @@ class StoreSettings(BaseModel):
     drain_hours: float = Field(24.0, ge=0, description="Time that a retired generation's tables are kept, in hours.")
 
 
+class ServeSettings(BaseModel):
+    """Serving.
+
+    Used by `python -m heal_tasks serve`, see [serving.md](serving.md).
+    """
+
+    serve_token: SecretStr | None = Field(None,
+        description="Token that callers send as `Authorization: Bearer TOKEN`; unset: none, on loopback only.")
+
+
 class RunSettings(BaseModel):
     """Runs.
 

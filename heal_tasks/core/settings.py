@@ -19,9 +19,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 
 class Settings(
-    groups.LocalSettings, groups.RunSettings, groups.StoreSettings, groups.EvaluationSettings, groups.NudgeSettings,
-    groups.TrainingSettings, groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings, groups.CoreSettings,
-    BaseSettings,
+    groups.LocalSettings, groups.RunSettings, groups.ServeSettings, groups.StoreSettings, groups.EvaluationSettings,
+    groups.NudgeSettings, groups.TrainingSettings, groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings,
+    groups.CoreSettings, BaseSettings,
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 

@@ -77,7 +77,7 @@ def test_every_service_is_there_and_refers_to_what_exists() -> None:
     found = services()
     assert set(found) == {
         "postgres", "redis", "s3",
-        "init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "gpu-worker",
+        "init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "gpu-worker", "serve",
     }  # fmt: skip
     volumes = compose()["volumes"].keys()
     for name, service in found.items():
@@ -101,7 +101,7 @@ def test_every_queue_of_the_dags_has_a_worker_with_torch() -> None:
     served = {
         queue
         for service in services().values()
-        if service["image"] == "heal-worker"
+        if service["image"] == "heal-worker" and "entrypoint" not in service
         for queue in re.findall(r"--queues (\S+)", service["command"])
     }
     assert served == wanted
@@ -115,7 +115,7 @@ def test_long_running_services_have_a_health_check() -> None:
 
 def test_only_the_loopback_address_is_published() -> None:
     published = {name: port for name, service in services().items() for port in service.get("ports", [])}
-    assert set(published) == {"postgres", "s3", "api-server"}
+    assert set(published) == {"postgres", "s3", "api-server", "serve"}
     assert all(port.startswith("127.0.0.1:") for port in published.values())
 
 

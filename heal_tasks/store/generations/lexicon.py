@@ -14,6 +14,7 @@ from psycopg import sql
 from heal_tasks.store.db import Float32Array, Int64Array, Repository
 from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.search import named_errors
 from heal_tasks.store.spaces.vector_tables import copy_rows
 
 Stem = tuple[str, str]
@@ -154,6 +155,21 @@ class LexiconRepository(Repository):
             weights,
             (weighed / np.where(weights > 0, weights, 1)[:, None]).astype(np.float32, copy=False),
         )
+
+    @named_errors()
+    def query_vectors(self, generation: Generation, questions: Sequence[str]) -> Float32Array:
+        """Unit vectors of n questions by a generation's lexicon, float32, shape (n, d); zero without a known stem.
+
+        Raises:
+            NotSearchable: the generation is neither active nor previous.
+        """
+        rows = self._conn.execute(
+            "SELECT heal.query_vector(q.text, %s::bigint) FROM unnest(%s::text[]) WITH ORDINALITY AS q (text, number) "
+            "ORDER BY q.number",
+            (generation.generation_id, list(questions)),
+        ).fetchall()
+        nothing = np.zeros(generation.dims, dtype=np.float32)
+        return np.array([nothing if row[0] is None else row[0].to_numpy() for row in rows], dtype=np.float32)
 
     def unknown_stems(self, generation: Generation, chunk_ids: Int64Array) -> dict[Stem, int]:
         """Stems of some chunks that a generation's lexicon does not have, each with the number of live chunks."""

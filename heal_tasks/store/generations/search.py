@@ -9,7 +9,8 @@ import psycopg
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import HealError, InputError, StoreError
-from heal_tasks.store.db import Connection, select
+from heal_tasks.core.text import storable
+from heal_tasks.store.db import Connection, select, storable_json
 
 Vector = NDArray[np.float32] | Sequence[float]
 
@@ -39,6 +40,22 @@ class HybridHit(NamedTuple):
     distance: float
     vector_rank: int | None
     word_rank: int | None
+    relevance: float | None
+
+
+class TextHit(NamedTuple):
+    """One chunk found by text; a larger score is better.
+
+    ``relevance`` is the probability that it answers; None if the generation has no curve of it.
+    """
+
+    chunk_id: int
+    document_id: int
+    title: str
+    text: str
+    score: float
+    distance: float
+    relevance: float | None
 
 
 @contextmanager
@@ -75,20 +92,47 @@ def search(
         StoreError: the vector has another dimension.
         InputError: k or topic is wrong.
     """
-    values = (np.asarray(vector, np.float32), generation_id, k, topic, None if filter is None else dict(filter))
+    values = (np.asarray(vector, np.float32), generation_id, k, topic, _jsonb(filter))
     return select(conn, Hit, "FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)", values)
 
 
 @named_errors()
+def find_by_text(
+    conn: Connection,
+    question: str,
+    k: int = 10,
+    topic: int | None = None,
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - as above
+    language: str | None = None,
+) -> list[TextHit]:
+    """The k chunks of the live generation that answer a question best, by its lexicon and the words; needs no model.
+
+    ``language`` is the text search configuration of the question; None tries those of all documents. The rest, and
+    errors, as ``search``.
+    """
+    values = (storable(question), k, topic, _jsonb(filter), language)
+    return select(conn, TextHit, "FROM heal.find(%s, %s::int, %s::bigint, %s::jsonb, %s::text)", values)
+
+
+@named_errors()
 def hybrid_search(
-    conn: Connection, words: str, vector: Vector, generation_id: int, k: int = 10, topic: int | None = None
+    conn: Connection,
+    words: str,
+    vector: Vector,
+    generation_id: int,
+    k: int = 10,
+    topic: int | None = None,
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - as above
+    language: str | None = None,
 ) -> list[HybridHit]:
     """The k chunks that match a text best by its words and its vector, whose scores are added.
 
-    ``words`` is free text, and ``vector`` that text encoded; the rest, and errors, as ``search``.
+    ``words`` is free text, and ``vector`` that text encoded, to which the generation's lexicon is added; ``language``
+    as in ``find_by_text``, the rest, and errors, as ``search``.
     """
-    values = (words, np.asarray(vector, np.float32), generation_id, k, topic)
-    return select(conn, HybridHit, "FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint)", values)
+    values = (storable(words), np.asarray(vector, np.float32), generation_id, k, topic, _jsonb(filter), language)
+    rest = "FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint, %s::jsonb, %s::text)"
+    return select(conn, HybridHit, rest, values)
 
 
 @named_errors()
@@ -98,3 +142,7 @@ def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None =
     A duplicate is represented by its canonical document; errors, ``k`` and ``topic`` are as in ``search``.
     """
     return select(conn, Hit, "FROM heal.similar(%s::bigint, %s::int, %s::bigint)", (document_id, k, topic))
+
+
+def _jsonb(value: Mapping[str, Any] | None) -> object:
+    return None if value is None else storable_json(value)

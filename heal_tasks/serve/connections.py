@@ -1,0 +1,42 @@
+"""A few database connections that threads share; they stay open, because a session keeps the plans of searches."""
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from heal_tasks.core.errors import RetryableError
+from heal_tasks.store.db import Connection, connect
+
+MOST = 8
+
+
+class Connections:
+    """Autocommit connections to one database, opened when they are needed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._free: queue.LifoQueue[Connection | None] = queue.LifoQueue()
+        for _ in range(MOST):
+            self._free.put(None)
+
+    @contextmanager
+    def take(self) -> Iterator[Connection]:
+        """A connection for the block; a lost one is a RetryableError, and the next block gets a new one."""
+        conn = self._free.get()
+        try:
+            if conn is None:
+                conn = connect(self._url, autocommit=True)
+                conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # of explicit transactions
+            yield conn
+        except psycopg.OperationalError as error:
+            raise RetryableError(f"the database does not answer: {str(error).strip()}") from error
+        finally:
+            self._free.put(None if conn is None or conn.closed else conn)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        while not self._free.empty():
+            if conn := self._free.get():
+                conn.close()
