@@ -95,11 +95,13 @@ def choose(context: Context) -> Outcome:
         if best_id:
             GenerationRepository(context.conn).set_state(best_id, "failed", note="refused by the gate")
         generation_id, keep_rows, verdict = _without_a_winner(context, systems, candidates)
-    reasons = [f"{item.scores.system}: {' '.join(item.verdict.reasons)}" for item in candidates]
+    # The whole reasons of the best alone: a manifest holds 4 KiB, and heal.evaluation has every interval.
+    reasons = [f"{best.scores.system}: {' '.join(best.verdict.reasons)}"] if best else []
+    reasons += [f"{item.scores.system}: {item.verdict.reasons[-1]}" for item in candidates if item is not best]
     return Outcome(
         refs={
             "generation_id": generation_id, "keep_rows": keep_rows, "best_id": best_id,
-            "best_system": best.scores.system if best else "", "verdict": "\n".join([verdict, *reasons])[:1500],
+            "best_system": best.scores.system if best else "", "verdict": "\n".join([verdict, *reasons]),
         },
         counts=counts,
         note="; ".join([verdict, *notes]),
