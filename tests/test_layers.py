@@ -1,6 +1,7 @@
 """The rules of the code: imports run downwards, pure packages stay pure, DAG files stay light, files stay small."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOOR = {
     "core": 0, "__init__": 0,
-    "sources": 1, "topics": 1, "questions": 1, "training": 1, "nudge": 1, "evaluation": 1, "store": 1,
+    "sources": 1, "topics": 1, "questions": 1, "training": 1, "nudge": 1, "evaluation": 1, "lexicon": 1, "store": 1,
     "report": 2,
     "steps": 3,
     "local": 4, "serve": 4,
     "cli": 5, "__main__": 5,
 }  # fmt: skip
-PURE = ("topics", "training", "nudge", "evaluation")
+PURE = ("topics", "training", "nudge", "evaluation", "lexicon")
 READ_AND_WRITE_FILES = {
     "topics/tree.py",
     "training/checkpoints.py",
@@ -80,6 +81,12 @@ def test_pure_rooms_take_arguments_only(path: Path) -> None:
     assert not any(module.startswith("heal_tasks.core.settings") for module in imports(path))
 
 
+@pytest.mark.parametrize("path", python_files("heal_tasks/lexicon"), ids=lambda path: path.name)
+def test_the_lexicon_needs_numpy_and_scipy_only(path: Path) -> None:
+    foreign = {module.split(".")[0] for module in imports(path)} - sys.stdlib_module_names
+    assert foreign <= {"heal_tasks", "numpy", "scipy"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "heal_tasks" / "steps").glob("*.py")), ids=lambda path: path.name)
 def test_a_file_in_steps_is_one_step(path: Path) -> None:
     """``NAME.py`` makes one ``Step`` called NAME; parts that several steps share are in the sub-folders."""
@@ -136,7 +143,6 @@ def test_environment_is_read_in_one_place(path: Path) -> None:
 
 def test_a_step_that_only_moves_rows_does_not_load_torch() -> None:
     import subprocess
-    import sys
 
     code = (
         "import sys; from heal_tasks.steps.engine.road import load_step; "

@@ -37,7 +37,9 @@ def test_more_coordinates_than_a_block_are_solved_alike() -> None:
     texts, targets = problem()
     wide = np.tile(targets, (1, 12))
     one = fit_stems(texts, targets, ridge=0.3, tolerance=1e-6).vectors
-    np.testing.assert_allclose(fit_stems(texts, wide, ridge=0.3, tolerance=1e-6).vectors, np.tile(one, (1, 12)), atol=1e-5)
+    np.testing.assert_allclose(
+        fit_stems(texts, wide, ridge=0.3, tolerance=1e-6).vectors, np.tile(one, (1, 12)), atol=1e-5
+    )
 
 
 def test_a_start_changes_the_iterations_and_not_the_solution() -> None:

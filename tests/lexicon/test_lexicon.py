@@ -13,7 +13,9 @@ from tests.lexicon.planted import planted
 def test_a_question_points_where_its_stems_do() -> None:
     counts, targets, truth = planted(texts=2000)
     lexicon = fit_lexicon(counts, targets, ridge=0.1)
-    asked = count_stems(np.repeat(np.arange(50), 3), np.random.default_rng(5).integers(0, 40, 150), np.ones(150), (50, 80))
+    asked = count_stems(
+        np.repeat(np.arange(50), 3), np.random.default_rng(5).integers(0, 40, 150), np.ones(150), (50, 80)
+    )
     asked.sum_duplicates()
     found = lexicon.question_vectors(asked)
     expected = unit_rows((asked > 0).astype(np.float32) @ (truth * lexicon.weights[:, None]))
@@ -73,9 +75,7 @@ def test_new_stems_are_fitted_and_the_known_ones_stay() -> None:
     without = csr_array(counts * ~np.isin(np.arange(80), new)[None, :])
     without.eliminate_zeros()
     before = fit_lexicon(without, targets, ridge=0.3)
-    extended = extend(
-        type(whole)(whole.chunks, whole.weights, before.vectors), counts, targets, new, ridge=0.3
-    )
+    extended = extend(type(whole)(whole.chunks, whole.weights, before.vectors), counts, targets, new, ridge=0.3)
     kept = np.setdiff1d(np.arange(80), new)
     np.testing.assert_array_equal(extended.vectors[kept], before.vectors[kept])
     texts = weigh_texts(counts, whole.weights)

@@ -94,9 +94,10 @@ class Systems:
 
     def stored_lexicon(self, generation: Generation) -> LexicalSearch | None:
         """All questions, ready to be searched by the lexicon of a generation; None where it has none."""
-        record, stems = lexicon_record_of(generation), self.lexicons.stems
-        stored = LexiconRepository(self._conn).load(generation)
-        return stems.search(record, stems.lexicon_of(stored)) if record else None
+        if (record := lexicon_record_of(generation)) is None:
+            return None
+        stored, stems = LexiconRepository(self._conn).load(generation), self.lexicons.stems
+        return stems.search(record, stems.lexicon_of(stored))
 
     def of_generation(self, name: str, generation: Generation) -> System:
         """What a chosen generation is to serve, made from its space and its records."""

@@ -162,7 +162,7 @@ BEGIN
             heal.vector_table(g.generation_id), CASE i.kind WHEN 'halfvec' THEN format('::halfvec(%s)', g.dims) ELSE '' END), '')
          FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
-    -- The languages of a lexicon are found by a loose index scan.
+    -- The languages of a lexicon are found by a loose index scan. A generation of an older release has no lexicon.
     EXECUTE format($create$
         CREATE OR REPLACE FUNCTION heal.question_stems(question text, gen bigint, only_language text DEFAULT NULL)
         RETURNS TABLE (language text, stem text, chunks int, weight real, embedding halfvec)
@@ -184,7 +184,8 @@ BEGIN
                     JOIN heal.%2$I l ON l.language = u.language AND l.stem = s.lexeme
                     WHERE u.language IS NOT NULL AND (only_language IS NULL OR u.language = only_language);
             END IF;$branch$, g.generation_id, heal.vector_table(g.generation_id, 'lex')), '')
-         FROM heal.generation g WHERE g.state IN ('active', 'previous')));
+         FROM heal.generation g
+         WHERE g.state IN ('active', 'previous') AND to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex')) IS NOT NULL));
     EXECUTE format($create$
         CREATE OR REPLACE FUNCTION heal.find_planned(
             query vector, gen bigint, kind text, k int, words_weight double precision, rare tsquery, stems tsquery[], weights real[]
