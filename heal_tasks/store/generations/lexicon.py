@@ -155,7 +155,7 @@ class LexiconRepository(Repository):
             "SELECT s.language, s.stem, (SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NULL "
             "AND c.words @@ quote_literal(s.stem)::tsquery) FROM (SELECT DISTINCT d.language, w.lexeme AS stem "
             "FROM heal.chunk c JOIN heal.document d USING (document_id), unnest(c.words) w WHERE c.chunk_id = ANY (%s) "
-            "AND c.superseded_at IS NULL AND NOT EXISTS (SELECT FROM {} l WHERE l.language = d.language AND l.stem = w.lexeme)) s ORDER BY 1, 2"
+            "AND NOT EXISTS (SELECT FROM {} l WHERE l.language = d.language AND l.stem = w.lexeme)) s ORDER BY 1, 2"
         ).format(generation.table("lex"))
         return {(row[0], row[1]): row[2] for row in self._conn.execute(query, (chunk_ids.tolist(),))}
 
