@@ -11,6 +11,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
 from heal_tasks.steps.quality.scoring import BY_TEXT, CHUNKS_WITH_WORDS, SEEN, UNSEEN
+from heal_tasks.steps.vectors import lexicons
 from heal_tasks.steps.vectors.systems import lexicon_record_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
@@ -129,6 +130,24 @@ def test_rows_that_stay_keep_their_lexicon_record_and_new_chunks_join_its_table(
     world.publish(chosen)
     assert json.dumps(world.record.to_json()) == json.dumps({**record.to_json(), "chunks": DOCUMENTS + 1})
     assert world.find("lateword")[0] == world.chunk("late").chunk_id
+
+
+def test_stems_of_a_document_deleted_during_the_fit_are_not_written(
+    world: LexiconWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add({"gone": "w1x w2x secretword sharedword", "kept": "w3x sharedword"})
+    chosen = world.choose()
+    fit = lexicons.fit_lexicon
+
+    def meanwhile(*given: Any, **named: Any) -> Any:
+        world.delete("gone")
+        return fit(*given, **named)
+
+    monkeypatch.setattr(lexicons, "fit_lexicon", meanwhile)
+    assert world.publish(chosen).counts["rows"] == DOCUMENTS + 1
+    assert world.versions().keys() >= {"sharedword", "w1x"}
+    assert "secretword" not in world.versions()
+    assert world.find("secretword") == []
 
 
 def test_without_questions_the_lexicon_has_no_relevance(auto: Connection, settings: Settings) -> None:

@@ -159,7 +159,7 @@ class LexiconFitter:
         return replace(chosen, words_weight=WORDS_WEIGHTS[int(np.argmax(words))])
 
     def _guards(self, system: System) -> list[Guard]:
-        """Validation questions about documents that took no part, and the quality that a lexicon must not fall below."""
+        """Validation questions about documents that took no part, and the quality that a lexicon has to keep."""
         keys = [self._validation(self.questions.human == human, "unseen_validation") for human in (True, False)]
         return [
             (key, quality(system, key, self.chunks) - self.settings.gate_epsilon)

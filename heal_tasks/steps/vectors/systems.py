@@ -121,7 +121,9 @@ class Systems:
         lexicon = self.lexicons.fit(record, plain.chunks, served)
         record = replace(record, chunks=len(served))
         GenerationRepository(self._conn).set_fields(generation.generation_id, lexicon=record.to_json())
-        return LexiconRepository(self._conn).write(generation, self.lexicons.stems.stored(lexicon))
+        return LexiconRepository(self._conn).write(
+            generation, self.lexicons.stems.stored(lexicon), self.chunks.chunk_ids
+        )
 
     def find_moves(self, plain: System) -> Moved:
         """Choose plan and theta on validation questions, then find the moves by all questions that may move rows."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from heal_tasks.store.db import Repository
+from heal_tasks.store.db import Repository, scalar
+from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.spaces.vector_tables import copy_rows
 
@@ -114,22 +115,26 @@ class LexiconRepository(Repository):
         values = (dictionary.languages, question_ids.tolist())
         return dictionary.parse(self._stream(query, values), question_ids, known=True)
 
-    def write(self, generation: Generation, lexicon: StoredLexicon) -> int:
-        """Add stems to a generation's lexicon, those with chunks, and return their number."""
-        weighed = lexicon.vectors * lexicon.weights[:, None]
+    def write(self, generation: Generation, lexicon: StoredLexicon, chunk_ids: Int64Array | None = None) -> int:
+        """Add stems to a generation's lexicon, those with chunks, and return their number.
+
+        ``chunk_ids`` are the chunks that the stems were read from, int64, shape (n,). Stems of those that were deleted
+        meanwhile are left out.
+        """
+        weighed, table = lexicon.vectors * lexicon.weights[:, None], generation.table("lex")
         rows = (
             (*lexicon.stems[row], int(lexicon.chunks[row]), float(lexicon.weights[row]), HalfVector(weighed[row]))
             for row in np.flatnonzero(lexicon.chunks)
         )
-        columns = [
-            ("language", "text"),
-            ("stem", "text"),
-            ("chunks", "int4"),
-            ("weight", "float4"),
-            ("embedding", "halfvec"),
-        ]
-        copy_rows(self._conn, generation.table("lex"), columns, rows)
-        self._conn.execute(sql.SQL("ANALYZE {}").format(generation.table("lex")))
+        columns = [("language", "text"), ("stem", "text"), ("chunks", "int4"), ("weight", "float4")]
+        known = "SELECT count(*) FROM heal.chunk WHERE chunk_id = ANY (%s)"
+        with self._conn.transaction():
+            lock_shared(self._conn)  # a deletion waits, and then finds the stems
+            copy_rows(self._conn, table, [*columns, ("embedding", "halfvec")], rows)
+            if chunk_ids is not None and scalar(self._conn, known, (chunk_ids.tolist(),)) < len(chunk_ids):
+                unused = "NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(l.stem)::tsquery)"
+                self._conn.execute(sql.SQL("DELETE FROM {} l WHERE {}").format(table, sql.SQL(unused)))
+        self._conn.execute(sql.SQL("ANALYZE {}").format(table))
         return int(np.count_nonzero(lexicon.chunks))
 
     def load(self, generation: Generation, among: Sequence[Stem] | None = None) -> StoredLexicon:
