@@ -3,8 +3,9 @@
 Run from the project's root: ``python -m bench.choose_memory --rows 1000000`` (about half an hour, mostly loading and
 indexing).
 
-**Input.** Synthetic unit vectors in clusters (384 dimensions), a training question for one row in fifty, 1,000
-questions for each of the other splits; two spaces, as after a training: the base model's, and one that is noisier.
+**Input.** Synthetic unit vectors in clusters (384 dimensions), texts of 40 words with the frequencies of a language, a
+training question for one row in fifty, 1,000 questions for each of the other splits, of six words of their text; two
+spaces, as after a training: the base model's, and one that is noisier.
 
 **Measured.** CPU seconds and peak memory of a process that runs one of the steps, the embedded Postgres aside.
 """
@@ -30,6 +31,7 @@ from heal_tasks.training.encoder import model_sha256
 TRAINED = "models/bench"
 SPLITS = ("seen_validation", "unseen_validation", "seen_test", "unseen_test")
 HELD_OUT = 1000
+WORDS, VOCABULARY = 40, 50_000
 
 
 def plant(url: str, rows: int) -> None:
@@ -43,14 +45,15 @@ def plant(url: str, rows: int) -> None:
     splits = ["train"] * (len(asked) - HELD_OUT * len(SPLITS)) + [name for name in SPLITS for _ in range(HELD_OUT)]
     ids = np.arange(rows, dtype=np.int64)
     question_ids = np.arange(len(asked), dtype=np.int64)
+    texts = [[f"w{word}x" for word in text] for text in rng.zipf(1.2, (rows, WORDS)) % VOCABULARY]
     with connect(url, autocommit=True) as conn:
-        store_documents(conn, [str(number) for number in ids])
+        store_documents(conn, list(map(" ".join, texts)))
         columns = [("question_id", "int8"), ("chunk_id", "int8")]
-        texts = ("text", "answer", "evidence", "kind", "writer", "model", "prompt_hash", "split")
+        named = ("text", "answer", "evidence", "kind", "writer", "model", "prompt_hash", "split")
         copy_rows(
-            conn, sql.Identifier("heal", "question"), [*columns, *((name, "text") for name in texts)],
+            conn, sql.Identifier("heal", "question"), [*columns, *((name, "text") for name in named)],
             (
-                (int(key), int(row), f"q{key}", "", "", "question", "llm", "m", "p", split)
+                (int(key), int(row), f"{' '.join(texts[row][:6])} q{key}", "", "", "question", "llm", "m", "p", split)
                 for key, row, split in zip(question_ids, asked, splits, strict=True)
             ),
         )  # fmt: skip

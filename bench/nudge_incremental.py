@@ -29,6 +29,7 @@ from bench.scratch import scratch_store, store_documents
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
+from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import choose_probes
@@ -57,7 +58,9 @@ class Store:
         self._rng = np.random.default_rng(7)
         self._centres = self._unit(self._rng.normal(size=(200, DIMS)))
         self.space = self.spaces.ensure("none", "none", DIMS)
-        self.made = GenerationRepository(conn).create(run_id="bench", space=self.space, nudge=RECORD.to_json())
+        self.made = GenerationRepository(conn).create(
+            run_id="bench", space=self.space, nudge=RECORD.to_json(), lexicon=LexiconRecord(chunks=rows).to_json()
+        )
         GenerationRepository(conn).create_tables(self.made)
         ids = np.arange(rows, dtype=np.int64)
         self.add(ids, held_out=PROBES)

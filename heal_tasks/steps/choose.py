@@ -89,7 +89,7 @@ def choose(context: Context) -> Outcome:
     if best:
         best_id = make_generation(context, best.space, topic_run_id, best.record, best.lexicon).generation_id
     if passing and best:
-        counts["winner_ndcg"] = round(mean_quality(best.scores, settings), 4)
+        counts["winner_ndcg"] = round(mean_quality(best.scores, settings, rival), 4)
         generation_id, keep_rows, verdict = best_id, 0, f"{best.scores.system} is promoted over {rival.system}."
     else:
         if best_id:
@@ -114,9 +114,12 @@ def _without_a_winner(context: Context, systems: Systems, candidates: list[Candi
     if active is None:
         verdict = "No candidate beat the base model; it becomes the first generation, without NUDGE."
         lexicon = replace(candidates[0].lexicon, lexicon_weight=0.0)  # the base model's: for search by text alone
-        return make_generation(context, base_space(context), topic_run_id, None, lexicon).generation_id, 0, verdict
+        made = make_generation(context, base_space(context), topic_run_id, None, lexicon)
+        lexicon = replace(lexicon, relevance=systems.relevance(systems.of_generation(BASE_MODEL, made)))
+        GenerationRepository(context.conn).set_fields(made.generation_id, lexicon=lexicon.to_json())
+        return made.generation_id, 0, verdict
     pending = Corpus(context.conn).pending(active.generation_id, None)
-    if active.topic_run_id and not pending.chunks and not pending.superseded:
+    if active.topic_run_id and active.lexicon and not pending.chunks and not pending.superseded:
         return 0, 0, "No candidate beat the live generation; it stays."
     space = SpaceRepository(context.conn).get(active.space_id)
     made = make_generation(context, space, topic_run_id, record_of(active), lexicon_record_of(active))

@@ -78,7 +78,7 @@ def test_the_gate_compared_every_candidate_with_the_base_model(deployment: Deplo
         WHERE system = 'trained model' AND metric !~ '^hierarchical_'""",
     )
     assert rows
-    assert all(low <= value <= high and rival == "base model" for low, value, high, rival in rows)
+    assert all(low <= value <= high and rival == "live generation" for low, value, high, rival in rows)
 
 
 def test_psql_returns_neighbours(deployment: Deployment, postgres: EmbeddedPostgres) -> None:

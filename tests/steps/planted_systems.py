@@ -8,6 +8,7 @@ from heal_tasks.core.ids import question_id
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Question
+from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.steps.vectors.spaces import served
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.chunks import live_chunks
@@ -70,9 +71,9 @@ def plant_systems(conn: Connection, settings: Settings) -> Generation:
 
 
 def serve(conn: Connection, space: Space, run_id: str = "r0") -> Generation:
-    """A live generation with the vectors of a space."""
+    """A live generation with the vectors of a space, and a lexicon without stems."""
     generations = GenerationRepository(conn)
-    made = generations.create(run_id=run_id, space=space)
+    made = generations.create(run_id=run_id, space=space, lexicon=LexiconRecord(lexicon_weight=0).to_json())
     generations.create_tables(made)
     _, vectors = SpaceRepository(conn).load_chunks(space)
     ServedRepository(conn).write_served(made, served(Corpus(conn).chunks(None), vectors))

@@ -10,13 +10,17 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import load_step
+from heal_tasks.steps.quality.scoring import BY_TEXT, UNSEEN
 from heal_tasks.steps.vectors import filling
+from heal_tasks.steps.vectors.systems import lexicon_record_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.encoder import model_sha256
 from tests.steps.planted_systems import DOCUMENTS, TRAINED_URI, plant_questions, plant_space, plant_systems, serve
+
+CANDIDATES = ("base model + lexicon", "live model + lexicon", "trained model + lexicon")
 
 
 def choose(settings: Settings, run_id: str = "r1", model_uri: str = TRAINED_URI, least: int = 5) -> Manifest:
@@ -46,7 +50,7 @@ def test_the_best_that_passes_is_chosen_and_nothing_but_its_record_is_written(
     before = tables(auto)
     made = choose(settings)
     assert tables(auto) == before
-    assert made.note.startswith("trained model is promoted over live generation.")
+    assert made.note.startswith("trained model + lexicon is promoted over live generation.")
     winner = GenerationRepository(auto).get(made.number("generation_id"))
     assert (winner.state, winner.nudge, made.number("keep_rows")) == ("building", None, 0)
     trained = SpaceRepository(auto).find_by_uri(TRAINED_URI)
@@ -55,8 +59,13 @@ def test_the_best_that_passes_is_chosen_and_nothing_but_its_record_is_written(
     assert [item.generation_id for item in GenerationRepository(auto).list()] == [
         live.generation_id, winner.generation_id,
     ]  # fmt: skip
-    quality = {row.system: row.value for row in RunRepository(auto).evaluations("r1") if row.metric == "accuracy@1"}
+    rows = [row for row in RunRepository(auto).evaluations("r1") if row.metric == "accuracy@1"]
+    quality = {row.system: row.value for row in rows if row.question_set == UNSEEN and "+" not in row.system}
     assert quality == {"base model": 0, "live generation": 0.5, "live model": 0.5, "trained model": 1}
+    # Each question has a stem that its document alone has, but only candidates have a lexicon with stems.
+    by_text = {row.system: row.value for row in rows if row.question_set == UNSEEN + BY_TEXT}
+    assert by_text == {"live generation": 0, **dict.fromkeys(CANDIDATES, 1)}
+    assert {row.system for row in rows} == quality.keys() | set(CANDIDATES)
 
 
 def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: Settings) -> None:
@@ -65,7 +74,7 @@ def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: 
     before = tables(auto)
     made = choose(settings, least=30)
     assert tables(auto) == before
-    assert (made.number("generation_id"), made.text("best_system")) == (0, "trained model")
+    assert (made.number("generation_id"), made.text("best_system")) == (0, "trained model + lexicon")
     assert made.note.startswith("No candidate beat the live generation; it stays.")
     best = GenerationRepository(auto).get(made.number("best_id"))
     assert (best.state, best.note) == ("failed", "refused by the gate")
@@ -86,9 +95,14 @@ def test_new_chunks_join_the_live_vectors_where_no_candidate_passes(auto: Connec
 def test_without_anything_live_the_base_model_is_the_first_generation(auto: Connection, settings: Settings) -> None:
     plant_questions(auto)
     space = plant_space(auto, settings.model, model_sha256(resolve_model(settings.model)), 384, range(DOCUMENTS))
-    made = choose(settings, model_uri="")
+    made = choose(settings, model_uri="", least=30)
     first = GenerationRepository(auto).get(made.number("generation_id"))
     assert (first.space_id, first.nudge) == (space.space_id, None)
+    # Nothing supports a lexicon beside the encoder; search by text has one all the same.
+    record = lexicon_record_of(first)
+    assert record is not None
+    assert record.lexicon_weight == 0
+    assert record.relevance["encoder"]["scores"] != record.relevance["text"]["scores"]
     assert "No candidate beat the base model" in made.note
 
 

@@ -13,8 +13,10 @@ from heal_tasks.steps import nudge_live
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import probe_change, restart_drift
 from heal_tasks.steps.vectors import systems
+from heal_tasks.steps.vectors.systems import lexicon_record_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.contrast_state import ContrastRepository
+from heal_tasks.store.generations.lexicon import LexiconRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
 from tests.steps.nudge_world import DIMS, World
 from tests.store.sample_store import encode
@@ -265,6 +267,11 @@ def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     assert (world.record.variant, world.record.plan) == (variant, plan)
     assert world.record.theta > 0
     assert bool(len(ContrastRepository(world.conn).load(now).question_ids)) == bool(plan.contrast_steps)
+    # The old generation had no lexicon; the new one has one that is not added to an encoder's vectors.
+    record = lexicon_record_of(now)
+    assert record is not None
+    assert (record.lexicon_weight, record.chunks) == (0, 61)
+    assert {("english", "late"), ("english", "text")} <= set(LexiconRepository(world.conn).load(now).stems)
     assert made.counts["rows_added"] == 1
     assert world.served().keys() == before.keys() | {world.chunk("late one").chunk_id}
     previous = world.store.generations.previous()

@@ -124,8 +124,9 @@ def test_systems_compute_a_generation_without_its_tables(auto: Connection, setti
     """Step answer needs the rows of a refused candidate, which are never written."""
     fill(auto)
     made = GenerationRepository(auto).set_fields(build(auto, "m", 1).generation_id, nudge=RECORD.to_json())
-    system, moved = Systems(auto, settings, None).generation("m", made)
-    assert moved is not None
+    system = Systems(auto, settings, None).of_generation("m", made)
+    _, base = SpaceRepository(auto).load_chunks(SpaceRepository(auto).get(made.space_id))
+    assert np.abs(system.chunks - base).max() > 0.01
     assert system.generation_id == made.generation_id
     publish(settings, made)
     np.testing.assert_allclose(ServedRepository(auto).load_served(made).vectors, system.chunks, atol=1e-6)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from heal_tasks.core.settings import load_settings
 from heal_tasks.steps.quality.scoring import (
+    BY_TEXT,
     GATE_METRIC,
     HUMAN,
     SEEN,
@@ -26,7 +27,8 @@ from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 def table(texts: list[int], human: list[int], splits: list[str]) -> QuestionTable:
     ids = np.arange(len(texts))
     human_mask = np.array(human, dtype=bool)
-    return QuestionTable(ids, ids, ids, np.array(splits), np.array(texts), human_mask, np.ones(len(texts), dtype=bool))
+    moves, extracted = np.ones(len(texts), dtype=bool), np.zeros(len(texts), dtype=bool)
+    return QuestionTable(ids, ids, ids, np.array(splits), np.array(texts), human_mask, moves, extracted)
 
 
 def test_people_decide_where_enough_of_their_questions_are_held_out_for_validation() -> None:
@@ -54,6 +56,26 @@ def test_written_questions_may_fall_where_people_gain() -> None:
         assert HUMAN in compare_for_drop(before, after, settings)
 
 
+def test_a_gain_by_the_encoder_does_not_excuse_a_loss_by_text() -> None:
+    settings = load_settings()
+
+    def by_path(encoder: float, text: float) -> Scores:
+        one = scores("s", 0.5, encoder, 0).values[SEEN], scores("s", 0.5, text, 0).values[SEEN]
+        names = (SEEN, SEEN + BY_TEXT)
+        return Scores("s", None, dict(zip(names, one, strict=True)), dict.fromkeys(names, np.arange(200)))
+
+    live = by_path(0.5, 0.5)
+    for encoder, text, promoted in ((0.6, 0.6, True), (0.6, 0.5, True), (0.5, 0.6, True), (0.6, 0.4, False)):
+        assert compare(by_path(encoder, text), live, settings).promote is promoted
+    assert f"lost on {SEEN}{BY_TEXT}" in compare(by_path(0.6, 0.4), live, settings).reasons[-1]
+    assert compare(by_path(0.4, 0.6), live, settings).promote is False
+    # A live generation of an older release has no lexicon, so nothing to lose by text.
+    older = Scores("s", None, {SEEN: live.values[SEEN]}, {SEEN: np.arange(200)})
+    assert compare(by_path(0.6, 0.4), older, settings).promote
+    assert mean_quality(by_path(0.6, 0.4), settings) == pytest.approx(0.5, abs=0.01)
+    assert mean_quality(by_path(0.6, 0.4), settings, older) == pytest.approx(0.6, abs=0.01)
+
+
 def test_candidates_are_ranked_by_the_questions_that_decide() -> None:
     people, written, together = 0.8, 0.4, 0.6
     for asked, least, expected in ((30, 30, people), (29, 30, written), (30, 201, together)):
@@ -72,6 +94,7 @@ def test_every_chunk_of_what_people_name_is_right_and_the_one_with_the_question_
     questions = QuestionTable(
         np.arange(5), np.array([12, 11, 10, 14, 99]), np.array([2, 1, 2, 3, 4]), np.array(["seen_test"] * 5),
         np.array([7, 7, 8, 6, 9]), np.array([True, True, False, True, True]), np.ones(5, dtype=bool),
+        np.zeros(5, dtype=bool),
     )  # fmt: skip
     everything = np.ones(5, dtype=bool)
     whole, moving = judged(questions, CHUNKS, everything), judged(questions, CHUNKS, everything, moving=True)
@@ -97,7 +120,7 @@ def test_peoples_questions_want_a_document_and_written_ones_their_chunk() -> Non
     system = System("s", None, np.ones((2, 1), dtype=np.float32), vectors)
     questions = QuestionTable(
         np.arange(2), np.array([10, 10]), np.array([2, 2]), np.array(["seen_test"] * 2), np.array([1, 2]),
-        np.array([True, False]), np.zeros(2, dtype=bool),
+        np.array([True, False]), np.zeros(2, dtype=bool), np.zeros(2, dtype=bool),
     )  # fmt: skip
     found = score(system, questions, CHUNKS)
     assert found.values[HUMAN][GATE_METRIC].tolist() == [1 / np.log2(4)]

@@ -130,7 +130,7 @@ class SampleStore:
         counts = count_stems(found.texts, found.stems, found.counts, shape)
         lexicon = fit_lexicon(counts, wanted.vectors, ridge=0.3)
         stored = StoredLexicon(dictionary.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
-        self.lexicons.write(generation, stored)
+        self.lexicons.write(generation, stored, wanted.chunk_ids)
         record = LexiconRecord(chunks=len(wanted.chunk_ids), **fields)  # type: ignore[arg-type]
         self.generations.set_fields(generation.generation_id, lexicon=record.to_json())
         return stored

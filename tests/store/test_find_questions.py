@@ -228,11 +228,12 @@ def test_a_deletion_takes_a_documents_own_stems_from_every_lexicon(store: Sample
     store.write_lexicon(made[2], store.wanted(made[2]))
     assert [item.state for item in store.generations.list()] == ["previous", "active", "building"]
     assert [stems(store, item) for item in made] == [{"secret", "basalt", "granit"}] * 3
+    fitted_to = store.wanted(made[0]).chunk_ids
     store.delete("a")
     assert [stems(store, item) for item in made] == [{"basalt", "granit"}] * 3
     late = StoredLexicon([("english", "secret"), ("english", "granit")], np.ones(2, int), np.ones(2), np.eye(DIMS)[:2])
     other = store.generation("m4")
-    assert store.lexicons.write(other, late) == 1, "fitted before the deletion, written after it"
+    assert store.lexicons.write(other, late, fitted_to) == 1, "fitted before the deletion, written after it"
     assert stems(store, other) == {"granit"}
     assert noticed(store, "secret")[0][0] == NOTHING_KNOWN
     assert found(store, "basalt") == ["basalt granite"]

@@ -106,7 +106,7 @@ def test_a_lexicon_is_read_as_it_was_written(store: SampleStore) -> None:
     )
     made = store.generation()
     assert store.lexicons.load(made).vectors.shape == (0, DIMS)
-    assert store.lexicons.write(made, lexicon) == len(stems) - 1
+    assert store.lexicons.write(made, lexicon, np.empty(0, dtype=np.int64)) == len(stems) - 1
     read = store.lexicons.load(made)
     kept = [number for number in range(len(stems)) if number != 1]
     order = [stems.index(stem) for stem in read.stems]

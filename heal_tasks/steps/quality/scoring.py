@@ -157,7 +157,7 @@ def relevance(system: System, key: AnswerKey) -> dict[str, Curve]:
     for name, path in (("encoder", BY_ENCODER), ("text", BY_TEXT)):
         found, scores = _find(system, key.rows, path, CHUNKS_WITH_WORDS, words=True)
         found, scores = found[:, :TOP_K], scores[:, :TOP_K]
-        right = np.array([np.isin(row, rows) for row, rows in zip(found, key.positives, strict=True)])
+        right = np.array([np.isin(*pair) for pair in zip(found, key.positives, strict=True)], bool).reshape(found.shape)
         curves[name] = relevance_curve(scores[found >= 0], right[found >= 0])
     return curves
 
@@ -230,9 +230,13 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
     return rows
 
 
-def mean_quality(scores: Scores, settings: Settings) -> float:
-    """Mean nDCG@10 of the question sets that decide in the gate, or of all sets if none decides; ranks candidates."""
+def mean_quality(scores: Scores, settings: Settings, rival: Scores | None = None) -> float:
+    """Mean nDCG@10 of the question sets that decide in the gate, or of all sets if none decides; ranks candidates.
+
+    With a rival only the sets that it has, too, count: a system without lexicon has none by text.
+    """
     tolerances, least = _tolerances(scores, settings), settings.gate_min_questions
+    tolerances = {name: tolerances[name] for name in tolerances if rival is None or name in rival.values}
     deciding = [name for name in tolerances if tolerances[name] is None and len(scores.documents[name]) >= least]
     return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding or tolerances]))
 

@@ -12,7 +12,7 @@ from heal_tasks.lexicon.lexicon import MOST_CHUNKS, AnsweredQuestions, Lexicon, 
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.search import LexicalSearch, Words
 from heal_tasks.lexicon.terms import count_stems
-from heal_tasks.steps.quality.scoring import BY_TEXT, AnswerKey, System, judged, people_decide, quality
+from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, AnswerKey, System, judged, people_decide, quality
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.generations.generations import Generation
@@ -21,6 +21,8 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
+Guard = tuple[AnswerKey, float]
+"""Questions and the least nDCG@10 that they must keep."""
 
 QUESTION_WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 """Weights of an answered human question that validation chooses from, where a chunk has 1."""
@@ -109,14 +111,15 @@ class LexiconFitter:
             All questions, ready to be searched by the lexicon, and the choice in words.
         """
         by_people = people_decide(self.questions, self.settings)
+        guards = self._guards(replace(plain, chunks=tried))
         if by_people:
-            record = self._choose(plain, tried)
+            record = self._choose(plain, tried, guards)
         else:
             written = self.questions.moves & ~self.questions.human & ~self.questions.extracted
             record = LexiconRecord(question_weight=LLM_QUESTION_WEIGHT if written.any() else 0.0)
         record = replace(record, chunks=len(served), by_people=by_people)
         search = self.stems.search(record, self.fit(record, plain.chunks, served))
-        if not by_people and self._loses(replace(plain, chunks=served, lexical=search)):
+        if not by_people and self._loses(replace(plain, chunks=served, lexical=search), guards):
             record = replace(record, lexicon_weight=0.0)
             search = replace(search, record=record)
         how = "chosen by human questions" if by_people else "by default"
@@ -125,23 +128,28 @@ class LexiconFitter:
             f"{record.words_weight:g}, answered questions {record.question_weight:g}, {how}"
         )
 
-    def _choose(self, plain: System, served: Float32Array) -> LexiconRecord:
+    def _choose(self, plain: System, served: Float32Array, guards: list[Guard]) -> LexiconRecord:
         """The record with which human validation questions find their documents best, on both query paths."""
         human, start = self.questions.human, None
         key = self._validation(human)
         train = human & self.questions.in_splits("train")
         trial = replace(plain, chunks=served)
-        best, best_quality = trial, -1.0
+        best, best_quality, text_guards = trial, -1.0, list[Guard]()
         for targets in (False,) if served is plain.chunks else (False, True):
             for weight in QUESTION_WEIGHTS:
                 record = LexiconRecord(question_weight=weight, served_targets=targets)
                 lexicon = self._fit(record, plain.chunks, served, train, start, CHOICE_CHUNKS)
                 start, search = lexicon.vectors, self.stems.search(record, lexicon)
-                text = quality(replace(trial, lexical=search), key, self.chunks, BY_TEXT)
+                by_text = replace(trial, lexical=search)
+                if not targets and not weight:  # documents alone, with which answered questions are compared
+                    text_guards = self._guards(by_text, BY_TEXT)
+                elif self._loses(by_text, text_guards, BY_TEXT):
+                    continue
+                text = quality(by_text, key, self.chunks, BY_TEXT)
                 for lexicon_weight in LEXICON_WEIGHTS:
                     tried = replace(trial, lexical=_with(search, replace(record, lexicon_weight=lexicon_weight)))
                     both = text + quality(tried, key, self.chunks)
-                    if both > best_quality and not self._loses(tried):
+                    if both > best_quality and not self._loses(tried, guards):
                         best, best_quality = tried, both
         assert best.lexical is not None  # a lexicon weight of 0 loses nothing
         chosen = best.lexical.record
@@ -156,15 +164,17 @@ class LexiconFitter:
         ]
         return replace(chosen, words_weight=WORDS_WEIGHTS[int(np.argmax(words))])
 
-    def _loses(self, system: System) -> bool:
-        """True if the lexicon loses on validation questions about documents that took no part."""
-        for human in (True, False):
-            key = self._validation(self.questions.human == human, "unseen_validation")
-            if len(key.rows) >= self.settings.gate_min_questions:
-                before = quality(replace(system, lexical=None), key, self.chunks)
-                if quality(system, key, self.chunks) < before - self.settings.gate_epsilon:
-                    return True
-        return False
+    def _guards(self, system: System, path: str = BY_ENCODER) -> list[Guard]:
+        """Validation questions about documents that took no part, and the quality that a lexicon has to keep."""
+        keys = [self._validation(self.questions.human == human, "unseen_validation") for human in (True, False)]
+        return [
+            (key, quality(system, key, self.chunks, path) - self.settings.gate_epsilon)
+            for key in keys
+            if len(key.rows) >= self.settings.gate_min_questions
+        ]
+
+    def _loses(self, system: System, guards: list[Guard], path: str = BY_ENCODER) -> bool:
+        return any(quality(system, key, self.chunks, path) < least for key, least in guards)
 
     def _validation(self, chosen: NDArray[np.bool_], *splits: Split) -> AnswerKey:
         within = self.questions.in_splits(*(splits or ("seen_validation", "unseen_validation")))
@@ -180,9 +190,8 @@ class LexiconFitter:
         start: Float32Array | None = None,
         most_chunks: int = MOST_CHUNKS,
     ) -> Lexicon:
-        answered = None
-        if record.question_weight > 0:
-            key = judged(self.questions, self.chunks, asked, moving=True).first(MOST_QUESTIONS)
+        answered, key = None, judged(self.questions, self.chunks, asked, moving=True).first(MOST_QUESTIONS)
+        if record.question_weight > 0 and len(key.rows):
             targets = np.stack([served[rows].sum(axis=0) for rows in key.positives])
             answered = AnsweredQuestions(csr_array(self.stems.questions[key.rows]), unit_rows(targets))
         return fit_lexicon(
@@ -196,7 +205,9 @@ def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Arr
 
     Known stems keep their vectors. The cost depends on these chunks alone.
     """
-    repository, record = LexiconRepository(conn), LexiconRecord.from_json(generation.lexicon or {})
+    if generation.lexicon is None:  # made by an older release; the next realignment makes one
+        return 0
+    repository, record = LexiconRepository(conn), LexiconRecord.from_json(generation.lexicon)
     unknown = repository.unknown_stems(generation, chunk_ids)
     if not unknown:
         return 0
@@ -215,7 +226,7 @@ def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Arr
     lexicon.weights[new] = np.log1p(max(record.chunks, len(ids)) / lexicon.chunks[new])
     extended = extend(lexicon, _matrix(counts, len(ids), size), targets, new, ridge=record.ridge)
     stems = StoredLexicon(list(unknown), extended.chunks[new], extended.weights[new], extended.vectors[new])
-    return repository.write(generation, stems)
+    return repository.write(generation, stems, ids)
 
 
 def _with(search: LexicalSearch, record: LexiconRecord) -> LexicalSearch:

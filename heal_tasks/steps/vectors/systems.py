@@ -95,9 +95,10 @@ class Systems:
 
     def stored_lexicon(self, generation: Generation) -> LexicalSearch | None:
         """All questions, ready to be searched by the lexicon of a generation; None where it has none."""
-        record, stems = lexicon_record_of(generation), self.lexicons.stems
-        stored = LexiconRepository(self._conn).load(generation)
-        return stems.search(record, stems.lexicon_of(stored)) if record else None
+        if (record := lexicon_record_of(generation)) is None:
+            return None
+        stored, stems = LexiconRepository(self._conn).load(generation), self.lexicons.stems
+        return stems.search(record, stems.lexicon_of(stored))
 
     def of_generation(self, name: str, generation: Generation) -> System:
         """What a chosen generation is to serve, made from its space and its records."""
@@ -121,7 +122,8 @@ class Systems:
         lexicon = self.lexicons.fit(record, plain.chunks, served)
         record = replace(record, chunks=len(served))
         GenerationRepository(self._conn).set_fields(generation.generation_id, lexicon=record.to_json())
-        return LexiconRepository(self._conn).write(generation, self.lexicons.stems.stored(lexicon))
+        stored = self.lexicons.stems.stored(lexicon)
+        return LexiconRepository(self._conn).write(generation, stored, self.chunks.chunk_ids)
 
     def find_moves(self, plain: System) -> Moved:
         """Choose plan and theta on validation questions, then find the moves by all questions that may move rows."""

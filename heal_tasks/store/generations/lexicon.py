@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from heal_tasks.store.db import Float32Array, Int64Array, Repository
+from heal_tasks.store.db import Float32Array, Int64Array, Repository, scalar
 from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.search import named_errors
@@ -113,30 +113,28 @@ class LexiconRepository(Repository):
         values = (dictionary.languages, question_ids.tolist())
         return dictionary.parse(self._stream(query, values), question_ids, known=True)
 
-    def write(self, generation: Generation, lexicon: StoredLexicon) -> int:
-        """Add stems to a generation's lexicon, those that a chunk has, and return their number."""
-        weighed = lexicon.vectors * lexicon.weights[:, None]
+    def write(self, generation: Generation, lexicon: StoredLexicon, chunk_ids: Int64Array) -> int:
+        """Add stems to a generation's lexicon, those with chunks, and return their number.
+
+        ``chunk_ids`` are the chunks that the stems were read from, int64, shape (n,). Stems of those that were deleted
+        meanwhile are left out.
+        """
+        weighed, table = lexicon.vectors * lexicon.weights[:, None], generation.table("lex")
         rows = (
             (*lexicon.stems[row], int(lexicon.chunks[row]), float(lexicon.weights[row]), HalfVector(weighed[row]))
             for row in np.flatnonzero(lexicon.chunks)
         )
-        columns = [
-            ("language", "text"),
-            ("stem", "text"),
-            ("chunks", "int4"),
-            ("weight", "float4"),
-            ("embedding", "halfvec"),
-        ]
-        # Documents may have been deleted since the lexicon was fitted.
-        gone = sql.SQL(
-            "DELETE FROM {} l WHERE NOT EXISTS "
-            "(SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(l.stem)::tsquery)"
-        )
+        columns = [("language", "text"), ("stem", "text"), ("chunks", "int4"), ("weight", "float4")]
+        known = "SELECT count(*) FROM heal.chunk WHERE chunk_id = ANY (%s)"
         with self._conn.transaction():
-            lock_shared(self._conn)
-            copy_rows(self._conn, generation.table("lex"), columns, rows)
-            deleted = self._conn.execute(gone.format(generation.table("lex"))).rowcount
-        self._conn.execute(sql.SQL("ANALYZE {}").format(generation.table("lex")))
+            lock_shared(self._conn)  # a deletion waits, and then finds the stems
+            copy_rows(self._conn, table, [*columns, ("embedding", "halfvec")], rows)
+            deleted = 0
+            if scalar(self._conn, known, (chunk_ids.tolist(),)) < len(chunk_ids):
+                unused = "NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(l.stem)::tsquery)"
+                gone = sql.SQL("DELETE FROM {} l WHERE {}").format(table, sql.SQL(unused))
+                deleted = self._conn.execute(gone).rowcount
+        self._conn.execute(sql.SQL("ANALYZE {}").format(table))
         return int(np.count_nonzero(lexicon.chunks)) - deleted
 
     def load(self, generation: Generation, among: Sequence[Stem] | None = None) -> StoredLexicon:

@@ -1,0 +1,134 @@
+"""Weights of a lexicon: chosen by human validation questions, else constants; a lexicon that loses is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from heal_tasks.core.settings import Settings
+from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
+from heal_tasks.steps.quality.scoring import BY_TEXT, judged, quality
+from heal_tasks.steps.vectors import lexicons
+from heal_tasks.steps.vectors.lexicons import LLM_QUESTION_WEIGHT
+from heal_tasks.store.db import Connection
+from tests.steps.lexicon_world import LexiconWorld, vector_of
+
+PEOPLE = [f"d{number}" for number in range(36)]
+
+
+@pytest.fixture
+def world(auto: Connection, settings: Settings) -> LexiconWorld:
+    return LexiconWorld(auto, settings)
+
+
+def found(world: LexiconWorld, **changes: object) -> tuple[LexiconRecord, str]:
+    """The record that is found for the base model's vectors, and the choice in words."""
+    world.settings = world.settings.model_copy(update=changes)
+    systems = world.systems()
+    plain = systems.plain("base model", world.space)
+    search, note = systems.lexicons.find(plain, plain.chunks)
+    return search.record, note
+
+
+def ask_in_other_words(world: LexiconWorld) -> None:
+    """People's questions in words that other documents have, and their answers lack."""
+    slang = {name: f"slang{name}" for name in PEOPLE}
+    world.add({f"other{name}": f"{slang[name]} {world.words(7)}" for name in PEOPLE})
+    for name in PEOPLE:
+        word = world.texts[name].split()[0]
+        for number, split in enumerate(("train", "train", "seen_validation", "seen_test")):
+            world.ask(name, f"{slang[name]} {word} n{number}", split, "human", right=0.2)  # type: ignore[arg-type]
+
+
+def test_questions_in_other_words_teach_the_lexicon_where_their_answers_are(world: LexiconWorld) -> None:
+    ask_in_other_words(world)
+    record, note = found(world)
+    assert record.by_people
+    assert record.question_weight > 0
+    assert record.lexicon_weight > 0
+    assert note.endswith(f"answered questions {record.question_weight:g}, chosen by human questions")
+    systems = world.systems()
+    plain, stems = systems.plain("base model", world.space), systems.lexicons.stems
+    test = judged(systems.questions, systems.chunks, systems.questions.in_splits("seen_test"))
+    values = {}
+    for weight in (0.0, record.question_weight):
+        used = replace(record, question_weight=weight)
+        search = stems.search(used, systems.lexicons.fit(used, plain.chunks, plain.chunks))
+        values[weight] = quality(replace(plain, lexical=search), test, systems.chunks, BY_TEXT)
+    assert values[record.question_weight] > values[0.0] + 0.1
+
+
+def test_too_few_human_questions_choose_nothing(world: LexiconWorld) -> None:
+    ask_in_other_words(world)
+    record, note = found(world, gate_min_questions=len(PEOPLE) + 1)
+    assert (record.by_people, record.question_weight, record.lexicon_weight) == (False, 0, LEXICON_WEIGHT)
+    assert note.endswith("by default")
+
+
+def test_people_who_asked_nothing_that_may_train_teach_nothing(world: LexiconWorld) -> None:
+    world.ask_of_all("seen_validation", "human", names=PEOPLE)
+    record, _ = found(world)
+    assert record.by_people
+    assert record.lexicon_weight > 0
+
+
+def mislead(world: LexiconWorld, names: list[str], writer: str) -> None:
+    """Questions about documents that nobody else asked about, with the words of another one; the encoder is right."""
+    for name, other in zip(names, names[1:] + names[:1], strict=True):
+        text = " ".join(world.texts[other].split()[:4])
+        vector = vector_of(world.texts[name]) + 0.1 * vector_of(text)
+        world.ask(name, f"{text} m{name}", "unseen_validation", writer, vector=vector)
+
+
+@pytest.mark.parametrize("writer", ["human", "llm"])
+def test_a_weight_that_loses_on_unseen_documents_is_refused(world: LexiconWorld, writer: str) -> None:
+    unseen = [f"d{number}" for number in range(40, 80)]
+    world.ask_of_all("seen_validation", "human", names=PEOPLE, right=0.1)
+    mislead(world, unseen, writer)
+    free, _ = found(world, gate_epsilon=1.0)
+    guarded, _ = found(world, gate_epsilon=0.005)
+    assert free.lexicon_weight > guarded.lexicon_weight
+    systems = world.systems()
+    plain, stems = systems.plain("base model", world.space), systems.lexicons.stems
+    key = judged(systems.questions, systems.chunks, systems.questions.in_splits("unseen_validation"))
+    before = quality(plain, key, systems.chunks)
+    for record, loses in ((guarded, False), (free, True)):
+        search = stems.search(record, systems.lexicons.fit(record, plain.chunks, plain.chunks))
+        assert (quality(replace(plain, lexical=search), key, systems.chunks) < before - 0.005) is loses
+
+
+def test_generated_questions_take_the_constants(world: LexiconWorld) -> None:
+    world.ask_of_all("unseen_validation", "extractive")
+    world.ask_of_all("train", "extractive")
+    record, note = found(world)
+    assert record == LexiconRecord(
+        question_weight=0, lexicon_weight=LEXICON_WEIGHT, words_weight=WORDS_WEIGHT, chunks=len(world.texts)
+    )
+    assert note == "lexicon of 60 stems: weight 0.75 beside the encoder, words 0.1, answered questions 0, by default"
+    world.ask_of_all("train", "llm", names=PEOPLE)
+    assert found(world)[0].question_weight == LLM_QUESTION_WEIGHT
+
+
+def test_generated_questions_refuse_a_lexicon_that_loses(world: LexiconWorld) -> None:
+    mislead(world, list(world.texts), "extractive")
+    record, note = found(world)
+    assert (record.by_people, record.lexicon_weight, record.words_weight) == (False, 0, WORDS_WEIGHT)
+    assert "weight 0 beside the encoder" in note
+
+
+def test_only_questions_that_may_move_rows_teach(world: LexiconWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.ask_of_all("train", "llm")
+    world.ask_of_all("seen_test", "llm")
+    world.ask_of_all("train", "extractive")
+    seen: list[int] = []
+    fit = lexicons.fit_lexicon
+
+    def counting(*given: object, **named: object) -> object:
+        seen.append(0 if named["questions"] is None else named["questions"].counts.shape[0])  # type: ignore[attr-defined]
+        return fit(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lexicons, "fit_lexicon", counting)
+    found(world)
+    assert seen == [len(world.texts)]
+    vectors = np.zeros((len(world.texts), 4), dtype=np.float32)
+    assert world.systems().lexicons.fit(LexiconRecord(), vectors, vectors).vectors.shape == (60, 4)
