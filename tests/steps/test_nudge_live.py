@@ -267,10 +267,10 @@ def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     assert (world.record.variant, world.record.plan) == (variant, plan)
     assert world.record.theta > 0
     assert bool(len(ContrastRepository(world.conn).load(now).question_ids)) == bool(plan.contrast_steps)
-    # The old generation had no lexicon; the new one has one that is not added to an encoder's vectors.
+    # The new generation's lexicon is fitted by the old one's record.
     record = lexicon_record_of(now)
     assert record is not None
-    assert (record.lexicon_weight, record.chunks) == (0, 61)
+    assert (record.lexicon_weight, record.chunks) == (0.75, 61)
     assert {("english", "late"), ("english", "text")} <= set(LexiconRepository(world.conn).load(now).stems)
     assert made.counts["rows_added"] == 1
     assert world.served().keys() == before.keys() | {world.chunk("late one").chunk_id}

@@ -145,9 +145,9 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Score
     return Scores(system.name, system.generation_id, values, documents, hierarchy)
 
 
-def quality(system: System, key: AnswerKey, chunks: ChunkTable, path: str = BY_ENCODER) -> float:
-    """Mean nDCG@10 of a system on some questions, over documents."""
-    return float(rank(system, key, chunks, path, documents=True)[1][GATE_METRIC].mean())
+def quality(system: System, key: AnswerKey, chunks: ChunkTable, path: str = BY_ENCODER) -> NDArray[np.float64]:
+    """nDCG@10 of a system on each of some questions, over documents; float64, shape (m,)."""
+    return rank(system, key, chunks, path, documents=True)[1][GATE_METRIC]
 
 
 def relevance(system: System, key: AnswerKey) -> dict[str, Curve]:
