@@ -73,7 +73,7 @@ def plant_systems(conn: Connection, settings: Settings) -> Generation:
 def serve(conn: Connection, space: Space, run_id: str = "r0") -> Generation:
     """A live generation with the vectors of a space, and a lexicon without stems."""
     generations = GenerationRepository(conn)
-    made = generations.create(run_id=run_id, space=space, topic_run_id=1, lexicon=LexiconRecord(lexicon_weight=0).to_json())
+    made = generations.create(run_id=run_id, space=space, lexicon=LexiconRecord(lexicon_weight=0).to_json())
     generations.create_tables(made)
     _, vectors = SpaceRepository(conn).load_chunks(space)
     ServedRepository(conn).write_served(made, served(Corpus(conn).chunks(None), vectors))

@@ -71,6 +71,7 @@ def test_the_best_that_passes_is_chosen_and_nothing_but_its_record_is_written(
 def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: Settings) -> None:
     """Too few questions to judge by: the gate refuses, and the live generation stays."""
     plant_systems(auto, settings)
+    auto.execute("UPDATE heal.generation SET topic_run_id = 1")
     before = tables(auto)
     made = choose(settings, least=30)
     assert tables(auto) == before
@@ -81,6 +82,14 @@ def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: 
     published = load_step("publish").run(settings, Manifest(run_id="r1", refs=made.refs))
     assert published.number("generation_id") == 1
     assert tables(auto) == before
+
+
+def test_a_generation_without_topics_gets_them_where_no_candidate_passes(auto: Connection, settings: Settings) -> None:
+    """As step first_light leaves it."""
+    live = plant_systems(auto, settings)
+    made = choose(settings, least=30)
+    chosen = GenerationRepository(auto).get(made.number("generation_id"))
+    assert (made.number("keep_rows"), chosen.topic_run_id, chosen.space_id) == (1, 1, live.space_id)
 
 
 def test_new_chunks_join_the_live_vectors_where_no_candidate_passes(auto: Connection, settings: Settings) -> None:

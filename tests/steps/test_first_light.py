@@ -1,0 +1,59 @@
+"""Step first_light: what nobody could search is searchable, by text alone, before topics and questions are there."""
+
+import numpy as np
+import pytest
+
+from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.settings import Settings
+from heal_tasks.steps.engine.road import load_step
+from heal_tasks.store.db import Connection
+from heal_tasks.store.generations.generations import GenerationRepository
+from tests.steps.asking import add, body
+
+
+def first_light(settings: Settings, run_id: str = "r1") -> Manifest:
+    return load_step("first_light").run(settings, Manifest(run_id=run_id))
+
+
+def test_documents_can_be_searched_by_text_at_once(auto: Connection, settings: Settings) -> None:
+    add(auto, range(8))
+    made = first_light(settings)
+    live = GenerationRepository(auto).active()
+    assert live is not None
+    assert (live.topic_run_id, live.nudge, made.counts["rows"]) == (None, None, 8)
+    assert "SELECT * FROM heal.find('a question')" in made.note
+    word = max(body(3).split(), key=lambda word: sum(word in body(number) for number in range(8)) == 1)
+    rows = auto.execute("SELECT title, relevance FROM heal.find(%s, 3)", (f"{word} {body(3)[:80]}",)).fetchall()
+    assert rows[0][0].split()[1] == "3"
+    assert rows[0][1] is None, "no question says yet how relevant a row is"
+    vectors = auto.execute("SELECT embedding FROM heal.embedding").fetchall()
+    np.testing.assert_allclose([np.linalg.norm(row[0]) for row in vectors], 1, atol=1e-3)
+
+
+def test_a_live_generation_stays(auto: Connection, settings: Settings) -> None:
+    add(auto, range(8))
+    first_light(settings)
+    assert first_light(settings, "r2").note == "generation 1 is live already"
+    assert len(GenerationRepository(auto).list()) == 1
+
+
+def test_a_second_attempt_replaces_what_a_killed_one_left(auto: Connection, settings: Settings) -> None:
+    add(auto, range(8))
+    auto.execute("CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'killed'; END $$")
+    auto.execute("CREATE TRIGGER stop BEFORE UPDATE OF state ON heal.generation FOR EACH ROW "
+                 "WHEN (NEW.state = 'active') EXECUTE FUNCTION stop()")  # fmt: skip
+    with pytest.raises(Exception, match="killed"):
+        first_light(settings)
+    auto.execute("DROP TRIGGER stop ON heal.generation")
+    first_light(settings)
+    states = [item.state for item in GenerationRepository(auto).list()]
+    assert states == ["failed", "active"]
+
+
+def test_a_run_that_ended_after_it_is_realigned_by_the_next(auto: Connection, settings: Settings) -> None:
+    add(auto, range(8))
+    first_light(settings)
+    refs: dict[str, int | str] = {"new": 0, "changed": 0, "deleted": 0}
+    routed = load_step("route").run(settings, Manifest(run_id="r2", refs=refs))
+    assert routed.text("route") == "realign"
+    assert "has the base model's vectors and no topics yet" in routed.note
