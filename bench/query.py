@@ -6,6 +6,9 @@ connection, so that all run under the same load; their hits are compared first. 
 server process, the number to trust on a busy machine. Recall is recall@10 against an exact scan; if it is below .95,
 ef_search is doubled first, as before a switch.
 
+*find* is ``heal.find`` on the same rows, by questions of eight words of a text: the texts are planted, with a lexicon
+fitted to them. Its column is the ratio of its median to that of ``heal.search``, in turns on one connection.
+
 ``--during-realignment`` measures again while another process loads a second generation of the same size into the same
 database, indexes it as the pipeline does and drops it; the clients query until it has finished.
 """
@@ -25,9 +28,13 @@ from psycopg import sql
 
 from bench.common import parent_parser, table, versions, write_json
 from bench.scratch import Vectors, activate, backend_cpu_s, clustered, load, scratch_store, store_documents
+from heal_tasks.lexicon.lexicon import fit_lexicon
+from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes, reach_recall
+from heal_tasks.store.generations.lexicon import LexiconRepository, StemDictionary, StoredLexicon
 
 OURS = "SELECT chunk_id, title, text, distance FROM heal.search(%s, %s::bigint, 10)"
 WAYS = ("ours", "by hand", "unprepared")
@@ -82,6 +89,51 @@ def client(
                     samples[name].append((time.perf_counter() - start, backend_cpu_s(conn) - cpu))
             if enough():
                 return
+
+
+def write_lexicon(conn: Connection, generation: Generation, vectors: Vectors) -> list[str]:
+    """Fit and write a lexicon, and return questions of eight words of a text."""
+    repository, dictionary, ids = LexiconRepository(conn), StemDictionary(), np.arange(len(vectors), dtype=np.int64)
+    found = repository.chunk_stems(dictionary, ids)
+    counts = count_stems(found.texts, found.stems, found.counts, (len(vectors), len(dictionary)))
+    lexicon = fit_lexicon(counts, vectors, ridge=0.3)
+    stored = StoredLexicon(dictionary.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
+    repository.write(generation, stored, ids)
+    GenerationRepository(conn).set_fields(generation.generation_id, lexicon=LexiconRecord().to_json())
+    texts = conn.execute("SELECT text FROM heal.chunk ORDER BY hashint8(chunk_id) LIMIT 400").fetchall()
+    return [" ".join(text.split()[::7][:8]) for (text,) in texts]
+
+
+def find_ratio(url: str, generation: Generation, questions: list[str]) -> dict[str, float]:
+    """Medians of heal.find and heal.search in milliseconds, and their ratio."""
+    wall: dict[str, list[float]] = {"find": [], "search": [], "vector": []}
+    with connect(url, autocommit=True) as conn:
+        conn.prepare_threshold = 0
+        for question in questions:
+            row = conn.execute("SELECT heal.query_vector(%s)", (question,)).fetchone()
+            assert row is not None
+            calls: list[tuple[str, str, tuple[Any, ...]]] = [
+                ("find", "SELECT * FROM heal.find(%s)", (question,)),
+                ("search", OURS, (row[0], generation.generation_id)),
+                ("vector", "SELECT heal.query_vector(%s)", (question,)),
+            ]
+            for name, statement, values in calls:
+                start = time.perf_counter()
+                conn.execute(statement, values).fetchall()  # type: ignore[call-overload]
+                wall[name].append(1000 * (time.perf_counter() - start))
+    medians = {name: float(np.median(values)) for name, values in wall.items()}
+    return {
+        "find p50": medians["find"], "search p50": medians["search"], "query_vector p50": medians["vector"],
+        "find / search": medians["find"] / medians["search"],
+    }  # fmt: skip
+
+
+def texts_of(size: int) -> list[str]:
+    """Texts of sixty words by Zipf's law."""
+    rng = np.random.default_rng(3)
+    shares = np.cumsum(1 / np.arange(10, 50_010))
+    drawn = np.searchsorted(shares / shares[-1], rng.random((size, 60)))
+    return [" ".join(f"w{number}x" for number in row) for row in drawn]
 
 
 def same_hits(conn: Connection, generation: Generation, kind: str, queries: Vectors) -> None:
@@ -168,20 +220,23 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=400, help="queries per size and index (default 400)")
     parser.add_argument("--during-realignment", action="store_true", help="measure again beside a writer")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    rows, finds = list[dict[str, Any]](), list[dict[str, Any]]()
     for size in arguments.rows:
         made = clustered(size + arguments.queries)
         vectors, queries = made[:size], made[size:]
         with scratch_store() as url:
             with connect(url, autocommit=True) as conn:
-                store_documents(conn, [f"text {number}" for number in range(size)])
+                store_documents(conn, texts_of(size))
                 generation = load(conn, vectors, queries)
+                questions = write_lexicon(conn, generation, vectors)
                 activate(conn, generation)
             for kind in arguments.kinds:
                 rows += measure_kind(url, generation, kind, queries, arguments.clients, arguments.during_realignment)
                 print(table(rows), flush=True)
+                finds.append({"rows": size, "index": kind, **find_ratio(url, generation, questions)})
+                print(table(finds), flush=True)
     print(versions())
-    write_json(arguments.json, {"query": rows})
+    write_json(arguments.json, {"query": rows, "find": finds})
 
 
 if __name__ == "__main__":
