@@ -44,7 +44,7 @@ def test_a_killed_training_is_resumed(postgres: EmbeddedPostgres, tmp_path: Path
                 time.sleep(0.05)
             os.kill(process.pid, signal.SIGKILL)
         before = step_times(conn)
-        assert {"ingest", "route", "label", "ask", "embed_base", "sift", "mine"} == before.keys()
+        assert {"ingest", "route", "first_light", "label", "ask", "embed_base", "sift", "mine"} == before.keys()
 
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
 
