@@ -1,7 +1,8 @@
 """Step first_light: where nothing is live, the base model's vectors and lexicon are published at once.
 
 People can search minutes after the first documents came, while the same run goes on to train. This generation has no
-topics; the run's own publication replaces it, or adds them.
+topics; the run's own publication replaces it, or adds them. Questions, which step ask may be writing meanwhile, take
+no part.
 """
 
 from heal_tasks.lexicon.record import LexiconRecord
@@ -20,9 +21,9 @@ def first_light(context: Context) -> Outcome:
         return Outcome(note=f"generation {active.generation_id} is live already")
     generations.discard_unfinished(context.run_id)
     space = base_space(context)
-    filled = fill_spaces(context, [space])
+    filled = fill_spaces(context, [space], chunks_only=True)
     made = make_generation(context, space, None, None, LexiconRecord())
-    rows, indexed = publish_generation(context, made)
+    rows, indexed = publish_generation(context, made, without_questions=True)
     note = (
         indexed.fault or f"generation {made.generation_id} is live: ask it with SELECT * FROM heal.find('a question')"
     )

@@ -9,6 +9,7 @@ from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from tests.steps.asking import add, body
+from tests.steps.planted_systems import DOCUMENTS, plant_questions
 
 
 def first_light(settings: Settings, run_id: str = "r1") -> Manifest:
@@ -28,6 +29,12 @@ def test_documents_can_be_searched_by_text_at_once(auto: Connection, settings: S
     assert rows[0][1] is None, "no question says yet how relevant a row is"
     lengths = auto.execute("SELECT vector_norm(embedding) FROM heal.embedding").fetchall()
     np.testing.assert_allclose(lengths, 1, atol=1e-3)
+
+
+def test_questions_that_come_meanwhile_have_no_vector_and_take_no_part(auto: Connection, settings: Settings) -> None:
+    plant_questions(auto)
+    assert first_light(settings).counts == {"chunks": DOCUMENTS, "questions": 0, "rows": DOCUMENTS}
+    assert auto.execute("SELECT count(*) FROM heal.question_s000001").fetchone() == (0,)
 
 
 def test_a_live_generation_stays(auto: Connection, settings: Settings) -> None:

@@ -20,21 +20,21 @@ WRITE_EVERY = 512
 Write = Callable[[Space, NDArray[np.int64], NDArray[np.float32]], int]
 
 
-def fill_spaces(context: Context, spaces: Sequence[Space]) -> Outcome:
+def fill_spaces(context: Context, spaces: Sequence[Space], *, chunks_only: bool = False) -> Outcome:
     """Compute the vectors that spaces lack, of this shard's chunks and questions, and count them."""
-    chunks, questions = np.sum([_fill(context, space) for space in spaces], axis=0).tolist()
+    chunks, questions = np.sum([_fill(context, space, chunks_only) for space in spaces], axis=0).tolist()
     names = ", ".join(f"{space.space_id} ({space.model_uri})" for space in spaces)
     note = f"{chunks} chunk and {questions} question vectors computed, space {names}"
     return Outcome(counts={"chunks": chunks, "questions": questions}, note=note)
 
 
-def _fill(context: Context, space: Space) -> tuple[int, int]:
+def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
     repository = SpaceRepository(context.conn)
     chunks = [
         (chunk.chunk_id, embedding_text(chunk.title, chunk.text))
         for chunk in repository.missing_chunks(space, context.shard, context.shards)
     ]
-    questions = repository.missing_questions(space, context.shard, context.shards)
+    questions = [] if chunks_only else repository.missing_questions(space, context.shard, context.shards)
     total, done = len(chunks) + len(questions), 0
     if not total:
         return 0, 0

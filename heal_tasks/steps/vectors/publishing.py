@@ -16,7 +16,9 @@ from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 
-def publish_generation(context: Context, generation: Generation, *, keep_rows: bool = False) -> tuple[int, Indexed]:
+def publish_generation(
+    context: Context, generation: Generation, *, keep_rows: bool = False, without_questions: bool = False
+) -> tuple[int, Indexed]:
     """Write a generation, index it, measure it and switch to it; one whose recall is too low fails and is dropped.
 
     Returns:
@@ -26,7 +28,8 @@ def publish_generation(context: Context, generation: Generation, *, keep_rows: b
         StepError: documents were deleted since the rows were written.
     """
     generations, number = GenerationRepository(context.conn), generation.generation_id
-    rows, indexed = write_generation(context, generation, keep_rows=keep_rows), index_served(context, generation)
+    rows = write_generation(context, generation, keep_rows=keep_rows, without_questions=without_questions)
+    indexed = index_served(context, generation)
     if indexed.fault:
         generations.set_state(number, "failed", note=f"Not published: {indexed.fault}.")
         generations.drop_tables(number)
@@ -40,14 +43,19 @@ def publish_generation(context: Context, generation: Generation, *, keep_rows: b
     return rows, indexed
 
 
-def write_generation(context: Context, generation: Generation, *, keep_rows: bool = False) -> int:
+def write_generation(
+    context: Context, generation: Generation, *, keep_rows: bool = False, without_questions: bool = False
+) -> int:
     """Write the lexicon, served rows, contrast state and probes of a generation, and return the number of rows.
 
     With ``keep_rows`` it takes over the vectors of the live generation; new chunks have those of the space.
+    ``without_questions`` is for a space that has no vectors of questions yet.
     """
     state = NudgeState(context.conn, generation)
     touched = state.touched()  # read before the corpus: later changes stay noted for the next nudge
     systems = Systems(context.conn, context.settings, generation.topic_run_id)
+    if without_questions:
+        systems.questions = systems.questions.none()
     generations, contrast = GenerationRepository(context.conn), ContrastRepository(context.conn)
     generations.create_tables(generation)
     plain = systems.plain(LIVE, SpaceRepository(context.conn).get(generation.space_id))

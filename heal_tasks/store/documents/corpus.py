@@ -1,6 +1,6 @@
 """Reads across documents, chunks, topics and questions, as arrays for the algorithms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import numpy as np
@@ -51,6 +51,10 @@ class QuestionTable:
     human: NDArray[np.bool_]  # (q,); True if a person asked it
     moves: NDArray[np.bool_]  # (q,); True if its split moves rows (``heal.moves_rows``)
     extracted: NDArray[np.bool_]  # (q,); True if it has its chunk's own words: the extractive writer's
+
+    def none(self) -> "QuestionTable":
+        """The table without its rows."""
+        return QuestionTable(*(getattr(self, item.name)[:0] for item in fields(self)))
 
     def in_splits(self, *splits: Split) -> NDArray[np.bool_]:
         """Mask of the questions in any of the splits."""
