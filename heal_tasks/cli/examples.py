@@ -12,11 +12,11 @@ from heal_tasks.store.db import Connection
 COLUMNS = "left(title, 70) AS title, round(relevance::numeric, 2) AS relevance"
 _UNSAFE = re.compile(r"[^\w\s,.?:;-]")  # a shell or SQL would need these characters quoted
 DEMO_QUESTIONS = (
-    "how do I group similar rows without knowing how many groups there are",
-    "draw random numbers that come out the same every time",
-    "why does my model do well on training data and badly on new data",
+    "how do I split points into clusters",
+    "compress an array before saving it to a file",
+    "how do I read the rows of a query as dictionaries",
 )
-"""A person's questions about the demo's documents, with few of the words of the pages that answer them."""
+"""A person's questions about the demo's documents."""
 
 
 def example_questions(conn: Connection, count: int) -> list[str]:

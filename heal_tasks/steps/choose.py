@@ -15,7 +15,6 @@ from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_sp
 from heal_tasks.steps.vectors.systems import (
     Moved,
     Systems,
-    lexicon_record_of,
     make_generation,
     record_of,
 )
@@ -50,9 +49,14 @@ def choose(context: Context) -> Outcome:
     systems = Systems(context.conn, settings, topic_run_id)
     rival = base = systems.score(systems.plain(BASE_MODEL, base_space(context)))
     measured = evaluation_rows(base, None, settings)
+    kept_lexicon: LexiconRecord | None = None
     if systems.active:
-        rival = systems.score(systems.live())
+        live = systems.live()
+        rival = systems.score(live)
         measured += evaluation_rows(rival, base, settings)
+        if live.lexical:  # its relevance by today's questions: step first_light had none
+            kept_lexicon = replace(live.lexical.record, relevance=systems.relevance(live))
+        del live
     counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
 
     def consider(space: Space, plain: System, moved: Moved | None) -> None:
@@ -94,7 +98,7 @@ def choose(context: Context) -> Outcome:
     else:
         if best_id:
             GenerationRepository(context.conn).set_state(best_id, "failed", note="refused by the gate")
-        generation_id, keep_rows, verdict = _without_a_winner(context, systems, candidates)
+        generation_id, keep_rows, verdict = _without_a_winner(context, systems, candidates, kept_lexicon)
     # The whole reasons of the best alone: a manifest holds 4 KiB, and heal.evaluation has every interval.
     reasons = [f"{best.scores.system}: {' '.join(best.verdict.reasons)}"] if best else []
     reasons += [f"{item.scores.system}: {item.verdict.reasons[-1]}" for item in candidates if item is not best]
@@ -108,7 +112,9 @@ def choose(context: Context) -> Outcome:
     )  # fmt: skip
 
 
-def _without_a_winner(context: Context, systems: Systems, candidates: list[Candidate]) -> tuple[int, int, str]:
+def _without_a_winner(
+    context: Context, systems: Systems, candidates: list[Candidate], kept_lexicon: LexiconRecord | None
+) -> tuple[int, int, str]:
     """Return the generation to publish all the same, 1 if it takes over the live vectors, and the verdict."""
     active, topic_run_id = systems.active, context.manifest.number("topic_run_id")
     if active is None:
@@ -122,9 +128,9 @@ def _without_a_winner(context: Context, systems: Systems, candidates: list[Candi
     if active.topic_run_id and active.lexicon and not pending.chunks and not pending.superseded:
         return 0, 0, "No candidate beat the live generation; it stays."
     space = SpaceRepository(context.conn).get(active.space_id)
-    made = make_generation(context, space, topic_run_id, record_of(active), lexicon_record_of(active))
-    verdict = f"No candidate beat the live generation; its vectors stay, and {pending.chunks} new chunks join them."
-    return made.generation_id, 1, verdict
+    made = make_generation(context, space, topic_run_id, record_of(active), kept_lexicon)
+    joining = f"and {pending.chunks} new chunks join them" if pending.chunks else "with the topics of this run"
+    return made.generation_id, 1, f"No candidate beat the live generation; its vectors stay, {joining}."
 
 
 CHOOSE = Step("choose", choose, None)
