@@ -48,7 +48,8 @@ def draw_quality(rows: Sequence[EvaluationRow]) -> Markup:
         axes.tick_params(axis="y", length=0)
         for name in sets:
             first = min(place for place, row in zip(places, rows, strict=True) if row.question_set == name)
-            axes.text(0, first - 1, name, transform=axes.get_yaxis_transform(), weight="bold", va="center")
+            # Right-aligned, because a long name would be cut off at the right edge.
+            axes.text(1, first - 1, name, transform=axes.get_yaxis_transform(), weight="bold", va="center", ha="right")
         return to_svg(figure, "quality", "nDCG@10 of every system", described, {"values": labels})
 
 
