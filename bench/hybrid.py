@@ -1,4 +1,4 @@
-"""Measures heal.hybrid_search against vectors alone, words alone, and reciprocal rank fusion of the same two.
+"""Measures heal.find and heal.hybrid_search against vectors alone, words alone, and the fusion of their ranks.
 
 Run from the project's root: ``python -m bench.hybrid --collection FOLDER`` (corpus, queries, qrels and MiniLM vectors
 of a public collection). Quality is nDCG@10 on the test queries; time is the median per query on one connection.
@@ -14,7 +14,7 @@ import numpy as np
 from psycopg import sql
 
 from bench.common import load_collection, load_queries, load_query_vectors, parent_parser, table, versions, write_json
-from bench.scratch import activate, load, scratch_store, store_documents
+from bench.scratch import activate, load, scratch_store, store_documents, write_lexicon
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.indexing import build_indexes
 
@@ -24,6 +24,9 @@ SYSTEMS = {
     "words": "SELECT m.chunk_id FROM heal.generation g, heal.matching(%(words)s, g, 10) m "
     "WHERE g.generation_id = %(gen)s ORDER BY m.weight DESC, m.chunk_id",
     "both (heal.hybrid_search)": "SELECT chunk_id FROM heal.hybrid_search(%(words)s, %(vector)s, %(gen)s::bigint, 10)",
+    "both, without lexicon": "SELECT chunk_id FROM heal.hybrid_search(%(words)s, %(vector)s, %(gen)s::bigint, 10, "
+    "words_weight => 0.2, lexicon_weight => 0)",
+    "text alone (heal.find)": "SELECT chunk_id FROM heal.find(%(words)s, 10)",
     "both, ranks fused": f"""
         WITH v AS (SELECT chunk_id, row_number() OVER (ORDER BY distance, chunk_id) AS place
                    FROM heal.search(%(vector)s, %(gen)s::bigint, {DEPTH})),
@@ -73,6 +76,7 @@ def main() -> None:
         store_documents(conn, collection.texts)
         generation = load(conn, collection.vectors, asked[test])
         build_indexes(conn, generation, memory_mb=512)
+        write_lexicon(conn, generation, collection.vectors)
         activate(conn, generation)
 
         def asking(conn: Connection, statement: str) -> Callable[[int], list[str]]:

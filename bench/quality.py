@@ -13,7 +13,8 @@ smoothing); base-term (own and the term that keeps the base model's rankings); p
 heal (own and a tenth of HEAL); supcon (heal on the leaf level alone); random (heal with the topic paths of other
 documents: the control); default (the defaults); sampled (default with near and far mined negatives); maps (sampled
 with a share of entity maps, where an LLM is configured). Every trained row is shown plain and with NUDGE, if
-validation adopts it. *+ words*: the same vectors with words beside them, as ``heal.hybrid_search`` does by default.
+validation adopts it. *+ words*: the same vectors with words beside them, weight .2, without the
+lexicon (``bench.lexicon`` measures that).
 
 **Measured** on the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the

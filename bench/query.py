@@ -27,14 +27,19 @@ import numpy as np
 from psycopg import sql
 
 from bench.common import parent_parser, table, versions, write_json
-from bench.scratch import Vectors, activate, backend_cpu_s, clustered, load, scratch_store, store_documents
-from heal_tasks.lexicon.lexicon import fit_lexicon
-from heal_tasks.lexicon.record import LexiconRecord
-from heal_tasks.lexicon.terms import count_stems
+from bench.scratch import (
+    Vectors,
+    activate,
+    backend_cpu_s,
+    clustered,
+    load,
+    scratch_store,
+    store_documents,
+    write_lexicon,
+)
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes, reach_recall
-from heal_tasks.store.generations.lexicon import LexiconRepository, StemDictionary, StoredLexicon
 
 OURS = "SELECT chunk_id, title, text, distance FROM heal.search(%s, %s::bigint, 10)"
 WAYS = ("ours", "by hand", "unprepared")
@@ -91,15 +96,8 @@ def client(
                 return
 
 
-def write_lexicon(conn: Connection, generation: Generation, vectors: Vectors) -> list[str]:
-    """Fit and write a lexicon, and return questions of eight words of a text."""
-    repository, dictionary, ids = LexiconRepository(conn), StemDictionary(), np.arange(len(vectors), dtype=np.int64)
-    found = repository.chunk_stems(dictionary, ids)
-    counts = count_stems(found.texts, found.stems, found.counts, (len(vectors), len(dictionary)))
-    lexicon = fit_lexicon(counts, vectors, ridge=0.3)
-    stored = StoredLexicon(dictionary.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
-    repository.write(generation, stored, ids)
-    GenerationRepository(conn).set_fields(generation.generation_id, lexicon=LexiconRecord().to_json())
+def some_questions(conn: Connection) -> list[str]:
+    """Questions of eight words of a text."""
     texts = conn.execute("SELECT text FROM heal.chunk ORDER BY hashint8(chunk_id) LIMIT 400").fetchall()
     return [" ".join(text.split()[::7][:8]) for (text,) in texts]
 
@@ -228,7 +226,8 @@ def main() -> None:
             with connect(url, autocommit=True) as conn:
                 store_documents(conn, texts_of(size))
                 generation = load(conn, vectors, queries)
-                questions = write_lexicon(conn, generation, vectors)
+                write_lexicon(conn, generation, vectors)
+                questions = some_questions(conn)
                 activate(conn, generation)
             for kind in arguments.kinds:
                 rows += measure_kind(url, generation, kind, queries, arguments.clients, arguments.during_realignment)

@@ -11,9 +11,13 @@ import psutil
 from numpy.typing import NDArray
 from psycopg import sql
 
+from heal_tasks.lexicon.lexicon import fit_lexicon
+from heal_tasks.lexicon.record import RIDGE, LexiconRecord
+from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.lexicon import LexiconRepository, StemDictionary, StoredLexicon
 from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.migrate import migrate
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -117,6 +121,17 @@ def load(conn: Connection, vectors: Vectors, questions: Vectors) -> Generation:
     table = SpaceRepository(conn).get(made.space_id).table("question")
     copy_vectors(conn, table, {"question_id": np.arange(len(questions), dtype=np.int64)}, questions)
     return made
+
+
+def write_lexicon(conn: Connection, generation: Generation, vectors: Vectors) -> None:
+    """Fit the lexicon of a generation made by ``load`` to its vectors, and write it with the default weights."""
+    repository, dictionary, ids = LexiconRepository(conn), StemDictionary(), np.arange(len(vectors), dtype=np.int64)
+    found = repository.chunk_stems(dictionary, ids)
+    counts = count_stems(found.texts, found.stems, found.counts, (len(vectors), len(dictionary)))
+    lexicon = fit_lexicon(counts, vectors, ridge=RIDGE)
+    stored = StoredLexicon(dictionary.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
+    repository.write(generation, stored, ids)
+    GenerationRepository(conn).set_fields(generation.generation_id, lexicon=LexiconRecord().to_json())
 
 
 def activate(conn: Connection, generation: Generation) -> None:
