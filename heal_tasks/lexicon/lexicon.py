@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from heal_tasks.lexicon.fit import fit_stems
-from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_questions, weigh_texts
+from heal_tasks.lexicon.terms import inverse_document_frequencies, texts_with, weigh_questions, weigh_texts
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
@@ -67,8 +67,8 @@ def fit_lexicon(
         texts = csr_array(vstack([texts, root * weigh_questions(questions.counts, weights)]))
         wanted = np.concatenate([wanted, root * questions.targets])
     vectors = fit_stems(texts, wanted, ridge=ridge, start=start).vectors
-    lexicon = Lexicon(np.bincount(counts.indices, minlength=counts.shape[1]).astype(np.int64), weights, vectors)
-    missing = np.flatnonzero((np.bincount(texts.indices, minlength=counts.shape[1]) == 0) & (lexicon.chunks > 0))
+    lexicon = Lexicon(texts_with(counts), weights, vectors)
+    missing = np.flatnonzero((texts_with(texts) == 0) & (lexicon.chunks > 0))
     return extend(lexicon, counts, targets, missing, ridge=ridge) if len(missing) else lexicon
 
 
@@ -85,9 +85,9 @@ def extend(lexicon: Lexicon, counts: csr_array, targets: Float32Array, new: Int6
         new: int64, shape (m,): the new stems.
         ridge: as in ``fit_stems``.
     """
-    is_new = np.zeros(counts.shape[1], dtype=bool)
-    is_new[new] = True
-    rows = np.unique(np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[is_new[counts.indices]])
+    is_new = np.zeros(counts.shape[1], dtype=np.float32)
+    is_new[new] = 1
+    rows = np.flatnonzero(counts @ is_new)
     texts = weigh_texts(csr_array(counts[rows]), lexicon.weights)
     vectors = lexicon.vectors.copy()
     vectors[new] = 0

@@ -23,9 +23,17 @@ def count_stems(texts: Int64Array, stems: Int64Array, counts: NDArray[np.integer
     return csr_array((counts.astype(np.float32), (texts, stems)), shape=shape)
 
 
+def texts_with(counts: csr_array) -> Int64Array:
+    """The number of texts that have each stem, int64, shape (v,)."""
+    total, block = np.zeros(counts.shape[1], dtype=np.int64), 1 << 22  # np.bincount makes a copy of 64 bits
+    for first in range(0, counts.nnz, block):
+        total += np.bincount(counts.indices[first : first + block], minlength=counts.shape[1])
+    return total
+
+
 def inverse_document_frequencies(counts: csr_array) -> Float32Array:
     """The weight of each stem, ln(1 + n / texts that have it); float32, shape (v,); 0 for a stem that no text has."""
-    texts = np.bincount(counts.indices, minlength=counts.shape[1])
+    texts = texts_with(counts)
     return np.where(texts, np.log1p(counts.shape[0] / np.maximum(texts, 1)), 0).astype(np.float32)
 
 
