@@ -64,6 +64,7 @@ class _Published:
 def nudge_live(context: Context) -> Outcome:
     """Publish new documents and move the rows that their questions touch, in the live generation."""
     active = live_generation(context)
+    GenerationRepository(context.conn).discard_unfinished(context.run_id)
     state, space = NudgeState(context.conn, active), SpaceRepository(context.conn).get(active.space_id)
     QuestionRepository(context.conn).place_judgments(space, state.touched())
     touched, probes = state.touched(), state.probes(KEPT)

@@ -8,6 +8,7 @@ from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps import nudge_live
 from heal_tasks.steps.vectors.lexicons import extend_lexicon
 from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generations.generations import GenerationRepository
 from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
 
 RECORD = NudgeRecord("N", 0.3, 1.0, None, 0, 0.0, False)
@@ -133,6 +134,30 @@ def test_a_night_that_rewrites_has_a_lexicon_fitted_anew(world: LexiconWorld, mo
     assert world.record.lexicon_weight == record.lexicon_weight
     assert {"lateword1", "w1x"} <= world.versions().keys()
     assert world.find(new_texts("late", 5)["late0"])[0] == world.chunk("late0").chunk_id
+
+
+def test_a_rewrite_that_was_killed_leaves_nothing_behind_when_its_night_is_repeated(
+    world: LexiconWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if world.active.nudge:
+        pytest.skip("touched rows are never written to a new generation")
+    monkeypatch.setattr(nudge_live, "FEW_ROWS", 0)
+    monkeypatch.setattr(nudge_live, "REWRITE_SHARE", 0)
+    old = world.active.generation_id
+    world.add(new_texts("late", 5))
+
+    def kill(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as attempt:
+        attempt.setattr(GenerationRepository, "activate", kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            world.night("n1")
+    world.night("n1")
+    assert {item.generation_id: item.state for item in world.generations.list()} == {
+        old: "previous", old + 1: "failed", old + 2: "active",
+    }  # fmt: skip
+    assert not world.generations.drop_tables(old + 1)
 
 
 def rows_read(conn: Connection) -> int:
