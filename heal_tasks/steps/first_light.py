@@ -22,6 +22,8 @@ def first_light(context: Context) -> Outcome:
     generations.discard_unfinished(context.run_id)
     space = base_space(context)
     filled = fill_spaces(context, [space], chunks_only=True)
+    if active := generations.active():  # published by another run while this one embedded
+        return Outcome(counts=filled.counts, note=f"generation {active.generation_id} has become live meanwhile")
     made = make_generation(context, space, None, None, LexiconRecord())
     rows, indexed = publish_generation(context, made, without_questions=True)
     note = (

@@ -1,5 +1,8 @@
 """Step first_light: what nobody could search is searchable, by text alone, before topics and questions are there."""
 
+import importlib
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -64,3 +67,21 @@ def test_a_run_that_ended_after_it_is_realigned_by_the_next(auto: Connection, se
     routed = load_step("route").run(settings, Manifest(run_id="r2", refs=refs))
     assert routed.text("route") == "realign"
     assert "has the base model's vectors and no topics yet" in routed.note
+
+
+def test_what_another_run_has_published_meanwhile_stays_live(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(auto, range(8))
+    step = importlib.import_module("heal_tasks.steps.first_light")
+    fill_spaces = step.fill_spaces
+
+    def slowly(*values: Any, **named: Any) -> Any:
+        filled = fill_spaces(*values, **named)
+        monkeypatch.setattr(step, "fill_spaces", fill_spaces)
+        first_light(settings, "faster")
+        return filled
+
+    monkeypatch.setattr(step, "fill_spaces", slowly)
+    assert first_light(settings).note == "generation 1 has become live meanwhile"
+    assert [item.run_id for item in GenerationRepository(auto).list()] == ["faster"]
