@@ -14,6 +14,7 @@ from heal_tasks.store.documents.topics import TopicRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 
 def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
@@ -69,7 +70,8 @@ def _drift(context: Context, active: Generation | None) -> dict[str, Any]:
 def _training(context: Context) -> dict[str, Any]:
     """The trained models that were refused in a row, and the share of material that is new since the last."""
     refused, trained_at = RunRepository(context.conn).refused_trainings()
-    if trained_at is None:
+    base = SpaceRepository(context.conn).find_by_uri(context.settings.model)
+    if trained_at is None or base is None or base.created_at > trained_at:  # none, or none of this base model
         return {}
     corpus = Corpus(context.conn)
     pending = corpus.pending(None, trained_at)
