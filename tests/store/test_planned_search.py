@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import psycopg
 import pytest
 
 from heal_tasks.store.db import Connection, connect
@@ -137,3 +138,17 @@ def test_without_a_plan_a_search_takes_the_other_way_and_a_migration_makes_one(s
     with counted(stored.conn) as calls:
         assert search(stored.conn, generation, query) == expected
     assert calls["nearest"] == 0
+
+
+def test_a_transaction_from_before_two_switches_gets_an_error_and_not_an_empty_answer(
+    stored: SampleStore, module_database_url: str
+) -> None:
+    generation = publish(stored, 7)
+    with connect(module_database_url) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT 1")  # the snapshot
+        publish(stored, 8)
+        publish(stored, 9)
+        with pytest.raises(psycopg.Error, match=f"generation {generation.generation_id} is not searchable") as raised:
+            reader.execute("SELECT * FROM heal.find('a word')")
+        assert raised.value.sqlstate == "HEA01"

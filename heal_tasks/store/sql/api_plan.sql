@@ -34,6 +34,11 @@ BEGIN
         LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $body$
         #variable_conflict use_column
         BEGIN%s
+            -- The snapshot of a transaction that began two switches ago still shows it as live.
+            IF gen <> ALL (%L::bigint[]) THEN
+                RAISE EXCEPTION 'generation %% is not searchable (retired)', gen
+                    USING ERRCODE = 'HEA01', HINT = 'Two switches have retired it since this transaction began; begin a new one.';
+            END IF;
         END $body$ $create$,
         (SELECT string_agg(format($branch$
             IF gen = %1$s THEN
@@ -51,7 +56,8 @@ BEGIN
             END IF;$branch$, g.generation_id, heal.vector_table(g.generation_id, 'lex')), '')
          FROM heal.generation g WHERE g.state IN ('active', 'previous')
          -- Generations from before there were lexicons have no table.
-         AND to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex')) IS NOT NULL));
+         AND to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex')) IS NOT NULL),
+        (SELECT coalesce(array_agg(g.generation_id), '{}') FROM heal.generation g WHERE g.state IN ('active', 'previous')));
     EXECUTE format($create$
         CREATE OR REPLACE FUNCTION heal.find_planned(
             query vector, gen bigint, kind text, k int, words_weight double precision, rare tsquery, stems tsquery[], weights real[]
