@@ -7,6 +7,7 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.indexing import RECALL_QUESTIONS
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import reach_recall, vacuum
+from heal_tasks.store.generations.lexicon import LexiconRepository
 from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.runs.garbage import unused_files
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -30,6 +31,10 @@ def maintain(context: Context) -> Outcome:
     vacuum(context.conn, "chunk")
     for generation in context.track(generations.list("active", "previous")):
         dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")
+        if (
+            generation.lexicon is not None
+        ):  # a document that was stemmed in another language has left stems of the old one
+            LexiconRepository(context.conn).delete_unused(generation)
         health = served.health(generation)
         measured, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
         found = {**health, "dead_rows": dead, "recall": round(measured, 4)}

@@ -8,12 +8,15 @@ from psycopg import sql
 
 from heal_tasks.core.artifacts import ArtifactStore, artifact_store
 from heal_tasks.core.errors import StepError
+from heal_tasks.core.ids import document_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Record
 from heal_tasks.report.page import read_page
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.training_set import save
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import recall
 from heal_tasks.store.generations.served import ServedRepository
@@ -99,6 +102,17 @@ def test_nothing_of_a_deleted_document_is_left_anywhere(auto: Connection, settin
         assert (health["orphans"], health["superseded"]) == (0, 0)
     served = ServedRepository(auto).load_served(generations[2])
     assert len(served.chunk_ids) == len(before_deletion.chunk_ids) - 1
+
+
+def test_stems_that_another_language_has_left_go_after_a_deletion(auto: Connection, settings: Settings) -> None:
+    for language in ("english", "german"):
+        texts = [Record("x", "", "A quarterly report", {"language": language}), Record("y", "", "A whale")]
+        DocumentRepository(auto).apply_records("s", texts, lambda title, text: [text])
+        if GenerationRepository(auto).active() is None:
+            load_step("first_light").run(settings, Manifest(run_id="r"))
+    auto.execute("SELECT heal.delete_document(%s)", (document_id("s", "x"),))
+    assert maintain(settings).counts["served_active"] == 1
+    assert auto.execute("SELECT stem FROM heal.lex_g000001").fetchall() == [("whale",)]
 
 
 def test_drained_generations_go_with_the_files_that_only_they_needed(auto: Connection, settings: Settings) -> None:

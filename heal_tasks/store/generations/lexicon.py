@@ -131,11 +131,15 @@ class LexiconRepository(Repository):
             copy_rows(self._conn, table, [*columns, ("embedding", "halfvec")], rows)
             deleted = 0
             if scalar(self._conn, known, (chunk_ids.tolist(),)) < len(chunk_ids):
-                unused = "NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(l.stem)::tsquery)"
-                gone = sql.SQL("DELETE FROM {} l WHERE {}").format(table, sql.SQL(unused))
-                deleted = self._conn.execute(gone).rowcount
+                deleted = self.delete_unused(generation)
         self._conn.execute(sql.SQL("ANALYZE {}").format(table))
         return int(np.count_nonzero(lexicon.chunks)) - deleted
+
+    def delete_unused(self, generation: Generation) -> int:
+        """Delete the stems of a generation's lexicon that no chunk has any more, and return their number."""
+        unused = "NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(l.stem)::tsquery)"
+        query = sql.SQL("DELETE FROM {} l WHERE {}").format(generation.table("lex"), sql.SQL(unused))
+        return self._conn.execute(query).rowcount
 
     def load(self, generation: Generation, among: Sequence[Stem] | None = None) -> StoredLexicon:
         """The stems of a generation's lexicon, all or those ``among`` given ones, by language and stem."""
