@@ -6,18 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heal_tasks.core.ids import document_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Record
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_TEXT, UNSEEN
 from heal_tasks.steps.vectors import filling
 from heal_tasks.steps.vectors.systems import lexicon_record_of
 from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.encoder import model_sha256
+from tests.steps.asking import body
 from tests.steps.planted_systems import DOCUMENTS, TRAINED_URI, plant_questions, plant_space, plant_systems, serve
 
 CANDIDATES = ("base model + lexicon", "live model + lexicon", "trained model + lexicon")
@@ -168,3 +172,16 @@ def test_spaces_are_loaded_in_the_order_of_the_tables(auto: Connection, settings
     ids, vectors = SpaceRepository(auto).load_chunks(space)
     np.testing.assert_array_equal(ids, np.sort(ids))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_a_document_that_is_deleted_after_the_embedding_leaves_its_duplicate_with_a_vector(
+    auto: Connection, settings: Settings
+) -> None:
+    plant_systems(auto, settings)
+    twins = [Record(name, "Report 0", body(0)) for name in ("d0", "twin")]
+    DocumentRepository(auto).apply_records("s", twins, lambda title, text: [text])
+    assert auto.execute("SELECT * FROM heal.delete_document(%s)", (document_id("s", "d0"),)).fetchone() == (1, 1)
+    assert choose(settings).number("generation_id")
+    for space in SpaceRepository(auto).list():
+        ids, _ = SpaceRepository(auto).load_chunks(space)
+        assert len(ids) == DOCUMENTS

@@ -117,6 +117,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
     gone bigint[];
     chunks bigint[];
+    added bigint[];
+    name text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('heal.corpus'));
     gone := ARRAY(SELECT d.document_id FROM heal.document d WHERE d.document_id = ANY (documents) AND d.deleted_at IS NULL);
@@ -127,14 +129,26 @@ BEGIN
     ), moved AS (
         UPDATE heal.document d SET duplicate_of = nullif(h.document_id, d.document_id)
         FROM heir h WHERE d.duplicate_of = h.duplicate_of AND d.document_id <> ALL (gone)
+    ), made AS (
+        INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash)
+        SELECT heal.chunk_id(h.document_id, c.ordinal, c.content_hash), h.document_id, c.ordinal, c.text, c.content_hash
+        FROM heir h JOIN heal.chunk c ON c.document_id = h.duplicate_of AND c.superseded_at IS NULL
+        ON CONFLICT (chunk_id) DO UPDATE SET superseded_at = NULL, ordinal = EXCLUDED.ordinal
+        RETURNING chunk_id
     )
-    INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash)
-    SELECT heal.chunk_id(h.document_id, c.ordinal, c.content_hash), h.document_id, c.ordinal, c.text, c.content_hash
-    FROM heir h JOIN heal.chunk c ON c.document_id = h.duplicate_of AND c.superseded_at IS NULL
-    ON CONFLICT (chunk_id) DO UPDATE SET superseded_at = NULL, ordinal = EXCLUDED.ordinal;
-    GET DIAGNOSTICS chunks_added = ROW_COUNT;
+    SELECT coalesce(array_agg(m.chunk_id), '{}') INTO added FROM made m;
+    chunks_added := cardinality(added);
     documents_deleted := cardinality(gone);
     chunks := ARRAY(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = ANY (gone));
+    -- An equal text has an equal vector. A run that has embedded all chunks already would miss those of the new ones.
+    FOR name IN SELECT heal.space_table(s.space_id) FROM heal.space s WHERE chunks_added > 0 LOOP
+        IF to_regclass('heal.' || name) IS NOT NULL THEN
+            EXECUTE format('INSERT INTO heal.%1$I (chunk_id, embedding)
+                            SELECT DISTINCT ON (n.chunk_id) n.chunk_id, b.embedding FROM heal.chunk o JOIN heal.%1$I b USING (chunk_id)
+                            JOIN heal.chunk n ON n.content_hash = o.content_hash AND n.chunk_id = ANY ($2)
+                            WHERE o.chunk_id = ANY ($1) ON CONFLICT DO NOTHING', name) USING chunks, added;
+        END IF;
+    END LOOP;
     CALL heal.delete_chunks(chunks);
     DELETE FROM heal.document_topic t WHERE t.document_id = ANY (gone);
     UPDATE heal.document d SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', content_hash = '', metadata = '{}'
