@@ -1,6 +1,8 @@
 """Weights of a lexicon: chosen by human validation questions, else constants; a lexicon that loses is refused."""
 
+import weakref
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
 from heal_tasks.steps.quality.scoring import BY_TEXT, judged, quality
 from heal_tasks.steps.vectors import lexicons
-from heal_tasks.steps.vectors.lexicons import LLM_QUESTION_WEIGHT
+from heal_tasks.steps.vectors.lexicons import LLM_QUESTION_WEIGHT, LexiconFitter
 from heal_tasks.store.db import Connection
 from tests.steps.lexicon_world import LexiconWorld, vector_of
 
@@ -56,6 +58,22 @@ def test_questions_in_other_words_teach_the_lexicon_where_their_answers_are(worl
         search = stems.search(used, systems.lexicons.fit(used, plain.chunks, plain.chunks))
         values[weight] = quality(replace(plain, lexical=search), test, systems.chunks, BY_TEXT).mean()
     assert values[record.question_weight] > values[0.0] + 0.1
+
+
+def test_the_stem_vectors_of_tried_weights_are_not_kept(world: LexiconWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, made, most = LexiconFitter._fit, list[weakref.ref[Any]](), list[int]()
+
+    def counted(*values: Any, **named: Any) -> Any:
+        most.append(sum(item() is not None for item in made))
+        lexicon = fit(*values, **named)
+        made.append(weakref.ref(lexicon.vectors))
+        return lexicon
+
+    monkeypatch.setattr(LexiconFitter, "_fit", counted)
+    ask_in_other_words(world)
+    assert found(world)[0].by_people
+    assert len(made) > 4
+    assert max(most) <= 2, "the first, and the one before, from which the next one starts"
 
 
 def test_too_few_human_questions_choose_nothing(world: LexiconWorld) -> None:

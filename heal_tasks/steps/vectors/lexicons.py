@@ -145,6 +145,8 @@ class LexiconFitter:
             record = LexiconRecord(question_weight=weight, served_targets=targets)
             lexicon = self._fit(record, plain.chunks, served, train, start, CHOICE_CHUNKS)
             start, search = lexicon.vectors, self.stems.search(record, lexicon)
+            # Searches need the vectors of questions alone; those of a million stems take 1.5 GB for every weight tried.
+            search = replace(search, lexicon=replace(lexicon, vectors=lexicon.vectors[:0].copy()))
             by_text = replace(trial, lexical=search)
             if self._loses(by_text, text_guards, BY_TEXT):
                 continue
