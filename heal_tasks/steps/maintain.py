@@ -31,9 +31,7 @@ def maintain(context: Context) -> Outcome:
     vacuum(context.conn, "chunk")
     for generation in context.track(generations.list("active", "previous")):
         dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")
-        if (
-            generation.lexicon is not None
-        ):  # a document that was stemmed in another language has left stems of the old one
+        if generation.lexicon:  # a document that was stemmed in another language has left stems of the old one
             LexiconRepository(context.conn).delete_unused(generation)
         health = served.health(generation)
         measured, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
