@@ -9,7 +9,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import child_environment
 from heal_tasks.store.db import Connection
 
-COLUMNS = "left(title, 70) AS title, round(relevance::numeric, 2) AS relevance"
+COLUMNS = "left(title, 70) AS title, round(score::numeric, 2) AS score"
 _UNSAFE = re.compile(r"[^\w\s,.?:;-]")  # a shell or SQL would need these characters quoted
 DEMO_QUESTIONS = (
     "how do I split points into clusters",

@@ -75,8 +75,12 @@ class Systems:
         return score(system, self.questions, self.chunks)
 
     def relevance(self, system: System) -> dict[str, Curve]:
-        """Curves of the relevance of found rows, by query path, from the held-out questions that decide."""
-        test = self.questions.in_splits("unseen_test", "seen_test")
+        """Curves of the relevance of found rows, by query path, from the held-out questions that decide; none without.
+
+        Extracted questions have the words of their chunk and so its score: by them a right answer to a person's
+        question would have a relevance of .03.
+        """
+        test = self.questions.in_splits("unseen_test", "seen_test") & ~self.questions.extracted
         deciding = self.questions.human & test if people_decide(self.questions, self._settings) else test
         return relevance(system, judged(self.questions, self.chunks, deciding).first(MOST_JUDGED))
 
