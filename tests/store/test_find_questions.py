@@ -287,3 +287,12 @@ def test_a_generation_from_before_there_were_lexicons_is_searched_by_vector(stor
     rows = store.conn.execute("SELECT text, word_rank FROM heal.hybrid_search('basalt', %s, 1)", (np.eye(DIMS)[0],))
     assert rows.fetchall() == [("basalt", None)]
     store.delete("a")
+
+
+def test_bad_arguments_are_refused_whatever_the_words(store: SampleStore) -> None:
+    load(store, Record("a", "T", "basalt"))
+    store.publish(store.generation())
+    for call in ("heal.find('unknownword', 0)", "heal.find('unknownword', NULL)", "heal.find('unknownword', 3, 99)"):
+        with pytest.raises(psycopg.DatabaseError) as caught:
+            store.conn.execute(f"SELECT * FROM {call}")  # type: ignore[call-overload]
+        assert caught.value.sqlstate == "HEA03", call

@@ -194,6 +194,12 @@ BEGIN
     IF gen_row.generation_id IS NULL THEN
         gen_row := heal.searchable(NULL);  -- raises the error
     END IF;
+    IF k IS NULL OR k < 1 OR k > 1000 THEN
+        RAISE EXCEPTION 'k must be between 1 and 1000, got %', coalesce(k::text, 'null') USING ERRCODE = 'HEA03';
+    END IF;
+    IF topic IS NOT NULL THEN
+        PERFORM heal.topic_interval(gen_row, topic);
+    END IF;
     words_weight := coalesce((gen_row.lexicon ->> 'words_weight')::float8, 0.1);
     scores := heal.curve(gen_row.lexicon, 'text', 'scores');
     shares := heal.curve(gen_row.lexicon, 'text', 'shares');
