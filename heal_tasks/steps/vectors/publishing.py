@@ -6,7 +6,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.quality.probes import choose_probes
 from heal_tasks.steps.vectors.indexing import Indexed, index_served
-from heal_tasks.steps.vectors.spaces import served
+from heal_tasks.steps.vectors.spaces import overlay, served
 from heal_tasks.steps.vectors.systems import LIVE, Systems, moved_copy
 from heal_tasks.store.documents.chunks import purge_superseded
 from heal_tasks.store.generations.contrast_state import ContrastRepository
@@ -56,23 +56,23 @@ def write_generation(
     systems = Systems(context.conn, context.settings, generation.topic_run_id)
     if without_questions:
         systems.questions = systems.questions.none()
-    generations, contrast = GenerationRepository(context.conn), ContrastRepository(context.conn)
-    generations.create_tables(generation)
+    repository, contrast = ServedRepository(context.conn), ContrastRepository(context.conn)
+    GenerationRepository(context.conn).create_tables(generation)
     plain = systems.plain(LIVE, SpaceRepository(context.conn).get(generation.space_id))
     new = np.empty(0, dtype=np.int64)
     if keep_rows:
         assert systems.active is not None
-        vectors = systems.live().chunks
+        live = repository.load_served(systems.active)
+        vectors = overlay(systems.chunks.chunk_ids, plain.chunks.copy(), live)
         contrast.write(generation, contrast.load(systems.active))
-        live_ids = ServedRepository(context.conn).served_ids(systems.active)
-        new = np.setdiff1d(systems.chunks.chunk_ids, live_ids)
+        new = np.setdiff1d(systems.chunks.chunk_ids, live.chunk_ids)
     else:
         moved = systems.moves_of(generation, plain)
         vectors = moved_copy(plain.chunks, moved)
         if moved:
             contrast.write(generation, moved.contrast)
     systems.write_lexicon(generation, plain, vectors)
-    rows = ServedRepository(context.conn).write_served(generation, served(systems.chunks, vectors))
+    rows = repository.write_served(generation, served(systems.chunks, vectors))
     state.settle(touched)
     state.touch(new)  # they have their base vectors; the next nudge moves them by their questions
     state.write_probes(choose_probes(systems.questions, plain.questions, systems.chunks, vectors))

@@ -63,11 +63,6 @@ class ServedRepository(Repository):
         (chunk_ids, document_ids, leaves), vectors = copy_vectors_out(self._conn, query, generation.dims, (8, 8, 4))
         return Served(chunk_ids, document_ids, leaves, vectors)
 
-    def served_ids(self, generation: Generation) -> Int64Array:
-        """Ids of all served chunks, int64, shape (n,), ascending."""
-        query = sql.SQL("SELECT chunk_id FROM {} ORDER BY 1").format(generation.table("vec"))
-        return np.array([row[0] for row in self._conn.execute(query)], dtype=np.int64)
-
     def write_served(self, generation: Generation, served: Served) -> int:
         """Replace all rows of a generation that is not live, and return their number; build its indexes afterwards.
 
