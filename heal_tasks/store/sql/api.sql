@@ -29,6 +29,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.searchable IS 'The row of an active or previous generation; error HEA01 for any other.';
 
+CREATE OR REPLACE FUNCTION heal.checked_k(k int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF k IS NULL OR k < 1 OR k > 1000 THEN
+        RAISE EXCEPTION 'k must be between 1 and 1000, got %', coalesce(k::text, 'null') USING ERRCODE = 'HEA03';
+    END IF;
+    RETURN k;
+END $$;
+COMMENT ON FUNCTION heal.checked_k IS 'A number of rows to find; error HEA03 for one that is not between 1 and 1000.';
+
 CREATE OR REPLACE FUNCTION heal.topic_interval(gen_row heal.generation, topic bigint, OUT first_leaf int, OUT last_leaf int)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -67,9 +76,7 @@ DECLARE
     kept text[] := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
                          current_setting('hnsw.max_scan_tuples', true), current_setting('hnsw.scan_mem_multiplier', true)];
 BEGIN
-    IF k IS NULL OR k < 1 OR k > 1000 THEN
-        RAISE EXCEPTION 'k must be between 1 and 1000, got %', coalesce(k::text, 'null') USING ERRCODE = 'HEA03';
-    END IF;
+    k := heal.checked_k(k);
     IF query IS NULL OR vector_dims(query) <> gen_row.dims THEN
         RAISE EXCEPTION 'the query vector has % dimensions, generation % has %',
             coalesce(vector_dims(query)::text, 'no'), gen_row.generation_id, gen_row.dims

@@ -107,9 +107,7 @@ LANGUAGE plpgsql STABLE ROWS 10 AS $$
 DECLARE
     metric text := CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END;
 BEGIN
-    IF k IS NULL OR k < 1 OR k > 1000 THEN
-        RAISE EXCEPTION 'k must be between 1 and 1000, got %', coalesce(k::text, 'null') USING ERRCODE = 'HEA03';
-    END IF;
+    k := heal.checked_k(k);
     IF words_weight IS NULL OR NOT words_weight BETWEEN 0 AND 100 THEN
         RAISE EXCEPTION 'words_weight must be between 0 and 100, got %', coalesce(words_weight::text, 'null') USING ERRCODE = 'HEA03';
     END IF;
@@ -194,9 +192,7 @@ BEGIN
     IF gen_row.generation_id IS NULL THEN
         gen_row := heal.searchable(NULL);  -- raises the error
     END IF;
-    IF k IS NULL OR k < 1 OR k > 1000 THEN
-        RAISE EXCEPTION 'k must be between 1 and 1000, got %', coalesce(k::text, 'null') USING ERRCODE = 'HEA03';
-    END IF;
+    k := heal.checked_k(k);
     IF topic IS NOT NULL THEN
         PERFORM heal.topic_interval(gen_row, topic);
     END IF;
