@@ -29,9 +29,3 @@ def relevance_curve(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> C
     at = np.unique(np.linspace(0, len(ascending) - 1, MOST_POINTS).round().astype(np.int64))
     kept, first = np.unique(ascending[at].round(6), return_index=True)
     return {"scores": kept.tolist(), "shares": shares[at[first]].round(6).tolist()}
-
-
-def relevance_of(scores: NDArray[np.floating], curve: Curve) -> NDArray[np.float64]:
-    """Relevance of scores, shape (m,), by a curve that has points; float64, shape (m,)."""
-    shares: NDArray[np.float64] = np.interp(scores, curve["scores"], curve["shares"])
-    return shares

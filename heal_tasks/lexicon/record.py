@@ -1,11 +1,11 @@
-"""The record of a lexicon: how it was fitted and how queries use it, stored with the generation."""
+"""The record of a lexicon, stored with the generation: options of the fit, and weights for queries."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 RIDGE = 0.3
-"""Weight of the ridge penalty: best of .1, .3 and 1 on every collection (bench/RESULTS.md)."""
+"""Weight of the ridge penalty: the best of .1, .3 and 1 on ATT&CK (bench/RESULTS.md)."""
 LEXICON_WEIGHT = 0.75
 """Weight of the lexicon's vector beside an encoder's where no human questions choose it."""
 WORDS_WEIGHT = 0.1
@@ -14,7 +14,7 @@ WORDS_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class LexiconRecord:
-    """How a lexicon was fitted, and the weights with which queries use it."""
+    """Options of a lexicon's fit, and the weights with which queries use it."""
 
     ridge: float = RIDGE
     question_weight: float = 0.0  # weight of a question that has an answer, where a chunk has 1

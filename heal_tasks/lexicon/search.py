@@ -8,13 +8,14 @@ from scipy.sparse import csc_array, csr_array
 
 from heal_tasks.lexicon.lexicon import Lexicon, with_lexicon
 from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.lexicon.terms import texts_with
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 
 RARE_CHUNKS = 20
 """Chunks found by their words alone: those of a question's rarest stems that together so many chunks have, at most.
-With 20 to 50 the same rows are found as by a search of all chunks, within .001 nDCG@10 (bench/RESULTS.md)."""
+With 10 to 50 nDCG@10 is that of a search of all chunks within .001 (ATT&CK, encoder + lexicon)."""
 _MOST_POSITIONS = 255  # that PostgreSQL keeps of a stem
 
 
@@ -32,7 +33,7 @@ class Words:
         # ts_rank adds 1 / j^2 for the j-th position of a stem.
         ranks = np.cumsum(1 / np.arange(1, _MOST_POSITIONS + 1) ** 2)
         values = ranks[np.minimum(counts.data, _MOST_POSITIONS).astype(np.int64) - 1].astype(np.float32)
-        rare = np.bincount(counts.indices, minlength=counts.shape[1])[counts.indices] <= RARE_CHUNKS
+        rare = texts_with(counts)[counts.indices] <= RARE_CHUNKS
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[rare]
         chunks_of = csc_array((np.ones(len(rows), bool), (rows, counts.indices[rare])), shape=counts.shape)
         return cls(counts, values, chunks_of)

@@ -1,4 +1,4 @@
-"""What every request passes first: token, limit of size, counting."""
+"""Middleware before every request: token, limit of size, counting."""
 
 import hmac
 import time

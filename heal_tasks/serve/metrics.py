@@ -33,7 +33,7 @@ class Histogram:
 
 
 class Metrics:
-    """What the service has done since it started."""
+    """Counters of the service since it started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -87,7 +87,7 @@ class EmbeddingsRequest(BaseModel):
 
     @property
     def role(self) -> Role:
-        """What the texts are; by the field, else by the model's suffix, else queries."""
+        """The role of the texts, from the field, else from the model's suffix; queries without either."""
         named = ModelName.parse(self.model)
         return self.input_type or (named.role if named else None) or "query"
 

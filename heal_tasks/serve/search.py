@@ -3,6 +3,7 @@
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import Settings
+from heal_tasks.serve.encoders import NOTHING_LIVE
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.search import HybridHit, NotSearchable, hybrid_search
@@ -37,6 +38,6 @@ class Searcher:
     def _load(self) -> tuple[Generation, Encoder]:
         active = GenerationRepository(self._conn).active()
         if active is None:
-            raise StoreError("no generation is active yet; run the heal_realign DAG, or `python -m heal_tasks run`")
+            raise StoreError(NOTHING_LIVE)
         model_uri = SpaceRepository(self._conn).get(active.space_id).model_uri
         return active, Encoder(artifact_store(self._settings).model_path(model_uri), device=self._settings.device)

@@ -12,12 +12,7 @@ from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
-from heal_tasks.steps.vectors.systems import (
-    Moved,
-    Systems,
-    make_generation,
-    record_of,
-)
+from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
-from heal_tasks.evaluation.calibration import MOST_POINTS, relevance_curve, relevance_of
+from heal_tasks.evaluation.calibration import MOST_POINTS, Curve, relevance_curve
+
+
+def relevance_of(scores: np.ndarray, curve: Curve) -> np.ndarray:
+    """Relevance of scores as ``heal.relevance`` reads a curve."""
+    return np.interp(scores, curve["scores"], curve["shares"])
 
 
 def found(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,15 +23,15 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 Guard = tuple[AnswerKey, NDArray[np.float64]]
-"""Questions and the least nDCG@10 that they must keep."""
+"""Questions, and the nDCG@10 of each that a lexicon is compared with."""
 
 QUESTION_WEIGHTS = (0.3, 0.1, 1.0, 0.0)
 """Weights of an answered human question that validation chooses from, where a chunk has 1; the preferred one first."""
 LEXICON_WEIGHTS = (0.75, 0.5, 1.0, 0.25, 0.0)
 WORDS_WEIGHTS = (0.1, 0.2, 0.0, 0.3)
 LLM_QUESTION_WEIGHT = 0.3
-"""Weight of a question by a language model: ATT&CK .561 to .575 nDCG@10 (bench/RESULTS.md). Extracted questions have
-the words of their chunk and add nothing."""
+"""Weight of a question by a language model: ATT&CK .573 to .587 nDCG@10 (bench/RESULTS.md). Extracted questions have
+the words of their chunk, so they take no part."""
 CHOICE_CHUNKS = 20_000
 """Chunks that the fits see which only choose weights."""
 MOST_QUESTIONS, MOST_VALIDATION = 100_000, 1000
@@ -94,8 +94,7 @@ class LexiconFitter:
             plain: vectors of the chunks by the encoder, float32, shape (n, d).
             served: their vectors as NUDGE moved them, or the same array.
         """
-        writers = self.questions.human if record.by_people else ~self.questions.human & ~self.questions.extracted
-        return self._fit(record, plain, served, writers & self.questions.moves)
+        return self._fit(record, plain, served, self._answered(record.by_people))
 
     def find(self, plain: System, served: Float32Array, tried: Float32Array) -> tuple[LexicalSearch, str]:
         """Fit a lexicon to the vectors of a candidate, with the weights that validation supports.
@@ -116,8 +115,7 @@ class LexiconFitter:
         if by_people:
             record = self._choose(plain, tried, guards)
         else:
-            written = self.questions.moves & ~self.questions.human & ~self.questions.extracted
-            record = LexiconRecord(question_weight=LLM_QUESTION_WEIGHT if written.any() else 0.0)
+            record = LexiconRecord(question_weight=LLM_QUESTION_WEIGHT if self._answered(False).any() else 0.0)
         record = replace(record, chunks=len(served), by_people=by_people)
         search = self.stems.search(record, self.fit(record, plain.chunks, served))
         if not by_people and self._loses(replace(plain, chunks=served, lexical=search), guards):
@@ -128,6 +126,11 @@ class LexiconFitter:
             f"lexicon of {len(self.stems.stems)} stems: weight {record.lexicon_weight:g} beside the encoder, words "
             f"{record.words_weight:g}, answered questions {record.question_weight:g}, {how}"
         )
+
+    def _answered(self, by_people: bool) -> NDArray[np.bool_]:
+        """Mask of the questions that a lexicon may be fitted to: human ones, or those of a language model."""
+        human = self.questions.human
+        return self.questions.moves & (human if by_people else ~human & ~self.questions.extracted)
 
     def _choose(self, plain: System, served: Float32Array, guards: list[Guard]) -> LexiconRecord:
         """The preferred record of those that human validation questions cannot tell from the best, on both paths.
@@ -143,7 +146,9 @@ class LexiconFitter:
         text_guards, start = self._guards(by_text, BY_TEXT), documents.vectors
         for targets, weight in product((False,) if served is plain.chunks else (True, False), QUESTION_WEIGHTS):
             record = LexiconRecord(question_weight=weight, served_targets=targets)
-            lexicon = self._fit(record, plain.chunks, served, train, start, CHOICE_CHUNKS)
+            lexicon = documents
+            if targets or weight:
+                lexicon = self._fit(record, plain.chunks, served, train, start, CHOICE_CHUNKS)
             start, search = lexicon.vectors, self.stems.search(record, lexicon)
             # Searches need the vectors of questions alone; those of a million stems take 1.5 GB for every weight tried.
             search = replace(search, lexicon=replace(lexicon, vectors=lexicon.vectors[:0].copy()))

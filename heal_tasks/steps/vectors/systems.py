@@ -105,7 +105,7 @@ class Systems:
         return stems.search(record, stems.lexicon_of(stored))
 
     def of_generation(self, name: str, generation: Generation) -> System:
-        """What a chosen generation is to serve, made from its space and its records."""
+        """The vectors and the lexicon of a chosen generation, made from its space and its records."""
         plain = self.plain(name, self._spaces.get(generation.space_id))
         vectors, search = moved_copy(plain.chunks, self.moves_of(generation, plain)), None
         if record := lexicon_record_of(generation):

@@ -96,13 +96,13 @@ class StemDictionary:
 class LexiconRepository(Repository):
     """Lexicons of generations."""
 
-    def chunk_stems(self, dictionary: StemDictionary, chunk_ids: Int64Array, *, known: bool = False) -> StemCounts:
-        """Stems of some live chunks, int64, shape (n,), ascending; new stems join the dictionary unless ``known``."""
+    def chunk_stems(self, dictionary: StemDictionary, chunk_ids: Int64Array) -> StemCounts:
+        """Stems of some live chunks, int64, shape (n,), ascending; new stems join the dictionary."""
         query = (
             "SELECT c.chunk_id, d.language, c.words::text FROM heal.chunk c JOIN heal.document d USING (document_id) "
             "WHERE c.chunk_id = ANY (%s)"
         )
-        return dictionary.parse(self._stream(query, (chunk_ids.tolist(),)), chunk_ids, known=known)
+        return dictionary.parse(self._stream(query, (chunk_ids.tolist(),)), chunk_ids)
 
     def question_stems(self, dictionary: StemDictionary, question_ids: Int64Array) -> StemCounts:
         """Stems of some questions, int64, shape (m,), ascending, in each language of the dictionary that it has."""
