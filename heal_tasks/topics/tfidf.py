@@ -3,6 +3,8 @@
 Words are counted once per corpus. Each node of the topic tree weights the counts of its documents with its own
 vocabulary and IDF: a word that separates two sub-topics is rare in the corpus and common in the node, so it says
 little at the root and much further down.
+
+Scripts without blanks between words give pairs of letters, as in the search by words.
 """
 
 from collections.abc import Sequence
@@ -15,12 +17,10 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
+from heal_tasks.core.scripts import combining, spaced
 from heal_tasks.topics.config import HNMFkConfig
 from heal_tasks.topics.operand import Floats
 
-# At least two characters, the first of them (after underscores) a letter: keeps identifiers such as
-# `read_csv` and `__init__`, drops numbers and rulers such as `____`.
-TOKEN_PATTERN = r"(?u)\b(?=_*[^\W\d_])\w\w+\b"  # noqa: S105
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,5 +113,20 @@ def _document_frequencies(counts: csr_array) -> NDArray[np.int64]:
     return np.bincount(counts.indices, minlength=counts.shape[1])
 
 
+def token_pattern() -> str:
+    """Words: at least two characters beside combining marks, the first of them (after underscores) a letter.
+
+    It keeps identifiers such as ``read_csv`` and ``__init__``, drops numbers and rulers such as ``____``.
+    """
+    marks = combining()
+    return rf"(?<![\w{marks}])(?=_*[^\W\d_])\w[{marks}]*\w[\w{marks}]*"
+
+
 def _vectorizer(**options: Any) -> Any:
-    return CountVectorizer(stop_words="english", token_pattern=TOKEN_PATTERN, dtype=np.float32, **options)
+    return CountVectorizer(
+        stop_words="english", token_pattern=token_pattern(), preprocessor=_prepared, dtype=np.float32, **options
+    )
+
+
+def _prepared(text: str) -> str:
+    return spaced(text.lower())

@@ -107,7 +107,7 @@ class LexiconRepository(Repository):
     def question_stems(self, dictionary: StemDictionary, question_ids: Int64Array) -> StemCounts:
         """Stems of some questions, int64, shape (m,), ascending, in each language of the dictionary that it has."""
         query = (
-            "SELECT q.question_id, l.language, to_tsvector(heal.text_config(l.language), q.text)::text "
+            "SELECT q.question_id, l.language, heal.to_words(l.language, q.text)::text "
             "FROM heal.question q CROSS JOIN unnest(%s::text[]) AS l (language) WHERE q.question_id = ANY (%s)"
         )
         values = (dictionary.languages, question_ids.tolist())

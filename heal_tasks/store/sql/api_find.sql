@@ -256,7 +256,7 @@ BEGIN
         WITH known AS (SELECT s.* FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) s),
         total AS (SELECT sum(k.embedding::vector) AS vector FROM known k),
         asked AS (SELECT s.lexeme, l.name
-                  FROM unnest(languages) l (name), unnest(to_tsvector(heal.text_config(l.name), question)) s)
+                  FROM unnest(languages) l (name), unnest(heal.to_words(l.name, question)) s)
         SELECT a.lexeme, a.name, coalesce(k.chunks, 0), coalesce(k.weight, 0::real),
                coalesce(-(k.embedding::vector <#> t.vector) / nullif(vector_norm(t.vector) ^ 2, 0), 0)
         FROM asked a LEFT JOIN known k ON k.stem = a.lexeme AND k.language = a.name CROSS JOIN total t

@@ -50,7 +50,7 @@ BEGIN
                         FROM used u WHERE u.language IS NOT NULL
                     )
                     SELECT l.language, l.stem, l.chunks, l.weight, l.embedding::halfvec
-                    FROM used u CROSS JOIN LATERAL unnest(to_tsvector(heal.text_config(u.language), question)) s
+                    FROM used u CROSS JOIN LATERAL unnest(heal.to_words(u.language, question)) s
                     JOIN heal.%2$I l ON l.language = u.language AND l.stem = s.lexeme
                     WHERE u.language IS NOT NULL AND (only_language IS NULL OR u.language = only_language);
             END IF;$branch$, g.generation_id, heal.vector_table(g.generation_id, 'lex')), '')
