@@ -8,12 +8,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from heal_tasks.topics.config import HNMFkConfig
 from heal_tasks.topics.tfidf import (
+    TOKEN_PATTERN,
     NodeMatrix,
     count_corpus,
     count_known_terms,
     count_terms,
     smooth_idf,
-    token_pattern,
     weigh,
 )
 
@@ -40,7 +40,7 @@ def fit(min_df: int, max_df: float, max_terms: int) -> tuple[NodeMatrix, tuple[s
 
 def test_equals_scikit_learn_on_the_same_tokens() -> None:
     made, terms = fit(min_df=2, max_df=0.5, max_terms=100)
-    reference = TfidfVectorizer(stop_words="english", token_pattern=token_pattern(), min_df=2, max_df=0.5)
+    reference = TfidfVectorizer(stop_words="english", token_pattern=TOKEN_PATTERN, min_df=2, max_df=0.5)
     expected = reference.fit_transform(TEXTS)
     assert terms == tuple(reference.get_feature_names_out())
     assert made.X.dtype == np.float32
