@@ -7,7 +7,7 @@ from typing import Literal
 
 from heal_tasks.core.setting_groups import QUESTION_FILTERS, QuestionFilter
 from heal_tasks.core.types import QuestionKind
-from heal_tasks.questions.extractive.words import content_words, is_content, singular, words
+from heal_tasks.questions.extractive.words import content_words, is_content, singular, word_count, words
 from heal_tasks.questions.writer import ChunkToAsk, Draft
 
 Reason = Literal["empty"] | QuestionFilter
@@ -108,7 +108,7 @@ def _objections(draft: Draft, chunk: ChunkToAsk, kept: Sequence[Draft]) -> Itera
         yield "empty"
     if count < fewest:
         yield "short"
-    if count > most:
+    if word_count(draft.text) > most:
         yield "long"
     if _DANGLING.search(draft.text):
         yield "dangling"

@@ -25,7 +25,10 @@ _FOOTNOTE = re.compile(r"\s*(?:\.\. )?\[[\w#]+\]_? ")
 _COMMENT = re.compile(r"\s*\.\. ")
 _FIELD = re.compile(r"\s*(?::\w[^:`]*:(?: |$)|@\w+ )")
 _NAME = r"[*`\"']{0,2}[\w.]+[*`\"']{0,2}"
-_PARAMETER = re.compile(rf"\s*(?:{_NAME}(?: *, *{_NAME})* :(?: \S.*)?$|[\w*]+ \([^)]*\): |[\w*]+ -- )")
+# A long line with a full stop at its end is a sentence: French has a blank before a colon.
+_PARAMETER = re.compile(
+    rf"\s*(?:{_NAME}(?: *, *{_NAME})* :(?: \S.{{0,60}}| \S.*[^.!?\s])?$|[\w*]+ \([^)]*\): |[\w*]+ -- )"
+)
 _GOOGLE_SECTION = re.compile(r"\s*([A-Z][A-Za-z ]{2,20}):\s*$")
 _HEADING = re.compile(r"\s*#{1,6} ")
 _RULE = re.compile(r"[\s=+|\-_.~*:]*$")
@@ -40,10 +43,16 @@ _TABLE_RULE = re.compile(r"\s*=+(?: +=+)+\s*$")
 
 # ``:role:`target```; a tilde asks for the last part of a dotted name, and private first parts are never shown.
 _ROLE = re.compile(r":[\w:+-]+:`(~?)[.!]*(?:_\w+\.)?([^`<]*?)\s*(?:<[^`>]*>)?`")
-_END = re.compile(r"[.!?][\"'”’)\]`*]*(?=\s+[\"'“‘(\[`*:]*[A-Z0-9])")
+# Before a small letter a full stop is one of an abbreviation; scripts without capital letters have marks of their own,
+# and Thai and Lao blanks only.
+_END = re.compile(
+    r"[.!?؟۔।॥።։][\"'”’»)\]`*]*(?=\s+[\"'“‘«„¿¡(\[`*:]*([^\W_a-z]))|[。！？｡။។།][\"'”’»」』）)\]]*(?=\s*\S)"
+    r"|(?<=[\u0e00-\u0eff])(?=\s+[\u0e00-\u0eff])"
+)
+_COMPLETE = re.compile(r"[.!?؟۔।॥።։。！？｡။។།][\"'”’»」』）)]*$")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|et al|etc|vs|cf|Fig|Figs|Eq|Eqs|Ref|Refs|Dr|Mr|Mrs|Ms|Prof|St|No|Nos|approx|ca|resp|Inc|Ltd|Co"
-    r"|Jr|Sr|vol|pp|ed|eds|spp|sp|subsp|var|Sec|Ch|Thm|[A-Z])|\b[A-Z]\.[A-Z])\.$"
+    r"|Jr|Sr|Nr|Abb|bzw|núm|рис|стр|vol|pp|ed|eds|spp|sp|subsp|var|Sec|Ch|Thm|[A-Z])|\b[A-Z]\.[A-Z])\.$"
 )
 
 
@@ -53,7 +62,7 @@ class Sentence:
 
     evidence: str  # its exact text in the chunk, with line breaks and markup
     text: str  # the same without markup, on one line
-    complete: bool  # it ends with a full stop, exclamation or question mark
+    complete: bool  # it ends with a full stop, exclamation or question mark of its script
     first: bool  # it is the chunk's first
 
 
@@ -67,7 +76,7 @@ def sentences(text: str) -> list[Sentence]:
         for first, last in _split(text, start, end):
             evidence = text[first:last].strip()
             if clean := plain(evidence):
-                found.append(Sentence(evidence, clean, bool(re.search(r"[.!?][\"'”’)]*$", clean)), not found))
+                found.append(Sentence(evidence, clean, bool(_COMPLETE.search(clean)), not found))
     return found
 
 
@@ -134,7 +143,9 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
 
 def _split(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     for match in _END.finditer(text, start, end):
-        if _ABBREVIATION.search(text, max(start, match.start() - 12), match.start() + 1):
+        following = match[1] or ""
+        small = following.islower() and following != following.title()  # Georgian has no capitals in sentences
+        if small or _ABBREVIATION.search(text, max(start, match.start() - 12), match.start() + 1):
             continue
         yield start, match.end()
         start = match.end()

@@ -15,16 +15,32 @@ from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 
-# Chinese and Japanese are written without blanks: each character counts as a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:[_'’\-][^\W_]+)*")
+from heal_tasks.core import scripts
+
+_WORD = re.compile(r"[^\W_]+(?:[_'’\-][^\W_]+)*")
+WITHOUT_BLANKS = re.compile(f"[{scripts.WITHOUT_BLANKS}]")
 _NUMERIC = "0123456789.,-_'’"
 _UNLISTED_RANK = 8000
 _FEWEST_TEXTS = 50
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in order, in lower case; punctuation separates, hyphens and underscores join."""
-    return _WORD.findall(text.casefold())
+    """The words of a text in order, in lower case; punctuation separates, hyphens and underscores join.
+
+    In scripts without blanks between words each letter with its combining marks is a word.
+    """
+    return spelled_words(text.casefold())
+
+
+def spelled_words(text: str) -> list[str]:
+    """The words of a text as they are spelled in it."""
+    return (_WORD if text.isascii() else _word_in_any_script()).findall(text)
+
+
+def word_count(text: str) -> int:
+    """Number of words of a text, where two letters of a script without blanks make one word."""
+    found = words(text)
+    return len(found) - sum(WITHOUT_BLANKS.match(word) is not None for word in found) // 2
 
 
 def content_words(text: str) -> list[str]:
@@ -44,6 +60,13 @@ def singular(word: str) -> str:
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
     return word
+
+
+@cache
+def _word_in_any_script() -> re.Pattern[str]:
+    letter = rf"[^\W_{scripts.WITHOUT_BLANKS}][{scripts.combining()}]*"
+    alone = f"[{scripts.WITHOUT_BLANKS}][{scripts.MARKS}]*"
+    return re.compile(rf"{alone}|(?:{letter})+(?:[_'’\-](?:{letter})+)*")
 
 
 @lru_cache(maxsize=100_000)

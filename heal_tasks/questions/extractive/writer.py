@@ -15,6 +15,7 @@ from itertools import dropwhile, groupby, islice
 
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.types import QuestionKind
+from heal_tasks.questions.extractive import any_language
 from heal_tasks.questions.extractive.prose import Sentence, sentences
 from heal_tasks.questions.extractive.rewrite import as_claim, as_question, reduced
 from heal_tasks.questions.extractive.words import (
@@ -29,7 +30,7 @@ from heal_tasks.questions.extractive.words import (
 from heal_tasks.questions.filters import check_drafts
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Draft, Drafts
 
-MODEL = "extractive-2"
+MODEL = "extractive-3"
 
 _ANSWER_WORDS = 40
 _MOST_PHRASE_WORDS = 3
@@ -92,13 +93,7 @@ def _drafts(chunk: ChunkToAsk, rarity_here: Callable[[str], float]) -> Iterator[
     found = sentences(chunk.text)
     weights = _Weights(found, _name_words(chunk.title), rarity_here)
     ranked = sorted(found, key=lambda sentence: -weights.sentence(sentence))
-    writers: dict[QuestionKind, Callable[[Sentence], str | None]] = {
-        "question": lambda sentence: (
-            as_question(reduced(sentence.text)) if sentence.complete or sentence.first else None
-        ),
-        "keyword": lambda sentence: _keywords(sentence.text, chunk.title, weights),
-        "claim": lambda sentence: as_claim(reduced(sentence.text)) if sentence.complete else None,
-    }
+    writers = _writers(chunk, weights)
     drafts = (
         Draft(kind, text, _answer(sentence), sentence.evidence)
         for kind, write in writers.items()
@@ -116,6 +111,32 @@ def _drafts(chunk: ChunkToAsk, rarity_here: Callable[[str], float]) -> Iterator[
                 queue.remove(fresh)
                 used[fresh.evidence] += 1
                 yield fresh
+
+
+def _writers(chunk: ChunkToAsk, weights: _Weights) -> dict[QuestionKind, Callable[[Sentence], str | None]]:
+    """Functions that make a question, keywords or a claim of a sentence, or None; questions of English ones only."""
+    chunk_is_english = any_language.is_english(chunk.text)
+
+    def english(sentence: Sentence) -> bool:
+        return chunk_is_english and any_language.mostly_latin(sentence.text)
+
+    def question(sentence: Sentence) -> str | None:
+        usable = english(sentence) and (sentence.complete or sentence.first)
+        return as_question(reduced(sentence.text)) if usable else None
+
+    def keywords(sentence: Sentence) -> str | None:
+        if english(sentence):
+            return _keywords(sentence.text, chunk.title, weights)
+        return any_language.keywords(sentence.text, weights.phrase)
+
+    def claim(sentence: Sentence) -> str | None:
+        if english(sentence):
+            return as_claim(reduced(sentence.text)) if sentence.complete else None
+        return (
+            any_language.as_claim(sentence.text) if sentence.complete or any_language.endless(sentence.text) else None
+        )
+
+    return {"question": question, "keyword": keywords, "claim": claim}
 
 
 def _keywords(sentence: str, title: str, weights: _Weights) -> str | None:
