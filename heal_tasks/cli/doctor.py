@@ -16,6 +16,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import stack
+from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
 
 MIN_FREE_GB = 5.0
@@ -71,11 +72,14 @@ def _database(settings: Settings) -> Iterator[Result]:
                            THEN extnamespace::regnamespace::text END
                FROM (VALUES (1)) one LEFT JOIN pg_extension ON extname = 'vector'"""
         ).fetchall()
+        unread = unread_chunks(conn, settings) if has_schema else ""
     yield "ok", f"PostgreSQL {server}, pgvector {vector or 'not created yet'}, as {user}"
     if int(server.partition(".")[0]) > NEWEST_TRIED:
         yield "note", f"PostgreSQL newer than {NEWEST_TRIED} has not been tried with this version"
     if not has_schema:
         yield "fail", "schema heal is missing; run `python -m heal_tasks migrate`"
+    if unread:
+        yield "note", unread
     if missing_roles:
         yield (
             "note",

@@ -9,6 +9,7 @@ and .473; by pairs alone .491, .446, .459 and .479, where a question of one lett
 
 import re
 import unicodedata
+from collections import Counter
 from functools import cache
 
 WITHOUT_BLANKS = (
@@ -73,3 +74,18 @@ def spaced(text: str) -> str:
 def combining() -> str:
     """All combining marks, for a character class of a regular expression: ``\\w`` does not match them."""
     return "".join(mark for code in range(0x300, 0x1F000) if unicodedata.category(mark := chr(code))[0] == "M")
+
+
+def script_of(text: str) -> str:
+    """The script of most of a text's letters, by its name in Unicode: "Latin", "Cyrillic", …; empty without letters.
+
+    Japanese and Chinese share the Chinese script; a text with kana is "Japanese".
+    """
+    names = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
+    if not names:
+        return ""
+    if names["HIRAGANA"] + names["KATAKANA"]:
+        kana = names.pop("HIRAGANA", 0) + names.pop("KATAKANA", 0)
+        names["JAPANESE"] = kana + names.pop("CJK", 0)
+    name = names.most_common(1)[0][0]
+    return {"CJK": "Chinese", "HANGUL": "Korean"}.get(name, name.capitalize())

@@ -11,7 +11,7 @@ keeps 20,000 characters of base64 as one chunk.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from heal_tasks.core.errors import InputError, SettingsError
@@ -25,6 +25,8 @@ MAX_CHARS_PER_TOKEN = 16
 # After . ! ? before anything but a small letter or a digit ("e.g. this", "Fig. 3"); after the full stops of
 # scripts without blanks; at a blank line; at a line that starts like a heading, a list item or a prompt.
 _BOUNDARY = re.compile(r"(?<=[.!?…])[\"')\]”’]{0,3}\s+(?=[^\sa-z0-9])|(?<=[。！？])|\n\s*\n|\n(?=[ \t]*[^\sa-z0-9])")
+
+_UNKNOWN = frozenset(("[UNK]", "<unk>"))
 
 _Piece = tuple[str, int]
 """Text and number of tokens."""
@@ -103,6 +105,30 @@ def token_counter(model_path: str) -> TokenCounter:
             f"HEAL_MODEL={model_path!r} has no tokenizer that can be loaded ({error}); give a folder or a hub id"
         ) from error
     return lambda text: len(slow(text, truncation=False, padding=False, verbose=False)["input_ids"])
+
+
+def unknown_share(model_path: str, texts: Sequence[str]) -> list[float]:
+    """Share of each text's letters that a model's tokenizer does not know; 0 where the folder has no fast tokenizer."""
+    file = Path(model_path) / "tokenizer.json"
+    if not file.is_file():
+        return [0.0] * len(texts)
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def share(text: str) -> float:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        pairs = zip(encoding.tokens, encoding.offsets, strict=True)
+        unknown = sum(_letters(text[start:end]) for token, (start, end) in pairs if token in _UNKNOWN)
+        return unknown / (_letters(text) or 1)
+
+    return [share(text) for text in texts]
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
 
 
 def _sentences(body: str) -> Iterator[str]:

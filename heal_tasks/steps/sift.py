@@ -20,6 +20,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.ranking import ranks_of
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.scripts import lost_questions, unread_chunks
 from heal_tasks.steps.vectors.spaces import base_space, in_order
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.questions.questions import Check, DroppedBy, QuestionRepository
@@ -53,6 +54,7 @@ def sift(context: Context) -> Outcome:
     counts: dict[str, int | float] = {f"dropped_{name}": number for name, number in dropped.items()}
     parts = [f"{len(training)} training and {len(validation)} validation questions checked"]
     parts += [f"{number} dropped by {name}" for name, number in dropped.items()]
+    parts += _unread(context, found)
     counts |= {"placed": placed, "checked": len(found), "checked_validation": len(validation)}
     return Outcome(counts=counts, note=", ".join(parts))
 
@@ -73,6 +75,16 @@ def _ranked(context: Context, space: Space, questions: list[Check]) -> list[Chec
         item._replace(round_trip_rank=rank, dropped_by="round_trip" if rank > most else None)
         for item, rank in zip(questions, ranks.tolist(), strict=True)
     ]
+
+
+def _unread(context: Context, found: list[Check]) -> list[str]:
+    """Phrases about the chunks and questions in scripts that the model does not read."""
+    unread = unread_chunks(context.conn, context.settings)
+    if not any(item.dropped_by == "round_trip" for item in found):
+        return [unread] if unread else []
+    texts = Corpus(context.conn).question_texts(np.array([item.question_id for item in found]))
+    lost = lost_questions((texts[item.question_id], item.dropped_by == "round_trip") for item in found)
+    return [unread, *lost] if unread else lost
 
 
 def _cross_encoder(settings: Settings) -> _Scores:

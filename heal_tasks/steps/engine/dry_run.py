@@ -17,6 +17,7 @@ from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.ingest import read_sources
 from heal_tasks.steps.map_entities import MapRecorder
+from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, spend_limit_of
@@ -71,6 +72,7 @@ class Plan:
     maps: Calls | None
     answers: Calls | None  # at most
     limit: str  # the spend limits and what they leave; empty without limits
+    unread: str  # about chunks that the model does not read; empty without any
 
     def lines(self) -> list[str]:
         """The plan as text."""
@@ -84,7 +86,9 @@ class Plan:
             lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
         if self.answers:
             lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
-        return [*lines, f"limit      {self.limit}"] if self.limit else lines
+        if self.limit:
+            lines.append(f"limit      {self.limit}")
+        return [*lines, f"model      {self.unread}"] if self.unread else lines
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -102,6 +106,7 @@ def make_plan(settings: Settings) -> Plan:
             unasked = QuestionRecorder(context, author).to_ask()
             to_ask = [chunk for chunk in unasked if chunk.content_hash not in under_way]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
+            unread = unread_chunks(conn, settings)
             systems = 2 if GenerationRepository(conn).active() is None else 3
         count_tokens = token_counter(resolve_model(settings.model))
 
@@ -124,7 +129,7 @@ def make_plan(settings: Settings) -> Plan:
         costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
         limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers else "chunks")
     writer = f"{author.name} ({author.model})"
-    return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, limit)
+    return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, limit, unread)
 
 
 def _calls(settings: Settings, tokens: Sequence[tuple[int, int]], price_factor: float = 1.0) -> Calls:
