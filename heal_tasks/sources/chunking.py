@@ -11,6 +11,7 @@ keeps 20,000 characters of base64 as one chunk.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,9 +23,12 @@ MIN_CHUNK_TOKENS = 16
 # WordPiece counts a megabyte of base64 as one unknown token. Prose has four to five characters per token.
 MAX_CHARS_PER_TOKEN = 16
 
-# After . ! ? before anything but a small letter or a digit ("e.g. this", "Fig. 3"); after the full stops of
-# scripts without blanks; at a blank line; at a line that starts like a heading, a list item or a prompt.
-_BOUNDARY = re.compile(r"(?<=[.!?…])[\"')\]”’]{0,3}\s+(?=[^\sa-z0-9])|(?<=[。！？])|\n\s*\n|\n(?=[ \t]*[^\sa-z0-9])")
+# After . ! ? and their like before anything but a small letter or a digit ("e.g. this", "Fig. 3"); after the full stops
+# of scripts without blanks; at a blank line; at a line that starts like a heading, a list item or a prompt.
+_BOUNDARY = re.compile(
+    r"(?<=[.!?…؟۔।॥።։])[\"')\]”’»]{0,3}\s+(?=[^\sa-z0-9])|(?<=[。！？｡။។།])[\"')\]”’」』）》]{0,3}"
+    r"|\n\s*\n|\n(?=[ \t]*[^\sa-z0-9])"
+)
 
 _UNKNOWN = frozenset(("[UNK]", "<unk>"))
 
@@ -154,19 +158,31 @@ def _limited(text: str, cost: TokenCounter, capacity: int) -> Iterator[_Piece]:
 
 
 def _cut(text: str, parts: int) -> Iterator[str]:
-    """Cut a text of at least two characters into about equal parts: at a line end, else a blank, else anywhere."""
+    """Cut a text of at least two characters into about equal parts: at a line end, a blank, a comma, or anywhere.
+
+    Combining marks stay with their letters.
+    """
     start = 0
-    step = -(-len(text) // parts)
-    while len(text) - start > step:
-        end = start + step
+    for left in range(parts, 1, -1):
+        step = -(-(len(text) - start) // left)
+        end = _behind_marks(text, start + step)
         after = start + step // 2
-        for separator in ("\n", " "):
+        for separator in ("\n", " ", "、", "，"):
             if (found := text.rfind(separator, after, end)) > start:
                 end = found + 1
                 break
-        yield text[start:end]
-        start = end
+        if start < end < len(text):
+            yield text[start:end]
+            start = end
     yield text[start:]
+
+
+def _behind_marks(text: str, place: int) -> int:
+    """The place moved behind the combining marks that follow it, at most eight and never to the end of the text."""
+    for moved in range(place, min(place + 8, len(text))):
+        if unicodedata.category(text[moved])[0] != "M":
+            return moved
+    return place
 
 
 def _balanced(pieces: list[_Piece], capacity: int) -> list[list[_Piece]]:

@@ -52,7 +52,7 @@ _END = re.compile(
 _COMPLETE = re.compile(r"[.!?؟۔।॥።։。！？｡။។།][\"'”’»」』）)]*$")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|et al|etc|vs|cf|Fig|Figs|Eq|Eqs|Ref|Refs|Dr|Mr|Mrs|Ms|Prof|St|No|Nos|approx|ca|resp|Inc|Ltd|Co"
-    r"|Jr|Sr|Nr|Abb|bzw|núm|рис|стр|vol|pp|ed|eds|spp|sp|subsp|var|Sec|Ch|Thm|[A-Z])|\b[A-Z]\.[A-Z])\.$"
+    r"|Jr|Sr|Nr|Abb|bzw|vgl|núm|рис|табл|стр|vol|pp|ed|eds|spp|sp|subsp|var|Sec|Ch|Thm|[A-Z])|\b[A-Z]\.[A-Z])\.$"
 )
 
 
