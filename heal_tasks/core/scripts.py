@@ -53,6 +53,7 @@ _PAIRS = (
     (re.compile(f"(?<={_BEFORE}){_LETTER}(?!{_BEFORE})"), r"\1 \1 "),
     (re.compile(f"(?<={_BEFORE}){_LETTER}(?={_AFTER})"), r"\1 \1 \1"),
 )
+_ASCII_WORD = re.compile(r"\w+")
 
 
 def spaced(text: str) -> str:
@@ -68,6 +69,16 @@ def spaced(text: str) -> str:
     for pattern, replacement in _PAIRS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def letters_or_words(text: str) -> list[str]:
+    """Words of letters, digits and underscores; in scripts without blanks each letter with its marks is a word."""
+    return (_ASCII_WORD if text.isascii() else _word()).findall(text)
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    return re.compile(rf"[{WITHOUT_BLANKS}][{MARKS}]*|(?:[^\W{WITHOUT_BLANKS}][{combining()}]*)+")
 
 
 @cache

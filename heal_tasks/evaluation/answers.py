@@ -1,6 +1,6 @@
 """Metrics of answers, which measure the retrieval that they were made from, as in HEAL (arXiv 2412.04661)."""
 
-import re
+from heal_tasks.core.scripts import letters_or_words
 
 ANSWERED = "answered by the language model"
 """Name of the question set."""
@@ -9,14 +9,12 @@ METRICS = ("answer_document", "answer_rouge_l", "answer_given", "answer_unsuppor
 """Share of questions whose first passage is from the right document; mean ROUGE-L to the right answer, 0 where none was
 given; share of questions with an answer; share with an answer whose quotation is not in the passages."""
 
-_WORD = re.compile(r"\w+")
-
 
 class _Words:
     """Tokenizer of every script: rouge-score's own drops all characters but ASCII letters and digits."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.casefold())
+        return letters_or_words(text.casefold())
 
 
 def rouge_l(answer: str, reference: str) -> float:

@@ -84,6 +84,11 @@ def count_known_terms(texts: Sequence[str], terms: Sequence[str]) -> csr_array:
     return counts
 
 
+def still_words(terms: Sequence[str]) -> bool:
+    """True if at least half of some earlier words, and one or more, are still counted as words."""
+    return 2 * sum(_words(term) == [term] for term in terms) >= max(len(terms), 1)
+
+
 def select_terms(counts: csr_array, *, min_df: int, max_df: float, max_terms: int) -> NDArray[np.int32]:
     """Choose the columns that are neither too rare nor too common in these documents, ascending.
 

@@ -32,6 +32,8 @@ def test_it_is_the_f1_of_the_longest_common_subsequence(answer, reference):
         ("", "police", 0.0),
         ("...", "!", 0.0),
         ("Überall é", "ÜBERALL É", 1.0),
+        ("压力表", "压力高", 2 / 3),
+        ("पानी की मोटर", "पानी का पंप", 1 / 3),
     ],
 )
 def test_known_values(answer, reference, value):

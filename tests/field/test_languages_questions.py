@@ -24,6 +24,7 @@ from heal_tasks.steps.quality.scripts import lost_questions
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.topics.tfidf import TOKEN_PATTERN, still_words
 from tests.field.texts import ENGLISH, SAMPLES
 
 ALL = [(language, sample.text) for language, samples in SAMPLES.items() for sample in samples]
@@ -75,7 +76,10 @@ def test_sentences_end_where_their_script_ends_them(text: str, expected: list[st
 
 WRITTEN = {
     "Chinese": ("为什么水泵的压力在生产线运行几个小时以后会突然明显下降？", "水泵 压力下降 原因"),
-    "Japanese": ("ポンプの圧力が低下する主な原因として考えられるものは何であり、技術者はどのように対処しますか？", "圧力低下 原因 ガスケット"),
+    "Japanese": (
+        "ポンプの圧力が低下する主な原因として考えられるものは何であり、どのように対処しますか？",
+        "圧力低下 原因",
+    ),
     "Thai": ("ช่างเทคนิคต้องทำความสะอาดวาล์วของปั๊มน้ำบ่อยแค่ไหนเมื่อแรงดันของน้ำลดลงมาก", "ทำความสะอาด วาล์ว"),
     "Arabic": ("متى يجب صيانة المضخة؟", "صيانة المضخة الضغط"),
     "Korean": ("펌프를 언제 정비해야 합니까?", "펌프 정비 압력"),
@@ -121,7 +125,7 @@ STATES = ("压力下降", "温度升高", "噪音很大", "流量停止", "出�
 def chinese(
     module_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Settings, Connection]]:
-    """Sixty Chinese documents with topics, questions and vectors."""
+    """Sixty Chinese documents with topics, of an earlier version's words before, questions and vectors."""
     folder = tmp_path_factory.mktemp("var")
     settings = load_settings(
         var_dir=folder,
@@ -140,8 +144,14 @@ def chinese(
             )
             for (part, state), hall in product(product(PARTS, STATES), ("东边", "西边"))
         ]
-        DocumentRepository(conn).apply_records(settings.sources[0], records, lambda title, body: [body])
-        RunRepository(conn).open_run("r1")
+        documents, runs = DocumentRepository(conn), RunRepository(conn)
+        documents.apply_records(settings.sources[0], records[1:], lambda title, body: [body])
+        with pytest.MonkeyPatch.context() as earlier:
+            earlier.setattr("heal_tasks.topics.tfidf._words", re.compile(TOKEN_PATTERN).findall)
+            runs.open_run("r0")
+            load_step("label").run(settings, Manifest(run_id="r0"))
+        documents.apply_records(settings.sources[0], records[:1], lambda title, body: [body])
+        runs.open_run("r1")
         for step in ("label", "ask", "embed_base"):
             load_step(step).run(settings, Manifest(run_id="r1"))
         yield settings, conn
@@ -153,6 +163,12 @@ def test_chinese_documents_get_topics_and_questions(chinese: tuple[Settings, Con
     assert asked == 60
     terms = conn.execute("SELECT unnest(terms) FROM heal.topic WHERE level = 1").fetchall()
     assert {term for (term,) in terms} & {"水泵", "阀门", "垫圈", "管道"}
+
+
+def test_words_of_an_earlier_version_are_known_as_such() -> None:
+    assert still_words(["pump", "水泵", "read_csv"])
+    assert not still_words(["压力表在压力", "流量停止时"])
+    assert not still_words([])
 
 
 def test_the_run_the_plan_and_doctor_say_that_the_model_does_not_read_chinese(
