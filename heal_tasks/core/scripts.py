@@ -45,6 +45,8 @@ PUNCTUATION = (
 
 _USUAL_WIDTH = {code: unicodedata.normalize("NFKC", chr(code)) for code in _WIDE}
 _PUNCTUATION = re.compile(f"[{PUNCTUATION}]")
+PAIR = re.compile(f"([{PAIRED}][{MARKS}]*)([{PAIRED}][{MARKS}]*)")
+"""A pair of letters of a script whose runs become pairs."""
 _LETTER, _BEFORE, _AFTER = f"([{PAIRED}][{MARKS}]*)", f"[{PAIRED}{MARKS}]", f"[{PAIRED}]"
 # For a letter alone, the first, the last and the others: "abcd" becomes "a ab b bc c cd d".
 _PAIRS = (
@@ -69,6 +71,16 @@ def spaced(text: str) -> str:
     for pattern, replacement in _PAIRS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def join(word: str, pair: str) -> str:
+    """A word of letters in pairs, made longer by a pair that overlaps its beginning or end; empty if none does."""
+    beginning, found = PAIR.match(word), PAIR.fullmatch(pair)
+    if beginning is None or found is None:
+        return ""
+    if word.endswith(found[1]):
+        return word + found[2]
+    return found[1] + word if beginning[1] == found[2] else ""
 
 
 def letters_or_words(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from heal_tasks.topics.config import HNMFkConfig
 from heal_tasks.topics.nmfk import KRecord, Map, choose_k
 from heal_tasks.topics.operand import Floats, one_thread
 from heal_tasks.topics.seeds import derive_seed
-from heal_tasks.topics.tfidf import NodeMatrix, count_corpus
+from heal_tasks.topics.tfidf import NodeMatrix, count_corpus, readable
 from heal_tasks.topics.tree import NodeFactors, TopicNode, TopicTree, descend
 
 TOP_TERMS = 10
@@ -194,7 +194,8 @@ class _Splitter:
 
     def _strongest(self, columns: NDArray[np.int32], weights: Floats) -> tuple[str, ...]:
         order = np.argsort(-weights, kind="stable")[:TOP_TERMS]
-        return tuple(self._vocabulary[columns[j]] for j in order if weights[j] > 0)
+        order = order[weights[order] > 0]
+        return readable([self._vocabulary[column] for column in columns[order]], weights[order].tolist())
 
     def _report(self, node: _Node) -> None:
         self._in_leaves += 0 if node.children else node.rows.size

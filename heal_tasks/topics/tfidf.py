@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
-from heal_tasks.core.scripts import combining, spaced
+from heal_tasks.core.scripts import combining, join, spaced
 from heal_tasks.topics.config import HNMFkConfig
 from heal_tasks.topics.operand import Floats
 
@@ -27,6 +27,7 @@ from heal_tasks.topics.operand import Floats
 # `read_csv` and `__init__`, drops numbers and rulers such as `____`.
 TOKEN_PATTERN = r"(?u)\b(?=_*[^\W\d_])\w\w+\b"  # noqa: S105
 _TOKEN = re.compile(TOKEN_PATTERN)
+_SAME_WEIGHT = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +119,25 @@ def weigh(counts: csr_array, idf: Floats) -> csr_array:
         return counts
     weighed = csr_array((counts.data * idf[counts.indices], counts.indices, counts.indptr), shape=counts.shape)
     return csr_array(normalize(weighed, copy=False))
+
+
+def readable(terms: Sequence[str], weights: Sequence[float]) -> tuple[str, ...]:
+    """Join pairs of letters that overlap and weigh about the same to the word that they are from, at the first one.
+
+    "感器" and "传感" become "传感器": parts of a word are in the same texts.
+    """
+    left, found = list(zip(terms, weights, strict=True)), list[str]()
+    while left:
+        word, weight = left.pop(0)
+        place = 0
+        while place < len(left):
+            longer = join(word, left[place][0]) if left[place][1] >= _SAME_WEIGHT * weight else ""
+            if longer:
+                word = longer
+                del left[place]
+            place = 0 if longer else place + 1
+        found.append(word)
+    return tuple(found)
 
 
 def _document_frequencies(counts: csr_array) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.migrate import apply_files
-from heal_tasks.topics.tfidf import count_terms
+from heal_tasks.topics.tfidf import count_terms, readable
 from tests.field.texts import ENGLISH, SAMPLES
 
 TEXTS = [*(sample.text for samples in SAMPLES.values() for sample in samples), ENGLISH]
@@ -107,6 +107,19 @@ def test_an_existing_database_gets_the_words_again(auto: Connection) -> None:
     assert {name for name in after if after[name] != before[name]} == {"zh"}
     found = auto.execute("SELECT text FROM heal.chunk WHERE words @@ '力表'::tsquery").fetchall()
     assert found == [("压力表",)]
+
+
+def test_terms_of_topics_are_joined_to_words() -> None:
+    terms = ["感器", "传感", "pump", "电动", "现泄", "动机", "出现", "umbrella"]
+    assert readable(terms, [1.0, 0.99, 0.9, 0.8, 0.79, 0.78, 0.77, 0.1]) == (
+        "传感器",
+        "pump",
+        "电动机",
+        "出现泄",
+        "umbrella",
+    )
+    assert readable(["水泵", "的水"], [1.0, 0.5]) == ("水泵", "的水"), "in other texts, too"
+    assert readable([], []) == ()
 
 
 @pytest.mark.parametrize(
