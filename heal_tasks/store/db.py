@@ -58,9 +58,15 @@ def register(conn: Connection) -> None:
 
 
 def check_versions(conn: Connection) -> None:
-    """Raise StoreError for servers and pgvector versions that corrupt indexes or lack features relied on."""
+    """Raise StoreError for an encoding that has not all texts, and for versions that corrupt indexes or lack features."""
     if (server := conn.info.server_version // 10000) < MIN_SERVER:
         raise StoreError(f"Postgres {server} is too old: {MIN_SERVER} or newer is needed")
+    ((encoding,),) = conn.execute("SHOW server_encoding").fetchall()
+    if encoding != "UTF8":
+        raise StoreError(
+            f"the database's encoding is {encoding}, which cannot hold all texts; make one with CREATE DATABASE name "
+            "ENCODING 'UTF8' TEMPLATE template0, and set HEAL_DATABASE_URL to it"
+        )
     ((found,),) = conn.execute(
         "SELECT coalesce((SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
         "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector'))"

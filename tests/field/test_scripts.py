@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from heal_tasks.core.errors import StoreError
 from heal_tasks.core.scripts import script_of, spaced
 from heal_tasks.core.types import Record
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.migrate import apply_files
+from heal_tasks.store.migrate import apply_files, migrate
 from heal_tasks.topics.tfidf import count_terms, readable
 from tests.field.texts import ENGLISH, SAMPLES
 
@@ -107,6 +109,16 @@ def test_an_existing_database_gets_the_words_again(auto: Connection) -> None:
     assert {name for name in after if after[name] != before[name]} == {"zh"}
     found = auto.execute("SELECT text FROM heal.chunk WHERE words @@ '力表'::tsquery").fetchall()
     assert found == [("压力表",)]
+
+
+def test_a_database_that_cannot_hold_all_scripts_is_refused(postgres: EmbeddedPostgres) -> None:
+    with connect(postgres.url(), autocommit=True) as conn:
+        conn.execute("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE_PROVIDER 'libc' LOCALE 'C' TEMPLATE template0")
+    with (
+        connect(postgres.url("narrow")) as conn,
+        pytest.raises(StoreError, match="encoding is LATIN1.*ENCODING 'UTF8'"),
+    ):
+        migrate(conn)
 
 
 def test_terms_of_topics_are_joined_to_words() -> None:
