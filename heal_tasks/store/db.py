@@ -58,7 +58,7 @@ def register(conn: Connection) -> None:
 
 
 def check_versions(conn: Connection) -> None:
-    """Raise StoreError for an encoding that has not all texts, and for versions that corrupt indexes or lack features."""
+    """Raise StoreError for an encoding without all scripts, and for versions that corrupt indexes or lack features."""
     if (server := conn.info.server_version // 10000) < MIN_SERVER:
         raise StoreError(f"Postgres {server} is too old: {MIN_SERVER} or newer is needed")
     ((encoding,),) = conn.execute("SHOW server_encoding").fetchall()

@@ -145,12 +145,12 @@ def chinese(
             for (part, state), hall in product(product(PARTS, STATES), ("东边", "西边"))
         ]
         documents, runs = DocumentRepository(conn), RunRepository(conn)
-        documents.apply_records(settings.sources[0], records[1:], lambda title, body: [body])
+        documents.apply_records("s", records[1:], lambda title, body: [body])
         with pytest.MonkeyPatch.context() as earlier:
             earlier.setattr("heal_tasks.topics.tfidf._words", re.compile(TOKEN_PATTERN).findall)
             runs.open_run("r0")
             load_step("label").run(settings, Manifest(run_id="r0"))
-        documents.apply_records(settings.sources[0], records[:1], lambda title, body: [body])
+        documents.apply_records("s", records[:1], lambda title, body: [body])
         runs.open_run("r1")
         for step in ("label", "ask", "embed_base"):
             load_step(step).run(settings, Manifest(run_id="r1"))

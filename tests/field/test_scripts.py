@@ -116,7 +116,7 @@ def test_a_database_that_cannot_hold_all_scripts_is_refused(postgres: EmbeddedPo
         conn.execute("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE_PROVIDER 'libc' LOCALE 'C' TEMPLATE template0")
     with (
         connect(postgres.url("narrow")) as conn,
-        pytest.raises(StoreError, match="encoding is LATIN1.*ENCODING 'UTF8'"),
+        pytest.raises(StoreError, match=r"encoding is LATIN1.*ENCODING 'UTF8'"),
     ):
         migrate(conn)
 
