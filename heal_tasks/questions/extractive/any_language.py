@@ -1,8 +1,8 @@
 """Keywords and claims from texts in other languages than English, of which no grammar is known here.
 
 Keywords are words or phrases of a sentence, a claim is a sentence or one of its clauses as it stands. There are no
-questions: every template would glue English words to them. ``wordlists/english.txt`` and ``foreign.txt`` have words that
-are common in English, and in other languages with Latin letters, and seldom or never in the others.
+questions: every template would glue English words to them. ``wordlists/english.txt`` and ``foreign.txt`` have words
+that are common in English, and in other languages with Latin letters, and seldom or never in the others.
 """
 
 import re
