@@ -20,7 +20,8 @@ from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 from heal_tasks.core.errors import RetryableError, SettingsError, StepError
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import BATCH_ENDED, JsonObject
-from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted, reported_tokens
+from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_status
+from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted, reported_tokens
 from heal_tasks.questions.writer import Call, CallStatus, T
 
 MAX_REQUESTS = 50_000
@@ -81,11 +82,11 @@ def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T]
     except ValidationError:
         return None
     body = json.dumps(found.body)
-    if found.error is None and found.status_code == 200:
+    if not found.error and found.status_code == 200 and error_status(200, body) is None:
         return found.custom_id, read_completion(body, parse)
     if str(found.code) in _NOT_RUN:
         return found.custom_id, None
-    status: CallStatus = "refused" if str(found.code) in REFUSAL_CODES else "failed"
+    status: CallStatus = "refused" if {str(found.code), *error_codes(body)} & REFUSAL_CODES else "failed"
     call = Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS])
     return found.custom_id, ParsedReply(call)
 

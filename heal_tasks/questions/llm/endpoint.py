@@ -16,8 +16,10 @@ import openai
 from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, Failure, GivenUpError, RateLimitedError
+from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
-from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted
+from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted
+from heal_tasks.questions.llm.transport import TooLargeError
 from heal_tasks.questions.writer import Call, CallStatus, T
 
 # A request larger than a limit per minute is refused for ever while others pass. With pauses of up to a minute between
@@ -34,6 +36,7 @@ _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (openai.APITimeoutError, "outage"),
     (openai.APIConnectionError, "unreachable"),
     (openai.InternalServerError, "outage"),
+    (TooLargeError, "outage"),
     (openai.RateLimitError, "outage"),
     # A rate limit for this request alone, while others are answered, and whatever else is the request's own fault.
     (Exception, "rejected"),
@@ -152,13 +155,13 @@ class Endpoint:
 def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect | None:
     if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return None
-    if error.code in REFUSAL_CODES | _TOO_LONG_CODES:
+    if error_codes(error.response.text) & (REFUSAL_CODES | _TOO_LONG_CODES):
         return None
     return next((other for other in dialect.simpler(str(error)) if other not in tried), None)
 
 
 def _classify(error: Exception) -> tuple[CallStatus, Failure]:
-    if isinstance(error, openai.BadRequestError) and error.code in REFUSAL_CODES:
+    if isinstance(error, openai.BadRequestError) and error_codes(error.response.text) & REFUSAL_CODES:
         return "refused", "rejected"
     if isinstance(error, GivenUpError):
         return "failed", error.failure
