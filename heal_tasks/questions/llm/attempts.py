@@ -1,8 +1,8 @@
 """Watches the attempts behind each request, most of which the SDK makes by itself and does not show.
 
-Hooks of the HTTP client count the tokens of failed attempts, give an error in a reply with status 200 the status that it
-stands for, so that the SDK treats it as that, and let nothing out once the run has stopped. They take rate limits out of
-the SDK's hands, because its waits, of two minutes at most, cannot be ended.
+Hooks of the HTTP client count the tokens of failed attempts, and let nothing out once the run has stopped. They give an
+error in a reply with status 200 the status that it stands for, so that the SDK treats it as that. They take rate limits
+out of the SDK's hands, because its waits, of two minutes at most, cannot be ended.
 """
 
 import math

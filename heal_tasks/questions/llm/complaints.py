@@ -30,7 +30,10 @@ _NAMES = tuple(
         (401, r"authentic|unauthori|apikey|invalidkey"),
         (403, r"permission|forbidden|denied"),
         (404, r"notfound|notexist|unknownmodel|nosuch"),
-        (400, r"invalid|badrequest|validation|contextlength|content(filter|policy)|inspection|unsupported|toolong|above"),
+        (
+            400,
+            r"invalid|badrequest|validation|contextlength|content(filter|policy)|inspection|unsupported|toolong|above",
+        ),
         (503, r"overload|unavailable|capacity|busy|timeout"),
         (500, r"server|internal|upstream|apierror"),
     )

@@ -4,6 +4,7 @@ The SDK repeats timeouts, lost connections and server errors. Rate limits are no
 after the pause that the server asks for, or a longer one every time.
 """
 
+import json
 import random
 import threading
 import time
@@ -17,7 +18,7 @@ from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, Failure, GivenUpError, RateLimitedError
 from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes
-from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
+from heal_tasks.questions.llm.dialect import PROBE_TOKENS, PROBED, Dialect, Probe
 from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted
 from heal_tasks.questions.llm.transport import TooLargeError
 from heal_tasks.questions.writer import Call, CallStatus, T
@@ -98,7 +99,7 @@ class Endpoint:
             if answer.reply is None:
                 return tuple(calls), answer.failure
             mode, call = self.dialect.reply, calls.pop()
-            calls.append(replace(call, status="ok", raw_reply=f"capability probe, {mode}: {call.raw_reply}"))
+            calls.append(replace(call, status="ok", raw_reply=f"{PROBED}, {mode}: {call.raw_reply}"))
             if probe.obeyed(mode, answer.reply.value or ""):
                 break
             self.dialect = self.dialect.looser()
@@ -124,7 +125,8 @@ class Endpoint:
                 message = redacted(f"{type(error).__name__}: {error}", self._config.api_key)
                 return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), failure)
             self.dialect, self._throttled_since_s = dialect, None
-            reply = read_completion(body, parse, attempts.latency_s)
+            sent_bytes = len(json.dumps([messages, schema], ensure_ascii=False).encode())
+            reply = read_completion(body, parse, attempts.latency_s, sent_bytes)
             return Answer(reply, (*attempts.paid(), reply.call))
 
     def _send(self, messages: list[dict[str, str]], fields: JsonObject) -> str:

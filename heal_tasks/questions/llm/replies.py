@@ -17,6 +17,7 @@ from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.writer import Call, CallStatus, T
 
+
 def _strict(schema: JsonObject) -> None:
     schema["additionalProperties"] = False
     # A changed docstring must not change the prompt's hash.
@@ -40,6 +41,7 @@ _MAX_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
 _ERROR_CHARS = 2000
+_TOKEN_BYTES = 3  # of a token, at least in English, where it is four; a guess keeps a spend limit and is to be too high
 
 
 class _Usage(BaseModel):
@@ -70,18 +72,26 @@ def reported_tokens(body: str) -> tuple[int, int]:
     return usage.sent or 0, usage.received or 0
 
 
-def read_completion(body: str, parse: Callable[[str], T], latency_s: float = 0.0) -> ParsedReply[T]:
-    """Read the body of a chat completion and the text in it, by ``parse``, which raises ValueError for useless text."""
+def read_completion(
+    body: str, parse: Callable[[str], T], latency_s: float = 0.0, sent_bytes: int = 0
+) -> ParsedReply[T]:
+    """Read the body of a chat completion and the text in it, by ``parse``, which raises ValueError for useless text.
+
+    ``sent_bytes`` is the size of the prompt, for a guess where the server counts no tokens.
+    """
 
     def call(status: CallStatus, raw_reply: str) -> Call:
-        return Call(status, *reported_tokens(body), latency_s, raw_reply)
+        tokens = reported_tokens(body)
+        received_bytes = len(raw_reply.encode())
+        guessed = (0, 0) if any(tokens) else (-(-sent_bytes // _TOKEN_BYTES), -(-received_bytes // _TOKEN_BYTES))
+        return Call(status, *tokens, latency_s, raw_reply, guessed)
 
     try:
         choice = _Completion.model_validate_json(body.lstrip("\ufeff")).choice
     except ValidationError:
         problem = "the reply is no chat completion with a choice; an OpenAI-compatible base URL usually ends in /v1"
         return ParsedReply(call("invalid", storable(body)[:_RAW_CHARS]), problem=problem)
-    message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
+    message: JsonObject = choice["message"] if isinstance(choice.get("message"), dict) else {}
     finish = str(choice.get("finish_reason") or "").lower()
     cut_off = finish in _CUT_OFF
     content, refusal = storable(_content(choice, message, cut_off=cut_off)), message.get("refusal")
@@ -125,8 +135,9 @@ def parse_object(content: str, read: Callable[[object], T], *, lists: bool = Fal
     """Find the requested JSON object in a model's text, inside a fence, after a reasoning block or between sentences.
 
     The end of a reasoning block is no end where it stands inside a JSON value, because answers may mention it. What a
-    model drafts in such a block is not its answer. ``read`` converts the first object that it accepts, and raises ValidationError or InputError for the others. With
-    ``lists`` it gets lists, too; empty ones last, because they may be part of a sentence.
+    model drafts in such a block is not its answer. ``read`` converts the first object that it accepts, and raises
+    ValidationError or InputError for the others. With ``lists`` it gets lists, too; empty ones last, because they may
+    be part of a sentence.
 
     Raises:
         InputError: there is none; the message names the first thing that is wrong and quotes nothing of the reply, so

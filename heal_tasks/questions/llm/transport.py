@@ -77,6 +77,21 @@ def bound(response: httpx2.Response, max_bytes: int = MAX_REPLY_BYTES) -> None:
     response.stream = _Body(response.stream, encoding, max_bytes)
 
 
+def bounded_lines(pieces: Iterable[bytes], max_bytes: int = MAX_REPLY_BYTES) -> Iterator[str]:
+    """Yield lines of bytes that come in pieces, without blank ones and those that are longer than ``max_bytes``."""
+    line, skipping = b"", False
+    for piece in pieces:
+        *ended, line = (line + piece).split(b"\n")
+        for text in ended:
+            if text.strip() and not skipping:
+                yield text.decode("utf-8", "replace")
+            skipping = False
+        if len(line) > max_bytes:
+            line, skipping = b"", True
+    if line.strip() and not skipping:
+        yield line.decode("utf-8", "replace")
+
+
 class _Body(httpx2.SyncByteStream):
     def __init__(self, body: httpx2.SyncByteStream, encoding: str, max_bytes: int) -> None:
         self._body, self._encoding, self._left = body, encoding, max_bytes
