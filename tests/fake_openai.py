@@ -208,9 +208,11 @@ class FakeOpenAI:
                 if reply.fault in ("hang", "drop", "reset"):
                     return
                 try:
-                    while reply.fault == "slow_head" and not self._gone(0.02):
-                        self.wfile.write(b"HTTP/1.1 200 OK\r\n" if self.request_version else b"X-A: b\r\n")
-                        self.request_version = ""
+                    if reply.fault == "slow_head":
+                        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                        while not self._gone(0.02):
+                            self.wfile.write(b"X-Filler: x\r\n")
+                        return
                     self.send_response(reply.status)
                     kind = "text/html" if isinstance(reply.body, str) else "application/json"
                     for name, value in {"Content-Type": kind, **reply.headers}.items():

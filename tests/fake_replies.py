@@ -12,8 +12,8 @@ class Reply:
     """What the server sends: an HTTP status, a body (text is sent as it is), headers, after a delay.
 
     Or what it does instead: ``drop`` closes the connection, ``reset`` with a reset, ``cut`` in the middle of the body;
-    ``drip`` sends the body so slowly that it never ends, ``slow_head`` the headers, ``endless`` sends body after body as
-    fast as it is read, ``hang`` sends nothing until the client has gone.
+    ``drip`` sends the body so slowly that it never ends, ``slow_head`` the headers; ``endless`` sends body after body
+    as fast as it is read; ``hang`` sends nothing until the client has gone.
     """
 
     body: Any

@@ -75,7 +75,7 @@ def map_entities(context: Context) -> Outcome:
     AffordableChunks(recorder, recorder.spec, chunks).ask(partial(make_llm(settings).ask, recorder.spec))
     recorder.reuse()
     counts = recorder.counts
-    asked = len(chunks) - counts["over_spend_limit"]
+    asked = sum(counts[status] for status in (*_STATUSES, "failed"))
     recorder.refuse_if_failing(counts["failed"], asked)
     usable = recorder.repository.usable()
     note = (

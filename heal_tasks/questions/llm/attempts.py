@@ -16,7 +16,7 @@ from typing import Literal
 import httpx2
 import openai
 
-from heal_tasks.questions.llm.complaints import WEB_PAGE, error_status
+from heal_tasks.questions.llm.complaints import WEB_PAGE, error_status, error_text
 from heal_tasks.questions.llm.replies import redacted, reported_tokens
 from heal_tasks.questions.llm.transport import bound, bounded_client
 from heal_tasks.questions.writer import Call
@@ -79,7 +79,7 @@ class Attempts(threading.local):
         if not response.is_error:
             return
         also = "" if sent_status == response.status_code else f", meant as {response.status_code}"
-        message = redacted(f"HTTP {sent_status}{also}: {response.text}", self._secret)
+        message = redacted(f"HTTP {sent_status}{also}: {error_text(response.text)}", self._secret)
         tokens = reported_tokens(response.text)
         if any(tokens):
             self.tokens, self._complaint = (self.tokens[0] + tokens[0], self.tokens[1] + tokens[1]), message

@@ -74,6 +74,12 @@ def error_status(http_status: int, body: str, *, completion: bool = True) -> int
     return _by_code(found[0]) or _by_words(found[0]) or _UNKNOWN
 
 
+def error_text(body: str) -> str:
+    """The first error in a body, or the whole body."""
+    error = next(iter(_errors(body) or ()), body)
+    return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+
+
 def error_codes(body: str) -> set[str]:
     """The codes of the errors in a body."""
     return {str(value) for error in _errors(body) or () for value in _values(error, _CODE_KEYS)}

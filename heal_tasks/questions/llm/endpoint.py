@@ -17,7 +17,7 @@ import openai
 from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, Failure, GivenUpError, RateLimitedError
-from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes
+from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_text
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, PROBED, Dialect, Probe
 from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted
 from heal_tasks.questions.llm.transport import TooLargeError
@@ -122,7 +122,7 @@ class Endpoint:
                 status, failure = _classify(error)
                 if failure == "throttled":
                     self.stop()  # before another worker takes its next chunk
-                message = redacted(f"{type(error).__name__}: {error}", self._config.api_key)
+                message = redacted(_described(error), self._config.api_key)
                 return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), failure)
             self.dialect, self._throttled_since_s = dialect, None
             sent_bytes = len(json.dumps([messages, schema], ensure_ascii=False).encode())
@@ -154,12 +154,20 @@ class Endpoint:
                 self._stopped.wait(pause_s)
 
 
+def _described(error: Exception) -> str:
+    # The SDK's own text has only messages in OpenAI's form.
+    text = str(error)
+    if isinstance(error, openai.APIStatusError):
+        text = f"HTTP {error.status_code}: {error_text(error.response.text)}"
+    return f"{type(error).__name__}: {text}"
+
+
 def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect | None:
     if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return None
     if error_codes(error.response.text) & (REFUSAL_CODES | _TOO_LONG_CODES):
         return None
-    return next((other for other in dialect.simpler(str(error)) if other not in tried), None)
+    return next((other for other in dialect.simpler(error.response.text) if other not in tried), None)
 
 
 def _classify(error: Exception) -> tuple[CallStatus, Failure]:

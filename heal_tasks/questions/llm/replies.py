@@ -104,7 +104,7 @@ def read_completion(
 
 
 def _content(choice: JsonObject, message: JsonObject, *, cut_off: bool) -> str:
-    """The text of a choice, wherever a server puts it; where there is none, the JSON that ends its reasoning."""
+    """The text of a choice, wherever a server puts it; where there is none, the JSON that its reasoning ends with."""
     calls = message.get("tool_calls")
     call = calls[0] if isinstance(calls, list) and calls and isinstance(calls[0], dict) else {}
     function = call.get("function") or message.get("function_call")
@@ -115,8 +115,8 @@ def _content(choice: JsonObject, message: JsonObject, *, cut_off: bool) -> str:
     if cut_off:
         return ""  # reasoning that has used up the limit contains drafts, and no answer
     reasoning = next(filter(None, (_text(message.get(name)) for name in _REASONING_FIELDS)), "")
-    last = [(start, end) for start, end, value in _json_values(reasoning) if value != []][-1:]
-    return reasoning[last[0][0] : last[0][1]] if last else reasoning
+    last = [(start, end) for start, end, _ in _json_values(reasoning)][-1:]
+    return next((reasoning[start:end] for start, end in last if not reasoning[end:].strip("`. \n")), "")
 
 
 def _text(value: object) -> str:
