@@ -28,6 +28,7 @@ class Mode:
         state: of all chunks afterwards (heal.question_state), or of those that were asked about.
         statuses: of calls in the ledger, the probe's aside.
         probe: the probe gets the same replies.
+        retries: how often the SDK repeats a request; its pauses after faults of the connection are long.
     """
 
     rule: Callable[[Request], Reply | None]
@@ -36,6 +37,7 @@ class Mode:
     state: str
     statuses: set[str]
     probe: bool = False
+    retries: int = 1
 
 
 def always(reply: Reply) -> Callable[[Request], Reply]:
@@ -90,9 +92,9 @@ def useless(rule: Callable[[Request], Reply | None], words: str, calls: int = 3 
     return Mode(rule, (StepError, words), calls, "failed", {"invalid"})
 
 
-def outage(reply: Reply, words: str, calls: int = 14) -> Mode:
+def outage(reply: Reply, words: str, calls: int = 14, retries: int = 1) -> Mode:
     """It is asked about three chunks before it is given up, each twice, and other chunks are under way by then."""
-    return Mode(always(reply), (RetryableError, words), calls, "failed", {"failed"}, probe=True)
+    return Mode(always(reply), (RetryableError, words), calls, "failed", {"failed"}, probe=True, retries=retries)
 
 
 def with_error(status: int | str, words: str, **more: Any) -> Reply:
@@ -135,7 +137,7 @@ MODES: dict[str, Mode] = {
         "provider down",
     ),
     "200 with an error after a part": Mode(
-        changed(late_error), (RetryableError, "broke off"), 2 * CHUNKS + 1, "failed", {"failed"}
+        changed(late_error), (RetryableError, "broke off"), CHUNKS + 1, "failed", {"failed"}, retries=0
     ),
     "200 with 400 for a parameter": fine(unless("temperature", with_error(400, "temperature?")), CHUNKS + 3),
     # The answer elsewhere.
@@ -216,11 +218,11 @@ MODES: dict[str, Mode] = {
     # The connection.
     "cut JSON": outage(Reply(CUT_JSON, headers={"Content-Type": "application/json", **SOON}), "chatcmpl"),
     "empty body": outage(Reply("", headers=SOON), "HTTP|Error code"),
-    "closed early": outage(Reply(completion("{}").body, fault="cut"), "does not answer", 3),
-    "reset": outage(Reply("", fault="reset"), "does not answer", 3),
+    "closed early": outage(Reply(completion("{}").body, fault="cut"), "does not answer", 1, retries=0),
+    "reset": outage(Reply("", fault="reset"), "does not answer", 1, retries=0),
     "endless body": outage(Reply(b" " * 65536, fault="endless"), "larger than any"),
     "gzip bomb": outage(Reply(BOMB, headers=GZIP), "larger than any"),
-    "unknown encoding": outage(Reply(b"x", headers={"Content-Encoding": "br"}), "does not answer", 3),
-    "slow body": outage(Reply("{", fault="drip"), "does not answer"),
-    "slow head": outage(Reply("", fault="slow_head"), "does not answer"),
+    "unknown encoding": outage(Reply(b"x", headers={"Content-Encoding": "br"}), "does not answer", 1, retries=0),
+    "slow body": outage(Reply("{", fault="drip"), "does not answer", 7, retries=0),
+    "slow head": outage(Reply("", fault="slow_head"), "does not answer", 7, retries=0),
 }  # fmt: skip

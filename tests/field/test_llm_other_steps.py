@@ -22,6 +22,7 @@ __all__ = ["planted"]
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that is given up at once."""
     config = partial(EndpointConfig, max_retries=1, backoff_s=0.001, patience_s=0.02)
     monkeypatch.setattr("heal_tasks.steps.writing.llm_calls.EndpointConfig", config)
 
