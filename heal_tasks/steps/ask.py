@@ -5,7 +5,7 @@ from collections import Counter
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_batches import Batches, Remaining
-from heal_tasks.steps.writing.llm_calls import AffordableChunks, spend_limit_note, spend_limit_of
+from heal_tasks.steps.writing.llm_calls import AffordableChunks, left_over_note, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
 
 
@@ -42,7 +42,7 @@ def ask(context: Context) -> Outcome:
         note += f"; {len(collected)} batches, {single} chunks one by one"
     if rest.under_way:
         note += f"; {rest.under_way} chunks are in a batch and left for the next run"
-    note += spend_limit_note(int(figures["over_spend_limit"]))
+    note += left_over_note(figures)
     cost_usd = round(figures["cost_usd"], 6)
     counts: dict[str, int | float] = {**figures, "under_way": rest.under_way, "cost_usd": cost_usd}
     if (limit := spend_limit_of(context)).limited:

@@ -14,9 +14,9 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_calls import (
     AffordableChunks,
     Recorder,
+    left_over_note,
     make_llm,
     one_per_text,
-    spend_limit_note,
 )
 from heal_tasks.store.db import Connection
 from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
@@ -85,7 +85,7 @@ def map_entities(context: Context) -> Outcome:
     )
     return Outcome(
         counts={**recorder.figures(), "usable": usable.count, "reduction": round(usable.reduction, 4)},
-        note=note + spend_limit_note(counts["over_spend_limit"]),
+        note=note + left_over_note(counts),
     )
 
 

@@ -138,7 +138,7 @@ class _Health:
         """Count the chunks in a row, new ones and those that failed before, that nothing usable was said about."""
         if answered.status == "ok":
             self._useless = [0, 0]
-        elif answered.status == "invalid" or (answered.status == "failed" and failure == "rejected"):
+        elif answered.status == "invalid" or (answered.status == "failed" and failure in ("rejected", "forbidden")):
             before = answered.chunk.failed_before
             self._useless[before] += 1
             if self._useless[before] == USELESS_CHUNKS:

@@ -20,7 +20,7 @@ _UNKNOWN = 500
 _CODE_KEYS = ("code", "type", "status", "status_code", "error_code", "error_type")
 _MESSAGE_KEYS = ("message", "msg", "detail", "status_msg", "error_msg", "description", "error")
 # What an object without choices has at least one of if it is an error.
-_SIGNS = {"error", "errors", "detail", "message", "msg", "code", "error_code", "error_msg", "base_resp"}
+_SIGNS = ("errors", "detail", "message", "msg", "code", "error_code", "error_msg", "base_resp")
 
 _NAMES = tuple(
     (status, re.compile(pattern))
@@ -111,7 +111,7 @@ def _errors_in(value: object, *, completion: bool) -> Iterator[Any]:
         yield error
     elif value.get("object") == "error" or value.get("type") == "error":
         yield value
-    elif completion and not choices and _SIGNS & value.keys():
+    elif completion and not choices and any(map(value.get, _SIGNS)):
         errors = value.get("errors")
         inner = errors[0] if isinstance(errors, list) and errors else value.get("base_resp")
         yield inner or value

@@ -27,8 +27,8 @@ def _strict(schema: JsonObject) -> None:
 STRICT = ConfigDict(json_schema_extra=_strict, coerce_numbers_to_str=True)
 """Of models of replies: extra keys are forbidden in the schema, and ignored where they come anyway."""
 
-TidyText = Annotated[str, AfterValidator(lambda text: " ".join(storable(text).split()))]
-"""Text of a reply that can be stored, with blanks collapsed."""
+TidyText = Annotated[str, AfterValidator(lambda text: " ".join(storable(text).split())[:_TEXT_CHARS])]
+"""Text of a reply that can be stored, with blanks collapsed, and cut."""
 
 _REASONING_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
@@ -41,6 +41,8 @@ _MAX_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
 _ERROR_CHARS = 2000
+_TEXT_CHARS = 4000  # of a question, an answer or a name: far more than any that can be used
+_MOST_TOKENS = 100_000_000
 _TOKEN_BYTES = 3  # of a token, at least in English, where it is four; a guess keeps a spend limit and is to be too high
 
 
@@ -64,12 +66,15 @@ class ParsedReply(Generic[T]):
 
 
 def reported_tokens(body: str) -> tuple[int, int]:
-    """Input and output tokens that a body reports, error bodies included; 0 where it does not."""
+    """Input and output tokens that a body reports, error bodies included; 0 where it does not, or nothing possible."""
     try:
         usage = _Usage.model_validate_json(body)
     except ValidationError:
         return 0, 0
-    return usage.sent or 0, usage.received or 0
+    sent, received = (
+        count if count is not None and 0 <= count <= _MOST_TOKENS else 0 for count in (usage.sent, usage.received)
+    )
+    return sent, received
 
 
 def read_completion(
@@ -84,13 +89,13 @@ def read_completion(
         tokens = reported_tokens(body)
         received_bytes = len(raw_reply.encode())
         guessed = (0, 0) if any(tokens) else (-(-sent_bytes // _TOKEN_BYTES), -(-received_bytes // _TOKEN_BYTES))
-        return Call(status, *tokens, latency_s, raw_reply, guessed)
+        return Call(status, *tokens, latency_s, raw_reply[:_RAW_CHARS], guessed)
 
     try:
         choice = _Completion.model_validate_json(body.lstrip("\ufeff")).choice
     except ValidationError:
         problem = "the reply is no chat completion with a choice; an OpenAI-compatible base URL usually ends in /v1"
-        return ParsedReply(call("invalid", storable(body)[:_RAW_CHARS]), problem=problem)
+        return ParsedReply(call("invalid", storable(body)), problem=problem)
     message: JsonObject = choice["message"] if isinstance(choice.get("message"), dict) else {}
     finish = str(choice.get("finish_reason") or "").lower()
     cut_off = finish in _CUT_OFF

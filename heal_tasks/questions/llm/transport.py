@@ -14,7 +14,7 @@ import httpx2
 import openai
 
 MAX_REPLY_BYTES = 4 << 20
-"""Largest body, decompressed: fifty times the longest reply that is asked for, with its reasoning."""
+"""Largest body, decompressed: a hundred times the longest reply that is asked for."""
 
 Deadline = Callable[[], float]
 """The time until which this thread's request may take, by ``time.monotonic``."""

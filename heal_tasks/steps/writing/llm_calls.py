@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +18,7 @@ from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Writ
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.chunks import LiveChunk
 from heal_tasks.store.llm.batches import Batch
-from heal_tasks.store.llm.ledger import LlmCall, SpendLimit, history
+from heal_tasks.store.llm.ledger import LlmCall, SpendLimit, can_answer, failed_before
 
 MAX_FAILED_SHARE = 0.2
 """Share of chunks whose calls may fail: with more the endpoint or the model is unfit, and waiting does not help."""
@@ -70,9 +70,11 @@ def spend_limit_of(context: Context) -> SpendLimit:
     )  # fmt: skip
 
 
-def spend_limit_note(left_over: int) -> str:
+def left_over_note(counts: Mapping[str, float]) -> str:
     """The end of a step's note where chunks are left over."""
-    return f"; the spend limit is reached: {left_over} chunks are left for the next run" if left_over else ""
+    unpaid, left, rest = counts["over_spend_limit"], counts["left"], "are left for the next run"
+    note = f"; the spend limit is reached: {unpaid:.0f} chunks {rest}" if unpaid else ""
+    return note + (f"; {left:.0f} chunks that failed before {rest}" if left else "")
 
 
 class Recorder(ABC, Generic[T, RowT]):
@@ -89,9 +91,8 @@ class Recorder(ABC, Generic[T, RowT]):
     ) -> None:
         self.context, self._purpose, self._author, self._batch = context, purpose, author, batch
         self._store_rows, self._rows, self._calls, self._cost_usd = store, list[RowT](), list[LlmCall](), 0.0
-        always = ("failed", "reused", "over_spend_limit", "input_tokens", "output_tokens")
+        always = ("failed", "reused", "over_spend_limit", "left", "input_tokens", "output_tokens")
         self.counts: Counter[str] = Counter(dict.fromkeys((*names, *always), 0))
-        self._has_answered = self._answered_before = False
         self._failed_again, self._useless_reply = 0, ""
 
     def new_first(self, chunks: Iterable[ChunkToAsk]) -> list[ChunkToAsk]:
@@ -99,9 +100,8 @@ class Recorder(ABC, Generic[T, RowT]):
 
         So chunks that nobody can answer hold up no others.
         """
-        failed, self._answered_before = history(
-            self.context.conn, self.context.run_id, self._author.prompt_hash, self._author.model
-        )
+        author = self._author
+        failed = failed_before(self.context.conn, self.context.run_id, author.prompt_hash, author.model)
         marked = [replace(chunk, failed_before=chunk.content_hash in failed) for chunk in chunks]
         return sorted(marked, key=lambda chunk: failed.get(chunk.content_hash, 0.0))
 
@@ -111,7 +111,7 @@ class Recorder(ABC, Generic[T, RowT]):
         Chunks that failed in earlier runs do not count: a few that no model can answer must not stop every run.
         """
         new, of = failed - self._failed_again, chunks - self._failed_again
-        nothing = failed == chunks > 0 and not self._answered_before
+        nothing = failed == chunks > 0 and not self.can_answer()
         if not nothing and not (new > FAILED_ALLOWED and new / of > MAX_FAILED_SHARE):
             return
         settings = self.context.settings
@@ -133,7 +133,6 @@ class Recorder(ABC, Generic[T, RowT]):
             self._failed_again += answer.chunk.failed_before
             self._useless_reply = answer.calls[-1].raw_reply
         else:
-            self._has_answered |= answer.status == "ok"
             self._rows.append(self._row(answer))
         if len(self._rows) + len(self._calls) >= STORE_EVERY:
             self.store()
@@ -155,10 +154,9 @@ class Recorder(ABC, Generic[T, RowT]):
             self.counts.update(input_tokens=tokens[0], output_tokens=tokens[1])
             self._cost_usd += cost
 
-    @property
     def can_answer(self) -> bool:
-        """True if the model has answered this prompt about any chunk, in this run or before."""
-        return self._answered_before or self._has_answered
+        """Whether the model has ever given this prompt a usable reply, as far as calls are stored."""
+        return can_answer(self.context.conn, self._author.prompt_hash, self._author.model)
 
     def store(self) -> None:
         """Store what was added since the last time."""
@@ -210,9 +208,11 @@ class AffordableChunks(Iterator[ChunkToAsk]):
                     self._recorder.context.progress(done, len(self._chunks))
                 self._recorder.store()
         except UselessRepliesError as error:
-            if not (error.expected and self._recorder.can_answer):
+            self._recorder.store()
+            if not (error.expected and self._recorder.can_answer()):
                 raise
             given_up = True
+            self._recorder.counts["left"] += len(self._chunks) - done
             self._recorder.context.log.warning(
                 "%d chunks are left for the next run: %s", len(self._chunks) - done, error
             )

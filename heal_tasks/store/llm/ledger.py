@@ -109,23 +109,23 @@ def ledger(conn: Connection, run_id: str | None = None) -> list[LedgerRow]:
     )
 
 
-def history(conn: Connection, run_id: str, prompt_hash: str, model: str) -> tuple[dict[str, float], bool]:
-    """Texts that other runs have asked about in vain, by content hash the Unix time of the last try.
-
-    Also whether the model has ever given this prompt a usable reply.
-    """
-    failed = conn.execute(
+def failed_before(conn: Connection, run_id: str, prompt_hash: str, model: str) -> dict[str, float]:
+    """Texts that other runs have asked about in vain, by content hash the Unix time of the last try."""
+    rows = conn.execute(
         "SELECT content_hash, extract(epoch FROM max(created_at))::float8 FROM heal.llm_call "
         "WHERE prompt_hash = %s AND model = %s AND status IN ('failed', 'invalid') AND run_id <> %s GROUP BY 1",
         (prompt_hash, model, run_id),
     )
-    answered = scalar(
-        conn,
+    return dict(rows.fetchall())
+
+
+def can_answer(conn: Connection, prompt_hash: str, model: str) -> bool:
+    """Whether the model has ever given this prompt a usable reply; probes, which are about no text, do not count."""
+    query = (
         "SELECT EXISTS (SELECT FROM heal.llm_call WHERE prompt_hash = %s AND model = %s AND status = 'ok' "
-        "AND content_hash <> '' AND raw_reply NOT LIKE 'capability probe%%')",
-        (prompt_hash, model),
+        "AND content_hash <> '' AND coalesce(raw_reply, '') NOT LIKE 'capability probe%%')"
     )
-    return dict(failed.fetchall()), bool(answered)
+    return bool(scalar(conn, query, (prompt_hash, model)))
 
 
 class SpendLimit:
