@@ -75,8 +75,8 @@ class LLM:
                 health.note(None, "")
             while True:
                 for answered, failure in finished:
-                    health.note(failure, answered.calls[-1].raw_reply)
                     health.note_use(answered, failure)
+                    health.note(failure, answered.calls[-1].raw_reply)
                     calls, probed = (*probed, *answered.calls), ()
                     yield replace(answered, calls=calls)
                 # Twice as many as run at a time: workers do not idle while the caller stores, and memory stays bounded.
@@ -116,7 +116,8 @@ class _Health:
     def __init__(self, config: EndpointConfig, concurrency: int) -> None:
         self._config, self._most_outages = config, _OUTAGES_PER_WORKER * concurrency
         self._url = redacted(config.url, config.api_key)
-        self._answered, self._outages, self._useless = False, 0, [0, 0]
+        self._answered = self._usable = False
+        self._outages, self._useless = 0, [0, 0]  # in a row; of new chunks, of those that failed before
         self._outage: HealError | None = None
         self.error: HealError | None = None
 
@@ -128,7 +129,9 @@ class _Health:
         unreachable = failure in ("unreachable", "outage") or (failure == "no api" and self._answered)
         self._outages = self._outages + 1 if unreachable else 0
         self._outage = reason if unreachable else self._outage
-        most = self._most_outages if self._answered else _OUTAGES_PER_WORKER
+        # A probe that is answered does not show that chunks are.
+        most = self._most_outages if self._usable else min(self._most_outages, USELESS_CHUNKS)
+        most = most if self._answered else _OUTAGES_PER_WORKER
         fatal = failure in ("no credit", "denied", "throttled") or self._outages >= most
         # 403 is also how some gateways moderate a single text; it is the key's fault only if nothing ever worked.
         if fatal or (failure in ("unreachable", "forbidden", "no api") and not self._answered):
@@ -137,7 +140,7 @@ class _Health:
     def note_use(self, answered: Answered[Any], failure: Failure | None) -> None:
         """Count the chunks in a row, new ones and those that failed before, that nothing usable was said about."""
         if answered.status == "ok":
-            self._useless = [0, 0]
+            self._useless, self._usable = [0, 0], True
         elif answered.status == "invalid" or (answered.status == "failed" and failure in ("rejected", "forbidden")):
             before = answered.chunk.failed_before
             self._useless[before] += 1

@@ -27,7 +27,7 @@ _NAMES = tuple(
     for status, pattern in (
         (402, r"insufficient(quota|balance|credit|fund)|billing|paymentrequired|exceededcurrentquota|arrear"),
         (429, r"ratelimit|throttl|resourceexhausted|toomany|quota"),
-        (401, r"authentic|unauthori|apikey|invalidkey"),
+        (401, r"authentic|unauthori|apikey|invalid(key|token)|expiredtoken"),
         (403, r"permission|forbidden|denied"),
         (404, r"notfound|notexist|unknownmodel|nosuch"),
         (

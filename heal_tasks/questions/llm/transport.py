@@ -29,13 +29,10 @@ class _Stream(httpcore2.NetworkStream):
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        left_s = self._deadline() - time.monotonic()
-        if left_s <= 0:
-            raise httpcore2.ReadTimeout("the reply was not complete in time")
-        return self._stream.read(max_bytes, left_s if timeout is None else min(timeout, left_s))
+        return self._stream.read(max_bytes, self._left_s(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, timeout)
+        self._stream.write(buffer, self._left_s(timeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -45,6 +42,12 @@ class _Stream(httpcore2.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+    def _left_s(self, timeout_s: float | None) -> float:
+        left_s = self._deadline() - time.monotonic()
+        if left_s <= 0:
+            raise httpcore2.ReadTimeout("the reply was not complete in time")
+        return left_s if timeout_s is None else min(timeout_s, left_s)
 
 
 class _Backend(httpcore2.NetworkBackend):
