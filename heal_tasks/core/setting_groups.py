@@ -85,7 +85,7 @@ class QuestionSettings(BaseModel):
     With neither key nor endpoint the extractive writer generates the questions. Prices are used for the ledger, `plan`
     and the spend limits. These hold across tasks and machines: the most that the calls for a chunk can cost is reserved
     before them. So a run stops a little below its limit, without an error, and the next run asks about the rest. An
-    endpoint that reports no tokens costs nothing in the ledger and has no limit.
+    endpoint that reports no tokens is charged by the sizes of prompts and replies (heal.llm_call.guessed).
     """
 
     llm_base_url: str | None = Field(None,
