@@ -5,10 +5,11 @@ everything else is loaded.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from heal_tasks.core.errors import SourceError
-from heal_tasks.core.types import Record, Rejected, SourceFile
+from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
 from heal_tasks.sources.parse_documents import parse_html, parse_md, parse_pdf, parse_txt
 from heal_tasks.sources.parse_tables import parse_csv, parse_jsonl
@@ -16,6 +17,9 @@ from heal_tasks.sources.records import reject, reject_undecodable
 
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
 """Takes the path, the content and the longest text in characters; may raise UnicodeDecodeError."""
+
+PARSER_VERSION = 1
+"""Raised with every change after which a parser reads what it refused before: refused files are then read again."""
 
 PARSERS: dict[str, Parser] = {
     ".jsonl": parse_jsonl,
@@ -27,35 +31,46 @@ PARSERS: dict[str, Parser] = {
 }
 
 
-def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars: int) -> Iterator[Record | Rejected]:
-    """Read one listed file and turn it into records.
+TABLES = frozenset({".jsonl", ".csv"})
+"""Kinds with a record per line: a file that cannot be decoded loses as many records as it has lines."""
 
-    The suffix, in any case, chooses the parser. A file that has more than ``max_bytes`` or is of an unknown kind is
-    rejected without being read. Of the records with one id in a file all but the first are rejected.
+
+def kind_of(path: str) -> str:
+    """The suffix, in lower case, that chooses the parser; a kind that ``PARSERS`` lacks is skipped."""
+    return PurePosixPath(path).suffix.lower()
+
+
+def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars: int) -> Iterator[Record | Rejected]:
+    """Read one listed file of a kind in ``PARSERS`` and turn it into records.
+
+    A file that has more than ``max_bytes`` is rejected, and one that cannot be read this time is Unread. Of the records
+    with one id in a file all but the first are rejected.
 
     Raises:
         RetryableError: a lost connection or throttling.
     """
     path = file.path
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix not in PARSERS:
-        yield reject(path, 0, f"files of kind {suffix!r} are not read; supported are {', '.join(PARSERS)}")
-        return
+    kind = kind_of(path)
     if file.size_bytes > max_bytes:
         too_large = f"the file has {file.size_bytes} bytes, at most {max_bytes} are read"
         yield reject(path, 0, f"{too_large}; split it or raise HEAL_MAX_FILE_MB")
         return
     try:
-        data = source.read(file)
+        data = source.read(file, max_bytes)
     except SourceError as error:
-        yield reject(path, 0, str(error))
+        refused = reject(path, 0, str(error))
+        yield Unread(refused.path, refused.line, refused.reason, refused.raw)
+        return
+    if len(data) > max_bytes:
+        too_large = f"the file was listed with {file.size_bytes} bytes and has more than {max_bytes}"
+        yield reject(path, 0, f"{too_large}; split it or raise HEAL_MAX_FILE_MB", data)
         return
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
         return
     first_line: dict[str, int] = {}
     try:
-        for item in PARSERS[suffix](path, data, max_chars):
+        for item in PARSERS[kind](path, data, max_chars):
             if isinstance(item, Record):
                 line = first_line.setdefault(item.external_id, item.line)
                 if line != item.line:
@@ -64,4 +79,5 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
                     continue
             yield item
     except UnicodeDecodeError as error:
-        yield reject_undecodable(path, 0, error)
+        refused, lines = reject_undecodable(path, 0, error), data.count(b"\n") + (not data.endswith(b"\n"))
+        yield replace(refused, records=lines if kind in TABLES else 1)

@@ -8,13 +8,12 @@ import codecs
 from collections.abc import Mapping
 from typing import Any
 
+from heal_tasks.core.ids import natural_key
 from heal_tasks.core.text import storable, unstorable
 from heal_tasks.core.types import Record, Rejected
 
 _RAW_CHARS = 500
 _MAX_REASON_CHARS = 300
-# Part of a unique B-tree index, whose entries Postgres limits to about 2,700 bytes.
-_MAX_ID_CHARS = 400
 _MAX_DEPTH = 50
 
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -81,7 +80,7 @@ def build_record(
     for name, value in (("id", external_id), ("title", title), ("text", body), ("metadata", metadata)):
         if (problem := _storage_problem(value)) is not None:
             return reject(path, line, f"{name} {problem}", raw)
-    return Record(str(external_id).strip(), title, body, metadata, path, line)
+    return Record(natural_key(str(external_id).strip()), title, body, metadata, path, line)
 
 
 def _id_problem(external_id: Any) -> str | None:
@@ -92,8 +91,6 @@ def _id_problem(external_id: Any) -> str | None:
     text = str(external_id).strip()
     if not text:
         return "id is empty; every record needs one that stays the same from run to run"
-    if len(text) > _MAX_ID_CHARS:
-        return f"id has {len(text)} characters, at most {_MAX_ID_CHARS} are taken; shorten it, for example by hashing"
     return None
 
 

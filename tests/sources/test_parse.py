@@ -46,7 +46,6 @@ def test_one_bad_line_costs_one_line() -> None:
         ('{"id": " ", "text": "x"}', "id is empty"),
         ('{"id": true, "text": "x"}', "id is of type bool; make it a string or an integer"),
         ('{"id": 1.5, "text": "x"}', "id is of type float"),
-        ('{"id": "%s", "text": "x"}' % ("i" * 401), "id has 401 characters, at most 400"),
         ('{"id": "a\\u0000", "text": "x"}', "id contains a NUL character"),
         ('{"id": 1}', "text is missing; give a string in field text or body"),
         ('{"id": 1, "text": 5}', "text is of type int"),
@@ -165,12 +164,6 @@ def test_an_empty_file_isrefused(path: str) -> None:
     assert refused(path, b"\xef\xbb\xbf \n").reason.startswith("the file is empty (5 bytes)")
 
 
-def test_unknown_kinds_are_refused_with_the_known_ones() -> None:
-    reason = "files of kind '.docx' are not read; supported are .jsonl, .csv, .txt, .md, .html, .pdf"
-    assert refused("a.docx", b"x").reason == reason
-    assert refused("Makefile", b"x").reason.startswith("files of kind '' are not read")
-
-
 @pytest.mark.parametrize(
     ("file", "error", "reason"),
     [
@@ -179,7 +172,6 @@ def test_unknown_kinds_are_refused_with_the_known_ones() -> None:
             None,
             "the file has 101 bytes, at most 100 are read; split it or raise HEAL_MAX",
         ),
-        (SourceFile("x.docx", "f", 10), None, "files of kind '.docx'"),
         (SourceFile("x.txt", "f", 10), SourceError("x.txt cannot be read"), "x.txt cannot be read"),
     ],
 )
@@ -212,7 +204,7 @@ _OBJECTS = st.dictionaries(st.sampled_from(["id", "text", "title", "m"]), _JSON)
 )
 
 
-@pytest.mark.parametrize("suffix", [*PARSERS, ".docx"])
+@pytest.mark.parametrize("suffix", PARSERS)
 @settings(max_examples=60)
 @given(data=st.binary(max_size=200) | _FRAGMENTS | _OBJECTS)
 @example(data=b"\xff\xfe\x00\xd8")
