@@ -42,7 +42,8 @@ def test_a_source_below_the_configured_ones_is_taken(inbox: Path, spec: str) -> 
     [
         "file:/etc", "file:/", "file:..", "file:.", "file:inbox/..", "file:inbox/../secret", "file:inbox-old",
         "file:inbox/way-out", "file:inbox/way-out/x", "file://etc", "file:///etc/passwd", "file:~root",
-        "file:/proc/self/cwd", "file:INBOX", "file:var", "file:inbox%2f..%2f..%2fetc/../../../etc", "file:circle", "file:",
+        "file:/proc/self/cwd", "file:INBOX", "file:var", "file:inbox%2f..%2f..%2fetc/../../../etc", "file:circle",
+        "file:",
         "FILE:/etc", "File:inbox", "/etc", "http://x/y", "gs://bucket/docs/public",
         "s3://bucket", "s3://bucket/", "s3://bucket/docs", "s3://bucket/docs/public-old", "s3://bucket/docs/PUBLIC",
         "s3://bucket/docs/public/../private", "s3://bucket/docs/public/./x", "s3://bucket/../other", "s3://other/docs/public",

@@ -79,8 +79,9 @@ class SourceReader:
         if not sampled:
             # A file with a rejected record may hold a document that cannot be recognised, so absence from it deletes
             # nothing.
-            complete = {path for path, item in self._states.items() if item.state in ("read", "skipped")}
-            places = self._files.documents_of(self.name, complete | (self._known.keys() - self._states.keys()))
+            complete = {file.path for file in to_read if self._states[file.path].state == "read"}
+            absent = {path for path in self._known if path not in self._states or self._states[path].state == "skipped"}
+            places = self._files.documents_of(self.name, complete | absent)
             self.gone = {key for name, (key, _) in places.items() if name not in self._path_of}
         return changes
 
