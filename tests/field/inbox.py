@@ -8,6 +8,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
+from heal_tasks.store.questions.questions import QuestionRepository
 
 _runs = count(1)
 
@@ -45,3 +46,33 @@ def states(conn: Connection) -> dict[str, str]:
 def open_faults(conn: Connection) -> list[str]:
     """Reasons in quarantine that still hold."""
     return column(conn, "SELECT reason FROM heal.quarantine WHERE mended_at IS NULL ORDER BY path, line")
+
+
+def source(settings: Settings) -> str:
+    """Spec of the inbox."""
+    return settings.sources[0]
+
+
+def judge(settings: Settings, auto: Connection, *pairs: tuple[str, str]) -> None:
+    """Store judgments: query and external id."""
+    stored, missing = QuestionRepository(auto).import_judgments(source(settings), pairs, lambda *_: "train")
+    assert (stored, missing) == (len(pairs), [])
+
+
+def judged(auto: Connection) -> list[tuple[str, str]]:
+    """Query and name of the document, by the chunk that a judgment is at."""
+    rows = auto.execute(
+        "SELECT q.text, d.external_id FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+        "JOIN heal.document d USING (document_id) WHERE c.superseded_at IS NULL ORDER BY 1, 2"
+    )
+    return rows.fetchall()
+
+
+def chunks(auto: Connection) -> list[int]:
+    """Ids of live chunks."""
+    return column(auto, "SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL ORDER BY 1")
+
+
+def note(number: int) -> str:
+    """A page with a title of its own."""
+    return f"# Note {number}\n\nThe pump of line {number} needs oil every {number + 2} weeks.\n"

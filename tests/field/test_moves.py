@@ -10,39 +10,11 @@ import pytest
 
 from heal_tasks.core.ids import document_id
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.questions.splits import is_unseen
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.questions.questions import QuestionRepository
-from tests.field.inbox import column, ingest, names, put_all
+from tests.field.inbox import chunks, column, ingest, judge, judged, names, note, put_all, source
 
 CAFE = "café"  # é as one character
-
-
-def source(settings: Settings) -> str:
-    return settings.sources[0]
-
-
-def judge(settings: Settings, auto: Connection, *pairs: tuple[str, str]) -> None:
-    stored, missing = QuestionRepository(auto).import_judgments(source(settings), pairs, lambda *_: "train")
-    assert (stored, missing) == (len(pairs), [])
-
-
-def judged(auto: Connection) -> list[tuple[str, str]]:
-    """Query and name of the document, by the chunk that a judgment is at."""
-    rows = auto.execute(
-        "SELECT q.text, d.external_id FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
-        "JOIN heal.document d USING (document_id) WHERE c.superseded_at IS NULL ORDER BY 1, 2"
-    )
-    return rows.fetchall()
-
-
-def chunks(auto: Connection) -> list[int]:
-    return column(auto, "SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL ORDER BY 1")
-
-
-def note(number: int) -> str:
-    return f"# Note {number}\n\nThe pump of line {number} needs oil every {number + 2} weeks.\n"
 
 
 @pytest.mark.parametrize(
@@ -256,41 +228,6 @@ def test_rows_with_another_spelling_are_moved_to_the_stored_one(
     auto.execute("UPDATE heal.source_file SET fingerprint = '' WHERE path = 'a.jsonl'")  # as the migration leaves it
     assert ingest(settings).counts["moved"] == 1
     assert judged(auto) == [("query", CAFE)]
-
-
-@pytest.mark.parametrize("by", ["file", "SQL"])
-def test_a_copy_that_is_left_keeps_what_was_said_about_the_other(settings: Settings, auto: Connection, by: str) -> None:
-    inbox = put_all(settings, {"a.md": note(1), "other.md": note(2), "third.md": note(3)})
-    ingest(settings)
-    put_all(settings, {"b.md": note(1)})
-    ingest(settings)
-    judge(settings, auto, ("one", "a.md"), ("two", "b.md"))
-    auto.execute(
-        "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
-        "SELECT content_hash, 'p', 'm', chunk_id, 1, 0 FROM heal.chunk"
-    )
-    if by == "file":
-        (inbox / "a.md").unlink()
-        assert ingest(settings).refs["deleted"] == 1
-    else:
-        key = document_id(source(settings), "a.md")
-        assert auto.execute("SELECT documents_deleted FROM heal.delete_document(%s)", (key,)).fetchone() == (1,)
-        assert auto.execute("SELECT documents_deleted FROM heal.delete_document(%s)", (key,)).fetchone() == (0,)
-    assert judged(auto) == [("one", "b.md"), ("two", "b.md")]
-    assert auto.execute("SELECT FROM heal.chunk_asked").rowcount == 3
-    splits = column(auto, "SELECT DISTINCT split FROM heal.question")
-    unseen = is_unseen(document_id(source(settings), "b.md"))
-    assert splits == (["unseen_validation"] if unseen else ["train"])
-
-
-def test_a_question_of_a_copy_stays_on_its_side_of_training_and_test(auto: Connection) -> None:
-    keys = [document_id("s", str(number)) for number in range(50)]
-    assert 0 < sum(map(is_unseen, keys)) < 50
-    for key in keys:
-        for split in ("train", "seen_validation", "seen_test", "unseen_validation", "unseen_test"):
-            (made,) = column(auto, "SELECT heal.split_at(%s, %s)", key, split)
-            assert made.startswith("unseen") == is_unseen(key)
-            assert made.endswith("test") == split.endswith("test")
 
 
 def test_a_dry_run_undoes_a_move(settings: Settings, auto: Connection) -> None:
