@@ -10,7 +10,7 @@ from heal_tasks.cli.base import RunId, app, console, new_run_id, print_line, set
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.manifest import READ_AGAIN, Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.report.page import read_page
 from heal_tasks.steps.engine import road
@@ -28,7 +28,7 @@ def ingest(
     ] = False,
 ) -> None:
     """Run the first step, which begins a run."""
-    manifest = Manifest(run_id=run_id or new_run_id("manual"), refs={"read_again": 1} if again else {})
+    manifest = Manifest(run_id=run_id or new_run_id("manual"), refs={READ_AGAIN: 1} if again else {})
     result = road.load_step("ingest").run_to_end(settings_for_command(), manifest)
     console.print_json(json.dumps(result.to_json()))
 

@@ -6,6 +6,7 @@ everything else is loaded.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import PurePosixPath
 
 from heal_tasks.core.errors import SourceError
@@ -32,7 +33,7 @@ PARSERS: dict[str, Parser] = {
 
 
 TABLES = frozenset({".jsonl", ".csv"})
-"""Kinds with a record per line: a file that cannot be decoded loses as many records as it has lines."""
+"""Kinds with a record per line: one that is rejected as a whole loses about as many records as it has lines."""
 
 
 def kind_of(path: str) -> str:
@@ -68,6 +69,11 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
         return
+    items = _parsed(path, data, kind, max_chars)
+    yield from _weighed(items, data.count(b"\n") + 1) if kind in TABLES else items
+
+
+def _parsed(path: str, data: bytes, kind: str, max_chars: int) -> Iterator[Record | Rejected]:
     first_line: dict[str, int] = {}
     try:
         for item in PARSERS[kind](path, data, max_chars):
@@ -79,5 +85,14 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
                     continue
             yield item
     except UnicodeDecodeError as error:
-        refused, lines = reject_undecodable(path, 0, error), data.count(b"\n") + (not data.endswith(b"\n"))
-        yield replace(refused, records=lines if kind in TABLES else 1)
+        yield reject_undecodable(path, 0, error)
+
+
+def _weighed(items: Iterator[Record | Rejected], lines: int) -> Iterator[Record | Rejected]:
+    """Give a rejection that is all that came of a table the weight of the whole table."""
+    start = list(islice(items, 2))
+    if len(start) == 1 and isinstance(start[0], Rejected):
+        yield replace(start[0], records=max(start[0].records, lines - 1))
+        return
+    yield from start
+    yield from items

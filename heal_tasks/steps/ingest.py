@@ -5,6 +5,7 @@ One transaction per run: a killed ingest leaves nothing behind, and a dry run do
 
 from dataclasses import asdict
 
+from heal_tasks.core.manifest import READ_AGAIN
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.reading.source_reader import named
 from heal_tasks.steps.reading.sources import read_sources
@@ -12,8 +13,6 @@ from heal_tasks.steps.route import decide
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository
 
-AGAIN = "read_again"
-"""The ref of a first manifest that has all files read, whether they have changed or not."""
 _MAX_NOTE_CHARS = 1500
 """Two kilobytes are left for the other parts of the manifest."""
 
@@ -26,7 +25,7 @@ def ingest(context: Context) -> Outcome:
     runs, dry_run = RunRepository(context.conn), context.settings.dry_run
     runs.open_run(context.run_id)
     with context.conn.transaction(force_rollback=dry_run):
-        reading = read_sources(context, again=bool(context.manifest.refs.get(AGAIN)))
+        reading = read_sources(context, again=bool(context.manifest.refs.get(READ_AGAIN)))
         total, skipped = reading.changes, reading.skipped.total()
         documents = DocumentRepository(context.conn).live_count()
         foreseen = decide(context, total) if dry_run else None

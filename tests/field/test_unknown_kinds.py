@@ -42,6 +42,12 @@ def test_many_kinds_are_named_in_short(settings: Settings, auto: Connection) -> 
     del auto
 
 
+def test_two_spellings_of_an_unknown_file_are_both_skipped(settings: Settings, auto: Connection) -> None:
+    put_all(settings, {"a.txt": "a", "caf\u00e9.png": PICTURE, "cafe\u0301.png": PICTURE})
+    assert ingest(settings).note.endswith("0 rejected; 2 files skipped: .png 2")
+    del auto
+
+
 def test_a_kind_that_a_later_version_knows_is_read_then(
     settings: Settings, auto: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,23 @@ def test_a_table_that_gave_documents_weighs_at_least_as_many(settings: Settings,
     assert len(names(auto)) == 102
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "name,text\n" + "1,a\n" * 500,  # no column id
+        'id,text\n1,"a\n' + "2,b\n" * 500,  # a quote that is never closed
+        ("id,text\n" + "1,a\n" * 500).encode() + b"\xff",
+    ],
+)
+def test_a_table_that_is_rejected_as_a_whole_counts_as_its_rows(
+    settings: Settings, auto: Connection, table: str | bytes
+) -> None:
+    put_all(settings, {"a.csv": table, **{f"{n}.txt": f"t {n}" for n in range(30)}})
+    with pytest.raises(SourceError, match=r"50\d of 53\d records were rejected"):
+        ingest(settings)
+    del auto
+
+
 def test_documents_and_single_rows_weigh_one(settings: Settings, auto: Connection) -> None:
     put_all(settings, {"a.jsonl": '{"id": 1}\n' + rows(60), "empty.txt": "", "late.txt": b"\xff\xfe\x00"})
     assert ingest(settings).counts["rejected"] == 3

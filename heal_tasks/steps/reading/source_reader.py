@@ -112,8 +112,8 @@ class SourceReader:
         runs.quarantine(run_id, self.name, self.rejected, [*vanished, *(item.path for item in seen)])
 
     def warning(self) -> str:
-        """Say that the source has no document, and why; empty if it has any."""
-        if self._path_of or self._documents.live_count(self.name) > len(self.gone):
+        """Say that the source has no document, and why, once it is settled; empty if it has any."""
+        if self._path_of or self._documents.live_count(self.name):
             return ""
         if not self._states:
             return f"{self.name} lists no file; check its spelling, and that documents have been put there"
@@ -128,13 +128,13 @@ class SourceReader:
         to_read: dict[str, SourceFile] = {}
         for file in self._source.list_files():
             kind = file.left_out or kind_of(file.real_path)
-            if file.path in self._states:
-                self._refuse_twin(file)
-            elif file.left_out or kind not in PARSERS:
+            if file.left_out or kind not in PARSERS:
                 self.skipped[kind or "no suffix"] += 1
                 cure = "put the file itself there" if file.left_out else f"supported are {', '.join(PARSERS)}"
                 reason = f"{kind}; {cure}" if file.left_out else f"files of kind {kind!r} are not read; {cure}"
                 self._set(FileState(file.path, file.fingerprint, "skipped", reason))
+            elif file.path in self._states:
+                self._refuse_twin(file)
             else:
                 known = self._known.get(file.path)
                 if known and known.is_settled(file.fingerprint, self._decided_by) and not self._again:
@@ -204,10 +204,10 @@ class SourceReader:
 
         A file that is rejected as a whole weighs at least as much as the documents that it gave before.
         """
-        whole = [path for path, faults in self._faults.items() if any(item.line == 0 for item in faults)]
+        whole = [path for path, faults in self._faults.items() if len(faults) == 1 and not self._stored[path]]
         before = self._files.sizes(self.name, whole)
         self.rejected = [
-            replace(item, records=max(item.records, before.get(item.path, 0) if item.line == 0 else 0))
+            replace(item, records=max(item.records, before.get(item.path, 0)))
             for faults in self._faults.values()
             for item in faults
         ]
