@@ -55,6 +55,7 @@ class Rejected:
     line: int  # 1-based line or row; 0 for the whole file
     reason: str  # the fault, the value, and the cure
     raw: str = ""  # the beginning of the input, safe to store as text
+    records: int = 1  # number of records that were lost with it, estimated for a file that cannot be read at all
 
 
 @dataclass(frozen=True, slots=True)
