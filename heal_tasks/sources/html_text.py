@@ -122,8 +122,8 @@ def _is_hidden(node: "LexborNode", tag: str, hidden: frozenset[str]) -> bool:
         return False
     if "hidden" in attributes:  # what is hidden until it is found is meant to be found
         return (attributes["hidden"] or "").strip().lower() != "until-found"
-    style = attributes.get("style")
-    return bool(style) and _NOT_DISPLAYED.search(style[:_MAX_STYLE_CHARS]) is not None
+    style = attributes.get("style") or ""
+    return _NOT_DISPLAYED.search(style[:_MAX_STYLE_CHARS]) is not None
 
 
 def _gap(tag: str) -> str:

@@ -114,11 +114,11 @@ class ParserProcess:
                 raise UnreadableError(f"reading the file took longer than {seconds:.0f} s; save it again, or split it")
             ended = self._process.returncode
             raise UnreadableError(
-                f"the file crashed its parser (exit code {ended}); save it again with another program"
+                f"the file crashed its parser (exit code {ended}); save it again"
             )
         if reply.get("refused") == OUT_OF_MEMORY:
-            size = MAX_MEMORY_BYTES / 2**30
-            raise UnreadableError(
+            size = f"{MAX_MEMORY_BYTES / 2**30:.0f} GiB"
+            raise UnreadableError(f"reading the file needed more than {size} of memory; save it again, or split it")
                 f"reading the file needed more than {size:.0f} GiB of memory; save it again, or split it"
             )
         if "refused" in reply:
@@ -126,7 +126,7 @@ class ParserProcess:
         title, body, metadata = (reply.get(name) for name in ("title", "body", "metadata"))
         if not (isinstance(title, str) and isinstance(body, str) and isinstance(metadata, dict)):
             self.stop()
-            raise UnreadableError("the file crashed its parser (no valid reply); save it again with another program")
+            raise UnreadableError("the file crashed its parser (no valid reply); save it again")
         return Extract(title, body, metadata)
 
     def _receive(self, most_bytes: int) -> dict[str, Any] | None:

@@ -23,8 +23,10 @@ _MAX_DEPTH = 50
 # Postgres takes up to 256 MiB, but every key and value is an entry of the index that filters use.
 _MAX_METADATA_CHARS = 64 * 1024
 
-# Letters and symbols by Unicode's categories that are drawn as blanks: Hangul fillers and the empty Braille pattern.
-_BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
+# By Unicode's categories letters, symbols and marks, but drawn as nothing: fillers, joiners, variation selectors.
+_BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d") | set(
+    map(chr, range(0xFE00, 0xFE10))
+)
 _VISIBLE_CATEGORIES = frozenset("LNPSM")
 # Hyphenation hints and byte order marks inside a text: nobody sees them, and word search does not find such words.
 _SEARCHED_AWAY = re.compile("[\u00ad\ufeff]")
@@ -49,8 +51,11 @@ def undecodable(error: UnicodeDecodeError) -> str:
 
 
 def is_visible(text: str) -> bool:
-    """Whether a text has a character that a reader sees: not only white space, controls, marks of format and fillers."""
-    return any(unicodedata.category(char)[0] in _VISIBLE_CATEGORIES and char not in _BLANKS for char in text)
+    """Whether a text has more than white space, controls, marks of format and fillers, or something broken."""
+    return any(
+        (unicodedata.category(char)[0] in _VISIBLE_CATEGORIES and char not in _BLANKS) or unstorable(char)
+        for char in text
+    )
 
 
 def external_id_of(value: Any) -> str:
@@ -120,9 +125,7 @@ def build_record(
         return reject(path, line, "text is empty; leave the record out or give it text", raw)
     if len(body) > max_chars:
         return reject(path, line, too_long(len(body), max_chars), raw)
-    title = bounded_title(title or "")
-    if not is_visible(title):
-        title = ""
+    title = bounded_title(title) if title and is_visible(title) else ""
     for name, value in (("id", external_id), ("title", title), ("text", body), ("metadata", metadata)):
         if (problem := storage_problem(value)) is not None:
             return reject(path, line, f"{name} {problem}", raw)

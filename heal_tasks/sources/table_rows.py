@@ -36,9 +36,7 @@ class Columns:
 
     def described(self) -> str:
         """The required columns in words."""
-        return " and ".join(
-            f"{group[0]} (or {', '.join(group[1:])})" if group[1:] else group[0] for group in self.required
-        )
+        return " and ".join(" or ".join(group) for group in self.required)
 
 
 class RowReader(Protocol):
