@@ -113,14 +113,10 @@ class ParserProcess:
             if expired.is_set():
                 raise UnreadableError(f"reading the file took longer than {seconds:.0f} s; save it again, or split it")
             ended = self._process.returncode
-            raise UnreadableError(
-                f"the file crashed its parser (exit code {ended}); save it again"
-            )
+            raise UnreadableError(f"the file crashed its parser (exit code {ended}); save it again")
         if reply.get("refused") == OUT_OF_MEMORY:
             size = f"{MAX_MEMORY_BYTES / 2**30:.0f} GiB"
             raise UnreadableError(f"reading the file needed more than {size} of memory; save it again, or split it")
-                f"reading the file needed more than {size:.0f} GiB of memory; save it again, or split it"
-            )
         if "refused" in reply:
             raise UnreadableError(str(reply["refused"]))
         title, body, metadata = (reply.get(name) for name in ("title", "body", "metadata"))

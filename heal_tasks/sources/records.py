@@ -24,9 +24,7 @@ _MAX_DEPTH = 50
 _MAX_METADATA_CHARS = 64 * 1024
 
 # By Unicode's categories letters, symbols and marks, but drawn as nothing: fillers, joiners, variation selectors.
-_BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d") | set(
-    map(chr, range(0xFE00, 0xFE10))
-)
+_BLANKS = {*"\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d", *map(chr, range(0xFE00, 0xFE10))}
 _VISIBLE_CATEGORIES = frozenset("LNPSM")
 # Hyphenation hints and byte order marks inside a text: nobody sees them, and word search does not find such words.
 _SEARCHED_AWAY = re.compile("[\u00ad\ufeff]")
