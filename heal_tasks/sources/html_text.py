@@ -31,6 +31,7 @@ PREFORMATTED_TAGS = frozenset({"pre", "textarea", "listing"})
 
 _NOT_DISPLAYED = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 _MAX_STYLE_CHARS = 2000
+_MAX_HEADINGS = 20  # looked at for a title: thousands of empty ones, nested, would take long
 _WHITE_SPACE = re.compile(r"\s+")
 
 
@@ -59,10 +60,10 @@ def _all_closed(text: str, tag: str) -> bool:
 
 def _title(tree: Any) -> str:
     """The text of the head's title, else of the first h1 that has some; an svg's title is that of a picture."""
-    for node in tree.css("head > title, body title"):
+    for node in tree.css("head > title, body title")[:_MAX_HEADINGS]:
         if not _in_picture(node) and (title := _line(node)):
             return title
-    return next((title for node in tree.css("h1") if (title := _line(node))), "")
+    return next((title for node in tree.css("h1")[:_MAX_HEADINGS] if (title := _line(node))), "")
 
 
 def _in_picture(node: "LexborNode") -> bool:

@@ -27,7 +27,11 @@ def _record(path: str, row: Row, max_chars: int) -> Record | Rejected:
     given = [name for name in TEXT_FIELDS if value.get(name) is not None]
     filled = (name for name in given if not isinstance(value[name], str) or is_visible(value[name]))
     field = next(filled, given[0] if given else TEXT_FIELDS[0])
-    metadata = {name: item for name, item in value.items() if name not in ("id", "title", field, "metadata")}
+    metadata = {
+        name: item
+        for name, item in value.items()
+        if name not in ("id", "title", field, "metadata") and not (name in TEXT_FIELDS and item in ("", None))
+    }
     nested = value.get("metadata")
     if isinstance(nested, dict):
         metadata |= nested
