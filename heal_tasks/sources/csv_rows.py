@@ -159,7 +159,10 @@ def _rows(path: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tupl
 def _header(lines: _Lines, columns: Columns) -> tuple[list[str], str] | None:
     """The names of the columns and the delimiter; the lines are left below the header."""
     start = lines.place()
-    first = next(lines, "")
+    try:
+        first = next(lines, "")
+    except csv.Error:
+        return None
     if (named := _SEP.fullmatch(first)) is not None:
         start = lines.place()
     delimiters = named[1] if named else DELIMITERS

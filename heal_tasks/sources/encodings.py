@@ -81,7 +81,7 @@ def looks_western(data: bytes) -> bool:
         return False
     runs = [len(run) for run in _HIGH.findall(data)]
     high = sum(runs)
-    return high <= max(4, _MAX_HIGH_SHARE * len(data)) and (
+    return high <= max(8, _MAX_HIGH_SHARE * len(data)) and (
         sum(run for run in runs if run > 2) <= _MAX_LONG_RUN_SHARE * high
     )
 

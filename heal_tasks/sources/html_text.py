@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from heal_tasks.sources.encodings import read_html
 from heal_tasks.sources.extract import Extract
+from heal_tasks.sources.records import is_visible
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
@@ -41,11 +42,14 @@ def extract_html(data: bytes, max_chars: int) -> Extract:
     Raises:
         UnicodeDecodeError: see ``read_html``.
     """
-    from selectolax.lexbor import LexborHTMLParser
+    from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
     del max_chars  # a page's text is shorter than the page
     text, guessed = read_html(data)
-    tree = LexborHTMLParser(text.encode("utf-8", "replace"))
+    try:
+        tree = LexborHTMLParser(text.encode("utf-8", "replace"))
+    except SelectolaxError as error:  # every page can be parsed; only memory can be missing
+        raise MemoryError from error
     body = tree.body
     if body is None:  # a page of frames
         return Extract("", "")
@@ -74,7 +78,8 @@ def _in_picture(node: "LexborNode") -> bool:
 
 
 def _line(node: "LexborNode") -> str:
-    return " ".join(_joined(_parts(node, INVISIBLE_TAGS - {"title"})).split())
+    line = " ".join(_joined(_parts(node, INVISIBLE_TAGS - {"title"})).split())
+    return line if is_visible(line) else ""
 
 
 def _joined(parts: Iterator[str]) -> str:

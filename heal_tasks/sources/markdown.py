@@ -8,11 +8,17 @@ import math
 import re
 from typing import Any
 
-_MAX_FRONT_MATTER_CHARS = 64 * 1024
+_MAX_FRONT_MATTER_CHARS = 16 * 1024
+# PyYAML takes time in proportion to the square of the depth of brackets.
+_MAX_BRACKETS = 1000
+# Python writes no longer ones as decimal digits; YAML and TOML read any length as hexadecimal.
+_MAX_INTEGER_BITS = 4096
 _MAX_HEADING_CHARS = 2000
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _SETEXT_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _HTML_HEADING = re.compile(r"[ \t]*<h[1-6](?=[\s>])[^>]*>(.*?)</h[1-6]", re.IGNORECASE | re.DOTALL)
+# Above an underline a list or a quotation is no heading.
+_NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
 # Attributes that documentation generators read: "# Valves {#valves}".
 _ATTRIBUTES = re.compile(r"\{[#.:][^{}]*\}")
 _TITLE_LINE = re.compile(r"^title:[ \t]+(\S.*)$", re.MULTILINE)
@@ -21,7 +27,7 @@ _TITLE_LINE = re.compile(r"^title:[ \t]+(\S.*)$", re.MULTILINE)
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """Split the front matter, YAML between ``---`` or TOML between ``+++``, from the text below it.
 
-    Front matter that cannot be read, or is no mapping, or has more than 65,536 characters is part of the text; a line
+    Front matter that cannot be read, or is no mapping, or has more than 16,384 characters is part of the text; a line
     ``title: ...`` of it still counts, because a colon in an unquoted title is the most frequent error.
     """
     mark = text[:3]
@@ -33,7 +39,8 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     if end is None:
         return {}, text
     inside = text[first_end : end.start() + 1]
-    found = (_yaml if mark == "---" else _toml)(inside)
+    bounded = inside.count("[") + inside.count("{") <= _MAX_BRACKETS
+    found = (_yaml if mark == "---" else _toml)(inside) if bounded else None
     if isinstance(found, dict):
         return found, text[end.end() :]
     title = _TITLE_LINE.search(inside)
@@ -67,7 +74,7 @@ def first_heading(text: str) -> str:
             heading = previous
         if heading and (title := _plain(heading)):
             return title
-        previous = line.strip()
+        previous = "" if line.lstrip()[:2] in _NO_PARAGRAPH else line.strip()
     return ""
 
 
@@ -126,5 +133,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS:
         return None
     return value if value is None or isinstance(value, str | int | float) else str(value)

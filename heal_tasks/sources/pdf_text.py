@@ -19,7 +19,7 @@ _MAX_WORD_CHARS = 40
 
 _NO_TITLE = re.compile(
     r"\W*|\d+|\(?(untitled|anonymous|unspecified|unknown|none|null|title|document|unbenannt|sans titre)\)?[ \d.-]*"
-    r"|(microsoft )?(word|powerpoint|excel) - .*"
+    r"|microsoft (word|powerpoint|excel) - .*"
     r"|\S*\.(docx?|pdf|tex|dvi|e?ps|pptx?|xlsx?|od[tps]|rtf|indd|qxd|fm|pmd|p65|cdr|html?|txt)",
     re.IGNORECASE,
 )
