@@ -5,35 +5,36 @@ everything else is loaded.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import islice
 from pathlib import PurePosixPath
 
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
 from heal_tasks.sources.parse_documents import parse_html, parse_md, parse_pdf, parse_txt
-from heal_tasks.sources.parse_tables import parse_csv, parse_jsonl
+from heal_tasks.sources.parse_tables import parse_csv, parse_json, parse_jsonl
 from heal_tasks.sources.records import reject, reject_undecodable
 
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
 """Takes the path, the content and the longest text in characters; may raise UnicodeDecodeError."""
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 """Raised with every change after which a parser reads what it refused before: refused files are then read again."""
 
 PARSERS: dict[str, Parser] = {
-    ".jsonl": parse_jsonl,
-    ".csv": parse_csv,
-    ".txt": parse_txt,
-    ".md": parse_md,
-    ".html": parse_html,
+    **dict.fromkeys((".jsonl", ".ndjson"), parse_jsonl),
+    ".json": parse_json,
+    **dict.fromkeys((".csv", ".tsv"), parse_csv),
+    **dict.fromkeys((".txt", ".text"), parse_txt),
+    **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), parse_md),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), parse_html),
     ".pdf": parse_pdf,
 }
 
+TABLES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv"})
+"""Kinds with a record per line: a file that cannot be decoded loses as many records as it has lines."""
 
-TABLES = frozenset({".jsonl", ".csv"})
-"""Kinds with a record per line: one that is rejected as a whole loses about as many records as it has lines."""
+MAX_REJECTED_PER_FILE = 1000
+"""So many rejected records of a file are named; a file of millions of broken lines would fill memory and quarantine."""
 
 
 def kind_of(path: str) -> str:
@@ -50,8 +51,7 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     Raises:
         RetryableError: a lost connection or throttling.
     """
-    path = file.path
-    kind = kind_of(path)
+    path, kind = file.path, kind_of(file.path)
     if file.size_bytes > max_bytes:
         too_large = f"the file has {file.size_bytes} bytes, at most {max_bytes} are read"
         yield reject(path, 0, f"{too_large}; split it or raise HEAL_MAX_FILE_MB")
@@ -69,30 +69,41 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
         return
-    items = _parsed(path, data, kind, max_chars)
-    yield from _weighed(items, data.count(b"\n") + 1) if kind in TABLES else items
+    yield from _bounded(path, _unique(path, _parsed(path, kind, data, max_chars)))
 
 
-def _parsed(path: str, data: bytes, kind: str, max_chars: int) -> Iterator[Record | Rejected]:
-    first_line: dict[str, int] = {}
+def _parsed(path: str, kind: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
     try:
-        for item in PARSERS[kind](path, data, max_chars):
-            if isinstance(item, Record):
-                line = first_line.setdefault(item.external_id, item.line)
-                if line != item.line:
-                    reason = f"id {item.external_id!r} is already on line {line}; make ids unique"
-                    yield reject(path, item.line, reason, item.body)
-                    continue
-            yield item
+        yield from PARSERS[kind](path, data, max_chars)
     except UnicodeDecodeError as error:
-        yield reject_undecodable(path, 0, error)
+        lines = data.count(b"\n") + (not data.endswith(b"\n"))
+        yield reject_undecodable(path, 0, error, lines if kind in TABLES else 1)
 
 
-def _weighed(items: Iterator[Record | Rejected], lines: int) -> Iterator[Record | Rejected]:
-    """Give a rejection that is all that came of a table the weight of the whole table."""
-    start = list(islice(items, 2))
-    if len(start) == 1 and isinstance(start[0], Rejected):
-        yield replace(start[0], records=max(start[0].records, lines - 1))
-        return
-    yield from start
-    yield from items
+def _unique(path: str, items: Iterator[Record | Rejected]) -> Iterator[Record | Rejected]:
+    """Reject every record whose id an earlier one of the file has."""
+    first_line: dict[str, int] = {}
+    for item in items:
+        if isinstance(item, Record):
+            line = first_line.setdefault(item.external_id, item.line)
+            if line != item.line:
+                reason = f"id {item.external_id!r} is already on line {line}; make ids unique"
+                yield reject(path, item.line, reason, item.body)
+                continue
+        yield item
+
+
+def _bounded(path: str, items: Iterator[Record | Rejected]) -> Iterator[Record | Rejected]:
+    """Count the rejected records beyond the first thousand in one last Rejected."""
+    named = more = line = 0
+    for item in items:
+        if isinstance(item, Rejected):
+            if named == MAX_REJECTED_PER_FILE:
+                more += item.records
+                line = line or item.line
+                continue
+            named += 1
+        yield item
+    if more:
+        reason = f"{more} more records were rejected, from this line on; mend those that are named first"
+        yield reject(path, line, reason, records=more)

@@ -90,11 +90,8 @@ def test_byte_order_marks(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["x.csv", "x.txt", "x.md", "x.html"])
-@pytest.mark.parametrize(
-    ("data", "reason"), [(b"id,text\n1,caf\xe9", "not utf-8: byte 0xe9"), (b"\xff\xfea", "not utf-16")]
-)
-def test_bytes_in_no_known_encoding(path: str, data: bytes, reason: str) -> None:
-    assert refused(path, data).reason.startswith(reason)
+def test_bytes_in_no_known_encoding(path: str) -> None:
+    assert refused(path, b"\xff\xfea").reason.startswith("not utf-16")
 
 
 def test_a_second_record_with_the_same_id_names_the_first() -> None:
@@ -118,7 +115,7 @@ def test_csv_delimiters_quotes_and_line_numbers(delimiter: str) -> None:
     ("data", "line", "reason"),
     [
         ("id,text\n1,a\n2,b,c\n3,d", 3, "the row has 3 cells, the header 2; quote cells"),
-        ("id,text\n1,a\n2\n3,d", 3, "the row has 1 cells, the header 2"),
+        ("id,text\n1,a\n2\n3,d", 3, "text is missing"),
         ('id,text\n1,a\n2,"b"b\n3,d', 3, "broken row (',' expected after '\"')"),
         ("id,text\n1,a\n2,\n3,d", 3, "text is missing"),
         ("id,text\n1,a\n2,b\0\n3,d", 3, "text contains a NUL character"),
@@ -133,9 +130,9 @@ def test_one_bad_row_costs_one_row(data: str, line: int, reason: str) -> None:
     assert rejected.reason.startswith(reason)
 
 
-def test_a_quote_that_is_never_closed_does_not_swallow_the_rest_in_silence() -> None:
-    first, rejected = parse("x.csv", 'id,text\n1,a\n2,"b\n3,c\n4,d\n')
-    assert isinstance(first, Record)
+def test_a_quote_that_is_never_closed_costs_its_row() -> None:
+    first, rejected, *rest = parse("x.csv", 'id,text\n1,a\n2,"b\n3,c\n4,d\n')
+    assert [item.external_id for item in (first, *rest) if isinstance(item, Record)] == ["1", "3", "4"]
     assert isinstance(rejected, Rejected)
     assert (rejected.line, rejected.reason[:31]) == (3, "broken row (unexpected end of d")
 
