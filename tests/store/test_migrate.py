@@ -21,6 +21,7 @@ LANDED = {
     "007_runs.sql": "5388cbe09802",
     "008_lexicon.sql": "c401edf24c4c",
     "009_source_files.sql": "f461b1ad1624",
+    "010_outcomes.sql": "728d28f0a88b",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 
