@@ -46,10 +46,8 @@ def test_files_quarantine_and_names_of_an_older_version(older_url: str) -> None:
         folder = files("heal_tasks.store") / "sql"
         name = "009_source_files.sql"
         assert apply_files(conn, {name: (folder / name).read_text("utf-8")}) == [name]
-        rows = conn.execute(
-            "SELECT path, fingerprint, state, decided_by FROM heal.source_file ORDER BY path"
-        ).fetchall()
+        rows = conn.execute("SELECT path, fingerprint, state FROM heal.source_file ORDER BY path").fetchall()
         assert rows == [
-            ("good.txt", "print", "read", ""), ("partly.jsonl", "print", "partly", ""), ("spelled.jsonl", "", "read", ""),
+            ("good.txt", "print", "read"), ("partly.jsonl", "print", "partly"), ("spelled.jsonl", "", "read"),
         ]  # fmt: skip
         assert conn.execute("SELECT run_id, records, mended_at FROM heal.quarantine").fetchall() == [("r2", 1, None)]
