@@ -21,7 +21,9 @@ _PIECE_BYTES = 2**18
 
 def is_ignored(path: str) -> bool:
     """True for paths that listings of folders and buckets leave out: hidden files, ``*.tmp`` and ``*.part``."""
-    return path.lower().endswith((".tmp", ".part")) or any(part.startswith(".") for part in PurePosixPath(path).parts)
+    if "/." in f"/{path}" and any(part.startswith(".") for part in PurePosixPath(path).parts):
+        return True
+    return path.lower().endswith((".tmp", ".part"))
 
 
 def read_at_most(read: Callable[[int], bytes], limit: int) -> bytes:
