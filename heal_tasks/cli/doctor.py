@@ -96,14 +96,21 @@ def _database(settings: Settings) -> Iterator[Result]:
 
 def _sources(settings: Settings) -> Iterator[Result]:
     from heal_tasks.sources.base import open_source
+    from heal_tasks.sources.parse import PARSERS, kind_of
 
     for spec in settings.sources:
+        others = 0
         try:
-            first = next(iter(open_source(spec, s3_endpoint_url=settings.s3_endpoint_url).list_files()), None)
+            for file in open_source(spec, s3_endpoint_url=settings.s3_endpoint_url).list_files():
+                if not file.left_out and kind_of(file.real_path) in PARSERS:
+                    yield "ok", f"{spec}: readable"
+                    break
+                others += 1
+            else:
+                found = f"none of its {others} files is of a kind that is read ({', '.join(PARSERS)})"
+                yield "note", f"{spec}: {found if others else 'no file; check its spelling, or put documents there'}"
         except HealError as error:
             yield "fail", str(error)
-        else:
-            yield "ok" if first else "note", f"{spec}: {'readable' if first else 'no file yet'}"
 
 
 def _model(settings: Settings) -> Iterator[Result]:

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import psycopg
 
 from heal_tasks.core.artifacts import ArtifactStore, artifact_store
-from heal_tasks.core.errors import HealError, RetryableError
+from heal_tasks.core.errors import HealError, RetryableError, StoreError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import LoggedProgress
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress
-from heal_tasks.store.db import connect
+from heal_tasks.store.db import connect, is_fault_of_values, is_lost
 from heal_tasks.store.runs.runs import RunRepository
 
 T = TypeVar("T")
@@ -111,7 +111,16 @@ class Step:
                 result = manifest.next(self.name, **vars(outcome))
                 runs.finish(self.name, key, shard, own.to_json())
             except psycopg.OperationalError as error:
-                raise RetryableError(f"step {self.name}: lost the database ({error}); run it again") from error
+                if is_lost(error):
+                    raise RetryableError(f"step {self.name}: lost the database ({error}); run it again") from error
+                if is_fault_of_values(error):
+                    raise StoreError(
+                        f"step {self.name}: the database refused a value ({error}); look at the documents and "
+                        "questions that this run brought"
+                    ) from error
+                raise RetryableError(
+                    f"step {self.name}: the database could not do it now ({error}); see to its cause, and run it again"
+                ) from error
             except Waiting as waiting:
                 report(0, 0, str(waiting))
                 log.info("%s: %s", self.name, waiting)

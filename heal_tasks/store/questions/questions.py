@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from psycopg import sql
 
-from heal_tasks.core.ids import document_id, question_id, sha256_hex
+from heal_tasks.core.ids import natural_key, question_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Question, Split
 from heal_tasks.store.db import Int64Array, Repository, insert, scalar, select
@@ -141,26 +141,26 @@ class QuestionRepository(Repository):
         Returns:
             The number of new judgments, and the external ids that no live document has.
         """
-        ids = {external: document_id(source, external) for _, external in pairs}
+        names = {external: natural_key(external) for _, external in pairs}
         found = self._conn.execute(
-            "SELECT d.document_id, first.chunk_id FROM heal.document d, LATERAL "
+            "SELECT d.external_id, d.document_id, first.chunk_id FROM heal.document d, LATERAL "
             "(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = coalesce(d.duplicate_of, d.document_id) "
             "AND c.superseded_at IS NULL ORDER BY c.ordinal LIMIT 1) first "
-            "WHERE d.document_id = ANY(%s) AND d.deleted_at IS NULL",
-            (list(ids.values()),),
+            "WHERE d.source = %s AND d.external_id = ANY(%s) AND d.deleted_at IS NULL",
+            (source, list(names.values())),
         )
-        chunks: dict[int, int] = dict(found.fetchall())
+        places = {name: (document, chunk) for name, document, chunk in found}
         rows = [
             Question(
-                question_id(key, HUMAN, storable(query)), chunks[key], query, answer="", evidence="", kind="question",
-                writer=HUMAN, model="", prompt_hash=sha256_hex(HUMAN), split=split_of(key, query),
+                question_id(place[0], HUMAN, storable(query)), place[1], query, answer="", evidence="", kind="question",
+                writer=HUMAN, model="", prompt_hash=sha256_hex(HUMAN), split=split_of(place[0], query),
             )
             for query, external in pairs
-            if (key := ids[external]) in chunks
+            if (place := places.get(names[external]))
         ]  # fmt: skip
         with self._conn.transaction(), self._conn.cursor() as cursor:
             stored = insert(cursor, "question", rows, "ON CONFLICT DO NOTHING")
-        return stored, sorted(external for external, key in ids.items() if key not in chunks)
+        return stored, sorted(external for external, name in names.items() if name not in places)
 
     def place_judgments(self, space: Space, touched: Int64Array | None = None) -> int:
         """Assign judgments to the chunk of their document that is nearest to the question.
