@@ -51,6 +51,11 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
     return conn
 
 
+def beside(conn: Connection) -> Connection:
+    """Open another connection to the database of one, as its user, in autocommit mode."""
+    return psycopg.connect(conn.info.dsn, password=conn.info.password or None, autocommit=True)
+
+
 def register(conn: Connection) -> None:
     """Register pgvector's type, if the database has the extension, before a cursor uses it."""
     if TypeInfo.fetch(conn, "vector") is not None:
