@@ -57,7 +57,7 @@ WITH calling AS (
     WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass) AND NOT EXISTS (
         SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')
 )
-SELECT kind, name || ' ON ' || c.oid::regclass, c.relowner::regrole::text, format(drop, name, c.oid::regclass)
+SELECT kind, format('%%s ON heal.%%I', name, c.relname), c.relowner::regrole::text, format(drop, name, format('heal.%%I', c.relname))
 FROM (
     SELECT 'trigger' AS kind, tgname AS name, tgrelid AS relid, 'DROP TRIGGER %%I ON %%s' AS drop FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL SELECT 'rule', rulename, ev_class, 'DROP RULE %%I ON %%s' FROM pg_rewrite WHERE rulename <> '_RETURN'
@@ -132,7 +132,7 @@ def unknown_objects(conn: Connection) -> list[HealObject]:
     others = [name for name, types in made.items() if types is None]
     rest = f"""{_OBJECTS} WHERE owner_oid IN {_TRUSTED} AND NOT (relkind = 'r' AND short ~ %s)
         AND kind IN ('table', 'view', 'function', 'procedure', 'aggregate') AND short <> ALL (%s::text[])
-        AND NOT EXISTS (SELECT FROM unnest(%s::text[]) r WHERE to_regprocedure(r)::text = to_regprocedure(name)::text)
+        AND NOT EXISTS (SELECT FROM unnest(%s::text[]) r WHERE to_regprocedure(r) = to_regprocedure(name))
         ORDER BY kind, name"""
     return select(conn, HealObject, rest, (VECTOR_TABLE, others, routines))  # type: ignore[arg-type]
 
