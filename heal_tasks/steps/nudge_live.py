@@ -80,8 +80,8 @@ def nudge_live(context: Context) -> Outcome:
     now = live_generation(context)
     if now.generation_id != active.generation_id and now.run_id != context.run_id:
         verdict = (
-            f"generation {now.generation_id} went live while generation {active.generation_id} was being nudged; the next "
-            f"run nudges it. In generation {active.generation_id}: {verdict}"
+            f"generation {now.generation_id} went live while generation {active.generation_id} was being nudged; the "
+            f"next run nudges it. In generation {active.generation_id}: {verdict}"
         )
     elif now.generation_id != active.generation_id:
         verdict += f"; so many changed that they were written to the new generation {now.generation_id}, which is live"

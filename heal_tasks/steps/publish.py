@@ -51,8 +51,8 @@ def _switched(generations: GenerationRepository, chosen: int, live_id: int) -> s
         return ""
     compared = f"generation {live_id}" if live_id else "no live generation"
     return (
-        f"Not published: generation {now} went live after generation {chosen} had been compared with {compared}; the next "
-        "realignment compares again."
+        f"Not published: generation {now} went live after generation {chosen} had been compared with {compared}; the "
+        "next realignment compares again."
     )
 
 

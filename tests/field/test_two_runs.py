@@ -115,9 +115,9 @@ def test_a_step_waits_for_a_run_and_says_for_which(settings: Settings) -> None:
 def test_steps_run_beside_each_other_and_keep_runs_out(settings: Settings) -> None:
     url = settings.require_database_url()
     with one_step(url, "night", print), one_step(url, "night", print):
-        with pytest.raises(StoreError, match="run 'night' is under way, so run 'by hand' was not started"):
-            with whole_run(url, "by hand"):
-                pass
+        refused = pytest.raises(StoreError, match="run 'night' is under way, so run 'by hand' was not started")
+        with refused, whole_run(url, "by hand"):
+            pass
     with whole_run(url, "by hand") as check:
         check()
 
@@ -191,7 +191,7 @@ def test_shared_work_is_done_once(settings: Settings) -> None:
 def test_a_generation_is_not_published_over_one_that_it_was_not_compared_with(
     auto: Connection, settings: Settings
 ) -> None:
-    """A rollback by hand, or another run, between ``choose`` and ``publish``: the kept rows would be of another space."""
+    """A rollback by hand, or another run, after ``choose``: the kept rows would be of another space."""
     fill(auto)
     first, second = published(auto, "one", 1), published(auto, "two", 2)
     made, generations = build(auto, "two", 3), GenerationRepository(auto)

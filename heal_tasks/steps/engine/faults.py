@@ -20,7 +20,7 @@ from heal_tasks.core.settings import Settings
 
 _FULL = re.compile(
     r"no space left on device|os error 28\b|disk quota exceeded|os error 122\b|failed writing file"
-    r"|requested and \d+ written",
+    r"|requested and \d+ written|inline_container.*unexpected pos",
     re.IGNORECASE,
 )
 _RETRYABLE: dict[int, tuple[str, str]] = {
