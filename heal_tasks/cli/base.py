@@ -1,5 +1,6 @@
 """The parts that all commands share: the Typer app, the console, the settings, run ids."""
 
+import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -43,9 +44,17 @@ def new_run_id(kind: str) -> str:
 
 
 def main() -> None:
-    """Run the command line; a HealError becomes one line and exit code 1."""
+    """Run the command line; a HealError, or a fault of disk or database, becomes one line and exit code 1."""
     try:
         app()
-    except HealError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+    except Exception as error:
+        if (named := _named(error)) is None:
+            raise
+        typer.secho(f"error: {named}", fg="red", err=True)
         raise SystemExit(1) from None
+
+
+def _named(error: Exception) -> HealError | None:
+    from heal_tasks.steps.engine.faults import named_fault  # loads psycopg, which most commands have loaded already
+
+    return error if isinstance(error, HealError) else named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")

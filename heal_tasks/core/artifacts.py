@@ -40,10 +40,7 @@ class ArtifactStore:
     def writing(self, key: str) -> Iterator[Path]:
         """Yield an empty local folder, and publish it under a key such as ``models/3f2a`` if the block has no error."""
         remote = _is_remote(self._root)
-        staging_root = self._cache_dir if remote else Path(self._root)
-        staging_root.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=staging_root))
-        try:
+        with self._staging(self._cache_dir if remote else Path(self._root)) as staging:
             yield staging
             (staging / COMPLETE).write_text(json.dumps({"key": key}))
             if remote:
@@ -52,11 +49,15 @@ class ArtifactStore:
                 for path in [*files, staging / COMPLETE]:
                     bucket.upload_file(str(path), f"{prefix}/{path.relative_to(staging).as_posix()}")
             else:
-                target = Path(self._root) / key
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target.exists():
-                    shutil.rmtree(target)
-                staging.rename(target)
+                _publish(staging, Path(self._root) / key)
+
+    @contextmanager
+    def _staging(self, root: Path) -> Iterator[Path]:
+        """Yield a new folder, and remove what is left of it: on a full disk half a file would keep the disk full."""
+        root.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+        try:
+            yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -68,12 +69,15 @@ class ArtifactStore:
         if not self.exists(uri):
             raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
         bucket, prefix = self._bucket(uri)
-        for item in bucket.objects.filter(Prefix=f"{prefix}/"):
-            name = item.key.removeprefix(f"{prefix}/")
-            if name != COMPLETE:
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                bucket.download_file(item.key, str(target / name))
-        (target / COMPLETE).write_text("{}")
+        with self._staging(self._cache_dir) as staging:
+            for item in bucket.objects.filter(Prefix=f"{prefix}/"):
+                name = item.key.removeprefix(f"{prefix}/")
+                if name != COMPLETE:
+                    (staging / name).parent.mkdir(parents=True, exist_ok=True)
+                    bucket.download_file(item.key, str(staging / name))
+            (staging / COMPLETE).write_text("{}")
+            if not (target / COMPLETE).exists():  # another process may have fetched it meanwhile
+                _publish(staging, target)
         return target
 
     def model_path(self, model_uri: str) -> str:
@@ -97,6 +101,14 @@ class ArtifactStore:
 
         name, _, prefix = uri.removeprefix("s3://").partition("/")
         return boto3.resource("s3", endpoint_url=self._endpoint).Bucket(name), prefix
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Give a complete folder its final name, in place of an older one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    staging.rename(target)
 
 
 def _is_remote(uri: str) -> bool:

