@@ -9,6 +9,7 @@ from rich.console import Console
 
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.log import configure_logging
+from heal_tasks.core.redaction import redacted, redacted_traceback
 from heal_tasks.core.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -27,8 +28,8 @@ RunId = Annotated[str, typer.Option("--run-id", help="Run to work in; the latest
 
 
 def print_line(text: str) -> None:
-    """Print a line without breaking it."""
-    console.print(text, soft_wrap=True)
+    """Print a line without breaking it, and without passwords and keys."""
+    console.print(redacted(text), soft_wrap=True)
 
 
 def settings_for_command() -> Settings:
@@ -49,7 +50,8 @@ def main() -> None:
         app()
     except Exception as error:
         if (named := _named(error)) is None:
-            raise
+            typer.secho(redacted_traceback(error), err=True)
+            raise SystemExit(1) from None
         typer.secho(f"error: {named}", fg="red", err=True)
         raise SystemExit(1) from None
 

@@ -14,6 +14,7 @@ from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
+from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import stack
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
@@ -52,9 +53,9 @@ def examine(settings: Settings) -> list[Finding]:
     findings: list[Finding] = []
     for subject, check in checks.items():
         try:
-            findings.extend(Finding(level, subject, text) for level, text in check(settings))
+            findings.extend(Finding(level, subject, redacted(text)) for level, text in check(settings))
         except Exception as error:
-            findings.append(Finding("fail", subject, f"{type(error).__name__}: {error}"))
+            findings.append(Finding("fail", subject, redacted(f"{type(error).__name__}: {error}")))
     return findings
 
 

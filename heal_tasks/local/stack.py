@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.ids import fingerprint
@@ -21,7 +20,7 @@ from heal_tasks.local.components import COMPONENTS, read_state
 from heal_tasks.local.environment import REPOSITORY, UI_USER, airflow_settings, load_keys
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.local.processes import locked, write_private
-from heal_tasks.store.db import connect
+from heal_tasks.store.db import connect, password_of
 from heal_tasks.store.migrate import migrate
 
 Say = Callable[[str], None]
@@ -169,7 +168,7 @@ def _vector_database(settings: Settings) -> tuple[str, bool]:
     server = _server(settings)
     given = settings.database_url.get_secret_value() if settings.database_url else None
     # The random password identifies it: a URL of the embedded server in a file or shell may have an old port.
-    if given and urlsplit(given).password != urlsplit(server.url()).password:
+    if given and password_of(given) != password_of(server.url()):
         return given, False
     return server.ensure_database("heal"), True
 

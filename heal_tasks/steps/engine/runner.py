@@ -19,6 +19,7 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import LoggedProgress
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.redaction import redacted_errors
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress
 from heal_tasks.steps.engine.faults import named_fault, named_faults
@@ -94,7 +95,7 @@ class Step:
         """
         log = logging.getLogger(f"heal_tasks.{self.name}")
         url = settings.require_database_url()
-        with named_faults(f"step {self.name}", settings), ExitStack() as held:
+        with redacted_errors(), named_faults(f"step {self.name}", settings), ExitStack() as held:
             if not in_run and not self.beside_runs:
                 held.enter_context(one_step(url, manifest.run_id, log.info))
             if self.inputs:  # of equal inputs the second process then finds the first one's result

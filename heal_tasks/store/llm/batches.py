@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import RetryableError
+from heal_tasks.core.redaction import without_userinfo
 from heal_tasks.core.text import storable
 from heal_tasks.store.db import Connection, beside, select
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks
@@ -56,7 +57,7 @@ class BatchRepository:
     """Batches at one endpoint (base URL), over an autocommit connection."""
 
     def __init__(self, conn: Connection, endpoint: str) -> None:
-        self._conn, self._endpoint = conn, endpoint
+        self._conn, self._endpoint = conn, without_userinfo(endpoint)
 
     @contextmanager
     def holding(self, batch_key: str) -> Iterator[bool]:
