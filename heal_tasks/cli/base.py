@@ -1,5 +1,6 @@
 """The parts that all commands share: the Typer app, the console, the settings, run ids."""
 
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 
 from heal_tasks.core.errors import HealError
+from heal_tasks.core.files import PRIVATE_UMASK
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.redaction import redacted, redacted_traceback
 from heal_tasks.core.settings import Settings, load_settings
@@ -46,6 +48,7 @@ def new_run_id(kind: str) -> str:
 
 def main() -> None:
     """Run the command line; a HealError, or a fault of disk or database, becomes one line and exit code 1."""
+    os.umask(PRIVATE_UMASK)
     try:
         app()
     except Exception as error:

@@ -13,6 +13,7 @@ from rich.text import Text
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
+from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings
@@ -143,7 +144,7 @@ def _artifacts(settings: Settings) -> Iterator[Result]:
 
 
 def _disk(settings: Settings) -> Iterator[Result]:
-    settings.var_dir.mkdir(parents=True, exist_ok=True)
+    state_folder(settings.var_dir)
     free_gb = shutil.disk_usage(settings.var_dir).free / 1e9
     text = f"{free_gb:.1f} GB free in {settings.var_dir}; at least {MIN_FREE_GB:.0f} are needed"
     yield "ok" if free_gb >= MIN_FREE_GB else "fail", text

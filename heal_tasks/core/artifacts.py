@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.errors import StepError
+from heal_tasks.core.files import private_folder
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 
@@ -62,7 +63,7 @@ class ArtifactStore:
     @contextmanager
     def _staging(self, root: Path) -> Iterator[Path]:
         """Yield a new folder, and remove what is left of it: on a full disk half a file would keep the disk full."""
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
         staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
         try:
             yield staging
@@ -176,7 +177,7 @@ def _check_files(folder: Path, root: Path) -> None:
 
 def _publish(staging: Path, target: Path) -> None:
     """Give a complete folder its final name, in place of an older one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(target.parent)
     if target.exists():
         shutil.rmtree(target)
     staging.rename(target)

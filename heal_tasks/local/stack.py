@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.errors import AirflowError
+from heal_tasks.core.files import private_folder
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local import components
@@ -68,7 +69,8 @@ def up(
     are restarted, but a stack that ``down`` has stopped is an AirflowError.
     """
     var_dir = settings.var_dir
-    (var_dir / "inbox").mkdir(parents=True, exist_ok=True)
+    for name in ("inbox", "logs", "airflow"):
+        private_folder(var_dir / name)
     with _locked(settings, say):
         if only_revive and not read_state(var_dir).components:
             raise AirflowError(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from heal_tasks.core.files import private_folder
 from heal_tasks.core.types import JsonObject
 
 BASE_VECTORS = "base.safetensors"
@@ -47,7 +48,7 @@ def open_work_dir(work_dir: Path, run: JsonObject) -> JsonObject:
     Returns:
         Facts that ``remember`` stored for this run; empty at its start. ``run`` is all that decides the result.
     """
-    work_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(work_dir)
     stored = _read_json(work_dir / _RUN)
     same = stored.get("run") == json.loads(json.dumps(run))
     drop_checkpoints(work_dir, complete=not same)

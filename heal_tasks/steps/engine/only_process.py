@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from heal_tasks.core.files import private_folder
+
 _POLL_S = 1.0
 
 
@@ -15,7 +17,7 @@ def only_process(folder: Path, name: str, tell: Callable[[str], None]) -> Iterat
 
     The lock ends with its process. The files stay: removing one would give two processes a lock of the same name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     with (folder / f"{name}.lock").open("a") as file:
         told = False
         while True:
