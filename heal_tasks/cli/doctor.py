@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 from rich.text import Text
@@ -36,9 +36,17 @@ class Finding(NamedTuple):
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    security: Annotated[bool, typer.Option("--security", help="Check addresses, files and rights instead.")] = False,
+) -> None:
     """Check database, sources, model, LLM, artifacts, disk, GPU and Airflow; say what to do about each failure."""
-    findings = examine(settings_for_command())
+    settings = settings_for_command()
+    if security:
+        from heal_tasks.cli.doctor_security import examine_security
+
+        findings = examine_security(settings)
+    else:
+        findings = examine(settings)
     for finding in findings:
         console.print(MARKS[finding.level], finding.subject.ljust(10), end=" ")
         print_line(finding.text)

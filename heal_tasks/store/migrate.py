@@ -1,13 +1,11 @@
 """Migration of a database to this version's schema: numbered files once, others when they change, roles every time."""
 
-from importlib.resources import files
-
 import psycopg
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import Connection, check_versions, register
-from heal_tasks.store.ownership import hand_over, made_by, refuse_strangers
+from heal_tasks.store.ownership import hand_over, packaged_sql, refuse_strangers
 
 
 def migrate(conn: Connection) -> list[str]:
@@ -19,8 +17,7 @@ def migrate(conn: Connection) -> list[str]:
         StoreError: the server, pgvector or the schema is too old, this user may not create the extension, or a numbered
             file has been edited since it was applied.
     """
-    folder = files("heal_tasks.store") / "sql"
-    texts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".sql")}
+    texts = packaged_sql()
     roles, rights = texts.pop("roles.sql"), texts.pop("rights.sql")
     with conn.transaction():
         check_versions(conn)
@@ -33,7 +30,7 @@ def migrate(conn: Connection) -> list[str]:
         refuse_strangers(conn)
         conn.execute(roles)
         # Continues as heal_owner, if this user is a member.
-        hand_over(conn, made_by(texts))
+        hand_over(conn)
         applied = apply_files(conn, texts)
         conn.execute(rights)
         conn.execute("RESET ROLE")

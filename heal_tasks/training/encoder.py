@@ -110,7 +110,9 @@ def _check_modules(folder: Path) -> None:
         ) from error
     for part in parts:
         if not (folder / part).resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"modules.json in {folder} names {part!r}, which is outside; give a folder with all its files")
+            raise InputError(
+                f"modules.json in {folder} names {part!r}, which is outside; give a folder with all its files"
+            )
 
 
 def encode(

@@ -20,7 +20,9 @@ def login(postgres: EmbeddedPostgres, database_url: str) -> Iterator[dict[str, s
         for role in ("heal_owner", "heal_pipeline", "heal_reader"):
             name = f"field_{role}_{next(_numbers)}"
             names.append(name)
-            admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x' IN ROLE {}").format(*map(sql.Identifier, (name, role))))
+            admin.execute(
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x' IN ROLE {}").format(*map(sql.Identifier, (name, role)))
+            )
             urls[role] = f"postgresql://{name}:x@{database_url.split('@')[1]}"
         yield urls
     with psycopg.connect(database_url, autocommit=True) as admin:

@@ -40,7 +40,9 @@ def files(root: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_object_whose_name_leads_elsewhere_is_refused_and_nothing_is_kept(endpoint: str, tmp_path: Path, name: str) -> None:
+def test_an_object_whose_name_leads_elsewhere_is_refused_and_nothing_is_kept(
+    endpoint: str, tmp_path: Path, name: str
+) -> None:
     bucket = f"b{abs(hash((name, str(tmp_path))))}"
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket=bucket)

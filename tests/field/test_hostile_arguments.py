@@ -67,7 +67,10 @@ class World:
         leaves = (np.arange(ROWS) % 2).astype(np.int32)
         flat = np.zeros(ROWS, dtype=np.float32)
         for first in (OTHER_TOPIC - 1, TOPIC - 1):
-            tree = [TopicRow(first, None, 0, 0, 1, ["all"], 2, None, ROWS), TopicRow(first + 1, first, 1, 0, 0, ["t"], 0, None, 1)]
+            tree = [
+                TopicRow(first, None, 0, 0, 1, ["all"], 2, None, ROWS),
+                TopicRow(first + 1, first, 1, 0, 0, ["t"], 0, None, 1),
+            ]
             self.topics = TopicRepository(conn).insert_run(
                 fingerprint=f"f{first}", uri="u", churn=None, mean_residual=0.0, topics=tree,
                 labels=Labels(ids, leaves, [[first + 1]] * ROWS, flat, flat),
@@ -133,7 +136,14 @@ def call(conn: Connection, name: str, kinds: list[str], values: list[object]) ->
 
 def test_functions_for_users_answer_or_refuse_any_argument(world: World) -> None:
     functions = user_functions(world.conn)
-    assert {name for name, *_ in functions} >= {"search", "search_many", "similar", "find", "hybrid_search", "topic_search"}
+    assert {name for name, *_ in functions} >= {
+        "search",
+        "search_many",
+        "similar",
+        "find",
+        "hybrid_search",
+        "topic_search",
+    }
     world.conn.execute("SET statement_timeout = '10s'")
     outcomes: dict[str, set[str | None]] = {}
     for name, arguments, kinds in functions:
@@ -187,7 +197,12 @@ def test_messages_name_the_argument_and_the_value(world: World) -> None:
 
 def test_the_scale_of_a_query_within_the_bounds_does_not_change_what_cosine_finds(world: World) -> None:
     found = [
-        [row[0] for row in world.conn.execute("SELECT chunk_id FROM heal.search(%s::vector, 3, 5)", (str((UNIT * scale).tolist()),))]
+        [
+            row[0]
+            for row in world.conn.execute(
+                "SELECT chunk_id FROM heal.search(%s::vector, 3, 5)", (str((UNIT * scale).tolist()),)
+            )
+        ]
         for scale in (1.0, 2e-3, 4e4)
     ]
     assert found[0] == found[1] == found[2]

@@ -36,7 +36,9 @@ def work(conn: Connection) -> None:
 def test_a_reader_who_holds_every_advisory_key_stops_nobody(auto: Connection, login: dict[str, str]) -> None:
     with connect(login["heal_reader"], autocommit=True) as reader:
         for name in NAMES:
-            reader.execute("SELECT pg_advisory_lock(hashtext(%s)), pg_advisory_lock(hashtextextended(%s, 0))", (name, name))
+            reader.execute(
+                "SELECT pg_advisory_lock(hashtext(%s)), pg_advisory_lock(hashtextextended(%s, 0))", (name, name)
+            )
         work(auto)
         assert migrate(auto) == []
         assert auto.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (2 * len(NAMES),)
@@ -73,7 +75,10 @@ def test_writers_share_and_deletions_exclude(auto: Connection, login: dict[str, 
 
 
 def test_a_batch_is_held_once_and_free_after_its_holder_is_gone(login: dict[str, str]) -> None:
-    with connect(login["heal_pipeline"], autocommit=True) as one, connect(login["heal_pipeline"], autocommit=True) as two:
+    with (
+        connect(login["heal_pipeline"], autocommit=True) as one,
+        connect(login["heal_pipeline"], autocommit=True) as two,
+    ):
         with BatchRepository(one, "u").holding("key") as held, BatchRepository(two, "u").holding("key") as second:
             assert (held, second) == (True, False)
             with BatchRepository(two, "u").holding("other") as third:

@@ -46,7 +46,9 @@ def test_everything_that_is_written_is_behind_a_closed_folder(tmp_path: Path) ->
         pass
     done = processes.spawn([sys.executable, "-c", "print('x')"], dict(os.environ), var / "logs" / "x.log")
     processes.end([done])
-    assert {item.name: mode(item) for item in var.iterdir()} == dict.fromkeys(("artifacts", "airflow", "locks", "logs"), 0o700)
+    assert {item.name: mode(item) for item in var.iterdir()} == dict.fromkeys(
+        ("artifacts", "airflow", "locks", "logs"), 0o700
+    )
     assert mode(Path(store.uri("reports/x"))) == 0o700
 
 

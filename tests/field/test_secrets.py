@@ -23,8 +23,33 @@ from heal_tasks.store.db import Connection, connect, password_of
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.runs.runs import RunRepository
 
-PASSWORDS = ("Tr0ub4dor", "p@ss:w0rd/x", "hash#mark?9", "pr%zzcent%", "100%41b", "söme-ünicode", "white space1", "back\\sl[a]sh", "℀℁password")
-PARTS = ("Tr0ub", "p@ss", "ss:w0", "w0rd", "hash#", "mark?9", "pr%zz", "zzcent", "100%", "söme", "ünicode", "space1", "back\\", "℀℁")
+PASSWORDS = (
+    "Tr0ub4dor",
+    "p@ss:w0rd/x",
+    "hash#mark?9",
+    "pr%zzcent%",
+    "100%41b",
+    "söme-ünicode",
+    "white space1",
+    "back\\sl[a]sh",
+    "℀℁password",
+)
+PARTS = (
+    "Tr0ub",
+    "p@ss",
+    "ss:w0",
+    "w0rd",
+    "hash#",
+    "mark?9",
+    "pr%zz",
+    "zzcent",
+    "100%",
+    "söme",
+    "ünicode",
+    "space1",
+    "back\\",
+    "℀℁",
+)
 DATABASES = (
     "postgresql://heal:{}@127.0.0.1:1/db", "postgresql://heal:{}@127.0.0.1:port/db", "postgresql://heal:{}@127.0.0.1:99999/db",
     "postgresql://heal:{}@/db", "postgresql://heal:{}@[::1/db", "postgresql://heal:{}@host name/db", "mysql://heal:{}@127.0.0.1/db",
@@ -113,7 +138,12 @@ def test_commands_print_no_secret(tmp_path: Path, database_url: str) -> None:
         "HEAL_LLM_BASE_URL": "http://user:p@ss:w0rd/x@127.0.0.1:1/v1",
         "HEAL_S3_ENDPOINT_URL": "http://user:p@ss:w0rd/x@127.0.0.1:1",
     }
-    base = {"HEAL_VAR_DIR": str(tmp_path), "HEAL_DATABASE_URL": database_url, "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    base = {
+        "HEAL_VAR_DIR": str(tmp_path),
+        "HEAL_DATABASE_URL": database_url,
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+    }
     for name, value in cases.items():
         for command in (["doctor"], ["plan"], ["ingest", "--run-id", "r"], ["ask", "--run-id", "r"], ["settings"]):
             done = subprocess.run(
@@ -137,9 +167,15 @@ def test_commands_print_no_secret(tmp_path: Path, database_url: str) -> None:
         ("Authorization: Bearer abc.DEF-123_456", "Authorization: Bearer ***"),
         ("Authorization: Basic dXNlcjpwYXNzd29yZA1=", "Authorization: Basic ***"),
         ("Incorrect API key provided: sk-proj-abcdefgh1234", "Incorrect API key provided: sk-***"),
-        ("s3://bucket/mail@example.com/a.txt could not be read", "s3://bucket/mail@example.com/a.txt could not be read"),
+        (
+            "s3://bucket/mail@example.com/a.txt could not be read",
+            "s3://bucket/mail@example.com/a.txt could not be read",
+        ),
         ("bucket user:geheim@bucket, sent at 12:30", "bucket user:***@bucket, sent at 12:30"),
-        ("basic authentication is required; write to me@example.com", "basic authentication is required; write to me@example.com"),
+        (
+            "basic authentication is required; write to me@example.com",
+            "basic authentication is required; write to me@example.com",
+        ),
         ("max_tokens=100, token 'x' is unknown", "max_tokens=100, token 'x' is unknown"),
     ],
 )
