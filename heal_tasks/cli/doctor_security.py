@@ -63,13 +63,13 @@ def _listeners(settings: Settings) -> Iterator[str]:
     for item in listeners(settings):
         if not is_loopback(item.address) and not item.guarded:
             yield (
-                f"{item.name} (process {item.pid}) listens on {item.address}:{item.port}, which others can reach; end it, "
-                "let it listen on 127.0.0.1, and put a proxy with TLS and a login before it (`serve`: HEAL_SERVE_TOKEN)"
+                f"{item.name} (process {item.pid}) listens on {item.address}:{item.port}, which others can reach; end "
+                "it, or let it listen on 127.0.0.1 behind a proxy that asks for a login (`serve`: set HEAL_SERVE_TOKEN)"
             )
 
 
 def listeners(settings: Settings) -> list[Listener]:
-    """The sockets of Airflow's components, of the embedded Postgres, and of every ``serve`` that this user may inspect."""
+    """The sockets of Airflow's components, the embedded Postgres, and every ``serve`` that this user may inspect."""
     named: dict[int, tuple[str, psutil.Process]] = {}
     for name, recorded in read_state(settings.var_dir).components.items():
         named |= {process.pid: (f"Airflow's {name}", process) for process in members(recorded)}
@@ -88,7 +88,7 @@ def listeners(settings: Settings) -> list[Listener]:
             guarded = name == "serve" and bool(settings.serve_token or process.environ().get("HEAL_SERVE_TOKEN"))
             for connection in process.net_connections(kind="inet"):
                 if connection.status == psutil.CONN_LISTEN:
-                    found.append(Listener(name, pid, *connection.laddr, guarded))
+                    found.append(Listener(name, pid, connection.laddr.ip, connection.laddr.port, guarded))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
@@ -129,7 +129,7 @@ def _database(settings: Settings) -> Iterator[Connection]:
 def _owners(settings: Settings) -> Iterator[str]:
     with _database(settings) as conn:
         for item in strangers(conn):
-            yield f"{item} was made by no migration, and could run with the rights of heal_owner; as its owner: {item.drop}"
+            yield f"{item} was made by no migration, and could run with rights of heal_owner; as its owner: {item.drop}"
         for item in unknown_objects(conn):
             yield f"{item} is made by no migration of this version; if it is not yours: {item.drop}"
         for item in misowned(conn):

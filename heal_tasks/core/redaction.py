@@ -1,7 +1,7 @@
-"""Messages without passwords and keys: of errors, of log lines, and of everything that is stored or printed about a run.
+"""Messages without passwords and keys: errors, log lines, and whatever is stored or printed about a run.
 
-Two kinds of secrets are found: those that look like one (user and password in a URL, ``password=..``, bearer tokens, keys
-of OpenAI), and those that ``remember`` was told, wherever they occur.
+Two kinds of secrets are found: those that look like one (user and password in a URL, ``password=..``, bearer tokens,
+keys of OpenAI), and those that ``remember`` was told, wherever they occur.
 """
 
 import logging
@@ -18,14 +18,14 @@ _SHORTEST = 5
 """Characters of the shortest remembered secret; a shorter one is a part of too many words."""
 
 _USERINFO = re.compile(r"(://)[^/\s]*@")
+_NAMES = r"(?:password|passwd|pwd|api_?key|secret_access_key|access_token|client_secret)"
 _PATTERNS = (
     (re.compile(r"""(\b[\w.%+-]+:)[^\s@/'"*]{3,}@"""), rf"\1{MASK}@"),
-    (re.compile(r"""(\b(?:password|passwd|pwd|api_?key|secret_access_key|access_token|client_secret)['"]?\s*=\s*)('[^']*'|"[^"]*"|[^\s&;,]+)""",
-                re.IGNORECASE), rf"\1{MASK}"),
-    (re.compile(r"""("(?:password|api_?key|access_token|client_secret)":\s*)"[^"]*\"""", re.IGNORECASE), rf'\1"{MASK}"'),
+    (re.compile(rf"""(\b{_NAMES}['"]?\s*=\s*)('[^']*'|"[^"]*"|[^\s&;,]+)""", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(rf"""("{_NAMES}":\s*)"[^"]*\"""", re.IGNORECASE), rf'\1"{MASK}"'),
     (re.compile(r"(\b(?:bearer|basic)\s+)(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\bsk-[\w-]{8,}"), f"sk-{MASK}"),
-)  # fmt: skip
+)
 
 _known: dict[str, re.Pattern[str]] = {}
 

@@ -21,8 +21,10 @@ _CREATE = re.compile(r"CREATE (?:OR REPLACE )?(TABLE|VIEW|FUNCTION|PROCEDURE)(?:
 _OBJECTS: LiteralString = r"""
 WITH object AS (
     SELECT 'pg_class'::regclass AS catalog, c.oid, relowner AS owner, relname AS short FROM pg_class c
-    WHERE relnamespace = 'heal'::regnamespace AND (relkind IN ('r', 'v', 'm', 'f', 'p', 'c') OR relkind = 'S' AND NOT EXISTS (
-        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
+    WHERE relnamespace = 'heal'::regnamespace AND (
+        relkind IN ('r', 'v', 'm', 'f', 'p', 'c') OR relkind = 'S' AND NOT EXISTS (
+            SELECT FROM pg_depend d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
     UNION ALL SELECT 'pg_type'::regclass, oid, typowner, typname FROM pg_type
     WHERE typnamespace = 'heal'::regnamespace AND typrelid = 0 AND typelem = 0 AND typtype <> 'm'
     UNION ALL SELECT 'pg_proc'::regclass, oid, proowner, proname FROM pg_proc WHERE pronamespace = 'heal'::regnamespace
@@ -39,18 +41,20 @@ WITH object AS (
     UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, stxowner, stxname FROM pg_statistic_ext
     WHERE stxnamespace = 'heal'::regnamespace
 ), named AS (
-    SELECT regexp_replace(i.type, 'composite | object', '') AS kind, i.identity AS name, o.owner AS owner_oid,
-           o.owner::regrole::text AS owner, o.short, o.oid,
+    SELECT regexp_replace(i.type, 'composite | object', '') AS kind, i.identity AS name, o.oid, o.short,
+           o.owner::regrole::text AS owner,
            i.type = 'table' AND o.short ~ '^((base|question)_s|(vec|lex|push)_g)\d+$' AS vectors,
            -- Roles that may do anything with the schema anyway.
            o.owner IN (
                SELECT r.oid FROM pg_roles r WHERE r.rolsuper OR r.rolname = 'heal_owner'
-               UNION ALL SELECT m.member FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid AND r.rolname = 'heal_owner'
+               UNION ALL SELECT m.member FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+               WHERE r.rolname = 'heal_owner'
                UNION ALL SELECT d.datdba FROM pg_database d WHERE d.datname = current_database()
                UNION ALL SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = 'heal') AS trusted
     FROM object o CROSS JOIN LATERAL pg_identify_object(o.catalog, o.oid, 0) i
 ), found AS (
-    SELECT n.*, format('DROP %%s %%s', upper(kind), name) AS drop, CASE WHEN kind IN ('table', 'view') THEN short = ANY (%(tables)s::text[])
+    SELECT n.*, format('DROP %%s %%s', upper(kind), name) AS drop,
+           CASE WHEN kind IN ('table', 'view') THEN short = ANY (%(tables)s::text[])
            ELSE EXISTS (SELECT FROM unnest(%(routines)s::text[]) r WHERE to_regprocedure(r) = n.oid) END AS made,
            CASE WHEN vectors THEN 'heal_pipeline' ELSE 'heal_owner' END AS wanted
     FROM named n
@@ -175,6 +179,6 @@ def hand_over(conn: Connection) -> None:
     conn.execute("ALTER SCHEMA heal OWNER TO heal_owner; GRANT USAGE, CREATE ON SCHEMA heal TO heal_pipeline")
     for item in misowned(conn):
         statement = sql.SQL("ALTER {} {} OWNER TO {}")
-        parts = sql.SQL(item.kind), sql.SQL(item.name), sql.Identifier(item.wanted)  # type: ignore[arg-type]
+        parts = sql.SQL(item.kind), sql.SQL(item.name), sql.Identifier(item.wanted)
         conn.execute(statement.format(*parts))
     conn.execute("SET LOCAL ROLE heal_owner")

@@ -1,4 +1,4 @@
-"""Artifacts: no key, object or URI makes a file outside root and cache, and half of an artifact is never a whole one."""
+"""Artifacts: no key, object or URI leads outside root and cache, and half of an artifact is never taken for one."""
 
 import os
 from collections.abc import Iterator
@@ -15,9 +15,23 @@ from heal_tasks.core.artifacts import COMPLETE, ArtifactStore
 from heal_tasks.core.errors import StepError
 
 NAMES = (
-    "../evil", "../../evil", "sub/../../evil", "..", ".", "./x", "/etc/evil", "//evil", "sub//evil", "a\\..\\evil", "a\\b", "x\x01y",
-    "n" * 256, "/".join(["n" * 200] * 6), "..\x00", "a\nb",
-)  # fmt: skip
+    "../evil",
+    "../../evil",
+    "sub/../../evil",
+    "..",
+    ".",
+    "./x",
+    "/etc/evil",
+    "//evil",
+    "sub//evil",
+    "a\\..\\evil",
+    "a\\b",
+    "x\x01y",
+    "n" * 256,
+    "/".join(["n" * 200] * 6),
+    "..\x00",
+    "a\nb",
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +108,18 @@ def test_a_uri_outside_the_root_is_neither_read_nor_deleted(tmp_path: Path, remo
     kept.mkdir(parents=True)
     (kept / COMPLETE).write_text("{}")
     store = ArtifactStore("s3://bucket/heal" if remote else str(root), tmp_path / "cache", "http://127.0.0.1:1")
-    for uri in (str(kept), str(tmp_path), "/", "", str(root), f"{root}/../artifacts-old/kept", "s3://other/x", "s3://bucket/heal",
-                "s3://bucket/heal-old/x", "file:///etc"):  # fmt: skip
+    for uri in (
+        str(kept),
+        str(tmp_path),
+        "/",
+        "",
+        str(root),
+        f"{root}/../artifacts-old/kept",
+        "s3://other/x",
+        "s3://bucket/heal",
+        "s3://bucket/heal-old/x",
+        "file:///etc",
+    ):
         assert store.exists(uri) is False
         for action in (store.local, store.delete):
             with pytest.raises(StepError, match=r"is not below .*HEAL_ARTIFACTS_URI"):

@@ -41,8 +41,11 @@ def test_a_good_installation_passes(var: Settings, auto: Connection, login: dict
         store.publish(store.generation("m"))
     found = examine_security(var)
     assert [(item.level, item.subject) for item in found] == [
-        ("ok", "listeners"), ("ok", "files"), ("ok", "owners"), ("ok", "roles"),
-    ], found  # fmt: skip
+        ("ok", "listeners"),
+        ("ok", "files"),
+        ("ok", "owners"),
+        ("ok", "roles"),
+    ], found
 
 
 def test_the_command_fails_with_exit_code_1(
@@ -172,23 +175,55 @@ def test_strangers_and_wrong_owners_fail(
 @pytest.mark.parametrize(
     ("statement", "undo", "named"),
     [
-        ("GRANT SELECT ON heal.document TO heal_reader", "", "heal_reader has SELECT on heal.document; REVOKE ALL ON TABLE heal.document"),
+        (
+            "GRANT SELECT ON heal.document TO heal_reader",
+            "",
+            "heal_reader has SELECT on heal.document; REVOKE ALL ON TABLE heal.document",
+        ),
         ("GRANT SELECT (title) ON heal.document TO heal_reader", "", "heal_reader has SELECT on heal.document"),
         ("GRANT INSERT ON heal.embedding TO heal_reader", "", "heal_reader has INSERT on heal.embedding"),
         ("GRANT SELECT ON heal.llm_call TO PUBLIC", "", "PUBLIC has SELECT on heal.llm_call"),
-        ("GRANT EXECUTE ON PROCEDURE heal.activate TO heal_reader", "", "heal_reader has EXECUTE on heal.activate(bigint)"),
+        (
+            "GRANT EXECUTE ON PROCEDURE heal.activate TO heal_reader",
+            "",
+            "heal_reader has EXECUTE on heal.activate(bigint)",
+        ),
         ("GRANT EXECUTE ON FUNCTION heal.find TO PUBLIC", "", "PUBLIC has EXECUTE on heal.find"),
         ("GRANT CREATE ON SCHEMA heal TO heal_reader", "", "heal_reader has CREATE on heal; REVOKE ALL ON SCHEMA heal"),
         ("GRANT CREATE ON SCHEMA heal TO PUBLIC", "", "PUBLIC has CREATE on heal"),
         ("GRANT CREATE ON SCHEMA public TO heal_pipeline", "", "heal_pipeline may create objects in schema public"),
-        ("ALTER FUNCTION heal.find RESET search_path", "", "has no search path of its own; run `python -m heal_tasks migrate`"),
-        ("ALTER ROLE heal_reader LOGIN", "ALTER ROLE heal_reader NOLOGIN", "role heal_reader has LOGIN; ALTER ROLE heal_reader NOLOGIN"),
-        ("ALTER ROLE heal_pipeline CREATEROLE", "ALTER ROLE heal_pipeline NOCREATEROLE", "role heal_pipeline has CREATEROLE"),
-        ("ALTER ROLE heal_pipeline SUPERUSER", "ALTER ROLE heal_pipeline NOSUPERUSER", "role heal_pipeline has SUPERUSER"),
-        ("GRANT heal_pipeline TO heal_reader", "REVOKE heal_pipeline FROM heal_reader", "role heal_reader is a member of heal_pipeline"),
-        ("GRANT pg_read_server_files TO heal_pipeline", "REVOKE pg_read_server_files FROM heal_pipeline", "member of pg_read_server_files"),
+        (
+            "ALTER FUNCTION heal.find RESET search_path",
+            "",
+            "has no search path of its own; run `python -m heal_tasks migrate`",
+        ),
+        (
+            "ALTER ROLE heal_reader LOGIN",
+            "ALTER ROLE heal_reader NOLOGIN",
+            "role heal_reader has LOGIN; ALTER ROLE heal_reader NOLOGIN",
+        ),
+        (
+            "ALTER ROLE heal_pipeline CREATEROLE",
+            "ALTER ROLE heal_pipeline NOCREATEROLE",
+            "role heal_pipeline has CREATEROLE",
+        ),
+        (
+            "ALTER ROLE heal_pipeline SUPERUSER",
+            "ALTER ROLE heal_pipeline NOSUPERUSER",
+            "role heal_pipeline has SUPERUSER",
+        ),
+        (
+            "GRANT heal_pipeline TO heal_reader",
+            "REVOKE heal_pipeline FROM heal_reader",
+            "role heal_reader is a member of heal_pipeline",
+        ),
+        (
+            "GRANT pg_read_server_files TO heal_pipeline",
+            "REVOKE pg_read_server_files FROM heal_pipeline",
+            "member of pg_read_server_files",
+        ),
     ],
-)  # fmt: skip
+)
 def test_rights_beyond_those_that_migrations_grant_fail(
     var: Settings, auto: Connection, statement: str, undo: str, named: str
 ) -> None:

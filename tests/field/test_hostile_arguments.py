@@ -19,23 +19,58 @@ OWN_ERRORS = {"HEA01", "HEA02", "HEA03"}
 
 UNIT = encode(["text 3"])[0]
 VECTORS = (
-    None, UNIT, -UNIT, UNIT * 1e-2, UNIT * 4e4, np.zeros(DIMS), UNIT * 1e-30, UNIT * 1e-42, UNIT * 1e30, UNIT * 3e38, UNIT * 1e6,
-    np.ones(DIMS + 1), np.ones(1),
-)  # fmt: skip
+    None,
+    UNIT,
+    -UNIT,
+    UNIT * 1e-2,
+    UNIT * 4e4,
+    np.zeros(DIMS),
+    UNIT * 1e-30,
+    UNIT * 1e-42,
+    UNIT * 1e30,
+    UNIT * 3e38,
+    UNIT * 1e6,
+    np.ones(DIMS + 1),
+    np.ones(1),
+)
 NUMBERS = (None, 0, 1, -1, -5, 2, 10, 11, 100, 101, 1000, 1001, 2**31 - 1, -(2**31))
 HUGE = (2**63 - 1, -(2**63))
 WEIGHTS = (None, 0.0, 1.0, 100.0, -1.0, 1e308, -1e308, 1e-320, math.nan, math.inf, -math.inf)
 WORDS = " ".join(f"word{number}" for number in range(100_000))
 TEXTS = (
-    None, "", " ", "text 3", "text", "\N{PILE OF POO}", "' | & ! <-> :* \\", "x" * 5000, "a" * (1 << 20), WORDS, WORDS[:32_768],
-    "%s %I $1 {}", "\N{RIGHT-TO-LEFT OVERRIDE}text", "text " * 6000,
-)  # fmt: skip
+    None,
+    "",
+    " ",
+    "text 3",
+    "text",
+    "\N{PILE OF POO}",
+    "' | & ! <-> :* \\",
+    "x" * 5000,
+    "a" * (1 << 20),
+    WORDS,
+    WORDS[:32_768],
+    "%s %I $1 {}",
+    "\N{RIGHT-TO-LEFT OVERRIDE}text",
+    "text " * 6000,
+)
 LANGUAGES = (None, "english", "simple", "", "klingon", "pg_catalog.english", "english'", "a" * 70_000)
 DEEP = '{"a":' * 3000 + "1" + "}" * 3000
 FILTERS = (
-    None, "{}", '{"part": 1}', '{"part": "no"}', "[]", "[1]", "1", "null", '"text"', "true", DEEP, '{"a": {"b": [[[{}]]]}}',
-    '{"a": "%s"}' % ("x" * 200_000), '{"": null}',
-)  # fmt: skip
+    None,
+    "{}",
+    '{"part": 1}',
+    '{"part": "no"}',
+    "[]",
+    "[1]",
+    "1",
+    "null",
+    '"text"',
+    "true",
+    DEEP,
+    '{"a": {"b": [[[{}]]]}}',
+    '{"a": "%s"}' % ("x" * 200_000),
+    '{"": null}',
+)
 
 
 def hostile(kind: str, name: str) -> list[object]:
@@ -49,9 +84,12 @@ def hostile(kind: str, name: str) -> list[object]:
     if kind == "text":
         return list(LANGUAGES if name in ("language", "prefix") else TEXTS)
     table: dict[str, tuple[object, ...]] = {
-        "vector": VECTORS, "integer": NUMBERS, "bigint": (*NUMBERS, *HUGE, TOPIC, OTHER_TOPIC), "double precision": WEIGHTS,
+        "vector": VECTORS,
+        "integer": NUMBERS,
+        "bigint": (*NUMBERS, *HUGE, TOPIC, OTHER_TOPIC),
+        "double precision": WEIGHTS,
         "jsonb": FILTERS,
-    }  # fmt: skip
+    }
     return list(table[kind])
 
 
@@ -72,9 +110,13 @@ class World:
                 TopicRow(first + 1, first, 1, 0, 0, ["t"], 0, None, 1),
             ]
             self.topics = TopicRepository(conn).insert_run(
-                fingerprint=f"f{first}", uri="u", churn=None, mean_residual=0.0, topics=tree,
+                fingerprint=f"f{first}",
+                uri="u",
+                churn=None,
+                mean_residual=0.0,
+                topics=tree,
                 labels=Labels(ids, leaves, [[first + 1]] * ROWS, flat, flat),
-            )  # fmt: skip
+            )
         for model, metric, halfvec in (("m0", "cosine", 1), ("m1", "inner_product", 1 << 40), ("m", "cosine", 1)):
             made = store.generation(model, topic_run_id=self.topics, metric=metric)
             rows = store.wanted(made)
@@ -89,9 +131,17 @@ class World:
     def good(self, kind: str, name: str) -> object:
         """An argument that works."""
         named: dict[str, object] = {
-            "gen": 3, "generation_id": 3, "k": 5, "topic": None, "filter": None, "language": None, "document": self.document,
-            "prefix": "vec", "words_weight": None, "lexicon_weight": None,
-        }  # fmt: skip
+            "gen": 3,
+            "generation_id": 3,
+            "k": 5,
+            "topic": None,
+            "filter": None,
+            "language": None,
+            "document": self.document,
+            "prefix": "vec",
+            "words_weight": None,
+            "lexicon_weight": None,
+        }
         if name in named:
             return named[name]
         return {"vector": UNIT, "vector[]": [UNIT, -UNIT], "text": "text 3"}[kind]
@@ -108,7 +158,8 @@ def user_functions(conn: Connection) -> list[tuple[str, list[str], list[str]]]:
     return conn.execute(
         """SELECT p.proname, p.proargnames[1:p.pronargs],
                   ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY u (t, n) ORDER BY n)
-           FROM pg_proc p WHERE p.pronamespace = 'heal'::regnamespace AND has_function_privilege('heal_reader', p.oid, 'EXECUTE')
+           FROM pg_proc p
+           WHERE p.pronamespace = 'heal'::regnamespace AND has_function_privilege('heal_reader', p.oid, 'EXECUTE')
            ORDER BY 1"""
     ).fetchall()
 
@@ -118,10 +169,13 @@ def call(conn: Connection, name: str, kinds: list[str], values: list[object]) ->
     parts = [sql.SQL("%s::{}").format(sql.SQL(kind)) for kind in kinds]  # type: ignore[arg-type]
     query = sql.SQL("SELECT * FROM {}({})").format(sql.Identifier("heal", name), sql.SQL(", ").join(parts))
     arguments = [
-        [None if item is None else str(item.tolist()) for item in value] if kind == "vector[]" and isinstance(value, list)
-        else str([float(x) for x in value]) if isinstance(value, np.ndarray) else value
+        [None if item is None else str(item.tolist()) for item in value]
+        if kind == "vector[]" and isinstance(value, list)
+        else str([float(x) for x in value])
+        if isinstance(value, np.ndarray)
+        else value
         for kind, value in zip(kinds, values, strict=True)
-    ]  # fmt: skip
+    ]
     try:
         with conn.transaction():
             conn.execute("SET LOCAL ROLE heal_reader")
@@ -181,14 +235,21 @@ def test_messages_name_the_argument_and_the_value(world: World) -> None:
     for statement, code, message in (
         ("SELECT heal.topic_search('{u}', 3, -5)", "HEA03", "k must be between 1 and 1000, got -5"),
         ("SELECT heal.topic_search('{u}', 3, NULL)", "HEA03", "k must be between 1 and 1000, got null"),
-        ("SELECT heal.search_many(ARRAY['{u}', NULL]::vector[], 3)", "HEA02", "query vector 2 has no dimensions, generation 3 has 8"),
+        (
+            "SELECT heal.search_many(ARRAY['{u}', NULL]::vector[], 3)",
+            "HEA02",
+            "query vector 2 has no dimensions, generation 3 has 8",
+        ),
         ("SELECT heal.search_many(NULL, 3)", "HEA03", "got null queries with k = 10"),
-        ("SELECT heal.search_many(array_fill('{u}'::vector, ARRAY[200]), 3, 501)", "HEA03",
-         "takes up to 1000 queries and finds up to 100000 rows, got 200 queries with k = 501"),
+        (
+            "SELECT heal.search_many(array_fill('{u}'::vector, ARRAY[200]), 3, 501)",
+            "HEA03",
+            "takes up to 1000 queries and finds up to 100000 rows, got 200 queries with k = 501",
+        ),
         ("SELECT heal.search('{u}', 3, filter => '[]')", "HEA03", r"filter must be a JSON object, got \[\]"),
         ("SELECT heal.find('text', filter => 'null')", "HEA03", "filter must be a JSON object, got null"),
         ("SELECT heal.find(repeat('word ', 7000))", "HEA03", "the text has 35000 characters, and 32768 are the most"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(psycopg.Error, match=message) as raised:
             world.conn.execute(statement.replace("{u}", str(UNIT.tolist())).encode())
         assert raised.value.sqlstate == code

@@ -48,7 +48,8 @@ def test_a_reader_has_no_rights_on_the_tables_that_are_locked(auto: Connection, 
     tables = [
         name
         for (name,) in auto.execute(
-            "SELECT 'heal.' || relname FROM pg_class WHERE relnamespace = 'heal'::regnamespace AND relkind IN ('r', 'v')"
+            "SELECT 'heal.' || relname FROM pg_class WHERE relnamespace = 'heal'::regnamespace "
+            "AND relkind IN ('r', 'v')"
         )
         if name not in VIEWS
     ]

@@ -51,17 +51,33 @@ PARTS = (
     "℀℁",
 )
 DATABASES = (
-    "postgresql://heal:{}@127.0.0.1:1/db", "postgresql://heal:{}@127.0.0.1:port/db", "postgresql://heal:{}@127.0.0.1:99999/db",
-    "postgresql://heal:{}@/db", "postgresql://heal:{}@[::1/db", "postgresql://heal:{}@host name/db", "mysql://heal:{}@127.0.0.1/db",
-    "postgresql:/heal:{}@127.0.0.1/db", "heal:{}@127.0.0.1/db", "host=127.0.0.1 port=1 user=heal password={}",
-    "postgresql://heal:{}@127.0.0.1:1/db?sslmode=nonsense", "postgresql://heal:{}@127.0.0.1:1/db?nonsense",
-    "postgresql://:{}@no-such-host.invalid/db", "postgres://heal:{}@a:1,b:x/db",
-)  # fmt: skip
+    "postgresql://heal:{}@127.0.0.1:1/db",
+    "postgresql://heal:{}@127.0.0.1:port/db",
+    "postgresql://heal:{}@127.0.0.1:99999/db",
+    "postgresql://heal:{}@/db",
+    "postgresql://heal:{}@[::1/db",
+    "postgresql://heal:{}@host name/db",
+    "mysql://heal:{}@127.0.0.1/db",
+    "postgresql:/heal:{}@127.0.0.1/db",
+    "heal:{}@127.0.0.1/db",
+    "host=127.0.0.1 port=1 user=heal password={}",
+    "postgresql://heal:{}@127.0.0.1:1/db?sslmode=nonsense",
+    "postgresql://heal:{}@127.0.0.1:1/db?nonsense",
+    "postgresql://:{}@no-such-host.invalid/db",
+    "postgres://heal:{}@a:1,b:x/db",
+)
 ENDPOINTS = (
-    "http://user:{}@127.0.0.1:1/v1", "http://user:{}@127.0.0.1:port/v1", "http://user:{}@127.0.0.1:99999/v1", "http://user:{}@/v1",
-    "http://user:{}@[::1/v1", "ftp://user:{}@127.0.0.1/v1", "user:{}@127.0.0.1/v1", "http://user:{}@no-such-host.invalid/v1",
-    "http:/user:{}@127.0.0.1/v1", "https://user:{}@127.0.0.1:1",
-)  # fmt: skip
+    "http://user:{}@127.0.0.1:1/v1",
+    "http://user:{}@127.0.0.1:port/v1",
+    "http://user:{}@127.0.0.1:99999/v1",
+    "http://user:{}@/v1",
+    "http://user:{}@[::1/v1",
+    "ftp://user:{}@127.0.0.1/v1",
+    "user:{}@127.0.0.1/v1",
+    "http://user:{}@no-such-host.invalid/v1",
+    "http:/user:{}@127.0.0.1/v1",
+    "https://user:{}@127.0.0.1:1",
+)
 
 
 def check(text: str, password: str) -> None:
@@ -122,10 +138,14 @@ def test_every_finding_of_doctor_is_redacted(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret-1")
     settings = load_settings(
-        var_dir=tmp_path, database_url="postgresql://heal:hidden-1@127.0.0.1:1/db", llm_base_url="http://u:hidden-2@127.0.0.1:1/v1",
-        llm_api_key="hidden-3", s3_endpoint_url="http://u:hidden-4@127.0.0.1:1", sources="s3://b/x",
+        var_dir=tmp_path,
+        database_url="postgresql://heal:hidden-1@127.0.0.1:1/db",
+        llm_base_url="http://u:hidden-2@127.0.0.1:1/v1",
+        llm_api_key="hidden-3",
+        s3_endpoint_url="http://u:hidden-4@127.0.0.1:1",
+        sources="s3://b/x",
         artifacts_uri="s3://user:hidden-5@bucket/x",
-    )  # fmt: skip
+    )
     text = repr(examine(settings))
     assert "hidden-" not in text
     assert "aws-secret" not in text
@@ -147,9 +167,13 @@ def test_commands_print_no_secret(tmp_path: Path, database_url: str) -> None:
     for name, value in cases.items():
         for command in (["doctor"], ["plan"], ["ingest", "--run-id", "r"], ["ask", "--run-id", "r"], ["settings"]):
             done = subprocess.run(
-                [sys.executable, "-m", "heal_tasks", *command], env={**base, name: value}, capture_output=True, text=True, check=False,
+                [sys.executable, "-m", "heal_tasks", *command],
+                env={**base, name: value},
+                capture_output=True,
+                text=True,
+                check=False,
                 cwd=Path(__file__).parents[2],
-            )  # fmt: skip
+            )
             check(done.stdout + done.stderr, "p@ss:w0rd/x")
             if name == "HEAL_LLM_BASE_URL" or command != ["settings"]:
                 assert done.returncode in (0, 1), done.stderr
@@ -251,8 +275,10 @@ def test_stored_rows_have_no_secret(auto: Connection) -> None:
 
 
 def test_endpoints_that_were_stored_with_a_password_lose_it(auto: Connection) -> None:
-    auto.execute("INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts, counts) "
-                 "VALUES ('k', 'r', 0, 'http://u:p@ss@h/v1', 'm', 'p', 0, '{}')")  # fmt: skip
+    auto.execute(
+        "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts, counts) "
+        "VALUES ('k', 'r', 0, 'http://u:p@ss@h/v1', 'm', 'p', 0, '{}')"
+    )
     text = (Path(__file__).parents[2] / "heal_tasks/store/sql/012_locks.sql").read_text()
     auto.execute(text[text.index("UPDATE") :].encode())
     stored = BatchRepository(auto, "http://u:p@ss@h/v1")

@@ -18,25 +18,46 @@ VECTOR = "CREATE FUNCTION heal.evil(vector) RETURNS boolean LANGUAGE sql IMMUTAB
     ("statements", "named", "drop"),
     [
         ([EVIL], "function heal.evil() of field", "DROP FUNCTION heal.evil()"),
-        (["CREATE PROCEDURE heal.evil() LANGUAGE sql AS 'SELECT 1'"], "procedure heal.evil()", "DROP PROCEDURE heal.evil()"),
+        (
+            ["CREATE PROCEDURE heal.evil() LANGUAGE sql AS 'SELECT 1'"],
+            "procedure heal.evil()",
+            "DROP PROCEDURE heal.evil()",
+        ),
         (
             ["CREATE FUNCTION heal.find(question varchar) RETURNS int LANGUAGE sql AS 'SELECT 1'"],
-            "function heal.find(character varying)", "DROP FUNCTION heal.find(",
+            "function heal.find(character varying)",
+            "DROP FUNCTION heal.find(",
         ),
         (["CREATE TABLE heal.mine (x int)"], "table heal.mine", "DROP TABLE heal.mine"),
         (["CREATE VIEW heal.vec_g000099 AS SELECT 1"], "view heal.vec_g000099", "DROP VIEW heal.vec_g000099"),
-        (["CREATE MATERIALIZED VIEW heal.mine AS SELECT 1"], "materialized view heal.mine", "DROP MATERIALIZED VIEW heal.mine"),
+        (
+            ["CREATE MATERIALIZED VIEW heal.mine AS SELECT 1"],
+            "materialized view heal.mine",
+            "DROP MATERIALIZED VIEW heal.mine",
+        ),
         (["CREATE SEQUENCE heal.mine"], "sequence heal.mine", "DROP SEQUENCE heal.mine"),
         (["CREATE TYPE heal.mine AS (x int)"], "type heal.mine", "DROP TYPE heal.mine"),
         (["CREATE TYPE heal.mine AS ENUM ('x')"], "type heal.mine", "DROP TYPE heal.mine"),
         (["CREATE DOMAIN heal.mine AS int"], "type heal.mine", "DROP TYPE heal.mine"),
-        (["CREATE OPERATOR heal.<#> (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)"], "operator heal.<#>", "DROP OPERATOR"),
-        (["CREATE COLLATION heal.mine FROM \"C\""], "collation heal.mine", "DROP COLLATION heal.mine"),
-        (["CREATE TEXT SEARCH CONFIGURATION heal.mine (COPY = simple)"], "text search configuration heal.mine", "DROP TEXT SEARCH"),
-        (["CREATE AGGREGATE heal.mine(int) (SFUNC = int4pl, STYPE = int)"], "aggregate heal.mine(integer)", "DROP AGGREGATE"),
+        (
+            ["CREATE OPERATOR heal.<#> (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)"],
+            "operator heal.<#>",
+            "DROP OPERATOR",
+        ),
+        (['CREATE COLLATION heal.mine FROM "C"'], "collation heal.mine", "DROP COLLATION heal.mine"),
+        (
+            ["CREATE TEXT SEARCH CONFIGURATION heal.mine (COPY = simple)"],
+            "text search configuration heal.mine",
+            "DROP TEXT SEARCH",
+        ),
+        (
+            ["CREATE AGGREGATE heal.mine(int) (SFUNC = int4pl, STYPE = int)"],
+            "aggregate heal.mine(integer)",
+            "DROP AGGREGATE",
+        ),
     ],
     ids=lambda value: None,
-)  # fmt: skip
+)
 def test_an_object_of_the_pipeline_is_refused_until_it_is_dropped(
     auto: Connection, login: dict[str, str], statements: list[str], named: str, drop: str
 ) -> None:
@@ -59,14 +80,16 @@ def test_an_object_of_the_pipeline_is_refused_until_it_is_dropped(
     [
         [TRIGGER, "CREATE TRIGGER t BEFORE DELETE ON heal.{table} FOR EACH ROW EXECUTE FUNCTION heal.evil()"],
         ["CREATE RULE r AS ON DELETE TO heal.{table} DO INSTEAD NOTHING"],
-        ["ALTER TABLE heal.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-         "CREATE POLICY p ON heal.{table} USING (true)"],
+        [
+            "ALTER TABLE heal.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            "CREATE POLICY p ON heal.{table} USING (true)",
+        ],
         [VECTOR, "ALTER TABLE heal.{table} ADD CONSTRAINT c CHECK (heal.evil(embedding))"],
         [VECTOR, "CREATE INDEX i ON heal.{table} ((heal.evil(embedding)))"],
         [EVIL, "ALTER TABLE heal.{table} ADD d text DEFAULT heal.evil()"],
     ],
     ids=["trigger", "rule", "policy", "constraint", "index", "default"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("table", ["vec_g000001", "base_s000001"])
 def test_code_on_a_table_of_vectors_is_refused(
     auto: Connection, login: dict[str, str], statements: list[str], table: str, request: pytest.FixtureRequest
@@ -91,7 +114,8 @@ def test_code_on_a_table_of_vectors_is_refused(
 
 def test_what_a_superuser_made_is_left_to_him(auto: Connection) -> None:
     auto.execute(
-        "CREATE FUNCTION heal.by_hand() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW heal.my_view AS SELECT 1 AS x"
+        "CREATE FUNCTION heal.by_hand() RETURNS int LANGUAGE sql AS 'SELECT 1'; "
+        "CREATE VIEW heal.my_view AS SELECT 1 AS x"
     )
     assert migrate(auto) == []
     owners = auto.execute(
