@@ -50,7 +50,8 @@ PARAMS: dict[str, Param] = {
         "",
         type=["null", "string"],
         title="Sources",
-        description="Blank-separated: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE. Empty takes HEAL_SOURCES.",
+        description="Blank-separated: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE; a name with blanks in double "
+        "quotes. Only what lies in HEAL_SOURCE_ROOTS (unset: in HEAL_SOURCES) is read. Empty takes HEAL_SOURCES.",
         maxLength=2000,
     ),
     "sample_documents": Param(

@@ -102,14 +102,21 @@ def _database(settings: Settings) -> Iterator[Result]:
 
 def _sources(settings: Settings) -> Iterator[Result]:
     from heal_tasks.sources.base import open_source
+    from heal_tasks.sources.parse import PARSERS, kind_of
 
     for spec in settings.sources:
+        others = 0
         try:
-            first = next(iter(open_source(spec, s3_endpoint_url=settings.s3_endpoint_url).list_files()), None)
+            for file in open_source(spec, s3_endpoint_url=settings.s3_endpoint_url).list_files():
+                if not file.left_out and kind_of(file.real_path) in PARSERS:
+                    yield "ok", f"{spec}: readable"
+                    break
+                others += 1
+            else:
+                found = f"none of its {others} files is of a kind that is read ({', '.join(PARSERS)})"
+                yield "note", f"{spec}: {found if others else 'no file; check its spelling, or put documents there'}"
         except HealError as error:
             yield "fail", str(error)
-        else:
-            yield "ok" if first else "note", f"{spec}: {'readable' if first else 'no file yet'}"
 
 
 def _model(settings: Settings) -> Iterator[Result]:
@@ -125,6 +132,9 @@ def _model(settings: Settings) -> Iterator[Result]:
 def _llm(settings: Settings) -> Iterator[Result]:
     import httpx2
 
+    from heal_tasks.questions.llm.complaints import error_status
+    from heal_tasks.questions.llm.replies import redacted
+
     settings.require_llm()
     if not settings.llm_configured:
         yield "note", "none set; the extractive writer is used. Set HEAL_LLM_BASE_URL or OPENAI_API_KEY"
@@ -135,12 +145,17 @@ def _llm(settings: Settings) -> Iterator[Result]:
     else:
         key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
         url, headers = f"{settings.llm_base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}
+        shown = redacted(settings.llm_base_url, key)
         try:
-            httpx2.get(url, headers=headers, timeout=10, follow_redirects=True).raise_for_status()
-            yield "ok", f"{settings.llm_base_url} answers"
+            # As for the pipeline's own calls, redirects, web pages and errors with status 200 are no answers.
+            reply = httpx2.get(url, headers=headers, timeout=10).raise_for_status()
+            reason = "" if error_status(200, reply.text, completion=False) is None else redacted(reply.text, key)[:200]
         except httpx2.HTTPError as error:
-            reason = str(error).partition("\n")[0]
-            yield "fail", f"{settings.llm_base_url} does not answer ({reason}); is the server up, the key right?"
+            reason = redacted(str(error).partition("\n")[0], key)
+        if reason:
+            yield "fail", f"{shown} does not answer ({reason}); is the server up, the key right?"
+        else:
+            yield "ok", f"{shown} answers"
 
 
 def _artifacts(settings: Settings) -> Iterator[Result]:

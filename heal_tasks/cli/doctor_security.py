@@ -13,6 +13,7 @@ from heal_tasks.cli.doctor import Finding, Result
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.specs import is_within, join_specs
 from heal_tasks.local.components import read_state
 from heal_tasks.local.processes import members
 from heal_tasks.serve.app import is_loopback
@@ -37,7 +38,7 @@ class Listener(NamedTuple):
 def examine_security(settings: Settings) -> list[Finding]:
     """Run every check; one that raises an error has failed."""
     checks: dict[str, Callable[[Settings], Iterator[str]]] = {
-        "listeners": _listeners, "files": _files, "owners": _owners, "roles": _roles,
+        "listeners": _listeners, "files": _files, "sources": _sources, "owners": _owners, "roles": _roles,
     }  # fmt: skip
     findings: list[Finding] = []
     for subject, check in checks.items():
@@ -54,6 +55,7 @@ def examine_security(settings: Settings) -> list[Finding]:
 _GOOD = {
     "listeners": "nothing of this project listens beyond this machine without a token",
     "files": "state, artifacts and .env can be read by their account alone",
+    "sources": "all sources and documents lie in HEAL_SOURCE_ROOTS",
     "owners": "schema heal has only what migrations made, with the right owners",
     "roles": "roles have the rights that migrations granted, and no others",
 }
@@ -124,6 +126,18 @@ def _database(settings: Settings) -> Iterator[Connection]:
         if scalar(conn, "SELECT to_regclass('heal.schema_migration')") is None:
             raise StoreError("schema heal is missing; run `python -m heal_tasks migrate`")
         yield conn
+
+
+def _sources(settings: Settings) -> Iterator[str]:
+    roots = settings.allowed_roots
+    with _database(settings) as conn:
+        stored = [row[0] for row in conn.execute("SELECT DISTINCT source FROM heal.document WHERE deleted_at IS NULL")]
+    for spec in dict.fromkeys((*settings.sources, *sorted(stored))):
+        if not is_within(spec, roots):
+            yield (
+                f"source {spec!r} lies in none of HEAL_SOURCE_ROOTS ({join_specs(roots)}); add its folder or prefix to "
+                "that setting, or delete its documents (heal.delete_document)"
+            )
 
 
 def _owners(settings: Settings) -> Iterator[str]:

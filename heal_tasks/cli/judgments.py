@@ -1,35 +1,58 @@
-"""Import of judgments: human questions with the documents that answer them, from a JSON Lines file."""
+"""Import of judgments: human questions with the documents that answer them, from JSON Lines, JSON or CSV."""
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from heal_tasks.cli.base import app, print_line, settings_for_command
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import stable_id
-from heal_tasks.core.types import Split
+from heal_tasks.core.types import Rejected, Split
 from heal_tasks.questions.splits import judgment_split
+from heal_tasks.sources.csv_rows import csv_rows
+from heal_tasks.sources.json_rows import json_rows, jsonl_rows
+from heal_tasks.sources.records import external_id_of, is_visible, storage_problem
+from heal_tasks.sources.table_rows import Columns, RowReader
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
 
 SHOWN = 10
+MAX_QUERY_CHARS = 2000
+"""A longer one is a document; the encoder reads a few hundred tokens."""
+MAX_LINE_CHARS = 100_000
+
+READERS: dict[str, RowReader] = {".json": json_rows, ".csv": csv_rows, ".tsv": csv_rows}
+"""Every other suffix is read as JSON Lines."""
+COLUMNS = Columns((("query",), ("document",)), ("split",), ids="document")
+
+
+def _usable(text: str) -> str:
+    if (problem := storage_problem(text)) is not None:
+        raise ValueError(problem)
+    if not is_visible(text):
+        raise ValueError("is empty")
+    return text
 
 
 class Judgment(BaseModel, extra="forbid", str_strip_whitespace=True):
     """One line of the file: a query, a document that answers it, and optionally the query's split."""
 
-    query: str = Field(min_length=1)
-    document: str = Field(min_length=1)
+    query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS), AfterValidator(_usable)]
+    document: Annotated[str, BeforeValidator(external_id_of), AfterValidator(_usable)]
     split: Literal["train", "test"] | None = None
 
 
 @app.command()
 def judgments(
     file: Annotated[
-        Path, typer.Argument(help='JSON Lines: {"query": ..., "document": id in its source, "split": train|test}.')
+        Path,
+        typer.Argument(
+            help='JSON Lines: {"query": ..., "document": id in its source, "split": train|test}; or JSON, CSV, TSV.'
+        ),
     ],
     source: Annotated[str | None, typer.Option(help="The documents' source; needed where there are several.")] = None,
 ) -> None:
@@ -62,17 +85,20 @@ def judgments(
 def _read(path: Path) -> tuple[list[Judgment], list[str]]:
     """The judgments of a file, which gzip may have compressed (``.gz``), and one message per wrong line."""
     good, bad = [], []
+    kind = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    good.append(Judgment.model_validate_json(line))
-                except ValidationError as error:
-                    first = error.errors(include_url=False, include_input=False)[0]
-                    where = "".join(f" {part}:" for part in first["loc"])
-                    bad.append(f"{path}:{number}:{where} {first['msg']}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        rows = list(READERS.get(kind, jsonl_rows)(str(path), data, COLUMNS, MAX_LINE_CHARS))
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for row in rows:
+        if isinstance(row, Rejected):
+            bad.append(f"{path}:{row.line}: {row.reason}")
+            continue
+        try:
+            good.append(Judgment.model_validate(row.values))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = "".join(f" {part}:" for part in first["loc"])
+            bad.append(f"{path}:{row.line}:{where} {first['msg']}")
     return good, bad

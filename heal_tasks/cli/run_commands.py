@@ -10,32 +10,45 @@ from heal_tasks.cli.base import RunId, app, console, new_run_id, print_line, set
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.manifest import READ_AGAIN, Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.report.page import read_page
 from heal_tasks.steps.engine import road
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.runs import RunRepository
 
+STEPS_PANEL = "Steps, in the order of the road"
+
+
+@app.command(help=road.STEPS["ingest"].about, rich_help_panel=STEPS_PANEL)
+def ingest(
+    run_id: RunId = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Read every file of HEAL_SOURCES again, whether it has changed or not.")
+    ] = False,
+) -> None:
+    """Run the first step, which begins a run."""
+    manifest = Manifest(run_id=run_id or new_run_id("manual"), refs={READ_AGAIN: 1} if again else {})
+    result = road.load_step("ingest").run_to_end(settings_for_command(), manifest)
+    console.print_json(json.dumps(result.to_json()))
+
 
 def _add_step_command(name: str, entry: road.Entry) -> None:
     hidden = not entry.shards
 
-    @app.command(name.replace("_", "-"), help=entry.about, rich_help_panel="Steps, in the order of the road")
+    @app.command(name.replace("_", "-"), help=entry.about, rich_help_panel=STEPS_PANEL)
     def command(
         run_id: RunId = "",
         shard: Annotated[int, typer.Option(min=0, help="Number of this shard.", hidden=hidden)] = 0,
         shards: Annotated[int, typer.Option(min=1, help="How many shards there are.", hidden=hidden)] = 1,
     ) -> None:
         settings = settings_for_command()
-        first = name == "ingest"
-        manifest = Manifest(run_id=run_id or new_run_id("manual")) if first else _manifest_of(settings, run_id)
-        result = road.load_step(name).run_to_end(settings, manifest, shard, shards)
+        result = road.load_step(name).run_to_end(settings, _manifest_of(settings, run_id), shard, shards)
         console.print_json(json.dumps(result.to_json()))
 
 
 for _name, _entry in road.STEPS.items():
-    if _name not in ("activate", "maintain", "report"):  # commands of their own
+    if _name not in ("ingest", "activate", "maintain", "report"):  # commands of their own
         _add_step_command(_name, _entry)
 
 

@@ -7,6 +7,10 @@ natural keys turn one into an error instead of a silent overwrite.
 
 import hashlib
 import json
+import unicodedata
+
+MAX_KEY_BYTES = 1024
+"""The longest key of S3. Two such keys fit into one entry of a B-tree index, whose limit is about 2,700 bytes."""
 
 
 def sha256_hex(*parts: str | bytes) -> str:
@@ -24,8 +28,22 @@ def stable_id(*parts: str | int) -> int:
     return int(sha256_hex(*(str(part) for part in parts))[:16], 16) >> 1
 
 
+def natural_key(name: str) -> str:
+    """A document's id in its source, or a file's path, as it is stored.
+
+    It is in Unicode's form NFC, because one name has several spellings: file systems, archives and editors change them.
+    Of a name of more than 1,024 bytes beginning and end are kept, with a hash of the whole between them.
+    """
+    name = unicodedata.normalize("NFC", name)
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) <= MAX_KEY_BYTES:
+        return name
+    head, tail = data[:480].decode("utf-8", "ignore"), data[-480:].decode("utf-8", "ignore")
+    return f"{head}~{sha256_hex(name)[:32]}~{tail}"
+
+
 def document_id(source: str, external_id: str) -> int:
-    """Id of a document; it survives every change of its text."""
+    """Id of a new document; it survives every change of its text, and of its name where the text stays."""
     return stable_id("document", source, external_id)
 
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from heal_tasks.core.errors import StepError
 
 MAX_MANIFEST_BYTES = 4096
+READ_AGAIN = "read_again"
+"""The ref of a first manifest that has ``ingest`` read every file, whether it has changed or not."""
 T = TypeVar("T", int, str)
 
 

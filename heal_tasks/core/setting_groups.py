@@ -45,11 +45,16 @@ class SourceSettings(BaseModel):
     A source's spelling is part of its documents' ids: `s3://b/x` and `s3://b/x/` are two sources. A source that is
     taken out of the list keeps its documents. S3 credentials and region are boto3's own: `AWS_ACCESS_KEY_ID`,
     `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION`. A change of language or chunk length reaches a document when its file
-    changes next.
+    changes next, or with `python -m heal_tasks ingest --again`. A source with blanks in its name is put in double
+    quotes: `HEAL_SOURCES='"file:/data/My Folder" s3://bucket/prefix'`. `HEAL_SOURCE_ROOTS` bounds what the trigger form
+    may read with the rights of the workers.
     """
 
     sources: Annotated[tuple[str, ...], NoDecode] = Field((),
         description="Blank-separated `file:FOLDER`, `s3://BUCKET/PREFIX`, `pydocs:PACKAGE,PACKAGE`; unset: the inbox.")
+    source_roots: Annotated[tuple[str, ...], NoDecode] = Field((),
+        description="Folders, prefixes and packages that every source must lie in, written like `HEAL_SOURCES` "
+        "(`pydocs:` for all packages); unset: `HEAL_SOURCES`, the inbox and `pydocs:`.")
     s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible endpoint; unset: AWS.")
     max_file_mb: float = Field(64.0, gt=0, description="Largest source file in MiB; larger ones are quarantined.")
     max_rejected_share: float = Field(0.2, ge=0, le=1,
@@ -85,7 +90,7 @@ class QuestionSettings(BaseModel):
     With neither key nor endpoint the extractive writer generates the questions. Prices are used for the ledger, `plan`
     and the spend limits. These hold across tasks and machines: the most that the calls for a chunk can cost is reserved
     before them. So a run stops a little below its limit, without an error, and the next run asks about the rest. An
-    endpoint that reports no tokens costs nothing in the ledger and has no limit.
+    endpoint that reports no tokens is charged by the sizes of prompts and replies (heal.llm_call.guessed).
     """
 
     llm_base_url: str | None = Field(None,

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.redaction import redact_logs, remember, remember_url
+from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -37,13 +38,12 @@ class Settings(
 
     model_config = SettingsConfigDict(env_prefix="HEAL_", extra="ignore", frozen=True)
 
-    @field_validator("sources", mode="before")
+    @field_validator("sources", "source_roots", mode="before")
     @classmethod
     def _split_sources(cls, value: Any) -> Any:
-        sources = tuple(value.split()) if isinstance(value, str) else value
+        sources = split_specs(value) if isinstance(value, str) else value
         for source in sources:
-            if not source.startswith(("file:", "s3://", "pydocs:")):
-                raise ValueError(f"unknown source {source!r}; write file:FOLDER, s3://BUCKET/PREFIX or pydocs:PACKAGE")
+            check_spec(source)
         return sources
 
     @field_validator("llm_base_url", "s3_endpoint_url")
@@ -60,6 +60,16 @@ class Settings(
                 )
         return value
 
+    @model_validator(mode="after")
+    def _check_roots(self) -> Self:
+        for source in self.sources:
+            if not is_within(source, self.allowed_roots):
+                raise ValueError(
+                    f"source {source!r} lies in none of HEAL_SOURCE_ROOTS ({join_specs(self.allowed_roots)}); add its "
+                    "folder or prefix to that setting, or choose a source inside"
+                )
+        return self
+
     @field_validator("question_filters", mode="before")
     @classmethod
     def _split_filters(cls, value: Any) -> Any:
@@ -72,10 +82,20 @@ class Settings(
         values = {key: value for key, value in values.items() if value not in ("", None) or key.endswith("schedule")}
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
-        values.setdefault("sources", (f"file:{values['var_dir'] / 'inbox'}",))
+        values.setdefault("sources", (f"{FILE}{values['var_dir'] / 'inbox'}",))
         if "llm_api_key" not in values and (key := os.environ.get("OPENAI_API_KEY")):
             values["llm_api_key"] = key
         return values
+
+    @property
+    def allowed_roots(self) -> tuple[str, ...]:
+        """Specs of the places that sources may lie in."""
+        return self.source_roots or tuple(dict.fromkeys((*self.sources, self.inbox, PYDOCS)))
+
+    @property
+    def inbox(self) -> str:
+        """Spec of the folder that is read where no source is set."""
+        return f"{FILE}{self.var_dir / 'inbox'}"
 
     @property
     def llm_configured(self) -> bool:
@@ -115,13 +135,17 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings; overrides win over environment and files.
 
     Raises:
-        SettingsError: a value is wrong; the message names the variable, the value and what is allowed.
+        SettingsError: a value is wrong; the message names the variable, the value and what is allowed. Sources among
+            the overrides must lie in ``HEAL_SOURCE_ROOTS``, or where that is unset in the environment's own sources.
     """
     if unknown := overrides.keys() - Settings.model_fields.keys():
         raise SettingsError(f"there are no settings {', '.join(sorted(unknown))}; docs/settings.md lists them")
     redact_logs()
     for name, text in [*os.environ.items(), *((name.upper(), as_variable(value)) for name, value in overrides.items())]:
         _remember(name, text)
+    if "sources" in overrides and "source_roots" not in overrides:
+        own = load_settings(**{name: value for name, value in overrides.items() if name != "sources"})
+        overrides["source_roots"] = own.allowed_roots
     var_dir = Path(str(overrides.get("var_dir") or os.environ.get("HEAL_VAR_DIR") or "var"))
     try:
         settings = Settings(_env_file=(var_dir / "local.env", ".env"), **overrides)  # type: ignore[call-arg]
@@ -153,7 +177,7 @@ def as_variable(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, tuple):
-        return " ".join(value) or "none"
+        return join_specs(value) or "none"
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)

@@ -30,9 +30,16 @@ def silent(done: int, total: int, message: str = "") -> None:
 class SourceFile:
     """One file or object of a source, as listed, before it is read."""
 
-    path: str  # relative to the source, with forward slashes
+    path: str  # relative to the source, with forward slashes, as ``core.ids.natural_key`` makes it
     fingerprint: str  # changes when the content may have changed (ETag, or size and modification time)
     size_bytes: int
+    real: str = ""  # its path in the source, where that differs
+    left_out: str = ""  # why it is listed but cannot be a document (a link that leads away); empty for all others
+
+    @property
+    def real_path(self) -> str:
+        """The path that it is read by."""
+        return self.real or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,12 @@ class Rejected:
     line: int  # 1-based line or row; 0 for the whole file
     reason: str  # the fault, the value, and the cure
     raw: str = ""  # the beginning of the input, safe to store as text
+    records: int = 1  # number of records that were lost with it, estimated for a file that cannot be read at all
+
+
+@dataclass(frozen=True, slots=True)
+class Unread(Rejected):
+    """A file that could not be read this time: rights, a lost disk, an archived object. The next run tries again."""
 
 
 @dataclass(frozen=True, slots=True)

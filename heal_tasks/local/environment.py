@@ -111,6 +111,6 @@ def airflow_settings(
 def setting_variables(settings: Settings) -> dict[str, str]:
     """The settings that are not at their default, as ``HEAL_*`` variables."""
     # The default source is not passed on: a state folder with a blank in its name would become two sources.
-    default = {"sources"} if settings.sources == (f"file:{settings.var_dir / 'inbox'}",) else set()
+    default = {"sources"} if settings.sources == (settings.inbox,) else set()
     names = sorted(settings.model_fields_set - LAUNCHER_ONLY - default)
     return {f"HEAL_{name.upper()}": as_variable(getattr(settings, name)) for name in names}

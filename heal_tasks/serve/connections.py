@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import psycopg
 
-from heal_tasks.core.errors import RetryableError
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.core.errors import InputError, RetryableError
+from heal_tasks.store.db import Connection, connect, is_fault_of_values
 
 MOST = 8
 
@@ -31,6 +31,8 @@ class Connections:
                 conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # of explicit transactions
             yield conn
         except psycopg.OperationalError as error:
+            if is_fault_of_values(error):
+                raise InputError(f"the database refused the request: {str(error).strip()}; make it smaller") from error
             raise RetryableError(f"the database does not answer: {str(error).strip()}") from error
         finally:
             self._free.put(None if conn is None or conn.closed else conn)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from heal_tasks.core.errors import SourceError
+from heal_tasks.core.specs import FILE, FORMS, PYDOCS, S3
 from heal_tasks.core.types import SourceFile
 from heal_tasks.sources.files import FolderSource
 from heal_tasks.sources.pydocs import PyDocsSource
@@ -24,13 +25,15 @@ class Source(Protocol):
     def list_files(self) -> Iterator[SourceFile]:
         """List every file that is not hidden and not still being written, sorted by path, unknown kinds included.
 
+        A file that is there but cannot be a document, such as a link that leads away, comes with ``left_out``.
+
         Raises:
             SourceError: the source cannot be listed as a whole; nothing may be concluded about its documents.
             RetryableError: a lost connection or throttling.
         """
 
-    def read(self, file: SourceFile) -> bytes:
-        """Read one listed file.
+    def read(self, file: SourceFile, limit: int) -> bytes:
+        """Read one listed file; of one that has more than ``limit`` bytes, whatever its listing said, one byte more.
 
         Raises:
             SourceError: this file cannot be read, for example because it was deleted after the listing.
@@ -46,10 +49,10 @@ def open_source(spec: str, *, s3_endpoint_url: str | None) -> Source:
     Raises:
         SourceError: the spec is none of the three forms, or its folder or package does not exist.
     """
-    if spec.startswith("file:"):
+    if spec.startswith(FILE):
         return FolderSource(spec)
-    if spec.startswith("s3://"):
+    if spec.startswith(S3):
         return S3Source(spec, endpoint_url=s3_endpoint_url)
-    if spec.startswith("pydocs:"):
+    if spec.startswith(PYDOCS):
         return PyDocsSource(spec)
-    raise SourceError(f"unknown source {spec!r}; write file:FOLDER, s3://BUCKET/PREFIX or pydocs:PACKAGE,PACKAGE")
+    raise SourceError(f"unknown source {spec!r}; {FORMS}")

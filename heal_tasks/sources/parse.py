@@ -8,60 +8,102 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from heal_tasks.core.errors import SourceError
-from heal_tasks.core.types import Record, Rejected, SourceFile
+from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
 from heal_tasks.sources.parse_documents import parse_html, parse_md, parse_pdf, parse_txt
-from heal_tasks.sources.parse_tables import parse_csv, parse_jsonl
+from heal_tasks.sources.parse_tables import parse_csv, parse_json, parse_jsonl
 from heal_tasks.sources.records import reject, reject_undecodable
 
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
 """Takes the path, the content and the longest text in characters; may raise UnicodeDecodeError."""
 
+PARSER_VERSION = 2
+"""Raised with every change after which a parser reads what it refused before: refused files are then read again."""
+
 PARSERS: dict[str, Parser] = {
-    ".jsonl": parse_jsonl,
-    ".csv": parse_csv,
-    ".txt": parse_txt,
-    ".md": parse_md,
-    ".html": parse_html,
+    **dict.fromkeys((".jsonl", ".ndjson"), parse_jsonl),
+    ".json": parse_json,
+    **dict.fromkeys((".csv", ".tsv"), parse_csv),
+    **dict.fromkeys((".txt", ".text"), parse_txt),
+    **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), parse_md),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), parse_html),
     ".pdf": parse_pdf,
 }
 
+TABLES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv"})
+"""Kinds with a record per line: a file that cannot be decoded loses as many records as it has lines."""
+
+MAX_REJECTED_PER_FILE = 1000
+"""So many rejected records of a file are named; a file of millions of broken lines would fill memory and quarantine."""
+
+
+def kind_of(path: str) -> str:
+    """The suffix, in lower case, that chooses the parser; a kind that ``PARSERS`` lacks is skipped."""
+    return PurePosixPath(path).suffix.lower()
+
 
 def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars: int) -> Iterator[Record | Rejected]:
-    """Read one listed file and turn it into records.
+    """Read one listed file of a kind in ``PARSERS`` and turn it into records.
 
-    The suffix, in any case, chooses the parser. A file that has more than ``max_bytes`` or is of an unknown kind is
-    rejected without being read. Of the records with one id in a file all but the first are rejected.
+    A file that has more than ``max_bytes`` is rejected, and one that cannot be read this time is Unread. Of the records
+    with one id in a file all but the first are rejected.
 
     Raises:
         RetryableError: a lost connection or throttling.
     """
-    path = file.path
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix not in PARSERS:
-        yield reject(path, 0, f"files of kind {suffix!r} are not read; supported are {', '.join(PARSERS)}")
-        return
+    path, kind = file.path, kind_of(file.path)
     if file.size_bytes > max_bytes:
         too_large = f"the file has {file.size_bytes} bytes, at most {max_bytes} are read"
         yield reject(path, 0, f"{too_large}; split it or raise HEAL_MAX_FILE_MB")
         return
     try:
-        data = source.read(file)
+        data = source.read(file, max_bytes)
     except SourceError as error:
-        yield reject(path, 0, str(error))
+        refused = reject(path, 0, str(error))
+        yield Unread(refused.path, refused.line, refused.reason, refused.raw)
+        return
+    if len(data) > max_bytes:
+        too_large = f"the file was listed with {file.size_bytes} bytes and has more than {max_bytes}"
+        yield reject(path, 0, f"{too_large}; split it or raise HEAL_MAX_FILE_MB", data)
         return
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
         return
-    first_line: dict[str, int] = {}
+    yield from _bounded(path, _unique(path, _parsed(path, kind, data, max_chars)))
+
+
+def _parsed(path: str, kind: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
     try:
-        for item in PARSERS[suffix](path, data, max_chars):
-            if isinstance(item, Record):
-                line = first_line.setdefault(item.external_id, item.line)
-                if line != item.line:
-                    reason = f"id {item.external_id!r} is already on line {line}; make ids unique"
-                    yield reject(path, item.line, reason, item.body)
-                    continue
-            yield item
+        yield from PARSERS[kind](path, data, max_chars)
     except UnicodeDecodeError as error:
-        yield reject_undecodable(path, 0, error)
+        lines = data.count(b"\n") + (not data.endswith(b"\n"))
+        yield reject_undecodable(path, 0, error, lines if kind in TABLES else 1)
+
+
+def _unique(path: str, items: Iterator[Record | Rejected]) -> Iterator[Record | Rejected]:
+    """Reject every record whose id an earlier one of the file has."""
+    first_line: dict[str, int] = {}
+    for item in items:
+        if isinstance(item, Record):
+            line = first_line.setdefault(item.external_id, item.line)
+            if line != item.line:
+                reason = f"id {item.external_id!r} is already on line {line}; make ids unique"
+                yield reject(path, item.line, reason, item.body)
+                continue
+        yield item
+
+
+def _bounded(path: str, items: Iterator[Record | Rejected]) -> Iterator[Record | Rejected]:
+    """Count the rejected records beyond the first thousand in one last Rejected."""
+    named = more = line = 0
+    for item in items:
+        if isinstance(item, Rejected):
+            if named == MAX_REJECTED_PER_FILE:
+                more += item.records
+                line = line or item.line
+                continue
+            named += 1
+        yield item
+    if more:
+        reason = f"{more} more records were rejected, from this line on; mend those that are named first"
+        yield reject(path, line, reason, records=more)

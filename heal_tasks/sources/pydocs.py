@@ -128,11 +128,11 @@ class PyDocsSource:
             if data := self._render(path):
                 yield SourceFile(path, sha256_hex(data)[:32], len(data))
 
-    def read(self, file: SourceFile) -> bytes:
+    def read(self, file: SourceFile, limit: int) -> bytes:
         """See ``Source``; a line has id, title, text and metadata of an object."""
         if file.path not in self._modules:
             raise SourceError(f"{file.path} is not a module of {self.name}; list the source again")
-        return self._render(file.path)
+        return self._render(file.path)[: limit + 1]
 
     def _render(self, path: str) -> bytes:
         return "".join(f"{json.dumps(item)}\n" for item in documented_objects(self._modules[path])).encode()

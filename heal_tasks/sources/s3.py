@@ -6,13 +6,14 @@ are not, and the message says which it was.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
+from heal_tasks.core.ids import natural_key
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.files import is_ignored
+from heal_tasks.sources.files import is_ignored, read_at_most
 
 RETRYABLE_CODES = frozenset({
     "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException",
@@ -54,16 +55,20 @@ class S3Source:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for page in pages:
                 for item in page.get("Contents", []):
-                    path = item["Key"].removeprefix(self._prefix)
-                    if path and not path.endswith("/") and not is_ignored(path):
-                        yield SourceFile(path, f"{item['ETag'].strip(chr(34))}-{item['Size']}", item["Size"])
+                    real = item["Key"].removeprefix(self._prefix)
+                    if real and not real.endswith("/") and not is_ignored(real):
+                        path, fingerprint = natural_key(real), f"{item['ETag'].strip(chr(34))}-{item['Size']}"
+                        yield SourceFile(path, fingerprint, item["Size"], real if real != path else "")
 
-    def read(self, file: SourceFile) -> bytes:
+    def read(self, file: SourceFile, limit: int) -> bytes:
         """See ``Source``."""
-        key = self._prefix + file.path
-        with self._explained(f"{self._bucket}/{key}"):
-            content: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-            return content
+        key = self._prefix + file.real_path
+        with (
+            self._explained(f"{self._bucket}/{key}"),
+            # Not the body's own context, which gives the raw stream: that does not notice a reply that breaks off.
+            closing(self._client.get_object(Bucket=self._bucket, Key=key)["Body"]) as body,
+        ):
+            return read_at_most(body.read, limit)
 
     @cached_property
     def _client(self) -> Any:

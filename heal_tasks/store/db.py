@@ -106,6 +106,18 @@ def check_versions(conn: Connection) -> None:
         )
 
 
+def is_lost(error: psycopg.Error) -> bool:
+    """True if the connection is gone: the network, or a server that stops; a new one can then do the same."""
+    state = error.sqlstate
+    # libpq itself reports no state.
+    return state.startswith(("08", "57P0")) if state else isinstance(error, psycopg.OperationalError)
+
+
+def is_fault_of_values(error: psycopg.Error) -> bool:
+    """True if the server refused a statement for its values: malformed, in conflict, or beyond a limit of Postgres."""
+    return (error.sqlstate or "").startswith(("22", "23", "54"))
+
+
 def storable_json(value: object) -> object:
     """A JSON value that a ``jsonb`` column takes: as ``storable`` for every text, NaN and infinity as null."""
     if isinstance(value, str):

@@ -39,10 +39,12 @@ def test_a_good_installation_passes(var: Settings, auto: Connection, login: dict
         store = SampleStore(pipeline)
         store.load_many(5)
         store.publish(store.generation("m"))
+    auto.execute("UPDATE heal.document SET source = %s", var.sources)
     found = examine_security(var)
     assert [(item.level, item.subject) for item in found] == [
         ("ok", "listeners"),
         ("ok", "files"),
+        ("ok", "sources"),
         ("ok", "owners"),
         ("ok", "roles"),
     ], found
@@ -66,7 +68,7 @@ def test_without_a_database_its_checks_fail(tmp_path: Path) -> None:
     found = examine_security(
         load_settings(var_dir=tmp_path / "var", database_url="postgresql://x:geheim-9@127.0.0.1:1/x")
     )
-    assert [item.level for item in found] == ["ok", "ok", "fail", "fail"]
+    assert [item.level for item in found] == ["ok", "ok", "fail", "fail", "fail"]
     assert "geheim-9" not in repr(found)
 
 
@@ -106,6 +108,17 @@ def test_sockets_of_running_servers_are_found() -> None:
         server.stop()
         shutil.rmtree(folder)
     assert doctor_security.listeners(settings) == []
+
+
+def test_documents_of_a_source_outside_the_roots_fail(var: Settings, auto: Connection) -> None:
+    SampleStore(auto).load_many(2)
+    auto.execute("UPDATE heal.document SET source = %s", var.sources)
+    assert faults(var, "sources") == []
+    auto.execute("UPDATE heal.document SET source = 'file:/etc' WHERE external_id = 'd1'")
+    (found,) = faults(var, "sources")
+    assert found.startswith("source 'file:/etc' lies in none of HEAL_SOURCE_ROOTS (file:")
+    auto.execute("UPDATE heal.document SET deleted_at = now() WHERE external_id = 'd1'")
+    assert faults(var, "sources") == []
 
 
 def test_readable_files_fail(var: Settings, auto: Connection) -> None:

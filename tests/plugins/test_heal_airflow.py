@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 
@@ -15,7 +16,10 @@ from heal_tasks.core.settings import Settings
     [
         ({}, ("realign", ("file:/set",), 7, True)),
         ({"sources": None}, ("realign", ("file:/set",), 7, True)),
-        ({"force_route": "nudge", "sources": "file:/form", "sample_documents": 3}, ("nudge", ("file:/form",), 3, True)),
+        (
+            {"force_route": "nudge", "sources": "file:/set/a", "sample_documents": 3},
+            ("nudge", ("file:/set/a",), 3, True),
+        ),
     ],
 )
 def test_a_field_left_at_its_default_leaves_the_setting(
@@ -39,3 +43,15 @@ def test_a_field_left_at_its_default_leaves_the_setting(
     heal_airflow.run_step("ingest")
     (found,) = used
     assert (found.force_route, found.sources, found.sample_documents, found.dry_run) == expected
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize("spec", ["file:/etc", "file:/set/../etc", "file:/settle", "s3://bucket"])
+def test_the_form_names_no_source_outside_the_roots(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import heal_airflow
+
+    monkeypatch.setenv("HEAL_SOURCES", "file:/set")
+    form = {name: param.value for name, param in heal_airflow.PARAMS.items()} | {"sources": spec}
+    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"params": form, "run_id": "night"})
+    with pytest.raises(SettingsError, match=f"source '{spec}' lies in none of HEAL_SOURCE_ROOTS \\(file:/set "):
+        heal_airflow.run_step("ingest")

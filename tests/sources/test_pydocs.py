@@ -145,7 +145,7 @@ def test_the_fingerprint_follows_the_documentation_and_not_the_file(package: str
 def test_a_file_that_is_no_module_is_an_error(package: str) -> None:
     source = open_source(f"pydocs:{package}", s3_endpoint_url=None)
     with pytest.raises(SourceError, match="is not a module of pydocs:"):
-        source.read(SourceFile("../../etc/passwd", "f", 1))
+        source.read(SourceFile("../../etc/passwd", "f", 1), 10**6)
 
 
 def test_real_packages_including_one_that_is_a_single_file() -> None:

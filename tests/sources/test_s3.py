@@ -63,7 +63,7 @@ def test_a_prefix_is_a_folder_and_paths_are_relative_to_it(client: Any, endpoint
     source = open_source("s3://folders/docs/", s3_endpoint_url=endpoint)
     files = list(source.list_files())
     assert [file.path for file in files] == ["a b+é.txt", "sub/c.md"]
-    assert [source.read(file).decode() for file in files] == ["docs/a b+é.txt", "docs/sub/c.md"]
+    assert [source.read(file, 10**6).decode() for file in files] == ["docs/a b+é.txt", "docs/sub/c.md"]
     assert [file.size_bytes for file in files] == [len("docs/a b+é.txt".encode()), len("docs/sub/c.md")]
     whole = open_source("s3://folders", s3_endpoint_url=endpoint)
     assert [file.path for file in whole.list_files()] == ["docs-old/f.txt", "docs/a b+é.txt", "docs/sub/c.md", "g.txt"]
@@ -79,7 +79,7 @@ def test_an_empty_prefix_has_no_files_and_a_missing_bucket_is_an_error(client: A
 def test_an_object_that_went_away_is_an_error_about_that_object(client: Any, endpoint: str) -> None:
     client.create_bucket(Bucket="gone")
     with pytest.raises(SourceError, match=r"s3://gone/x/a\.txt refused \(NoSuchKey\); it was deleted"):
-        open_source("s3://gone/x", s3_endpoint_url=endpoint).read(SourceFile("a.txt", "", 1))
+        open_source("s3://gone/x", s3_endpoint_url=endpoint).read(SourceFile("a.txt", "", 1), 10**6)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_only_what_can_pass_is_worth_a_retry(
         with pytest.raises(kind, match=f"\\({code}\\); .*") as listing:
             list(source.list_files())
         with pytest.raises(kind, match=message):
-            source.read(SourceFile("a.txt", "", 1))
+            source.read(SourceFile("a.txt", "", 1), 10**6)
     assert isinstance(listing.value, RetryableError) is (kind is RetryableError)
 
 
 def test_a_broken_connection_is_worth_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     with _answering(200, b"half", announced=100) as url, pytest.raises(RetryableError, match="connection failed"):
-        open_source("s3://bucket", s3_endpoint_url=url).read(SourceFile("a.txt", "", 100))
+        open_source("s3://bucket", s3_endpoint_url=url).read(SourceFile("a.txt", "", 100), 10**6)
     with pytest.raises(RetryableError, match="connection failed"):  # nobody listens there any more
         list(open_source("s3://bucket", s3_endpoint_url=url).list_files())
 

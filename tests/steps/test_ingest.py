@@ -30,9 +30,9 @@ def test_a_dry_run_reads_every_file_once_and_stores_nothing(
     write(settings, "c.jsonl", "4", "5")
     read, original = Counter[str](), FolderSource.read
 
-    def counted(source: FolderSource, file: SourceFile) -> bytes:
+    def counted(source: FolderSource, file: SourceFile, limit: int) -> bytes:
         read[file.path] += 1
-        return original(source, file)
+        return original(source, file, limit)
 
     monkeypatch.setattr(FolderSource, "read", counted)
     dry = settings.model_copy(update={"dry_run": True})

@@ -11,6 +11,7 @@ from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.chunks import live_chunks, purge_superseded
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
+from heal_tasks.store.documents.source_files import FileState, SourceFiles, State
 
 SOURCE = "file:inbox"
 
@@ -202,18 +203,34 @@ def test_text_that_postgres_cannot_hold_is_replaced(documents: Documents) -> Non
 
 
 def test_files_and_what_they_held(documents: Documents) -> None:
+    files = SourceFiles(documents._conn)
     documents.apply([record("a", "x"), record("b", "y"), record("c", "z", path="c.txt")])
-    documents.record_file(SOURCE, "a.jsonl", "1", False)
-    documents.record_file(SOURCE, "c.txt", "1", True)
-    assert documents.known_files(SOURCE) == {"a.jsonl": ("1", False), "c.txt": ("1", True)}
-    assert documents.known_files("other") == {}
-    assert documents.documents_of_paths(SOURCE, ["a.jsonl"]) == {doc("a"): "a.jsonl", doc("b"): "a.jsonl"}
-    assert documents.documents_of_paths("other", ["a.jsonl"]) == {}
+    first, second = FileState("a.jsonl", "1", "partly", "why", "limits"), FileState("c.txt", "1", "read")
+    files.record(SOURCE, [first, second])
+    assert files.known(SOURCE) == {"a.jsonl": first, "c.txt": second}
+    assert files.known("other") == {}
+    assert files.documents_of(SOURCE, ["a.jsonl"]) == {"a": (doc("a"), "a.jsonl"), "b": (doc("b"), "a.jsonl")}
+    assert files.documents_of("other", ["a.jsonl"]) == {}
+    assert files.sizes(SOURCE, ["a.jsonl", "c.txt", "d"]) == {"a.jsonl": 2, "c.txt": 1}
     documents.remove([doc("a")])
-    assert documents.documents_of_paths(SOURCE, ["a.jsonl"]) == {doc("b"): "a.jsonl"}
-    documents.record_file(SOURCE, "a.jsonl", "2", True)
-    documents.forget_files(SOURCE, ["c.txt"])
-    assert documents.known_files(SOURCE) == {"a.jsonl": ("2", True)}
+    assert files.documents_of(SOURCE, ["a.jsonl"]) == {"b": (doc("b"), "a.jsonl")}
+    changed = FileState("a.jsonl", "2", "read")
+    files.record(SOURCE, [changed])
+    files.forget(SOURCE, ["c.txt"])
+    assert files.known(SOURCE) == {"a.jsonl": changed}
+
+
+@pytest.mark.parametrize(
+    ("state", "fingerprint", "decided_by", "settled"),
+    [
+        ("read", "1", "new limits", True), ("read", "2", "limits", False),
+        ("partly", "1", "limits", True), ("partly", "1", "new limits", False),
+        ("refused", "1", "limits", True), ("refused", "1", "new limits", False), ("refused", "2", "limits", False),
+        ("failed", "1", "limits", False), ("skipped", "1", "limits", False),
+    ],
+)  # fmt: skip
+def test_only_a_result_settles_a_file(state: State, fingerprint: str, decided_by: str, settled: bool) -> None:
+    assert FileState("a", "1", state, "why", "limits").is_settled(fingerprint, decided_by) is settled
 
 
 def test_shards_divide_the_chunks(documents: Documents, auto: Connection) -> None:

@@ -22,6 +22,8 @@ LANDED = {
     "008_lexicon.sql": "c401edf24c4c",
     "012_locks.sql": "bb3196981ecb",
     "013_run_lock.sql": "660daf7d646b",
+    "009_source_files.sql": "f461b1ad1624",
+    "010_outcomes.sql": "728d28f0a88b",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 

@@ -15,14 +15,14 @@ from heal_tasks.questions.writer import ChunkToAsk
 from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.ingest import read_sources
 from heal_tasks.steps.map_entities import MapRecorder
+from heal_tasks.steps.reading.source_reader import named
+from heal_tasks.steps.reading.sources import Reading, read_sources
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
 from heal_tasks.store.db import connect
-from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.llm.ledger import SpendLimit
@@ -62,8 +62,7 @@ class Calls:
 class Plan:
     """The plan of a run; ``maps`` and ``answers`` are None where the route wants none."""
 
-    changes: Changes
-    rejected: int  # records that would be quarantined
+    reading: Reading  # of the sources
     route: str
     reason: str
     writer: str
@@ -74,9 +73,13 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as text."""
+        changes, skipped = self.reading.changes, self.reading.skipped
+        moved = f", {changes.moved} moved" if changes.moved else ""
         lines = [
-            f"documents  {self.changes.new} new, {self.changes.changed} changed, {self.changes.deleted} deleted, "
-            f"{self.rejected} records to be quarantined",
+            f"documents  {changes.new} new, {changes.changed} changed, {changes.deleted} deleted{moved}, "
+            f"{self.reading.rejected} records to be quarantined",
+            *([f"skipped    {skipped.total()} files: {named(skipped)}"] if skipped else []),
+            *(f"warning    {text}" for text in self.reading.warnings),
             f"route      {self.route}: {self.reason}",
             f"questions  {self.questions.chunks} chunks to ask, by {self.writer}; {self.questions.price()}",
         ]
@@ -96,8 +99,8 @@ def make_plan(settings: Settings) -> Plan:
             settings, Manifest(run_id="plan"), conn, artifact_store(settings), silent, 0, 1, logging.getLogger(__name__)
         )
         with conn.transaction(force_rollback=True):
-            changes, rejected = read_sources(context)
-            chosen, _ = decide(context, changes)
+            reading = read_sources(context)
+            chosen, _ = decide(context, reading.changes)
             under_way = BatchRepository(conn, settings.llm_url).texts_under_way(author.model, author.prompt_hash)
             unasked = QuestionRecorder(context, author).to_ask()
             to_ask = [chunk for chunk in unasked if chunk.content_hash not in under_way]
@@ -124,7 +127,7 @@ def make_plan(settings: Settings) -> Plan:
         costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
         limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers else "chunks")
     writer = f"{author.name} ({author.model})"
-    return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, limit)
+    return Plan(reading, chosen.name, chosen.reason, writer, questions, maps, answers, limit)
 
 
 def _calls(settings: Settings, tokens: Sequence[tuple[int, int]], price_factor: float = 1.0) -> Calls:

@@ -1,4 +1,4 @@
-"""Documents and their chunks: new, changed and deleted documents, duplicates, source files.
+"""Documents and their chunks: new, changed and deleted documents, duplicates.
 
 A document is identified by (source, external id), its content by a hash of title and body. Of documents with equal
 content only the oldest (the canonical one) has chunks. A chunk whose text is gone is *superseded*: it is served until
@@ -14,7 +14,7 @@ from psycopg import sql
 from heal_tasks.core.ids import document_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Record
-from heal_tasks.store.db import Repository, scalar, storable_json
+from heal_tasks.store.db import Connection, Repository, scalar, storable_json
 from heal_tasks.store.documents.chunks import Chunker, lock_exclusive, replace_chunks
 
 CONFIGURATIONS = {
@@ -34,6 +34,7 @@ class Changes:
     new: int = 0  # documents that were unknown or deleted before
     changed: int = 0  # documents with another title or body than before
     deleted: int = 0
+    moved: int = 0  # documents that have another name than before, and the same text
     duplicates: int = 0  # new or changed documents whose content an older document has
     chunks_added: int = 0  # chunks that need a vector
     chunks_superseded: int = 0  # chunks that are served until their successors are published
@@ -44,33 +45,7 @@ class Changes:
 
 
 class DocumentRepository(Repository):
-    """Documents, source files and chunks."""
-
-    def known_files(self, source: str) -> dict[str, tuple[str, bool]]:
-        """Fingerprint of each file as last read, and True if every record of it was good, by path."""
-        rows = self._conn.execute("SELECT path, fingerprint, clean FROM heal.source_file WHERE source = %s", (source,))
-        return {path: (fingerprint, clean) for path, fingerprint, clean in rows}
-
-    def record_file(self, source: str, path: str, fingerprint: str, clean: bool) -> None:
-        """Record a file as read with the fingerprint that it was listed with, and if every record of it was good."""
-        self._conn.execute(
-            "INSERT INTO heal.source_file (source, path, fingerprint, clean) VALUES (%s, %s, %s, %s) "
-            "ON CONFLICT (source, path) DO UPDATE "
-            "SET fingerprint = EXCLUDED.fingerprint, clean = EXCLUDED.clean, seen_at = now()",
-            (source, path, fingerprint, clean),
-        )
-
-    def forget_files(self, source: str, paths: Collection[str]) -> None:
-        """Delete the records of files, but not their documents."""
-        self._conn.execute("DELETE FROM heal.source_file WHERE source = %s AND path = ANY(%s)", (source, list(paths)))
-
-    def documents_of_paths(self, source: str, paths: Collection[str]) -> dict[int, str]:
-        """Path of each live document that came from these files, by document id."""
-        rows = self._conn.execute(
-            "SELECT document_id, path FROM heal.document WHERE source = %s AND path = ANY(%s) AND deleted_at IS NULL",
-            (source, list(paths)),
-        )
-        return dict(rows.fetchall())
+    """Documents and chunks."""
 
     def live_count(self, source: str | None = None) -> int:
         """The number of documents that are not deleted, in one source or in all."""
@@ -94,34 +69,34 @@ class DocumentRepository(Repository):
 
         Of two records with one external id the last counts. ``language`` is for documents whose metadata name none.
         """
-        by_id = {document_id(source, record.external_id): record for record in records}
-        hashes = {key: sha256_hex(storable(record.title), storable(record.body)) for key, record in by_id.items()}
-        rows = [
-            (
-                key, source, record.external_id, record.path, storable(record.title), storable(record.body),
-                storable_json(record.metadata), hashes[key], text_language(record.metadata, language),
-            )
-            for key, record in by_id.items()
-        ]  # fmt: skip
+        by_name = {record.external_id: record for record in records}
+        hashes = {name: sha256_hex(storable(item.title), storable(item.body)) for name, item in by_name.items()}
         with self._conn.transaction():
             lock_exclusive(self._conn)
-            known: dict[int, str] = dict(
-                self._conn.execute(
-                    "SELECT document_id, content_hash FROM heal.document "
-                    "WHERE document_id = ANY(%s) AND deleted_at IS NULL",
-                    (list(by_id),),
-                ).fetchall()
-            )
-            new = by_id.keys() - known.keys()
-            changed = {key for key, old in known.items() if old != hashes[key]}
+            rows = self._conn.execute(
+                "SELECT external_id, document_id, content_hash, deleted_at IS NULL FROM heal.document "
+                "WHERE source = %s AND external_id = ANY(%s)",
+                (source, list(by_name)),
+            ).fetchall()
+            # A renamed document has kept its id, so the row of the name counts, and not the name's own id.
+            ids = {name: document_id(source, name) for name in by_name} | {name: key for name, key, *_ in rows}
+            known = {name: content_hash for name, _, content_hash, live in rows if live}
             with self._conn.cursor() as cursor:
-                cursor.executemany(_UPSERT, rows)
-            touched = new | changed
-            affected = {hashes[key] for key in touched} | {known[key] for key in changed}
-            settled = self._conn.execute(_SETTLE, (list(affected),)).fetchall()
-            promoted = {key for key, canonical in settled if canonical is None}
-            duplicates = {key for key, canonical in settled if canonical is not None}
-            added, superseded = replace_chunks(self._conn, touched | promoted | duplicates, chunker)
+                cursor.executemany(
+                    _UPSERT,
+                    [
+                        (
+                            ids[name], source, name, item.path, storable(item.title), storable(item.body),
+                            storable_json(item.metadata), hashes[name], text_language(item.metadata, language),
+                        )
+                        for name, item in by_name.items()
+                    ],
+                )  # fmt: skip
+            changed = {name for name, old in known.items() if old != hashes[name]}
+            new = by_name.keys() - known.keys()
+            touched = {ids[name] for name in new | changed}
+            affected = {hashes[name] for name in new | changed} | {known[name] for name in changed}
+            duplicates, added, superseded = settle(self._conn, touched, affected, chunker)
         return Changes(
             new=len(new),
             changed=len(changed),
@@ -139,6 +114,25 @@ class DocumentRepository(Repository):
         query = "SELECT * FROM heal.delete_document(VARIADIC %s::bigint[])"
         ((deleted, added),) = self._conn.execute(query, (list(document_ids),)).fetchall()
         return Changes(deleted=deleted, chunks_added=added)
+
+
+def settle(
+    conn: Connection, changed: Collection[int], hashes: Collection[str], chunker: Chunker
+) -> tuple[set[int], int, int]:
+    """Chunk documents with new content, and every document that another one has become the canonical one for.
+
+    Args:
+        conn: in the transaction that stored the content.
+        changed: ids of documents with another title or body than before.
+        hashes: of the contents that documents have got or lost.
+        chunker: as for ``replace_chunks``.
+
+    Returns:
+        The documents that became duplicates; the numbers of chunks that need a vector, and of superseded ones.
+    """
+    settled = conn.execute(_SETTLE, (list(hashes),)).fetchall()
+    added, superseded = replace_chunks(conn, {*changed, *(key for key, _ in settled)}, chunker)
+    return {key for key, canonical in settled if canonical is not None}, added, superseded
 
 
 def text_language(metadata: Mapping[str, Any], default: str) -> str:

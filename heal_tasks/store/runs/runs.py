@@ -1,7 +1,7 @@
 """Runs and their results: route and verdict, steps and their progress, quarantine, evaluations."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -155,10 +155,21 @@ class RunRepository(Repository):
             ORDER BY min(started_at) OVER (PARTITION BY step), shard"""
         return select(self._conn, StepRow, rest, (run_id,))
 
-    def quarantine(self, run_id: str, source: str, rejected: Sequence[Rejected]) -> None:
-        """Record rejected input of a source; a rejection recorded before moves to this run."""
-        replace = "ON CONFLICT (source, path, line, reason) DO UPDATE SET run_id = EXCLUDED.run_id, raw = EXCLUDED.raw"
+    def quarantine(self, run_id: str, source: str, rejected: Sequence[Rejected], seen: Collection[str] = ()) -> None:
+        """Record rejected input of a source; a rejection recorded before moves to this run.
+
+        Earlier rejections in the files ``seen``, which were read anew or are gone, are marked as mended.
+        """
+        replace = (
+            "ON CONFLICT (source, path, line, left(reason, 100)) DO UPDATE SET run_id = EXCLUDED.run_id, "
+            "reason = EXCLUDED.reason, raw = EXCLUDED.raw, records = EXCLUDED.records, mended_at = NULL"
+        )
         with self._conn.transaction(), self._conn.cursor() as cursor:
+            cursor.execute(
+                "UPDATE heal.quarantine SET mended_at = now() "
+                "WHERE source = %s AND path = ANY(%s) AND mended_at IS NULL",
+                (source, list(seen)),
+            )
             hidden = [dataclasses.replace(item, reason=redacted(item.reason)) for item in rejected]
             insert(cursor, "quarantine", hidden, replace, run_id=run_id, source=source)
 

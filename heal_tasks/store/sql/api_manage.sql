@@ -60,14 +60,18 @@ COMMENT ON FUNCTION heal.recall IS
     'Share of the true k nearest chunks that the index finds for n stored questions; null without questions or rows.';
 
 -- Deletions. A duplicate of a deleted document becomes canonical and gets chunks of its own, so their ids have to be computed here, too:
--- the same hash of the parts, each with its length before it, as heal_tasks.core.ids.chunk_id (a test compares them).
-CREATE OR REPLACE FUNCTION heal.chunk_id(document bigint, ordinal int, content_hash text)
+-- the same hash of the parts, each with its length before it, as heal_tasks.core.ids.stable_id (a test compares them).
+CREATE OR REPLACE FUNCTION heal.stable_id(VARIADIC parts text[])
 RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT (('x' || encode(substr(sha256(string_agg(
         decode(lpad(to_hex(octet_length(part)), 16, '0'), 'hex') || convert_to(part, 'UTF8'), ''::bytea ORDER BY number)), 1, 8),
         'hex'))::bit(64) >> 1)::bigint
-    FROM unnest(ARRAY['chunk', document::text, ordinal::text, content_hash]) WITH ORDINALITY AS p (part, number)
+    FROM unnest(parts) WITH ORDINALITY AS p (part, number)
 $$;
+COMMENT ON FUNCTION heal.stable_id IS 'Id from the parts of a natural key, as heal_tasks.core.ids.stable_id makes it.';
+
+CREATE OR REPLACE FUNCTION heal.chunk_id(document bigint, ordinal int, content_hash text)
+RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT heal.stable_id('chunk', document::text, ordinal::text, content_hash) $$;
 COMMENT ON FUNCTION heal.chunk_id IS 'Id of a chunk, from its document, place and text.';
 
 CREATE OR REPLACE PROCEDURE heal.delete_chunks(chunks bigint[])
@@ -110,6 +114,48 @@ COMMENT ON PROCEDURE heal.delete_chunks IS
     'Deletes chunks everywhere: text, questions, entity maps, answers, replies of models, the vectors of all spaces and generations, '
     'and from all lexicons the stems that no other chunk has.';
 
+-- A question stays on its side of training and test; whether its document is an unseen one depends on the document.
+CREATE OR REPLACE FUNCTION heal.split_at(document bigint, split text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN heal.stable_id('bucket', 'document-split', document::text) % 1000 < 200
+                THEN CASE WHEN split LIKE '%test' THEN 'unseen_test' ELSE 'unseen_validation' END
+                ELSE replace(split, 'unseen', 'seen') END
+$$;
+COMMENT ON FUNCTION heal.split_at IS
+    'The split of a question that goes over to an equal text of another document (heal_tasks.questions.splits.is_unseen).';
+
+-- What was written about chunks, by people or by a language model, and their served vectors go over to equal texts of other documents.
+CREATE OR REPLACE PROCEDURE heal.hand_over(old_chunks bigint[], new_chunks bigint[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    item record;
+BEGIN
+    UPDATE heal.question q SET chunk_id = c.chunk_id, split = heal.split_at(c.document_id, q.split)
+    FROM unnest(old_chunks, new_chunks) AS p (old, new) JOIN heal.chunk c ON c.chunk_id = p.new WHERE q.chunk_id = p.old;
+    FOR item IN SELECT unnest(ARRAY['chunk_asked', 'entity_map']) AS name LOOP
+        EXECUTE format('UPDATE heal.%1$I w SET chunk_id = p.new FROM unnest($1, $2) AS p (old, new)
+                        WHERE w.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o
+                            WHERE (o.chunk_id, o.prompt_hash, o.model) = (p.new, w.prompt_hash, w.model))', item.name)
+            USING old_chunks, new_chunks;
+    END LOOP;
+    FOR item IN SELECT heal.vector_table(g.generation_id, 'vec') AS vec, heal.vector_table(g.generation_id, 'push') AS push
+                FROM heal.generation g LOOP
+        IF to_regclass('heal.' || item.vec) IS NOT NULL THEN
+            EXECUTE format('UPDATE heal.%1$I v SET chunk_id = c.chunk_id, document_id = c.document_id
+                            FROM unnest($1, $2) AS p (old, new) JOIN heal.chunk c ON c.chunk_id = p.new
+                            WHERE v.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o WHERE o.chunk_id = p.new)', item.vec)
+                USING old_chunks, new_chunks;
+        END IF;
+        IF to_regclass('heal.' || item.push) IS NOT NULL THEN
+            EXECUTE format('UPDATE heal.%1$I v SET chunk_id = p.new FROM unnest($1, $2) AS p (old, new)
+                            WHERE v.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o WHERE o.chunk_id = p.new)', item.push)
+                USING old_chunks, new_chunks;
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE heal.hand_over IS
+    'Gives questions, judgments, entity maps and served vectors of chunks to chunks with equal texts, before the first are deleted.';
+
 CREATE OR REPLACE FUNCTION heal.delete_document(
     VARIADIC documents bigint[], OUT documents_deleted int, OUT chunks_added int
 )
@@ -118,6 +164,7 @@ DECLARE
     gone bigint[];
     chunks bigint[];
     added bigint[];
+    old bigint[];
     name text;
 BEGIN
     LOCK TABLE heal.lock_corpus IN EXCLUSIVE MODE;
@@ -134,9 +181,11 @@ BEGIN
         SELECT heal.chunk_id(h.document_id, c.ordinal, c.content_hash), h.document_id, c.ordinal, c.text, c.content_hash
         FROM heir h JOIN heal.chunk c ON c.document_id = h.duplicate_of AND c.superseded_at IS NULL
         ON CONFLICT (chunk_id) DO UPDATE SET superseded_at = NULL, ordinal = EXCLUDED.ordinal
-        RETURNING chunk_id
+        RETURNING chunk_id, document_id, ordinal
     )
-    SELECT coalesce(array_agg(m.chunk_id), '{}') INTO added FROM made m;
+    SELECT coalesce(array_agg(m.chunk_id), '{}'), array_agg(c.chunk_id) INTO added, old
+    FROM made m JOIN heir h ON h.document_id = m.document_id
+    JOIN heal.chunk c ON c.document_id = h.duplicate_of AND c.ordinal = m.ordinal AND c.superseded_at IS NULL;
     chunks_added := cardinality(added);
     documents_deleted := cardinality(gone);
     chunks := ARRAY(SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = ANY (gone));
@@ -149,6 +198,7 @@ BEGIN
                             WHERE o.chunk_id = ANY ($1) ON CONFLICT DO NOTHING', name) USING chunks, added;
         END IF;
     END LOOP;
+    CALL heal.hand_over(old, added);
     CALL heal.delete_chunks(chunks);
     DELETE FROM heal.document_topic t WHERE t.document_id = ANY (gone);
     UPDATE heal.document d SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', content_hash = '', metadata = '{}'

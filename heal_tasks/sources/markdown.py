@@ -1,0 +1,139 @@
+"""Markdown: front matter, and the first heading as the title.
+
+Only the line of the title is parsed as Markdown; a whole file takes markdown-it a millisecond per kilobyte.
+"""
+
+import datetime
+import math
+import re
+from typing import Any
+
+_MAX_FRONT_MATTER_CHARS = 16 * 1024
+# PyYAML takes time in proportion to the square of the depth of brackets.
+_MAX_BRACKETS = 1000
+# Python writes no longer ones as decimal digits; YAML and TOML read any length as hexadecimal.
+_MAX_INTEGER_BITS = 4096
+_MAX_HEADING_CHARS = 2000
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_SETEXT_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
+_HTML_HEADING = re.compile(r"[ \t]*<h[1-6](?=[\s>])[^>]*>(.*?)</h[1-6]", re.IGNORECASE | re.DOTALL)
+# Above an underline a list or a quotation is no heading.
+_NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
+# Attributes that documentation generators read: "# Valves {#valves}".
+_ATTRIBUTES = re.compile(r"\{[#.:][^{}]*\}")
+_TITLE_LINE = re.compile(r"^title:[ \t]+(\S.*)$", re.MULTILINE)
+
+
+def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """Split the front matter, YAML between ``---`` or TOML between ``+++``, from the text below it.
+
+    Front matter that cannot be read, or is no mapping, or has more than 16,384 characters is part of the text; a line
+    ``title: ...`` of it still counts, because a colon in an unquoted title is the most frequent error.
+    """
+    mark = text[:3]
+    first_end = text.find("\n", 3)
+    if mark not in {"---", "+++"} or first_end < 0 or text[3:first_end].strip():
+        return {}, text
+    ends = r"\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)" if mark == "---" else r"\n\+\+\+[ \t]*(?:\r?\n|\Z)"
+    end = re.compile(ends).search(text, first_end, first_end + _MAX_FRONT_MATTER_CHARS)
+    if end is None:
+        return {}, text
+    inside = text[first_end : end.start() + 1]
+    bounded = inside.count("[") + inside.count("{") <= _MAX_BRACKETS
+    found = (_yaml if mark == "---" else _toml)(inside) if bounded else None
+    if isinstance(found, dict):
+        return found, text[end.end() :]
+    title = _TITLE_LINE.search(inside)
+    return {"title": title[1].strip(" \t\r\"'")} if title else {}, text
+
+
+def first_heading(text: str) -> str:
+    """The first heading outside code blocks and comments, without its markup; empty if there is none."""
+    fence, previous, comment = "", "", False
+    place = 0
+    for whole in text.splitlines(keepends=True):
+        line = whole[:_MAX_HEADING_CHARS].rstrip("\r\n")
+        begin, place = place, place + len(whole)
+        if comment or (not fence and line.lstrip().startswith("<!--")):
+            comment = "-->" not in whole
+            continue
+        if (mark := _FENCE.match(line)) is not None:
+            if not fence:
+                fence = mark[1]
+            elif mark[1].startswith(fence) and not line.strip(" \t`~"):
+                fence = ""
+            previous = ""
+            continue
+        if fence:
+            continue
+        heading = _atx(line)
+        if not heading and line.lstrip()[:2].lower() == "<h":
+            tag = _HTML_HEADING.match(text[begin : begin + _MAX_HEADING_CHARS])
+            heading = tag[1] if tag else ""
+        if not heading and previous and _SETEXT_UNDERLINE.fullmatch(line) is not None:
+            heading = previous
+        if heading and (title := _plain(heading)):
+            return title
+        previous = "" if line.lstrip()[:2] in _NO_PARAGRAPH else line.strip()
+    return ""
+
+
+def _atx(line: str) -> str:
+    """The text of a heading of CommonMark: up to three blanks, hashes, a blank, the text; closing hashes dropped."""
+    unindented = line.lstrip(" ")
+    text = unindented.lstrip("#")
+    level = len(unindented) - len(text)
+    if len(line) - len(unindented) > 3 or not 0 < level <= 6 or (text and text[0] not in " \t"):
+        return ""
+    text = text.strip()
+    unclosed = text.rstrip("#")
+    return unclosed.rstrip() if not unclosed or unclosed[-1] in " \t" else text
+
+
+def _plain(heading: str) -> str:
+    """The text of inline Markdown: without emphasis, links' addresses, tags and attributes."""
+    heading = _ATTRIBUTES.sub("", heading).strip()
+    if any(char in heading for char in "*_`[<&\\~!"):
+        from markdown_it import MarkdownIt
+
+        (line,) = MarkdownIt("commonmark").parseInline(" ".join(heading.split()))
+        # Pictures are left out: their texts are mostly those of badges.
+        shown = {"text", "text_special", "code_inline"}
+        heading = "".join(part.content for part in line.children or () if part.type in shown)
+    return " ".join(heading.split())
+
+
+def _yaml(text: str) -> Any:
+    """YAML as JSON values; None if it cannot be read, or has aliases, which can stand for more than memory holds."""
+    import yaml
+
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            return None
+        return _json_value(yaml.safe_load(text) or {})
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _toml(text: str) -> Any:
+    import tomllib
+
+    try:
+        return _json_value(tomllib.loads(text.replace("\r\n", "\n")))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json_value(value: Any) -> Any:
+    """A value of YAML or TOML as JSON has it: dates as ISO text, keys as strings, other kinds as text."""
+    if isinstance(value, dict):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_json_value(item) for item in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS:
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -1,0 +1,94 @@
+"""Program of the parser process: reads files from its input, and writes their texts to its output.
+
+A request is a line of JSON (kind, bytes, max_chars, seconds) and the bytes of a file; a reply is eight bytes with its
+length, and JSON. The process ends when its input does, so it outlives the one that started it by one file at most.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from heal_tasks.sources.extract import Extract, UnreadableError
+
+MAX_MEMORY_BYTES = 2**30
+OUT_OF_MEMORY = "memory"
+_OPEN_FILES = 32
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries that print must not write into replies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    sys.dont_write_bytecode = True
+    parsers = _parsers()
+    _limit()
+    _reply(replies, {"ready": True})
+    while line := requests.readline():
+        request = json.loads(line)
+        data = requests.read(request["bytes"])
+        signal.alarm(request["seconds"])  # ends the process if the parent, which would have done it, is gone
+        _reply(replies, _answer(parsers[request["kind"]], data, request["max_chars"]))
+        signal.alarm(0)
+
+
+def _parsers() -> dict[str, Callable[[bytes, int], Extract]]:
+    """The parsers by kind; their libraries are loaded, so that a missing one shows at the start."""
+    import pypdfium2
+    import selectolax.lexbor
+    import webencodings
+
+    from heal_tasks.sources.html_text import extract_html
+    from heal_tasks.sources.pdf_text import extract_pdf
+
+    del pypdfium2, selectolax, webencodings
+    return {"html": extract_html, "pdf": extract_pdf}
+
+
+def _answer(parse: Callable[[bytes, int], Extract], data: bytes, max_chars: int) -> dict[str, Any]:
+    from heal_tasks.sources.records import too_long, undecodable
+
+    try:
+        found = parse(data, max_chars)
+    except UnreadableError as error:
+        return {"refused": str(error)}
+    except UnicodeDecodeError as error:
+        return {"refused": undecodable(error)}
+    except MemoryError:
+        return {"refused": OUT_OF_MEMORY}
+    except Exception as error:  # parsers of broken files raise anything
+        return {"refused": f"the file cannot be read ({type(error).__name__}: {error}); save it again"}
+    if len(found.body) > max_chars:
+        return {"refused": too_long(len(found.body), max_chars)}
+    return {"title": found.title[:max_chars], "body": found.body, "metadata": found.metadata}
+
+
+def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:
+    content = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    replies.write(len(content).to_bytes(8, "big") + content)
+    replies.flush()
+
+
+def _limit() -> None:
+    """Bound memory and open files; no files are written, no processes started, no core is dumped."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    limits = {
+        resource.RLIMIT_AS: pages * resource.getpagesize() + MAX_MEMORY_BYTES,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, limit in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

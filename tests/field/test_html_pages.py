@@ -1,0 +1,78 @@
+"""HTML pages: titles, hidden parts, parts that nobody closed, entities."""
+
+import pytest
+
+from tests.sources.parsing import accepted, refused
+
+
+@pytest.mark.parametrize(
+    ("page", "title"),
+    [
+        ("<title></title><h1>Manual</h1>x", "Manual"),
+        ("<title> &nbsp; </title><h1><img alt=logo></h1><h1>Second</h1>x", "Second"),
+        ("<body><svg><title>Icon</title></svg><h1>Manual</h1>x", "Manual"),
+        ("<svg><g><title>Icon</title></g></svg>x", "page"),
+        ("<title>A &amp; B &#8364</title>x", "A & B €"),
+        ("<h1>Stop <script>var x</script>the <b>pump</b></h1>x", "Stop the pump"),
+    ],
+)
+def test_titles(page: str, title: str) -> None:
+    assert accepted("in/page.html", page).title == title
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<div hidden>NO</div>",
+        "<p style='color:red; Display : none'>NO</p>",
+        "<span style='visibility:hidden'>NO</span>",
+        "<template><p>NO</p></template>",
+        "<dialog>NO</dialog>",
+        "<noscript>NO</noscript>",
+        "<nav><a>NO</a></nav>",
+        "<iframe>NO</iframe>",
+        "<!-- NO -->",
+        "<script>NO</script><style>NO</style>",
+        "<svg><title>NO</title><desc>NO</desc></svg>",
+        "<video>NO</video><canvas>NO</canvas><object>NO</object>",
+        "<datalist><option>NO</datalist>",
+    ],
+)
+def test_hidden_parts_are_no_text(hidden: str) -> None:
+    body = accepted("x.html", f"<title>t</title><body><p>before</p>{hidden}<p>after</p>").body
+    assert body.split() == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "<div aria-hidden=true>YES</div>",
+        "<div hidden=until-found>YES</div>",
+        "<dialog open>YES</dialog>",
+        "<details><summary>s</summary>YES</details>",
+        "<textarea>YES</textarea>",
+        "<select><option value=3>YES</select>",
+        "<div style='display:inline'>YES</div>",
+        "<svg><text>YES</text></svg>",
+        "<nav><ul><li>Home</ul><p>YES",
+        "<nav><a>x</a></nav><nav>YES",
+        "<noscript>YES",
+    ],
+)
+def test_visible_parts_and_parts_that_nobody_closed_are_text(shown: str) -> None:
+    assert "YES" in accepted("x.html", f"<title>t</title><body>{shown}").body
+
+
+def test_entities_breaks_and_tables() -> None:
+    page = "<p>5 &lt; 6 &amp;lt; &#8364 &#x20AC; caf&eacute &notit;<br>next<br/>last"
+    assert accepted("x.html", page).body == "5 < 6 &lt; € € café ¬it;\nnext\nlast"
+    table = "<table><tr><th>Part<th>Price<tr><td>Valve<td>5</table>"
+    assert [line.split() for line in accepted("x.html", table).body.splitlines() if line] == [
+        ["Part", "Price"],
+        ["Valve", "5"],
+    ]
+
+
+def test_pages_without_text_are_refused() -> None:
+    for page in ("<frameset><frame></frameset>", "<!-- never closed", "<title>only</title>"):
+        assert refused("x.html", page).reason.startswith("text is empty")
