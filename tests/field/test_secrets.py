@@ -115,7 +115,12 @@ def test_a_database_url_is_not_quoted(template: str, password: str, encoded: boo
 @pytest.mark.parametrize("template", ENDPOINTS)
 def test_an_endpoint_is_not_quoted(tmp_path: Path, template: str, name: str, password: str) -> None:
     try:
-        settings = load_settings(**{name: template.format(password)}, var_dir=tmp_path, sources="s3://bucket/docs")
+        settings = load_settings(
+            **{name: template.format(password)},
+            var_dir=tmp_path,
+            sources="s3://bucket/docs",
+            source_roots="s3://bucket",
+        )
     except SettingsError as error:
         check(str(error), password)
         return
@@ -144,6 +149,7 @@ def test_every_finding_of_doctor_is_redacted(tmp_path: Path, monkeypatch: pytest
         llm_api_key="hidden-3",
         s3_endpoint_url="http://u:hidden-4@127.0.0.1:1",
         sources="s3://b/x",
+        source_roots="s3://b",
         artifacts_uri="s3://user:hidden-5@bucket/x",
     )
     text = repr(examine(settings))
