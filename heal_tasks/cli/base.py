@@ -1,5 +1,7 @@
 """The parts that all commands share: the Typer app, the console, the settings, run ids."""
 
+import os
+import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -7,7 +9,9 @@ import typer
 from rich.console import Console
 
 from heal_tasks.core.errors import HealError
+from heal_tasks.core.files import PRIVATE_UMASK
 from heal_tasks.core.log import configure_logging
+from heal_tasks.core.redaction import redacted, redacted_traceback
 from heal_tasks.core.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -26,8 +30,8 @@ RunId = Annotated[str, typer.Option("--run-id", help="Run to work in; the latest
 
 
 def print_line(text: str) -> None:
-    """Print a line without breaking it."""
-    console.print(text, soft_wrap=True)
+    """Print a line without breaking it, and without passwords and keys."""
+    console.print(redacted(text), soft_wrap=True)
 
 
 def settings_for_command() -> Settings:
@@ -43,9 +47,19 @@ def new_run_id(kind: str) -> str:
 
 
 def main() -> None:
-    """Run the command line; a HealError becomes one line and exit code 1."""
+    """Run the command line; a HealError, or a fault of disk or database, becomes one line and exit code 1."""
+    os.umask(PRIVATE_UMASK)
     try:
         app()
-    except HealError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+    except Exception as error:
+        if (named := _named(error)) is None:
+            typer.secho(redacted_traceback(error), err=True)
+            raise SystemExit(1) from None
+        typer.secho(f"error: {named}", fg="red", err=True)
         raise SystemExit(1) from None
+
+
+def _named(error: Exception) -> HealError | None:
+    from heal_tasks.steps.engine.faults import named_fault  # loads psycopg, which most commands have loaded already
+
+    return error if isinstance(error, HealError) else named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")

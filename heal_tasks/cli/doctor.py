@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 from rich.text import Text
@@ -13,7 +13,9 @@ from rich.text import Text
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
+from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import packaged_folder
+from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import stack
 from heal_tasks.steps.quality.scripts import unread_chunks
@@ -35,9 +37,17 @@ class Finding(NamedTuple):
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    security: Annotated[bool, typer.Option("--security", help="Check addresses, files and rights instead.")] = False,
+) -> None:
     """Check database, sources, model, LLM, artifacts, disk, GPU and Airflow; say what to do about each failure."""
-    findings = examine(settings_for_command())
+    settings = settings_for_command()
+    if security:
+        from heal_tasks.cli.doctor_security import examine_security
+
+        findings = examine_security(settings)
+    else:
+        findings = examine(settings)
     for finding in findings:
         console.print(MARKS[finding.level], finding.subject.ljust(10), end=" ")
         print_line(finding.text)
@@ -53,9 +63,9 @@ def examine(settings: Settings) -> list[Finding]:
     findings: list[Finding] = []
     for subject, check in checks.items():
         try:
-            findings.extend(Finding(level, subject, text) for level, text in check(settings))
+            findings.extend(Finding(level, subject, redacted(text)) for level, text in check(settings))
         except Exception as error:
-            findings.append(Finding("fail", subject, f"{type(error).__name__}: {error}"))
+            findings.append(Finding("fail", subject, redacted(f"{type(error).__name__}: {error}")))
     return findings
 
 
@@ -161,7 +171,7 @@ def _artifacts(settings: Settings) -> Iterator[Result]:
 
 
 def _disk(settings: Settings) -> Iterator[Result]:
-    settings.var_dir.mkdir(parents=True, exist_ok=True)
+    state_folder(settings.var_dir)
     free_gb = shutil.disk_usage(settings.var_dir).free / 1e9
     text = f"{free_gb:.1f} GB free in {settings.var_dir}; at least {MIN_FREE_GB:.0f} are needed"
     yield "ok" if free_gb >= MIN_FREE_GB else "fail", text

@@ -2,9 +2,13 @@
 
 They are in a folder on one machine, in S3 in a deployment; their URI tells. A folder of files is written beside its
 final name and then renamed (on S3: completed by a marker object), so a reader never sees half of one.
+
+Keys, names of objects and URIs in the database come from elsewhere, so no file is written, read or deleted outside the
+root and the cache, whatever they are and wherever links lead.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.errors import StepError
+from heal_tasks.core.files import private_folder
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 
 COMPLETE = "_complete.json"
+
+_BLOCK_BYTES = 1 << 20
 
 
 class ArtifactStore:
@@ -26,11 +33,13 @@ class ArtifactStore:
         self._root, self._cache_dir, self._endpoint = root.rstrip("/"), cache_dir, s3_endpoint_url
 
     def uri(self, key: str) -> str:
-        """The URI of a key."""
-        return f"{self._root}/{key}"
+        """The URI of a key, a relative path of ordinary names."""
+        return f"{self._root}/{_checked(key, key)}"
 
     def exists(self, uri: str) -> bool:
         """True if a completely written artifact is at a URI."""
+        if not self._inside(uri):
+            return False
         if not _is_remote(uri):
             return (Path(uri) / COMPLETE).exists()
         bucket, prefix = self._bucket(uri)
@@ -39,49 +48,57 @@ class ArtifactStore:
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         """Yield an empty local folder, and publish it under a key such as ``models/3f2a`` if the block has no error."""
-        remote = _is_remote(self._root)
-        staging_root = self._cache_dir if remote else Path(self._root)
-        staging_root.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=staging_root))
-        try:
+        uri, remote = self.uri(key), _is_remote(self._root)
+        with self._staging(self._cache_dir if remote else Path(self._root)) as staging:
             yield staging
             (staging / COMPLETE).write_text(json.dumps({"key": key}))
             if remote:
-                bucket, prefix = self._bucket(self.uri(key))
+                bucket, prefix = self._bucket(uri)
                 files = [path for path in staging.rglob("*") if path.is_file() and path.name != COMPLETE]
                 for path in [*files, staging / COMPLETE]:
                     bucket.upload_file(str(path), f"{prefix}/{path.relative_to(staging).as_posix()}")
             else:
-                target = Path(self._root) / key
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target.exists():
-                    shutil.rmtree(target)
-                staging.rename(target)
+                _publish(staging, self._folder(uri))
+
+    @contextmanager
+    def _staging(self, root: Path) -> Iterator[Path]:
+        """Yield a new folder, and remove what is left of it: on a full disk half a file would keep the disk full."""
+        private_folder(root)
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+        try:
+            yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
     def local(self, uri: str) -> Path:
-        """A local folder with the artifact's files, fetched once if it is in S3; StepError if it is not complete."""
+        """A local folder with the artifact's files, fetched once if it is in S3.
+
+        Raises:
+            StepError: it is not complete, not below the root, or has files that are not its own.
+        """
         target = self._folder(uri)
         if (target / COMPLETE).exists():
+            _check_files(target, self._cache_dir if _is_remote(uri) else Path(self._root))
             return target
         if not self.exists(uri):
             raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
         bucket, prefix = self._bucket(uri)
-        for item in bucket.objects.filter(Prefix=f"{prefix}/"):
-            name = item.key.removeprefix(f"{prefix}/")
-            if name != COMPLETE:
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                bucket.download_file(item.key, str(target / name))
-        (target / COMPLETE).write_text("{}")
+        with self._staging(self._cache_dir) as staging:
+            for item in bucket.objects.filter(Prefix=f"{prefix}/"):
+                name = item.key.removeprefix(f"{prefix}/")
+                if name != COMPLETE and not name.endswith("/"):  # a folder marker
+                    _fetch(item, staging / _checked(name, f"s3://{bucket.name}/{item.key}"))
+            (staging / COMPLETE).write_text("{}")
+            if not (target / COMPLETE).exists():  # another process may have fetched it meanwhile
+                _publish(staging, target)
         return target
 
     def model_path(self, model_uri: str) -> str:
         """Folder to load a model from: an artifact's, or the one that ``resolve_model`` finds."""
-        return str(self.local(model_uri)) if model_uri.startswith(f"{self._root}/") else resolve_model(model_uri)
+        return str(self.local(model_uri)) if self._inside(model_uri) else resolve_model(model_uri)
 
     def delete(self, uri: str) -> None:
-        """Remove an artifact; nothing happens where there is none."""
+        """Remove an artifact; nothing happens where there is none. StepError for what is not below the root."""
         shutil.rmtree(self._folder(uri), ignore_errors=True)
         if _is_remote(uri):
             bucket, prefix = self._bucket(uri)
@@ -89,7 +106,15 @@ class ArtifactStore:
 
     def _folder(self, uri: str) -> Path:
         """The local folder of an artifact; in the cache if it is in S3."""
-        return self._cache_dir / uri.removeprefix("s3://") if _is_remote(uri) else Path(uri)
+        if not self._inside(uri):
+            raise StepError(f"artifact {uri!r} is not below {self._root}, the folder or bucket of HEAL_ARTIFACTS_URI")
+        folder = self._cache_dir / uri.removeprefix("s3://") if _is_remote(uri) else Path(uri)
+        _check_place(folder, self._cache_dir if _is_remote(uri) else Path(self._root))
+        return folder
+
+    def _inside(self, uri: str) -> bool:
+        """True for the URI of a key below the root."""
+        return uri.startswith(f"{self._root}/") and not _problem(uri.removeprefix(f"{self._root}/"))
 
     def _bucket(self, uri: str) -> tuple[Any, str]:
         """The boto3 bucket of an S3 URI, and the prefix in it."""
@@ -97,6 +122,65 @@ class ArtifactStore:
 
         name, _, prefix = uri.removeprefix("s3://").partition("/")
         return boto3.resource("s3", endpoint_url=self._endpoint).Bucket(name), prefix
+
+
+def _problem(name: str) -> str:
+    """The reason why a name is no relative path of ordinary names; empty if it is one."""
+    parts = name.split("/")
+    if ".." in parts or "." in parts:
+        return "it has a part '..' or '.'"
+    if "" in parts:
+        return "it is absolute, or has an empty part"
+    if "\\" in name or not name.isprintable():
+        return "it has a backslash or a control character"
+    if len(os.fsencode(name)) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts):
+        return "it is too long for a path"
+    return ""
+
+
+def _checked(name: str, shown: str) -> str:
+    if problem := _problem(name):
+        raise StepError(f"{shown!r} is no name of a file in an artifact: {problem}; delete it, and run the step again")
+    return name
+
+
+def _fetch(item: Any, target: Path) -> None:
+    """Fetch an object of as many bytes as its listing says; StepError if it sends another number."""
+    received, size, body = 0, item.size, item.get()["Body"]  # in this order: a call forgets the listing
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            while received <= size and (block := body.read(_BLOCK_BYTES)):
+                received += file.write(block)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StepError(f"object {item.key!r} is a file and a folder; run the step that writes it again") from error
+    if received != size:
+        raise StepError(
+            f"object {item.key!r} is listed with {size:,} bytes and sent "
+            f"{'more' if received > size else f'{received:,}'}; run the step that writes it again"
+        )
+
+
+def _check_place(folder: Path, root: Path) -> None:
+    """Raise StepError for a folder that links lead out of the root."""
+    if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)):
+        raise StepError(f"{folder} leads out of {root}; delete the link, and run the step that writes it again")
+
+
+def _check_files(folder: Path, root: Path) -> None:
+    """Raise StepError for a link that leads out of the root, and for anything that is neither file nor folder."""
+    for path in folder.rglob("*"):
+        _check_place(path, root)
+        if not path.is_file() and not path.is_dir():
+            raise StepError(f"{path} is no regular file; delete it, and run the step that writes it again")
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Give a complete folder its final name, in place of an older one."""
+    private_folder(target.parent)
+    if target.exists():
+        shutil.rmtree(target)
+    staging.rename(target)
 
 
 def _is_remote(uri: str) -> bool:

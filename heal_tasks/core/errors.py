@@ -4,9 +4,14 @@ A message says what was wrong, the value, and what to do. A single bad record is
 it becomes a row in ``heal.quarantine`` and the rest of the run goes on.
 """
 
+from heal_tasks.core.redaction import redacted
+
 
 class HealError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose; its text has no passwords and keys."""
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class InputError(HealError, ValueError):

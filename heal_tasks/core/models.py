@@ -1,9 +1,10 @@
 """Location of an encoder's files: packaged, in a folder, or on a hub."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.errors import InputError, SettingsError
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 
 CARD = "card.json"
@@ -21,9 +22,15 @@ def packaged_folder(model: str) -> str | None:
 
 
 def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
-    """The local folder of a model: packaged, a folder itself, or fetched once from a hub; SettingsError for others."""
+    """The local folder of a model: packaged, a folder itself, or fetched once from a hub.
+
+    Raises:
+        SettingsError: it is none of these.
+        InputError: see ``check_model_folder``.
+    """
     folder = packaged_folder(model) or model
     if Path(folder).is_dir():
+        check_model_folder(folder)
         return folder
     from huggingface_hub import snapshot_download
 
@@ -34,3 +41,20 @@ def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
             f"{setting}={model!r} is not a folder, and the model hub did not return it ({type(error).__name__}: "
             f"{error}); set it to the folder of a sentence-transformers model, or check the name and the connection"
         ) from error
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """Raise InputError if a model's folder has links that lead out of it, or anything that is neither file nor folder.
+
+    The hub's cache keeps the files of a model beside its snapshots, and an installer may link those of a package.
+    """
+    root = Path(os.path.realpath(folder))
+    if str(folder) == packaged_folder(PACKAGED_MODEL):
+        return
+    if root.parent.name == "snapshots":
+        root = root.parents[1]
+    for path in Path(folder).rglob("*"):
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            raise InputError(f"{path} is a link that leads out of the model's folder; put the file itself there")
+        if not path.is_file() and not path.is_dir():
+            raise InputError(f"{path} is no regular file; a model's folder may have none, so remove it")

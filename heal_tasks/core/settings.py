@@ -6,6 +6,8 @@ This is the only module that reads the process environment; ``setting_groups`` h
 """
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,9 +16,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.redaction import redact_logs, remember, remember_url
 from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+_SECRETS = ("database_url", "llm_base_url", "llm_api_key", "s3_endpoint_url", "serve_token")
+"""Settings that are a secret or may have one in them: a wrong value is not shown."""
+
+_HTTP_URL = re.compile(
+    r"https?://([^@/?#\s]*@)?([\w.-]+|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?(/([^\s@]|(?<=/)@)*)?", re.IGNORECASE
+)
 
 
 class Settings(
@@ -35,6 +45,20 @@ class Settings(
         for source in sources:
             check_spec(source)
         return sources
+
+    @field_validator("llm_base_url", "s3_endpoint_url")
+    @classmethod
+    def _well_formed(cls, value: str | None) -> str | None:
+        # A library that cannot parse it would quote a part of it, which may be one of a password.
+        if value and ("://" in value or "@" in value):
+            found = _HTTP_URL.fullmatch(value)
+            if found is None or int(found["port"] or 0) > 65535:
+                raise ValueError(
+                    "is malformed (it is not shown, because it may have a password): write http://HOST:PORT/PATH or "
+                    "http://USER:PASSWORD@HOST:PORT/PATH, with special characters of the password as %40 for @, %3A "
+                    "for :, %2F for /"
+                )
+        return value
 
     @model_validator(mode="after")
     def _check_roots(self) -> Self:
@@ -116,18 +140,36 @@ def load_settings(**overrides: Any) -> Settings:
     """
     if unknown := overrides.keys() - Settings.model_fields.keys():
         raise SettingsError(f"there are no settings {', '.join(sorted(unknown))}; docs/settings.md lists them")
+    redact_logs()
+    for name, text in [*os.environ.items(), *((name.upper(), as_variable(value)) for name, value in overrides.items())]:
+        _remember(name, text)
     if "sources" in overrides and "source_roots" not in overrides:
         own = load_settings(**{name: value for name, value in overrides.items() if name != "sources"})
         overrides["source_roots"] = own.allowed_roots
     var_dir = Path(str(overrides.get("var_dir") or os.environ.get("HEAL_VAR_DIR") or "var"))
     try:
-        return Settings(_env_file=(var_dir / "local.env", ".env"), **overrides)  # type: ignore[call-arg]
+        settings = Settings(_env_file=(var_dir / "local.env", ".env"), **overrides)  # type: ignore[call-arg]
     except ValidationError as error:
         lines = [
-            (f"HEAL_{item['loc'][0]}".upper() + f"={item['input']!r}: " if item["loc"] else "") + item["msg"]
+            (f"HEAL_{item['loc'][0]}".upper() + _shown(item) + ": " if item["loc"] else "") + item["msg"]
             for item in error.errors()
         ]
         raise SettingsError("settings are wrong: " + "; ".join(lines)) from None
+    for name in _SECRETS:
+        _remember(name.upper(), as_variable(getattr(settings, name)))
+    return settings
+
+
+def _remember(variable: str, value: str) -> None:
+    if re.search("(_URL|_CONN)$", variable):
+        remember_url(value)
+    elif re.search("(PASSWORD|SECRET|TOKEN|API_KEY|ACCESS_KEY|SECRET_KEY|FERNET_KEY)$", variable):
+        remember(value)
+
+
+def _shown(item: Mapping[str, Any]) -> str:
+    """The wrong value of a setting; empty for one that may have a secret in it."""
+    return "" if item["loc"][0] in _SECRETS or "@" in str(item["input"]) else f"={item['input']!r}"
 
 
 def as_variable(value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from heal_tasks.core.errors import AirflowError, AirflowUnreachableError, SettingsError
+from heal_tasks.core.files import private_folder
 from heal_tasks.local import processes
 from heal_tasks.local.airflow_client import AirflowClient
 
@@ -99,7 +100,7 @@ def end(var_dir: Path, state: State, names: Iterable[str]) -> None:
 def run_airflow(var_dir: Path, env: dict[str, str], *arguments: str) -> None:
     """Run one of Airflow's commands to its end."""
     log = var_dir / "logs" / f"{arguments[0]}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(log.parent)
     with log.open("ab") as output:
         command = [_program(), *arguments]
         result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)

@@ -8,12 +8,13 @@ import base64
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import heal_tasks
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import packaged_folder
+from heal_tasks.core.redaction import remember
 from heal_tasks.core.settings import Settings, as_variable, child_environment
 from heal_tasks.local.processes import write_private
 
@@ -48,6 +49,8 @@ def load_keys(var_dir: Path) -> Keys:
             f"{path} cannot be read as secrets ({error}); delete it to have new ones made (Airflow's stored "
             "connections, if you made any, then have to be entered again)"
         ) from None
+    for secret in astuple(keys):
+        remember(secret)
     write_private(var_dir / "passwords.json", json.dumps({UI_USER: keys.ui_password}))
     return keys
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.files import private_folder
 from heal_tasks.core.settings import Settings
 from heal_tasks.sources.samples import sample
 
@@ -37,7 +38,7 @@ def fill(settings: Settings, packages: Sequence[str] = DEMO_PACKAGES) -> int:
     by_package: dict[str, list[dict[str, Any]]] = {}
     for item in sample(packages, settings.demo_documents, settings.seed):
         by_package.setdefault(item["metadata"]["package"], []).append(item)
-    inbox.mkdir(parents=True, exist_ok=True)
+    private_folder(inbox)
     for package, rows in by_package.items():
         _write(inbox / f"{package}.jsonl", rows)
     return sum(map(len, by_package.values()))

@@ -23,6 +23,8 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
+from heal_tasks.core.files import state_folder
+from heal_tasks.core.redaction import remember
 from heal_tasks.local.processes import first_free, locked, tail, write_private
 
 USER = "heal"
@@ -54,7 +56,7 @@ class EmbeddedPostgres:
 
     def start(self) -> str:
         """Start the server unless it runs already, also from several processes at once; return its URL."""
-        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        state_folder(self.data_dir.parent)
         with locked(self._beside("lock")):
             if self._process() != "ours" or not self._becomes_ready():
                 if not (self.data_dir / "PG_VERSION").exists():
@@ -95,6 +97,7 @@ class EmbeddedPostgres:
         if not self._port_file.exists():
             raise StoreError(f"no Postgres has been started in {self.data_dir}; call start() or run `make up`")
         password, port = self._password_file.read_text().strip(), self._port_file.read_text().strip()
+        remember(password)
         return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}"
 
     def ensure_database(self, name: str) -> str:

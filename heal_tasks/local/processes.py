@@ -19,6 +19,8 @@ from tempfile import NamedTemporaryFile
 
 import psutil
 
+from heal_tasks.core.files import private_folder
+
 # The start time is derived from the boot time, which moves when the clock is set; ids are not reused this fast.
 START_TOLERANCE_S = 2.0
 KILL_TIMEOUT_S = 5.0
@@ -36,7 +38,7 @@ class Recorded:
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path, *, ends_its_own: bool = False) -> Recorded:
     """Start a process that outlives this one, in a session of its own; its output is appended to ``log``."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(log.parent)
     with log.open("ab") as output:
         child = subprocess.Popen(
             command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -116,7 +118,7 @@ def tail(log: Path, lines: int = 15, start: int = 0) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file by one of mode 600; at no moment is it half written or readable by others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
         file.write(text)
     Path(file.name).rename(path)

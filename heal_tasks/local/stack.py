@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from heal_tasks.core.errors import AirflowError
+from heal_tasks.core.files import private_folder
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local import components
@@ -21,7 +21,7 @@ from heal_tasks.local.components import COMPONENTS, read_state
 from heal_tasks.local.environment import REPOSITORY, UI_USER, airflow_settings, load_keys
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.local.processes import locked, write_private
-from heal_tasks.store.db import connect
+from heal_tasks.store.db import connect, password_of
 from heal_tasks.store.migrate import migrate
 
 Say = Callable[[str], None]
@@ -69,7 +69,8 @@ def up(
     are restarted, but a stack that ``down`` has stopped is an AirflowError.
     """
     var_dir = settings.var_dir
-    (var_dir / "inbox").mkdir(parents=True, exist_ok=True)
+    for name in ("inbox", "logs", "airflow"):
+        private_folder(var_dir / name)
     with _locked(settings, say):
         if only_revive and not read_state(var_dir).components:
             raise AirflowError(
@@ -169,7 +170,7 @@ def _vector_database(settings: Settings) -> tuple[str, bool]:
     server = _server(settings)
     given = settings.database_url.get_secret_value() if settings.database_url else None
     # The random password identifies it: a URL of the embedded server in a file or shell may have an old port.
-    if given and urlsplit(given).password != urlsplit(server.url()).password:
+    if given and password_of(given) != password_of(server.url()):
         return given, False
     return server.ensure_database("heal"), True
 

@@ -139,7 +139,7 @@ class Encoders:
 
     def _load(self, space: Space) -> tuple[Encoder, TokenCounter]:
         path = self._artifacts.model_path(space.model_uri)
-        encoder = Encoder(path, device=self._settings.device)
+        encoder = Encoder(path, device=self._settings.device, sha256=space.model_sha256)
         encoder.encode(["warm up"], role="query")
         return encoder, token_counter(path)
 

@@ -39,5 +39,6 @@ class Searcher:
         active = GenerationRepository(self._conn).active()
         if active is None:
             raise StoreError(NOTHING_LIVE)
-        model_uri = SpaceRepository(self._conn).get(active.space_id).model_uri
-        return active, Encoder(artifact_store(self._settings).model_path(model_uri), device=self._settings.device)
+        space = SpaceRepository(self._conn).get(active.space_id)
+        path = artifact_store(self._settings).model_path(space.model_uri)
+        return active, Encoder(path, device=self._settings.device, sha256=space.model_sha256)

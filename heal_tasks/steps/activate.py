@@ -18,4 +18,4 @@ def activate(context: Context) -> Outcome:
     return Outcome(refs={"generation_id": wanted}, note=f"generation {wanted} is active")
 
 
-ACTIVATE = Step("activate", activate, None)
+ACTIVATE = Step("activate", activate, None, beside_runs=True)

@@ -37,7 +37,8 @@ def choose(context: Context) -> Outcome:
     that passes the gate wins. Where none passes, the rival's vectors stay, and new documents join them.
 
     Ref ``generation_id`` is the generation to publish, 0 to keep the live one as it is; ``keep_rows`` is 1 if it takes
-    over the live vectors; ``best_id`` and ``best_system`` name the winner, or else the best candidate that was refused.
+    over the live vectors; ``live_id`` is the live one (0: none) that all were compared with; ``best_id`` and
+    ``best_system`` name the winner, or else the best candidate that was refused.
     """
     settings, topic_run_id = context.settings, context.manifest.number("topic_run_id")
     GenerationRepository(context.conn).discard_unfinished(context.run_id)
@@ -100,6 +101,7 @@ def choose(context: Context) -> Outcome:
     return Outcome(
         refs={
             "generation_id": generation_id, "keep_rows": keep_rows, "best_id": best_id,
+            "live_id": systems.active.generation_id if systems.active else 0,
             "best_system": best.scores.system if best else "", "verdict": "\n".join([verdict, *reasons]),
         },
         counts=counts,

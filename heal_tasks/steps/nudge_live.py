@@ -78,7 +78,12 @@ def nudge_live(context: Context) -> Outcome:
         f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.computed} computed"
     )
     now = live_generation(context)
-    if now.generation_id != active.generation_id:
+    if now.generation_id != active.generation_id and now.run_id != context.run_id:
+        verdict = (
+            f"generation {now.generation_id} went live while generation {active.generation_id} was being nudged; the "
+            f"next run nudges it. In generation {active.generation_id}: {verdict}"
+        )
+    elif now.generation_id != active.generation_id:
         verdict += f"; so many changed that they were written to the new generation {now.generation_id}, which is live"
     if done.worse:
         verdict += (
@@ -119,7 +124,7 @@ def _touched_rows(
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
         state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
-        _count_displacement(context, unmoved, final)
+        _count_displacement(context, active.generation_id, unmoved, final)
     return _Published(written, len(touched), worse, record.theta)
 
 
@@ -147,7 +152,7 @@ def _all_rows(
         probes = choose_probes(questions, plain.questions, chunks, final)
     found = None if record or worse else moved.record
     if _is_rewrite(active, live, wanted, found):
-        _switch(context, systems, active, plain, wanted, probes, found or record, moved)
+        active = _switch(context, systems, active, plain, wanted, probes, found or record, moved)
         kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
         written = Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
     else:
@@ -160,7 +165,7 @@ def _all_rows(
             if found:
                 active = GenerationRepository(context.conn).set_fields(active.generation_id, nudge=found.to_json())
                 ContrastRepository(context.conn).write(active, moved.contrast)
-    _count_displacement(context, before, final)
+    _count_displacement(context, active.generation_id, before, final)
     return _Published(written, len(chunks.chunk_ids), worse, moved.record.theta if moved.record else 0.0)
 
 
@@ -183,7 +188,7 @@ def _switch(
     probes: Probes,
     record: NudgeRecord | None,
     moved: Moved,
-) -> None:
+) -> Generation:
     """Write a new generation of the same space, index it, and switch to it: readers never see a table half written."""
     generations = GenerationRepository(context.conn)
     space = SpaceRepository(context.conn).get(active.space_id)
@@ -198,18 +203,19 @@ def _switch(
     NudgeState(context.conn, made).write_probes(probes)
     generations.set_state(made.generation_id, "ready")
     generations.activate(made.generation_id)
+    return made
 
 
-def _count_displacement(context: Context, before: Float32Array, after: Float32Array) -> None:
-    """Add the angle that rows have moved to the total of the live generation."""
-    live = live_generation(context)
+def _count_displacement(context: Context, generation_id: int, before: Float32Array, after: Float32Array) -> None:
+    """Add the angle that rows have moved to the total of their generation."""
+    generations = GenerationRepository(context.conn)
     dot = np.einsum("ij,ij->i", before, after, dtype=np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     moved = float(np.arccos(np.clip(dot / lengths, -1, 1)).sum())
-    rows = next(row.rows for row in served_rows(context.conn) if row.state == "active") or 1
-    total = live.metrics.get(DISPLACEMENT, 0.0) + moved / rows
-    metrics = {**live.metrics, DISPLACEMENT: total}
-    GenerationRepository(context.conn).set_fields(live.generation_id, metrics=metrics)
+    rows = next((row.rows for row in served_rows(context.conn) if row.generation_id == generation_id), None) or 1
+    metrics = generations.get(generation_id).metrics
+    total = metrics.get(DISPLACEMENT, 0.0) + moved / rows
+    generations.set_fields(generation_id, metrics={**metrics, DISPLACEMENT: total})
 
 
 def _judge(context: Context, old: Scores, new: Scores) -> str:

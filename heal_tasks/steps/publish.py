@@ -12,7 +12,11 @@ def publish(context: Context) -> Outcome:
     generations = GenerationRepository(context.conn)
     chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
     counts, notes = dict[str, int | float](), list[str]()
-    if chosen and generations.get(chosen).state != "active":  # active: an earlier attempt was killed after the switch
+    if chosen and (switched := _switched(generations, chosen, context.manifest.number("live_id"))):
+        generations.set_state(chosen, "failed", note=switched)
+        generations.drop_tables(chosen)
+        verdict, chosen = switched, 0
+    elif chosen and generations.get(chosen).state != "active":  # else an earlier attempt was killed after the switch
         rows, indexed = publish_generation(
             context, generations.get(chosen), keep_rows=bool(context.manifest.number("keep_rows"))
         )
@@ -37,6 +41,19 @@ def publish(context: Context) -> Outcome:
         restart_drift(context.conn, active)
     refs: dict[str, int | str] = {"generation_id": active.generation_id, "verdict": verdict}
     return Outcome(refs=refs, counts=counts, note="; ".join([verdict.split("\n")[0], *notes]))
+
+
+def _switched(generations: GenerationRepository, chosen: int, live_id: int) -> str:
+    """Say what has gone live since the generation was chosen: it was not compared with that; empty if nothing has."""
+    active = generations.active()
+    now = active.generation_id if active else 0
+    if now in (live_id, chosen):
+        return ""
+    compared = f"generation {live_id}" if live_id else "no live generation"
+    return (
+        f"Not published: generation {now} went live after generation {chosen} had been compared with {compared}; the "
+        "next realignment compares again."
+    )
 
 
 PUBLISH = Step("publish", publish, None)

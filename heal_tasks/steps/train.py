@@ -7,6 +7,7 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.training_set import load
+from heal_tasks.training.checkpoints import drop_checkpoints
 from heal_tasks.training.encoder import model_sha256
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
@@ -74,17 +75,21 @@ def train(context: Context) -> Outcome:
         )
     key = fingerprint(_inputs(context))
     work_dir = settings.var_dir / "training" / key
-    with context.artifacts.writing(f"models/{key}") as folder:
-        result = train_encoder(
-            resolve_model(settings.model),
-            data,
-            validation,
-            _config(context),
-            work_dir=work_dir,
-            output_dir=folder,
-            data_fingerprint=context.manifest.text("training_set_uri").rsplit("/", 1)[-1],
-            progress=context.progress,
-        )
+    try:
+        with context.artifacts.writing(f"models/{key}") as folder:
+            result = train_encoder(
+                resolve_model(settings.model),
+                data,
+                validation,
+                _config(context),
+                work_dir=work_dir,
+                output_dir=folder,
+                data_fingerprint=context.manifest.text("training_set_uri").rsplit("/", 1)[-1],
+                progress=context.progress,
+            )
+    except Exception:
+        drop_checkpoints(work_dir, complete=False)  # half a checkpoint would keep a full disk full
+        raise
     shutil.rmtree(work_dir, ignore_errors=True)
     return Outcome(
         refs={"model_uri": context.artifacts.uri(f"models/{key}")},

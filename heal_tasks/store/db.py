@@ -1,6 +1,7 @@
 """Connections with pgvector's type registered; dataclasses and named tuples as rows, results as arrays and values."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields, is_dataclass
 from typing import Any, LiteralString, TypeVar
@@ -10,11 +11,12 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from psycopg import Cursor, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row
 from psycopg.types import TypeInfo
 from psycopg.types.json import JsonbDumper
 
-from heal_tasks.core.errors import RetryableError, StoreError
+from heal_tasks.core.errors import RetryableError, SettingsError, StoreError
 from heal_tasks.core.text import storable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -26,6 +28,14 @@ Values = Sequence[object] | Mapping[str, object]
 MIN_SERVER, NEWEST_TRIED = 15, 18
 MIN_PGVECTOR = (0, 8, 5)
 CONNECT_TIMEOUT_S = 15
+
+_MALFORMED = (
+    "the database URL is malformed (it is not shown, because it may have a password): write HEAL_DATABASE_URL as "
+    "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of the password as %40 for @, %3A for :, "
+    "%2F for /, %23 for #, %25 for %"
+)
+_HOST = r"([\w.-]+|\[[0-9a-fA-F:.]+\]|(?:[\w.-]|%[0-9a-fA-F]{2})*)(:\d{1,5})?"
+_URL = re.compile(rf"postgres(ql)?://([^@/\s]*@)?{_HOST}(,{_HOST})*(/[^@/?#\s]*)?(\?[^@#\s]*)?")
 
 
 class Repository:
@@ -39,16 +49,37 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
     """Open a connection to a ``postgresql://`` URL; use it as a context manager to commit and close.
 
     Dictionaries are written as ``jsonb``. pgvector's type is registered if the extension exists, so call ``register``
-    after creating the extension. A server that cannot be reached is a RetryableError.
+    after creating the extension. A server that cannot be reached is a RetryableError, a malformed URL a SettingsError.
     """
+    password_of(url)  # refuses what libpq would quote
     try:
         conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
     except psycopg.OperationalError as error:
         detail = str(error).strip() or type(error).__name__
-        raise RetryableError(f"Postgres cannot be used right now: {detail}; check HEAL_DATABASE_URL") from error
+        cure = "check HEAL_DATABASE_URL"
+        if "too many c" in detail or "connection slots" in detail:  # libpq gives no code of an error at the beginning
+            cure = "raise max_connections or the role's CONNECTION LIMIT, or run fewer tasks at a time"
+        raise RetryableError(f"Postgres cannot be used right now: {detail}; {cure}") from error
+    except (psycopg.Error, UnicodeError):
+        raise SettingsError(_MALFORMED) from None
     conn.adapters.register_dumper(dict, JsonbDumper)
     register(conn)
     return conn
+
+
+def password_of(url: str) -> str | None:
+    """The password in a database URL; SettingsError for a malformed URL, of which libpq would quote a part."""
+    try:
+        if "://" not in url or _URL.fullmatch(url):
+            return conninfo_to_dict(url).get("password")  # type: ignore[return-value]
+    except psycopg.Error:
+        pass
+    raise SettingsError(_MALFORMED)
+
+
+def beside(conn: Connection) -> Connection:
+    """Open another connection to the database of one, as its user, in autocommit mode."""
+    return psycopg.connect(conn.info.dsn, password=conn.info.password or None, autocommit=True)
 
 
 def register(conn: Connection) -> None:

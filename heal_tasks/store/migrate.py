@@ -1,12 +1,11 @@
 """Migration of a database to this version's schema: numbered files once, others when they change, roles every time."""
 
-from importlib.resources import files
-
 import psycopg
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import Connection, check_versions, register
+from heal_tasks.store.ownership import hand_over, packaged_sql, refuse_strangers
 
 
 def migrate(conn: Connection) -> list[str]:
@@ -18,15 +17,20 @@ def migrate(conn: Connection) -> list[str]:
         StoreError: the server, pgvector or the schema is too old, this user may not create the extension, or a numbered
             file has been edited since it was applied.
     """
-    folder = files("heal_tasks.store") / "sql"
-    texts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".sql")}
+    texts = packaged_sql()
     roles, rights = texts.pop("roles.sql"), texts.pop("rights.sql")
     with conn.transaction():
-        conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.migrate'))")
         check_versions(conn)
         _prepare(conn)
-        # Continues as heal_owner, if this user is a member.
+        # A user named heal would else find what others have made in schema heal before pgvector's and the system's.
+        conn.execute(
+            "SELECT set_config('search_path', format('pg_catalog, %I, pg_temp', n.nspname), true) "
+            "FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+        )
+        refuse_strangers(conn)
         conn.execute(roles)
+        # Continues as heal_owner, if this user is a member.
+        hand_over(conn)
         applied = apply_files(conn, texts)
         conn.execute(rights)
         conn.execute("RESET ROLE")
@@ -51,19 +55,28 @@ def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:
 
 
 def _prepare(conn: Connection) -> None:
+    """Make extension, schema and the record of migrations, which is locked until the transaction ends."""
     try:
-        with conn.transaction():
+        _make_record(conn)
+    except psycopg.errors.UniqueViolation:
+        _make_record(conn)  # another migration has made them in this moment; it has ended, or this one would still wait
+    conn.execute("LOCK TABLE heal.schema_migration IN EXCLUSIVE MODE")
+
+
+def _make_record(conn: Connection) -> None:
+    with conn.transaction():
+        try:
             conn.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    except psycopg.errors.InsufficientPrivilege:
-        raise StoreError(
-            "this user may not create the extension vector; let a superuser run CREATE EXTENSION vector in this "
-            "database, then migrate again"
-        ) from None
-    conn.execute("CREATE SCHEMA IF NOT EXISTS heal")
-    conn.execute(
-        "CREATE TABLE IF NOT EXISTS heal.schema_migration "
-        "(name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-    )
+        except psycopg.errors.InsufficientPrivilege:
+            raise StoreError(
+                "this user may not create the extension vector; let a superuser run CREATE EXTENSION vector in this "
+                "database, then migrate again"
+            ) from None
+        conn.execute("CREATE SCHEMA IF NOT EXISTS heal")
+        conn.execute(
+            "CREATE TABLE IF NOT EXISTS heal.schema_migration "
+            "(name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
 
 
 def _apply(conn: Connection, name: str, text: str, recorded: str | None) -> bool:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from heal_tasks.core.files import private_folder
 from heal_tasks.core.types import JsonObject
 
 BASE_VECTORS = "base.safetensors"
@@ -47,17 +48,24 @@ def open_work_dir(work_dir: Path, run: JsonObject) -> JsonObject:
     Returns:
         Facts that ``remember`` stored for this run; empty at its start. ``run`` is all that decides the result.
     """
-    work_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(work_dir)
     stored = _read_json(work_dir / _RUN)
     same = stored.get("run") == json.loads(json.dumps(run))
-    for folder in work_dir.iterdir():
-        if _NAME.fullmatch(folder.name) and (not same or read_state(folder) is None):
-            shutil.rmtree(folder)
+    drop_checkpoints(work_dir, complete=not same)
     if same:
         return dict(stored["facts"])
     (work_dir / BASE_VECTORS).unlink(missing_ok=True)
     remember(work_dir, run, {})
     return {}
+
+
+def drop_checkpoints(work_dir: Path, *, complete: bool) -> None:
+    """Remove incomplete checkpoints and half-written files from the folder, and with ``complete`` all checkpoints."""
+    for path in work_dir.iterdir() if work_dir.is_dir() else ():
+        if _NAME.fullmatch(path.name) and (complete or read_state(path) is None):
+            shutil.rmtree(path)
+        elif path.suffix == ".new":
+            path.unlink()
 
 
 def remember(work_dir: Path, run: JsonObject, facts: JsonObject) -> None:

@@ -1,6 +1,7 @@
 """Encoders: load from files, turn texts into unit vectors, and identify by the hash of the files."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,9 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from heal_tasks.core.devices import pick_device
-from heal_tasks.core.errors import HealError, InputError
+from heal_tasks.core.errors import HealError, InputError, StepError
 from heal_tasks.core.ids import sha256_hex
-from heal_tasks.core.models import CARD
+from heal_tasks.core.models import CARD, check_model_folder
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.training.adapters import nf4_config
 from heal_tasks.training.packed import PackedBert, packs
@@ -61,7 +62,12 @@ def limited_threads(threads: int | None) -> Iterator[None]:
 
 
 def load_encoder(
-    path: str | Path, *, device: str = "auto", dtype: Dtype = "float32", quantised: bool = False
+    path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+    quantised: bool = False,
+    sha256: str | None = None,
 ) -> SentenceTransformer:
     """Load an encoder in evaluation mode from a folder that sentence-transformers saved; never from the network.
 
@@ -70,13 +76,21 @@ def load_encoder(
         device: see ``pick_device``.
         dtype: of weights and computation; see ``in_bf16``.
         quantised: linear layers in 4-bit NF4, to train an adapter beside them.
+        sha256: the hash that the files must have; None: any.
 
     Raises:
-        InputError: no encoder in the folder, no such device, or it cannot hold a quantised encoder.
+        InputError: no encoder in the folder, files outside it, no such device, or it cannot hold a quantised encoder.
+        StepError: the files have another hash.
     """
     folder = Path(path)
-    if not (folder / "modules.json").is_file():
-        raise InputError(f"{folder} holds no encoder (modules.json is missing); give a sentence-transformers folder")
+    check_model_folder(folder)
+    _check_modules(folder)
+    if sha256 is not None and (found := model_sha256(folder)) != sha256:
+        raise StepError(
+            f"the files of the model in {folder} have been changed since its vectors were made (sha256 {found[:12]}, "
+            f"recorded is {sha256[:12]}); put the files back, from a backup of HEAL_ARTIFACTS_URI or of HEAL_MODEL; "
+            "give another model a folder of its own"
+        )
     place = pick_device(device)
     kwargs: dict[str, Any] = {"dtype": torch.bfloat16 if in_bf16(dtype, place) else torch.float32}
     if quantised:
@@ -84,6 +98,21 @@ def load_encoder(
     # For all of the process: progress bars fill a task's log with control characters.
     transformers_logging.disable_progress_bar()
     return SentenceTransformer(str(folder), device=place, local_files_only=True, model_kwargs=kwargs).eval()
+
+
+def _check_modules(folder: Path) -> None:
+    """Raise InputError if a folder holds no encoder, or if the parts of its model are elsewhere."""
+    try:
+        parts = [str(item["path"]) for item in json.loads((folder / "modules.json").read_text("utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{folder} holds no encoder (modules.json is missing or damaged); give a sentence-transformers folder"
+        ) from error
+    for part in parts:
+        if not (folder / part).resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"modules.json in {folder} names {part!r}, which is outside; give a folder with all its files"
+            )
 
 
 def encode(
@@ -156,9 +185,15 @@ class Encoder:
     """A loaded encoder with its number of threads; see ``load_encoder`` and ``encode``."""
 
     def __init__(
-        self, path: str | Path, *, device: str = "auto", threads: int | None = None, dtype: Dtype = "float32"
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        dtype: Dtype = "float32",
+        sha256: str | None = None,
     ) -> None:
-        self._model, self._threads = load_encoder(path, device=device, dtype=dtype), threads
+        self._model, self._threads = load_encoder(path, device=device, dtype=dtype, sha256=sha256), threads
 
     def encode(
         self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent

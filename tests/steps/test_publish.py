@@ -9,7 +9,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.systems import Systems
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
@@ -22,8 +22,11 @@ RECORD = NudgeRecord("N", 0.3, 1.0, None, 0, 0.0, False)
 
 
 def publish(settings: Settings, generation: Generation, run_id: str = "r", keep_rows: int = 0) -> Manifest:
+    with connect(settings.require_database_url()) as conn:
+        live = GenerationRepository(conn).active()
     refs: dict[str, int | str] = {
         "generation_id": generation.generation_id, "keep_rows": keep_rows, "verdict": "m is promoted.",
+        "live_id": live.generation_id if live else 0,
     }  # fmt: skip
     return load_step("publish").run(settings, Manifest(run_id=run_id, refs=refs))
 

@@ -11,6 +11,7 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Step
+from heal_tasks.store.runs.run_lock import whole_run
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,21 @@ def steps_of(settings: Settings, route: str) -> tuple[str, ...]:
 
 
 def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None]) -> None:
-    """Run or continue a run as the DAG does: ingest, route, the chosen route, report; ``tell`` gets each manifest."""
+    """Run or continue a run as the DAG does: ingest, route, the chosen route, report; ``tell`` gets each manifest.
+
+    Raises:
+        StoreError: another run or a step is under way.
+    """
     manifest = Manifest(run_id=run_id)
-    for name in ("ingest", "route"):
-        manifest = load_step(name).run(settings, manifest)
-        tell(manifest)
-    for name in (*steps_of(settings, manifest.text("route")), "report"):
-        manifest = load_step(name).run_to_end(settings, manifest)
-        tell(manifest)
+    with whole_run(settings.require_database_url(), run_id) as check:
+
+        def run(name: str) -> Manifest:
+            check()
+            made = load_step(name).run_to_end(settings, manifest, in_run=True)
+            tell(made)
+            return made
+
+        for name in ("ingest", "route"):
+            manifest = run(name)
+        for name in (*steps_of(settings, manifest.text("route")), "report"):
+            manifest = run(name)

@@ -8,19 +8,24 @@ deterministic ids, artifacts published by rename.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import psycopg
 
 from heal_tasks.core.artifacts import ArtifactStore, artifact_store
-from heal_tasks.core.errors import HealError, RetryableError, StoreError
+from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import LoggedProgress
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.redaction import redacted_errors
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress
-from heal_tasks.store.db import connect, is_fault_of_values, is_lost
+from heal_tasks.steps.engine.faults import named_fault, named_faults
+from heal_tasks.steps.engine.only_process import only_process
+from heal_tasks.store.db import connect
+from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import RunRepository
 
 T = TypeVar("T")
@@ -79,10 +84,25 @@ class Step:
     name: str  # on the command line, in the report and in heal.step_result
     body: Callable[[Context], Outcome]
     inputs: Callable[[Context], object] | None  # JSON values that decide the result; None: it belongs to this run only
+    beside_runs: bool = False  # does not wait for the end of a run that is under way on the command line
 
-    def run(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
-        """Run the step after the one that returned ``manifest``, or reuse its result; return the next manifest."""
+    def run(
+        self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1, *, in_run: bool = False
+    ) -> Manifest:
+        """Run the step after the one that returned ``manifest``, or reuse its result; return the next manifest.
+
+        ``in_run`` says that the caller keeps other runs and steps out.
+        """
         log = logging.getLogger(f"heal_tasks.{self.name}")
+        url = settings.require_database_url()
+        with redacted_errors(), named_faults(f"step {self.name}", settings), ExitStack() as held:
+            if not in_run and not self.beside_runs:
+                held.enter_context(one_step(url, manifest.run_id, log.info))
+            if self.inputs:  # of equal inputs the second process then finds the first one's result
+                held.enter_context(only_process(settings.var_dir / "locks", self.name, log.info))
+            return self._run(settings, manifest, shard, shards, log)
+
+    def _run(self, settings: Settings, manifest: Manifest, shard: int, shards: int, log: logging.Logger) -> Manifest:
         url = settings.require_database_url()
         with connect(url, autocommit=True) as conn, connect(url, autocommit=True) as side:
             runs = RunRepository(side)
@@ -110,32 +130,25 @@ class Step:
                 own = Manifest(run_id=manifest.run_id, step=self.name, **vars(outcome))
                 result = manifest.next(self.name, **vars(outcome))
                 runs.finish(self.name, key, shard, own.to_json())
-            except psycopg.OperationalError as error:
-                if is_lost(error):
-                    raise RetryableError(f"step {self.name}: lost the database ({error}); run it again") from error
-                if is_fault_of_values(error):
-                    raise StoreError(
-                        f"step {self.name}: the database refused a value ({error}); look at the documents and "
-                        "questions that this run brought"
-                    ) from error
-                raise RetryableError(
-                    f"step {self.name}: the database could not do it now ({error}); see to its cause, and run it again"
-                ) from error
             except Waiting as waiting:
                 report(0, 0, str(waiting))
                 log.info("%s: %s", self.name, waiting)
                 raise
-            except HealError as error:
+            except Exception as error:
                 if key:
-                    runs.progress(self.name, key, shard, 0, 0, f"failed: {error}")
+                    named = error if isinstance(error, HealError) else named_fault(error, self.name, settings)
+                    with suppress(psycopg.Error):
+                        report(0, 0, f"failed: {named or type(error).__name__ + ', see the log'}")
                 raise
         log.info("%s: %s", self.name, outcome.note or outcome.counts)
         return result
 
-    def run_to_end(self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1) -> Manifest:
+    def run_to_end(
+        self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1, *, in_run: bool = False
+    ) -> Manifest:
         """As ``run``, but wait in this process if the step has to wait."""
         while True:
             try:
-                return self.run(settings, manifest, shard, shards)
+                return self.run(settings, manifest, shard, shards, in_run=in_run)
             except Waiting as waiting:
                 time.sleep(min(waiting.poll_s, waiting.wait_s))

@@ -38,7 +38,7 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
     total, done = len(chunks) + len(questions), 0
     if not total:
         return 0, 0
-    encoder = load_encoder(context, space.model_uri)
+    encoder = load_encoder(context, space)
     work: list[tuple[Sequence[tuple[int, str]], Write, Role]] = [
         (chunks, repository.write_chunks, "document"),
         (questions, repository.write_questions, "query"),
@@ -53,7 +53,7 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
     return len(chunks), len(questions)
 
 
-def load_encoder(context: Context, model_uri: str) -> Encoder:
+def load_encoder(context: Context, space: Space) -> Encoder:
     """The encoder of a space; its threads are this shard's share of the cores."""
-    path, threads = context.artifacts.model_path(model_uri), max(1, (os.cpu_count() or 1) // context.shards)
-    return Encoder(path, device=context.settings.device, threads=threads, dtype="auto")
+    path, threads = context.artifacts.model_path(space.model_uri), max(1, (os.cpu_count() or 1) // context.shards)
+    return Encoder(path, device=context.settings.device, threads=threads, dtype="auto", sha256=space.model_sha256)

@@ -127,12 +127,12 @@ def _assign(ids: list[int], hashes: list[str], existing: list[_Existing]) -> lis
 
 def lock_exclusive(conn: Connection) -> None:
     """Wait until nobody writes vectors, and keep others from doing so until the transaction ends."""
-    conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.corpus'))")
+    conn.execute("LOCK TABLE heal.lock_corpus IN EXCLUSIVE MODE")
 
 
 def lock_shared(conn: Connection) -> None:
     """Wait until nobody deletes chunks, and keep others from doing so until the transaction ends."""
-    conn.execute("SELECT pg_advisory_xact_lock_shared(hashtext('heal.corpus'))")
+    conn.execute("LOCK TABLE heal.lock_corpus IN SHARE MODE")
 
 
 def purge_superseded(conn: Connection) -> int:

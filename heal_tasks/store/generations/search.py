@@ -60,7 +60,7 @@ class TextHit(NamedTuple):
 
 @contextmanager
 def named_errors() -> Iterator[None]:
-    """Raise the errors that ``api.sql`` names as this project's own, with their hints; HEA02: wrong dimension."""
+    """Raise the errors that ``api.sql`` names as this project's own, with their hints."""
     try:
         yield
     except psycopg.DatabaseError as error:
@@ -89,8 +89,8 @@ def search(
 
     Raises:
         NotSearchable: the generation is neither active nor previous.
-        StoreError: the vector has another dimension.
-        InputError: k or topic is wrong.
+        StoreError: the vector has another dimension, or no length.
+        InputError: k, topic or filter is wrong.
     """
     values = (np.asarray(vector, np.float32), generation_id, k, topic, _jsonb(filter))
     return select(conn, Hit, "FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)", values)

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, LiteralString
 
+import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import RetryableError
+from heal_tasks.core.redaction import without_userinfo
 from heal_tasks.core.text import storable
-from heal_tasks.store.db import Connection, scalar, select
+from heal_tasks.store.db import Connection, beside, select
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks
 
 BatchState = Literal["planned", "sending", "waiting", "collected", "lost"]
@@ -52,21 +54,24 @@ FROM (SELECT *, coalesce(extract(epoch FROM clock_timestamp() - sent_at), 0)::fl
 
 
 class BatchRepository:
-    """Batches at one endpoint (base URL), over an autocommit connection, not through a pooler in transaction mode."""
+    """Batches at one endpoint (base URL), over an autocommit connection."""
 
     def __init__(self, conn: Connection, endpoint: str) -> None:
-        self._conn, self._endpoint = conn, endpoint
+        self._conn, self._endpoint = conn, without_userinfo(endpoint)
 
     @contextmanager
     def holding(self, batch_key: str) -> Iterator[bool]:
         """Lock a batch for the block, and yield whether that succeeded; a killed task's locks are released."""
-        name = (f"heal.llm_batch {batch_key}",)
-        held: bool = scalar(self._conn, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name)
-        try:
+        # In a transaction of its own, which is rolled back at the end.
+        with beside(self._conn) as lock, lock.transaction(force_rollback=True):
+            lock.execute("SET LOCAL lock_timeout = '50ms'; SET LOCAL idle_in_transaction_session_timeout = 0")
+            try:
+                lock.execute("INSERT INTO heal.lock_llm_batch VALUES (%s)", (batch_key,))
+            except psycopg.errors.LockNotAvailable:
+                held = False
+            else:
+                held = True
             yield held
-        finally:
-            if held and not self._conn.closed:
-                self._conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", name)
 
     def open(self) -> list[Batch]:
         """Batches of all runs that are not collected yet, oldest first."""

@@ -1,8 +1,8 @@
 """The ledger of language-model calls, and spend limits kept across processes.
 
 Money is reserved before a call; ``settle`` deletes the reservation in the transaction that writes the call. What a run
-or a day has spent is the sum over ``heal.llm_call`` and open rows of ``heal.llm_reservation``. An advisory lock
-serialises reservations, so two processes never reserve the same money.
+or a day has spent is the sum over ``heal.llm_call`` and open rows of ``heal.llm_reservation``. A lock serialises
+reservations, so two processes never reserve the same money.
 """
 
 from bisect import bisect_right
@@ -157,7 +157,7 @@ class SpendLimit:
         for the reservations of the one that was killed. After ``lease_s`` the money is free again.
         """
         with self._conn.transaction(), self._conn.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('heal.llm_spend_limit'))")
+            cursor.execute("LOCK TABLE heal.lock_spend_limit IN EXCLUSIVE MODE")
             cursor.execute("DELETE FROM heal.llm_reservation WHERE expires_at <= clock_timestamp()")
             self.release([chunk_id for chunk_id, _ in costs])
             spending = self.spending()

@@ -1,9 +1,11 @@
 """Runs and their results: route and verdict, steps and their progress, quarantine, evaluations."""
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from heal_tasks.core.redaction import redacted
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
 from heal_tasks.store.db import Repository, find, insert, scalar, select
@@ -79,7 +81,7 @@ class RunRepository(Repository):
         self._conn.execute(
             "UPDATE heal.run SET finished_at = now(), verdict = %s, generation_id = %s, report_uri = %s "
             "WHERE run_id = %s",
-            (verdict, generation_id, report_uri, run_id),
+            (redacted(verdict), generation_id, report_uri, run_id),
         )
 
     def get_run(self, run_id: str) -> Run | None:
@@ -134,7 +136,7 @@ class RunRepository(Repository):
         self._conn.execute(
             "UPDATE heal.step_result SET done = %s, total = %s, message = %s "
             "WHERE step = %s AND fingerprint = %s AND shard = %s",
-            (done, total, storable(message), step, fingerprint, shard),
+            (done, total, storable(redacted(message)), step, fingerprint, shard),
         )
 
     def finish(self, step: str, fingerprint: str, shard: int, result: JsonObject) -> None:
@@ -168,7 +170,8 @@ class RunRepository(Repository):
                 "WHERE source = %s AND path = ANY(%s) AND mended_at IS NULL",
                 (source, list(seen)),
             )
-            insert(cursor, "quarantine", rejected, replace, run_id=run_id, source=source)
+            hidden = [dataclasses.replace(item, reason=redacted(item.reason)) for item in rejected]
+            insert(cursor, "quarantine", hidden, replace, run_id=run_id, source=source)
 
     def quarantined(self, run_id: str) -> list[tuple[str, str, int, str]]:
         """The input that a run rejected: source, path, line, reason."""

@@ -47,7 +47,7 @@ class SpaceRepository(Repository):
         """
         try:
             with self._conn.transaction():
-                self._conn.execute("SELECT pg_advisory_xact_lock(hashtext('heal.space'))")
+                self._conn.execute("LOCK TABLE heal.lock_space IN EXCLUSIVE MODE")
                 known = self._conn.execute(
                     "UPDATE heal.space SET model_uri = %s, used_at = now() WHERE model_sha256 = %s",
                     (model_uri, model_sha256),

@@ -1,5 +1,5 @@
 -- Search functions for users. Repeatable: applied again whenever this file changes.
--- Errors: HEA01 the generation is not searchable, HEA02 wrong dimension, HEA03 bad argument.
+-- Errors: HEA01 the generation is not searchable, HEA02 the query vector has the wrong dimension or length, HEA03 bad argument.
 
 CREATE OR REPLACE FUNCTION heal.vector_table(generation_id bigint, prefix text DEFAULT 'vec')
 RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
@@ -37,6 +37,47 @@ BEGIN
     RETURN k;
 END $$;
 COMMENT ON FUNCTION heal.checked_k IS 'A number of rows to find; error HEA03 for one that is not between 1 and 1000.';
+
+-- A vector without length has no nearest rows. Beyond these lengths single precision, or half precision in an index, under- or overflows.
+CREATE OR REPLACE FUNCTION heal.checked_query(query vector, gen_row heal.generation, name text DEFAULT 'the query vector')
+RETURNS vector LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    problem text := CASE
+        WHEN query IS NULL THEN format('has no dimensions, generation %s has %s', gen_row.generation_id, gen_row.dims)
+        WHEN vector_dims(query) <> gen_row.dims
+            THEN format('has %s dimensions, generation %s has %s', vector_dims(query), gen_row.generation_id, gen_row.dims)
+        WHEN NOT vector_norm(query) BETWEEN 0.001 AND 50000
+            THEN format('has length %s, which must be between 0.001 and 50000', vector_norm(query)) END;
+BEGIN
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION '% %', name, problem USING ERRCODE = 'HEA02', HINT = format('Encode the query with %s.',
+            (SELECT s.model_uri FROM heal.space s WHERE s.space_id = gen_row.space_id));
+    END IF;
+    RETURN (query);
+END $$;
+COMMENT ON FUNCTION heal.checked_query IS 'A query vector; error HEA02 for one of another dimension or without length.';
+
+CREATE OR REPLACE FUNCTION heal.checked_filter(filter jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF jsonb_typeof(filter) <> 'object' THEN
+        RAISE EXCEPTION 'filter must be a JSON object, got %', left(filter::text, 80) USING ERRCODE = 'HEA03',
+            HINT = 'An example is {"language": "english"}; null means no filter.';
+    ELSIF pg_column_size(filter) > 65536 THEN
+        RAISE EXCEPTION 'filter has % bytes, and 65536 are the most', pg_column_size(filter) USING ERRCODE = 'HEA03';
+    END IF;
+    RETURN filter;
+END $$;
+COMMENT ON FUNCTION heal.checked_filter IS 'A filter of metadata, or null; error HEA03 for one that is no JSON object of at most 64 KiB.';
+
+CREATE OR REPLACE FUNCTION heal.checked_text(question text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF length(question) > 32768 THEN
+        RAISE EXCEPTION 'the text has % characters, and 32768 are the most', length(question) USING ERRCODE = 'HEA03',
+            HINT = 'Search with a question or a passage of it.';
+    END IF;
+    RETURN question;
+END $$;
+COMMENT ON FUNCTION heal.checked_text IS 'A text to search with, or null; error HEA03 for one of more than 32,768 characters.';
 
 CREATE OR REPLACE FUNCTION heal.topic_interval(gen_row heal.generation, topic bigint, OUT first_leaf int, OUT last_leaf int)
 LANGUAGE plpgsql STABLE AS $$
@@ -77,12 +118,8 @@ DECLARE
                          current_setting('hnsw.max_scan_tuples', true), current_setting('hnsw.scan_mem_multiplier', true)];
 BEGIN
     k := heal.checked_k(k);
-    IF query IS NULL OR vector_dims(query) <> gen_row.dims THEN
-        RAISE EXCEPTION 'the query vector has % dimensions, generation % has %',
-            coalesce(vector_dims(query)::text, 'no'), gen_row.generation_id, gen_row.dims
-            USING ERRCODE = 'HEA02', HINT = format('Encode the query with %s.',
-                (SELECT s.model_uri FROM heal.space s WHERE s.space_id = gen_row.space_id));
-    END IF;
+    query := heal.checked_query(query, gen_row);
+    filter := heal.checked_filter(filter);
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
         condition := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
@@ -158,7 +195,8 @@ DECLARE
 BEGIN
     IF topic IS NULL AND filter IS NULL AND k BETWEEN 1 AND 100 THEN
         SELECT g.index_kind, g.ef_search INTO live FROM heal.generation g
-        WHERE g.generation_id = gen AND g.state IN ('active', 'previous') AND g.dims = vector_dims(query);
+        WHERE g.generation_id = gen AND g.state IN ('active', 'previous') AND g.dims = vector_dims(query)
+          AND vector_norm(query) BETWEEN 0.001 AND 50000;
         kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
             || set_config('hnsw.ef_search', greatest(live.ef_search, 2 * k)::text, true);
@@ -187,7 +225,14 @@ RETURNS TABLE (query_number int, chunk_id bigint, document_id bigint, title text
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation := heal.searchable(gen);
+    count bigint := cardinality(queries);
 BEGIN
+    IF queries IS NULL OR count > 1000 OR count * heal.checked_k(k) > 100000 THEN
+        RAISE EXCEPTION 'search_many takes up to 1000 queries and finds up to 100000 rows, got % queries with k = %',
+            coalesce(count::text, 'null'), k USING ERRCODE = 'HEA03', HINT = 'Call it several times.';
+    END IF;
+    PERFORM heal.checked_query(q.query, gen_row, format('query vector %s', q.number))
+    FROM unnest(queries) WITH ORDINALITY AS q (query, number);
     RETURN QUERY
         SELECT q.number::int, n.chunk_id, d.document_id, d.title, c.text, n.distance
         FROM unnest(queries) WITH ORDINALITY AS q (query, number)
@@ -196,7 +241,8 @@ BEGIN
             CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END
         ORDER BY q.number, n.distance, n.chunk_id;
 END $$;
-COMMENT ON FUNCTION heal.search_many IS 'heal.search for many query vectors in one call; query_number counts them from 1.';
+COMMENT ON FUNCTION heal.search_many IS
+    'heal.search for up to 1,000 query vectors, and up to 100,000 rows, in one call; query_number counts them from 1.';
 
 CREATE OR REPLACE FUNCTION heal.similar(
     document bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL

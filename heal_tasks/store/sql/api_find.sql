@@ -37,7 +37,7 @@ DECLARE
     gen_row heal.generation := heal.searchable(
         coalesce(gen, (SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active')));
     total vector := (SELECT sum(s.embedding::vector)
-                     FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) s);
+                     FROM heal.question_stems(heal.checked_text(question), gen_row.generation_id, heal.checked_language(language)) s);
 BEGIN
     RETURN CASE WHEN vector_norm(total) > 0 THEN l2_normalize(total) END;
 END $$;
@@ -148,11 +148,13 @@ DECLARE
     scores double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'scores');
     shares double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'shares');
 BEGIN
+    k := heal.checked_k(k);
+    query := heal.checked_query(query, gen_row);
     lexicon_weight := coalesce(lexicon_weight, (gen_row.lexicon ->> 'lexicon_weight')::float8);
     IF NOT lexicon_weight BETWEEN 0 AND 100 THEN
         RAISE EXCEPTION 'lexicon_weight must be between 0 and 100, got %', lexicon_weight USING ERRCODE = 'HEA03';
     END IF;
-    IF by_lexicon IS NOT NULL AND lexicon_weight > 0 AND vector_dims(query) = gen_row.dims THEN
+    IF by_lexicon IS NOT NULL AND lexicon_weight > 1e-9 THEN  -- a smaller one changes nothing, and may be no `real`
         query := l2_normalize(l2_normalize(query) + array_fill(lexicon_weight::real, ARRAY[gen_row.dims])::vector * by_lexicon);
     END IF;
     RETURN QUERY
@@ -193,6 +195,8 @@ BEGIN
         gen_row := heal.searchable(NULL);  -- raises the error
     END IF;
     k := heal.checked_k(k);
+    question := heal.checked_text(question);
+    filter := heal.checked_filter(filter);
     IF topic IS NOT NULL THEN
         PERFORM heal.topic_interval(gen_row, topic);
     END IF;
@@ -248,6 +252,7 @@ DECLARE
     gen_row heal.generation := heal.searchable((SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active'));
     languages text[] := CASE WHEN language IS NOT NULL THEN ARRAY[language] END;
 BEGIN
+    question := heal.checked_text(question);
     IF language IS NULL AND gen_row.lexicon IS NOT NULL THEN
         EXECUTE format('SELECT array_agg(DISTINCT l.language) FROM heal.%I l', heal.vector_table(gen_row.generation_id, 'lex'))
             INTO languages;
@@ -277,7 +282,7 @@ BEGIN
          FROM heal.nearest($1, $2, 100) n JOIN heal.%I v ON v.chunk_id = n.chunk_id
          JOIN heal.topic t ON t.topic_run_id = $3 AND t.level > 0 AND v.leaf BETWEEN t.first_leaf AND t.last_leaf
          GROUP BY t.topic_run_id, t.topic_id ORDER BY 6 DESC, 3, 7, 1 LIMIT $4', heal.vector_table(gen))
-    USING query, gen_row, gen_row.topic_run_id, k;
+    USING query, gen_row, gen_row.topic_run_id, heal.checked_k(k);
 END $$;
 COMMENT ON FUNCTION heal.topic_search IS
     'The topics that a query belongs to, by the number of the 100 nearest chunks in each topic''s subtree.';

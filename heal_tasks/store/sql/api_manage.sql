@@ -7,7 +7,7 @@ LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     target heal.generation;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('heal.activate'));
+    LOCK TABLE heal.lock_activate IN EXCLUSIVE MODE;
     SELECT * INTO target FROM heal.generation g WHERE g.generation_id = gen FOR UPDATE;
     IF target.state = 'active' THEN
         RETURN;
@@ -81,7 +81,7 @@ DECLARE
     stems text[];
     item record;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('heal.corpus'));
+    LOCK TABLE heal.lock_corpus IN EXCLUSIVE MODE;
     stems := ARRAY(SELECT DISTINCT s.lexeme FROM heal.chunk c, unnest(c.words) s WHERE c.chunk_id = ANY (chunks));
     questions := ARRAY(SELECT q.question_id FROM heal.question q WHERE q.chunk_id = ANY (chunks));
     FOR item IN
@@ -167,7 +167,7 @@ DECLARE
     old bigint[];
     name text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('heal.corpus'));
+    LOCK TABLE heal.lock_corpus IN EXCLUSIVE MODE;
     gone := ARRAY(SELECT d.document_id FROM heal.document d WHERE d.document_id = ANY (documents) AND d.deleted_at IS NULL);
     WITH heir AS (
         SELECT DISTINCT ON (d.duplicate_of) d.document_id, d.duplicate_of FROM heal.document d

@@ -1,37 +1,42 @@
--- Rights of the roles. Applied at every migration, after all other files, as the schema's owner.
+-- Rights of the roles. Applied at every migration, after all other files, as the schema's owner; nothing is granted on what others own.
 
 -- A SECURITY DEFINER function sees only the system's schema and pgvector's, whatever search path its caller has set.
 DO $$
 DECLARE
     path text := (SELECT format('pg_catalog, %I, pg_temp', n.nspname) FROM pg_extension e
                   JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector');
-    routine regprocedure;
+    pipeline boolean := to_regrole('heal_pipeline') IS NOT NULL;
+    reader boolean := to_regrole('heal_reader') IS NOT NULL;
+    item record;
 BEGIN
-    FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'heal'::regnamespace AND p.prosecdef LOOP
-        EXECUTE format('ALTER ROUTINE %s SET search_path = %s', routine, path);
+    FOR item IN
+        SELECT p.oid::regprocedure AS routine, p.prosecdef, p.proname FROM pg_proc p
+        WHERE p.pronamespace = 'heal'::regnamespace AND p.proowner = current_user::regrole
+    LOOP
+        IF item.prosecdef THEN
+            EXECUTE format('ALTER ROUTINE %s SET search_path = %s', item.routine, path);
+        END IF;
+        EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', item.routine);
+        IF pipeline THEN
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_pipeline', item.routine);
+        END IF;
+        IF reader AND item.proname IN ('search', 'search_many', 'similar', 'find', 'query_vector', 'explain_find', 'hybrid_search',
+                                       'topic_search', 'vector_table') THEN
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_reader', item.routine);
+        END IF;
     END LOOP;
-    REVOKE ALL ON ALL ROUTINES IN SCHEMA heal FROM PUBLIC;
-END $$;
-
-DO $$
-DECLARE
-    routine regprocedure;
-BEGIN
-    IF EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'heal_pipeline') THEN
+    IF pipeline THEN
         GRANT USAGE, CREATE ON SCHEMA heal TO heal_pipeline;
-        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA heal TO heal_pipeline;
+        FOR item IN
+            SELECT c.oid::regclass AS name FROM pg_class c
+            WHERE c.relnamespace = 'heal'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner = current_user::regrole
+        LOOP
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO heal_pipeline', item.name);
+        END LOOP;
         REVOKE INSERT, UPDATE, DELETE ON heal.schema_migration FROM heal_pipeline;
-        GRANT EXECUTE ON ALL ROUTINES IN SCHEMA heal TO heal_pipeline;
     END IF;
-    IF EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'heal_reader') THEN
+    IF reader THEN
         GRANT USAGE ON SCHEMA heal TO heal_reader;
         GRANT SELECT ON heal.embedding, heal.topics, heal.generation_status, heal.lineage TO heal_reader;
-        FOR routine IN
-            SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'heal'::regnamespace AND p.proname IN (
-                'search', 'search_many', 'similar', 'find', 'query_vector', 'explain_find', 'hybrid_search', 'topic_search',
-                'vector_table')
-        LOOP
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO heal_reader', routine);
-        END LOOP;
     END IF;
 END $$;

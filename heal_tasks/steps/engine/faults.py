@@ -1,0 +1,130 @@
+"""Faults of disk, file system and database server as errors with a cure, and whether trying again can help.
+
+Libraries report a full disk in many ways: safetensors and torch raise errors of their own, numpy an OSError without a
+number. So the texts of an error and its causes are searched, too.
+"""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+
+from heal_tasks.core.errors import HealError, RetryableError, StepError
+from heal_tasks.core.settings import Settings
+
+_FULL = re.compile(
+    r"no space left on device|os error 28\b|disk quota exceeded|os error 122\b|failed writing file"
+    r"|requested and \d+ written|inline_container.*unexpected pos",
+    re.IGNORECASE,
+)
+_RETRYABLE: dict[int, tuple[str, str]] = {
+    errno.EMFILE: ("too many files are open", "raise `ulimit -n`, or run fewer tasks at a time"),
+    errno.ENFILE: ("too many files are open on this machine", "raise fs.file-max, or run fewer tasks at a time"),
+    errno.ENOMEM: ("this machine has no memory left", "run fewer tasks at a time, or give it more memory"),
+    errno.EIO: ("the disk reports an input/output error", "look at the system's log for a failing disk or mount"),
+    errno.ESTALE: ("the network file system has lost the file", "check the mount"),
+}
+_FINAL: dict[int, tuple[str, str]] = {
+    errno.EROFS: ("the file system is read-only", "mount it writable, or name another folder"),
+    errno.EACCES: ("permission is denied", "give this account the right, or name another folder"),
+    errno.EPERM: ("permission is denied", "give this account the right, or name another folder"),
+    errno.EFBIG: ("the file would be larger than is allowed", "raise `ulimit -f` or the limit of the file system"),
+    errno.ENAMETOOLONG: ("the path is too long", "name a folder with a shorter path"),
+    errno.ENOTDIR: ("a part of the path is no folder", "remove the file that is in its place"),
+}
+_FOLDERS = "the folders are HEAL_VAR_DIR and HEAL_ARTIFACTS_URI"
+_SERVER: dict[str, str] = {
+    "53100": "the disk of the database server is full; free space there",
+    "53200": "the database server has no memory left; lower HEAL_INDEX_MEMORY_MB, or give it more",
+    "53300": "the database server takes no more connections; raise its max_connections, or run fewer tasks at a time",
+    "53400": "the database server has reached a limit of its configuration; its log says which",
+    "58030": "the database server reports an input/output error; look at its log for a failing disk",
+}
+_LOST = re.compile(r"08|57P0|40")  # of the connection, by shutdown, and conflicts of transactions
+
+
+@contextmanager
+def named_faults(where: str, settings: Settings | None = None) -> Iterator[None]:
+    """Raise faults of disk, file system and server in the block as errors with a cure."""
+    try:
+        yield
+    except Exception as error:
+        if named := named_fault(error, where, settings):
+            raise named from error
+        raise
+
+
+def named_fault(error: Exception, where: str, settings: Settings | None = None) -> HealError | None:
+    """The error with a cure for a fault, ``where`` it occurred at its beginning; None if it is no such fault."""
+    if isinstance(error, RetryableError):
+        return None
+    chain = list(_chain(error))
+    if full := next((item for item in chain if _is_full(item)), None):
+        return RetryableError(f"{where}: the disk is full ({_short(full)}); {_free(full, settings)}")
+    if isinstance(error, HealError):
+        return None
+    if server := next((item for item in chain if isinstance(item, psycopg.OperationalError)), None):
+        return _of_server(server, where)
+    found = next((item for item in chain if isinstance(item, OSError) and item.errno in _RETRYABLE), None)
+    if found and found.errno:
+        what, cure = _RETRYABLE[found.errno]
+        return RetryableError(f"{where}: {what} ({_short(found)}); {cure}, then run it again")
+    found = next((item for item in chain if isinstance(item, OSError) and item.errno in _FINAL), None)
+    if found and found.errno:
+        what, cure = _FINAL[found.errno]
+        return StepError(f"{where}: {what} ({_short(found)}); {cure} ({_FOLDERS})")
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, psycopg.Error):  # the server's disk is another one
+        return False
+    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(
+        _FULL.search(str(error))
+    )
+
+
+def _short(error: BaseException) -> str:
+    """The first line of an error, with its type."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+
+
+def _free(error: BaseException, settings: Settings | None) -> str:
+    """The free space where the file was, or of all folders that a step writes to, and the cure."""
+    named = getattr(error, "filename", None)
+    folders = {Path(os.fsdecode(named)).parent} if isinstance(named, str | bytes) else set[Path]()
+    if settings and not folders:
+        folders = {settings.var_dir, Path(tempfile.gettempdir())}
+        if not settings.artifacts_uri.startswith("s3://"):
+            folders.add(Path(settings.artifacts_uri))
+    parts = []
+    for folder in sorted(folders):
+        with suppress(OSError):
+            there = next(item for item in (folder, *folder.parents) if item.is_dir())
+            parts.append(f"{shutil.disk_usage(there).free:,} bytes are free in {folder}")
+    return f"{', '.join([*parts, 'free space'])} or move HEAL_VAR_DIR and HEAL_ARTIFACTS_URI, then run it again"
+
+
+def _of_server(error: psycopg.OperationalError, where: str) -> HealError | None:
+    state = error.sqlstate or ""
+    if state in _SERVER:
+        return RetryableError(f"{where}: {_SERVER[state]}, then run it again ({_short(error)})")
+    if not state or _LOST.match(state):
+        return RetryableError(f"{where}: lost the database ({_short(error)}); run it again")
+    if state.startswith(("53", "55", "57", "58")):  # resources, locks, an operator's or a timeout's cancellation
+        return RetryableError(f"{where}: the database server refused ({_short(error)}); run it again")
+    return StepError(f"{where}: the database server refused ({_short(error)}); its log has the statement")
