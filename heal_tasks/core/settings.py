@@ -106,6 +106,11 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("settings are wrong: " + "; ".join(lines)) from None
 
 
+def environment_of(*names: str) -> dict[str, str]:
+    """The named variables of the process environment, for a process that must not see the others."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def as_variable(value: Any) -> str:
     """A setting's value as an environment variable has it, a secret in clear."""
     if isinstance(value, SecretStr):

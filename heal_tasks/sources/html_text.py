@@ -64,10 +64,10 @@ def _all_closed(text: str, tag: str) -> bool:
 
 def _title(tree: Any) -> str:
     """The text of the head's title, else of the first h1 that has some; an svg's title is that of a picture."""
-    for node in tree.css("head > title, body title")[:_MAX_HEADINGS]:
+    for node in tree.tags("title")[:_MAX_HEADINGS]:
         if not _in_picture(node) and (title := _line(node)):
             return title
-    return next((title for node in tree.css("h1")[:_MAX_HEADINGS] if (title := _line(node))), "")
+    return next((title for node in tree.tags("h1")[:_MAX_HEADINGS] if (title := _line(node))), "")
 
 
 def _in_picture(node: "LexborNode") -> bool:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from heal_tasks.core.errors import RetryableError
+from heal_tasks.core.errors import RetryableError, SettingsError
+from heal_tasks.core.settings import environment_of
 from heal_tasks.sources.extract import Extract, UnreadableError
 from heal_tasks.sources.parser_child import MAX_MEMORY_BYTES, OUT_OF_MEMORY
 
@@ -40,6 +41,7 @@ def extract(kind: str, data: bytes, max_chars: int) -> Extract:
 
     Raises:
         UnreadableError: the file cannot be read, or took too much time or memory.
+        SettingsError: the parser's library is not installed.
         RetryableError: no process can be started.
     """
     process: ParserProcess | None = getattr(_of_thread, "process", None)
@@ -64,14 +66,13 @@ class ParserProcess:
 
     def __init__(self) -> None:
         paths = (os.path.abspath(path) for path in sys.path)  # noqa: PTH100, "" is the working folder
-        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "heal_tasks.sources.parser_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**kept, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**environment_of(*_KEPT_VARIABLES), "PYTHONPATH": os.pathsep.join(paths)},
                 cwd="/",
             )
         except OSError as error:
@@ -117,6 +118,8 @@ class ParserProcess:
         if reply.get("refused") == OUT_OF_MEMORY:
             size = f"{MAX_MEMORY_BYTES / 2**30:.0f} GiB"
             raise UnreadableError(f"reading the file needed more than {size} of memory; save it again, or split it")
+        if "missing" in reply:
+            raise SettingsError(f"files of kind {kind} cannot be parsed ({reply['missing']}); install requirements.txt")
         if "refused" in reply:
             raise UnreadableError(str(reply["refused"]))
         title, body, metadata = (reply.get(name) for name in ("title", "body", "metadata"))
