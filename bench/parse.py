@@ -19,40 +19,8 @@ from heal_tasks.sources.html_text import extract_html
 from heal_tasks.sources.parser_process import extract, parser_process
 from heal_tasks.sources.pdf_text import extract_pdf
 
-WORDS = [
-    "retrieval",
-    "documents",
-    "efficient",
-    "index",
-    "memory",
-    "valve",
-    "pump",
-    "pressure",
-    "slowly",
-    "opened",
-    "before",
-    "after",
-    "where",
-    "which",
-    "reading",
-    "oil",
-    "filter",
-    "service",
-    "weekly",
-    "manual",
-    "section",
-    "shows",
-    "how",
-    "the",
-    "a",
-    "of",
-    "and",
-    "in",
-    "to",
-    "is",
-    "for",
-    "with",
-]
+WORDS = """retrieval documents efficient index memory valve pump pressure slowly opened before after where which
+reading oil filter service weekly manual section shows how the a of and in to is for with""".split()  # noqa: SIM905
 MAX_CHARS = 2_000_000
 
 
