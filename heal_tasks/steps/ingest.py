@@ -17,6 +17,7 @@ from heal_tasks.core.types import Record, Rejected, SourceFile
 from heal_tasks.sources.base import Source, open_source
 from heal_tasks.sources.chunking import chunk_text, token_counter
 from heal_tasks.sources.parse import read_records
+from heal_tasks.sources.parser_process import parser_process
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.route import decide
 from heal_tasks.store.documents.chunks import Chunker
@@ -40,6 +41,7 @@ class _Reading:
     clean: dict[str, bool] = field(default_factory=dict)  # by path of each file read: no record of it was rejected
 
 
+@parser_process()
 def read_sources(context: Context) -> tuple[Changes, int]:
     """Read every source; store and count changes and rejected records. The caller holds the transaction."""
     settings = context.settings
