@@ -84,14 +84,16 @@ def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:
 
 def _limit() -> None:
     """Bound memory and open files; no files are written, no processes started, no core is dumped."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     limits = {
-        resource.RLIMIT_AS: pages * resource.getpagesize() + MAX_MEMORY_BYTES,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NPROC: 0,
         resource.RLIMIT_CORE: 0,
     }
+    memory = Path("/proc/self/statm")
+    if memory.exists():  # elsewhere than on Linux the time is the only bound
+        start = int(memory.read_text().split()[0]) * resource.getpagesize()
+        limits[resource.RLIMIT_AS] = start + MAX_MEMORY_BYTES
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)

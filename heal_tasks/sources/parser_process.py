@@ -57,7 +57,7 @@ def parser_process() -> Iterator[None]:
         yield
     finally:
         process: ParserProcess | None = _of_thread.__dict__.pop("process", None)
-        if process is not None and process.is_usable():
+        if process is not None:
             process.stop()
 
 
@@ -94,7 +94,7 @@ class ParserProcess:
 
     def is_usable(self) -> bool:
         """False once it has ended, and in a process that was forked from the one that started it."""
-        return self._owner == os.getpid() and self.stop.alive
+        return self._owner == os.getpid() and self.stop.alive and self._process.poll() is None
 
     def extract(self, kind: str, data: bytes, max_chars: int) -> Extract:
         """See the function ``extract``."""

@@ -78,6 +78,14 @@ def test_a_parser_that_crashes_costs_its_file(process: ParserProcess) -> None:
     assert not process.is_usable()
 
 
+def test_a_process_that_ended_between_files_is_replaced() -> None:
+    accepted("x.html", PAGE)
+    pid = parser_process._of_thread.process.pid
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid)
+    assert accepted("x.html", PAGE).body == "text"
+
+
 def test_the_process_has_no_secrets_and_no_other_files(process: ParserProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEAL_DATABASE_URL", "postgresql://secret")
     process = ParserProcess()
