@@ -172,6 +172,11 @@ def _shown(item: Mapping[str, Any]) -> str:
     return "" if item["loc"][0] in _SECRETS or "@" in str(item["input"]) else f"={item['input']!r}"
 
 
+def environment_of(*names: str) -> dict[str, str]:
+    """The named variables of the process environment, for a process that must not see the others."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def as_variable(value: Any) -> str:
     """A setting's value as an environment variable has it, a secret in clear."""
     if isinstance(value, SecretStr):

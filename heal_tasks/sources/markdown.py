@@ -6,7 +6,11 @@ Only the line of the title is parsed as Markdown; a whole file takes markdown-it
 import datetime
 import math
 import re
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 _MAX_FRONT_MATTER_CHARS = 16 * 1024
 # PyYAML takes time in proportion to the square of the depth of brackets.
@@ -94,13 +98,18 @@ def _plain(heading: str) -> str:
     """The text of inline Markdown: without emphasis, links' addresses, tags and attributes."""
     heading = _ATTRIBUTES.sub("", heading).strip()
     if any(char in heading for char in "*_`[<&\\~!"):
-        from markdown_it import MarkdownIt
-
-        (line,) = MarkdownIt("commonmark").parseInline(" ".join(heading.split()))
+        (line,) = _inline_parser().parseInline(" ".join(heading.split()))
         # Pictures are left out: their texts are mostly those of badges.
         shown = {"text", "text_special", "code_inline"}
         heading = "".join(part.content for part in line.children or () if part.type in shown)
     return " ".join(heading.split())
+
+
+@lru_cache(maxsize=1)
+def _inline_parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark")
 
 
 def _yaml(text: str) -> Any:

@@ -26,33 +26,41 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries that print must not write into replies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     sys.dont_write_bytecode = True
-    parsers = _parsers()
     _limit()
     _reply(replies, {"ready": True})
     while line := requests.readline():
         request = json.loads(line)
         data = requests.read(request["bytes"])
         signal.alarm(request["seconds"])  # ends the process if the parent, which would have done it, is gone
-        _reply(replies, _answer(parsers[request["kind"]], data, request["max_chars"]))
+        _reply(replies, _answer(request["kind"], data, request["max_chars"]))
         signal.alarm(0)
 
 
-def _parsers() -> dict[str, Callable[[bytes, int], Extract]]:
-    """The parsers by kind; their libraries are loaded, so that a missing one shows at the start."""
-    import pypdfium2
-    import selectolax.lexbor
-    import webencodings
+def _parser(kind: str) -> Callable[[bytes, int], Extract]:
+    """The parser of a kind; its library is loaded with the first file of the kind."""
+    if kind == "html":
+        import selectolax.lexbor
+        import webencodings
 
-    from heal_tasks.sources.html_text import extract_html
+        from heal_tasks.sources.html_text import extract_html
+
+        del selectolax, webencodings
+        return extract_html
+    import pypdfium2
+
     from heal_tasks.sources.pdf_text import extract_pdf
 
-    del pypdfium2, selectolax, webencodings
-    return {"html": extract_html, "pdf": extract_pdf}
+    del pypdfium2
+    return extract_pdf
 
 
-def _answer(parse: Callable[[bytes, int], Extract], data: bytes, max_chars: int) -> dict[str, Any]:
+def _answer(kind: str, data: bytes, max_chars: int) -> dict[str, Any]:
     from heal_tasks.sources.records import too_long, undecodable
 
+    try:
+        parse = _parser(kind)
+    except ImportError as error:
+        return {"missing": str(error)}
     try:
         found = parse(data, max_chars)
     except UnreadableError as error:
@@ -76,14 +84,16 @@ def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:
 
 def _limit() -> None:
     """Bound memory and open files; no files are written, no processes started, no core is dumped."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     limits = {
-        resource.RLIMIT_AS: pages * resource.getpagesize() + MAX_MEMORY_BYTES,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NPROC: 0,
         resource.RLIMIT_CORE: 0,
     }
+    memory = Path("/proc/self/statm")
+    if memory.exists():  # elsewhere than on Linux the time is the only bound
+        start = int(memory.read_text().split()[0]) * resource.getpagesize()
+        limits[resource.RLIMIT_AS] = start + MAX_MEMORY_BYTES
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from heal_tasks.core.errors import RetryableError
+from heal_tasks.core.errors import RetryableError, SettingsError
+from heal_tasks.core.settings import environment_of
 from heal_tasks.sources.extract import Extract, UnreadableError
 from heal_tasks.sources.parser_child import MAX_MEMORY_BYTES, OUT_OF_MEMORY
 
 SECONDS = 20.0
 SECONDS_PER_MIB = 2.0
-"""Bounds of the time for a file: about 400 times what ordinary HTML takes, and 20 times a PDF of text alone."""
+"""Bounds of the time for a file. HTML takes .2 s per MiB and PDF 2 ms per page; the rest is for busy machines."""
 
 _START_SECONDS = 60
 _REPLY_BYTES_PER_CHAR = 6  # of a control character as JSON
@@ -40,6 +41,7 @@ def extract(kind: str, data: bytes, max_chars: int) -> Extract:
 
     Raises:
         UnreadableError: the file cannot be read, or took too much time or memory.
+        SettingsError: the parser's library is not installed.
         RetryableError: no process can be started.
     """
     process: ParserProcess | None = getattr(_of_thread, "process", None)
@@ -55,7 +57,7 @@ def parser_process() -> Iterator[None]:
         yield
     finally:
         process: ParserProcess | None = _of_thread.__dict__.pop("process", None)
-        if process is not None and process.is_usable():
+        if process is not None:
             process.stop()
 
 
@@ -64,14 +66,13 @@ class ParserProcess:
 
     def __init__(self) -> None:
         paths = (os.path.abspath(path) for path in sys.path)  # noqa: PTH100, "" is the working folder
-        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "heal_tasks.sources.parser_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**kept, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**environment_of(*_KEPT_VARIABLES), "PYTHONPATH": os.pathsep.join(paths)},
                 cwd="/",
             )
         except OSError as error:
@@ -93,7 +94,7 @@ class ParserProcess:
 
     def is_usable(self) -> bool:
         """False once it has ended, and in a process that was forked from the one that started it."""
-        return self._owner == os.getpid() and self.stop.alive
+        return self._owner == os.getpid() and self.stop.alive and self._process.poll() is None
 
     def extract(self, kind: str, data: bytes, max_chars: int) -> Extract:
         """See the function ``extract``."""
@@ -117,6 +118,8 @@ class ParserProcess:
         if reply.get("refused") == OUT_OF_MEMORY:
             size = f"{MAX_MEMORY_BYTES / 2**30:.0f} GiB"
             raise UnreadableError(f"reading the file needed more than {size} of memory; save it again, or split it")
+        if "missing" in reply:
+            raise SettingsError(f"files of kind {kind} cannot be parsed ({reply['missing']}); install requirements.txt")
         if "refused" in reply:
             raise UnreadableError(str(reply["refused"]))
         title, body, metadata = (reply.get(name) for name in ("title", "body", "metadata"))

@@ -50,6 +50,9 @@ def undecodable(error: UnicodeDecodeError) -> str:
 
 def is_visible(text: str) -> bool:
     """Whether a text has more than white space, controls, marks of format and fillers, or something broken."""
+    first = text[:1]
+    if first.isascii() and first.isalnum():  # nearly every text
+        return True
     return any(
         (unicodedata.category(char)[0] in _VISIBLE_CATEGORIES and char not in _BLANKS) or unstorable(char)
         for char in text
@@ -127,7 +130,7 @@ def build_record(
     for name, value in (("id", external_id), ("title", title), ("text", body), ("metadata", metadata)):
         if (problem := storage_problem(value)) is not None:
             return reject(path, line, f"{name} {problem}", raw)
-    if (size := len(json.dumps(metadata, ensure_ascii=False))) > _MAX_METADATA_CHARS:
+    if metadata and (size := len(json.dumps(metadata, ensure_ascii=False))) > _MAX_METADATA_CHARS:
         reason = f"metadata has {size} characters as JSON, at most {_MAX_METADATA_CHARS} are taken; leave fields out"
         return reject(path, line, reason, raw)
     return Record(external_id, title, body, metadata, path, line)

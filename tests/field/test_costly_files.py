@@ -78,6 +78,14 @@ def test_a_parser_that_crashes_costs_its_file(process: ParserProcess) -> None:
     assert not process.is_usable()
 
 
+def test_a_process_that_ended_between_files_is_replaced() -> None:
+    accepted("x.html", PAGE)
+    pid = parser_process._of_thread.process.pid
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid)
+    assert accepted("x.html", PAGE).body == "text"
+
+
 def test_the_process_has_no_secrets_and_no_other_files(process: ParserProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEAL_DATABASE_URL", "postgresql://secret")
     process = ParserProcess()
@@ -195,7 +203,7 @@ def test_a_line_longer_than_any_record_is_not_parsed() -> None:
     long = json.dumps({"id": 1, "text": "t", "more": "x" * (2**20 + 200_000)})
     (rejected,) = read_records(FakeSource(long.encode()), SourceFile("x.jsonl", "f", 1), max_bytes=10**7, max_chars=9)
     assert isinstance(rejected, Rejected)
-    assert rejected.reason.startswith("the line has 1248811 bytes, more than a record can have")
+    assert rejected.reason.startswith("the line has 1248610 bytes, more than a record can have")
     row = b"id,text\n1," + b"x" * (2**20 + 200_000)
     (rejected,) = read_records(FakeSource(row), SourceFile("x.csv", "f", 1), max_bytes=10**7, max_chars=9)
     assert isinstance(rejected, Rejected)

@@ -90,5 +90,5 @@ def test_titles_in_any_script_are_kept(title: str) -> None:
 def test_strange_page_trees() -> None:
     many = accepted("x.pdf", pdf("Text.", kids="3 0 R " * 1000, count=1000))
     assert many.metadata == {"pages": 1000}
-    assert refused("x.pdf", pdf("Text.", kids="2 0 R 3 0 R", count=2)).reason.startswith("PDF: page 1 of 2 cannot be")
+    assert refused("x.pdf", pdf("Text.", kids="2 0 R 3 0 R", count=2)).reason.startswith("PDF: page 2 of 2 cannot be")
     assert refused("x.pdf", pdf("")).reason.startswith("the PDF has no text on its 1 pages")

@@ -7,6 +7,7 @@ from functools import partial
 from heal_tasks.core.models import resolve_model
 from heal_tasks.sources.base import open_source
 from heal_tasks.sources.chunking import chunk_text, token_counter
+from heal_tasks.sources.parser_process import parser_process
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.reading.source_reader import SourceReader
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
@@ -23,6 +24,7 @@ class Reading:
     warnings: tuple[str, ...]  # of each source without any document
 
 
+@parser_process()
 def read_sources(context: Context, *, again: bool = False) -> Reading:
     """Read every source; store and count changes and rejected records. The caller holds the transaction.
 
