@@ -16,7 +16,9 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import stack
+from heal_tasks.steps.quality.measurable import held_out_counts, why_unmeasured
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
+from heal_tasks.store.questions.question_state import read_question_state
 
 MIN_FREE_GB = 5.0
 
@@ -46,8 +48,8 @@ def doctor() -> None:
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; one that raises an error is a finding, too."""
     checks: dict[str, Callable[[Settings], Iterator[Result]]] = {
-        "database": _database, "sources": _sources, "model": _model, "llm": _llm, "artifacts": _artifacts,
-        "disk": _disk, "gpu": _gpu, "airflow": _airflow,
+        "database": _database, "sources": _sources, "questions": _questions, "model": _model, "llm": _llm,
+        "artifacts": _artifacts, "disk": _disk, "gpu": _gpu, "airflow": _airflow,
     }  # fmt: skip
     findings: list[Finding] = []
     for subject, check in checks.items():
@@ -100,6 +102,19 @@ def _sources(settings: Settings) -> Iterator[Result]:
             yield "fail", str(error)
         else:
             yield "ok" if first else "note", f"{spec}: {'readable' if first else 'no file yet'}"
+
+
+def _questions(settings: Settings) -> Iterator[Result]:
+    with connect(settings.require_database_url()) as conn:
+        if conn.execute("SELECT to_regclass('heal.question')").fetchone() == (None,):
+            return  # the check of the database has said so
+        state = read_question_state(conn)
+    held_out = ", ".join(f"{number} of {name}" for name, number in held_out_counts(state).items())
+    people = sum(state.human.values())
+    if why := why_unmeasured(state, settings):
+        yield "note", f"a run now could not measure quality: {why}"
+    else:
+        yield "ok", f"{state.questions} in use, {people} of them by people; held out: {held_out}"
 
 
 def _model(settings: Settings) -> Iterator[Result]:

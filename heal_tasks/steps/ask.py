@@ -45,7 +45,14 @@ def ask(context: Context) -> Outcome:
     counts: dict[str, int | float] = {**figures, "under_way": rest.under_way, "cost_usd": cost_usd}
     if (limit := spend_limit_of(context)).limited:
         counts["run_spend_limit_usd"], counts["day_spend_limit_usd"] = limit.run_usd, limit.day_usd
-    return Outcome(counts=counts, note=note)
+    undone = ""
+    if figures["asked"] and not figures["kept"]:
+        filters = ", ".join(f"{name[8:]} {number:g}" for name, number in figures.items() if name[:8] == "dropped_")
+        undone = (
+            f"No questions: {figures['asked']:g} chunks were asked about, and none was kept of {figures['dropped']:g}"
+        )
+        undone += f" ({filters})" if figures["dropped"] else ""
+    return Outcome(counts=counts, note=note, undone=undone)
 
 
 ASK = Step("ask", ask, None)

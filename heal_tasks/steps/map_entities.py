@@ -87,6 +87,9 @@ def map_entities(context: Context) -> Outcome:
     return Outcome(
         counts={**recorder.figures(), "usable": usable.count, "reduction": round(usable.reduction, 4)},
         note=note + spend_limit_note(counts["over_spend_limit"]),
+        undone=""
+        if usable.count
+        else "No entity map is usable, so training shows plain texts alone; heal.entity_map has why",
     )
 
 

@@ -17,6 +17,7 @@ from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.ingest import read_sources
 from heal_tasks.steps.map_entities import MapRecorder
+from heal_tasks.steps.quality.measurable import held_out_counts, why_unmeasured
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, spend_limit_of
@@ -26,6 +27,7 @@ from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.llm.ledger import SpendLimit
+from heal_tasks.store.questions.question_state import QuestionState, read_question_state
 
 PROMPT_TOKENS, REPLY_TOKENS = 450, 90
 """Measured on the packaged prompt: fixed part per call, and reply per question asked for."""
@@ -70,6 +72,7 @@ class Plan:
     questions: Calls  # for chunks without questions by this writer
     maps: Calls | None
     answers: Calls | None  # at most
+    measured: str  # whether the gate will have questions to judge by
     limit: str  # the spend limits and what they leave; empty without limits
 
     def lines(self) -> list[str]:
@@ -84,6 +87,7 @@ class Plan:
             lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
         if self.answers:
             lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
+        lines.append(f"quality    {self.measured}")
         return [*lines, f"limit      {self.limit}"] if self.limit else lines
 
 
@@ -102,6 +106,7 @@ def make_plan(settings: Settings) -> Plan:
             unasked = QuestionRecorder(context, author).to_ask()
             to_ask = [chunk for chunk in unasked if chunk.content_hash not in under_way]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
+            measured = _measured(read_question_state(conn), settings, len(to_ask))
             systems = 2 if GenerationRepository(conn).active() is None else 3
         count_tokens = token_counter(resolve_model(settings.model))
 
@@ -124,7 +129,16 @@ def make_plan(settings: Settings) -> Plan:
         costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
         limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers else "chunks")
     writer = f"{author.name} ({author.model})"
-    return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, limit)
+    return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, measured, limit)
+
+
+def _measured(state: QuestionState, settings: Settings, to_ask: int) -> str:
+    why = why_unmeasured(state, settings)
+    if not why:
+        return "can be measured: " + ", ".join(f"{number} of {name}" for name, number in held_out_counts(state).items())
+    if state.questions + to_ask * settings.questions_per_chunk >= settings.gate_min_questions:
+        return f"depends on the questions that the {to_ask} chunks give; without them nothing can be measured"
+    return f"nothing can be measured: {why}"
 
 
 def _calls(settings: Settings, tokens: Sequence[tuple[int, int]], price_factor: float = 1.0) -> Calls:
