@@ -1,5 +1,6 @@
 """The parts that all commands share: the Typer app, the console, the settings, run ids."""
 
+import logging
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.log import configure_logging
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings, load_settings, unknown_variables
 
 app = typer.Typer(
     name="heal_tasks",
@@ -35,6 +36,8 @@ def settings_for_command() -> Settings:
     """The settings of the environment, with logging set up."""
     settings = load_settings()
     configure_logging(settings.log_level)
+    for sentence in unknown_variables(settings.var_dir):
+        logging.getLogger(__name__).warning(sentence)
     return settings
 
 

@@ -14,7 +14,7 @@ from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, unknown_variables
 from heal_tasks.local import stack
 from heal_tasks.steps.quality.measurable import held_out_counts, why_unmeasured
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
@@ -48,8 +48,8 @@ def doctor() -> None:
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; one that raises an error is a finding, too."""
     checks: dict[str, Callable[[Settings], Iterator[Result]]] = {
-        "database": _database, "sources": _sources, "questions": _questions, "model": _model, "llm": _llm,
-        "artifacts": _artifacts, "disk": _disk, "gpu": _gpu, "airflow": _airflow,
+        "settings": _settings, "database": _database, "sources": _sources, "questions": _questions, "model": _model,
+        "llm": _llm, "artifacts": _artifacts, "disk": _disk, "gpu": _gpu, "airflow": _airflow,
     }  # fmt: skip
     findings: list[Finding] = []
     for subject, check in checks.items():
@@ -58,6 +58,14 @@ def examine(settings: Settings) -> list[Finding]:
         except Exception as error:
             findings.append(Finding("fail", subject, f"{type(error).__name__}: {error}"))
     return findings
+
+
+def _settings(settings: Settings) -> Iterator[Result]:
+    unknown = unknown_variables(settings.var_dir)
+    for sentence in unknown:
+        yield "note", sentence
+    if not unknown:
+        yield "ok", "every HEAL_ variable is a setting"
 
 
 def _database(settings: Settings) -> Iterator[Result]:

@@ -6,9 +6,11 @@ This is the only module that reads the process environment; ``setting_groups`` h
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -16,6 +18,8 @@ from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.errors import SettingsError
 
 OPENAI_URL = "https://api.openai.com/v1"
+OTHERS = ("DB_PASSWORD",)
+"""Variables, after ``HEAL_``, that only the containers of the deployment read."""
 
 
 class Settings(
@@ -104,6 +108,19 @@ def load_settings(**overrides: Any) -> Settings:
             for item in error.errors()
         ]
         raise SettingsError("settings are wrong: " + "; ".join(lines)) from None
+
+
+def unknown_variables(var_dir: Path) -> list[str]:
+    """A sentence for each variable ``HEAL_...`` of environment and files that is no setting."""
+    known = [name.upper() for name in Settings.model_fields]
+    given = (name.upper() for name in (*os.environ, *dotenv_values(var_dir / "local.env"), *dotenv_values(".env")))
+    names = {name.removeprefix("HEAL_") for name in given if name.startswith("HEAL_")}
+    sentences = []
+    for name in sorted(names - {*known, *OTHERS}):
+        meant = get_close_matches(name, known, 1)
+        cure = f"did you mean HEAL_{meant[0]}?" if meant else "docs/settings.md lists them"
+        sentences.append(f"HEAL_{name} is set, and is no setting; {cure}")
+    return sentences
 
 
 def as_variable(value: Any) -> str:

@@ -175,5 +175,5 @@ def test_judgments_of_unknown_documents_are_an_error(
     plant_questions(auto)
     for text in ("", '{"query": "what?", "document": "unknown"}\n'):
         (tmp_path / "judgments.jsonl").write_text(text)
-        with pytest.raises(InputError, match=r"no judgment of a document in file:.*, so nothing was stored"):
+        with pytest.raises(InputError, match=r"no judgment in .* names a document in file:.*, so none was stored"):
             judgments(tmp_path / "judgments.jsonl")

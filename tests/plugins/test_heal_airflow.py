@@ -34,7 +34,9 @@ def test_a_field_left_at_its_default_leaves_the_setting(
     }.items():  # fmt: skip
         monkeypatch.setenv(f"HEAL_{name}", value)
     form = {name: param.value for name, param in heal_airflow.PARAMS.items()} | given
-    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"params": form, "run_id": "night"})
+    dag, run_of_dag = SimpleNamespace(dag_id="heal_realign", params=form), SimpleNamespace(conf=given)
+    context = {"params": form, "run_id": "night", "dag": dag, "dag_run": run_of_dag}
+    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: context)
     monkeypatch.setattr("heal_tasks.steps.engine.road.load_step", lambda name: SimpleNamespace(run=run))
     heal_airflow.run_step("ingest")
     (found,) = used
