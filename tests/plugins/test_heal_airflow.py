@@ -1,5 +1,6 @@
 """Settings of a task: a field of the trigger form overrides a setting only if it differs from the form's default."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,3 +42,31 @@ def test_a_field_left_at_its_default_leaves_the_setting(
     heal_airflow.run_step("ingest")
     (found,) = used
     assert (found.force_route, found.sources, found.sample_documents, found.dry_run) == expected
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("conf", "fields", "params", "words"),
+    [
+        ({"generation": 1}, {}, {"generation": 1}, "has 'generation', which d does not know; it has no fields"),
+        (
+            {"x": 1},
+            {"dry_run": False},
+            {"dry_run": False, "x": 1},
+            "has 'x', which d does not know; its fields are dry_run",
+        ),
+        ({"dry_run": True}, {"dry_run": False}, {"dry_run": False}, "'dry_run' would be ignored, because .* is off"),
+        ({"dry_run": True}, {"dry_run": False}, {"dry_run": True}, ""),
+        (None, {"dry_run": False}, {"dry_run": False}, ""),
+    ],
+)
+def test_fields_that_would_be_ignored_are_refused(
+    conf: dict[str, Any] | None, fields: dict[str, Any], params: dict[str, Any], words: str
+) -> None:
+    import heal_airflow
+    from airflow.sdk.exceptions import AirflowFailException
+
+    dag = SimpleNamespace(dag_id="d", params=fields)
+    context: Any = {"params": params, "dag": dag, "dag_run": SimpleNamespace(conf=conf)}
+    with pytest.raises(AirflowFailException, match=words) if words else nullcontext():
+        heal_airflow.check_conf(context)
