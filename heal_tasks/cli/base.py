@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from heal_tasks.core.errors import HealError
+from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.settings import Settings, load_settings, unknown_variables
 
@@ -58,6 +58,14 @@ def main() -> None:
 
 
 def _named(error: Exception) -> HealError | None:
-    from heal_tasks.steps.engine.faults import named_fault  # loads psycopg, which most commands have loaded already
+    import psycopg  # most commands have loaded it already
 
-    return error if isinstance(error, HealError) else named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")
+    from heal_tasks.steps.engine.faults import named_fault
+
+    if isinstance(error, HealError):
+        return error
+    if isinstance(error, UnicodeEncodeError):
+        return InputError(f"an argument has bytes that are no UTF-8 text: {error.object!r}")
+    if isinstance(error, psycopg.DataError):
+        return InputError(f"the database cannot take an argument: {str(error).partition(chr(10))[0]}")
+    return named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")

@@ -16,7 +16,6 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings, unknown_variables
 from heal_tasks.local import stack
-from heal_tasks.steps.quality.measurable import held_out_counts, why_unmeasured
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
 from heal_tasks.store.questions.question_state import read_question_state
 
@@ -113,6 +112,8 @@ def _sources(settings: Settings) -> Iterator[Result]:
 
 
 def _questions(settings: Settings) -> Iterator[Result]:
+    from heal_tasks.steps.quality.measurable import held_out_counts, why_unmeasured  # loads scipy
+
     with connect(settings.require_database_url()) as conn:
         if conn.execute("SELECT to_regclass('heal.question')").fetchone() == (None,):
             return  # the check of the database has said so

@@ -12,12 +12,18 @@ from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.runs.garbage import unused_files
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
+ABANDONED_HOURS = 24.0
+"""Age from which an unpublished generation is dropped if its run has no step under way; it may wait between steps."""
+
 
 def maintain(context: Context) -> Outcome:
     """Drop drained generations, unused spaces and unused files, vacuum and measure what is served."""
     settings, generations = context.settings, GenerationRepository(context.conn)
     served = ServedRepository(context.conn)
-    counts: dict[str, int | float] = {"generations_dropped": len(generations.retire_old(settings.drain_hours))}
+    counts: dict[str, int | float] = {
+        "generations_dropped": len(generations.retire_old(settings.drain_hours)),
+        "abandoned_generations_dropped": len(generations.discard_abandoned(ABANDONED_HOURS)),
+    }
     spaces, drained = SpaceRepository(context.conn), datetime.now(UTC) - timedelta(hours=settings.drain_hours)
     # The base model's space stays, and so do those that a run may be filling now.
     kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model or item.used_at > drained}

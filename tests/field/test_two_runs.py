@@ -153,7 +153,7 @@ def test_a_reader_cannot_take_the_lock(auto: Connection) -> None:
 
 
 def test_a_database_without_the_lock_names_the_cure(auto: Connection, settings: Settings) -> None:
-    auto.execute("DROP VIEW heal.run_lock")
+    auto.execute("DROP VIEW heal.run_lock CASCADE")
     with (
         pytest.raises(StoreError, match="python -m heal_tasks migrate"),
         whole_run(settings.require_database_url(), "r"),
