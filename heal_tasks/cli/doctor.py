@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 @app.command()
 def doctor() -> None:
-    """Check database, sources, model, LLM, artifacts, disk, GPU and Airflow; say what to do about each failure."""
+    """Check settings, database, sources, questions, model, LLM, artifacts, disk, GPU, Airflow; say what to do."""
     findings = examine(settings_for_command())
     for finding in findings:
         console.print(MARKS[finding.level], finding.subject.ljust(10), end=" ")
