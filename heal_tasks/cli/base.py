@@ -66,6 +66,6 @@ def _named(error: Exception) -> HealError | None:
         return error
     if isinstance(error, UnicodeEncodeError):
         return InputError(f"an argument has bytes that are no UTF-8 text: {error.object!r}")
-    if isinstance(error, psycopg.DataError):
-        return InputError(f"the database cannot take an argument: {str(error).partition(chr(10))[0]}")
+    if isinstance(error, psycopg.errors.NumericValueOutOfRange):
+        return InputError(f"a number is too large: {str(error).partition(chr(10))[0]}")
     return named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")

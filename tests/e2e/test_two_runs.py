@@ -47,7 +47,7 @@ def test_one_of_two_runs_goes_through_beside_a_switch_and_a_deletion(
             runs = {name: start(f"{first}-{second}-{name}", route) for name, route in (("a", first), ("b", second))}
             if second == "nudge":
                 deadline = time.monotonic() + 120
-                while not scalar(conn, "SELECT count(*) FROM heal.step_result WHERE run_id LIKE 'realign-nudge-%'"):
+                while not scalar(conn, "SELECT count(*) FROM heal.run WHERE starts_with(run_id, 'realign-nudge-')"):
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
                 rolled_back = by_hand("activate")
