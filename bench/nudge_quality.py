@@ -17,9 +17,6 @@ questions lose on average. *question rows*: each train question stored as one mo
 document scores by its best row. *nudge-ft*: the published package, on the same sets. *chosen*: of all of ours but the
 pipeline, the one with the best nDCG@10 on dev, refitted.
 
-**Bounds** (``--bounds``, instead of the systems): changes of test nDCG@10 by the mean loss allowed to training
-questions whose documents stay at their base vectors.
-
 **Columns.** Binary relevance; nDCG@10 with its 95 % bootstrap interval. *asked*: nDCG@10 on test questions with a
 document that train or dev questions name. *not asked*: on all others, which should not lose; *loss* is their difference
 to the base, with its interval.
@@ -44,15 +41,13 @@ from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import ranking_metrics
 from heal_tasks.nudge.apply import MovedRows, move_rows
 from heal_tasks.nudge.nudge import NudgeResult, nudge
-from heal_tasks.nudge.plan import PLAIN, PLANS, Plan
+from heal_tasks.nudge.plan import PLAIN, PLANS
 from heal_tasks.nudge.questions import QuestionSet
 
 Vectors = NDArray[np.float32]
 METRIC = "ndcg@10"
 PARTS = ("train", "dev", "test")
-BOUNDS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, None)
 SEED = 7
-BOUND = 0.005
 MIN_GAIN = 0.005  # the default of HEAL_GATE_EPSILON
 _QUESTIONS_AT_ONCE = 64
 
@@ -184,46 +179,15 @@ def systems(base: Vectors, train: QuestionSet, dev: QuestionSet) -> dict[str, Sy
     return found
 
 
-def pipeline(
-    base: Vectors,
-    train: QuestionSet,
-    dev: QuestionSet,
-    bound: float | None = None,
-    plans: Sequence[Plan] = PLANS,
-    *,
-    guarded: bool = False,
-) -> System:
+def pipeline(base: Vectors, train: QuestionSet, dev: QuestionSet, *, guarded: bool = False) -> System:
     """The rows that the pipeline's step would serve; guarded: dev questions of unasked documents must not lose."""
     unasked = None
     if guarded:
         named = np.unique(np.concatenate(list(train.positives)))
         still = [row for row, found in enumerate(dev.positives) if not np.isin(found, named).any()]
-        bound, unasked = 0.0, QuestionSet(dev.vectors[still], [dev.positives[row] for row in still])
-    result = nudge(
-        base, train, dev, plans=plans, max_unasked_loss=bound, unasked=unasked, min_gain=MIN_GAIN,
-        refit=both(train, dev), seed=SEED,
-    )  # fmt: skip
+        unasked = QuestionSet(dev.vectors[still], [dev.positives[row] for row in still])
+    result = nudge(base, train, dev, plans=PLANS, unasked=unasked, min_gain=MIN_GAIN, refit=both(train, dev), seed=SEED)
     return apply(base, result, note_of(result) if result.adopted else "nothing")
-
-
-def bounds(base: Vectors, parts: Mapping[str, QuestionSet]) -> list[dict[str, Any]]:
-    """Changes of both kinds of test questions by the pipeline's step, for each bound of the loss."""
-    train, dev, test = (parts[name] for name in PARTS)
-    asked = _asked(parts)
-    before = score(System(base), test)[METRIC]
-    uncentred = [plan for plan in PLANS if not plan.centred]
-    rows = []
-    for plans, bound in [*((PLANS, bound) for bound in BOUNDS), (uncentred, BOUND), (uncentred, None)]:
-        system = pipeline(base, train, dev, bound, plans)
-        change = score(system, test)[METRIC] - before
-        rows.append({
-            "bound": "none" if bound is None else f"{bound:g}", "plans": "all" if plans is PLANS else "not centred",
-            "all": f"{change.mean():+.4f}",
-            f"asked ({asked.sum()})": f"{change[asked].mean():+.4f}" if asked.any() else "",
-            f"not asked ({(~asked).sum()})": f"{change[~asked].mean():+.4f}" if not asked.all() else "",
-            "chosen on dev": system.note,
-        })  # fmt: skip
-    return rows
 
 
 def _asked(parts: Mapping[str, QuestionSet]) -> NDArray[np.bool_]:
@@ -266,7 +230,6 @@ def main() -> None:
     """Print one table for each collection and way of splitting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--collection", type=Path, action="append", required=True, metavar="FOLDER")
-    parser.add_argument("--bounds", action="store_true", help="only bounds on the loss of unasked documents")
     parser.add_argument("--pipeline", action="store_true", help="only the base and the pipeline's step")
     arguments = parser.parse_args()
     print(versions())
@@ -276,10 +239,7 @@ def main() -> None:
         for how, parts in splits.items():
             sizes = ", ".join(f"{len(questions.positives)} {name}" for name, questions in parts.items())
             name = f"{folder.resolve().name}, {how}"
-            if arguments.bounds:
-                tables[name] = bounds(base, parts)
-            else:
-                tables[name] = compare(base, parts, alone=arguments.pipeline, guarded=how == "documents")
+            tables[name] = compare(base, parts, alone=arguments.pipeline, guarded=how == "documents")
             print(f"\n{name} ({len(base)} documents; questions: {sizes})\n\n{table(tables[name])}", flush=True)
     write_json(arguments.json, tables)
 

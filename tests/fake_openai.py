@@ -8,6 +8,8 @@ they are kept apart and have a rule of their own; by default the server does wha
 import json
 import re
 import select
+import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -195,19 +197,31 @@ class FakeOpenAI:
                 self._send(reply)
 
             def _send(self, reply: Reply) -> None:
-                data = (reply.body if isinstance(reply.body, str) else json.dumps(reply.body)).encode()
+                data = reply.body if isinstance(reply.body, str | bytes) else json.dumps(reply.body)
+                data = data.encode() if isinstance(data, str) else data
                 self.close_connection = reply.fault != "none"
                 if reply.fault == "hang":
                     self._gone(60)
-                if reply.fault in ("hang", "drop"):
+                if reply.fault == "reset":
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                if reply.fault in ("hang", "drop", "reset"):
                     return
                 try:
+                    if reply.fault == "slow_head":
+                        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                        while not self._gone(0.02):
+                            self.wfile.write(b"X-Filler: x\r\n")
+                        return
                     self.send_response(reply.status)
                     kind = "text/html" if isinstance(reply.body, str) else "application/json"
                     for name, value in {"Content-Type": kind, **reply.headers}.items():
                         self.send_header(name, value)
-                    self.send_header("Content-Length", str(10**6 if reply.fault == "drip" else len(data)))
+                    if reply.fault != "endless":
+                        self.send_header("Content-Length", str(10**6 if reply.fault == "drip" else len(data)))
                     self.end_headers()
+                    while reply.fault == "endless":
+                        self.wfile.write(data)
                     self.wfile.write(data[: len(data) // 2] if reply.fault == "cut" else data)
                     while reply.fault == "drip" and not self._gone(0.02):
                         self.wfile.write(b" ")

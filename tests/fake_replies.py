@@ -11,15 +11,16 @@ _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 class Reply:
     """What the server sends: an HTTP status, a body (text is sent as it is), headers, after a delay.
 
-    Or what it does instead: ``drop`` closes the connection, ``cut`` closes it in the middle of the body, ``drip``
-    sends the body so slowly that it never ends, ``hang`` sends nothing until the client has gone.
+    Or what it does instead: ``drop`` closes the connection, ``reset`` with a reset, ``cut`` in the middle of the body;
+    ``drip`` sends the body so slowly that it never ends, ``slow_head`` the headers; ``endless`` sends body after body
+    as fast as it is read; ``hang`` sends nothing until the client has gone.
     """
 
     body: Any
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
-    fault: Literal["none", "drop", "cut", "drip", "hang"] = "none"
+    fault: Literal["none", "drop", "reset", "cut", "drip", "slow_head", "endless", "hang"] = "none"
 
 
 def completion(

@@ -78,7 +78,7 @@ def test_every_function_and_view_for_users_is_documented() -> None:
 
 def test_view_columns_are_those_of_the_database(module_database_url: str) -> None:
     rows = re.findall(r"^\| `heal\.(\w+)` \| .+? \| (.+) \|$", (DOCS / "sql.md").read_text(), re.MULTILINE)
-    assert {name for name, _ in rows} == {"embedding", "topics", "generation_status", "lineage"}
+    assert {name for name, _ in rows} == {"embedding", "topics", "generation_status", "lineage", "question_state"}
     with connect(module_database_url) as conn:
         for view, columns in rows:
             query = sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier("heal", view))

@@ -17,7 +17,7 @@ from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.settings import Settings, unknown_variables
 from heal_tasks.local import stack
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
-from heal_tasks.store.questions.question_state import read_question_state
+from heal_tasks.store.questions.question_counts import read_question_counts
 
 MIN_FREE_GB = 5.0
 
@@ -117,13 +117,13 @@ def _questions(settings: Settings) -> Iterator[Result]:
     with connect(settings.require_database_url()) as conn:
         if conn.execute("SELECT to_regclass('heal.question')").fetchone() == (None,):
             return  # the check of the database has said so
-        state = read_question_state(conn)
-    held_out = ", ".join(f"{number} of {name}" for name, number in held_out_counts(state).items())
-    people = sum(state.human.values())
-    if why := why_unmeasured(state, settings):
+        counts = read_question_counts(conn)
+    held_out = ", ".join(f"{number} of {name}" for name, number in held_out_counts(counts).items())
+    people = sum(counts.human.values())
+    if why := why_unmeasured(counts, settings):
         yield "note", f"a run now could not measure quality: {why}"
     else:
-        yield "ok", f"{state.questions} in use, {people} of them by people; held out: {held_out}"
+        yield "ok", f"{counts.questions} in use, {people} of them by people; held out: {held_out}"
 
 
 def _model(settings: Settings) -> Iterator[Result]:
@@ -139,6 +139,9 @@ def _model(settings: Settings) -> Iterator[Result]:
 def _llm(settings: Settings) -> Iterator[Result]:
     import httpx2
 
+    from heal_tasks.questions.llm.complaints import error_status
+    from heal_tasks.questions.llm.replies import redacted
+
     settings.require_llm()
     if not settings.llm_configured:
         yield "note", "none set; the extractive writer is used. Set HEAL_LLM_BASE_URL or OPENAI_API_KEY"
@@ -149,12 +152,17 @@ def _llm(settings: Settings) -> Iterator[Result]:
     else:
         key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
         url, headers = f"{settings.llm_base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}
+        shown = redacted(settings.llm_base_url, key)
         try:
-            httpx2.get(url, headers=headers, timeout=10, follow_redirects=True).raise_for_status()
-            yield "ok", f"{settings.llm_base_url} answers"
+            # As for the pipeline's own calls, redirects, web pages and errors with status 200 are no answers.
+            reply = httpx2.get(url, headers=headers, timeout=10).raise_for_status()
+            reason = "" if error_status(200, reply.text, completion=False) is None else redacted(reply.text, key)[:200]
         except httpx2.HTTPError as error:
-            reason = str(error).partition("\n")[0]
-            yield "fail", f"{settings.llm_base_url} does not answer ({reason}); is the server up, the key right?"
+            reason = redacted(str(error).partition("\n")[0], key)
+        if reason:
+            yield "fail", f"{shown} does not answer ({reason}); is the server up, the key right?"
+        else:
+            yield "ok", f"{shown} answers"
 
 
 def _artifacts(settings: Settings) -> Iterator[Result]:

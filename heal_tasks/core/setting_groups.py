@@ -85,7 +85,7 @@ class QuestionSettings(BaseModel):
     With neither key nor endpoint the extractive writer generates the questions. Prices are used for the ledger, `plan`
     and the spend limits. These hold across tasks and machines: the most that the calls for a chunk can cost is reserved
     before them. So a run stops a little below its limit, without an error, and the next run asks about the rest. An
-    endpoint that reports no tokens costs nothing in the ledger and has no limit.
+    endpoint that reports no tokens is charged by the sizes of prompts and replies (heal.llm_call.guessed).
     """
 
     llm_base_url: str | None = Field(None,
@@ -162,15 +162,11 @@ class TrainingSettings(BaseModel):
 class NudgeSettings(BaseModel):
     """NUDGE.
 
-    The first two settings say how a NUDGE moves vectors and which loss it may cause, the other two when the route
-    *realign* is taken instead of *nudge*.
+    The first setting says how a NUDGE moves vectors, the others when the route *realign* is taken instead of *nudge*.
     """
 
     nudge_variant: Literal["N", "M"] = Field("N",
         description="`N` keeps vectors at unit length; `M` bounds the step, and searches by inner product.")
-    nudge_max_unasked_loss: float = Field(1.0, ge=0, le=1,
-        description="Largest allowed loss in nDCG@10 on questions about documents that have no training questions, "
-        "estimated on training questions; 1 checks generated validation questions about unseen documents instead.")
     nudge_max_changed_share: float = Field(0.1, ge=0, le=1,
         description="Share of documents changed since the last realignment above which the next one is due.")
     realign_max_age_days: float = Field(30.0, gt=0, description="Days after a realignment until the next one is due.")

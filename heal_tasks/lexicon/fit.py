@@ -14,7 +14,7 @@ TOLERANCE = 1e-2
 """Residual, relative to the right-hand side, at which a coordinate is solved; 1e-4 takes twice the time and changes
 nDCG@10 by less than .001 (bench/RESULTS.md)."""
 MAX_ITERATIONS = 100
-BLOCK_DIMS = 64
+BLOCK_DIMS = 32
 """Coordinates solved together: the working set is four matrices of stems x this many numbers."""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from heal_tasks.lexicon.fit import fit_stems
+from heal_tasks.lexicon.fit import BLOCK_DIMS, fit_stems
 from heal_tasks.lexicon.terms import inverse_document_frequencies, texts_with, weigh_questions, weigh_texts
 
 Float32Array = NDArray[np.float32]
@@ -69,7 +69,8 @@ def fit_lexicon(
     vectors = fit_stems(texts, wanted, ridge=ridge, start=start).vectors
     lexicon = Lexicon(texts_with(counts), weights, vectors)
     missing = np.flatnonzero((texts_with(texts) == 0) & (lexicon.chunks > 0))
-    return extend(lexicon, counts, targets, missing, ridge=ridge) if len(missing) else lexicon
+    _fit_new(lexicon, counts, targets, missing, ridge)
+    return lexicon
 
 
 def extend(lexicon: Lexicon, counts: csr_array, targets: Float32Array, new: Int64Array, *, ridge: float) -> Lexicon:
@@ -85,15 +86,25 @@ def extend(lexicon: Lexicon, counts: csr_array, targets: Float32Array, new: Int6
         new: int64, shape (m,): the new stems.
         ridge: as in ``fit_stems``.
     """
+    extended = Lexicon(lexicon.chunks, lexicon.weights, lexicon.vectors.copy())
+    _fit_new(extended, counts, targets, new, ridge)
+    return extended
+
+
+def _fit_new(lexicon: Lexicon, counts: csr_array, targets: Float32Array, new: Int64Array, ridge: float) -> None:
+    """As ``extend``, in place."""
     is_new = np.zeros(counts.shape[1], dtype=np.float32)
     is_new[new] = 1
     rows = np.flatnonzero(counts @ is_new)
-    texts = weigh_texts(csr_array(counts[rows]), lexicon.weights)
-    vectors = lexicon.vectors.copy()
+    if not len(rows):
+        return
+    texts, vectors = weigh_texts(csr_array(counts[rows]), lexicon.weights), lexicon.vectors
     vectors[new] = 0
-    left = targets[rows] - texts @ vectors
-    vectors[new] = fit_stems(csr_array(texts[:, new]), left, ridge=ridge).vectors
-    return Lexicon(lexicon.chunks, lexicon.weights, vectors)
+    own = csr_array(texts[:, new])
+    for first in range(0, vectors.shape[1], BLOCK_DIMS):  # a fifth of a million chunks have new stems
+        part = slice(first, first + BLOCK_DIMS)
+        left = targets[rows, part] - texts @ vectors[:, part]
+        vectors[new, part] = fit_stems(own, left, ridge=ridge).vectors
 
 
 def with_lexicon(encoded: Float32Array, by_lexicon: Float32Array, weight: float) -> Float32Array:

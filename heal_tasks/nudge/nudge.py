@@ -11,14 +11,10 @@ from heal_tasks.nudge.apply import MovedRows, changed_rows, move_rows, moves_of
 from heal_tasks.nudge.contrast import Displacements
 from heal_tasks.nudge.plan import PLAIN, NudgeRecord, Plan, check_theta
 from heal_tasks.nudge.products import Float32Array
-from heal_tasks.nudge.questions import CleanQuestions, QuestionSet, clean_questions, unit_rows
+from heal_tasks.nudge.questions import QuestionSet, clean_questions, unit_rows
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.nudge.sweep import Metric
 from heal_tasks.nudge.theta import ThetaChoice, choose_theta
-
-# The standard error of a mean change in nDCG@10 of so many is about .002.
-_MOST_UNASKED = 2000
-_MOST_ANSWERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +47,8 @@ def nudge(
     plans: Sequence[Plan] = (PLAIN,),
     refit: QuestionSet | None = None,
     min_gain: float = 0.0,
-    max_unasked_loss: float | None = None,
     unasked: QuestionSet | None = None,
+    max_unasked_loss: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
 ) -> NudgeResult:
@@ -73,10 +69,9 @@ def nudge(
         refit: all questions there are, those of validation too: they move the rows by the plan and theta that were
             chosen without them. The choice in the result is that by the training questions alone.
         min_gain: smallest gain for which rows are moved.
-        max_unasked_loss: largest mean loss allowed on questions whose answers no question has moved: up to 2,000
-            training questions are ranked with their own answers at the base vectors, since validation may have few
-            such questions, or none. None: any loss, if validation gains on average.
-        unasked: questions to which ``max_unasked_loss`` applies, instead of training questions.
+        unasked: questions about documents that no training question names, ranked with their own answers at the base
+            vectors. None: these may lose, if validation gains on average.
+        max_unasked_loss: largest mean loss of these.
         seed: of the folds in which validation judges the search.
         device: where to compute similarities and displacements, ``cpu`` or a GPU.
 
@@ -88,7 +83,7 @@ def nudge(
     Metric(metric)
     if not plans:
         raise InputError("there are no plans to choose among; pass at least one")
-    if max_unasked_loss is not None and not max_unasked_loss >= 0:
+    if not max_unasked_loss >= 0:
         raise InputError(f"max_unasked_loss is {max_unasked_loss}; the tolerated loss must be >= 0")
     documents = unit_rows(base, "document")
     n, d = documents.shape
@@ -101,13 +96,11 @@ def nudge(
     choice: ThetaChoice | None = None
     if judged.positives:
         guard = None
-        if max_unasked_loss is not None and unasked is not None and len(unasked.positives):
+        if unasked is not None and len(unasked.positives):
             guard = clean_questions(unasked, n_rows=n, dims=d, what="unasked")
-        elif max_unasked_loss is not None:
-            guard = _some_questions(asked, seed)
         choice = choose_theta(
             judged, documents, rows, [moves for moves, _ in planned], metric, unasked=guard,
-            max_unasked_loss=max_unasked_loss or 0.0, seed=seed, device=device,
+            max_unasked_loss=max_unasked_loss, seed=seed, device=device,
         )  # fmt: skip
     number, theta = 0, 0.0
     if choice and choice.convincing and choice.gain >= min_gain:
@@ -120,13 +113,3 @@ def nudge(
     else:
         moved = changed_rows(rows, start, moves, theta, displacements)
     return NudgeResult(moved.rows, moved.vectors, moved.displacements, variant, theta, plans[number], centre, choice)
-
-
-def _some_questions(asked: CleanQuestions, seed: int) -> CleanQuestions | None:
-    """Questions to be ranked with their answers at the base vectors; None where there are none."""
-    # Of more answers than a first page holds, some are moved by other questions.
-    few = np.flatnonzero([len(rows) <= _MOST_ANSWERS for rows in asked.positives])
-    chosen = np.sort(np.random.default_rng(seed).permutation(few)[:_MOST_UNASKED])
-    if not len(chosen):
-        return None
-    return CleanQuestions(asked.vectors[chosen], tuple(asked.positives[row] for row in chosen), asked.places[chosen])

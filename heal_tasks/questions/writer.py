@@ -37,6 +37,7 @@ class ChunkToAsk:
     problem: str = ""  # the error in an earlier reply
     cut_off: bool = False  # an earlier reply had reached the token limit
     question: str = ""  # to be answered from the text; empty where the prompt is about the text itself
+    failed_before: bool = False  # an earlier run has asked about it in vain
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Call:
     output_tokens: int
     latency_s: float  # wall time, retries and the waits between them included
     raw_reply: str  # the reply as it came, or the error, safe to store as text
+    guessed_tokens: tuple[int, int] = (0, 0)  # input and output by their sizes, for a reply without counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,22 +41,23 @@ class AnswerRecorder(Recorder[GivenAnswer, StoredAnswer]):
         author = Author("llm", settings.llm_model, self._spec.prompt_hash)
         self._repository = AnswerRepository(context.conn, author.prompt_hash, author.model)
         self._llm, self._chunk_ids = make_llm(settings), dict[str, list[int]]()
-        super().__init__(context, "answers", author, self._repository.store, ("asked",))
+        super().__init__(context, "answers", author, self._repository.store, ("asked", "refused"))
 
     def answers(self, wanted: dict[str, tuple[ChunkToAsk, list[int]]]) -> dict[str, GivenAnswer]:
         """Answer questions with their passages, and the ids of the passages' chunks, by content hash.
 
-        Those asked before come from the store. Those that failed or that the spend limit leaves over are missing.
+        Those asked before come from the store. Those that failed, that the model refused or that the spend limit leaves
+        over are missing.
         """
         known = self._repository.known(wanted)
-        to_ask = [chunk for content_hash, (chunk, _) in wanted.items() if content_hash not in known]
+        to_ask = self.new_first(chunk for content_hash, (chunk, _) in wanted.items() if content_hash not in known)
         self.counts["reused"] += len(known)
         self._chunk_ids = {content_hash: chunk_ids for content_hash, (_, chunk_ids) in wanted.items()}
         AffordableChunks(self, self._spec, to_ask).ask(partial(self._llm.ask, self._spec))
-        return {key: GivenAnswer(*texts) for key, texts in self._repository.known(wanted).items()}
+        return {key: GivenAnswer(*texts) for key, texts in self._repository.known(wanted).items() if texts}
 
     def _row(self, answer: Answered[GivenAnswer]) -> StoredAnswer:
-        self.counts["asked"] += 1
+        self.counts.update(asked=1, refused=answer.status == "refused")
         chunk, given = answer.chunk, answer.value or GivenAnswer()
         return StoredAnswer(
             chunk.content_hash, self._author.prompt_hash, self._author.model,
@@ -81,8 +82,12 @@ def answer(context: Context) -> Outcome:
     try:
         for system in _measured(context, systems) if chosen else ():
             results.append((system, _ask(recorder, corpus, system, chosen, systems.chunks)))
+        recorder.refuse_if_failing(recorder.counts["failed"], recorder.counts["asked"] + recorder.counts["failed"])
     except HealError as error:
         results, problem = [], f"; not all systems could be measured: {error}"
+    for outcome in ("refused", "failed"):
+        if recorder.counts[outcome]:
+            problem = f"; {recorder.counts[outcome]} {outcome}{problem}"
     measured = [place for place in range(len(chosen)) if results and all(found[place] for _, found in results)]
     documents, rows, base = np.array([chosen[place].document_id for place in measured]), list[EvaluationRow](), None
     for system, found in results if measured else ():

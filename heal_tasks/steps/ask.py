@@ -5,7 +5,7 @@ from collections import Counter
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_batches import Batches, Remaining
-from heal_tasks.steps.writing.llm_calls import AffordableChunks, refuse_if_failing, spend_limit_note, spend_limit_of
+from heal_tasks.steps.writing.llm_calls import AffordableChunks, left_over_note, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
 
 
@@ -30,28 +30,28 @@ def ask(context: Context) -> Outcome:
     for batch in collected:
         figures.update(batch.counts)
     figures["over_spend_limit"] += rest.over_spend_limit
-    refuse_if_failing("questions", int(figures["failed"]), int(figures["asked"] + figures["failed"]))
+    recorder.refuse_if_failing(int(figures["failed"]), int(figures["asked"] + figures["failed"]))
     note = (
         f"{figures['kept']} questions for {figures['asked']} chunks by {author.name} ({author.model}), "
         f"{figures['dropped']} dropped, {figures['failed']} chunks failed"
     )
+    if figures["refused"]:
+        note += f", {figures['refused']} refused"
     if collected:
         single = recorder.counts["asked"] + recorder.counts["failed"]
         note += f"; {len(collected)} batches, {single} chunks one by one"
     if rest.under_way:
         note += f"; {rest.under_way} chunks are in a batch and left for the next run"
-    note += spend_limit_note(int(figures["over_spend_limit"]))
+    note += left_over_note(figures)
     cost_usd = round(figures["cost_usd"], 6)
     counts: dict[str, int | float] = {**figures, "under_way": rest.under_way, "cost_usd": cost_usd}
     if (limit := spend_limit_of(context)).limited:
         counts["run_spend_limit_usd"], counts["day_spend_limit_usd"] = limit.run_usd, limit.day_usd
     undone = ""
-    if figures["asked"] and not figures["kept"]:
+    if (tried := figures["asked"] + figures["failed"]) and not figures["kept"]:
         filters = ", ".join(f"{name[8:]} {number:g}" for name, number in figures.items() if name[:8] == "dropped_")
-        undone = (
-            f"No questions: {figures['asked']:g} chunks were asked about, and none was kept of {figures['dropped']:g}"
-        )
-        undone += f" ({filters})" if figures["dropped"] else ""
+        undone = f"No questions: {tried:g} chunks were asked about, {figures['failed']:g} failed, and none was kept of "
+        undone += f"{figures['dropped']:g}" + (f" ({filters})" if figures["dropped"] else "")
     return Outcome(counts=counts, note=note, undone=undone)
 
 

@@ -16,7 +16,7 @@ from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_sp
 from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
-from heal_tasks.store.questions.question_state import read_question_state
+from heal_tasks.store.questions.question_counts import read_question_counts
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -101,7 +101,7 @@ def choose(context: Context) -> Outcome:
     else:
         if best_id:
             GenerationRepository(context.conn).set_state(best_id, "failed", note="refused by the gate")
-        unmeasured = why_unmeasured(read_question_state(context.conn), settings)
+        unmeasured = why_unmeasured(read_question_counts(context.conn), settings)
         generation_id, keep_rows, verdict = _without_a_winner(context, systems, candidates, kept_lexicon, unmeasured)
     # The whole reasons of the best alone: a manifest holds 4 KiB, and heal.evaluation has every interval.
     reasons = [f"{best.scores.system}: {' '.join(best.verdict.reasons)}"] if best else []

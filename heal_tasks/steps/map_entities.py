@@ -14,15 +14,14 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.writing.llm_calls import (
     AffordableChunks,
     Recorder,
+    left_over_note,
     make_llm,
     one_per_text,
-    refuse_if_failing,
-    spend_limit_note,
 )
 from heal_tasks.store.db import Connection
 from heal_tasks.store.questions.entity_maps import MapRepository, StoredMap
 
-_STATUSES = ("ok", "empty", "long", "short", "refused", "invalid")
+_STATUSES = ("ok", "empty", "long", "short", "refused")
 
 
 def maps_by(conn: Connection, model: str) -> MapRepository:
@@ -44,7 +43,7 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
     def to_map(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
         self.reuse()
-        return one_per_text(self.repository.unmapped(self.context.shard, self.context.shards))
+        return self.new_first(one_per_text(self.repository.unmapped(self.context.shard, self.context.shards)))
 
     def reuse(self) -> None:
         """Give chunks the map that an equal text has."""
@@ -76,8 +75,8 @@ def map_entities(context: Context) -> Outcome:
     AffordableChunks(recorder, recorder.spec, chunks).ask(partial(make_llm(settings).ask, recorder.spec))
     recorder.reuse()
     counts = recorder.counts
-    asked = len(chunks) - counts["over_spend_limit"]
-    refuse_if_failing("entity maps", counts["failed"], asked)
+    asked = sum(counts[status] for status in (*_STATUSES, "failed"))
+    recorder.refuse_if_failing(counts["failed"], asked)
     usable = recorder.repository.usable()
     note = (
         f"{counts['ok']} entity maps of {asked} chunks by {settings.llm_model}, {counts['failed']} "
@@ -86,7 +85,7 @@ def map_entities(context: Context) -> Outcome:
     )
     return Outcome(
         counts={**recorder.figures(), "usable": usable.count, "reduction": round(usable.reduction, 4)},
-        note=note + spend_limit_note(counts["over_spend_limit"]),
+        note=note + left_over_note(counts),
         undone=""
         if usable.count
         else "No entity map is usable, so training shows plain texts alone; heal.entity_map has why",

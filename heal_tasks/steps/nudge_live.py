@@ -42,7 +42,7 @@ from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
 from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, Upserted, served_rows
-from heal_tasks.store.questions.question_state import read_question_state
+from heal_tasks.store.questions.question_counts import read_question_counts
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -104,7 +104,7 @@ def nudge_live(context: Context) -> Outcome:
 
 
 def _why_unjudged(context: Context) -> str:
-    unmeasured = why_unmeasured(read_question_state(context.conn), context.settings)
+    unmeasured = why_unmeasured(read_question_counts(context.conn), context.settings)
     return f"The new rows were not judged: {unmeasured or 'no held-out question could be ranked without a full search'}"
 
 

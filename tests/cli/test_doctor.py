@@ -4,11 +4,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from heal_tasks.cli.doctor import Finding, examine
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection
-from tests.fake_openai import FakeOpenAI
+from tests.fake_batches import FakeBatches
+from tests.fake_openai import FakeOpenAI, Reply
 
 
 def findings(settings: Settings, subject: str = "database") -> list[Finding]:
@@ -33,6 +36,25 @@ def test_the_llm_endpoint_is_asked(tmp_path: Path) -> None:
     assert found.text.startswith(f"{url} does not answer (")
     (found,) = findings(load_settings(var_dir=tmp_path, llm_base_url="localhost:1"), "llm")
     assert found.text == "HEAL_LLM_BASE_URL='localhost:1' must begin with http:// or https://"
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply("<html>Sign in</html>"), "Sign in"),
+        (Reply({"error": {"code": 401, "message": "wrong key"}}), "wrong key"),
+        (Reply("", 302, {"Location": "https://login.example"}), "302"),
+    ],
+    ids=["page", "error in 200", "redirect"],
+)
+def test_a_page_an_error_and_a_redirect_are_no_llm(tmp_path: Path, reply: Reply, words: str) -> None:
+    memory = FakeBatches()
+    memory.on_file = lambda: reply
+    with FakeOpenAI(batches=memory) as fake:
+        # The fake has no list of models, but files of any name.
+        (found,) = findings(load_settings(var_dir=tmp_path, llm_base_url=f"{fake.base_url}/files"), "llm")
+    assert found.level == "fail"
+    assert words in found.text
 
 
 def test_a_good_database_and_one_that_everybody_may_write_to(auto: Connection, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from heal_tasks.steps.engine.road import load_step, run_pipeline
 from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
-from heal_tasks.store.questions.question_state import QuestionState, read_question_state
+from heal_tasks.store.questions.question_counts import QuestionCounts, read_question_counts
 from heal_tasks.store.runs.runs import RunRepository
 from tests.steps.planted_store import fill
 from tests.steps.planted_systems import plant_questions
@@ -63,7 +63,7 @@ def test_a_run_without_questions_says_that_nothing_was_measured_and_why(
         "candidate replaces the live generation; its vectors stay, with the topics of this run."
     )
     assert "No candidate beat" not in verdict_of(conn, "numbers")
-    assert "No questions: 12 chunks were asked about, and none was kept of 0." in others
+    assert "No questions: 12 chunks were asked about, 0 failed, and none was kept of 0." in others
     assert "No training set: there are no training questions." in others
     assert any(line.startswith("No model was trained: there are 0 training questions") for line in others)
     print_report(conn, "numbers")
@@ -120,7 +120,7 @@ def test_a_run_that_was_to_do_nothing_does_not_claim_that_there_is_nothing_to_do
     assert verdict_of(auto, "r").startswith(verdict)
 
 
-STATE = QuestionState(9, 20, 20, 0, (), {}, {})
+STATE = QuestionCounts(9, 20, 20, 0, (), {}, {})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ STATE = QuestionState(9, 20, 20, 0, (), {}, {})
     [
         (replace(STATE, documents=0, chunks=0, asked=0), "there are no documents; HEAL_SOURCES names"),
         (replace(STATE, chunks=0, asked=0), "the 9 documents have no text"),
-        (replace(STATE, asked=0), "no questions have been asked for about the 20 chunks"),
+        (replace(STATE, asked=0), "there are no questions about the 20 chunks yet; step ask asks"),
         (STATE, "0 questions from 20 chunks; the extractive writer found none"),
         (
             replace(STATE, dropped=33, dropped_by=("short", "title")),
@@ -143,7 +143,7 @@ STATE = QuestionState(9, 20, 20, 0, (), {}, {})
         (replace(STATE, human={"seen_test": 15, "unseen_test": 15}), ""),
     ],
 )
-def test_the_reason_names_the_step_that_gave_nothing(state: QuestionState, words: str, tmp_path: Path) -> None:
+def test_the_reason_names_the_step_that_gave_nothing(state: QuestionCounts, words: str, tmp_path: Path) -> None:
     import re
 
     why = why_unmeasured(state, load_settings(var_dir=tmp_path))
@@ -153,11 +153,11 @@ def test_the_reason_names_the_step_that_gave_nothing(state: QuestionState, words
 def test_what_is_counted_is_what_is_in_use(auto: Connection) -> None:
     fill(auto, documents=3)
     auto.execute("UPDATE heal.question SET text = text || question_id")
-    state = read_question_state(auto)
+    state = read_question_counts(auto)
     assert (state.documents, state.chunks, state.asked, state.dropped) == (4, 4, 4, 0)
     assert state.generated == {"train": 4}
     auto.execute("UPDATE heal.question SET dropped_by = 'round_trip'")
-    state = read_question_state(auto)
+    state = read_question_counts(auto)
     assert (state.generated, state.dropped, state.dropped_by) == ({}, 4, ("short",))
 
 

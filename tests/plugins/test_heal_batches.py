@@ -110,9 +110,21 @@ def test_the_trigger_goes_on_looking_while_the_endpoint_is_in_trouble(plugin: Mo
     assert not troubles
 
 
-def test_the_trigger_wakes_a_worker_where_it_is_refused(plugin: ModuleType, fake: FakeOpenAI) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(401, "no such key"),
+        Reply("<html>Sign in</html>"),
+        Reply({"error": {"code": 402, "message": "pay"}}),
+        Reply([1]),
+        Reply("", 302, {"Location": "https://login.example"}),
+        Reply(b" " * 65536, fault="endless"),
+    ],
+    ids=["refused", "page", "error in 200", "list", "redirect", "endless"],
+)
+def test_the_trigger_wakes_a_worker_where_it_gets_no_batch(plugin: ModuleType, fake: FakeOpenAI, reply: Reply) -> None:
     assert fake.batches is not None
-    fake.batches.on_look = lambda job: error(401, "no such key")
+    fake.batches.on_look = lambda job: reply
     assert len(events(plugin)) == 1
     assert fake.batches.looks == 1
 

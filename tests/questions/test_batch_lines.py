@@ -70,7 +70,7 @@ def test_a_good_line() -> None:
         (line(completion("no JSON").body), "invalid", "no JSON"),
         (line(completion(None, refusal="never").body), "refused", "never"),
         (line({"choices": []}), "invalid", "choices"),
-        (line("down for maintenance"), "invalid", "maintenance"),
+        (line("down for maintenance"), "failed", "maintenance"),
         (line({"error": {"code": "server_error", "message": "broken"}}, 500), "failed", "broken"),
         (line({"error": {"code": "content_filter", "message": "moderated"}}, 400), "refused", "moderated"),
         (line(None, problem={"code": "content_policy_violation", "message": "moderated"}), "refused", "moderated"),

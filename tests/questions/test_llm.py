@@ -63,8 +63,7 @@ BAD_REPLIES = {
     "null": completion(None),
     "prose": completion("Sure! Here are some questions."),
     "no choices": Reply({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 0}}),
-    "error with status 200": Reply({"error": {"message": "overloaded"}}),
-    "not json": Reply("<html>maintenance</html>"),
+    "another object": Reply({"questions": []}),
     "deeply nested": completion("[" * 20_000),
 }
 
@@ -154,13 +153,15 @@ def test_key_is_sent_but_appears_nowhere_else() -> None:
     assert "secret-key-123" not in repr(asker)
 
 
-def test_a_redirect_to_another_host_does_not_get_the_key() -> None:
+def test_a_redirect_is_not_followed_and_named() -> None:
     with FakeOpenAI() as other:
         away = Reply("", 307, {"Location": f"{other.base_url}/chat/completions"})
         with FakeOpenAI(lambda request: away) as fake:
-            assert statuses(one(fake)) == ["ok"]
+            written = one(fake)
+    assert statuses(written) == ["failed"]
+    assert f"redirects to {other.base_url}" in written.calls[0].raw_reply
     assert fake.requests[0].headers["authorization"] == f"Bearer {KEY}"
-    assert "authorization" not in other.requests[0].headers
+    assert not other.requests
 
 
 def test_characters_that_postgres_cannot_store_are_replaced() -> None:

@@ -141,7 +141,7 @@ def test_an_endpoint_that_does_not_answer_is_a_note(planted: Connection, setting
     with FakeOpenAI() as fake:
         wanting = with_llm(settings, fake, answer_questions=100)
     made = answer(planted, wanting)
-    assert made.note.startswith("0 of 12 questions answered by fake from the passages of no system; not all systems")
+    assert made.note.startswith("0 of 12 questions answered by fake from the passages of no system; 1 failed; not all")
     assert "the LLM endpoint" in made.note
     assert measured(planted) == {}
 

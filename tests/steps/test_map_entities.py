@@ -137,16 +137,16 @@ def test_all_replies_are_final_except_failures(auto: Connection, settings: Setti
 
     with FakeOpenAI(rule) as fake:
         made = map_entities(mapped(settings, fake))
-        assert statuses(auto) == {"ok": 9, "refused": 3, "invalid": 3, "empty": 3, "long": 3}
-        assert made.counts["failed"] == 3
+        assert statuses(auto) == {"ok": 9, "refused": 3, "empty": 3, "long": 3}
+        assert made.counts["failed"] == 6
         assert number(auto, "SELECT sum(input_tokens) FROM heal.llm_call") == fake.input_tokens
         assert number(auto, "SELECT sum(output_tokens) FROM heal.llm_call") == fake.output_tokens
         sent = len(fake.requests)
         fake.rule = None
         again = map_entities(mapped(settings, fake), "r2")
-        assert len(fake.requests) == sent + 3
-    assert again.counts["ok"] == 3
-    assert maps_by(auto, "fake").usable().count == 12
+        assert len(fake.requests) == sent + 6
+    assert again.counts["ok"] == 6
+    assert maps_by(auto, "fake").usable().count == 15
 
 
 def test_a_correction_names_the_problem(auto: Connection, settings: Settings) -> None:
@@ -167,7 +167,7 @@ def test_too_many_failures_end_the_step_and_what_was_written_is_kept(auto: Conne
     def rule(request: Request) -> Reply | None:
         return error(400, "no", code="content_policy") if int(request.title.split()[1]) % 2 else None
 
-    with FakeOpenAI(rule) as fake, pytest.raises(StepError, match="entity maps failed for 20 of 40 chunks"):
+    with FakeOpenAI(rule) as fake, pytest.raises(StepError, match="maps failed for 20 of 40 chunks"):
         map_entities(mapped(settings, fake))
     assert statuses(auto) == {"ok": 20}
 

@@ -20,6 +20,7 @@ LANDED = {
     "006_nudge.sql": "2f0582ad7502",
     "007_runs.sql": "5388cbe09802",
     "008_lexicon.sql": "c401edf24c4c",
+    "010_outcomes.sql": "728d28f0a88b",
     "013_run_lock.sql": "1cea7a32f153",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""

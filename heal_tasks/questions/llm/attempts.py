@@ -1,14 +1,14 @@
 """Watches the attempts behind each request, most of which the SDK makes by itself and does not show.
 
-Hooks of the HTTP client count the tokens of failed attempts, end a reply that takes longer than the timeout, and let
-nothing out once the run has stopped. They take rate limits out of the SDK's hands, because its waits, of two minutes at
-most, cannot be ended.
+Hooks of the HTTP client count the tokens of failed attempts, and let nothing out once the run has stopped. They give an
+error in a reply with status 200 the status that it stands for, so that the SDK treats it as that. They take rate limits
+out of the SDK's hands, because its waits, of two minutes at most, cannot be ended.
 """
 
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -16,12 +16,14 @@ from typing import Literal
 import httpx2
 import openai
 
+from heal_tasks.questions.llm.complaints import WEB_PAGE, error_status, error_text
 from heal_tasks.questions.llm.replies import redacted, reported_tokens
+from heal_tasks.questions.llm.transport import bound, bounded_client
 from heal_tasks.questions.writer import Call
 
-Failure = Literal["no credit", "denied", "forbidden", "throttled", "unreachable", "outage", "rejected", "stopped"]
-
-_NO_CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
+Failure = Literal[
+    "no credit", "denied", "forbidden", "no api", "throttled", "unreachable", "outage", "rejected", "stopped"
+]
 
 
 class GivenUpError(openai.OpenAIError):
@@ -38,22 +40,6 @@ class RateLimitedError(openai.OpenAIError):
     def __init__(self, message: str, pause_s: float) -> None:
         super().__init__(message)
         self.pause_s = pause_s
-
-
-class _TimedBody(httpx2.SyncByteStream):
-    """A reply's body with a deadline: the HTTP client's own timeout starts again with every byte."""
-
-    def __init__(self, body: httpx2.SyncByteStream, deadline_s: float) -> None:
-        self._body, self._deadline_s = body, deadline_s
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._body:
-            if time.monotonic() > self._deadline_s:
-                raise httpx2.ReadTimeout("the reply was not complete in time")
-            yield piece
-
-    def close(self) -> None:
-        self._body.close()
 
 
 class Attempts(threading.local):
@@ -79,7 +65,7 @@ class Attempts(threading.local):
 
     def client(self) -> httpx2.Client:
         """An HTTP client with the hooks."""
-        return openai.DefaultHttpxClient(event_hooks={"request": [self._before], "response": [self._after]})
+        return bounded_client(lambda: self._deadline_s, request=self._before, response=self._after)
 
     def _before(self, request: httpx2.Request) -> None:
         del request
@@ -88,21 +74,38 @@ class Attempts(threading.local):
         self._deadline_s = time.monotonic() + self._timeout_s
 
     def _after(self, response: httpx2.Response) -> None:
-        assert isinstance(response.stream, httpx2.SyncByteStream)
-        response.stream = _TimedBody(response.stream, self._deadline_s)
+        sent_status = response.status_code
+        settle_status(response, self._secret)
         if not response.is_error:
             return
-        response.read()
-        message = redacted(f"HTTP {response.status_code}: {response.text}", self._secret)
+        also = "" if sent_status == response.status_code else f", meant as {response.status_code}"
+        message = redacted(f"HTTP {sent_status}{also}: {error_text(response.text)}", self._secret)
         tokens = reported_tokens(response.text)
         if any(tokens):
             self.tokens, self._complaint = (self.tokens[0] + tokens[0], self.tokens[1] + tokens[1]), message
-        if response.status_code == 402 or any(f'"{code}"' in response.text for code in _NO_CREDIT_CODES):
+        if response.status_code == 402:
             raise GivenUpError("no credit", message)
         pause_s = retry_after_s(response.headers, time.time())
         throttles = response.status_code == 429 or (response.status_code == 503 and pause_s is not None)
         if throttles and response.headers.get("x-should-retry") != "false":
             raise RateLimitedError(message, pause_s or 0.0)
+
+
+def settle_status(response: httpx2.Response, secret: str | None, *, completion: bool = True) -> None:
+    """Read a reply, within its bound, and give it the status that the error in it stands for, if there is one.
+
+    ``completion`` is that of ``error_status``. A redirect or a web page is a GivenUpError.
+    """
+    bound(response)
+    if 300 <= response.status_code < 400:
+        to = response.headers.get("location", "nowhere")
+        raise GivenUpError("no api", redacted(f"HTTP {response.status_code}: redirects to {to}", secret))
+    response.read()
+    status = error_status(response.status_code, response.text, completion=completion)
+    if status == WEB_PAGE:
+        page = " ".join(response.text.split())
+        raise GivenUpError("no api", redacted(f"HTTP {response.status_code}: a web page, {page}", secret))
+    response.status_code = status or response.status_code
 
 
 def retry_after_s(headers: Mapping[str, str], unix_s: float) -> float | None:

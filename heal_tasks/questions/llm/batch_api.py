@@ -8,6 +8,8 @@ would be paid, too. So the batch's metadata contains a key of our own to find it
 """
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 from heal_tasks.core.errors import RetryableError, SettingsError, StepError
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import BATCH_ENDED, JsonObject
-from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted, reported_tokens
+from heal_tasks.questions.llm.attempts import GivenUpError, settle_status
+from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_status
+from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted, reported_tokens
+from heal_tasks.questions.llm.transport import bound, bounded_client, bounded_lines
 from heal_tasks.questions.writer import Call, CallStatus, T
 
 MAX_REQUESTS = 50_000
@@ -36,6 +41,11 @@ _KEY = "heal_batch"
 _MAX_RETRIES = 3
 _MISSING = {404, 405, 501}
 _PROBLEM_CHARS = 500
+_FILE_S = 3600.0
+"""Longest time for sending a file or fetching one; at 1 Mbit/s it is enough for 450 MB."""
+
+MAX_RESULT_BYTES = 4 << 30
+"""Largest result file: 50,000 replies of 80 KB."""
 
 
 class _Line(BaseModel):
@@ -81,11 +91,11 @@ def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T]
     except ValidationError:
         return None
     body = json.dumps(found.body)
-    if found.error is None and found.status_code == 200:
+    if not found.error and found.status_code == 200 and error_status(200, body) is None:
         return found.custom_id, read_completion(body, parse)
     if str(found.code) in _NOT_RUN:
         return found.custom_id, None
-    status: CallStatus = "refused" if str(found.code) in REFUSAL_CODES else "failed"
+    status: CallStatus = "refused" if {str(found.code), *error_codes(body)} & REFUSAL_CODES else "failed"
     call = Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS])
     return found.custom_id, ParsedReply(call)
 
@@ -114,15 +124,22 @@ class BatchApi:
     """Batches at one OpenAI-compatible endpoint."""
 
     def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
-        self._base_url, self._secret = base_url, api_key
+        self._endpoint, self._secret = redacted(f"the LLM endpoint {base_url}", api_key), api_key
+        self._timeout_s, self._local = timeout_s, threading.local()
         self._client = openai.OpenAI(
-            base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=_MAX_RETRIES
-        )
+            base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=_MAX_RETRIES,
+            http_client=bounded_client(lambda: self._local.deadline_s, request=self._before, response=self._after),
+        )  # fmt: skip
 
     def check(self) -> None:
         """Raise NoBatchApiError where the endpoint has no Batch API."""
-        with self._errors("has no Batch API (set HEAL_LLM_BATCH=off)"):
-            self._client.batches.list(limit=1)
+        what = "has no Batch API (set HEAL_LLM_BATCH=off)"
+        with self._errors(what):
+            try:
+                self._client.batches.list(limit=1)
+            except GivenUpError as error:
+                # Servers with pages of their own show one for every path that they do not know.
+                raise NoBatchApiError(f"{self._endpoint} {what}: {error}") from None
 
     def upload(self, name: str, file: IO[bytes]) -> str:
         """Send a file of requests and return its id at the endpoint."""
@@ -162,11 +179,18 @@ class BatchApi:
         return Job(batch.status, counts.completed if counts else 0, counts.failed if counts else 0, files, problem)
 
     def lines(self, file_id: str) -> Iterator[str]:
-        """Yield the lines of a result file as they arrive."""
+        """Yield the lines of a result file as they arrive, without those that are too long for a reply."""
         with self._errors("does not hand out a result file"):
             try:
                 with self._client.files.with_streaming_response.content(file_id) as response:
-                    yield from (line for line in response.iter_lines() if line.strip())
+                    for number, line in enumerate(bounded_lines(response.iter_bytes())):
+                        if (
+                            not number
+                            and "custom_id" not in line
+                            and error_status(200, line, completion=False) is not None
+                        ):
+                            raise openai.OpenAIError(f"instead of the file comes {line[:_PROBLEM_CHARS]}")
+                        yield line
             except httpx2.RequestError as error:
                 raise openai.APIConnectionError(message=f"Connection lost: {error}", request=error.request) from error
 
@@ -181,11 +205,23 @@ class BatchApi:
             with suppress(openai.OpenAIError):
                 self._client.with_options(max_retries=0).files.delete(file_id)
 
+    def _before(self, request: httpx2.Request) -> None:
+        moves_file = request.url.path.endswith(("/files", "/content"))
+        self._local.deadline_s = time.monotonic() + (_FILE_S if moves_file else self._timeout_s)
+
+    def _after(self, response: httpx2.Response) -> None:
+        if response.is_success and response.request.url.path.endswith("/content"):
+            bound(response, MAX_RESULT_BYTES)
+        else:
+            settle_status(response, self._secret, completion=False)
+
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        endpoint = f"the LLM endpoint {self._base_url}"
+        endpoint = self._endpoint
         try:
             yield
+        except (AttributeError, TypeError) as error:
+            raise RetryableError(f"{endpoint} {what}: its reply is none of a Batch API ({error})") from None
         except openai.OpenAIError as error:
             complaint = redacted(f"{type(error).__name__}: {error}", self._secret)
             if not isinstance(error, openai.APIStatusError):

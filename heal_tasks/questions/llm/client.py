@@ -1,25 +1,43 @@
 """A language model behind any OpenAI-compatible endpoint, asked about many chunks at a time, none of them lost.
 
 A reply cut off at the token limit is asked for once more with twice the limit; an invalid reply at most twice more,
-with the error appended; a refusal is final. Before the first chunk the endpoint is probed for its dialect; the probe's
-cost is booked with the first finished chunk.
+with the error appended; a refusal is final. Where nothing usable comes any more, the run is given up. Before the first
+chunk the endpoint is probed for its dialect; the probe's cost is booked with the first finished chunk.
 """
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Any
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.questions.llm.attempts import Failure
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
+from heal_tasks.questions.llm.replies import redacted
 from heal_tasks.questions.writer import Answered, Call, ChunkToAsk, T
 
 _Outcome = tuple[Answered[T], Failure | None]
 
 # Consecutive failures to reach the endpoint, per worker, after which the rest of the run is given up.
 _OUTAGES_PER_WORKER = 3
+
+USELESS_CHUNKS = 12
+"""Chunks in a row without a usable reply after which the rest of the run is given up: about three dozen calls.
+
+A model that fails every fifth chunk, the most that a step accepts, does that once in 250 million chunks.
+"""
+
+_SHOWN_CHARS = 500
+
+
+class UselessRepliesError(SettingsError):
+    """An endpoint answers, but not with what is asked for; ``expected``: about chunks that failed before, too."""
+
+    def __init__(self, message: str, *, expected: bool) -> None:
+        super().__init__(message)
+        self.expected = expected
 
 
 class LLM:
@@ -35,8 +53,9 @@ class LLM:
             One Answered per chunk in the order in which they finish.
 
         Raises:
-            SettingsError: the endpoint rejects the key, does not know the model or the path, or the account has no
-                credit.
+            SettingsError: the endpoint rejects the key, does not know the model or the path, has no API, or the account
+                has no credit.
+            UselessRepliesError: many chunks in a row got no usable reply.
             RetryableError: the endpoint cannot be reached, stopped answering for many chunks in a row, or throttles for
                 too long. Whatever was paid for until then has been yielded before.
         """
@@ -56,6 +75,7 @@ class LLM:
                 health.note(None, "")
             while True:
                 for answered, failure in finished:
+                    health.note_use(answered, failure)
                     health.note(failure, answered.calls[-1].raw_reply)
                     calls, probed = (*probed, *answered.calls), ()
                     yield replace(answered, calls=calls)
@@ -95,7 +115,9 @@ class _Health:
 
     def __init__(self, config: EndpointConfig, concurrency: int) -> None:
         self._config, self._most_outages = config, _OUTAGES_PER_WORKER * concurrency
-        self._answered, self._outages = False, 0
+        self._url = redacted(config.url, config.api_key)
+        self._answered = self._usable = False
+        self._outages, self._useless = 0, [0, 0]  # in a row; of new chunks, of those that failed before
         self._outage: HealError | None = None
         self.error: HealError | None = None
 
@@ -104,20 +126,42 @@ class _Health:
             self._answered, self._outages = True, 0
             return
         reason = self._reason(failure, message)
-        unreachable = failure in ("unreachable", "outage")
+        unreachable = failure in ("unreachable", "outage") or (failure == "no api" and self._answered)
         self._outages = self._outages + 1 if unreachable else 0
         self._outage = reason if unreachable else self._outage
-        fatal = failure in ("no credit", "denied", "throttled") or self._outages >= self._most_outages
+        # A probe that is answered does not show that chunks are.
+        most = self._most_outages if self._usable else min(self._most_outages, USELESS_CHUNKS)
+        most = most if self._answered else _OUTAGES_PER_WORKER
+        fatal = failure in ("no credit", "denied", "throttled") or self._outages >= most
         # 403 is also how some gateways moderate a single text; it is the key's fault only if nothing ever worked.
-        if fatal or (failure in ("unreachable", "forbidden") and not self._answered):
+        if fatal or (failure in ("unreachable", "forbidden", "no api") and not self._answered):
             self.error = self.error or reason
+
+    def note_use(self, answered: Answered[Any], failure: Failure | None) -> None:
+        """Count the chunks in a row, new ones and those that failed before, that nothing usable was said about."""
+        if answered.status == "ok":
+            self._useless, self._usable = [0, 0], True
+        elif answered.status == "invalid" or (answered.status == "failed" and failure in ("rejected", "forbidden")):
+            before = answered.chunk.failed_before
+            self._useless[before] += 1
+            if self._useless[before] == USELESS_CHUNKS:
+                self.error = self.error or UselessRepliesError(
+                    f"the LLM endpoint {self._url} with model {self._config.model!r} gave no usable reply about "
+                    f"{USELESS_CHUNKS} chunks in a row, the last time: {self._shown(answered.calls[-1].raw_reply)!r}; "
+                    "check HEAL_LLM_BASE_URL and HEAL_LLM_MODEL, and run the step again: it asks about these chunks, "
+                    "too (what was written is kept)",
+                    expected=before,
+                )
 
     def final_error(self) -> HealError | None:
         """The error of a run that was given up, or in which the endpoint never answered."""
         return self.error or (None if self._answered else self._outage)
 
+    def _shown(self, reply: str) -> str:
+        return redacted(reply, self._config.api_key)[:_SHOWN_CHARS]
+
     def _reason(self, failure: Failure, message: str) -> HealError:
-        url, kept = self._config.url, "(what was written is kept)"
+        url, message, kept = self._url, self._shown(message), "(what was written is kept)"
         if failure == "no credit":
             return SettingsError(
                 f"the account behind {url} has no credit left: {message}; add credit and run the step again {kept}"
@@ -126,6 +170,11 @@ class _Health:
             return SettingsError(
                 f"the LLM endpoint {url} refused model {self._config.model!r}: {message}; check HEAL_LLM_BASE_URL (it "
                 "usually ends in /v1), HEAL_LLM_API_KEY and HEAL_LLM_MODEL"
+            )
+        if failure == "no api":
+            return SettingsError(
+                f"{url} is no LLM endpoint that can be used: {message}; check HEAL_LLM_BASE_URL (it usually ends in "
+                f"/v1, and must be the address itself, without a redirect or a page to sign in) {kept}"
             )
         if failure == "throttled":
             return RetryableError(

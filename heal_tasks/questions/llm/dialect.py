@@ -14,6 +14,9 @@ TokenLimit = Literal["max_completion_tokens", "max_tokens"]
 
 _LOOSER: dict[ReplyMode, ReplyMode] = {"json_schema": "json_object", "json_object": "text"}
 
+PROBED = "capability probe"
+"""Beginning of the stored reply to a probe."""
+
 PROBE_TOKENS = 2048
 """Token limit of a reply to the capability probe."""
 

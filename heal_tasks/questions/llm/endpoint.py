@@ -4,6 +4,7 @@ The SDK repeats timeouts, lost connections and server errors. Rate limits are no
 after the pause that the server asks for, or a longer one every time.
 """
 
+import json
 import random
 import threading
 import time
@@ -16,8 +17,10 @@ import openai
 from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, Failure, GivenUpError, RateLimitedError
-from heal_tasks.questions.llm.dialect import PROBE_TOKENS, Dialect, Probe
-from heal_tasks.questions.llm.replies import REFUSAL_CODES, ParsedReply, read_completion, redacted
+from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_text
+from heal_tasks.questions.llm.dialect import PROBE_TOKENS, PROBED, Dialect, Probe
+from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted
+from heal_tasks.questions.llm.transport import TooLargeError
 from heal_tasks.questions.writer import Call, CallStatus, T
 
 # A request larger than a limit per minute is refused for ever while others pass. With pauses of up to a minute between
@@ -34,6 +37,7 @@ _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (openai.APITimeoutError, "outage"),
     (openai.APIConnectionError, "unreachable"),
     (openai.InternalServerError, "outage"),
+    (TooLargeError, "outage"),
     (openai.RateLimitError, "outage"),
     # A rate limit for this request alone, while others are answered, and whatever else is the request's own fault.
     (Exception, "rejected"),
@@ -95,7 +99,7 @@ class Endpoint:
             if answer.reply is None:
                 return tuple(calls), answer.failure
             mode, call = self.dialect.reply, calls.pop()
-            calls.append(replace(call, status="ok", raw_reply=f"capability probe, {mode}: {call.raw_reply}"))
+            calls.append(replace(call, status="ok", raw_reply=f"{PROBED}, {mode}: {call.raw_reply}"))
             if probe.obeyed(mode, answer.reply.value or ""):
                 break
             self.dialect = self.dialect.looser()
@@ -118,10 +122,11 @@ class Endpoint:
                 status, failure = _classify(error)
                 if failure == "throttled":
                     self.stop()  # before another worker takes its next chunk
-                message = redacted(f"{type(error).__name__}: {error}", self._config.api_key)
+                message = redacted(_described(error), self._config.api_key)
                 return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), failure)
             self.dialect, self._throttled_since_s = dialect, None
-            reply = read_completion(body, parse, attempts.latency_s)
+            sent_bytes = len(json.dumps([messages, schema], ensure_ascii=False).encode())
+            reply = read_completion(body, parse, attempts.latency_s, sent_bytes)
             return Answer(reply, (*attempts.paid(), reply.call))
 
     def _send(self, messages: list[dict[str, str]], fields: JsonObject) -> str:
@@ -149,16 +154,24 @@ class Endpoint:
                 self._stopped.wait(pause_s)
 
 
+def _described(error: Exception) -> str:
+    # The SDK's own text has only messages in OpenAI's form.
+    text = str(error)
+    if isinstance(error, openai.APIStatusError):
+        text = f"HTTP {error.status_code}: {error_text(error.response.text)}"
+    return f"{type(error).__name__}: {text}"
+
+
 def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect | None:
     if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return None
-    if error.code in REFUSAL_CODES | _TOO_LONG_CODES:
+    if error_codes(error.response.text) & (REFUSAL_CODES | _TOO_LONG_CODES):
         return None
-    return next((other for other in dialect.simpler(str(error)) if other not in tried), None)
+    return next((other for other in dialect.simpler(error.response.text) if other not in tried), None)
 
 
 def _classify(error: Exception) -> tuple[CallStatus, Failure]:
-    if isinstance(error, openai.BadRequestError) and error.code in REFUSAL_CODES:
+    if isinstance(error, openai.BadRequestError) and error_codes(error.response.text) & REFUSAL_CODES:
         return "refused", "rejected"
     if isinstance(error, GivenUpError):
         return "failed", error.failure

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Generic
+from typing import Annotated, Any, Generic
 
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,9 +16,6 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.writer import Call, CallStatus, T
-
-REFUSAL_CODES = {"content_filter", "content_policy_violation"}
-"""Error codes by which an endpoint refuses a text."""
 
 
 def _strict(schema: JsonObject) -> None:
@@ -30,15 +27,23 @@ def _strict(schema: JsonObject) -> None:
 STRICT = ConfigDict(json_schema_extra=_strict, coerce_numbers_to_str=True)
 """Of models of replies: extra keys are forbidden in the schema, and ignored where they come anyway."""
 
-TidyText = Annotated[str, AfterValidator(lambda text: " ".join(storable(text).split()))]
-"""Text of a reply that can be stored, with blanks collapsed."""
+TidyText = Annotated[str, AfterValidator(lambda text: " ".join(storable(text).split())[:_TEXT_CHARS])]
+"""Text of a reply that can be stored, with blanks collapsed, and cut."""
 
-_REASONING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_REASONING_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
+_USER_INFO = re.compile(r"//[^/?#\s@]*(?:@[^/?#\s@]*)*@")
+_REASONING_FIELDS = ("reasoning_content", "reasoning")
+# Of finish reasons, as OpenAI, Google and Anthropic name them.
+_CUT_OFF = {"length", "max_tokens"}
+_FILTERED = {"content_filter", "safety", "prohibited_content", "refusal"}
 _MAX_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
 _ERROR_CHARS = 2000
+_TEXT_CHARS = 4000  # of a question, an answer or a name: far more than any that can be used
+_MOST_TOKENS = 100_000_000
+_TOKEN_BYTES = 3  # of a token, at least in English, where it is four; a guess keeps a spend limit and is to be too high
 
 
 class _Usage(BaseModel):
@@ -46,14 +51,8 @@ class _Usage(BaseModel):
     received: int | None = Field(None, validation_alias=AliasPath("usage", "completion_tokens"))
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
 class _Completion(BaseModel):
-    message: _Message = Field(validation_alias=AliasPath("choices", 0, "message"))
-    finish_reason: str | None = Field(None, validation_alias=AliasPath("choices", 0, "finish_reason"))
+    choice: dict[str, Any] = Field(validation_alias=AliasPath("choices", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +66,90 @@ class ParsedReply(Generic[T]):
 
 
 def reported_tokens(body: str) -> tuple[int, int]:
-    """Input and output tokens that a body reports, error bodies included; 0 where it does not."""
+    """Input and output tokens that a body reports, error bodies included; 0 where it does not, or nothing possible."""
     try:
         usage = _Usage.model_validate_json(body)
     except ValidationError:
         return 0, 0
-    return usage.sent or 0, usage.received or 0
+    sent, received = (
+        count if count is not None and 0 <= count <= _MOST_TOKENS else 0 for count in (usage.sent, usage.received)
+    )
+    return sent, received
 
 
-def read_completion(body: str, parse: Callable[[str], T], latency_s: float = 0.0) -> ParsedReply[T]:
-    """Read the body of a chat completion and the text in it, by ``parse``, which raises ValueError for useless text."""
+def read_completion(
+    body: str, parse: Callable[[str], T], latency_s: float = 0.0, sent_bytes: int = 0
+) -> ParsedReply[T]:
+    """Read the body of a chat completion and the text in it, by ``parse``, which raises ValueError for useless text.
+
+    ``sent_bytes`` is the size of the prompt, for a guess where the server counts no tokens.
+    """
 
     def call(status: CallStatus, raw_reply: str) -> Call:
-        return Call(status, *reported_tokens(body), latency_s, raw_reply)
+        tokens = reported_tokens(body)
+        received_bytes = len(raw_reply.encode())
+        guessed = (0, 0) if any(tokens) else (-(-sent_bytes // _TOKEN_BYTES), -(-received_bytes // _TOKEN_BYTES))
+        return Call(status, *tokens, latency_s, raw_reply[:_RAW_CHARS], guessed)
 
     try:
-        found = _Completion.model_validate_json(body)
+        choice = _Completion.model_validate_json(body.lstrip("\ufeff")).choice
     except ValidationError:
         problem = "the reply is no chat completion with a choice; an OpenAI-compatible base URL usually ends in /v1"
-        return ParsedReply(call("invalid", storable(body)[:_RAW_CHARS]), problem=problem)
-    content, refusal = storable(found.message.content or ""), storable(found.message.refusal or "")
-    if refusal or found.finish_reason == "content_filter":
-        return ParsedReply(call("refused", refusal or content))
+        return ParsedReply(call("invalid", storable(body)), problem=problem)
+    message: JsonObject = choice["message"] if isinstance(choice.get("message"), dict) else {}
+    finish = str(choice.get("finish_reason") or "").lower()
+    cut_off = finish in _CUT_OFF
+    content, refusal = storable(_content(choice, message, cut_off=cut_off)), message.get("refusal")
+    if (refusal and isinstance(refusal, str)) or finish in _FILTERED:
+        return ParsedReply(call("refused", storable(refusal) if isinstance(refusal, str) and refusal else content))
     try:
         return ParsedReply(call("ok", content), parse(content))
     except ValueError as error:
-        problem = str(error)[:_PROBLEM_CHARS]
-        return ParsedReply(call("invalid", content), problem=problem, cut_off=found.finish_reason == "length")
+        return ParsedReply(call("invalid", content), problem=str(error)[:_PROBLEM_CHARS], cut_off=cut_off)
+
+
+def _content(choice: JsonObject, message: JsonObject, *, cut_off: bool) -> str:
+    """The text of a choice, wherever a server puts it; where there is none, the JSON that its reasoning ends with."""
+    calls = message.get("tool_calls")
+    call = calls[0] if isinstance(calls, list) and calls and isinstance(calls[0], dict) else {}
+    function = call.get("function") or message.get("function_call")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    for value in (message.get("content"), message.get("parsed"), arguments, choice.get("text")):
+        if text := _text(value):
+            return text
+    if cut_off:
+        return ""  # reasoning that has used up the limit contains drafts, and no answer
+    reasoning = next(filter(None, (_text(message.get(name)) for name in _REASONING_FIELDS)), "")
+    last = [(start, end) for start, end, _ in _json_values(reasoning)][-1:]
+    return next((reasoning[start:end] for start, end in last if not reasoning[end:].strip("`. \n")), "")
+
+
+def _text(value: object) -> str:
+    """A text, the texts in a list of parts, or an object as JSON."""
+    if isinstance(value, str):
+        return value if value.strip() else ""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if not isinstance(value, list):
+        return ""
+    parts = (part.get("text") if isinstance(part, dict) else part for part in value)
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def parse_object(content: str, read: Callable[[object], T], *, lists: bool = False) -> T:
     """Find the requested JSON object in a model's text, inside a fence, after a reasoning block or between sentences.
 
-    ``read`` converts the first object that it accepts, and raises ValidationError or InputError for the others. With
-    ``lists`` it gets lists, too; empty ones last, because they may be part of a sentence.
+    The end of a reasoning block is no end where it stands inside a JSON value, because answers may mention it. What a
+    model drafts in such a block is not its answer. ``read`` converts the first object that it accepts, and raises
+    ValidationError or InputError for the others. With ``lists`` it gets lists, too; empty ones last, because they may
+    be part of a sentence.
 
     Raises:
         InputError: there is none; the message names the first thing that is wrong and quotes nothing of the reply, so
             that it can be sent back as an instruction.
     """
     problem = ""
-    for value in sorted(_json_values(content), key=lambda value: value == []):
+    for value in sorted(_answers(content), key=lambda value: value == []):
         if not lists and not isinstance(value, dict):
             continue
         try:
@@ -119,10 +161,25 @@ def parse_object(content: str, read: Callable[[object], T], *, lists: bool = Fal
     raise InputError(problem or "it holds no complete JSON object")
 
 
-def _json_values(text: str) -> Iterator[object]:
-    """Each outermost JSON object or list in a model's text."""
-    text = _REASONING.sub("", text)
-    decoder, end = json.JSONDecoder(), 0
+def _answers(text: str) -> list[object]:
+    """Each outermost JSON object or list after the reasoning in a model's text."""
+    found = list(_json_values(text))
+    ends = (
+        match.end()
+        for match in _REASONING_END.finditer(text)
+        if not any(start < match.start() < end for start, end, _ in found)
+    )
+    after = max(ends, default=0)
+    if not text[after:].strip():
+        after = 0  # all is inside the block
+    values = [value for start, _, value in found if start >= after]
+    # A long reasoning may use up the openings that are looked at.
+    return values or [value for _, _, value in _json_values(text, after)]
+
+
+def _json_values(text: str, end: int = 0) -> Iterator[tuple[int, int, object]]:
+    """Begin, end and value of each outermost JSON object or list from a place in a model's text."""
+    decoder = json.JSONDecoder()
     for _ in range(_MAX_OPENINGS):
         if (opening := _OPENING.search(text, end)) is None:
             return
@@ -131,7 +188,7 @@ def _json_values(text: str) -> Iterator[object]:
         except (ValueError, RecursionError):
             end = opening.end()
             continue
-        yield value
+        yield opening.start(), end, value
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -141,6 +198,6 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def redacted(text: str, secret: str | None) -> str:
-    """The beginning of an error message, without a secret, that can be stored."""
-    text = storable(text)
+    """The beginning of an error message, without a secret and the passwords in URLs, that can be stored."""
+    text = _USER_INFO.sub("//[user]@", storable(text))
     return (text.replace(secret, "[key]") if secret else text)[:_ERROR_CHARS]

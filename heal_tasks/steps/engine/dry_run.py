@@ -27,7 +27,7 @@ from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.llm.ledger import SpendLimit
-from heal_tasks.store.questions.question_state import QuestionState, read_question_state
+from heal_tasks.store.questions.question_counts import QuestionCounts, read_question_counts
 
 PROMPT_TOKENS, REPLY_TOKENS = 450, 90
 """Measured on the packaged prompt: fixed part per call, and reply per question asked for."""
@@ -106,7 +106,7 @@ def make_plan(settings: Settings) -> Plan:
             unasked = QuestionRecorder(context, author).to_ask()
             to_ask = [chunk for chunk in unasked if chunk.content_hash not in under_way]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
-            measured = _measured(read_question_state(conn), settings, len(to_ask))
+            measured = _measured(read_question_counts(conn), settings, len(to_ask))
             systems = 2 if GenerationRepository(conn).active() is None else 3
         count_tokens = token_counter(resolve_model(settings.model))
 
@@ -132,11 +132,13 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(changes, rejected, chosen.name, chosen.reason, writer, questions, maps, answers, measured, limit)
 
 
-def _measured(state: QuestionState, settings: Settings, to_ask: int) -> str:
-    why = why_unmeasured(state, settings)
+def _measured(counts: QuestionCounts, settings: Settings, to_ask: int) -> str:
+    why = why_unmeasured(counts, settings)
     if not why:
-        return "can be measured: " + ", ".join(f"{number} of {name}" for name, number in held_out_counts(state).items())
-    if state.questions + to_ask * settings.questions_per_chunk >= settings.gate_min_questions:
+        return "can be measured: " + ", ".join(
+            f"{number} of {name}" for name, number in held_out_counts(counts).items()
+        )
+    if counts.questions + to_ask * settings.questions_per_chunk >= settings.gate_min_questions:
         return f"depends on the questions that the {to_ask} chunks give; without them nothing can be measured"
     return f"nothing can be measured: {why}"
 

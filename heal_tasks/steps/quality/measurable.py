@@ -2,42 +2,42 @@
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.quality.scoring import HUMAN, SEEN, UNSEEN
-from heal_tasks.store.questions.question_state import QuestionState
+from heal_tasks.store.questions.question_counts import QuestionCounts
 
 _SHOWN = 3
 
 
-def held_out_counts(state: QuestionState) -> dict[str, int]:
+def held_out_counts(counts: QuestionCounts) -> dict[str, int]:
     """Numbers of held-out questions by the question sets of the gate."""
     return {
-        UNSEEN: state.generated.get("unseen_test", 0),
-        SEEN: state.generated.get("seen_test", 0),
-        HUMAN: state.human.get("unseen_test", 0) + state.human.get("seen_test", 0),
+        UNSEEN: counts.generated.get("unseen_test", 0),
+        SEEN: counts.generated.get("seen_test", 0),
+        HUMAN: counts.human.get("unseen_test", 0) + counts.human.get("seen_test", 0),
     }
 
 
-def why_unmeasured(state: QuestionState, settings: Settings) -> str:
+def why_unmeasured(counts: QuestionCounts, settings: Settings) -> str:
     """The reason why the gate cannot judge, with the cure; empty if it can."""
     held_out, least = held_out_counts(state), settings.gate_min_questions
     if max(held_out.values()) >= least:
         return ""
-    if not state.documents:
+    if not counts.documents:
         return f"there are no documents; HEAL_SOURCES names {' '.join(settings.sources)}"
-    if not state.chunks:
-        return f"the {state.documents} documents have no text that could be cut into chunks"
-    if not state.questions and not state.asked:
-        return f"no questions have been asked for about the {state.chunks} chunks; a run does that in step ask"
-    if not state.questions and not state.dropped:
-        return f"0 questions from {state.asked} chunks; {_writer_cure(settings)}"
-    if not state.questions:
-        filters = f" ({', '.join(state.dropped_by[:_SHOWN])})" if state.dropped_by else ""
+    if not counts.chunks:
+        return f"the {counts.documents} documents have no text that could be cut into chunks"
+    if not counts.questions and not counts.asked:
+        return f"there are no questions about the {counts.chunks} chunks yet; step ask asks, heal.question_state shows failures"
+    if not counts.questions and not counts.dropped:
+        return f"0 questions from {counts.asked} chunks; {_writer_cure(settings)}"
+    if not counts.questions:
+        filters = f" ({', '.join(counts.dropped_by[:_SHOWN])})" if counts.dropped_by else ""
         return (
-            f"all {state.dropped} questions about {state.asked} chunks were dropped by filters{filters}; "
+            f"all {counts.dropped} questions about {counts.asked} chunks were dropped by filters{filters}; "
             f"heal.question_dropped has samples. Loosen HEAL_QUESTION_FILTERS, or {_writer_cure(settings)}"
         )
     sets = ", ".join(f"{number} of {name}" for name, number in held_out.items())
     return (
-        f"of {state.questions} questions too few are held out: {sets}; one set needs HEAL_GATE_MIN_QUESTIONS={least}. "
+        f"of {counts.questions} questions too few are held out: {sets}; one set needs HEAL_GATE_MIN_QUESTIONS={least}. "
         "Add documents, raise HEAL_QUESTIONS_PER_CHUNK, import judgments, or lower HEAL_GATE_MIN_QUESTIONS"
     )
 

@@ -152,14 +152,16 @@ def quality(system: System, key: AnswerKey, chunks: ChunkTable, path: str = BY_E
 
 def relevance(system: System, key: AnswerKey) -> dict[str, Curve]:
     """Curves of the relevance of the ten best rows, by query path, both with words, from questions held out."""
-    curves = {}
-    assert system.lexical is not None
-    for name, path in (("encoder", BY_ENCODER), ("text", BY_TEXT)):
-        found, scores = _find(system, key.rows, path, CHUNKS_WITH_WORDS, words=True)
-        found, scores = found[:, :TOP_K], scores[:, :TOP_K]
-        right = np.array([np.isin(*pair) for pair in zip(found, key.positives, strict=True)], bool).reshape(found.shape)
-        curves[name] = relevance_curve(scores[found >= 0], right[found >= 0])
-    return curves
+    paths = {"encoder": BY_ENCODER, "text": BY_TEXT}
+    return {name: relevance_curve(*scored_rows(system, key, path)) for name, path in paths.items()}
+
+
+def scored_rows(system: System, key: AnswerKey, path: str) -> tuple[Float32Array, NDArray[np.bool_]]:
+    """Scores of the ten best rows of all questions, with words, shape (m,), and which of them answer."""
+    found, scores = _find(system, key.rows, path, CHUNKS_WITH_WORDS, words=True)
+    found, scores = found[:, :TOP_K], scores[:, :TOP_K]
+    right = np.array([np.isin(*pair) for pair in zip(found, key.positives, strict=True)], bool).reshape(found.shape)
+    return scores[found >= 0], right[found >= 0]
 
 
 def rank(

@@ -3,20 +3,22 @@
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm.client import LLM
-from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS
+from heal_tasks.questions.llm.client import LLM, UselessRepliesError
+from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, PROBED
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
+from heal_tasks.questions.llm.replies import redacted
 from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Write
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.chunks import LiveChunk
 from heal_tasks.store.llm.batches import Batch
-from heal_tasks.store.llm.ledger import LlmCall, SpendLimit
+from heal_tasks.store.llm.ledger import LlmCall, SpendLimit, can_answer, failed_before
 
 MAX_FAILED_SHARE = 0.2
 """Share of chunks whose calls may fail: with more the endpoint or the model is unfit, and waiting does not help."""
@@ -58,15 +60,6 @@ def one_per_text(chunks: Iterable[LiveChunk]) -> list[ChunkToAsk]:
     return list(by_text.values())
 
 
-def refuse_if_failing(what: str, failed: int, chunks: int) -> None:
-    """Raise StepError where more than ten and more than a fifth of the chunks have failed."""
-    if failed > FAILED_ALLOWED and failed / chunks > MAX_FAILED_SHARE:
-        raise StepError(
-            f"{what} failed for {failed} of {chunks} chunks, more than {MAX_FAILED_SHARE:.0%}; the replies are in "
-            "heal.llm_call (status failed); the good ones are kept, and running this step again asks only for the rest"
-        )
-
-
 def spend_limit_of(context: Context) -> SpendLimit:
     """The spend limits that the settings set for a run; none where no language model is configured."""
     settings, paid = context.settings, context.settings.llm_configured
@@ -77,9 +70,11 @@ def spend_limit_of(context: Context) -> SpendLimit:
     )  # fmt: skip
 
 
-def spend_limit_note(left_over: int) -> str:
+def left_over_note(counts: Mapping[str, float]) -> str:
     """The end of a step's note where chunks are left over."""
-    return f"; the spend limit is reached: {left_over} chunks are left for the next run" if left_over else ""
+    unpaid, left, rest = counts["over_spend_limit"], counts["left"], "are left for the next run"
+    note = f"; the spend limit is reached: {unpaid:.0f} chunks {rest}" if unpaid else ""
+    return note + (f"; {left:.0f} chunks that failed before {rest}" if left else "")
 
 
 class Recorder(ABC, Generic[T, RowT]):
@@ -96,16 +91,48 @@ class Recorder(ABC, Generic[T, RowT]):
     ) -> None:
         self.context, self._purpose, self._author, self._batch = context, purpose, author, batch
         self._store_rows, self._rows, self._calls, self._cost_usd = store, list[RowT](), list[LlmCall](), 0.0
-        always = ("failed", "reused", "over_spend_limit", "input_tokens", "output_tokens")
+        always = ("failed", "reused", "over_spend_limit", "left", "input_tokens", "output_tokens")
         self.counts: Counter[str] = Counter(dict.fromkeys((*names, *always), 0))
+        self._failed_again, self._useless_reply = 0, ""
+
+    def new_first(self, chunks: Iterable[ChunkToAsk]) -> list[ChunkToAsk]:
+        """Order chunks to ask about: new ones, then those that failed in earlier runs, the last to fail last.
+
+        So chunks that nobody can answer hold up no others.
+        """
+        author = self._author
+        failed = failed_before(self.context.conn, self.context.run_id, author.prompt_hash, author.model)
+        marked = [replace(chunk, failed_before=chunk.content_hash in failed) for chunk in chunks]
+        return sorted(marked, key=lambda chunk: failed.get(chunk.content_hash, 0.0))
+
+    def refuse_if_failing(self, failed: int, chunks: int) -> None:
+        """Raise StepError where over ten and over a fifth of the chunks have failed, or nothing ever succeeded.
+
+        Chunks that failed in earlier runs do not count: a few that no model can answer must not stop every run.
+        """
+        new, of = failed - self._failed_again, chunks - self._failed_again
+        nothing = failed == chunks > 0 and not self.can_answer()
+        if not nothing and not (new > FAILED_ALLOWED and new / of > MAX_FAILED_SHARE):
+            return
+        settings = self.context.settings
+        key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+        share = "all that it was ever asked for" if nothing else f"more than {MAX_FAILED_SHARE:.0%}"
+        raise StepError(
+            f"{self._purpose} failed for {failed} of {chunks} chunks, {share}; the last reply of "
+            f"{redacted(settings.llm_url, key)} that could not be used: {redacted(self._useless_reply, key)[:500]!r}; "
+            "all are in heal.llm_call (status failed or invalid); the good ones are kept, and running this step again "
+            "asks only for the rest"
+        )
 
     def add(self, answer: Answered[T]) -> None:
         """Add the answer about one chunk."""
         self.add_calls(answer.calls, answer.chunk.content_hash, answer.chunk.chunk_id)
-        if answer.status == "failed":
+        if answer.status in ("failed", "invalid"):
+            # It stays open: the next run asks again.
             self.counts["failed"] += 1
+            self._failed_again += answer.chunk.failed_before
+            self._useless_reply = answer.calls[-1].raw_reply
         else:
-            # Refused and never valid replies are final, too: asking again would cost again.
             self._rows.append(self._row(answer))
         if len(self._rows) + len(self._calls) >= STORE_EVERY:
             self.store()
@@ -114,15 +141,22 @@ class Recorder(ABC, Generic[T, RowT]):
         """Add the calls about a chunk, or those that probed the endpoint."""
         price_factor, batch_id = (BATCH_PRICE_FACTOR, self._batch.batch_id) if self._batch else (1.0, None)
         for call in calls:
-            cost = price_factor * cost_usd(self.context.settings, call.input_tokens, call.output_tokens)
+            guessed = any(call.guessed_tokens)
+            tokens = call.guessed_tokens if guessed else (call.input_tokens, call.output_tokens)
+            cost = price_factor * cost_usd(self.context.settings, *tokens)
+            about = "" if call.raw_reply.startswith(PROBED) else content_hash
             self._calls.append(
                 LlmCall(
-                    self._purpose, self._author.model, self._author.prompt_hash, content_hash, chunk_id, call.status,
-                    call.input_tokens, call.output_tokens, cost, call.latency_s, call.raw_reply, batch_id,
+                    self._purpose, self._author.model, self._author.prompt_hash, about, chunk_id, call.status,
+                    *tokens, cost, call.latency_s, call.raw_reply, batch_id, guessed,
                 )
             )  # fmt: skip
-            self.counts.update(input_tokens=call.input_tokens, output_tokens=call.output_tokens)
+            self.counts.update(input_tokens=tokens[0], output_tokens=tokens[1])
             self._cost_usd += cost
+
+    def can_answer(self) -> bool:
+        """Whether the model has ever given this prompt a usable reply, as far as calls are stored."""
+        return can_answer(self.context.conn, self._author.prompt_hash, self._author.model)
 
     def store(self) -> None:
         """Store what was added since the last time."""
@@ -165,7 +199,7 @@ class AffordableChunks(Iterator[ChunkToAsk]):
 
     def ask(self, write: Write[Any]) -> None:
         """Ask about the chunks while there is money, record the answers, and give back the rest of the money."""
-        done = 0
+        done, given_up = 0, False
         try:
             while self._can_start():
                 for answer in write(self):
@@ -173,10 +207,20 @@ class AffordableChunks(Iterator[ChunkToAsk]):
                     done += 1
                     self._recorder.context.progress(done, len(self._chunks))
                 self._recorder.store()
+        except UselessRepliesError as error:
+            self._recorder.store()
+            if not (error.expected and self._recorder.can_answer()):
+                raise
+            given_up = True
+            self._recorder.counts["left"] += len(self._chunks) - done
+            self._recorder.context.log.warning(
+                "%d chunks are left for the next run: %s", len(self._chunks) - done, error
+            )
         finally:
             # An endpoint that goes away raises; what was answered until then has been paid for.
             self._recorder.store()
-            self._recorder.counts["over_spend_limit"] += len(self._chunks) - self._handed_out
+            if not given_up:
+                self._recorder.counts["over_spend_limit"] += len(self._chunks) - self._handed_out
             if self._limit.limited:
                 self._limit.release([chunk.chunk_id for chunk in self._chunks[: self._reserved]])
 

@@ -29,6 +29,10 @@ def make_writer(settings: Settings, conn: Connection) -> tuple[Author, Write[Dra
     return Author("llm", settings.llm_model, spec.prompt_hash), partial(make_llm(settings).ask, spec)
 
 
+REASON_CHARS = 500
+"""Stored of a refusal beside its chunk; heal.llm_call has all of it."""
+
+
 class QuestionRecorder(Recorder[Drafts, Asked]):
     """Records the questions of one shard, or of a batch."""
 
@@ -38,7 +42,7 @@ class QuestionRecorder(Recorder[Drafts, Asked]):
         self._samples: Counter[str] = Counter(self._repository.sampled(context.run_id, context.shard))
         filters = (f"dropped_{name}" for name in context.settings.question_filters if name != ROUND_TRIP)
         store = partial(self._repository.store, shard=context.shard)
-        super().__init__(context, "questions", author, store, ("asked", "kept", "dropped", *filters), batch)
+        super().__init__(context, "questions", author, store, ("asked", "refused", "kept", "dropped", *filters), batch)
 
     def to_ask(self) -> list[ChunkToAsk]:
         """This shard's chunks that have to be asked about, one per text, after a ``reuse``."""
@@ -46,7 +50,7 @@ class QuestionRecorder(Recorder[Drafts, Asked]):
         author, shard, shards = self._author, self.context.shard, self.context.shards
         chunks = list(self._repository.unasked(author.prompt_hash, author.model, shard, shards))
         self._document_of = {chunk.chunk_id: chunk.document_id for chunk in chunks}
-        return one_per_text(chunks)
+        return self.new_first(one_per_text(chunks))
 
     def reuse(self) -> None:
         """Give chunks the questions that an equal text of a live document has."""
@@ -68,8 +72,12 @@ class QuestionRecorder(Recorder[Drafts, Asked]):
             if self._samples[reason] <= SAMPLES:
                 samples.append(Dropped(*written, author.name, reason))
         dropped = len(drafts) - len(kept)
-        self.counts.update(asked=1, kept=len(kept), dropped=dropped)
-        return Asked(chunk.chunk_id, chunk.content_hash, author.prompt_hash, author.model, kept, dropped, samples)
+        refused = answer.status == "refused"
+        self.counts.update(asked=1, kept=len(kept), dropped=dropped, refused=refused)
+        return Asked(
+            chunk.chunk_id, chunk.content_hash, author.prompt_hash, author.model, kept, dropped, samples,
+            "refused" if refused else "answered", answer.calls[-1].raw_reply[:REASON_CHARS] if refused else "",
+        )  # fmt: skip
 
 
 def _split(document_id: int, text: str) -> Split:

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from psycopg import Cursor
 
-from heal_tasks.store.db import Connection, insert, select
+from heal_tasks.store.db import Connection, insert, scalar, select
 
 LEASE_S = 3600
 """Time after which the reservations of a killed process no longer count; fifty calls take far less."""
@@ -45,6 +45,7 @@ class LlmCall:
     latency_s: float
     raw_reply: str | None
     batch_id: str | None = None  # the endpoint's name of its batch; None for a single call
+    guessed: bool = False  # the tokens were guessed by the sizes of prompt and reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,25 @@ def ledger(conn: Connection, run_id: str | None = None) -> list[LedgerRow]:
         "WHERE %(run)s::text IS NULL OR run_id = %(run)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) l",
         {"run": run_id},
     )
+
+
+def failed_before(conn: Connection, run_id: str, prompt_hash: str, model: str) -> dict[str, float]:
+    """Texts that other runs have asked about in vain, by content hash the Unix time of the last try."""
+    rows = conn.execute(
+        "SELECT content_hash, extract(epoch FROM max(created_at))::float8 FROM heal.llm_call "
+        "WHERE prompt_hash = %s AND model = %s AND status IN ('failed', 'invalid') AND run_id <> %s GROUP BY 1",
+        (prompt_hash, model, run_id),
+    )
+    return dict(rows.fetchall())
+
+
+def can_answer(conn: Connection, prompt_hash: str, model: str) -> bool:
+    """Whether the model has ever given this prompt a usable reply; probes, which are about no text, do not count."""
+    query = (
+        "SELECT EXISTS (SELECT FROM heal.llm_call WHERE prompt_hash = %s AND model = %s AND status = 'ok' "
+        "AND content_hash <> '' AND coalesce(raw_reply, '') NOT LIKE 'capability probe%%')"
+    )
+    return bool(scalar(conn, query, (prompt_hash, model)))
 
 
 class SpendLimit:

@@ -15,8 +15,8 @@ class StoredAnswer:
     prompt_hash: str
     model: str
     chunk_ids: list[int]  # the question's source chunk, then those of the passages
-    status: str  # ok, refused or invalid
-    answer: str  # empty where the passages hold none, or the model gave none
+    status: str  # ok or refused
+    answer: str  # empty where the passages hold none, or the model refused
     evidence: str  # the quotation that the model gives for it
 
 
@@ -26,14 +26,14 @@ class AnswerRepository:
     def __init__(self, conn: Connection, prompt_hash: str, model: str) -> None:
         self._conn, self._key = conn, (prompt_hash, model)
 
-    def known(self, content_hashes: Collection[str]) -> dict[str, tuple[str, str]]:
-        """Answer and evidence by content hash; both empty where the model gave none."""
+    def known(self, content_hashes: Collection[str]) -> dict[str, tuple[str, str] | None]:
+        """Answer and evidence by content hash, both empty where the passages hold none; None for a refusal."""
         rows = self._conn.execute(
-            "SELECT content_hash, answer, evidence FROM heal.answer "
+            "SELECT content_hash, status, answer, evidence FROM heal.answer "
             "WHERE prompt_hash = %s AND model = %s AND content_hash = ANY(%s)",
             (*self._key, list(content_hashes)),
         )
-        return {content_hash: (answer, evidence) for content_hash, answer, evidence in rows}
+        return {key: (answer, evidence) if status == "ok" else None for key, status, answer, evidence in rows}
 
     def store(self, run_id: str, answers: Sequence[StoredAnswer], calls: Sequence[LlmCall]) -> None:
         """Store answers and all calls, and settle the reservations, in one transaction.

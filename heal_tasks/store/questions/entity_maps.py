@@ -1,4 +1,4 @@
-"""Entity maps of chunks, one per text, prompt and model, failed ones included."""
+"""Entity maps of chunks, one per text, prompt and model, refusals included."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass

@@ -42,7 +42,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A chunk for which questions were generated, even if the filters kept none."""
+    """A chunk that a writer has answered, even if the filters kept no question, or refused."""
 
     chunk_id: int
     content_hash: str  # of its title and text
@@ -51,6 +51,8 @@ class Asked:
     questions: Sequence[Question]
     dropped: int  # number of questions that the filters dropped
     samples: Sequence[Dropped] = ()  # some of the dropped questions
+    status: str = "answered"  # answered or refused
+    reason: str = ""  # the beginning of a refusal
 
 
 class Check(NamedTuple):
@@ -65,17 +67,19 @@ class Check(NamedTuple):
 
 
 _ADD_ASKED = (
-    "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped) "
-    "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
-    "DO UPDATE SET questions = EXCLUDED.questions, dropped = EXCLUDED.dropped, asked_at = now()"
+    "INSERT INTO heal.chunk_asked (content_hash, prompt_hash, model, chunk_id, questions, dropped, status, reason) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (chunk_id, prompt_hash, model) "
+    "DO UPDATE SET questions = EXCLUDED.questions, dropped = EXCLUDED.dropped, status = EXCLUDED.status, "
+    "reason = EXCLUDED.reason, asked_at = now()"
 )
 
 _NOT_ASKED = sql.SQL(
     "NOT EXISTS (SELECT FROM heal.chunk_asked a WHERE a.chunk_id = c.chunk_id AND a.prompt_hash = %s AND a.model = %s)"
 )
 _REUSABLE = sql.SQL(
-    "SELECT c.chunk_id, c.document_id, c.content_hash, a.dropped, q.text, q.answer, q.evidence, q.kind, q.writer "
-    "FROM heal.chunk c CROSS JOIN LATERAL (SELECT a.chunk_id, a.dropped FROM heal.chunk_asked a "
+    "SELECT c.chunk_id, c.document_id, c.content_hash, a.dropped, a.status, a.reason, "
+    "q.text, q.answer, q.evidence, q.kind, q.writer FROM heal.chunk c CROSS JOIN LATERAL "
+    "(SELECT a.chunk_id, a.dropped, a.status, a.reason FROM heal.chunk_asked a "
     "WHERE a.content_hash = c.content_hash AND a.prompt_hash = %s AND a.model = %s ORDER BY a.asked_at DESC LIMIT 1) a "
     "LEFT JOIN heal.question q ON q.chunk_id = a.chunk_id AND q.prompt_hash = %s AND q.model = %s "
     "WHERE c.superseded_at IS NULL AND {} AND {} ORDER BY c.chunk_id, q.question_id"
@@ -86,7 +90,7 @@ class QuestionRepository(Repository):
     """Generated questions, judgments, and the verdicts of filters that need vectors (round trip, cross-encoder)."""
 
     def unasked(self, prompt_hash: str, model: str, shard: int = 0, shards: int = 1) -> Iterator[LiveChunk]:
-        """Live chunks for which this model with this prompt has written nothing, by id, in one part (``IN_PART``)."""
+        """Live chunks that this model with this prompt has neither answered nor refused, by id, in one part."""
         condition = sql.SQL(" AND ").join([_NOT_ASKED, IN_PART])
         return live_chunks(self._conn, condition, (prompt_hash, model, shards, shard))
 
@@ -94,7 +98,8 @@ class QuestionRepository(Repository):
         """Copy the questions of equal texts to unasked chunks, so that none is paid for again; return their number."""
         key, asked = (prompt_hash, model), list[Asked]()
         rows = self._conn.execute(_REUSABLE, (*key, *key, *key, shards, shard)).fetchall()
-        for (chunk, document, content_hash, dropped), copies in groupby(rows, key=lambda row: row[:4]):
+        for (chunk, document, content_hash, *outcome), copies in groupby(rows, key=lambda row: row[:6]):
+            dropped, status, reason = outcome
             questions = [
                 Question(
                     question_id(chunk, writer, text), chunk, text, answer, evidence, kind, writer, model, prompt_hash,
@@ -103,7 +108,7 @@ class QuestionRepository(Repository):
                 for *_, text, answer, evidence, kind, writer in copies
                 if text is not None
             ]  # fmt: skip
-            asked.append(Asked(chunk, content_hash, *key, questions, dropped))
+            asked.append(Asked(chunk, content_hash, *key, questions, dropped, (), status, reason))
         self.store("", asked, [])
         return len(asked)
 
@@ -117,13 +122,14 @@ class QuestionRepository(Repository):
             kept = [item for item in asked if item.chunk_id in live]
             questions = [question for item in kept for question in item.questions]
             insert(cursor, "question", questions, "ON CONFLICT DO NOTHING")
-            cursor.executemany(
-                _ADD_ASKED,
-                [
-                    (item.content_hash, item.prompt_hash, item.model, item.chunk_id, len(item.questions), item.dropped)
-                    for item in kept
-                ],
-            )
+            rows = [
+                (
+                    item.content_hash, item.prompt_hash, item.model, item.chunk_id, len(item.questions), item.dropped,
+                    item.status, storable(item.reason),
+                )
+                for item in kept
+            ]  # fmt: skip
+            cursor.executemany(_ADD_ASKED, rows)
             samples = [sample for item in kept for sample in item.samples]
             insert(cursor, "question_dropped", samples, run_id=run_id, shard=shard)
 

@@ -7,7 +7,7 @@ from heal_tasks.store.db import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionState:
+class QuestionCounts:
     """Numbers of documents, chunks, and distinct questions in use of live chunks."""
 
     documents: int
@@ -24,7 +24,7 @@ class QuestionState:
         return sum(self.generated.values()) + sum(self.human.values())
 
 
-def read_question_state(conn: Connection) -> QuestionState:
+def read_question_counts(conn: Connection) -> QuestionCounts:
     """Count what is in the store."""
     ((documents, chunks, asked, dropped, dropped_by),) = conn.execute(
         """SELECT (SELECT count(*) FROM heal.document WHERE deleted_at IS NULL),
@@ -41,4 +41,4 @@ def read_question_state(conn: Connection) -> QuestionState:
         WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL GROUP BY 1, 2"""
     ).fetchall()
     generated, people = ({split: number for who, split, number in counted if who == human} for human in (False, True))
-    return QuestionState(documents, chunks, asked, dropped, tuple(dropped_by), generated, people)
+    return QuestionCounts(documents, chunks, asked, dropped, tuple(dropped_by), generated, people)
