@@ -120,33 +120,33 @@ def test_a_run_that_was_to_do_nothing_does_not_claim_that_there_is_nothing_to_do
     assert verdict_of(auto, "r").startswith(verdict)
 
 
-STATE = QuestionCounts(9, 20, 20, 0, (), {}, {})
+COUNTS = QuestionCounts(9, 20, 20, 0, (), {}, {})
 
 
 @pytest.mark.parametrize(
-    ("state", "words"),
+    ("counts", "words"),
     [
-        (replace(STATE, documents=0, chunks=0, asked=0), "there are no documents; HEAL_SOURCES names"),
-        (replace(STATE, chunks=0, asked=0), "the 9 documents have no text"),
-        (replace(STATE, asked=0), "there are no questions about the 20 chunks yet; step ask asks"),
-        (STATE, "0 questions from 20 chunks; the extractive writer found none"),
+        (replace(COUNTS, documents=0, chunks=0, asked=0), "there are no documents; HEAL_SOURCES names"),
+        (replace(COUNTS, chunks=0, asked=0), "the 9 documents have no text"),
+        (replace(COUNTS, asked=0), "there are no questions about the 20 chunks yet; heal.question_state"),
+        (COUNTS, "0 questions from 20 chunks; the extractive writer found none"),
         (
-            replace(STATE, dropped=33, dropped_by=("short", "title")),
+            replace(COUNTS, dropped=33, dropped_by=("short", "title")),
             r"all 33 questions about 20 chunks were dropped by filters \(short, title\).*HEAL_QUESTION_FILTERS",
         ),
         (
-            replace(STATE, generated={"train": 50, "seen_test": 12, "unseen_test": 29}, human={"seen_test": 8}),
+            replace(COUNTS, generated={"train": 50, "seen_test": 12, "unseen_test": 29}, human={"seen_test": 8}),
             "of 99 questions too few are held out: 29 of unseen documents, 12 of seen documents, unseen questions, 8 "
             "of human questions; one set needs HEAL_GATE_MIN_QUESTIONS=30",
         ),
-        (replace(STATE, generated={"seen_test": 30}), ""),
-        (replace(STATE, human={"seen_test": 15, "unseen_test": 15}), ""),
+        (replace(COUNTS, generated={"seen_test": 30}), ""),
+        (replace(COUNTS, human={"seen_test": 15, "unseen_test": 15}), ""),
     ],
 )
-def test_the_reason_names_the_step_that_gave_nothing(state: QuestionCounts, words: str, tmp_path: Path) -> None:
+def test_the_reason_names_the_step_that_gave_nothing(counts: QuestionCounts, words: str, tmp_path: Path) -> None:
     import re
 
-    why = why_unmeasured(state, load_settings(var_dir=tmp_path))
+    why = why_unmeasured(counts, load_settings(var_dir=tmp_path))
     assert re.match(words, why) if words else why == ""
 
 

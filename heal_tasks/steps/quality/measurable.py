@@ -18,7 +18,7 @@ def held_out_counts(counts: QuestionCounts) -> dict[str, int]:
 
 def why_unmeasured(counts: QuestionCounts, settings: Settings) -> str:
     """The reason why the gate cannot judge, with the cure; empty if it can."""
-    held_out, least = held_out_counts(state), settings.gate_min_questions
+    held_out, least = held_out_counts(counts), settings.gate_min_questions
     if max(held_out.values()) >= least:
         return ""
     if not counts.documents:
@@ -26,7 +26,7 @@ def why_unmeasured(counts: QuestionCounts, settings: Settings) -> str:
     if not counts.chunks:
         return f"the {counts.documents} documents have no text that could be cut into chunks"
     if not counts.questions and not counts.asked:
-        return f"there are no questions about the {counts.chunks} chunks yet; step ask asks, heal.question_state shows failures"
+        return f"there are no questions about the {counts.chunks} chunks yet; heal.question_state shows why"
     if not counts.questions and not counts.dropped:
         return f"0 questions from {counts.asked} chunks; {_writer_cure(settings)}"
     if not counts.questions:
