@@ -10,6 +10,8 @@ TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Succeeds only where nothing would have to be installed, wherever pip might find it.
+SATISFIES := PIP_CONFIG_FILE=/dev/null $(PIP) --isolated --dry-run --no-index -c constraints.txt -r
 HEAL := $(BIN)/python -m heal_tasks
 
 .DEFAULT_GOAL := help
@@ -28,25 +30,27 @@ help:
 	@echo
 	@echo "PYTHON=$(PYTHON) (3.11 or newer), VENV=$(VENV), TORCH_INDEX_URL=$(TORCH_INDEX_URL), and every HEAL_* setting."
 
-# A stamp is written when all of its requirements are in; an interrupted installation goes on where it stopped.
+# A stamp is a copy of its requirements, written when all of them are in; an interrupted installation goes on where it
+# stopped. Newer files of the same content, or of what the environment has already, install nothing.
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is not Python 3.11 or newer; run make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "creating $(VENV)"
-	@$(PYTHON) -m venv $(VENV) || { echo "could not make a venv; on Debian: apt install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); } \
+		|| { echo "could not make a venv; on Debian: apt install python3-venv"; exit 1; }
 	@touch $@
 
 $(VENV)/.requirements: requirements.txt constraints.txt | $(VENV)/.python
-	@echo "installing torch, the largest part (takes about 2 minutes)"
-	@$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "$$(grep '^torch==' requirements.txt)"
-	@echo "installing Airflow, Postgres with pgvector and the rest (takes about 3 minutes)"
-	@$(PIP) -c constraints.txt -r requirements.txt
-	@touch $@
+	@cat $^ | cmp --quiet - $@ 2>/dev/null || $(SATISFIES) requirements.txt 2>/dev/null || { \
+		echo "installing torch, the largest part (takes about 2 minutes)" && \
+		$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "$$(grep '^torch==' requirements.txt)" && \
+		echo "installing Airflow, Postgres with pgvector and the rest (takes about 3 minutes)" && \
+		$(PIP) -c constraints.txt -r requirements.txt; }
+	@cat $^ > $@
 
 $(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
-	@echo "installing what the tests need"
-	@$(PIP) -c constraints.txt -r requirements-dev.txt
-	@touch $@
+	@cat $^ | cmp --quiet - $@ 2>/dev/null || $(SATISFIES) requirements-dev.txt 2>/dev/null || { \
+		echo "installing what the tests need" && $(PIP) -c constraints.txt -r requirements-dev.txt; }
+	@cat $^ > $@
 
 setup: $(VENV)/.requirements
 

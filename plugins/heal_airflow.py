@@ -4,10 +4,20 @@ Light on purpose: it is loaded by the scheduler and the DAG processor, so the st
 torch, numpy, psycopg) are imported inside the task.
 """
 
+import logging
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context
+from airflow.sdk import (
+    Context,
+    CronTriggerTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    get_current_context,
+)
 from airflow.sdk.exceptions import AirflowFailException
 
 RETRIES: dict[str, Any] = {
@@ -78,6 +88,24 @@ def timetable(cron: str) -> CronTriggerTimetable | None:
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
 
 
+def check_conf(context: Context) -> None:
+    """Fail a run whose configuration has fields that would be ignored: it would do what was not meant."""
+    conf, known = context["dag_run"].conf or {}, context["dag"].params
+    for key, value in conf.items():
+        if key not in known:
+            meant = get_close_matches(key, known, 1, cutoff=0.4)
+            fields = f"its fields are {', '.join(sorted(known))}" if known else "it has no fields"
+            raise AirflowFailException(
+                f"the run's configuration has {key!r}, which {context['dag'].dag_id} does not know"
+                f"{f'; did you mean {meant[0]!r}?' if meant else ''}; {fields}. Nothing was done: trigger it again"
+            )
+        if context["params"].get(key) != value:
+            raise AirflowFailException(
+                f"the run's {key!r} would be ignored, because [core] dag_run_conf_overrides_params is off in Airflow's "
+                "configuration; switch it on. Nothing was done"
+            )
+
+
 def run_step(
     name: str,
     manifest: dict[str, Any] | None = None,
@@ -99,10 +127,12 @@ def run_step(
         The step's manifest: JSON under 4 KiB.
     """
     from heal_tasks.core.manifest import Manifest
-    from heal_tasks.core.settings import load_settings
+    from heal_tasks.core.settings import load_settings, unknown_variables
     from heal_tasks.steps.engine.road import load_step
 
     context = get_current_context()
+    if manifest is None and name != "report":  # the report is written whatever happened
+        check_conf(context)
     # A field left at its default says nothing: the setting decides then.
     overrides = {
         key: value
@@ -110,7 +140,11 @@ def run_step(
         if key in PARAMS and value is not None and value != PARAMS[key].value
     }
     before = Manifest(**manifest) if manifest else Manifest(run_id=context["run_id"], refs=refs or {})
-    return load_step(name).run(load_settings(**overrides), before, shard, shards).to_json()
+    settings = load_settings(**overrides)
+    if manifest is None:
+        for sentence in unknown_variables(settings.var_dir):
+            logging.getLogger(__name__).warning(sentence)
+    return load_step(name).run(settings, before, shard, shards).to_json()
 
 
 def run_report() -> dict[str, Any]:

@@ -74,6 +74,7 @@ def build_app() -> "FastAPI":
     from heal_tasks.core.artifacts import artifact_store
     from heal_tasks.core.errors import HealError
     from heal_tasks.core.settings import load_settings
+    from heal_tasks.core.text import unstorable
     from heal_tasks.report.page import read_page
     from heal_tasks.store.db import connect
     from heal_tasks.store.runs.runs import RunRepository
@@ -89,6 +90,10 @@ def build_app() -> "FastAPI":
     def not_migrated(request: Request, error: psycopg.errors.UndefinedTable) -> PlainTextResponse:
         return PlainTextResponse("schema heal is missing; run `python -m heal_tasks migrate`", status_code=503)
 
+    @app.exception_handler(psycopg.Error)
+    def lost(request: Request, error: psycopg.Error) -> PlainTextResponse:
+        return PlainTextResponse(f"the database refused ({type(error).__name__}); its log says why", status_code=503)
+
     @app.get("/runs")
     def runs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> HTMLResponse:
         with connect(load_settings().require_database_url(), autocommit=True) as conn:
@@ -97,10 +102,12 @@ def build_app() -> "FastAPI":
     @app.get("/report")
     def report(run_id: str) -> HTMLResponse:
         settings = load_settings()
-        with connect(settings.require_database_url(), autocommit=True) as conn:
-            page = read_page(conn, artifact_store(settings), run_id)
+        page = None
+        if not unstorable(run_id):  # else it can be no run's
+            with connect(settings.require_database_url(), autocommit=True) as conn:
+                page = read_page(conn, artifact_store(settings), run_id)
         if page is None:
-            raise HTTPException(404, f"run {run_id!r} has no report")
+            raise HTTPException(404, f"run {run_id[:200]!r} has no report")
         return HTMLResponse(page, headers=HEADERS)
 
     return app

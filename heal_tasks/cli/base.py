@@ -1,5 +1,6 @@
 """The parts that all commands share: the Typer app, the console, the settings, run ids."""
 
+import logging
 import os
 import sys
 from datetime import UTC, datetime
@@ -8,11 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from heal_tasks.core.errors import HealError
+from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.files import PRIVATE_UMASK
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.redaction import redacted, redacted_traceback
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings, load_settings, unknown_variables
 
 app = typer.Typer(
     name="heal_tasks",
@@ -38,6 +39,8 @@ def settings_for_command() -> Settings:
     """The settings of the environment, with logging set up."""
     settings = load_settings()
     configure_logging(settings.log_level)
+    for sentence in unknown_variables(settings.var_dir):
+        logging.getLogger(__name__).warning(sentence)
     return settings
 
 
@@ -60,6 +63,14 @@ def main() -> None:
 
 
 def _named(error: Exception) -> HealError | None:
-    from heal_tasks.steps.engine.faults import named_fault  # loads psycopg, which most commands have loaded already
+    import psycopg  # most commands have loaded it already
 
-    return error if isinstance(error, HealError) else named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")
+    from heal_tasks.steps.engine.faults import named_fault
+
+    if isinstance(error, HealError):
+        return error
+    if isinstance(error, UnicodeEncodeError):
+        return InputError(f"an argument has bytes that are no UTF-8 text: {error.object!r}")
+    if isinstance(error, psycopg.errors.NumericValueOutOfRange):
+        return InputError(f"a number is too large: {str(error).partition(chr(10))[0]}")
+    return named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")

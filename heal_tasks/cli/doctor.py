@@ -16,10 +16,11 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.redaction import redacted
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, unknown_variables
 from heal_tasks.local import stack
 from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
+from heal_tasks.store.questions.question_counts import read_question_counts
 
 MIN_FREE_GB = 5.0
 
@@ -40,7 +41,7 @@ class Finding(NamedTuple):
 def doctor(
     security: Annotated[bool, typer.Option("--security", help="Check addresses, files and rights instead.")] = False,
 ) -> None:
-    """Check database, sources, model, LLM, artifacts, disk, GPU and Airflow; say what to do about each failure."""
+    """Check settings, database, sources, questions, model, LLM, artifacts, disk, GPU, Airflow; say what to do."""
     settings = settings_for_command()
     if security:
         from heal_tasks.cli.doctor_security import examine_security
@@ -57,8 +58,8 @@ def doctor(
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; one that raises an error is a finding, too."""
     checks: dict[str, Callable[[Settings], Iterator[Result]]] = {
-        "database": _database, "sources": _sources, "model": _model, "llm": _llm, "artifacts": _artifacts,
-        "disk": _disk, "gpu": _gpu, "airflow": _airflow,
+        "settings": _settings, "database": _database, "sources": _sources, "questions": _questions, "model": _model,
+        "llm": _llm, "artifacts": _artifacts, "disk": _disk, "gpu": _gpu, "airflow": _airflow,
     }  # fmt: skip
     findings: list[Finding] = []
     for subject, check in checks.items():
@@ -67,6 +68,14 @@ def examine(settings: Settings) -> list[Finding]:
         except Exception as error:
             findings.append(Finding("fail", subject, redacted(f"{type(error).__name__}: {error}")))
     return findings
+
+
+def _settings(settings: Settings) -> Iterator[Result]:
+    unknown = unknown_variables(settings.var_dir)
+    for sentence in unknown:
+        yield "note", sentence
+    if not unknown:
+        yield "ok", "every HEAL_ variable is a setting"
 
 
 def _database(settings: Settings) -> Iterator[Result]:
@@ -121,6 +130,21 @@ def _sources(settings: Settings) -> Iterator[Result]:
                 yield "note", f"{spec}: {found if others else 'no file; check its spelling, or put documents there'}"
         except HealError as error:
             yield "fail", str(error)
+
+
+def _questions(settings: Settings) -> Iterator[Result]:
+    from heal_tasks.steps.quality.measurable import held_out_counts, why_unmeasured  # loads scipy
+
+    with connect(settings.require_database_url()) as conn:
+        if conn.execute("SELECT to_regclass('heal.question')").fetchone() == (None,):
+            return  # the check of the database has said so
+        counts = read_question_counts(conn)
+    held_out = ", ".join(f"{number} of {name}" for name, number in held_out_counts(counts).items())
+    people = sum(counts.human.values())
+    if why := why_unmeasured(counts, settings):
+        yield "note", f"a run now could not measure quality: {why}"
+    else:
+        yield "ok", f"{counts.questions} in use, {people} of them by people; held out: {held_out}"
 
 
 def _model(settings: Settings) -> Iterator[Result]:

@@ -80,6 +80,8 @@ def judgments(
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise InputError(f"{len(bad)} invalid lines: {'; '.join(bad[:SHOWN])}{more}")
+    if len(missing) == len({document for _, document in pairs}):
+        raise InputError(f"no judgment in {file} names a document in {source}, so none was stored")
 
 
 def _read(path: Path) -> tuple[list[Judgment], list[str]]:

@@ -21,10 +21,15 @@ class Manifest(BaseModel, frozen=True):
     refs: dict[str, int | str] = {}  # ids and URIs that later steps need, accumulated along the run
     counts: dict[str, int | float] = {}  # numbers of this step, shown in the report
     note: str = ""  # one sentence for the log and the report
+    undone: str = ""  # what the step was to do and had nothing for, and why; a part of the run's verdict
 
-    def next(self, step: str, *, refs: dict[str, int | str], counts: dict[str, int | float], note: str) -> "Manifest":
-        """The manifest of the step after this one: refs add up, counts and note start anew."""
-        return Manifest(run_id=self.run_id, step=step, refs={**self.refs, **refs}, counts=counts, note=note)
+    def next(
+        self, step: str, *, refs: dict[str, int | str], counts: dict[str, int | float], note: str, undone: str = ""
+    ) -> "Manifest":
+        """The manifest of the step after this one: refs add up, all else starts anew."""
+        return Manifest(
+            run_id=self.run_id, step=step, refs={**self.refs, **refs}, counts=counts, note=note, undone=undone
+        )
 
     def number(self, name: str) -> int:
         """An integer ref of an earlier step; StepError if there is none."""

@@ -8,9 +8,11 @@ This is the only module that reads the process environment; ``setting_groups`` h
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -20,6 +22,8 @@ from heal_tasks.core.redaction import redact_logs, remember, remember_url
 from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
 
 OPENAI_URL = "https://api.openai.com/v1"
+OTHERS = ("DB_PASSWORD",)
+"""Variables, after ``HEAL_``, that only the containers of the deployment read."""
 
 _SECRETS = ("database_url", "llm_base_url", "llm_api_key", "s3_endpoint_url", "serve_token")
 """Settings that are a secret or may have one in them: a wrong value is not shown."""
@@ -175,6 +179,19 @@ def _shown(item: Mapping[str, Any]) -> str:
 def environment_of(*names: str) -> dict[str, str]:
     """The named variables of the process environment, for a process that must not see the others."""
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def unknown_variables(var_dir: Path) -> list[str]:
+    """A sentence for each variable ``HEAL_...`` of environment and files that is no setting."""
+    known = [name.upper() for name in Settings.model_fields]
+    given = (name.upper() for name in (*os.environ, *dotenv_values(var_dir / "local.env"), *dotenv_values(".env")))
+    names = {name.removeprefix("HEAL_") for name in given if name.startswith("HEAL_")}
+    sentences = []
+    for name in sorted(names - {*known, *OTHERS}):
+        meant = get_close_matches(name, known, 1)
+        cure = f"did you mean HEAL_{meant[0]}?" if meant else "docs/settings.md lists them"
+        sentences.append(f"HEAL_{name} is set, and is no setting; {cure}")
+    return sentences
 
 
 def as_variable(value: Any) -> str:

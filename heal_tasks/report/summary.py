@@ -101,6 +101,11 @@ class Summary:
             if any(counts.get(name) for counts in shards)
         ]
 
+    def undone(self) -> list[str]:
+        """What steps were to do and had nothing for, and why, as sentences in the order of the steps."""
+        said = (row.result.get("undone") for row in self.steps if row.result and row.finished_at)
+        return list(dict.fromkeys(f"{sentence}." for sentence in said if sentence))
+
     def _counts(self, step: str) -> list[JsonObject]:
         return [row.result["counts"] for row in self.steps if row.step == step and row.result]
 

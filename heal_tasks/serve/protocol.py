@@ -18,6 +18,8 @@ MAX_TEXTS = 2048
 MAX_CHARS = 1 << 15
 """Characters per text. Encoders cut texts off far below it."""
 MAX_BODY_BYTES = 1 << 24
+MAX_DEPTH = 32
+"""Levels of a filter; metadata is rarely deeper than three."""
 ACTIVE = "heal-active"
 
 _MODEL = re.compile(r"heal-(?:active|g(?P<number>\d{1,18}))(?::(?P<role>query|document))?")
@@ -115,6 +117,21 @@ class SearchRequest(BaseModel):
     @classmethod
     def _storable(cls, value: str) -> str:
         return storable(value)
+
+    @field_validator("filter")
+    @classmethod
+    def _shallow(cls, value: JsonObject | None) -> JsonObject | None:
+        level: list[Any] = [value]
+        for _ in range(MAX_DEPTH + 1):
+            level = [
+                item
+                for outer in level
+                if isinstance(outer, dict | list)
+                for item in (outer.values() if isinstance(outer, dict) else outer)
+            ]
+        if level:
+            raise ValueError(f"the filter is nested deeper than {MAX_DEPTH} levels")
+        return value
 
 
 def embeddings_reply(model: str, vectors: NDArray[np.float32], tokens: int, encoding: str) -> JsonObject:

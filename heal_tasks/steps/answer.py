@@ -101,7 +101,14 @@ def answer(context: Context) -> Outcome:
         counts={"measured": len(measured), **recorder.figures()},
         note=f"{len(measured)} of {len(chosen)} questions answered by {settings.llm_model} from the passages of "
         f"{', '.join(system.name for system, _ in results) or 'no system'}{problem}",
+        undone="" if measured else f"No answers were measured: {problem[2:] or _why_unmeasured(chosen)}",
     )
+
+
+def _why_unmeasured(chosen: list["_Question"]) -> str:
+    if not chosen:
+        return "no held-out question has a known answer"
+    return f"none of the {len(chosen)} questions has an answer for every system; heal.llm_call has the replies"
 
 
 class _Question(NamedTuple):

@@ -47,7 +47,12 @@ def ask(context: Context) -> Outcome:
     counts: dict[str, int | float] = {**figures, "under_way": rest.under_way, "cost_usd": cost_usd}
     if (limit := spend_limit_of(context)).limited:
         counts["run_spend_limit_usd"], counts["day_spend_limit_usd"] = limit.run_usd, limit.day_usd
-    return Outcome(counts=counts, note=note)
+    undone = ""
+    if (tried := figures["asked"] + figures["failed"]) and not figures["kept"]:
+        filters = ", ".join(f"{name[8:]} {number:g}" for name, number in figures.items() if name[:8] == "dropped_")
+        undone = f"No questions: {tried:g} chunks were asked about, {figures['failed']:g} failed, and none was kept of "
+        undone += f"{figures['dropped']:g}" + (f" ({filters})" if figures["dropped"] else "")
+    return Outcome(counts=counts, note=note, undone=undone)
 
 
 ASK = Step("ask", ask, None)

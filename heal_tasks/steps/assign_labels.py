@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.spaces import live_generation
 from heal_tasks.store.documents.corpus import Corpus
@@ -11,9 +12,13 @@ from heal_tasks.topics.tree import TopicTree
 
 def assign_labels(context: Context) -> Outcome:
     """Label the documents that have no label in the live generation's topic tree, ref ``topic_run_id``."""
-    topics, topic_run_id = TopicRepository(context.conn), live_generation(context).topic_run_id
-    assert topic_run_id is not None  # every realignment labels first
-    run = topics.get(topic_run_id)
+    topics, live = TopicRepository(context.conn), live_generation(context)
+    if live.topic_run_id is None:  # the route was chosen for another, and then somebody switched
+        raise StepError(
+            f"generation {live.generation_id}, which is live now, has no topics, so it cannot be nudged; the next run "
+            "realigns it"
+        )
+    run = topics.get(live.topic_run_id)
     ids, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
     if ids:
         made = TopicTree.load(context.artifacts.local(run.uri)).project(texts)

@@ -10,13 +10,20 @@ from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
 from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.questions.question_counts import read_question_counts
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
+
+NO_STEMS = (
+    "No lexicon was fitted: the texts have no word stems, so heal.find finds nothing by text. Set HEAL_TEXT_LANGUAGE, "
+    "or `language` in the documents' metadata, to the language of the texts"
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,8 @@ def choose(context: Context) -> Outcome:
     else:
         if best_id:
             GenerationRepository(context.conn).set_state(best_id, "failed", note="refused by the gate")
-        generation_id, keep_rows, verdict = _without_a_winner(context, systems, candidates, kept_lexicon)
+        unmeasured = why_unmeasured(read_question_counts(context.conn), settings)
+        generation_id, keep_rows, verdict = _without_a_winner(context, systems, candidates, kept_lexicon, unmeasured)
     # The whole reasons of the best alone: a manifest holds 4 KiB, and heal.evaluation has every interval.
     reasons = [f"{best.scores.system}: {' '.join(best.verdict.reasons)}"] if best else []
     reasons += [f"{item.scores.system}: {item.verdict.reasons[-1]}" for item in candidates if item is not best]
@@ -106,16 +114,26 @@ def choose(context: Context) -> Outcome:
         },
         counts=counts,
         note="; ".join([verdict, *notes]),
+        undone="" if systems.lexicons.stems.stems else NO_STEMS,
     )  # fmt: skip
 
 
 def _without_a_winner(
-    context: Context, systems: Systems, candidates: list[Candidate], kept_lexicon: LexiconRecord | None
+    context: Context,
+    systems: Systems,
+    candidates: list[Candidate],
+    kept_lexicon: LexiconRecord | None,
+    unmeasured: str,
 ) -> tuple[int, int, str]:
     """Return the generation to publish all the same, 1 if it takes over the live vectors, and the verdict."""
     active, topic_run_id = systems.active, context.manifest.number("topic_run_id")
+
+    rival = "live generation" if active else "base model"
+    lost = f"No candidate beat the {rival}"
+    if unmeasured:
+        lost = f"Nothing could be measured: {unmeasured}. So no candidate replaces the {rival}"
     if active is None:
-        verdict = "No candidate beat the base model; it becomes the first generation, without NUDGE."
+        verdict = f"{lost}; it becomes the first generation, without NUDGE."
         lexicon = replace(candidates[0].lexicon, lexicon_weight=0.0)  # the base model's: for search by text alone
         made = make_generation(context, base_space(context), topic_run_id, None, lexicon)
         lexicon = replace(lexicon, relevance=systems.relevance(systems.of_generation(BASE_MODEL, made)))
@@ -123,11 +141,11 @@ def _without_a_winner(
         return made.generation_id, 0, verdict
     pending = Corpus(context.conn).pending(active.generation_id, None)
     if active.topic_run_id and active.lexicon and not pending.chunks and not pending.superseded:
-        return 0, 0, "No candidate beat the live generation; it stays."
+        return 0, 0, f"{lost}; it stays."
     space = SpaceRepository(context.conn).get(active.space_id)
     made = make_generation(context, space, topic_run_id, record_of(active), kept_lexicon)
     joining = f"and {pending.chunks} new chunks join them" if pending.chunks else "with the topics of this run"
-    return made.generation_id, 1, f"No candidate beat the live generation; its vectors stay, {joining}."
+    return made.generation_id, 1, f"{lost}; its vectors stay, {joining}."
 
 
 CHOOSE = Step("choose", choose, None)

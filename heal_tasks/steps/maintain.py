@@ -12,12 +12,18 @@ from heal_tasks.store.generations.served import ServedRepository
 from heal_tasks.store.runs.garbage import unused_files
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
+ABANDONED_HOURS = 24.0
+"""Age from which an unpublished generation is dropped if its run has no step under way; it may wait between steps."""
+
 
 def maintain(context: Context) -> Outcome:
     """Drop drained generations, unused spaces and unused files, vacuum and measure what is served."""
     settings, generations = context.settings, GenerationRepository(context.conn)
     served = ServedRepository(context.conn)
-    counts: dict[str, int | float] = {"generations_dropped": len(generations.retire_old(settings.drain_hours))}
+    counts: dict[str, int | float] = {
+        "generations_dropped": len(generations.retire_old(settings.drain_hours)),
+        "abandoned_generations_dropped": len(generations.discard_abandoned(ABANDONED_HOURS)),
+    }
     spaces, drained = SpaceRepository(context.conn), datetime.now(UTC) - timedelta(hours=settings.drain_hours)
     # The base model's space stays, and so do those that a run may be filling now.
     kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model or item.used_at > drained}
@@ -28,6 +34,7 @@ def maintain(context: Context) -> Outcome:
             context.artifacts.delete(uri)
         counts[f"{kind}_deleted"] = len(there)
     notes, faults = [", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())], list[str]()
+    undone = ""
     vacuum(context.conn, "chunk")
     for generation in context.track(generations.list("active", "previous")):
         dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")
@@ -35,18 +42,21 @@ def maintain(context: Context) -> Outcome:
             LexiconRepository(context.conn).delete_unused(generation)
         health = served.health(generation)
         measured, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
-        found = {**health, "dead_rows": dead, "recall": round(measured, 4)}
+        found: dict[str, int | float] = {**health, "dead_rows": dead}
+        said = "not measured, for want of questions"
+        if measured is not None:
+            found["recall"], said = round(measured, 4), f"{measured:.3f} at ef_search {ef_search}"
         counts |= {f"{name}_{generation.state}": value for name, value in found.items()}
         notes.append(
             f"generation {generation.generation_id} ({generation.state}): {health['served']} rows, {dead} dead ones "
-            f"vacuumed, recall@10 {measured:.3f} at ef_search {ef_search}"
+            f"vacuumed, recall@10 {said}"
         )
         if health["orphans"]:
             faults.append(
                 f"generation {generation.generation_id} has {health['orphans']} rows of deleted chunks; run the "
                 "realign route, and report a bug"
             )
-        if measured < settings.recall_target:
+        if measured is not None and measured < settings.recall_target:
             faults.append(
                 f"recall@10 of generation {generation.generation_id} is {measured:.3f} at ef_search {ef_search}, below "
                 f"HEAL_RECALL_TARGET={settings.recall_target}: REINDEX INDEX CONCURRENTLY heal.vec_g"
@@ -54,7 +64,11 @@ def maintain(context: Context) -> Outcome:
             )
     if faults:
         raise StepError("; ".join(faults))
-    return Outcome(counts=counts, note="; ".join(notes))
+    if "recall_active" not in counts:
+        why = "it has no stored questions or rows" if generations.active() else "no generation is live"
+        undone = f"The recall of what is served was not measured: {why}"
+        notes.append(undone)
+    return Outcome(counts=counts, note="; ".join(notes), undone=undone)
 
 
 MAINTAIN = Step("maintain", maintain, None)

@@ -86,6 +86,9 @@ def map_entities(context: Context) -> Outcome:
     return Outcome(
         counts={**recorder.figures(), "usable": usable.count, "reduction": round(usable.reduction, 4)},
         note=note + left_over_note(counts),
+        undone=""
+        if usable.count
+        else "No entity map is usable, so training shows plain texts alone; heal.entity_map has why",
     )
 
 

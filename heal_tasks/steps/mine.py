@@ -110,6 +110,7 @@ def mine(context: Context) -> Outcome:
             "map_questions": views.questions, "map_chunks": views.chunks,
         },
         note=note,
+        undone="" if rows else "No training set: there are no training questions",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from heal_tasks.nudge.apply import recompute
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.steps.quality.probes import (
     DISPLACEMENT,
     changed_places,
@@ -41,6 +42,7 @@ from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
 from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, Upserted, served_rows
+from heal_tasks.store.questions.question_counts import read_question_counts
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -59,6 +61,7 @@ class _Published:
     computed: int  # rows
     worse: str  # the drop in quality as a phrase; empty if there was none
     theta: float
+    judged: int  # questions that the rows were judged by
 
 
 def nudge_live(context: Context) -> Outcome:
@@ -96,7 +99,13 @@ def nudge_live(context: Context) -> Outcome:
             "rows_computed": done.computed, "superseded_removed": purged, "theta": round(done.theta, 4),
         },
         note=verdict,
+        undone="" if done.judged else _why_unjudged(context),
     )  # fmt: skip
+
+
+def _why_unjudged(context: Context) -> str:
+    unmeasured = why_unmeasured(read_question_counts(context.conn), context.settings)
+    return f"The new rows were not judged: {unmeasured or 'no held-out question could be ranked without a full search'}"
 
 
 def _touched_rows(
@@ -125,7 +134,7 @@ def _touched_rows(
         state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
         _count_displacement(context, active.generation_id, unmoved, final)
-    return _Published(written, len(touched), worse, record.theta)
+    return _Published(written, len(touched), worse, record.theta, len(sure))
 
 
 def _all_rows(
@@ -166,7 +175,9 @@ def _all_rows(
                 active = GenerationRepository(context.conn).set_fields(active.generation_id, nudge=found.to_json())
                 ContrastRepository(context.conn).write(active, moved.contrast)
     _count_displacement(context, active.generation_id, before, final)
-    return _Published(written, len(chunks.chunk_ids), worse, moved.record.theta if moved.record else 0.0)
+    return _Published(
+        written, len(chunks.chunk_ids), worse, moved.record.theta if moved.record else 0.0, _questions(old)
+    )
 
 
 def _is_rewrite(active: Generation, live: Served, wanted: Served, found: NudgeRecord | None) -> bool:
@@ -216,6 +227,10 @@ def _count_displacement(context: Context, generation_id: int, before: Float32Arr
     metrics = generations.get(generation_id).metrics
     total = metrics.get(DISPLACEMENT, 0.0) + moved / rows
     generations.set_fields(generation_id, metrics={**metrics, DISPLACEMENT: total})
+
+
+def _questions(scores: Scores) -> int:
+    return sum(len(scores.documents[name]) for name in scores.documents)
 
 
 def _judge(context: Context, old: Scores, new: Scores) -> str:

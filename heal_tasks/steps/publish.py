@@ -23,12 +23,14 @@ def publish(context: Context) -> Outcome:
         built = indexed.built
         counts = {
             "rows": rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,
-            "recall": round(indexed.recall, 4), "ef_search": indexed.ef_search,
+            "ef_search": indexed.ef_search,
         }  # fmt: skip
+        if indexed.recall is not None:
+            counts["recall"] = round(indexed.recall, 4)
+        recall = "recall not measured" if indexed.recall is None else f"recall@10 {indexed.recall:.3f}"
         spilled = "; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB" if built.spilled else ""
         notes.append(
-            f"{built.rows} rows indexed in {built.seconds:.1f} s, recall@10 {indexed.recall:.3f} at ef_search "
-            f"{indexed.ef_search}{spilled}"
+            f"{built.rows} rows indexed in {built.seconds:.1f} s, {recall} at ef_search {indexed.ef_search}{spilled}"
         )
         if indexed.fault:
             verdict, chosen = f"Not published: {indexed.fault}.", 0

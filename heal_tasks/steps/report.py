@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from heal_tasks.core.errors import StepError
+from heal_tasks.core.settings import Settings
 from heal_tasks.report.page import render, store_page
 from heal_tasks.report.summary import Summary, summarise
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
@@ -18,7 +19,7 @@ def report(context: Context) -> Outcome:
         raise StepError(f"run {context.run_id!r} is not in heal.run; run `python -m heal_tasks ingest` first")
     from heal_tasks.report.pictures import draw  # loads matplotlib
 
-    verdict = _verdict(summary)
+    verdict = "\n".join([_verdict(summary, context.settings), *summary.undone()])
     pictures = draw(context.conn, context.artifacts, summary, context.settings.model)
     page = render(replace(summary, run=replace(summary.run, verdict=verdict)), pictures)
     uri = store_page(context.artifacts, context.run_id, page)
@@ -27,7 +28,7 @@ def report(context: Context) -> Outcome:
     return Outcome(refs={"report_uri": uri}, note=verdict.split("\n")[0])
 
 
-def _verdict(summary: Summary) -> str:
+def _verdict(summary: Summary, settings: Settings) -> str:
     """The outcome of the run: what is unfinished, or the verdict of ``publish`` or ``nudge_live``."""
     unfinished = [row for row in summary.steps if row.finished_at is None and row.step != "report"]
     if unfinished:
@@ -38,6 +39,16 @@ def _verdict(summary: Summary) -> str:
     for name in ("publish", "nudge_live"):
         if name in results:
             return str(results[name]["refs"].get("verdict") or results[name]["note"])
+    if "ingest" not in results:
+        return "Not finished: the sources were not read; the log of step ingest says why."
+    if "route" not in results:
+        return "Not finished: ingest has ended, but route has not begun; run it again."
+    if dry_run := results["ingest"]["refs"].get("dry_run"):
+        return f"Nothing was stored: {dry_run}"
+    if not summary.documents["documents"]:
+        return f"No documents: the sources gave none, and none were in the store. Look at {' '.join(settings.sources)}"
+    if (summary.run.route_facts or {}).get("forced") == "nothing":
+        return f"No vector was written. {summary.run.route_reason}"
     return "Nothing to align; no vector was written."
 
 

@@ -56,7 +56,9 @@ def sift(context: Context) -> Outcome:
     parts += [f"{number} dropped by {name}" for name, number in dropped.items()]
     parts += _unread(context, found)
     counts |= {"placed": placed, "checked": len(found), "checked_validation": len(validation)}
-    return Outcome(counts=counts, note=", ".join(parts))
+    gone = sum(dropped.values())
+    undone = f"No generated question is in use: all {gone} were dropped ({parts[-1]})" if gone == len(found) > 0 else ""
+    return Outcome(counts=counts, note=", ".join(parts), undone=undone)
 
 
 def _ranked(context: Context, space: Space, questions: list[Check]) -> list[Check]:

@@ -64,15 +64,17 @@ def _inputs(context: Context) -> object:
 def train(context: Context) -> Outcome:
     """Train, or resume from the last checkpoint of a killed try, and store the model; with too few questions, none."""
     settings = context.settings
-    if not context.manifest.refs["training_set_uri"]:
+    if not context.manifest.refs["training_set_uri"]:  # step mine has said why
         return Outcome(refs={"model_uri": ""}, note="no training set was made")
     data, validation = load(context.artifacts.local(context.manifest.text("training_set_uri")))
     if len(data.questions) < 2 * settings.train_batch_size or not validation.queries:
-        return Outcome(
-            refs={"model_uri": ""},
-            note=f"not trained: {len(data.questions)} training and {len(validation.queries)} validation questions are "
-            f"too few for batches of {settings.train_batch_size}; the base model stays a candidate",
+        least = 2 * settings.train_batch_size
+        undone = (
+            f"No model was trained: there are {len(data.questions)} training questions, and {least} are needed with "
+            f"HEAL_TRAIN_BATCH_SIZE={settings.train_batch_size}; of {len(validation.queries)} validation questions "
+            "at least 1 is needed"
         )
+        return Outcome(refs={"model_uri": ""}, note=f"not trained; {undone}", undone=undone)
     key = fingerprint(_inputs(context))
     work_dir = settings.var_dir / "training" / key
     try:

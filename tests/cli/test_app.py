@@ -64,3 +64,23 @@ def test_brackets_in_titles_and_texts_are_no_markup(capsys: pytest.CaptureFixtur
     print_hits(["distance"], [Hit(1, 2, "array [odd](x)", "closes [/nothing]", 0.25)])
     row = capsys.readouterr().out.splitlines()[3]
     assert [cell.strip() for cell in row.split("│")[1:-1]] == ["0.250", "2", "array [odd](x)", "closes [/nothing]"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["similar", str(1 << 63)], "error: a number is too large: bigint out of range"),
+        (["report", "--run-id", b"\xff"], "error: an argument has bytes that are no UTF-8 text"),
+    ],
+)
+def test_an_argument_that_the_database_cannot_take_is_one_line(
+    arguments: list[str | bytes], words: str, settings: Settings
+) -> None:
+    environment = child_environment(
+        HEAL_DATABASE_URL=settings.require_database_url(), HEAL_VAR_DIR=str(settings.var_dir)
+    )
+    command = [sys.executable, "-m", "heal_tasks", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(words)
+    assert "Traceback" not in done.stderr

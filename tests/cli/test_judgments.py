@@ -96,7 +96,7 @@ def test_wrong_lines_are_named_and_the_others_stored(settings: Settings, run: Ru
 
 def test_documents_that_are_not_there_are_named(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "queries.jsonl"
-    path.write_text(json.dumps({"query": "what?", "document": "d99"}))
+    path.write_text("\n".join(json.dumps({"query": "what?", "document": name}) for name in ("d99", "d1")))
     assert f"1 documents are not in {SOURCE} (ingest them first): d99" in run(path)
 
 

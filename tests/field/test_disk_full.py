@@ -115,6 +115,9 @@ def test_other_faults_of_the_file_system_are_named(number: int, kind: type[HealE
 def test_other_errors_stay_what_they_are() -> None:
     for error in (ValueError("x"), FileNotFoundError(errno.ENOENT, "no such file"), StepError("wrong"), KeyError("a")):
         assert named_fault(error, "step mine") is None
+    handled = ValueError("wrong, found while something else was handled")
+    handled.__context__ = PermissionError(errno.EACCES, "permission denied", "/data/x")
+    assert named_fault(handled, "step mine") is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import LiteralString
 
 import pytest
 
-from heal_tasks.core.errors import RetryableError, StoreError
+from heal_tasks.core.errors import RetryableError, StepError, StoreError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.steps.engine.road import load_step
@@ -153,7 +153,7 @@ def test_a_reader_cannot_take_the_lock(auto: Connection) -> None:
 
 
 def test_a_database_without_the_lock_names_the_cure(auto: Connection, settings: Settings) -> None:
-    auto.execute("DROP VIEW heal.run_lock")
+    auto.execute("DROP VIEW heal.run_lock CASCADE")
     with (
         pytest.raises(StoreError, match="python -m heal_tasks migrate"),
         whole_run(settings.require_database_url(), "r"),
@@ -215,3 +215,11 @@ def test_a_switch_waits_for_no_run(auto: Connection, settings: Settings) -> None
     with whole_run(settings.require_database_url(), "long"):
         done = load_step("activate").run(settings, Manifest(run_id="by hand", refs={"generation_id": 0}))
     assert done.note == "generation 1 is active"
+
+
+def test_a_nudge_of_a_generation_without_topics_is_a_sentence(auto: Connection, settings: Settings) -> None:
+    """As after a rollback to the first generation, while a run nudges."""
+    fill(auto)
+    published(auto, "one", 1)
+    with pytest.raises(StepError, match="generation 1, which is live now, has no topics, so it cannot be nudged"):
+        load_step("assign_labels").run(settings, Manifest(run_id="night"))

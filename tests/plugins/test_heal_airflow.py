@@ -1,5 +1,6 @@
 """Settings of a task: a field of the trigger form overrides a setting only if it differs from the form's default."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +39,9 @@ def test_a_field_left_at_its_default_leaves_the_setting(
     }.items():  # fmt: skip
         monkeypatch.setenv(f"HEAL_{name}", value)
     form = {name: param.value for name, param in heal_airflow.PARAMS.items()} | given
-    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"params": form, "run_id": "night"})
+    dag, run_of_dag = SimpleNamespace(dag_id="heal_realign", params=form), SimpleNamespace(conf=given)
+    context = {"params": form, "run_id": "night", "dag": dag, "dag_run": run_of_dag}
+    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: context)
     monkeypatch.setattr("heal_tasks.steps.engine.road.load_step", lambda name: SimpleNamespace(run=run))
     heal_airflow.run_step("ingest")
     (found,) = used
@@ -55,3 +58,30 @@ def test_the_form_names_no_source_outside_the_roots(spec: str, monkeypatch: pyte
     monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"params": form, "run_id": "night"})
     with pytest.raises(SettingsError, match=f"source '{spec}' lies in none of HEAL_SOURCE_ROOTS \\(file:/set "):
         heal_airflow.run_step("ingest")
+
+
+@pytest.mark.parametrize(
+    ("conf", "fields", "params", "words"),
+    [
+        ({"generation": 1}, {}, {"generation": 1}, "has 'generation', which d does not know; it has no fields"),
+        (
+            {"x": 1},
+            {"dry_run": False},
+            {"dry_run": False, "x": 1},
+            "has 'x', which d does not know; its fields are dry_run",
+        ),
+        ({"dry_run": True}, {"dry_run": False}, {"dry_run": False}, "'dry_run' would be ignored, because .* is off"),
+        ({"dry_run": True}, {"dry_run": False}, {"dry_run": True}, ""),
+        (None, {"dry_run": False}, {"dry_run": False}, ""),
+    ],
+)
+def test_fields_that_would_be_ignored_are_refused(
+    conf: dict[str, Any] | None, fields: dict[str, Any], params: dict[str, Any], words: str
+) -> None:
+    import heal_airflow
+    from airflow.sdk.exceptions import AirflowFailException
+
+    dag = SimpleNamespace(dag_id="d", params=fields)
+    context: Any = {"params": params, "dag": dag, "dag_run": SimpleNamespace(conf=conf)}
+    with pytest.raises(AirflowFailException, match=words) if words else nullcontext():
+        heal_airflow.check_conf(context)

@@ -80,7 +80,8 @@ def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: 
     made = choose(settings, least=30)
     assert tables(auto) == before
     assert (made.number("generation_id"), made.text("best_system")) == (0, "trained model + lexicon")
-    assert made.note.startswith("No candidate beat the live generation; it stays.")
+    assert made.note.startswith("Nothing could be measured: of 12 questions too few are held out")
+    assert "So no candidate replaces the live generation; it stays." in made.note
     best = GenerationRepository(auto).get(made.number("best_id"))
     assert (best.state, best.note) == ("failed", "refused by the gate")
     published = load_step("publish").run(settings, Manifest(run_id="r1", refs=made.refs))
@@ -116,7 +117,7 @@ def test_without_anything_live_the_base_model_is_the_first_generation(auto: Conn
     assert record is not None
     assert record.lexicon_weight == 0
     assert record.relevance["encoder"]["scores"] != record.relevance["text"]["scores"]
-    assert "No candidate beat the base model" in made.note
+    assert "So no candidate replaces the base model; it becomes the first generation, without NUDGE." in made.note
 
 
 def test_a_second_attempt_replaces_what_the_first_left(auto: Connection, settings: Settings) -> None:

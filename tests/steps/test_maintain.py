@@ -20,9 +20,10 @@ from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import recall
 from heal_tasks.store.generations.served import ServedRepository
+from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.training.data import ValidationSet
-from tests.steps.planted_store import DOCUMENT, SECRET, fill, hopeless_index, publish, spoil_index
+from tests.steps.planted_store import DOCUMENT, SECRET, build, fill, hopeless_index, publish, spoil_index
 
 
 def finish_step(conn: Connection, step: str, run_id: str, **refs: str) -> None:
@@ -182,3 +183,35 @@ def test_orphans_are_a_fault_and_an_empty_store_is_none(auto: Connection, settin
     auto.execute("INSERT INTO heal.vec_g000001 SELECT 1, 1, 0, embedding FROM heal.vec_g000001 LIMIT 1")
     with pytest.raises(StepError, match="generation 1 has 1 rows of deleted chunks"):
         maintain(settings, "faulty")
+
+
+def test_what_a_dead_run_was_building_goes_and_what_a_living_one_builds_stays(
+    auto: Connection, settings: Settings
+) -> None:
+    fill(auto)
+    publish(auto, "live", 1)
+    generations, url = GenerationRepository(auto), settings.require_database_url()
+    made = {}
+    for run_id in ("alive", "dead", "waiting", "ended"):
+        made[run_id] = build(auto, "live", 1, run_id)
+        generations.create_tables(made[run_id])
+        RunRepository(auto).open_run(run_id)
+        RunRepository(auto).begin("publish", run_id, 0, run_id)
+    old = [made["alive"].generation_id, made["dead"].generation_id]
+    auto.execute(
+        "UPDATE heal.generation SET created_at = now() - interval '25 h' WHERE generation_id = ANY(%s)", (old,)
+    )
+    RunRepository(auto).finish_run("ended", "Not finished: publish: killed")
+    with one_step(url, "alive", print):
+        counts = maintain(settings).counts
+    assert counts["abandoned_generations_dropped"] == 2
+    states = {run_id: generations.get(item.generation_id).state for run_id, item in made.items()}
+    assert states == {"alive": "building", "dead": "failed", "waiting": "building", "ended": "failed"}
+    there = {run_id: bool(tables_of(auto, item.generation_id)) for run_id, item in made.items()}
+    assert there == {"alive": True, "dead": False, "waiting": True, "ended": False}
+    assert maintain(settings, "m2").counts["abandoned_generations_dropped"] == 1, "the run of that step has ended"
+
+
+def tables_of(conn: Connection, generation_id: int) -> list[str]:
+    query = "SELECT relname FROM pg_class WHERE relname ~ %s"
+    return [name for (name,) in conn.execute(query, (f"^(vec|lex)_g0*{generation_id}$",))]

@@ -12,9 +12,11 @@ import pytest
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Record
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.served import Served, ServedRepository
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
@@ -207,8 +209,9 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
 
 
 VERDICTS = [
-    ({}, "Nothing to align; no vector was written."),
-    ({"ingest": {"refs": {}, "note": "5 new"}}, "Nothing to align; no vector was written."),
+    ({}, "Not finished: the sources were not read; the log of step ingest says why."),
+    ({"ingest": {"refs": {}}}, "Not finished: ingest has ended, but route has not begun; run it again."),
+    ({"ingest": {"refs": {}}, "route": {"refs": {}}}, "Nothing to align; no vector was written."),
     ({"nudge_live": {"refs": {}, "note": "7 rows moved"}}, "7 rows moved"),
     ({"nudge_live": {"refs": {"verdict": "7 rows moved\nNDCG rose"}, "note": "7"}}, "7 rows moved\nNDCG rose"),
     (
@@ -239,6 +242,7 @@ def test_the_verdict_is_that_of_the_last_deciding_step(
 ) -> None:
     runs = RunRepository(auto)
     runs.open_run("r")
+    DocumentRepository(auto).apply_records("s", [Record("d", "T", "text")], lambda title, body: [body])
     for step, result in results.items():
         runs.begin(step, step, 0, "r")
         if result is None:

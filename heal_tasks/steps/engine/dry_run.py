@@ -16,6 +16,7 @@ from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.map_entities import MapRecorder
+from heal_tasks.steps.quality.measurable import held_out_counts, why_unmeasured
 from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.steps.reading.source_reader import named
 from heal_tasks.steps.reading.sources import Reading, read_sources
@@ -27,6 +28,7 @@ from heal_tasks.store.db import connect
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.llm.ledger import SpendLimit
+from heal_tasks.store.questions.question_counts import QuestionCounts, read_question_counts
 
 PROMPT_TOKENS, REPLY_TOKENS = 450, 90
 """Measured on the packaged prompt: fixed part per call, and reply per question asked for."""
@@ -70,6 +72,7 @@ class Plan:
     questions: Calls  # for chunks without questions by this writer
     maps: Calls | None
     answers: Calls | None  # at most
+    measured: str  # whether the gate will have questions to judge by
     limit: str  # the spend limits and what they leave; empty without limits
     unread: str  # about chunks that the model does not read; empty without any
 
@@ -91,6 +94,7 @@ class Plan:
             lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
         if self.limit:
             lines.append(f"limit      {self.limit}")
+        lines.append(f"quality    {self.measured}")
         return [*lines, f"model      {self.unread}"] if self.unread else lines
 
 
@@ -110,6 +114,7 @@ def make_plan(settings: Settings) -> Plan:
             to_ask = [chunk for chunk in unasked if chunk.content_hash not in under_way]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
             unread = unread_chunks(conn, settings)
+            measured = _measured(read_question_counts(conn), settings, len(to_ask))
             systems = 2 if GenerationRepository(conn).active() is None else 3
         count_tokens = token_counter(resolve_model(settings.model))
 
@@ -132,7 +137,18 @@ def make_plan(settings: Settings) -> Plan:
         costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
         limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers else "chunks")
     writer = f"{author.name} ({author.model})"
-    return Plan(reading, chosen.name, chosen.reason, writer, questions, maps, answers, limit, unread)
+    return Plan(reading, chosen.name, chosen.reason, writer, questions, maps, answers, measured, limit, unread)
+
+
+def _measured(counts: QuestionCounts, settings: Settings, to_ask: int) -> str:
+    why = why_unmeasured(counts, settings)
+    if not why:
+        return "can be measured: " + ", ".join(
+            f"{number} of {name}" for name, number in held_out_counts(counts).items()
+        )
+    if counts.questions + to_ask * settings.questions_per_chunk >= settings.gate_min_questions:
+        return f"depends on the questions that the {to_ask} chunks give; without them nothing can be measured"
+    return f"nothing can be measured: {why}"
 
 
 def _calls(settings: Settings, tokens: Sequence[tuple[int, int]], price_factor: float = 1.0) -> Calls:

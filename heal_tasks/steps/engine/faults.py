@@ -64,11 +64,11 @@ def named_fault(error: Exception, where: str, settings: Settings | None = None) 
     """The error with a cure for a fault, ``where`` it occurred at its beginning; None if it is no such fault."""
     if isinstance(error, RetryableError):
         return None
-    chain = list(_chain(error))
-    if full := next((item for item in chain if _is_full(item)), None):
+    if full := next((item for item in _chain(error, contexts=True) if _is_full(item)), None):
         return RetryableError(f"{where}: the disk is full ({_short(full)}); {_free(full, settings)}")
     if isinstance(error, HealError):
         return None
+    chain = list(_chain(error, contexts=False))
     if server := next((item for item in chain if isinstance(item, psycopg.OperationalError)), None):
         return _of_server(server, where)
     found = next((item for item in chain if isinstance(item, OSError) and item.errno in _RETRYABLE), None)
@@ -82,12 +82,13 @@ def named_fault(error: Exception, where: str, settings: Settings | None = None) 
     return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _chain(error: BaseException | None, *, contexts: bool) -> Iterator[BaseException]:
+    """An error and its causes; with ``contexts`` also those that were being handled when it was raised."""
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        error = error.__cause__ or (error.__context__ if contexts and not error.__suppress_context__ else None)
 
 
 def _is_full(error: BaseException) -> bool:

@@ -75,6 +75,7 @@ class Outcome:
     refs: dict[str, int | str] = field(default_factory=dict)
     counts: dict[str, int | float] = field(default_factory=dict)
     note: str = ""
+    undone: str = ""  # what the step was to do and had nothing for, and why; empty if it did all
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class Step:
                     result = Manifest(**stored)
                     log.info("%s: finished before with the same inputs; nothing to do", self.name)
                     note = result.note if result.run_id == manifest.run_id else f"{result.note} (unchanged, reused)"
-                    return manifest.next(self.name, refs=result.refs, counts=result.counts, note=note)
+                    return manifest.next(
+                        self.name, refs=result.refs, counts=result.counts, note=note, undone=result.undone
+                    )
                 runs.begin(self.name, key, shard, manifest.run_id)
                 outcome = self.body(context)
                 own = Manifest(run_id=manifest.run_id, step=self.name, **vars(outcome))
@@ -141,6 +144,8 @@ class Step:
                         report(0, 0, f"failed: {named or type(error).__name__ + ', see the log'}")
                 raise
         log.info("%s: %s", self.name, outcome.note or outcome.counts)
+        if outcome.undone:
+            log.warning("%s: %s", self.name, outcome.undone)
         return result
 
     def run_to_end(

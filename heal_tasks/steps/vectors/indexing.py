@@ -20,7 +20,7 @@ class Indexed:
     """An indexed generation."""
 
     built: IndexReport
-    recall: float  # recall@10 against an exact scan
+    recall: float | None  # recall@10 against an exact scan; None if there is no question to measure it with
     ef_search: int  # HNSW candidates per query that reach it
     fault: str  # why it must not be served, as a sentence; empty if it may be
 
@@ -33,5 +33,7 @@ def index_served(context: Context, generation: Generation) -> Indexed:
         exact_rows=EXACT_ROWS, halfvec_rows=HALFVEC_ROWS,
     )  # fmt: skip
     recall, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
-    fault = f"recall@10 {recall:.3f} of the index misses HEAL_RECALL_TARGET={settings.recall_target}"
-    return Indexed(built, recall, ef_search, fault if recall < settings.recall_target else "")
+    fault = ""
+    if recall is not None and recall < settings.recall_target:
+        fault = f"recall@10 {recall:.3f} of the index misses HEAL_RECALL_TARGET={settings.recall_target}"
+    return Indexed(built, recall, ef_search, fault)

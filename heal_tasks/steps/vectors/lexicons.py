@@ -121,6 +121,8 @@ class LexiconFitter:
         if not by_people and self._loses(replace(plain, chunks=served, lexical=search), guards):
             record = replace(record, lexicon_weight=0.0)
             search = replace(search, record=record)
+        if not self.stems.stems:
+            return search, "no lexicon: the texts have no word stems"
         how = "chosen by human questions" if by_people else "by default"
         return search, (
             f"lexicon of {len(self.stems.stems)} stems: weight {record.lexicon_weight:g} beside the encoder, words "

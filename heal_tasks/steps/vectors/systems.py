@@ -161,7 +161,9 @@ class Systems:
         if choice is None or not result.adopted or not len(result.rows):
             nothing = np.empty(0, dtype=np.int64)
             empty = ContrastState.empty(plain.chunks.shape[1])
-            return Moved(nothing, plain.chunks[nothing], None, empty, "not moved: validation gains too little")
+            missing = "training" if not len(train.positives) else "" if choice else "validation"
+            why = f"there are no {missing} questions" if missing else "validation gains too little"
+            return Moved(nothing, plain.chunks[nothing], None, empty, f"not moved: {why}")
         plan, before = result.plan, float(choice.before.mean())
         how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
         how += ", by human questions alone" if by_people else ""

@@ -84,10 +84,10 @@ def recall(conn: Connection, generation: Generation, n: int = 200, k: int = 10) 
     return found
 
 
-def reach_recall(conn: Connection, generation: Generation, questions: int, target: float) -> tuple[float, int]:
+def reach_recall(conn: Connection, generation: Generation, questions: int, target: float) -> tuple[float | None, int]:
     """Measure recall@10 on stored questions, and double ef_search until the target is met or the limit is reached.
 
-    Both are stored in the generation's row, and returned; a recall of 1 if there is nothing to find.
+    Both are stored in the generation's row, and returned; the recall is None without questions or rows.
     """
     generations, ef_search = GenerationRepository(conn), generation.ef_search
     while True:
@@ -97,7 +97,7 @@ def reach_recall(conn: Connection, generation: Generation, questions: int, targe
         ef_search = min(2 * ef_search, MAX_EF_SEARCH)
         generations.set_fields(generation.generation_id, ef_search=ef_search)
     generations.set_fields(generation.generation_id, recall=measured)
-    return 1.0 if measured is None else measured, ef_search
+    return measured, ef_search
 
 
 def _create(conn: Connection, generation: Generation, kind: IndexKind, memory_mb: int, parallel: int) -> None:

@@ -14,7 +14,6 @@ from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.store.db import Connection, connect
 
 _POLL_S = 10
-_NAME = "heal: "
 
 # Servers may end idle transactions, and networks forget idle connections. Older servers lack one of the names.
 _KEEP = """
@@ -24,12 +23,11 @@ SELECT set_config(v.name, v.value, false) FROM (VALUES
 ) v (name, value) JOIN pg_settings USING (name)
 """
 _HOLDER = """
-SELECT substr(a.application_name, length(%(name)s) + 1), s.run_id, s.step, s.started_at
-FROM pg_locks l JOIN pg_stat_activity a USING (pid) LEFT JOIN LATERAL (
+SELECT substr(h.application_name, length('heal: ') + 1), s.run_id, s.step, s.started_at
+FROM heal.run_lock_holder h LEFT JOIN LATERAL (
     SELECT r.run_id, r.step, r.started_at FROM heal.step_result r
-    WHERE r.finished_at IS NULL AND a.application_name = left(%(name)s || r.run_id, 63)
+    WHERE r.finished_at IS NULL AND h.application_name = left('heal: ' || r.run_id, 63)
     ORDER BY r.started_at DESC LIMIT 1) s ON true
-WHERE l.relation = 'heal.run_lock'::regclass AND l.granted AND l.pid <> pg_backend_pid()
 ORDER BY s.started_at DESC NULLS LAST LIMIT 1
 """
 
@@ -88,7 +86,7 @@ def _connection(url: str, run_id: str) -> Iterator[Connection]:
     with connect(url) as conn:
         try:
             conn.execute(_KEEP)
-            conn.execute("SELECT set_config('application_name', %s, false)", (f"{_NAME}{run_id}",))
+            conn.execute("SELECT set_config('application_name', %s, false)", (f"heal: {run_id}",))
             conn.commit()  # so that no snapshot is kept
             yield conn
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
@@ -101,7 +99,7 @@ def _connection(url: str, run_id: str) -> Iterator[Connection]:
 
 def _holder(conn: Connection) -> str:
     """The run that holds the lock, as a phrase."""
-    found = conn.execute(_HOLDER, {"name": _NAME}).fetchone()
+    found = conn.execute(_HOLDER).fetchone()
     if found is None:
         return "another run"
     name, run_id, step, since = found
