@@ -15,7 +15,7 @@ SATISFIES := PIP_CONFIG_FILE=/dev/null $(PIP) --isolated --dry-run --no-index -c
 HEAL := $(BIN)/python -m heal_tasks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-nudge up down status watch doctor lint test
+.PHONY: help setup demo demo-nudge up down status watch doctor lint test soak
 
 help:
 	@echo "make demo         install, start everything, align a first corpus, report   (5 to 12 minutes on 2 cores)"
@@ -25,6 +25,7 @@ help:
 	@echo "make watch        show the run that is going on"
 	@echo "make doctor       check settings, database, model, LLM"
 	@echo "make test         lint, types, tests"
+	@echo "make soak         5,000 damaged files through the inbox (10 minutes)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make setup        only install into $(VENV)"
 	@echo
@@ -67,3 +68,8 @@ test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = PASSIVE
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+soak: export OMP_NUM_THREADS = 1
+soak: export OMP_WAIT_POLICY = PASSIVE
+soak: $(VENV)/.requirements-dev
+	$(BIN)/python -m pytest tests/field/test_inbox_fuzz.py --inbox-files 5000

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres", choices=("16", "18"), default="18", help="major version of the server under test")
+    parser.addoption("--inbox-files", type=int, default=500, help="damaged files that the inbox is tested with")
 
 
 class Postgres16(EmbeddedPostgres):
@@ -34,6 +36,14 @@ class Postgres16(EmbeddedPostgres):
 
     programs = "pginstall"
     locale = ("--locale=C.UTF-8",)
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """The command line narrows the umask of its process; each test has its own."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -106,10 +106,8 @@ def test_the_selection_has_a_row_per_k(built: Built, shared: Connection, topics:
     ]  # fmt: skip
 
 
-def test_the_tree_is_printed_though_its_files_are_gone(
-    built: Built, shared: Connection, topics: Command, tmp_path: Path
-) -> None:
-    run = insert(shared, str(tmp_path / "gone"))
+def test_the_tree_is_printed_though_its_files_are_gone(built: Built, shared: Connection, topics: Command) -> None:
+    run = insert(shared, f"{built.settings.artifacts_uri}/gone")
     code, out, _ = topics(built.settings, "--run", str(run), "--selection")
     assert code == 0
     head, line, said = out.splitlines()
@@ -120,10 +118,8 @@ def test_the_tree_is_printed_though_its_files_are_gone(
     )
 
 
-def test_a_root_where_no_number_of_topics_was_tried(
-    built: Built, shared: Connection, topics: Command, tmp_path: Path
-) -> None:
-    folder = tmp_path / "small"
+def test_a_root_where_no_number_of_topics_was_tried(built: Built, shared: Connection, topics: Command) -> None:
+    folder = Path(built.settings.artifacts_uri) / "small"
     shutil.copytree(built.tree.run.uri, folder)
     content = json.loads((folder / "tree.json").read_text())
     content["selection"] = {}

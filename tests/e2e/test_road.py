@@ -130,7 +130,12 @@ def test_a_plan_changes_nothing(deployment: Deployment) -> None:
         "planned.jsonl", [{**rows[0], "id": "planned", "text": "A planned document about k-means clusters."}]
     )
     plan = make_plan(deployment.settings)
-    assert (plan.changes.new, plan.route, plan.questions.chunks, plan.questions.cost_usd) == (1, "nudge", 1, 0.0)
+    assert (plan.reading.changes.new, plan.route, plan.questions.chunks, plan.questions.cost_usd) == (
+        1,
+        "nudge",
+        1,
+        0.0,
+    )
     assert query(deployment, "SELECT count(*) FROM heal.document WHERE external_id = 'planned'") == [(0,)]
     deployment.inbox("planned.jsonl").unlink()
 

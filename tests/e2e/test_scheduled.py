@@ -1,5 +1,6 @@
 """The DAG in a real Airflow, task by task, on the deployment that the road's tests have left."""
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -74,14 +75,20 @@ def test_a_forced_realignment_finds_topics_anew(deployment: Deployment, airflow:
     assert "churn to the previous run" in rows[0][1]
 
 
-def test_a_failing_task_fails_the_run_and_is_reported(deployment: Deployment, airflow: dict[str, str]) -> None:
-    done = trigger(airflow, "--conf", '{"sources": "file:/nowhere/at/all"}')
+@pytest.mark.parametrize(
+    ("below_roots", "verdict"),
+    [(True, "Not finished: ingest: failed: "), (False, "Not finished: the sources were not read")],
+)
+def test_a_failing_task_fails_the_run_and_is_reported(
+    deployment: Deployment, airflow: dict[str, str], below_roots: bool, verdict: str
+) -> None:
+    source = f"file:{deployment.settings.var_dir}/inbox/gone" if below_roots else "file:/nowhere/at/all"
+    done = trigger(airflow, "--conf", json.dumps({"sources": source}))
     assert done.returncode == 1
     with connect(deployment.settings.require_database_url()) as conn:
         last = conn.execute("SELECT verdict, report_uri FROM heal.run ORDER BY started_at DESC LIMIT 1").fetchone()
     assert last is not None
-    assert last[0].startswith("Not finished: ingest: failed: ")
-    assert "/nowhere/at/all" in last[0]
+    assert last[0].startswith(verdict)
     assert Path(last[1], "report.html").exists()
 
 

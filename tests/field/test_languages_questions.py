@@ -133,6 +133,7 @@ def chinese(
         topic_max_k=4,
         topic_perturbations=2,
         sources=[f"file:{folder}/in"],
+        source_roots=[f"file:{folder}"],
     )
     with connect(module_database_url, autocommit=True) as conn:
         records = [

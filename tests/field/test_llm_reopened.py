@@ -6,7 +6,6 @@ from importlib.resources import files
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import connect
 from heal_tasks.store.migrate import apply_files, migrate
-from tests.steps.asking import add
 
 OUTCOMES = {
     # The last call about a text, the questions booked: what becomes of it.
@@ -28,7 +27,17 @@ def test_what_an_earlier_version_settled_by_invalid_replies_is_open_again(postgr
             "applied_at timestamptz NOT NULL DEFAULT now())"
         )
         apply_files(conn, {name: (folder / name).read_text("utf-8") for name in older})
-        add(conn, range(len(OUTCOMES)))
+        for number in range(len(OUTCOMES)):
+            conn.execute(
+                "INSERT INTO heal.document (document_id, source, external_id, path, title, body, content_hash) "
+                "VALUES (%(n)s, 's', %(n)s::text, 'p', '', 'b', %(n)s::text)",
+                {"n": number},
+            )
+            conn.execute(
+                "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) "
+                "VALUES (%(n)s, %(n)s, 0, 't', %(n)s::text)",
+                {"n": number},
+            )
         chunks = conn.execute("SELECT chunk_id, content_hash FROM heal.chunk ORDER BY chunk_id").fetchall()
         for (chunk_id, content_hash), (status, questions, _) in zip(chunks, OUTCOMES.values(), strict=True):
             for outcome in ("invalid", status):

@@ -82,8 +82,8 @@ def test_errors_by_whose_they_are(state: str | None, lost: bool, values: bool) -
         (psycopg.OperationalError("closed"), RetryableError, "lost the database"),
         (psycopg.errors.AdminShutdown("stops"), RetryableError, "lost the database"),
         (psycopg.errors.ProgramLimitExceeded("too long"), StoreError, "the database refused a value"),
-        (psycopg.errors.DiskFull("no space"), RetryableError, "the database could not do it now"),
-        (psycopg.errors.DeadlockDetected("deadlock"), RetryableError, "the database could not do it now"),
+        (psycopg.errors.DiskFull("no space"), RetryableError, "the disk of the database server is full"),
+        (psycopg.errors.DeadlockDetected("deadlock"), RetryableError, "the database server refused .*; run it again"),
     ],
 )
 def test_a_step_says_what_the_database_said(

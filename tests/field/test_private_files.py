@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.files import private_folder, state_folder
 from heal_tasks.local import processes
@@ -18,13 +16,6 @@ ROOT = Path(__file__).parents[2]
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-@pytest.fixture(autouse=True)
-def wide_umask() -> object:
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
 
 
 def test_new_folders_are_closed_and_old_ones_stay(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_the_form_names_no_source_outside_the_roots(spec: str, monkeypatch: pyte
 
     monkeypatch.setenv("HEAL_SOURCES", "file:/set")
     form = {name: param.value for name, param in heal_airflow.PARAMS.items()} | {"sources": spec}
-    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"params": form, "run_id": "night"})
+    run, dag = SimpleNamespace(conf=None), SimpleNamespace(params=form)
+    context = {"params": form, "run_id": "night", "dag_run": run, "dag": dag}
+    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: context)
     with pytest.raises(SettingsError, match=f"source '{spec}' lies in none of HEAL_SOURCE_ROOTS \\(file:/set "):
         heal_airflow.run_step("ingest")
 

@@ -146,8 +146,8 @@ def test_a_csv_field_may_be_longer_than_the_modules_default_limit() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ("name,text\n1,a", "the first row must name columns id and text"),
-        ("1,2,3", "the first row must name columns id and text"),
+        ("name,text\n1,a", "the first row names no columns id and text"),
+        ("1,2,3", "the first row names no columns id and text"),
         ("id,text,x,x\n1,a,b,c", "the first row names a column twice"),
     ],
 )

@@ -92,9 +92,9 @@ class Plan:
             lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
         if self.answers:
             lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
+        lines.append(f"quality    {self.measured}")
         if self.limit:
             lines.append(f"limit      {self.limit}")
-        lines.append(f"quality    {self.measured}")
         return [*lines, f"model      {self.unread}"] if self.unread else lines
 
 

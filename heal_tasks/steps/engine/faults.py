@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psycopg
 
-from heal_tasks.core.errors import HealError, RetryableError, StepError
+from heal_tasks.core.errors import HealError, RetryableError, StepError, StoreError
 from heal_tasks.core.settings import Settings
+from heal_tasks.store.db import is_fault_of_values, is_lost
 
 _FULL = re.compile(
     r"no space left on device|os error 28\b|disk quota exceeded|os error 122\b|failed writing file"
@@ -46,7 +47,6 @@ _SERVER: dict[str, str] = {
     "53400": "the database server has reached a limit of its configuration; its log says which",
     "58030": "the database server reports an input/output error; look at its log for a failing disk",
 }
-_LOST = re.compile(r"08|57P0|40")  # of the connection, by shutdown, and conflicts of transactions
 
 
 @contextmanager
@@ -124,8 +124,14 @@ def _of_server(error: psycopg.OperationalError, where: str) -> HealError | None:
     state = error.sqlstate or ""
     if state in _SERVER:
         return RetryableError(f"{where}: {_SERVER[state]}, then run it again ({_short(error)})")
-    if not state or _LOST.match(state):
+    if is_lost(error):
         return RetryableError(f"{where}: lost the database ({_short(error)}); run it again")
-    if state.startswith(("53", "55", "57", "58")):  # resources, locks, an operator's or a timeout's cancellation
+    if is_fault_of_values(error):
+        return StoreError(
+            f"{where}: the database refused a value ({_short(error)}); look at the documents and questions that this "
+            "run brought"
+        )
+    # Conflicts of transactions, resources, locks, an operator's or a timeout's cancellation.
+    if state.startswith(("40", "53", "55", "57", "58")):
         return RetryableError(f"{where}: the database server refused ({_short(error)}); run it again")
     return StepError(f"{where}: the database server refused ({_short(error)}); its log has the statement")
