@@ -101,7 +101,7 @@ class Plan:
         chunks = self.questions.chunks
         if self.route == "nothing" and chunks:
             return (
-                f"{chunks} chunks have none by {self.writer}, and this route asks none; HEAL_FORCE_ROUTE=realign does"
+                f"{chunks} chunks have none by {self.writer}; only HEAL_FORCE_ROUTE=realign would ask for them"
             )
         return f"{chunks} chunks to ask, by {self.writer}; {self.questions.price()}"
 
