@@ -21,7 +21,8 @@ _NO_TITLE = re.compile(
     r"\W*|\d+|\(?(untitled|anonymous|unspecified|unknown|none|null|title|(untitled |new )?document|unbenannt|sans titre"
     r"|(powerpoint )?presentation|slide|book|layout|print|scan)\)?[ \d.-]*"
     r"|microsoft (word|powerpoint|excel) - .*"
-    r"|.*\.(doc[xm]?|pdf|ppt[xm]?|xls[xm]?|od[tps]|rtf|indd|qxd)( - google docs)?|\S*\.(tex|dvi|e?ps|fm|pmd|p65|cdr|html?|txt)",
+    r"|.*\.(doc[xm]?|pdf|ppt[xm]?|xls[xm]?|od[tps]|rtf|indd|qxd)( - google docs)?"
+    r"|\S*\.(tex|dvi|e?ps|fm|pmd|p65|cdr|html?|txt)",
     re.IGNORECASE,
 )
 

@@ -105,6 +105,8 @@ def hand_on(conn: Connection, gone: Collection[int]) -> None:
         conn: in the transaction that stored the documents.
         gone: ids of live documents that are to be deleted.
     """
+    if not gone and not conn.execute("SELECT FROM heal.chunk WHERE superseded_at = now() LIMIT 1").rowcount:
+        return
     _take_over(conn, "content_hash", gone=gone)
     named = [key for (key,) in conn.execute(_NAMED_AFTER_FILES, (list(gone),))]
     _take_over(conn, "text", named, gone)
@@ -119,8 +121,7 @@ def _take_over(
     pairs = conn.execute(sql.SQL(_PAIRS).format(key=sql.SQL(key)), values).fetchall()
     if pairs:
         old, new = zip(*pairs, strict=True)
-        for statement in _TAKE_OVER:
-            conn.execute(statement, (list(old), list(new)))
+        conn.execute("CALL heal.hand_over(%s::bigint[], %s::bigint[])", (list(old), list(new)))
 
 
 def _pair(keyed: Sequence[tuple[str | bytes, _Candidate]], gone: Collection[int]) -> list[Move]:
@@ -158,7 +159,7 @@ SELECT document_id FROM heal.document WHERE deleted_at IS NULL AND (changed_at =
     AND title = regexp_replace(regexp_replace(external_id, '^.*/', ''), '(?<=.)\.[^.]*$', '')"""
 
 _PAIRS: LiteralString = """
-WITH asked AS (
+WITH asked AS NOT MATERIALIZED (
     SELECT * FROM heal.chunk WHERE document_id = ANY(coalesce(%(documents)s::bigint[], ARRAY[document_id]))
 ), old AS (
     SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY document_id, ordinal, chunk_id) AS number
@@ -168,20 +169,6 @@ WITH asked AS (
     FROM asked WHERE superseded_at IS NULL AND document_id <> ALL(%(gone)s) AND ({key}) IN (SELECT {key} FROM old)
 )
 SELECT o.chunk_id, n.chunk_id FROM old o JOIN new n USING ({key}, number)"""
-
-_TAKE_OVER = (
-    """UPDATE heal.question q SET chunk_id = n.chunk_id,
-    split = CASE n.document_id WHEN o.document_id THEN q.split ELSE heal.split_at(n.document_id, q.split) END
-FROM unnest(%s::bigint[], %s::bigint[]) AS p (old, new)
-JOIN heal.chunk o ON o.chunk_id = p.old JOIN heal.chunk n ON n.chunk_id = p.new WHERE q.chunk_id = p.old""",
-    *(
-        f"""UPDATE heal.{table} w SET chunk_id = n.chunk_id, content_hash = n.content_hash
-FROM unnest(%s::bigint[], %s::bigint[]) AS p (old, new) JOIN heal.chunk n ON n.chunk_id = p.new
-WHERE w.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.{table} t
-    WHERE (t.chunk_id, t.prompt_hash, t.model) = (p.new, w.prompt_hash, w.model))"""
-        for table in ("chunk_asked", "entity_map")
-    ),
-)
 
 _MOVE_JUDGMENTS = """
 UPDATE heal.question q SET chunk_id = target.chunk_id
