@@ -87,9 +87,10 @@ def judgments(
 def _read(path: Path) -> tuple[list[Judgment], list[str]]:
     """The judgments of a file, which gzip may have compressed (``.gz``), and one message per wrong line."""
     good, bad = [], []
-    kind = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+    compressed = path.suffix.lower() == ".gz"
+    kind = Path(path.stem if compressed else path.name).suffix.lower()
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
         rows = list(READERS.get(kind, jsonl_rows)(str(path), data, COLUMNS, MAX_LINE_CHARS))
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error

@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterator
 
 from heal_tasks.core.types import Rejected
-from heal_tasks.sources.encodings import GUESSED, UTF16_BOMS, decode, looks_western
+from heal_tasks.sources.encodings import GUESSED, decode, decode_wide, looks_western
 from heal_tasks.sources.records import is_visible, reject
 from heal_tasks.sources.table_rows import Columns, Row
 
 DELIMITERS = ",;\t|"
+_BLANK_LINES = frozenset({"\n", "\r\n", "\r"})
 _METADATA_CHARS = 2**20
 _SHOWN = 500
 _SEP = re.compile(r"\ufeff?\"?sep=(.)\"?\r?\n?", re.IGNORECASE)
@@ -36,7 +37,9 @@ def csv_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Iterat
     lost = max(1, text.count("\n") - 1)
     header = _header(lines, columns)
     if header is None:
-        reason = f"the first row names no columns {columns.described()}; name them, split by one of , ; tab |"
+        reason = (
+            f"the first row names no columns {columns.described()}; name them, split by comma, semicolon, tab or bar"
+        )
         yield reject(path, 1, reason, text, lost)
         return
     names, delimiter = header
@@ -74,6 +77,7 @@ class _Lines:
         self._stream = io.StringIO(text, newline="")
         self.longest = longest
         self.number = 0  # of the last line given
+        self.begun = 0, 0  # where the row begins: place and number of the line before
         self._doomed_until = -1
         self._row_chars = self._asked = 0
 
@@ -85,6 +89,11 @@ class _Lines:
         if self._asked and self._stream.tell() <= self._doomed_until:
             raise csv.Error("a quote is never closed")
         line = self._stream.readline()
+        if not self._asked:
+            while line in _BLANK_LINES:
+                self.number += 1
+                line = self._stream.readline()
+            self.begun = self._stream.tell() - len(line), self.number
         if not line:
             raise StopIteration
         self.number += 1
@@ -102,10 +111,10 @@ class _Lines:
         """Where the next line is."""
         return self._stream.tell(), self.number
 
-    def text_at(self, place: tuple[int, int]) -> str:
-        """The beginning of the line at a place; the next line stays the next."""
+    def row_text(self) -> str:
+        """The beginning of the row; the next line stays the next."""
         here = self._stream.tell()
-        self._stream.seek(place[0])
+        self._stream.seek(self.begun[0])
         text = self._stream.readline(_SHOWN)
         self._stream.seek(here)
         return text
@@ -116,13 +125,14 @@ class _Lines:
         self.number = place[1]
         self._doomed_until = -1
 
-    def go_below(self, place: tuple[int, int]) -> None:
-        """Give the line below a place next, after the row that began there has failed at the present one."""
+    def go_below(self) -> None:
+        """Give the second line of the row next, after it has failed at the present one."""
         if self._asked > 1:
             self._doomed_until = max(self._doomed_until, self._stream.tell())
-        self._stream.seek(place[0])
+        place, before = self.begun
+        self._stream.seek(place)
         self._stream.readline()
-        self.number = place[1] + 1
+        self.number = before + 1
 
 
 def _rows(path: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | Rejected]]:
@@ -132,8 +142,6 @@ def _rows(path: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tupl
     failed = 0
     while True:
         lines.begin_row()
-        place = lines.place()
-        line = place[1] + 1
         try:
             cells = next(reader)
         except StopIteration:
@@ -142,18 +150,18 @@ def _rows(path: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tupl
                 yield broken.line, reject(path, broken.line, broken.reason, broken.raw, lost)
             return
         except csv.Error as error:
-            lines.go_below(place)
+            lines.go_below()
             failed += 1
             if broken is None:
                 reason = f"broken row ({error}); write a quote inside a quoted field twice"
-                broken = reject(path, line, reason, lines.text_at(place))
+                broken = reject(path, lines.begun[1] + 1, reason, lines.row_text())
             continue
         if broken is not None:
             if len(cells) != width:
                 continue
             yield broken.line, reject(path, broken.line, broken.reason, broken.raw, failed)
             broken, failed = None, 0
-        yield line, cells
+        yield lines.begun[1] + 1, cells
 
 
 def _header(lines: _Lines, columns: Columns) -> tuple[list[str], str] | None:
@@ -207,11 +215,11 @@ def _all_whole(lines: _Lines, delimiter: str, column: int) -> bool:
 
 def _decoded(data: bytes) -> tuple[str, set[int]]:
     """The text, and the numbers of lines that were read as Windows-1252; other bytes stay marked as undecoded."""
+    if (wide := decode_wide(data)) is not None:
+        return wide, set()
     try:
         return decode(data), set()
     except UnicodeDecodeError:
-        if data.startswith(UTF16_BOMS):
-            raise
         texts, guessed = [], set()
         for number, line in enumerate(io.BytesIO(data), start=1):
             try:

@@ -11,7 +11,12 @@ import codecs
 import re
 
 GUESSED = "windows-1252"
-UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_BOMS = {  # that of UTF-16 is the beginning of that of UTF-32
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 _CONTROLS = bytes(range(9)) + b"\x0b" + bytes(range(14, 32)) + b"\x7f"
 _UNDEFINED = b"\x81\x8d\x8f\x90\x9d"
@@ -28,14 +33,20 @@ _MAX_REPLACED_SHARE = 0.01
 
 
 def decode(data: bytes) -> str:
-    """Decode UTF-8 with or without byte order mark, or UTF-16; the mark is removed.
+    """Decode UTF-8 with or without byte order mark, UTF-16, or UTF-32 with a mark; the mark is removed.
+
+    Halves of surrogate pairs in UTF-16 stay, for the record that has them to be rejected.
 
     Raises:
-        UnicodeDecodeError: it is neither.
+        UnicodeDecodeError: it is none of them.
     """
-    if data.startswith(UTF16_BOMS):
-        return data.decode("utf-16")
-    return data.decode(_utf16_without_mark(data) or "utf-8-sig")
+    wide = _wide_codec(data)
+    return data.decode("utf-8-sig") if wide is None else data.decode(wide, "surrogatepass")
+
+
+def decode_wide(data: bytes) -> str | None:
+    """Decode a table in UTF-16 or UTF-32 up to the last whole character; None for one in other encodings."""
+    return None if _wide_codec(data) is None else decode(data[: len(data) // 2 * 2])
 
 
 def read_text(data: bytes) -> tuple[str, str | None]:
@@ -47,7 +58,7 @@ def read_text(data: bytes) -> tuple[str, str | None]:
     try:
         return decode(data), None
     except UnicodeDecodeError:
-        if data.startswith(UTF16_BOMS) or not looks_western(data):
+        if not looks_western(data):
             raise
         return data.decode(GUESSED), GUESSED
 
@@ -68,7 +79,7 @@ def read_html(data: bytes) -> tuple[str, str | None]:
     try:
         return decode(data), None
     except UnicodeDecodeError:
-        if declared is not None and not data.startswith(UTF16_BOMS):
+        if declared is not None and _wide_codec(data) is None:
             text = data.decode(declared, "replace")
             if text.count("\ufffd") <= max(1, _MAX_REPLACED_SHARE * len(text)):
                 return text, None
@@ -77,7 +88,7 @@ def read_html(data: bytes) -> tuple[str, str | None]:
 
 def looks_western(data: bytes) -> bool:
     """Whether bytes may be a text in Windows-1252: mostly ASCII, with single accented letters, without controls."""
-    if len(data.translate(None, _CONTROLS + _UNDEFINED)) < len(data):
+    if _wide_codec(data) is not None or len(data.translate(None, _CONTROLS + _UNDEFINED)) < len(data):
         return False
     runs = [len(run) for run in _HIGH.findall(data)]
     high = sum(runs)
@@ -86,8 +97,10 @@ def looks_western(data: bytes) -> bool:
     )
 
 
-def _utf16_without_mark(data: bytes) -> str | None:
-    """The byte order of text that is UTF-16 because every other byte of its beginning is zero."""
+def _wide_codec(data: bytes) -> str | None:
+    """The codec of text with more than one byte per character: by its mark, or as every other byte of it is zero."""
+    if (codec := next((codec for mark, codec in _BOMS.items() if data.startswith(mark)), None)) is not None:
+        return codec
     head = data[:64]
     even, odd = head[::2], head[1::2]
     if len(head) < 4 or len(head) % 2:

@@ -35,6 +35,7 @@ _NOT_DISPLAYED = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*h
 _MAX_STYLE_CHARS = 2000
 _MAX_HEADINGS = 20  # looked at for a title: thousands of empty ones, nested, would take long
 _WHITE_SPACE = re.compile(r"\s+")
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 
 
 def extract_html(data: bytes, max_chars: int) -> Extract:
@@ -54,8 +55,12 @@ def extract_html(data: bytes, max_chars: int) -> Extract:
     body = tree.body
     if body is None:  # a page of frames
         return Extract("", "")
-    hidden = INVISIBLE_TAGS.union(tag for tag in CLOSED_INVISIBLE_TAGS if _all_closed(text, tag))
-    return Extract(_title(tree), _joined(_parts(body, hidden)), {"encoding_guessed": guessed} if guessed else {})
+    markup = _COMMENT.sub("", text)
+    hidden = INVISIBLE_TAGS.union(tag for tag in CLOSED_INVISIBLE_TAGS if _all_closed(markup, tag))
+    found = _joined(_parts(body, hidden))
+    if not is_visible(found):  # all of it is in a menu
+        found = _joined(_parts(body, INVISIBLE_TAGS))
+    return Extract(_title(tree), found, {"encoding_guessed": guessed} if guessed else {})
 
 
 def _all_closed(text: str, tag: str) -> bool:
@@ -79,7 +84,7 @@ def _in_picture(node: "LexborNode") -> bool:
 
 
 def _line(node: "LexborNode") -> str:
-    line = " ".join(_joined(_parts(node, INVISIBLE_TAGS - {"title"})).split())
+    line = " ".join(_joined(_parts(node, INVISIBLE_TAGS)).split())
     return line if is_visible(line) else ""
 
 
@@ -92,6 +97,7 @@ def _joined(parts: Iterator[str]) -> str:
 def _parts(root: "LexborNode", hidden: frozenset[str]) -> Iterator[str]:
     """Text as a reader sees it: inline tags do not break lines, ``pre`` is kept as it is.
 
+    The root counts as visible: scripts show a body that is hidden until they run.
     The tree is walked without recursion: thousands of nested elements are ordinary on broken pages.
     """
     preformatted = 0
@@ -103,7 +109,7 @@ def _parts(root: "LexborNode", hidden: frozenset[str]) -> Iterator[str]:
         if tag == "-text":
             content = node.text(deep=False) or ""
             yield content if preformatted else _WHITE_SPACE.sub(" ", content)
-        elif not tag.startswith(("-", "!")) and not _is_hidden(node, tag, hidden):
+        elif not tag.startswith(("-", "!")) and not (open_nodes and _is_hidden(node, tag, hidden)):
             yield _gap(tag)
             child = node.child
             if child is None and tag != "br":

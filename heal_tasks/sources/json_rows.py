@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, AnyStr
 
 from heal_tasks.core.types import Rejected
-from heal_tasks.sources.encodings import UTF16_BOMS, decode
+from heal_tasks.sources.encodings import decode, decode_wide
 from heal_tasks.sources.records import reject, reject_undecodable
 from heal_tasks.sources.table_rows import Columns, Row
 
@@ -23,12 +23,14 @@ _SHOWN = 500
 
 
 def jsonl_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Iterator[Row | Rejected]:
-    """Read every JSON line that is not blank, in UTF-8 or UTF-16; a byte order mark may stand before any line.
+    """Read every JSON line that is not blank, in any form of Unicode; a byte order mark may stand before any line.
 
     A line that is not UTF-8 is rejected alone.
     """
-    if data.startswith(UTF16_BOMS):
-        data = decode(data).encode()
+    if (wide := decode_wide(data)) is not None:
+        data = wide.encode("utf-8", "surrogatepass")
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")
     longest = _BYTES_PER_CHAR * max_chars + _METADATA_BYTES
     for number, line in enumerate(io.BytesIO(data), start=1):
         if len(line) > longest or _values(line, b"[", b"{", b",") > _MAX_VALUES:
@@ -50,8 +52,9 @@ def json_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Itera
     """
     del max_chars  # the size of the file is the bound
     text = decode(data)
+    lost = max(1, text.count("{"))
     if _values(text, "[", "{", ",") > _MAX_VALUES:
-        yield reject(path, 0, f"the file has more than {_MAX_VALUES} JSON values; write JSON Lines instead", text)
+        yield reject(path, 0, f"the file has more than {_MAX_VALUES} JSON values; write JSON Lines instead", text, lost)
         return
     try:
         value = _DECODER.decode(text)
@@ -61,12 +64,16 @@ def json_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Itera
             yield from jsonl_rows(path, data, columns, len(data))
             return
         reason = f"broken JSON: {error.msg} at line {error.lineno} column {error.colno}; write the file again"
-        yield reject(path, error.lineno, reason, text, max(1, text.count("{")))
+        yield reject(path, error.lineno, reason, text, lost)
         return
     except (ValueError, RecursionError) as error:
-        yield reject(path, 0, f"JSON that cannot be read ({type(error).__name__}: {error}); simplify it", text)
+        yield reject(path, 0, f"JSON that cannot be read ({type(error).__name__}: {error}); simplify it", text, lost)
         return
     records, numbered = _records(value, columns)
+    if not numbered and lost > 1 and columns.missing(set(named(value, columns))):
+        reason = f"an object without {columns.described()}, and without one array of records; write an array of records"
+        yield reject(path, 0, reason, text, lost - 1)
+        return
     for number, record in enumerate(records, start=1):
         yield _row(path, number if numbered else 0, record, columns, json.dumps(record, ensure_ascii=False)[:_SHOWN])
 
@@ -93,7 +100,8 @@ def _json_line(path: str, number: int, text: str, columns: Columns) -> Row | Rej
 
 def _row(path: str, number: int, value: Any, columns: Columns, raw: str) -> Row | Rejected:
     if not isinstance(value, dict):
-        return reject(path, number, f"JSON {type(value).__name__} where an object is wanted; one object per line", raw)
+        reason = f"JSON {type(value).__name__} where an object is wanted; one object per line"
+        return reject(path, number, reason, raw, len(value) or 1 if isinstance(value, list) else 1)
     return Row(number, named(value, columns), raw)
 
 

@@ -20,19 +20,23 @@ _MAX_INTEGER_BITS = 4096
 _MAX_HEADING_CHARS = 2000
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _SETEXT_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
-_HTML_HEADING = re.compile(r"[ \t]*<h[1-6](?=[\s>])[^>]*>(.*?)</h[1-6]", re.IGNORECASE | re.DOTALL)
+# At the beginning of a line, or behind other tags there: "<div align=center><h1>Valves</h1>".
+_HTML_HEADING = re.compile(
+    r"[ \t]*(?:<(?!h[1-6]\b)[a-z][^<>]*>[ \t]*)*<h[1-6](?=[\s>])[^>]*>(.*?)</h[1-6]", re.IGNORECASE | re.DOTALL
+)
 # Above an underline a list or a quotation is no heading.
 _NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
 # Attributes that documentation generators read: "# Valves {#valves}".
 _ATTRIBUTES = re.compile(r"\{[#.:][^{}]*\}")
-_TITLE_LINE = re.compile(r"^title:[ \t]+(\S.*)$", re.MULTILINE)
+_TITLE_LINE = re.compile(r"^title[ \t]*[:=][ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """Split the front matter, YAML between ``---`` or TOML between ``+++``, from the text below it.
 
     Front matter that cannot be read, or is no mapping, or has more than 16,384 characters is part of the text; a line
-    ``title: ...`` of it still counts, because a colon in an unquoted title is the most frequent error.
+    ``title: ...`` of it still counts, because a colon in an unquoted title is the most frequent error, else the first
+    heading below it. Titles are as they are written: ``2.10`` and ``no`` are texts.
     """
     mark = text[:3]
     first_end = text.find("\n", 3)
@@ -45,10 +49,17 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     inside = text[first_end : end.start() + 1]
     bounded = inside.count("[") + inside.count("{") <= _MAX_BRACKETS
     found = (_yaml if mark == "---" else _toml)(inside) if bounded else None
-    if isinstance(found, dict):
-        return found, text[end.end() :]
-    title = _TITLE_LINE.search(inside)
-    return {"title": title[1].strip(" \t\r\"'")} if title else {}, text
+    written = _TITLE_LINE.search(inside)
+    title = written[1].strip(" \t\r\"'") if written else ""
+    if not isinstance(found, dict):
+        return {"title": title or first_heading(text[end.end() :])}, text
+    if not found and inside.strip():  # a heading between two lines is a comment of YAML
+        return {}, text
+    for name in [name for name in found if name.lower() == "title"]:
+        given = found.pop(name)
+        if given and not isinstance(given, dict | list):
+            found["title"] = given if isinstance(given, str) else title
+    return found, text[end.end() :]
 
 
 def first_heading(text: str) -> str:
@@ -71,7 +82,7 @@ def first_heading(text: str) -> str:
         if fence:
             continue
         heading = _atx(line)
-        if not heading and line.lstrip()[:2].lower() == "<h":
+        if not heading and line.lstrip()[:1] == "<" and "<h" in line.lower():
             tag = _HTML_HEADING.match(text[begin : begin + _MAX_HEADING_CHARS])
             heading = tag[1] if tag else ""
         if not heading and previous and _SETEXT_UNDERLINE.fullmatch(line) is not None:
@@ -138,7 +149,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_json_value(item) for item in value]
+        return [_json_value(item) for item in (sorted(value, key=str) if isinstance(value, set) else value)]
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):

@@ -36,6 +36,10 @@ TABLES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv"})
 MAX_REJECTED_PER_FILE = 1000
 """So many rejected records of a file are named; a file of millions of broken lines would fill memory and quarantine."""
 
+MAX_REJECTED_IN_VAIN = 100_000
+"""After so many rejected records a file of which nine in ten were rejected is read no further: it is not such a table.
+A megabyte can hold half a million broken rows, and each takes five microseconds."""
+
 
 def kind_of(path: str) -> str:
     """The suffix, in lower case, that chooses the parser; a kind that ``PARSERS`` lacks is skipped."""
@@ -69,7 +73,7 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
         return
-    yield from _bounded(path, _unique(path, _parsed(path, kind, data, max_chars)))
+    yield from _bounded(path, data, _unique(path, _parsed(path, kind, data, max_chars)))
 
 
 def _parsed(path: str, kind: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
@@ -77,7 +81,7 @@ def _parsed(path: str, kind: str, data: bytes, max_chars: int) -> Iterator[Recor
         yield from PARSERS[kind](path, data, max_chars)
     except UnicodeDecodeError as error:
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
-        yield reject_undecodable(path, 0, error, lines if kind in TABLES else 1)
+        yield reject_undecodable(path, 0, error, max(lines, data.count(b"{")) if kind in TABLES else 1)
 
 
 def _unique(path: str, items: Iterator[Record | Rejected]) -> Iterator[Record | Rejected]:
@@ -93,17 +97,24 @@ def _unique(path: str, items: Iterator[Record | Rejected]) -> Iterator[Record | 
         yield item
 
 
-def _bounded(path: str, items: Iterator[Record | Rejected]) -> Iterator[Record | Rejected]:
-    """Count the rejected records beyond the first thousand in one last Rejected."""
-    named = more = line = 0
+def _bounded(path: str, data: bytes, items: Iterator[Record | Rejected]) -> Iterator[Record | Rejected]:
+    """Count the rejected records beyond the first thousand in one last Rejected, and give up a file of nothing else."""
+    accepted = named = more = line = 0
+    unread = ""
     for item in items:
-        if isinstance(item, Rejected):
-            if named == MAX_REJECTED_PER_FILE:
-                more += item.records
-                line = line or item.line
-                continue
+        if isinstance(item, Record):
+            accepted += 1
+        elif named == MAX_REJECTED_PER_FILE:
+            more += item.records
+            line = line or item.line
+            if more > max(MAX_REJECTED_IN_VAIN, 9 * accepted):
+                more += max(0, data.count(b"\n") - item.line)
+                unread = " or, after so many, not read"
+                break
+            continue
+        else:
             named += 1
         yield item
     if more:
-        reason = f"{more} more records were rejected, from this line on; mend those that are named first"
+        reason = f"{more} more records were rejected{unread}, from this line on; mend those that are named first"
         yield reject(path, line, reason, records=more)

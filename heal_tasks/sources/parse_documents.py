@@ -24,8 +24,8 @@ def parse_md(path: str, data: bytes, max_chars: int) -> Iterator[Record | Reject
     text, guessed = read_text(data)
     metadata, body = split_front_matter(text)
     title = metadata.pop("title", None)
-    title = title if isinstance(title, str) else "" if title is None else str(title)
-    yield _document(path, title.strip() or first_heading(body), body, max_chars, metadata | _noted(guessed))
+    title = first_heading(body) if title is None else title
+    yield _document(path, title, body, max_chars, metadata | _noted(guessed))
 
 
 def _parse_apart(kind: str, path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:

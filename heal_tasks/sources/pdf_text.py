@@ -18,9 +18,11 @@ _LINE_HYPHEN = re.compile("\ufffe|[\u00ad\u2010-]\n")
 _MAX_WORD_CHARS = 40
 
 _NO_TITLE = re.compile(
-    r"\W*|\d+|\(?(untitled|anonymous|unspecified|unknown|none|null|title|document|unbenannt|sans titre)\)?[ \d.-]*"
+    r"\W*|\d+|\(?(untitled|anonymous|unspecified|unknown|none|null|title|(untitled |new )?document|unbenannt|sans titre"
+    r"|(powerpoint )?presentation|slide|book|layout|print|scan)\)?[ \d.-]*"
     r"|microsoft (word|powerpoint|excel) - .*"
-    r"|\S*\.(docx?|pdf|tex|dvi|e?ps|pptx?|xlsx?|od[tps]|rtf|indd|qxd|fm|pmd|p65|cdr|html?|txt)",
+    r"|.*\.(doc[xm]?|pdf|ppt[xm]?|xls[xm]?|od[tps]|rtf|indd|qxd)( - google docs)?"
+    r"|\S*\.(tex|dvi|e?ps|fm|pmd|p65|cdr|html?|txt)",
     re.IGNORECASE,
 )
 

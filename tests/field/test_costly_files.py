@@ -199,6 +199,40 @@ def test_millions_of_broken_lines_are_counted_and_not_kept() -> None:
     assert rejected[-1].reason.startswith("4000 more records were rejected, from this line on")
 
 
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("x.csv", "id,text\n" + "a\n" * 400_000),
+        ("x.jsonl", "{}\n" * 300_000),
+        ("x.json", "[" + "{}," * 300_000 + "{}]"),
+        ("x.csv", "id,text\n" + "1,a\n" * 240_000),
+    ],
+)
+def test_a_file_of_nothing_but_broken_records_is_given_up(path: str, data: str) -> None:
+    start = time.process_time()
+    items = parse(path, data)
+    assert time.process_time() - start < 3
+    last = items[-1]
+    assert isinstance(last, Rejected)
+    assert "or, after so many, not read, from this line on" in last.reason
+    lost = sum(item.records for item in items if isinstance(item, Rejected))
+    assert lost == data.count("\n") - 2 + (data.count("1,a") == 0) if path == "x.csv" else lost > 100_000
+
+
+def test_good_records_behind_many_broken_ones_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heal_tasks.sources.parse.MAX_REJECTED_IN_VAIN", 2000)
+    good = [json.dumps({"id": number, "text": "t"}) for number in range(1000)]
+    items = parse("x.jsonl", "\n".join([*good[:500], *["{}"] * 5000, *good[500:]]))
+    assert sum(isinstance(item, Record) for item in items) == 1000
+
+
+def test_millions_of_blank_lines_cost_next_to_nothing() -> None:
+    start = time.process_time()
+    (record,) = parse("x.csv", "id,text\n" + "\n" * 900_000 + "1,a\n")
+    assert record.line == 900_002
+    assert time.process_time() - start < 1
+
+
 def test_a_line_longer_than_any_record_is_not_parsed() -> None:
     long = json.dumps({"id": 1, "text": "t", "more": "x" * (2**20 + 200_000)})
     (rejected,) = read_records(FakeSource(long.encode()), SourceFile("x.jsonl", "f", 1), max_bytes=10**7, max_chars=9)

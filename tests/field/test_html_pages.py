@@ -76,3 +76,17 @@ def test_entities_breaks_and_tables() -> None:
 def test_pages_without_text_are_refused() -> None:
     for page in ("<frameset><frame></frameset>", "<!-- never closed", "<title>only</title>"):
         assert refused("x.html", page).reason.startswith("text is empty")
+
+
+@pytest.mark.parametrize(
+    ("page", "body"),
+    [
+        ("<p>first</p><nav>menu<!-- </nav> --><p>article", "first\n\nmenu\narticle"),
+        ("<nav><h1>T</h1><p>all of it</nav>", "T\n\nall of it"),
+        ("<nav>menu</nav><p>text", "text"),
+        ('<body style="display:none"><p>shown by a script</body>', "shown by a script"),
+        ("<body hidden><p>text<p hidden>not this</body>", "text"),
+    ],
+)
+def test_a_menu_or_a_hidden_body_does_not_swallow_the_page(page: str, body: str) -> None:
+    assert accepted("x.html", page).body.replace("\n\n\n", "\n\n") == body

@@ -34,7 +34,7 @@ def test_spellings_of_an_id_and_encodings(tmp_path: Path, document: str, encodin
 )
 def test_kinds_and_compression(tmp_path: Path, name: str, data: str) -> None:
     assert read(tmp_path / name, data) == ([("what?", "1")], [])
-    assert read(tmp_path / f"{name}.gz", gzip.compress(data.encode())) == ([("what?", "1")], [])
+    assert read(tmp_path / f"{name}.GZ", gzip.compress(data.encode())) == ([("what?", "1")], [])
 
 
 def test_every_broken_line_is_named_and_the_others_are_read(tmp_path: Path) -> None:

@@ -71,3 +71,26 @@ def test_front_matter_that_cannot_be_read_is_text(inside: str) -> None:
 )
 def test_headings_as_they_are_shown(text: str, title: str) -> None:
     assert accepted("x.md", text).title == title
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("---\ntitle: 2.10\n---\n# H\ntext", "2.10"),
+        ("---\ntitle: on\n---\n# H\ntext", "on"),
+        ("---\nTitle: Pump\n---\n# H\ntext", "Pump"),
+        ("---\ntitle: [a, b]\n---\n# H\ntext", "H"),
+        ('---\ntitle: ""\n---\n# H\ntext', "H"),
+        ("---\nabout: one: two\n---\n# H\ntext", "H"),
+        ("---\nabout: one: two\n---\ntext", "x"),
+        ("+++\ntitle = Pump\n+++\ntext", "Pump"),
+        ('<div align="center"><h1>Pump</h1></div>\ntext', "Pump"),
+    ],
+)
+def test_titles_as_they_are_written(text: str, title: str) -> None:
+    assert accepted("x.md", text).title == title
+
+
+def test_a_heading_between_two_lines_is_no_front_matter() -> None:
+    record = accepted("x.md", "---\n# Valves\n---\ntext")
+    assert (record.title, record.body) == ("Valves", "---\n# Valves\n---\ntext")

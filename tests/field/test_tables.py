@@ -132,3 +132,36 @@ def test_json_files_of_one_record_of_json_lines_and_of_nothing() -> None:
     first, second = parse("x.json", '[{"id": 1, "text": "a"}, 7]')
     assert ids([first]) == ["1"]
     assert isinstance(second, Rejected) and second.line == 2
+
+
+@pytest.mark.parametrize("path", ["x.csv", "x.jsonl"])
+def test_a_broken_character_in_utf16_costs_one_row(path: str) -> None:
+    rows = [(str(number), "broken \ud800" if number == 3 else "text") for number in range(9)]
+    if path == "x.csv":
+        data = "id,text\n" + "".join(f"{name},{text}\n" for name, text in rows)
+    else:
+        data = "".join(f'{{"id": "{name}", "text": "{text}"}}\n' for name, text in rows)
+    for encoding in ("utf-16", "utf-16-le"):
+        items = parse(path, data.encode(encoding, "surrogatepass") + b"\n")  # and half a character at the end
+        assert ids(items) == [name for name, _ in rows if name != "3"]
+
+
+def test_utf32_with_a_mark_and_lines_that_end_in_carriage_returns() -> None:
+    assert accepted("x.csv", "id,text\n1,über\n".encode("utf-32")).body == "über"
+    assert accepted("x.html", "<title>t</title>über".encode("utf-32")).body == "über"
+    assert ids(parse("x.jsonl", '{"id":1,"text":"a"}\r{"id":2,"text":"b"}\r')) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "records"),
+    [
+        ("x.json", '{"a": [{"id": 1, "text": "a"}], "b": [{"id": 2, "text": "b"}]}', 2),
+        ("x.json", b"[" + b'{"id":1,"text":"\xe9"},' * 50 + b"{}]", 51),
+        ("x.json", '[{"id": ' + "1" * 5000 + "}, {}]", 2),
+        ("x.jsonl", '[{"id": 1, "text": "a"}, {"id": 2, "text": "b"}]', 2),
+    ],
+)
+def test_a_refused_file_on_one_line_weighs_as_many_records_as_it_has(
+    path: str, data: str | bytes, records: int
+) -> None:
+    assert refused(path, data).records == records

@@ -89,7 +89,7 @@ def test_byte_order_marks(encoding: str) -> None:
     assert accepted("x.html", "<title>ü</title>é".encode(encoding)).title == "ü"
 
 
-@pytest.mark.parametrize("path", ["x.csv", "x.txt", "x.md", "x.html"])
+@pytest.mark.parametrize("path", ["x.txt", "x.md", "x.html"])
 def test_bytes_in_no_known_encoding(path: str) -> None:
     assert refused(path, b"\xff\xfea").reason.startswith("not utf-16")
 

@@ -14,6 +14,7 @@ from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.documents.moves import hand_on
 from heal_tasks.store.documents.topics import Labels
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import build_indexes
@@ -81,7 +82,9 @@ class SampleStore:
 
     def load(self, **bodies: str) -> None:
         """Store documents."""
-        self.documents.apply_records(SOURCE, [Record(name, "T", body) for name, body in bodies.items()], chunker)
+        with self.conn.transaction():
+            self.documents.apply_records(SOURCE, [Record(name, "T", body) for name, body in bodies.items()], chunker)
+            hand_on(self.conn, [])
 
     def load_many(self, count: int) -> None:
         """Store documents d0, d1, .. of one chunk each."""

@@ -9,6 +9,7 @@ from heal_tasks.core.types import Question, Record, Split
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks, purge_superseded
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.documents.moves import hand_on
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.llm.ledger import LlmCall, ledger
 from heal_tasks.store.questions.questions import HUMAN, Asked, QuestionRepository
@@ -49,7 +50,9 @@ def questions(auto: Connection) -> QuestionRepository:
 
 
 def load(documents: DocumentRepository, **bodies: str) -> dict[str, LiveChunk]:
-    documents.apply_records("s", [Record(name, "T", body) for name, body in bodies.items()], chunker)
+    with documents._conn.transaction():
+        documents.apply_records("s", [Record(name, "T", body) for name, body in bodies.items()], chunker)
+        hand_on(documents._conn, [])
     return {chunk.text: chunk for chunk in live_chunks(documents._conn)}
 
 

@@ -11,7 +11,7 @@ from heal_tasks.sources.parser_process import parser_process
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.reading.source_reader import SourceReader
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
-from heal_tasks.store.documents.moves import apply_moves, find_moves
+from heal_tasks.store.documents.moves import apply_moves, find_moves, hand_on
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
     gone -= {move.gone for move in moves}
     for reader in readers:
         reader.check_deleted(gone)
+    hand_on(context.conn, gone)
     changes += documents.delete(gone)
     for reader in readers:
         reader.settle()

@@ -21,16 +21,6 @@ _ALL = sql.SQL("true")
 IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
 """Condition on ``c``, given the number of parts and the part: equal texts are in one part, so that one task pays."""
 
-# A judgment names the document: it moves to the first chunk, until the new chunks have vectors
-# (QuestionRepository.place_judgments).
-_MOVE_JUDGMENTS = """
-UPDATE heal.question q SET chunk_id = target.chunk_id
-FROM heal.chunk old JOIN heal.document d USING (document_id),
-LATERAL (SELECT l.chunk_id FROM heal.chunk l WHERE l.document_id = coalesce(d.duplicate_of, d.document_id)
-         AND l.superseded_at IS NULL ORDER BY l.ordinal LIMIT 1) target
-WHERE q.writer = 'human' AND q.chunk_id = old.chunk_id AND old.superseded_at IS NOT NULL AND old.document_id = ANY(%s)
-"""
-
 
 class LiveChunk(NamedTuple):
     """A chunk that has or will have a vector, with its document's title."""
@@ -107,8 +97,6 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
             for row in added:
                 copy.write_row(row)
     conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (superseded,))
-    if superseded:
-        conn.execute(_MOVE_JUDGMENTS, (ids,))
     return len(added) + revived, len(superseded)
 
 

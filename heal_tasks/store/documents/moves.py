@@ -1,14 +1,19 @@
-"""Documents that were renamed: their text is gone under one name and has arrived under another in the same run.
+"""Texts that have another name than before: what belongs to a text stays with it.
 
-Such a document keeps its row, and with it chunks, vectors, questions, judgments and labels: the two rows swap their
-names, and the row that arrived is deleted under the old name. So every name still has one row, and ``document_id`` of a
-name without a row is free.
+A document whose text is gone under one name and has arrived under another in the same run keeps its row, and with it
+chunks, vectors, questions, judgments and labels: the two rows swap their names, and the row that arrived is deleted
+under the old name. So every name still has one row, and ``document_id`` of a name without a row is free.
+
+Where names are exchanged, as after the insertion of a numbered page, every name is still there with another text. Then
+the rows stay, and what was written about the texts goes over.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
+
+from psycopg import sql
 
 from heal_tasks.store.db import Connection, select
 from heal_tasks.store.documents.chunks import Chunker
@@ -34,7 +39,7 @@ class _Candidate(NamedTuple):
 
     @property
     def is_named_after_file(self) -> bool:
-        """True if the title is only the file's name: another name is then no other content."""
+        """True if the title is only the file's name: another name or kind of file is then no other content."""
         return self.title == PurePosixPath(self.external_id).stem
 
 
@@ -52,8 +57,10 @@ def find_moves(conn: Connection, gone: Collection[int]) -> list[Move]:
     found = sorted(select(conn, _Candidate, _CANDIDATES, (list(gone),)), key=lambda item: item[1:3])
     moves = _pair([(item.content_hash, item) for item in found], gone)
     paired = {key for item in moves for key in item[:2]}
-    rest = [item for item in found if item.document_id not in paired and item.is_named_after_file]
-    return moves + _pair([(item.body_hash, item) for item in rest], gone)
+    rest = [item for item in found if item.document_id not in paired]
+    named = {item.document_id for item in rest if item.is_named_after_file}
+    retitled = _pair([(item.body_hash, item) for item in rest], gone)
+    return moves + [item for item in retitled if not named.isdisjoint(item[:2])]
 
 
 def apply_moves(conn: Connection, moves: Sequence[Move], chunker: Chunker) -> Changes:
@@ -75,8 +82,7 @@ def apply_moves(conn: Connection, moves: Sequence[Move], chunker: Chunker) -> Ch
     if retitled:
         hashes = {value for item in retitled for value in (item.old_hash, item.new_hash)}
         _, added, superseded = settle(conn, {item.gone for item in retitled}, hashes, chunker)
-        for statement in _TAKE_OVER:
-            conn.execute(statement, ([item.gone for item in retitled],))
+        _take_over(conn, "document_id, text", [item.gone for item in retitled])
     conn.execute("SELECT heal.delete_document(VARIADIC %s::bigint[])", (arrived,))
     # Nobody has seen these rows, so that their deletion is no change of the corpus.
     conn.execute("UPDATE heal.document SET deleted_at = 'epoch' WHERE document_id = ANY(%s)", (arrived,))
@@ -87,6 +93,35 @@ def apply_moves(conn: Connection, moves: Sequence[Move], chunker: Chunker) -> Ch
         chunks_added=added - made,
         chunks_superseded=superseded - made,
     )
+
+
+def hand_on(conn: Connection, gone: Collection[int]) -> None:
+    """Give what was written about texts that this transaction has replaced to equal texts of other documents.
+
+    A judgment of a text that is nowhere else stays with its document, which it names: it moves to the first chunk,
+    until the new chunks have vectors (``QuestionRepository.place_judgments``).
+
+    Args:
+        conn: in the transaction that stored the documents.
+        gone: ids of live documents that are to be deleted.
+    """
+    if not gone and not conn.execute("SELECT FROM heal.chunk WHERE superseded_at = now() LIMIT 1").rowcount:
+        return
+    _take_over(conn, "content_hash", gone=gone)
+    named = [key for (key,) in conn.execute(_NAMED_AFTER_FILES, (list(gone),))]
+    _take_over(conn, "text", named, gone)
+    conn.execute(_MOVE_JUDGMENTS)
+
+
+def _take_over(
+    conn: Connection, key: LiteralString, documents: Collection[int] | None = None, gone: Collection[int] = ()
+) -> None:
+    """Hand over from old chunks to new ones with equal keys, in these documents or in all."""
+    values = {"documents": None if documents is None else list(documents), "gone": list(gone)}
+    pairs = conn.execute(sql.SQL(_PAIRS).format(key=sql.SQL(key)), values).fetchall()
+    if pairs:
+        old, new = zip(*pairs, strict=True)
+        conn.execute("CALL heal.hand_over(%s::bigint[], %s::bigint[])", (list(old), list(new)))
 
 
 def _pair(keyed: Sequence[tuple[str | bytes, _Candidate]], gone: Collection[int]) -> list[Move]:
@@ -118,21 +153,26 @@ _TAKE_BACK = "UPDATE heal.document SET external_id = substr(external_id, 2) WHER
 _DUPLICATES = "SELECT FROM heal.document WHERE document_id = ANY(%s) AND duplicate_of IS NOT NULL"
 _LIVE_CHUNKS = "SELECT FROM heal.chunk WHERE document_id = ANY(%s) AND superseded_at IS NULL"
 
-# Old and new chunk of equal texts of these documents.
-_PAIRS = """
-WITH place AS (
-    SELECT c.*, row_number() OVER (PARTITION BY document_id, text, superseded_at ORDER BY ordinal, chunk_id) AS number
-    FROM heal.chunk c WHERE document_id = ANY(%s) AND (superseded_at IS NULL OR superseded_at = now())
-), pair AS (
-    SELECT o.chunk_id AS old, n.chunk_id AS new, n.content_hash FROM place o
-    JOIN place n USING (document_id, text, number) WHERE o.superseded_at IS NOT NULL AND n.superseded_at IS NULL
-)"""
-_TAKE_OVER = (
-    f"{_PAIRS} UPDATE heal.question q SET chunk_id = p.new FROM pair p WHERE q.chunk_id = p.old",
-    *(
-        f"{_PAIRS} UPDATE heal.{table} w SET chunk_id = p.new, content_hash = p.content_hash FROM pair p "
-        f"WHERE w.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.{table} o "
-        "WHERE (o.chunk_id, o.prompt_hash, o.model) = (p.new, w.prompt_hash, w.model))"
-        for table in ("chunk_asked", "entity_map")
-    ),
+# Documents whose title is only the file's name, so that it has changed with the name.
+_NAMED_AFTER_FILES = r"""
+SELECT document_id FROM heal.document WHERE deleted_at IS NULL AND (changed_at = now() OR document_id = ANY(%s))
+    AND title = regexp_replace(regexp_replace(external_id, '^.*/', ''), '(?<=.)\.[^.]*$', '')"""
+
+_PAIRS: LiteralString = """
+WITH asked AS NOT MATERIALIZED (
+    SELECT * FROM heal.chunk WHERE document_id = ANY(coalesce(%(documents)s::bigint[], ARRAY[document_id]))
+), old AS (
+    SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY document_id, ordinal, chunk_id) AS number
+    FROM asked WHERE superseded_at = now() OR superseded_at IS NULL AND document_id = ANY(%(gone)s)
+), new AS (
+    SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY document_id, ordinal, chunk_id) AS number
+    FROM asked WHERE superseded_at IS NULL AND document_id <> ALL(%(gone)s) AND ({key}) IN (SELECT {key} FROM old)
 )
+SELECT o.chunk_id, n.chunk_id FROM old o JOIN new n USING ({key}, number)"""
+
+_MOVE_JUDGMENTS = """
+UPDATE heal.question q SET chunk_id = target.chunk_id
+FROM heal.chunk old JOIN heal.document d USING (document_id),
+LATERAL (SELECT l.chunk_id FROM heal.chunk l WHERE l.document_id = coalesce(d.duplicate_of, d.document_id)
+         AND l.superseded_at IS NULL ORDER BY l.ordinal LIMIT 1) target
+WHERE q.writer = 'human' AND q.chunk_id = old.chunk_id AND old.superseded_at = now()"""

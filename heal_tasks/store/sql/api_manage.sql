@@ -124,37 +124,26 @@ $$;
 COMMENT ON FUNCTION heal.split_at IS
     'The split of a question that goes over to an equal text of another document (heal_tasks.questions.splits.is_unseen).';
 
--- What was written about chunks, by people or by a language model, and their served vectors go over to equal texts of other documents.
+-- What was written about chunks, by people or by a language model, goes over to equal texts.
 CREATE OR REPLACE PROCEDURE heal.hand_over(old_chunks bigint[], new_chunks bigint[])
 LANGUAGE plpgsql AS $$
 DECLARE
     item record;
 BEGIN
-    UPDATE heal.question q SET chunk_id = c.chunk_id, split = heal.split_at(c.document_id, q.split)
-    FROM unnest(old_chunks, new_chunks) AS p (old, new) JOIN heal.chunk c ON c.chunk_id = p.new WHERE q.chunk_id = p.old;
+    UPDATE heal.question q SET chunk_id = n.chunk_id,
+        split = CASE n.document_id WHEN o.document_id THEN q.split ELSE heal.split_at(n.document_id, q.split) END
+    FROM unnest(old_chunks, new_chunks) AS p (old, new) JOIN heal.chunk n ON n.chunk_id = p.new JOIN heal.chunk o ON o.chunk_id = p.old
+    WHERE q.chunk_id = p.old;
     FOR item IN SELECT unnest(ARRAY['chunk_asked', 'entity_map']) AS name LOOP
-        EXECUTE format('UPDATE heal.%1$I w SET chunk_id = p.new FROM unnest($1, $2) AS p (old, new)
+        EXECUTE format('UPDATE heal.%1$I w SET chunk_id = p.new, content_hash = n.content_hash
+                        FROM unnest($1, $2) AS p (old, new) JOIN heal.chunk n ON n.chunk_id = p.new
                         WHERE w.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o
                             WHERE (o.chunk_id, o.prompt_hash, o.model) = (p.new, w.prompt_hash, w.model))', item.name)
             USING old_chunks, new_chunks;
     END LOOP;
-    FOR item IN SELECT heal.vector_table(g.generation_id, 'vec') AS vec, heal.vector_table(g.generation_id, 'push') AS push
-                FROM heal.generation g LOOP
-        IF to_regclass('heal.' || item.vec) IS NOT NULL THEN
-            EXECUTE format('UPDATE heal.%1$I v SET chunk_id = c.chunk_id, document_id = c.document_id
-                            FROM unnest($1, $2) AS p (old, new) JOIN heal.chunk c ON c.chunk_id = p.new
-                            WHERE v.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o WHERE o.chunk_id = p.new)', item.vec)
-                USING old_chunks, new_chunks;
-        END IF;
-        IF to_regclass('heal.' || item.push) IS NOT NULL THEN
-            EXECUTE format('UPDATE heal.%1$I v SET chunk_id = p.new FROM unnest($1, $2) AS p (old, new)
-                            WHERE v.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o WHERE o.chunk_id = p.new)', item.push)
-                USING old_chunks, new_chunks;
-        END IF;
-    END LOOP;
 END $$;
 COMMENT ON PROCEDURE heal.hand_over IS
-    'Gives questions, judgments, entity maps and served vectors of chunks to chunks with equal texts, before the first are deleted.';
+    'Gives questions, judgments and entity maps of chunks to chunks with equal texts, before the first are deleted.';
 
 CREATE OR REPLACE FUNCTION heal.delete_document(
     VARIADIC documents bigint[], OUT documents_deleted int, OUT chunks_added int
@@ -166,6 +155,7 @@ DECLARE
     added bigint[];
     old bigint[];
     name text;
+    item record;
 BEGIN
     LOCK TABLE heal.lock_corpus IN EXCLUSIVE MODE;
     gone := ARRAY(SELECT d.document_id FROM heal.document d WHERE d.document_id = ANY (documents) AND d.deleted_at IS NULL);
@@ -199,6 +189,21 @@ BEGIN
         END IF;
     END LOOP;
     CALL heal.hand_over(old, added);
+    -- Their served vectors, too.
+    FOR item IN SELECT heal.vector_table(g.generation_id, 'vec') AS vec, heal.vector_table(g.generation_id, 'push') AS push
+                FROM heal.generation g LOOP
+        IF to_regclass('heal.' || item.vec) IS NOT NULL THEN
+            EXECUTE format('UPDATE heal.%1$I v SET chunk_id = c.chunk_id, document_id = c.document_id
+                            FROM unnest($1, $2) AS p (old, new) JOIN heal.chunk c ON c.chunk_id = p.new
+                            WHERE v.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o WHERE o.chunk_id = p.new)', item.vec)
+                USING old, added;
+        END IF;
+        IF to_regclass('heal.' || item.push) IS NOT NULL THEN
+            EXECUTE format('UPDATE heal.%1$I v SET chunk_id = p.new FROM unnest($1, $2) AS p (old, new)
+                            WHERE v.chunk_id = p.old AND NOT EXISTS (SELECT FROM heal.%1$I o WHERE o.chunk_id = p.new)', item.push)
+                USING old, added;
+        END IF;
+    END LOOP;
     CALL heal.delete_chunks(chunks);
     DELETE FROM heal.document_topic t WHERE t.document_id = ANY (gone);
     UPDATE heal.document d SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', content_hash = '', metadata = '{}'
