@@ -61,6 +61,10 @@ def test_an_openai_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
     [
         ("HEAL_SEED", "x", r"HEAL_SEED='x': .*valid integer"),
         ("HEAL_SOURCES", "ftp:x", r"unknown source 'ftp:x'; write file:FOLDER"),
+        ("HEAL_SEED", str(2**32), r"HEAL_SEED='4294967296': .*less than"),
+        ("HEAL_DRAIN_HOURS", "1e308", r"HEAL_DRAIN_HOURS='1e308': .*less than or equal to 87600"),
+        ("HEAL_LLM_TIMEOUT_S", "inf", r"HEAL_LLM_TIMEOUT_S='inf': .*less than or equal to 86400"),
+        ("HEAL_INDEX_MEMORY_MB", "9999999", r"HEAL_INDEX_MEMORY_MB='9999999': .*less than or equal to 2097151"),
         ("HEAL_MAX_DELETED_SHARE", "1.5", r"HEAL_MAX_DELETED_SHARE='1.5': .*less than or equal to 1"),
     ],
 )

@@ -149,7 +149,7 @@ def test_a_key_that_no_header_can_have_is_refused_and_not_quoted(name: str, secr
 
 @pytest.mark.parametrize("url", ["http://host/v1?key=abc", "http://host/v1#abc", "http://host/?abc"])
 def test_an_endpoint_with_a_query_is_refused_and_not_quoted(url: str) -> None:
-    with pytest.raises(SettingsError, match="HEAL_LLM_BASE_URL: .*malformed") as caught:
+    with pytest.raises(SettingsError, match=r"HEAL_LLM_BASE_URL: .*malformed") as caught:
         load_settings(llm_base_url=url)
     assert "abc" not in str(caught.value)
 

@@ -113,9 +113,9 @@ def _errors_in(value: object, *, completion: bool) -> Iterator[Any]:
     error = value.get("error")
     if error and not (choice and isinstance(error, dict) and not any(_values(error, _MESSAGE_KEYS))):
         yield error
-    elif value.get("object") == "error" or value.get("type") == "error":
-        yield value
-    elif completion and not choices and (any(map(value.get, _SIGNS)) or _by_code(value) or _by_words(value)):
+        return
+    named = value.get("object") == "error" or value.get("type") == "error"
+    if named or (completion and not choices and (any(map(value.get, _SIGNS)) or _by_code(value) or _by_words(value))):
         yield value
 
 

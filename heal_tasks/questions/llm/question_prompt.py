@@ -79,4 +79,5 @@ def parse_drafts(content: str) -> Drafts:
 
 def _drafts(value: object) -> Drafts:
     reply = Reply.model_validate({"items": value} if isinstance(value, list) else value)
-    return tuple(Draft(item.type, item.query, item.answer, item.evidence_quote) for item in reply.items[:_MOST_QUESTIONS])
+    items = reply.items[:_MOST_QUESTIONS]
+    return tuple(Draft(item.type, item.query, item.answer, item.evidence_quote) for item in items)
