@@ -175,7 +175,7 @@ def _llm(settings: Settings) -> Iterator[Result]:
     elif not settings.llm_base_url.startswith(("http://", "https://")):
         yield "fail", f"HEAL_LLM_BASE_URL={settings.llm_base_url!r} must begin with http:// or https://"
     else:
-        key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
+        key = settings.llm_key or "none"
         url, headers = f"{settings.llm_base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}
         shown, until_s = redacted(settings.llm_base_url, key), time.monotonic() + LLM_WAIT_S
 

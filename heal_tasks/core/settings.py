@@ -115,6 +115,11 @@ class Settings(
         return bool(self.llm_base_url or self.llm_api_key)
 
     @property
+    def llm_key(self) -> str | None:
+        """The key of the language model's endpoint in clear, for those who send it."""
+        return self.llm_api_key.get_secret_value() if self.llm_api_key else None
+
+    @property
     def llm_url(self) -> str:
         """The language model's endpoint."""
         return self.llm_base_url or OPENAI_URL

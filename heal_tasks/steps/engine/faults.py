@@ -24,14 +24,14 @@ _FULL = re.compile(
     r"|requested and \d+ written|inline_container.*unexpected pos",
     re.IGNORECASE,
 )
-_RETRYABLE: dict[int, tuple[str, str]] = {
+_RETRYABLE: dict[int | None, tuple[str, str]] = {
     errno.EMFILE: ("too many files are open", "raise `ulimit -n`, or run fewer tasks at a time"),
     errno.ENFILE: ("too many files are open on this machine", "raise fs.file-max, or run fewer tasks at a time"),
     errno.ENOMEM: ("this machine has no memory left", "run fewer tasks at a time, or give it more memory"),
     errno.EIO: ("the disk reports an input/output error", "look at the system's log for a failing disk or mount"),
     errno.ESTALE: ("the network file system has lost the file", "check the mount"),
 }
-_FINAL: dict[int, tuple[str, str]] = {
+_FINAL: dict[int | None, tuple[str, str]] = {
     errno.EROFS: ("the file system is read-only", "mount it writable, or name another folder"),
     errno.EACCES: ("permission is denied", "give this account the right, or name another folder"),
     errno.EPERM: ("permission is denied", "give this account the right, or name another folder"),
@@ -71,14 +71,14 @@ def named_fault(error: Exception, where: str, settings: Settings | None = None) 
     chain = list(_chain(error, contexts=False))
     if server := next((item for item in chain if isinstance(item, psycopg.OperationalError)), None):
         return _of_server(server, where)
-    found = next((item for item in chain if isinstance(item, OSError) and item.errno in _RETRYABLE), None)
-    if found and found.errno:
-        what, cure = _RETRYABLE[found.errno]
-        return RetryableError(f"{where}: {what} ({_short(found)}); {cure}, then run it again")
-    found = next((item for item in chain if isinstance(item, OSError) and item.errno in _FINAL), None)
-    if found and found.errno:
-        what, cure = _FINAL[found.errno]
-        return StepError(f"{where}: {what} ({_short(found)}); {cure} ({_FOLDERS})")
+    for item in chain:
+        number = item.errno if isinstance(item, OSError) else None
+        if number in _RETRYABLE:
+            what, cure = _RETRYABLE[number]
+            return RetryableError(f"{where}: {what} ({_short(item)}); {cure}, then run it again")
+        if number in _FINAL:
+            what, cure = _FINAL[number]
+            return StepError(f"{where}: {what} ({_short(item)}); {cure} ({_FOLDERS})")
     return None
 
 
