@@ -139,21 +139,6 @@ def examine_some(settings: Settings) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["llm_api_key", "serve_token"])
-@pytest.mark.parametrize("secret", [f"{PASSWORDS[0]}\n", f"{PASSWORDS[0]}\n{PASSWORDS[0]}", f"{PASSWORDS[0]}ü", "a b"])
-def test_a_key_that_no_header_can_have_is_refused_and_not_quoted(name: str, secret: str) -> None:
-    with pytest.raises(SettingsError, match=rf"HEAL_{name.upper()}: .*a blank, a line end") as caught:
-        load_settings(**{name: secret})
-    assert PASSWORDS[0] not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["http://host/v1?key=abc", "http://host/v1#abc", "http://host/?abc"])
-def test_an_endpoint_with_a_query_is_refused_and_not_quoted(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"HEAL_LLM_BASE_URL: .*malformed") as caught:
-        load_settings(llm_base_url=url)
-    assert "abc" not in str(caught.value)
-
-
 def test_every_finding_of_doctor_is_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret-1")

@@ -87,9 +87,7 @@ def test_an_object_of_the_pipeline_is_refused_until_it_is_dropped(
         ],
         [VECTOR, "ALTER TABLE heal.{table} ADD CONSTRAINT c CHECK (heal.evil(embedding))"],
         [VECTOR, "CREATE INDEX i ON heal.{table} ((heal.evil(embedding)))"],
-        [
-            f"ALTER TABLE heal.{{table}} ADD CONSTRAINT c CHECK ({ANY_SQL} IS NOT NULL)"
-        ],
+        [f"ALTER TABLE heal.{{table}} ADD CONSTRAINT c CHECK ({ANY_SQL} IS NOT NULL)"],
         [EVIL, "ALTER TABLE heal.{table} ADD d text DEFAULT heal.evil()"],
         [f"ALTER TABLE heal.{{table}} ADD d tsquery DEFAULT {ANY_SQL}"],
         ["CREATE DOMAIN heal.mine AS int CHECK (VALUE > 0)", "ALTER TABLE heal.{table} ADD d heal.mine"],

@@ -40,7 +40,9 @@ _FINAL: dict[int | None, tuple[str, str]] = {
     errno.ENOTDIR: ("a part of the path is no folder", "remove the file that is in its place"),
 }
 _FOLDERS = "the folders are HEAL_VAR_DIR and HEAL_ARTIFACTS_URI"
-_SERVER: dict[str, str] = {
+_SERVER: dict[str | None, str] = {
+    "25006": "the database takes no writes, as a standby does; wait for its failover, or name the primary in "
+    "HEAL_DATABASE_URL",
     "53100": "the disk of the database server is full; free space there",
     "53200": "the database server has no memory left; lower HEAL_INDEX_MEMORY_MB, or give it more",
     "53300": "the database server takes no more connections; raise its max_connections, or run fewer tasks at a time",
@@ -69,8 +71,14 @@ def named_fault(error: Exception, where: str, settings: Settings | None = None) 
     if isinstance(error, HealError):
         return None
     chain = list(_chain(error, contexts=False))
-    if server := next((item for item in chain if isinstance(item, psycopg.OperationalError)), None):
-        return _of_server(server, where)
+    for item in chain:
+        if isinstance(item, psycopg.OperationalError) or (isinstance(item, psycopg.Error) and item.sqlstate in _SERVER):
+            return _of_server(item, where)
+        if isinstance(item, psycopg.errors.InsufficientPrivilege):
+            return StepError(
+                f"{where}: the database user may not do this ({_short(item)}); GRANT heal_pipeline TO it, or name "
+                "another user in HEAL_DATABASE_URL"
+            )
     for item in chain:
         number = item.errno if isinstance(item, OSError) else None
         if number in _RETRYABLE:
@@ -120,7 +128,7 @@ def _free(error: BaseException, settings: Settings | None) -> str:
     return f"{', '.join([*parts, 'free space'])} or move HEAL_VAR_DIR and HEAL_ARTIFACTS_URI, then run it again"
 
 
-def _of_server(error: psycopg.OperationalError, where: str) -> HealError | None:
+def _of_server(error: psycopg.Error, where: str) -> HealError | None:
     state = error.sqlstate or ""
     if state in _SERVER:
         return RetryableError(f"{where}: {_SERVER[state]}, then run it again ({_short(error)})")
