@@ -23,12 +23,13 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 TEMPLATE = "heal_template"
+INBOX_FILES = 500
 _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres", choices=("16", "18"), default="18", help="major version of the server under test")
-    parser.addoption("--inbox-files", type=int, default=500, help="damaged files that the inbox is tested with")
+    parser.addoption("--inbox-files", type=int, default=INBOX_FILES, help="damaged files that the inbox is tested with")
 
 
 class Postgres16(EmbeddedPostgres):

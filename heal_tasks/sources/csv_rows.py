@@ -36,7 +36,7 @@ def csv_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Iterat
     lost = max(1, text.count("\n") - 1)
     header = _header(lines, columns)
     if header is None:
-        reason = f"the first row names no columns {columns.described()}; name them, split by comma, semicolon, tab or bar"
+        reason = f"the first row names no columns {columns.described()}; name them, split by one of , ; tab |"
         yield reject(path, 1, reason, text, lost)
         return
     names, delimiter = header

@@ -3,22 +3,26 @@
 ``make soak`` runs 5,000 files (``--inbox-files 5000``), ``make test`` a tenth of them.
 """
 
+import itertools
 import os
 import random
 import resource
 import shutil
-import unicodedata
-from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import strategies as st
 
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.store.db import connect
+from heal_tasks.store.db import Connection, connect
+from tests.conftest import INBOX_FILES
 
-PER_INBOX = 25
+PER_INBOX = 10
 MOST_MIB = 1024
 GOOD = {
     "good.md": "# Valves\n\nA valve that leaks is closed by hand.",
@@ -50,26 +54,31 @@ HTML = (
     '<!doctype html><html><head><meta charset="utf-8"><title>A page</title></head><body><nav>menu</nav><h1>Head</h1>'
     "<p>Some <b>bold</b> text &amp; an entity.<table><tr><td>a<td>b</table><pre> kept </pre></body></html>"
 )
-MARKDOWN = "---\ntitle: A note\ntags: [a, b]\n---\n# Head\n\n```\ncode\n```\n\n- item\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+MARKDOWN = (
+    "---\ntitle: A note\ntags: [a, b]\n---\n# Head\n\n```\ncode\n```\n\n- item\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+)
 CSV = 'id,title,text\n1,One,"first, text"\n2,Two,"with ""quotes"" inside"\n3,Three,"two\nlines"\n'
 JSON_LINES = "".join(f'{{"id": {n}, "title": "T{n}", "text": "body {n}", "tags": ["x", {n}]}}\n' for n in range(5))
 SEEDS: dict[str, bytes] = {
     ".html": HTML.encode(), ".htm": HTML.encode("utf-16"), ".md": MARKDOWN.encode(), ".csv": CSV.encode(),
-    ".tsv": CSV.replace(",", "\t").encode("utf-16"), ".jsonl": JSON_LINES.encode(), ".txt": "Plain text.\n".encode() * 9,
+    ".tsv": CSV.replace(",", "\t").encode("utf-16"), ".jsonl": JSON_LINES.encode(), ".txt": b"Plain text.\n" * 9,
     ".json": f"[{','.join(JSON_LINES.split(chr(10))[:5])}]".encode(), ".pdf": pdf("A page of text"),
     ".markdown": MARKDOWN.replace("---", "+++").encode(), ".bin": bytes(range(256)), "": b"no suffix",
 }  # fmt: skip
 TOKENS = [
-    b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\x80", b"<", b"<a ", b"<!--", b"</", b"<![CDATA[", b"&#x110000;",
-    b"&#0;", b'"', b"'", b"[", b"{", b"}", b"]", b",", b";", b"\t", b"\r", b"\n", b"\x1a", b"\xc2\x85", "\u2028".encode(),
-    "\u200b".encode(), "\u202e".encode(), "e\u0301".encode(), "\U0001f4a5".encode(), b"sep=;\n", b"---\n", b"+++\n", b"```",
-    b"&a", b"*a ", b"!!python/object:os.system ", b"/Kids[2 0 R]", b"/Count 99999999", b"stream\n", b"1e999", b"NaN",
-    b"\\ud800", b"<?xml encoding='x'?>", b'<meta charset="utf-7">', b"id,text\n", b"<title>", b"<svg><title>", b"<table>",
-    b"\x1b[2J", b"%PDF-1.7\n", b"PK\x03\x04",
+    b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\x80", b"<", b"<a ", b"<!--", b"</", b"<![CDATA[",
+    b"&#x110000;", b"&#0;", b'"', b"'", b"[", b"{", b"}", b"]", b",", b";", b"\t", b"\r", b"\n", b"\x1a",
+    b"\xc2\x85", "\u2028".encode(), "\u200b".encode(), "\u202e".encode(), "e\u0301".encode(), "\U0001f4a5".encode(),
+    b"sep=;\n", b"---\n", b"+++\n", b"```", b"&a", b"*a ", b"!!python/object:os.system ", b"/Kids[2 0 R]",
+    b"/Count 99999999", b"stream\n", b"1e999", b"NaN", b"\\ud800", b"<?xml encoding='x'?>",
+    b'<meta charset="utf-7">', b"id,text\n", b"<title>", b"<svg><title>", b"<table>", b"\x1b[2J", b"%PDF-1.7\n",
+    b"PK\x03\x04",
 ]  # fmt: skip
+ENCODINGS = ["utf-16", "utf-16-be", "cp1252", "shift_jis", "gb18030", "utf-32", "utf-7"]
 NAMES = [
-    "plain", "with blank", "caf\u00e9", "cafe\u0301", "-dash", "quote'\"", "back\\slash", "new\nline", "\u202eabc", "a" * 200,
-    "percent%2e%2e", "semi;colon", "star*?", "\U0001f4a5", "tab\t", "dots..", "C:", "nul\x01", "\u6587\u4ef6", "\u0e44\u0e1f\u0e25\u0e4c",
+    "plain", "with blank", "caf\u00e9", "cafe\u0301", "-dash", "quote'\"", "back\\slash", "new\nline", "\u202eabc",
+    "a" * 200, "percent%2e%2e", "semi;colon", "star*?", "\U0001f4a5", "tab\t", "dots..", "C:", "nul\x01",
+    "\u6587\u4ef6", "\u0e44\u0e1f\u0e25\u0e4c",
 ]  # fmt: skip
 
 
@@ -100,7 +109,9 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
 
 def _reencoded(rng: random.Random, data: bytes) -> bytes:
     text = data.decode("utf-8", "replace")
-    return text.encode(rng.choice(["utf-16", "utf-16-be", "cp1252", "shift_jis", "gb18030", "utf-32", "utf-7"]), "replace")
+    return text.encode(
+        rng.choice(["utf-16", "utf-16-be", "cp1252", "shift_jis", "gb18030", "utf-32", "utf-7"]), "replace"
+    )
 
 
 def fill(rng: random.Random, folder: Path) -> None:
@@ -117,48 +128,51 @@ def fill(rng: random.Random, folder: Path) -> None:
             file.write(damaged(rng, SEEDS[suffix]))
 
 
-@pytest.fixture
-def inbox_settings(tmp_path: Path, database_url: str, settings: Settings) -> Callable[[Path], Settings]:
-    def made(folder: Path) -> Settings:
-        changes = {"sources": (f"file:{folder}",), "max_rejected_share": 1.0, "max_deleted_share": 1.0}
-        return settings.model_copy(update=changes)
-
-    return made
-
-
 def test_no_file_stops_a_run_or_takes_a_good_document_with_it(
-    request: pytest.FixtureRequest, tmp_path: Path, database_url: str, inbox_settings: Callable[[Path], Settings]
+    request: pytest.FixtureRequest, tmp_path: Path, database_url: str, settings: Settings
 ) -> None:
-    for seed in range(request.config.getoption("--inbox-files") // PER_INBOX):
-        rng, folder = random.Random(seed), tmp_path / f"inbox{seed}"
+    numbers = itertools.count()
+    most = request.config.getoption("--inbox-files")
+
+    @hypothesis.settings(
+        max_examples=most // PER_INBOX, deadline=None, database=None, derandomize=most == INBOX_FILES,
+        suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
+    )  # fmt: skip
+    @given(st.randoms(use_true_random=False))
+    def inbox(rng: random.Random) -> None:
+        number, folder = next(numbers), tmp_path / "inbox"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         fill(rng, folder)
-        used = inbox_settings(folder)
-        load_step("ingest").run(used, Manifest(run_id=f"fuzz {seed}"))
+        source = f"file:{folder}"
+        used = settings.model_copy(update={"sources": (source,), "max_rejected_share": 1.0, "max_deleted_share": 1.0})
+        load_step("ingest").run(used, Manifest(run_id=f"fuzz {number}"))
         with connect(database_url, autocommit=True) as conn:
-            (source,) = used.sources
-            found = {
-                name for (name,) in conn.execute(
-                    "SELECT external_id FROM heal.document WHERE source = %s AND deleted_at IS NULL", (source,)
-                )
-            }  # fmt: skip
-            assert found >= GOOD_IDS, f"inbox {seed} lost {GOOD_IDS - found}"
-            listed = {
-                unicodedata.normalize("NFC", os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace"))
-                for path in folder.rglob("*") if path.is_file() and ".hidden" not in path.parts
-            }  # fmt: skip
-            states = dict(conn.execute("SELECT path, state FROM heal.source_file WHERE source = %s", (source,)).fetchall())
-            assert states.keys() == listed, f"inbox {seed}"
-            unexplained = conn.execute(
-                """SELECT f.path, f.state, f.reason FROM heal.source_file f WHERE f.source = %(source)s AND f.state <> 'read'
-                AND (f.reason = '' OR f.state IN ('partly', 'refused') AND NOT EXISTS (
-                    SELECT FROM heal.quarantine q WHERE q.source = f.source AND q.path = f.path AND q.reason LIKE '%%; %%'))""",
-                {"source": source},
-            ).fetchall()
-            assert not unexplained, f"inbox {seed}"
-        if seed % 10 == 0:
-            again = load_step("ingest").run(used, Manifest(run_id=f"fuzz again {seed}"))
-            assert [again.counts[name] for name in ("new", "changed", "deleted")] == [0, 0, 0], f"inbox {seed}"
-        shutil.rmtree(folder)
+            check(conn, source, folder)
+        if number % 10 == 0:
+            again = load_step("ingest").run(used, Manifest(run_id=f"fuzz again {number}"))
+            assert [again.counts[name] for name in ("new", "changed", "deleted")] == [0, 0, 0]
+
+    inbox()
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         assert resource.getrusage(who).ru_maxrss / 1024 < MOST_MIB
+
+
+def check(conn: Connection, source: str, folder: Path) -> None:
+    """The good documents are stored, every file has a state, and every refusal its reason and cure."""
+    rows = conn.execute("SELECT external_id FROM heal.document WHERE source = %s AND deleted_at IS NULL", (source,))
+    assert {name for (name,) in rows} >= GOOD_IDS
+    listed = {
+        normalize("NFC", os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace"))
+        for path in folder.rglob("*")
+        if path.is_file() and ".hidden" not in path.parts
+    }
+    rows = conn.execute("SELECT path FROM heal.source_file WHERE source = %s", (source,))
+    assert {path for (path,) in rows} == listed
+    unexplained = conn.execute(
+        """SELECT f.path, f.state, f.reason FROM heal.source_file f WHERE f.source = %(source)s AND f.state <> 'read'
+        AND (f.reason = '' OR f.state IN ('partly', 'refused') AND NOT EXISTS (
+            SELECT FROM heal.quarantine q WHERE q.source = f.source AND q.path = f.path AND q.reason LIKE '%%; %%'))""",
+        {"source": source},
+    ).fetchall()
+    assert not unexplained
