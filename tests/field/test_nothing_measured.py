@@ -102,6 +102,8 @@ def test_a_run_over_an_empty_store_names_the_sources(auto: Connection, settings:
     assert "there are no documents; HEAL_SOURCES names file:" in findings(settings, "questions")[0][1]
     done = load_step("maintain").run(settings, Manifest(run_id="maintain"))
     assert done.undone == "The recall of what is served was not measured: no generation is live"
+    done = load_step("first_light").run(settings, Manifest(run_id="early"))
+    assert done.undone == "Nothing can be found yet: there was no chunk to publish"
 
 
 def test_long_names_of_sources_do_not_keep_a_run_from_its_end(auto: Connection, settings: Settings) -> None:
