@@ -12,7 +12,8 @@ model at ``--llm-url``.
 whose documents are named by no query of the two other thirds.
 
 **Rows.** *text*: no encoder; *words*: shared words added, by the weight in the lexicon's record. nDCG@10 over documents
-with 95 % bootstrap intervals, and the paired difference to the encoder alone.
+with 95 % bootstrap intervals, and the paired difference to the encoder alone. ``--trained``: the encoder is trained on
+people's questions first, by the settings in the environment.
 
 ``--priors``: the prior of the ridge regression: zero; flat (each stem's mean over its leaf topics); nested (each topic
 shrunk to its parent first); random (nested, with the topics of other documents). ``--ridges``: other weights.
@@ -32,6 +33,7 @@ from scipy.sparse import csr_array
 
 from bench.common import load_queries, parent_parser, table, versions, write_json
 from bench.quality import Deployment
+from bench.quality_rows import TRAINED
 from bench.scratch import scratch_store
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.settings import load_settings
@@ -162,7 +164,9 @@ def _prior(texts: csr_array, targets: Float32Array, levels: NDArray[np.integer])
     return np.float32((fitted * targets).sum() / (fitted * fitted).sum()) * prior.astype(np.float32)
 
 
-def bench(folder: Path, questions: str, split: str, llm_url: str, ridges: Sequence[float]) -> Iterator[dict[str, Any]]:
+def bench(
+    folder: Path, questions: str, split: str, llm_url: str, ridges: Sequence[float], *, trained: bool = False
+) -> Iterator[dict[str, Any]]:
     """Rows of one table."""
     with tempfile.TemporaryDirectory(prefix="heal-bench-") as name, scratch_store() as url:
         var_dir = Path(name).resolve()
@@ -171,14 +175,18 @@ def bench(folder: Path, questions: str, split: str, llm_url: str, ridges: Sequen
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
         deployment = Deployment(settings, folder, setting=SETTINGS[questions], most=0)
+        model = deployment.train("default", TRAINED["default"]).text("model_uri") if trained else settings.model
         texts, judgments = load_queries(folder)
         pairs = [(texts[item.query], item.document) for item in judgments if item.split == "test"]
         with connect(url, autocommit=True) as conn:
             QuestionRepository(conn).import_judgments(settings.sources[0], pairs, lambda *_: "unseen_test")
-            load_step("embed_base").run(settings, deployment.manifest.model_copy(update={"run_id": "test"}))
-            space = SpaceRepository(conn).find_by_uri(settings.model)
+            refs = {**deployment.manifest.refs, "model_uri": model}
+            manifest = deployment.manifest.model_copy(update={"run_id": "test", "refs": refs})
+            load_step("embed" if trained else "embed_base").run(settings, manifest)
+            base, space = (SpaceRepository(conn).find_by_uri(uri) for uri in (settings.model, model))
+            assert base is not None
             assert space is not None
-            QuestionRepository(conn).place_judgments(space)
+            QuestionRepository(conn).place_judgments(base)
             systems = Systems(conn, settings, deployment.manifest.number("topic_run_id"))
             made = Bench(systems, systems.plain(BASE_MODEL, space), split)
             if ridges:
@@ -196,6 +204,7 @@ def main() -> None:
     parser.add_argument("--questions", choices=tuple(SETTINGS), nargs="+", default=["none", "people"])
     parser.add_argument("--split", choices=("official", "documents"), default="official")
     parser.add_argument("--llm-url", default="", help="OpenAI-compatible endpoint that writes questions")
+    parser.add_argument("--trained", action="store_true", help="train the encoder on people's questions first")
     parser.add_argument("--priors", action="store_true", help="only the priors of the regression")
     parser.add_argument("--ridges", type=float, nargs="+", default=[0.3], help="weights of the prior (default .3)")
     given = parser.parse_args()
@@ -204,7 +213,8 @@ def main() -> None:
         for questions in ["none"] if given.priors else given.questions:
             name = f"{folder.resolve().name}, questions: {questions}, split: {given.split}"
             ridges = given.ridges if given.priors else ()
-            tables[name] = list(bench(folder, questions, given.split, given.llm_url, ridges))
+            trained = given.trained and questions == "people"
+            tables[name] = list(bench(folder, questions, given.split, given.llm_url, ridges, trained=trained))
             print(f"\n{name}\n\n{table(tables[name])}", flush=True)
     print(versions())
     write_json(given.json, tables)

@@ -154,7 +154,8 @@ def _print_examples(conn: Connection, settings: Settings, running: stack.Running
 
 
 def _print_access(running: stack.Running) -> None:
-    print_line(f"Airflow: {running.client.base_url}  user: {UI_USER}  password: {running.password}")
+    # The one password that is shown: its owner is at the terminal.
+    console.print(f"Airflow: {running.client.base_url}  user: {UI_USER}  password: {running.password}", soft_wrap=True)
     print_line("`make down` stops everything, `make up` brings it back with all data.")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from heal_tasks.cli.base import app, console, settings_for_command
+from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.store.db import connect
 from heal_tasks.store.generations.search import Hit, HybridHit, TextHit, find_by_text
 from heal_tasks.store.generations.search import similar as find_similar
@@ -61,6 +61,9 @@ def serve(
 
 def print_hits(measures: Sequence[str], hits: Sequence[Hit | HybridHit | TextHit]) -> None:
     """Print a table of hits, each with its measures, for example score and relevance."""
+    if not hits:
+        print_line("nothing found; SELECT * FROM heal.explain_find('the text') shows which of its words documents have")
+        return
     table = Table(*measures, "document_id", "title", "text")
     for hit in hits:
         text = " ".join(hit.text.split())

@@ -6,13 +6,15 @@ The child gets bytes and a kind: no database, and an environment without secrets
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SettingsError
 from heal_tasks.core.settings import environment_of
@@ -26,6 +28,7 @@ SECONDS_PER_MIB = 2.0
 _START_SECONDS = 60
 _REPLY_BYTES_PER_CHAR = 6  # of a control character as JSON
 _REPLY_EXTRA_BYTES = 2**20
+_PIECE_BYTES = 2**18
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 _of_thread = threading.local()
@@ -72,6 +75,7 @@ class ParserProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                bufsize=0,
                 env={**environment_of(*_KEPT_VARIABLES), "PYTHONPATH": os.pathsep.join(paths)},
                 cwd="/",
             )
@@ -79,8 +83,13 @@ class ParserProcess:
             raise RetryableError(f"no process for parsers can be started ({error}); try again later") from error
         self._owner = os.getpid()
         self.stop = weakref.finalize(self, _stop, self._process, self._owner)
-        with self._deadline(_START_SECONDS):
-            started = self._receive(_REPLY_EXTRA_BYTES)
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+        try:
+            started = self._exchange(b"", _REPLY_EXTRA_BYTES, _START_SECONDS)
+        except TimeoutError:
+            started = None
         if started is None:
             self.stop()
             raise RetryableError(
@@ -100,19 +109,16 @@ class ParserProcess:
         """See the function ``extract``."""
         seconds = SECONDS + SECONDS_PER_MIB * len(data) / 2**20
         request = {"kind": kind, "bytes": len(data), "max_chars": max_chars, "seconds": int(seconds) + 5}
-        assert self._process.stdin is not None
-        reply = None
-        with self._deadline(seconds) as expired:
-            with suppress(BrokenPipeError):
-                self._process.stdin.write(json.dumps(request).encode() + b"\n")
-                self._process.stdin.write(data)
-                self._process.stdin.flush()
-            reply = self._receive(_REPLY_BYTES_PER_CHAR * max_chars + _REPLY_EXTRA_BYTES)
-        if reply is None or expired.is_set() or reply.get("refused") == OUT_OF_MEMORY:
+        most = _REPLY_BYTES_PER_CHAR * max_chars + _REPLY_EXTRA_BYTES
+        try:
+            reply = self._exchange(json.dumps(request).encode() + b"\n" + data, most, seconds)
+        except TimeoutError:
+            self.stop()
+            message = f"reading the file took longer than {seconds:.0f} s; save it again, or split it"
+            raise UnreadableError(message) from None
+        if reply is None or reply.get("refused") == OUT_OF_MEMORY:
             self.stop()
         if reply is None:
-            if expired.is_set():
-                raise UnreadableError(f"reading the file took longer than {seconds:.0f} s; save it again, or split it")
             ended = self._process.returncode
             raise UnreadableError(f"the file crashed its parser (exit code {ended}); save it again")
         if reply.get("refused") == OUT_OF_MEMORY:
@@ -128,35 +134,49 @@ class ParserProcess:
             raise UnreadableError("the file crashed its parser (no valid reply); save it again")
         return Extract(title, body, metadata)
 
-    def _receive(self, most_bytes: int) -> dict[str, Any] | None:
-        """The next reply; None if there is none, or none that is valid."""
-        stream: IO[bytes] | None = self._process.stdout
-        assert stream is not None
-        size = int.from_bytes(stream.read(8), "big")
-        if not 0 < size <= most_bytes:
-            return None
-        try:
-            value = json.loads(stream.read(size))
-        except (ValueError, RecursionError):
-            return None
-        return value if isinstance(value, dict) else None
+    def _exchange(self, request: bytes, most_bytes: int, seconds: float) -> dict[str, Any] | None:
+        """Send a request and return the reply; None if there is none, or none that is valid.
 
-    @contextmanager
-    def _deadline(self, seconds: float) -> Iterator[threading.Event]:
-        """Kill the process after so many seconds, which ends every wait for it; the event says that it happened."""
-        expired = threading.Event()
+        Raises:
+            TimeoutError: it took longer than ``seconds``.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        sender, receiver = self._process.stdin.fileno(), self._process.stdout.fileno()
+        deadline_s, unsent, received = time.monotonic() + seconds, memoryview(request), bytearray()
+        pipes = select.poll()
+        pipes.register(receiver, select.POLLIN)
+        if unsent:
+            pipes.register(sender, select.POLLOUT)
+        while True:
+            for pipe, _ in pipes.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
+                if pipe == receiver:
+                    part = os.read(receiver, _PIECE_BYTES)
+                    received += part
+                    size = int.from_bytes(received[:8], "big")
+                    if not part or (len(received) >= 8 and not 0 < size <= most_bytes):
+                        return None
+                    if len(received) >= 8 + size > 8:
+                        return _json_object(bytes(received[8 : 8 + size]))
+                    continue
+                try:
+                    unsent = unsent[os.write(sender, unsent) :]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError:
+                    unsent = unsent[:0]
+                if not unsent:
+                    pipes.unregister(sender)
+            if time.monotonic() >= deadline_s:
+                raise TimeoutError
 
-        def expire() -> None:
-            expired.set()
-            self._process.kill()
 
-        timer = threading.Timer(seconds, expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield expired
-        finally:
-            timer.cancel()
+def _json_object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:

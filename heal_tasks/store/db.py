@@ -56,7 +56,7 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
         conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
     except psycopg.OperationalError as error:
         detail = str(error).strip() or type(error).__name__
-        cure = "check HEAL_DATABASE_URL"
+        cure = "check HEAL_DATABASE_URL, or start the embedded server (make up)"
         if "too many c" in detail or "connection slots" in detail:  # libpq gives no code of an error at the beginning
             cure = "raise max_connections or the role's CONNECTION LIMIT, or run fewer tasks at a time"
         raise RetryableError(f"Postgres cannot be used right now: {detail}; {cure}") from error

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from heal_tasks.cli import machine_commands
 from heal_tasks.cli.search_commands import print_hits
 from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.local.stack import Running
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.search import Hit
@@ -84,3 +87,9 @@ def test_an_argument_that_the_database_cannot_take_is_one_line(
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(words)
     assert "Traceback" not in done.stderr
+
+
+def test_the_password_of_the_interface_is_shown_to_its_owner(capsys: pytest.CaptureFixture[str]) -> None:
+    client = SimpleNamespace(base_url="http://127.0.0.1:8080")
+    machine_commands._print_access(Running(client, "the-password-4711", "", True))  # type: ignore[arg-type]
+    assert "user: admin  password: the-password-4711\n" in capsys.readouterr().out

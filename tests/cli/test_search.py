@@ -1,5 +1,8 @@
 """The command search: by text without a model, and with the encoder."""
 
+import pytest
+
+from heal_tasks.cli.search_commands import print_hits
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection
 from tests.cli.test_app import run
@@ -31,3 +34,8 @@ def test_search_by_text_loads_no_model(auto: Connection, settings: Settings) -> 
 
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+
+
+def test_a_search_without_hits_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_hits(["score"], [])
+    assert capsys.readouterr().out.startswith("nothing found; SELECT * FROM heal.explain_find(")

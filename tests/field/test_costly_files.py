@@ -163,7 +163,7 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_file(monkeypatch: pyte
 
 
 def test_a_reply_that_is_none_is_refused(process: ParserProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_receive", lambda most_bytes: {"title": 1, "body": [], "metadata": None})
+    monkeypatch.setattr(process, "_exchange", lambda *_: {"title": 1, "body": [], "metadata": None})
     with pytest.raises(UnreadableError, match="no valid reply"):
         process.extract("html", PAGE, 100)
 

@@ -167,7 +167,9 @@ def test_plan_says_what_entity_maps_would_cost(auto: Connection, planned: Settin
         map_entities(with_maps)
         assert make_plan(with_maps).lines()[3] == "maps       0 chunks to map; nothing to pay"
         # Only a realignment trains.
-        assert make_plan(with_maps.model_copy(update={"force_route": "nothing"})).maps is None
+        idle = make_plan(with_maps.model_copy(update={"force_route": "nothing"}))
+        assert idle.maps is None
+        assert idle.lines()[2].endswith("only HEAL_FORCE_ROUTE=realign would ask for them")
         assert make_plan(with_llm(planned, fake)).maps is None
 
 

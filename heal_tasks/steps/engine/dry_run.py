@@ -86,7 +86,7 @@ class Plan:
             *([f"skipped    {skipped.total()} files: {named(skipped)}"] if skipped else []),
             *(f"warning    {text}" for text in self.reading.warnings),
             f"route      {self.route}: {self.reason}",
-            f"questions  {self.questions.chunks} chunks to ask, by {self.writer}; {self.questions.price()}",
+            f"questions  {self._questions()}",
         ]
         if self.maps:
             lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
@@ -96,6 +96,14 @@ class Plan:
         if self.limit:
             lines.append(f"limit      {self.limit}")
         return [*lines, f"model      {self.unread}"] if self.unread else lines
+
+    def _questions(self) -> str:
+        chunks = self.questions.chunks
+        if self.route == "nothing" and chunks:
+            return (
+                f"{chunks} chunks have none by {self.writer}; only HEAL_FORCE_ROUTE=realign would ask for them"
+            )
+        return f"{chunks} chunks to ask, by {self.writer}; {self.questions.price()}"
 
 
 def make_plan(settings: Settings) -> Plan:
