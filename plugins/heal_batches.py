@@ -46,10 +46,9 @@ class BatchTrigger(BaseTrigger):
         from heal_tasks.core.settings import load_settings
 
         settings = await asyncio.to_thread(load_settings)
-        key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
         async with httpx.AsyncClient(
             base_url=settings.llm_url, timeout=settings.llm_timeout_s,
-            headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
+            headers={"Authorization": f"Bearer {settings.llm_key or 'none'}", "Accept-Encoding": "identity"},
         ) as client:  # fmt: skip
             while await self._working(client):
                 pass

@@ -1,6 +1,7 @@
 """Checks of everything that a run depends on, each with the cure for a failure."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
 from heal_tasks.store.questions.question_counts import read_question_counts
 
 MIN_FREE_GB = 5.0
+LLM_WAIT_S = 10.0
 
 Level = Literal["ok", "note", "fail"]  # note: a run works; fail: it would not
 Result = tuple[Level, str]
@@ -159,9 +161,11 @@ def _model(settings: Settings) -> Iterator[Result]:
 
 def _llm(settings: Settings) -> Iterator[Result]:
     import httpx2
+    import openai
 
-    from heal_tasks.questions.llm.complaints import error_status
+    from heal_tasks.questions.llm.attempts import settle_status
     from heal_tasks.questions.llm.replies import redacted
+    from heal_tasks.questions.llm.transport import bounded_client
 
     settings.require_llm()
     if not settings.llm_configured:
@@ -171,17 +175,21 @@ def _llm(settings: Settings) -> Iterator[Result]:
     elif not settings.llm_base_url.startswith(("http://", "https://")):
         yield "fail", f"HEAL_LLM_BASE_URL={settings.llm_base_url!r} must begin with http:// or https://"
     else:
-        key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
+        key = settings.llm_key or "none"
         url, headers = f"{settings.llm_base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}
-        shown = redacted(settings.llm_base_url, key)
+        shown, until_s = redacted(settings.llm_base_url, key), time.monotonic() + LLM_WAIT_S
+
+        def settle(reply: httpx2.Response) -> None:
+            settle_status(reply, key, completion=False)  # redirects, web pages, errors with status 200 are no answers
+
         try:
-            # As for the pipeline's own calls, redirects, web pages and errors with status 200 are no answers.
-            reply = httpx2.get(url, headers=headers, timeout=10).raise_for_status()
-            reason = "" if error_status(200, reply.text, completion=False) is None else redacted(reply.text, key)[:200]
-        except httpx2.HTTPError as error:
-            reason = redacted(str(error).partition("\n")[0], key)
+            with bounded_client(lambda: until_s, response=settle) as client:
+                reply = client.get(url, headers=headers, timeout=LLM_WAIT_S)
+            reason = f"HTTP {reply.status_code}: {reply.text}" if reply.is_error else ""
+        except (httpx2.HTTPError, openai.OpenAIError) as error:
+            reason = str(error)
         if reason:
-            yield "fail", f"{shown} does not answer ({reason}); is the server up, the key right?"
+            yield "fail", f"{shown} does not answer ({redacted(reason, key)[:200]}); is the server up, the key right?"
         else:
             yield "ok", f"{shown} answers"
 

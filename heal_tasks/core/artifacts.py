@@ -31,6 +31,8 @@ class ArtifactStore:
 
     def __init__(self, root: str, cache_dir: Path, s3_endpoint_url: str | None = None) -> None:
         self._root, self._cache_dir, self._endpoint = root.rstrip("/"), cache_dir, s3_endpoint_url
+        self._remote = root.startswith("s3://")
+        self._files = cache_dir if self._remote else Path(self._root)  # where local files are
 
     def uri(self, key: str) -> str:
         """The URI of a key, a relative path of ordinary names."""
@@ -40,7 +42,7 @@ class ArtifactStore:
         """True if a completely written artifact is at a URI."""
         if not self._inside(uri):
             return False
-        if not _is_remote(uri):
+        if not self._remote:
             return (Path(uri) / COMPLETE).exists()
         bucket, prefix = self._bucket(uri)
         return any(bucket.objects.filter(Prefix=f"{prefix}/{COMPLETE}").limit(1))
@@ -48,11 +50,11 @@ class ArtifactStore:
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         """Yield an empty local folder, and publish it under a key such as ``models/3f2a`` if the block has no error."""
-        uri, remote = self.uri(key), _is_remote(self._root)
-        with self._staging(self._cache_dir if remote else Path(self._root)) as staging:
+        uri = self.uri(key)
+        with self._staging() as staging:
             yield staging
             (staging / COMPLETE).write_text(json.dumps({"key": key}))
-            if remote:
+            if self._remote:
                 bucket, prefix = self._bucket(uri)
                 files = [path for path in staging.rglob("*") if path.is_file() and path.name != COMPLETE]
                 for path in [*files, staging / COMPLETE]:
@@ -61,10 +63,10 @@ class ArtifactStore:
                 _publish(staging, self._folder(uri))
 
     @contextmanager
-    def _staging(self, root: Path) -> Iterator[Path]:
+    def _staging(self) -> Iterator[Path]:
         """Yield a new folder, and remove what is left of it: on a full disk half a file would keep the disk full."""
-        private_folder(root)
-        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+        private_folder(self._files)
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=self._files))
         try:
             yield staging
         finally:
@@ -78,12 +80,12 @@ class ArtifactStore:
         """
         target = self._folder(uri)
         if (target / COMPLETE).exists():
-            _check_files(target, self._cache_dir if _is_remote(uri) else Path(self._root))
+            _check_files(target, self._files)
             return target
         if not self.exists(uri):
             raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
         bucket, prefix = self._bucket(uri)
-        with self._staging(self._cache_dir) as staging:
+        with self._staging() as staging:
             for item in bucket.objects.filter(Prefix=f"{prefix}/"):
                 name = item.key.removeprefix(f"{prefix}/")
                 if name != COMPLETE and not name.endswith("/"):  # a folder marker
@@ -100,7 +102,7 @@ class ArtifactStore:
     def delete(self, uri: str) -> None:
         """Remove an artifact; nothing happens where there is none. StepError for what is not below the root."""
         shutil.rmtree(self._folder(uri), ignore_errors=True)
-        if _is_remote(uri):
+        if self._remote:
             bucket, prefix = self._bucket(uri)
             bucket.objects.filter(Prefix=f"{prefix}/").delete()
 
@@ -108,8 +110,8 @@ class ArtifactStore:
         """The local folder of an artifact; in the cache if it is in S3."""
         if not self._inside(uri):
             raise StepError(f"artifact {uri!r} is not below {self._root}, the folder or bucket of HEAL_ARTIFACTS_URI")
-        folder = self._cache_dir / uri.removeprefix("s3://") if _is_remote(uri) else Path(uri)
-        _check_place(folder, self._cache_dir if _is_remote(uri) else Path(self._root))
+        folder = self._cache_dir / uri.removeprefix("s3://") if self._remote else Path(uri)
+        _check_place(folder, self._files)
         return folder
 
     def _inside(self, uri: str) -> bool:
@@ -181,10 +183,6 @@ def _publish(staging: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     staging.rename(target)
-
-
-def _is_remote(uri: str) -> bool:
-    return uri.startswith("s3://")
 
 
 def artifact_store(settings: Settings) -> ArtifactStore:

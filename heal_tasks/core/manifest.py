@@ -3,11 +3,13 @@
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from heal_tasks.core.errors import StepError
 
 MAX_MANIFEST_BYTES = 4096
+MAX_TEXT_BYTES = 1500
+"""Of a note, and of what is undone, as JSON; the rest of a longer one is cut off."""
 READ_AGAIN = "read_again"
 """The ref of a first manifest that has ``ingest`` read every file, whether it has changed or not."""
 T = TypeVar("T", int, str)
@@ -22,6 +24,14 @@ class Manifest(BaseModel, frozen=True):
     counts: dict[str, int | float] = {}  # numbers of this step, shown in the report
     note: str = ""  # one sentence for the log and the report
     undone: str = ""  # what the step was to do and had nothing for, and why; a part of the run's verdict
+
+    @field_validator("note", "undone")
+    @classmethod
+    def _cut(cls, text: str) -> str:
+        kept = text
+        while len(json.dumps(kept)) > MAX_TEXT_BYTES:
+            kept = kept[: len(kept) * 9 // 10]
+        return kept if kept == text else f"{kept}..."
 
     def next(
         self, step: str, *, refs: dict[str, int | str], counts: dict[str, int | float], note: str, undone: str = ""

@@ -36,7 +36,7 @@ class CoreSettings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO",
         description="Lowest level of the log on the command line; Airflow's tasks follow Airflow's own setting.")
     device: str = Field("auto", description="Device: `auto` (the first GPU, if any), `cpu`, `cuda` or `cuda:N`.")
-    seed: int = Field(13, ge=0, description="Seed of all random choices; another one gives another model.")
+    seed: int = Field(13, ge=0, lt=2**32, description="Seed of all random choices; another one gives another model.")
 
 
 class SourceSettings(BaseModel):
@@ -98,7 +98,7 @@ class QuestionSettings(BaseModel):
     llm_api_key: SecretStr | None = Field(None, description="API key of the endpoint; unset: `OPENAI_API_KEY`.")
     llm_model: str = Field("gpt-4o-mini", description="Model that generates questions, entity maps and answers.")
     llm_concurrency: int = Field(8, ge=1, le=256, description="Largest number of calls in flight per task.")
-    llm_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one whole reply, in seconds.")
+    llm_timeout_s: float = Field(120.0, gt=0, le=86_400, description="Longest wait for one whole reply, in seconds.")
     llm_input_usd_per_million: float = Field(0.15, ge=0, description="Price of a million input tokens, in USD.")
     llm_output_usd_per_million: float = Field(0.60, ge=0, description="Price of a million output tokens, in USD.")
     llm_run_spend_limit_usd: float = Field(0.0, ge=0, description="Most that one run may spend, in USD; 0: no limit.")
@@ -199,10 +199,12 @@ class StoreSettings(BaseModel):
     """
 
     recall_target: float = Field(0.95, ge=0, le=1, description="recall@10 below which a generation is not promoted.")
-    index_memory_mb: int = Field(1024, ge=64, description="Largest `maintenance_work_mem` of an index build, in MiB.")
+    index_memory_mb: int = Field(1024, ge=64, le=2_097_151,
+        description="Largest `maintenance_work_mem` of an index build, in MiB.")
     index_workers: int = Field(0, ge=0, le=64,
         description="Number of server processes that help to build an index, each with a processor of its own.")
-    drain_hours: float = Field(24.0, ge=0, description="Time that a retired generation's tables are kept, in hours.")
+    drain_hours: float = Field(24.0, ge=0, le=87_600,
+        description="Time that a retired generation's tables are kept, in hours.")
 
 
 class ServeSettings(BaseModel):

@@ -29,7 +29,7 @@ _SECRETS = ("database_url", "llm_base_url", "llm_api_key", "s3_endpoint_url", "s
 """Settings that are a secret or may have one in them: a wrong value is not shown."""
 
 _HTTP_URL = re.compile(
-    r"https?://([^@/?#\s]*@)?([\w.-]+|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?(/([^\s@]|(?<=/)@)*)?", re.IGNORECASE
+    r"https?://([^@/?#\s]*@)?([\w.-]+|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?(/([^\s@?#]|(?<=/)@)*)?", re.IGNORECASE
 )
 
 
@@ -62,6 +62,14 @@ class Settings(
                     "http://USER:PASSWORD@HOST:PORT/PATH, with special characters of the password as %40 for @, %3A "
                     "for :, %2F for /"
                 )
+        return value
+
+    @field_validator("llm_api_key", "serve_token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        # A library that cannot send it in a header would quote it.
+        if value and not re.fullmatch("[!-~]+", value.get_secret_value()):
+            raise ValueError("has a blank, a line end or a letter that is not ASCII (it is not shown): write it again")
         return value
 
     @model_validator(mode="after")
@@ -105,6 +113,11 @@ class Settings(
     def llm_configured(self) -> bool:
         """True if an LLM generates the questions; otherwise the extractive writer does."""
         return bool(self.llm_base_url or self.llm_api_key)
+
+    @property
+    def llm_key(self) -> str | None:
+        """The key of the language model's endpoint in clear, for those who send it."""
+        return self.llm_api_key.get_secret_value() if self.llm_api_key else None
 
     @property
     def llm_url(self) -> str:

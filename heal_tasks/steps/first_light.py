@@ -29,7 +29,8 @@ def first_light(context: Context) -> Outcome:
     note = (
         indexed.fault or f"generation {made.generation_id} is live: ask it with SELECT * FROM heal.find('a question')"
     )
-    return Outcome(counts={**filled.counts, "rows": rows}, note=note)
+    undone = "" if rows else "Nothing can be found yet: there was no chunk to publish"
+    return Outcome(counts={**filled.counts, "rows": rows}, note=note, undone=undone)
 
 
 FIRST_LIGHT = Step("first_light", first_light, None)

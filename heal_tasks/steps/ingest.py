@@ -13,9 +13,6 @@ from heal_tasks.steps.route import decide
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository
 
-_MAX_NOTE_CHARS = 1500
-"""Two kilobytes are left for the other parts of the manifest."""
-
 
 def ingest(context: Context) -> Outcome:
     """Read every source and store what changed; refs ``new``, ``changed`` and ``deleted`` count documents.
@@ -33,21 +30,18 @@ def ingest(context: Context) -> Outcome:
     moved = f", {total.moved} moved" if total.moved else ""
     note = (
         f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted{moved}, "
-        f"{reading.rejected} rejected"
+        f"{reading.rejected} rejected{' (dry run, undone)' if dry_run else ''}"
     )
     if skipped:
         note += f"; {skipped} files skipped: {named(reading.skipped)}"
     if reading.warnings:
         note += f"; {'; '.join(reading.warnings)}"
-    if len(note) > _MAX_NOTE_CHARS:
-        note = f"{note[:_MAX_NOTE_CHARS]}..."
     for warning in reading.warnings:
         context.log.warning("%s", warning)
     if foreseen:
         route, facts = foreseen
         refs["dry_run"] = reason = f"dry run; otherwise {route.name}: {route.reason}"
         runs.set_route(context.run_id, "nothing", reason, asdict(facts))
-        note += " (dry run, undone)"
     counts = {"documents": documents, **asdict(total), "rejected": reading.rejected, "skipped": skipped}
     return Outcome(refs=refs, counts=counts, note=note)
 

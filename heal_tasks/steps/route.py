@@ -48,7 +48,7 @@ def route(context: Context) -> Outcome:
     """Choose the route and record it, as ref ``route`` too, with every number it was chosen from."""
     if context.settings.dry_run:  # step ingest has chosen and recorded it, before its rollback
         return Outcome(refs={"route": "nothing"}, note=f"nothing: {context.manifest.text('dry_run')}")
-    counts = {name: int(context.manifest.refs[name]) for name in ("new", "changed", "deleted")}
+    counts = {name: context.manifest.number(name) for name in ("new", "changed", "deleted")}
     arrived = Changes(**counts)
     chosen, facts = decide(context, arrived)
     skipped = skip_training(facts) if chosen.name == "realign" else ""

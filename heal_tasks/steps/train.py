@@ -58,13 +58,13 @@ def _config(context: Context) -> TrainingConfig:
 
 def _inputs(context: Context) -> object:
     model = model_sha256(resolve_model(context.settings.model))
-    return [str(context.manifest.refs["training_set_uri"]), model, _config(context).identity()]
+    return [context.manifest.text("training_set_uri"), model, _config(context).identity()]
 
 
 def train(context: Context) -> Outcome:
     """Train, or resume from the last checkpoint of a killed try, and store the model; with too few questions, none."""
     settings = context.settings
-    if not context.manifest.refs["training_set_uri"]:  # step mine has said why
+    if not context.manifest.text("training_set_uri"):  # step mine has said why
         return Outcome(refs={"model_uri": ""}, note="no training set was made")
     data, validation = load(context.artifacts.local(context.manifest.text("training_set_uri")))
     if len(data.questions) < 2 * settings.train_batch_size or not validation.queries:

@@ -62,7 +62,9 @@ WITH object AS (
 SELECT kind, name, owner, drop, wanted FROM found
 """
 
-# Code that runs with the rights of whoever reads or writes a table of vectors, such as the owner of a search function.
+# Code that runs with the rights of whoever reads or writes a table of vectors, such as the owner of a search function:
+# all that ``create_tables`` and ``build_indexes`` do not make. Functions of the system may run any SQL (ts_rewrite),
+# but not those that an index may call.
 _CODE: LiteralString = r"""
 WITH calling AS (
     SELECT d.classid, d.objid FROM pg_depend d
@@ -74,10 +76,18 @@ WITH calling AS (
     UNION ALL SELECT 'rule', rulename, ev_class, 'DROP RULE %1$I ON %2$s' FROM pg_rewrite WHERE rulename <> '_RETURN'
     UNION ALL SELECT 'policy', polname, polrelid, 'DROP POLICY %1$I ON %2$s' FROM pg_policy
     UNION ALL SELECT 'constraint', conname, conrelid, 'ALTER TABLE %2$s DROP CONSTRAINT %1$I' FROM pg_constraint
-    WHERE oid IN (SELECT objid FROM calling WHERE classid = 'pg_constraint'::regclass)
+    WHERE contype = 'c' AND (oid IN (SELECT objid FROM calling WHERE classid = 'pg_constraint'::regclass)
+        OR pg_get_constraintdef(oid) !~ (
+            '^CHECK \(\(abs\(\([\w".]*vector_norm\(embedding\) - \(1\)::double precision\)\)'
+            ' < \(0\.001\)::double precision\)\)$'))
     UNION ALL SELECT 'default', a.attname, d.adrelid, 'ALTER TABLE %2$s ALTER %1$I DROP DEFAULT'
     FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-    WHERE d.oid IN (SELECT objid FROM calling WHERE classid = 'pg_attrdef'::regclass)
+    UNION ALL SELECT 'column', attname, attrelid, 'ALTER TABLE %2$s DROP COLUMN %1$I' FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    WHERE attnum > 0 AND t.typnamespace <> 'pg_catalog'::regnamespace AND NOT EXISTS (
+        SELECT FROM pg_depend e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid AND e.deptype = 'e')
+    UNION ALL SELECT 'child', (pg_identify_object('pg_class'::regclass, inhrelid, 0)).identity, inhparent,
+        'DROP TABLE %1$s' FROM pg_inherits
     UNION ALL SELECT 'index', i.relname, x.indrelid, 'DROP INDEX heal.%1$I'
     FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
     WHERE i.oid IN (SELECT objid FROM calling WHERE classid = 'pg_class'::regclass)

@@ -61,13 +61,23 @@ def test_an_openai_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
     [
         ("HEAL_SEED", "x", r"HEAL_SEED='x': .*valid integer"),
         ("HEAL_SOURCES", "ftp:x", r"unknown source 'ftp:x'; write file:FOLDER"),
+        ("HEAL_SEED", str(2**32), r"HEAL_SEED='4294967296': .*less than"),
+        ("HEAL_DRAIN_HOURS", "1e308", r"HEAL_DRAIN_HOURS='1e308': .*less than or equal to 87600"),
+        ("HEAL_LLM_TIMEOUT_S", "inf", r"HEAL_LLM_TIMEOUT_S='inf': .*less than or equal to 86400"),
+        ("HEAL_INDEX_MEMORY_MB", "9999999", r"HEAL_INDEX_MEMORY_MB='9999999': .*less than or equal to 2097151"),
+        # Secrets and what may have one in it are not shown.
+        ("HEAL_LLM_API_KEY", "key-from-a-file\n", r"HEAL_LLM_API_KEY: Value error, has a blank, a line end"),
+        ("HEAL_SERVE_TOKEN", "schlüssel", r"HEAL_SERVE_TOKEN: Value error, has a blank, a line end"),
+        ("HEAL_LLM_BASE_URL", "http://host/v1?key=secret", r"HEAL_LLM_BASE_URL: Value error, is malformed"),
+        ("HEAL_S3_ENDPOINT_URL", "http://host/#secret", r"HEAL_S3_ENDPOINT_URL: Value error, is malformed"),
         ("HEAL_MAX_DELETED_SHARE", "1.5", r"HEAL_MAX_DELETED_SHARE='1.5': .*less than or equal to 1"),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=message) as caught:
         load_settings()
+    assert "secret" not in str(caught.value)
 
 
 def test_an_unknown_override_is_refused() -> None:

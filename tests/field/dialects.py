@@ -165,6 +165,9 @@ MODES: dict[str, Mode] = {
     "bare list": fine(text(lambda content: json.dumps(json.loads(content)["items"]))),
     "byte order mark": fine(lambda request: Reply("\ufeff" + json.dumps(answer(request).body))),
     "wrong content type": fine(lambda request: Reply(json.dumps(answer(request).body))),
+    "another charset": fine(
+        lambda request: Reply(answer(request).body, headers={"Content-Type": "application/json; charset=zlib"})
+    ),
     "no usage": fine(changed(lambda body: body.pop("usage"))),
     "compressed": fine(lambda request: Reply(gzip.compress(json.dumps(answer(request).body).encode()), headers=GZIP)),
     # Nothing usable.
@@ -222,7 +225,7 @@ MODES: dict[str, Mode] = {
     "reset": outage(Reply("", fault="reset"), "does not answer", 1, retries=0),
     "endless body": outage(Reply(b" " * 65536, fault="endless"), "larger than any"),
     "gzip bomb": outage(Reply(BOMB, headers=GZIP), "larger than any"),
-    "unknown encoding": outage(Reply(b"x", headers={"Content-Encoding": "br"}), "does not answer", 1, retries=0),
+    "unknown encoding": outage(Reply(b"x", headers={"Content-Encoding": "br"}), "encoded as 'br'", 1, retries=0),
     "slow body": outage(Reply("{", fault="drip"), "does not answer", 7, retries=0),
     "slow head": outage(Reply("", fault="slow_head"), "does not answer", 7, retries=0),
 }  # fmt: skip

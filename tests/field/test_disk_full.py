@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from heal_tasks.core.errors import HealError, RetryableError, StepError
+from heal_tasks.core.errors import HealError, RetryableError, StepError, StoreError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.faults import named_fault
@@ -128,7 +128,10 @@ def test_other_errors_stay_what_they_are() -> None:
         ("53300", RetryableError, "takes no more connections; raise its max_connections"),
         ("57014", RetryableError, "the database server refused"),
         ("40P01", RetryableError, "run it again"),
-        ("54000", StepError, "the database server refused"),
+        ("54000", StoreError, "the database refused a value"),
+        ("F0000", StepError, "the database server refused"),
+        ("25006", RetryableError, "takes no writes, as a standby does"),
+        ("42501", StepError, "GRANT heal_pipeline TO it"),
     ],
 )
 def test_the_servers_faults_are_named(state: str, kind: type[HealError], words: str, settings: Settings) -> None:

@@ -35,6 +35,16 @@ BODIES: list[tuple[object, int | None]] = [
     ([{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "x"}}], 400),
     ({"choices": [{"error": {"code": 502, "message": "x"}}]}, 502),
     ({"choices": [{"finish_reason": "error", "message": {"content": "a"}}]}, 500),
+    ({"error": [{"code": 402, "message": "x"}]}, 402),
+    ({"error": {"code": 429.0}}, 429),
+    ({"error": {"code": "429 Too Many Requests"}}, 429),
+    ({"detail": {"message": "x", "code": "insufficient_quota"}}, 402),
+    ({"Message": "User is not authorized to access this resource"}, 401),
+    ({"errorMessage": "x", "errorCode": "ThrottlingException"}, 429),
+    ({"fault": {"faultstring": "x", "detail": {"errorcode": "policies.ratelimit.QuotaViolation"}}}, 429),
+    ({"type": "about:blank", "title": "Payment Required", "status": 402}, 402),
+    ({"statusCode": 503, "body": "x"}, 503),
+    ({"error": {"code": 5000, "message": "x"}}, 500),
 ]
 
 
@@ -91,6 +101,11 @@ def test_impossible_token_counts_are_guessed(count: object) -> None:
     body = json.dumps({**GOOD, "usage": {"prompt_tokens": count, "completion_tokens": count}})
     call = read_completion(body, parse_drafts, 0.0, 300).call
     assert (call.input_tokens, call.output_tokens, call.guessed_tokens) == (0, 0, (100, 5))
+
+
+def test_of_a_reply_with_far_too_many_questions_the_first_are_read() -> None:
+    item = {"type": "claim", "query": "q", "answer": "a", "evidence_quote": "e"}
+    assert len(parse_drafts(json.dumps({"items": [{**item, "query": f"q {number}"} for number in range(5000)]}))) == 50
 
 
 def test_texts_and_stored_replies_are_bounded() -> None:

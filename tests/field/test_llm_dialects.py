@@ -62,6 +62,7 @@ def test_a_dialect(shared: Connection, asked: Settings, mode: Mode, monkeypatch:
         assert (number(shared, "SELECT count(*) FROM heal.question") > 0) == (mode.state == "answered")
 
         fake.rule = fake.probe_rule = None
+        wanted = wanted.model_copy(update={"llm_timeout_s": 30.0})  # which a busy machine keeps
         fake.requests.clear()
         made = ask(wanted, "r2")
         again = [request.passage for request in fake.requests]

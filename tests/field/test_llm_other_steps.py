@@ -43,6 +43,7 @@ def test_maps(auto: Connection, settings: Settings, name: str) -> None:
         settled = 0 if mode.state == "failed" else CHUNKS
         assert number(auto, "SELECT count(*) FROM heal.entity_map") == settled
         fake.rule = fake.probe_rule = None
+        wanted = wanted.model_copy(update={"llm_timeout_s": 30.0})  # which a busy machine keeps
         fake.requests.clear()
         made = map_entities(wanted, "r2")
         assert len(fake.requests) == made.counts["ok"] == CHUNKS - settled
@@ -66,6 +67,7 @@ def test_answers(planted: Connection, settings: Settings, name: str) -> None:
             assert "; 24 refused" in made.note
             return
         fake.rule = fake.probe_rule = None
+        wanted = wanted.model_copy(update={"llm_timeout_s": 30.0})  # which a busy machine keeps
         fake.requests.clear()
         planted.execute("DELETE FROM heal.step_result")
         again = answer(planted, wanted)

@@ -10,7 +10,7 @@ import pytest
 from heal_tasks.cli.doctor import examine
 from heal_tasks.cli.judgments import judgments
 from heal_tasks.cli.run_summary import print_report
-from heal_tasks.core.errors import InputError
+from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
@@ -102,6 +102,23 @@ def test_a_run_over_an_empty_store_names_the_sources(auto: Connection, settings:
     assert "there are no documents; HEAL_SOURCES names file:" in findings(settings, "questions")[0][1]
     done = load_step("maintain").run(settings, Manifest(run_id="maintain"))
     assert done.undone == "The recall of what is served was not measured: no generation is live"
+    done = load_step("first_light").run(settings, Manifest(run_id="early"))
+    assert done.undone == "Nothing can be found yet: there was no chunk to publish"
+
+
+def test_long_names_of_sources_do_not_keep_a_run_from_its_end(auto: Connection, settings: Settings) -> None:
+    folders = [settings.var_dir / f"{number} {'語' * 80}" for number in range(40)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    sources = tuple(f"file:{folder}" for folder in folders)
+    run_pipeline(settings.model_copy(update={"sources": sources}), "long", lambda manifest: None)
+    assert verdict_of(auto, "long").endswith(sources[-1])
+
+
+@pytest.mark.parametrize("name", ["route", "train"])
+def test_a_step_before_its_time_says_what_is_missing(auto: Connection, settings: Settings, name: str) -> None:
+    with pytest.raises(StepError, match=r"missing '.*', which an earlier step should have produced"):
+        load_step(name).run(settings, Manifest(run_id="early"))
 
 
 @pytest.mark.parametrize(

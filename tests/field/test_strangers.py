@@ -12,6 +12,7 @@ from tests.store.sample_store import SampleStore
 EVIL = "CREATE FUNCTION heal.evil() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user::text'"
 TRIGGER = "CREATE FUNCTION heal.evil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'"
 VECTOR = "CREATE FUNCTION heal.evil(vector) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'"
+ANY_SQL = "ts_rewrite('a', 'VALUES (tsquery ''a'', tsquery ''b'')')"
 
 
 @pytest.mark.parametrize(
@@ -86,15 +87,30 @@ def test_an_object_of_the_pipeline_is_refused_until_it_is_dropped(
         ],
         [VECTOR, "ALTER TABLE heal.{table} ADD CONSTRAINT c CHECK (heal.evil(embedding))"],
         [VECTOR, "CREATE INDEX i ON heal.{table} ((heal.evil(embedding)))"],
+        [f"ALTER TABLE heal.{{table}} ADD CONSTRAINT c CHECK ({ANY_SQL} IS NOT NULL)"],
         [EVIL, "ALTER TABLE heal.{table} ADD d text DEFAULT heal.evil()"],
+        [f"ALTER TABLE heal.{{table}} ADD d tsquery DEFAULT {ANY_SQL}"],
+        ["CREATE DOMAIN heal.mine AS int CHECK (VALUE > 0)", "ALTER TABLE heal.{table} ADD d heal.mine"],
+        ["CREATE TABLE heal.vec_g999999 () INHERITS (heal.{table})"],
     ],
-    ids=["trigger", "rule", "policy", "constraint", "index", "default"],
+    ids=[
+        "trigger",
+        "rule",
+        "policy",
+        "constraint",
+        "index",
+        "any-constraint",
+        "default",
+        "any-default",
+        "column",
+        "child",
+    ],
 )
 @pytest.mark.parametrize("table", ["vec_g000001", "base_s000001"])
 def test_code_on_a_table_of_vectors_is_refused(
     auto: Connection, login: dict[str, str], statements: list[str], table: str, request: pytest.FixtureRequest
 ) -> None:
-    kind = request.node.callspec.id.split("-")[-1]
+    kind = request.node.callspec.id.rpartition("-")[2]
     store = SampleStore(auto)
     store.load_many(5)
     store.publish(store.generation("m"))
@@ -103,7 +119,7 @@ def test_code_on_a_table_of_vectors_is_refused(
         pipeline.execute("SET search_path = public")
         for statement in statements:
             pipeline.execute(statement.replace("{table}", table).encode())
-        with pytest.raises(StoreError, match=f"{kind} \\w+ ON heal.{table} of heal_pipeline"):
+        with pytest.raises(StoreError, match=f"{kind} [\\w.]+ ON heal.{table} of heal_pipeline"):
             migrate(auto)
         code = [item for item in strangers(auto) if item.kind == kind]
         others = [item for item in strangers(auto) if item.kind != kind]

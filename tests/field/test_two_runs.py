@@ -112,6 +112,14 @@ def test_a_step_waits_for_a_run_and_says_for_which(settings: Settings) -> None:
     assert not waiting.is_alive()
 
 
+def test_a_step_does_not_wait_for_ever(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heal_tasks.store.runs.run_lock.LONGEST_WAIT_S", 0.0)
+    url = settings.require_database_url()
+    late = pytest.raises(RetryableError, match="run 'stuck' has not ended in 0 hours")
+    with whole_run(url, "stuck"), late, one_step(url, "night", print):
+        pass
+
+
 def test_steps_run_beside_each_other_and_keep_runs_out(settings: Settings) -> None:
     url = settings.require_database_url()
     with one_step(url, "night", print), one_step(url, "night", print):

@@ -285,8 +285,7 @@ def test_a_generation_from_before_there_were_lexicons_is_searched_by_vector(stor
     message, hint = noticed(store, "basalt")[0]
     assert message == "no row: generation 1 has no lexicon"
     assert hint == "The next generation that heal_realign publishes has one; until then use heal.search."
-    assert query_vector(store, "basalt") is None
-    assert explained(store, "basalt") == []
+    assert (query_vector(store, "basalt"), explained(store, "basalt")) == (None, [])
     rows = store.conn.execute("SELECT text, word_rank FROM heal.hybrid_search('basalt', %s, 1)", (np.eye(DIMS)[0],))
     assert rows.fetchall() == [("basalt", None)]
     store.delete("a")

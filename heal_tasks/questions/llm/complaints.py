@@ -17,8 +17,12 @@ REFUSAL_CODES = {"content_filter", "content_policy_violation", "data_inspection_
 
 _BAD_BODY = 502  # neither JSON nor a page, such as JSON that was cut off
 _UNKNOWN = 500
-_CODE_KEYS = ("code", "type", "status", "status_code", "error_code", "error_type")
-_MESSAGE_KEYS = ("message", "msg", "detail", "status_msg", "error_msg", "description", "error")
+# Without dashes and capitals, in which servers differ.
+_CODE_KEYS = {"code", "type", "status", "statuscode", "errorcode", "errortype"}
+_MESSAGE_KEYS = {
+    "message", "msg", "detail", "statusmsg", "errormsg", "errormessage", "faultstring", "title", "description", "error",
+}  # fmt: skip
+_DEEPEST = 3  # object or list in an error that is looked into
 # What an object without choices has at least one of if it is an error.
 _SIGNS = ("errors", "detail", "message", "msg", "code", "error_code", "error_msg", "base_resp")
 
@@ -44,7 +48,7 @@ _WORDS = tuple(
         (402, r"insufficient (balance|credit|fund|quota)|credit balance|(no|out of|more) credits?\b|payment required"
               r"|billing|余额不足|欠费"),
         (429, r"rate.?limit|too many requests|throttl|quota|slow down|(requests|tokens) per"),
-        (401, r"unauthori[sz]|authenticat|api.?key|(sign|log) ?in\b|invalid token"),
+        (401, r"(un|not )authori[sz]|authenticat|api.?key|(sign|log) ?in\b|invalid token"),
         (403, r"forbidden|permission|access denied|not allowed"),
         (413, r"too large|too long|context (length|window)|maximum (context|length)"),
         (404, r"not found|no such|unknown model|not exist|not available"),
@@ -109,35 +113,35 @@ def _errors_in(value: object, *, completion: bool) -> Iterator[Any]:
     error = value.get("error")
     if error and not (choice and isinstance(error, dict) and not any(_values(error, _MESSAGE_KEYS))):
         yield error
-    elif value.get("object") == "error" or value.get("type") == "error":
+        return
+    named = value.get("object") == "error" or value.get("type") == "error"
+    if named or (completion and not choices and (any(map(value.get, _SIGNS)) or _by_code(value) or _by_words(value))):
         yield value
-    elif completion and not choices and any(map(value.get, _SIGNS)):
-        errors = value.get("errors")
-        inner = errors[0] if isinstance(errors, list) and errors else value.get("base_resp")
-        yield inner or value
 
 
 def _by_code(error: object) -> int | None:
+    if isinstance(error, dict) and isinstance(error.get("detail"), list):
+        return 422  # fields that a server of FastAPI's kind does not take
     codes = list(_values(error, _CODE_KEYS))
     names = ["".join(re.findall("[a-z]", str(code).lower())) for code in codes]
     by_name = [next((status for status, name in _NAMES if name.search(text)), None) for text in names]
     if 402 in by_name:
         return 402
-    numbers = [int(str(code)) for code in codes if re.fullmatch(r"[45]\d\d", str(code))]
+    numbers = [int(found[1]) for code in codes if (found := re.match(r"([45]\d\d)(\.0$|\D{2}|$)", str(code)))]
     return next((status for status in (*numbers, *by_name) if status), None)
 
 
 def _by_words(error: object) -> int | None:
-    if isinstance(error, dict) and isinstance(error.get("detail"), list):
-        return 422  # fields that a server of FastAPI's kind does not take
     text = error if isinstance(error, str) else " ".join(map(str, _values(error, _MESSAGE_KEYS)))
     return next((status for status, words in _WORDS if words.search(text.lower())), None)
 
 
-def _values(error: object, keys: tuple[str, ...]) -> Iterator[object]:
-    """Values of an error object by these keys, and of the error in it."""
-    if not isinstance(error, dict):
-        return
-    yield from (error[key] for key in keys if error.get(key) and not isinstance(error[key], dict | list))
-    if isinstance(error.get("error"), dict):
-        yield from _values(error["error"], keys)
+def _values(error: object, keys: set[str], depth: int = _DEEPEST) -> Iterator[object]:
+    """Values in an error by these keys, those of the objects in it last."""
+    if isinstance(error, dict):
+        for key, value in error.items():
+            if value and not isinstance(value, dict | list) and re.sub("[_-]", "", key).lower() in keys:
+                yield value
+    for item in error.values() if isinstance(error, dict) else error if isinstance(error, list) else ():
+        if depth:
+            yield from _values(item, keys, depth - 1)

@@ -155,9 +155,11 @@ class Endpoint:
 
 
 def _described(error: Exception) -> str:
-    # The SDK's own text has only messages in OpenAI's form.
+    # The SDK's own text has only messages in OpenAI's form, and of a lost connection no reason.
     text = str(error)
-    if isinstance(error, openai.APIStatusError):
+    if isinstance(error, openai.APIConnectionError) and error.__cause__:
+        text = f"{text} {error.__cause__}"
+    elif isinstance(error, openai.APIStatusError):
         text = f"HTTP {error.status_code}: {error_text(error.response.text)}"
     return f"{type(error).__name__}: {text}"
 

@@ -8,6 +8,7 @@ from heal_tasks.questions.llm.replies import STRICT, TidyText, parse_object
 from heal_tasks.questions.writer import Draft, Drafts
 
 _TOKENS_PER_QUESTION = 512
+_MOST_QUESTIONS = 50  # that are read of a reply: five times what is ever asked for; each is compared with all before it
 _TEMPERATURE = 0.7  # for varied wording, which maps and answers do not need
 
 _INSTRUCTIONS = """\
@@ -78,4 +79,5 @@ def parse_drafts(content: str) -> Drafts:
 
 def _drafts(value: object) -> Drafts:
     reply = Reply.model_validate({"items": value} if isinstance(value, list) else value)
-    return tuple(Draft(item.type, item.query, item.answer, item.evidence_quote) for item in reply.items)
+    items = reply.items[:_MOST_QUESTIONS]
+    return tuple(Draft(item.type, item.query, item.answer, item.evidence_quote) for item in items)

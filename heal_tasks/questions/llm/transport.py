@@ -76,6 +76,8 @@ def bounded_client(deadline: Deadline, **hooks: Callable[..., None]) -> httpx2.C
 def bound(response: httpx2.Response, max_bytes: int = MAX_REPLY_BYTES) -> None:
     """Have a reply's body read at most up to a size, decompressed; more than that is a TooLargeError."""
     encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+    # Whatever charset is named: JSON is UTF-8, and Python also knows codecs that decompress without a bound.
+    response.encoding = "utf-8"
     assert isinstance(response.stream, httpx2.SyncByteStream)
     response.stream = _Body(response.stream, encoding, max_bytes)
 

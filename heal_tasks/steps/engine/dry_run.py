@@ -100,9 +100,7 @@ class Plan:
     def _questions(self) -> str:
         chunks = self.questions.chunks
         if self.route == "nothing" and chunks:
-            return (
-                f"{chunks} chunks have none by {self.writer}; only HEAL_FORCE_ROUTE=realign would ask for them"
-            )
+            return f"{chunks} chunks have none by {self.writer}; only HEAL_FORCE_ROUTE=realign would ask for them"
         return f"{chunks} chunks to ask, by {self.writer}; {self.questions.price()}"
 
 

@@ -24,14 +24,14 @@ _FULL = re.compile(
     r"|requested and \d+ written|inline_container.*unexpected pos",
     re.IGNORECASE,
 )
-_RETRYABLE: dict[int, tuple[str, str]] = {
+_RETRYABLE: dict[int | None, tuple[str, str]] = {
     errno.EMFILE: ("too many files are open", "raise `ulimit -n`, or run fewer tasks at a time"),
     errno.ENFILE: ("too many files are open on this machine", "raise fs.file-max, or run fewer tasks at a time"),
     errno.ENOMEM: ("this machine has no memory left", "run fewer tasks at a time, or give it more memory"),
     errno.EIO: ("the disk reports an input/output error", "look at the system's log for a failing disk or mount"),
     errno.ESTALE: ("the network file system has lost the file", "check the mount"),
 }
-_FINAL: dict[int, tuple[str, str]] = {
+_FINAL: dict[int | None, tuple[str, str]] = {
     errno.EROFS: ("the file system is read-only", "mount it writable, or name another folder"),
     errno.EACCES: ("permission is denied", "give this account the right, or name another folder"),
     errno.EPERM: ("permission is denied", "give this account the right, or name another folder"),
@@ -40,7 +40,9 @@ _FINAL: dict[int, tuple[str, str]] = {
     errno.ENOTDIR: ("a part of the path is no folder", "remove the file that is in its place"),
 }
 _FOLDERS = "the folders are HEAL_VAR_DIR and HEAL_ARTIFACTS_URI"
-_SERVER: dict[str, str] = {
+_SERVER: dict[str | None, str] = {
+    "25006": "the database takes no writes, as a standby does; wait for its failover, or name the primary in "
+    "HEAL_DATABASE_URL",
     "53100": "the disk of the database server is full; free space there",
     "53200": "the database server has no memory left; lower HEAL_INDEX_MEMORY_MB, or give it more",
     "53300": "the database server takes no more connections; raise its max_connections, or run fewer tasks at a time",
@@ -69,16 +71,22 @@ def named_fault(error: Exception, where: str, settings: Settings | None = None) 
     if isinstance(error, HealError):
         return None
     chain = list(_chain(error, contexts=False))
-    if server := next((item for item in chain if isinstance(item, psycopg.OperationalError)), None):
-        return _of_server(server, where)
-    found = next((item for item in chain if isinstance(item, OSError) and item.errno in _RETRYABLE), None)
-    if found and found.errno:
-        what, cure = _RETRYABLE[found.errno]
-        return RetryableError(f"{where}: {what} ({_short(found)}); {cure}, then run it again")
-    found = next((item for item in chain if isinstance(item, OSError) and item.errno in _FINAL), None)
-    if found and found.errno:
-        what, cure = _FINAL[found.errno]
-        return StepError(f"{where}: {what} ({_short(found)}); {cure} ({_FOLDERS})")
+    for item in chain:
+        if isinstance(item, psycopg.OperationalError) or (isinstance(item, psycopg.Error) and item.sqlstate in _SERVER):
+            return _of_server(item, where)
+        if isinstance(item, psycopg.errors.InsufficientPrivilege):
+            return StepError(
+                f"{where}: the database user may not do this ({_short(item)}); GRANT heal_pipeline TO it, or name "
+                "another user in HEAL_DATABASE_URL"
+            )
+    for item in chain:
+        number = item.errno if isinstance(item, OSError) else None
+        if number in _RETRYABLE:
+            what, cure = _RETRYABLE[number]
+            return RetryableError(f"{where}: {what} ({_short(item)}); {cure}, then run it again")
+        if number in _FINAL:
+            what, cure = _FINAL[number]
+            return StepError(f"{where}: {what} ({_short(item)}); {cure} ({_FOLDERS})")
     return None
 
 
@@ -120,7 +128,7 @@ def _free(error: BaseException, settings: Settings | None) -> str:
     return f"{', '.join([*parts, 'free space'])} or move HEAL_VAR_DIR and HEAL_ARTIFACTS_URI, then run it again"
 
 
-def _of_server(error: psycopg.OperationalError, where: str) -> HealError | None:
+def _of_server(error: psycopg.Error, where: str) -> HealError | None:
     state = error.sqlstate or ""
     if state in _SERVER:
         return RetryableError(f"{where}: {_SERVER[state]}, then run it again ({_short(error)})")

@@ -36,8 +36,7 @@ def waits_for_batches(settings: Settings, route: object) -> bool:
 
 def make_batch_api(settings: Settings) -> BatchApi:
     """The Batch API of the endpoint that the settings name."""
-    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
-    return BatchApi(settings.llm_url, key, settings.llm_timeout_s)
+    return BatchApi(settings.llm_url, settings.llm_key, settings.llm_timeout_s)
 
 
 def worth_a_batch(settings: Settings, chunks: int) -> bool:

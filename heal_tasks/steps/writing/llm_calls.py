@@ -40,8 +40,7 @@ Store = Callable[[str, Sequence[RowT], Sequence[LlmCall]], None]  # the run that
 
 def make_llm(settings: Settings) -> LLM:
     """The language model that the settings name."""
-    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
-    config = EndpointConfig(settings.llm_url, key, settings.llm_model, settings.llm_timeout_s)
+    config = EndpointConfig(settings.llm_url, settings.llm_key, settings.llm_model, settings.llm_timeout_s)
     return LLM(config, settings.llm_concurrency)
 
 
@@ -115,7 +114,7 @@ class Recorder(ABC, Generic[T, RowT]):
         if not nothing and not (new > FAILED_ALLOWED and new / of > MAX_FAILED_SHARE):
             return
         settings = self.context.settings
-        key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+        key = settings.llm_key
         share = "all that it was ever asked for" if nothing else f"more than {MAX_FAILED_SHARE:.0%}"
         raise StepError(
             f"{self._purpose} failed for {failed} of {chunks} chunks, {share}; the last reply of "

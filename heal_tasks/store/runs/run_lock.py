@@ -5,6 +5,7 @@ vacuum back, and gone with its process, so that a killed run does not block the 
 ``application_name`` says who holds it.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from heal_tasks.core.errors import RetryableError, StoreError
 from heal_tasks.store.db import Connection, connect
 
 _POLL_S = 10
+LONGEST_WAIT_S = 6 * 3600.0
+"""Of a step for a run: longer than any takes. A task of a scheduler then fails and says why, and frees its slot."""
 
 # Servers may end idle transactions, and networks forget idle connections. Older servers lack one of the names.
 _KEEP = """
@@ -63,9 +66,12 @@ def whole_run(url: str, run_id: str) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def one_step(url: str, run_id: str, tell: Callable[[str], None]) -> Iterator[None]:
-    """Keep whole runs out; where one is under way, say so with ``tell`` and wait for its end."""
+    """Keep whole runs out; where one is under way, say so with ``tell`` and wait for its end.
+
+    RetryableError if it has not ended in six hours.
+    """
     with _connection(url, run_id) as conn:
-        told = ""
+        told, until_s = "", time.monotonic() + LONGEST_WAIT_S
         while True:
             conn.execute(f"SET LOCAL lock_timeout = '{_POLL_S}s'" if told else "SET LOCAL lock_timeout = '100ms'")
             try:
@@ -75,6 +81,11 @@ def one_step(url: str, run_id: str, tell: Callable[[str], None]) -> Iterator[Non
                 conn.rollback()
                 holder = _holder(conn)
                 conn.rollback()
+                if time.monotonic() >= until_s:
+                    raise RetryableError(
+                        f"{holder} has not ended in {LONGEST_WAIT_S / 3600:g} hours; look at it, or stop it, then run "
+                        "this step again"
+                    ) from None
                 if holder != told:
                     tell(f"waiting until {holder} has ended")
                 told = holder
