@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from heal_tasks.core.manifest import READ_AGAIN
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.reading.source_reader import named
+from heal_tasks.steps.reading.source_reader import TooManyRejectedError, named
 from heal_tasks.steps.reading.sources import read_sources
 from heal_tasks.steps.route import decide
 from heal_tasks.store.documents.documents import DocumentRepository
@@ -21,11 +21,16 @@ def ingest(context: Context) -> Outcome:
     """
     runs, dry_run = RunRepository(context.conn), context.settings.dry_run
     runs.open_run(context.run_id)
-    with context.conn.transaction(force_rollback=dry_run):
-        reading = read_sources(context, again=bool(context.manifest.refs.get(READ_AGAIN)))
-        total, skipped = reading.changes, reading.skipped.total()
-        documents = DocumentRepository(context.conn).live_count()
-        foreseen = decide(context, total) if dry_run else None
+    try:
+        with context.conn.transaction(force_rollback=dry_run):
+            reading = read_sources(context, again=bool(context.manifest.refs.get(READ_AGAIN)))
+            total, skipped = reading.changes, reading.skipped.total()
+            documents = DocumentRepository(context.conn).live_count()
+            foreseen = decide(context, total) if dry_run else None
+    except TooManyRejectedError as error:
+        if not dry_run:  # nothing else of this reading is kept
+            runs.quarantine(context.run_id, error.source, error.rejected)
+        raise
     refs: dict[str, int | str] = {"new": total.new, "changed": total.changed, "deleted": total.deleted}
     moved = f", {total.moved} moved" if total.moved else ""
     note = (

@@ -1,5 +1,6 @@
 """Rate limits: pauses as the server asks, no failures, and the end of a run that would wait too long."""
 
+import re
 import threading
 import time
 from collections import Counter
@@ -49,6 +50,7 @@ def test_a_limit_per_day_ends_the_run_at_once_and_keeps_what_was_paid() -> None:
         for written in writer(fake)(chunks(200)):
             results.append(written)
     assert sum(written.status == "ok" for written in results) == 10
+    assert not [call for written in results for call in written.calls if "was not sent" in call.raw_reply]
     assert len(fake.requests) <= 1 + 10 + 2  # the probe, the answers, and one request in flight per worker
     assert tokens(results) == (fake.input_tokens, fake.output_tokens)
 
@@ -105,13 +107,15 @@ def test_a_pause_is_as_long_as_the_server_asks() -> None:
     assert arrivals[1] - arrivals[0] >= 0.4
 
 
-def test_rate_limits_without_any_answer_end_the_run_after_the_patience() -> None:
+def test_rate_limits_without_any_answer_end_the_run_after_the_patience(caplog: pytest.LogCaptureFixture) -> None:
     start_s = time.monotonic()
     expected = pytest.raises(RetryableError, match=r"rate limited for .*the limit is 0 s .*HEAL_LLM_CONCURRENCY")
     with FakeOpenAI(slow := lambda request: error(429, "slow", retry_after_ms="50"), slow) as fake, expected:
         list(writer(fake, patience_s=0.4)(chunks(9)))
     assert 0.2 < time.monotonic() - start_s < 5
     assert len(fake.requests) == 0 < len(fake.probes) < 10
+    (said,) = caplog.messages
+    assert re.search(r"throttles, for 0 s now, and is asked again until 0 s: HTTP 429: .*slow", said)
 
 
 @pytest.mark.parametrize(

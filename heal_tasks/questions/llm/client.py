@@ -50,7 +50,7 @@ class LLM:
         """Ask the same about many chunks, which are taken as workers become free.
 
         Yields:
-            One Answered per chunk in the order in which they finish.
+            One Answered per chunk that a request was sent for, in the order in which they finish.
 
         Raises:
             SettingsError: the endpoint rejects the key, does not know the model or the path, has no API, or the account
@@ -77,8 +77,11 @@ class LLM:
                 for answered, failure in finished:
                     health.note_use(answered, failure)
                     health.note(failure, answered.calls[-1].raw_reply)
-                    calls, probed = (*probed, *answered.calls), ()
-                    yield replace(answered, calls=calls)
+                    last = answered.calls[-1]
+                    unsent = failure == "stopped" and not (last.input_tokens or last.output_tokens)
+                    calls, probed = (*probed, *answered.calls[: -1 if unsent else None]), ()
+                    if calls:  # a chunk whose first request was held back has not been asked about
+                        yield replace(answered, calls=calls)
                 # Twice as many as run at a time: workers do not idle while the caller stores, and memory stays bounded.
                 while health.error is None and len(pending) < 2 * self._concurrency:
                     # An iterator that has ended may go on once results were stored.

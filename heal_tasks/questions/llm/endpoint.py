@@ -5,6 +5,7 @@ after the pause that the server asks for, or a longer one every time.
 """
 
 import json
+import logging
 import random
 import threading
 import time
@@ -23,10 +24,13 @@ from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redac
 from heal_tasks.questions.llm.transport import TooLargeError
 from heal_tasks.questions.writer import Call, CallStatus, T
 
+_log = logging.getLogger(__name__)
+
 # A request larger than a limit per minute is refused for ever while others pass. With pauses of up to a minute between
 # them so many attempts outlast any such minute.
 _MAX_ATTEMPTS = 15
 _LONGEST_BACKOFF_S = 60.0
+_SAID_EVERY_S, _SAID_CHARS = 60.0, 300
 
 _TOO_LONG_CODES = {"context_length_exceeded", "string_above_max_length"}
 
@@ -79,6 +83,7 @@ class Endpoint:
         self.dialect = Dialect("json_schema", "max_completion_tokens" if config.url == OPENAI_URL else "max_tokens")
         self._config, self._temperature = config, temperature
         self._throttled_since_s: float | None = None
+        self._said_s = -_SAID_EVERY_S  # time of the last word about it
         self._stopped = threading.Event()
         self._attempts = Attempts(config.api_key, config.timeout_s, self._stopped)
         self._client = openai.OpenAI(
@@ -151,7 +156,19 @@ class Endpoint:
                 attempt += 1
                 if attempt == _MAX_ATTEMPTS:
                     raise
+                self._say(now_s, f"{error}")
                 self._stopped.wait(pause_s)
+
+    def _say(self, now_s: float, message: str) -> None:
+        """Log a rate limit, once a minute: without a word a run looks as if it hung."""
+        if now_s >= self._said_s + _SAID_EVERY_S:
+            self._said_s = now_s
+            since_s = now_s - (self._throttled_since_s or now_s)
+            _log.warning(
+                "%s throttles, for %.0f s now, and is asked again until %.0f s: %s",
+                redacted(self._config.url, self._config.api_key), since_s, self._config.patience_s,
+                redacted(message, self._config.api_key)[:_SAID_CHARS],
+            )  # fmt: skip
 
 
 def _described(error: Exception) -> str:

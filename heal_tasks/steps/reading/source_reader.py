@@ -31,6 +31,15 @@ MAX_DOCUMENT_CHARS = 2_000_000
 REJECTED_ALLOWED = 10
 """So few broken records never stop a run, whatever their share."""
 KINDS_NAMED = 5
+REJECTIONS_NAMED = 3
+
+
+class TooManyRejectedError(SourceError):
+    """Too much of a source is broken."""
+
+    def __init__(self, message: str, source: str, rejected: Sequence[Rejected]) -> None:
+        super().__init__(message)
+        self.source, self.rejected = source, rejected
 
 
 class SourceReader:
@@ -214,11 +223,14 @@ class SourceReader:
         lost = sum(item.records for item in self.rejected)
         seen, most = lost + len(self._path_of), self._settings.max_rejected_share
         if lost > max(REJECTED_ALLOWED, most * seen):
-            first = max(self.rejected, key=lambda item: item.records)  # the first of those that lost most
-            raise SourceError(
+            heaviest = sorted(self.rejected, key=lambda item: -item.records)[:REJECTIONS_NAMED]
+            shown = "; ".join(f"{item.path} line {item.line}: {item.reason}" for item in heaviest)
+            raise TooManyRejectedError(
                 f"{self.name}: {lost} of {seen} records were rejected, more than HEAL_MAX_REJECTED_SHARE={most}; "
-                f"first: {first.path} line {first.line}: {first.reason}; mend the files, or raise the setting for one "
-                "run"
+                f"nothing was stored. Mend the files, or raise the setting for one run; heal.quarantine lists "
+                f"{len(self.rejected)} reasons, first: {shown}",
+                self.name,
+                self.rejected,
             )
 
 
