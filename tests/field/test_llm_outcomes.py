@@ -66,7 +66,7 @@ def test_chunks_that_nobody_can_answer_stop_no_later_run(auto: Connection, setti
     add(auto, range(100))
     hopeless = {number for number in range(100) if number % 6 == 0}
     with FakeOpenAI(lambda request: USELESS if chunk_number(request) in hopeless else None) as fake:
-        wanted = with_llm(settings, fake, llm_concurrency=4)
+        wanted = with_llm(settings, fake, llm_concurrency=1)
         first = ask(wanted)
         assert first.counts["failed"] == len(hopeless) == 17
         assert "17 chunks failed" in first.note
