@@ -113,3 +113,15 @@ def auto(database_url: str) -> Iterator[Connection]:
 def settings(tmp_path: Path, database_url: str) -> Settings:
     """Settings with all state in the test's folder and a fresh database."""
     return load_settings(var_dir=tmp_path, database_url=database_url)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make Airflow's plugins importable, with an Airflow home of its own for what importing Airflow writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("airflow")
+        patch.setenv("AIRFLOW_HOME", str(home))
+        patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/airflow.db")
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "plugins"))
+        yield

@@ -1,8 +1,7 @@
-"""A new user of each role, in the database of the test; Airflow's plugins as Airflow imports them."""
+"""A new user of each role, in the database of the test."""
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,15 +28,3 @@ def login(postgres: EmbeddedPostgres, database_url: str) -> Iterator[dict[str, s
     with psycopg.connect(database_url, autocommit=True) as admin:
         for name in names:
             admin.execute(sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(sql.Identifier(name)))
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The folder on the path, and an Airflow home of its own for what importing Airflow writes."""
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("airflow")
-        patch.setenv("AIRFLOW_HOME", str(home))
-        patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/airflow.db")
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "plugins"))
-        yield
