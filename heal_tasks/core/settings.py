@@ -168,7 +168,8 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(_env_file=(var_dir / "local.env", ".env"), **overrides)  # type: ignore[call-arg]
     except ValidationError as error:
         lines = [
-            (f"HEAL_{item['loc'][0]}".upper() + _shown(item) + ": " if item["loc"] else "") + item["msg"]
+            (f"HEAL_{item['loc'][0]}".upper() + _shown(item) + ": " if item["loc"] else "")
+            + item["msg"].removeprefix("Value error, ")
             for item in error.errors()
         ]
         raise SettingsError("settings are wrong: " + "; ".join(lines)) from None

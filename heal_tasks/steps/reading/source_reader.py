@@ -140,7 +140,8 @@ class SourceReader:
             if file.left_out or kind not in PARSERS:
                 self.skipped[kind or "no suffix"] += 1
                 cure = "put the file itself there" if file.left_out else f"supported are {', '.join(PARSERS)}"
-                reason = f"{kind}; {cure}" if file.left_out else f"files of kind {kind!r} are not read; {cure}"
+                what = f"files of kind {kind!r}" if kind else "files without a suffix"
+                reason = f"{kind}; {cure}" if file.left_out else f"{what} are not read; {cure}"
                 self._set(FileState(file.path, file.fingerprint, "skipped", reason))
             elif file.path in self._states:
                 self._refuse_twin(file)
