@@ -125,3 +125,17 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/airflow.db")
         patch.syspath_prepend(str(Path(__file__).parents[1] / "plugins"))
         yield
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """URL of an S3 server."""
+    from moto.server import ThreadedMotoServer  # takes a second
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()

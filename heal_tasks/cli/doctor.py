@@ -164,7 +164,7 @@ def _llm(settings: Settings) -> Iterator[Result]:
     import openai
 
     from heal_tasks.questions.llm.attempts import settle_status
-    from heal_tasks.questions.llm.replies import redacted
+    from heal_tasks.questions.llm.replies import without_key
     from heal_tasks.questions.llm.transport import bounded_client
 
     settings.require_llm()
@@ -177,7 +177,7 @@ def _llm(settings: Settings) -> Iterator[Result]:
     else:
         key = settings.llm_key or "none"
         url, headers = f"{settings.llm_base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}
-        shown, until_s = redacted(settings.llm_base_url, key), time.monotonic() + LLM_WAIT_S
+        shown, until_s = without_key(settings.llm_base_url, key), time.monotonic() + LLM_WAIT_S
 
         def settle(reply: httpx2.Response) -> None:
             settle_status(reply, key, completion=False)  # redirects, web pages, errors with status 200 are no answers
@@ -189,7 +189,10 @@ def _llm(settings: Settings) -> Iterator[Result]:
         except (httpx2.HTTPError, openai.OpenAIError) as error:
             reason = str(error)
         if reason:
-            yield "fail", f"{shown} does not answer ({redacted(reason, key)[:200]}); is the server up, the key right?"
+            yield (
+                "fail",
+                f"{shown} does not answer ({without_key(reason, key)[:200]}); is the server up, the key right?",
+            )
         else:
             yield "ok", f"{shown} answers"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.files import private_folder
+from heal_tasks.core.files import first_stray, private_folder
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 
@@ -111,7 +111,8 @@ class ArtifactStore:
         if not self._inside(uri):
             raise StepError(f"artifact {uri!r} is not below {self._root}, the folder or bucket of HEAL_ARTIFACTS_URI")
         folder = self._cache_dir / uri.removeprefix("s3://") if self._remote else Path(uri)
-        _check_place(folder, self._files)
+        if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(self._files)):
+            raise _leads_out(folder, self._files)
         return folder
 
     def _inside(self, uri: str) -> bool:
@@ -163,18 +164,17 @@ def _fetch(item: Any, target: Path) -> None:
         )
 
 
-def _check_place(folder: Path, root: Path) -> None:
-    """Raise StepError for a folder that links lead out of the root."""
-    if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)):
-        raise StepError(f"{folder} leads out of {root}; delete the link, and run the step that writes it again")
-
-
 def _check_files(folder: Path, root: Path) -> None:
     """Raise StepError for a link that leads out of the root, and for anything that is neither file nor folder."""
-    for path in folder.rglob("*"):
-        _check_place(path, root)
-        if not path.is_file() and not path.is_dir():
-            raise StepError(f"{path} is no regular file; delete it, and run the step that writes it again")
+    if stray := first_stray(folder, root):
+        path, leads_out = stray
+        if leads_out:
+            raise _leads_out(path, root)
+        raise StepError(f"{path} is no regular file; delete it, and run the step that writes it again")
+
+
+def _leads_out(path: Path, root: Path) -> StepError:
+    return StepError(f"{path} leads out of {root}; delete the link, and run the step that writes it again")
 
 
 def _publish(staging: Path, target: Path) -> None:

@@ -1,10 +1,24 @@
-"""Folders that other accounts of the machine may not read."""
+"""Folders that other accounts of the machine may not read, and files that do not belong in a folder."""
 
 import os
 from pathlib import Path
 
 PRIVATE_UMASK = 0o077
 """Of the command line and of the processes that it starts: their files belong to their account alone."""
+
+
+def first_stray(folder: Path, root: Path) -> tuple[Path, bool] | None:
+    """The first path below a folder that is no file or folder of ``root``; None if there is none.
+
+    The second value is True for a link that leads out of ``root``, False for a pipe, a device or the like.
+    """
+    real_root = os.path.realpath(root)
+    for path in folder.rglob("*"):
+        if not Path(os.path.realpath(path)).is_relative_to(real_root):
+            return path, True
+        if not path.is_file() and not path.is_dir():
+            return path, False
+    return None
 
 
 def private_folder(path: Path) -> Path:

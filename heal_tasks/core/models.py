@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from heal_tasks.core.errors import InputError, SettingsError
+from heal_tasks.core.files import first_stray
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 
 CARD = "card.json"
@@ -53,8 +54,8 @@ def check_model_folder(folder: str | Path) -> None:
         return
     if root.parent.name == "snapshots":
         root = root.parents[1]
-    for path in Path(folder).rglob("*"):
-        if not Path(os.path.realpath(path)).is_relative_to(root):
+    if stray := first_stray(Path(folder), root):
+        path, leads_out = stray
+        if leads_out:
             raise InputError(f"{path} is a link that leads out of the model's folder; put the file itself there")
-        if not path.is_file() and not path.is_dir():
-            raise InputError(f"{path} is no regular file; a model's folder may have none, so remove it")
+        raise InputError(f"{path} is no regular file; a model's folder may have none, so remove it")

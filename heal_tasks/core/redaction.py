@@ -17,7 +17,7 @@ MASK = "***"
 _SHORTEST = 5
 """Characters of the shortest remembered secret; a shorter one is a part of too many words."""
 
-_USERINFO = re.compile(r"(://)[^/\s]*@")
+_USERINFO = re.compile(r"(//)[^/\s]*@")  # also without a scheme
 _NAMES = r"(?:password|passwd|pwd|api_?key|secret_access_key|access_token|client_secret)"
 _PATTERNS = (
     (re.compile(r"""(\b[\w.%+-]+:)[^\s@/'"*]{3,}@"""), rf"\1{MASK}@"),

@@ -94,7 +94,7 @@ class Settings(
         values = {key: value for key, value in values.items() if value not in ("", None) or key.endswith("schedule")}
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
-        values.setdefault("sources", (f"{FILE}{values['var_dir'] / 'inbox'}",))
+        values.setdefault("sources", (_inbox(values["var_dir"]),))
         if "llm_api_key" not in values and (key := os.environ.get("OPENAI_API_KEY")):
             values["llm_api_key"] = key
         return values
@@ -107,7 +107,7 @@ class Settings(
     @property
     def inbox(self) -> str:
         """Spec of the folder that is read where no source is set."""
-        return f"{FILE}{self.var_dir / 'inbox'}"
+        return _inbox(self.var_dir)
 
     @property
     def llm_configured(self) -> bool:
@@ -176,6 +176,10 @@ def load_settings(**overrides: Any) -> Settings:
     for name in _SECRETS:
         _remember(name.upper(), as_variable(getattr(settings, name)))
     return settings
+
+
+def _inbox(var_dir: Path) -> str:
+    return f"{FILE}{var_dir / 'inbox'}"
 
 
 def _remember(variable: str, value: str) -> None:

@@ -102,7 +102,7 @@ class Summary:
         ]
 
     def undone(self) -> list[str]:
-        """What steps were to do and had nothing for, and why, as sentences in the order of the steps."""
+        """Work that steps had nothing for, with the reason, as sentences in the order of the steps."""
         said = (row.result.get("undone") for row in self.steps if row.result and row.finished_at)
         return list(dict.fromkeys(f"{sentence}." for sentence in said if sentence))
 

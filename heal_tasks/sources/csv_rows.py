@@ -108,7 +108,7 @@ class _Lines:
         self._row_chars = self._asked = 0
 
     def place(self) -> tuple[int, int]:
-        """Where the next line is."""
+        """Place and number of the line before the next one."""
         return self._stream.tell(), self.number
 
     def row_text(self) -> str:
@@ -203,7 +203,7 @@ def _plain(name: str) -> str:
 
 
 def _all_whole(lines: _Lines, delimiter: str, column: int) -> bool:
-    """Whether all ids look like 1.0: a column of integers with gaps, as table programs export it."""
+    """True if all ids look like 1.0: a column of integers with gaps, as table programs export it."""
     found = False
     for _, cells in _rows("", lines, delimiter, 0):
         if isinstance(cells, list) and len(cells) > column and cells[column].strip():

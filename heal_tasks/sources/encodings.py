@@ -87,7 +87,7 @@ def read_html(data: bytes) -> tuple[str, str | None]:
 
 
 def looks_western(data: bytes) -> bool:
-    """Whether bytes may be a text in Windows-1252: mostly ASCII, with single accented letters, without controls."""
+    """True if bytes may be a text in Windows-1252: mostly ASCII, with single accented letters, without controls."""
     if _wide_codec(data) is not None or len(data.translate(None, _CONTROLS + _UNDEFINED)) < len(data):
         return False
     runs = [len(run) for run in _HIGH.findall(data)]

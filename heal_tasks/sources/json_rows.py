@@ -19,7 +19,6 @@ _MAX_VALUES = 8_000_000
 """Half a gibibyte of memory, for the smallest strings and numbers."""
 _BYTES_PER_CHAR = 12  # of a character outside the basic plane that is written as two escapes
 _METADATA_BYTES = 2**20
-_SHOWN = 500
 
 
 def jsonl_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Iterator[Row | Rejected]:
@@ -75,7 +74,7 @@ def json_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Itera
         yield reject(path, 0, reason, text, lost - 1)
         return
     for number, record in enumerate(records, start=1):
-        yield _row(path, number if numbered else 0, record, columns, json.dumps(record, ensure_ascii=False)[:_SHOWN])
+        yield _row(path, number if numbered else 0, record, columns, record)
 
 
 def named(values: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def _json_line(path: str, number: int, text: str, columns: Columns) -> Row | Rej
     return _row(path, number, value, columns, text)
 
 
-def _row(path: str, number: int, value: Any, columns: Columns, raw: str) -> Row | Rejected:
+def _row(path: str, number: int, value: Any, columns: Columns, raw: Any) -> Row | Rejected:
     if not isinstance(value, dict):
         reason = f"JSON {type(value).__name__} where an object is wanted; one object per line"
         return reject(path, number, reason, raw, len(value) or 1 if isinstance(value, list) else 1)

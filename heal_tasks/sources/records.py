@@ -30,10 +30,12 @@ _VISIBLE_CATEGORIES = frozenset("LNPSM")
 _SEARCHED_AWAY = re.compile("[\u00ad\ufeff]")
 
 
-def reject(path: str, line: int, reason: str, raw: str | bytes = "", records: int = 1) -> Rejected:
-    """Make a Rejected; ``raw`` is cut to 500 characters, and characters that cannot be stored become U+FFFD."""
-    # Four bytes are the longest character of UTF-8, so this much is enough for the cut below.
-    text = raw if isinstance(raw, str) else raw[: 4 * _RAW_CHARS].decode("utf-8", "replace")
+def reject(path: str, line: int, reason: str, raw: Any = "", records: int = 1) -> Rejected:
+    """Make a Rejected; ``raw`` (text, bytes or a JSON value) is cut to 500 characters that can be stored."""
+    if isinstance(raw, bytes):
+        # Four bytes are the longest character of UTF-8, so this much is enough for the cut below.
+        raw = raw[: 4 * _RAW_CHARS].decode("utf-8", "replace")
+    text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
     return Rejected(path, line, storable(reason[:_MAX_REASON_CHARS]), storable(text[:_RAW_CHARS]), records)
 
 
@@ -49,7 +51,7 @@ def undecodable(error: UnicodeDecodeError) -> str:
 
 
 def is_visible(text: str) -> bool:
-    """Whether a text has more than white space, controls, marks of format and fillers, or something broken."""
+    """True if a text has more than white space, controls, marks of format and fillers, or something broken."""
     first = text[:1]
     if first.isascii() and first.isalnum():  # nearly every text
         return True
@@ -99,7 +101,7 @@ def build_record(
     body: Any,
     metadata: Mapping[str, Any],
     max_chars: int,
-    raw: str,
+    raw: Any,
 ) -> Record | Rejected:
     """Make a Record if all its parts can be stored, else a Rejected that names the field.
 

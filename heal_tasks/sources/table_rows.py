@@ -13,7 +13,7 @@ class Row:
 
     line: int  # 1-based line of its beginning, or number of the object in a JSON file
     values: Mapping[str, Any]  # by column; the columns asked for have their names in lower case
-    raw: str  # the input, for quarantine
+    raw: Any  # the input, for quarantine: its text, or a value of JSON
     guessed: str | None = None  # the encoding, if it was guessed
 
 
@@ -31,7 +31,7 @@ class Columns:
         object.__setattr__(self, "known", frozenset(self.optional).union(*self.required))
 
     def missing(self, names: set[str]) -> bool:
-        """Whether names in lower case lack a required column."""
+        """True if names in lower case lack a required column."""
         return any(names.isdisjoint(group) for group in self.required)
 
     def described(self) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 
 from heal_tasks.core.settings import Settings, child_environment
 
@@ -194,20 +193,13 @@ def test_the_database_script_makes_both_databases(postgres: Any) -> None:
     assert "permission denied" in closed.stderr
 
 
-def test_the_bucket_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bucket_is_made_once(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.syspath_prepend(str(DOCKER))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     import make_bucket
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        assert make_bucket.make_bucket("s3://heal/artifacts", endpoint)
-        assert not make_bucket.make_bucket("s3://heal/artifacts", endpoint)
-        assert not make_bucket.make_bucket("/some/folder", endpoint)
-    finally:
-        server.stop()
+    assert make_bucket.make_bucket("s3://heal/artifacts", endpoint)
+    assert not make_bucket.make_bucket("s3://heal/artifacts", endpoint)
+    assert not make_bucket.make_bucket("/some/folder", endpoint)

@@ -1,7 +1,6 @@
 """Artifacts: no key, object or URI leads outside root and cache, and half of an artifact is never taken for one."""
 
 import os
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,7 +8,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from heal_tasks.core.artifacts import COMPLETE, ArtifactStore
 from heal_tasks.core.errors import StepError
@@ -32,15 +30,6 @@ NAMES = (
     "..\x00",
     "a\nb",
 )
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture(autouse=True)

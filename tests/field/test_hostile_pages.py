@@ -1,18 +1,15 @@
 """Hostile parameters over real HTTP: every one is answered with 2xx or a sentence and 4xx, and the pages go on."""
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import httpx2
 import pytest
-import uvicorn
 
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.store.db import connect
-from tests.serve.published import add_documents, publish, running, wait_until_ready
+from tests.serve.published import add_documents, publish, running, served, wait_until_ready
 
 NUMBERS = (str(1 << 63), str(1 << 64), "1" + "0" * 5000, "-1", "0", "1.5", "1e9", "NaN", "true", "x", '""')
 TEXTS = (
@@ -48,19 +45,13 @@ def pages(live: Settings, plugins: None) -> Iterator[httpx2.Client]:
         patch.setenv("HEAL_DATABASE_URL", live.require_database_url())
         app = heal_reports.build_app()
         app.dependency_overrides[get_user] = lambda: object()
-        server = uvicorn.Server(uvicorn.Config(heal_reports.application, port=0, log_config=None, lifespan="off"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
         try:
-            while not server.started:
-                assert thread.is_alive()
-                time.sleep(0.01)
-            host, port = server.servers[0].sockets[0].getsockname()
-            with httpx2.Client(base_url=f"http://{host}:{port}", timeout=60) as client:
+            with (
+                served(heal_reports.application, lifespan="off") as url,
+                httpx2.Client(base_url=url, timeout=60) as client,
+            ):
                 yield client
         finally:
-            server.should_exit = True
-            thread.join()
             app.dependency_overrides.clear()
 
 

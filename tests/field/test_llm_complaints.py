@@ -6,7 +6,7 @@ import pytest
 
 from heal_tasks.questions.llm.complaints import WEB_PAGE, error_codes, error_status
 from heal_tasks.questions.llm.question_prompt import parse_drafts
-from heal_tasks.questions.llm.replies import read_completion, redacted
+from heal_tasks.questions.llm.replies import read_completion, without_key
 from tests.fake_openai import completion
 
 GOOD = completion('{"items": []}').body
@@ -118,5 +118,5 @@ def test_texts_and_stored_replies_are_bounded() -> None:
 
 @pytest.mark.parametrize("url", ["http://me:pass-word@host/v1", "https://me:p@ss-word@host", "//pass-word@host"])
 def test_no_message_has_the_user_of_a_url(url: str) -> None:
-    assert "ss-word" not in redacted(f"the endpoint {url} failed", None)
-    assert "host" in redacted(url, None)
+    assert "ss-word" not in without_key(f"the endpoint {url} failed", None)
+    assert "host" in without_key(url, None)

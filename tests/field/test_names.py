@@ -5,7 +5,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from heal_tasks.core.ids import MAX_KEY_BYTES, natural_key
 from heal_tasks.core.settings import Settings, load_settings
@@ -37,35 +36,30 @@ def test_ids_of_any_length(settings: Settings, auto: Connection) -> None:
     assert ingest(settings, read_again=1).note == "4 documents: 0 new, 0 changed, 0 deleted, 0 rejected"
 
 
-def test_keys_of_1024_bytes_in_a_bucket(settings: Settings, auto: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_1024_bytes_in_a_bucket(
+    settings: Settings, auto: Connection, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        url = f"http://{host}:{port}"
-        client = boto3.client("s3", endpoint_url=url)
-        client.create_bucket(Bucket="keys")
-        spelled = unicodedata.normalize("NFD", "café.txt")
-        keys = ["k" * 1020 + ".txt", "a b/" + "文" * 300 + ".txt", "d/" * 500 + "x.txt", spelled]
-        for key in keys:
-            client.put_object(Bucket="keys", Key=key, Body=f"text {len(key)}".encode())
-        stored = load_settings(
-            var_dir=settings.var_dir, database_url=settings.require_database_url(), s3_endpoint_url=url,
-            sources=("s3://keys",), source_roots=("s3://keys",),
-        )  # fmt: skip
-        assert ingest(stored).refs["new"] == 4
-        assert names(auto) == sorted(map(natural_key, keys))
-        assert ingest(stored).note == "4 documents: 0 new, 0 changed, 0 deleted, 0 rejected"
-        client.delete_object(Bucket="keys", Key=keys[0])
-        assert ingest(stored).refs["deleted"] == 1
-        typo = stored.model_copy(update={"sources": ("s3://keys/typo",)})
-        assert "s3://keys/typo lists no file; check its spelling" in ingest(typo).note
-    finally:
-        server.stop()
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="keys")
+    spelled = unicodedata.normalize("NFD", "café.txt")
+    keys = ["k" * 1020 + ".txt", "a b/" + "文" * 300 + ".txt", "d/" * 500 + "x.txt", spelled]
+    for key in keys:
+        client.put_object(Bucket="keys", Key=key, Body=f"text {len(key)}".encode())
+    stored = load_settings(
+        var_dir=settings.var_dir, database_url=settings.require_database_url(), s3_endpoint_url=endpoint,
+        sources=("s3://keys",), source_roots=("s3://keys",),
+    )  # fmt: skip
+    assert ingest(stored).refs["new"] == 4
+    assert names(auto) == sorted(map(natural_key, keys))
+    assert ingest(stored).note == "4 documents: 0 new, 0 changed, 0 deleted, 0 rejected"
+    client.delete_object(Bucket="keys", Key=keys[0])
+    assert ingest(stored).refs["deleted"] == 1
+    typo = stored.model_copy(update={"sources": ("s3://keys/typo",)})
+    assert "s3://keys/typo lists no file; check its spelling" in ingest(typo).note
 
 
 def test_two_files_whose_names_differ_only_in_spelling(settings: Settings, auto: Connection) -> None:

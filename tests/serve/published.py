@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -103,7 +104,14 @@ def publish(conn: Connection, model: str, *, lexicon_weight: float | None = None
 @contextlib.contextmanager
 def running(settings: Settings) -> Iterator[str]:
     """The service on a free port of the loopback address; its URL."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_config=None, access_log=False))
+    with served(create_app(settings)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def served(app: Any, **options: Any) -> Iterator[str]:
+    """An ASGI application on a free port of the loopback address; its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -17,7 +17,7 @@ import httpx2
 import openai
 
 from heal_tasks.questions.llm.complaints import WEB_PAGE, error_status, error_text
-from heal_tasks.questions.llm.replies import redacted, reported_tokens
+from heal_tasks.questions.llm.replies import reported_tokens, without_key
 from heal_tasks.questions.llm.transport import bound, bounded_client
 from heal_tasks.questions.writer import Call
 
@@ -79,7 +79,7 @@ class Attempts(threading.local):
         if not response.is_error:
             return
         also = "" if sent_status == response.status_code else f", meant as {response.status_code}"
-        message = redacted(f"HTTP {sent_status}{also}: {error_text(response.text)}", self._secret)
+        message = without_key(f"HTTP {sent_status}{also}: {error_text(response.text)}", self._secret)
         tokens = reported_tokens(response.text)
         if any(tokens):
             self.tokens, self._complaint = (self.tokens[0] + tokens[0], self.tokens[1] + tokens[1]), message
@@ -99,12 +99,12 @@ def settle_status(response: httpx2.Response, secret: str | None, *, completion: 
     bound(response)
     if 300 <= response.status_code < 400:
         to = response.headers.get("location", "nowhere")
-        raise GivenUpError("no api", redacted(f"HTTP {response.status_code}: redirects to {to}", secret))
+        raise GivenUpError("no api", without_key(f"HTTP {response.status_code}: redirects to {to}", secret))
     response.read()
     status = error_status(response.status_code, response.text, completion=completion)
     if status == WEB_PAGE:
         page = " ".join(response.text.split())
-        raise GivenUpError("no api", redacted(f"HTTP {response.status_code}: a web page, {page}", secret))
+        raise GivenUpError("no api", without_key(f"HTTP {response.status_code}: a web page, {page}", secret))
     response.status_code = status or response.status_code
 
 

@@ -24,7 +24,7 @@ from heal_tasks.core.text import storable
 from heal_tasks.core.types import BATCH_ENDED, JsonObject
 from heal_tasks.questions.llm.attempts import GivenUpError, settle_status
 from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_status
-from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted, reported_tokens
+from heal_tasks.questions.llm.replies import ParsedReply, read_completion, reported_tokens, without_key
 from heal_tasks.questions.llm.transport import bound, bounded_client, bounded_lines
 from heal_tasks.questions.writer import Call, CallStatus, T
 
@@ -124,7 +124,7 @@ class BatchApi:
     """Batches at one OpenAI-compatible endpoint."""
 
     def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
-        self._endpoint, self._secret = redacted(f"the LLM endpoint {base_url}", api_key), api_key
+        self._endpoint, self._secret = without_key(f"the LLM endpoint {base_url}", api_key), api_key
         self._timeout_s, self._local = timeout_s, threading.local()
         self._client = openai.OpenAI(
             base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=_MAX_RETRIES,
@@ -223,7 +223,7 @@ class BatchApi:
         except (AttributeError, TypeError) as error:
             raise RetryableError(f"{endpoint} {what}: its reply is none of a Batch API ({error})") from None
         except openai.OpenAIError as error:
-            complaint = redacted(f"{type(error).__name__}: {error}", self._secret)
+            complaint = without_key(f"{type(error).__name__}: {error}", self._secret)
             if not isinstance(error, openai.APIStatusError):
                 raise RetryableError(f"{endpoint} does not answer: {complaint}; run the step again later") from None
             message = f"{endpoint} {what}: {complaint}"

@@ -15,7 +15,7 @@ from heal_tasks.questions.llm.attempts import Failure
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
-from heal_tasks.questions.llm.replies import redacted
+from heal_tasks.questions.llm.replies import without_key
 from heal_tasks.questions.writer import Answered, Call, ChunkToAsk, T
 
 _Outcome = tuple[Answered[T], Failure | None]
@@ -118,7 +118,7 @@ class _Health:
 
     def __init__(self, config: EndpointConfig, concurrency: int) -> None:
         self._config, self._most_outages = config, _OUTAGES_PER_WORKER * concurrency
-        self._url = redacted(config.url, config.api_key)
+        self._url = without_key(config.url, config.api_key)
         self._answered = self._usable = False
         self._outages, self._useless = 0, [0, 0]  # in a row; of new chunks, of those that failed before
         self._outage: HealError | None = None
@@ -161,7 +161,7 @@ class _Health:
         return self.error or (None if self._answered else self._outage)
 
     def _shown(self, reply: str) -> str:
-        return redacted(reply, self._config.api_key)[:_SHOWN_CHARS]
+        return without_key(reply, self._config.api_key)[:_SHOWN_CHARS]
 
     def _reason(self, failure: Failure, message: str) -> HealError:
         url, message, kept = self._url, self._shown(message), "(what was written is kept)"

@@ -23,7 +23,7 @@ _MESSAGE_KEYS = {
     "message", "msg", "detail", "statusmsg", "errormsg", "errormessage", "faultstring", "title", "description", "error",
 }  # fmt: skip
 _DEEPEST = 3  # object or list in an error that is looked into
-# What an object without choices has at least one of if it is an error.
+# An object without choices that has at least one of these is an error.
 _SIGNS = ("errors", "detail", "message", "msg", "code", "error_code", "error_msg", "base_resp")
 
 _NAMES = tuple(

@@ -20,7 +20,7 @@ from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, Failure, GivenUpError, RateLimitedError
 from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_text
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, PROBED, Dialect, Probe
-from heal_tasks.questions.llm.replies import ParsedReply, read_completion, redacted
+from heal_tasks.questions.llm.replies import ParsedReply, read_completion, without_key
 from heal_tasks.questions.llm.transport import TooLargeError
 from heal_tasks.questions.writer import Call, CallStatus, T
 
@@ -127,7 +127,7 @@ class Endpoint:
                 status, failure = _classify(error)
                 if failure == "throttled":
                     self.stop()  # before another worker takes its next chunk
-                message = redacted(_described(error), self._config.api_key)
+                message = without_key(_described(error), self._config.api_key)
                 return Answer(None, (Call(status, *attempts.tokens, attempts.latency_s, message),), failure)
             self.dialect, self._throttled_since_s = dialect, None
             sent_bytes = len(json.dumps([messages, schema], ensure_ascii=False).encode())
@@ -166,8 +166,8 @@ class Endpoint:
             since_s = now_s - (self._throttled_since_s or now_s)
             _log.warning(
                 "%s throttles, for %.0f s now, and is asked again until %.0f s: %s",
-                redacted(self._config.url, self._config.api_key), since_s, self._config.patience_s,
-                redacted(message, self._config.api_key)[:_SAID_CHARS],
+                without_key(self._config.url, self._config.api_key), since_s, self._config.patience_s,
+                without_key(message, self._config.api_key)[:_SAID_CHARS],
             )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.redaction import redacted
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.writer import Call, CallStatus, T
@@ -32,7 +33,6 @@ TidyText = Annotated[str, AfterValidator(lambda text: " ".join(storable(text).sp
 
 _REASONING_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
-_USER_INFO = re.compile(r"//[^/?#\s@]*(?:@[^/?#\s@]*)*@")
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 # Of finish reasons, as OpenAI, Google and Anthropic name them.
 _CUT_OFF = {"length", "max_tokens"}
@@ -197,7 +197,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].replace('tuple', 'list')}"
 
 
-def redacted(text: str, secret: str | None) -> str:
-    """The beginning of an error message, without a secret and the passwords in URLs, that can be stored."""
-    text = _USER_INFO.sub("//[user]@", storable(text))
-    return (text.replace(secret, "[key]") if secret else text)[:_ERROR_CHARS]
+def without_key(text: str, key: str | None) -> str:
+    """The beginning of a message that can be stored, without the endpoint's key, passwords and other secrets."""
+    text = storable(text)
+    return redacted(text.replace(key, "[key]") if key else text)[:_ERROR_CHARS]

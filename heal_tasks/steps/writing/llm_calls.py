@@ -13,7 +13,7 @@ from heal_tasks.questions.llm.client import LLM, UselessRepliesError
 from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, PROBED
 from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.replies import redacted
+from heal_tasks.questions.llm.replies import without_key
 from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Write
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.chunks import LiveChunk
@@ -116,9 +116,10 @@ class Recorder(ABC, Generic[T, RowT]):
         settings = self.context.settings
         key = settings.llm_key
         share = "all that it was ever asked for" if nothing else f"more than {MAX_FAILED_SHARE:.0%}"
+        reply = without_key(self._useless_reply, key)[:500]
         raise StepError(
             f"{self._purpose} failed for {failed} of {chunks} chunks, {share}; the last reply of "
-            f"{redacted(settings.llm_url, key)} that could not be used: {redacted(self._useless_reply, key)[:500]!r}; "
+            f"{without_key(settings.llm_url, key)} that could not be used: {reply!r}; "
             "all are in heal.llm_call (status failed or invalid); the good ones are kept, and running this step again "
             "asks only for the rest"
         )
@@ -154,7 +155,7 @@ class Recorder(ABC, Generic[T, RowT]):
             self._cost_usd += cost
 
     def can_answer(self) -> bool:
-        """Whether the model has ever given this prompt a usable reply, as far as calls are stored."""
+        """True if the model has ever given this prompt a usable reply, as far as calls are stored."""
         return can_answer(self.context.conn, self._author.prompt_hash, self._author.model)
 
     def store(self) -> None:

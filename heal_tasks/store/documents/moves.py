@@ -117,6 +117,8 @@ def _take_over(
     conn: Connection, key: LiteralString, documents: Collection[int] | None = None, gone: Collection[int] = ()
 ) -> None:
     """Hand over from old chunks to new ones with equal keys, in these documents or in all."""
+    if documents is not None and not documents:
+        return
     values = {"documents": None if documents is None else list(documents), "gone": list(gone)}
     pairs = conn.execute(sql.SQL(_PAIRS).format(key=sql.SQL(key)), values).fetchall()
     if pairs:
@@ -160,7 +162,7 @@ SELECT document_id FROM heal.document WHERE deleted_at IS NULL AND (changed_at =
 
 _PAIRS: LiteralString = """
 WITH asked AS NOT MATERIALIZED (
-    SELECT * FROM heal.chunk WHERE document_id = ANY(coalesce(%(documents)s::bigint[], ARRAY[document_id]))
+    SELECT * FROM heal.chunk WHERE %(documents)s::bigint[] IS NULL OR document_id = ANY(%(documents)s)
 ), old AS (
     SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY document_id, ordinal, chunk_id) AS number
     FROM asked WHERE superseded_at = now() OR superseded_at IS NULL AND document_id = ANY(%(gone)s)

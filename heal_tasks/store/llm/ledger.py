@@ -120,7 +120,7 @@ def failed_before(conn: Connection, run_id: str, prompt_hash: str, model: str) -
 
 
 def can_answer(conn: Connection, prompt_hash: str, model: str) -> bool:
-    """Whether the model has ever given this prompt a usable reply; probes, which are about no text, do not count."""
+    """True if the model has ever given this prompt a usable reply; probes, which are about no text, do not count."""
     query = (
         "SELECT EXISTS (SELECT FROM heal.llm_call WHERE prompt_hash = %s AND model = %s AND status = 'ok' "
         "AND content_hash <> '' AND coalesce(raw_reply, '') NOT LIKE 'capability probe%%')"
