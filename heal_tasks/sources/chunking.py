@@ -14,9 +14,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from heal_tasks.core.errors import InputError, SettingsError
 from heal_tasks.core.types import TokenCounter
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MAX_TITLE_CHARS = 200
 MIN_CHUNK_TOKENS = 16
@@ -92,13 +96,7 @@ def token_counter(model_path: str) -> TokenCounter:
     Raises:
         SettingsError: there is no tokenizer at that path.
     """
-    file = Path(model_path) / "tokenizer.json"
-    if file.is_file():
-        from tokenizers import Tokenizer
-
-        fast = Tokenizer.from_file(str(file))
-        fast.no_truncation()
-        fast.no_padding()
+    if fast := _fast_tokenizer(model_path):
         return lambda text: len(fast.encode(text))
     from transformers import AutoTokenizer
 
@@ -113,14 +111,9 @@ def token_counter(model_path: str) -> TokenCounter:
 
 def unknown_share(model_path: str, texts: Sequence[str]) -> list[float]:
     """Share of each text's letters that a model's tokenizer does not know; 0 where the folder has no fast tokenizer."""
-    file = Path(model_path) / "tokenizer.json"
-    if not file.is_file():
+    tokenizer = _fast_tokenizer(model_path)
+    if tokenizer is None:
         return [0.0] * len(texts)
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
 
     def share(text: str) -> float:
         encoding = tokenizer.encode(text, add_special_tokens=False)
@@ -129,6 +122,19 @@ def unknown_share(model_path: str, texts: Sequence[str]) -> list[float]:
         return unknown / (_letters(text) or 1)
 
     return [share(text) for text in texts]
+
+
+def _fast_tokenizer(model_path: str) -> "Tokenizer | None":
+    """The tokenizer in a model's folder, without truncation and padding; None where there is none."""
+    file = Path(model_path) / "tokenizer.json"
+    if not file.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_file(str(file))
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def _letters(text: str) -> int:

@@ -230,7 +230,7 @@ def _count_displacement(context: Context, generation_id: int, before: Float32Arr
 
 
 def _questions(scores: Scores) -> int:
-    return sum(len(scores.documents[name]) for name in scores.documents)
+    return sum(map(len, scores.documents.values()))
 
 
 def _judge(context: Context, old: Scores, new: Scores) -> str:
