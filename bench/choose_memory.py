@@ -82,7 +82,7 @@ def bench(rows: int, steps: Sequence[str]) -> list[dict[str, Any]]:
     """A row of the table for each step."""
     with scratch_store() as url:
         measure(plant, url, rows)
-        refs: dict[str, Any] = {"topic_run_id": 1, "model_uri": TRAINED}
+        refs: dict[str, Any] = {"topic_run_id": 1, "answers_model_uri": TRAINED}
         made = []
         for name in steps:
             done = measure(run_step, url, name, refs, threads=2)

@@ -94,7 +94,13 @@ def main() -> None:
         negatives=[[] for _ in written], negative_document_ids=np.empty((PAIRS, 0), np.int64),
         negative_leaves=np.empty((PAIRS, 0), np.int32), question_ids=np.arange(PAIRS),
     )  # fmt: skip
-    validation = ValidationSet([text[:80] for text in written[:8]], written[:16], [np.array([row]) for row in range(8)])
+    validation = ValidationSet(
+        [text[:80] for text in written[:8]],
+        written[:16],
+        [np.array([row]) for row in range(8)],
+        np.arange(16),
+        np.zeros((16, 1), dtype=np.int64),
+    )
     config = TrainingConfig(
         max_steps=options.steps, batch_size=options.batch, micro_batch_size=options.micro_batch, max_tokens=TOKENS,
         learning_rate=2e-5, eval_steps=options.steps, adapter="qlora", mask_same_leaf=False,

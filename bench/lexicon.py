@@ -44,7 +44,7 @@ from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_texts
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System, judged, rank
-from heal_tasks.steps.vectors.spaces import BASE_MODEL
+from heal_tasks.steps.vectors.spaces import BASE_MODEL, model_ref
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
@@ -175,12 +175,12 @@ def bench(
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
         deployment = Deployment(settings, folder, setting=SETTINGS[questions], most=0)
-        model = deployment.train("default", TRAINED["default"]).text("model_uri") if trained else settings.model
+        model = deployment.train("default", TRAINED["default"]) if trained else settings.model
         texts, judgments = load_queries(folder)
         pairs = [(texts[item.query], item.document) for item in judgments if item.split == "test"]
         with connect(url, autocommit=True) as conn:
             QuestionRepository(conn).import_judgments(settings.sources[0], pairs, lambda *_: "unseen_test")
-            refs = {**deployment.manifest.refs, "model_uri": model}
+            refs = {**deployment.manifest.refs, model_ref("answers"): model}
             manifest = deployment.manifest.model_copy(update={"run_id": "test", "refs": refs})
             load_step("embed" if trained else "embed_base").run(settings, manifest)
             base, space = (SpaceRepository(conn).find_by_uri(uri) for uri in (settings.model, model))

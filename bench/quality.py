@@ -8,11 +8,11 @@ training and an encoding of the corpus. The folder holds ``corpus.jsonl.gz`` ({i
 an LLM is configured). *training*: the collection's train and dev queries are also imported as judgments.
 *people*: only these, no question is generated. A collection without dev queries lends a tenth of train.
 
-**Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); smoothed (own with label
-smoothing); base-term (own and the term that keeps the base model's rankings); paper (the published HEAL loss alone);
-heal (own and a tenth of HEAL); supcon (heal on the leaf level alone); random (heal with the topic paths of other
-documents: the control); default (the defaults); sampled (default with near and far mined negatives); maps (sampled
-with a share of entity maps, where an LLM is configured). Every trained row is shown plain and with NUDGE, if
+**Rows.** base; nudge (NUDGE on the base model); own (own-document loss, no topics); base-term (own and the term that
+keeps the base model's rankings); paper (the published HEAL loss alone); heal (own and HEAL, objective *topics*); supcon
+(heal on the leaf level alone); random (heal with the topic paths of other documents: the control); default (the
+defaults); sampled (default with near and far mined negatives); maps (sampled with a share of entity maps). Every
+trained row is shown plain and with NUDGE, if
 validation adopts it. *+ words*: the same vectors with words beside them, weight .2, without the
 lexicon (``bench.lexicon`` measures that).
 
@@ -47,6 +47,7 @@ from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
+from heal_tasks.steps.vectors.spaces import model_ref
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import ChunkTable
@@ -106,8 +107,8 @@ class Deployment:
         self.test = Test([texts[query] for query in answers], [np.array(found) for found in answers.values()])
         self._shares: list[Shares] = []
 
-    def train(self, name: str, row: Row) -> Manifest:
-        """Mine, train and embed one row."""
+    def train(self, name: str, row: Row) -> str:
+        """Mine, train and embed one row; return the model's URI."""
         settings = self.settings.model_copy(update=row.settings)
         manifest = self.manifest.model_copy(update={"run_id": name})
         for step in ("mine", "train", "embed"):
@@ -115,7 +116,8 @@ class Deployment:
             if step == "mine" and row.change is not None:
                 manifest = self._changed(manifest, name, row.change)
             print(f"{name}, {step}: {manifest.note}", flush=True)
-        return manifest
+        (objective,) = settings.objectives
+        return manifest.text(model_ref(objective))
 
     def judge(self, model_uri: str) -> dict[str, Values]:
         """Test values of a model's space, plain and (where validation adopts it) with NUDGE; both also with words."""
@@ -231,7 +233,7 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
             start = time.process_time()
             trained = deployment.train(row, TRAINED[row])
             spent = time.process_time() - start
-            for added, values in deployment.judge(trained.text("model_uri")).items():
+            for added, values in deployment.judge(trained).items():
                 yield _table_row(folder.name, setting, row + added, values, base, spent)
 
 

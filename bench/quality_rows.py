@@ -33,22 +33,22 @@ def random_topics(rows: list[dict[str, Any]]) -> None:
 
 
 PLAIN = {
-    "train_near_negatives": 0, "train_far_negatives": 0, "heal_weight": 0.0, "base_weight": 0.0, "label_smoothing": 0.0,
+    "objectives": ("answers",), "train_near_negatives": 0, "train_far_negatives": 0, "base_weight": 0.0,
     "idf_power": 0.0, "train_base_share": 0.0,
 }  # fmt: skip
-HEAL = PLAIN | {"heal_weight": 0.1}
-SAMPLED = {"train_near_negatives": 1, "train_far_negatives": 1}
+HEAL = PLAIN | {"objectives": ("topics",)}
+DEFAULT = {"objectives": ("answers",)}
+SAMPLED = DEFAULT | {"train_near_negatives": 1, "train_far_negatives": 1}
 TRAINED: dict[str, Row] = {
     "own": Row(PLAIN),
-    "smoothed": Row(PLAIN | {"label_smoothing": 0.1}),
     "base-term": Row(PLAIN | {"base_weight": 0.1}),
     "idf": Row(PLAIN | {"idf_power": 0.25}),
     "halfway": Row(PLAIN | {"train_base_share": 0.5}),
-    "paper": Row(PLAIN | {"heal_paper": True}),
+    "paper": Row(PLAIN | {"objectives": ("paper",)}),
     "heal": Row(HEAL),
     "supcon": Row(HEAL, leaf_level),
     "random": Row(HEAL, random_topics),
-    "default": Row({}),
+    "default": Row(DEFAULT),
     "sampled": Row(SAMPLED),
     "maps": Row(SAMPLED | {"map_rate": 0.3}),
 }

@@ -207,10 +207,9 @@ def trained(
     if not len(train) or not len(held_out):
         raise InputError(f"{questions.name}: too few questions to train on; give more documents")
     rows, all_rows = questions.rows[train], np.arange(len(judged.ids))
-    no_leaves = np.full(len(all_rows), -1)
     negatives = plan_negatives(
-        questions.vectors[train], judged.vectors, rows, document_ids=all_rows, leaf_ids=no_leaves,
-        question_ids=np.arange(len(rows)), near=1, far=0, exclude_same_leaf=True, seed=config.seed,
+        questions.vectors[train], judged.vectors, rows, document_ids=all_rows,
+        question_ids=np.arange(len(rows)), near=1, far=0, seed=config.seed,
     )  # fmt: skip
     unknown = np.full((len(rows), 1), -1)
     data = TrainingData(
@@ -226,6 +225,8 @@ def trained(
         [questions.texts[place] for place in held_out],
         [judged.texts[row] for row in pool],
         [np.array([place]) for place in np.searchsorted(pool, answers)],
+        pool,
+        np.full((len(pool), 1), -1),
     )
     with tempfile.TemporaryDirectory() as folder, limited_threads(1):
         result = train_encoder(
@@ -234,7 +235,7 @@ def trained(
         )  # fmt: skip
         encoder = Encoder(result.model_dir, threads=1)
         scores = evaluate(encoder.encode(judged.queries), encoder.encode(judged.texts), judged.positives)
-    own = f"{result.base_ndcg:.3f} to {result.best_ndcg:.3f}"
+    own = f"{result.base_score:.3f} to {result.best_score:.3f}"
     return {"method": f"training, {result.best_step} steps", "questions": questions.name, "own validation": own,
             **compare(scores, base, config.seed)}  # fmt: skip
 

@@ -33,7 +33,7 @@ from heal_tasks.evaluation.bootstrap import mean_interval
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, AnswerKey, System, judged, relevance, scored_rows
-from heal_tasks.steps.vectors.spaces import BASE_MODEL
+from heal_tasks.steps.vectors.spaces import BASE_MODEL, model_ref
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
@@ -101,12 +101,12 @@ def bench(folder: Path, steps: int) -> list[dict[str, Any]]:
         deployment = Deployment(settings, folder, setting="people", most=0)
         texts, judgments = load_queries(folder)
         pairs = [(texts[item.query], item.document) for item in judgments if item.split == "test"]
-        model = deployment.train("default", TRAINED["default"]).text("model_uri")
+        model = deployment.train("default", TRAINED["default"])
         with connect(url, autocommit=True) as conn:
             QuestionRepository(conn).import_judgments(settings.sources[0], pairs, lambda *_: "unseen_test")
             manifest = deployment.manifest.model_copy(update={"run_id": "test"})
             load_step("embed").run(
-                settings, manifest.model_copy(update={"refs": {**manifest.refs, "model_uri": model}})
+                settings, manifest.model_copy(update={"refs": {**manifest.refs, model_ref("answers"): model}})
             )
             found = {uri: SpaceRepository(conn).find_by_uri(uri) for uri in (settings.model, model)}
             base, trained = found.values()

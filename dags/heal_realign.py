@@ -3,7 +3,7 @@
 from typing import Any
 
 from airflow.sdk import chain, dag, task, task_group
-from heal_airflow import DAG_ARGUMENTS, PARAMS, run_report, run_step, timetable
+from heal_airflow import DAG_ARGUMENTS, PARAMS, join, run_report, run_step, timetable
 from heal_batches import AskOperator
 
 from heal_tasks.core.settings import load_settings
@@ -11,6 +11,7 @@ from heal_tasks.core.settings import load_settings
 SETTINGS = load_settings()
 ASK_SHARDS = list(range(SETTINGS.ask_shards))
 EMBED_SHARDS = list(range(SETTINGS.embed_shards))
+OBJECTIVES = list(range(len(SETTINGS.objectives)))
 
 Json = Any  # a dict annotation would make Airflow split the manifest over several XComs
 
@@ -81,23 +82,22 @@ def heal_realign() -> None:
             return run_step("mine", manifest)
 
         @task(
-            doc_md="Own-document and base losses, and HEAL where `HEAL_HEAL_WEIGHT` is above 0; stops early on "
-            "held-out retrieval. Output: a model artifact.",
+            doc_md="A model per objective of `HEAL_OBJECTIVES`; stops early on held-out texts. Output: models.",
             queue="gpu",
             pool="gpu",
         )
-        def train(manifest: Json) -> Json:
-            return run_step("train", manifest)
+        def train(shard: int, manifest: Json) -> Json:
+            return run_step("train", manifest, shard=shard, shards=len(OBJECTIVES))
 
         @task(
-            queue="gpu", doc_md="Vectors of base, live and trained model. Output: `heal.base_s…`, `heal.question_s…`."
+            queue="gpu", doc_md="Vectors of base, live and trained models. Output: `heal.base_s…`, `heal.question_s…`."
         )
-        def embed(shard: int, manifest: Json) -> Json:
-            return run_step("embed", manifest, shard=shard, shards=len(EMBED_SHARDS))
+        def embed(shard: int, manifests: list[Json]) -> Json:
+            return run_step("embed", join(manifests), shard=shard, shards=len(EMBED_SHARDS))
 
         @task(doc_md="Every candidate moved in memory, scored and judged by the gate. Output: `heal.evaluation`.")
-        def choose(manifest: Json) -> Json:
-            return run_step("choose", manifest)
+        def choose(manifests: list[Json]) -> Json:
+            return run_step("choose", join(manifests))
 
         @task(doc_md="An LLM answers held-out questions from found passages. Output: `heal.answer`, `heal.evaluation`.")
         def answer(manifest: Json) -> Json:
@@ -121,8 +121,8 @@ def heal_realign() -> None:
         based = embed_base.partial(manifest=labelled).expand(shard=EMBED_SHARDS)
         sifted = sift(labelled)
         mined = mine(sifted)
-        trained = train(mined)
-        embedded = embed.partial(manifest=trained).expand(shard=EMBED_SHARDS)
+        trained = train.partial(manifest=mined).expand(shard=OBJECTIVES)
+        embedded = embed.partial(manifests=trained).expand(shard=EMBED_SHARDS)
         chosen = choose(trained)
         chain([first_light(routed), asked], based, sifted)
         if SETTINGS.map_rate:

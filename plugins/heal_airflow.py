@@ -5,6 +5,7 @@ torch, numpy, psycopg) are imported inside the task.
 """
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any
@@ -151,6 +152,12 @@ def run_step(
         for sentence in unknown_variables(settings.var_dir):
             logging.getLogger(__name__).warning(sentence)
     return load_step(name).run(settings, before, shard, shards).to_json()
+
+
+def join(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """One manifest from those of a step's mapped tasks: the refs of all."""
+    found = list(manifests)
+    return {**found[-1], "refs": {name: value for manifest in found for name, value in manifest["refs"].items()}}
 
 
 def run_report() -> dict[str, Any]:

@@ -27,7 +27,7 @@ RECIPES = re.findall(r"^```sql\n(.+?)^```", (DOCS / "sql.md").read_text(), re.MU
 def test_the_page_of_settings_is_the_generated_one() -> None:
     page = (DOCS / "settings.md").read_text()
     assert page == markdown_page(), "python -m heal_tasks settings --markdown > docs/settings.md"
-    assert "| `HEAL_MASK_SAME_LEAF` | `true` | Do not use" in page
+    assert "| `HEAL_OBJECTIVES` | `answers topics` | Blank-separated" in page
     assert re.findall(r"`HEAL_(\w+)` \| ", page) == [name.upper() for name in Settings.model_fields]
 
 

@@ -79,8 +79,8 @@ def _print_quality(summary: Summary) -> None:
     if not summary.evaluation_table():
         _print_field("Quality", "nothing was measured in this run")
         return
-    title = "Retrieval quality, nDCG@10 with 95 % intervals"
-    table = _table(title, "questions", "system", "nDCG@10", "against", "difference", "n")
+    title = "Quality: nDCG@10, or topic agreement@10 of documents, with 95 % intervals"
+    table = _table(title, "measured on", "system", "quality", "against", "difference", "n")
     for name, rows in groupby(summary.evaluation_table(), key=lambda row: row.question_set):
         for number, row in enumerate(rows):
             system = f"{row.system} (generation {row.generation_id})" if row.generation_id else row.system

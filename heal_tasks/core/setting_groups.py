@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 QuestionFilter = Literal["short", "long", "dangling", "title", "evidence", "duplicate", "near_duplicate", "round_trip"]
 QUESTION_FILTERS: tuple[QuestionFilter, ...] = get_args(QuestionFilter)
+Objective = Literal["answers", "topics", "paper"]
 ROUND_TRIP: QuestionFilter = "round_trip"
 """The one filter that needs vectors, and so runs in a later step than the others."""
 
@@ -153,15 +154,19 @@ class TrainingSettings(BaseModel):
         "for servers that read only the transformer); unset: 0.25, for human questions 0.")
     base_weight: float | None = Field(None, ge=0,
         description="Weight of the base term (keeps the base model's rankings); unset: 1, for human questions 0.1.")
-    heal_weight: float = Field(0.0, ge=0, description="Weight of the HEAL term; above 0, topics group the batches.")
-    heal_paper: bool = Field(False,
-        description="Train with the published HEAL loss alone, without own-document term and renormalisation.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1,
-        description="Share of the own-document term's target that is spread over all texts of a batch.")
-    mask_same_leaf: bool = Field(True, description="Do not use documents of the same leaf as in-batch negatives.")
+    objectives: Annotated[tuple[Objective, ...], NoDecode] = Field(("answers", "topics"), min_length=1,
+        description="Blank-separated objectives, a model for each: `answers` (find the answer of a question), `topics` "
+        "(with HEAL, so that documents of one topic are close), `paper` (the published HEAL loss alone); also set it "
+        "for the DAG processor.")
+    extra_training_minutes: float = Field(5.0, ge=0,
+        description="Longest training of a further objective without a GPU, in minutes, estimated from its first "
+        "steps; a longer one is skipped; 0: the first objective alone.")
     map_rate: float = Field(0.0, ge=0, le=1,
-        description="Share of training questions and documents shown as entity maps (APEX), which needs an LLM and "
-        "one more call per chunk; 0: none; also set it for the DAG processor.")
+        description="Share of training questions and documents shown as entity maps (APEX); 0: none; also set it for "
+        "the DAG processor.")
+    map_writer: Literal["auto", "llm", "extractive"] = Field("auto",
+        description="Writer of entity maps: `llm` (one more call per chunk), `extractive` (rules for English, without "
+        "an LLM), or `auto`: the LLM where one is configured.")
 
 
 class NudgeSettings(BaseModel):
@@ -186,6 +191,9 @@ class EvaluationSettings(BaseModel):
 
     gate_epsilon: float = Field(0.005, ge=0, description="nDCG@10 difference that counts as a tie, in gate and NUDGE.")
     gate_min_questions: int = Field(30, ge=2, description="Number of questions that a set needs to vote in the gate.")
+    gate_goal: Literal["answers", "topics", "both"] = Field("answers",
+        description="Quality that promotes: `answers` (questions find their document), `topics` (the nearest documents "
+        "share the topic: to browse, classify, cluster or use heal.similar), or `both`.")
     answer_questions: int = Field(0, ge=0,
         description="Number of held-out questions that an LLM answers from what each system finds, up to three calls "
         "each; 0: none; also set it for the DAG processor.")

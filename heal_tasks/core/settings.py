@@ -82,10 +82,13 @@ class Settings(
                 )
         return self
 
-    @field_validator("question_filters", mode="before")
+    @field_validator("question_filters", "objectives", mode="before")
     @classmethod
-    def _split_filters(cls, value: Any) -> Any:
-        return tuple(name for name in value.split() if name != "none") if isinstance(value, str) else value
+    def _split_names(cls, value: Any) -> Any:
+        # Each once: of two equal objectives the second would train the same model again.
+        return (
+            tuple(dict.fromkeys(name for name in value.split() if name != "none")) if isinstance(value, str) else value
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +130,7 @@ class Settings(
     def require_llm(self) -> None:
         """Raise SettingsError if entity maps or answers are wanted, and there is no LLM."""
         for name, number, what in (
-            ("HEAL_MAP_RATE", self.map_rate, "entity maps"),
+            ("HEAL_MAP_RATE", self.map_rate if self.map_writer == "llm" else 0, "entity maps"),
             ("HEAL_ANSWER_QUESTIONS", self.answer_questions, "answers"),
         ):
             if number and not self.llm_configured:

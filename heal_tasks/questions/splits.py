@@ -18,17 +18,19 @@ def is_unseen(document_id: int) -> bool:
     return bucket("document-split", document_id) < _VALIDATION_BELOW
 
 
+def is_unseen_test(document_id: int) -> bool:
+    """True if a document is kept for tests: one in ten, half of the unseen ones."""
+    return bucket("document-split", document_id) < _TEST_BELOW
+
+
 def split_of(document_id: int, question_id: int) -> Split:
     """The split of a question about a document.
 
     For 10 % of documents it is unseen_test, for 10 % unseen_validation; of the other documents' questions 10 % are
     seen_test, 10 % seen_validation and the rest train.
     """
-    document = bucket("document-split", document_id)
-    if document < _TEST_BELOW:
-        return "unseen_test"
-    if document < _VALIDATION_BELOW:
-        return "unseen_validation"
+    if is_unseen(document_id):
+        return "unseen_test" if is_unseen_test(document_id) else "unseen_validation"
     question = bucket("question-split", question_id)
     if question < _TEST_BELOW:
         return "seen_test"

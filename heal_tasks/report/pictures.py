@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.models import CARD
+from heal_tasks.core.text import metric_name
 from heal_tasks.report.pca import project
 from heal_tasks.report.plots import draw_plane, draw_quality, draw_selection, draw_training
 from heal_tasks.report.stored_tree import COLUMNS, read_root_records, selection_rows
@@ -52,7 +53,7 @@ class Pictures(NamedTuple):
     """All pictures of a run; None for those that the run does not have."""
 
     quality: Markup | None = None
-    training: Markup | None = None
+    training: Sequence[tuple[str, Markup]] = ()  # what each model was trained for, and its curve
     projection: Projection | None = None
     selection: Selection | None = None
 
@@ -71,23 +72,22 @@ def draw(conn: Connection, artifacts: ArtifactStore, summary: Summary, model: st
     rows = summary.evaluation_table()
     return Pictures(
         draw_quality(rows) if rows else None,
-        unless_missing("the training curve", lambda: _training(artifacts, summary)),
+        unless_missing("the training curves", lambda: list(_training(artifacts, summary))) or (),
         unless_missing("the projection", lambda: _projection(conn, summary, model)),
         unless_missing("the selection of topics", lambda: _selection(artifacts, summary)),
     )
 
 
-def _training(artifacts: ArtifactStore, summary: Summary) -> Markup | None:
-    """Draw the curve of the model that the run trained, from its card."""
+def _training(artifacts: ArtifactStore, summary: Summary) -> Iterator[tuple[str, Markup]]:
+    """Draw the curves of the models that the run trained, from their cards."""
     results = (row.result for row in summary.steps if row.step == "train" and row.result)
-    uri = next((result["refs"].get("model_uri") for result in results), None)
-    if not uri:
-        return None
-    file = artifacts.local(uri) / CARD
-    if not file.is_file():
-        return None
-    card = json.loads(file.read_text(encoding="utf-8"))
-    return draw_training(card["history"], card["metrics"]["base_ndcg"], card["metrics"]["best_step"])
+    for ref, uri in (item for result in results for item in result["refs"].items()):
+        file = artifacts.local(uri) / CARD if ref.endswith("model_uri") and uri else None
+        if file and file.is_file():
+            card = json.loads(file.read_text(encoding="utf-8"))
+            scores = card["history"], card["metrics"]["base_score"], card["metrics"]["best_step"]
+            objective = ref.partition("_")[0]
+            yield objective, draw_training(objective, metric_name(card["metric"]), *scores)
 
 
 def _projection(conn: Connection, summary: Summary, model: str) -> Projection | None:

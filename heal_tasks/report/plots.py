@@ -34,7 +34,7 @@ def draw_quality(rows: Sequence[EvaluationRow]) -> Markup:
     labels = [f"{row.system}: {row.value:.3f}" for row in rows]
     described = "; ".join(f"{row.question_set}, {label}" for row, label in zip(rows, labels, strict=True))
     with new_figure(WIDTH, 22 * lines + 60) as figure:
-        axes = figure.add_subplot(xlabel="nDCG@10, 95 % intervals", ylim=(lines - 0.4, -0.7))
+        axes = figure.add_subplot(xlabel="nDCG@10 or topic agreement@10, 95 % intervals", ylim=(lines - 0.4, -0.7))
         axes.spines[["left", "right"]].set_visible(False)
         axes.grid(axis="x")
         axes.hlines(
@@ -50,33 +50,35 @@ def draw_quality(rows: Sequence[EvaluationRow]) -> Markup:
             first = min(place for place, row in zip(places, rows, strict=True) if row.question_set == name)
             # Right-aligned, because a long name would be cut off at the right edge.
             axes.text(1, first - 1, name, transform=axes.get_yaxis_transform(), weight="bold", va="center", ha="right")
-        return to_svg(figure, "quality", "nDCG@10 of every system", described, {"values": labels})
+        return to_svg(figure, "quality", "Quality of every system", described, {"values": labels})
 
 
-def draw_training(history: Sequence[JsonObject], base_ndcg: float, best_step: int) -> Markup:
-    """Draw nDCG@10 on held-out questions (left axis) and mean loss (right axis) over optimiser steps.
+def draw_training(
+    objective: str, metric: str, history: Sequence[JsonObject], base_score: float, best_step: int
+) -> Markup:
+    """Draw the metric of the validations (left axis) and mean loss (right axis) over optimiser steps.
 
-    ``history`` has one entry per validation, at least one, by ascending step: ``step``, ``ndcg`` and, where it was
-    logged, ``loss``, the mean since the validation before. ``base_ndcg`` belongs to step 0.
+    ``history`` has one entry per validation, at least one, by ascending step: ``step``, ``score`` and, where it was
+    logged, ``loss``, the mean since the validation before. ``base_score`` belongs to step 0.
     """
-    ndcg = {0: base_ndcg} | {int(entry["step"]): float(entry["ndcg"]) for entry in history}
+    scores = {0: base_score} | {int(entry["step"]): float(entry["score"]) for entry in history}
     losses = {int(entry["step"]): float(entry["loss"]) for entry in history if "loss" in entry}
-    last = max(ndcg)
+    last = max(scores)
     with new_figure(WIDTH, HEIGHT) as figure:
-        left, right = _two_axes(figure, "optimiser step", "nDCG@10", "mean loss")
-        left.axhline(base_ndcg, color=INK, linestyle="--", linewidth=1, label="base model")
+        left, right = _two_axes(figure, "optimiser step", metric, "mean loss")
+        left.axhline(base_score, color=INK, linestyle="--", linewidth=1, label="base model")
         labels = _plot(
-            left, "ndcg", ndcg, "step {}: nDCG@10 {:.4f}",
-            label="nDCG@10, held-out questions", color=BLUE, marker="o", markersize=5,
+            left, "score", scores, f"step {{}}: {metric} {{:.4f}}",
+            label=f"{metric}, held out", color=BLUE, marker="o", markersize=5,
         ) | _plot(
             right, "loss", losses, "step {}: loss {:.4f}",
             label="mean loss (right axis)", color=ORANGE, marker="o", markersize=4, linestyle="--",
         )  # fmt: skip
         _finish(figure, left, right, best_step, f"kept: step {best_step}")
         return to_svg(
-            figure, "training", "The training curve",
-            f"nDCG@10 on held-out questions {base_ndcg:.4f} before training, {ndcg[best_step]:.4f} at step "
-            f"{best_step}, whose weights were kept, {ndcg[last]:.4f} at the last, step {last}.",
+            figure, f"training-{objective}", f"The training curve of the {objective} model",
+            f"{metric} on held-out texts {base_score:.4f} before training, {scores[best_step]:.4f} at step "
+            f"{best_step}, whose weights were kept, {scores[last]:.4f} at the last, step {last}.",
             labels,
         )  # fmt: skip
 

@@ -51,9 +51,9 @@ class Summary:
         return f"generation {active.generation_id} ({', '.join(words)})"
 
     def evaluation_table(self) -> list[EvaluationRow]:
-        """The rows of nDCG@10, by question set and then in the order they were measured."""
-        rows = [row for row in self.evaluations if row.metric == "ndcg@10"]
-        return sorted(rows, key=lambda row: row.question_set)
+        """The rows of the metrics that judge, by set and then in the order they were measured."""
+        rows = [row for row in self.evaluations if row.metric in ("ndcg@10", "topic_agreement@10")]
+        return sorted(rows, key=lambda row: (row.metric, row.question_set))
 
     def answer_table(self) -> dict[str, dict[str, EvaluationRow]]:
         """Quality of the answers to questions, by system in the order they were measured, and metric."""

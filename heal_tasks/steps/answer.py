@@ -19,7 +19,8 @@ from heal_tasks.questions.llm.answer_prompt import GivenAnswer, answer_prompt, t
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.quality.scoring import Scores, System, evaluation_rows
+from heal_tasks.steps.quality.comparing import evaluation_rows
+from heal_tasks.steps.quality.scoring import Scores, System
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.steps.writing.llm_calls import AffordableChunks, Recorder, make_llm

@@ -1,7 +1,7 @@
 """Step choose: every candidate moved in memory and scored, and the gate's choice. It writes no vector.
 
-A candidate is a space (base model, live model, trained model) with or without NUDGE, with its lexicon. The vectors of
-one space are in memory at a time, so the peak does not grow with the number of candidates.
+A candidate is a space (of the base model, the live model, a trained model) with or without NUDGE, with its lexicon. The
+vectors of one space are in memory at a time, so the peak does not grow with the number of candidates.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +10,9 @@ from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.comparing import compare, evaluation_rows, mean_quality
 from heal_tasks.steps.quality.measurable import why_unmeasured
-from heal_tasks.steps.quality.scoring import Scores, System, compare, evaluation_rows, mean_quality
+from heal_tasks.steps.quality.scoring import Scores, System
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
 from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
@@ -91,12 +92,12 @@ def choose(context: Context) -> Outcome:
     best, best_id = None, 0
     if rival.values:
         counts["questions"] = len(systems.questions.question_ids)
-        counts["rival_ndcg"] = round(mean_quality(rival, settings), 4)
+        counts["rival_quality"] = round(mean_quality(rival, settings), 4)
         best = max(passing or candidates, key=lambda item: mean_quality(item.scores, settings), default=None)
     if best:
         best_id = make_generation(context, best.space, topic_run_id, best.record, best.lexicon).generation_id
     if passing and best:
-        counts["winner_ndcg"] = round(mean_quality(best.scores, settings, rival), 4)
+        counts["winner_quality"] = round(mean_quality(best.scores, settings, rival), 4)
         generation_id, keep_rows, verdict = best_id, 0, f"{best.scores.system} is promoted over {rival.system}."
     else:
         if best_id:

@@ -1,4 +1,4 @@
-"""Step embed: the spaces of the candidates filled, those of the base model, the live model and the trained model."""
+"""Step embed: the spaces of the candidates filled, those of the base model, the live model and the trained models."""
 
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.filling import fill_spaces

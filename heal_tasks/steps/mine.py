@@ -32,7 +32,7 @@ def _inputs(context: Context) -> object:
     return [
         FORMAT, fingerprint([questions.question_ids.tolist(), questions.chunk_ids.tolist()]), corpus.hash(),
         context.manifest.number("topic_run_id"), base_space(context).model_sha256, settings.train_near_negatives,
-        settings.train_far_negatives, settings.mask_same_leaf, VALIDATION_QUESTIONS, VALIDATION_CHUNKS,
+        settings.train_far_negatives, VALIDATION_QUESTIONS, VALIDATION_CHUNKS,
         settings.gate_min_questions, settings.seed, settings.map_rate,
         maps_by(context.conn, settings.llm_model).usable().fingerprint if settings.map_rate else "",
         str(context.manifest.refs.get("skip_training", "")),
@@ -55,9 +55,9 @@ def mine(context: Context) -> Outcome:
     train = np.flatnonzero(count & questions.in_splits("train"))
     positives = chunks.rows(questions.chunk_ids[train])
     negatives = plan_negatives(
-        base.questions[train], base.chunks, positives, document_ids=chunks.document_ids, leaf_ids=chunks.leaves,
+        base.questions[train], base.chunks, positives, document_ids=chunks.document_ids,
         question_ids=questions.texts[train], near=settings.train_near_negatives, far=settings.train_far_negatives,
-        exclude_same_leaf=settings.mask_same_leaf, seed=settings.seed,
+        seed=settings.seed,
     )  # fmt: skip
     texts = corpus.chunk_texts(chunks.chunk_ids)
     asked = corpus.question_texts(questions.question_ids)
@@ -93,6 +93,8 @@ def mine(context: Context) -> Outcome:
         queries=[asked[number] for number in questions.question_ids[drawn].tolist()],
         documents=[document(row) for row in pool],
         positives=answers,
+        document_ids=chunks.document_ids[pool],
+        paths=chunks.paths[pool],
         base_vectors=(base.questions[drawn], base.chunks[pool]),
     )
     key = f"training_sets/{fingerprint(_inputs(context))}"

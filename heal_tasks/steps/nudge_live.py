@@ -14,6 +14,7 @@ from heal_tasks.nudge.apply import recompute
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.quality.comparing import compare_for_drop, evaluation_rows
 from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.steps.quality.probes import (
     DISPLACEMENT,
@@ -24,7 +25,7 @@ from heal_tasks.steps.quality.probes import (
     rank_anew,
     take,
 )
-from heal_tasks.steps.quality.scoring import Scores, System, compare_for_drop, evaluation_rows
+from heal_tasks.steps.quality.scoring import Scores, System
 from heal_tasks.steps.vectors.indexing import index_served
 from heal_tasks.steps.vectors.lexicons import extend_lexicon
 from heal_tasks.steps.vectors.spaces import LIVE_MODEL, Float32Array, Int64Array, live_generation, overlay, served

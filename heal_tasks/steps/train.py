@@ -1,13 +1,20 @@
-"""Step train: fine-tune the base model on the training set, on the GPU queue."""
+"""Step train: fine-tune the base model on the training set, once per objective, on the GPU queue."""
 
 import shutil
+import time
+from typing import Any
 
+from heal_tasks.core.devices import pick_device
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.models import resolve_model
+from heal_tasks.core.setting_groups import Objective
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Progress
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
+from heal_tasks.steps.vectors.spaces import model_ref
 from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.training.checkpoints import drop_checkpoints
+from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import model_sha256
 from heal_tasks.training.trainer import TrainingConfig, train_encoder
 
@@ -20,15 +27,31 @@ WRITTEN = {"idf_power": 0.25, "base_share": 0.5, "base_weight": 1.0}
 half of the base model is kept: weights averaged as in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903) and LM-Cocktail
 (Xiao et al. 2023, arXiv 2311.13534). Measured: "Training on generated questions" in bench/RESULTS.md."""
 
+TERMS: dict[Objective, dict[str, Any]] = {
+    "answers": {"mask_same_leaf": False},
+    "topics": {"heal_weight": 1.0, "base_share": 0.0},
+    "paper": {"paper": True, "base_share": 0.0},
+}
+"""Fields of an objective. Documents of a leaf are HEAL positives, so with HEAL they are no negatives; without it they
+are as good negatives as others (bench/RESULTS.md). With HEAL nothing of the base model is mixed in."""
 
-def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
-    """The training configuration; the defaults for human or generated questions fill in settings that are not set."""
+
+class _TooLongError(Exception):
+    """A training would take longer than it may; ``minutes`` is the estimate."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__(minutes)
+        self.minutes = minutes
+
+
+def training_config(settings: Settings, by_people: bool, objective: Objective = "answers") -> TrainingConfig:
+    """The configuration of an objective; the defaults for human or generated questions fill in what is not set."""
     rate = LEARNING_RATE if settings.train_adapter == "none" else ADAPTER_LEARNING_RATE
-    defaults = PEOPLES if by_people else WRITTEN
-
-    def given(name: str, value: float | None) -> float:
-        return defaults[name] if value is None else value
-
+    terms = (PEOPLES if by_people else WRITTEN) | TERMS[objective]
+    given = {
+        "idf_power": settings.idf_power, "base_share": settings.train_base_share, "base_weight": settings.base_weight,
+    }  # fmt: skip
+    terms |= {name: value for name, value in given.items() if value is not None}
     return TrainingConfig(
         max_steps=settings.train_max_steps,
         batch_size=settings.train_batch_size,
@@ -36,36 +59,44 @@ def training_config(settings: Settings, by_people: bool) -> TrainingConfig:
         learning_rate=settings.train_learning_rate or rate,
         max_tokens=settings.train_max_tokens,
         eval_steps=settings.train_eval_steps,
-        idf_power=given("idf_power", settings.idf_power),
-        base_share=given("base_share", settings.train_base_share),
-        base_weight=given("base_weight", settings.base_weight),
-        heal_weight=settings.heal_weight,
-        paper=settings.heal_paper,
-        label_smoothing=settings.label_smoothing,
-        mask_same_leaf=settings.mask_same_leaf,
         dtype=settings.train_dtype,
         adapter=settings.train_adapter,
         lora_rank=settings.train_lora_rank,
         seed=settings.seed,
         processes=settings.train_processes,
         device=settings.device,
+        **terms,
     )
 
 
-def _config(context: Context) -> TrainingConfig:
-    return training_config(context.settings, by_people=bool(context.manifest.number("by_people")))
+def _configs(context: Context) -> dict[Objective, TrainingConfig]:
+    """The configurations of this shard's objectives; empty without a training set."""
+    by_people = bool(context.manifest.number("by_people"))
+    mine = context.settings.objectives[context.shard :: context.shards]
+    return {objective: training_config(context.settings, by_people, objective) for objective in mine}
 
 
 def _inputs(context: Context) -> object:
-    model = model_sha256(resolve_model(context.settings.model))
-    return [context.manifest.text("training_set_uri"), model, _config(context).identity()]
+    configs = {name: config.identity() for name, config in _configs(context).items()}
+    return [
+        context.manifest.text("training_set_uri"), _base_sha256(context), configs,
+        context.settings.extra_training_minutes,
+    ]  # fmt: skip
+
+
+def _base_sha256(context: Context) -> str:
+    return model_sha256(resolve_model(context.settings.model))
 
 
 def train(context: Context) -> Outcome:
-    """Train, or resume from the last checkpoint of a killed try, and store the model; with too few questions, none."""
-    settings = context.settings
+    """Train a model per objective, or resume from the last checkpoint of a killed try; with too few questions, none.
+
+    Ref ``<objective>_model_uri`` is its model; empty where none was trained.
+    """
+    settings, configs = context.settings, _configs(context)
+    nothing: dict[str, int | str] = {model_ref(objective): "" for objective in configs}
     if not context.manifest.text("training_set_uri"):  # step mine has said why
-        return Outcome(refs={"model_uri": ""}, note="no training set was made")
+        return Outcome(refs=nothing, note="no training set was made")
     data, validation = load(context.artifacts.local(context.manifest.text("training_set_uri")))
     if len(data.questions) < 2 * settings.train_batch_size or not validation.queries:
         least = 2 * settings.train_batch_size
@@ -74,34 +105,83 @@ def train(context: Context) -> Outcome:
             f"HEAL_TRAIN_BATCH_SIZE={settings.train_batch_size}; of {len(validation.queries)} validation questions "
             "at least 1 is needed"
         )
-        return Outcome(refs={"model_uri": ""}, note=f"not trained; {undone}", undone=undone)
-    key = fingerprint(_inputs(context))
-    work_dir = settings.var_dir / "training" / key
+        return Outcome(refs=nothing, note=f"not trained; {undone}", undone=undone)
+    outcomes = [_train(context, objective, config, data, validation) for objective, config in configs.items()]
+    return Outcome(
+        refs={name: value for outcome in outcomes for name, value in outcome.refs.items()},
+        counts={name: value for outcome in outcomes for name, value in outcome.counts.items()},
+        note="; ".join(outcome.note for outcome in outcomes),
+    )
+
+
+def _train(
+    context: Context, objective: Objective, config: TrainingConfig, data: TrainingData, validation: ValidationSet
+) -> Outcome:
+    """Train the model of one objective, which is skipped if it is a further one and takes too long here."""
+    settings, training_set = context.settings, context.manifest.text("training_set_uri")
+    limit, key = _limit(settings, objective), fingerprint([training_set, _base_sha256(context), config.identity()])
+    work_dir, progress = settings.var_dir / "training" / key, context.progress
+    if limit == 0:
+        return _skipped(objective, "HEAL_EXTRA_TRAINING_MINUTES=0, and there is no GPU")
     try:
         with context.artifacts.writing(f"models/{key}") as folder:
             result = train_encoder(
                 resolve_model(settings.model),
                 data,
                 validation,
-                _config(context),
+                config,
                 work_dir=work_dir,
                 output_dir=folder,
-                data_fingerprint=context.manifest.text("training_set_uri").rsplit("/", 1)[-1],
-                progress=context.progress,
+                data_fingerprint=training_set.rsplit("/", 1)[-1],
+                progress=progress if limit is None else _within(limit, progress),
             )
+    except _TooLongError as found:
+        shutil.rmtree(work_dir, ignore_errors=True)
+        why = f"it would take {found.minutes:.0f} minutes, and HEAL_EXTRA_TRAINING_MINUTES={limit:g} without a GPU"
+        return _skipped(objective, why)
     except Exception:
         drop_checkpoints(work_dir, complete=False)  # half a checkpoint would keep a full disk full
         raise
     shutil.rmtree(work_dir, ignore_errors=True)
+    counts = {
+        "steps": result.steps, "best_step": result.best_step, "resumed_from_step": result.resumed_from_step,
+        "base": round(result.base_score, 4), "best": round(result.best_score, 4),
+    }  # fmt: skip
     return Outcome(
-        refs={"model_uri": context.artifacts.uri(f"models/{key}")},
-        counts={
-            "steps": result.steps, "best_step": result.best_step, "resumed_from_step": result.resumed_from_step,
-            "base_ndcg": round(result.base_ndcg, 4), "best_ndcg": round(result.best_ndcg, 4),
-        },
-        note=f"{result.steps} steps, validation nDCG@10 {result.base_ndcg:.3f} before, {result.best_ndcg:.3f} at best "
-        f"(step {result.best_step})" + (f"; {result.stop_reason}" if result.stop_reason else ""),
-    )  # fmt: skip
+        refs={model_ref(objective): context.artifacts.uri(f"models/{key}")},
+        counts={f"{objective}_{name}": value for name, value in counts.items()},
+        note=f"{objective}: {result.steps} steps, validation {config.metric} {result.base_score:.3f} before, "
+        f"{result.best_score:.3f} at best (step {result.best_step})"
+        + (f"; {result.stop_reason}" if result.stop_reason else ""),
+    )
+
+
+def _limit(settings: Settings, objective: Objective) -> float | None:
+    """Minutes that a training may take; None without a limit: on a GPU, and of the first objective."""
+    if objective == settings.objectives[0] or pick_device(settings.device) != "cpu":
+        return None
+    return settings.extra_training_minutes
+
+
+def _skipped(objective: Objective, why: str) -> Outcome:
+    return Outcome(refs={model_ref(objective): ""}, note=f"{objective}: skipped, because {why}")
+
+
+def _within(limit: float, progress: Progress) -> Progress:
+    """A progress report that ends a training whose first steps say that it takes more than ``limit`` minutes."""
+    began: tuple[int, float] | None = None
+
+    def report(done: int, total: int, message: str = "") -> None:
+        nonlocal began
+        progress(done, total, message)
+        if done and began is None:  # the first step takes longer than the others
+            began = done, time.monotonic()
+        elif began and done > began[0]:
+            minutes = (time.monotonic() - began[1]) / (done - began[0]) * total / 60
+            if minutes > limit:
+                raise _TooLongError(minutes)
+
+    return report
 
 
 TRAIN = Step("train", train, _inputs)

@@ -9,6 +9,9 @@ from heal_tasks.core.types import JsonObject
 from heal_tasks.training.encoder import Dtype
 
 Adapter = Literal["none", "lora", "qlora"]
+Metric = Literal["ndcg@10", "topic_agreement@10"]
+NDCG: Metric = "ndcg@10"
+TOPIC_AGREEMENT: Metric = "topic_agreement@10"
 
 EVAL_SHARE = 0.05
 """Steps between two validations as a share of an epoch, or of a training that is shorter than an epoch."""
@@ -27,7 +30,7 @@ class TrainingConfig:
     learning_rate: float = 5e-5  # peak; linear warm-up, then linear decay to zero
     max_tokens: int = 128  # longest text in training; the saved model keeps the base model's own limit
     eval_steps: int = 20  # fewest steps between two validations, each with a checkpoint; see validation_steps
-    min_drop: float = 0.01  # nDCG@10 below the best one, the base model's included, that counts towards patience
+    min_drop: float = 0.01  # of the score below the best one, the base model's included, that counts towards patience
     patience: int = 2  # consecutive validations below the best before training stops
     idf_power: float = 0.0  # of the tokens' inverse document frequency in pooling; 0 for a plain mean
     base_share: float = 0.0  # share of the base model's weights in the saved ones, in [0, 1)
@@ -47,6 +50,11 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.batch_size % self.processes:
             raise InputError(f"batch_size {self.batch_size} must be a multiple of processes {self.processes}")
+
+    @property
+    def metric(self) -> Metric:
+        """The validation's metric: topics with HEAL, which costs retrieval from the first step on."""
+        return TOPIC_AGREEMENT if self.paper or self.heal_weight > 0 else NDCG
 
     def validation_steps(self, steps_per_epoch: int) -> int:
         """Steps between two validations; at least ``eval_steps``, because in a short epoch a validation costs more.

@@ -41,6 +41,8 @@ class ValidationSet:
     queries: list[str]  # q texts
     documents: list[str]  # n texts
     positives: list[IntArray]  # per query the positions of its right documents in ``documents``, never empty
+    document_ids: IntArray  # (n,): equal for texts of one document
+    paths: IntArray  # (n, L): the documents' label paths, -1 after their end
     base_vectors: tuple[FloatArray, FloatArray] | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +61,11 @@ class ValidationSet:
             given, texts = tuple(map(len, self.base_vectors)), (len(self.queries), len(self.documents))
             if given != texts:
                 raise InputError(f"validation set has {given} base vectors for {texts} queries and documents")
+        if (len(self.document_ids), len(self.paths)) != (len(self.documents), len(self.documents)):
+            raise InputError(
+                f"validation set has {len(self.document_ids)} document ids and {len(self.paths)} paths for "
+                f"{len(self.documents)} documents"
+            )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from heal_tasks.training.data import TrainingData
 from heal_tasks.training.encoder import in_bf16
 from heal_tasks.training.objective import Objective, mined_columns
 from heal_tasks.training.sampler import QuestionBatchSampler
-from heal_tasks.training.validation import NDCG, BaseAwareStopping, ProgressReport, RetrievalValidation
+from heal_tasks.training.validation import BaseAwareStopping, ProgressReport, Validation
 
 WARMUP_SHARE = 0.1
 """Share of the steps in which the learning rate rises."""
@@ -129,7 +129,7 @@ def make_trainer(
     data: TrainingData,
     config: TrainingConfig,
     sampler: QuestionBatchSampler,
-    validation: RetrievalValidation,
+    validation: Validation,
     report: ProgressReport,
     work_dir: str,
     device: str,
@@ -152,7 +152,7 @@ def make_trainer(
         save_steps=every,
         logging_steps=every,
         save_total_limit=2,
-        metric_for_best_model=NDCG,
+        metric_for_best_model=config.metric,
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         logging_nan_inf_filter=False,
@@ -177,7 +177,7 @@ def make_trainer(
             prompts={name: prompt for name, prompt in prompts.items() if prompt},
             max_length=min(config.max_tokens, model.max_seq_length or config.max_tokens),
         ),
-        callbacks=[report, BaseAwareStopping(config.patience, base_ndcg=report.base_ndcg, min_drop=config.min_drop)],
+        callbacks=[report, BaseAwareStopping(config.patience, base_score=report.base_score, min_drop=config.min_drop)],
         sampler=sampler,
         report=report,
         adapter=config.adapter != "none",

@@ -27,32 +27,27 @@ def plan_negatives(
     positives: IntArray,
     *,
     document_ids: IntArray,
-    leaf_ids: npt.NDArray[np.integer],
     question_ids: IntArray,
     near: int,
     far: int,
-    exclude_same_leaf: bool,
     seed: int,
     block: int = 512,
 ) -> IntArray:
     """Draw distinct negatives of every question from two bands of its ranking, given as rows of ``document_vectors``.
 
-    Excluded are texts of documents that answer the question, texts of the right text's leaf (if ``exclude_same_leaf``),
-    and texts whose cosine is above p - |p| (1 - MAX_RATIO), where p is the right text's cosine. That equals
-    MAX_RATIO p for positive p and stays a margin for negative p. Of the r candidates, ranked by cosine, the near band
-    is the top 5 % (at most 100, at least ``near``) and the far band the ranks from 20 to 60 %. The bands are quantiles
-    because the scale of cosines differs between models.
+    Excluded are texts of documents that answer the question, and texts whose cosine is above p - |p| (1 - MAX_RATIO),
+    where p is the right text's cosine. That equals MAX_RATIO p for positive p and stays a margin for negative p. Of the
+    r candidates, ranked by cosine, the near band is the top 5 % (at most 100, at least ``near``) and the far band the
+    ranks from 20 to 60 %. The bands are quantiles because the scale of cosines differs between models.
 
     Args:
         question_vectors: shape (n, d).
         document_vectors: shape (m, d).
         positives: shape (n,); row of each question's right text in ``document_vectors``; -1 if it is missing.
         document_ids: shape (m,); document of each text.
-        leaf_ids: shape (m,); leaf of each text, -1 for none.
         question_ids: shape (n,); equal for rows with the same question, whose right texts all answer it.
         near: negatives from the near band.
         far: negatives from the far band.
-        exclude_same_leaf: see above.
         seed: with the question's row decides the draw.
         block: questions per matrix product.
 
@@ -63,11 +58,11 @@ def plan_negatives(
         InputError: shapes do not fit, or a positive does not exist.
     """
     n, m = len(question_vectors), len(document_vectors)
-    shapes = [positives.shape, question_ids.shape, document_ids.shape, leaf_ids.shape]
-    if shapes != [(n,), (n,), (m,), (m,)]:
+    shapes = [positives.shape, question_ids.shape, document_ids.shape]
+    if shapes != [(n,), (n,), (m,)]:
         raise InputError(
-            f"positives, question_ids, document_ids and leaf_ids have shapes {shapes}; expected ({n},), ({n},), ({m},) "
-            f"and ({m},) for {n} questions and {m} texts"
+            f"positives, question_ids and document_ids have shapes {shapes}; expected ({n},), ({n},) and ({m},) for "
+            f"{n} questions and {m} texts"
         )
     if n and (int(positives.min()) < -1 or int(positives.max()) >= m):
         raise InputError(f"positives reach from {positives.min()} to {positives.max()}; there are {m} texts")
@@ -87,8 +82,6 @@ def plan_negatives(
         allowed = (scores <= score - abs(score) * (1 - MAX_RATIO)) & (document_ids != document_ids[positive])
         if row in answers:
             allowed &= ~np.isin(document_ids, answers[row])
-        if exclude_same_leaf and leaf_ids[positive] >= 0:
-            allowed &= leaf_ids != leaf_ids[positive]
         rng = np.random.default_rng((seed, row))
         bands = _bands(scores, np.flatnonzero(allowed), near)
         for start, wanted, band in zip((0, near), (near, far), bands, strict=True):

@@ -22,6 +22,7 @@ from torch import Tensor
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.models import CARD
+from heal_tasks.core.text import metric_name
 from heal_tasks.core.types import JsonObject, Progress, silent
 from heal_tasks.training.adapters import add_adapter
 from heal_tasks.training.checkpoints import (
@@ -34,14 +35,14 @@ from heal_tasks.training.checkpoints import (
     remember,
     stored_tensors,
 )
-from heal_tasks.training.config import TrainingConfig
+from heal_tasks.training.config import Metric, TrainingConfig
 from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, in_bf16, load_encoder, model_sha256
 from heal_tasks.training.loop import make_sampler, make_trainer
 from heal_tasks.training.objective import BaseVectors, Objective
 from heal_tasks.training.parallel import run_processes
 from heal_tasks.training.pooling import weight_tokens
-from heal_tasks.training.validation import NDCG, ProgressReport, RetrievalValidation
+from heal_tasks.training.validation import ProgressReport, Validation
 
 __all__ = ["TrainingConfig", "TrainingData", "TrainingResult", "ValidationSet", "train_encoder"]
 
@@ -55,11 +56,11 @@ class TrainingResult:
     model_dir: Path  # the folder with the saved model
     steps: int  # optimiser steps done, those before a kill included
     best_step: int  # step whose weights were saved
-    base_ndcg: float  # nDCG@10 of the base model on the validation set
-    best_ndcg: float  # nDCG@10 of the best validation, before base_share is mixed in; may be below base_ndcg
+    base_score: float  # of the base model on the validation set, by TrainingConfig.metric
+    best_score: float  # of the best validation, before base_share is mixed in; may be below base_score
     resumed_from_step: int  # checkpoint that this call resumed from; 0 if it started from the base model
     stop_reason: str  # reason for stopping before max_steps; empty otherwise
-    history: Sequence[JsonObject]  # one entry per validation: step, ndcg, and the mean losses since the one before
+    history: Sequence[JsonObject]  # one entry per validation: step, score, and the mean losses since the one before
 
 
 def train_encoder(
@@ -75,8 +76,8 @@ def train_encoder(
 ) -> TrainingResult:
     """Fine-tune, or resume a killed call with the same arguments.
 
-    Every ``TrainingConfig.validation_steps`` steps the model is scored by nDCG@10 on the validation set, always on
-    plain text, and saved to ``work_dir``. After ``patience`` consecutive validations at least ``min_drop`` below the
+    Every ``TrainingConfig.validation_steps`` steps the model is scored on the validation set, always on plain
+    text, and saved to ``work_dir``. After ``patience`` consecutive validations at least ``min_drop`` below the
     best, training stops: APEX-Embedding (Aviss 2024, arXiv 2410.18105) interrupts it before convergence. The best
     weights are written to ``output_dir`` even where the base model was better; the gate decides if they are used.
 
@@ -116,7 +117,7 @@ def train_encoder(
     last = last_checkpoint(work_dir)
     if last is None:
         raise StepError(f"no checkpoint was left in {work_dir}; check the space there and run the step again")
-    state, base_ndcg = last[1], float(open_work_dir(work_dir, run)["base_ndcg"])
+    state, base_score = last[1], float(open_work_dir(work_dir, run)["base_score"])
     output_dir.mkdir(parents=True, exist_ok=True)
     best = training.read_model(checkpoint_folder(work_dir, state["best_global_step"]))
     best.save_pretrained(str(output_dir), create_model_card=False)
@@ -124,11 +125,11 @@ def train_encoder(
         model_dir=output_dir,
         steps=state["global_step"],
         best_step=state["best_global_step"],
-        base_ndcg=base_ndcg,
-        best_ndcg=state["best_metric"],
+        base_score=base_score,
+        best_score=state["best_metric"],
         resumed_from_step=0 if found is None else found[1]["global_step"],
-        stop_reason=_stop_reason(state, config, base_ndcg),
-        history=_history(state),
+        stop_reason=_stop_reason(state, config, base_score),
+        history=_history(state, config.metric),
     )
     card = {
         "base_model": Path(base_model).name,
@@ -136,7 +137,8 @@ def train_encoder(
         "device": device,
         "bf16": in_bf16(config.dtype, device),
         "model_sha256": model_sha256(output_dir),
-        "metrics": {key: getattr(result, key) for key in ("base_ndcg", "best_ndcg", "best_step", "steps")},
+        "metric": config.metric,
+        "metrics": {key: getattr(result, key) for key in ("base_score", "best_score", "best_step", "steps")},
         "stop_reason": result.stop_reason,
         "history": result.history,
         "seed": config.seed,
@@ -167,12 +169,12 @@ class _Training:
             progress = progress if processes.is_main_process else silent
         model = load_encoder(self.base_model, device=device, quantised=config.adapter == "qlora")
         bf16 = in_bf16(config.dtype, device)
-        validation = RetrievalValidation(self.validation, config.max_steps, progress, bf16=bf16)
+        validation = Validation(self.validation, config.metric, config.max_steps, progress, bf16=bf16)
         sampler, base_vectors = make_sampler(self.data, config), None
         with processes.main_process_first():
             facts = open_work_dir(self.work_dir, self.run)
-            if "base_ndcg" not in facts:
-                facts = {"base_ndcg": validation.of_base_model(model)}
+            if "base_score" not in facts:
+                facts = {"base_score": validation.of_base_model(model)}
                 remember(self.work_dir, self.run, facts)
             self._weight_tokens(model)
             if config.base_weight > 0 and not config.paper:
@@ -182,7 +184,7 @@ class _Training:
         found = last_checkpoint(self.work_dir)
         if config.adapter != "none":
             add_adapter(model, rank=config.lora_rank, seed=config.seed)
-        report = ProgressReport(progress, facts["base_ndcg"])
+        report = ProgressReport(progress, config.metric, facts["base_score"])
         objective = Objective(model, self.data, config, base_vectors)
         trainer = make_trainer(
             model, objective, self.data, config, sampler, validation, report, str(self.work_dir), device
@@ -230,21 +232,21 @@ class _Training:
         }
 
 
-def _stop_reason(state: JsonObject, config: TrainingConfig, base_ndcg: float) -> str:
+def _stop_reason(state: JsonObject, config: TrainingConfig, base_score: float) -> str:
     if state["global_step"] >= config.max_steps:
         return ""
-    best = max(base_ndcg, state["best_metric"])
+    best = max(base_score, state["best_metric"])
     return (
         f"stopped early: {config.patience} consecutive validations at least {config.min_drop:g} below "
-        f"nDCG@10 {best:.4f}"
+        f"{metric_name(config.metric)} {best:.4f}"
     )
 
 
-def _history(state: JsonObject) -> list[JsonObject]:
+def _history(state: JsonObject, metric: Metric) -> list[JsonObject]:
     """The Trainer's log, one entry per validation."""
     entries: dict[int, JsonObject] = {}
-    names = {"loss": "loss", "own_document": "own_document", "base": "base", "heal": "heal", f"eval_{NDCG}": "ndcg"}
+    names = {name: name for name in ("loss", "own_document", "base", "heal")} | {f"eval_{metric}": "score"}
     for logged in state["log_history"]:
         entry = entries.setdefault(logged["step"], {"step": logged["step"]})
         entry.update({name: logged[key] for key, name in names.items() if key in logged})
-    return [entry for entry in entries.values() if "ndcg" in entry]
+    return [entry for entry in entries.values() if "score" in entry]

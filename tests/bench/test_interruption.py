@@ -14,7 +14,7 @@ value = st.integers(0, 16).map(lambda number: number / 16)
 
 @given(value, st.lists(value, min_size=1, max_size=20), st.sampled_from([0.0, 0.0625, 0.25]), st.integers(1, 4))
 def test_the_rule_ends_where_training_does(base, values, min_drop, patience):
-    stopping, state = BaseAwareStopping(patience, base_ndcg=base, min_drop=min_drop), TrainerState()
+    stopping, state = BaseAwareStopping(patience, base_score=base, min_drop=min_drop), TrainerState()
     end = len(values)
     for number, ndcg in enumerate(values, start=1):
         stopping.check_metric_value(None, state, TrainerControl(), ndcg)

@@ -11,7 +11,7 @@ def test_choose_and_publish_on_planted_vectors(
 ) -> None:
     monkeypatch.setattr(choose_memory, "HELD_OUT", 40)
     choose_memory.plant(database_url, 300)
-    refs = {"topic_run_id": 1, "model_uri": choose_memory.TRAINED}
+    refs = {"topic_run_id": 1, "answers_model_uri": choose_memory.TRAINED}
     for step in ("choose", "publish"):
         made, note = choose_memory.run_step(database_url, step, refs)
         refs |= made

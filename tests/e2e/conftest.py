@@ -21,7 +21,7 @@ CHARACTERS = 450
 
 SMALL = {
     "train_max_steps": 4, "train_eval_steps": 2, "train_batch_size": 8, "train_max_tokens": 48,
-    "topic_perturbations": 3, "topic_max_k": 4, "gate_min_questions": 5,
+    "topic_perturbations": 3, "topic_max_k": 4, "gate_min_questions": 5, "objectives": "answers",
 }  # fmt: skip
 
 
@@ -58,7 +58,9 @@ def deployment(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFact
     """A realigned deployment; tests run it again, in their order."""
     var_dir = tmp_path_factory.mktemp("deployment")
     with fresh_database(postgres) as url:
-        made = Deployment(load_settings(var_dir=var_dir, database_url=url, **SMALL), {})
+        made = Deployment(
+            load_settings(var_dir=var_dir, database_url=url, **SMALL | {"objectives": "answers topics"}), {}
+        )
         made.write("first.jsonl", short(sample(("sklearn", "networkx", "scipy"), DOCUMENTS, seed=5)))
         made.run("first")
         yield made

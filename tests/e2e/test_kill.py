@@ -53,7 +53,7 @@ def test_a_killed_training_is_resumed(postgres: EmbeddedPostgres, tmp_path: Path
         assert {step: after[step] for step in before} == before
         assert {"train", "choose", "publish", "report"} <= after.keys()
         ((steps, resumed),) = conn.execute(
-            """SELECT (result #>> '{counts,steps}')::int, (result #>> '{counts,resumed_from_step}')::int
+            """SELECT (result #>> '{counts,answers_steps}')::int, (result #>> '{counts,answers_resumed_from_step}')::int
             FROM heal.step_result WHERE step = 'train'"""
         ).fetchall()
         assert steps == 6

@@ -1,4 +1,4 @@
-"""The outcomes of the gate, end to end: a trained model promoted, a nudge adopted, every candidate refused.
+"""The outcomes of the gate, end to end: a answers model promoted, a nudge adopted, every candidate refused.
 
 People ask in code words that the base model does not know: each stands for an animal or a tool, and every document is
 about one of each.
@@ -82,7 +82,7 @@ def test_a_trained_model_with_an_adopted_nudge_is_promoted(asked: Deployment) ->
         "SELECT r.verdict, s.model_uri, g.nudge FROM heal.run r, heal.generation g JOIN heal.space s USING (space_id) "
         "WHERE r.run_id = 'realign' AND g.state = 'active'",
     )
-    assert verdict.startswith("trained model + NUDGE + lexicon is promoted over live generation."), verdict
+    assert verdict.startswith("answers model + NUDGE + lexicon is promoted over live generation."), verdict
     assert model_uri != asked.settings.model
     nudge = NudgeRecord.from_json(record)
     assert nudge.theta > 0
@@ -91,7 +91,7 @@ def test_a_trained_model_with_an_adopted_nudge_is_promoted(asked: Deployment) ->
     ((space_id,),) = query(asked, "SELECT space_id FROM heal.space WHERE model_uri = %s", model_uri)
     ((moved,),) = query(asked, rows.format(f"base_s{space_id:06d}"))
     assert moved > 0.001
-    promoted = [row.value for row in evaluations(asked, "realign", "trained model + NUDGE + lexicon")]
+    promoted = [row.value for row in evaluations(asked, "realign", "answers model + NUDGE + lexicon")]
     before = [row.value for row in evaluations(asked, "realign", "base model")]
     assert promoted[0] > before[0] + 0.5
 

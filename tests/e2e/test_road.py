@@ -71,11 +71,11 @@ def test_questions_say_who_wrote_them_and_quote_their_chunk(deployment: Deployme
 
 def test_the_gate_compared_every_candidate_with_the_base_model(deployment: Deployment) -> None:
     systems = {row[0] for row in query(deployment, "SELECT DISTINCT system FROM heal.evaluation")}
-    assert {"base model", "trained model"} <= systems
+    assert {"base model", "answers model", "topics model"} <= systems
     rows = query(
         deployment,
         """SELECT low, value, high, rival FROM heal.evaluation
-        WHERE system = 'trained model' AND metric !~ '^hierarchical_'""",
+        WHERE system = 'answers model' AND metric !~ '^hierarchical_'""",
     )
     assert rows
     assert all(low <= value <= high and rival == "live generation" for low, value, high, rival in rows)
@@ -205,7 +205,7 @@ def test_a_forced_realign_compares_with_the_live_generation(deployment: Deployme
     systems = {
         row[0] for row in query(deployment, "SELECT DISTINCT system FROM heal.evaluation WHERE run_id = 'again'")
     }
-    assert {"base model", "live generation", "trained model"} <= systems
+    assert {"base model", "live generation", "answers model"} <= systems
     assert query(deployment, "SELECT count(*) FROM heal.generation WHERE state = 'active'") == [(1,)]
     assert_nothing_stale(deployment)
 

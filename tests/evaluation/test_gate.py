@@ -22,22 +22,25 @@ BETTER, TIE, WORSE = 0.01, -0.004, -0.02
         ([on("a", BETTER), on("b", BETTER)], True, "better on a and b"),
         ([on("a", BETTER), on("b", TIE)], True, "better on a, and not worse on any"),
         ([on("a", TIE), on("b", BETTER)], True, "better on b"),
-        ([on("a", TIE), on("b", TIE)], False, "no question set shows a gain"),
+        ([on("a", TIE), on("b", TIE)], False, "no set shows a gain"),
         ([on("a", TIE)], False, "on a tie the live generation stays"),
         ([on("a", WORSE)], False, "quality may be lost on a"),
         ([on("a", BETTER), on("b", WORSE)], False, "quality may be lost on b"),
         ([on("a", WORSE), on("b", WORSE)], False, "lost on a and b"),
         ([on("a", BETTER), on("b", WORSE, questions=29)], True, "better on a"),
-        ([on("a", BETTER, questions=29)], False, "no question set has the 30 questions"),
-        ([on("a", BETTER, questions=29), on("b", TIE)], False, "no question set shows a gain"),
-        ([], False, "no question set has the 30 questions"),
-        ([on("a", 0.0)], False, "no question set shows a gain"),
+        ([on("a", BETTER, questions=29)], False, "no set has the 30 questions"),
+        ([on("a", BETTER, questions=29), on("b", TIE)], False, "no set shows a gain"),
+        ([], False, "no set has the 30 questions"),
+        ([on("a", 0.0)], False, "no set shows a gain"),
         ([on("a", BETTER), on("b", -0.005)], False, "quality may be lost on b"),
         ([on("a", BETTER, questions=30)], True, "better on a"),
         ([on("a", BETTER), on("b", -0.19, tolerance=0.2)], True, "better on a"),
         ([on("a", BETTER), on("b", -0.2, tolerance=0.2)], False, "quality may be lost on b"),
-        ([on("a", TIE), on("b", BETTER, tolerance=0.2)], False, "no question set shows a gain"),
-        ([on("b", BETTER, tolerance=0.2)], False, "no question set shows a gain"),
+        ([on("a", TIE), on("b", BETTER, tolerance=0.2)], False, "no set shows a gain"),
+        ([on("b", BETTER, tolerance=0.2)], False, "no set shows a gain"),
+        ([on("a", BETTER), on("b", -0.9, tolerance=np.inf)], True, "better on a"),
+        ([on("a", TIE), on("b", BETTER, tolerance=np.inf)], False, "no set shows a gain"),
+        ([on("b", BETTER, tolerance=np.inf)], False, "no set has the 30 questions"),
     ],
 )
 def test_truth_table(sets, promote, conclusion):
@@ -54,9 +57,9 @@ def test_reasons_carry_the_numbers():
         min_questions=30,
     )
     assert verdict.reasons[0] == (
-        "unseen documents: nDCG@10 changes by +0.0312 (95 % interval +0.0101 to +0.0523, 412 questions): it is better."
+        "unseen documents: nDCG@10 changes by +0.0312 (95 % interval +0.0101 to +0.0523, n = 412): it is better."
     )
-    assert verdict.reasons[1] == "human: 7 questions are fewer than 30, so this set does not vote."
+    assert verdict.reasons[1] == "human: its size 7 is below 30, so this set does not vote."
 
 
 def test_a_candidate_equal_to_its_rival_is_not_promoted():

@@ -30,8 +30,8 @@ def build(var_dir: Path, **overrides: object) -> dict[str, str]:
 def test_children_read_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
         "sources": ("file:/a b", "pydocs:numpy"), "source_roots": ("file:/a b", "pydocs:"), "llm_api_key": "secret",
-        "train_max_steps": 7, "mask_same_leaf": False,
-        "heal_weight": 0.25, "schedule": "5 5 * * *", "question_filters": (), "maintain_schedule": "",
+        "train_max_steps": 7, "objectives": ("topics", "paper"), "dry_run": True,
+        "gate_epsilon": 0.25, "schedule": "5 5 * * *", "question_filters": (), "maintain_schedule": "",
     }  # fmt: skip
     settings = load_settings(var_dir=tmp_path, **given)
     for name, value in setting_variables(settings).items():

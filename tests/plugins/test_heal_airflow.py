@@ -87,3 +87,13 @@ def test_fields_that_would_be_ignored_are_refused(
     context: Any = {"params": params, "dag": dag, "dag_run": SimpleNamespace(conf=conf)}
     with pytest.raises(AirflowFailException, match=words) if words else nullcontext():
         heal_airflow.check_conf(context)
+
+
+@pytest.mark.usefixtures("plugins")
+def test_manifests_of_mapped_tasks_join() -> None:
+    import heal_airflow
+
+    shards = [{"run_id": "r", "refs": {"mined": 1, ref: "uri"}, "note": ref} for ref in ("a_model_uri", "b_model_uri")]
+    assert heal_airflow.join(iter(shards)) == {
+        "run_id": "r", "refs": {"mined": 1, "a_model_uri": "uri", "b_model_uri": "uri"}, "note": "b_model_uri",
+    }  # fmt: skip

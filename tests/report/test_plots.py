@@ -63,36 +63,38 @@ def texts(svg: str) -> list[str]:
 @given(value, st.lists(st.tuples(value, st.floats(0.01, 9)), min_size=1, max_size=30), st.integers(1, 50), st.data())
 def test_the_training_curve_can_be_read_off_its_axes(base, validations, every, data):
     history = [
-        {"step": every * number, "ndcg": ndcg, "loss": loss} for number, (ndcg, loss) in enumerate(validations, start=1)
+        {"step": every * number, "score": score, "loss": loss}
+        for number, (score, loss) in enumerate(validations, start=1)
     ]
     best = data.draw(st.sampled_from(history))
-    svg = draw_training(history, base, int(best["step"]))
+    svg = draw_training("answers", "nDCG@10", history, base, int(best["step"]))
     across, left, right = axes(svg)
-    ndcg, loss = marks(svg, "ndcg"), marks(svg, "loss")
+    scores, loss = marks(svg, "score"), marks(svg, "loss")
     for drawn, ticks, expected in (
-        (ndcg, left, [base, *(pair[0] for pair in validations)]), (loss, right, [pair[1] for pair in validations]),
+        (scores, left, [base, *(pair[0] for pair in validations)]), (loss, right, [pair[1] for pair in validations]),
     ):  # fmt: skip
         assert [read_off(y, ticks, 1) for _, y, _ in drawn] == pytest.approx(expected, abs=tolerance(ticks, 1))
-    steps = [read_off(x, across, 0) for x, _, _ in ndcg]
+    steps = [read_off(x, across, 0) for x, _, _ in scores]
     assert steps == pytest.approx([0, *(entry["step"] for entry in history)], abs=tolerance(across, 0))
     assert f"kept: step {best['step']}" in texts(svg)
     assert 2 <= len(across) <= 14
-    for x, y, _ in (*ndcg, *loss):
+    for x, y, _ in (*scores, *loss):
         assert 0 < x < 440
         assert 0 < y < 300
 
 
 def test_a_validation_without_a_loss_and_the_words():
-    svg = draw_training([{"step": 3, "ndcg": 0.5}, {"step": 6, "ndcg": 0.25, "loss": 2.0}], 0.4, 3)
-    assert [label for _, _, label in marks(svg, "ndcg")] == [
-        "step 0: nDCG@10 0.4000", "step 3: nDCG@10 0.5000", "step 6: nDCG@10 0.2500",
+    history = [{"step": 3, "score": 0.5}, {"step": 6, "score": 0.25, "loss": 2.0}]
+    svg = draw_training("topics", "topic agreement@10", history, 0.4, 3)
+    assert [label for _, _, label in marks(svg, "score")] == [
+        f"step {step}: topic agreement@10 {score:.4f}" for step, score in ((0, 0.4), (3, 0.5), (6, 0.25))
     ]  # fmt: skip
     assert [label for _, _, label in marks(svg, "loss")] == ["step 6: loss 2.0000"]
     assert tree(svg).findtext("desc") == (
-        "nDCG@10 on held-out questions 0.4000 before training, 0.5000 at step 3, whose weights were kept, 0.2500 at "
+        "topic agreement@10 on held-out texts 0.4000 before training, 0.5000 at step 3, whose weights were kept, 0.2500 at "
         "the last, step 6."
     )
-    assert marks(draw_training([{"step": 1, "ndcg": 0.5}], 0.5, 1), "loss") == []
+    assert marks(draw_training("topics", "topic agreement@10", [{"step": 1, "score": 0.5}], 0.5, 1), "loss") == []
 
 
 def row(system, name, number, low, high):

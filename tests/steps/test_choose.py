@@ -24,11 +24,11 @@ from heal_tasks.training.encoder import model_sha256
 from tests.steps.asking import body
 from tests.steps.planted_systems import DOCUMENTS, TRAINED_URI, plant_questions, plant_space, plant_systems, serve
 
-CANDIDATES = ("base model + lexicon", "live model + lexicon", "trained model + lexicon")
+CANDIDATES = ("base model + lexicon", "live model + lexicon", "answers model + lexicon")
 
 
 def choose(settings: Settings, run_id: str = "r1", model_uri: str = TRAINED_URI, least: int = 5) -> Manifest:
-    refs: dict[str, int | str] = {"topic_run_id": 1, "model_uri": model_uri}
+    refs: dict[str, int | str] = {"topic_run_id": 1, "answers_model_uri": model_uri}
     changed = settings.model_copy(update={"gate_min_questions": least})
     return load_step("choose").run(changed, Manifest(run_id=run_id, refs=refs))
 
@@ -54,7 +54,7 @@ def test_the_best_that_passes_is_chosen_and_nothing_but_its_record_is_written(
     before = tables(auto)
     made = choose(settings)
     assert tables(auto) == before
-    assert made.note.startswith("trained model + lexicon is promoted over live generation.")
+    assert made.note.startswith("answers model + lexicon is promoted over live generation.")
     winner = GenerationRepository(auto).get(made.number("generation_id"))
     assert (winner.state, winner.nudge, made.number("keep_rows")) == ("building", None, 0)
     trained = SpaceRepository(auto).find_by_uri(TRAINED_URI)
@@ -65,7 +65,7 @@ def test_the_best_that_passes_is_chosen_and_nothing_but_its_record_is_written(
     ]  # fmt: skip
     rows = [row for row in RunRepository(auto).evaluations("r1") if row.metric == "accuracy@1"]
     quality = {row.system: row.value for row in rows if row.question_set == UNSEEN and "+" not in row.system}
-    assert quality == {"base model": 0, "live generation": 0.5, "live model": 0.5, "trained model": 1}
+    assert quality == {"base model": 0, "live generation": 0.5, "live model": 0.5, "answers model": 1}
     # Each question has a stem that its document alone has, but only candidates have a lexicon with stems.
     by_text = {row.system: row.value for row in rows if row.question_set == UNSEEN + BY_TEXT}
     assert by_text == {"live generation": 0, **dict.fromkeys(CANDIDATES, 1)}
@@ -79,7 +79,7 @@ def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: 
     before = tables(auto)
     made = choose(settings, least=30)
     assert tables(auto) == before
-    assert (made.number("generation_id"), made.text("best_system")) == (0, "trained model + lexicon")
+    assert (made.number("generation_id"), made.text("best_system")) == (0, "answers model + lexicon")
     assert made.note.startswith("Nothing could be measured: of 12 questions too few are held out")
     assert "So no candidate replaces the live generation; it stays." in made.note
     best = GenerationRepository(auto).get(made.number("best_id"))

@@ -73,9 +73,9 @@ def test_nothing_of_a_deleted_document_is_left_anywhere(auto: Connection, settin
     before_deletion = ServedRepository(auto).load_served(generations[2])
     with artifacts.writing("training_sets/t") as folder:
         row = {"question": "q", "document": SECRET, "document_id": DOCUMENT, "leaf": 0, "path": [], "negatives": []}
-        save(folder, [row], ValidationSet([SECRET], [SECRET], [np.array([0])]))
+        save(folder, [row], ValidationSet([SECRET], [SECRET], [np.array([0])], np.array([1]), np.array([[-1]])))
     finish_step(auto, "mine", "r", training_set_uri=artifacts.uri("training_sets/t"))
-    finish_step(auto, "train", "r", model_uri=write(artifacts, "models/m"))
+    finish_step(auto, "train", "r", answers_model_uri=write(artifacts, "models/m"))
     # The newest question and the newest refusal are what a page shows.
     auto.execute("UPDATE heal.question SET created_at = created_at - interval '1 s' WHERE answer <> %s", (SECRET,))
     auto.execute("DELETE FROM heal.question_dropped WHERE answer NOT LIKE %s", (f"%{SECRET}",))
@@ -122,7 +122,7 @@ def test_drained_generations_go_with_the_files_that_only_they_needed(auto: Conne
     for seed in range(4):
         run_id = f"r{seed}"
         finish_step(auto, "mine", run_id, training_set_uri=write(artifacts, f"training_sets/{seed}"))
-        finish_step(auto, "train", run_id, model_uri=write(artifacts, f"models/{seed}"))
+        finish_step(auto, "train", run_id, answers_model_uri=write(artifacts, f"models/{seed}"))
     # The fourth model lost at the gate; the first two generations are retired when the third is activated.
     for seed in (0, 1, 2):
         publish(auto, artifacts.uri(f"models/{seed}"), seed, run_id=f"r{seed}")

@@ -115,7 +115,7 @@ def test_of_a_long_document_the_chunk_that_answers_trains_and_none_of_its_others
 ) -> None:
     settings = load_settings(
         var_dir=tmp_path, database_url=database_url, train_near_negatives=2,
-        gate_min_questions=2, mask_same_leaf=False,
+        gate_min_questions=2,
     )  # fmt: skip
     animals, tools = ("walrus", "heron", "gecko", "moth"), ("hammer", "compass", "anvil", "lathe")
     records = [

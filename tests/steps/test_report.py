@@ -166,18 +166,20 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
         Served(chunks.chunk_ids[rows], chunks.document_ids[rows], chunks.leaves[rows], turned),
     )
     artifacts, runs = artifact_store(built.settings), RunRepository(shared)
-    history = [{"step": 2, "ndcg": 0.5, "loss": 1.5}, {"step": 4, "ndcg": 0.6, "loss": 1.0}]
+    history = [{"step": 2, "score": 0.5, "loss": 1.5}, {"step": 4, "score": 0.6, "loss": 1.0}]
     with artifacts.writing("models/x") as folder:
         (folder / "card.json").write_text(
-            json.dumps({"history": history, "metrics": {"base_ndcg": 0.4, "best_step": 4}})
+            json.dumps({"history": history, "metric": "ndcg@10", "metrics": {"base_score": 0.4, "best_step": 4}})
         )
     runs.begin("train", "f", 0, RUN)
-    runs.finish("train", "f", 0, {"refs": {"model_uri": artifacts.uri("models/x")}, "counts": {}, "note": "trained"})
+    runs.finish(
+        "train", "f", 0, {"refs": {"answers_model_uri": artifacts.uri("models/x")}, "counts": {}, "note": "trained"}
+    )
     runs.record_evaluations(
         RUN,
         [
             EvaluationRow(None, system, "human <questions>", "ndcg@10", value, value - 0.1, value + 0.1, *[None] * 4, 9)
-            for system, value in (("base model", 0.4), ("trained model + NUDGE", 0.7))
+            for system, value in (("base model", 0.4), ("answers model + NUDGE", 0.7))
         ],
     )
     try:
@@ -194,13 +196,15 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
         legend = text.partition('class="legend"')[2].partition("</p>")[0]
         assert words
         assert all(f"</b> {name}</span>" in legend for name in words)
-        curve = drawn["The training curve"]
-        assert len(curve.findall(".//*[@id='training-ndcg']//use")) == 3
+        curve = drawn["The training curve of the answers model"]
+        assert len(curve.findall(".//*[@id='training-answers-score']//use")) == 3
         assert "kept: step 4" in [item.text for item in curve.iter("text")]
-        titles = [use.findtext("title") for use in drawn["nDCG@10 of every system"].iter("use")]
-        assert [title for title in titles if title] == ["base model: 0.400", "trained model + NUDGE: 0.700"]
+        titles = [use.findtext("title") for use in drawn["Quality of every system"].iter("use")]
+        assert [title for title in titles if title] == ["base model: 0.400", "answers model + NUDGE: 0.700"]
         shutil.rmtree(artifacts.local(artifacts.uri("models/x")))
-        assert "The training curve" not in pictures(page(built, shared)), "a model that is gone has no curve"
+        assert "The training curve of the answers model" not in pictures(page(built, shared)), (
+            "a model that is gone has no curve"
+        )
     finally:
         shared.execute("DELETE FROM heal.step_result WHERE step = 'train'")
         shared.execute("DELETE FROM heal.evaluation")
@@ -216,20 +220,20 @@ VERDICTS = [
     ({"nudge_live": {"refs": {"verdict": "7 rows moved\nNDCG rose"}, "note": "7"}}, "7 rows moved\nNDCG rose"),
     (
         {
-            "choose": {"refs": {"generation_id": 3, "verdict": "trained model is promoted", "best_system": "trained"}},
-            "publish": {"refs": {"generation_id": 3, "verdict": "trained model is promoted"}},
+            "choose": {"refs": {"generation_id": 3, "verdict": "answers model is promoted", "best_system": "trained"}},
+            "publish": {"refs": {"generation_id": 3, "verdict": "answers model is promoted"}},
         },
-        "trained model is promoted",
+        "answers model is promoted",
     ),
     (
         {
-            "choose": {"refs": {"generation_id": 3, "verdict": "trained model is promoted"}},
+            "choose": {"refs": {"generation_id": 3, "verdict": "answers model is promoted"}},
             "publish": {"refs": {"generation_id": 2, "verdict": "Not published: recall@10 is .5."}},
         },
         "Not published: recall@10 is .5.",
     ),
     (
-        {"choose": {"refs": {"generation_id": 3, "verdict": "trained model is promoted"}}},
+        {"choose": {"refs": {"generation_id": 3, "verdict": "answers model is promoted"}}},
         "Not finished: choose has ended, but publish has not begun; run the realign route again.",
     ),
     ({"ingest": {"refs": {}}, "train": None}, "Not finished: train: failed: out of memory"),

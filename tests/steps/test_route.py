@@ -18,10 +18,10 @@ def refuse_trainings(conn: Connection) -> None:
         RunRepository(conn).open_run(run)
         conn.execute(
             "INSERT INTO heal.evaluation (run_id, system, question_set, metric, value, questions) "
-            "VALUES (%s, 'trained model', 's', 'ndcg@10', 0.5, 9)",
+            "VALUES (%s, 'answers model', 's', 'ndcg@10', 0.5, 9)",
             (run,),
         )
-        refs = {"refs": {"best_system": "trained model", "best_id": 9, "generation_id": 0}}
+        refs = {"refs": {"best_system": "answers model", "best_id": 9, "generation_id": 0}}
         conn.execute(
             "INSERT INTO heal.step_result (step, fingerprint, shard, run_id, result, finished_at) "
             "VALUES ('choose', %s, 0, %s, %s, %s)",

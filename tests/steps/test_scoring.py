@@ -1,4 +1,4 @@
-"""Whose questions decide."""
+"""Whose questions decide, and if questions or topics do."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,21 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from heal_tasks.core.settings import load_settings
+from heal_tasks.questions.splits import is_unseen_test
+from heal_tasks.steps.quality.comparing import compare, compare_for_drop, mean_quality
 from heal_tasks.steps.quality.scoring import (
     BY_TEXT,
     GATE_METRIC,
     HUMAN,
     SEEN,
+    TOPIC_METRIC,
+    TOPICS,
     Scores,
     System,
-    compare,
-    compare_for_drop,
     judged,
-    mean_quality,
     people_decide,
     score,
+    unseen_documents,
 )
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 
@@ -122,6 +124,61 @@ def test_peoples_questions_want_a_document_and_written_ones_their_chunk() -> Non
         np.arange(2), np.array([10, 10]), np.array([2, 2]), np.array(["seen_test"] * 2), np.array([1, 2]),
         np.array([True, False]), np.zeros(2, dtype=bool), np.zeros(2, dtype=bool),
     )  # fmt: skip
-    found = score(system, questions, CHUNKS)
+    found = score(system, questions, CHUNKS, np.empty(0, np.int64))
     assert found.values[HUMAN][GATE_METRIC].tolist() == [1 / np.log2(4)]
     assert found.values[SEEN][GATE_METRIC].tolist() == [1 / np.log2(6)]
+
+
+@pytest.mark.parametrize(
+    ("goal", "questions", "topics", "promoted", "rank"),
+    [
+        ("answers", 0.6, 0.2, True, 0.6),
+        ("answers", 0.5, 0.9, False, 0.5),
+        ("topics", 0.46, 0.6, True, 0.6),
+        ("topics", 0.44, 0.6, False, 0.6),  # found much worse by questions
+        ("topics", 0.9, 0.5, False, 0.5),
+        ("both", 0.5, 0.6, True, 0.55),
+        ("both", 0.6, 0.5, True, 0.55),
+        ("both", 0.6, 0.49, False, 0.545),
+        ("both", 0.49, 0.6, False, 0.545),
+    ],
+)
+def test_the_goal_says_if_questions_or_topics_promote(
+    goal: str, questions: float, topics: float, promoted: bool, rank: float
+) -> None:
+    settings = load_settings(gate_goal=goal)
+
+    def measured(questions: float, topics: float) -> Scores:
+        noise = 0.001 * np.random.default_rng(1).standard_normal(200)
+        values = {SEEN: {GATE_METRIC: questions + noise}, TOPICS: {TOPIC_METRIC: topics + noise}}
+        return Scores("s", None, values, {SEEN: np.arange(200), TOPICS: np.arange(200)})
+
+    candidate, rival = measured(questions, topics), measured(0.5, 0.5)
+    verdict = compare(candidate, rival, settings)
+    assert verdict.promote is promoted
+    assert any(f"{TOPICS}: topic agreement@10 changes by {topics - 0.5:+.4f}" in line for line in verdict.reasons)
+    assert mean_quality(candidate, settings) == pytest.approx(rank, abs=0.001)
+
+
+def test_topic_agreement_is_of_other_documents_whose_split_is_test() -> None:
+    unseen = [number for number in range(200) if is_unseen_test(number)][:2]
+    seen = [number for number in range(200) if not is_unseen_test(number)][:12]
+    documents = np.array([unseen[0], unseen[0], unseen[1], *seen])
+    order = np.argsort(documents)
+    # The first unseen document is near the first six others, which share one of its two levels, and near itself.
+    places = {unseen[0]: 0.0, unseen[1]: 2.0} | {number: 0.1 + 0.05 * place for place, number in enumerate(seen)}
+    angles = np.array([places[number] for number in documents[order]])
+    paths = {number: [1, 3 if place < 6 else 4] for place, number in enumerate(seen)}
+    paths |= {unseen[0]: [1, 2], unseen[1]: [-1, -1]}
+    table = ChunkTable(
+        np.arange(len(order)), documents[order],
+        np.array([0 if number != unseen[1] else -1 for number in documents[order]], dtype=np.int32),
+        np.array([paths[number] for number in documents[order]]),
+    )  # fmt: skip
+    rows = unseen_documents(table)
+    assert table.document_ids[rows].tolist() == [unseen[0]], "one chunk of each, with a topic"
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    none = QuestionTable(*(np.empty(0, kind) for kind in (int, int, int, str, int, bool, bool, bool)))
+    found = score(System("s", None, vectors[:0], vectors), none, table, rows)
+    assert found.values[TOPICS][TOPIC_METRIC].tolist() == [0.5]
+    assert found.documents[TOPICS].tolist() == [unseen[0]]

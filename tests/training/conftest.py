@@ -75,5 +75,7 @@ def planted() -> tuple[TrainingData, ValidationSet]:
         queries=[question(number) for number in held_out],
         documents=documents,
         positives=[np.array([number]) for number in held_out],
+        document_ids=np.arange(64),
+        paths=np.stack([np.arange(64) // 32, np.arange(64) // 16 + 2], axis=1),
     )
     return data, validation

@@ -70,11 +70,11 @@ def test_a_checkpoint_whose_best_one_is_gone_is_not_used(tmp_path: Path):
 
 def test_facts_are_kept_for_the_same_run_and_dropped_for_another(tmp_path: Path):
     assert open_work_dir(tmp_path, RUN) == {}
-    remember(tmp_path, RUN, {"base_ndcg": 0.5})
+    remember(tmp_path, RUN, {"base_score": 0.5})
     vectors = tmp_path / BASE_VECTORS
     vectors.touch()
     checkpoint(tmp_path, 3)
-    assert open_work_dir(tmp_path, RUN) == {"base_ndcg": 0.5}
+    assert open_work_dir(tmp_path, RUN) == {"base_score": 0.5}
     assert names(tmp_path) == ["checkpoint-3"]
     assert vectors.is_file()
     assert open_work_dir(tmp_path, {**RUN, "data": "other"}) == {}

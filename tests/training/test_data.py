@@ -42,8 +42,11 @@ def test_training_data_is_frozen():
         data().questions = []
 
 
+ONE = (np.zeros(1, np.int64), np.zeros((1, 1), np.int64))
+
+
 def test_validation_refuses():
     with pytest.raises(InputError, match="query 'q' has right documents"):
-        ValidationSet(["q"], ["d"], [np.array([1])])
+        ValidationSet(["q"], ["d"], [np.array([1])], *ONE)
     with pytest.raises(InputError, match="1 queries and right documents for 0"):
-        ValidationSet(["q"], ["d"], [])
+        ValidationSet(["q"], ["d"], [], *ONE)

@@ -9,17 +9,11 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.training.negatives import plan_negatives
 
 
-def slow_bands(question, documents, positive, right, document_ids, leaf_ids, near, max_ratio, exclude_same_leaf):
+def slow_bands(question, documents, positive, right, document_ids, near, max_ratio):
     """Near and far bands of one question, by a full sort; ``right`` holds the documents that answer it."""
     scores = [float(question @ row / np.linalg.norm(question) / np.linalg.norm(row)) for row in documents]
     limit = scores[positive] - abs(scores[positive]) * (1 - max_ratio)
-    candidates = [
-        row
-        for row in range(len(documents))
-        if document_ids[row] not in right
-        and scores[row] <= limit
-        and not (exclude_same_leaf and leaf_ids[row] == leaf_ids[positive] >= 0)
-    ]
+    candidates = [row for row in range(len(documents)) if document_ids[row] not in right and scores[row] <= limit]
     ranked = sorted(candidates, key=lambda row: -scores[row])
     r = len(ranked)
     end = max(near, min(math.ceil(0.05 * r), 100))
@@ -34,17 +28,16 @@ def slow_bands(question, documents, positive, right, document_ids, leaf_ids, nea
     st.integers(1, 150),
     st.integers(0, 3),
     st.integers(0, 3),
-    st.booleans(),
     st.integers(1, 8),
 )
-def test_against_brute_force(seed, n, m, near, far, exclude_same_leaf, block):
+def test_against_brute_force(seed, n, m, near, far, block):
     rng = np.random.default_rng(seed)
     questions, documents = rng.normal(size=(n, 4)), rng.normal(size=(m, 4))
-    positives, ids, leaves = rng.integers(-1, m, n), rng.integers(0, m, m), rng.integers(-1, 4, m)
+    positives, ids = rng.integers(-1, m, n), rng.integers(0, m, m)
     asked = rng.integers(0, n, n)
     plan = plan_negatives(
-        questions.astype(np.float32), documents.astype(np.float32), positives, document_ids=ids, leaf_ids=leaves,
-        question_ids=asked, near=near, far=far, exclude_same_leaf=exclude_same_leaf, seed=seed, block=block,
+        questions.astype(np.float32), documents.astype(np.float32), positives, document_ids=ids,
+        question_ids=asked, near=near, far=far, seed=seed, block=block,
     )  # fmt: skip
     assert plan.shape == (n, near + far)
     assert plan.dtype == np.int64
@@ -55,9 +48,7 @@ def test_against_brute_force(seed, n, m, near, far, exclude_same_leaf, block):
         right = {
             int(ids[positives[other]]) for other in range(n) if asked[other] == asked[row] and positives[other] >= 0
         }
-        bands = slow_bands(
-            questions[row], documents, int(positives[row]), right, ids, leaves, near, 0.95, exclude_same_leaf
-        )
+        bands = slow_bands(questions[row], documents, int(positives[row]), right, ids, near, 0.95)
         for drawn, band, wanted in ((plan[row, :near], bands[0], near), (plan[row, near:], bands[1], far)):
             real = drawn[drawn >= 0].tolist()
             assert set(real) <= band
@@ -72,24 +63,9 @@ def test_a_planted_false_negative_is_left_out_also_below_zero():
         documents = np.array([[s, math.sqrt(1 - s * s)] for s in (p, copy, miss)], dtype=np.float32)
         plan = plan_negatives(
             np.array([[1, 0]], dtype=np.float32), documents, np.array([0]), document_ids=np.arange(3),
-            leaf_ids=np.zeros(3, dtype=np.int32), question_ids=np.array([7]), near=2, far=0,
-            exclude_same_leaf=False, seed=0,
+            question_ids=np.array([7]), near=2, far=0, seed=0,
         )  # fmt: skip
         assert plan.tolist() == [[2, -1]]
-
-
-def test_same_leaf_texts_are_allowed_on_request_and_leafless_ones_always():
-    documents = np.array([[1, 0], [0.5, 1], [0.4, 1]], dtype=np.float32)
-    for leaves, exclude, expected in (
-        ([5, 5, 6], True, {2}),
-        ([5, 5, 6], False, {1, 2}),
-        ([-1, -1, 6], True, {1, 2}),
-    ):
-        plan = plan_negatives(
-            documents[:1], documents, np.array([0]), document_ids=np.arange(3), leaf_ids=np.array(leaves),
-            question_ids=np.array([7]), near=2, far=0, exclude_same_leaf=exclude, seed=0,
-        )  # fmt: skip
-        assert set(plan[0]) - {-1} == expected
 
 
 def test_draw_depends_on_seed_and_not_on_block_and_length():
@@ -99,9 +75,7 @@ def test_draw_depends_on_seed_and_not_on_block_and_length():
     def plan(seed: int, block: int, scale: float = 1.0):
         return plan_negatives(
             (questions * scale).astype(np.float32), documents.astype(np.float32), np.arange(20),
-            document_ids=np.arange(900), leaf_ids=np.arange(900) % 30, question_ids=np.arange(20), near=2, far=2,
-            exclude_same_leaf=True,
-            seed=seed, block=block,
+            document_ids=np.arange(900), question_ids=np.arange(20), near=2, far=2, seed=seed, block=block,
         )  # fmt: skip
 
     np.testing.assert_array_equal(plan(1, 512), plan(1, 3))
@@ -112,8 +86,8 @@ def test_draw_depends_on_seed_and_not_on_block_and_length():
 def test_a_question_whose_text_is_gone_gets_none():
     vectors = np.eye(4, dtype=np.float32)
     plan = plan_negatives(
-        vectors[:2], vectors, np.array([-1, 1]), document_ids=np.arange(4), leaf_ids=np.arange(4),
-        question_ids=np.arange(2), near=1, far=0, exclude_same_leaf=True, seed=0,
+        vectors[:2], vectors, np.array([-1, 1]), document_ids=np.arange(4),
+        question_ids=np.arange(2), near=1, far=0, seed=0,
     )  # fmt: skip
     assert plan[0].tolist() == [-1]
     assert plan[1, 0] in {0, 2, 3}
@@ -123,9 +97,8 @@ def test_a_question_whose_text_is_gone_gets_none():
     ("change", "message"),
     [
         ({"positives": np.array([9, 0])}, "positives reach from 0 to 9; there are 3 texts"),
-        ({"positives": np.array([0])}, r"expected \(2,\), \(2,\), \(3,\) and \(3,\) for 2 questions and 3 texts"),
-        ({"question_ids": np.arange(3)}, r"shapes \[\(2,\), \(3,\), \(3,\), \(3,\)\]"),
-        ({"leaf_ids": np.arange(2)}, r"shapes \[\(2,\), \(2,\), \(3,\), \(2,\)\]"),
+        ({"positives": np.array([0])}, r"expected \(2,\), \(2,\) and \(3,\) for 2 questions and 3 texts"),
+        ({"question_ids": np.arange(3)}, r"shapes \[\(2,\), \(3,\), \(3,\)\]"),
     ],
 )
 def test_refuses(change, message):
@@ -134,11 +107,9 @@ def test_refuses(change, message):
         "document_vectors": np.ones((3, 2), dtype=np.float32),
         "positives": np.array([0, 1]),
         "document_ids": np.arange(3),
-        "leaf_ids": np.arange(3),
         "question_ids": np.arange(2),
         "near": 1,
         "far": 1,
-        "exclude_same_leaf": True,
         "seed": 0,
     }
     with pytest.raises(InputError, match=message):

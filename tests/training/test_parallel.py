@@ -24,7 +24,7 @@ def test_two_processes_train_as_one(tiny_encoder, planted, tmp_path):
     one, _ = run(base, planted, tmp_path / "one")
     two, reports = run(base, planted, tmp_path / "two", dataclasses.replace(CONFIG, processes=2))
     assert trained_steps(reports) == list(range(1, 9))
-    for name in ("loss", "own_document", "heal", "ndcg"):
+    for name in ("loss", "own_document", "heal", "score"):
         assert [entry[name] for entry in two.history] == pytest.approx([entry[name] for entry in one.history], rel=1e-4)
     moved = furthest(weights(one), load_file(base / "model.safetensors"))
     assert furthest(weights(one), weights(two)) < 1e-2 * moved

@@ -15,7 +15,7 @@ from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.training.encoder import Encoder, load_encoder, model_sha256
 from heal_tasks.training.objective import Objective
 from heal_tasks.training.trainer import TrainingConfig, TrainingData, ValidationSet
-from heal_tasks.training.validation import NDCG, RetrievalValidation
+from heal_tasks.training.validation import Validation
 from tests.training.pairs import unknown
 from tests.training.runs import CONFIG, run, trained_steps
 
@@ -33,11 +33,11 @@ def test_a_run_reports_its_validations_and_saves_the_best_weights(undisturbed):
     assert trained_steps(reports) == list(range(1, 9))
     assert {total for _, total, _ in reports} == {8}
     last = [message for done, _, message in reports if done == 8 and message.startswith("loss")]
-    assert last[0].endswith(f"nDCG@10 {result.history[1]['ndcg']:.4f}, base {result.base_ndcg:.4f}")
+    assert last[0].endswith(f"topic agreement@10 {result.history[1]['score']:.4f}, base {result.base_score:.4f}")
     assert [entry["step"] for entry in result.history] == [3, 6, 8]
-    assert all({"ndcg", "own_document", "base", "heal", "loss"} <= set(entry) for entry in result.history)
-    best = max(result.history, key=lambda entry: entry["ndcg"])
-    assert (result.best_step, result.best_ndcg) == (best["step"], best["ndcg"])
+    assert all({"score", "own_document", "base", "heal", "loss"} <= set(entry) for entry in result.history)
+    best = max(result.history, key=lambda entry: entry["score"])
+    assert (result.best_step, result.best_score) == (best["step"], best["score"])
     assert (result.steps, result.resumed_from_step, result.stop_reason) == (8, 0, "")
 
 
@@ -45,8 +45,8 @@ def test_the_saved_model_is_the_validated_one_with_the_base_models_limit(undistu
     result, _, _ = undisturbed
     model = load_encoder(result.model_dir, device="cpu")
     assert model.max_seq_length == load_encoder(tiny_encoder, device="cpu").max_seq_length == 48
-    validation = RetrievalValidation(planted[1], 1, lambda done, total, message="": None)
-    assert validation(model)[NDCG] == pytest.approx(result.best_ndcg, abs=1e-6)
+    validation = Validation(planted[1], CONFIG.metric, 1, lambda done, total, message="": None)
+    assert validation(model)[CONFIG.metric] == pytest.approx(result.best_score, abs=1e-6)
     assert model_sha256(result.model_dir) != model_sha256(tiny_encoder)
 
 
@@ -65,14 +65,14 @@ def test_the_output_holds_a_model_and_a_card_and_nothing_unpickled_or_local(undi
     assert card["data_fingerprint"] == "planted"
     assert card["config"]["learning_rate"] == CONFIG.learning_rate
     assert card["seed"] == CONFIG.seed
-    assert card["metrics"]["base_ndcg"] == result.base_ndcg
+    assert card["metrics"]["base_score"] == result.base_score
     assert set(card["versions"]) == {"python", "torch", "transformers", "sentence-transformers"}
 
 
 def test_training_learns_the_planted_dictionary(tiny_encoder, planted, tmp_path):
     config = dataclasses.replace(CONFIG, max_steps=50, batch_size=24, eval_steps=25, learning_rate=6e-3)
     result, _ = run(tiny_encoder, planted, tmp_path, config)
-    assert result.best_ndcg > result.base_ndcg + 0.15
+    assert result.best_score > result.base_score + 0.15
 
 
 KILLED = """
@@ -86,6 +86,7 @@ spec = json.loads((folder / "run.json").read_text())
 texts = ("questions", "documents", "negatives")
 data = {name: value if name in texts else np.array(value) for name, value in spec["data"].items()}
 spec["validation"]["positives"] = [np.array(rows) for rows in spec["validation"]["positives"]]
+spec["validation"] |= {name: np.array(spec["validation"][name]) for name in ("document_ids", "paths")}
 
 def progress(done, total, message=""):
     if done == 5:
@@ -106,7 +107,11 @@ def test_after_kill_9_a_retry_ends_in_the_same_model_without_repeating_finished_
         "data": {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(data).items()
         },
-        "validation": {**vars(validation), "positives": [rows.tolist() for rows in validation.positives]},
+        "validation": {
+            **vars(validation),
+            "positives": [rows.tolist() for rows in validation.positives],
+            **{name: getattr(validation, name).tolist() for name in ("document_ids", "paths")},
+        },
         "config": dataclasses.asdict(CONFIG),
     }
     (tmp_path / "run.json").write_text(json.dumps(spec))
@@ -135,7 +140,7 @@ def test_after_kill_9_a_retry_ends_in_the_same_model_without_repeating_finished_
     expected, actual = (load_file(item.model_dir / "model.safetensors") for item in (whole, result))
     assert expected.keys() == actual.keys()
     assert max((expected[name] - actual[name]).abs().max().item() for name in expected) <= 1e-6
-    assert [entry["ndcg"] for entry in result.history] == pytest.approx([entry["ndcg"] for entry in whole.history])
+    assert [entry["score"] for entry in result.history] == pytest.approx([entry["score"] for entry in whole.history])
     assert (result.best_step, result.steps) == (whole.best_step, whole.steps)
 
 
@@ -185,12 +190,16 @@ def test_a_gradient_that_is_not_finite_ends_training_before_the_weights_are_touc
 def test_terms_can_be_trained_apart(tiny_encoder, planted, tmp_path, change):
     config = dataclasses.replace(CONFIG, max_steps=2, eval_steps=2, **change)
     result, _ = run(tiny_encoder, planted, tmp_path, config)
-    assert set(result.history[0]) == {"step", "loss", "ndcg", "heal" if "paper" in change else "own_document"}
+    assert set(result.history[0]) == {"step", "loss", "score", "heal" if "paper" in change else "own_document"}
 
 
 def test_no_training_or_no_validation_question_is_refused(tiny_encoder, planted, tmp_path):
     with pytest.raises(InputError, match="96 training and 0 validation questions"):
-        run(tiny_encoder, (planted[0], ValidationSet([], [], [])), tmp_path)
+        run(
+            tiny_encoder,
+            (planted[0], ValidationSet([], [], [], np.empty(0, np.int64), np.empty((0, 1), np.int64))),
+            tmp_path,
+        )
     assert not (tmp_path / "work").exists()
 
 
@@ -208,11 +217,12 @@ def test_six_steps_teach_the_packaged_model_new_words(tmp_path):
         **unknown([[] for _ in range(8)]),
     )
     validation = ValidationSet(
-        [f"explain the {word}" for word in made_up], data.documents, [np.array([row]) for row in range(8)]
-    )
+        [f"explain the {word}" for word in made_up], data.documents, [np.array([row]) for row in range(8)],
+        np.arange(8), data.labels,
+    )  # fmt: skip
     config = TrainingConfig(max_steps=6, batch_size=8, learning_rate=2e-4, max_tokens=32, eval_steps=6, device="cpu")
     result, reports = run(base, (data, validation), tmp_path, config)
     losses = [float(message.split()[1].rstrip(",")) for _, _, message in reports if message.startswith("loss")]
     assert sum(losses[3:]) < 0.8 * sum(losses[:3])
-    assert result.best_ndcg > result.base_ndcg
+    assert result.best_score > result.base_score
     assert Encoder(result.model_dir, device="cpu").encode(["a"]).shape == (1, 384)

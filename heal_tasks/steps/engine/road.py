@@ -19,7 +19,7 @@ class Entry:
     """One step of the road."""
 
     about: str  # its purpose in one line
-    shards: str = ""  # the setting that says over how many mapped tasks it is spread; empty for one task
+    shards: str = ""  # the setting that says over how many mapped tasks, or which, it is spread; empty for one task
     gpu: bool = False  # runs on the queue ``gpu``
     only_if: str = ""  # the setting that switches it on; empty for a step that always runs
 
@@ -37,11 +37,8 @@ STEPS: dict[str, Entry] = {
         gpu=True,
     ),
     "mine": Entry("Choose near and far negatives and write the training set."),
-    "train": Entry(
-        "Fine-tune the base model with the own-document and base losses, and HEAL where HEAL_HEAL_WEIGHT is above 0.",
-        gpu=True,
-    ),
-    "embed": Entry("Fill the candidates' spaces: base, live and trained model.", shards="embed_shards", gpu=True),
+    "train": Entry("Fine-tune the base model, once for each of HEAL_OBJECTIVES.", shards="objectives", gpu=True),
+    "embed": Entry("Fill the candidates' spaces: base, live and trained models.", shards="embed_shards", gpu=True),
     "choose": Entry("Move every candidate's vectors in memory, score them, and let the gate choose."),
     "answer": Entry(
         "Have an LLM answer held-out questions from the passages that each system finds.", only_if="answer_questions"

@@ -1,27 +1,28 @@
 """Retrieval quality of vector spaces on the held-out question sets, ready for the gate and the report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heal_tasks.core.ids import bucket
 from heal_tasks.core.settings import Settings
-from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from heal_tasks.evaluation.calibration import Curve, relevance_curve
-from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
-from heal_tasks.evaluation.hierarchy import hierarchical_scores
+from heal_tasks.evaluation.hierarchy import hierarchical_scores, topic_agreement
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.lexicon.search import LexicalSearch
 from heal_tasks.nudge.questions import QuestionSet
+from heal_tasks.questions.splits import is_unseen_test
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
-from heal_tasks.store.runs.runs import EvaluationRow
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 
 UNSEEN, SEEN, HUMAN = "unseen documents", "seen documents, unseen questions", "human questions"
 QUESTION_SETS = (UNSEEN, SEEN, HUMAN)
+TOPICS = "topics of unseen documents"
+"""The set of documents, not questions, that shows if the nearest documents are of the same topic."""
 BY_ENCODER, BY_TEXT = "", ", by text"
 """The query paths, as added to the name of a question set: the encoder's vector with the lexicon's; the text alone, by
 lexicon and words, as ``heal.find`` searches."""
@@ -30,10 +31,9 @@ CHUNKS_RANKED = 60
 """Chunks among which the ten best documents are looked for, where a whole document is right."""
 CHUNKS_WITH_WORDS = 20
 """Nearest chunks that ``heal.find`` ranks by their words as well."""
-GATE_METRIC = f"ndcg@{TOP_K}"
-MAX_WRITTEN_LOSS = 0.2
-"""Loss in nDCG@10 on generated questions that is tolerated where human questions decide. Words differ: where human
-questions gain .26 (ATT&CK) and .09 (NFCorpus) by NUDGE, generated ones lose .06 to .10."""
+GATE_METRIC, TOPIC_METRIC = f"ndcg@{TOP_K}", f"topic_agreement@{TOP_K}"
+MOST_DOCUMENTS = 500
+"""Documents whose neighbours are looked for, at most: the standard error of a difference is then below .01."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,9 @@ class System:
 
 @dataclass(frozen=True)
 class Scores:
-    """Retrieval quality of one system by question set.
+    """Retrieval quality of one system by set of questions, and its topic agreement on the set ``TOPICS``.
 
-    ``hierarchy`` holds precision, recall and F1 of the retrieved documents' topic paths. It is never a criterion: the
-    labels that judge here have also trained.
+    ``hierarchy`` holds precision, recall and F1 of the retrieved documents' topic paths, which are only reported.
     """
 
     system: str
@@ -130,10 +129,11 @@ def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKe
     return {name: judged(questions, chunks, mask) for name, mask in masks.items() if mask.any()}
 
 
-def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Scores:
-    """Score a system on every held-out question set and query path, by exact search over all chunks.
+def score(system: System, questions: QuestionTable, chunks: ChunkTable, topic_rows: Int64Array) -> Scores:
+    """Score a system on every held-out question set and query path, and by topics, by exact search over all chunks.
 
     A generated question is answered by its chunk, a human question by a document, which is ranked by its best chunk.
+    ``topic_rows`` are those of ``unseen_documents``.
     """
     values, documents, hierarchy = {}, {}, {}
     for name, key in held_out(questions, chunks).items():
@@ -142,7 +142,29 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable) -> Score
             documents[name + path] = key.documents
             paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
             hierarchy[name + path] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in key.positives]])
+    if len(topic_rows):
+        values[TOPICS] = {TOPIC_METRIC: agreement(system, chunks, topic_rows)}
+        documents[TOPICS] = chunks.document_ids[topic_rows]
     return Scores(system.name, system.generation_id, values, documents, hierarchy)
+
+
+def unseen_documents(chunks: ChunkTable) -> Int64Array:
+    """Rows of the first chunks of documents that have a topic and took no part in training or in the topics."""
+    ids, first = np.unique(chunks.document_ids, return_index=True)
+    kept = [row for number, row in zip(ids.tolist(), first, strict=True) if is_unseen_test(number)]
+    labelled = [row for row in kept if chunks.leaves[row] >= 0]
+    drawn = sorted(labelled, key=lambda row: bucket("topics", int(chunks.document_ids[row]), 1 << 30))
+    return np.array(drawn[:MOST_DOCUMENTS], dtype=np.int64)
+
+
+def agreement(system: System, chunks: ChunkTable, rows: Int64Array) -> NDArray[np.float64]:
+    """Topic agreement of the documents of some chunks with the ten documents that are nearest; float64, shape (m,)."""
+    found, _ = top_k(system.chunks[rows], system.chunks, CHUNKS_RANKED)
+    own = chunks.document_ids[rows, None]
+    found[chunks.document_ids[found] == own] = -1
+    _, owners = np.unique(chunks.document_ids, return_inverse=True)
+    best = first_of_each(found, owners, TOP_K)
+    return topic_agreement(np.where((best >= 0)[:, :, None], chunks.paths[best], -1), chunks.paths[rows])
 
 
 def quality(system: System, key: AnswerKey, chunks: ChunkTable, path: str = BY_ENCODER) -> NDArray[np.float64]:
@@ -188,67 +210,3 @@ def _find(system: System, rows: Int64Array, path: str, depth: int, *, words: boo
     asked = search.vectors[rows] if search and path == BY_TEXT else system.queries(rows)
     found, scores = top_k(asked, system.chunks, depth)
     return search.add_words(found, asked, rows, system.chunks) if search and words else (found, scores)
-
-
-def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
-    """Let the gate decide between a candidate and its rival."""
-    comparisons = [
-        SetComparison(name, _apart(candidate, rival, name, settings), tolerance)
-        for name, tolerance in _tolerances(candidate, settings).items()
-        if name in rival.values
-    ]
-    return decide(comparisons, epsilon=settings.gate_epsilon, min_questions=settings.gate_min_questions)
-
-
-def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
-    """The sets whose quality fell beyond interval and tolerance, as a phrase for readers; empty if none did."""
-    fallen = []
-    for name, tolerance in _tolerances(after, settings).items():
-        if name not in before.values:
-            continue
-        apart = _apart(after, before, name, settings)
-        if apart.high < -(tolerance or 0.0):
-            fallen.append(f"{name}: {apart.value:+.4f} nDCG@{TOP_K} [{apart.low:+.4f}, {apart.high:+.4f}]")
-    return "; ".join(fallen)
-
-
-def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) -> list[EvaluationRow]:
-    """Rows of ``heal.evaluation``: metrics with intervals and differences to the rival, hierarchy."""
-    rows = []
-    for name, metrics in scores.values.items():
-        groups = scores.documents[name]
-        blank = EvaluationRow(
-            scores.generation_id, scores.system, name, "", 0.0, None, None, None, None, None, None, len(groups)
-        )
-        for metric, values in metrics.items():
-            own = mean_interval(values, seed=settings.seed, groups=groups)
-            row = replace(blank, metric=metric, value=own.value, low=own.low, high=own.high)
-            if rival and name in rival.values:
-                apart = _apart(scores, rival, name, settings, metric)
-                row = replace(row, rival=rival.system, difference=apart.value, diff_low=apart.low, diff_high=apart.high)
-            rows.append(row)
-        hierarchy = scores.hierarchy.get(name, {})
-        rows += [replace(blank, metric=f"hierarchical_{item}", value=value) for item, value in hierarchy.items()]
-    return rows
-
-
-def mean_quality(scores: Scores, settings: Settings, rival: Scores | None = None) -> float:
-    """Mean nDCG@10 of the question sets that decide in the gate, or of all sets if none decides; ranks candidates.
-
-    With a rival only the sets that it has, too, count: a system without lexicon has none by text.
-    """
-    tolerances, least = _tolerances(scores, settings), settings.gate_min_questions
-    tolerances = {name: tolerances[name] for name in tolerances if rival is None or name in rival.values}
-    deciding = [name for name in tolerances if tolerances[name] is None and len(scores.documents[name]) >= least]
-    return float(np.mean([scores.values[name][GATE_METRIC].mean() for name in deciding or tolerances]))
-
-
-def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:
-    """The tolerated loss of each question set; None for a set that decides: human questions, if there are enough."""
-    people = len(scores.documents.get(HUMAN, ())) >= settings.gate_min_questions
-    return {name: MAX_WRITTEN_LOSS if people and HUMAN not in name else None for name in scores.values}
-
-
-def _apart(a: Scores, b: Scores, name: str, settings: Settings, metric: str = GATE_METRIC) -> Interval:
-    ours, theirs = a.values[name][metric], b.values[name][metric]
-    return paired_difference(ours, theirs, seed=settings.seed, groups=a.documents[name])

@@ -1,10 +1,11 @@
-"""The spaces of a run: the base model's, the live model's, the trained model's. One per encoder, found by its files."""
+"""The spaces of a run, of the base, the live and the trained models. One per encoder, found by its files."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import resolve_model
+from heal_tasks.core.setting_groups import Objective
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.corpus import ChunkTable
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
@@ -14,7 +15,17 @@ from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
 
-BASE_MODEL, LIVE_MODEL, TRAINED_MODEL = "base model", "live model", "trained model"
+BASE_MODEL, LIVE_MODEL = "base model", "live model"
+
+
+def model_ref(objective: Objective) -> str:
+    """The ref of a manifest that has the URI of the model trained for an objective; empty where none was trained."""
+    return f"{objective}_model_uri"
+
+
+def trained_model(objective: Objective) -> str:
+    """The name of the model trained for an objective."""
+    return f"{objective} model"
 
 
 def base_space(context: Context) -> Space:
@@ -22,9 +33,9 @@ def base_space(context: Context) -> Space:
     return _space_of(context, context.settings.model, resolve_model(context.settings.model))
 
 
-def trained_space(context: Context) -> Space | None:
-    """The space of the model that this run trained, made on first use; None where it trained none."""
-    uri = str(context.manifest.refs.get("model_uri") or "")
+def _trained_space(context: Context, objective: Objective) -> Space | None:
+    """The space of the model that this run trained for an objective, made on first use; None where it trained none."""
+    uri = str(context.manifest.refs.get(model_ref(objective)) or "")
     if not uri:
         return None
     spaces = SpaceRepository(context.conn)
@@ -42,10 +53,11 @@ def live_generation(context: Context) -> Generation:
 
 
 def candidate_spaces(context: Context) -> dict[str, Space]:
-    """The spaces that this run may publish, each once: of the base model, the live model, the trained model."""
+    """The spaces that this run may publish, each once: of the base model, the live model, the trained models."""
     found, active = {BASE_MODEL: base_space(context)}, GenerationRepository(context.conn).active()
     live = SpaceRepository(context.conn).get(active.space_id) if active else None
-    for name, space in ((LIVE_MODEL, live), (TRAINED_MODEL, trained_space(context))):
+    trained = {trained_model(name): _trained_space(context, name) for name in context.settings.objectives}
+    for name, space in {LIVE_MODEL: live, **trained}.items():
         if space and all(space.space_id != other.space_id for other in found.values()):
             found[name] = space
     return found

@@ -22,7 +22,15 @@ from heal_tasks.nudge.plan import PLANS, NudgeRecord, Plan
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import gradients
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.quality.scoring import Scores, System, judged, people_decide, relevance, score
+from heal_tasks.steps.quality.scoring import (
+    Scores,
+    System,
+    judged,
+    people_decide,
+    relevance,
+    score,
+    unseen_documents,
+)
 from heal_tasks.steps.vectors.lexicons import CorpusStems, LexiconFitter
 from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array, in_order, overlay
 from heal_tasks.store.db import Connection
@@ -70,9 +78,13 @@ class Systems:
         stems = CorpusStems(self._conn, self.chunks, self.questions)
         return LexiconFitter(self._settings, self.chunks, self.questions, stems)
 
+    @cached_property
+    def _topic_rows(self) -> Int64Array:
+        return unseen_documents(self.chunks)
+
     def score(self, system: System) -> Scores:
-        """Score a system on every held-out question set."""
-        return score(system, self.questions, self.chunks)
+        """Score a system on every held-out question set, and by topics."""
+        return score(system, self.questions, self.chunks, self._topic_rows)
 
     def relevance(self, system: System) -> dict[str, Curve]:
         """Curves of the relevance of found rows, by query path, from the held-out questions that decide; none without.

@@ -9,7 +9,7 @@ import numpy as np
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
 
 TRAIN, VALIDATION, VECTORS = "train.jsonl", "validation.json", "validation_vectors.npz"
-FORMAT = 6
+FORMAT = 7
 """Raised when the output of ``mine`` changes, so that older training sets are made anew."""
 
 
@@ -25,6 +25,8 @@ def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) ->
         "queries": validation.queries,
         "documents": validation.documents,
         "positives": [list(map(int, rows)) for rows in validation.positives],
+        "document_ids": validation.document_ids.tolist(),
+        "paths": validation.paths.tolist(),
     }
     (folder / VALIDATION).write_text(json.dumps(held_out, ensure_ascii=False), encoding="utf-8")
     np.savez(folder / VECTORS, *(validation.base_vectors or ()))
@@ -58,6 +60,8 @@ def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
     )
     held_out = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
     held_out["positives"] = [np.array(rows, dtype=np.int64) for rows in held_out["positives"]]
+    held_out["document_ids"] = np.array(held_out["document_ids"], dtype=np.int64)
+    held_out["paths"] = np.array(held_out["paths"], dtype=np.int64).reshape(len(held_out["documents"]), -1)
     with np.load(folder / VECTORS) as stored:
         base_vectors = (stored["arr_0"], stored["arr_1"]) if stored.files else None
     return data, ValidationSet(**held_out, base_vectors=base_vectors)

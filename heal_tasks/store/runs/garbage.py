@@ -12,13 +12,15 @@ WITH served AS (
     SELECT s.model_uri FROM heal.space s WHERE s.space_id IN (SELECT space_id FROM served)
         OR to_regclass('heal.' || heal.space_table(s.space_id)) IS NOT NULL
 ), done AS (
-    SELECT s.*, s.result -> 'refs' ->> 'model_uri' AS model_uri,
-        s.finished_at <= now() - make_interval(secs => %s) AS drained
+    SELECT s.*, s.finished_at <= now() - make_interval(secs => %s) AS drained
     FROM heal.step_result s WHERE s.result IS NOT NULL
+), trained AS (
+    SELECT d.run_id, d.drained, ref.value AS model_uri FROM done d, jsonb_each_text(d.result -> 'refs') ref
+    WHERE d.step = 'train' AND ref.key ~ 'model_uri$'
 ), kept_run AS (
-    SELECT run_id FROM served UNION SELECT run_id FROM done WHERE step = 'train' AND model_uri IN (SELECT * FROM kept)
+    SELECT run_id FROM served UNION SELECT run_id FROM trained WHERE model_uri IN (SELECT * FROM kept)
 )
-SELECT 'models', model_uri FROM done WHERE step = 'train' AND drained AND model_uri NOT IN (SELECT * FROM kept)
+SELECT 'models', model_uri FROM trained WHERE drained AND model_uri NOT IN (SELECT * FROM kept)
 UNION
 SELECT 'training_sets', d.result -> 'refs' ->> 'training_set_uri' FROM done d LEFT JOIN heal.run r USING (run_id)
 WHERE d.step = 'mine' AND (d.drained AND d.run_id NOT IN (SELECT run_id FROM kept_run)

@@ -10,6 +10,9 @@ from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
 from heal_tasks.store.db import Repository, find, insert, scalar, select
 
+TRAINED = "^(answers|topics|paper|trained) model"
+"""Systems whose model a run has trained; earlier versions had one, the "trained model"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -102,12 +105,13 @@ class RunRepository(Repository):
         """The number of trained models since the last one that was promoted, and the time of the last."""
         row = self._conn.execute(
             """WITH trained AS (
-                SELECT r.finished_at, r.result -> 'refs' ->> 'best_system' LIKE 'trained model%'
+                SELECT r.finished_at, r.result -> 'refs' ->> 'best_system' ~ %(trained)s
                     AND r.result -> 'refs' ->> 'generation_id' = r.result -> 'refs' ->> 'best_id' AS promoted
                 FROM heal.step_result r WHERE r.step = 'choose' AND r.finished_at IS NOT NULL AND EXISTS
-                    (SELECT FROM heal.evaluation e WHERE e.run_id = r.run_id AND e.system LIKE 'trained model%'))
+                    (SELECT FROM heal.evaluation e WHERE e.run_id = r.run_id AND e.system ~ %(trained)s))
             SELECT count(*) FILTER (WHERE finished_at > coalesce(
-                (SELECT max(finished_at) FROM trained WHERE promoted), '-infinity')), max(finished_at) FROM trained"""
+                (SELECT max(finished_at) FROM trained WHERE promoted), '-infinity')), max(finished_at) FROM trained""",
+            {"trained": TRAINED},
         ).fetchone()
         assert row is not None
         return row[0], row[1]
