@@ -23,7 +23,7 @@ def tree(svg: str) -> ElementTree.Element:
 
 def marks(svg: str, gid: str) -> list[tuple[float, float, str]]:
     """x, y and tooltip of the markers of one line, without the legend's."""
-    name = tree(svg).get("aria-labelledby", "").partition("-")[0]
+    name = tree(svg).get("aria-labelledby", "").split()[0].rpartition("-")[0]
     uses = tree(svg).findall(f".//*[@id='{name}-{gid}']//use")
     return [(float(use.get("x", "")), float(use.get("y", "")), use.findtext("title") or "") for use in uses]
 
@@ -91,8 +91,8 @@ def test_a_validation_without_a_loss_and_the_words():
     ]  # fmt: skip
     assert [label for _, _, label in marks(svg, "loss")] == ["step 6: loss 2.0000"]
     assert tree(svg).findtext("desc") == (
-        "topic agreement@10 on held-out texts 0.4000 before training, 0.5000 at step 3, whose weights were kept, 0.2500 at "
-        "the last, step 6."
+        "topic agreement@10 on held-out texts 0.4000 before training, 0.5000 at step 3, whose weights were kept, "
+        "0.2500 at the last, step 6."
     )
     assert marks(draw_training("topics", "topic agreement@10", [{"step": 1, "score": 0.5}], 0.5, 1), "loss") == []
 

@@ -186,7 +186,7 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
         text = page(built, shared)
         drawn = pictures(text)
         assert list(drawn) == [
-            "nDCG@10 of every system", "Chunk vectors before", "Chunk vectors after", "The training curve",
+            "Quality of every system", "Chunk vectors before", "Chunk vectors after", "The training curve of the answers model",
             "Choice of the root's number of topics",
         ]  # fmt: skip
         for title in ("Chunk vectors before", "Chunk vectors after"):
