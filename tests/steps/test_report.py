@@ -186,8 +186,8 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
         text = page(built, shared)
         drawn = pictures(text)
         assert list(drawn) == [
-            "Quality of every system", "Chunk vectors before", "Chunk vectors after", "The training curve of the answers model",
-            "Choice of the root's number of topics",
+            "Quality of every system", "Chunk vectors before", "Chunk vectors after",
+            "The training curve of the answers model", "Choice of the root's number of topics",
         ]  # fmt: skip
         for title in ("Chunk vectors before", "Chunk vectors after"):
             dots = [path.get("d", "") for path in drawn[title].iter("path") if "round" in path.get("style", "")]
