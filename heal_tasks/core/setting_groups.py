@@ -158,9 +158,9 @@ class TrainingSettings(BaseModel):
         description="Blank-separated objectives, a model for each: `answers` (find the answer of a question), `topics` "
         "(with HEAL, so that documents of one topic are close), `paper` (the published HEAL loss alone); also set it "
         "for the DAG processor.")
-    extra_training_minutes: float = Field(5.0, ge=0,
-        description="Longest training of a further objective without a GPU, in minutes, estimated from its first "
-        "steps; a longer one is skipped; 0: the first objective alone.")
+    extra_training_minutes: float = Field(0.5, ge=0,
+        description="Without a GPU further objectives are trained only if the first one took at most so many minutes; "
+        "0: never.")
     map_rate: float = Field(0.0, ge=0, le=1,
         description="Share of training questions and documents shown as entity maps (APEX); 0: none; also set it for "
         "the DAG processor.")

@@ -9,10 +9,11 @@ from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import Objective
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import Progress
+from heal_tasks.core.text import metric_name
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.spaces import model_ref
 from heal_tasks.steps.vectors.training_set import load
+from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.training.checkpoints import drop_checkpoints
 from heal_tasks.training.data import TrainingData, ValidationSet
 from heal_tasks.training.encoder import model_sha256
@@ -34,14 +35,6 @@ TERMS: dict[Objective, dict[str, Any]] = {
 }
 """Fields of an objective. Documents of a leaf are HEAL positives, so with HEAL they are no negatives; without it they
 are as good negatives as others (bench/RESULTS.md). With HEAL nothing of the base model is mixed in."""
-
-
-class _TooLongError(Exception):
-    """A training would take longer than it may; ``minutes`` is the estimate."""
-
-    def __init__(self, minutes: float) -> None:
-        super().__init__(minutes)
-        self.minutes = minutes
 
 
 def training_config(settings: Settings, by_people: bool, objective: Objective = "answers") -> TrainingConfig:
@@ -78,10 +71,8 @@ def _configs(context: Context) -> dict[Objective, TrainingConfig]:
 
 def _inputs(context: Context) -> object:
     configs = {name: config.identity() for name, config in _configs(context).items()}
-    return [
-        context.manifest.text("training_set_uri"), _base_sha256(context), configs,
-        context.settings.extra_training_minutes,
-    ]  # fmt: skip
+    limit = context.settings.extra_training_minutes
+    return [context.manifest.text("training_set_uri"), _base_sha256(context), configs, limit]
 
 
 def _base_sha256(context: Context) -> str:
@@ -106,7 +97,15 @@ def train(context: Context) -> Outcome:
             "at least 1 is needed"
         )
         return Outcome(refs=nothing, note=f"not trained; {undone}", undone=undone)
-    outcomes = [_train(context, objective, config, data, validation) for objective, config in configs.items()]
+    outcomes, first_minutes = list[Outcome](), _first_minutes(context)
+    for objective, config in configs.items():
+        if limit := _exceeded(settings, objective, first_minutes):
+            why = f"the {settings.objectives[0]} model took {first_minutes:.1f} minutes, and {limit}"
+            outcomes.append(Outcome(refs={model_ref(objective): ""}, note=f"{objective}: skipped, because {why}"))
+            continue
+        began = time.monotonic()
+        outcomes.append(_train(context, objective, config, data, validation))
+        first_minutes = first_minutes or (time.monotonic() - began) / 60
     return Outcome(
         refs={name: value for outcome in outcomes for name, value in outcome.refs.items()},
         counts={name: value for outcome in outcomes for name, value in outcome.counts.items()},
@@ -117,12 +116,9 @@ def train(context: Context) -> Outcome:
 def _train(
     context: Context, objective: Objective, config: TrainingConfig, data: TrainingData, validation: ValidationSet
 ) -> Outcome:
-    """Train the model of one objective, which is skipped if it is a further one and takes too long here."""
     settings, training_set = context.settings, context.manifest.text("training_set_uri")
-    limit, key = _limit(settings, objective), fingerprint([training_set, _base_sha256(context), config.identity()])
-    work_dir, progress = settings.var_dir / "training" / key, context.progress
-    if limit == 0:
-        return _skipped(objective, "HEAL_EXTRA_TRAINING_MINUTES=0, and there is no GPU")
+    key = fingerprint([training_set, _base_sha256(context), config.identity()])
+    work_dir = settings.var_dir / "training" / key
     try:
         with context.artifacts.writing(f"models/{key}") as folder:
             result = train_encoder(
@@ -133,12 +129,8 @@ def _train(
                 work_dir=work_dir,
                 output_dir=folder,
                 data_fingerprint=training_set.rsplit("/", 1)[-1],
-                progress=progress if limit is None else _within(limit, progress),
+                progress=context.progress,
             )
-    except _TooLongError as found:
-        shutil.rmtree(work_dir, ignore_errors=True)
-        why = f"it would take {found.minutes:.0f} minutes, and HEAL_EXTRA_TRAINING_MINUTES={limit:g} without a GPU"
-        return _skipped(objective, why)
     except Exception:
         drop_checkpoints(work_dir, complete=False)  # half a checkpoint would keep a full disk full
         raise
@@ -150,38 +142,28 @@ def _train(
     return Outcome(
         refs={model_ref(objective): context.artifacts.uri(f"models/{key}")},
         counts={f"{objective}_{name}": value for name, value in counts.items()},
-        note=f"{objective}: {result.steps} steps, validation {config.metric} {result.base_score:.3f} before, "
-        f"{result.best_score:.3f} at best (step {result.best_step})"
+        note=f"{objective}: {result.steps} steps, validation {metric_name(config.metric)} {result.base_score:.3f} "
+        f"before, {result.best_score:.3f} at best (step {result.best_step})"
         + (f"; {result.stop_reason}" if result.stop_reason else ""),
     )
 
 
-def _limit(settings: Settings, objective: Objective) -> float | None:
-    """Minutes that a training may take; None without a limit: on a GPU, and of the first objective."""
-    if objective == settings.objectives[0] or pick_device(settings.device) != "cpu":
-        return None
-    return settings.extra_training_minutes
+def _first_minutes(context: Context) -> float:
+    """Minutes that another task of this run has taken to train the first objective; 0 where none has."""
+    rows = RunRepository(context.conn).steps_of(context.run_id) if context.shard else []
+    ended = (row for row in rows if (row.step, row.shard) == ("train", 0) and row.finished_at)
+    return next(((row.finished_at - row.started_at).total_seconds() / 60 for row in ended if row.finished_at), 0.0)
 
 
-def _skipped(objective: Objective, why: str) -> Outcome:
-    return Outcome(refs={model_ref(objective): ""}, note=f"{objective}: skipped, because {why}")
+def _exceeded(settings: Settings, objective: Objective, first_minutes: float) -> str:
+    """The limit that keeps an objective from being trained, as text; empty for the first one, and on a GPU.
 
-
-def _within(limit: float, progress: Progress) -> Progress:
-    """A progress report that ends a training whose first steps say that it takes more than ``limit`` minutes."""
-    began: tuple[int, float] | None = None
-
-    def report(done: int, total: int, message: str = "") -> None:
-        nonlocal began
-        progress(done, total, message)
-        if done and began is None:  # the first step takes longer than the others
-            began = done, time.monotonic()
-        elif began and done > began[0]:
-            minutes = (time.monotonic() - began[1]) / (done - began[0]) * total / 60
-            if minutes > limit:
-                raise _TooLongError(minutes)
-
-    return report
+    All objectives take as many steps, so the first one's time is the time of the others.
+    """
+    limit = settings.extra_training_minutes
+    if objective == settings.objectives[0] or first_minutes <= limit or pick_device(settings.device) != "cpu":
+        return ""
+    return f"HEAL_EXTRA_TRAINING_MINUTES={limit:g} without a GPU"
 
 
 TRAIN = Step("train", train, _inputs)

@@ -1,7 +1,5 @@
 """Step train: the configuration of each objective, and what happens to a training that takes too long."""
 
-import itertools
-
 import pytest
 
 from heal_tasks.core.settings import load_settings
@@ -57,28 +55,15 @@ def test_an_objective_decides_the_terms_and_the_validation(objective, by_people,
     assert (config.paper, config.heal_weight, config.base_share, config.metric) == expected
 
 
-def test_only_further_objectives_have_a_limit_and_only_without_a_gpu(monkeypatch):
-    settings = load_settings(extra_training_minutes=3, device="cpu")
-    assert [train._limit(settings, objective) for objective in settings.objectives] == [None, 3]
-    monkeypatch.setattr(train, "pick_device", lambda device: "cuda:0")
-    assert train._limit(settings, "topics") is None
-
-
-@pytest.mark.parametrize(("limit", "ends_at"), [(1.9, 2), (2.1, None)])
-def test_a_training_that_takes_too_long_ends_after_its_second_step(limit, ends_at, monkeypatch):
-    # 40 steps of 3 seconds, the first of a minute: two minutes.
-    clock = itertools.chain([60.0], itertools.count(63.0, 3.0))
-    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))
-    seen: list[int] = []
-    report = train._within(limit, lambda done, total, message="": seen.append(done))
-    report(0, 40, "base vectors")
-    ended = None
-    for step in range(1, 41):
-        try:
-            report(step, 40)
-        except train._TooLongError as found:
-            ended = step
-            assert found.minutes == pytest.approx(2)
-            break
-    assert ended == ends_at
-    assert seen == list(range((ended or 40) + 1))
+@pytest.mark.parametrize(
+    ("objective", "minutes", "device", "limit"),
+    [
+        ("topics", 3.1, "cpu", "HEAL_EXTRA_TRAINING_MINUTES=3 without a GPU"),
+        ("topics", 2.9, "cpu", ""),
+        ("topics", 3.1, "cuda:0", ""),
+        ("answers", 3.1, "cpu", ""),
+    ],
+)
+def test_only_further_objectives_have_a_limit_and_only_without_a_gpu(objective, minutes, device, limit, monkeypatch):
+    monkeypatch.setattr(train, "pick_device", lambda _: device)
+    assert train._exceeded(load_settings(extra_training_minutes=3), objective, minutes) == limit
