@@ -58,14 +58,8 @@ def deployment(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFact
     """A realigned deployment; tests run it again, in their order."""
     var_dir = tmp_path_factory.mktemp("deployment")
     with fresh_database(postgres) as url:
-        made = Deployment(
-            load_settings(
-                var_dir=var_dir,
-                database_url=url,
-                **SMALL | {"objectives": "answers topics", "extra_training_minutes": 60},
-            ),
-            {},
-        )
+        changes = SMALL | {"objectives": "answers topics", "extra_training_minutes": 60}
+        made = Deployment(load_settings(var_dir=var_dir, database_url=url, **changes), {})
         made.write("first.jsonl", short(sample(("sklearn", "networkx", "scipy"), DOCUMENTS, seed=5)))
         made.run("first")
         yield made
