@@ -67,7 +67,7 @@ class Validation(BaseEvaluator):  # type: ignore[misc]
 
     def _topic_agreement(self, documents: FloatArray) -> float:
         paths, ids = self._set.paths, self._set.document_ids
-        asked = np.flatnonzero(self._gains.any(axis=0) & (paths[:, 0] >= 0))
+        asked = np.flatnonzero(self._gains.any(axis=0) & (paths >= 0).any(axis=1))
         cosines = documents[asked] @ documents.T
         cosines[ids[asked, None] == ids] = -np.inf
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :TOP_K]

@@ -152,7 +152,7 @@ def unseen_documents(chunks: ChunkTable) -> Int64Array:
     """Rows of the first chunks of documents that have a topic and took no part in training or in the topics."""
     ids, first = np.unique(chunks.document_ids, return_index=True)
     kept = [row for number, row in zip(ids.tolist(), first, strict=True) if is_unseen_test(number)]
-    labelled = [row for row in kept if chunks.leaves[row] >= 0]
+    labelled = [row for row in kept if (chunks.paths[row] >= 0).any()]  # a tree of one topic has no path
     drawn = sorted(labelled, key=lambda row: bucket("topics", int(chunks.document_ids[row]), 1 << 30))
     return np.array(drawn[:MOST_DOCUMENTS], dtype=np.int64)
 
