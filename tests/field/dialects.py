@@ -180,10 +180,10 @@ MODES: dict[str, Mode] = {
     "prose": useless(always(completion("I like the sea.")), "I like the sea"),
     "another schema": useless(always(completion('{"questions": ["Why?"]}')), "Why"),
     "cut by the token limit": useless(
-        always(completion('{"items": [{"type', finish_reason="length")), "items", 2 * CHUNKS + 1
+        always(completion('{"items": [{"type', finish_reason="length", usage=(100, 2048))), "items", 2 * CHUNKS + 1
     ),
     "all spent on thinking": useless(
-        always(Reply({**completion("").body, "choices": [{"finish_reason": "length", "message": {
+        always(Reply({**completion("", usage=(100, 2048)).body, "choices": [{"finish_reason": "length", "message": {
             "content": None, "reasoning_content": 'First {"items": []}, then'}}]})), "ever asked for", 2 * CHUNKS + 1,
     ),
     "another object": useless(always(Reply({"status": "fine"})), "fine"),

@@ -134,3 +134,18 @@ def test_a_request_refused_in_every_dialect_fails_its_chunk() -> None:
         written = one(fake)
     assert statuses(written) == ["failed"]
     assert len(fake.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "Input is too big.", code="context_length_exceeded"),
+        error(400, "This model's maximum context length is 4096 tokens, and max_tokens is 2048."),
+        Reply({"error": {"code": 400, "type": "exceed_context_size_error", "message": "x", "n_ctx": 1024}}, 400),
+    ],
+    ids=["OpenAI", "vLLM", "llama.cpp"],
+)
+def test_a_chunk_that_is_too_long_is_sent_once(refusal: Reply) -> None:
+    with FakeOpenAI(lambda request: refusal) as fake:
+        assert statuses(one(fake)) == ["failed"]
+    assert len(fake.requests) == 1

@@ -21,7 +21,7 @@ def items(request: Request) -> str:
 
 
 WRONG = completion('{"questions": ["Why?"]}', usage=(101, 7))
-CUT_OFF = completion('{"items": [{"type": "question", "query": "Wh', finish_reason="length", usage=(102, 64))
+CUT_OFF = completion('{"items": [{"type": "question", "query": "Wh', finish_reason="length", usage=(102, 2048))
 BILLED = Reply({"error": {"message": "lost"}, "usage": {"prompt_tokens": 31, "completion_tokens": 3}}, 500)
 
 # Name: how many chunks in a thousand, what the server does, the statuses of the chunk's calls.
@@ -104,7 +104,7 @@ def test_many_faults_at_once_lose_no_chunk_and_no_token() -> None:
         lambda request: error(429, "slow down", **SOON),
         lambda request: error(500, "oops", **SOON),
         lambda request: completion("{", usage=(7, 3)),
-        lambda request: completion("[1, 2", finish_reason="length", usage=(11, 5)),
+        lambda request: completion("[1, 2", finish_reason="length", usage=(11, 2048)),
         lambda request: completion(None, refusal="no", usage=(13, 1)),
         lambda request: Reply({"choices": []}),
         lambda request: good(request, usage=None),

@@ -94,10 +94,27 @@ def test_the_validation_error_is_told_and_the_second_reply_taken() -> None:
 
 
 def test_a_reply_cut_off_is_asked_for_once_with_twice_the_limit() -> None:
-    with FakeOpenAI(lambda request: completion('{"items": [', finish_reason="length")) as fake:
+    with FakeOpenAI(lambda request: completion('{"items": [', finish_reason="length", usage=(100, 2048))) as fake:
         written = one(fake)
     assert statuses(written) == ["invalid", "invalid"]
     assert [request.body["max_tokens"] for request in fake.requests] == [2048, 4096]
+
+
+def test_a_reply_cut_off_before_the_limit_is_not_asked_for_again() -> None:
+    with FakeOpenAI(lambda request: completion('{"items": [', finish_reason="length", usage=(1000, 24))) as fake:
+        written = one(fake)
+    assert statuses(written) == ["invalid"]
+    assert written.calls[0].raw_reply.startswith("cut off after 24 tokens because the server's context was full; ")
+    assert written.calls[0].raw_reply.endswith('a longer one: {"items": [')
+
+
+def test_tokens_of_reasoning_that_only_the_total_has_count_as_output() -> None:
+    body = completion('{"items": [', finish_reason="length", usage=(1000, 0)).body
+    body["usage"]["total_tokens"] = 1000 + 2048
+    with FakeOpenAI(lambda request: Reply(body) if not request.attempt else None) as fake:
+        written = one(fake)
+    assert [request.body["max_tokens"] for request in fake.requests] == [2048, 4096]
+    assert [call.output_tokens for call in written.calls] == [2048, 20]
 
 
 def test_a_complete_reply_at_the_limit_is_taken() -> None:

@@ -104,7 +104,7 @@ def test_the_most_tokens_are_those_that_the_writer_may_use() -> None:
     chunk, spec = ChunkToAsk(1, "Tïtle", "Ünïcode " * 50, "h"), question_prompt(4)
 
     def rule(request: Request) -> Reply:
-        return completion("{", finish_reason="length" if not request.attempt else "stop")
+        return completion("{", finish_reason="length" if not request.attempt else "stop", usage=(100, 2560))
 
     with FakeOpenAI(rule, lambda request: completion("no")) as fake:
         list(LLM(EndpointConfig(fake.base_url, None, "m", 5), 1).ask(spec, [chunk]))

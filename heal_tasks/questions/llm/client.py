@@ -1,7 +1,7 @@
 """A language model behind any OpenAI-compatible endpoint, asked about many chunks at a time, none of them lost.
 
-A reply cut off at the token limit is asked for once more with twice the limit; an invalid reply at most twice more,
-with the error appended; a refusal is final. Where nothing usable comes any more, the run is given up. Before the first
+A reply cut off at the token limit is asked for once more with twice the limit, but not one that ended before, where the
+server's context was full; an invalid reply at most twice more, with the error appended; a refusal is final. Where nothing usable comes any more, the run is given up. Before the first
 chunk the endpoint is probed for its dialect; the probe's cost is booked with the first finished chunk.
 """
 
@@ -30,6 +30,7 @@ A model that fails every fifth chunk, the most that a step accepts, does that on
 """
 
 _SHOWN_CHARS = 500
+_FULL = "cut off after {} tokens because the server's context was full; start it with a longer one: "
 
 
 class UselessRepliesError(SettingsError):
@@ -196,7 +197,10 @@ def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome
         calls += answer.calls
         if (reply := answer.reply) is None:
             return Answered(chunk, None, tuple(calls)), answer.failure
-        if reply.cut_off and token_limit == spec.token_limit:
+        full = reply.cut_off and 0 < reply.call.output_tokens < token_limit
+        if full:
+            calls[-1] = replace(reply.call, raw_reply=f"{_FULL.format(reply.call.output_tokens)}{reply.call.raw_reply}")
+        if reply.cut_off and token_limit == spec.token_limit and not full:
             token_limit *= 2
         elif reply.call.status == "invalid" and not reply.cut_off and corrections < MAX_CORRECTIONS:
             corrections, problem = corrections + 1, reply.problem

@@ -15,6 +15,8 @@ WEB_PAGE = 0
 REFUSAL_CODES = {"content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed"}
 """Error codes by which an endpoint refuses a text."""
 
+_TOO_LONG = re.compile(r"context.?(length|window|size)|string_above_max_length")
+
 _BAD_BODY = 502  # neither JSON nor a page, such as JSON that was cut off
 _UNKNOWN = 500
 # Without dashes and capitals, in which servers differ.
@@ -87,6 +89,11 @@ def error_text(body: str) -> str:
 def error_codes(body: str) -> set[str]:
     """The codes of the errors in a body."""
     return {str(value) for error in _errors(body) or () for value in _values(error, _CODE_KEYS)}
+
+
+def is_too_long(body: str) -> bool:
+    """True if an error says that the text, with its reply, is longer than the model takes."""
+    return bool(_TOO_LONG.search(error_text(body).lower()))
 
 
 def _errors(body: str, *, completion: bool = True) -> list[Any] | None:

@@ -18,7 +18,7 @@ import openai
 from heal_tasks.core.settings import OPENAI_URL
 from heal_tasks.core.types import JsonObject
 from heal_tasks.questions.llm.attempts import Attempts, Failure, GivenUpError, RateLimitedError
-from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_text
+from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_text, is_too_long
 from heal_tasks.questions.llm.dialect import PROBE_TOKENS, PROBED, Dialect, Probe
 from heal_tasks.questions.llm.replies import ParsedReply, read_completion, without_key
 from heal_tasks.questions.llm.transport import TooLargeError
@@ -31,8 +31,6 @@ _log = logging.getLogger(__name__)
 _MAX_ATTEMPTS = 15
 _LONGEST_BACKOFF_S = 60.0
 _SAID_EVERY_S, _SAID_CHARS = 60.0, 300
-
-_TOO_LONG_CODES = {"context_length_exceeded", "string_above_max_length"}
 
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (openai.AuthenticationError, "denied"),
@@ -184,7 +182,7 @@ def _described(error: Exception) -> str:
 def _simpler(error: Exception, dialect: Dialect, tried: set[Dialect]) -> Dialect | None:
     if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return None
-    if error_codes(error.response.text) & (REFUSAL_CODES | _TOO_LONG_CODES):
+    if error_codes(error.response.text) & REFUSAL_CODES or is_too_long(error.response.text):
         return None
     return next((other for other in dialect.simpler(error.response.text) if other not in tried), None)
 

@@ -49,6 +49,7 @@ _TOKEN_BYTES = 3  # of a token, at least in English, where it is four; a guess k
 class _Usage(BaseModel):
     sent: int | None = Field(None, validation_alias=AliasPath("usage", "prompt_tokens"))
     received: int | None = Field(None, validation_alias=AliasPath("usage", "completion_tokens"))
+    total: int | None = Field(None, validation_alias=AliasPath("usage", "total_tokens"))
 
 
 class _Completion(BaseModel):
@@ -66,15 +67,19 @@ class ParsedReply(Generic[T]):
 
 
 def reported_tokens(body: str) -> tuple[int, int]:
-    """Input and output tokens that a body reports, error bodies included; 0 where it does not, or nothing possible."""
+    """Input and output tokens that a body reports, error bodies included; 0 where it does not, or nothing possible.
+
+    Some gateways count the tokens of reasoning, which are paid for as output, only in the total.
+    """
     try:
         usage = _Usage.model_validate_json(body)
     except ValidationError:
         return 0, 0
-    sent, received = (
-        count if count is not None and 0 <= count <= _MOST_TOKENS else 0 for count in (usage.sent, usage.received)
+    sent, received, total = (
+        count if count is not None and 0 <= count <= _MOST_TOKENS else 0
+        for count in (usage.sent, usage.received, usage.total)
     )
-    return sent, received
+    return sent, max(received, total - sent) if sent else received
 
 
 def read_completion(
