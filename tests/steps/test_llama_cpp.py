@@ -4,7 +4,7 @@ from pathlib import Path
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection
-from tests.llama_cpp import LlamaCpp, write_model
+from tests.llama_cpp import random_model
 from tests.steps.asking import add, ask, number, with_llm
 
 CHUNKS = 10
@@ -14,7 +14,7 @@ def test_a_random_model_keeps_to_the_schema_and_the_ledger_is_exact(
     auto: Connection, settings: Settings, tmp_path: Path
 ) -> None:
     add(auto, range(CHUNKS))
-    server = LlamaCpp(write_model(tmp_path / "tiny.gguf"))
+    server = random_model(tmp_path)
     model = with_llm(settings, server, llm_model="tiny")
     counts = ask(model).counts
     spent = server.tokens()

@@ -21,22 +21,21 @@ from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from tests.llama_cpp import LlamaCpp, smollm2
-from tests.steps.asking import PRICE, ask, map_entities, with_llm
+from tests.steps.asking import PRICE, ask, map_entities, number, with_llm
 from tests.steps.planted_systems import TRAINED_URI, plant_systems
 
 CONTEXT = 1024
-TEXTS = {
-    "Yeast": "Yeast cells die above 45 degrees, so the dough does not rise.",
+SHORT = {
+    "Lighthouse": "The lighthouse at Cape Verity was built in 1872 by Ada Holm.",
     "Pipes": "Copper pipes corrode in acidic water. Lime raises the pH and stops the corrosion.",
 }
-TOO_LONG = {"Valves": " ".join(f"Valve {number} opens at {number} bar." for number in range(200))}
+LONG = {"Valves": " ".join(f"Valve {number} opens at {number} bar." for number in range(200))}
 LATER = {"Radio": "The radio at Port Selwyn sends a storm warning at noon."}
 
 
 @pytest.fixture(scope="module")
 def server() -> LlamaCpp:
-    """One server for all tests of this file."""
-    return LlamaCpp(smollm2(), context=CONTEXT, parallel=1, cache=True)
+    return smollm2(CONTEXT)
 
 
 def add(conn: Connection, texts: dict[str, str]) -> None:
@@ -44,111 +43,92 @@ def add(conn: Connection, texts: dict[str, str]) -> None:
     DocumentRepository(conn).apply_records("s", records, lambda title, text: [text])
 
 
-def smol(settings: Settings, server: LlamaCpp, **changes: object) -> Settings:
-    return with_llm(
-        settings, server, **{"llm_model": "smollm2", "llm_concurrency": 1, "questions_per_chunk": 1, **PRICE, **changes}
-    )
+def asking(settings: Settings, server: LlamaCpp, **changes: object) -> Settings:
+    values = {"llm_model": "smollm2", "llm_concurrency": 1, "questions_per_chunk": 1, "llm_batch": "off", **PRICE}
+    return with_llm(settings, server, **values, **changes)
 
 
 def quoted(evidence: str, text: str) -> bool:
-    """The words of a quotation follow each other in a text."""
+    """True if the words of a quotation follow each other in a text."""
     wanted, words = (re.findall(r"\w+", value.lower()) for value in (evidence, text))
-    return any(words[start : start + len(wanted)] == wanted for start in range(len(words)))
+    return bool(wanted) and any(words[start : start + len(wanted)] == wanted for start in range(len(words)))
 
 
-def check_ledger(conn: Connection, made: Manifest, run_id: str) -> None:
-    """Every row has its tokens, or an error; they add up to what the step reports."""
+def check_ledger(conn: Connection, made: Manifest, written: int) -> None:
+    """Each call of run r1 has its tokens or is an error; they add up to what the step and the server have counted."""
     calls = conn.execute(
-        "SELECT status, input_tokens, output_tokens, cost_usd, raw_reply FROM heal.llm_call WHERE run_id = %s", (run_id,)
+        "SELECT status, input_tokens, output_tokens, cost_usd FROM heal.llm_call WHERE run_id = 'r1'"
     ).fetchall()
-    for status, read, written, cost_usd, reply in calls:
-        assert (status == "failed") == (written == 0), reply
-        assert cost_usd == pytest.approx((read + written) / 1e4)
-    totals = [sum(column) for column in list(zip(*calls, strict=True))[1:4]]
-    names = ("input_tokens", "output_tokens", "cost_usd")
-    assert totals == pytest.approx([made.counts[name] for name in names])
+    assert all((status == "failed") == (tokens == (0, 0)) for status, *tokens, _ in calls for tokens in [tuple(tokens)])
+    assert all(cost == pytest.approx((sent + received) / 1e4) for _, sent, received, cost in calls)
+    _, sent, received, cost = zip(*calls, strict=True)
+    assert (sum(sent), sum(received)) == (made.counts["input_tokens"], made.counts["output_tokens"])
+    assert sum(received) == written
+    assert sum(cost) == pytest.approx(made.counts["cost_usd"])
 
 
-def check_second_run(conn: Connection, run: Callable[[str], Manifest], server: LlamaCpp) -> None:
-    """A second run asks again about that for which there is no usable reply, and about nothing else."""
-    query = "SELECT DISTINCT content_hash FROM heal.llm_call WHERE content_hash <> '' AND {}"
-    answered, unanswered = (
-        {row[0] for row in conn.execute((query + " EXCEPT " + query).format(*pair).encode())}
-        for pair in (("status = 'ok'", "false"), ("status <> 'ok'", "status = 'ok'"))
-    )
-    run("r2")
-    again = {row[0] for row in conn.execute(query.format("run_id = 'r2'").encode())}
-    assert again == unanswered
-    assert not conn.execute(
-        "SELECT FROM heal.llm_call WHERE content_hash = ANY(%s) GROUP BY content_hash, prompt_hash "
-        "HAVING count(*) FILTER (WHERE status = 'ok') > 1",
-        (list(answered),),
-    ).fetchall()
+def check_second_run(conn: Connection, step: Callable[[str], Manifest]) -> None:
+    """A second run asks again only about that for which there is no usable reply yet."""
+    asked = "SELECT content_hash FROM heal.llm_call WHERE content_hash <> '' AND run_id = '{}' "
+    unanswered = f"{asked}EXCEPT {asked}AND status = 'ok'".format("r1", "r1")
+    wanted = set(conn.execute(unanswered.encode()).fetchall())
+    step("r2")
+    assert set(conn.execute(asked.format("r2").encode()).fetchall()) == wanted
 
 
 def test_questions(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
-    add(auto, TEXTS | TOO_LONG)
-    model, (_, before) = smol(settings, server), server.tokens()
+    add(auto, SHORT | LONG)
+    model, (_, before) = asking(settings, server), server.tokens()
     made = ask(model)
-    assert made.counts["output_tokens"] == server.tokens()[1] - before
-    check_ledger(auto, made, "r1")
+    check_ledger(auto, made, server.tokens()[1] - before)
 
-    states = auto.execute(
-        "SELECT title, text, state, reason, reopened_by, questions, useless_calls FROM heal.question_state "
-        "JOIN heal.chunk USING (chunk_id, document_id) JOIN heal.document USING (document_id)"
-    ).fetchall()
-    assert {state[0] for state in states} == TEXTS.keys() | TOO_LONG.keys()
+    query = "SELECT title, state, reason, reopened_by FROM heal.question_state JOIN heal.document USING (document_id)"
+    states = {title: state for title, *state in auto.execute(query.encode())}
+    assert states.keys() == SHORT.keys() | LONG.keys()
     assert made.counts["asked"] + made.counts["failed"] == len(states)
-    for title, _, state, reason, reopened_by, _, useless in states:
-        assert reopened_by
-        if state == "answered":
-            assert not reason
-        else:
-            assert (state, bool(reason), useless > 0) == ("failed", True, True), title
-    assert next(state[2:4] for state in states if state[0] in TOO_LONG)[0] == "failed"
-    print(states, made)
-    replies = auto.execute(
-        "SELECT raw_reply FROM heal.llm_call WHERE status = 'ok' AND content_hash <> '' AND raw_reply IS NOT NULL"
-    )
+    for state, reason, reopened_by in states.values():
+        assert (state, bool(reason)) in {("answered", False), ("failed", True)}
+        assert (reopened_by == "the next run") == (state == "failed")
+    assert "exceeds the available context size" in states["Valves"][1]
+
+    replies = auto.execute("SELECT raw_reply FROM heal.llm_call WHERE status = 'ok' AND content_hash <> ''").fetchall()
     drafts = [draft for (reply,) in replies for draft in parse_drafts(reply)]
     assert len(drafts) == made.counts["kept"] + made.counts["dropped"] > 0
     stored = auto.execute("SELECT evidence, c.text FROM heal.question JOIN heal.chunk c USING (chunk_id)").fetchall()
     assert len(stored) == made.counts["kept"]
-    assert all(quoted(*row) for row in stored)
+    assert all(quoted(evidence, text) for evidence, text in stored)
 
-    check_second_run(auto, lambda run_id: ask(model, run_id), server)
+    check_second_run(auto, lambda run_id: ask(model, run_id))
     check_spend_limit(auto, model, server)
 
 
 def check_spend_limit(conn: Connection, model: Settings, server: LlamaCpp) -> None:
-    """The tokens of real calls count: one cent less than the most that the next call can cost, and it is not made."""
-    ((spent,),) = conn.execute("SELECT sum(cost_usd) FROM heal.llm_call").fetchall()
+    """The next call is made if and only if the day has room for the most that it can cost, to the cent."""
+    conn.execute("DELETE FROM heal.document WHERE title <> 'Lighthouse'")
+    add(conn, LATER)
     ((title, text),) = LATER.items()
     most = question_prompt(1).most_tokens(ChunkToAsk(1, title, text, ""))
-    enough = spent + (sum(most) + sum(MOST_PROBE_TOKENS)) / 1e4
-    conn.execute("DELETE FROM heal.chunk WHERE text = %s", tuple(TOO_LONG.values()))
-    add(conn, LATER)
-    before = server.tokens()
-    made = ask(model.model_copy(update={"llm_day_spend_limit_usd": enough - 0.01}), "r3")
-    assert (made.counts["over_spend_limit"], server.tokens()) == (1, before)
+    enough = number(conn, "SELECT sum(cost_usd) FROM heal.llm_call") + (sum(most) + sum(MOST_PROBE_TOKENS)) / 1e4
+    _, before = server.tokens()
+    refused = ask(model.model_copy(update={"llm_day_spend_limit_usd": enough - 0.01}), "r3")
+    assert (refused.counts["over_spend_limit"], server.tokens()[1]) == (1, before)
     made = ask(model.model_copy(update={"llm_day_spend_limit_usd": enough}), "r4")
     assert (made.counts["over_spend_limit"], made.counts["asked"] + made.counts["failed"]) == (0, 1)
-    assert server.tokens()[1] - before[1] == made.counts["output_tokens"] > 0
+    assert server.tokens()[1] - before == made.counts["output_tokens"] > 0
 
 
 def test_entity_maps(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
-    add(auto, TEXTS)
-    model = smol(settings, server, map_rate=1.0)
+    add(auto, SHORT)
+    model, (_, before) = asking(settings, server, map_rate=1.0), server.tokens()
     made = map_entities(model)
-    check_ledger(auto, made, "r1")
-    rows = auto.execute("SELECT status, map::text, text FROM heal.entity_map JOIN heal.chunk USING (chunk_id)").fetchall()
+    check_ledger(auto, made, server.tokens()[1] - before)
+    rows = auto.execute("SELECT map, title || ' ' || text FROM heal.entity_map JOIN heal.chunk USING (chunk_id) JOIN heal.document USING (document_id)").fetchall()
     print(rows, made)
-    assert len(rows) + made.counts["failed"] == len(TEXTS)
-    for _, written, text in rows:
-        for entity in json.loads(written)["entities"]:
-            assert quoted(entity["name"], text)
-            assert all(quoted(fact["value"], text) for fact in entity["attributes"])
-    check_second_run(auto, lambda run_id: map_entities(model, run_id), server)
+    assert len(rows) + made.counts["failed"] == len(SHORT)
+    for entity_map, text in rows:
+        for entity in entity_map["entities"]:
+            assert all(quoted(copied, text) for copied in (entity["name"], *(fact["value"] for fact in entity["attributes"])))
+    check_second_run(auto, lambda run_id: map_entities(model, run_id))
 
 
 def test_answers(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
@@ -156,13 +136,16 @@ def test_answers(auto: Connection, settings: Settings, server: LlamaCpp) -> None
     space = SpaceRepository(auto).find_by_uri(TRAINED_URI)
     assert space is not None
     best = GenerationRepository(auto).create(run_id="r1", space=space).generation_id
-    model = smol(settings, server, answer_questions=1)
+    model, (_, before) = asking(settings, server, answer_questions=1), server.tokens()
 
     def answer(run_id: str) -> Manifest:
         refs: dict[str, int | str] = {"topic_run_id": 0, "best_id": best, "best_system": "trained model"}
         return load_step("answer").run(model, Manifest(run_id=run_id, refs=refs))
 
     made = answer("r1")
-    check_ledger(auto, made, "r1")
-    print(made, auto.execute("SELECT * from heal.answer").fetchall())
-    check_second_run(auto, answer, server)
+    check_ledger(auto, made, server.tokens()[1] - before)
+    counts = made.counts
+    assert counts["reused"] + counts["asked"] + counts["failed"] == 3
+    assert number(auto, "SELECT count(*) FROM heal.answer") == counts["asked"]
+    assert counts["measured"] == (not counts["failed"])
+    check_second_run(auto, answer)
