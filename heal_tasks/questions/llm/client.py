@@ -1,8 +1,9 @@
 """A language model behind any OpenAI-compatible endpoint, asked about many chunks at a time, none of them lost.
 
-A reply cut off at the token limit is asked for once more with twice the limit, but not one that ended before, where the
-server's context was full; an invalid reply at most twice more, with the error appended; a refusal is final. Where nothing usable comes any more, the run is given up. Before the first
-chunk the endpoint is probed for its dialect; the probe's cost is booked with the first finished chunk.
+A reply cut off at the token limit is asked for once more with twice the limit; one cut off before, because the server's
+context is full, is not, as it would end the same way. An invalid reply is asked for at most twice more, with the error
+appended; a refusal is final. Where nothing usable comes any more, the run is given up. Before the first chunk the
+endpoint is probed for its dialect; the probe's cost is booked with the first finished chunk.
 """
 
 from collections.abc import Iterable, Iterator
