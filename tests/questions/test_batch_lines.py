@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heal_tasks.questions.llm import batch_api
 from heal_tasks.questions.llm.batch_api import batch_sizes, read_line, request_line
 from heal_tasks.questions.llm.question_prompt import parse_drafts
 from heal_tasks.questions.llm.replies import ParsedReply
@@ -38,8 +39,11 @@ def test_batches_hold_every_line_once_and_are_as_large_as_they_may_be(
     lines: list[int], most: int, most_bytes: int
 ) -> None:
     rest, batches = lines, list[list[int]]()
-    for size in batch_sizes(lines, most, most_bytes):
-        batches, rest = [*batches, rest[:size]], rest[size:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_api, "MAX_REQUESTS", most)
+        patch.setattr(batch_api, "MAX_FILE_BYTES", most_bytes)
+        for size in batch_sizes(lines):
+            batches, rest = [*batches, rest[:size]], rest[size:]
     assert not rest
     assert [length for batch in batches for length in batch] == lines
     for number, batch in enumerate(batches):

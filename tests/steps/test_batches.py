@@ -1,13 +1,11 @@
 """Step ask over the Batch API, against a real Postgres and a real HTTP server: nothing lost, nothing paid twice."""
 
 import json
-from functools import partial
 
 import pytest
 
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm.batch_api import batch_sizes
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
@@ -193,7 +191,7 @@ def test_a_spend_limit_does_not_keep_a_run_sending_for_days(auto: Connection, se
 def test_large_corpora_take_several_batches(
     auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heal_tasks.steps.writing.llm_batches.batch_sizes", partial(batch_sizes, max_requests=40))
+    monkeypatch.setattr("heal_tasks.questions.llm.batch_api.MAX_REQUESTS", 40)
     add(auto, range(100))
     with FakeOpenAI(batches=FakeBatches()) as fake:
         made = to_end(batching(settings, fake))

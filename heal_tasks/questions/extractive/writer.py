@@ -45,17 +45,17 @@ _TOKEN = re.compile(r"[^\W_]+(?:[_'’\-.][^\W_]+)*|[^\s\w]")
 class ExtractiveWriter:
     """Generates questions from the chunk's sentences, without network and without randomness.
 
-    ``background`` reads texts of the corpus before the first chunk; None weights words by English alone. It is not part
-    of the prompt hash, or every new document would cause new questions about all others.
+    ``background`` reads texts of the corpus before the first chunk. It is not part of the prompt hash, or every new
+    document would cause new questions about all others.
     """
 
-    def __init__(self, questions_per_chunk: int, background: Callable[[], Iterable[str]] | None = None) -> None:
+    def __init__(self, questions_per_chunk: int, background: Callable[[], Iterable[str]] = tuple) -> None:
         self.author = Author("extractive", MODEL, fingerprint([MODEL, questions_per_chunk]))
         self._questions_per_chunk, self._background = questions_per_chunk, background
 
     @cached_property
     def _rarity_here(self) -> Callable[[str], float]:
-        return rarity if self._background is None else rarity_among(self._background())
+        return rarity_among(self._background())
 
     def write(self, chunks: Iterable[ChunkToAsk]) -> Iterator[Answered[Drafts]]:
         """Generate questions, in the chunks' order."""

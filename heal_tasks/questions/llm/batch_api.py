@@ -64,16 +64,14 @@ def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fie
     return json.dumps({"custom_id": custom_id, "method": "POST", "url": _PATH, "body": body}).encode() + b"\n"
 
 
-def batch_sizes(
-    line_bytes: Iterable[int], max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_FILE_BYTES
-) -> Iterator[int]:
+def batch_sizes(line_bytes: Iterable[int]) -> Iterator[int]:
     """Divide lines, given by their lengths, into batches that an endpoint accepts, and yield the batches' sizes.
 
-    A line longer than ``max_bytes`` gets a batch of its own.
+    A line longer than a file may be gets a batch of its own.
     """
     count = size = 0
     for length in line_bytes:
-        if count and (count == max_requests or size + length > max_bytes):
+        if count and (count == MAX_REQUESTS or size + length > MAX_FILE_BYTES):
             yield count
             count = size = 0
         count, size = count + 1, size + length

@@ -97,15 +97,15 @@ def settle(cursor: Cursor, run_id: str, calls: Sequence[LlmCall], chunk_ids: Ite
     return live
 
 
-def ledger(conn: Connection, run_id: str | None = None) -> list[LedgerRow]:
-    """Calls to language models, of one run or of all, added up by purpose, model and status."""
+def ledger(conn: Connection, run_id: str) -> list[LedgerRow]:
+    """Calls of a run to language models, added up by purpose, model and status."""
     return select(
         conn,
         LedgerRow,
         "FROM (SELECT purpose, model, status, count(*) AS calls, sum(input_tokens) AS input_tokens, "
         "sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd FROM heal.llm_call "
-        "WHERE %(run)s::text IS NULL OR run_id = %(run)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) l",
-        {"run": run_id},
+        "WHERE run_id = %s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) l",
+        (run_id,),
     )
 
 
