@@ -54,8 +54,7 @@ class BatchAnswers(QuestionRecorder):
                 self.add(Answered(chunk, reply.value, (reply.call,)))
             else:
                 outcome: TextOutcome = "failed" if reply.call.status == "failed" else "invalid"
-                tried = Tried(text, "cut_off", "") if reply.cut_off else Tried(text, outcome, reply.problem)
-                self._tried.append(tried)
+                self._tried.append(Tried(text, "cut_off", "") if reply.cut_off else Tried(text, outcome, reply.problem))
                 self.add_calls([reply.call], text, found.chunk_id)
         self.store()
 
