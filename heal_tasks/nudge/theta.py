@@ -1,12 +1,16 @@
 """Chooses plan and theta on validation questions.
 
-Theta is the largest angle (N) or step length (M) that a row may move: the one number that couples all documents. The
+Human questions choose by gain, written ones by the absence of loss. Theta is the largest angle (N) or step length (M) that a row may move: the one number that couples all documents. The
 search is exact over the whole range, not on a grid: it finds the few rows per question that matter, each theta where
 two of them change places (a breakpoint), and the middle of the best interval between two breakpoints of the sum. Theta
 is judged by cross-validation, because the best of thousands of intervals looks good on its own questions by chance.
+
+A written question that is held out asks another fact of a passage than those that move it, and mostly in its words, so
+it cannot show what moving towards questions gains: on ATT&CK human questions gain .037 by a language model's questions
+where these lose .001 to .013 (bench/RESULTS.md). They tell how far rows may move before passages are confused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,26 +82,11 @@ def choose_theta(
         seed: of the folds.
         device: where to compute similarities, ``cpu`` or a GPU.
     """
-    scoring = Metric(metric)
-
-    def curves_of(questions: CleanQuestions, *, answers_move: bool = True) -> list[MetricCurve]:
-        # For each answer that falls back to its base vector another row may come up.
-        k = scoring.k + (0 if answers_move else max(len(rows) for rows in questions.positives))
-        search = CandidateSearch(questions.vectors, base, moved, k, device)
-        curves = []
-        for moves in plans:
-            max_theta = min(MAX_THETA[moves.variant], float(moves.arrival.max(initial=0.0)))
-            candidates = search.find(moves, max_theta)
-            if not answers_move:
-                candidates = search.with_answers_unmoved(candidates, questions.positives)
-            curves.append(metric_curve(candidates, questions.positives, scoring, max_theta))
-        return curves
-
-    curves = curves_of(validation)
+    curves = [*_curves(validation, base, moved, plans, metric, device)]
     margins: list[StepFunction | None] = [None] * len(plans)
     if unasked is not None:
         everything = np.ones(len(unasked.positives), dtype=bool)
-        for number, curve in enumerate(curves_of(unasked, answers_move=False)):
+        for number, curve in enumerate(_curves(unasked, base, moved, plans, metric, device, answers_move=False)):
             change = curve.total(everything)
             allowed = max_unasked_loss * len(everything)
             margins[number] = replace(change, start=change.start - curve.at_zero.sum() + allowed)
@@ -109,6 +98,69 @@ def choose_theta(
         held_out[fold == number] = curves[plan].values(theta)[fold == number]
     plan, theta = _best(curves, margins, np.ones(len(fold), dtype=bool))
     return ThetaChoice(theta, plan, before, curves[plan].values(theta), held_out)
+
+
+def boldest_plan(
+    validation: CleanQuestions,
+    base: Float32Array,
+    moved: Int64Array,
+    plans: Sequence[Moves],
+    metric: str,
+    *,
+    max_loss: float,
+    unasked: CleanQuestions | None = None,
+    device: str = "cpu",
+) -> ThetaChoice:
+    """Find the first plan by which rows may move as far as they like without a mean loss above ``max_loss``.
+
+    The prior of a plan bounds its moves: a row with few questions stays near its base vector. In the result theta is
+    the largest there is, or 0 if all plans lose more; ``held_out`` and ``after`` are those of the plan, or of the last.
+
+    Args:
+        validation: at least one question.
+        base: shape (n, d), unit length: all rows.
+        moved: shape (a,), ascending: the rows that may move.
+        plans: moves of these rows by each plan, the boldest first; at least one, all of one variant.
+        metric: as in ``choose_theta``.
+        max_loss: largest mean loss, of the validation questions and of the unasked ones.
+        unasked: as in ``choose_theta``.
+        device: where to compute similarities, ``cpu`` or a GPU.
+    """
+    curves = _curves(validation, base, moved, plans, metric, device)
+    guards = iter(()) if unasked is None else _curves(unasked, base, moved, plans, metric, device, answers_move=False)
+    for number, curve in enumerate(curves):
+        after = curve.values(curve.max_theta)
+        guard, losses = next(guards, None), [(curve.at_zero - after).mean()]
+        if guard:
+            losses.append((guard.at_zero - guard.values(guard.max_theta)).mean())
+        bearable = max(losses) <= max_loss
+        choice = ThetaChoice(MAX_THETA[plans[0].variant] * bearable, number, curve.at_zero, after, after)
+        if bearable:
+            break
+    return choice
+
+
+def _curves(
+    questions: CleanQuestions,
+    base: Float32Array,
+    moved: Int64Array,
+    plans: Sequence[Moves],
+    metric: str,
+    device: str,
+    *,
+    answers_move: bool = True,
+) -> Iterator[MetricCurve]:
+    """The metric of questions over all theta, plan by plan; their own answers may be kept at the base vectors."""
+    scoring = Metric(metric)
+    # For each answer that falls back to its base vector another row may come up.
+    k = scoring.k + (0 if answers_move else max(len(rows) for rows in questions.positives))
+    search = CandidateSearch(questions.vectors, base, moved, k, device)
+    for moves in plans:
+        max_theta = min(MAX_THETA[moves.variant], float(moves.arrival.max(initial=0.0)))
+        candidates = search.find(moves, max_theta)
+        if not answers_move:
+            candidates = search.with_answers_unmoved(candidates, questions.positives)
+        yield metric_curve(candidates, questions.positives, scoring, max_theta)
 
 
 def _best(
