@@ -1,6 +1,6 @@
-"""Chooses plan and theta on validation questions.
+"""Chooses plan and theta on validation questions: human questions by gain, written ones by the absence of loss.
 
-Human questions choose by gain, written ones by the absence of loss. Theta is the largest angle (N) or step length (M) that a row may move: the one number that couples all documents. The
+Theta is the largest angle (N) or step length (M) that a row may move: the one number that couples all documents. The
 search is exact over the whole range, not on a grid: it finds the few rows per question that matter, each theta where
 two of them change places (a breakpoint), and the middle of the best interval between two breakpoints of the sum. Theta
 is judged by cross-validation, because the best of thousands of intervals looks good on its own questions by chance.
