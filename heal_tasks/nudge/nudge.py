@@ -70,8 +70,8 @@ def nudge(
         refit: all questions there are, those of validation too: they move the rows by the plan and theta that were
             chosen without them. The choice in the result is that by the training questions alone.
         min_gain: smallest gain for which rows are moved.
-        max_loss: rows need no gain to move: the first plan, the boldest, whose full moves lose no more than this on
-            average is taken, of the validation questions and of the unasked ones. None: theta is chosen by gain.
+        max_loss: rows need no gain to move, but may lose no more than this, see ``boldest_plan``; the plans are in
+            order, the boldest first. None: theta is chosen by gain.
         unasked: questions about documents that no training question names, ranked with their own answers at the base
             vectors. None: these may lose, if validation gains on average.
         max_unasked_loss: largest mean loss of these.

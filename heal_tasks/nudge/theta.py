@@ -46,10 +46,7 @@ class ThetaChoice:
     @property
     def standard_error(self) -> float:
         """Standard error of the paired gain; of a single question, its whole gain."""
-        difference = self.held_out - self.before
-        if len(difference) < 2:
-            return abs(self.gain)
-        return float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        return _standard_error(self.held_out - self.before)
 
     @property
     def convincing(self) -> bool:
@@ -111,10 +108,14 @@ def boldest_plan(
     unasked: CleanQuestions | None = None,
     device: str = "cpu",
 ) -> ThetaChoice:
-    """Find the first plan by which rows may move as far as they like without a mean loss above ``max_loss``.
+    """Find the boldest plan by which rows may move as far as they like without losing more than ``max_loss``.
 
-    The prior of a plan bounds its moves: a row with few questions stays near its base vector. In the result theta is
-    the largest there is, or 0 if all plans lose more; ``held_out`` and ``after`` are those of the plan, or of the last.
+    The prior of a plan bounds its moves: a row with few questions stays near its base vector. A bold plan has to show
+    that it loses no more; the last plan is taken unless it is shown to lose more, both at the one-sided 5 % level. By
+    the mean alone chance decides: prior 8 loses .004 of ATT&CK's questions, with a standard error of .004.
+
+    In the result theta is the largest there is, or 0 if no plan will do; ``held_out`` and ``after`` are those of the
+    plan, or of the last.
 
     Args:
         validation: at least one question.
@@ -129,13 +130,14 @@ def boldest_plan(
     curves = _curves(validation, base, moved, plans, metric, device)
     guards = iter(()) if unasked is None else _curves(unasked, base, moved, plans, metric, device, answers_move=False)
     for number, curve in enumerate(curves):
-        after = curve.values(curve.max_theta)
-        guard, losses = next(guards, None), [(curve.at_zero - after).mean()]
+        guard, after = next(guards, None), curve.values(curve.max_theta)
+        changes = [after - curve.at_zero]
         if guard:
-            losses.append((guard.at_zero - guard.values(guard.max_theta)).mean())
-        bearable = max(losses) <= max_loss
-        choice = ThetaChoice(MAX_THETA[plans[0].variant] * bearable, number, curve.at_zero, after, after)
-        if bearable:
+            changes.append(guard.values(guard.max_theta) - guard.at_zero)
+        doubt = _LEVEL if number == len(plans) - 1 else -_LEVEL
+        taken = all(change.mean() + doubt * _standard_error(change) >= -max_loss for change in changes)
+        choice = ThetaChoice(MAX_THETA[plans[0].variant] * taken, number, curve.at_zero, after, after)
+        if taken:
             break
     return choice
 
@@ -161,6 +163,13 @@ def _curves(
         if not answers_move:
             candidates = search.with_answers_unmoved(candidates, questions.positives)
         yield metric_curve(candidates, questions.positives, scoring, max_theta)
+
+
+def _standard_error(differences: Float64Array) -> float:
+    """Standard error of the mean of paired differences; of a single one, its whole size."""
+    if len(differences) < 2:
+        return float(abs(differences.mean()))
+    return float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
 def _best(

@@ -18,7 +18,7 @@ from heal_tasks.lexicon.search import LexicalSearch
 from heal_tasks.nudge.apply import move_rows
 from heal_tasks.nudge.contrast import Displacements, displace
 from heal_tasks.nudge.nudge import nudge
-from heal_tasks.nudge.plan import PLANS, WRITTEN_PLANS, NudgeRecord, Plan
+from heal_tasks.nudge.plan import PLANS, WRITTEN_PLAN_OF_MANY, WRITTEN_PLANS, NudgeRecord, Plan
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import gradients
 from heal_tasks.steps.engine.runner import Context
@@ -183,7 +183,7 @@ class Systems:
             missing = "training" if not len(train.positives) else "" if choice else "validation"
             why = f"there are no {missing} questions" if missing else "validation gains too little"
             if choice and not by_people and not missing:
-                why = f"held-out questions lose {-choice.gain:.3f} even by the most cautious plan"
+                why = f"held-out questions lose {-choice.gain:.3f} by the most cautious plan"
             return Moved(nothing, system.chunks[nothing], None, empty, f"not moved: {why}")
         plan, before = result.plan, float(choice.before.mean())
         how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
@@ -291,4 +291,4 @@ def _by_id(displacements: Displacements, chunks: ChunkTable, question_ids: Int64
 
 def _plans(train: QuestionSet, plans: Sequence[Plan]) -> Sequence[Plan]:
     pairs = len(train.positives) * len(np.unique(np.concatenate([np.empty(0, np.int64), *train.positives])))
-    return [plan for plan in plans if not plan.contrast_steps or pairs <= CONTRAST_PAIRS]
+    return [plan for plan in plans if not plan.contrast_steps or pairs <= CONTRAST_PAIRS] or [WRITTEN_PLAN_OF_MANY]
