@@ -114,8 +114,8 @@ def test_bold_plans_have_to_show_that_they_lose_nothing_and_the_last_one_loses_o
                 if unasked is not None:
                     still = [slow_unasked_values(unasked, *case, theta) for theta in (0.0, full)]
                     changes.append(still[1] - still[0])
-                bounds = [change.mean() + np.array([-1.645, 1.645]) * change.std(ddof=1) / 30**0.5 for change in changes]
-                if min(low if number < 2 else high for low, high in bounds) >= -allowed:
+                doubt = -1.645 if number < 2 else 1.645
+                if min(change.mean() + doubt * change.std(ddof=1) / 30**0.5 for change in changes) >= -allowed:
                     wanted = number
                     break
             assert choice.theta == (0.0 if wanted is None else full)
