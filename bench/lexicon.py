@@ -44,7 +44,7 @@ from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_texts
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System, judged, rank
-from heal_tasks.steps.vectors.spaces import BASE_MODEL, model_ref
+from heal_tasks.steps.vectors.spaces import BASE_MODEL
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
