@@ -5,15 +5,15 @@ judgments (``bench.quality`` says how); chunks, topics, vectors and PostgreSQL's
 are the choice of weights and the ranking.
 
 **Questions** (``--questions``). *none*: fitted to documents alone, by the default weights. *people*: the collection's
-train and dev queries move rows (NUDGE), are fitted and choose the weights. *llm*: as none, with questions by a language
-model at ``--llm-url``.
+train and dev queries move rows (NUDGE), are fitted and choose the weights. *llm*: questions by a language model at
+``--llm-url`` move rows and are fitted, and no query of the collection is seen.
 
 **Splits** (``--split``). *official*: the collection's test queries. *documents*: all queries, of which those count
 whose documents are named by no query of the two other thirds.
 
 **Rows.** *text*: no encoder; *words*: shared words added, by the weight in the lexicon's record. nDCG@10 over documents
-with 95 % bootstrap intervals, and the paired difference to the encoder alone. ``--trained``: the encoder is trained on
-people's questions first, by the settings in the environment.
+with 95 % bootstrap intervals, and the paired difference to the encoder alone. ``--trained``: the same rows for encoders
+that are trained on these questions, by rows of ``bench.quality`` and the settings in the environment.
 
 ``--priors``: the prior of the ridge regression: zero; flat (each stem's mean over its leaf topics); nested (each topic
 shrunk to its parent first); random (nested, with the topics of other documents). ``--ridges``: other weights.
@@ -44,7 +44,7 @@ from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_texts
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System, judged, rank
-from heal_tasks.steps.vectors.spaces import BASE_MODEL, model_ref
+from heal_tasks.steps.vectors.spaces import BASE_MODEL
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
@@ -54,14 +54,14 @@ Float32Array = NDArray[np.float32]
 Rows = list[dict[str, Any]]
 SHRINK = 20
 """Documents that the centre of a topic's parent counts for in the topic's own."""
-SETTINGS = {"none": "people", "people": "people", "llm": "training"}
+SETTINGS = {"none": "people", "people": "people", "llm": "corpus"}
 """The setting of ``bench.quality`` that stores the questions of each."""
 
 
 class Bench:
     """A collection in a store, with its test queries as judgments that no step learns from."""
 
-    def __init__(self, systems: Systems, plain: System, split: str) -> None:
+    def __init__(self, systems: Systems, plain: System, split: str, encoder: NDArray[np.float64] | None = None) -> None:
         self.systems, self.plain, self.chunks = systems, plain, systems.chunks
         if split == "documents":
             thirds = np.array([bucket("bench-documents", int(key), 3) for key in systems.questions.document_ids])
@@ -69,7 +69,7 @@ class Bench:
             systems.questions = replace(systems.questions, splits=names, moves=names != "unseen_test")
         test = systems.questions.human & systems.questions.in_splits("unseen_test")
         self.key = judged(systems.questions, systems.chunks, test)
-        self.encoder = self.values(plain, BY_ENCODER)
+        self.encoder = self.values(plain, BY_ENCODER) if encoder is None else encoder
 
     def values(self, system: System, path: str, *, words: bool = False) -> NDArray[np.float64]:
         """nDCG@10 of each test query."""
@@ -92,7 +92,7 @@ class Bench:
         yield self.row(f"{name}encoder + lexicon + words", self.values(system, BY_ENCODER, words=True))
 
     def none(self, record: LexiconRecord) -> Iterator[dict[str, Any]]:
-        """A lexicon of the documents alone, or with a language model's questions, with default weights."""
+        """A lexicon of the documents alone, with default weights."""
         started = time.process_time()
         lexicon = self.systems.lexicons.fit(record, self.plain.chunks, self.plain.chunks)
         note = f"{len(lexicon.weights)} stems, {time.process_time() - started:.1f} CPU s"
@@ -101,14 +101,16 @@ class Bench:
         yield self.row("encoder + words", self.values(_weightless(system), BY_ENCODER, words=True))
         yield from self.with_lexicon("", system, note)
 
-    def people(self) -> Iterator[dict[str, Any]]:
-        """The lexicon that the pipeline chooses by people's questions, without and with NUDGE."""
-        moved = self.systems.find_moves(self.plain)
-        for name, moves in (("", None), ("NUDGE, ", moved)):
-            system, note = self.systems.find_lexicon(self.plain, moves)
+    def chosen(self, name: str) -> Iterator[dict[str, Any]]:
+        """The lexicon that the pipeline chooses, without and with the NUDGE that it finds."""
+        moved = None
+        for added in ("", "NUDGE, "):
+            system, note = self.systems.find_lexicon(self.plain, moved)
             encoder = self.values(replace(system, lexical=None), BY_ENCODER)
-            yield self.row(f"{name}encoder", encoder, moved.note if moves else "")
-            yield from self.with_lexicon(name, system, note)
+            yield self.row(f"{name}{added}encoder", encoder, moved.note if moved else "")
+            yield self.row(f"{name}{added}encoder + words", self.values(_weightless(system), BY_ENCODER, words=True))
+            yield from self.with_lexicon(f"{name}{added}", system, note)
+            moved = moved or self.systems.find_moves(system)
 
     def priors(self, ridges: Sequence[float]) -> Iterator[dict[str, Any]]:
         """Every prior of the ridge regression; the lexicon has the default weight."""
@@ -165,7 +167,7 @@ def _prior(texts: csr_array, targets: Float32Array, levels: NDArray[np.integer])
 
 
 def bench(
-    folder: Path, questions: str, split: str, llm_url: str, ridges: Sequence[float], *, trained: bool = False
+    folder: Path, questions: str, split: str, llm_url: str, ridges: Sequence[float], trained: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
     """Rows of one table."""
     with tempfile.TemporaryDirectory(prefix="heal-bench-") as name, scratch_store() as url:
@@ -175,26 +177,27 @@ def bench(
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
         deployment = Deployment(settings, folder, setting=SETTINGS[questions], most=0)
-        model = deployment.train("default", TRAINED["default"]) if trained else settings.model
         texts, judgments = load_queries(folder)
         pairs = [(texts[item.query], item.document) for item in judgments if item.split == "test"]
         with connect(url, autocommit=True) as conn:
             QuestionRepository(conn).import_judgments(settings.sources[0], pairs, lambda *_: "unseen_test")
-            refs = {**deployment.manifest.refs, model_ref("answers"): model}
-            manifest = deployment.manifest.model_copy(update={"run_id": "test", "refs": refs})
-            load_step("embed" if trained else "embed_base").run(settings, manifest)
-            base, space = (SpaceRepository(conn).find_by_uri(uri) for uri in (settings.model, model))
+            manifest = deployment.manifest.model_copy(update={"run_id": "test"})
+            load_step("embed_base").run(settings, manifest)
+            base = SpaceRepository(conn).find_by_uri(settings.model)
             assert base is not None
-            assert space is not None
             QuestionRepository(conn).place_judgments(base)
             systems = Systems(conn, settings, deployment.manifest.number("topic_run_id"))
-            made = Bench(systems, systems.plain(BASE_MODEL, space), split)
+            made = Bench(systems, systems.plain(BASE_MODEL, base), split)
             if ridges:
                 yield from made.priors(ridges)
-            elif questions == "people":
-                yield from made.people()
+            elif questions == "none":
+                yield from made.none(LexiconRecord())
             else:
-                yield from made.none(LexiconRecord(question_weight=0.3 if questions == "llm" else 0.0))
+                yield from made.chosen("")
+            for row in trained:
+                space = SpaceRepository(conn).find_by_uri(deployment.train(row, TRAINED[row]))
+                assert space is not None
+                yield from Bench(systems, systems.plain(row, space), split, made.encoder).chosen(f"{row}, ")
 
 
 def main() -> None:
@@ -204,7 +207,7 @@ def main() -> None:
     parser.add_argument("--questions", choices=tuple(SETTINGS), nargs="+", default=["none", "people"])
     parser.add_argument("--split", choices=("official", "documents"), default="official")
     parser.add_argument("--llm-url", default="", help="OpenAI-compatible endpoint that writes questions")
-    parser.add_argument("--trained", action="store_true", help="train the encoder on people's questions first")
+    parser.add_argument("--trained", choices=tuple(TRAINED), nargs="+", default=[], help="trained encoders as well")
     parser.add_argument("--priors", action="store_true", help="only the priors of the regression")
     parser.add_argument("--ridges", type=float, nargs="+", default=[0.3], help="weights of the prior (default .3)")
     given = parser.parse_args()
@@ -213,8 +216,10 @@ def main() -> None:
         for questions in ["none"] if given.priors else given.questions:
             name = f"{folder.resolve().name}, questions: {questions}, split: {given.split}"
             ridges = given.ridges if given.priors else ()
-            trained = given.trained and questions == "people"
-            tables[name] = list(bench(folder, questions, given.split, given.llm_url, ridges, trained=trained))
+            tables[name] = []
+            for row in bench(folder, questions, given.split, given.llm_url, ridges, given.trained):
+                print(table([row]), flush=True)
+                tables[name].append(row)
             print(f"\n{name}\n\n{table(tables[name])}", flush=True)
     print(versions())
     write_json(given.json, tables)

@@ -14,7 +14,7 @@ from heal_tasks.nudge.products import Float32Array
 from heal_tasks.nudge.questions import QuestionSet, clean_questions, unit_rows
 from heal_tasks.nudge.solve import Variant
 from heal_tasks.nudge.sweep import Metric
-from heal_tasks.nudge.theta import ThetaChoice, choose_theta
+from heal_tasks.nudge.theta import ThetaChoice, boldest_plan, choose_theta
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ def nudge(
     plans: Sequence[Plan] = (PLAIN,),
     refit: QuestionSet | None = None,
     min_gain: float = 0.0,
+    max_loss: float | None = None,
     unasked: QuestionSet | None = None,
     max_unasked_loss: float = 0.0,
     seed: int = 0,
@@ -69,6 +70,8 @@ def nudge(
         refit: all questions there are, those of validation too: they move the rows by the plan and theta that were
             chosen without them. The choice in the result is that by the training questions alone.
         min_gain: smallest gain for which rows are moved.
+        max_loss: rows need no gain to move, but may lose no more than this, see ``boldest_plan``; the plans are in
+            order, the boldest first. None: theta is chosen by gain.
         unasked: questions about documents that no training question names, ranked with their own answers at the base
             vectors. None: these may lose, if validation gains on average.
         max_unasked_loss: largest mean loss of these.
@@ -93,18 +96,24 @@ def nudge(
     start = documents[rows]
     centre = (asked.vectors.sum(axis=0, dtype=np.float64) / max(1, len(asked.vectors))).astype(np.float32)
     planned = [moves_of(plan, variant, asked, rows, start, centre, device=device) for plan in plans]
-    choice: ThetaChoice | None = None
+    choice, adopted = None, False
     if judged.positives:
         guard = None
         if unasked is not None and len(unasked.positives):
             guard = clean_questions(unasked, n_rows=n, dims=d, what="unasked")
-        choice = choose_theta(
-            judged, documents, rows, [moves for moves, _ in planned], metric, unasked=guard,
-            max_unasked_loss=max_unasked_loss, seed=seed, device=device,
-        )  # fmt: skip
-    number, theta = 0, 0.0
-    if choice and choice.convincing and choice.gain >= min_gain:
-        number, theta = choice.plan, choice.theta
+        candidates = [moves for moves, _ in planned]
+        if max_loss is None:
+            choice = choose_theta(
+                judged, documents, rows, candidates, metric, unasked=guard,
+                max_unasked_loss=max_unasked_loss, seed=seed, device=device,
+            )  # fmt: skip
+            adopted = choice.convincing and choice.gain >= min_gain
+        else:
+            choice = boldest_plan(
+                judged, documents, rows, candidates, metric, unasked=guard, max_loss=max_loss, device=device
+            )
+            adopted = choice.theta > 0
+    number, theta = (choice.plan, choice.theta) if choice and adopted else (0, 0.0)
     moves, displacements = planned[number]
     if not theta:
         moved = MovedRows(rows[:0], start[:0], Displacements.none(d))

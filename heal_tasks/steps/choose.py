@@ -6,17 +6,18 @@ vectors of one space are in memory at a time, so the peak does not grow with the
 
 from dataclasses import dataclass, replace
 
+from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.quality.comparing import compare, evaluation_rows, mean_quality
+from heal_tasks.steps.quality.comparing import compare, compare_for_drop, evaluation_rows, mean_quality
 from heal_tasks.steps.quality.measurable import why_unmeasured
-from heal_tasks.steps.quality.scoring import Scores, System
+from heal_tasks.steps.quality.scoring import Scores, System, llm_wrote
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
 from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.questions.question_counts import read_question_counts
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
@@ -63,7 +64,7 @@ def choose(context: Context) -> Outcome:
         del live
     counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
 
-    def consider(space: Space, plain: System, moved: Moved | None) -> None:
+    def consider(space: Space, plain: System, moved: Moved | None) -> System:
         system, note = systems.find_lexicon(plain, moved)
         assert system.lexical is not None
         if plain.name != base.system:
@@ -75,17 +76,18 @@ def choose(context: Context) -> Outcome:
         record = moved.record if moved else None
         candidates.append(Candidate(space, record, lexicon, scores, compare(scores, rival, settings)))
         notes.append(f"{plain.name}: {note}")
+        return system
 
     for name, space in context.track(list(candidate_spaces(context).items())):
         plain = systems.plain(name, space)
-        consider(space, plain, None)
-        moved, key = systems.find_moves(plain), name.replace(" ", "_")
+        system = consider(space, plain, None)
+        moved, key = systems.find_moves(system), name.replace(" ", "_")
         counts[f"moved_{key}"] = len(moved.rows)
         counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
         notes.append(f"{name}: {moved.note}")
         if moved.record:
             consider(space, replace(plain, name=f"{name} + NUDGE"), moved)
-        del plain, moved  # and their matrices, before the next one is loaded
+        del plain, moved, system  # and their matrices, before the next one is loaded
     RunRepository(context.conn).record_evaluations(context.run_id, measured)
 
     passing = [candidate for candidate in candidates if candidate.verdict.promote]
@@ -94,6 +96,9 @@ def choose(context: Context) -> Outcome:
         counts["questions"] = len(systems.questions.question_ids)
         counts["rival_quality"] = round(mean_quality(rival, settings), 4)
         best = max(passing or candidates, key=lambda item: mean_quality(item.scores, settings), default=None)
+        if llm_wrote(systems.questions):
+            preferred = _with_nudge(best if passing else None, candidates, rival, systems.active, settings)
+            passing, best = ([preferred], preferred) if preferred else (passing, best)
     if best:
         best_id = make_generation(context, best.space, topic_run_id, best.record, best.lexicon).generation_id
     if passing and best:
@@ -117,6 +122,33 @@ def choose(context: Context) -> Outcome:
         note="; ".join([verdict, *notes]),
         undone="" if systems.lexicons.stems.stems else NO_STEMS,
     )  # fmt: skip
+
+
+def _with_nudge(
+    winner: Candidate | None,
+    candidates: list[Candidate],
+    rival: Scores,
+    active: Generation | None,
+    settings: Settings,
+) -> Candidate | None:
+    """The candidate that adds NUDGE by a language model's questions to the winner, or to the rival without one.
+
+    Such questions, held out, cannot show what NUDGE gains with people (``nudge.theta``), so it is taken unless a
+    question set shows a loss; where the rows are moved already, a tie keeps them.
+    """
+    before = winner.scores if winner else rival
+    served_space = winner.space.space_id if winner else active.space_id if active else candidates[0].space.space_id
+    already = winner.record if winner else active and record_of(active)
+    for item in candidates:
+        nudged = item.space.space_id == served_space and item.record and not item.record.by_people
+        votes = any(len(asked) >= settings.gate_min_questions for asked in before.documents.values())
+        if nudged and votes and not already and not compare_for_drop(item.scores, before, settings):
+            why = (
+                f"Promoted: NUDGE by a language model's questions, and no set shows a loss of more than "
+                f"{settings.gate_epsilon:g} against {before.system}."
+            )
+            return replace(item, verdict=Verdict(True, (*item.verdict.reasons[:-1], why)))
+    return None
 
 
 def _without_a_winner(

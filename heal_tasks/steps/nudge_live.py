@@ -5,7 +5,7 @@ touched rows are computed. Without one, validation looks for a record among all 
 write, so a drop in quality leaves nothing to restore.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -145,11 +145,11 @@ def _all_rows(
     repository, systems = ServedRepository(context.conn), Systems(context.conn, context.settings, active.topic_run_id)
     chunks, questions = systems.chunks, systems.questions
     plain = systems.plain(LIVE_MODEL, SpaceRepository(context.conn).get(active.space_id))
+    live, search = repository.load_served(active), systems.stored_lexicon(active)
     if record:
         moved = systems.apply_record(record, plain, ContrastRepository(context.conn).load(active))
     else:
-        moved = systems.find_moves(plain)
-    live, search = repository.load_served(active), systems.stored_lexicon(active)
+        moved = systems.find_moves(replace(plain, lexical=search))
     after, before = moved_copy(plain.chunks, moved), overlay(chunks.chunk_ids, plain.chunks.copy(), live)
     old = systems.score(System("live before", active.generation_id, plain.questions, before, search))
     new = systems.score(System("live after", active.generation_id, plain.questions, after, search))

@@ -148,3 +148,23 @@ def test_the_loss_allowed_to_unasked_questions_bounds_theta():
     either = nudge(world.documents, train, validation, unasked=unasked, max_unasked_loss=0.01, plans=plans)
     assert either.plan.centred
     assert either.choice.gain > bounded.choice.gain
+
+
+def test_moves_without_a_gain_are_adopted_where_no_more_is_lost_than_is_allowed():
+    # Held-out questions lie elsewhere than those that move rows, so they cannot gain.
+    world = World(noise=0.0)
+    rng, rows = np.random.default_rng(5), np.repeat(np.arange(200), 2)
+    train = QuestionSet(unit(world.documents[rows] + rng.standard_normal((400, D)) / np.sqrt(D)), rows[:, None])
+    validation = QuestionSet(unit(world.documents + 1.2 * unit(rng.standard_normal((300, D)))), np.arange(300)[:, None])
+    plans = [Plan(prior=1.0), Plan(prior=64.0)]
+    losses = []
+    for max_loss in (None, 0.01, 1.0, -1.0):
+        result = nudge(world.documents, train, validation, plans=plans, max_loss=max_loss)
+        losses.append(-result.choice.gain)
+        assert (len(result.rows) > 0) == result.adopted == (max_loss in (0.01, 1.0))
+        if result.adopted:
+            expected = moved_by(world.documents, train, np.pi / 2, plan=result.plan)
+            np.testing.assert_array_equal(result.vectors, expected.vectors)
+            assert result.plan == (plans[0] if max_loss == 1.0 else plans[1])
+            assert losses[-1] <= max_loss
+    assert losses[2] > 0.01

@@ -5,7 +5,7 @@ import pytest
 
 from heal_tasks.nudge.questions import CleanQuestions
 from heal_tasks.nudge.solve import MAX_THETA, plan_moves
-from heal_tasks.nudge.theta import ThetaChoice, choose_theta
+from heal_tasks.nudge.theta import ThetaChoice, boldest_plan, choose_theta
 from tests.nudge.helpers import METRICS, problem, slow_unasked_values, slow_values, unit
 
 
@@ -94,3 +94,33 @@ def test_standard_error_and_adoption():
     )
     assert not ThetaChoice(0.3, 0, before, before, before).convincing
     assert not ThetaChoice(0.3, 0, np.zeros(1), np.ones(1), np.ones(1)).convincing, "one question has no standard error"
+
+
+@pytest.mark.parametrize("variant", ["N", "M"])
+def test_bold_plans_have_to_show_that_they_lose_nothing_and_the_last_one_loses_only_if_it_shows(variant):
+    found = set()
+    for seed in range(12):
+        validation, base, moved, _ = problem(seed, a=40, m=30, variant=variant)
+        asked = problem(seed + 100, a=40, m=30, variant=variant)[0]
+        G = np.random.default_rng(seed).standard_normal((len(moved), base.shape[1])).astype(np.float32)
+        plans = [plan_moves(base[moved], G, variant, prior) for prior in (1.0, 4.0, 16.0)]
+        for unasked, allowed in ((None, 0.1), (asked, 0.1), (None, 0.2), (asked, -0.1)):
+            choice = boldest_plan(validation, base, moved, plans, "ndcg@10", max_loss=allowed, unasked=unasked)
+            wanted = None
+            for number, moves in enumerate(plans):
+                case, full = (base, moved, moves, "ndcg@10"), MAX_THETA[variant]
+                before, after = (slow_values(validation, *case, theta) for theta in (0.0, full))
+                changes = [after - before]
+                if unasked is not None:
+                    still = [slow_unasked_values(unasked, *case, theta) for theta in (0.0, full)]
+                    changes.append(still[1] - still[0])
+                doubt = -1.645 if number < 2 else 1.645
+                if min(change.mean() + doubt * change.std(ddof=1) / 30**0.5 for change in changes) >= -allowed:
+                    wanted = number
+                    break
+            assert choice.theta == (0.0 if wanted is None else full)
+            assert choice.plan == (2 if wanted is None else wanted)
+            np.testing.assert_allclose(choice.before, before, atol=1e-9)
+            np.testing.assert_allclose(choice.held_out, after, atol=1e-9)
+            found.add(wanted)
+    assert found == {None, 0, 1, 2}

@@ -11,12 +11,16 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
+from heal_tasks.evaluation.gate import Verdict
+from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.steps import choose as choose_step
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_TEXT, UNSEEN
 from heal_tasks.steps.vectors import filling
-from heal_tasks.steps.vectors.systems import lexicon_record_of
+from heal_tasks.steps.vectors.systems import Moved, Systems, lexicon_record_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.generations.contrast_state import ContrastState
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
@@ -95,6 +99,59 @@ def test_a_generation_without_topics_gets_them_where_no_candidate_passes(auto: C
     made = choose(settings, least=30)
     chosen = GenerationRepository(auto).get(made.number("generation_id"))
     assert (made.number("keep_rows"), chosen.topic_run_id, chosen.space_id) == (1, 1, live.space_id)
+
+
+@pytest.mark.parametrize(
+    ("llm", "by_people", "lost", "nudged"),
+    [(True, False, 0, True), (True, False, 6, False), (True, True, 0, False), (False, False, 0, False)],
+)
+def test_moves_by_a_language_model_are_added_to_what_passes_unless_they_show_a_loss(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch, llm: bool, by_people: bool, lost: int,
+    nudged: bool,
+) -> None:  # fmt: skip
+    plant_systems(auto, settings)
+    record = NudgeRecord("N", 1.5, 8.0, None, 0, 0.0, by_people)
+    lose = np.arange(lost)
+
+    def moves(_: Systems, system: Any) -> Moved:
+        # Rows that lose point away from every question.
+        return Moved(lose, -system.chunks[lose], record, ContrastState.empty(system.chunks.shape[1]))
+
+    monkeypatch.setattr(Systems, "find_moves", moves)
+    monkeypatch.setattr(choose_step, "llm_wrote", lambda _: llm)
+    made = choose(settings)
+    winner = GenerationRepository(auto).get(made.number("generation_id"))
+    assert bool(winner.nudge) is nudged
+    name = "trained model + NUDGE + lexicon" if nudged else "trained model + lexicon"
+    assert made.text("best_system") == name
+    shown = "no set shows a loss of more than 0.005 against trained model + lexicon." in made.text("verdict")
+    assert shown is nudged
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_where_nothing_passes_moves_are_added_to_live_rows_that_are_not_moved(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch, already: bool
+) -> None:
+    live = plant_systems(auto, settings)
+    auto.execute("DELETE FROM heal.space WHERE model_uri = %s", (TRAINED_URI,))
+    record = NudgeRecord("N", 1.5, 8.0, None, 0, 0.0, by_people=False)
+    nothing = np.arange(0)
+
+    def moves(_: Systems, system: Any) -> Moved:
+        return Moved(nothing, system.chunks[nothing], record, ContrastState.empty(system.chunks.shape[1]))
+
+    monkeypatch.setattr(Systems, "find_moves", moves)
+    monkeypatch.setattr(choose_step, "llm_wrote", lambda _: True)
+    if already:
+        GenerationRepository(auto).set_fields(live.generation_id, nudge=record.to_json())
+    # A generation with the same lexicon is live, so nothing gains.
+    monkeypatch.setattr(choose_step, "compare", lambda *_: Verdict(False, ("no gain",)))
+    made = choose(settings, model_uri="")
+    if already:
+        assert "No candidate beat the live generation" in made.note
+    else:
+        assert made.text("best_system") == "live model + NUDGE + lexicon"
+        assert made.note.startswith("live model + NUDGE + lexicon is promoted over live generation.")
 
 
 def test_new_chunks_join_the_live_vectors_where_no_candidate_passes(auto: Connection, settings: Settings) -> None:

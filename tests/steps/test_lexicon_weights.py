@@ -9,8 +9,11 @@ import pytest
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
+from heal_tasks.nudge.nudge import NudgeResult
+from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.steps.quality.scoring import BY_TEXT, judged, quality
 from heal_tasks.steps.vectors import lexicons
+from heal_tasks.steps.vectors import systems as nudging
 from heal_tasks.steps.vectors.lexicons import LLM_QUESTION_WEIGHT, LexiconFitter
 from heal_tasks.store.db import Connection
 from tests.steps.lexicon_world import LexiconWorld, vector_of
@@ -151,3 +154,30 @@ def test_only_questions_that_may_move_rows_teach(world: LexiconWorld, monkeypatc
     assert seen == [len(world.texts)]
     vectors = np.zeros((len(world.texts), 4), dtype=np.float32)
     assert world.systems().lexicons.fit(LexiconRecord(), vectors, vectors).vectors.shape == (60, 4)
+
+
+@pytest.mark.parametrize("writer", ["llm", "human"])
+def test_moves_are_judged_with_the_lexicon_by_written_questions_alone(
+    world: LexiconWorld, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    for split in ("train", "seen_validation"):
+        world.ask_of_all(split, writer)  # type: ignore[arg-type]
+    systems, seen = world.systems(), list[QuestionSet]()
+    plain = systems.plain("base model", world.space)
+    search = nudging.nudge
+
+    def watched(base: Any, train: QuestionSet, validation: QuestionSet, **options: Any) -> NudgeResult:
+        seen.extend((train, validation))
+        return search(base, train, validation, **options)
+
+    monkeypatch.setattr(nudging, "nudge", watched)
+    system, _ = systems.find_lexicon(plain, None)
+    systems.find_moves(system)
+    train, validation = (
+        judged(systems.questions, systems.chunks, systems.questions.in_splits(split)).rows
+        for split in ("train", "seen_validation")
+    )
+    np.testing.assert_array_equal(seen[0].vectors, plain.questions[train])
+    by_encoder, served = plain.questions[validation], system.queries(validation)
+    assert np.abs(by_encoder - served).max() > 0.1
+    np.testing.assert_array_equal(seen[1].vectors, by_encoder if writer == "human" else served)

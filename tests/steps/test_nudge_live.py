@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.nudge.plan import Plan
+from heal_tasks.nudge.plan import WRITTEN_PLAN_OF_MANY, Plan
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps import nudge_live
 from heal_tasks.steps.engine.road import load_step
@@ -215,15 +215,15 @@ def test_the_angle_of_moved_rows_adds_up_until_a_realignment(world: World) -> No
 def test_contrast_is_not_on_offer_where_it_would_look_at_too_many_pairs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(systems, "PLANS", (Plan(prior=1.0, contrast_steps=3), Plan()))
+    monkeypatch.setattr(systems, "WRITTEN_PLANS", (Plan(prior=1.0, contrast_steps=3),))
     settings, chosen = without_a_record(world), []
-    # Two training questions for each of sixty chunks; validation gains by either plan.
+    # Two training questions for each of sixty chunks.
     for number, pairs in enumerate((60 * 120 - 1, 60 * 120)):
         world.forget_record()
         monkeypatch.setattr(systems, "CONTRAST_PAIRS", pairs)
         load_step("nudge_live").run(settings, Manifest(run_id=f"limited {number}"))
         chosen.append(world.record and world.record.plan)
-    assert chosen == [Plan(), Plan(prior=1.0, contrast_steps=3)]
+    assert chosen == [WRITTEN_PLAN_OF_MANY, Plan(prior=1.0, contrast_steps=3)]
 
 
 def without_a_record(world: World) -> Settings:
@@ -238,14 +238,14 @@ def without_a_record(world: World) -> Settings:
 @pytest.mark.parametrize(
     ("variant", "plan"),
     [
-        ("N", Plan()), ("N", Plan(centred=True, prior=0.5)), ("M", Plan(centred=True)),
+        ("N", Plan(prior=2.0)), ("N", Plan(centred=True, prior=0.5)), ("M", Plan(centred=True, prior=2.0)),
         ("N", Plan(prior=1.0, contrast_steps=3, answer_count_exponent=0.5)),
     ],
 )  # fmt: skip
 def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     world: World, monkeypatch: pytest.MonkeyPatch, variant: str, plan: Plan
 ) -> None:
-    monkeypatch.setattr(systems, "PLANS", (plan,))
+    monkeypatch.setattr(systems, "WRITTEN_PLANS", (plan,))
     settings = without_a_record(world).model_copy(update={"nudge_variant": variant})
     monkeypatch.setattr(nudge_live, "FEW_ROWS", 5)
     run = world.conn.execute(

@@ -1,5 +1,7 @@
 """Whose questions decide, and if questions or topics do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from heal_tasks.steps.quality.scoring import (
     Scores,
     System,
     judged,
+    llm_wrote,
     people_decide,
     score,
     unseen_documents,
@@ -56,6 +59,20 @@ def test_written_questions_may_fall_where_people_gain() -> None:
         assert compare(after, before, settings).promote is promoted
         assert (SEEN in compare_for_drop(after, before, settings)) is not promoted
         assert HUMAN in compare_for_drop(before, after, settings)
+
+
+@pytest.mark.parametrize(("loss", "shown"), [(0.0, False), (0.004, False), (0.006, True)])
+def test_a_drop_within_the_tolerance_is_none(loss: float, shown: bool) -> None:
+    before, after = scores("live", 0.5, 0.7, 30), scores("candidate", 0.5 - loss, 0.7, 30)
+    assert bool(compare_for_drop(after, before, load_settings(gate_epsilon=0.005))) is shown
+
+
+def test_a_language_model_wrote_where_most_questions_that_move_rows_are_its_own() -> None:
+    questions = table([1, 2, 3, 4, 5], [0, 0, 0, 1, 0], ["train"] * 4 + ["seen_test"])
+    moves = np.array([True, True, True, True, False])
+    for extracted, expected in (([0, 0, 1, 0, 1], True), ([0, 1, 1, 0, 0], False), ([1, 1, 1, 0, 0], False)):
+        assert llm_wrote(replace(questions, moves=moves, extracted=np.array(extracted, dtype=bool))) is expected
+    assert not llm_wrote(questions.none())
 
 
 def test_a_gain_by_the_encoder_does_not_excuse_a_loss_by_text() -> None:

@@ -30,13 +30,17 @@ def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
 
 
 def compare_for_drop(after: Scores, before: Scores, settings: Settings) -> str:
-    """The sets whose quality fell beyond interval and tolerance, as a phrase for readers; empty if none did."""
+    """The sets that are shown to lose more than is tolerated, as a phrase for readers; empty if none is.
+
+    Of a set that decides a loss within ``gate_epsilon`` is tolerated, as in the gate. There a candidate has to show
+    that it loses no more; here the loss has to show.
+    """
     fallen = []
     for name, tolerance in _tolerances(after, settings).items():
         if name not in before.values:
             continue
         apart = _apart(after, before, name, settings)
-        if apart.high < -(tolerance or 0.0):
+        if apart.high < -(settings.gate_epsilon if tolerance is None else tolerance):
             metric = metric_name(metric_of(name))
             fallen.append(f"{name}: {apart.value:+.4f} {metric} [{apart.low:+.4f}, {apart.high:+.4f}]")
     return "; ".join(fallen)

@@ -118,6 +118,12 @@ def people_decide(questions: QuestionTable, settings: Settings) -> bool:
     return len(np.unique(questions.texts[asked])) >= settings.gate_min_questions
 
 
+def llm_wrote(questions: QuestionTable) -> bool:
+    """True if a language model, not the extractive writer, wrote most of the generated questions that move rows."""
+    extracted = questions.extracted[questions.moves & ~questions.human]
+    return bool(len(extracted)) and float(extracted.mean()) < 0.5
+
+
 def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKey]:
     """The held-out question sets that are not empty; human questions are a set of their own."""
     written = ~questions.human
