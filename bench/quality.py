@@ -39,6 +39,7 @@ from bench.common import Judgment, dev_queries, load_queries, parent_parser, tab
 from bench.quality_rows import TRAINED, Change, Row
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import bucket, document_id, stable_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
@@ -57,7 +58,7 @@ from heal_tasks.training.encoder import Encoder
 
 WORDS_WEIGHT, MATCHES = 0.2, 1000
 DEV_OF = 10  # a collection without a dev split lends one train query in ten
-PREPARED = ("ingest", "route", "label", "ask", "embed_base")
+PREPARED = ("ingest", "route", "label", "ask", "embed_base", "sift")
 SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}
 """Whose questions are seen before the test."""
 Values = dict[str, NDArray[np.float64]]
@@ -97,9 +98,6 @@ class Deployment:
                 self._import(texts, judgments)
         source, answers = settings.sources[0], dict[str, list[int]]()
         with connect(settings.require_database_url(), autocommit=True) as conn:
-            space = SpaceRepository(conn).find_by_uri(settings.model)
-            assert space is not None
-            QuestionRepository(conn).place_judgments(space)
             live = {row[0] for row in conn.execute("SELECT document_id FROM heal.document WHERE duplicate_of IS NULL")}
         for item in judgments:
             if item.split == "test" and (number := document_id(source, item.document)) in live:
@@ -109,15 +107,38 @@ class Deployment:
 
     def train(self, name: str, row: Row) -> str:
         """Mine, train and embed one row; return the model's URI."""
-        settings = self.settings.model_copy(update=row.settings)
-        manifest = self.manifest.model_copy(update={"run_id": name})
-        for step in ("mine", "train", "embed"):
+        settings, manifest = self._settings(row), self.mine(name, row)
+        for step in ("train", "embed"):
             manifest = load_step(step).run(settings, manifest)
-            if step == "mine" and row.change is not None:
-                manifest = self._changed(manifest, name, row.change)
             print(f"{name}, {step}: {manifest.note}", flush=True)
         (objective,) = settings.objectives
         return manifest.text(model_ref(objective))
+
+    def mine(self, name: str, row: Row) -> Manifest:
+        """Make the training set of one row.
+
+        Raises:
+            InputError: the row asks for entity maps and shows none, or its change changes nothing.
+        """
+        settings = self._settings(row)
+        manifest = self.manifest.model_copy(update={"run_id": name})
+        for step in ("map_entities", "mine") if settings.map_rate else ("mine",):
+            manifest = load_step(step).run(settings, manifest)
+            print(f"{name}, {step}: {manifest.note}", flush=True)
+        if settings.map_rate and not manifest.counts["map_chunks"]:
+            raise InputError(f"row {name} shows no entity map: {manifest.note}")
+        return manifest if row.change is None else self._changed(manifest, name, row.change)
+
+    def training_rows(self, manifest: Manifest) -> list[dict[str, Any]]:
+        """The training set that ``mine`` made, a dictionary per question."""
+        source = artifact_store(self.settings).local(manifest.text("training_set_uri"))
+        with (source / "train.jsonl").open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def _settings(self, row: Row) -> Settings:
+        if unknown := row.settings.keys() - Settings.model_fields.keys():
+            raise InputError(f"a row changes {', '.join(sorted(unknown))}, which are no settings")
+        return self.settings.model_copy(update=row.settings)
 
     def judge(self, model_uri: str) -> dict[str, Values]:
         """Test values of a model's space, plain and (where validation adopts it) with NUDGE; both also with words."""
@@ -173,8 +194,10 @@ class Deployment:
     def _changed(self, manifest: Manifest, name: str, change: Change) -> Manifest:
         artifacts = artifact_store(self.settings)
         source = artifacts.local(manifest.text("training_set_uri"))
-        rows = [json.loads(line) for line in (source / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = self.training_rows(manifest)
         change(rows)
+        if rows == self.training_rows(manifest):
+            raise InputError(f"row {name} leaves the training set as it is")
         with artifacts.writing(f"training_sets/{name}") as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True)
             (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
