@@ -12,9 +12,9 @@ an LLM is configured). *training*: the collection's train and dev queries are al
 keeps the base model's rankings); paper (the published HEAL loss alone); heal (own and HEAL, objective *topics*); supcon
 (heal on the leaf level alone); random (heal with the topic paths of other documents: the control); default (the
 defaults); sampled (default with near and far mined negatives); maps (sampled with a share of entity maps). Every
-trained row is shown plain and with NUDGE, if
-validation adopts it. *+ words*: the same vectors with words beside them, weight .2, without the
-lexicon (``bench.lexicon`` measures that).
+trained row is shown plain and with NUDGE, if validation adopts it. *+ words*: the same vectors with words beside them,
+weight .2, without the lexicon (``bench.lexicon`` measures that). A row that changes nothing in the training set is an
+error; one with an earlier row's value for every query says so.
 
 **Measured** on the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.common import Judgment, dev_queries, load_queries, parent_parser, table, versions, write_json
-from bench.quality_rows import TRAINED, Change, Row
+from bench.quality_rows import TRAINED, Change, Row, Values, same_as
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import InputError
@@ -61,7 +61,6 @@ DEV_OF = 10  # a collection without a dev split lends one train query in ten
 PREPARED = ("ingest", "route", "label", "ask", "embed_base", "sift")
 SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}
 """Whose questions are seen before the test."""
-Values = dict[str, NDArray[np.float64]]
 Shares = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Chunks that share words with a query, and how much, of the best one's."""
 
@@ -107,7 +106,7 @@ class Deployment:
 
     def train(self, name: str, row: Row) -> str:
         """Mine, train and embed one row; return the model's URI."""
-        settings, manifest = self._settings(row), self.mine(name, row)
+        settings, manifest = row.applied(self.settings), self.mine(name, row)
         for step in ("train", "embed"):
             manifest = load_step(step).run(settings, manifest)
             print(f"{name}, {step}: {manifest.note}", flush=True)
@@ -118,9 +117,9 @@ class Deployment:
         """Make the training set of one row.
 
         Raises:
-            InputError: the row asks for entity maps and shows none, or its change changes nothing.
+            InputError: the row shows no entity map where it should, or its change changes nothing.
         """
-        settings = self._settings(row)
+        settings = row.applied(self.settings)
         manifest = self.manifest.model_copy(update={"run_id": name})
         for step in ("map_entities", "mine") if settings.map_rate else ("mine",):
             manifest = load_step(step).run(settings, manifest)
@@ -134,11 +133,6 @@ class Deployment:
         source = artifact_store(self.settings).local(manifest.text("training_set_uri"))
         with (source / "train.jsonl").open(encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
-
-    def _settings(self, row: Row) -> Settings:
-        if unknown := row.settings.keys() - Settings.model_fields.keys():
-            raise InputError(f"a row changes {', '.join(sorted(unknown))}, which are no settings")
-        return self.settings.model_copy(update=row.settings)
 
     def judge(self, model_uri: str) -> dict[str, Values]:
         """Test values of a model's space, plain and (where validation adopts it) with NUDGE; both also with words."""
@@ -248,16 +242,21 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
             deployment.manifest = manifest
             print(f"{step}: {manifest.note}", flush=True)
         untrained = deployment.judge(settings.model)
-        base = untrained[""]
+        base, seen = untrained[""], dict[str, Values]()
+
+        def table_row(name: str, values: Values, spent: float) -> dict[str, Any]:
+            same = same_as(values, seen)
+            seen[name] = values
+            return _table_row(folder.name, setting, name, values, base, spent) | ({"NO EFFECT": same} if same else {})
+
         for added, values in untrained.items():
-            row_name = f"base{added}".replace("base + NUDGE", "nudge")
-            yield _table_row(folder.name, setting, row_name, values, base, 0.0)
+            yield table_row(f"base{added}".replace("base + NUDGE", "nudge"), values, 0.0)
         for row in names:
             start = time.process_time()
             trained = deployment.train(row, TRAINED[row])
             spent = time.process_time() - start
             for added, values in deployment.judge(trained).items():
-                yield _table_row(folder.name, setting, row + added, values, base, spent)
+                yield table_row(row + added, values, spent)
 
 
 def _table_row(collection: str, setting: str, name: str, values: Values, base: Values, spent: float) -> dict[str, Any]:
