@@ -150,8 +150,8 @@ class Deployment:
             moved = systems.find_moves(plain)
         print(f"{model_uri}: {moved.note}", flush=True)
         for name in ("", " + NUDGE"):
-            judged[name] = _values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
-            judged[f"{name} + words"] = _values(_with_words(asked, matrix, self._shares), chunks, self.test)
+            judged[name] = ranked_values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
+            judged[f"{name} + words"] = ranked_values(_with_words(asked, matrix, self._shares), chunks, self.test)
             if moved.record is None:
                 break
             matrix[moved.rows] = moved.vectors
@@ -219,7 +219,7 @@ def _with_words(asked: NDArray[np.float32], matrix: NDArray[np.float32], shares:
     return np.array(ranked)
 
 
-def _values(found: NDArray[np.int64], chunks: ChunkTable, test: Test) -> Values:
+def ranked_values(found: NDArray[np.int64], chunks: ChunkTable, test: Test) -> Values:
     """Ranking metrics per test query over documents, each by its best chunk."""
     documents, numbers = np.unique(chunks.document_ids, return_inverse=True)
     best = first_of_each(found, numbers, 10)
