@@ -141,7 +141,7 @@ class _Map:
             elif phrase.kind == "boundary":
                 subject = noun = verb = held = listed = None
                 awaited = False
-            elif phrase.kind == "comma":
+            elif phrase.kind == "comma" or before in ("verb", "link", "infinitive"):
                 verb = held = None
 
 

@@ -154,14 +154,14 @@ def _helped(tokens: Sequence[str], at: int) -> tuple[int, Phrase | None]:
         helper = word if word in _AUXILIARIES else helper
         negated |= word in _NEGATIONS or word == "cannot"
         end += 1
-    prefix = "not " if negated else ""
     if helper in _MODALS:
         fits = word.isalpha() and word not in _CLOSED
     else:
         fits = _participle(word) or (helper in _BE and word.endswith("ing") and base_form(word) is not None)
     if fits:
-        return end + 1 - at, Phrase("verb", prefix + tokens[end])
-    return end - at, None if helper in _MODALS else Phrase("verb", prefix + helper)
+        return end + 1 - at, Phrase("verb", f"not {tokens[end]}" if negated else tokens[end])
+    alone = f"{helper} not" if negated else helper
+    return end - at, None if helper in _MODALS else Phrase("verb", alone)
 
 
 def _verb(tokens: Sequence[str], at: int, found: Sequence[Phrase]) -> tuple[int, Phrase] | None:
@@ -199,7 +199,8 @@ def _verb(tokens: Sequence[str], at: int, found: Sequence[Phrase]) -> tuple[int,
         last = found[-1].text.casefold()
         plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
         listed = base in word_list("assertions") and base not in _NOUNS_TOO
-        sure = plural != third and (opens or listed or (third and _adverb(_word(tokens, at - 1))))
+        agrees = plural != third and (opens or listed or (third and _adverb(_word(tokens, at - 1))))
+        sure = agrees or (opens and listed)
     else:
         sure = before == "conjunction" and opens
     return (1, Phrase("verb", tokens[at])) if sure else None
@@ -242,7 +243,7 @@ def _word(tokens: Sequence[str], at: int) -> str:
 
 
 def _participle(word: str) -> bool:
-    regular = word.endswith("ed") and len(word) > 4 and word not in _NOT_PARTICIPLES and word.replace("-", "").isalpha()
+    regular = word.endswith("ed") and len(word) > 3 and word not in _NOT_PARTICIPLES and word.replace("-", "").isalpha()
     return regular or word in word_list("participles")
 
 
