@@ -63,6 +63,7 @@ _NOT_PARTICIPLES = frozenset({
 })  # fmt: skip
 _NOUNS_TOO = frozenset({
     "result", "support", "influence", "increase", "decrease", "lead", "need", "display", "yield", "register", "lack",
+    "use", "abuse", "exploit", "target", "leverage", "cause", "draw", "drive", "play", "attempt", "gain", "mean",
 })  # fmt: skip
 _BEFORE_INFINITIVES = frozenset({
     "attempt", "use", "seek", "try", "design", "need", "fail", "tend", "appear", "continue", "begin", "choose",
@@ -198,7 +199,7 @@ def _verb(tokens: Sequence[str], at: int, found: Sequence[Phrase]) -> tuple[int,
     elif before == "noun":
         last = found[-1].text.casefold()
         plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
-        listed = base in word_list("assertions") and base not in _NOUNS_TOO
+        listed = base not in _NOUNS_TOO and (base in word_list("assertions") or base in word_list("verbs"))
         agrees = plural != third and (opens or listed or (third and _adverb(_word(tokens, at - 1))))
         sure = agrees or (opens and listed)
     else:
