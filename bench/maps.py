@@ -41,6 +41,14 @@ from heal_tasks.training.encoder import Encoder
 Rows = list[dict[str, Any]]
 
 
+def tokenizer_of(model: str) -> Tokenizer:
+    """A model's tokenizer, without the truncation and padding that its file sets."""
+    tokenizer = Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 def cut_like(maps: Rows, plain: Rows, tokenizer: Tokenizer) -> None:
     """Put in place of every map the beginning of its text with as many tokens; ``plain`` has the texts."""
 
@@ -127,8 +135,7 @@ def bench(folder: Path, rates: Sequence[float], most: int, queries: int) -> Iter
 def rows_of(deployment: Deployment, collection: str, rates: Sequence[float], queries: int) -> Iterator[dict[str, Any]]:
     """The base model, training on plain text, and for each rate on maps and on cut text."""
     settings, test = deployment.settings, part_of(deployment.test, queries)
-    tokenizer = Tokenizer.from_file(str(Path(resolve_model(settings.model)) / "tokenizer.json"))
-    tokenizer.no_truncation()
+    tokenizer = tokenizer_of(resolve_model(settings.model))
     others = {"base": judge(deployment, resolve_model(settings.model), test)}
     yield {"collection": collection, "row": "base", "queries": len(test.queries)} | measured(others["base"], {})
     plain = deployment.training_rows(deployment.mine("texts", Row({})))
