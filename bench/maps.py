@@ -27,6 +27,7 @@ from bench.quality import Deployment, Test, ranked_values
 from bench.quality_rows import Row, Values
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.devices import pick_device
 from heal_tasks.core.models import CARD, resolve_model
 from heal_tasks.core.settings import load_settings
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
@@ -36,7 +37,7 @@ from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.training.encoder import Encoder
+from heal_tasks.training.encoder import encode, in_bf16, load_encoder
 
 Rows = list[dict[str, Any]]
 
@@ -77,15 +78,17 @@ def part_of(test: Test, most: int) -> Test:
 
 
 def judge(deployment: Deployment, model: str, test: Test) -> Values:
-    """Test values of a model, by plain texts."""
-    encoder = Encoder(model, device=deployment.settings.device)
-    with connect(deployment.settings.require_database_url(), autocommit=True) as conn:
+    """Test values of a model by plain texts, which it reads as in training: as long, and in the same number format."""
+    settings = deployment.settings
+    encoder = load_encoder(model, device=settings.device)
+    encoder.max_seq_length = settings.train_max_tokens
+    bf16 = in_bf16(settings.train_dtype, pick_device(settings.device))
+    with connect(settings.require_database_url(), autocommit=True) as conn:
         chunks = Corpus(conn).chunks(None)
         texts = Corpus(conn).chunk_texts(chunks.chunk_ids)
-    documents = encoder.encode(
-        [embedding_text(*texts[number]) for number in chunks.chunk_ids.tolist()], role="document"
-    )
-    return ranked_values(top_k(encoder.encode(test.queries, role="query"), documents, CHUNKS_RANKED)[0], chunks, test)
+    documents = encode(encoder, [embedding_text(*texts[number]) for number in chunks.chunk_ids.tolist()], bf16=bf16)
+    queries = encode(encoder, test.queries, role="query", bf16=bf16)
+    return ranked_values(top_k(queries, documents, CHUNKS_RANKED)[0], chunks, test)
 
 
 def train(deployment: Deployment, name: str, row: Row, plain: Rows, tokenizer: Tokenizer) -> tuple[dict[str, Any], str]:
