@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from bench.common import parent_parser, table, versions, write_json
 from bench.quality import Deployment, Test, ranked_values
-from bench.quality_rows import Row, Values
+from bench.quality_rows import DEFAULT, Row, Values
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.devices import pick_device
@@ -35,6 +35,7 @@ from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
+from heal_tasks.steps.vectors.spaces import model_ref
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.training.encoder import encode, in_bf16, load_encoder
@@ -96,9 +97,10 @@ def train(deployment: Deployment, name: str, row: Row, plain: Rows, tokenizer: T
     manifest = deployment.mine(name, row)
     shown, settings = deployment.training_rows(manifest), row.applied(deployment.settings)
     manifest = load_step("train").run(settings, manifest)
-    model = artifact_store(settings).model_path(manifest.text("model_uri"))
+    (objective,) = settings.objectives
+    model = artifact_store(settings).model_path(manifest.text(model_ref(objective)))
     card = json.loads((Path(model) / CARD).read_text(encoding="utf-8"))
-    looks = [look["ndcg"] for look in card["history"]]
+    looks = [look["score"] for look in card["history"]]
 
     def tokens(rows: Rows, most: int | None) -> int:
         return sum(len(tokenizer.encode(text).ids[:most]) for text in texts_of(rows))
@@ -110,7 +112,7 @@ def train(deployment: Deployment, name: str, row: Row, plain: Rows, tokenizer: T
         "questions": share("question"), "chunks": share("document"),
         "saved": 1 - tokens(shown, None) / tokens(plain, None),
         "of what is read": 1 - tokens(shown, settings.train_max_tokens) / tokens(plain, settings.train_max_tokens),
-        "validation": " → ".join(f"{value:.3f}" for value in (card["metrics"]["base_ndcg"], max(looks), looks[-1])),
+        "validation": " → ".join(f"{value:.3f}" for value in (card["metrics"]["base_score"], max(looks), looks[-1])),
     }, model  # fmt: skip
 
 
@@ -144,8 +146,8 @@ def rows_of(deployment: Deployment, collection: str, rates: Sequence[float], que
     plain = deployment.training_rows(deployment.mine("texts", Row({})))
     rows = {"plain": Row({})}
     for rate in rates:
-        rows[f"maps {rate:g}"] = Row({"map_rate": rate})
-        rows[f"cut {rate:g}"] = Row({"map_rate": rate}, lambda shown: cut_like(shown, plain, tokenizer))
+        rows[f"maps {rate:g}"] = Row(DEFAULT | {"map_rate": rate})
+        rows[f"cut {rate:g}"] = Row(DEFAULT | {"map_rate": rate}, lambda shown: cut_like(shown, plain, tokenizer))
     for label, row in rows.items():
         shown, model = train(deployment, label, row, plain, tokenizer)
         values = judge(deployment, model, test)

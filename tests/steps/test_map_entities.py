@@ -246,14 +246,14 @@ def test_maps_by_a_language_model_are_refused_without_one(auto: Connection, sett
     (settings.var_dir / "inbox").mkdir()
     wanting = settings.model_copy(update={"map_rate": 0.25, "map_writer": "llm"})
     with pytest.raises(
-        SettingsError, match=r"HEAL_MAP_WRITER=llm requires an LLM to write entity maps.*HEAL_MAP_WRITER=extractive"
+        SettingsError, match=r"HEAL_MAP_RATE=0\.25 requires an LLM to write entity maps.*HEAL_LLM_BASE_URL"
     ):
         map_entities(wanting)
-    with pytest.raises(SettingsError, match="HEAL_MAP_WRITER=llm"):
+    with pytest.raises(SettingsError, match=r"HEAL_MAP_RATE=0\.25"):
         make_plan(wanting)
     (finding,) = [item for item in examine(wanting) if item.subject == "llm"]
     assert finding.level == "fail"
-    assert "HEAL_MAP_WRITER=llm requires an LLM to write entity maps" in finding.text
+    assert "HEAL_MAP_RATE=0.25 requires an LLM to write entity maps" in finding.text
 
 
 def test_the_page_shows_the_status_of_the_maps(auto: Connection, settings: Settings) -> None:
