@@ -131,6 +131,8 @@ def test_no_map_of_other_languages_or_of_a_text_without_prose(title: str, text: 
     [
         "(" * 50_000,
         "a" * 200_000,
+        "." * 100_000 + "x",
+        "x" + ")" * 100_000,
         "to be " * 40_000,
         "of the of the " * 20_000,
         "The key of the " * 10_000 + "server.",

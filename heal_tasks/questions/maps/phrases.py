@@ -20,7 +20,7 @@ MOST_WORDS = 6
 """Words of a noun phrase; of a longer one the last are kept."""
 
 _TOKEN = re.compile(r"[\"“”‘(\[{<]|[^\s\"“”‘(\[{<]+")
-_TAIL = re.compile(r"[.,;:!?)\]}>\"”’'…]+$")
+_CLOSING = ".,;:!?)]}>\"”’'…"
 _MARKUP = re.compile(r"://|[\[\]{}<>|=]|^[\W_]+$")
 
 _DETERMINERS = frozenset({
@@ -69,6 +69,9 @@ _BEFORE_INFINITIVES = frozenset({
     "attempt", "use", "seek", "try", "design", "need", "fail", "tend", "appear", "continue", "begin", "choose",
     "enable", "allow", "require", "intend", "know", "configure", "find", "show", "want",
 })  # fmt: skip
+_ENDINGS = (
+    ("ies", "y"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", ""), ("d", ""), ("ing", ""), ("ing", "e"),
+)  # fmt: skip
 _AUXILIARIES = _MODALS | _BE | _HAVE
 _CLOSED = frozenset().union(
     _DETERMINERS, _PRONOUNS, _RELATIVES, _AUXILIARIES, _CONJUNCTIONS, _NEGATIONS, _PREPOSITIONS, _BOUNDARIES
@@ -97,16 +100,7 @@ def phrases(sentence: str) -> list[Phrase]:
 def base_form(word: str) -> str | None:
     """The listed verb of which a lower-case word is a form."""
     candidates = [word]
-    for ending, instead in (
-        ("ies", "y"),
-        ("es", ""),
-        ("s", ""),
-        ("ied", "y"),
-        ("ed", ""),
-        ("d", ""),
-        ("ing", ""),
-        ("ing", "e"),
-    ):
+    for ending, instead in _ENDINGS:
         if word.endswith(ending):
             candidates.append(word[: -len(ending)] + instead)
     if doubled := re.fullmatch(r"(\w+?)(\w)\2(?:ed|ing)", word):
@@ -118,11 +112,8 @@ def base_form(word: str) -> str | None:
 def _tokens(sentence: str) -> Iterator[str]:
     """Words with the signs inside them, and the signs around them one by one."""
     for match in _TOKEN.finditer(sentence):
-        token, tail = match[0], _TAIL.search(match[0])
-        if tail is None:
-            yield token
-        else:
-            yield from (part for part in (token[: tail.start()], *tail[0]) if part)
+        token = match[0].rstrip(_CLOSING)
+        yield from (part for part in (token, *match[0][len(token) :]) if part)
 
 
 def _phrase(tokens: Sequence[str], at: int, found: Sequence[Phrase]) -> tuple[int, Phrase | None]:
