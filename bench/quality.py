@@ -12,9 +12,9 @@ an LLM is configured). *training*: the collection's train and dev queries are al
 keeps the base model's rankings); paper (the published HEAL loss alone); heal (own and HEAL, objective *topics*); supcon
 (heal on the leaf level alone); random (heal with the topic paths of other documents: the control); default (the
 defaults); sampled (default with near and far mined negatives); maps (sampled with a share of entity maps). Every
-trained row is shown plain and with NUDGE, if
-validation adopts it. *+ words*: the same vectors with words beside them, weight .2, without the
-lexicon (``bench.lexicon`` measures that).
+trained row is shown plain and with NUDGE, if validation adopts it. *+ words*: the same vectors with words beside them,
+weight .2, without the lexicon (``bench.lexicon`` measures that). A row that changes nothing in the training set is an
+error; one with an earlier row's value for every query says so.
 
 **Measured** on the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
 chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
@@ -36,9 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.common import Judgment, dev_queries, load_queries, parent_parser, table, versions, write_json
-from bench.quality_rows import TRAINED, Change, Row
+from bench.quality_rows import TRAINED, Change, Row, Values, same_as
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import bucket, document_id, stable_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
@@ -57,10 +58,9 @@ from heal_tasks.training.encoder import Encoder
 
 WORDS_WEIGHT, MATCHES = 0.2, 1000
 DEV_OF = 10  # a collection without a dev split lends one train query in ten
-PREPARED = ("ingest", "route", "label", "ask", "embed_base")
+PREPARED = ("ingest", "route", "label", "ask", "embed_base", "sift")
 SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}
 """Whose questions are seen before the test."""
-Values = dict[str, NDArray[np.float64]]
 Shares = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Chunks that share words with a query, and how much, of the best one's."""
 
@@ -97,9 +97,6 @@ class Deployment:
                 self._import(texts, judgments)
         source, answers = settings.sources[0], dict[str, list[int]]()
         with connect(settings.require_database_url(), autocommit=True) as conn:
-            space = SpaceRepository(conn).find_by_uri(settings.model)
-            assert space is not None
-            QuestionRepository(conn).place_judgments(space)
             live = {row[0] for row in conn.execute("SELECT document_id FROM heal.document WHERE duplicate_of IS NULL")}
         for item in judgments:
             if item.split == "test" and (number := document_id(source, item.document)) in live:
@@ -109,15 +106,33 @@ class Deployment:
 
     def train(self, name: str, row: Row) -> str:
         """Mine, train and embed one row; return the model's URI."""
-        settings = self.settings.model_copy(update=row.settings)
-        manifest = self.manifest.model_copy(update={"run_id": name})
-        for step in ("mine", "train", "embed"):
+        settings, manifest = row.applied(self.settings), self.mine(name, row)
+        for step in ("train", "embed"):
             manifest = load_step(step).run(settings, manifest)
-            if step == "mine" and row.change is not None:
-                manifest = self._changed(manifest, name, row.change)
             print(f"{name}, {step}: {manifest.note}", flush=True)
         (objective,) = settings.objectives
         return manifest.text(model_ref(objective))
+
+    def mine(self, name: str, row: Row) -> Manifest:
+        """Make the training set of one row.
+
+        Raises:
+            InputError: the row shows no entity map where it should, or its change changes nothing.
+        """
+        settings = row.applied(self.settings)
+        manifest = self.manifest.model_copy(update={"run_id": name})
+        for step in ("map_entities", "mine") if settings.map_rate else ("mine",):
+            manifest = load_step(step).run(settings, manifest)
+            print(f"{name}, {step}: {manifest.note}", flush=True)
+        if settings.map_rate and not manifest.counts["map_chunks"]:
+            raise InputError(f"row {name} shows no entity map: {manifest.note}")
+        return manifest if row.change is None else self._changed(manifest, name, row.change)
+
+    def training_rows(self, manifest: Manifest) -> list[dict[str, Any]]:
+        """The training set that ``mine`` made, a dictionary per question."""
+        source = artifact_store(self.settings).local(manifest.text("training_set_uri"))
+        with (source / "train.jsonl").open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
 
     def judge(self, model_uri: str) -> dict[str, Values]:
         """Test values of a model's space, plain and (where validation adopts it) with NUDGE; both also with words."""
@@ -135,8 +150,8 @@ class Deployment:
             moved = systems.find_moves(plain)
         print(f"{model_uri}: {moved.note}", flush=True)
         for name in ("", " + NUDGE"):
-            judged[name] = _values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
-            judged[f"{name} + words"] = _values(_with_words(asked, matrix, self._shares), chunks, self.test)
+            judged[name] = ranked_values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
+            judged[f"{name} + words"] = ranked_values(_with_words(asked, matrix, self._shares), chunks, self.test)
             if moved.record is None:
                 break
             matrix[moved.rows] = moved.vectors
@@ -173,8 +188,10 @@ class Deployment:
     def _changed(self, manifest: Manifest, name: str, change: Change) -> Manifest:
         artifacts = artifact_store(self.settings)
         source = artifacts.local(manifest.text("training_set_uri"))
-        rows = [json.loads(line) for line in (source / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = self.training_rows(manifest)
         change(rows)
+        if rows == self.training_rows(manifest):
+            raise InputError(f"row {name} leaves the training set as it is")
         with artifacts.writing(f"training_sets/{name}") as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True)
             (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -202,7 +219,7 @@ def _with_words(asked: NDArray[np.float32], matrix: NDArray[np.float32], shares:
     return np.array(ranked)
 
 
-def _values(found: NDArray[np.int64], chunks: ChunkTable, test: Test) -> Values:
+def ranked_values(found: NDArray[np.int64], chunks: ChunkTable, test: Test) -> Values:
     """Ranking metrics per test query over documents, each by its best chunk."""
     documents, numbers = np.unique(chunks.document_ids, return_inverse=True)
     best = first_of_each(found, numbers, 10)
@@ -225,16 +242,21 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
             deployment.manifest = manifest
             print(f"{step}: {manifest.note}", flush=True)
         untrained = deployment.judge(settings.model)
-        base = untrained[""]
+        base, seen = untrained[""], dict[str, Values]()
+
+        def table_row(name: str, values: Values, spent: float) -> dict[str, Any]:
+            same = same_as(values, seen)
+            seen[name] = values
+            return _table_row(folder.name, setting, name, values, base, spent) | ({"NO EFFECT": same} if same else {})
+
         for added, values in untrained.items():
-            row_name = f"base{added}".replace("base + NUDGE", "nudge")
-            yield _table_row(folder.name, setting, row_name, values, base, 0.0)
+            yield table_row(f"base{added}".replace("base + NUDGE", "nudge"), values, 0.0)
         for row in names:
             start = time.process_time()
             trained = deployment.train(row, TRAINED[row])
             spent = time.process_time() - start
             for added, values in deployment.judge(trained).items():
-                yield _table_row(folder.name, setting, row + added, values, base, spent)
+                yield table_row(row + added, values, spent)
 
 
 def _table_row(collection: str, setting: str, name: str, values: Values, base: Values, spent: float) -> dict[str, Any]:

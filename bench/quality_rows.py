@@ -1,11 +1,17 @@
 """The rows of ``bench.quality`` that train: settings, and changes of the training set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from heal_tasks.core.errors import InputError
+from heal_tasks.core.settings import Settings
+
+Values = dict[str, NDArray[np.float64]]
+"""Metrics by name, each with a value per query."""
 Change = Callable[[list[dict[str, Any]]], None]
 
 
@@ -15,6 +21,20 @@ class Row:
 
     settings: dict[str, Any]
     change: Change | None = None
+
+    def applied(self, settings: Settings) -> Settings:
+        """The settings of this row; InputError for a name that is none, which would silently have no effect."""
+        if unknown := self.settings.keys() - Settings.model_fields.keys():
+            raise InputError(f"a row changes {', '.join(sorted(unknown))}, which are no settings")
+        return settings.model_copy(update=self.settings)
+
+
+def same_as(values: Values, seen: Mapping[str, Values]) -> str:
+    """Names the earlier row with the same nDCG for every query: what tells the two apart had no effect."""
+    for name, known in seen.items():
+        if np.array_equal(values["ndcg@10"], known["ndcg@10"]):
+            return f"every query as in {name}"
+    return ""
 
 
 def leaf_level(rows: list[dict[str, Any]]) -> None:

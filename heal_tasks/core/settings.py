@@ -127,6 +127,11 @@ class Settings(
         """The language model's endpoint."""
         return self.llm_base_url or OPENAI_URL
 
+    @property
+    def llm_writes_maps(self) -> bool:
+        """True if an LLM writes the entity maps; otherwise the extractive writer does."""
+        return self.map_writer == "llm" or (self.map_writer == "auto" and self.llm_configured)
+
     def require_llm(self) -> None:
         """Raise SettingsError if entity maps or answers are wanted, and there is no LLM."""
         for name, number, what in (

@@ -12,7 +12,7 @@ from heal_tasks.questions.maps.map_prompt import parse_map
 from heal_tasks.questions.maps.rendering import query_view, render
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.map_entities import maps_by
+from heal_tasks.steps.map_entities import map_author, maps_by
 from heal_tasks.steps.quality.scoring import judged, people_decide
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, Int64Array, base_space
 from heal_tasks.steps.vectors.systems import Systems
@@ -28,13 +28,13 @@ VALIDATION_QUESTIONS, VALIDATION_CHUNKS = 150, 400
 
 def _inputs(context: Context) -> object:
     settings, corpus = context.settings, Corpus(context.conn)
-    questions = corpus.questions()
+    questions, author = corpus.questions(), map_author(settings)
     return [
         FORMAT, fingerprint([questions.question_ids.tolist(), questions.chunk_ids.tolist()]), corpus.hash(),
         context.manifest.number("topic_run_id"), base_space(context).model_sha256, settings.train_near_negatives,
         settings.train_far_negatives, VALIDATION_QUESTIONS, VALIDATION_CHUNKS,
         settings.gate_min_questions, settings.seed, settings.map_rate,
-        maps_by(context.conn, settings.llm_model).usable().fingerprint if settings.map_rate else "",
+        *([*author, maps_by(context.conn, author).usable().fingerprint] if settings.map_rate else ()),
         str(context.manifest.refs.get("skip_training", "")),
     ]  # fmt: skip
 
@@ -142,7 +142,7 @@ class MapViews:
     def __init__(self, conn: Connection, settings: Settings, chunk_ids: Iterable[int]) -> None:
         self._rate, self._seed = settings.map_rate, settings.seed
         # As JSON text: a parsed map takes more than twice the memory.
-        self._maps = maps_by(conn, settings.llm_model).of_chunks(set(chunk_ids)) if self._rate else {}
+        self._maps = maps_by(conn, map_author(settings)).of_chunks(set(chunk_ids)) if self._rate else {}
         self._rendered = {
             chunk_id: render(parse_map(stored))
             for chunk_id, stored in self._maps.items()

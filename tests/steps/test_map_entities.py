@@ -14,7 +14,7 @@ from heal_tasks.core.types import Record
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.map_entities import maps_by
+from heal_tasks.steps.map_entities import map_author, maps_by
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, entity_map, error
@@ -110,7 +110,7 @@ def test_a_change_of_prompt_or_model_asks_again(
         monkeypatch.setattr("heal_tasks.questions.maps.map_prompt.MAP_PROMPT_VERSION", "next")
         map_entities(mapped(settings, fake), "r3")
         assert len(fake.requests) == 6
-    assert maps_by(auto, "fake").usable().count == 2
+    assert maps_by(auto, map_author(mapped(settings, fake))).usable().count == 2
 
 
 def test_all_replies_are_final_except_failures(auto: Connection, settings: Settings) -> None:
@@ -148,7 +148,7 @@ def test_all_replies_are_final_except_failures(auto: Connection, settings: Setti
         again = map_entities(mapped(settings, fake), "r2")
         assert len(fake.requests) == sent + 6
     assert again.counts["ok"] == 6
-    assert maps_by(auto, "fake").usable().count == 15
+    assert maps_by(auto, map_author(mapped(settings, fake))).usable().count == 15
 
 
 def test_a_correction_names_the_problem(auto: Connection, settings: Settings) -> None:
@@ -243,10 +243,10 @@ def test_no_maps_are_asked_for_at_a_rate_of_zero(auto: Connection, settings: Set
     assert statuses(auto) == {}
 
 
-def test_maps_without_a_language_model_are_refused(auto: Connection, settings: Settings) -> None:
+def test_maps_by_a_language_model_are_refused_without_one(auto: Connection, settings: Settings) -> None:
     add(auto, range(1))
     (settings.var_dir / "inbox").mkdir()
-    wanting = settings.model_copy(update={"map_rate": 0.25})
+    wanting = settings.model_copy(update={"map_rate": 0.25, "map_writer": "llm"})
     with pytest.raises(
         SettingsError, match=r"HEAL_MAP_RATE=0\.25 requires an LLM to write entity maps.*HEAL_LLM_BASE_URL"
     ):

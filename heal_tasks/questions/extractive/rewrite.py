@@ -18,7 +18,7 @@ _CONNECTIVE = re.compile(
     r"|In general|In this (?:study|paper|work|article|report|review)|In the present study|Unfortunately|Fortunately"
     r"|First|Second|Third|Firstly|Secondly|Thirdly|In other words|That is|More precisely|As such|And|But|So|Yet)\b,? +"
 )
-_LABEL = re.compile(
+LABEL = re.compile(
     r"(?:(?:BACKGROUND|OBJECTIVES?|METHODS?|RESULTS?|CONCLUSIONS?|PURPOSE|INTRODUCTION|FINDINGS?|INTERPRETATION|AIMS?"
     r"|CONTEXT|DESIGN|SETTING|PARTICIPANTS|PATIENTS|SIGNIFICANCE|IMPORTANCE|RATIONALE|DISCUSSION|LIMITATIONS?|DATA"
     r"|MATERIALS|SUMMARY|MAIN OUTCOME MEASURES?|PRINCIPAL|MEASUREMENTS?|AND|OF)\b[:/. ]*)+(?=[A-Z0-9])"
@@ -26,6 +26,7 @@ _LABEL = re.compile(
     r"(?:: *|(?=[A-Z]))"
     r"|Publisher Summary "
 )
+"""The heading of a part of an abstract, before its first sentence."""
 _REPORT = re.compile(
     r"(?:(?:Here|In this \w+|Together|Therefore|Thus),? )?"
     r"(?:[Ww]e|[Tt]he authors|(?:[Oo]ur|[Tt]hese|[Tt]his|[Rr]ecent|[Pp]revious) \w+|[Ii]t|[Rr]esults|[Ff]indings"
@@ -96,7 +97,7 @@ def reduced(text: str) -> str:
     Its final punctuation goes, too, and a leading condition or circumstance is moved to the end.
     """
     text = _ASIDE.sub("", text).strip().rstrip(".!?;: ")
-    text = _LABEL.sub("", text, count=1)
+    text = LABEL.sub("", text, count=1)
     for _ in range(3):
         for frame in (_CONNECTIVE, _REPORT):
             match = frame.match(text)

@@ -133,7 +133,9 @@ def make_plan(settings: Settings) -> Plan:
             batched = waits_for_batches(settings, chosen.name) and worth_a_batch(settings, shard)
             tokens = [(PROMPT_TOKENS + length(item), REPLY_TOKENS * settings.questions_per_chunk) for item in to_ask]
             questions = _calls(settings, tokens, BATCH_PRICE_FACTOR if batched else 1.0)
-        if to_map is not None:
+        if to_map is not None and not settings.llm_writes_maps:
+            maps = Calls(len(to_map))
+        elif to_map is not None:
             lengths = [length(chunk) for chunk in to_map]
             maps = _calls(settings, [(MAP_PROMPT_TOKENS + size, round(MAP_REPLY_RATIO * size)) for size in lengths])
         if settings.answer_questions and chosen.name == "realign":
