@@ -1,4 +1,4 @@
-"""The outcomes of the gate, end to end: a answers model promoted, a nudge adopted, every candidate refused.
+"""The outcomes of the gate, end to end: a trained model promoted, a nudge adopted, every candidate refused.
 
 People ask in code words that the base model does not know: each stands for an animal or a tool, and every document is
 about one of each.
