@@ -93,8 +93,9 @@ def test_the_validation_error_is_told_and_the_second_reply_taken() -> None:
     assert len(fake.requests[0].body["messages"]) == 2
 
 
-def test_a_reply_cut_off_is_asked_for_once_with_twice_the_limit() -> None:
-    with FakeOpenAI(lambda request: completion('{"items": [', finish_reason="length", usage=(100, 2048))) as fake:
+@pytest.mark.parametrize("usage", [(100, 2048), (100, 2000), None])
+def test_a_reply_cut_off_is_asked_for_once_with_twice_the_limit(usage: tuple[int, int] | None) -> None:
+    with FakeOpenAI(lambda request: completion('{"items": [', finish_reason="length", usage=usage)) as fake:
         written = one(fake)
     assert statuses(written) == ["invalid", "invalid"]
     assert [request.body["max_tokens"] for request in fake.requests] == [2048, 4096]

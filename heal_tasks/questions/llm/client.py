@@ -31,6 +31,7 @@ A model that fails every fifth chunk, the most that a step accepts, does that on
 """
 
 _SHOWN_CHARS = 500
+_NEAR_LIMIT = 0.9  # servers differ in which tokens they count
 _FULL = "cut off after {} tokens because the server's context was full; start it with a longer one: "
 
 
@@ -198,7 +199,7 @@ def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome
         calls += answer.calls
         if (reply := answer.reply) is None:
             return Answered(chunk, None, tuple(calls)), answer.failure
-        full = reply.cut_off and 0 < reply.call.output_tokens < token_limit
+        full = reply.cut_off and 0 < reply.call.output_tokens < _NEAR_LIMIT * token_limit
         if full:
             calls[-1] = replace(reply.call, raw_reply=f"{_FULL.format(reply.call.output_tokens)}{reply.call.raw_reply}")
         if reply.cut_off and token_limit == spec.token_limit and not full:
