@@ -13,7 +13,7 @@ from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.comparing import compare, compare_for_drop, evaluation_rows, mean_quality
 from heal_tasks.steps.quality.measurable import why_unmeasured
-from heal_tasks.steps.quality.scoring import Scores, System, llm_wrote
+from heal_tasks.steps.quality.scoring import HUMAN, SEEN, UNSEEN, Scores, System, llm_wrote
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
 from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
@@ -133,16 +133,18 @@ def _with_nudge(
 ) -> Candidate | None:
     """The candidate that adds NUDGE by a language model's questions to the winner, or to the rival without one.
 
-    Such questions, held out, cannot show what NUDGE gains with people (``nudge.theta``), so it is taken unless a
-    question set shows a loss; where the rows are moved already, a tie keeps them.
+    Such questions, held out, cannot show what NUDGE gains with people (``nudge.theta``), so it is taken unless a set
+    shows a loss. Where the rows are moved already a tie keeps them, and where human questions decide they show gains.
     """
     before = winner.scores if winner else rival
+    asked, least = {name: len(rows) for name, rows in before.documents.items()}, settings.gate_min_questions
+    if asked.get(HUMAN, 0) >= least or max(asked.get(UNSEEN, 0), asked.get(SEEN, 0)) < least:
+        return None
     served_space = winner.space.space_id if winner else active.space_id if active else candidates[0].space.space_id
     already = winner.record if winner else active and record_of(active)
     for item in candidates:
         nudged = item.space.space_id == served_space and item.record and not item.record.by_people
-        votes = any(len(asked) >= settings.gate_min_questions for asked in before.documents.values())
-        if nudged and votes and not already and not compare_for_drop(item.scores, before, settings):
+        if nudged and not already and not compare_for_drop(item.scores, before, settings):
             why = (
                 f"Promoted: NUDGE by a language model's questions, and no set shows a loss of more than "
                 f"{settings.gate_epsilon:g} against {before.system}."

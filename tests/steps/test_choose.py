@@ -122,9 +122,9 @@ def test_moves_by_a_language_model_are_added_to_what_passes_unless_they_show_a_l
     made = choose(settings)
     winner = GenerationRepository(auto).get(made.number("generation_id"))
     assert bool(winner.nudge) is nudged
-    name = "trained model + NUDGE + lexicon" if nudged else "trained model + lexicon"
+    name = "answers model + NUDGE + lexicon" if nudged else "answers model + lexicon"
     assert made.text("best_system") == name
-    shown = "no set shows a loss of more than 0.005 against trained model + lexicon." in made.text("verdict")
+    shown = "no set shows a loss of more than 0.005 against answers model + lexicon." in made.text("verdict")
     assert shown is nudged
 
 

@@ -156,18 +156,19 @@ def test_only_questions_that_may_move_rows_teach(world: LexiconWorld, monkeypatc
     assert world.systems().lexicons.fit(LexiconRecord(), vectors, vectors).vectors.shape == (60, 4)
 
 
-@pytest.mark.parametrize("writer", ["llm", "human"])
-def test_moves_are_judged_with_the_lexicon_by_written_questions_alone(
+@pytest.mark.parametrize("writer", ["llm", "extractive", "human"])
+def test_a_language_models_questions_alone_judge_moves_with_the_lexicon_and_by_loss(
     world: LexiconWorld, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     for split in ("train", "seen_validation"):
         world.ask_of_all(split, writer)  # type: ignore[arg-type]
-    systems, seen = world.systems(), list[QuestionSet]()
+    systems, seen, losses = world.systems(), list[QuestionSet](), []
     plain = systems.plain("base model", world.space)
     search = nudging.nudge
 
     def watched(base: Any, train: QuestionSet, validation: QuestionSet, **options: Any) -> NudgeResult:
         seen.extend((train, validation))
+        losses.append(options["max_loss"])
         return search(base, train, validation, **options)
 
     monkeypatch.setattr(nudging, "nudge", watched)
@@ -180,4 +181,5 @@ def test_moves_are_judged_with_the_lexicon_by_written_questions_alone(
     np.testing.assert_array_equal(seen[0].vectors, plain.questions[train])
     by_encoder, served = plain.questions[validation], system.queries(validation)
     assert np.abs(by_encoder - served).max() > 0.1
-    np.testing.assert_array_equal(seen[1].vectors, by_encoder if writer == "human" else served)
+    np.testing.assert_array_equal(seen[1].vectors, served if writer == "llm" else by_encoder)
+    assert losses == [world.settings.gate_epsilon if writer == "llm" else None]

@@ -26,6 +26,7 @@ from heal_tasks.steps.quality.scoring import (
     Scores,
     System,
     judged,
+    llm_wrote,
     people_decide,
     relevance,
     score,
@@ -145,16 +146,17 @@ class Systems:
         """Choose plan and theta on validation questions, then find the moves by all questions that may move rows.
 
         Args:
-            system: vectors of a space, not moved. Written questions judge the moves as they will be served, with the
-                lexicon if there is one: without it they lose four times as much (ATT&CK: .011 and .002).
+            system: vectors of a space, not moved. A language model's questions judge the moves as they will be served,
+                with the lexicon if there is one: without it they lose more (ATT&CK: .011 instead of .002).
         """
         settings, chunks, questions, asked = self._settings, self.chunks, self.questions, system.questions
         by_people = people_decide(questions, settings)
+        by_llm = not by_people and llm_wrote(questions)
         deciding = questions.deciding_mask(by_people)
 
         def judging(chosen: NDArray[np.bool_]) -> QuestionSet:
             key = judged(questions, chunks, chosen)
-            return QuestionSet(asked[key.rows] if by_people else system.queries(key.rows), key.positives)
+            return QuestionSet(system.queries(key.rows) if by_llm else asked[key.rows], key.positives)
 
         # The gate judges unseen documents as a set of its own, so they must not lose while others gain: on ATT&CK, with
         # questions held out by document, the best plan on average gained .11 and lost .04 on these: all was refused.
@@ -166,13 +168,13 @@ class Systems:
             train,
             judging(deciding & questions.in_splits("seen_validation", "unseen_validation")),
             variant=settings.nudge_variant,
-            plans=_plans(train, PLANS if by_people else WRITTEN_PLANS),
+            plans=_plans(train, WRITTEN_PLANS if by_llm else PLANS),
             refit=movers.with_vectors(asked),
             min_gain=settings.gate_epsilon,
-            max_loss=None if by_people else settings.gate_epsilon,
+            max_loss=settings.gate_epsilon if by_llm else None,
             unasked=unseen if len(unseen.positives) >= settings.gate_min_questions else None,
             # Human questions cost generated ones a little: with 0, SciFact's theta would be .06 instead of .57.
-            max_unasked_loss=settings.gate_epsilon,
+            max_unasked_loss=settings.gate_epsilon if by_people else 0.0,
             seed=settings.seed,
             device=pick_device(settings.device),
         )
@@ -182,13 +184,13 @@ class Systems:
             empty = ContrastState.empty(system.chunks.shape[1])
             missing = "training" if not len(train.positives) else "" if choice else "validation"
             why = f"there are no {missing} questions" if missing else "validation gains too little"
-            if choice and not by_people and not missing:
+            if choice and by_llm and not missing:
                 why = f"held-out questions lose {-choice.gain:.3f} by the most cautious plan"
             return Moved(nothing, system.chunks[nothing], None, empty, f"not moved: {why}")
         plan, before = result.plan, float(choice.before.mean())
         how = f"{', centred' if plan.centred else ''}{', contrastive' if plan.contrast_steps else ''}"
         how += ", by human questions alone" if by_people else ""
-        limit = f"theta {result.theta:.2f}, " if by_people else ""
+        limit = "" if by_llm else f"theta {result.theta:.2f}, "
         note = (
             f"{len(result.rows)} of {len(system.chunks)} rows moved with {limit}prior {plan.prior:g}{how}; "
             f"held-out questions go from {before:.3f} to {before + choice.gain:.3f}"
