@@ -140,3 +140,11 @@ def test_a_new_map_makes_a_new_training_set(conn: Connection, asked: Settings) -
     conn.execute("DELETE FROM heal.entity_map WHERE chunk_id = (SELECT min(chunk_id) FROM heal.entity_map)")
     assert mine(asked, map_rate=1.0).text("training_set_uri") != with_maps.text("training_set_uri")
     assert mine(asked, map_rate=0.0).text("training_set_uri") == without.text("training_set_uri")
+
+
+def test_maps_of_the_same_chunks_by_another_model_make_another_training_set(conn: Connection, asked: Settings) -> None:
+    own = mine(asked, map_rate=1.0)
+    conn.execute("UPDATE heal.entity_map SET model = 'other'")
+    other = mine(asked, map_rate=1.0, llm_model="other")
+    assert other.counts["map_chunks"] == own.counts["map_chunks"]
+    assert other.text("training_set_uri") != own.text("training_set_uri")
