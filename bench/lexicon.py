@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from bench.common import load_queries, parent_parser, table, versions, write_json
-from bench.quality import Deployment
+from bench.common import parent_parser, table, versions, write_json
+from bench.quality import Deployment, TestQueries
 from bench.quality_rows import TRAINED
 from bench.scratch import scratch_store
 from heal_tasks.core.ids import bucket
@@ -42,12 +42,10 @@ from heal_tasks.lexicon.fit import fit_stems
 from heal_tasks.lexicon.lexicon import Lexicon
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_texts
-from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System, judged, rank
+from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System
 from heal_tasks.steps.vectors.spaces import BASE_MODEL
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
-from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Float32Array = NDArray[np.float32]
@@ -67,13 +65,12 @@ class Bench:
             thirds = np.array([bucket("bench-documents", int(key), 3) for key in systems.questions.document_ids])
             names = np.array(["train", "unseen_validation", "unseen_test"])[thirds]
             systems.questions = replace(systems.questions, splits=names, moves=names != "unseen_test")
-        test = systems.questions.human & systems.questions.in_splits("unseen_test")
-        self.key = judged(systems.questions, systems.chunks, test)
+        self._test = TestQueries(systems)
         self.encoder = self.values(plain, BY_ENCODER) if encoder is None else encoder
 
     def values(self, system: System, path: str, *, words: bool = False) -> NDArray[np.float64]:
         """nDCG@10 of each test query."""
-        return rank(system, self.key, self.chunks, path, documents=True, words=words)[1][GATE_METRIC]
+        return self._test.values(system, path, words=words)[GATE_METRIC]
 
     def row(self, name: str, values: NDArray[np.float64], note: str = "") -> dict[str, Any]:
         """A row of the table."""
@@ -177,15 +174,9 @@ def bench(
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
         deployment = Deployment(settings, folder, setting=SETTINGS[questions], most=0)
-        texts, judgments = load_queries(folder)
-        pairs = [(texts[item.query], item.document) for item in judgments if item.split == "test"]
         with connect(url, autocommit=True) as conn:
-            QuestionRepository(conn).import_judgments(settings.sources[0], pairs, lambda *_: "unseen_test")
-            manifest = deployment.manifest.model_copy(update={"run_id": "test"})
-            load_step("embed_base").run(settings, manifest)
             base = SpaceRepository(conn).find_by_uri(settings.model)
             assert base is not None
-            QuestionRepository(conn).place_judgments(base)
             systems = Systems(conn, settings, deployment.manifest.number("topic_run_id"))
             made = Bench(systems, systems.plain(BASE_MODEL, base), split)
             if ridges:

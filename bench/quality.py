@@ -12,13 +12,14 @@ an LLM is configured). *training*: the collection's train and dev queries are al
 keeps the base model's rankings); paper (the published HEAL loss alone); heal (own and HEAL, objective *topics*); supcon
 (heal on the leaf level alone); random (heal with the topic paths of other documents: the control); default (the
 defaults); sampled (default with near and far mined negatives); maps (sampled with a share of entity maps). Every
-trained row is shown plain and with NUDGE, if validation adopts it. *+ words*: the same vectors with words beside them,
-weight .2, without the lexicon (``bench.lexicon`` measures that). A row that changes nothing in the training set is an
+trained row is shown plain and with NUDGE, if validation adopts it. A row that changes nothing in the training set is an
 error; one with an earlier row's value for every query says so.
 
-**Measured** on the official test queries, which no step sees: nDCG@10 and recall@10 over documents (by their nearest
-chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model. ``--documents`` keeps the
-documents that answer test queries and fills up at random: fewer competitors make every number higher.
+**Measured** on the official test queries, which no step learns from: nDCG@10 and recall@10 over documents (by their
+nearest chunk) with 95 % bootstrap intervals, and the paired difference in nDCG@10 to the base model; by the encoder
+alone, and *served*: by the encoder with the lexicon that the pipeline fits to the row's vectors, and words, as
+``heal.hybrid_search`` ranks. ``--documents`` keeps the documents that answer test queries and fills up at random: fewer
+competitors make every number higher.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +46,22 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
-from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
+from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.quality.scoring import CHUNKS_RANKED
+from heal_tasks.steps.quality.scoring import BY_ENCODER, System, judged, rank
 from heal_tasks.steps.vectors.spaces import model_ref
 from heal_tasks.steps.vectors.systems import Systems
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import connect
 from heal_tasks.store.documents.corpus import ChunkTable
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
-from heal_tasks.training.encoder import Encoder
 
-WORDS_WEIGHT, MATCHES = 0.2, 1000
 DEV_OF = 10  # a collection without a dev split lends one train query in ten
 PREPARED = ("ingest", "route", "label", "ask", "embed_base", "sift")
 SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": {"judged"}}
 """Whose questions are seen before the test."""
-Shares = tuple[NDArray[np.int64], NDArray[np.float64]]
-"""Chunks that share words with a query, and how much, of the best one's."""
+ByPath = dict[str, Values]
+"""Values of the test queries by the encoder alone, and as served."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,20 @@ class Test:
     answers: list[NDArray[np.int64]]
 
 
+class TestQueries:
+    """The test queries as the held-out judgments that a deployment has stored."""
+
+    def __init__(self, systems: Systems) -> None:
+        test = systems.questions.human & systems.questions.in_splits("unseen_test")
+        self._key, self._chunks = judged(systems.questions, systems.chunks, test), systems.chunks
+
+    def values(self, system: System, path: str = BY_ENCODER, *, words: bool = False) -> Values:
+        """Ranking metrics of each query over documents, without or with words."""
+        return rank(system, self._key, self._chunks, path, documents=True, words=words)[1]
+
+
 class Deployment:
-    """A collection in a store of its own, up to the base model's vectors.
+    """A collection in a store of its own, up to the base model's vectors, with its test queries as judgments.
 
     Args:
         settings: of this store.
@@ -93,8 +104,8 @@ class Deployment:
                 continue
             self.manifest = load_step(name).run(settings, self.manifest)
             print(f"{name}: {self.manifest.note}", flush=True)
-            if name == "ingest" and "judged" in SETTINGS[setting]:
-                self._import(texts, judgments)
+            if name == "ingest":
+                self._import(texts, judgments, with_train="judged" in SETTINGS[setting])
         source, answers = settings.sources[0], dict[str, list[int]]()
         with connect(settings.require_database_url(), autocommit=True) as conn:
             live = {row[0] for row in conn.execute("SELECT document_id FROM heal.document WHERE duplicate_of IS NULL")}
@@ -102,7 +113,6 @@ class Deployment:
             if item.split == "test" and (number := document_id(source, item.document)) in live:
                 answers.setdefault(item.query, []).append(number)
         self.test = Test([texts[query] for query in answers], [np.array(found) for found in answers.values()])
-        self._shares: list[Shares] = []
 
     def train(self, name: str, row: Row) -> str:
         """Mine, train and embed one row; return the model's URI."""
@@ -134,28 +144,24 @@ class Deployment:
         with (source / "train.jsonl").open(encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
 
-    def judge(self, model_uri: str) -> dict[str, Values]:
-        """Test values of a model's space, plain and (where validation adopts it) with NUDGE; both also with words."""
-        path = artifact_store(self.settings).model_path(model_uri)
-        asked = Encoder(path, device=self.settings.device).encode(self.test.queries, role="query")
-        judged = {}
+    def judge(self, model_uri: str) -> dict[str, ByPath]:
+        """Test values of a model's space, plain and (where validation adopts it) with NUDGE."""
         with connect(self.settings.require_database_url(), autocommit=True) as conn:
             systems = Systems(conn, self.settings, self.manifest.number("topic_run_id"))
-            space = SpaceRepository(conn).find_by_uri(model_uri)
+            space, test = SpaceRepository(conn).find_by_uri(model_uri), TestQueries(systems)
             assert space is not None
-            plain, chunks = systems.plain(model_uri, space), systems.chunks
-            matrix = plain.chunks
-            # Words are the same for all vectors.
-            self._shares = self._shares or [_share(conn, text, chunks) for text in self.test.queries]
-            moved = systems.find_moves(plain)
-        print(f"{model_uri}: {moved.note}", flush=True)
-        for name in ("", " + NUDGE"):
-            judged[name] = ranked_values(top_k(asked, matrix, CHUNKS_RANKED)[0], chunks, self.test)
-            judged[f"{name} + words"] = ranked_values(_with_words(asked, matrix, self._shares), chunks, self.test)
-            if moved.record is None:
-                break
-            matrix[moved.rows] = moved.vectors
-        return judged
+            plain = systems.plain(model_uri, space)
+            system, note = systems.find_lexicon(plain, None)
+            found, moved = {"": (system, note)}, systems.find_moves(system)
+            print(f"{model_uri}: {moved.note}", flush=True)
+            if moved.record is not None:
+                found[" + NUDGE"] = systems.find_lexicon(plain, moved)
+        judged_by = {}
+        for name, (system, note) in found.items():
+            print(f"{model_uri}{name}: {note}", flush=True)
+            encoder = test.values(replace(system, lexical=None))
+            judged_by[name] = {"encoder": encoder, "served": test.values(system, words=True)}
+        return judged_by
 
     def _fill_inbox(self, folder: Path, answers: set[str], most: int) -> None:
         inbox = self.settings.var_dir / "inbox"
@@ -172,18 +178,20 @@ class Deployment:
                 kept = {"id": str(item["id"]), "title": item.get("title", ""), "text": item["text"]}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
 
-    def _import(self, texts: dict[str, str], judgments: Sequence[Judgment]) -> None:
-        dev = dev_queries(judgments, DEV_OF)
-        splits: dict[str, Split] = {
-            texts[item.query]: "unseen_validation" if item.query in dev else "train"
+    def _import(self, texts: dict[str, str], judgments: Sequence[Judgment], *, with_train: bool) -> None:
+        tested = {texts[item.query] for item in judgments if item.split == "test"}
+        dev = {texts[query] for query in dev_queries(judgments, DEV_OF)}
+        pairs = [
+            (texts[item.query], item.document)
             for item in judgments
-            if item.split != "test"
-        }
-        pairs = [(texts[item.query], item.document) for item in judgments if item.split != "test"]
+            if item.split == "test" or (with_train and texts[item.query] not in tested)
+        ]
+
+        def split_of(_document: int, text: str) -> Split:
+            return "unseen_test" if text in tested else "unseen_validation" if text in dev else "train"
+
         with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            QuestionRepository(conn).import_judgments(
-                self.settings.sources[0], pairs, lambda _document, text: splits[text]
-            )
+            QuestionRepository(conn).import_judgments(self.settings.sources[0], pairs, split_of)
 
     def _changed(self, manifest: Manifest, name: str, change: Change) -> Manifest:
         artifacts = artifact_store(self.settings)
@@ -197,26 +205,6 @@ class Deployment:
             (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         uri = artifacts.uri(f"training_sets/{name}")
         return manifest.model_copy(update={"refs": {**manifest.refs, "training_set_uri": uri}})
-
-
-def _share(conn: Connection, text: str, chunks: ChunkTable) -> Shares:
-    statement = (
-        "SELECT m.chunk_id, m.weight / max(m.weight) OVER () "
-        "FROM heal.generation g, heal.matching(%s, g, %s) m WHERE g.state = 'active'"
-    )
-    found = conn.execute(statement, (text, MATCHES)).fetchall()
-    rows = chunks.rows(np.array([chunk_id for chunk_id, _ in found], dtype=np.int64))
-    return rows[rows >= 0], np.array([share for _, share in found])[rows >= 0]
-
-
-def _with_words(asked: NDArray[np.float32], matrix: NDArray[np.float32], shares: Sequence[Shares]) -> NDArray[np.int64]:
-    """Chunks by the sum of both scores, int64, shape (m, c)."""
-    ranked = []
-    for query, (rows, share) in zip(asked, shares, strict=True):
-        scores = matrix @ query
-        scores[rows] += WORDS_WEIGHT * share
-        ranked.append(np.argsort(-scores, kind="stable")[:CHUNKS_RANKED])
-    return np.array(ranked)
 
 
 def ranked_values(found: NDArray[np.int64], chunks: ChunkTable, test: Test) -> Values:
@@ -236,18 +224,16 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
         deployment = Deployment(settings, folder, setting=setting, most=most)
-        # Words are matched among the rows of a served generation.
-        for step in ("mine", "choose", "publish"):
-            manifest = load_step(step).run(settings, deployment.manifest)
-            deployment.manifest = manifest
-            print(f"{step}: {manifest.note}", flush=True)
         untrained = deployment.judge(settings.model)
         base, seen = untrained[""], dict[str, Values]()
 
-        def table_row(name: str, values: Values, spent: float) -> dict[str, Any]:
-            same = same_as(values, seen)
-            seen[name] = values
-            return _table_row(folder.name, setting, name, values, base, spent) | ({"NO EFFECT": same} if same else {})
+        def table_row(name: str, found: ByPath, spent: float) -> dict[str, Any]:
+            same = same_as(found["encoder"], seen)
+            seen[name] = found["encoder"]
+            row = {"collection": folder.name, "setting": setting, "row": name}
+            for path, values in found.items():
+                row |= _columns(path, values, base[path])
+            return row | {"CPU s": spent} | ({"NO EFFECT": same} if same else {})
 
         for added, values in untrained.items():
             yield table_row(f"base{added}".replace("base + NUDGE", "nudge"), values, 0.0)
@@ -259,14 +245,14 @@ def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: in
                 yield table_row(row + added, values, spent)
 
 
-def _table_row(collection: str, setting: str, name: str, values: Values, base: Values, spent: float) -> dict[str, Any]:
+def _columns(path: str, values: Values, base: Values) -> dict[str, Any]:
+    """The columns of one path: quality, and its difference to the base model's by the same path."""
     ndcg = mean_interval(values["ndcg@10"], seed=0)
     apart = paired_difference(values["ndcg@10"], base["ndcg@10"], seed=0)
     return {
-        "collection": collection, "setting": setting, "row": name,
-        "nDCG@10": f"{ndcg.value:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]",
-        "against base": "" if name == "base" else f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]",
-        "recall@10": float(values["recall@10"].mean()), "queries": ndcg.n, "CPU s": spent,
+        f"{path} nDCG@10": f"{ndcg.value:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]",
+        f"{path} against base": f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]",
+        f"{path} recall@10": float(values["recall@10"].mean()), "queries": ndcg.n,
     }  # fmt: skip
 
 

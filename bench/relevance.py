@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.common import load_queries, parent_parser, table, versions, write_json
+from bench.common import parent_parser, table, versions, write_json
 from bench.quality import Deployment
 from bench.quality_rows import TRAINED
 from bench.scratch import scratch_store
@@ -31,12 +31,10 @@ from heal_tasks.core.ids import bucket
 from heal_tasks.core.settings import load_settings
 from heal_tasks.evaluation.bootstrap import mean_interval
 from heal_tasks.lexicon.record import LexiconRecord
-from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, AnswerKey, System, judged, relevance, scored_rows
-from heal_tasks.steps.vectors.spaces import BASE_MODEL, model_ref
+from heal_tasks.steps.vectors.spaces import BASE_MODEL
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
-from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 CUT_OFF, NEAR = 0.5, 0.1
@@ -99,20 +97,12 @@ def bench(folder: Path, steps: int) -> list[dict[str, Any]]:
             var_dir=var_dir, database_url=url, sources=(f"file:{var_dir / 'inbox'}",), force_route="realign", **options
         )
         deployment = Deployment(settings, folder, setting="people", most=0)
-        texts, judgments = load_queries(folder)
-        pairs = [(texts[item.query], item.document) for item in judgments if item.split == "test"]
         model = deployment.train("default", TRAINED["default"])
         with connect(url, autocommit=True) as conn:
-            QuestionRepository(conn).import_judgments(settings.sources[0], pairs, lambda *_: "unseen_test")
-            manifest = deployment.manifest.model_copy(update={"run_id": "test"})
-            load_step("embed").run(
-                settings, manifest.model_copy(update={"refs": {**manifest.refs, model_ref("answers"): model}})
-            )
             found = {uri: SpaceRepository(conn).find_by_uri(uri) for uri in (settings.model, model)}
             base, trained = found.values()
             assert base is not None
             assert trained is not None
-            QuestionRepository(conn).place_judgments(base)
             systems = Systems(conn, settings, deployment.manifest.number("topic_run_id"))
             return list(rows_of(systems, systems.plain(BASE_MODEL, base), systems.plain(model, trained)))
 
