@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from bench.common import parent_parser, table, versions, write_json
-from bench.quality import Deployment, TestQueries
+from bench.judging import TestQueries
+from bench.quality import Deployment
 from bench.quality_rows import TRAINED
 from bench.scratch import scratch_store
 from heal_tasks.core.ids import bucket

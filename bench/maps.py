@@ -23,7 +23,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from bench.common import parent_parser, table, versions, write_json
-from bench.quality import Deployment, Test, ranked_values
+from bench.judging import Test, ranked_values
+from bench.quality import Deployment
 from bench.quality_rows import DEFAULT, Row, Values
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store

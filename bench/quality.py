@@ -29,14 +29,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.common import Judgment, dev_queries, load_queries, parent_parser, table, versions, write_json
+from bench.judging import Test, TestQueries
 from bench.quality_rows import TRAINED, Change, Row, Values, same_as
 from bench.scratch import scratch_store
 from heal_tasks.core.artifacts import artifact_store
@@ -46,13 +46,10 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Split
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
-from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.quality.scoring import BY_ENCODER, System, judged, rank
 from heal_tasks.steps.vectors.spaces import model_ref
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
-from heal_tasks.store.documents.corpus import ChunkTable
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
@@ -62,26 +59,6 @@ SETTINGS = {"corpus": {"written"}, "training": {"written", "judged"}, "people": 
 """Whose questions are seen before the test."""
 ByPath = dict[str, Values]
 """Values of the test queries by the encoder alone, and as served."""
-
-
-@dataclass(frozen=True)
-class Test:
-    """Official test queries, and the ids in the store of the documents that answer each."""
-
-    queries: list[str]
-    answers: list[NDArray[np.int64]]
-
-
-class TestQueries:
-    """The test queries as the held-out judgments that a deployment has stored."""
-
-    def __init__(self, systems: Systems) -> None:
-        test = systems.questions.human & systems.questions.in_splits("unseen_test")
-        self._key, self._chunks = judged(systems.questions, systems.chunks, test), systems.chunks
-
-    def values(self, system: System, path: str = BY_ENCODER, *, words: bool = False) -> Values:
-        """Ranking metrics of each query over documents, without or with words."""
-        return rank(system, self._key, self._chunks, path, documents=True, words=words)[1]
 
 
 class Deployment:
@@ -205,14 +182,6 @@ class Deployment:
             (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         uri = artifacts.uri(f"training_sets/{name}")
         return manifest.model_copy(update={"refs": {**manifest.refs, "training_set_uri": uri}})
-
-
-def ranked_values(found: NDArray[np.int64], chunks: ChunkTable, test: Test) -> Values:
-    """Ranking metrics per test query over documents, each by its best chunk."""
-    documents, numbers = np.unique(chunks.document_ids, return_inverse=True)
-    best = first_of_each(found, numbers, 10)
-    ranked = np.where(best >= 0, numbers[best], -1)
-    return ranking_metrics(ranked, [np.searchsorted(documents, wanted) for wanted in test.answers])
 
 
 def bench(folder: Path, setting: str, names: Sequence[str], most: int, steps: int) -> Iterator[dict[str, Any]]:
