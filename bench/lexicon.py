@@ -43,6 +43,7 @@ from heal_tasks.lexicon.fit import fit_stems
 from heal_tasks.lexicon.lexicon import Lexicon
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_texts
+from heal_tasks.nudge.plan import Plan
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System
 from heal_tasks.steps.vectors.spaces import BASE_MODEL
 from heal_tasks.steps.vectors.systems import Systems
@@ -60,14 +61,15 @@ SETTINGS = {"none": "people", "people": "people", "llm": "corpus"}
 class Bench:
     """A collection in a store, with its test queries as judgments that no step learns from."""
 
-    def __init__(self, systems: Systems, plain: System, split: str, encoder: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, systems: Systems, plain: System, split: str) -> None:
         self.systems, self.plain, self.chunks = systems, plain, systems.chunks
         if split == "documents":
             thirds = np.array([bucket("bench-documents", int(key), 3) for key in systems.questions.document_ids])
             names = np.array(["train", "unseen_validation", "unseen_test"])[thirds]
             systems.questions = replace(systems.questions, splits=names, moves=names != "unseen_test")
         self._test = TestQueries(systems)
-        self.encoder = self.values(plain, BY_ENCODER) if encoder is None else encoder
+        self.plan: Plan | None = None
+        self.encoder = self.values(plain, BY_ENCODER)
 
     def values(self, system: System, path: str, *, words: bool = False) -> NDArray[np.float64]:
         """nDCG@10 of each test query."""
@@ -100,7 +102,7 @@ class Bench:
         yield from self.with_lexicon("", system, note)
 
     def chosen(self, name: str) -> Iterator[dict[str, Any]]:
-        """The lexicon that the pipeline chooses, without and with the NUDGE that it finds."""
+        """The lexicon that the pipeline chooses, without and with the NUDGE that it finds; the first space's plan."""
         moved = None
         for added in ("", "NUDGE, "):
             system, note = self.systems.find_lexicon(self.plain, moved)
@@ -108,7 +110,9 @@ class Bench:
             yield self.row(f"{name}{added}encoder", encoder, moved.note if moved else "")
             yield self.row(f"{name}{added}encoder + words", self.values(_weightless(system), BY_ENCODER, words=True))
             yield from self.with_lexicon(f"{name}{added}", system, note)
-            moved = moved or self.systems.find_moves(system)
+            if not moved:
+                moved = self.systems.find_moves(system, self.plan)
+                self.plan = self.plan or (moved.record and moved.record.plan)
 
     def priors(self, ridges: Sequence[float]) -> Iterator[dict[str, Any]]:
         """Every prior of the ridge regression; the lexicon has the default weight."""
@@ -189,7 +193,8 @@ def bench(
             for row in trained:
                 space = SpaceRepository(conn).find_by_uri(deployment.train(row, TRAINED[row]))
                 assert space is not None
-                yield from Bench(systems, systems.plain(row, space), split, made.encoder).chosen(f"{row}, ")
+                made.plain = systems.plain(row, space)
+                yield from made.chosen(f"{row}, ")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.lexicon.record import LexiconRecord
-from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.nudge.plan import NudgeRecord, Plan
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.comparing import compare, compare_for_drop, evaluation_rows, mean_quality
 from heal_tasks.steps.quality.measurable import why_unmeasured
@@ -78,10 +78,13 @@ def choose(context: Context) -> Outcome:
         notes.append(f"{plain.name}: {note}")
         return system
 
+    plan: Plan | None = None
     for name, space in context.track(list(candidate_spaces(context).items())):
         plain = systems.plain(name, space)
         system = consider(space, plain, None)
-        moved, key = systems.find_moves(system), name.replace(" ", "_")
+        moved, key = systems.find_moves(system, plan), name.replace(" ", "_")
+        if name == BASE_MODEL and moved.record:
+            plan = moved.record.plan
         counts[f"moved_{key}"] = len(moved.rows)
         counts[f"theta_{key}"] = round(moved.record.theta, 4) if moved.record else 0.0
         notes.append(f"{name}: {moved.note}")

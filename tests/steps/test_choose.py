@@ -113,7 +113,10 @@ def test_moves_by_a_language_model_are_added_to_what_passes_unless_they_show_a_l
     record = NudgeRecord("N", 1.5, 8.0, None, 0, 0.0, by_people)
     lose = np.arange(lost)
 
-    def moves(_: Systems, system: Any) -> Moved:
+    plans = []
+
+    def moves(_: Systems, system: Any, plan: Any) -> Moved:
+        plans.append(plan)
         # Rows that lose point away from every question.
         return Moved(lose, -system.chunks[lose], record, ContrastState.empty(system.chunks.shape[1]))
 
@@ -124,6 +127,7 @@ def test_moves_by_a_language_model_are_added_to_what_passes_unless_they_show_a_l
     assert bool(winner.nudge) is nudged
     name = "answers model + NUDGE + lexicon" if nudged else "answers model + lexicon"
     assert made.text("best_system") == name
+    assert plans == [None, record.plan, record.plan]  # the base model's space chooses for the others
     shown = "no set shows a loss of more than 0.005 against answers model + lexicon." in made.text("verdict")
     assert shown is nudged
 
@@ -137,7 +141,7 @@ def test_where_nothing_passes_moves_are_added_to_live_rows_that_are_not_moved(
     record = NudgeRecord("N", 1.5, 8.0, None, 0, 0.0, by_people=False)
     nothing = np.arange(0)
 
-    def moves(_: Systems, system: Any) -> Moved:
+    def moves(_: Systems, system: Any, plan: Any) -> Moved:
         return Moved(nothing, system.chunks[nothing], record, ContrastState.empty(system.chunks.shape[1]))
 
     monkeypatch.setattr(Systems, "find_moves", moves)

@@ -10,6 +10,7 @@ import pytest
 from heal_tasks.core.settings import Settings
 from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
 from heal_tasks.nudge.nudge import NudgeResult
+from heal_tasks.nudge.plan import Plan
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.steps.quality.scoring import BY_TEXT, judged, quality
 from heal_tasks.steps.vectors import lexicons
@@ -182,4 +183,9 @@ def test_a_language_models_questions_alone_judge_moves_with_the_lexicon_and_by_l
     by_encoder, served = plain.questions[validation], system.queries(validation)
     assert np.abs(by_encoder - served).max() > 0.1
     np.testing.assert_array_equal(seen[1].vectors, served if writer == "llm" else by_encoder)
-    assert losses == [world.settings.gate_epsilon if writer == "llm" else None]
+    given = Plan(prior=3.0)
+    moved = systems.find_moves(system, given)
+    assert losses == ([world.settings.gate_epsilon, np.inf] if writer == "llm" else [None, None])
+    if writer == "llm":
+        assert moved.record is not None
+        assert moved.record.plan == given
