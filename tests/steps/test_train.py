@@ -45,8 +45,8 @@ def test_written_questions_keep_half_of_the_base_model_unless_set(change, by_peo
     ("objective", "by_people", "expected"),
     [
         ("answers", False, (False, 0.0, 0.5, "ndcg@10")),
-        ("topics", False, (False, 1.0, 0.0, "topic_agreement@10")),
-        ("topics", True, (False, 1.0, 0.0, "topic_agreement@10")),
+        ("topics", False, (False, 0.3, 0.5, "topic_agreement@10")),
+        ("topics", True, (False, 0.3, 0.0, "topic_agreement@10")),
         ("paper", True, (True, 0.0, 0.0, "topic_agreement@10")),
     ],
 )
