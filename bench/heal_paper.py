@@ -42,7 +42,7 @@ from bench.label_scores import (
     topic_answers,
     topic_mates,
 )
-from bench.labelled import NO_QUERIES, Labelled, Vectors, labels_for, peoples_queries, split, trained, training_data
+from bench.labelled import NO_QUERIES, Labelled, Vectors, label_sources, peoples_queries, split, trained, training_data
 from bench.topics import pydocs, sample
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.models import resolve_model
@@ -91,20 +91,18 @@ def judge(vectors: Vectors, data: Labelled, known: NDArray[np.int64], tested: ND
         predicted = classify(vectors.documents[known], data.truth[known], documents)
         for measure, values in classification(predicted, truth).items():
             scores[f"{name} {measure}"] = values, tested
-    about = np.isin(data.written.owners, tested)
-    questions, owners = vectors.written[about], data.written.owners[about]
+    owners = data.written.about(tested).owners
     for level, labels in enumerate(truth.T, start=1):
         of_documents = topic_mates(documents, labels)
-        of_questions = topic_answers(questions, np.searchsorted(tested, owners), documents, labels)
+        of_questions = topic_answers(vectors.written, np.searchsorted(tested, owners), documents, labels)
         for name, (ranked, rows), document in (("mates", of_documents, tested), ("asked", of_questions, owners)):
             for measure, values in ranked.items():
                 scores[f"{name} {measure} {level}"] = values, document[rows]
         values, rows = silhouettes(documents, labels)
         scores[f"silhouette {level}"] = values, tested[rows]
-    scores["own document"] = _found(questions, vectors.documents, owners), owners
-    about = np.isin(data.people.owners, tested)
-    owners = data.people.owners[about]
-    scores["people"] = _found(vectors.people[about], vectors.documents, owners), owners
+    scores["own document"] = _found(vectors.written, vectors.documents, owners), owners
+    owners = data.people.about(tested).owners
+    scores["people"] = _found(vectors.people, vectors.documents, owners), owners
     return scores
 
 
@@ -117,17 +115,15 @@ def run(
 ) -> dict[str, Scores]:
     """Scores of every system, joined over the seeds."""
     base, found = Path(resolve_model(PACKAGED_MODEL)), dict[str, list[Scores]]()
-    untrained = Vectors(base, data)
     for seed in seeds:
         known, tested = split(data.collection.ids, seed, choose=choose)
-        labels = {
-            source: labels_for(source, data, known, seed) for source in {item.labels for item in systems.values()}
-        }
+        labels = label_sources(data, known, seed)
         for name, system in systems.items():
-            vectors = untrained
             if system.config:
                 config = TrainingConfig(max_steps=steps, eval_steps=steps, seed=seed, **system.config)
-                vectors = trained(base, training_data(data, known, labels[system.labels]), config, data)
+                vectors = trained(base, training_data(data, known, labels[system.labels]), config, data, tested)
+            else:
+                vectors = Vectors(base, data, tested)
             scores = judge(vectors, data, known, tested)
             found.setdefault(name, []).append(scores)
             means = {measure: scores[measure][0].mean().round(4) for measure in ("nearest hF1", "own document")}

@@ -97,12 +97,10 @@ def split(ids: Sequence[str], seed: int, *, choose: bool) -> tuple[NDArray[np.in
     return np.flatnonzero(trains & ~judges), np.flatnonzero(trains & judges)
 
 
-def labels_for(source: str, data: Labelled, rows: NDArray[np.int64], seed: int) -> Paths:
-    """Label paths of the training documents from a source: true, HNMFk or random; shape (r, L)."""
-    if source == "true":
-        return data.truth[rows]
-    paths = build_tree([data.collection.texts[row] for row in rows], HNMFkConfig(seed=seed)).paths
-    return np.random.default_rng(seed).permutation(paths) if source == "random" else paths
+def label_sources(data: Labelled, rows: NDArray[np.int64], seed: int) -> dict[str, Paths]:
+    """Label paths of the training documents by source, each of shape (r, L): HNMFk, true, random."""
+    found = build_tree([data.collection.texts[row] for row in rows], HNMFkConfig(seed=seed)).paths
+    return {"HNMFk": found, "true": data.truth[rows], "random": np.random.default_rng(seed).permutation(found)}
 
 
 def training_data(data: Labelled, rows: NDArray[np.int64], paths: Paths) -> TrainingData:
@@ -120,23 +118,25 @@ def training_data(data: Labelled, rows: NDArray[np.int64], paths: Paths) -> Trai
 
 
 class Vectors:
-    """A model's vectors of a labelled collection: documents, written questions, people's queries."""
+    """A model's vectors of all documents, and of the questions and people's queries about the test part."""
 
-    def __init__(self, model: Path, data: Labelled) -> None:
+    def __init__(self, model: Path, data: Labelled, tested: NDArray[np.int64]) -> None:
         encoder = load_encoder(model)
         encoder.max_seq_length = TOKENS
         bf16 = in_bf16("auto", str(encoder.device))
         self.documents = encode(encoder, data.collection.texts, bf16=bf16)
         self.written, self.people = (
-            encode(encoder, asked.texts, role="query", bf16=bf16) for asked in (data.written, data.people)
+            encode(encoder, asked.about(tested).texts, role="query", bf16=bf16) for asked in (data.written, data.people)
         )
 
 
-def trained(base: Path, pairs: TrainingData, config: TrainingConfig, data: Labelled) -> Vectors:
+def trained(
+    base: Path, pairs: TrainingData, config: TrainingConfig, data: Labelled, tested: NDArray[np.int64]
+) -> Vectors:
     """Train and encode."""
     # A single validation, after the last step, of one document: nothing is selected, and it costs nothing.
     validation = ValidationSet(pairs.questions[:1], pairs.documents[:1], [np.zeros(1, dtype=np.int64)])
     with tempfile.TemporaryDirectory() as name:
         work, output = Path(name, "work"), Path(name, "model")
         train_encoder(base, pairs, validation, config, work_dir=work, output_dir=output, data_fingerprint="bench")
-        return Vectors(output, data)
+        return Vectors(output, data, tested)

@@ -61,7 +61,7 @@ def test_test_queries_of_people_are_never_read(data: labelled.Labelled) -> None:
 
 def test_pairs_carry_their_documents_labels(data: labelled.Labelled) -> None:
     known, _ = labelled.split(data.collection.ids, 1, choose=False)
-    pairs = labelled.training_data(data, known, labelled.labels_for("true", data, known, 1))
+    pairs = labelled.training_data(data, known, data.truth[known])
     assert set(pairs.document_ids.tolist()) <= set(known.tolist())
     assert len(pairs.questions) > len(known)
     for row, document in enumerate(pairs.document_ids):
@@ -74,7 +74,8 @@ def test_pairs_carry_their_documents_labels(data: labelled.Labelled) -> None:
 
 def test_random_labels_have_the_trees_shape(data: labelled.Labelled) -> None:
     known = np.arange(DOCUMENTS)
-    found, dealt = (labelled.labels_for(source, data, known, 1) for source in ("HNMFk", "random"))
+    sources = labelled.label_sources(data, known, 1)
+    found, dealt = sources["HNMFk"], sources["random"]
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, dealt.tolist()))
     assert len(np.unique(found)) > 1
     assert (found != dealt).any()
