@@ -14,12 +14,13 @@ part in the place of the test part.
 
 **Measured** on the test part, by true labels, which are cut above labels of a single document. *Nearest*: the ten
 nearest training documents vote on the label path; *probe*: a ridge classifier per level on the training documents'
-vectors. hP, hR, hF1 as in ``evaluation.hierarchy``. *Topic-mates*: each test document ranks the others, those with its
-label are relevant; *asked*: each question about a test document ranks the test documents, those with its document's
-label are relevant. MRR, nDCG and precision P at 10. Silhouette by cosine distance. *Own document*: nDCG@10 of the
-questions about test documents among all documents, where its own is the right one: what the training costs. *people*:
-the same for people's train queries, where the folder has any. All are means over seeds and documents; differences to
-the base model are paired, with 95 % bootstrap intervals over documents.
+vectors. hP, hR, hF1 as in ``evaluation.hierarchy``. *HNMFk*: the nearest vote on HNMFk's topics instead, and the test
+documents' are those that projection on the tree gives them. *Topic-mates*: each test document ranks the others, those
+with its label are relevant; *asked*: each question about a test document ranks the test documents, those with its
+document's label are relevant. MRR, nDCG and precision P at 10. Silhouette by cosine distance. *Own document*: nDCG@10
+of the questions about test documents among all documents, where its own is the right one: what the training costs.
+*people*: the same for people's train queries, where the folder has any. All are means over seeds and documents;
+differences to the base model are paired, with 95 % bootstrap intervals over documents.
 """
 
 import argparse
@@ -42,7 +43,19 @@ from bench.label_scores import (
     topic_answers,
     topic_mates,
 )
-from bench.labelled import NO_QUERIES, Labelled, Vectors, label_sources, peoples_queries, split, trained, training_data
+from bench.labelled import (
+    NO_QUERIES,
+    Labelled,
+    Vectors,
+    encoded,
+    part,
+    peoples_queries,
+    split,
+    topics,
+    train,
+    train_head,
+    training_data,
+)
 from bench.topics import pydocs, sample
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.models import resolve_model
@@ -64,7 +77,10 @@ class System:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-HEAL_WEIGHT = 1.0
+POOLED = ("hP", "hR", "hF1")
+HEAL_WEIGHT = 0.3
+ENCODER: dict[str, Any] = {"batch_size": 32, "max_tokens": 64}
+HEAD: dict[str, Any] = {"max_steps": 150, "batch_size": 64, "learning_rate": 1e-3}
 OWN = {"base_weight": 0.1}
 PAPER = {"paper": True}
 HEAL = OWN | {"heal_weight": HEAL_WEIGHT}
@@ -113,23 +129,34 @@ def _found(questions: Floats, documents: Floats, owners: NDArray[np.int64]) -> V
 def run(
     data: Labelled, systems: Mapping[str, System], seeds: Sequence[int], steps: int, *, choose: bool
 ) -> dict[str, Scores]:
-    """Scores of every system, joined over the seeds."""
-    base, found = Path(resolve_model(PACKAGED_MODEL)), dict[str, list[Scores]]()
+    """Scores of every system, joined over the seeds; without steps a head is trained."""
+    model, found = Path(resolve_model(PACKAGED_MODEL)), dict[str, list[Scores]]()
+    untrained = encoded(model, data, np.arange(len(data.truth)))
+    common = ENCODER | {"max_steps": steps, "eval_steps": steps} if steps else HEAD
     for seed in seeds:
         known, tested = split(data.collection.ids, seed, choose=choose)
-        labels = label_sources(data, known, seed)
+        labels, placed = topics(data, known, tested, seed)
         for name, system in systems.items():
-            if system.config:
-                config = TrainingConfig(max_steps=steps, eval_steps=steps, seed=seed, **system.config)
-                vectors = trained(base, training_data(data, known, labels[system.labels]), config, data, tested)
+            config = TrainingConfig(seed=seed, **{**common, **system.config})
+            pairs = training_data(data, known, labels[system.labels])
+            if not system.config:
+                vectors = part(untrained, data, tested)
+            elif steps:
+                vectors = train(model, pairs, config, data, tested)
             else:
-                vectors = Vectors(base, data, tested)
+                vectors = train_head(untrained, pairs, config, data, tested)
             scores = judge(vectors, data, known, tested)
+            predicted = nearest_paths(vectors.documents[known], labels["HNMFk"], vectors.documents[tested])
+            by_topics = classification(predicted, placed)
+            scores |= {f"HNMFk {measure}": (by_topics[measure], tested) for measure in POOLED}
             found.setdefault(name, []).append(scores)
-            means = {measure: scores[measure][0].mean().round(4) for measure in ("nearest hF1", "own document")}
+            means = {
+                measure: round(float(scores[measure][0].mean()), 4)
+                for measure in ("nearest hF1", "HNMFk hF1", "own document")
+            }
             print(f"{data.collection.name}, seed {seed}, {name}: {means}", flush=True)
-    return {name: {measure: joined([part[measure] for part in parts]) for measure in parts[0]}
-            for name, parts in found.items()}  # fmt: skip
+    return {name: {measure: joined([scores[measure] for scores in runs]) for measure in runs[0]}
+            for name, runs in found.items()}  # fmt: skip
 
 
 def joined(parts: Sequence[tuple[Values, NDArray[np.int64]]]) -> tuple[Values, NDArray[np.int64]]:
@@ -140,40 +167,36 @@ def joined(parts: Sequence[tuple[Values, NDArray[np.int64]]]) -> tuple[Values, N
 
 def tables(found: Mapping[str, Scores]) -> dict[str, list[dict[str, Any]]]:
     """Rows of all tables by their titles; a measure without values is left out."""
-    measures = {name for name, (values, _) in found["base"].items() if len(values)}
     levels = range(1, 1 + sum(name.startswith("silhouette") for name in found["base"]))
-    rows = {
-        "nearest neighbours": _rows(found, "nearest hF1", [f"nearest {name}" for name in ("hP", "hR", "hF1")]
-                                    + [f"nearest F1 {level}" for level in levels]),
-        "linear probe": _rows(found, "probe hF1", [f"probe {name}" for name in ("hP", "hR", "hF1")]
-                              + [f"probe F1 {level}" for level in levels]),
-        "own document": _rows(found, "own document", ["own document"]),
+
+    def voted(kind: str, levels: Sequence[int]) -> list[dict[str, Any]]:
+        pooled, by_level = [f"{kind} {name}" for name in POOLED], [f"{kind} F1 {level}" for level in levels]
+        return _rows(found, pooled + by_level, [pooled[-1]])
+
+    ranked = [f"{kind} {name}" for kind in ("mates", "asked") for name in ("MRR", "nDCG", "P")]
+    return {
+        "nearest neighbours": voted("nearest", levels),
+        "linear probe": voted("probe", levels),
+        "nearest neighbours, HNMFk's topics": voted("HNMFk", ()),
+        **{f"level {level}": _rows(found, [*(f"{name} {level}" for name in ranked), f"silhouette {level}"],
+                                   [f"mates nDCG {level}", f"asked nDCG {level}", f"silhouette {level}"])
+           for level in levels},
+        "own document": _rows(found, ["own document", "people"], ["own document", "people"]),
     }  # fmt: skip
-    if "people" in measures:
-        rows["own document, people's queries"] = _rows(found, "people", ["people"])
-    for level in levels:
-        names = [f"{kind} {name} {level}" for kind in ("mates", "asked") for name in ("MRR", "nDCG", "P")]
-        first = _rows(found, f"mates nDCG {level}", names)
-        second = _rows(
-            found, f"silhouette {level}", [f"silhouette {level}"] if f"silhouette {level}" in measures else []
-        )
-        rows[f"topic-mates, level {level}"] = first
-        rows[f"silhouette, level {level}"] = second
-    return {title: found_rows for title, found_rows in rows.items() if found_rows}
 
 
-def _rows(found: Mapping[str, Scores], compared: str, names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row per system: means of some measures, and the difference of one of them to the base model."""
-    if not names:
-        return []
+def _rows(found: Mapping[str, Scores], names: Sequence[str], compared: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per system: means of the measures that have values, and differences of some of them to the base model."""
     rows = []
     for system, scores in found.items():
-        values, documents = scores[compared]
-        before = found["base"][compared][0]
-        apart = paired_difference(values, before, seed=0, groups=documents)
-        gain = "" if system == "base" else f"{apart.value / before.mean():+.0%}"
-        rows.append({"system": system, **{name: float(scores[name][0].mean()) for name in names},
-                     f"{compared}, against base": "" if system == "base" else _text(apart), "gain": gain})  # fmt: skip
+        row: dict[str, Any] = {"system": system}
+        row |= {name: float(scores[name][0].mean()) for name in names if len(scores[name][0])}
+        for name in compared:
+            if name in row:
+                values, documents = scores[name]
+                apart = paired_difference(values, found["base"][name][0], seed=0, groups=documents)
+                row[f"{name}, against base"] = "" if system == "base" else _text(apart)
+        rows.append(row)
     return rows
 
 
@@ -196,8 +219,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--collection", type=Path, nargs="+", default=[], metavar="FOLDER", help="corpora with labels")
     parser.add_argument("--documentation", action="store_true", help="also the documentation of installed packages")
     parser.add_argument("--choose", action="store_true", help="compare weights of HEAL within the training part")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these and the base model (default: all)")
     parser.add_argument("--documents", type=int, default=2000, help="at most this many, drawn at random (%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="of each training (%(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="of each training; 0: a head (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="splits, each with its trainings (%(default)s)")
     parser.add_argument("--seed", type=int, default=13, help="first seed; also draws the documents (%(default)s)")
     options = parser.parse_args(arguments)
@@ -210,9 +234,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError("there is nothing to measure; give --collection or --documentation")
     except InputError as error:
         parser.error(str(error))
+    systems = CHOICES if options.choose else SYSTEMS
+    if options.systems:
+        systems = {name: system for name, system in systems.items() if name in ("base", *options.systems)}
     seeds, rows = range(options.seed, options.seed + options.seeds), dict[str, list[dict[str, Any]]]()
     for data in made:
-        systems = CHOICES if options.choose else SYSTEMS
         found = run(data, systems, seeds, options.steps, choose=options.choose)
         print(f"\n{data.collection.name}: {len(data.collection.ids)} documents, seeds {list(seeds)}. {versions()}")
         for title, table_rows in tables(found).items():

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.common import Collection, load_queries
-from bench.label_scores import Paths, encode_paths
+from bench.label_scores import Floats, Paths, encode_paths
+from bench.residual import ResidualHead
 from bench.topics import TOKENS, cut_rare
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import bucket, stable_id
@@ -19,7 +21,9 @@ from heal_tasks.topics.config import HNMFkConfig
 from heal_tasks.topics.hnmfk import build_tree
 from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import TrainingData, ValidationSet
-from heal_tasks.training.encoder import encode, in_bf16, load_encoder
+from heal_tasks.training.encoder import encode, in_bf16, limited_threads, load_encoder
+from heal_tasks.training.loop import make_sampler
+from heal_tasks.training.objective import BaseVectors, Objective
 from heal_tasks.training.trainer import train_encoder
 
 QUESTIONS = 4
@@ -97,10 +101,18 @@ def split(ids: Sequence[str], seed: int, *, choose: bool) -> tuple[NDArray[np.in
     return np.flatnonzero(trains & ~judges), np.flatnonzero(trains & judges)
 
 
-def label_sources(data: Labelled, rows: NDArray[np.int64], seed: int) -> dict[str, Paths]:
-    """Label paths of the training documents by source, each of shape (r, L): HNMFk, true, random."""
-    found = build_tree([data.collection.texts[row] for row in rows], HNMFkConfig(seed=seed)).paths
-    return {"HNMFk": found, "true": data.truth[rows], "random": np.random.default_rng(seed).permutation(found)}
+def topics(
+    data: Labelled, known: NDArray[np.int64], tested: NDArray[np.int64], seed: int
+) -> tuple[dict[str, Paths], Paths]:
+    """Label paths of the training documents by source (HNMFk, true, random), and HNMFk's of the tested documents.
+
+    The tree is of the training documents alone; the tested ones are projected on it, as new documents are.
+    """
+    texts = data.collection.texts
+    tree = build_tree([texts[row] for row in known], HNMFkConfig(seed=seed))
+    dealt = np.random.default_rng(seed).permutation(tree.paths)
+    sources = {"HNMFk": tree.paths, "true": data.truth[known], "random": dealt}
+    return sources, tree.project([texts[row] for row in tested]).paths
 
 
 def training_data(data: Labelled, rows: NDArray[np.int64], paths: Paths) -> TrainingData:
@@ -117,26 +129,63 @@ def training_data(data: Labelled, rows: NDArray[np.int64], paths: Paths) -> Trai
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
 class Vectors:
-    """A model's vectors of all documents, and of the questions and people's queries about the test part."""
+    """Vectors of all documents, and of the questions and people's queries about some of them."""
 
-    def __init__(self, model: Path, data: Labelled, tested: NDArray[np.int64]) -> None:
-        encoder = load_encoder(model)
-        encoder.max_seq_length = TOKENS
-        bf16 = in_bf16("auto", str(encoder.device))
-        self.documents = encode(encoder, data.collection.texts, bf16=bf16)
-        self.written, self.people = (
-            encode(encoder, asked.about(tested).texts, role="query", bf16=bf16) for asked in (data.written, data.people)
-        )
+    documents: Floats
+    written: Floats
+    people: Floats
 
 
-def trained(
-    base: Path, pairs: TrainingData, config: TrainingConfig, data: Labelled, tested: NDArray[np.int64]
-) -> Vectors:
-    """Train and encode."""
+def encoded(model: Path, data: Labelled, rows: NDArray[np.int64]) -> Vectors:
+    """Vectors by an encoder, with the questions about the documents of some rows."""
+    encoder = load_encoder(model)
+    encoder.max_seq_length = TOKENS
+    bf16 = in_bf16("auto", str(encoder.device))
+    asked = [encode(encoder, asked.about(rows).texts, role="query", bf16=bf16) for asked in (data.written, data.people)]
+    return Vectors(encode(encoder, data.collection.texts, bf16=bf16), *asked)
+
+
+def train(base: Path, pairs: TrainingData, config: TrainingConfig, data: Labelled, rows: NDArray[np.int64]) -> Vectors:
+    """Train an encoder; what it makes of all documents and of the questions about some rows."""
     # A single validation, after the last step, of one document: nothing is selected, and it costs nothing.
     validation = ValidationSet(pairs.questions[:1], pairs.documents[:1], [np.zeros(1, dtype=np.int64)])
     with tempfile.TemporaryDirectory() as name:
         work, output = Path(name, "work"), Path(name, "model")
         train_encoder(base, pairs, validation, config, work_dir=work, output_dir=output, data_fingerprint="bench")
-        return Vectors(output, data, tested)
+        return encoded(output, data, rows)
+
+
+def train_head(
+    base: Vectors, pairs: TrainingData, config: TrainingConfig, data: Labelled, rows: NDArray[np.int64]
+) -> Vectors:
+    """The same with the same batches and loss, but a residual head on the base model's vectors in the encoder's place.
+
+    ``base`` has the vectors of all questions.
+    """
+    taken = np.isin(data.written.owners, pairs.document_ids)
+    sides = [torch.from_numpy(side) for side in (base.written[taken], base.documents[pairs.document_ids])]
+    torch.manual_seed(config.seed)
+    head = ResidualHead(base.documents.shape[1])
+    everything = torch.arange(len(pairs.questions))
+    objective = Objective(head, pairs, config, BaseVectors(everything, *sides) if config.base_weight > 0 else None)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate)
+    sampler = make_sampler(pairs, config)
+    with limited_threads(1):  # small matrices: a second thread would only wait
+        for step in range(config.max_steps):
+            if step % len(sampler) == 0:
+                sampler.set_epoch(step // len(sampler))
+                batches = iter(sampler)
+            batch = torch.tensor(next(batches))
+            optimiser.zero_grad()
+            terms = objective.loss_of_embeddings([head(side[batch]) for side in sides], batch)
+            torch.stack(list(terms.values())).sum().backward()
+            optimiser.step()
+    return part(Vectors(*(head.moved(side) for side in (base.documents, base.written, base.people))), data, rows)
+
+
+def part(vectors: Vectors, data: Labelled, rows: NDArray[np.int64]) -> Vectors:
+    """Of the vectors of all questions those about some rows."""
+    written, people = (np.isin(asked.owners, rows) for asked in (data.written, data.people))
+    return Vectors(vectors.documents, vectors.written[written], vectors.people[people])
