@@ -78,6 +78,7 @@ class System:
 
 
 POOLED = ("hP", "hR", "hF1")
+SHOWN = ("nearest hF1", "HNMFk hF1", "probe hF1", "own document")
 HEAL_WEIGHT = 0.3
 ENCODER: dict[str, Any] = {"batch_size": 32, "max_tokens": 64}
 HEAD: dict[str, Any] = {"max_steps": 150, "batch_size": 64, "learning_rate": 1e-3}
@@ -87,11 +88,11 @@ HEAL = OWN | {"heal_weight": HEAL_WEIGHT}
 SYSTEMS = {
     "base": System(),
     "own": System(config=OWN),
-    "paper (HNMFk)": System(config=PAPER),
-    "paper (true)": System("true", PAPER),
     "HEAL (HNMFk)": System(config=HEAL),
     "HEAL (true)": System("true", HEAL),
     "HEAL (random)": System("random", HEAL),
+    "paper (HNMFk)": System(config=PAPER),
+    "paper (true)": System("true", PAPER),
 }
 CHOICES = {name: system for name, system in SYSTEMS.items() if not name.startswith("HEAL")} | {
     f"HEAL {weight:g} ({labels})": System(labels, OWN | {"heal_weight": weight})
@@ -150,11 +151,8 @@ def run(
             by_topics = classification(predicted, placed)
             scores |= {f"HNMFk {measure}": (by_topics[measure], tested) for measure in POOLED}
             found.setdefault(name, []).append(scores)
-            means = {
-                measure: round(float(scores[measure][0].mean()), 4)
-                for measure in ("nearest hF1", "HNMFk hF1", "own document")
-            }
-            print(f"{data.collection.name}, seed {seed}, {name}: {means}", flush=True)
+            row = _rows({"base": found["base"][-1], name: scores}, SHOWN, SHOWN)[-1]
+            print(f"\n{data.collection.name}, seed {seed}\n{table([row])}", flush=True)
     return {name: {measure: joined([scores[measure] for scores in runs]) for measure in runs[0]}
             for name, runs in found.items()}  # fmt: skip
 
