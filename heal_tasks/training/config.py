@@ -38,7 +38,6 @@ class TrainingConfig:
     heal_weight: float = 0.0  # weight of the HEAL term; above 0, batches are grouped by topic
     paper: bool = False  # the published HEAL loss alone
     own_document_temperature: float = 0.05
-    label_smoothing: float = 0.0  # share of the own-document term's target spread over all texts, in [0, 1)
     mask_same_leaf: bool = True  # exclude documents of the same leaf from the in-batch negatives
     adapter: Adapter = "none"  # train all weights, an adapter, or an adapter beside 4-bit weights
     lora_rank: int = 8  # inner dimension r of an adapter's matrices

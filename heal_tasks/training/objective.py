@@ -127,7 +127,6 @@ class Objective(CachedLossMixin, nn.Module):  # type: ignore[misc]
                 negative_leaves=self._negative_leaves[rows].to(device),
                 temperature=config.own_document_temperature,
                 mask_same_leaf=config.mask_same_leaf,
-                label_smoothing=config.label_smoothing,
                 known_answers=self._known_answers(rows, document_ids, negative_ids).to(device),
                 copies=copies,
             )

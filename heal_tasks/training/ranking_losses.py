@@ -23,16 +23,12 @@ def own_document_loss(
     copies: Tensor,
     temperature: float,
     mask_same_leaf: bool,
-    label_smoothing: float = 0.0,
 ) -> Tensor:
     """InfoNCE from each question to its document, against the batch and the mined negatives.
 
-    Label smoothing (Szegedy et al. 2016, arXiv 1512.00567) spreads a share of the target evenly over all candidates, so
-    a question need not be as far as possible from all others, which leaves NUDGE more to move.
-
-    A question's own document and its own negatives are always candidates. Any other text is one unless it belongs to
-    the same document, to another that is known to answer the question, to the same leaf (if ``mask_same_leaf``) or to
-    an unknown document, or is a copy of a candidate.
+    A question's own document is always a candidate, and so are its own negatives but for those of its document's leaf
+    (if ``mask_same_leaf``). Any other text is one unless it belongs to the same document, to another that is known to
+    answer the question, to the same leaf (as before) or to an unknown document, or is a copy of a candidate.
 
     Args:
         questions: floating point, shape (B, d).
@@ -45,8 +41,7 @@ def own_document_loss(
         known_answers: bool, shape (B, B + B m): documents, then negatives row by row, known to answer a question.
         copies: bool, shape (B + B m,): texts that equal an earlier one.
         temperature: divides the cosines.
-        mask_same_leaf: exclude documents of the question's leaf, except its own mined negatives.
-        label_smoothing: the share, in [0, 1).
+        mask_same_leaf: exclude other documents of the question's leaf.
 
     Returns:
         Scalar, float32 (float64 for float64 input).
@@ -62,14 +57,13 @@ def own_document_loss(
         own = rows[:, None] == torch.cat([rows, rows.repeat_interleave(mined)])  # (B, C)
         candidate_ids = torch.cat([document_ids, negative_document_ids.reshape(-1)])  # (C,)
         blocked = (candidate_ids == document_ids[:, None]) | (candidate_ids == UNKNOWN) | known_answers | copies
+        blocked = (blocked & ~own) | (candidate_ids == ABSENT)
         if mask_same_leaf:
             candidate_leaves = torch.cat([leaves, negative_leaves.reshape(-1)])  # (C,)
-            blocked = blocked | ((candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None])
-        blocked = (blocked & ~own) | (candidate_ids == ABSENT)
-        # Not the smoothing of cross_entropy, which includes blocked texts.
-        losses = -logits.masked_fill(blocked, torch.finfo(wide).min).log_softmax(dim=1)  # (B, C)
-        even = losses.masked_fill(blocked, 0).sum(dim=1) / (~blocked).sum(dim=1)
-        return ((1 - label_smoothing) * losses[rows, rows] + label_smoothing * even).mean()
+            same_leaf = (candidate_leaves == leaves[:, None]) & (leaves >= 0)[:, None]
+            same_leaf[rows, rows] = False
+            blocked = blocked | same_leaf
+        return functional.cross_entropy(logits.masked_fill(blocked, torch.finfo(wide).min), rows)
 
 
 def base_loss(
