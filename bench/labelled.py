@@ -150,7 +150,10 @@ def encoded(model: Path, data: Labelled, rows: NDArray[np.int64]) -> Vectors:
 def train(base: Path, pairs: TrainingData, config: TrainingConfig, data: Labelled, rows: NDArray[np.int64]) -> Vectors:
     """Train an encoder; what it makes of all documents and of the questions about some rows."""
     # A single validation, after the last step, of one document: nothing is selected, and it costs nothing.
-    validation = ValidationSet(pairs.questions[:1], pairs.documents[:1], [np.zeros(1, dtype=np.int64)])
+    validation = ValidationSet(
+        pairs.questions[:1], pairs.documents[:1], [np.zeros(1, dtype=np.int64)],
+        document_ids=pairs.document_ids[:1], paths=pairs.labels[:1],
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         work, output = Path(name, "work"), Path(name, "model")
         train_encoder(base, pairs, validation, config, work_dir=work, output_dir=output, data_fingerprint="bench")

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from bench import heal_paper, labelled
+from bench.common import Collection
 from bench.heal_paper import PAPER, System
+from bench.label_scores import encode_paths, silhouettes
+from heal_tasks.training.config import TrainingConfig
 from tests.steps.asking import body
 
 DOCUMENTS = 90
@@ -81,13 +84,35 @@ def test_random_labels_have_the_trees_shape(data: labelled.Labelled) -> None:
     assert (found != dealt).any()
 
 
+def test_a_head_learns_the_labels_that_it_is_given() -> None:
+    labels = tuple((NAMES[n % 3],) for n in range(DOCUMENTS))
+    ids = tuple(map(str, range(DOCUMENTS)))
+    owners = np.repeat(np.arange(DOCUMENTS), 3)
+    asked = labelled.Asked([f"question {n}" for n in range(len(owners))], owners)
+    data = labelled.Labelled(Collection("planted", ids, ids, labels), encode_paths(labels), asked, labelled.NO_QUERIES)
+    documents = np.random.default_rng(0).normal(size=(DOCUMENTS, 64)).astype(np.float32)
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    base = labelled.Vectors(documents, documents[owners], documents[:0])
+    pairs = labelled.training_data(data, np.arange(DOCUMENTS), data.truth)
+    config = TrainingConfig(**heal_paper.HEAD | PAPER | {"learning_rate": 1e-2})
+    moved = labelled.train_head(base, pairs, config, data, np.arange(30))
+    before, after = (silhouettes(vectors.documents, data.truth[:, 0])[0].mean() for vectors in (base, moved))
+    assert before < 0.05 < 0.5 < after
+    assert tuple(map(len, (moved.documents, moved.written, moved.people))) == (DOCUMENTS, 90, 0)
+
+
+def test_joined_values_keep_their_documents() -> None:
+    values, documents = heal_paper.joined([(np.array([0.5]), np.array([3])), (np.array([1.0, 0.0]), np.array([3, 4]))])
+    assert (values.tolist(), documents.tolist()) == ([0.5, 1.0, 0.0], [3, 3, 4])
+
+
 def test_tables_have_every_system_and_its_difference(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     systems = {"base": System(), "paper (true)": System("true", PAPER)}
     monkeypatch.setattr(heal_paper, "SYSTEMS", systems)
     out = tmp_path / "rows.json"
-    heal_paper.main(["--collection", str(folder), "--steps", "0", "--seeds", "2", "--json", str(out)])
+    heal_paper.main(["--collection", str(folder), "--steps", "1", "--seeds", "1", "--json", str(out)])
     printed, stored = capsys.readouterr().out, json.loads(out.read_text())
     stored.pop("versions")
     titles = {title.partition(", ")[2] for title in stored}
