@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     systems = CHOICES if options.choose else SYSTEMS
     if options.systems:
-        systems = {name: system for name, system in systems.items() if name in ("base", *options.systems)}
+        systems = {name: item for name, item in (SYSTEMS | CHOICES).items() if name in ("base", *options.systems)}
     seeds, rows = range(options.seed, options.seed + options.seeds), dict[str, list[dict[str, Any]]]()
     for data in made:
         found = run(data, systems, seeds, options.steps, choose=options.choose)
