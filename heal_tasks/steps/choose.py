@@ -11,7 +11,7 @@ from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.nudge.plan import NudgeRecord, Plan
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.quality.comparing import compare, compare_for_drop, evaluation_rows, mean_quality
+from heal_tasks.steps.quality.comparing import compare, compare_for_drop, evaluation_rows, is_judged, mean_quality
 from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.steps.quality.scoring import HUMAN, SEEN, UNSEEN, Scores, System, llm_wrote
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
@@ -95,7 +95,7 @@ def choose(context: Context) -> Outcome:
 
     passing = [candidate for candidate in candidates if candidate.verdict.promote]
     best, best_id = None, 0
-    if rival.values:
+    if is_judged(rival, settings):
         counts["questions"] = len(systems.questions.question_ids)
         counts["rival_quality"] = round(mean_quality(rival, settings), 4)
         best = max(passing or candidates, key=lambda item: mean_quality(item.scores, settings), default=None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from heal_tasks.core.settings import load_settings
 from heal_tasks.questions.splits import is_unseen_test
-from heal_tasks.steps.quality.comparing import compare, compare_for_drop, mean_quality
+from heal_tasks.steps.quality.comparing import compare, compare_for_drop, is_judged, mean_quality
 from heal_tasks.steps.quality.scoring import (
     BY_TEXT,
     GATE_METRIC,
@@ -199,3 +199,10 @@ def test_topic_agreement_is_of_other_documents_whose_split_is_test() -> None:
     found = score(System("s", None, vectors[:0], vectors), none, table, rows)
     assert found.values[TOPICS][TOPIC_METRIC].tolist() == [0.5]
     assert found.documents[TOPICS].tolist() == [unseen[0]]
+
+
+def test_topics_alone_judge_only_where_they_are_a_goal() -> None:
+    alone = Scores("s", None, {TOPICS: {TOPIC_METRIC: np.full(40, 0.5)}}, {TOPICS: np.arange(40)})
+    judged_by = {goal: is_judged(alone, load_settings(gate_goal=goal)) for goal in ("answers", "topics", "both")}
+    assert judged_by == {"answers": False, "topics": True, "both": True}
+    assert mean_quality(alone, load_settings(gate_goal="both")) == 0.5

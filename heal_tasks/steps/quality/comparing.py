@@ -66,8 +66,13 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
     return rows
 
 
+def is_judged(scores: Scores, settings: Settings) -> bool:
+    """True if there is any set that can vote in the gate."""
+    return any(tolerance != math.inf for tolerance in _tolerances(scores, settings).values())
+
+
 def mean_quality(scores: Scores, settings: Settings, rival: Scores | None = None) -> float:
-    """Mean of the sets that decide in the gate, or of all question sets if none decides; ranks candidates.
+    """Mean of the sets that decide in the gate, or of all that vote if none decides; ranks candidates.
 
     Of two goals each counts a half. With a rival only the sets that it has, too, count: a system without lexicon has
     none by text.
@@ -75,11 +80,10 @@ def mean_quality(scores: Scores, settings: Settings, rival: Scores | None = None
     tolerances, least = _tolerances(scores, settings), settings.gate_min_questions
     tolerances = {name: tolerances[name] for name in tolerances if rival is None or name in rival.values}
     deciding = [name for name in tolerances if tolerances[name] is None and len(scores.documents[name]) >= least]
-    means = {name: scores.values[name][metric_of(name)].mean() for name in deciding or tolerances if name != TOPICS}
-    goals = [np.mean(list(means.values()))] if means else []
-    if TOPICS in deciding:
-        goals.append(scores.values[TOPICS][TOPIC_METRIC].mean())
-    return float(np.mean(goals))
+    names = deciding or [name for name in tolerances if tolerances[name] != math.inf]
+    means = {name: float(scores.values[name][metric_of(name)].mean()) for name in names}
+    goals = [[mean for name, mean in means.items() if (name == TOPICS) is topics] for topics in (False, True)]
+    return float(np.mean([np.mean(goal) for goal in goals if goal]))
 
 
 def metric_of(name: str) -> str:
