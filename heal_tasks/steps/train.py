@@ -64,13 +64,12 @@ def training_config(settings: Settings, by_people: bool, objective: Objective = 
 
 
 def _configs(context: Context) -> dict[Objective, TrainingConfig]:
-    """The configurations of this shard's objectives; empty without a training set."""
     by_people = bool(context.manifest.number("by_people"))
-    mine = context.settings.objectives[context.shard :: context.shards]
-    return {objective: training_config(context.settings, by_people, objective) for objective in mine}
+    return {name: training_config(context.settings, by_people, name) for name in context.settings.objectives}
 
 
 def _inputs(context: Context) -> object:
+    # Of all shards alike: a run's steps are those with the same inputs.
     configs = {name: config.identity() for name, config in _configs(context).items()}
     limit = context.settings.extra_training_minutes
     return [context.manifest.text("training_set_uri"), _base_sha256(context), configs, limit]
@@ -85,7 +84,8 @@ def train(context: Context) -> Outcome:
 
     Ref ``<objective>_model_uri`` is its model; empty where none was trained.
     """
-    settings, configs = context.settings, _configs(context)
+    settings, shard = context.settings, context.settings.objectives[context.shard :: context.shards]
+    configs = {name: config for name, config in _configs(context).items() if name in shard}
     nothing: dict[str, int | str] = {model_ref(objective): "" for objective in configs}
     if not context.manifest.text("training_set_uri"):  # step mine has said why
         return Outcome(refs=nothing, note="no training set was made")

@@ -1,10 +1,14 @@
 """Step train: the configuration of each objective, and what happens to a training that takes too long."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.steps import train
-from heal_tasks.steps.train import training_config
+from heal_tasks.steps.train import TRAIN, training_config
+from heal_tasks.store.runs.runs import RunRepository
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,16 @@ def test_an_objective_decides_the_terms_and_the_validation(objective, by_people,
 def test_only_further_objectives_have_a_limit_and_only_without_a_gpu(objective, minutes, device, limit, monkeypatch):
     monkeypatch.setattr(train, "pick_device", lambda _: device)
     assert train._exceeded(load_settings(extra_training_minutes=3), objective, minutes) == limit
+
+
+def test_the_shards_of_a_run_are_one_step_with_the_same_inputs(auto, settings):
+    """Each task trains its own objective; the second finds the time of the first."""
+    manifest = Manifest(run_id="r", refs={"training_set_uri": "", "by_people": 0})
+    made = [TRAIN.run(settings, manifest, shard, 2) for shard in (0, 1)]
+    assert [[ref for ref in item.refs if ref.endswith("model_uri")] for item in made] == [
+        ["answers_model_uri"], ["topics_model_uri"],
+    ]  # fmt: skip
+    rows = RunRepository(auto).steps_of("r")
+    assert [(row.step, row.shard) for row in rows] == [("train", 0), ("train", 1)]
+    context = SimpleNamespace(conn=auto, run_id="r", shard=1)
+    assert train._first_minutes(context) > 0
