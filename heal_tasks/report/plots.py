@@ -34,7 +34,7 @@ def draw_quality(rows: Sequence[EvaluationRow]) -> Markup:
     labels = [f"{row.system}: {row.value:.3f}" for row in rows]
     described = "; ".join(f"{row.question_set}, {label}" for row, label in zip(rows, labels, strict=True))
     with new_figure(WIDTH, 22 * lines + 60) as figure:
-        axes = figure.add_subplot(xlabel="nDCG@10 or topic agreement@10, 95 % intervals", ylim=(lines - 0.4, -0.7))
+        axes = figure.add_subplot(xlabel="nDCG@10 or topic agreement@10", ylim=(lines - 0.4, -0.7))
         axes.spines[["left", "right"]].set_visible(False)
         axes.grid(axis="x")
         axes.hlines(
