@@ -37,6 +37,7 @@ from bench.quality import Deployment
 from bench.quality_rows import TRAINED
 from bench.scratch import scratch_store
 from heal_tasks.core.ids import bucket
+from heal_tasks.core.metrics import NDCG
 from heal_tasks.core.settings import load_settings
 from heal_tasks.evaluation.bootstrap import mean_interval, paired_difference
 from heal_tasks.lexicon.fit import fit_stems
@@ -44,7 +45,7 @@ from heal_tasks.lexicon.lexicon import Lexicon
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.terms import inverse_document_frequencies, weigh_texts
 from heal_tasks.nudge.plan import Plan
-from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, GATE_METRIC, System
+from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, System
 from heal_tasks.steps.vectors.spaces import BASE_MODEL
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect
@@ -73,7 +74,7 @@ class Bench:
 
     def values(self, system: System, path: str, *, words: bool = False) -> NDArray[np.float64]:
         """nDCG@10 of each test query."""
-        return self._test.values(system, path, words=words)[GATE_METRIC]
+        return self._test.values(system, path, words=words)[NDCG]
 
     def row(self, name: str, values: NDArray[np.float64], note: str = "") -> dict[str, Any]:
         """A row of the table."""

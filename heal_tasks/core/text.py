@@ -16,8 +16,3 @@ def unstorable(text: str) -> str | None:
     if found is None:
         return None
     return "a NUL character (U+0000)" if found[0] == "\0" else "half of a surrogate pair"
-
-
-def metric_name(metric: str) -> str:
-    """The key of a metric as a reader sees it: ``ndcg@10`` is nDCG@10, ``topic_agreement@10`` is topic agreement@10."""
-    return metric.replace("ndcg", "nDCG").replace("_", " ")

@@ -1,8 +1,8 @@
-"""Agreement of retrieved documents with the topic tree: hierarchical precision, recall and F1, and topic agreement.
+"""Hierarchical precision, recall and F1 of retrieved documents over the topic tree, reported beside nDCG.
 
-The first three are only reported. Definitions of Kiritchenko, Matwin, Nock, Famili 2006 (shared ancestors over
-ancestors of the prediction and of the truth), pooled over all pairs of question and retrieved document; the definition
-in the HEAL paper (arXiv 2412.04661) is not known.
+Not used by the gate, because the model was trained on these labels. Definitions of Kiritchenko, Matwin, Nock, Famili
+2006 (shared ancestors over ancestors of the prediction and of the truth), pooled over all pairs of question and
+retrieved document; the definition in the HEAL paper (arXiv 2412.04661) is not known.
 """
 
 import numpy as np
@@ -40,22 +40,6 @@ def hierarchical_scores(retrieved_paths: NDArray[np.integer], query_paths: NDArr
         if predicted[level] or wanted[level]:
             scores |= _scores(f"@level{level + 1}", int(shared[level]), int(predicted[level]), int(wanted[level]))
     return scores
-
-
-def topic_agreement(found_paths: NDArray[np.integer], own_paths: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Share of the levels of each document's topic path that the documents found for it share, on average.
-
-    Args:
-        found_paths: shape (m, k, L): paths of the nearest other documents, as in ``hierarchical_scores``; of an empty
-            place all -1, which shares nothing.
-        own_paths: shape (m, L), each with at least one level.
-
-    Returns:
-        Values from 0 to 1, float64, shape (m,).
-    """
-    own = own_paths[:, None, :]  # (m, 1, L)
-    shared = ((found_paths == own) & (own >= 0)).sum(axis=(1, 2))
-    return np.asarray(shared / (found_paths.shape[1] * (own_paths >= 0).sum(axis=1)), dtype=np.float64)
 
 
 def _scores(suffix: str, shared: int, predicted: int, wanted: int) -> dict[str, float]:

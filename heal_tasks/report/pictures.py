@@ -11,8 +11,8 @@ from markupsafe import Markup
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
+from heal_tasks.core.metrics import metric_name
 from heal_tasks.core.models import CARD
-from heal_tasks.core.text import metric_name
 from heal_tasks.report.pca import project
 from heal_tasks.report.plots import draw_plane, draw_quality, draw_selection, draw_training
 from heal_tasks.report.stored_tree import COLUMNS, read_root_records, selection_rows

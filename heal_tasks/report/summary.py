@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.core.types import JsonObject
 from heal_tasks.evaluation.answers import ANSWERED
 from heal_tasks.report.stored_tree import StoredTree, read_tree
@@ -52,7 +53,7 @@ class Summary:
 
     def evaluation_table(self) -> list[EvaluationRow]:
         """The rows of the metrics that judge, by set and then in the order they were measured."""
-        rows = [row for row in self.evaluations if row.metric in ("ndcg@10", "topic_agreement@10")]
+        rows = [row for row in self.evaluations if row.metric in (NDCG, TOPIC_AGREEMENT)]
         return sorted(rows, key=lambda row: (row.metric, row.question_set))
 
     def answer_table(self) -> dict[str, dict[str, EvaluationRow]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.ids import fingerprint
+from heal_tasks.core.metrics import metric_name
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import Objective
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.text import metric_name
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.spaces import model_ref
 from heal_tasks.steps.vectors.training_set import load

@@ -5,13 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT, Metric
 from heal_tasks.core.types import JsonObject
 from heal_tasks.training.encoder import Dtype
 
 Adapter = Literal["none", "lora", "qlora"]
-Metric = Literal["ndcg@10", "topic_agreement@10"]
-NDCG: Metric = "ndcg@10"
-TOPIC_AGREEMENT: Metric = "topic_agreement@10"
 
 EVAL_SHARE = 0.05
 """Steps between two validations as a share of an epoch, or of a training that is shorter than an epoch."""

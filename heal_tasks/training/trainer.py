@@ -21,8 +21,8 @@ from torch import Tensor
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
+from heal_tasks.core.metrics import Metric, metric_name
 from heal_tasks.core.models import CARD
-from heal_tasks.core.text import metric_name
 from heal_tasks.core.types import JsonObject, Progress, silent
 from heal_tasks.training.adapters import add_adapter
 from heal_tasks.training.checkpoints import (
@@ -35,7 +35,7 @@ from heal_tasks.training.checkpoints import (
     remember,
     stored_tensors,
 )
-from heal_tasks.training.config import Metric, TrainingConfig
+from heal_tasks.training.config import TrainingConfig
 from heal_tasks.training.data import NO_NEGATIVE, IntArray, TrainingData, ValidationSet
 from heal_tasks.training.encoder import encode, in_bf16, load_encoder, model_sha256
 from heal_tasks.training.loop import make_sampler, make_trainer

@@ -8,21 +8,17 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sklearn.metrics import ndcg_score
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from heal_tasks.core.text import metric_name
+from heal_tasks.core.metrics import TOP_K, TOPIC_AGREEMENT, Metric, metric_name, topic_agreement
 from heal_tasks.core.types import Progress
-from heal_tasks.training.config import TOPIC_AGREEMENT, Metric
 from heal_tasks.training.data import FloatArray, ValidationSet
 from heal_tasks.training.encoder import encode
-
-TOP_K = 10
 
 
 class Validation(BaseEvaluator):  # type: ignore[misc]
     """Score of an encoder on held-out texts, by cosine.
 
-    ``ndcg@10`` is of the questions over the documents. ``topic_agreement@10`` is the share of the levels of a
-    document's topic path that its ten nearest texts of other documents share, mean over the documents that answer a
-    question.
+    ``ndcg@10`` is of the questions over the documents. ``topic_agreement@10`` is of the documents that answer a
+    question with the ten nearest texts of other documents.
 
     Args:
         validation: at least one query.
@@ -71,9 +67,9 @@ class Validation(BaseEvaluator):  # type: ignore[misc]
         cosines = documents[asked] @ documents.T
         cosines[ids[asked, None] == ids] = -np.inf
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :TOP_K]
-        own = paths[asked, None]  # (a, 1, L)
-        shared = ((paths[nearest] == own) & (own >= 0)).sum(axis=2) / (own >= 0).sum(axis=2)  # (a, 10)
-        return float(shared.mean()) if shared.size else 0.0
+        others = ids[nearest] != ids[asked, None]  # (a, 10); False where there are too few others
+        found = np.where(others[:, :, None], paths[nearest], -1)
+        return float(topic_agreement(found, paths[asked]).mean()) if len(asked) else 0.0
 
 
 class BaseAwareStopping(EarlyStoppingCallback):  # type: ignore[misc]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.evaluation.hierarchy import hierarchical_scores, topic_agreement
+from heal_tasks.evaluation.hierarchy import hierarchical_scores
 
 
 def test_known_case():
@@ -54,9 +54,3 @@ def test_levels_that_no_path_reaches_are_omitted():
 def test_refuses_shapes_that_do_not_fit():
     with pytest.raises(InputError, match=r"shape \(1, 2, 3\) do not fit question paths of shape \(1, 2\)"):
         hierarchical_scores(np.zeros((1, 2, 3), dtype=np.int64), np.zeros((1, 2), dtype=np.int64))
-
-
-def test_topic_agreement_counts_shared_levels_of_each_document():
-    found = np.array([[[1, 5], [1, 6], [2, 7]], [[1, 5], [-1, -1], [-1, -1]]])
-    own = np.array([[1, 5], [1, -1]])
-    np.testing.assert_allclose(topic_agreement(found, own), [(2 + 1 + 0) / 6, 1 / 3])

@@ -8,15 +8,14 @@ from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
+from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.core.settings import load_settings
 from heal_tasks.questions.splits import is_unseen_test
 from heal_tasks.steps.quality.comparing import compare, compare_for_drop, is_judged, mean_quality
 from heal_tasks.steps.quality.scoring import (
     BY_TEXT,
-    GATE_METRIC,
     HUMAN,
     SEEN,
-    TOPIC_METRIC,
     TOPICS,
     Scores,
     System,
@@ -48,7 +47,7 @@ def test_people_decide_where_enough_of_their_questions_are_held_out_for_validati
 def scores(name: str, people: float, written: float, asked: int) -> Scores:
     rng = np.random.default_rng(1)  # the same questions for every system
     noise = 0.01 * rng.standard_normal(200)
-    values = {HUMAN: {GATE_METRIC: people + noise[:asked]}, SEEN: {GATE_METRIC: written + noise}}
+    values = {HUMAN: {NDCG: people + noise[:asked]}, SEEN: {NDCG: written + noise}}
     return Scores(name, None, values, {HUMAN: np.arange(asked), SEEN: np.arange(200)})
 
 
@@ -142,8 +141,8 @@ def test_peoples_questions_want_a_document_and_written_ones_their_chunk() -> Non
         np.array([True, False]), np.zeros(2, dtype=bool), np.zeros(2, dtype=bool),
     )  # fmt: skip
     found = score(system, questions, CHUNKS, np.empty(0, np.int64))
-    assert found.values[HUMAN][GATE_METRIC].tolist() == [1 / np.log2(4)]
-    assert found.values[SEEN][GATE_METRIC].tolist() == [1 / np.log2(6)]
+    assert found.values[HUMAN][NDCG].tolist() == [1 / np.log2(4)]
+    assert found.values[SEEN][NDCG].tolist() == [1 / np.log2(6)]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_the_goal_says_if_questions_or_topics_promote(
 
     def measured(questions: float, topics: float) -> Scores:
         noise = 0.001 * np.random.default_rng(1).standard_normal(200)
-        values = {SEEN: {GATE_METRIC: questions + noise}, TOPICS: {TOPIC_METRIC: topics + noise}}
+        values = {SEEN: {NDCG: questions + noise}, TOPICS: {TOPIC_AGREEMENT: topics + noise}}
         return Scores("s", None, values, {SEEN: np.arange(200), TOPICS: np.arange(200)})
 
     candidate, rival = measured(questions, topics), measured(0.5, 0.5)
@@ -197,12 +196,12 @@ def test_topic_agreement_is_of_other_documents_whose_split_is_test() -> None:
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     none = QuestionTable(*(np.empty(0, kind) for kind in (int, int, int, str, int, bool, bool, bool)))
     found = score(System("s", None, vectors[:0], vectors), none, table, rows)
-    assert found.values[TOPICS][TOPIC_METRIC].tolist() == [0.5]
+    assert found.values[TOPICS][TOPIC_AGREEMENT].tolist() == [0.5]
     assert found.documents[TOPICS].tolist() == [unseen[0]]
 
 
 def test_topics_alone_judge_only_where_they_are_a_goal() -> None:
-    alone = Scores("s", None, {TOPICS: {TOPIC_METRIC: np.full(40, 0.5)}}, {TOPICS: np.arange(40)})
+    alone = Scores("s", None, {TOPICS: {TOPIC_AGREEMENT: np.full(40, 0.5)}}, {TOPICS: np.arange(40)})
     judged_by = {goal: is_judged(alone, load_settings(gate_goal=goal)) for goal in ("answers", "topics", "both")}
     assert judged_by == {"answers": False, "topics": True, "both": True}
     assert mean_quality(alone, load_settings(gate_goal="both")) == 0.5

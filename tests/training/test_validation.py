@@ -8,7 +8,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from transformers import TrainerControl, TrainerState
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.training.config import NDCG, TOPIC_AGREEMENT
+from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.training.encoder import encode, load_encoder, model_sha256
 from heal_tasks.training.validation import BaseAwareStopping, Validation
 from tests.training.pairs import unknown

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT, Metric, metric_name
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.text import metric_name
 from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
-from heal_tasks.steps.quality.scoring import GATE_METRIC, HUMAN, TOPIC_METRIC, TOPICS, Scores
+from heal_tasks.steps.quality.scoring import HUMAN, TOPICS, Scores
 from heal_tasks.store.runs.runs import EvaluationRow
 
 MAX_WRITTEN_LOSS = 0.2
@@ -86,9 +86,9 @@ def mean_quality(scores: Scores, settings: Settings, rival: Scores | None = None
     return float(np.mean([np.mean(goal) for goal in goals if goal]))
 
 
-def metric_of(name: str) -> str:
+def metric_of(name: str) -> Metric:
     """The metric that a set is judged by."""
-    return TOPIC_METRIC if name == TOPICS else GATE_METRIC
+    return TOPIC_AGREEMENT if name == TOPICS else NDCG
 
 
 def _tolerances(scores: Scores, settings: Settings) -> dict[str, float | None]:

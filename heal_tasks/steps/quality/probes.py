@@ -6,14 +6,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from heal_tasks.core.metrics import NDCG, TOP_K
 from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.bootstrap import Interval, paired_difference
 from heal_tasks.evaluation.ranking import ranking_metrics, top_k
 from heal_tasks.nudge.probe import KEPT, Nearest, follow
 from heal_tasks.steps.quality.scoring import (
-    GATE_METRIC,
     QUESTION_SETS,
-    TOP_K,
     Float32Array,
     Int64Array,
     Scores,
@@ -34,7 +33,7 @@ def restart_drift(conn: Connection, generation: Generation) -> None:
     """Count mean angle and loss of the live generation from now on: a realignment found nothing better."""
     state = NudgeState(conn, generation)
     probes = state.probes(KEPT)
-    state.write_probes(replace(probes, at_start=_values(probes)[GATE_METRIC]))
+    state.write_probes(replace(probes, at_start=_values(probes)[NDCG]))
     GenerationRepository(conn).set_fields(generation.generation_id, metrics={**generation.metrics, DISPLACEMENT: 0.0})
 
 
@@ -58,7 +57,7 @@ def choose_probes(questions: QuestionTable, asked: Float32Array, chunks: ChunkTa
         np.empty(count, dtype=np.float32), np.empty(count),
     )  # fmt: skip
     rank_anew(probes, np.arange(count), chunks.chunk_ids, served)
-    return replace(probes, at_start=_values(probes)[GATE_METRIC])
+    return replace(probes, at_start=_values(probes)[NDCG])
 
 
 def take(probes: Probes, chosen: Int64Array) -> Probes:
@@ -105,7 +104,7 @@ def probe_change(probes: Probes, settings: Settings) -> Interval | None:
     """The change in nDCG@10 of the probes since the generation was made; None where there are no probes."""
     if not len(probes.question_ids):
         return None
-    now = _values(probes)[GATE_METRIC]
+    now = _values(probes)[NDCG]
     return paired_difference(now, probes.at_start, seed=settings.seed, groups=probes.documents)
 
 

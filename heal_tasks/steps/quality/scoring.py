@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.ids import bucket
+from heal_tasks.core.metrics import NDCG, TOP_K, TOPIC_AGREEMENT, topic_agreement
 from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.calibration import Curve, relevance_curve
-from heal_tasks.evaluation.hierarchy import hierarchical_scores, topic_agreement
+from heal_tasks.evaluation.hierarchy import hierarchical_scores
 from heal_tasks.evaluation.ranking import first_of_each, ranking_metrics, top_k
 from heal_tasks.lexicon.search import LexicalSearch
 from heal_tasks.nudge.questions import QuestionSet
@@ -26,12 +27,10 @@ TOPICS = "topics of unseen documents"
 BY_ENCODER, BY_TEXT = "", ", by text"
 """The query paths, as added to the name of a question set: the encoder's vector with the lexicon's; the text alone, by
 lexicon and words, as ``heal.find`` searches."""
-TOP_K = 10
 CHUNKS_RANKED = 60
 """Chunks among which the ten best documents are looked for, where a whole document is right."""
 CHUNKS_WITH_WORDS = 20
 """Nearest chunks that ``heal.find`` ranks by their words as well."""
-GATE_METRIC, TOPIC_METRIC = f"ndcg@{TOP_K}", f"topic_agreement@{TOP_K}"
 MOST_DOCUMENTS = 500
 """Documents whose neighbours are looked for, at most: the standard error of a difference is then below .01."""
 
@@ -149,7 +148,7 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable, topic_ro
             paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
             hierarchy[name + path] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in key.positives]])
     if len(topic_rows):
-        values[TOPICS] = {TOPIC_METRIC: agreement(system, chunks, topic_rows)}
+        values[TOPICS] = {TOPIC_AGREEMENT: agreement(system, chunks, topic_rows)}
         documents[TOPICS] = chunks.document_ids[topic_rows]
     return Scores(system.name, system.generation_id, values, documents, hierarchy)
 
@@ -175,7 +174,7 @@ def agreement(system: System, chunks: ChunkTable, rows: Int64Array) -> NDArray[n
 
 def quality(system: System, key: AnswerKey, chunks: ChunkTable, path: str = BY_ENCODER) -> NDArray[np.float64]:
     """nDCG@10 of a system on each of some questions, over documents; float64, shape (m,)."""
-    return rank(system, key, chunks, path, documents=True)[1][GATE_METRIC]
+    return rank(system, key, chunks, path, documents=True)[1][NDCG]
 
 
 def relevance(system: System, key: AnswerKey) -> dict[str, Curve]:
