@@ -67,10 +67,11 @@ def choose(context: Context) -> Outcome:
     def consider(space: Space, plain: System, moved: Moved | None) -> System:
         system, note = systems.find_lexicon(plain, moved)
         assert system.lexical is not None
+        alone = base
         if plain.name != base.system:
             alone = systems.score(replace(plain, chunks=system.chunks))
             measured.extend(evaluation_rows(alone, rival, settings))
-        scores = systems.score(system)
+        scores = systems.score(system, alone)
         measured.extend(evaluation_rows(scores, rival, settings))
         lexicon = replace(system.lexical.record, relevance=systems.relevance(system))
         record = moved.record if moved else None
@@ -141,13 +142,13 @@ def _with_nudge(
     """
     before = winner.scores if winner else rival
     asked, least = {name: len(rows) for name, rows in before.documents.items()}, settings.gate_min_questions
-    if asked.get(HUMAN, 0) >= least or max(asked.get(UNSEEN, 0), asked.get(SEEN, 0)) < least:
+    already = winner.record if winner else active and record_of(active)
+    if already or asked.get(HUMAN, 0) >= least or max(asked.get(UNSEEN, 0), asked.get(SEEN, 0)) < least:
         return None
     served_space = winner.space.space_id if winner else active.space_id if active else candidates[0].space.space_id
-    already = winner.record if winner else active and record_of(active)
     for item in candidates:
         nudged = item.space.space_id == served_space and item.record and not item.record.by_people
-        if nudged and not already and not compare_for_drop(item.scores, before, settings):
+        if nudged and not compare_for_drop(item.scores, before, settings):
             why = (
                 f"Promoted: NUDGE by a language model's questions, and no set shows a loss of more than "
                 f"{settings.gate_epsilon:g} against {before.system}."

@@ -124,7 +124,7 @@ class _Map:
                     self.relate(*listed, noun)
             elif phrase.kind == "preposition":
                 if verb is None:
-                    # What follows an object says how the subject acts on it, more often than which object.
+                    # A preposition after an object says how the subject acts on it, more often than which object.
                     source = noun if awaited or subject is None or phrase.text == "of" else subject
                     verb = (source, "")
                 held, verb, listed = (verb[0], f"{verb[1]} {phrase.text}".strip()), None, None

@@ -134,11 +134,14 @@ def held_out(questions: QuestionTable, chunks: ChunkTable) -> dict[str, AnswerKe
     return {name: judged(questions, chunks, mask) for name, mask in masks.items() if mask.any()}
 
 
-def score(system: System, questions: QuestionTable, chunks: ChunkTable, topic_rows: Int64Array) -> Scores:
+def score(
+    system: System, questions: QuestionTable, chunks: ChunkTable, topic_rows: Int64Array, twin: Scores | None = None
+) -> Scores:
     """Score a system on every held-out question set and query path, and by topics, by exact search over all chunks.
 
     A generated question is answered by its chunk, a human question by a document, which is ranked by its best chunk.
-    ``topic_rows`` are those of ``unseen_documents``.
+    ``topic_rows`` are those of ``unseen_documents``. ``twin`` are the scores of the same chunk vectors with another
+    lexicon or none: their topic agreement is taken over.
     """
     values, documents, hierarchy = {}, {}, {}
     for name, key in held_out(questions, chunks).items():
@@ -148,7 +151,7 @@ def score(system: System, questions: QuestionTable, chunks: ChunkTable, topic_ro
             paths = np.where((found >= 0)[:, :, None], chunks.paths[found], -1)
             hierarchy[name + path] = hierarchical_scores(paths, chunks.paths[[rows[0] for rows in key.positives]])
     if len(topic_rows):
-        values[TOPICS] = {TOPIC_AGREEMENT: agreement(system, chunks, topic_rows)}
+        values[TOPICS] = dict(twin.values[TOPICS]) if twin else {TOPIC_AGREEMENT: agreement(system, chunks, topic_rows)}
         documents[TOPICS] = chunks.document_ids[topic_rows]
     return Scores(system.name, system.generation_id, values, documents, hierarchy)
 

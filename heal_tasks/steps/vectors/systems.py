@@ -83,9 +83,9 @@ class Systems:
     def _topic_rows(self) -> Int64Array:
         return unseen_documents(self.chunks)
 
-    def score(self, system: System) -> Scores:
-        """Score a system on every held-out question set, and by topics."""
-        return score(system, self.questions, self.chunks, self._topic_rows)
+    def score(self, system: System, twin: Scores | None = None) -> Scores:
+        """Score a system on every held-out question set, and by topics; ``twin`` has the same chunk vectors."""
+        return score(system, self.questions, self.chunks, self._topic_rows, twin)
 
     def relevance(self, system: System) -> dict[str, Curve]:
         """Curves of the relevance of found rows, by query path, from the held-out questions that decide; none without.
