@@ -100,8 +100,7 @@ def train(context: Context) -> Outcome:
         return Outcome(refs=nothing, note=f"not trained; {undone}", undone=undone)
     outcomes, first_minutes = list[Outcome](), _first_minutes(context)
     for objective, config in configs.items():
-        if limit := _exceeded(settings, objective, first_minutes):
-            why = f"the {settings.objectives[0]} model took {first_minutes:.1f} minutes, and {limit}"
+        if why := _why_skipped(settings, objective, first_minutes):
             outcomes.append(Outcome(refs={model_ref(objective): ""}, note=f"{objective}: skipped, because {why}"))
             continue
         began = time.monotonic()
@@ -119,6 +118,9 @@ def _train(
 ) -> Outcome:
     settings, training_set = context.settings, context.manifest.text("training_set_uri")
     key = fingerprint([training_set, _base_sha256(context), config.identity()])
+    refs: dict[str, int | str] = {model_ref(objective): context.artifacts.uri(f"models/{key}")}
+    if context.artifacts.exists(context.artifacts.uri(f"models/{key}")):
+        return Outcome(refs=refs, note=f"{objective}: trained before with the same inputs")
     work_dir = settings.var_dir / "training" / key
     try:
         with context.artifacts.writing(f"models/{key}") as folder:
@@ -141,7 +143,7 @@ def _train(
         "base": round(result.base_score, 4), "best": round(result.best_score, 4),
     }  # fmt: skip
     return Outcome(
-        refs={model_ref(objective): context.artifacts.uri(f"models/{key}")},
+        refs=refs,
         counts={f"{objective}_{name}": value for name, value in counts.items()},
         note=f"{objective}: {result.steps} steps, validation {metric_name(config.metric)} {result.base_score:.3f} "
         f"before, {result.best_score:.3f} at best (step {result.best_step})"
@@ -156,15 +158,17 @@ def _first_minutes(context: Context) -> float:
     return next(((row.finished_at - row.started_at).total_seconds() / 60 for row in ended if row.finished_at), 0.0)
 
 
-def _exceeded(settings: Settings, objective: Objective, first_minutes: float) -> str:
-    """The limit that keeps an objective from being trained, as text; empty for the first one, and on a GPU.
+def _why_skipped(settings: Settings, objective: Objective, first_minutes: float) -> str:
+    """The reason not to train an objective; empty for the first one, on a GPU, and within the limit.
 
     All objectives take as many steps, so the first one's time is the time of the others.
     """
-    limit = settings.extra_training_minutes
-    if objective == settings.objectives[0] or first_minutes <= limit or pick_device(settings.device) != "cpu":
+    limit, first = settings.extra_training_minutes, settings.objectives[0]
+    if objective == first or 0 < limit >= first_minutes or pick_device(settings.device) != "cpu":
         return ""
-    return f"HEAL_EXTRA_TRAINING_MINUTES={limit:g} without a GPU"
+    return (
+        f"the {first} model took {first_minutes:.1f} minutes, and HEAL_EXTRA_TRAINING_MINUTES={limit:g} without a GPU"
+    )
 
 
 TRAIN = Step("train", train, _inputs)

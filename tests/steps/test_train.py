@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.steps import train
@@ -60,17 +62,36 @@ def test_an_objective_decides_the_terms_and_the_validation(objective, by_people,
 
 
 @pytest.mark.parametrize(
-    ("objective", "minutes", "device", "limit"),
+    ("objective", "limit", "minutes", "device", "skipped"),
     [
-        ("topics", 3.1, "cpu", "HEAL_EXTRA_TRAINING_MINUTES=3 without a GPU"),
-        ("topics", 2.9, "cpu", ""),
-        ("topics", 3.1, "cuda:0", ""),
-        ("answers", 3.1, "cpu", ""),
+        ("topics", 3, 3.1, "cpu", True),
+        ("topics", 3, 2.9, "cpu", False),
+        ("topics", 3, 3.1, "cuda:0", False),
+        ("topics", 0, 0.0, "cpu", True),
+        ("answers", 3, 3.1, "cpu", False),
+        ("answers", 0, 3.1, "cpu", False),
     ],
 )
-def test_only_further_objectives_have_a_limit_and_only_without_a_gpu(objective, minutes, device, limit, monkeypatch):
+def test_only_further_objectives_have_a_limit_and_only_without_a_gpu(
+    objective, limit, minutes, device, skipped, monkeypatch
+):
     monkeypatch.setattr(train, "pick_device", lambda _: device)
-    assert train._exceeded(load_settings(extra_training_minutes=3), objective, minutes) == limit
+    why = train._why_skipped(load_settings(extra_training_minutes=limit), objective, minutes)
+    expected = f"the answers model took {minutes:.1f} minutes, and HEAL_EXTRA_TRAINING_MINUTES={limit} without a GPU"
+    assert why == (expected if skipped else "")
+
+
+def test_a_model_that_a_killed_try_has_finished_is_not_trained_again(settings, monkeypatch):
+    monkeypatch.setattr(train, "train_encoder", None)
+    artifacts, config = artifact_store(settings), training_config(settings, by_people=False)
+    key = fingerprint(["set", train._base_sha256(SimpleNamespace(settings=settings)), config.identity()])
+    with artifacts.writing(f"models/{key}") as folder:
+        (folder / "card.json").write_text("{}")
+    manifest = Manifest(run_id="r", refs={"training_set_uri": "set"})
+    context = SimpleNamespace(settings=settings, manifest=manifest, artifacts=artifacts)
+    made = train._train(context, "answers", config, None, None)
+    assert made.refs == {"answers_model_uri": artifacts.uri(f"models/{key}")}
+    assert made.note.startswith("answers: trained before")
 
 
 def test_the_shards_of_a_run_are_one_step_with_the_same_inputs(auto, settings):
