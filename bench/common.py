@@ -15,7 +15,7 @@ import platform
 import resource
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -145,6 +145,17 @@ def write_json(path: Path | None, tables: Mapping[str, Rows]) -> None:
     """Write tables by name, unrounded, with the line of versions; nothing without a path."""
     if path is not None:
         path.write_text(json.dumps({"versions": versions(), **tables}, indent=1), encoding="utf-8")
+
+
+def show(name: str, rows: Iterable[dict[str, Any]], path: Path | None) -> None:
+    """Print rows, each as soon as it is measured, then all as one table; write them to a file, if there is a path."""
+    shown = list[dict[str, Any]]()
+    for row in rows:
+        print(table([row]), flush=True)
+        shown.append(row)
+        write_json(path, {name: shown})
+    print(table(shown))
+    print(versions())
 
 
 def parent_parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from bench.common import parent_parser, table, versions, write_json
+from bench.common import parent_parser, show
 from bench.judging import Test, ranked_values
 from bench.quality import Deployment
 from bench.quality_rows import DEFAULT, Row, Values
@@ -144,8 +144,8 @@ def rows_of(deployment: Deployment, collection: str, rates: Sequence[float], que
     tokenizer = tokenizer_of(resolve_model(settings.model))
     others = {"base": judge(deployment, resolve_model(settings.model), test)}
     yield {"collection": collection, "row": "base", "queries": len(test.queries)} | measured(others["base"], {})
-    plain = deployment.training_rows(deployment.mine("texts", Row({})))
-    rows = {"plain": Row({})}
+    plain = deployment.training_rows(deployment.mine("texts", Row(DEFAULT)))
+    rows = {"plain": Row(DEFAULT)}
     for rate in rates:
         rows[f"maps {rate:g}"] = Row(DEFAULT | {"map_rate": rate})
         rows[f"cut {rate:g}"] = Row(DEFAULT | {"map_rate": rate}, lambda shown: cut_like(shown, plain, tokenizer))
@@ -164,13 +164,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=0, help="most documents (default: all)")
     parser.add_argument("--queries", type=int, default=0, help="most test queries (default: all)")
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for row in bench(given.collection, given.rates, given.documents, given.queries):
-        print(table([row]), flush=True)
-        rows.append(row)
-        write_json(given.json, {"maps": rows})
-    print(table(rows))
-    print(versions())
+    show("maps", bench(given.collection, given.rates, given.documents, given.queries), given.json)
 
 
 if __name__ == "__main__":

@@ -30,12 +30,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.common import Judgment, dev_queries, load_queries, parent_parser, table, versions, write_json
+from bench.common import Judgment, dev_queries, load_queries, parent_parser, show
 from bench.judging import Test, TestQueries
 from bench.quality_rows import TRAINED, Change, Row, Values, same_as
 from bench.scratch import scratch_store
@@ -236,14 +237,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=0, help="most documents (default: all)")
     parser.add_argument("--steps", type=int, default=0, help="optimiser steps (default: HEAL_TRAIN_MAX_STEPS)")
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for setting in given.setting:
-        for row in bench(given.collection, setting, given.rows, given.documents, given.steps):
-            print(table([row]), flush=True)
-            rows.append(row)
-            write_json(given.json, {"quality": rows})
-    print(table(rows))
-    print(versions())
+    settings = (bench(given.collection, name, given.rows, given.documents, given.steps) for name in given.setting)
+    show("quality", chain.from_iterable(settings), given.json)
 
 
 if __name__ == "__main__":
