@@ -34,9 +34,9 @@ _HTTP_URL = re.compile(
 
 
 class Settings(
-    groups.LocalSettings, groups.RunSettings, groups.ServeSettings, groups.StoreSettings, groups.EvaluationSettings,
-    groups.NudgeSettings, groups.TrainingSettings, groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings,
-    groups.CoreSettings, BaseSettings,
+    groups.LocalSettings, groups.AirflowSettings, groups.RunSettings, groups.ServeSettings, groups.StoreSettings,
+    groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.QuestionSettings,
+    groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 
@@ -82,7 +82,7 @@ class Settings(
                 )
         return self
 
-    @field_validator("question_filters", "objectives", mode="before")
+    @field_validator("question_filters", "objectives", "alerts", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         # Each once: of two equal objectives the second would train the same model again.
