@@ -249,7 +249,7 @@ class AirflowSettings(BaseModel):
     schedule: str = Field("0 2 * * *", description="Cron expression of the nightly run, in UTC; empty: no nightly run.")
     maintain_schedule: str = Field("0 5 * * *", description="Cron expression of the maintenance, in UTC; empty: none.")
     watch_minutes: float = Field(0.0, ge=0, le=1440,
-        description="Interval at which the sources are searched for new files, which start a run, in minutes; 0: never.")
+        description="Interval of the search for new files in the sources, which start a run, in minutes; 0: none.")
     gpu_queue: str = Field("gpu", min_length=1,
         description="Queue of the tasks that need the GPU or load a model; the others are on Airflow's default queue.")
     gpu_pool: str = Field("gpu", min_length=1,
