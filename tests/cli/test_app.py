@@ -64,7 +64,7 @@ def test_status_lists_generations_and_runs(auto: Connection, settings: Settings)
 
 
 def test_brackets_in_titles_and_texts_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    print_hits(["distance"], [Hit(1, 2, "array [odd](x)", "closes [/nothing]", 0.25)])
+    print_hits(["distance"], [Hit(1, 2, "array [odd](x)", "closes [/nothing]", 0.25, 7)])
     row = capsys.readouterr().out.splitlines()[3]
     assert [cell.strip() for cell in row.split("│")[1:-1]] == ["0.250", "2", "array [odd](x)", "closes [/nothing]"]
 

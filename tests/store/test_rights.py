@@ -71,7 +71,12 @@ def test_a_reader_calls_the_api_through_switches_and_reads_no_table(
         for generation in (first, pipeline.generation("m2"), pipeline.generation("m3", dims=8)):
             pipeline.publish(generation)
             for call in calls(generation.generation_id):
-                assert reader.execute(call).fetchall(), call  # type: ignore[arg-type]
+                cursor = reader.execute(call)  # type: ignore[arg-type]
+                rows, columns = cursor.fetchall(), [column.name for column in cursor.description or []]
+                assert rows, call
+                if "distance" in columns:
+                    number = columns.index("generation_id")
+                    assert {row[number] for row in rows} == {generation.generation_id}, call
             reader.execute("SELECT * FROM heal.topics")
             assert (
                 reader.execute(

@@ -27,6 +27,7 @@ class Hit(NamedTuple):
     title: str
     text: str
     distance: float
+    generation_id: int
 
 
 class HybridHit(NamedTuple):
@@ -41,6 +42,7 @@ class HybridHit(NamedTuple):
     vector_rank: int | None
     word_rank: int | None
     relevance: float | None
+    generation_id: int
 
 
 class TextHit(NamedTuple):
@@ -56,6 +58,7 @@ class TextHit(NamedTuple):
     score: float
     distance: float
     relevance: float | None
+    generation_id: int
 
 
 @contextmanager

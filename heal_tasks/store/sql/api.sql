@@ -185,7 +185,9 @@ COMMENT ON FUNCTION heal.shown_document IS
 CREATE OR REPLACE FUNCTION heal.search(
     query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL
 )
-RETURNS TABLE (chunk_id bigint, document_id bigint, title text, text text, distance double precision)
+RETURNS TABLE (
+    chunk_id bigint, document_id bigint, title text, text text, distance double precision, generation_id bigint
+)
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation;
@@ -200,7 +202,7 @@ BEGIN
         kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
             || set_config('hnsw.ef_search', greatest(live.ef_search, 2 * k)::text, true);
-        RETURN QUERY SELECT p.* FROM heal.search_planned(query, gen, live.index_kind, k) p;
+        RETURN QUERY SELECT p.*, gen FROM heal.search_planned(query, gen, live.index_kind, k) p;
         changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true);
         IF FOUND THEN
             RETURN;
@@ -208,7 +210,7 @@ BEGIN
     END IF;
     gen_row := heal.searchable(gen);
     RETURN QUERY
-        SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
+        SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance, gen_row.generation_id
         FROM heal.nearest(query, gen_row, k, topic, filter) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
             CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END
@@ -221,7 +223,9 @@ COMMENT ON FUNCTION heal.search IS
 CREATE OR REPLACE FUNCTION heal.search_many(
     queries vector[], gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL
 )
-RETURNS TABLE (query_number int, chunk_id bigint, document_id bigint, title text, text text, distance double precision)
+RETURNS TABLE (
+    query_number int, chunk_id bigint, document_id bigint, title text, text text, distance double precision, generation_id bigint
+)
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation := heal.searchable(gen);
@@ -234,7 +238,7 @@ BEGIN
     PERFORM heal.checked_query(q.query, gen_row, format('query vector %s', q.number))
     FROM unnest(queries) WITH ORDINALITY AS q (query, number);
     RETURN QUERY
-        SELECT q.number::int, n.chunk_id, d.document_id, d.title, c.text, n.distance
+        SELECT q.number::int, n.chunk_id, d.document_id, d.title, c.text, n.distance, gen
         FROM unnest(queries) WITH ORDINALITY AS q (query, number)
         CROSS JOIN LATERAL heal.nearest(q.query, gen_row, k, topic, filter) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
@@ -247,7 +251,9 @@ COMMENT ON FUNCTION heal.search_many IS
 CREATE OR REPLACE FUNCTION heal.similar(
     document bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL
 )
-RETURNS TABLE (chunk_id bigint, document_id bigint, title text, text text, distance double precision)
+RETURNS TABLE (
+    chunk_id bigint, document_id bigint, title text, text text, distance double precision, generation_id bigint
+)
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation := heal.searchable((SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active'));
@@ -262,7 +268,7 @@ BEGIN
             USING ERRCODE = 'HEA03', HINT = 'SELECT document_id, title FROM heal.lineage lists the documents that have.';
     END IF;
     RETURN QUERY
-        SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
+        SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance, gen_row.generation_id
         FROM heal.nearest(probe, gen_row, k, topic, filter, canonical) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
             CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END

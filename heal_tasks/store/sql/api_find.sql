@@ -139,7 +139,7 @@ CREATE OR REPLACE FUNCTION heal.hybrid_search(
 )
 RETURNS TABLE (
     chunk_id bigint, document_id bigint, title text, text text, score double precision,
-    distance double precision, vector_rank int, word_rank int, relevance double precision
+    distance double precision, vector_rank int, word_rank int, relevance double precision, generation_id bigint
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
@@ -159,7 +159,7 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance, f.vector_rank, f.word_rank,
-               heal.relevance(f.score, scores, shares)
+               heal.relevance(f.score, scores, shares), gen
         FROM heal.ranked(words, query, gen_row, k, topic, filter, language,
                          coalesce(words_weight, (gen_row.lexicon ->> 'words_weight')::float8, 0.1), least(greatest(50, 5 * k), 1000),
                          CASE WHEN topic IS NULL AND filter IS NULL THEN 1000 ELSE 10000 END) f
@@ -178,7 +178,7 @@ CREATE OR REPLACE FUNCTION heal.find(
 )
 RETURNS TABLE (
     chunk_id bigint, document_id bigint, title text, text text, score double precision, distance double precision,
-    relevance double precision
+    relevance double precision, generation_id bigint
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
@@ -226,7 +226,7 @@ BEGIN
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
             || set_config('hnsw.ef_search', greatest(gen_row.ef_search, 60)::text, true);
         RETURN QUERY
-            SELECT p.*, heal.relevance(p.score, scores, shares)
+            SELECT p.*, heal.relevance(p.score, scores, shares), gen_row.generation_id
             FROM heal.find_planned(asked.vector, gen_row.generation_id, gen_row.index_kind, k, words_weight, asked.rare, asked.stems,
                                    asked.weights) p;
         changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true);
@@ -234,7 +234,7 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance,
-               heal.relevance(f.score, scores, shares)
+               heal.relevance(f.score, scores, shares), gen_row.generation_id
         FROM heal.ranked(question, asked.vector, gen_row, k, topic, filter, language, words_weight, least(greatest(20, 2 * k), 1000), 20) f
         JOIN heal.chunk c ON c.chunk_id = f.chunk_id
         JOIN heal.document d ON d.document_id =
