@@ -72,6 +72,20 @@ CROSS JOIN (SELECT 'public' AS who UNION ALL SELECT rolname FROM ours WHERE roln
 WHERE e.extname = 'vector' AND has_schema_privilege(w.who, n.oid, 'CREATE')
     AND (w.who = 'public' OR NOT has_schema_privilege('public', n.oid, 'CREATE'))
 UNION ALL
+-- Roles belong to the server: their members reach every database to which they may connect.
+SELECT format('members of %%s, who have rights in %%s too, may connect to this database, so that users of one read the other; '
+              'REVOKE CONNECT ON DATABASE %%I FROM %%s; GRANT CONNECT ON DATABASE %%I TO each user of this one',
+              rolname, names, current_database(), who, current_database())
+FROM (
+    SELECT o.rolname, string_agg(DISTINCT d.datname, ', ' ORDER BY d.datname) AS names,
+           CASE WHEN has_database_privilege('public', current_database(), 'CONNECT') THEN 'PUBLIC' ELSE o.rolname END AS who
+    FROM ours o JOIN pg_shdepend s ON s.refclassid = 'pg_authid'::regclass AND s.refobjid = o.oid
+    JOIN pg_database d ON d.oid = s.dbid
+    WHERE o.rolname <> 'heal_owner' AND d.datname <> current_database() AND d.datallowconn
+        AND has_database_privilege(o.oid, current_database(), 'CONNECT')
+    GROUP BY o.rolname
+) elsewhere
+UNION ALL
 SELECT format('%%s runs with the rights of its owner and has no search path of its own; '
               'run `python -m heal_tasks migrate`', p.oid::regprocedure)
 FROM pg_proc p WHERE p.pronamespace = 'heal'::regnamespace AND p.prosecdef
@@ -79,7 +93,17 @@ FROM pg_proc p WHERE p.pronamespace = 'heal'::regnamespace AND p.prosecdef
 ORDER BY 1
 """
 
-VIEWS = ["embedding", "topics", "generation_status", "lineage"]
+VIEWS = [
+    "embedding",
+    "passages",
+    "topics",
+    "generation_status",
+    "lineage",
+    "quality",
+    "runs",
+    "quarantined",
+    "costs",
+]
 ROUTINES = [
     "search",
     "search_many",
@@ -89,6 +113,7 @@ ROUTINES = [
     "explain_find",
     "hybrid_search",
     "topic_search",
+    "explain",
     "vector_table",
 ]
 """What a reader may read and call; ``rights.sql`` grants it."""

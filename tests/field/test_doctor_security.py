@@ -22,9 +22,10 @@ def no_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def var(settings: Settings) -> Settings:
-    """Settings whose state folder is closed."""
+def var(settings: Settings, auto: Connection) -> Settings:
+    """Settings whose state folder is closed, and a database that only its own users may connect to."""
     settings.var_dir.chmod(0o700)
+    auto.execute(f"REVOKE CONNECT ON DATABASE {auto.info.dbname} FROM PUBLIC".encode())
     return settings
 
 

@@ -135,6 +135,49 @@ def test_a_metadata_filter_keeps_the_recall(large: Large, psql: Psql, name: str,
     assert recall_of(large, psql, lambda query: (extra, passes)) >= 0.95
 
 
+def test_a_condition_keeps_the_recall(large: Large, psql: Psql) -> None:
+    passes = (large.ids % 100 >= 95) | (large.ids % 10 == 3)
+    extra = ", condition => '$.hundredth >= 95 || $.tenth == 3'"
+    assert recall_of(large, psql, lambda query: (extra, passes)) >= 0.95
+
+
+def test_pages_keep_the_recall(large: Large) -> None:
+    shares = []
+    for query in large.queries[:5]:
+        found: list[int] = []
+        after = None
+        for _ in range(5):
+            rows = large.conn.execute(
+                "SELECT chunk_id, to_jsonb(hit) FROM heal.search(%s, %s::bigint, 10, after => %s) hit",
+                (query, large.generation.generation_id, after),
+            ).fetchall()
+            found += [row[0] for row in rows]
+            after = Jsonb(rows[-1][1])
+        assert len(set(found)) == 50
+        shares.append(len(set(found) & set(large.nearest(query, large.ids >= 0, 50))) / 50)
+    assert np.mean(shares) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ("", ("30000 of 30000 rows pass (100.0 %)", "by index (vector, ef_search 100)", "_hnsw")),
+        ("filter => '{\"tenth\": 3}'", ("3000 of 30000 rows pass (10.0 %)", "exact: every row that passes", "_document")),
+        ("topic => 200", ("rows pass", "exact: every row that passes", "_leaf")),
+        ("k => 200", ("30000 of", "by index (vector, ef_search 400)", "_hnsw")),
+    ],
+    ids=["all", "filter", "topic", "many rows"],
+)
+def test_explain_shows_how_a_search_finds_its_rows(
+    large: Large, psql: Psql, arguments: str, lines: tuple[str, ...]
+) -> None:
+    call = f"heal.explain({literal(large.queries[0])}, {large.generation.generation_id}"
+    found = "\n".join(row[0] for row in psql(f"SELECT line FROM {call}{arguments and ', ' + arguments})"))
+    for line in (*lines, "Execution Time"):
+        assert line in found, found
+    assert literal(large.queries[0])[1:20] not in found
+
+
 def through_the_index(large: Large, query: np.ndarray, **arguments: object) -> list[int]:
     """Ten nearest chunks by ``heal.nearest``, for which even the fewest rows are too many to compare."""
     extra = "".join(f", {name} => %({name})s" for name in arguments)

@@ -1,5 +1,4 @@
--- Search by text: the vector of a question by the lexicon, words beside vectors, search for topics. Repeatable: applied again whenever
--- this file changes.
+-- Search by text: the vector of a question by the lexicon, words beside vectors. Repeatable: applied again whenever this file changes.
 
 CREATE OR REPLACE FUNCTION heal.relevance(score double precision, scores double precision[], shares double precision[])
 RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -20,17 +19,6 @@ $$;
 COMMENT ON FUNCTION heal.curve IS
     'Scores or shares of the relevance curve in a lexicon record, for a query path: text or encoder.';
 
-CREATE OR REPLACE FUNCTION heal.checked_language(language text)
-RETURNS text LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    IF language IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_ts_config c WHERE c.cfgname = language) THEN
-        RAISE EXCEPTION 'there is no text search configuration %', quote_literal(language)
-            USING ERRCODE = 'HEA03', HINT = 'SELECT cfgname FROM pg_ts_config lists them.';
-    END IF;
-    RETURN language;
-END $$;
-COMMENT ON FUNCTION heal.checked_language IS 'The name of a text search configuration, or null; error HEA03 for a name that there is not.';
-
 CREATE OR REPLACE FUNCTION heal.query_vector(question text, gen bigint DEFAULT NULL, language text DEFAULT NULL)
 RETURNS vector LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
@@ -48,21 +36,21 @@ COMMENT ON FUNCTION heal.query_vector IS
 -- ts_rank ignores how rare a word is. So it is called for one stem at a time, and multiplied by the stem's inverse document frequency
 -- (bench/hybrid.py). The rarest stems choose the candidates.
 CREATE OR REPLACE FUNCTION heal.matching(
-    words text, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL,
-    also bigint[] DEFAULT NULL, candidates int DEFAULT 1000
+    words text, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, condition text DEFAULT NULL,
+    language text DEFAULT NULL, also bigint[] DEFAULT NULL, candidates int DEFAULT 1000
 )
 RETURNS TABLE (chunk_id bigint, weight double precision)
 LANGUAGE plpgsql STABLE ROWS 50 AS $$
 DECLARE
-    condition text := '';
+    passing text := '';
     bounds record;
 BEGIN
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
-        condition := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
+        passing := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
     END IF;
-    IF filter IS NOT NULL THEN
-        condition := condition || ' AND heal.shown_document(v.document_id, $3) IS NOT NULL';
+    IF filter IS NOT NULL OR condition IS NOT NULL THEN
+        passing := passing || ' AND heal.shown_document(v.document_id, $3, $8) IS NOT NULL';
     END IF;
     RETURN QUERY EXECUTE format($query$
         -- || '' reads a large tsvector once; ts_rank would read it anew for every stem.
@@ -88,8 +76,8 @@ BEGIN
         SELECT s.chunk_id, s.weight
         FROM (SELECT r.*, row_number() OVER (ORDER BY r.weight DESC, r.chunk_id) AS place FROM ranked r) s
         WHERE s.place <= $4 OR s.chunk_id = ANY ($5) ORDER BY s.place
-        $query$, heal.vector_table(gen_row.generation_id), condition)
-    USING words, language, filter, k, also, gen_row.generation_id, candidates;
+        $query$, heal.vector_table(gen_row.generation_id), passing)
+    USING words, language, filter, k, also, gen_row.generation_id, candidates, condition;
 END $$;
 COMMENT ON FUNCTION heal.matching IS
     'Chunk ids of one generation by the stems that they share with a text, where a rare stem counts more: the best k of those with its '
@@ -99,8 +87,9 @@ COMMENT ON FUNCTION heal.matching IS
 -- Scores are added and not ranks: rows that human questions have moved are first by a large distance, which a rank does not show
 -- (nDCG@10 of SciFact's train questions: .721 by ranks, .764 by vectors alone, .814 by added scores; bench/RESULTS.md).
 CREATE OR REPLACE FUNCTION heal.ranked(
-    words text, query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, language text, words_weight double precision,
-    depth int, candidates int
+    words text, query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, condition text, language text,
+    words_weight double precision, depth int, candidates int,
+    shown bigint[] DEFAULT NULL, last_score double precision DEFAULT NULL, last_chunk bigint DEFAULT NULL
 )
 RETURNS TABLE (chunk_id bigint, score double precision, distance double precision, vector_rank int, word_rank int)
 LANGUAGE plpgsql STABLE ROWS 10 AS $$
@@ -114,42 +103,55 @@ BEGIN
     RETURN QUERY EXECUTE format($query$
         WITH by_vector AS MATERIALIZED (
             SELECT n.chunk_id, row_number() OVER (ORDER BY n.distance, n.chunk_id)::int AS place
-            FROM heal.nearest($1, $2, $3, $4, $5) n
+            FROM heal.nearest($1, $2, $3, $4, $5, $11) n
         ), by_words AS MATERIALIZED (
             SELECT m.chunk_id, m.weight / nullif(max(m.weight) OVER (), 0) AS share,
                    row_number() OVER (ORDER BY m.weight DESC, m.chunk_id)::int AS place
-            FROM heal.matching($6, $2, $3, $4, $5, $7, ARRAY(SELECT b.chunk_id FROM by_vector b), $10) m
+            FROM heal.matching($6, $2, $3, $4, $5, $11, $7, ARRAY(SELECT b.chunk_id FROM by_vector b), $10) m
         ), fused AS (
             SELECT v.chunk_id, v.embedding %s $1 AS distance, b.place AS vector_place, w.place AS word_place, w.share
             FROM by_vector b FULL JOIN by_words w USING (chunk_id) JOIN heal.%I v USING (chunk_id)
+        ), scored AS (
+            SELECT f.*, %s - f.distance + $8 * coalesce(f.share, 0) AS score FROM fused f
         )
-        SELECT f.chunk_id, %s - f.distance + $8 * coalesce(f.share, 0) AS score, f.distance, f.vector_place,
-               CASE WHEN f.word_place <= $3 THEN f.word_place END
-        FROM fused f ORDER BY score DESC, f.chunk_id LIMIT $9
-        $query$, metric, heal.vector_table(gen_row.generation_id), CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END)
-    USING query, gen_row, depth, topic, filter, words, language, words_weight, k, candidates;
+        SELECT s.chunk_id, s.score, s.distance, s.vector_place, CASE WHEN s.word_place <= $3 THEN s.word_place END
+        FROM scored s%s ORDER BY s.score DESC, s.chunk_id LIMIT $9
+        $query$, metric, heal.vector_table(gen_row.generation_id), CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END,
+        CASE WHEN shown IS NOT NULL THEN
+            ' WHERE s.chunk_id <> ALL ($12) AND ($14 = ANY ($12) OR s.score < $13 OR s.score = $13 AND s.chunk_id > $14)' END)
+    USING query, gen_row, depth, topic, filter, words, language, words_weight, k, candidates, condition, shown, last_score, last_chunk;
 END $$;
 COMMENT ON FUNCTION heal.ranked IS
     'The k best chunks of one generation by similarity to a vector plus words_weight times the weight of the shared words, as a share of '
-    'the largest weight, among the `depth` nearest and those with rare stems; the core of heal.find and heal.hybrid_search.';
+    'the largest weight, among the `depth` nearest and those with rare stems; the core of heal.find and heal.hybrid_search. shown: chunks '
+    'of the first page, which are left out; last_score, last_chunk: only rows behind these.';
 
 CREATE OR REPLACE FUNCTION heal.hybrid_search(
     words text, query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL,
-    language text DEFAULT NULL, words_weight double precision DEFAULT NULL, lexicon_weight double precision DEFAULT NULL
+    language text DEFAULT NULL, words_weight double precision DEFAULT NULL, lexicon_weight double precision DEFAULT NULL,
+    condition text DEFAULT NULL, after jsonb DEFAULT NULL
 )
 RETURNS TABLE (
     chunk_id bigint, document_id bigint, title text, text text, score double precision,
     distance double precision, vector_rank int, word_rank int, relevance double precision, generation_id bigint
 )
-LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+LANGUAGE plpgsql STABLE ROWS 10 SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation := heal.searchable(gen);
     by_lexicon vector := heal.query_vector(words, gen, language);
     scores double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'scores');
     shares double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'shares');
+    shown bigint[];
+    last_score double precision;
+    last_chunk bigint;
 BEGIN
     k := heal.checked_k(k);
     query := heal.checked_query(query, gen_row);
+    IF after IS NOT NULL THEN
+        SELECT p.* INTO last_score, last_chunk FROM heal.checked_page(after, gen, 'score') p;
+        shown := ARRAY(SELECT h.chunk_id FROM heal.hybrid_search(
+            words, query, gen, k, topic, filter, language, words_weight, lexicon_weight, condition) h);
+    END IF;
     lexicon_weight := coalesce(lexicon_weight, (gen_row.lexicon ->> 'lexicon_weight')::float8);
     IF NOT lexicon_weight BETWEEN 0 AND 100 THEN
         RAISE EXCEPTION 'lexicon_weight must be between 0 and 100, got %', lexicon_weight USING ERRCODE = 'HEA03';
@@ -160,12 +162,15 @@ BEGIN
     RETURN QUERY
         SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance, f.vector_rank, f.word_rank,
                heal.relevance(f.score, scores, shares), gen
-        FROM heal.ranked(words, query, gen_row, k, topic, filter, language,
-                         coalesce(words_weight, (gen_row.lexicon ->> 'words_weight')::float8, 0.1), least(greatest(50, 5 * k), 1000),
-                         CASE WHEN topic IS NULL AND filter IS NULL THEN 1000 ELSE 10000 END) f
+        FROM heal.ranked(words, query, gen_row, k, topic, filter, condition, language,
+                         coalesce(words_weight, (gen_row.lexicon ->> 'words_weight')::float8, 0.1),
+                         CASE WHEN after IS NULL THEN least(greatest(50, 5 * k), 1000) ELSE 1000 END,
+                         CASE WHEN coalesce(topic::text, filter::text, condition) IS NULL THEN 1000 ELSE 10000 END,
+                         shown, last_score, last_chunk) f
         JOIN heal.chunk c ON c.chunk_id = f.chunk_id
         JOIN heal.document d ON d.document_id =
-            CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END
+            CASE WHEN filter IS NULL AND condition IS NULL THEN c.document_id
+                 ELSE heal.shown_document(c.document_id, filter, condition) END
         ORDER BY f.score DESC, f.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.hybrid_search IS
@@ -174,13 +179,14 @@ COMMENT ON FUNCTION heal.hybrid_search IS
     'generation''s) times the weight of the shared words, as a share of the largest weight.';
 
 CREATE OR REPLACE FUNCTION heal.find(
-    question text, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL
+    question text, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, language text DEFAULT NULL,
+    condition text DEFAULT NULL, after jsonb DEFAULT NULL
 )
 RETURNS TABLE (
     chunk_id bigint, document_id bigint, title text, text text, score double precision, distance double precision,
     relevance double precision, generation_id bigint
 )
-LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+LANGUAGE plpgsql STABLE ROWS 10 SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation;
     words_weight double precision;
@@ -189,6 +195,9 @@ DECLARE
     shares double precision[];
     kept text[];
     changed text;
+    shown bigint[];
+    last_score double precision;
+    last_chunk bigint;
 BEGIN
     SELECT g.* INTO gen_row FROM heal.generation g WHERE g.state = 'active';
     IF gen_row.generation_id IS NULL THEN
@@ -197,8 +206,13 @@ BEGIN
     k := heal.checked_k(k);
     question := heal.checked_text(question);
     filter := heal.checked_filter(filter);
+    condition := heal.checked_condition(condition);
     IF topic IS NOT NULL THEN
         PERFORM heal.topic_interval(gen_row, topic);
+    END IF;
+    IF after IS NOT NULL THEN
+        SELECT p.* INTO last_score, last_chunk FROM heal.checked_page(after, gen_row.generation_id, 'score') p;
+        shown := ARRAY(SELECT h.chunk_id FROM heal.find(question, k, topic, filter, language, condition) h);
     END IF;
     words_weight := coalesce((gen_row.lexicon ->> 'words_weight')::float8, 0.1);
     scores := heal.curve(gen_row.lexicon, 'text', 'scores');
@@ -221,7 +235,7 @@ BEGIN
         RETURN;
     END IF;
     asked.vector := l2_normalize(asked.vector);
-    IF topic IS NULL AND filter IS NULL AND k BETWEEN 1 AND 10 AND gen_row.index_kind <> 'none' THEN
+    IF topic IS NULL AND filter IS NULL AND condition IS NULL AND after IS NULL AND k BETWEEN 1 AND 10 AND gen_row.index_kind <> 'none' THEN
         kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
             || set_config('hnsw.ef_search', greatest(gen_row.ef_search, 60)::text, true);
@@ -235,10 +249,13 @@ BEGIN
     RETURN QUERY
         SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance,
                heal.relevance(f.score, scores, shares), gen_row.generation_id
-        FROM heal.ranked(question, asked.vector, gen_row, k, topic, filter, language, words_weight, least(greatest(20, 2 * k), 1000), 20) f
+        FROM heal.ranked(question, asked.vector, gen_row, k, topic, filter, condition, language, words_weight,
+                         CASE WHEN after IS NULL THEN least(greatest(20, 2 * k), 1000) ELSE 1000 END, 20,
+                         shown, last_score, last_chunk) f
         JOIN heal.chunk c ON c.chunk_id = f.chunk_id
         JOIN heal.document d ON d.document_id =
-            CASE WHEN filter IS NULL THEN c.document_id ELSE heal.shown_document(c.document_id, filter) END
+            CASE WHEN filter IS NULL AND condition IS NULL THEN c.document_id
+                 ELSE heal.shown_document(c.document_id, filter, condition) END
         ORDER BY f.score DESC, f.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.find IS
@@ -270,19 +287,3 @@ END $$;
 COMMENT ON FUNCTION heal.explain_find IS
     'The stems of a question as heal.find counts them, in each language that documents have: chunks with the stem (0: the lexicon does '
     'not have it), its inverse document frequency, and its share of the question''s vector; shares add up to 1.';
-
-CREATE OR REPLACE FUNCTION heal.topic_search(query vector, gen bigint, k int DEFAULT 10)
-RETURNS TABLE (topic_id bigint, parent_id bigint, level int, terms text[], size int, hits int, distance double precision)
-LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
-DECLARE
-    gen_row heal.generation := heal.searchable(gen);
-BEGIN
-    RETURN QUERY EXECUTE format(
-        'SELECT t.topic_id, t.parent_id, t.level, t.terms, t.size, count(*)::int, min(n.distance)
-         FROM heal.nearest($1, $2, 100) n JOIN heal.%I v ON v.chunk_id = n.chunk_id
-         JOIN heal.topic t ON t.topic_run_id = $3 AND t.level > 0 AND v.leaf BETWEEN t.first_leaf AND t.last_leaf
-         GROUP BY t.topic_run_id, t.topic_id ORDER BY 6 DESC, 3, 7, 1 LIMIT $4', heal.vector_table(gen))
-    USING query, gen_row, gen_row.topic_run_id, heal.checked_k(k);
-END $$;
-COMMENT ON FUNCTION heal.topic_search IS
-    'The topics that a query belongs to, by the number of the 100 nearest chunks in each topic''s subtree.';

@@ -1,4 +1,4 @@
--- The switch, deletions, recall, and the views. Repeatable: applied again whenever this file changes.
+-- The switch, deletions and recall. Repeatable: applied again whenever this file changes.
 
 -- The old generations change state first, because the two unique partial indexes are checked at each update.
 -- SECURITY DEFINER, because only its owner may replace the view.
@@ -211,35 +211,3 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.delete_document IS
     'Deletes documents at once and everywhere in the database; files that quote them are deleted by the next heal_maintain run.';
-
-CREATE OR REPLACE VIEW heal.topics AS
-SELECT t.topic_id, t.parent_id, t.level, t.first_leaf, t.last_leaf, t.terms, t.size, t.silhouette, t.topic_run_id
-FROM heal.topic t JOIN heal.generation g ON g.topic_run_id = t.topic_run_id AND g.state = 'active'
-ORDER BY t.first_leaf, t.level;
-COMMENT ON VIEW heal.topics IS 'The topic tree of the live generation, in tree order.';
-
-CREATE OR REPLACE VIEW heal.generation_status AS
-SELECT g.generation_id, g.state, g.space_id, s.model_uri, g.dims, coalesce(g.nudge ->> 'variant', 'none') AS nudge_variant,
-       coalesce((g.nudge ->> 'theta')::double precision, 0) AS nudge_theta, g.recall, g.created_at, g.activated_at,
-       g.note, g.ef_search, g.index_kind, nullif(t.reltuples, -1)::bigint AS rows,
-       pg_stat_get_dead_tuples(t.oid) AS dead_rows, pg_total_relation_size(t.oid) AS bytes,
-       pg_relation_size(to_regclass('heal.' || heal.vector_table(g.generation_id) || '_hnsw')) AS index_bytes,
-       nullif(l.reltuples, -1)::bigint AS lexicon_stems, pg_total_relation_size(l.oid) AS lexicon_bytes
-FROM heal.generation g JOIN heal.space s USING (space_id)
-LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
-LEFT JOIN pg_class l ON l.oid = to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex'))
-ORDER BY g.generation_id DESC;
-COMMENT ON VIEW heal.generation_status IS
-    'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null without tables.';
-
-CREATE OR REPLACE VIEW heal.lineage AS
-SELECT e.chunk_id, e.document_id, d.source, d.external_id, d.title, d.content_hash AS document_hash, d.changed_at,
-       c.content_hash AS chunk_hash, dt.topic_run_id, dt.path AS topic_path,
-       (SELECT count(*) FROM heal.question q WHERE q.chunk_id = e.chunk_id) AS questions,
-       g.generation_id, s.model_uri, s.model_sha256, coalesce(g.nudge ->> 'variant', 'none') AS nudge_variant,
-       coalesce((g.nudge ->> 'theta')::double precision, 0) AS nudge_theta, g.run_id, g.metrics
-FROM heal.embedding e
-JOIN heal.chunk c USING (chunk_id) JOIN heal.document d ON d.document_id = e.document_id
-JOIN heal.generation g ON g.generation_id = e.generation_id JOIN heal.space s ON s.space_id = g.space_id
-LEFT JOIN heal.document_topic dt ON dt.topic_run_id = g.topic_run_id AND dt.document_id = e.document_id;
-COMMENT ON VIEW heal.lineage IS 'For each served vector its document version, topic, number of questions, model and evaluation.';

@@ -4,6 +4,21 @@
 -- A session keeps the plans of the statements in a function, and planning takes a fifth to a third of a search for ten. A table name
 -- cannot be a parameter, so a statement for each searchable generation is written out at every switch. LIMIT 100: with LIMIT k alone
 -- the planner expects a tenth of the table, considers no plan good enough to keep, and plans every call again.
+CREATE OR REPLACE FUNCTION heal.search_statement(gen_row heal.generation, kind text, query text, k text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format('SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
+                    FROM (SELECT s.* FROM (
+                              SELECT v.chunk_id, v.embedding %1$s %5$s::vector(%2$s) AS distance FROM heal.%3$I v
+                              ORDER BY v.embedding%4$s %1$s %5$s::vector(%2$s)%4$s LIMIT 100) s LIMIT %6$s) n
+                    JOIN heal.chunk c ON c.chunk_id = n.chunk_id JOIN heal.document d ON d.document_id = c.document_id
+                    ORDER BY n.distance, n.chunk_id',
+        CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, gen_row.dims, heal.vector_table(gen_row.generation_id),
+        CASE kind WHEN 'halfvec' THEN format('::halfvec(%s)', gen_row.dims) ELSE '' END, query, k)
+$$;
+COMMENT ON FUNCTION heal.search_statement IS
+    'The statement of heal.search by an index of that kind, without topic, filter and condition and for k up to 100; query and k: their '
+    'names in the statement.';
+
 CREATE OR REPLACE PROCEDURE heal.plan_searches()
 LANGUAGE plpgsql AS $procedure$
 BEGIN
@@ -16,15 +31,8 @@ BEGIN
         (SELECT string_agg(format($branch$
             IF gen = %1$s AND kind = %2$L THEN
                 RETURN QUERY
-                    SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
-                    FROM (SELECT s.* FROM (
-                              SELECT v.chunk_id, v.embedding %3$s query::vector(%4$s) AS distance FROM heal.%5$I v
-                              ORDER BY v.embedding%6$s %3$s query::vector(%4$s)%6$s LIMIT 100) s LIMIT k) n
-                    JOIN heal.chunk c ON c.chunk_id = n.chunk_id JOIN heal.document d ON d.document_id = c.document_id
-                    ORDER BY n.distance, n.chunk_id;
-            END IF;$branch$,
-            g.generation_id, i.kind, CASE g.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, g.dims,
-            heal.vector_table(g.generation_id), CASE i.kind WHEN 'halfvec' THEN format('::halfvec(%s)', g.dims) ELSE '' END), '')
+                    %3$s;
+            END IF;$branch$, g.generation_id, i.kind, heal.search_statement(g, i.kind, 'query', 'k')), '')
          FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
     -- The languages of a lexicon are found by a loose index scan.

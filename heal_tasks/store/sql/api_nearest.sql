@@ -1,0 +1,198 @@
+-- The core of the searches by vector: what is compared, by index or one by one. Repeatable: applied again whenever this file changes.
+
+CREATE OR REPLACE FUNCTION heal.topic_interval(gen_row heal.generation, topic bigint, OUT first_leaf int, OUT last_leaf int)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    SELECT t.first_leaf, t.last_leaf INTO first_leaf, last_leaf
+    FROM heal.topic t WHERE t.topic_run_id = gen_row.topic_run_id AND t.topic_id = topic;
+    IF first_leaf IS NULL THEN
+        RAISE EXCEPTION 'generation % has no topic %', gen_row.generation_id, topic
+            USING ERRCODE = 'HEA03', HINT = 'SELECT topic_id, terms FROM heal.topics lists the live generation''s topics.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.';
+
+-- The number of rows that pass topic, filter and condition decides the method. Up to `few` rows are found by B-tree and compared one by
+-- one: exact, and measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, by an iterative
+-- scan until two thousand rows have passed: in a far subtree with a quarter to a half of 120,000 rows the first ten that pass had a
+-- recall of .56 to .71, the best ten of two thousand .98 (bench/filters.py). A scan that ends earlier has met a limit; then every
+-- row that passes is compared after all. Pages after the first are searched in the same way.
+-- The KNN block is narrow and has no join, which would lose the index. It is not sorted here, because every caller sorts.
+CREATE OR REPLACE FUNCTION heal.nearest_statements(
+    query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, condition text, except_document bigint, exact boolean,
+    few int, shown bigint[], last_chunk bigint,
+    OUT indexed text, OUT compared text, OUT documents bigint[], OUT many boolean
+)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    source text := format('heal.%I', heal.vector_table(gen_row.generation_id));
+    operator text := CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END;
+    gap text := format('v.embedding %s $1::vector(%s)', operator, gen_row.dims);
+    by_index text := CASE gen_row.index_kind WHEN 'halfvec'
+        THEN format('v.embedding::halfvec(%2$s) %1$s $1::halfvec(%2$s)', operator, gen_row.dims) ELSE gap END;
+    passing text := '';
+    bounds record;
+BEGIN
+    many := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL;
+    IF topic IS NOT NULL THEN
+        bounds := heal.topic_interval(gen_row, topic);
+        passing := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
+    END IF;
+    IF filter IS NOT NULL THEN
+        documents := ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
+                           WHERE d.metadata @> filter AND (condition IS NULL OR heal.meets(d, condition)) AND d.deleted_at IS NULL
+                           LIMIT few + 1);
+    ELSIF condition IS NOT NULL THEN
+        documents := ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
+                           WHERE heal.meets(d, condition) AND d.deleted_at IS NULL LIMIT few + 1);
+    END IF;
+    IF cardinality(documents) <= few THEN
+        passing := passing || ' AND v.document_id = ANY ($3)';
+    ELSIF documents IS NOT NULL THEN
+        passing := passing || format(
+            ' AND (SELECT bool_or(%s) FROM heal.document d WHERE v.document_id IN (d.document_id, d.duplicate_of))',
+            concat_ws(' AND ', CASE WHEN filter IS NOT NULL THEN 'd.metadata @> $4' END,
+                      CASE WHEN condition IS NOT NULL THEN 'heal.meets(d, $5)' END));
+    END IF;
+    exact := exact OR gen_row.index_kind = 'none';
+    IF NOT exact AND many AND coalesce(cardinality(documents), 0) <= few THEN
+        EXECUTE format('SELECT count(*) <= %s FROM (SELECT FROM %s v WHERE true%s LIMIT %s) s', few, source, passing, few + 1)
+            INTO exact USING query, k, documents, filter, condition;
+    END IF;
+    IF except_document IS NOT NULL THEN
+        passing := passing || format(' AND v.document_id <> %s', except_document);
+    END IF;
+    IF shown IS NOT NULL THEN
+        many := true;
+        passing := passing || ' AND v.chunk_id <> ALL ($6)';
+        IF last_chunk <> ALL (shown) THEN
+            passing := passing || format(' AND (%s, v.chunk_id) > ($7, $8)', gap);
+        END IF;
+    END IF;
+    IF NOT exact THEN
+        indexed := format(CASE WHEN many THEN
+            'WITH hit AS MATERIALIZED (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT %5$s)
+             SELECT hit.chunk_id, hit.distance FROM hit WHERE (SELECT count(*) FROM hit) = %5$s
+             ORDER BY hit.distance + 0, hit.chunk_id LIMIT $2'
+            ELSE 'SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT $2' END,
+            gap, source, passing, by_index, greatest(2000, 10 * k));
+    END IF;
+    compared := format(
+        'SELECT s.chunk_id, s.distance
+         FROM (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s OFFSET 0) s  -- computed once
+         ORDER BY s.distance, s.chunk_id LIMIT $2', gap, source, passing);
+END $$;
+COMMENT ON FUNCTION heal.nearest_statements IS
+    'The statements of heal.nearest: by index, unless every row that passes is to be compared, and by comparison, with their parameter '
+    'documents; many: the index is searched for two thousand rows.';
+
+CREATE OR REPLACE FUNCTION heal.set_scan(gen_row heal.generation, k int, many boolean)
+RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+    kept text[] := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
+                         current_setting('hnsw.max_scan_tuples', true), current_setting('hnsw.scan_mem_multiplier', true)];
+BEGIN
+    PERFORM heal.restore_scan(ARRAY[CASE WHEN many THEN 1000 ELSE greatest(gen_row.ef_search, least(2 * k, 1000)) END::text, 'relaxed_order',
+                                    CASE WHEN many THEN '100000' ELSE kept[3] END, CASE WHEN many THEN '16' ELSE kept[4] END]);
+    RETURN kept;
+END $$;
+COMMENT ON FUNCTION heal.set_scan IS
+    'Sets what a scan of an index reads, for two thousand rows or for k, until the transaction ends; returns what was set before.';
+
+CREATE OR REPLACE FUNCTION heal.restore_scan(kept text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('hnsw.ef_search', kept[1], true), set_config('hnsw.iterative_scan', kept[2], true),
+            set_config('hnsw.max_scan_tuples', kept[3], true), set_config('hnsw.scan_mem_multiplier', kept[4], true);
+END $$;
+COMMENT ON FUNCTION heal.restore_scan IS 'Sets what heal.set_scan has returned.';
+
+-- ROWS 10: with the default of 1000 the planner reads all chunks for a hash join (measured: 21 ms instead of 5 on 20,000 rows).
+CREATE OR REPLACE FUNCTION heal.nearest(
+    query vector, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, condition text DEFAULT NULL,
+    except_document bigint DEFAULT NULL, exact boolean DEFAULT false, few int DEFAULT 50000,
+    shown bigint[] DEFAULT NULL, last_distance double precision DEFAULT NULL, last_chunk bigint DEFAULT NULL
+)
+RETURNS TABLE (chunk_id bigint, distance double precision)
+LANGUAGE plpgsql STABLE ROWS 10 AS $$
+DECLARE
+    made record;
+    kept text[];
+BEGIN
+    k := heal.checked_k(k);
+    query := heal.checked_query(query, gen_row);
+    filter := heal.checked_filter(filter);
+    condition := heal.checked_condition(condition);
+    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk);
+    IF made.indexed IS NOT NULL THEN
+        kept := heal.set_scan(gen_row, k, made.many);
+        RETURN QUERY EXECUTE made.indexed USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk;
+        exact := made.many AND NOT FOUND;
+        PERFORM heal.restore_scan(kept);
+    END IF;
+    IF made.indexed IS NULL OR exact THEN
+        RETURN QUERY EXECUTE made.compared USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk;
+    END IF;
+END $$;
+COMMENT ON FUNCTION heal.nearest IS
+    'Nearest chunk ids of one generation, in no order; the core of the search functions. exact: compare with every row that '
+    'passes; few: the largest number of rows that are compared one by one because of a topic, filter or condition; shown: chunks of '
+    'the first page, which are left out; last_distance, last_chunk: only rows beyond these.';
+
+-- Called only if there is a filter or a condition: called for each hit it took a fifth of the time of a search.
+CREATE OR REPLACE FUNCTION heal.shown_document(document bigint, filter jsonb, condition text)
+RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT d.document_id FROM heal.document d
+    WHERE document IN (d.document_id, d.duplicate_of) AND (filter IS NULL OR d.metadata @> filter)
+        AND (condition IS NULL OR heal.meets(d, condition)) AND d.deleted_at IS NULL
+    ORDER BY d.duplicate_of NULLS FIRST, d.document_id LIMIT 1
+$$;
+COMMENT ON FUNCTION heal.shown_document IS
+    'The document to show for a hit: of the document and its exact duplicates one that passes filter and condition, or none.';
+
+-- VOLATILE, because a STABLE function may not explain.
+CREATE OR REPLACE FUNCTION heal.explain(
+    query vector, gen bigint, k int DEFAULT 10, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, condition text DEFAULT NULL
+)
+RETURNS TABLE (line text) LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    gen_row heal.generation := heal.searchable(gen);
+    planned boolean := gen_row.index_kind <> 'none' AND coalesce(topic::text, filter::text, condition) IS NULL AND k <= 100;
+    served bigint;
+    passing bigint;
+    found bigint;
+    made record;
+    kept text[];
+BEGIN
+    k := heal.checked_k(k);
+    query := heal.checked_query(query, gen_row);
+    filter := heal.checked_filter(filter);
+    condition := heal.checked_condition(condition);
+    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL);
+    EXECUTE format('SELECT count(*) FROM heal.%I', heal.vector_table(gen)) INTO served;
+    EXECUTE format('SELECT count(*) FROM (%s) s', replace(made.compared, 'LIMIT $2', ''))
+        INTO passing USING query, k, made.documents, filter, condition;
+    line := format('generation %s: %s of %s rows pass (%s %%)', gen, passing, served, round(100.0 * passing / greatest(served, 1), 1));
+    RETURN NEXT;
+    kept := heal.set_scan(gen_row, k, made.many);
+    IF made.many AND made.indexed IS NOT NULL THEN
+        EXECUTE format('SELECT count(*) FROM (%s) s', made.indexed) INTO found USING query, k, made.documents, filter, condition;
+    END IF;
+    line := CASE
+        WHEN made.indexed IS NULL THEN 'exact: every row that passes is compared'
+        WHEN found = 0 THEN 'exact: the index found too few rows that pass, so each of them is compared'
+        WHEN made.many THEN format('by index (%s, ef_search 1000), until %s rows have passed', gen_row.index_kind, greatest(2000, 10 * k))
+        ELSE format('by index (%s, ef_search %s)', gen_row.index_kind, greatest(gen_row.ef_search, least(2 * k, 1000))) END;
+    RETURN NEXT;
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, BUFFERS) ' || CASE
+            WHEN planned THEN heal.search_statement(gen_row, gen_row.index_kind, '$1', '$2')
+            WHEN found = 0 THEN made.compared
+            ELSE coalesce(made.indexed, made.compared) END
+        USING query, k, made.documents, filter, condition
+    LOOP
+        line := regexp_replace(line, '''[[{][^'']{40,}[]}]''::', '''...''::', 'g');  -- vectors, and lists of documents
+        RETURN NEXT;
+    END LOOP;
+    PERFORM heal.restore_scan(kept);
+END $$;
+COMMENT ON FUNCTION heal.explain IS
+    'How heal.search finds the rows for these arguments: the rows that pass, by index or exactly, and the plan as it ran.';
