@@ -1,10 +1,14 @@
 """The documents agree with the code: settings, commands, links, SQL functions, views and recipes."""
 
 import re
+import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import sqlalchemy
 import typer.main
 from psycopg import sql
 
@@ -13,15 +17,25 @@ from heal_tasks.cli.app import app
 from heal_tasks.cli.settings_page import markdown_page
 from heal_tasks.core.settings import Settings
 from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.grants import VIEWS
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = (*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-RECIPES = re.findall(r"^```sql\n(.+?)^```", (DOCS / "sql.md").read_text(), re.MULTILINE | re.DOTALL)
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", (DOCS / "sql.md").read_text(), re.MULTILINE | re.DOTALL))
+
+
+def blocks(section: str, language: str = "sql") -> list[str]:
+    """The code of a section of the page about SQL."""
+    return re.findall(rf"^```{language}\n(.+?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL)
+
+
+READER, PIPELINE = blocks("Recipes"), blocks("Recipes of the pipeline")
 
 
 def test_the_page_of_settings_is_the_generated_one() -> None:
@@ -78,7 +92,7 @@ def test_every_function_and_view_for_users_is_documented() -> None:
 
 def test_view_columns_are_those_of_the_database(module_database_url: str) -> None:
     rows = re.findall(r"^\| `heal\.(\w+)` \| .+? \| (.+) \|$", (DOCS / "sql.md").read_text(), re.MULTILINE)
-    assert {name for name, _ in rows} == {"embedding", "topics", "generation_status", "lineage", "question_state"}
+    assert {name for name, _ in rows} == {*VIEWS, "question_state"}
     with connect(module_database_url) as conn:
         for view, columns in rows:
             query = sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier("heal", view))
@@ -136,15 +150,73 @@ def active(conn: Connection) -> int:
     return int(row[0])
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=range(len(RECIPES)))
-def test_recipes_run(recipe: str, seeded: str) -> None:
-    with connect(seeded) as conn:
+@pytest.fixture(scope="module")
+def member(seeded: str) -> Iterator[dict[str, str]]:
+    """URLs of the database as a member of ``heal_reader`` and of ``heal_pipeline``."""
+    urls = {}
+    with connect(seeded, autocommit=True) as conn:
+        for role in ("heal_reader", "heal_pipeline"):
+            conn.execute(f"CREATE ROLE docs_{role} LOGIN PASSWORD 'x' IN ROLE {role}".encode())
+            urls[role] = f"postgresql://docs_{role}:x@{seeded.split('@')[1]}"
+        yield urls
+        for role in urls:
+            conn.execute(f"DROP OWNED BY docs_{role}; DROP ROLE docs_{role}".encode())
+
+
+@pytest.mark.parametrize("recipe", READER, ids=range(len(READER)))
+def test_recipes_run_as_a_reader(recipe: str, member: dict[str, str]) -> None:
+    with connect(member["heal_reader"]) as conn:
+        rows = conn.execute(recipe.encode()).fetchall()
+        if "heal.find" in recipe or ("distance" in recipe and "< 0.05" not in recipe):
+            assert rows or "relevance >" in recipe, "a search recipe that finds nothing shows nothing"
+
+
+@pytest.mark.parametrize("recipe", PIPELINE, ids=range(len(PIPELINE)))
+def test_recipes_of_the_pipeline_run(recipe: str, member: dict[str, str]) -> None:
+    with connect(member["heal_pipeline"]) as conn:
         before = active(conn)
-        cursor = conn.execute(recipe.encode())
-        if "distance" in recipe and "< 0.05" not in recipe:
-            assert cursor.fetchall(), "a search recipe that finds nothing shows nothing"
+        conn.execute(recipe.encode())
         assert (active(conn) != before) == ("heal.activate" in recipe)
         conn.rollback()  # the database is shared
+
+
+def test_recipes_about_rights_run(seeded: str) -> None:
+    with connect(seeded) as conn:
+        for recipe in blocks("Rights"):
+            conn.execute(recipe.replace("DATABASE heal", f"DATABASE {conn.info.dbname}").encode())
+        conn.rollback()
+
+
+def test_recipes_run_in_psql(postgres: EmbeddedPostgres, member: dict[str, str]) -> None:
+    command = [str(postgres.bin("psql")), member["heal_reader"], "-X", "-v", "ON_ERROR_STOP=1"]
+    done = subprocess.run(command, input="\n".join(READER), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\(\d+ rows?\)$", done.stdout, re.MULTILINE)) == len(READER)
+
+
+def test_recipes_run_in_sqlalchemy(member: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = sqlalchemy.create_engine(member["heal_reader"].replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as conn:
+        for recipe in READER:
+            conn.execute(sqlalchemy.text(recipe))
+        generation = conn.execute(sqlalchemy.text("SELECT DISTINCT generation_id FROM heal.embedding")).scalar_one()
+    engine.dispose()
+    monkeypatch.setenv("HEAL_DATABASE_URL", member["heal_reader"])
+    with connect(member["heal_reader"]) as conn:
+        known = {"conn": conn, "vector": np.array([1, 0, 0]), "generation_id": generation}
+        for recipe in blocks("Recipes", "python"):
+            names: dict[str, object] = {"__name__": "recipe", **known}
+            exec(recipe, names)
+            assert len(names["rows"]) == 2  # type: ignore[arg-type]
+
+
+def test_conditions_of_the_page_are_predicates(seeded: str) -> None:
+    page = SECTIONS["Functions and procedures"].partition("### Conditions")[2].partition("### Pages")[0]
+    conditions = re.findall(r"^    (\$.+)$", page, re.MULTILINE)
+    assert len(conditions) >= 4
+    with connect(seeded) as conn:
+        for condition in conditions:
+            conn.execute("SELECT heal.checked_condition(%s)", (condition,))
 
 
 def test_the_version_is_the_same_everywhere() -> None:

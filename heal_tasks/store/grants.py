@@ -73,12 +73,13 @@ WHERE e.extname = 'vector' AND has_schema_privilege(w.who, n.oid, 'CREATE')
     AND (w.who = 'public' OR NOT has_schema_privilege('public', n.oid, 'CREATE'))
 UNION ALL
 -- Roles belong to the server: their members reach every database to which they may connect.
-SELECT format('members of %%s, who have rights in %%s too, may connect to this database, so that users of one read the other; '
+SELECT format('%%s has rights in %%s, too, and its members there may connect to this database; '
               'REVOKE CONNECT ON DATABASE %%I FROM %%s; GRANT CONNECT ON DATABASE %%I TO each user of this one',
-              rolname, names, current_database(), who, current_database())
+              rolname, names, database, who, database)
 FROM (
-    SELECT o.rolname, string_agg(DISTINCT d.datname, ', ' ORDER BY d.datname) AS names,
-           CASE WHEN has_database_privilege('public', current_database(), 'CONNECT') THEN 'PUBLIC' ELSE o.rolname END AS who
+    SELECT o.rolname, current_database() AS database, string_agg(DISTINCT d.datname, ', ' ORDER BY d.datname) AS names,
+           CASE WHEN has_database_privilege('public', current_database(), 'CONNECT') THEN 'PUBLIC'
+                ELSE o.rolname END AS who
     FROM ours o JOIN pg_shdepend s ON s.refclassid = 'pg_authid'::regclass AND s.refobjid = o.oid
     JOIN pg_database d ON d.oid = s.dbid
     WHERE o.rolname <> 'heal_owner' AND d.datname <> current_database() AND d.datallowconn

@@ -23,8 +23,8 @@ def login(postgres: EmbeddedPostgres, database_url: str) -> Iterator[dict[str, s
             admin.execute(
                 sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x' IN ROLE {}").format(*map(sql.Identifier, (name, role)))
             )
-            database = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
-            admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*map(sql.Identifier, (str(database), name))))
+            database = database_url.rsplit("/", 1)[1]
+            admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*map(sql.Identifier, (database, name))))
             urls[role] = f"postgresql://{name}:x@{database_url.split('@')[1]}"
         yield urls
     with psycopg.connect(database_url, autocommit=True) as admin:

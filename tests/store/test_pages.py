@@ -142,8 +142,9 @@ def test_a_condition_compares_metadata_and_columns(store: SampleStore) -> None:
     ("condition", "message"),
     [
         ("$.year >", "syntax error"), ("$.year", "single boolean result is expected"),
-        ("$ ? (@.year > 1)", "single boolean result is expected"), ("$who == 1", 'could not find jsonpath variable "who"'),
-        ('$.a like_regex "("', "invalid regular expression"), ("strict $.year", "does not contain key"), ("", "invalid input"),
+        ("$ ? (@.year > 1)", "single boolean result is expected"), ("$who == 1", "could not find jsonpath variable"),
+        ('$.a like_regex "("', "invalid regular expression"), ("strict $.year", "does not contain key"),
+        ("", "invalid input"),
         ("1 == 1 && " * 500 + "1 == 1", "condition has 5006 bytes, and 4096 are the most"),
     ],
 )  # fmt: skip

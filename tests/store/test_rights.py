@@ -9,9 +9,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from heal_tasks.core.errors import RetryableError
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
+from heal_tasks.store.grants import VIEWS, grant_faults
 from heal_tasks.store.migrate import migrate
 from tests.store.sample_store import SampleStore, encode
 
@@ -55,6 +57,9 @@ def calls(generation: int) -> list[str]:
         "SELECT * FROM heal.embedding",
         "SELECT * FROM heal.generation_status",
         "SELECT * FROM heal.lineage",
+        "SELECT * FROM heal.passages",
+        f"SELECT * FROM heal.explain('{vector()}', {generation}, filter => '{{}}')",
+        f"SELECT * FROM heal.explain('{vector()}', {generation})",
     ]
 
 
@@ -101,7 +106,8 @@ def test_a_reader_calls_the_api_through_switches_and_reads_no_table(
                 "SELECT heal.nearest('[1]', NULL, 1)", "DROP VIEW heal.embedding",
                 "SELECT heal.question_stems('text', 2)", "SELECT heal.matching('text', NULL, 1)",
                 "CALL heal.plan_searches()",
-                "SELECT heal.ranked('text', '[1]', NULL, 1, NULL, NULL, NULL, 0.1, 50, 20)",
+                "SELECT heal.ranked('text', '[1]', NULL, 1, NULL, NULL, NULL, NULL, 0.1, 50, 20)",
+                "SELECT * FROM heal.readable_document",
                 "SELECT heal.find_planned('[1]', 2, 'vector', 1, 0.1, NULL, NULL, NULL)",
             )
         ]  # fmt: skip
@@ -140,7 +146,7 @@ def test_definers_have_a_fixed_path_without_schemas_of_the_caller(auto: Connecti
     definers = {name: config for name, config, definer, _ in rows if definer}
     assert definers.keys() == {
         "search", "search_many", "similar", "find", "query_vector", "explain_find", "hybrid_search", "topic_search",
-        "activate",
+        "explain", "activate",
     }  # fmt: skip
     assert {tuple(config) for config in definers.values()} == {("search_path=pg_catalog, public, pg_temp",)}
     assert {owner for *_, owner in rows} == {"heal_owner"}
@@ -162,6 +168,71 @@ def test_a_callers_path_cannot_replace_what_a_definer_calls(pipeline: SampleStor
         )
         reader.execute("SET search_path = pg_temp, heal, public")
         assert reader.execute(calls(1)[0]).fetchall()[0] == before  # type: ignore[arg-type]
+
+
+def test_views_of_a_reader_show_neither_rejected_input_nor_replies(
+    pipeline: SampleStore, login: dict[str, str]
+) -> None:
+    pipeline.load_many(3)
+    pipeline.publish(pipeline.generation("m"))
+    pipeline.delete("d1")
+    pipeline.conn.execute(
+        "INSERT INTO heal.quarantine (run_id, source, path, line, reason, raw) "
+        "VALUES ('r', 's', 'a', 1, 'no title', 'hidden input')"
+    )
+    pipeline.conn.execute(
+        "INSERT INTO heal.llm_call (run_id, purpose, model, prompt_hash, content_hash, status, raw_reply, cost_usd) "
+        "VALUES ('r', 'questions', 'm', 'h', 'h', 'failed', 'hidden reply', 0.5)"
+    )
+    pipeline.conn.execute("INSERT INTO heal.run (run_id, route) VALUES ('r', 'nudge')")
+    pipeline.conn.execute(
+        "INSERT INTO heal.evaluation (run_id, generation_id, system, question_set, metric, value, questions) "
+        "SELECT 'r', 1, 'live', s, 'ndcg@10', v, 9 "
+        "FROM (VALUES ('seen', 0.1), ('seen, by text', 0.3), ('seen', 0.2)) t (s, v)"
+    )
+    with connect(login["heal_reader"], autocommit=True) as reader:
+        shown = {view: reader.execute(f"SELECT * FROM heal.{view}".encode()).fetchall() for view in VIEWS}
+        assert "hidden" not in str(shown)
+        assert {view for view, rows in shown.items() if not rows} == {"topics"}
+        assert len(shown["passages"]) == 2
+        assert reader.execute(
+            "SELECT question_set, path, value FROM heal.quality WHERE latest ORDER BY value"
+        ).fetchall() == [("seen", "encoder", 0.2), ("seen", "text", 0.3)]
+        assert reader.execute("SELECT cost_usd FROM heal.runs").fetchall() == [(0.5,)]
+        assert reader.execute("SELECT calls, useless_calls, cost_usd FROM heal.costs").fetchall() == [(1, 1, 0.5)]
+        assert reader.execute("SELECT source, reason, mended_at FROM heal.quarantined").fetchall() == [
+            ("s", "no title", None)
+        ]
+
+
+def test_a_reader_of_one_corpus_cannot_reach_another_on_the_server(
+    postgres: EmbeddedPostgres, database_url: str, login: dict[str, str]
+) -> None:
+    ours = database_url.rsplit("/", 1)[1]
+    other = postgres.ensure_database("another_corpus")
+    with connect(other, autocommit=True) as theirs, connect(database_url, autocommit=True) as conn:
+        migrate(theirs)
+        name = login["heal_reader"].split("//")[1].split(":")[0]
+        away = login["heal_reader"].replace(f"/{ours}", "/another_corpus")
+        with connect(away) as strayed:
+            strayed.execute("SELECT * FROM heal.passages")
+        (found,) = [text for text in grant_faults(theirs) if text.startswith("heal_reader has rights in")]
+        assert f", {ours}" in found
+        assert "REVOKE CONNECT ON DATABASE another_corpus FROM PUBLIC" in found
+        theirs.execute("REVOKE CONNECT ON DATABASE another_corpus FROM PUBLIC")
+        assert [text for text in grant_faults(theirs) if "CONNECT" in text] == []
+        with pytest.raises(RetryableError, match='permission denied for database "another_corpus"'):
+            connect(away)
+        conn.execute(f"REVOKE CONNECT ON DATABASE {ours} FROM PUBLIC".encode())
+        conn.execute(f"GRANT CONNECT ON DATABASE {ours} TO {name}".encode())
+        with connect(login["heal_reader"]) as reader:
+            reader.execute("SELECT * FROM heal.passages")
+        # Granted to the role, it would be granted to the readers of all databases.
+        theirs.execute("GRANT CONNECT ON DATABASE another_corpus TO heal_reader")
+        (found,) = [text for text in grant_faults(theirs) if "CONNECT" in text]
+        assert "REVOKE CONNECT ON DATABASE another_corpus FROM heal_reader" in found
+    with psycopg.connect(postgres.url(), autocommit=True) as admin:
+        admin.execute("DROP DATABASE another_corpus")
 
 
 def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostgres, database_url: str) -> None:

@@ -162,7 +162,7 @@ def test_pages_keep_the_recall(large: Large) -> None:
     ("arguments", "lines"),
     [
         ("", ("30000 of 30000 rows pass (100.0 %)", "by index (vector, ef_search 100)", "_hnsw")),
-        ("filter => '{\"tenth\": 3}'", ("3000 of 30000 rows pass (10.0 %)", "exact: every row that passes", "_document")),
+        ("filter => '{\"tenth\": 3}'", ("3000 of 30000 rows pass (10.0 %)", "exact: every", "_document")),
         ("topic => 200", ("rows pass", "exact: every row that passes", "_leaf")),
         ("k => 200", ("30000 of", "by index (vector, ef_search 400)", "_hnsw")),
     ],

@@ -38,13 +38,14 @@ BEGIN
         bounds := heal.topic_interval(gen_row, topic);
         passing := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
     END IF;
-    IF filter IS NOT NULL THEN
+    IF condition IS NOT NULL THEN
+        EXECUTE format('SELECT ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
+                                     WHERE%s heal.meets(d, $2) AND d.deleted_at IS NULL LIMIT $3)',
+                       CASE WHEN filter IS NOT NULL THEN ' d.metadata @> $1 AND' END)
+            INTO documents USING filter, condition, few + 1;
+    ELSIF filter IS NOT NULL THEN
         documents := ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
-                           WHERE d.metadata @> filter AND (condition IS NULL OR heal.meets(d, condition)) AND d.deleted_at IS NULL
-                           LIMIT few + 1);
-    ELSIF condition IS NOT NULL THEN
-        documents := ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
-                           WHERE heal.meets(d, condition) AND d.deleted_at IS NULL LIMIT few + 1);
+                           WHERE d.metadata @> filter AND d.deleted_at IS NULL LIMIT few + 1);
     END IF;
     IF cardinality(documents) <= few THEN
         passing := passing || ' AND v.document_id = ANY ($3)';
