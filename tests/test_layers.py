@@ -13,7 +13,7 @@ FLOOR = {
     "store": 1,
     "report": 2,
     "steps": 3,
-    "local": 4, "serve": 4,
+    "local": 4, "client": 4, "serve": 4,
     "cli": 5, "__main__": 5,
 }  # fmt: skip
 PURE = ("topics", "training", "nudge", "lexicon", "evaluation")

@@ -1,5 +1,6 @@
 """Commands that search: by a text, for documents like a given one, and as a service."""
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -7,9 +8,8 @@ import typer
 from rich.table import Table
 
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
-from heal_tasks.store.db import connect
-from heal_tasks.store.generations.search import Hit, HybridHit, TextHit, find_by_text
-from heal_tasks.store.generations.search import similar as find_similar
+from heal_tasks.client import Client
+from heal_tasks.store.generations.search import Hit, HybridHit, TextHit
 
 TEXT_CHARS = 160
 
@@ -27,14 +27,14 @@ def search(
     ] = False,
 ) -> None:
     """Print the chunks that answer a text best, by the live generation's lexicon and the words; needs no model."""
-    settings = settings_for_command()
+    settings, load = settings_for_command(), None
     if encoder:
-        from heal_tasks.serve.search import Searcher
+        from heal_tasks.client.encoders import query_encoder  # loads torch
 
-        print_hits(["score", "relevance"], Searcher(settings).search(text, k=k, topic=topic))
-        return
-    with connect(settings.require_database_url()) as conn:
-        print_hits(["score", "relevance"], find_by_text(conn, text, k=k, topic=topic))
+        load = functools.partial(query_encoder, settings=settings)
+    with Client(settings.require_database_url(), encoder=load) as client:
+        hits = client.hybrid_search(text, k, topic) if encoder else client.find(text, k, topic)
+    print_hits(["score", "relevance"], hits)
 
 
 @app.command()
@@ -42,8 +42,8 @@ def similar(
     document: Annotated[int, typer.Argument(help="document_id, from heal.document.")], k: K = 10, topic: Topic = None
 ) -> None:
     """Print the chunks of other documents nearest to a document; needs no model."""
-    with connect(settings_for_command().require_database_url()) as conn:
-        print_hits(["distance"], find_similar(conn, document, k=k, topic=topic))
+    with Client(settings_for_command().require_database_url()) as client:
+        print_hits(["distance"], client.similar(document, k, topic))
 
 
 @app.command()
@@ -71,3 +71,4 @@ def print_hits(measures: Sequence[str], hits: Sequence[Hit | HybridHit | TextHit
         numbers = [getattr(hit, measure) for measure in measures]
         table.add_row(*("" if n is None else f"{n:.3f}" for n in numbers), str(hit.document_id), hit.title, shown)
     console.print(table)
+    print_line(f"generation {hits[0].generation_id}")

@@ -13,9 +13,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from heal_tasks.client.following import NothingLiveError
 from heal_tasks.core.errors import HealError, InputError, RetryableError, SettingsError
 from heal_tasks.core.settings import Settings
-from heal_tasks.serve.encoders import NothingLiveError
 from heal_tasks.serve.gate import Gate
 from heal_tasks.serve.protocol import EmbeddingsRequest, RefusedError, SearchRequest
 from heal_tasks.serve.service import Service

@@ -1,13 +1,11 @@
 """The work behind the routes: texts to vectors, and questions to chunks."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
+from heal_tasks.client.connections import Connections
+from heal_tasks.client.following import Loaded, live
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import JsonObject
 from heal_tasks.serve.batching import Batcher
-from heal_tasks.serve.connections import Connections
-from heal_tasks.serve.encoders import NOTHING_LIVE, Encoders, Loaded, NothingLiveError
+from heal_tasks.serve.encoders import Encoders, Model
 from heal_tasks.serve.metrics import Metrics
 from heal_tasks.serve.protocol import (
     ACTIVE,
@@ -18,10 +16,7 @@ from heal_tasks.serve.protocol import (
     embeddings_reply,
     model_name,
 )
-from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.search import HybridHit, NotSearchable, TextHit, find_by_text, hybrid_search
-
-T = TypeVar("T")
 
 
 class Service:
@@ -47,10 +42,10 @@ class Service:
         """The models that can be asked for."""
         created = {ACTIVE: 0} if self.encoders.loaded() else {}
         for loaded in self.encoders.loaded():
-            activated = loaded.generation.activated_at or loaded.generation.created_at
-            created[model_name(loaded.generation_id)] = int(activated.timestamp())
+            activated = int(loaded.generation.activated_at.timestamp())
+            created[model_name(loaded.generation_id)] = activated
             if loaded.generation.state == "active":
-                created[ACTIVE] = int(activated.timestamp())
+                created[ACTIVE] = activated
         return [
             {"id": name + suffix, "object": "model", "created": since, "owned_by": "heal"}
             for name, since in created.items()
@@ -63,7 +58,7 @@ class Service:
         if name is None:
             raise self._unknown(asked.model)
 
-        def embed(loaded: Loaded) -> JsonObject:
+        def embed(loaded: Loaded[Model]) -> JsonObject:
             dims = loaded.generation.dims
             if asked.dimensions not in (None, dims):
                 raise RefusedError(400, f"dimensions: {asked.model} has {dims}, and no other number", "dimensions")
@@ -71,11 +66,11 @@ class Service:
                 vectors = self.encoders.query_vectors(loaded, asked.input)
             else:
                 vectors = self.encoders.encode(loaded, asked.input, "document")
-            tokens = sum(loaded.count_tokens(text) for text in asked.input)
+            tokens = sum(loaded.encoder.count_tokens(text) for text in asked.input)
             return embeddings_reply(model_name(loaded.generation_id), vectors, tokens, asked.encoding_format)
 
         if name.generation_id is None:
-            reply = self._with_active(embed)
+            reply = self.encoders.answer(embed)
         else:
             pinned = self.encoders.get(name.generation_id)
             if pinned is None:
@@ -91,33 +86,21 @@ class Service:
         """Answer a search."""
         limits = (asked.k, asked.topic, asked.filter, asked.language)
 
-        def by_encoder(loaded: Loaded) -> list[HybridHit]:
+        def by_encoder(loaded: Loaded[Model]) -> list[HybridHit]:
             (vector,) = self.encoders.encode(loaded, [asked.question], "query")  # SQL adds the lexicon
             with self._connections.take() as conn:
                 return hybrid_search(conn, asked.question, vector, loaded.generation_id, *limits)
 
         found: tuple[int, list[HybridHit]] | tuple[int, list[TextHit]]
         if asked.path == "encoder":
-            found = self._with_active(by_encoder)
+            found = self.encoders.answer(by_encoder)
         else:
             with self._connections.take() as conn, conn.transaction():  # in which a switch is not seen
-                active = GenerationRepository(conn).active()
-                if active is None:
-                    raise NothingLiveError(NOTHING_LIVE)
+                active = live(conn)
                 found = active.generation_id, find_by_text(conn, asked.question, *limits)
         generation_id, hits = found
         rows = [hit._asdict() for hit in hits]
         return generation_id, {"object": "list", "path": asked.path, "generation": generation_id, "data": rows}
-
-    def _with_active(self, work: Callable[[Loaded], T]) -> tuple[int, T]:
-        """Do something with the active generation; with the new one if two switches have retired it meanwhile."""
-        loaded = self.encoders.active()
-        try:
-            return loaded.generation_id, work(loaded)
-        except NotSearchable:
-            self.encoders.refresh(max_age_s=0)
-            loaded = self.encoders.active()
-            return loaded.generation_id, work(loaded)
 
     def _unknown(self, model: str) -> RefusedError:
         names = ", ".join(item["id"] for item in self.models()) or "none yet"

@@ -1,4 +1,7 @@
-"""Connections with pgvector's type registered; dataclasses and named tuples as rows, results as arrays and values."""
+"""Connections with pgvector's type registered; dataclasses and named tuples as rows.
+
+Only psycopg is loaded, and pgvector where its type is registered: clients import this module without numpy.
+"""
 
 import math
 import re
@@ -6,10 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields, is_dataclass
 from typing import Any, LiteralString, TypeVar
 
-import numpy as np
 import psycopg
-from numpy.typing import NDArray
-from pgvector.psycopg import register_vector
 from psycopg import Cursor, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row
@@ -21,8 +21,6 @@ from heal_tasks.core.text import storable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Record = TypeVar("Record")
-Int64Array = NDArray[np.int64]
-Float32Array = NDArray[np.float32]
 Values = Sequence[object] | Mapping[str, object]
 
 MIN_SERVER, NEWEST_TRIED = 15, 18
@@ -45,11 +43,12 @@ class Repository:
         self._conn = conn
 
 
-def connect(url: str, *, autocommit: bool = False) -> Connection:
+def connect(url: str, *, autocommit: bool = False, vectors: bool = True) -> Connection:
     """Open a connection to a ``postgresql://`` URL; use it as a context manager to commit and close.
 
-    Dictionaries are written as ``jsonb``. pgvector's type is registered if the extension exists, so call ``register``
-    after creating the extension. A server that cannot be reached is a RetryableError, a malformed URL a SettingsError.
+    Dictionaries are written as ``jsonb``. With ``vectors`` pgvector's type is registered if the extension exists, so
+    call ``register`` after creating the extension. A server that cannot be reached is a RetryableError, a malformed URL
+    a SettingsError.
     """
     password_of(url)  # refuses what libpq would quote
     try:
@@ -63,7 +62,8 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
     except (psycopg.Error, UnicodeError):
         raise SettingsError(_MALFORMED) from None
     conn.adapters.register_dumper(dict, JsonbDumper)
-    register(conn)
+    if vectors:
+        register(conn)
     return conn
 
 
@@ -84,6 +84,8 @@ def beside(conn: Connection) -> Connection:
 
 def register(conn: Connection) -> None:
     """Register pgvector's type, if the database has the extension, before a cursor uses it."""
+    from pgvector.psycopg import register_vector
+
     if TypeInfo.fetch(conn, "vector") is not None:
         register_vector(conn)
 
@@ -160,20 +162,6 @@ def insert(cursor: Cursor, table: str, records: Sequence[Any], conflict: Literal
     rows = [(*before.values(), *astuple(record)) for record in records]
     cursor.executemany(statement, [[storable(item) if isinstance(item, str) else item for item in row] for row in rows])
     return cursor.rowcount
-
-
-def arrays(rows: Sequence[tuple[Any, ...]], *types: Any) -> list[NDArray[Any]]:
-    """The columns of rows as arrays of these types, each of shape (n,)."""
-    found = zip(*rows, strict=True) if rows else [()] * len(types)
-    return [np.array(column, dtype=kind) for column, kind in zip(found, types, strict=True)]
-
-
-def rows_of(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index of each wanted id in ``ids``, int64, shape (n,), ascending; -1 where it is absent."""
-    if not len(ids):
-        return np.full(len(wanted), -1, dtype=np.int64)
-    found = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-    return np.where(ids[found] == wanted, found, -1)
 
 
 def scalar(conn: Connection, query: LiteralString | sql.SQL | sql.Composed, values: Values = ()) -> Any:

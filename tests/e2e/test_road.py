@@ -1,15 +1,17 @@
 """The whole road, in order, on one deployment: realign, nothing, nudge, realign again."""
 
+import functools
 import pathlib
 import subprocess
 from typing import Any
 
 import pytest
 
+from heal_tasks.client import Client
+from heal_tasks.client.encoders import query_encoder
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import document_id
 from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.serve.search import Searcher
 from heal_tasks.sources.samples import sample
 from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.road import steps_of
@@ -92,11 +94,9 @@ def test_psql_returns_neighbours(deployment: Deployment, postgres: EmbeddedPostg
 
 def test_search_by_text_finds_the_document(deployment: Deployment) -> None:
     row = deployment.read("first.jsonl")[0]
-    searcher = Searcher(deployment.settings)
-    try:
-        hits = searcher.search(row["text"][:200], k=5)
-    finally:
-        searcher.close()
+    load = functools.partial(query_encoder, settings=deployment.settings)
+    with Client(deployment.settings.require_database_url(), encoder=load) as client:
+        hits = client.hybrid_search(row["text"][:200], 5)
     assert document_id(deployment.settings.sources[0], row["id"]) in {hit.document_id for hit in hits}
 
 

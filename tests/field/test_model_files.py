@@ -1,5 +1,6 @@
 """Model files are those that the vectors were made with, and lie in the model's folder."""
 
+import functools
 import json
 import os
 import shutil
@@ -8,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from heal_tasks.client import Client
+from heal_tasks.client.encoders import query_encoder
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.settings import Settings
-from heal_tasks.serve.search import Searcher
 from heal_tasks.steps.engine.runner import Step
 from heal_tasks.steps.vectors.filling import fill_spaces
 from heal_tasks.store.db import Connection
@@ -51,12 +53,12 @@ def test_an_encoder_whose_files_have_changed_is_refused_wherever_it_is_loaded(
     made = store.generations.create(run_id="r", space=space)
     store.generations.create_tables(made)
     store.publish(made, lexicon_weight=0.0, words_weight=0.1)
-    searcher = Searcher(settings)
-    assert len(searcher.search("text 1", 3)) == 3
-    searcher.close()
+    url, load = settings.require_database_url(), functools.partial(query_encoder, settings=settings)
+    with Client(url, encoder=load) as client:
+        assert len(client.hybrid_search("text 1", 3)) == 3
     flip(Path(uri) / "model.safetensors")
     with pytest.raises(StepError, match=r"have been changed since its vectors were made \(sha256 .*put the files back"):
-        Searcher(settings)
+        Client(url, encoder=load).hybrid_search("text 1")
     store.load_many(4)
     with pytest.raises(StepError, match="have been changed") as raised:
         step.run(settings, Manifest(run_id="r2"))

@@ -10,10 +10,10 @@ import httpx2
 import numpy as np
 import pytest
 
+from heal_tasks.client.connections import MOST, Connections
 from heal_tasks.core.errors import RetryableError
 from heal_tasks.core.settings import Settings
 from heal_tasks.serve.batching import Batcher
-from heal_tasks.serve.connections import MOST, Connections
 from heal_tasks.serve.encoders import Encoders
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
@@ -87,13 +87,13 @@ def test_a_generation_without_its_files_leaves_the_old_one(
     first = encoders.active()
     publish(auto, turned_model(folder, settings, 48))
     (folder / "modules.json").rename(tmp_path / "away")
-    encoders.refresh(max_age_s=0)
+    encoders.try_refresh()
     assert encoders.active() is first
     (tmp_path / "away").rename(folder / "modules.json")
-    encoders.refresh(max_age_s=0)
+    encoders.try_refresh()
     assert [item.generation_id for item in encoders.loaded()] == [2, 1]
     publish(auto, settings.model)
-    encoders.refresh(max_age_s=0)
+    encoders.try_refresh()
     assert encoders.active().encoder is first.encoder, "an encoder that is loaded is not loaded again"
     assert encoders.get(1) is None
     batcher.close()

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.types import Split
-from heal_tasks.store.db import Int64Array, Repository, arrays, rows_of, scalar
+from heal_tasks.store.arrays import Int64Array, arrays, rows_of
+from heal_tasks.store.db import Repository, scalar
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from heal_tasks.store.db import Float32Array, Int64Array, Repository, arrays
+from heal_tasks.store.arrays import Float32Array, Int64Array, arrays
+from heal_tasks.store.db import Repository
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.spaces.spaces import space_table
 from heal_tasks.store.spaces.vector_tables import create_keyed, read_keyed, write_keyed

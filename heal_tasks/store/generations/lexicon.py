@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from heal_tasks.store.db import Float32Array, Int64Array, Repository, scalar
+from heal_tasks.store.arrays import Float32Array, Int64Array
+from heal_tasks.store.db import Repository, scalar
 from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.search import named_errors
@@ -159,7 +160,7 @@ class LexiconRepository(Repository):
         )
 
     @named_errors()
-    def query_vectors(self, generation: Generation, questions: Sequence[str]) -> Float32Array:
+    def query_vectors(self, generation_id: int, dims: int, questions: Sequence[str]) -> Float32Array:
         """Unit vectors of n questions by a generation's lexicon, float32, shape (n, d); zero without a known stem.
 
         Raises:
@@ -168,9 +169,9 @@ class LexiconRepository(Repository):
         rows = self._conn.execute(
             "SELECT heal.query_vector(q.text, %s::bigint) FROM unnest(%s::text[]) WITH ORDINALITY AS q (text, number) "
             "ORDER BY q.number",
-            (generation.generation_id, list(questions)),
+            (generation_id, list(questions)),
         ).fetchall()
-        nothing = np.zeros(generation.dims, dtype=np.float32)
+        nothing = np.zeros(dims, dtype=np.float32)
         return np.array([nothing if row[0] is None else row[0].to_numpy() for row in rows], dtype=np.float32)
 
     def unknown_stems(self, generation: Generation, chunk_ids: Int64Array) -> dict[Stem, int]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection, Float32Array, Int64Array, arrays
+from heal_tasks.store.arrays import Float32Array, Int64Array, arrays
+from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.spaces.spaces import space_table
 from heal_tasks.store.spaces.vector_tables import read_keyed

@@ -1,18 +1,16 @@
 """The search functions of SQL users, called from Python."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
 import psycopg
-from numpy.typing import NDArray
 
 from heal_tasks.core.errors import HealError, InputError, StoreError
 from heal_tasks.core.text import storable
 from heal_tasks.store.db import Connection, select, storable_json
 
-Vector = NDArray[np.float32] | Sequence[float]
+Vector = Iterable[float]
 
 
 class NotSearchable(StoreError):  # noqa: N818 - names the state of the generation
@@ -95,7 +93,7 @@ def search(
         StoreError: the vector has another dimension, or no length.
         InputError: k, topic or filter is wrong.
     """
-    values = (np.asarray(vector, np.float32), generation_id, k, topic, _jsonb(filter))
+    values = (_text(vector), generation_id, k, topic, _jsonb(filter))
     return select(conn, Hit, "FROM heal.search(%s, %s::bigint, %s::int, %s::bigint, %s::jsonb)", values)
 
 
@@ -133,7 +131,7 @@ def hybrid_search(
     ``words`` is free text, and ``vector`` that text encoded, to which the generation's lexicon is added; ``language``
     as in ``find_by_text``, the rest, and errors, as ``search``.
     """
-    values = (storable(words), np.asarray(vector, np.float32), generation_id, k, topic, _jsonb(filter), language)
+    values = (storable(words), _text(vector), generation_id, k, topic, _jsonb(filter), language)
     rest = "FROM heal.hybrid_search(%s, %s, %s::bigint, %s::int, %s::bigint, %s::jsonb, %s::text)"
     return select(conn, HybridHit, rest, values)
 
@@ -149,3 +147,8 @@ def similar(conn: Connection, document_id: int, k: int = 10, topic: int | None =
 
 def _jsonb(value: Mapping[str, Any] | None) -> object:
     return None if value is None else storable_json(value)
+
+
+def _text(vector: Vector) -> str:
+    """A vector as Postgres reads it: without pgvector's package, and wherever its type is."""
+    return str([float(value) for value in vector])

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection, Int64Array, Repository, rows_of, select
+from heal_tasks.store.arrays import Int64Array, rows_of
+from heal_tasks.store.db import Connection, Repository, select
 from heal_tasks.store.documents.chunks import lock_exclusive, lock_shared, purge_superseded
 from heal_tasks.store.generations.generations import Generation, State
 from heal_tasks.store.spaces.vector_tables import among_ids, check_vectors, copy_vectors, copy_vectors_out, stage
@@ -112,6 +113,8 @@ class ServedRepository(Repository):
             )
             self._conn.execute(sql.SQL("DROP TABLE {}").format(staging))
             purge_superseded(self._conn)
+            if written or len(gone):
+                self._conn.execute("CALL heal.announce('rows', %s::bigint)", (generation.generation_id,))
         added = sum(new for (new,) in written)
         return Upserted(added, len(written) - added, len(gone), int((~differs).sum()))
 

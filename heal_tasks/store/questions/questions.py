@@ -11,7 +11,8 @@ from psycopg import sql
 from heal_tasks.core.ids import natural_key, question_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Question, Split
-from heal_tasks.store.db import Int64Array, Repository, insert, scalar, select
+from heal_tasks.store.arrays import Int64Array
+from heal_tasks.store.db import Repository, insert, scalar, select
 from heal_tasks.store.documents.chunks import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, settle
 from heal_tasks.store.spaces.spaces import Space

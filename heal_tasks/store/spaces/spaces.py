@@ -9,7 +9,8 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Float32Array, Int64Array, Repository, find, select
+from heal_tasks.store.arrays import Float32Array, Int64Array
+from heal_tasks.store.db import Repository, find, select
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks, lock_exclusive
 from heal_tasks.store.spaces.vector_tables import Entity, create_keyed, read_keyed, table_exists, write_keyed
 

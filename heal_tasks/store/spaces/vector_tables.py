@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
-from heal_tasks.store.db import Connection, Float32Array, Int64Array, scalar
+from heal_tasks.store.arrays import Float32Array, Int64Array
+from heal_tasks.store.db import Connection, scalar
 from heal_tasks.store.documents.chunks import lock_shared
 
 Entity = Literal["chunk", "question"]

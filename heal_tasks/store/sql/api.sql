@@ -30,7 +30,7 @@ DECLARE
     last_chunk bigint;
 BEGIN
     IF topic IS NULL AND filter IS NULL AND k BETWEEN 1 AND 100 AND condition IS NULL AND after IS NULL THEN
-        SELECT g.index_kind, g.ef_search INTO live FROM heal.generation g
+        SELECT g.index_kind, g.ef_search, g.state INTO live FROM heal.generation g
         WHERE g.generation_id = gen AND g.state IN ('active', 'previous') AND g.dims = vector_dims(query)
           AND vector_norm(query) BETWEEN 0.001 AND 50000;
         kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
@@ -39,10 +39,13 @@ BEGIN
         RETURN QUERY SELECT p.*, gen FROM heal.search_planned(query, gen, live.index_kind, k) p;
         changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true);
         IF FOUND THEN
+            IF live.state = 'previous' THEN
+                PERFORM heal.searched(gen);
+            END IF;
             RETURN;
         END IF;
     END IF;
-    gen_row := heal.searchable(gen);
+    gen_row := heal.searched(gen);
     IF after IS NOT NULL THEN
         SELECT p.* INTO last_distance, last_chunk FROM heal.checked_page(after, gen, 'distance') p;
         shown := ARRAY(SELECT s.chunk_id FROM heal.search(query, gen, k, topic, filter, condition) s);
@@ -69,7 +72,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searchable(gen);
+    gen_row heal.generation := heal.searched(gen);
     count bigint := cardinality(queries);
 BEGIN
     IF queries IS NULL OR count > 1000 OR count * heal.checked_k(k) > 100000 THEN
@@ -133,7 +136,7 @@ CREATE OR REPLACE FUNCTION heal.topic_search(query vector, gen bigint, k int DEF
 RETURNS TABLE (topic_id bigint, parent_id bigint, level int, terms text[], size int, hits int, distance double precision)
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searchable(gen);
+    gen_row heal.generation := heal.searched(gen);
 BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT t.topic_id, t.parent_id, t.level, t.terms, t.size, count(*)::int, min(n.distance)

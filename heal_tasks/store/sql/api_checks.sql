@@ -20,6 +20,20 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.searchable IS 'The row of an active or previous generation; error HEA01 for any other.';
 
+-- New documents are not written into the previous generation. They have no vectors in its space, unless the live one has the same space,
+-- and then a client needs no other encoder to follow the switch.
+CREATE OR REPLACE FUNCTION heal.searched(gen bigint) RETURNS heal.generation LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    gen_row heal.generation := heal.searchable(gen);
+BEGIN
+    IF gen_row.state = 'previous' THEN
+        RAISE NOTICE 'generation % is not live any more: documents added or changed since % are not in it', gen, gen_row.changed_at
+            USING HINT = 'SELECT * FROM heal.generation_status WHERE state = ''active'' shows the live one and its model.';
+    END IF;
+    RETURN gen_row;
+END $$;
+COMMENT ON FUNCTION heal.searched IS 'heal.searchable, with a notice where it is the previous generation.';
+
 CREATE OR REPLACE FUNCTION heal.checked_k(k int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF k IS NULL OR k < 1 OR k > 1000 THEN

@@ -137,7 +137,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE ROWS 10 SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searchable(gen);
+    gen_row heal.generation := heal.searched(gen);
     by_lexicon vector := heal.query_vector(words, gen, language);
     scores double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'scores');
     shares double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'shares');

@@ -1,11 +1,30 @@
 -- The switch, deletions and recall. Repeatable: applied again whenever this file changes.
 
+-- A notification is delivered when the transaction commits, and only then. Anybody may send one, so receivers read the state again.
+CREATE OR REPLACE PROCEDURE heal.announce(kind text, gen bigint DEFAULT NULL, previous bigint DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+BEGIN
+    gen := coalesce(gen, (SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active'));
+    IF kind = 'rows' THEN
+        UPDATE heal.generation SET changed_at = now() WHERE generation_id = gen;
+    END IF;
+    PERFORM pg_notify('heal_switch', jsonb_build_object(
+        'kind', kind, 'generation', gen, 'previous', previous, 'model_uri', s.model_uri,
+        'space_changed', kind = 'switch' AND NOT EXISTS (
+            SELECT FROM heal.generation p WHERE p.generation_id = previous AND p.space_id = s.space_id))::text)
+    FROM heal.generation g JOIN heal.space s USING (space_id) WHERE g.generation_id = gen;
+END $$;
+COMMENT ON PROCEDURE heal.announce IS
+    'Notifies the listeners of channel heal_switch of a switch (kind switch), or of rows written or deleted in place (rows) in a generation '
+    '(default: the live one).';
+
 -- The old generations change state first, because the two unique partial indexes are checked at each update.
 -- SECURITY DEFINER, because only its owner may replace the view.
 CREATE OR REPLACE PROCEDURE heal.activate(gen bigint)
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     target heal.generation;
+    old bigint;
 BEGIN
     LOCK TABLE heal.lock_activate IN EXCLUSIVE MODE;
     SELECT * INTO target FROM heal.generation g WHERE g.generation_id = gen FOR UPDATE;
@@ -22,13 +41,14 @@ BEGIN
     ELSE
         UPDATE heal.generation SET state = 'ready' WHERE generation_id = gen;
     END IF;
-    UPDATE heal.generation SET state = 'previous' WHERE state = 'active';
+    UPDATE heal.generation SET state = 'previous' WHERE state = 'active' RETURNING generation_id INTO old;
     UPDATE heal.generation SET state = 'active', activated_at = now() WHERE generation_id = gen;
     EXECUTE format(
         'CREATE OR REPLACE VIEW heal.embedding AS
          SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
          FROM heal.%I v', gen, heal.vector_table(gen));
     CALL heal.plan_searches();
+    CALL heal.announce('switch', gen, old);
 END $$;
 COMMENT ON PROCEDURE heal.activate IS
     'Switches to a ready or the previous generation (rollback) in one transaction; set lock_timeout and retry around it.';
@@ -81,6 +101,9 @@ DECLARE
     stems text[];
     item record;
 BEGIN
+    IF cardinality(chunks) = 0 THEN
+        RETURN;
+    END IF;
     LOCK TABLE heal.lock_corpus IN EXCLUSIVE MODE;
     stems := ARRAY(SELECT DISTINCT s.lexeme FROM heal.chunk c, unnest(c.words) s WHERE c.chunk_id = ANY (chunks));
     questions := ARRAY(SELECT q.question_id FROM heal.question q WHERE q.chunk_id = ANY (chunks));
@@ -109,6 +132,7 @@ BEGIN
             EXECUTE format('DELETE FROM heal.%I WHERE stem = ANY ($1)', item.name) USING stems;
         END IF;
     END LOOP;
+    CALL heal.announce('rows');
 END $$;
 COMMENT ON PROCEDURE heal.delete_chunks IS
     'Deletes chunks everywhere: text, questions, entity maps, answers, replies of models, the vectors of all spaces and generations, '

@@ -13,13 +13,19 @@ MOST = 8
 
 
 class Connections:
-    """Autocommit connections to one database, opened when they are needed."""
+    """Autocommit connections to one database, opened when they are needed; ``vectors`` as in ``connect``."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, *, vectors: bool = True) -> None:
+        self._url, self._vectors = url, vectors
         self._free: queue.LifoQueue[Connection | None] = queue.LifoQueue()
         for _ in range(MOST):
             self._free.put(None)
+
+    def connect(self) -> Connection:
+        """A new connection, which the caller closes."""
+        conn = connect(self._url, autocommit=True, vectors=self._vectors)
+        conn.prepare_threshold = None  # a pooler gives each transaction to another session
+        return conn
 
     @contextmanager
     def take(self) -> Iterator[Connection]:
@@ -27,7 +33,7 @@ class Connections:
         conn = self._free.get()
         try:
             if conn is None:
-                conn = connect(self._url, autocommit=True)
+                conn = self.connect()
                 conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # of explicit transactions
             yield conn
         except psycopg.OperationalError as error:
