@@ -167,7 +167,7 @@ def stale_alert(context: Context, hours: float) -> None:
 async def late(context: dict[str, Any]) -> None:
     """Alert about a run that has missed its deadline; Airflow calls this in the triggerer."""
     run = context["dag_run"]
-    message = f"It has not ended by {context['deadline']['deadline_time']}."
+    message = f"It has not ended by {str(context['deadline']['deadline_time'])[:16]} UTC."
     # In a thread that Airflow's own client can be used from.
     await sync_to_async(send)(Alert("late", run["dag_id"], run["dag_run_id"], message))
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Connection, scalar
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository, StepRow
@@ -31,7 +32,7 @@ def staleness(conn: Connection, hours: float) -> str:
     """Say that no run has succeeded for so many hours; empty if one has, or there never was any run."""
     last: datetime | None = scalar(
         conn,
-        "SELECT coalesce(max(finished_at) FILTER (WHERE verdict NOT LIKE 'Not finished%'), min(started_at)) "
+        "SELECT coalesce(max(finished_at) FILTER (WHERE verdict NOT LIKE 'Not finished%%'), min(started_at)) "
         "FROM heal.run",
     )
     if last is None or datetime.now(UTC) - last < timedelta(hours=hours):
@@ -52,6 +53,7 @@ def proposal(conn: Connection, manifest: Manifest) -> tuple[str, str] | None:
             f"| {row.system} | {row.question_set} | {row.metric} | {row.value:.3f} | {_difference(row)} | "
             f"{row.questions} |"
             for row in RunRepository(conn).evaluations(manifest.run_id)
+            if row.metric in (NDCG, TOPIC_AGREEMENT)
         ),
     ]
     subject = f"Publish generation {chosen} in place of generation {live}? {verdict}"
