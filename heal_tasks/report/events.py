@@ -23,7 +23,10 @@ def run_events(conn: Connection, run_id: str) -> dict[str, str]:
 
 
 def what_failed(conn: Connection, run_id: str) -> str:
-    """The steps of a run that did not finish, each with its last message; empty if there are none."""
+    """The verdict of a run that failed, or else the steps that did not finish, each with its last message."""
+    run = RunRepository(conn).get_run(run_id)
+    if run and run.verdict:
+        return run.verdict.partition("\n")[0]
     rows = [row for row in RunRepository(conn).steps_of(run_id) if row.finished_at is None]
     return "; ".join(dict.fromkeys(f"{row.step}: {row.message or 'ended without a message'}" for row in rows))
 

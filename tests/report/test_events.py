@@ -45,7 +45,7 @@ def test_calls_beyond_the_spend_limit_are_added_up(auto: Connection) -> None:
     assert run_events(auto, "another") == {}
 
 
-def test_steps_that_did_not_finish_are_named_with_their_messages(auto: Connection) -> None:
+def test_a_failed_run_has_its_verdict_or_else_the_steps_that_did_not_finish(auto: Connection) -> None:
     finish(auto, "ingest", {})
     assert what_failed(auto, "r") == ""
     runs = RunRepository(auto)
@@ -53,6 +53,9 @@ def test_steps_that_did_not_finish_are_named_with_their_messages(auto: Connectio
     runs.begin("first_light", "f", 0, "r")
     runs.progress("first_light", "f", 0, 0, 0, "failed: out of memory")
     assert what_failed(auto, "r") == "label: ended without a message; first_light: failed: out of memory"
+    runs.open_run("r")
+    runs.finish_run("r", "Not finished: the sources were not read.\nNo recall.")
+    assert what_failed(auto, "r") == "Not finished: the sources were not read."
 
 
 def test_only_a_run_that_ended_well_is_news(auto: Connection) -> None:
