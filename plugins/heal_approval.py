@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Context
@@ -13,7 +14,7 @@ APPROVAL_HOURS = 20
 
 
 class ApproveOperator(ApprovalOperator):
-    """Asks under Required Actions, unless step ``choose`` keeps the live generation; no answer means no.
+    """Asks under Required Actions, unless step ``choose`` keeps the live vectors; no answer means no.
 
     A rejection skips nothing: step ``publish`` puts the candidate away and says so in the run's verdict.
     """
@@ -41,7 +42,9 @@ class ApproveOperator(ApprovalOperator):
             asked = proposal(conn, Manifest(**self.manifest))
         if asked is None:
             return self.manifest
-        self.subject, self.body = asked
+        self.subject, body = asked
+        task = f"dags/{context['dag'].dag_id}/runs/{quote(context['run_id'], safe='')}/tasks/realign.choose"
+        self.body = f"{body}\n\nMore in `heal.evaluation` and in the log of [choose]({task})."
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:

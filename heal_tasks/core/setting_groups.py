@@ -267,7 +267,7 @@ class AirflowSettings(BaseModel):
     alerts: Annotated[tuple[str, ...], NoDecode] = Field((),
         description="Blank-separated Airflow connections that alerts are sent to: of type smtp, http or slackwebhook.")
     approval: bool = Field(False,
-        description="Wait for a person's approval in the Airflow UI before a generation is published.")
+        description="Wait for a person's approval in the Airflow UI before a generation with other vectors goes live.")
 
 
 class LocalSettings(BaseModel):

@@ -44,9 +44,9 @@ def staleness(conn: Connection, hours: float) -> str:
 
 
 def proposal(conn: Connection, manifest: Manifest) -> tuple[str, str] | None:
-    """Subject and Markdown body of the question whether to publish; None if nothing live would be replaced."""
+    """Subject and Markdown body of the question whether to publish; None if live vectors stay, or nothing is live."""
     chosen, live = manifest.number("generation_id"), manifest.number("live_id")
-    if not chosen or not live:
+    if not chosen or not live or manifest.number("keep_rows"):
         return None
     verdict, *reasons = manifest.text("verdict").split("\n")
     table = [

@@ -10,7 +10,8 @@ from heal_tasks.store.db import Connection
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
-MANIFEST = {"run_id": "r", "refs": {"generation_id": 7, "live_id": 4, "verdict": "m is promoted over live."}}
+REFS = {"generation_id": 7, "live_id": 4, "keep_rows": 0, "verdict": "m is promoted over live."}
+MANIFEST = {"run_id": "r", "refs": REFS}
 
 
 def operator(manifest: Any) -> Any:
@@ -19,12 +20,12 @@ def operator(manifest: Any) -> Any:
     return ApproveOperator(task_id="approve", manifest=manifest)
 
 
-@pytest.mark.parametrize("kept", ["generation_id", "live_id"])
-def test_nothing_is_asked_where_nothing_live_would_be_replaced(
-    auto: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, kept: str
+@pytest.mark.parametrize("kept", [{"generation_id": 0}, {"live_id": 0}, {"keep_rows": 1}])
+def test_nothing_is_asked_where_the_live_vectors_stay(
+    auto: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, kept: dict[str, int]
 ) -> None:
     monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
-    manifest = MANIFEST | {"refs": MANIFEST["refs"] | {kept: 0}}  # type: ignore[operator]
+    manifest = MANIFEST | {"refs": REFS | kept}
     assert operator(manifest).execute({}) == manifest
 
 
@@ -42,13 +43,14 @@ def test_a_person_is_asked_and_alerted_and_no_worker_waits(
     monkeypatch.setattr(heal_alerts, "send", sent.append)
     task = operator(MANIFEST)
     context = {
-        "task": task, "task_instance": SimpleNamespace(id="t"), "run_id": "r",
+        "task": task, "task_instance": SimpleNamespace(id="t"), "run_id": "r+1",
         "dag": SimpleNamespace(dag_id="d", get_template_env=lambda **_: None),
     }  # fmt: skip
     with pytest.raises(TaskAwaitingInput) as waiting:
         task.execute(context)
     assert waiting.value.timeout == timedelta(hours=20)
     question = "Publish generation 7 in place of generation 4? m is promoted over live."
+    assert "[choose](dags/d/runs/r%2B1/tasks/realign.choose)" in asked["body"]
     assert (asked["subject"], asked["options"], asked["defaults"]) == (question, ["Approve", "Reject"], ["Reject"])
     assert [(alert.event, alert.message) for alert in sent] == [("approval", question)]
 
