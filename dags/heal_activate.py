@@ -3,11 +3,15 @@
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from heal_airflow import DAG_ARGUMENTS, run_step
+from heal_airflow import ACTIVE, announce, dag_arguments, run_step
+
+from heal_tasks.core.settings import load_settings
 
 
 @dag(
     dag_id="heal_activate",
+    dag_display_name="HEAL activate",
+    description="Promote a ready generation, or roll back to the previous one, by hand.",
     schedule=None,
     is_paused_upon_creation=False,
     params={
@@ -19,15 +23,17 @@ from heal_airflow import DAG_ARGUMENTS, run_step
             description="Id from heal.generation_status; 0 rolls back to the previous generation.",
         )
     },
-    doc_md=__doc__,
-    **DAG_ARGUMENTS,
+    **dag_arguments(load_settings(), __file__),
 )
 def heal_activate() -> None:
     """Switch the live generation."""
 
-    @task(doc_md="Switches in one transaction, with a lock timeout. Output: `heal.generation`, view `heal.embedding`.")
+    @task(
+        outlets=[ACTIVE],
+        doc_md="Switches in one transaction, with a lock timeout. Output: `heal.generation`, view `heal.embedding`.",
+    )
     def activate(params: dict[str, Any] | None = None) -> Any:
-        return run_step("activate", refs={"generation_id": (params or {})["generation"]})
+        return announce(run_step("activate", refs={"generation_id": (params or {})["generation"]}))
 
     activate()
 

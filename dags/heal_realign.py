@@ -1,10 +1,14 @@
 """heal_realign: read new documents every night, and realign or nudge the vectors, whichever they need."""
 
+from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import chain, dag, task, task_group
-from heal_airflow import DAG_ARGUMENTS, PARAMS, join, run_report, run_step, timetable
+from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, chain, dag, task, task_group
+from heal_airflow import ACTIVE, announce, dag_arguments, join, nightly, run_report, run_step
+from heal_alerts import late
+from heal_approval import ApproveOperator
 from heal_batches import AskOperator
+from heal_form import PARAMS
 
 from heal_tasks.core.settings import load_settings
 
@@ -12,17 +16,24 @@ SETTINGS = load_settings()
 ASK_SHARDS = list(range(SETTINGS.ask_shards))
 EMBED_SHARDS = list(range(SETTINGS.embed_shards))
 OBJECTIVES = list(range(len(SETTINGS.objectives)))
+DEADLINE = DeadlineAlert(
+    reference=DeadlineReference.DAGRUN_QUEUED_AT,
+    interval=timedelta(hours=SETTINGS.deadline_hours),
+    callback=AsyncCallback(late),
+)
 
 Json = Any  # a dict annotation would make Airflow split the manifest over several XComs
 
 
 @dag(
     dag_id="heal_realign",
-    schedule=timetable(SETTINGS.schedule),
+    dag_display_name="HEAL nightly",
+    description="Read new documents, and realign or nudge the vectors, whichever they need.",
+    schedule=nightly(SETTINGS),
     is_paused_upon_creation=True,
     params=PARAMS,
-    doc_md=__doc__,
-    **DAG_ARGUMENTS,
+    deadline=DEADLINE if SETTINGS.deadline_hours else None,
+    **dag_arguments(SETTINGS, __file__),
 )
 def heal_realign() -> None:
     """Pull documents, choose the route, realign or nudge, report."""
@@ -48,11 +59,12 @@ def heal_realign() -> None:
     def realign(routed: Json) -> None:
         @task(
             queue="gpu",
+            outlets=[ACTIVE],
             doc_md="Where nothing is live: the base model's vectors and a lexicon, searchable at once by `heal.find`. "
             "Output: `heal.vec_g…`, `heal.lex_g…`.",
         )
         def first_light(manifest: Json) -> Json:
-            return run_step("first_light", manifest)
+            return announce(run_step("first_light", manifest))
 
         @task(doc_md="TF-IDF and HNMFk: a topic path per document. Output: `heal.topic`, `heal.document_topic`.")
         def label(manifest: Json) -> Json:
@@ -104,11 +116,12 @@ def heal_realign() -> None:
             return run_step("answer", manifest)
 
         @task(
+            outlets=[ACTIVE],
             doc_md="Writes and indexes the winner, then switches in one transaction. "
-            "Output: `heal.vec_g…`, `heal.lex_g…`."
+            "Output: `heal.vec_g…`, `heal.lex_g…`.",
         )
         def publish(manifest: Json) -> Json:
-            return run_step("publish", manifest)
+            return announce(run_step("publish", manifest))
 
         labelled = label(routed)
         asked = AskOperator.partial(
@@ -128,7 +141,15 @@ def heal_realign() -> None:
         if SETTINGS.map_rate:
             chain(asked, map_entities.partial(manifest=labelled).expand(shard=ASK_SHARDS), mined)
         chain(embedded, chosen)
-        publish(answer(chosen) if SETTINGS.answer_questions else chosen)
+        if SETTINGS.answer_questions:
+            chosen = answer(chosen)
+        if SETTINGS.approval:
+            chosen = ApproveOperator(
+                task_id="approve",
+                manifest=chosen,
+                doc_md="Waits until a person approves or rejects the generation, under Required Actions.",
+            ).output
+        publish(chosen)
 
     @task_group(
         group_id="nudge", tooltip="Embeds new documents and moves the few existing vectors that their questions affect."
@@ -146,9 +167,12 @@ def heal_realign() -> None:
         def embed_new(manifest: Json) -> Json:
             return run_step("embed_new", manifest)
 
-        @task(doc_md="Computes touched rows, checks quality, writes rows that changed. Output: `heal.vec_g…`.")
+        @task(
+            outlets=[ACTIVE],
+            doc_md="Computes touched rows, checks quality, writes rows that changed. Output: `heal.vec_g…`.",
+        )
         def nudge_live(manifest: Json) -> Json:
-            return run_step("nudge_live", manifest)
+            return announce(run_step("nudge_live", manifest))
 
         nudge_live(embed_new(ask(assign_labels(routed))))
 

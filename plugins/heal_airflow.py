@@ -7,19 +7,28 @@ torch, numpy, psycopg) are imported inside the task.
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import (
-    Context,
+    Asset,
+    AssetOrTimeSchedule,
+    AssetWatcher,
     CronTriggerTimetable,
     ExceptionRetryPolicy,
-    Param,
     RetryAction,
     RetryRule,
     get_current_context,
 )
 from airflow.sdk.exceptions import AirflowFailException
+from heal_alerts import AlertNotifier, run_alerts
+from heal_form import PARAMS, check_conf
+from heal_watch import SourceTrigger
+
+from heal_tasks.core.settings import Settings
+
+ACTIVE = Asset("heal://generation/active")
+"""What is served: it has an event whenever another generation goes live, or rows of the live one change."""
 
 RETRIES: dict[str, Any] = {
     "retries": 3,
@@ -39,49 +48,21 @@ RETRIES: dict[str, Any] = {
 }
 """Task arguments: retry what can succeed again, and only that."""
 
-DAG_ARGUMENTS: dict[str, Any] = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
-    "catchup": False,
-    "max_active_runs": 1,
-    "default_args": RETRIES,
-    "tags": ["heal"],
-}
-"""Arguments of every DAG."""
 
-PARAMS: dict[str, Param] = {
-    "force_route": Param(
-        "auto",
-        type="string",
-        enum=["auto", "nothing", "nudge", "realign"],
-        title="Route",
-        description="auto takes HEAL_FORCE_ROUTE, or else what the counts say; nudge and realign force that route; "
-        "nothing only ingests.",
-    ),
-    "sources": Param(
-        "",
-        type=["null", "string"],
-        title="Sources",
-        description="Blank-separated: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE; a name with blanks in double "
-        "quotes. Only what lies in HEAL_SOURCE_ROOTS (unset: in HEAL_SOURCES) is read. Empty takes HEAL_SOURCES.",
-        maxLength=2000,
-    ),
-    "sample_documents": Param(
-        0,
-        type="integer",
-        minimum=0,
-        maximum=10_000_000,
-        title="Sample size",
-        description="At most this many documents per source, none deleted. 0 takes HEAL_SAMPLE_DOCUMENTS.",
-    ),
-    "dry_run": Param(
-        False,
-        type="boolean",
-        title="Dry run",
-        description="Read the sources and choose the route, then undo it: nothing is stored, sent or trained. Off "
-        "takes HEAL_DRY_RUN.",
-    ),
-}
-"""The trigger form of ``heal_realign``."""
+def dag_arguments(settings: Settings, file: str) -> dict[str, Any]:
+    """Arguments of every DAG; the Markdown beside ``file`` is its page Dag Docs."""
+    return {
+        "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+        "catchup": False,
+        "max_active_runs": 1,
+        "tags": ["heal"],
+        "doc_md": Path(file).with_suffix(".md").read_text(encoding="utf-8"),
+        "dagrun_timeout": timedelta(hours=settings.run_timeout_hours),
+        "on_failure_callback": AlertNotifier("failed") if settings.alerts else None,
+        # Python raises a timeout between two calls of C code only, so a long one of torch ends first. A deferred task
+        # has no timeout of its own; each time it is resumed the clock starts anew.
+        "default_args": RETRIES | {"owner": "heal", "execution_timeout": timedelta(hours=settings.task_timeout_hours)},
+    }
 
 
 def timetable(cron: str) -> CronTriggerTimetable | None:
@@ -89,22 +70,14 @@ def timetable(cron: str) -> CronTriggerTimetable | None:
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
 
 
-def check_conf(context: Context) -> None:
-    """Fail a run whose configuration has fields that would be ignored: it would do what was not meant."""
-    conf, known = context["dag_run"].conf or {}, context["dag"].params
-    for key, value in conf.items():
-        if key not in known:
-            meant = get_close_matches(key, known, 1, cutoff=0.4)
-            fields = f"its fields are {', '.join(sorted(known))}" if known else "it has no fields"
-            raise AirflowFailException(
-                f"the run's configuration has {key!r}, which {context['dag'].dag_id} does not know"
-                f"{f'; did you mean {meant[0]!r}?' if meant else ''}; {fields}. Nothing was done: trigger it again"
-            )
-        if context["params"].get(key) != value:
-            raise AirflowFailException(
-                f"the run's {key!r} would be ignored, because [core] dag_run_conf_overrides_params is off in Airflow's "
-                "configuration; switch it on. Nothing was done"
-            )
+def nightly(settings: Settings) -> Any:
+    """The schedule of the nightly run: its cron expression, new files in the sources, both or neither."""
+    cron = timetable(settings.schedule)
+    if not settings.watch_minutes:
+        return cron
+    watcher = AssetWatcher(name="heal_watch", trigger=SourceTrigger(minutes=settings.watch_minutes))
+    sources = [Asset("heal://sources", watchers=[watcher])]
+    return AssetOrTimeSchedule(timetable=cron, assets=sources) if cron else sources
 
 
 def run_step(
@@ -154,6 +127,33 @@ def run_step(
     return load_step(name).run(settings, before, shard, shards).to_json()
 
 
+def announce(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Tell ``ACTIVE`` about a step that changed what is served, and return its manifest."""
+    context = get_current_context()
+    generation_id = manifest["refs"].get("went_live")
+    if generation_id:
+        context["outlet_events"][ACTIVE].extra = {
+            "generation": generation_id,
+            "verdict": str(manifest["refs"].get("verdict") or manifest["note"]).partition("\n")[0],
+            "model": _model_of(generation_id),
+            "counts": manifest["counts"],
+        }
+    else:
+        # A task that ends well has an event for each of its outlets. This is the running process's own copy of it.
+        context["task"].outlets = []
+    return manifest
+
+
+def _model_of(generation_id: int) -> str:
+    from heal_tasks.core.settings import load_settings
+    from heal_tasks.store.db import connect
+    from heal_tasks.store.generations.generations import GenerationRepository
+    from heal_tasks.store.spaces.spaces import SpaceRepository
+
+    with connect(load_settings().require_database_url()) as conn:
+        return SpaceRepository(conn).get(GenerationRepository(conn).get(generation_id).space_id).model_uri
+
+
 def join(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """One manifest from those of a step's mapped tasks: the refs of all."""
     found = list(manifests)
@@ -164,6 +164,7 @@ def run_report() -> dict[str, Any]:
     """Write the run's report, then fail if a task before it failed: the last task decides the run's colour."""
     manifest = run_step("report")
     context = get_current_context()
+    run_alerts(context)
     run_id = context["run_id"]
     states = context["ti"].get_task_states(dag_id=context["ti"].dag_id, run_ids=[run_id])[run_id]
     failed = sorted(task_id for task_id, state in states.items() if state in ("failed", "upstream_failed"))

@@ -20,28 +20,37 @@ INSPECT = """
 import json, sys, time
 from airflow.dag_processing.dagbag import DagBag
 import airflow.settings
-started = time.perf_counter()
-bag = DagBag({dags!r})
-seconds = time.perf_counter() - started
+started = time.process_time()
+bag = DagBag({root!r} + "/dags")
+seconds = time.process_time() - started
 from airflow.serialization.serialized_objects import DagSerialization
 dags = {{}}
 for dag in bag.dags.values():
-    DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    stored = DagSerialization.to_dict(dag)
+    DagSerialization.from_dict(stored)
     dags[dag.dag_id] = {{
         "tasks": {{
             task.task_id: {{
                 "downstream": sorted(task.downstream_task_ids), "doc": task.doc_md, "retries": task.retries,
                 "policy": type(task.retry_policy).__name__, "queue": task.queue, "pool": task.pool,
-                "mapped": hasattr(task, "expand_input"), "rule": task.trigger_rule.value,
+                "mapped": hasattr(task, "expand_input"), "rule": task.trigger_rule.value, "owner": task.owner,
+                "outlets": [asset.uri for asset in task.outlets],
+                "hours": task.execution_timeout and task.execution_timeout.total_seconds() / 3600,
             }}
             for task in dag.tasks
         }},
         "params": {{name: dag.params.get_param(name).schema | {{"description": dag.params.get_param(name).description}}
                     for name in dag.params}},
-        "max_active_runs": dag.max_active_runs,
+        "max_active_runs": dag.max_active_runs, "doc": dag.doc_md, "name": dag.dag_display_name,
+        "description": dag.description, "hours": dag.dagrun_timeout.total_seconds() / 3600 if dag.dagrun_timeout else 0,
+        "deadlines": [alert.interval.total_seconds() / 3600 for alert in dag.deadline or []],
+        "callback": bool(dag.on_failure_callback), "timetable": str(stored["dag"]["timetable"]),
     }}
 heavy = sorted(set(sys.modules) & {heavy!r})
+examples = DagBag({root!r} + "/docs/examples")
+waiting = {{dag.dag_id: str(DagSerialization.to_dict(dag)["dag"]["timetable"]) for dag in examples.dags.values()}}
 found = {{"errors": bag.import_errors, "seconds": seconds, "heavy": heavy, "dags": dags}}
+found["examples"] = {{"errors": examples.import_errors, "dags": waiting}}
 json.dump(found, open({out!r}, "w"), default=str)
 """
 
@@ -62,13 +71,13 @@ def parse(tmp_path_factory: pytest.TempPathFactory, **settings: str) -> dict[str
         AIRFLOW__CORE__UNIT_TEST_MODE="True",
         **settings,
     )
-    code = INSPECT.format(dags=str(ROOT / "dags"), out=str(out), heavy=HEAVY)
+    code = INSPECT.format(root=str(ROOT), out=str(out), heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return dict(json.loads(out.read_text()))
 
 
-def test_every_dag_parses_within_two_seconds(parsed: dict[str, Any]) -> None:
+def test_every_dag_parses_within_two_seconds_of_a_processor(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
     assert set(parsed["dags"]) == {"heal_realign", "heal_activate", "heal_maintain"}
     assert parsed["seconds"] < 2
@@ -130,11 +139,53 @@ def test_optional_steps_are_in_the_dag_where_settings_switch_them_on(
     parsed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert not {"realign.map_entities", "realign.answer"} & parsed["dags"]["heal_realign"]["tasks"].keys()
-    wanting = parse(tmp_path_factory, HEAL_MAP_RATE="0.3", HEAL_ANSWER_QUESTIONS="20")
+    wanting = parse(
+        tmp_path_factory, HEAL_MAP_RATE="0.3", HEAL_ANSWER_QUESTIONS="20", HEAL_APPROVAL="true", HEAL_ALERTS="hook",
+        HEAL_WATCH_MINUTES="5", HEAL_DEADLINE_HOURS="3", HEAL_RUN_TIMEOUT_HOURS="8", HEAL_TASK_TIMEOUT_HOURS="4",
+    )  # fmt: skip
     assert wanting["errors"] == {}
-    tasks = wanting["dags"]["heal_realign"]["tasks"]
+    dag = wanting["dags"]["heal_realign"]
+    tasks = dag["tasks"]
+    approve = tasks.pop("realign.approve")
+    assert approve["downstream"] == ["realign.publish"]
+    assert tasks["realign.answer"]["downstream"] == ["realign.approve"]
+    tasks["realign.answer"]["downstream"] = approve["downstream"]
     assert_the_road(tasks, load_settings(map_rate=0.3, answer_questions=20))
     assert reaches(tasks, "realign.map_entities", "realign.mine")
+    assert (dag["hours"], dag["deadlines"], dag["callback"]) == (8, [3], True)
+    assert {task["hours"] for task in tasks.values()} == {4}
+    assert "AssetOrTimeSchedule" in dag["timetable"]
+    assert "'classpath': 'heal_watch.SourceTrigger', 'kwargs': {'minutes': 5.0}" in dag["timetable"]
+
+
+def test_a_dag_says_who_it_is_how_long_it_may_take_and_what_to_do_when_it_fails(parsed: dict[str, Any]) -> None:
+    defaults = load_settings()
+    names = {dag_id: dag["name"] for dag_id, dag in parsed["dags"].items()}
+    assert names == {
+        "heal_realign": "HEAL nightly", "heal_activate": "HEAL activate", "heal_maintain": "HEAL maintenance",
+    }  # fmt: skip
+    for dag in parsed["dags"].values():
+        assert dag["description"]
+        assert "**If it fails:**" in dag["doc"]
+        assert "`docs/operations.md`" in dag["doc"]
+        assert (dag["hours"], dag["deadlines"], dag["callback"]) == (defaults.run_timeout_hours, [], False)
+        for task in dag["tasks"].values():
+            assert (task["owner"], task["hours"]) == ("heal", defaults.task_timeout_hours)
+    assert "CronTriggerTimetable" in parsed["dags"]["heal_realign"]["timetable"]
+
+
+def test_steps_that_change_what_is_served_have_its_asset_as_outlet(parsed: dict[str, Any]) -> None:
+    found = {
+        name: task["outlets"] for dag in parsed["dags"].values() for name, task in dag["tasks"].items()
+        if task["outlets"]
+    }  # fmt: skip
+    publishing = ("realign.first_light", "realign.publish", "nudge.nudge_live", "activate")
+    assert found == {name: ["heal://generation/active"] for name in publishing}
+
+
+def test_the_example_of_a_dag_after_a_generation_is_scheduled_on_that_asset(parsed: dict[str, Any]) -> None:
+    assert parsed["examples"]["errors"] == {}
+    assert "'uri': 'heal://generation/active'" in parsed["examples"]["dags"]["after_generation"]
 
 
 def test_every_task_says_what_it_does_and_where_its_output_is(parsed: dict[str, Any]) -> None:

@@ -261,13 +261,13 @@ class AirflowSettings(BaseModel):
     run_timeout_hours: float = Field(48.0, gt=0, le=1000,
         description="Time after which a run is failed, in hours, waits for a batch included.")
     deadline_hours: float = Field(0.0, ge=0, le=1000,
-        description="Time after its start by which a run should have ended, or an alert is sent, in hours; 0: none.")
+        description="Time after its queueing by which a run has ended, or else an alert is sent, in hours; 0: none.")
     stale_hours: float = Field(0.0, ge=0, le=10_000,
         description="Time without a successful run after which `heal_maintain` sends an alert, in hours; 0: never.")
     alerts: Annotated[tuple[str, ...], NoDecode] = Field((),
         description="Blank-separated Airflow connections that alerts are sent to: of type smtp, http or slackwebhook.")
     approval: bool = Field(False,
-        description="Wait for a person's approval in the Airflow UI before a generation is published.")
+        description="Wait for a person's approval in the Airflow UI before a generation with other vectors goes live.")
 
 
 class LocalSettings(BaseModel):

@@ -6,8 +6,12 @@ from heal_tasks.store.generations.generations import GenerationRepository
 
 
 def activate(context: Context) -> Outcome:
-    """Promote the generation of ref ``generation_id``, or roll back to the previous one where that is 0."""
+    """Promote the generation of ref ``generation_id``, or roll back to the previous one where that is 0.
+
+    Ref ``went_live`` is 0 if it was live already.
+    """
     generations = GenerationRepository(context.conn)
+    before = generations.active()
     wanted = context.manifest.number("generation_id")
     if not wanted:
         previous = generations.previous()
@@ -15,7 +19,8 @@ def activate(context: Context) -> Outcome:
             raise StepError("there is no previous generation to roll back to; heal.generation_status lists them")
         wanted = previous.generation_id
     generations.activate(wanted)
-    return Outcome(refs={"generation_id": wanted}, note=f"generation {wanted} is active")
+    went_live = wanted if before is None or before.generation_id != wanted else 0
+    return Outcome(refs={"generation_id": wanted, "went_live": went_live}, note=f"generation {wanted} is active")
 
 
 ACTIVATE = Step("activate", activate, None, beside_runs=True)

@@ -15,7 +15,10 @@ from heal_tasks.store.generations.generations import GenerationRepository
 
 
 def first_light(context: Context) -> Outcome:
-    """Embed all chunks with the base model and publish them with a lexicon, unless a generation is live."""
+    """Embed all chunks with the base model and publish them with a lexicon, unless a generation is live.
+
+    Ref ``went_live`` is the published generation.
+    """
     generations = GenerationRepository(context.conn)
     if active := generations.active():
         return Outcome(note=f"generation {active.generation_id} is live already")
@@ -30,7 +33,12 @@ def first_light(context: Context) -> Outcome:
         indexed.fault or f"generation {made.generation_id} is live: ask it with SELECT * FROM heal.find('a question')"
     )
     undone = "" if rows else "Nothing can be found yet: there was no chunk to publish"
-    return Outcome(counts={**filled.counts, "rows": rows}, note=note, undone=undone)
+    return Outcome(
+        refs={"went_live": 0 if indexed.fault else made.generation_id},
+        counts={**filled.counts, "rows": rows},
+        note=note,
+        undone=undone,
+    )
 
 
 FIRST_LIGHT = Step("first_light", first_light, None)

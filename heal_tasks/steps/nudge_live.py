@@ -66,7 +66,10 @@ class _Published:
 
 
 def nudge_live(context: Context) -> Outcome:
-    """Publish new documents and move the rows that their questions touch, in the live generation."""
+    """Publish new documents and move the rows that their questions touch, in the live generation.
+
+    Ref ``went_live`` is the live generation if any of its rows have changed, or 0.
+    """
     active = live_generation(context)
     GenerationRepository(context.conn).discard_unfinished(context.run_id)
     state, space = NudgeState(context.conn, active), SpaceRepository(context.conn).get(active.space_id)
@@ -93,8 +96,11 @@ def nudge_live(context: Context) -> Outcome:
         verdict += (
             f"; the moved rows were worse ({done.worse}), so new documents are served un-nudged and the rest as before"
         )
+    changed = written.added or written.changed or written.removed
     return Outcome(
-        refs={"generation_id": now.generation_id, "verdict": verdict},
+        refs={
+            "generation_id": now.generation_id, "went_live": now.generation_id if changed else 0, "verdict": verdict,
+        },
         counts={
             "rows_added": written.added, "rows_changed": written.changed, "rows_removed": written.removed,
             "rows_computed": done.computed, "superseded_removed": purged, "theta": round(done.theta, 4),

@@ -8,14 +8,17 @@ from heal_tasks.store.generations.generations import GenerationRepository
 
 
 def publish(context: Context) -> Outcome:
-    """Write, index and measure the generation of ref ``generation_id``, then switch to it; 0 keeps the live one."""
+    """Write, index and measure the generation of ref ``generation_id``, then switch to it; 0 keeps the live one.
+
+    Where a person has rejected it, ref ``rejected`` says who. Ref ``went_live`` is the new live generation, or 0.
+    """
     generations = GenerationRepository(context.conn)
     chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
     counts, notes = dict[str, int | float](), list[str]()
-    if chosen and (switched := _switched(generations, chosen, context.manifest.number("live_id"))):
-        generations.set_state(chosen, "failed", note=switched)
+    if chosen and (held := _rejected(context) or _switched(generations, chosen, context.manifest.number("live_id"))):
+        generations.set_state(chosen, "failed", note=held)
         generations.drop_tables(chosen)
-        verdict, chosen = switched, 0
+        verdict, chosen = held, 0
     elif chosen and generations.get(chosen).state != "active":  # else an earlier attempt was killed after the switch
         rows, indexed = publish_generation(
             context, generations.get(chosen), keep_rows=bool(context.manifest.number("keep_rows"))
@@ -41,8 +44,14 @@ def publish(context: Context) -> Outcome:
     if not chosen:
         # Otherwise the drift of the live generation would call for the same realignment every night.
         restart_drift(context.conn, active)
-    refs: dict[str, int | str] = {"generation_id": active.generation_id, "verdict": verdict}
+    refs: dict[str, int | str] = {"generation_id": active.generation_id, "went_live": chosen, "verdict": verdict}
     return Outcome(refs=refs, counts=counts, note="; ".join([verdict.split("\n")[0], *notes]))
+
+
+def _rejected(context: Context) -> str:
+    """Say who has rejected the generation; empty if nobody has."""
+    rejected, live_id = context.manifest.refs.get("rejected"), context.manifest.number("live_id")
+    return f"Not published: {rejected}; generation {live_id} stays live." if rejected else ""
 
 
 def _switched(generations: GenerationRepository, chosen: int, live_id: int) -> str:

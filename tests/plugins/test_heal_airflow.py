@@ -1,14 +1,21 @@
 """Settings of a task: a field of the trigger form overrides a setting only if it differs from the form's default."""
 
+from collections import defaultdict
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.specs import check_spec, split_specs
+from heal_tasks.store.db import Connection
+from tests.steps.planted_store import fill
+from tests.steps.planted_store import publish as published
 
 
 @pytest.mark.usefixtures("plugins")
@@ -97,3 +104,65 @@ def test_manifests_of_mapped_tasks_join() -> None:
     assert heal_airflow.join(iter(shards)) == {
         "run_id": "r", "refs": {"mined": 1, "a_model_uri": "uri", "b_model_uri": "uri"}, "note": "b_model_uri",
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize("text", ["docs", "/data", " C:\\data", "http://host/a", "fil:/a", "'file:/a'", "ftp://host/a"])
+def test_the_form_refuses_what_is_no_source(text: str) -> None:
+    import heal_airflow
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError, match=r"does not match .*file:.s3://.pydocs:"):
+        heal_airflow.PARAMS["sources"].resolve(text)
+
+
+@pytest.mark.usefixtures("plugins")
+@drawn(
+    st.text(alphabet='file:s3/pydocaD "\t\n\u00e9.', max_size=30).map(lambda text: text + " file:/a" * (len(text) % 2))
+)
+def test_the_form_takes_whatever_a_run_takes(text: str) -> None:
+    import heal_airflow
+
+    try:
+        for spec in split_specs(text):
+            check_spec(spec)
+    except ValueError:
+        return
+    assert heal_airflow.PARAMS["sources"].resolve(text) == text
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    "text", [" ", 'file:"/my folder"/a', '"file:/my folder" s3://b', 'f"ile:/"a', '""file:/a', "\npydocs:a"]
+)
+def test_the_form_takes_quotes_wherever_a_run_does(text: str) -> None:
+    import heal_airflow
+
+    for spec in split_specs(text):
+        check_spec(spec)
+    assert heal_airflow.PARAMS["sources"].resolve(text) == text
+
+
+@pytest.mark.usefixtures("plugins")
+def test_only_what_changed_is_announced(auto: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import heal_airflow
+
+    fill(auto)
+    live = published(auto, "a-model", 1)
+    monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
+    task, events = SimpleNamespace(outlets=[heal_airflow.ACTIVE]), defaultdict(SimpleNamespace)
+    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"task": task, "outlet_events": events})
+    manifest = {
+        "refs": {"went_live": live.generation_id, "verdict": "m is promoted over live.\nm: better"}, "note": "",
+        "counts": {"rows": 61},
+    }  # fmt: skip
+    assert heal_airflow.announce(manifest) == manifest
+    assert events[heal_airflow.ACTIVE].extra == {
+        "generation": live.generation_id, "verdict": "m is promoted over live.", "model": "a-model",
+        "counts": {"rows": 61},
+    }  # fmt: skip
+    assert task.outlets == [heal_airflow.ACTIVE]
+    for unchanged in ({"went_live": 0}, {}):
+        task.outlets = [heal_airflow.ACTIVE]
+        heal_airflow.announce({"refs": unchanged, "note": "", "counts": {}})
+        assert task.outlets == []

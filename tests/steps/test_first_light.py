@@ -25,6 +25,7 @@ def test_documents_can_be_searched_by_text_at_once(auto: Connection, settings: S
     live = GenerationRepository(auto).active()
     assert live is not None
     assert (live.topic_run_id, live.nudge, made.counts["rows"]) == (None, None, 8)
+    assert made.refs["went_live"] == live.generation_id
     assert "SELECT * FROM heal.find('a question')" in made.note
     word = max(body(3).split(), key=lambda word: sum(word in body(number) for number in range(8)) == 1)
     rows = auto.execute("SELECT title, relevance FROM heal.find(%s, 3)", (f"{word} {body(3)[:80]}",)).fetchall()
@@ -43,7 +44,8 @@ def test_questions_that_come_meanwhile_have_no_vector_and_take_no_part(auto: Con
 def test_a_live_generation_stays(auto: Connection, settings: Settings) -> None:
     add(auto, range(8))
     first_light(settings)
-    assert first_light(settings, "r2").note == "generation 1 is live already"
+    again = first_light(settings, "r2")
+    assert (again.note, again.refs) == ("generation 1 is live already", {})
     assert len(GenerationRepository(auto).list()) == 1
 
 

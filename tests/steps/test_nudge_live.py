@@ -104,8 +104,9 @@ def test_a_night_touches_no_other_row(world: World) -> None:
     table = f"heal.vec_g{world.made.generation_id:06d}"
     before = dict(world.conn.execute(f"SELECT chunk_id, xmin::text FROM {table}").fetchall())
     late = world.chunk("text 5")
+    assert world.night().refs["went_live"] == 0, "nothing has changed"
     world.ask(late, ["one more"], "train")
-    world.night()
+    assert world.night().refs["went_live"] == world.made.generation_id
     after = dict(world.conn.execute(f"SELECT chunk_id, xmin::text FROM {table}").fetchall())
     assert {chunk_id for chunk_id in after if after[chunk_id] != before[chunk_id]} == {late.chunk_id}
 

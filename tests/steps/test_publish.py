@@ -21,12 +21,12 @@ from tests.steps.planted_store import publish as published
 RECORD = NudgeRecord("N", 0.3, 1.0, None, 0, 0.0, False)
 
 
-def publish(settings: Settings, generation: Generation, run_id: str = "r", keep_rows: int = 0) -> Manifest:
+def publish(settings: Settings, generation: Generation, run_id: str = "r", keep_rows: int = 0, **more: str) -> Manifest:
     with connect(settings.require_database_url()) as conn:
         live = GenerationRepository(conn).active()
     refs: dict[str, int | str] = {
         "generation_id": generation.generation_id, "keep_rows": keep_rows, "verdict": "m is promoted.",
-        "live_id": live.generation_id if live else 0,
+        "live_id": live.generation_id if live else 0, **more,
     }  # fmt: skip
     return load_step("publish").run(settings, Manifest(run_id=run_id, refs=refs))
 
@@ -39,6 +39,7 @@ def test_the_winner_is_written_measured_and_live(auto: Connection, settings: Set
     assert active is not None
     assert (active.generation_id, active.recall, active.ef_search) == (made.generation_id, 1.0, 100)
     assert (result.counts["rows"], result.counts["recall"]) == (61, 1.0)
+    assert result.refs["went_live"] == made.generation_id
     rows = ServedRepository(auto).load_served(active)
     ids, vectors = SpaceRepository(auto).load_chunks(SpaceRepository(auto).get(made.space_id))
     np.testing.assert_array_equal(rows.chunk_ids, ids)
@@ -73,7 +74,20 @@ def test_an_index_that_misses_its_target_is_not_published(auto: Connection, sett
     assert (found.state, found.recall, found.ef_search) == ("failed", 0.4, 1000)
     assert result.refs["generation_id"] == live.generation_id
     assert result.refs["verdict"] == "Not published: recall@10 0.400 of the index misses HEAL_RECALL_TARGET=0.95."
+    assert result.refs["went_live"] == 0
     assert auto.execute("SELECT to_regclass('heal.vec_g000002')").fetchall() == [(None,)]
+
+
+def test_a_generation_that_a_person_has_rejected_is_put_away(auto: Connection, settings: Settings) -> None:
+    fill(auto)
+    live = published(auto, "live", 2)
+    made = build(auto, "m", 1)
+    result = publish(settings, made, rejected="ann rejected it")
+    verdict = f"Not published: ann rejected it; generation {live.generation_id} stays live."
+    assert (result.refs["generation_id"], result.refs["went_live"]) == (live.generation_id, 0)
+    assert (result.refs["verdict"], result.note) == (verdict, verdict)
+    assert GenerationRepository(auto).get(made.generation_id).state == "failed"
+    assert auto.execute("SELECT generation_id FROM heal.embedding LIMIT 1").fetchall() == [(live.generation_id,)]
 
 
 def test_nothing_live_and_nothing_published_is_an_error(auto: Connection, settings: Settings) -> None:
@@ -133,3 +147,15 @@ def test_systems_compute_a_generation_without_its_tables(auto: Connection, setti
     assert system.generation_id == made.generation_id
     publish(settings, made)
     np.testing.assert_allclose(ServedRepository(auto).load_served(made).vectors, system.chunks, atol=1e-6)
+
+
+def test_only_a_switch_by_hand_that_changes_something_is_one(auto: Connection, settings: Settings) -> None:
+    fill(auto)
+    first, second = (published(auto, name, seed) for seed, name in enumerate(("a", "b"), 1))
+
+    def activate(generation_id: int, run_id: str) -> tuple[int | str, int | str]:
+        made = load_step("activate").run(settings, Manifest(run_id=run_id, refs={"generation_id": generation_id}))
+        return made.refs["generation_id"], made.refs["went_live"]
+
+    assert activate(second.generation_id, "r1") == (second.generation_id, 0)
+    assert activate(0, "r2") == (first.generation_id, first.generation_id)
