@@ -21,6 +21,8 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowFailException
 from heal_connections import connected_settings
+from heal_lineage import emit_lineage
+from heal_metrics import emit_metrics
 
 RETRIES: dict[str, Any] = {
     "retries": 3,
@@ -153,7 +155,10 @@ def run_step(
     if manifest is None:
         for sentence in unknown_variables(settings.var_dir):
             log.warning(sentence)
-    return load_step(name).run(settings, before, shard, shards).to_json()
+    result = load_step(name).run(settings, before, shard, shards)
+    emit_lineage(settings, before, result)
+    emit_metrics(settings, name)
+    return result.to_json()
 
 
 def join(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:

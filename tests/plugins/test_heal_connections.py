@@ -13,10 +13,22 @@ from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.redaction import redacted
 
 POSTGRES = "postgresql://us%40er:p%40ss%2Fword@db.example:5433/ve%20ctors?sslmode=require"
-AWS = {"conn_type": "aws", "login": "THEKEY", "password": "the-secret-of-s3", "extra": {
-    "endpoint_url": "http://127.0.0.1:9", "region_name": "eu-central-1", "aws_session_token": "the-session-token"}}  # fmt: skip
-LLM = {"conn_type": "openai", "host": "http://vllm:8000/v1", "password": "the-key-of-the-model",
-       "extra": {"model": "qwen"}}  # fmt: skip
+AWS = {
+    "conn_type": "aws",
+    "login": "THEKEY",
+    "password": "the-secret-of-s3",
+    "extra": {
+        "endpoint_url": "http://127.0.0.1:9",
+        "region_name": "eu-central-1",
+        "aws_session_token": "the-session-token",
+    },
+}
+LLM = {
+    "conn_type": "openai",
+    "host": "http://vllm:8000/v1",
+    "password": "the-key-of-the-model",
+    "extra": {"model": "qwen"},
+}
 
 
 @pytest.fixture
@@ -101,10 +113,10 @@ def test_without_connections_the_settings_are_those_of_before(
         ("heal_postgres", "postgres://u@h/d?iam=true", r"has an extra that is not read \(iam\); remove it, or take"),
         ("heal_postgres", '{"conn_type": "secretword', "AIRFLOW_CONN_HEAL_POSTGRES is set, and Airflow cannot read it"),
         ("heal_s3", "aws://key@", "has no password; add it in Airflow"),
-        ("heal_s3", {**AWS, "extra": {"role_arn": "arn"}}, r"not read \(role_arn\); remove it, or take aws_session_tok"),
+        ("heal_s3", {**AWS, "extra": {"role_arn": "arn"}}, r"not read \(role_arn\); remove it, or take aws_sess"),
         ("heal_s3", {**AWS, "extra": {"endpoint_url": "http://u:secretword@"}}, "HEAL_S3_ENDPOINT_URL: is malformed"),
         ("heal_llm", {"conn_type": "openai"}, "has no host; add it in Airflow"),
-        ("heal_llm", {"conn_type": "http", "host": "vllm", "port": 80}, "has a host that is no URL; write the endpoint"),
+        ("heal_llm", {"conn_type": "http", "host": "vllm", "port": 80}, "has a host that is no URL; write the end"),
     ],
 )  # fmt: skip
 def test_a_wrong_connection_is_refused_with_the_cure(
