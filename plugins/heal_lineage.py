@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from heal_tasks.core.settings import Settings
 
 _TABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    "ingest": ((), {"document": "documents", "chunk": "chunks_added", "quarantine": "rejected"}),
+    "ingest": ((), {"document": "new changed moved", "chunk": "chunks_added", "quarantine": "rejected"}),
     "label": (("document", "chunk"), {"topic": "topics", "document_topic": "documents"}),
     "assign_labels": (("document", "chunk", "topic"), {"document_topic": "documents"}),
     "ask": (("chunk",), {"question": "kept", "llm_call": "asked"}),
     "map_entities": (("chunk",), {"entity_map": "usable"}),
-    "mine": (("chunk", "question", "judgment"), {}),
-    "choose": (("chunk", "question", "judgment"), {"evaluation": ""}),
+    "mine": (("chunk", "question"), {}),
+    "choose": (("chunk", "question"), {"evaluation": ""}),
     "first_light": (("chunk",), {"embedding": "rows"}),
     "publish": (("chunk", "question", "document_topic"), {"vec_g{generation_id:06d}": "rows", "embedding": "rows"}),
     "nudge_live": (
