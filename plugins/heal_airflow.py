@@ -22,7 +22,10 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowFailException
 from heal_alerts import AlertNotifier, run_alerts
+from heal_connections import connected_settings
 from heal_form import PARAMS, check_conf
+from heal_lineage import emit_lineage
+from heal_metrics import emit_metrics
 from heal_watch import SourceTrigger
 
 from heal_tasks.core.settings import Settings
@@ -102,7 +105,7 @@ def run_step(
     """
     from heal_tasks.core.errors import SettingsError
     from heal_tasks.core.manifest import Manifest
-    from heal_tasks.core.settings import load_settings, unknown_variables
+    from heal_tasks.core.settings import unknown_variables
     from heal_tasks.steps.engine.road import load_step
 
     context = get_current_context()
@@ -115,16 +118,20 @@ def run_step(
         if key in PARAMS and value is not None and value != PARAMS[key].value
     }
     before = Manifest(**manifest) if manifest else Manifest(run_id=context["run_id"], refs=refs or {})
+    log = logging.getLogger(__name__)
     try:
-        settings = load_settings(**overrides)
+        settings = connected_settings(log.info if manifest is None else None, **overrides)
     except SettingsError:
         if name != "report":  # it says that the run failed, and needs none of the form's fields
             raise
-        settings = load_settings()
+        settings = connected_settings()
     if manifest is None:
         for sentence in unknown_variables(settings.var_dir):
-            logging.getLogger(__name__).warning(sentence)
-    return load_step(name).run(settings, before, shard, shards).to_json()
+            log.warning(sentence)
+    result = load_step(name).run(settings, before, shard, shards)
+    emit_lineage(settings, before, result)
+    emit_metrics(settings, name)
+    return result.to_json()
 
 
 def announce(manifest: dict[str, Any]) -> dict[str, Any]:

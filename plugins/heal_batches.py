@@ -17,6 +17,7 @@ import httpx
 from airflow.sdk import BaseOperator, Context
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from heal_airflow import run_step
+from heal_connections import connected_settings
 
 _MAX_BYTES = 1 << 20  # of a reply about one batch, which has some thousand
 
@@ -25,8 +26,8 @@ class BatchTrigger(BaseTrigger):
     """Polls batches until all have ended or a worker has to look.
 
     Its arguments are stored in Airflow's database, so they do not contain the key: endpoint and key are read from the
-    triggerer's own settings. Where these are refused, the worker is woken instead. ``until`` is the time to stop
-    polling, in seconds since 1970.
+    triggerer's own settings and connections. Where these are refused, the worker is woken instead. ``until`` is the
+    time to stop polling, in seconds since 1970.
     """
 
     def __init__(self, batch_ids: Sequence[str], poll_s: float, until: float) -> None:
@@ -43,9 +44,7 @@ class BatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield one event; its content does not matter, because the step looks for itself."""
-        from heal_tasks.core.settings import load_settings
-
-        settings = await asyncio.to_thread(load_settings)
+        settings = await asyncio.to_thread(connected_settings)
         async with httpx.AsyncClient(
             base_url=settings.llm_url, timeout=settings.llm_timeout_s,
             headers={"Authorization": f"Bearer {settings.llm_key or 'none'}", "Accept-Encoding": "identity"},

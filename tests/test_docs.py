@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sqlalchemy
 import typer.main
+import yaml
 from psycopg import sql
 
 from heal_tasks import __version__
@@ -48,7 +49,7 @@ def test_the_page_of_settings_is_the_generated_one() -> None:
 def test_documented_settings_exist() -> None:
     known = {f"HEAL_{name.upper()}" for name in Settings.model_fields} | {"HEAL_DB_PASSWORD"}
     for path in PAGES:
-        assert set(re.findall(r"HEAL_[A-Z0-9_]+[A-Z0-9]", path.read_text())) <= known, path.name
+        assert set(re.findall(r"(?<!CONN_)HEAL_[A-Z0-9_]+[A-Z0-9]", path.read_text())) <= known, path.name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -223,3 +224,14 @@ def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (latest, *_) = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert project["version"] == __version__ == latest
+
+
+def test_values_for_kubernetes_name_what_the_chart_has() -> None:
+    """The top level of the examples; the chart's own schema closes it, so another name would be an error."""
+    examples = re.findall(r"^```yaml\n(.+?)^```", (DOCS / "deploy.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        values = yaml.safe_load(example)
+        assert values.keys() <= {"executor", "airflowVersion", "images", "env", "extraEnvFrom", "workers"}
+        assert yaml.safe_load(values["extraEnvFrom"]) == [{"secretRef": {"name": "heal-connections"}}]
+        assert all(set(item) == {"name", "value"} and isinstance(item["value"], str) for item in values["env"])

@@ -1,5 +1,7 @@
 """Installed versions are pinned: direct requirements, and their own requirements in constraints.txt."""
 
+import tomllib
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -52,3 +54,14 @@ def test_everything_is_pinned_once_and_installed_as_pinned() -> None:
     assert not unpinned, "add these to constraints.txt"
     assert all(pins[name].specifier.contains(version.partition("+")[0]) for name, version in installed.items())
     assert len(indirect) > 100
+
+
+def test_the_package_has_every_file_of_its_folders() -> None:
+    """Files beside the code, and folders of code, that a wheel would leave out."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    for path in (ROOT / "heal_tasks").rglob("*.*"):
+        if "__pycache__" in path.parts or path.is_dir():
+            continue
+        package = path.parent if path.suffix == ".py" or path.match("*.jinja") else path.parent.parent
+        assert (package / "__init__.py").exists(), path
+        assert path.suffix == ".py" or any(fnmatch(str(path.relative_to(package)), name) for name in patterns), path

@@ -21,14 +21,15 @@ Every setting is an environment variable `HEAL_<NAME>`. A value comes from, in t
 2. the process environment;
 3. the file `.env` in the working folder;
 4. the file `local.env` that `make up` writes into the state folder;
-5. the default.
+5. in Airflow's tasks and pages, a connection, for database, S3 and language model ([deploy.md](deploy.md#connections));
+6. the default.
 
 An empty value counts as unset, except for `HEAL_SCHEDULE` and `HEAL_MAINTAIN_SCHEDULE`, where it means no schedule.
 A wrong value stops the command with the name, the value and what is allowed.
 `python -m heal_tasks settings` prints the values in effect; `python -m heal_tasks doctor` checks what they point to.
 
 `make` takes settings as arguments: `make demo HEAL_DEMO_DOCUMENTS=300`. In the Docker deployment they go into
-`docker/heal.env`, see [operations.md](operations.md).
+`docker/heal.env`, see [deploy.md](deploy.md#docker).
 """
 
 

@@ -44,11 +44,11 @@ class SourceSettings(BaseModel):
     """Sources.
 
     A source's spelling is part of its documents' ids: `s3://b/x` and `s3://b/x/` are two sources. A source that is
-    taken out of the list keeps its documents. S3 credentials and region are boto3's own: `AWS_ACCESS_KEY_ID`,
-    `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION`. A change of language or chunk length reaches a document when its file
-    changes next, or with `python -m heal_tasks ingest --again`. A source with blanks in its name is put in double
-    quotes: `HEAL_SOURCES='"file:/data/My Folder" s3://bucket/prefix'`. `HEAL_SOURCE_ROOTS` bounds what the trigger form
-    may read with the rights of the workers.
+    taken out of the list keeps its documents. S3 credentials and region are boto3's own (`AWS_ACCESS_KEY_ID`,
+    `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION`) or those of an Airflow connection. A change of language or chunk
+    length reaches a document when its file changes next, or with `python -m heal_tasks ingest --again`. A source with
+    blanks in its name is put in double quotes: `HEAL_SOURCES='"file:/data/My Folder" s3://bucket/prefix'`.
+    `HEAL_SOURCE_ROOTS` bounds what the trigger form may read with the rights of the workers.
     """
 
     sources: Annotated[tuple[str, ...], NoDecode] = Field((),

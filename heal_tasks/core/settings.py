@@ -147,7 +147,7 @@ class Settings(
         if self.database_url is None:
             raise SettingsError(
                 "HEAL_DATABASE_URL is not set and no embedded Postgres has been started here; "
-                "run `make up`, or set it to a postgresql:// URL"
+                "run `make up`, set it to a postgresql:// URL, or in Airflow add a connection heal_postgres"
             )
         return self.database_url.get_secret_value()
 

@@ -1,0 +1,146 @@
+"""Airflow's Connections as settings: database, S3 and language model, where no variable sets them.
+
+They are looked up inside tasks, triggers and requests, in every secrets backend that Airflow has; never when a DAG file
+is parsed. A connection is used as a whole or not at all: an endpoint of one place with the key of another would send
+the key to a stranger.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+if TYPE_CHECKING:
+    from heal_tasks.core.settings import Settings
+
+
+def connected_settings(tell: Callable[[str], None] | None = None, **overrides: Any) -> "Settings":
+    """The settings of the environment, completed by Airflow's connections.
+
+    Args:
+        tell: receives one sentence that says where database, S3 and language model come from.
+        overrides: settings that win over the environment.
+
+    Raises:
+        SettingsError: a setting or a connection is wrong; the message says what to do.
+    """
+    from heal_tasks.core.settings import load_settings
+
+    settings = load_settings(**overrides)
+    values: dict[str, Any] = {}
+    origins = []
+    for origin, found in _lookups(settings):
+        origins.append(origin)
+        values |= found
+    if tell:
+        tell(f"Settings: {'; '.join(origins)}")
+    return load_settings(**overrides, **values) if values else settings
+
+
+def _lookups(settings: "Settings") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The origin of database, S3 and language model in words, and the settings that a connection gives."""
+    from heal_tasks.core.settings import environment_of
+
+    given = settings.model_fields_set
+    if "database_url" in given:
+        yield "the database from HEAL_DATABASE_URL, which wins over a connection heal_postgres", {}
+    else:
+        conn = _connection("heal_postgres")
+        yield _origin("the database", conn), _database(conn) if conn else {}
+    if not any(place.startswith("s3://") for place in (settings.artifacts_uri, *settings.sources)):
+        yield "S3 is not used", {}
+    elif "s3_endpoint_url" in given or any(environment_of("AWS_ACCESS_KEY_ID", "AWS_PROFILE").values()):
+        yield "S3 from the environment, which wins over a connection heal_s3 or aws_default", {}
+    else:
+        conn = _connection("heal_s3") or _connection("aws_default")
+        yield _origin("S3", conn), _s3(conn) if conn else {}
+    if given & {"llm_base_url", "llm_api_key"}:
+        yield "the language model from the environment, which wins over a connection heal_llm", {}
+    else:
+        conn = _connection("heal_llm")
+        found = _language_model(conn) if conn else {}
+        yield _origin("the language model", conn), {name: found[name] for name in found.keys() - given}
+
+
+def _origin(subject: str, conn: Any) -> str:
+    return f"{subject} from the connection {conn.conn_id}" if conn else f"{subject} from no connection"
+
+
+def _connection(conn_id: str) -> Any:
+    """A connection by its id, its password masked in Airflow's logs; None if no secrets backend has it."""
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from heal_tasks.core.errors import SettingsError
+    from heal_tasks.core.settings import environment_of
+
+    try:
+        return Connection.get(conn_id)
+    except AirflowNotFoundException:
+        # Airflow goes on to the next backend without a word.
+        if variable := next(iter(environment_of(f"AIRFLOW_CONN_{conn_id.upper()}")), ""):
+            raise SettingsError(
+                f"{variable} is set, and Airflow cannot read it (it is not shown, because it may have a password); "
+                "write it as JSON or as a URI with special characters as %40 for @, %2F for /"
+            ) from None
+        return None
+
+
+def _database(conn: Any) -> dict[str, Any]:
+    from psycopg import pq
+
+    extra = _checked(conn, ("postgres",), {option.keyword.decode() for option in pq.Conninfo.get_defaults()})
+    _need(conn, host=conn.host, login=conn.login, schema=conn.schema)
+    host = f"[{conn.host}]" if ":" in conn.host else quote(conn.host, safe="")
+    user = quote(conn.login, safe="") + (f":{quote(conn.password, safe='')}" if conn.password else "")
+    port = f":{conn.port}" if conn.port else ""
+    query = f"?{urlencode(extra, quote_via=quote)}" if extra else ""
+    return {"database_url": f"postgresql://{user}@{host}{port}/{quote(conn.schema, safe='')}{query}"}
+
+
+def _s3(conn: Any) -> dict[str, Any]:
+    """Give boto3 the credentials for this process; only the endpoint is a setting."""
+    import boto3
+
+    from heal_tasks.core.redaction import remember
+
+    extra = _checked(conn, ("aws",), {"region_name", "endpoint_url", "aws_session_token", "profile_name"})
+    if conn.login or conn.password:
+        _need(conn, login=conn.login, password=conn.password)
+    endpoint = extra.pop("endpoint_url", None)
+    for secret in filter(None, (conn.password, extra.get("aws_session_token"))):
+        remember(secret)
+    boto3.setup_default_session(aws_access_key_id=conn.login, aws_secret_access_key=conn.password, **extra)
+    return {"s3_endpoint_url": endpoint} if endpoint else {}
+
+
+def _language_model(conn: Any) -> dict[str, Any]:
+    extra = _checked(conn, ("openai", "http"), {"model"})
+    if not conn.password:
+        _need(conn, host=conn.host)
+    if conn.host and "://" not in conn.host:
+        raise _wrong(conn, "has a host that is no URL; write the endpoint's, such as http://HOST:PORT/v1, as the host")
+    values = {"llm_base_url": conn.host, "llm_api_key": conn.password, "llm_model": extra.get("model")}
+    return {name: value for name, value in values.items() if value}
+
+
+def _checked(conn: Any, types: tuple[str, ...], names: set[str]) -> dict[str, Any]:
+    """The fields of ``extra``; SettingsError for another type, and for a field that would be ignored."""
+    types = (*types, "generic")
+    if conn.conn_type not in types:
+        raise _wrong(conn, f"is of type {conn.conn_type!r}; make it one of type {' or '.join(types)}")
+    extra = conn.extra_dejson
+    if not isinstance(extra, dict) or extra.keys() - names:
+        wrong = ", ".join(sorted(extra.keys() - names)) if isinstance(extra, dict) else "no object"
+        raise _wrong(conn, f"has an extra that is not read ({wrong}); remove it, or take {', '.join(sorted(names))}")
+    return dict(extra)
+
+
+def _need(conn: Any, **fields: str | None) -> None:
+    if missing := [name for name, value in fields.items() if not value]:
+        raise _wrong(conn, f"has no {' and no '.join(missing)}; add it in Airflow")
+
+
+def _wrong(conn: Any, what: str) -> Exception:
+    from heal_tasks.core.errors import SettingsError
+
+    return SettingsError(f"the Airflow connection {conn.conn_id} {what}")

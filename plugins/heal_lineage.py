@@ -1,0 +1,108 @@
+"""Lineage of a step for OpenLineage: what it read and wrote, with counts, where Airflow's provider for it is installed.
+
+The provider sees the queries of Airflow's hooks; the steps use psycopg, of which it sees nothing. So each step tells it
+through the provider's public function; without the provider nothing is imported.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heal_tasks.core.manifest import Manifest
+    from heal_tasks.core.settings import Settings
+
+_TABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "ingest": ((), {"document": "new changed moved", "chunk": "chunks_added", "quarantine": "rejected"}),
+    "label": (("document", "chunk"), {"topic": "topics", "document_topic": "documents"}),
+    "assign_labels": (("document", "chunk", "topic"), {"document_topic": "documents"}),
+    "ask": (("chunk",), {"question": "kept", "llm_call": "asked"}),
+    "map_entities": (("chunk",), {"entity_map": "usable"}),
+    "mine": (("chunk", "question"), {}),
+    "choose": (("chunk", "question"), {"evaluation": ""}),
+    "first_light": (("chunk",), {"embedding": "rows"}),
+    "publish": (("chunk", "question", "document_topic"), {"vec_g{generation_id:06d}": "rows", "embedding": "rows"}),
+    "nudge_live": (
+        ("chunk", "question", "document_topic"),
+        {"vec_g{generation_id:06d}": "rows_added rows_changed", "embedding": "rows_added rows_changed"},
+    ),
+}
+"""Tables and views of schema heal that a step reads, and those that it writes with the names of the counts of rows."""
+
+Place = tuple[str, str]
+"""Namespace and name of a dataset, as OpenLineage writes them."""
+
+
+def emit_lineage(settings: "Settings", before: "Manifest", after: "Manifest") -> None:
+    """Send an OpenLineage event with the datasets of the step that is ending; no fault of it fails the step.
+
+    Args:
+        settings: name the sources and the database.
+        before: manifest of the step before.
+        after: manifest of this step.
+    """
+    try:
+        from airflow.providers.openlineage.api import emit_dataset_lineage, is_openlineage_active
+        from openlineage.client.event_v2 import InputDataset, OutputDataset
+        from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
+    except ImportError:  # the provider is optional, and an older one has no such function
+        return
+    if not is_openlineage_active():
+        return
+    try:
+        inputs, outputs = datasets(settings, before, after)
+        if inputs or outputs:
+            emit_dataset_lineage(
+                inputs=[InputDataset(*place) for place in inputs],
+                outputs=[
+                    OutputDataset(
+                        *place,
+                        outputFacets={"outputStatistics": statistics.OutputStatisticsOutputDatasetFacet(rowCount=rows)}
+                        if rows is not None
+                        else {},
+                    )
+                    for place, rows in outputs.items()
+                ],
+            )
+    except Exception as error:
+        logging.getLogger(__name__).warning("no lineage was sent (%s)", type(error).__name__)
+
+
+def datasets(
+    settings: "Settings", before: "Manifest", after: "Manifest"
+) -> tuple[list[Place], dict[Place, int | None]]:
+    """What a step read, and what it wrote with the number of rows or None.
+
+    Sources, tables of schema heal, and artifacts: those that an earlier step made were read, new ones were written.
+    """
+    read, written = _TABLES.get(after.step, ((), {}))
+    table = _naming(settings.require_database_url())
+    inputs = [_place(source) for source in settings.sources] if after.step == "ingest" else []
+    inputs += [table(name) for name in read]
+    outputs: dict[Place, int | None] = {}
+    for name, counts in written.items():
+        rows = [after.counts[count] for count in counts.split() if count in after.counts]
+        outputs[table(name.format(**after.refs))] = int(sum(rows)) if rows else None
+    for name, uri in after.refs.items():
+        if name.endswith("_uri") and uri and before.refs.get(name) == uri:
+            inputs.append(_place(str(uri)))
+        elif name.endswith("_uri") and uri:
+            outputs[_place(str(uri))] = None
+    return inputs, outputs
+
+
+def _naming(url: str) -> Any:
+    """A function from a table of schema heal to its place, without user and password."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = conninfo_to_dict(url)
+    server = f"postgres://{parts.get('host')}:{parts.get('port') or 5432}"
+    return lambda name: (server, f"{parts.get('dbname')}.heal.{name}")
+
+
+def _place(spec: str) -> Place:
+    """The place of a source or an artifact: a folder, a prefix in a bucket, or the documentation of packages."""
+    if spec.startswith("s3://"):
+        bucket, _, prefix = spec.removeprefix("s3://").partition("/")
+        return f"s3://{bucket}", prefix.strip("/") or "/"
+    scheme, _, path = spec.rpartition(":")
+    return scheme or "file", path
