@@ -152,12 +152,11 @@ def announce(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_of(generation_id: int) -> str:
-    from heal_tasks.core.settings import load_settings
     from heal_tasks.store.db import connect
     from heal_tasks.store.generations.generations import GenerationRepository
     from heal_tasks.store.spaces.spaces import SpaceRepository
 
-    with connect(load_settings().require_database_url()) as conn:
+    with connect(connected_settings().require_database_url()) as conn:
         return SpaceRepository(conn).get(GenerationRepository(conn).get(generation_id).space_id).model_uri
 
 

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 from airflow.sdk import BaseNotifier, Connection, Context
 from airflow.sdk.configuration import conf
 from asgiref.sync import sync_to_async
+from heal_connections import connected_settings
 
 TIMEOUT_S = 10
 SLACK = "https://hooks.slack.com/services"
@@ -173,7 +174,6 @@ async def late(context: dict[str, Any]) -> None:
 
 
 def _connected() -> Any:
-    from heal_tasks.core.settings import load_settings
     from heal_tasks.store.db import connect
 
-    return connect(load_settings().require_database_url())
+    return connect(connected_settings().require_database_url())

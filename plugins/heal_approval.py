@@ -8,6 +8,7 @@ from urllib.parse import quote
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Context
 from heal_alerts import AlertNotifier
+from heal_connections import connected_settings
 
 APPROVAL_HOURS = 20
 """Longest wait for an answer: the next night's run starts after it, and heal_maintain drops what stands for a day."""
@@ -34,11 +35,10 @@ class ApproveOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Ask, or return the manifest where there is nothing to approve."""
         from heal_tasks.core.manifest import Manifest
-        from heal_tasks.core.settings import load_settings
         from heal_tasks.report.events import proposal
         from heal_tasks.store.db import connect
 
-        with connect(load_settings().require_database_url()) as conn:
+        with connect(connected_settings().require_database_url()) as conn:
             asked = proposal(conn, Manifest(**self.manifest))
         if asked is None:
             return self.manifest

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+from heal_connections import connected_settings
 
 MAX_CHANGING = 10
 """Looks with a change each after which an event comes all the same: somebody may add files all day."""
@@ -70,11 +71,10 @@ class SourceTrigger(BaseEventTrigger):
     def _list(self, before: dict[str, str]) -> dict[str, str]:
         """A digest of each source's listing, empty for an empty one; of one that cannot be listed, the last."""
         from heal_tasks.core.errors import HealError
-        from heal_tasks.core.settings import load_settings
         from heal_tasks.core.specs import PYDOCS
         from heal_tasks.sources.base import open_source
 
-        settings, found = load_settings(), dict[str, str]()
+        settings, found = connected_settings(), dict[str, str]()
         for spec in settings.sources:
             if spec.startswith(PYDOCS):  # packages change only when somebody installs them
                 continue
