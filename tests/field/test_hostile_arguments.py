@@ -15,7 +15,7 @@ from heal_tasks.store.generations.served import Served
 from tests.store.sample_store import DIMS, SampleStore, encode
 
 ROWS, TOPIC, OTHER_TOPIC = 60, 11, 99
-OWN_ERRORS = {"HEA01", "HEA02", "HEA03"}
+OWN_ERRORS = {"HEA01", "HEA02", "HEA03", "HEA04"}
 
 UNIT = encode(["text 3"])[0]
 VECTORS = (
@@ -71,6 +71,28 @@ FILTERS = (
     '{"a": "%s"}' % ("x" * 200_000),
     '{"": null}',
 )
+CONDITIONS = (
+    *TEXTS,
+    "$.part >= 0 || $.part < 0",
+    "$." + ".".join(["**"] * 200) + " == 1",
+    "(" * 4000,
+    "!(" * 1000 + "$.a == 1" + ")" * 1000,
+    '$.a like_regex "(a*)*b"',
+    '$.a == "\\u0000"',
+    "$.part / 0 == 1",
+    "$." + "x" * 4090 + "==1",
+    "last == 1",
+    "@ == 1",
+)
+PAGES = (
+    *FILTERS,
+    *(
+        f'{{"generation_id": {gen}, "chunk_id": {chunk}, "score": {place}, "distance": {place}}}'
+        for gen in (3, 2, '"3"', "null")
+        for chunk in (1, 2**63, '"1"', '"x"')
+        for place in (0, "1e400", '"NaN"')
+    ),
+)
 
 
 def hostile(kind: str, name: str) -> list[object]:
@@ -82,7 +104,9 @@ def hostile(kind: str, name: str) -> list[object]:
     if kind == "bigint[]":
         return [None, [], [1, None]]
     if kind == "text":
-        return list(LANGUAGES if name in ("language", "prefix") else TEXTS)
+        return list({"language": LANGUAGES, "prefix": LANGUAGES, "condition": CONDITIONS}.get(name, TEXTS))
+    if name == "after":
+        return list(PAGES)
     table: dict[str, tuple[object, ...]] = {
         "vector": VECTORS,
         "integer": NUMBERS,
@@ -141,6 +165,8 @@ class World:
             "prefix": "vec",
             "words_weight": None,
             "lexicon_weight": None,
+            "condition": None,
+            "after": None,
         }
         if name in named:
             return named[name]
@@ -211,7 +237,10 @@ def test_functions_for_users_answer_or_refuse_any_argument(world: World) -> None
                 outcomes.setdefault(name, set()).add(outcome)
     world.conn.execute("RESET statement_timeout")
     for name in ("search", "search_many", "hybrid_search", "topic_search"):
-        assert outcomes[name] == {None, "HEA01", "HEA02", "HEA03"}, name
+        assert outcomes[name] - {"HEA04"} == {None, "HEA01", "HEA02", "HEA03"}, name
+    assert {name for name, found in outcomes.items() if "HEA04" in found} == {
+        "find", "search", "similar", "hybrid_search"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("generation", [2, 3])  # inner product with a vector index, cosine with a halfvec index
