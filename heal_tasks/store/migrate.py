@@ -15,7 +15,7 @@ def migrate(conn: Connection) -> list[str]:
 
     Raises:
         StoreError: the server, pgvector or the schema is too old, this user may not create the extension, or a numbered
-            file has been edited since it was applied.
+            file has been edited since it was applied, or objects of others depend on what it changes.
     """
     texts = packaged_sql()
     roles, rights = texts.pop("roles.sql"), texts.pop("rights.sql")
@@ -88,7 +88,12 @@ def _apply(conn: Connection, name: str, text: str, recorded: str | None) -> bool
             f"{name} has been edited after it was applied to this database; restore it and put the change into a "
             "new numbered file"
         )
-    conn.execute(text)
+    try:
+        conn.execute(text)
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise StoreError(
+            f"{name} cannot be applied: {error.diag.message_detail}; drop that, migrate, and make it again"
+        ) from error
     conn.execute(
         "INSERT INTO heal.schema_migration (name, sha256) VALUES (%s, %s) "
         "ON CONFLICT (name) DO UPDATE SET sha256 = EXCLUDED.sha256, applied_at = now()",

@@ -55,6 +55,16 @@ def test_numbered_files_stay_as_they_are() -> None:
     assert found == LANDED
 
 
+def test_a_view_of_a_user_on_a_function_that_changes_is_named(auto: Connection) -> None:
+    auto.execute("CREATE VIEW public.mine AS SELECT * FROM heal.find('a question')")
+    auto.execute("DELETE FROM heal.schema_migration WHERE name = '014_search.sql' OR name LIKE 'api%'")
+    with pytest.raises(StoreError, match=r"view (public\.)?mine depends on function .*; drop that, migrate, and make"):
+        migrate(auto)
+    auto.execute("DROP VIEW public.mine")
+    migrate(auto)
+    auto.execute("SELECT * FROM heal.topics")
+
+
 def test_a_database_of_an_older_checkout_is_refused_and_stays_as_it_is(empty_url: str) -> None:
     with connect(empty_url) as conn:
         conn.execute(
