@@ -152,10 +152,9 @@ def test_a_switch_without_notification_is_followed(store: SampleStore, client: C
     first, second = published(store, "m0"), published(store, "m1", 12)
     assert generation_of(client) == second.generation_id
     for old, new in ((second, first), (first, second)):
-        for state, generation in (("retired", new), ("previous", old), ("active", new)):
-            store.conn.execute(
-                "UPDATE heal.generation SET state = %s WHERE generation_id = %s", (state, generation.generation_id)
-            )
+        states = [("retired", new.generation_id), ("previous", old.generation_id), ("active", new.generation_id)]
+        with store.conn.transaction(), store.conn.cursor() as cursor:
+            cursor.executemany("UPDATE heal.generation SET state = %s WHERE generation_id = %s", states)
         soon(lambda: generation_of(client) == new.generation_id)  # noqa: B023
 
 
