@@ -12,9 +12,9 @@ import pytest
 
 from heal_tasks.client import Client
 from heal_tasks.client.client import Encode
-from heal_tasks.client.following import NothingLiveError, Searchable
+from heal_tasks.client.following import NothingLiveError, Searchable, searchable
 from heal_tasks.core.errors import InputError, RetryableError, SettingsError
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.search import NotSearchable
 from tests.store.sample_store import SampleStore, encode
@@ -66,7 +66,7 @@ def published(store: SampleStore, model: str, dims: int = 8) -> Generation:
     return made
 
 
-def test_threads_through_twenty_switches(store: SampleStore, client: Client) -> None:
+def test_threads_through_twenty_switches(store: SampleStore, client: Client, database_url: str) -> None:
     """Publications in other spaces and the same one, rollbacks, and rows moved in place."""
     live = previous = published(store, "m0")
     failures, stop = list[str](), threading.Event()
@@ -74,11 +74,14 @@ def test_threads_through_twenty_switches(store: SampleStore, client: Client) -> 
 
     def work(number: int) -> None:
         try:
-            while not stop.is_set():
-                latest[number] = generation_of(client, f"text {number}")
-                assert {hit.generation_id for hit in client.hybrid_search("text 9")} <= {*range(latest[number] - 1, 99)}
-                assert client.find("text 3", 1)[0].text == "text 3"
-                counts[number] += 1
+            with connect(database_url, autocommit=True) as conn:
+                while not stop.is_set():
+                    before = searchable(conn)
+                    latest[number] = generation_of(client, f"text {number}")
+                    assert latest[number] in {item.generation_id for item in before + searchable(conn)}
+                    assert client.hybrid_search("text 9")[0].text == "text 9"
+                    assert client.find("text 3", 1)[0].text == "text 3"
+                    counts[number] += 1
         except Exception as error:
             failures.append(repr(error))
 
@@ -149,10 +152,9 @@ def test_a_switch_without_notification_is_followed(store: SampleStore, client: C
     first, second = published(store, "m0"), published(store, "m1", 12)
     assert generation_of(client) == second.generation_id
     for old, new in ((second, first), (first, second)):
-        for state, generation in (("retired", new), ("previous", old), ("active", new)):
-            store.conn.execute(
-                "UPDATE heal.generation SET state = %s WHERE generation_id = %s", (state, generation.generation_id)
-            )
+        states = [("retired", new.generation_id), ("previous", old.generation_id), ("active", new.generation_id)]
+        with store.conn.transaction(), store.conn.cursor() as cursor:
+            cursor.executemany("UPDATE heal.generation SET state = %s WHERE generation_id = %s", states)
         soon(lambda: generation_of(client) == new.generation_id)  # noqa: B023
 
 
