@@ -1,4 +1,4 @@
-"""Lineage of a step for OpenLineage, datasets that it read and wrote with counts, where Airflow's provider for it is installed.
+"""Lineage of a step for OpenLineage, if Airflow's provider for it is installed: datasets read and written, with counts.
 
 The provider sees the queries of Airflow's hooks; the steps use psycopg, of which it sees nothing. So each step tells it
 through the provider's public function; without the provider nothing is imported.
@@ -72,7 +72,7 @@ def datasets(
 ) -> tuple[list[Place], dict[Place, int | None]]:
     """Datasets that a step read, and those that it wrote with the number of rows, or None where that says nothing.
 
-    They are sources, tables of schema heal, and artifacts: those that an earlier step made were read, new ones were written.
+    They are sources, tables of schema heal, and artifacts: those of an earlier step were read, new ones were written.
     """
     read, written = _TABLES.get(after.step, ((), {}))
     table = _naming(settings.require_database_url())
