@@ -28,6 +28,9 @@ _TABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 }
 """Tables and views of schema heal that a step reads, and those that it writes with the names of the counts of rows."""
 
+_ARTIFACTS = {"train": "training_set_uri", "embed": "_model_uri", "choose": "_model_uri", "publish": "_model_uri"}
+"""Ends of the refs of artifacts that a step reads."""
+
 Place = tuple[str, str]
 """Namespace and name of a dataset, as OpenLineage writes them."""
 
@@ -72,7 +75,7 @@ def datasets(
 ) -> tuple[list[Place], dict[Place, int | None]]:
     """Datasets that a step read, and those that it wrote with the number of rows, or None where that says nothing.
 
-    They are sources, tables of schema heal, and artifacts: those of an earlier step were read, new ones were written.
+    They are sources, tables of schema heal, and artifacts.
     """
     read, written = _TABLES.get(after.step, ((), {}))
     table = _naming(settings.require_database_url())
@@ -85,10 +88,10 @@ def datasets(
         if (rows or not counts) and after.refs.get("went_live", 1):
             outputs[table(name.format(**after.refs))] = int(sum(rows)) if rows else None
     for name, uri in after.refs.items():
-        if name.endswith("_uri") and uri and before.refs.get(name) == uri:
-            inputs.append(_place(str(uri)))
-        elif name.endswith("_uri") and uri:
+        if name.endswith("_uri") and uri and before.refs.get(name) != uri:
             outputs[_place(str(uri))] = None
+        elif name.endswith(_ARTIFACTS.get(after.step, "-")) and uri:
+            inputs.append(_place(str(uri)))
     return inputs, outputs
 
 
