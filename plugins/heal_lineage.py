@@ -1,4 +1,4 @@
-"""Lineage of a step for OpenLineage: what it read and wrote, with counts, where Airflow's provider for it is installed.
+"""Lineage of a step for OpenLineage, if Airflow's provider for it is installed: datasets read and written, with counts.
 
 The provider sees the queries of Airflow's hooks; the steps use psycopg, of which it sees nothing. So each step tells it
 through the provider's public function; without the provider nothing is imported.
@@ -19,14 +19,17 @@ _TABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "map_entities": (("chunk",), {"entity_map": "usable"}),
     "mine": (("chunk", "question"), {}),
     "choose": (("chunk", "question"), {"evaluation": ""}),
-    "first_light": (("chunk",), {"embedding": "rows"}),
-    "publish": (("chunk", "question", "document_topic"), {"vec_g{generation_id:06d}": "rows", "embedding": "rows"}),
+    "first_light": (("chunk",), {"vec_g{went_live:06d}": "rows", "embedding": "rows"}),
+    "publish": (("chunk", "question", "document_topic"), {"vec_g{went_live:06d}": "rows", "embedding": "rows"}),
     "nudge_live": (
         ("chunk", "question", "document_topic"),
-        {"vec_g{generation_id:06d}": "rows_added rows_changed", "embedding": "rows_added rows_changed"},
+        {"vec_g{went_live:06d}": "rows_added rows_changed", "embedding": "rows_added rows_changed"},
     ),
 }
 """Tables and views of schema heal that a step reads, and those that it writes with the names of the counts of rows."""
+
+_ARTIFACTS = {"train": "training_set_uri", "embed": "_model_uri", "choose": "_model_uri", "publish": "_model_uri"}
+"""Ends of the refs of artifacts that a step reads."""
 
 Place = tuple[str, str]
 """Namespace and name of a dataset, as OpenLineage writes them."""
@@ -70,9 +73,9 @@ def emit_lineage(settings: "Settings", before: "Manifest", after: "Manifest") ->
 def datasets(
     settings: "Settings", before: "Manifest", after: "Manifest"
 ) -> tuple[list[Place], dict[Place, int | None]]:
-    """What a step read, and what it wrote with the number of rows or None.
+    """Datasets that a step read, and those that it wrote with the number of rows, or None where that says nothing.
 
-    Sources, tables of schema heal, and artifacts: those that an earlier step made were read, new ones were written.
+    They are sources, tables of schema heal, and artifacts.
     """
     read, written = _TABLES.get(after.step, ((), {}))
     table = _naming(settings.require_database_url())
@@ -81,12 +84,14 @@ def datasets(
     outputs: dict[Place, int | None] = {}
     for name, counts in written.items():
         rows = [after.counts[count] for count in counts.split() if count in after.counts]
-        outputs[table(name.format(**after.refs))] = int(sum(rows)) if rows else None
+        # Without its counts a step had nothing to do; ref went_live is 0 where it published nothing.
+        if (rows or not counts) and after.refs.get("went_live", 1):
+            outputs[table(name.format(**after.refs))] = int(sum(rows)) if rows else None
     for name, uri in after.refs.items():
-        if name.endswith("_uri") and uri and before.refs.get(name) == uri:
-            inputs.append(_place(str(uri)))
-        elif name.endswith("_uri") and uri:
+        if name.endswith("_uri") and uri and before.refs.get(name) != uri:
             outputs[_place(str(uri))] = None
+        elif name.endswith(_ARTIFACTS.get(after.step, "-")) and uri:
+            inputs.append(_place(str(uri)))
     return inputs, outputs
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from heal_tasks.core.settings import Settings
     from heal_tasks.report.summary import Summary
+    from heal_tasks.store.runs.runs import EvaluationRow
 
 LAST_STEPS = ("report", "maintain")
 """Steps after which the gauges are sent."""
@@ -54,7 +55,17 @@ def gauges(summary: "Summary") -> dict[str, float]:
     if summary.active and summary.active.activated_at:
         values["generation.id"] = summary.active.generation_id
         values["generation.age_hours"] = (datetime.now(UTC) - summary.active.activated_at).total_seconds() / 3600
-        for row in summary.evaluations:  # of a nudged generation the last row of a set is the state after it
-            if row.generation_id == summary.active.generation_id and row.metric == NDCG:
+        for row in _of_served(summary):  # of a nudged generation the last row of a set is the state after it
+            if row.metric == NDCG:
                 values[f"quality.ndcg.{re.sub('[^a-z0-9]+', '_', row.question_set.lower())}"] = row.value
     return values
+
+
+def _of_served(summary: "Summary") -> "list[EvaluationRow]":
+    """Measurements of what is live after the newest run: the promoted candidate's, or else the live generation's."""
+    refs = next((row.result["refs"] for row in summary.steps if row.step == "choose" and row.result), {})
+    live_id = summary.active.generation_id if summary.active else 0
+    if live_id == refs.get("best_id"):
+        return [row for row in summary.evaluations if row.system == refs["best_system"]]
+    # A generation that takes over the vectors of the one before has its quality.
+    return [row for row in summary.evaluations if row.generation_id == refs.get("live_id", live_id)]

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from heal_tasks.core.settings import Settings
+from heal_tasks.report.summary import summarise
 from heal_tasks.store.db import Connection
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 from tests.store.sample_store import SampleStore
@@ -46,6 +47,28 @@ def test_the_gauges_arrive_at_a_statsd_server(
         "airflow.heal.generation.id": "1|g",
         "airflow.heal.quality.ndcg.unseen_documents_by_text": "0.75|g",
     }
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(("best_id", "expected"), [(2, 0.8), (3, 0.6)])
+def test_the_quality_is_that_of_what_went_live(auto: Connection, best_id: int, expected: float) -> None:
+    """A promoted candidate was measured before it had a number; where it lost, the live generation's vectors stay."""
+    from heal_metrics import gauges
+
+    store, runs = SampleStore(auto), RunRepository(auto)
+    store.load_many(2)
+    for _ in range(2):
+        store.publish(store.generation())
+    runs.open_run("night")
+    runs.begin("choose", "key", 0, "night")
+    refs = {"best_id": best_id, "best_system": "answers model", "live_id": 1}
+    runs.finish("choose", "key", 0, {"refs": refs, "counts": {}})
+    for number, value, system in ((None, 0.5, "base model"), (1, 0.6, "live generation"), (None, 0.8, "answers model")):
+        row = EvaluationRow(number, system, "unseen documents", "ndcg@10", value, *[None] * 6, questions=9)
+        runs.record_evaluations("night", [row])
+    summary = summarise(auto, "night")
+    assert summary is not None
+    assert gauges(summary)["quality.ndcg.unseen_documents"] == expected
 
 
 @pytest.mark.usefixtures("plugins")
