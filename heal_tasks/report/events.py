@@ -48,15 +48,14 @@ def proposal(conn: Connection, manifest: Manifest) -> tuple[str, str] | None:
     chosen, live = manifest.number("generation_id"), manifest.number("live_id")
     if not chosen or not live or manifest.number("keep_rows"):
         return None
-    verdict, *reasons = manifest.text("verdict").split("\n")
+    (verdict, *reasons), system = manifest.text("verdict").split("\n"), manifest.text("best_system")
     table = [
-        "| system | questions | measure | value | difference (95 %) | number |",
-        "|---|---|---|---|---|---|",
+        f"| {system} | measure | value | difference (95 %) | number |",
+        "|---|---|---|---|---|",
         *(
-            f"| {row.system} | {row.question_set} | {row.metric} | {row.value:.3f} | {_difference(row)} | "
-            f"{row.questions} |"
+            f"| {row.question_set} | {row.metric} | {row.value:.3f} | {_difference(row)} | {row.questions} |"
             for row in RunRepository(conn).evaluations(manifest.run_id)
-            if row.metric in (NDCG, TOPIC_AGREEMENT)
+            if row.system == system and row.metric in (NDCG, TOPIC_AGREEMENT)
         ),
     ]
     subject = f"Publish generation {chosen} in place of generation {live}? {verdict}"

@@ -59,6 +59,13 @@ def test_the_dag_runs_green_and_keeps_xcom_small(deployment: Deployment, airflow
         assert served == (1,)
     with sqlite3.connect(f"{airflow['AIRFLOW_HOME']}/airflow.db") as metadata:
         sizes = metadata.execute("SELECT task_id, length(value) FROM xcom").fetchall()
+        query = "SELECT a.uri, e.source_task_id, e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id"
+        ((uri, task_id, extra),) = metadata.execute(query).fetchall()
+    assert (uri, task_id) == ("heal://generation/active", "nudge.nudge_live")
+    event = json.loads(extra)
+    assert event["verdict"] == last[2].split("\n")[0]
+    assert event["counts"]["rows_added"] == 1
+    assert event["model"]
     assert len(sizes) >= 7
     assert max(size for _, size in sizes) < 4096
 

@@ -10,7 +10,7 @@ from heal_tasks.store.db import Connection
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
-REFS = {"generation_id": 7, "live_id": 4, "keep_rows": 0, "verdict": "m is promoted over live."}
+REFS = {"generation_id": 7, "live_id": 4, "keep_rows": 0, "best_system": "m", "verdict": "m is promoted over live."}
 MANIFEST = {"run_id": "r", "refs": REFS}
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches, Job
 from tests.fake_openai import FakeOpenAI, Reply, error
@@ -61,6 +63,21 @@ def plugin(plugins: None) -> ModuleType:
     import heal_batches
 
     return heal_batches
+
+
+def test_the_wait_for_a_batch_has_no_time_limit_of_its_task(
+    plugin: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import TaskDeferred
+
+    def wait(*values: object, **named: object) -> None:
+        raise Waiting("under way", ["b"], poll_s=60, wait_s=86_400)
+
+    monkeypatch.setattr(plugin, "run_step", wait)
+    task = plugin.AskOperator(task_id="ask", manifest={}, execution_timeout=timedelta(seconds=1))
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute({})
+    assert deferred.value.timeout is None, "Airflow would end the wait then"
 
 
 @pytest.fixture

@@ -79,16 +79,15 @@ def test_a_proposal_names_the_generations_and_shows_the_differences(auto: Connec
         EvaluationRow(None, "m", "people", "mrr@10", 0.61, 0.5, 0.7, "live", 0.11, 0.02, 0.2, 40),
     ])  # fmt: skip
     refs: dict[str, int | str] = {
-        "generation_id": 7, "live_id": 4, "keep_rows": 0, "verdict": "m is promoted over live.\nm: better",
+        "generation_id": 7, "live_id": 4, "keep_rows": 0, "best_system": "m",
+        "verdict": "m is promoted over live.\nm: better",
     }  # fmt: skip
     asked = proposal(auto, Manifest(run_id="r", refs=refs))
     assert asked is not None
     assert asked[0] == "Publish generation 7 in place of generation 4? m is promoted over live."
     assert asked[1].split("\n") == [
-        "m: better", "", "| system | questions | measure | value | difference (95 %) | number |",
-        "|---|---|---|---|---|---|",
-        f"| live | people | {NDCG} | 0.500 |  | 40 |",
-        f"| m | people | {NDCG} | 0.620 | +0.120 (+0.020 to +0.200) to live | 40 |",
+        "m: better", "", "| m | measure | value | difference (95 %) | number |", "|---|---|---|---|---|",
+        f"| people | {NDCG} | 0.620 | +0.120 (+0.020 to +0.200) to live | 40 |",
     ]  # fmt: skip
     for kept in ({"generation_id": 0}, {"live_id": 0}, {"keep_rows": 1}):
         assert proposal(auto, Manifest(run_id="r", refs=refs | kept)) is None
