@@ -46,6 +46,15 @@ class StepRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Realignment:
+    """The end of a realignment."""
+
+    ended_at: datetime
+    cause: str | None  # ``nudge.route.Cause``; None where the run did not record it
+    promoted: bool  # the gate's best candidate went live
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRow:
     """One measured value with its 95 % interval, and the paired difference to a rival, as in ``heal.evaluation``."""
 
@@ -95,11 +104,15 @@ class RunRepository(Repository):
         """The last runs, newest first."""
         return select(self._conn, Run, "FROM heal.run ORDER BY started_at DESC LIMIT %s", (limit,))
 
-    def last_realigned_at(self) -> datetime | None:
-        """The end of the last realignment, whether or not it published a generation; None if there was none."""
-        query = "SELECT max(finished_at) FROM heal.step_result WHERE step = 'publish'"
-        ended: datetime | None = scalar(self._conn, query)
-        return ended
+    def last_realignment(self) -> Realignment | None:
+        """The last realignment that ended, whether or not it published a generation; None if there was none."""
+        rest = """FROM (
+            SELECT p.finished_at AS ended_at, r.route_facts ->> 'cause' AS cause,
+                coalesce(p.result -> 'refs' ->> 'generation_id' = c.result -> 'refs' ->> 'best_id', true) AS promoted
+            FROM heal.step_result p LEFT JOIN heal.run r USING (run_id)
+                LEFT JOIN heal.step_result c ON c.run_id = p.run_id AND c.step = 'choose' AND c.finished_at IS NOT NULL
+            WHERE p.step = 'publish' AND p.finished_at IS NOT NULL ORDER BY p.finished_at DESC LIMIT 1) last"""
+        return find(self._conn, Realignment, rest)
 
     def refused_trainings(self) -> tuple[int, datetime | None]:
         """The number of trained models since the last one that was promoted, and the time of the last."""
