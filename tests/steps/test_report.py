@@ -26,8 +26,8 @@ from tests.steps.conftest import RUN, Built
 
 
 def page(built: Built, conn: Connection, run_id: str = RUN) -> str:
-    """The page as it is now, not as it was reported before."""
-    conn.execute("DELETE FROM heal.step_result WHERE step = 'report'")
+    """The page as it is now, not as it was at the end of the run."""
+    conn.execute("UPDATE heal.run SET state = NULL, finished_at = NULL")
     made = load_step("report").run(built.settings, Manifest(run_id=run_id))
     return (Path(made.text("report_uri")) / "report.html").read_text()
 
@@ -173,7 +173,11 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
         )
     runs.begin("train", "f", 0, RUN)
     runs.finish(
-        "train", "f", 0, {"refs": {"answers_model_uri": artifacts.uri("models/x")}, "counts": {}, "note": "trained"}
+        "train",
+        "f",
+        0,
+        RUN,
+        {"refs": {"answers_model_uri": artifacts.uri("models/x")}, "counts": {}, "note": "trained"},
     )
     runs.record_evaluations(
         RUN,
@@ -250,9 +254,9 @@ def test_the_verdict_is_that_of_the_last_deciding_step(
     for step, result in results.items():
         runs.begin(step, step, 0, "r")
         if result is None:
-            runs.progress(step, step, 0, 0, 0, "failed: out of memory")
+            runs.progress(step, step, 0, "r", 0, 0, "failed: out of memory")
         else:
-            runs.finish(step, step, 0, {"note": "", "counts": {}, **result})
+            runs.finish(step, step, 0, "r", {"note": "", "counts": {}, **result})
     made = load_step("report").run(settings, Manifest(run_id="r"))
     run = runs.get_run("r")
     assert run is not None

@@ -79,7 +79,7 @@ def realigned(conn: Connection, settings: Settings, run_id: str, cause: str = "o
     best = made.generation_id if promoted else made.generation_id + 1
     for step, refs in (("choose", {"best_id": best}), ("publish", {"generation_id": made.generation_id})):
         runs.begin(step, run_id, 0, run_id)
-        runs.finish(step, run_id, 0, {"refs": refs})
+        runs.finish(step, run_id, 0, run_id, {"refs": refs})
     return topic_run_id
 
 
