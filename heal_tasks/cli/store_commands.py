@@ -53,9 +53,9 @@ def status() -> None:
 
 
 def _state(generation: Generation, working: Collection[str]) -> str:
-    """The state of a generation; of one that no process is building any more, that."""
-    left = generation.state == "building" and generation.run_id not in working
-    return "left unfinished" if left else generation.state
+    """The state of a generation, and whether no process works on one that is building."""
+    idle = generation.state == "building" and generation.run_id not in working
+    return "building, no process" if idle else generation.state
 
 
 def _progress(conn: Connection, run_id: str) -> str:

@@ -135,7 +135,9 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
     ended_at, state = run.finished_at, run.state
     if ended_at is None or any((row.finished_at or row.started_at) > ended_at for row in steps if row.step != "report"):
         ended_at = state = None
-    active = generations.active() if state is None else run.generation_id and generations.get(run.generation_id)
+    active = generations.active()
+    if state is not None:
+        active = generations.get(run.generation_id) if run.generation_id else None
     label = next((row for row in steps if row.step == "label" and row.result), None)
     topic_run_id, origin = active.topic_run_id if active else None, "of the live generation"
     if label and label.result:
@@ -154,10 +156,10 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
         question_counts=[tuple(row) for row in state["questions"]] if state else QuestionRepository(conn).counts(),
         ledger=ledger(conn, run_id),
         evaluations=runs.evaluations(run_id),
-        active=active or None,
+        active=active,
         space=SpaceRepository(conn).get(active.space_id) if active else None,
         served=[ServedRow(**row) for row in state["served"]] if state else served_rows(conn),
-        unserved=_unserved(conn, active or None) if state is None else Pending(**state["unserved"]),
+        unserved=Pending(**state["unserved"]) if state else _unserved(conn, active),
         ended_at=ended_at,
     )
 

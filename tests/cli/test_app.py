@@ -66,7 +66,7 @@ def test_status_lists_generations_and_runs(auto: Connection, settings: Settings)
     with one_step(url, "working", print):
         out = run("-m", "heal_tasks", "status", HEAL_VAR_DIR=str(settings.var_dir), HEAL_DATABASE_URL=url)
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
-    states = ("1", "building"), ("2", "left unfinished"), ("3", "left unfinished")
+    states = ("1", "building"), ("2", "building, no process"), ("3", "building, no process")
     for number, state in states:
         assert [number, state, "3", "N 0.25", "", "", "model-x"] in lines
     assert ["0 documents; 0 chunks not served yet"] in lines

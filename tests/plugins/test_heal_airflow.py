@@ -210,6 +210,9 @@ def test_a_run_that_fails_before_its_first_step_has_a_row_and_a_page(
     monkeypatch.setenv("HEAL_TRAIN_MAX_STEPS", "")
     glue = task_of(monkeypatch, {})
     glue.run_step("ingest")
+    monkeypatch.setenv("HEAL_TRAIN_MAX_STEPS", "few")
+    with pytest.raises(SettingsError):  # a cleared task keeps what it has done
+        glue.run_step("ingest")
     (ingest,) = (row for row in runs.steps_of("night") if row.step == "ingest")
     assert (ingest.message, ingest.finished_at is None) == ("", False)
 

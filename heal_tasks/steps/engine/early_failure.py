@@ -29,8 +29,9 @@ def record_failure(
             runs = RunRepository(conn)
             runs.open_run(run_id)
             key = step, step_key(step, shards, run_id), shard, run_id
-            runs.begin(*key)
-            runs.progress(*key, 0, 0, f"failed: {reason}")
+            if runs.finished(*key) is None:  # what a cleared task has done stays recorded
+                runs.begin(*key)
+                runs.progress(*key, 0, 0, f"failed: {reason}")
     except (HealError, psycopg.Error) as error:
         logging.getLogger(__name__).warning(
             "heal.run has no row of run %r, because the database cannot be reached: %s", run_id, error
