@@ -64,8 +64,6 @@ judgments_app = typer.Typer(
 )
 app.add_typer(judgments_app, name="judgments")
 
-Source = Annotated[str | None, typer.Option(help="The documents' source; needed where there are several.")]
-
 
 @judgments_app.command("import")
 def judgments(
@@ -75,7 +73,7 @@ def judgments(
             help='JSON Lines: {"query": ..., "document": id in its source, "split": train|test}; or JSON, CSV, TSV.'
         ),
     ],
-    source: Source = None,
+    source: Annotated[str | None, typer.Option(help="The documents' source; needed where there are several.")] = None,
 ) -> None:
     """Import human questions with the documents that answer them; valid lines are stored although others are not."""
     settings = settings_for_command()
@@ -108,7 +106,8 @@ def judgments(
             f"{len(missing)} documents are not in {source} (ingest them first): {', '.join(missing[:SHOWN])}{more}"
         )
     if refused:
-        usable = sum(document not in missing for _, document in pairs)
+        unknown = set(missing)
+        usable = sum(document not in unknown for _, document in pairs)
         raise InputError(
             f"{usable} of {len(given) + len(bad)} lines were taken, the others refused: {'; '.join(refused)}"
         )
