@@ -118,6 +118,16 @@ def test_a_new_field_forces_a_realignment_and_one_odd_document_does_not(
     )
 
 
+def test_copies_of_known_documents_call_for_no_realignment(
+    auto: Connection, settings: Settings, known: list[str]
+) -> None:
+    settings = settings.model_copy(update={"topic_perturbations": 2, "topic_max_k": 2})
+    read_documents(auto, known[:40])
+    realigned(auto, settings, "first")
+    route, reason, _ = next_route(auto, settings, "copies", read_documents(auto, known[:40], 500))
+    assert (route, "; 0.0% changed since" in reason) == ("nudge", True)
+
+
 def test_documents_that_a_fruitless_realignment_has_seen_call_for_no_other(
     auto: Connection, settings: Settings, known: list[str]
 ) -> None:

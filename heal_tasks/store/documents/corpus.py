@@ -73,7 +73,7 @@ class Pending:
     chunks: int  # live chunks without a served vector
     superseded: int  # chunks still served whose text is gone
     documents: int  # live documents, exact duplicates included
-    moved: int  # documents that are new, changed or deleted since the last realignment
+    moved: int  # documents that are new, changed or deleted since the last realignment, without exact duplicates
 
 
 class Corpus(Repository):
@@ -178,7 +178,8 @@ class Corpus(Repository):
             """SELECT count(*) FILTER (WHERE c.superseded_at IS NULL AND NOT {served}),
                    count(*) FILTER (WHERE c.superseded_at IS NOT NULL),
                    (SELECT count(*) FROM heal.document WHERE deleted_at IS NULL),
-                   (SELECT count(*) FROM heal.document WHERE changed_at > %(since)s OR deleted_at > %(since)s)
+                   (SELECT count(*) FROM heal.document
+                    WHERE duplicate_of IS NULL AND (changed_at > %(since)s OR deleted_at > %(since)s))
             FROM heal.chunk c"""
         ).format(served=served)
         return Pending(*self._conn.execute(query, {"since": since}).fetchall()[0])
