@@ -28,7 +28,8 @@ def test_search_by_text_loads_no_model(auto: Connection, settings: Settings) -> 
     variables = {"HEAL_VAR_DIR": str(settings.var_dir), "HEAL_DATABASE_URL": settings.require_database_url()}
     *table, loaded = run("-c", LOADED, QUESTION, "-k", "2", **variables).splitlines()
     assert not {"torch", "sentence_transformers", "scipy", "openai", "jinja2", "fastapi"} & set(loaded.split())
-    heads, rows = cells(table[1]), [cells(line) for line in table[3:-1]]
+    heads, rows = cells(table[1]), [cells(line) for line in table[3:-2]]
+    assert table[-1] == "generation 1"
     assert heads == ["score", "relevance", "document_id", "title", "text"]
     found = auto.execute("SELECT score, document_id, text FROM heal.find(%s, 2)", (QUESTION,)).fetchall()
     assert [[row[0], row[2], row[4]] for row in rows] == [[f"{s:.3f}", str(d), text] for s, d, text in found]
