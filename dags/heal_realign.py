@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, chain, dag, task, task_group
-from heal_airflow import ACTIVE, announce, dag_arguments, join, nightly, run_report, run_step
+from heal_airflow import ACTIVE, announce, dag_arguments, join, nightly, route_of, run_report, run_step
 from heal_alerts import late
 from heal_approval import ApproveOperator
 from heal_batches import AskOperator
@@ -49,7 +49,7 @@ def heal_realign() -> None:
     @task.branch(doc_md="Follows the route that was chosen.")
     def follow(manifest: Json) -> list[str]:
         first = {"realign": ["realign.first_light", "realign.label"], "nudge": ["nudge.assign_labels"]}
-        return first.get(manifest["refs"]["route"], ["nothing"])
+        return first.get(route_of(manifest), ["nothing"])
 
     @task(doc_md="Nothing to align: no vector is written.")
     def nothing(manifest: Json) -> Json:

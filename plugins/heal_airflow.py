@@ -7,6 +7,7 @@ torch, numpy, psycopg) are imported inside the task.
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ def dag_arguments(settings: Settings, file: str) -> dict[str, Any]:
     }
 
 
+FIRST = ("ingest", "report", "maintain", "activate")
+"""Steps that need no result of a task before them."""
+
+
 def timetable(cron: str) -> CronTriggerTimetable | None:
     """The schedule of a cron expression, in UTC; None for an empty one."""
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
@@ -105,12 +110,11 @@ def run_step(
     """
     from heal_tasks.core.errors import SettingsError
     from heal_tasks.core.manifest import Manifest
-    from heal_tasks.core.settings import unknown_variables
+    from heal_tasks.core.settings import load_usable_settings, unknown_variables
+    from heal_tasks.steps.engine.early_failure import record_failure
     from heal_tasks.steps.engine.road import load_step
 
     context = get_current_context()
-    if manifest is None and name != "report":  # the report is written whatever happened
-        check_conf(context)
     # A field left at its default says nothing: the setting decides then.
     overrides = {
         key: value
@@ -120,11 +124,17 @@ def run_step(
     before = Manifest(**manifest) if manifest else Manifest(run_id=context["run_id"], refs=refs or {})
     log = logging.getLogger(__name__)
     try:
+        if manifest is None and name not in FIRST:
+            raise _no_result(f"step {name}")
+        if manifest is None and name != "report":
+            check_conf(context)
         settings = connected_settings(log.info if manifest is None else None, **overrides)
-    except SettingsError:
-        if name != "report":  # it says that the run failed, and needs none of the form's fields
+    except (AirflowFailException, SettingsError) as error:
+        usable = partial(connected_settings, load=load_usable_settings)
+        if name != "report":
+            record_failure(usable, name, context["run_id"], str(error), shard, shards)
             raise
-        settings = connected_settings()
+        settings = usable()  # the report is written whatever happened, and needs no field of the form
     if manifest is None:
         for sentence in unknown_variables(settings.var_dir):
             log.warning(sentence)
@@ -162,8 +172,24 @@ def _model_of(generation_id: int) -> str:
 
 def join(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """One manifest from those of a step's mapped tasks: the refs of all."""
-    found = list(manifests)
+    found = [manifest for manifest in manifests if manifest]
+    if not found:
+        raise _no_result("this task")
     return {**found[-1], "refs": {name: value for manifest in found for name, value in manifest["refs"].items()}}
+
+
+def route_of(manifest: dict[str, Any] | None) -> str:
+    """The route that step ``route`` has chosen."""
+    if manifest is None:
+        raise _no_result("this task")
+    return str(manifest["refs"]["route"])
+
+
+def _no_result(what: str) -> AirflowFailException:
+    return AirflowFailException(
+        f"{what} has no result of the task before it to go on with: that task was marked as success or skipped, or its "
+        "XCom was deleted. Clear that task, so that it runs, or trigger a new run"
+    )
 
 
 def run_report() -> dict[str, Any]:

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from heal_tasks.core.settings import Settings
 
 
-def connected_settings(tell: Callable[[str], None] | None = None, **overrides: Any) -> "Settings":
+def connected_settings(
+    tell: Callable[[str], None] | None = None, load: "Callable[..., Settings] | None" = None, **overrides: Any
+) -> "Settings":
     """The settings of the environment, completed by Airflow's connections.
 
     Args:
         tell: receives one sentence that says where database, S3 and language model come from.
+        load: reads the environment's; None is ``load_settings``.
         overrides: settings that win over the environment.
 
     Raises:
@@ -25,7 +28,8 @@ def connected_settings(tell: Callable[[str], None] | None = None, **overrides: A
     """
     from heal_tasks.core.settings import load_settings
 
-    settings = load_settings(**overrides)
+    load = load or load_settings
+    settings = load(**overrides)
     values: dict[str, Any] = {}
     origins = []
     for origin, found in _lookups(settings):
@@ -33,7 +37,7 @@ def connected_settings(tell: Callable[[str], None] | None = None, **overrides: A
         values |= found
     if tell:
         tell(f"Settings: {'; '.join(origins)}")
-    return load_settings(**overrides, **values) if values else settings
+    return load(**overrides, **values) if values else settings
 
 
 def _lookups(settings: "Settings") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from heal_tasks import __version__
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.files import PRIVATE_UMASK
 from heal_tasks.core.log import configure_logging
@@ -26,6 +27,22 @@ app = typer.Typer(
 console = Console(emoji=False, markup=False, highlight=False)
 if not console.is_terminal:
     console.width = 130  # Rich assumes 80 columns in a pipe, too few for the report's tables.
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"heal_tasks {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
 
 RunId = Annotated[str, typer.Option("--run-id", help="Run to work in; the latest one if left out.")]
 

@@ -1,14 +1,17 @@
-"""Import of judgments: human questions with the documents that answer them, from JSON Lines, JSON or CSV."""
+"""Judgments, human questions with the documents that answer them: import from a file, list, removal."""
 
 import gzip
+import json
 import zlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from rich.table import Table
+from typer.core import TyperGroup
 
-from heal_tasks.cli.base import app, print_line, settings_for_command
+from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import stable_id
 from heal_tasks.core.types import Rejected, Split
@@ -46,7 +49,23 @@ class Judgment(BaseModel, extra="forbid", str_strip_whitespace=True):
     split: Literal["train", "test"] | None = None
 
 
-@app.command()
+class _ImportByDefault(TyperGroup):
+    """The commands below ``judgments``; ``judgments FILE`` imports the file."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``import`` before arguments that name no command."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["import", *args]
+        return super().parse_args(ctx, args)
+
+
+judgments_app = typer.Typer(
+    cls=_ImportByDefault, no_args_is_help=True, help="Import human questions from a file, list or remove them."
+)
+app.add_typer(judgments_app, name="judgments")
+
+
+@judgments_app.command("import")
 def judgments(
     file: Annotated[
         Path,
@@ -66,6 +85,8 @@ def judgments(
     if source not in settings.sources:
         raise InputError(f"source {source!r} is not in HEAL_SOURCES ({' '.join(settings.sources)})")
     given, bad = _read(file)
+    if not given and not bad:
+        raise InputError(f"{file} has no line")
     pairs = [(item.query, item.document) for item in given]
     purposes = {item.query: item.split for item in given}
 
@@ -75,13 +96,56 @@ def judgments(
     with connect(settings.require_database_url(), autocommit=True) as conn:
         stored, missing = QuestionRepository(conn).import_judgments(source, pairs, split_of)
     print_line(f"{stored} new judgments of {len(given)}; the next run embeds their queries")
-    if missing:
-        print_line(f"{len(missing)} documents are not in {source} (ingest them first): {', '.join(missing[:SHOWN])}")
+    refused = list[str]()
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise InputError(f"{len(bad)} invalid lines: {'; '.join(bad[:SHOWN])}{more}")
-    if len(missing) == len({document for _, document in pairs}):
-        raise InputError(f"no judgment in {file} names a document in {source}, so none was stored")
+        refused.append(f"{len(bad)} invalid lines: {'; '.join(bad[:SHOWN])}{more}")
+    if missing:
+        more = f", and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        refused.append(
+            f"{len(missing)} documents are not in {source} (ingest them first): {', '.join(missing[:SHOWN])}{more}"
+        )
+    if refused:
+        unknown = set(missing)
+        usable = sum(document not in unknown for _, document in pairs)
+        raise InputError(
+            f"{usable} of {len(given) + len(bad)} lines were taken, the others refused: {'; '.join(refused)}"
+        )
+
+
+@judgments_app.command("list")
+def list_judgments(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, as they are imported.")] = False,
+) -> None:
+    """Print all judgments."""
+    table = Table("query", "document", "source", "split")
+    with connect(settings_for_command().require_database_url(), autocommit=True) as conn:
+        for query, document, source, split in QuestionRepository(conn).judgments():
+            if as_json:
+                purpose = "test" if split.endswith("test") else "train"
+                typer.echo(json.dumps({"query": query, "document": document, "split": purpose}))
+            table.add_row(query, document, source, split)
+    if not as_json:
+        if table.row_count:
+            console.print(table)
+        else:
+            print_line("there are no judgments; `python -m heal_tasks judgments FILE` imports some")
+
+
+@judgments_app.command("remove")
+def remove(
+    query: Annotated[str, typer.Argument(help="The question, as `judgments list` prints it.")] = "",
+    document: Annotated[str | None, typer.Option(help="Only with this document: its id in its source.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all judgments.")] = False,
+) -> None:
+    """Remove a human question; the next run takes back what it moved."""
+    if bool(query.strip()) is everything:
+        raise InputError("name a question, or give --all")
+    with connect(settings_for_command().require_database_url(), autocommit=True) as conn:
+        removed = QuestionRepository(conn).remove_judgments(None if everything else query, document)
+    if not removed:
+        raise InputError("there is no such judgment; `python -m heal_tasks judgments list` prints all")
+    print_line(f"{removed} judgments removed")
 
 
 def _read(path: Path) -> tuple[list[Judgment], list[str]]:

@@ -10,7 +10,7 @@ from heal_tasks.cli.examples import print_examples
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.cli.watch import watch as watch_run
 from heal_tasks.core.errors import AirflowError
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings
 from heal_tasks.local import inbox, stack
 from heal_tasks.local.airflow_client import FINISHED
 from heal_tasks.local.components import COMPONENTS, read_state
@@ -39,7 +39,7 @@ def down() -> None:
 @app.command(rich_help_panel=PANEL)
 def demo() -> None:
     """Start everything, fill the inbox with real documents, run the nightly DAG and show its report."""
-    settings = load_settings()
+    settings = settings_for_command()
     running = stack.up(settings, say)
     # The inbox is filled after this: Airflow starts last night's run by itself when a DAG is first unpaused, and with
     # an empty inbox that run takes seconds.
@@ -57,7 +57,7 @@ def demo() -> None:
 @app.command(rich_help_panel=PANEL)
 def demo_nudge() -> None:
     """Put twenty new documents, a changed and a deleted one into the inbox, and run the DAG."""
-    settings = load_settings()
+    settings = settings_for_command()
     running = stack.up(settings, say)
     _settle(settings, running)
     with connect(running.database_url, autocommit=True) as conn:
@@ -73,9 +73,11 @@ def demo_nudge() -> None:
 @app.command(rich_help_panel=PANEL)
 def watch(run_id: RunId = "") -> None:
     """Follow a run in the terminal and show its report."""
-    settings = load_settings()
+    settings = settings_for_command()
     running = stack.running(settings)
     client = running.client
+    for sentence in stack.paused(client):
+        print_line(sentence)
     chosen = run_id or next(iter(client.active_runs(DAG_ID)), None) or client.last_run(DAG_ID)
     if chosen is None:
         raise AirflowError(f"{DAG_ID} has never run here; trigger it in the UI, or run `make demo`")

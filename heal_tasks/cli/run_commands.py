@@ -56,7 +56,7 @@ for _name, _entry in road.STEPS.items():
 def run(run_id: RunId = "") -> None:
     """Run the whole road in this process, without Airflow: ingest, route, the chosen route, report."""
     settings, name = settings_for_command(), run_id or new_run_id("manual")
-    road.run_pipeline(settings, name, lambda manifest: print_line(f"{manifest.step}: {manifest.note}"))
+    road.run_pipeline(settings, name)
     with connect(settings.require_database_url(), autocommit=True) as conn:
         print_report(conn, name)
 

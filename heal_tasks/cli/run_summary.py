@@ -33,7 +33,7 @@ def print_report(conn: Connection, run_id: str) -> None:
     _print_field(
         "Documents",
         f"{documents['documents']} in {documents['chunks']} chunks, {documents['duplicates']} exact duplicates, "
-        f"{len(summary.quarantined)} rejected by this run",
+        f"{summary.total('ingest', 'rejected')} rejected by this run",
     )
     _print_topics(summary)
     _print_questions(summary)
@@ -49,8 +49,7 @@ def _print_topics(summary: Summary) -> None:
     rows = sorted(summary.tree.rows if summary.tree else [], key=lambda row: (row.level, row.first_leaf))[1:]
     if not rows:
         return
-    origin = "built by this run" if summary.built_topics else "of the live generation"
-    root = Tree(Text.assemble(("Topics", "bold"), f" ({len(rows)} {origin}; documents in brackets)"))
+    root = Tree(Text.assemble(("Topics", "bold"), f" ({len(rows)} {summary.tree_origin}; documents in brackets)"))
     branches: dict[int | None, Tree] = {}
     for row in rows[:MAX_TOPICS]:
         label = f"{', '.join(row.terms[:TERMS])} ({row.size})"

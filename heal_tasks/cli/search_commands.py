@@ -1,15 +1,19 @@
 """Commands that search: by a text, for documents like a given one, and as a service."""
 
 import functools
+import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.client import Client
-from heal_tasks.store.generations.search import Hit, HybridHit, TextHit
+from heal_tasks.core.errors import InputError
+from heal_tasks.sources.records import is_visible
+from heal_tasks.store.db import connect
+from heal_tasks.store.generations.search import Hit, HybridHit, TextHit, unknown_words
 
 TEXT_CHARS = 160
 
@@ -22,19 +26,46 @@ def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     k: K = 10,
     topic: Topic = None,
+    filter: Annotated[  # noqa: A002 - the name of the option
+        str, typer.Option("--filter", help="JSON object that the documents' metadata must contain.")
+    ] = "",
     encoder: Annotated[
         bool, typer.Option("--encoder", help="Also with the model, which takes seconds to load.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with whole texts.")] = False,
 ) -> None:
     """Print the chunks that answer a text best, by the live generation's lexicon and the words; needs no model."""
-    settings, load = settings_for_command(), None
+    if not is_visible(text):
+        raise InputError("the text to look for is empty; give a question or some words")
+    settings, wanted, load = settings_for_command(), _metadata(filter), None
     if encoder:
         from heal_tasks.client.encoders import query_encoder  # loads torch
 
         load = functools.partial(query_encoder, settings=settings)
+    hits: Sequence[TextHit | HybridHit]
     with Client(settings.require_database_url(), encoder=load) as client:
-        hits = client.hybrid_search(text, k, topic) if encoder else client.find(text, k, topic)
-    print_hits(["score", "relevance"], hits)
+        hits = (client.hybrid_search if encoder else client.find)(text, k, topic, wanted)
+    unknown = []
+    if not hits:
+        with connect(settings.require_database_url()) as conn:
+            unknown = unknown_words(conn, text)
+    if as_json:
+        for hit in hits:
+            typer.echo(json.dumps(hit._asdict(), ensure_ascii=False))
+    elif unknown:
+        print_line(f"nothing found: no document has any of the words {', '.join(unknown)}")
+    else:
+        print_hits(["score", "relevance"], hits)
+
+
+def _metadata(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text) if text else None
+    except ValueError as error:
+        raise InputError(f'--filter {text!r} is no JSON ({error}); write for example \'{{"lang": "en"}}\'') from None
+    if not isinstance(value, dict | None):
+        raise InputError(f'--filter {text!r} is no JSON object; write for example \'{{"lang": "en"}}\'')
+    return value
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Commands for the store: state, batches under way, schema, switch and maintenance."""
 
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -11,9 +12,9 @@ from heal_tasks.core.log import format_duration
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.local import stack
 from heal_tasks.steps.engine import road
-from heal_tasks.store.db import connect
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import Corpus
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.migrate import migrate as apply_migrations
 from heal_tasks.store.runs.runs import RunRepository
@@ -29,23 +30,41 @@ def status() -> None:
     generations = Table("generation", "state", "dimensions", "NUDGE", "recall@10", "activated", "model")
     runs = Table("run", "route", "started", "took", "verdict")
     with connect(settings.require_database_url()) as conn:
+        working = RunRepository(conn).working_runs()
         for item in GenerationRepository(conn).list("active", "previous", "ready", "building"):
             generations.add_row(
-                str(item.generation_id), item.state, str(item.dims),
+                str(item.generation_id), _state(item, working), str(item.dims),
                 f"{item.nudge['variant']} {item.nudge['theta']:.2f}" if item.nudge else "none",
-                "" if item.recall is None else f"{item.recall:.3f}",
+                "" if item.recall is None else f"{item.recall:.3f}" if item.index_kind != "none" else "no index",
                 f"{item.activated_at:%Y-%m-%d %H:%M}" if item.activated_at else "",
                 SpaceRepository(conn).get(item.space_id).model_uri,
             )  # fmt: skip
         active = GenerationRepository(conn).active()
         pending = Corpus(conn).pending(active.generation_id if active else None, None)
         for row in RunRepository(conn).recent_runs(10):
-            took = format_duration((row.finished_at - row.started_at).total_seconds()) if row.finished_at else "running"
-            verdict = (row.verdict or "").partition("\n")[0]
+            took = "running" if row.run_id in working else "not running"
+            if row.finished_at:
+                took = format_duration((row.finished_at - row.started_at).total_seconds())
+            verdict = (row.verdict or "").partition("\n")[0] if row.finished_at else _progress(conn, row.run_id)
             runs.add_row(row.run_id, row.route or "", f"{row.started_at:%Y-%m-%d %H:%M}", took, verdict)
     console.print(generations)
     console.print(f"{pending.documents} documents; {pending.chunks} chunks not served yet")
     console.print(runs)
+
+
+def _state(generation: Generation, working: Collection[str]) -> str:
+    """The state of a generation, and whether no process works on one that is building."""
+    idle = generation.state == "building" and generation.run_id not in working
+    return "building, no process" if idle else generation.state
+
+
+def _progress(conn: Connection, run_id: str) -> str:
+    """The step that a run has come to, with its message."""
+    steps = RunRepository(conn).steps_of(run_id)
+    row = next((row for row in steps if row.finished_at is None), steps[-1] if steps else None)
+    if row is None:
+        return "no step has begun"
+    return f"{row.step} has ended" if row.finished_at else f"{row.step}: {row.message or 'has begun'}"
 
 
 @app.command()

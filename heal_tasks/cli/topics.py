@@ -81,8 +81,7 @@ def _print_selection(settings: Settings, tree: StoredTree) -> None:
     try:
         records = read_root_records(artifact_store(settings), tree)
     except HealError as error:
-        print_line(f"how the root's k was chosen cannot be shown: {error}")
-        return
+        raise StoreError(f"how the root's k was chosen cannot be shown: {error}") from error
     if not records:
         print_line(f"no number of topics was tried at the root: {tree.root.stop_reason}")
         return

@@ -19,7 +19,11 @@ class InputError(HealError, ValueError):
 
 
 class SettingsError(InputError):
-    """A setting, or a combination of settings, is wrong."""
+    """A setting, or a combination of settings, is wrong; ``names`` are those that have a wrong value."""
+
+    def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 class SourceError(InputError):

@@ -173,6 +173,7 @@ class NudgeSettings(BaseModel):
     """NUDGE.
 
     The first setting says how a NUDGE moves vectors, the others when the route *realign* is taken instead of *nudge*.
+    After a realignment that promoted no candidate, the next one for the same cause waits for twice the share.
     """
 
     nudge_variant: Literal["N", "M"] = Field("N",

@@ -180,10 +180,20 @@ def load_settings(**overrides: Any) -> Settings:
             + item["msg"].removeprefix("Value error, ")
             for item in error.errors()
         ]
-        raise SettingsError("settings are wrong: " + "; ".join(lines)) from None
+        names = tuple(dict.fromkeys(str(item["loc"][0]) if item["loc"] else "sources" for item in error.errors()))
+        raise SettingsError("settings are wrong: " + "; ".join(lines), names) from None
     for name in _SECRETS:
         _remember(name.upper(), as_variable(getattr(settings, name)))
     return settings
+
+
+def load_usable_settings(**overrides: Any) -> Settings:
+    """Read the settings with the default in place of each wrong value, to record that they are wrong."""
+    try:
+        return load_settings(**overrides)
+    except SettingsError as error:
+        names = {*error.names, *(["source_roots"] if "sources" in error.names else [])}
+        return load_settings(**overrides | {name: Settings.model_fields[name].default for name in names})
 
 
 def _inbox(var_dir: Path) -> str:

@@ -66,6 +66,10 @@ class AirflowClient:
         """Let a DAG run."""
         self._call("PATCH", _dag(dag_id), params={"update_mask": "is_paused"}, json={"is_paused": False})
 
+    def is_paused(self, dag_id: str) -> bool:
+        """True if no run of a DAG starts; False, too, where there is no such DAG."""
+        return bool(self._call("GET", _dag(dag_id), quiet=(404,)).get("is_paused"))
+
     def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
         """Wait until the DAG processor has stored a DAG; the error after ``timeout_s`` lists the import errors."""
         deadline = time.monotonic() + timeout_s

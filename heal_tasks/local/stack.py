@@ -26,6 +26,12 @@ from heal_tasks.store.migrate import migrate
 
 Say = Callable[[str], None]
 
+SCHEDULED = {
+    "heal_realign": "its runs do not start, neither at night nor when they are triggered",
+    "heal_maintain": "nothing is cleaned up or measured at night",
+}
+"""DAGs with a schedule, and the effect of pausing each."""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -44,6 +50,7 @@ class Status:
     postgres: bool  # the embedded server answers
     components: dict[str, str]  # by name: down, or up with the status on Airflow's health page
     base_url: str | None  # of the UI; None if it was never started here
+    paused: list[str]  # a sentence for each paused DAG
 
     @property
     def healthy(self) -> bool:
@@ -57,7 +64,7 @@ class Status:
             **self.components,
             "UI": self.base_url or "never started here; run `make up`",
         }
-        return [f"{name:<14} {text}" for name, text in parts.items()]
+        return [*(f"{name:<14} {text}" for name, text in parts.items()), *self.paused]
 
 
 def up(
@@ -140,15 +147,26 @@ def down(settings: Settings, say: Say = lambda message: None) -> None:
 def status(settings: Settings) -> Status:
     """State of every part, without changing anything."""
     state = read_state(settings.var_dir)
-    alive, health = state.alive, dict[str, dict[str, Any]]()
+    alive, health, stopped = state.alive, dict[str, dict[str, Any]](), list[str]()
     if "api-server" in alive:
         with contextlib.suppress(AirflowError):
-            health = AirflowClient(state.base_url, UI_USER, "", timeout_s=5).health()
+            client = AirflowClient(state.base_url, UI_USER, load_keys(settings.var_dir).ui_password, timeout_s=5)
+            health = client.health()
+            stopped = paused(client)
     parts = {
         name: f"up, {health.get(page_name, {}).get('status', 'no answer')}" if name in alive else "down"
         for name, (_, page_name) in COMPONENTS.items()
     }
-    return Status(_server(settings).running(), parts, state.base_url if state.port else None)
+    return Status(_server(settings).running(), parts, state.base_url if state.port else None, stopped)
+
+
+def paused(client: AirflowClient) -> list[str]:
+    """A sentence for each DAG with a schedule that is paused."""
+    return [
+        f"{dag_id} is paused: {effect}. Unpause it by its switch at {client.base_url}"
+        for dag_id, effect in SCHEDULED.items()
+        if client.is_paused(dag_id)
+    ]
 
 
 def running(settings: Settings) -> Running:

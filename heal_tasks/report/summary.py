@@ -1,7 +1,8 @@
 """The facts of one run, read from the store, for its page and the terminal."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.core.types import JsonObject
@@ -20,21 +21,22 @@ from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 @dataclass(frozen=True)
 class Summary:
-    """One run and the state that it left; no text of documents or questions."""
+    """One run and the state that it left, or that there is while it goes on; no text of documents or questions."""
 
     run: Run
     steps: list[StepRow]
     documents: dict[str, int]
     quarantined: list[tuple[str, str, int, str]]  # source, path, line and reason of the input that this run rejected
-    tree: StoredTree | None  # the topic tree that the run built, or else the live generation's
-    built_topics: bool  # the run built ``tree``
+    tree: StoredTree | None  # the topic tree that the run built, or else that of ``active``
+    tree_origin: str  # of ``tree``, in words
     question_counts: list[tuple[str, str, str, int]]  # writer, kind, split, number
     ledger: list[LedgerRow]
     evaluations: list[EvaluationRow]
-    active: Generation | None
-    space: Space | None  # of the live generation
+    active: Generation | None  # the generation that was live at the end of the run
+    space: Space | None  # of ``active``
     served: list[ServedRow]  # the active and the previous generation
     unserved: Pending
+    ended_at: datetime | None  # None if a step has begun or ended since the run's row was closed, or it is open
 
     @property
     def active_line(self) -> str:
@@ -45,11 +47,23 @@ class Summary:
         nudge = active.nudge
         words = [f"space {active.space_id}", f"{active.dims} dimensions"]
         words.append(f"NUDGE-{nudge['variant']} with theta {nudge['theta']:.3f}" if nudge else "not nudged")
-        if active.recall is not None:
+        if active.index_kind == "none":
+            words.append("no index, so a search compares all rows")
+        elif active.recall is not None:
             words.append(f"recall@10 of its index {active.recall:.3f}")
         if active.activated_at:
             words.append(f"since {active.activated_at.astimezone():%Y-%m-%d %H:%M %Z}")
-        return f"generation {active.generation_id} ({', '.join(words)})"
+        now = "" if active.state == "active" else f", {active.state} now"
+        return f"generation {active.generation_id} ({', '.join(words)}){now}"
+
+    def state(self) -> JsonObject:
+        """The numbers that change after the run, as ``heal.run.state`` keeps them."""
+        return {
+            "documents": self.documents,
+            "questions": self.question_counts,
+            "served": [asdict(row) for row in self.served],
+            "unserved": asdict(self.unserved),
+        }
 
     def evaluation_table(self) -> list[EvaluationRow]:
         """The rows of the metrics that judge, by set and then in the order they were measured."""
@@ -117,21 +131,38 @@ def summarise(conn: Connection, run_id: str) -> Summary | None:
     run = runs.get_run(run_id)
     if run is None:
         return None
-    steps, active = runs.steps_of(run_id), GenerationRepository(conn).active()
-    built = next((row.result["refs"]["topic_run_id"] for row in steps if row.step == "label" and row.result), None)
-    topic_run_id = built or (active.topic_run_id if active else None)
+    steps, generations = runs.steps_of(run_id), GenerationRepository(conn)
+    ended_at, state = run.finished_at, run.state
+    if ended_at is None or any((row.finished_at or row.started_at) > ended_at for row in steps if row.step != "report"):
+        ended_at = state = None
+    active = generations.active()
+    if state is not None:
+        active = generations.get(run.generation_id) if run.generation_id else None
+    label = next((row for row in steps if row.step == "label" and row.result), None)
+    topic_run_id, origin = active.topic_run_id if active else None, "of the live generation"
+    if label and label.result:
+        topic_run_id, origin = label.result["refs"]["topic_run_id"], "built by this run"
+        if label.reused_from:
+            origin = f"built by run {label.reused_from} of the same documents"
+    elif active and active.state != "active":
+        origin = f"of generation {active.generation_id}"
     return Summary(
         run=run,
         steps=steps,
-        documents=DocumentRepository(conn).counts(),
+        documents=state["documents"] if state else DocumentRepository(conn).counts(),
         quarantined=runs.quarantined(run_id),
         tree=read_tree(conn, topic_run_id) if topic_run_id else None,
-        built_topics=built is not None,
-        question_counts=QuestionRepository(conn).counts(),
+        tree_origin=origin,
+        question_counts=[tuple(row) for row in state["questions"]] if state else QuestionRepository(conn).counts(),
         ledger=ledger(conn, run_id),
         evaluations=runs.evaluations(run_id),
         active=active,
         space=SpaceRepository(conn).get(active.space_id) if active else None,
-        served=served_rows(conn),
-        unserved=Corpus(conn).pending(active.generation_id if active else None, None),
+        served=[ServedRow(**row) for row in state["served"]] if state else served_rows(conn),
+        unserved=Pending(**state["unserved"]) if state else _unserved(conn, active),
+        ended_at=ended_at,
     )
+
+
+def _unserved(conn: Connection, active: Generation | None) -> Pending:
+    return Corpus(conn).pending(active.generation_id if active else None, None)

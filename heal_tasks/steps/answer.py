@@ -169,4 +169,8 @@ def _ask(
     return list(map(metrics, questions, keys, chunks.document_ids[nearest[:, 0]].tolist()))
 
 
-ANSWER = Step("answer", answer, None)
+def _inputs(context: Context) -> object:
+    return [context.settings.llm_model, context.settings.answer_questions]
+
+
+ANSWER = Step("answer", answer, _inputs, of_run=True)

@@ -55,4 +55,10 @@ def ask(context: Context) -> Outcome:
     return Outcome(counts=counts, note=note, undone=undone)
 
 
-ASK = Step("ask", ask, None)
+def _inputs(context: Context) -> object:
+    # Another writer, set for a second try in one run, is asked, too.
+    settings = context.settings
+    return [settings.llm_model if settings.llm_configured else "", settings.questions_per_chunk]
+
+
+ASK = Step("ask", ask, _inputs, of_run=True)

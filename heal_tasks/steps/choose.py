@@ -14,8 +14,9 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.comparing import compare, compare_for_drop, evaluation_rows, is_judged, mean_quality
 from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.steps.quality.scoring import HUMAN, SEEN, UNSEEN, Scores, System, llm_wrote
+from heal_tasks.steps.vectors.moves import Moved
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
-from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, record_of
+from heal_tasks.steps.vectors.systems import Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.questions.question_counts import read_question_counts

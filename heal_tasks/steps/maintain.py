@@ -46,6 +46,8 @@ def maintain(context: Context) -> Outcome:
         said = "not measured, for want of questions"
         if measured is not None:
             found["recall"], said = round(measured, 4), f"{measured:.3f} at ef_search {ef_search}"
+            if generation.index_kind == "none":
+                said = f"{measured:.3f}, without an index"
         counts |= {f"{name}_{generation.state}": value for name, value in found.items()}
         notes.append(
             f"generation {generation.generation_id} ({generation.state}): {health['served']} rows, {dead} dead ones "

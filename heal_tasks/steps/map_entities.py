@@ -109,4 +109,8 @@ def map_entities(context: Context) -> Outcome:
     )
 
 
-MAP_ENTITIES = Step("map_entities", map_entities, None)
+def _inputs(context: Context) -> object:
+    return context.settings.llm_model if context.settings.llm_writes_maps else ""
+
+
+MAP_ENTITIES = Step("map_entities", map_entities, _inputs, of_run=True)

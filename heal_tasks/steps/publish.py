@@ -31,10 +31,12 @@ def publish(context: Context) -> Outcome:
         if indexed.recall is not None:
             counts["recall"] = round(indexed.recall, 4)
         recall = "recall not measured" if indexed.recall is None else f"recall@10 {indexed.recall:.3f}"
-        spilled = "; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB" if built.spilled else ""
-        notes.append(
-            f"{built.rows} rows indexed in {built.seconds:.1f} s, {recall} at ef_search {indexed.ef_search}{spilled}"
-        )
+        note = f"{built.rows} rows indexed in {built.seconds:.1f} s, {recall} at ef_search {indexed.ef_search}"
+        if built.kind == "none":
+            note = f"{built.rows} rows, too few for an index: a search compares all of them"
+        elif built.spilled:
+            note += "; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB"
+        notes.append(note)
         if indexed.fault:
             verdict, chosen = f"Not published: {indexed.fault}.", 0
     generations.retire_old(context.settings.drain_hours)

@@ -24,7 +24,7 @@ def report(context: Context) -> Outcome:
     page = render(replace(summary, run=replace(summary.run, verdict=verdict)), pictures)
     uri = store_page(context.artifacts, context.run_id, page)
     active_id = summary.active.generation_id if summary.active else None
-    runs.finish_run(context.run_id, verdict, generation_id=active_id, report_uri=uri)
+    runs.finish_run(context.run_id, verdict, active_id, uri, summary.state(), summary.ended_at)
     return Outcome(refs={"report_uri": uri}, note=verdict.split("\n")[0])
 
 
@@ -52,4 +52,4 @@ def _verdict(summary: Summary, settings: Settings) -> str:
     return "Nothing to align; no vector was written."
 
 
-REPORT = Step("report", report, None)
+REPORT = Step("report", report, None, repeats=True)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.nudge.route import Route, RouteFacts, choose_route, skip_training
+from heal_tasks.nudge.route import KNOWN_FIT, Route, RouteFacts, choose_route, skip_training
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.probes import DISPLACEMENT, probe_change
 from heal_tasks.store.documents.corpus import Corpus
@@ -21,7 +21,8 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
     """Choose the route after this run's ingest has stored ``arrived``, and the facts it was chosen from."""
     settings, active = context.settings, GenerationRepository(context.conn).active()
     # A realignment that the gate refused counts too, or an old generation would be realigned every night in vain.
-    aligned_at = RunRepository(context.conn).last_realigned_at()
+    last = RunRepository(context.conn).last_realignment()
+    aligned_at = last.ended_at if last else None
     pending = Corpus(context.conn).pending(active.generation_id if active else None, aligned_at)
     facts = RouteFacts(
         documents=pending.documents,
@@ -32,7 +33,8 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         active_generation=active.generation_id if active else None,
         has_topics=bool(active and active.topic_run_id),
         generation_age_days=(datetime.now(UTC) - aligned_at).total_seconds() / 86400 if aligned_at else None,
-        residual_excess=_residual_excess(context, active) if pending.chunks else None,
+        misfits=_misfits(context, active, aligned_at) if pending.chunks else None,
+        fruitless_cause=last.cause if last and not last.promoted else None,
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
         **_drift(context, active),
@@ -53,7 +55,7 @@ def route(context: Context) -> Outcome:
     chosen, facts = decide(context, arrived)
     skipped = skip_training(facts) if chosen.name == "realign" else ""
     reason = f"{chosen.reason} {skipped}".strip()
-    RunRepository(context.conn).set_route(context.run_id, chosen.name, reason, asdict(facts))
+    RunRepository(context.conn).set_route(context.run_id, chosen.name, reason, {**asdict(facts), "cause": chosen.cause})
     refs: dict[str, int | str] = {"route": chosen.name, "skip_training": skipped}
     return Outcome(refs=refs, counts={"pending": facts.pending}, note=f"{chosen.name}: {reason}")
 
@@ -79,18 +81,19 @@ def _training(context: Context) -> dict[str, Any]:
     return {"refused_trainings": refused, "new_material": max(documents, corpus.new_questions(trained_at))}
 
 
-def _residual_excess(context: Context, active: Generation | None) -> float | None:
-    """The excess of the unlabelled documents' residual on the live topic tree over that of its own documents."""
+def _misfits(context: Context, active: Generation | None, since: datetime | None) -> int | None:
+    """The number of documents, new or changed ``since`` the last realignment, that fit no topic of the live tree."""
     if active is None or active.topic_run_id is None:
         return None
-    run = TopicRepository(context.conn).get(active.topic_run_id)
-    _, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
+    topics = TopicRepository(context.conn)
+    run = topics.get(active.topic_run_id)
+    _, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id, since=since)
     if not texts or not context.artifacts.exists(run.uri):
         return None
     from heal_tasks.topics.tree import TopicTree
 
     projection = TopicTree.load(context.artifacts.local(run.uri)).project(texts)
-    return float(projection.residual.mean()) - run.mean_residual
+    return int((projection.residual > topics.known_residual(run.topic_run_id, KNOWN_FIT)).sum())
 
 
 ROUTE = Step("route", route, None)

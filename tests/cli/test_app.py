@@ -6,14 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from heal_tasks import __version__
 from heal_tasks.cli import machine_commands
+from heal_tasks.cli.app import app
 from heal_tasks.cli.search_commands import print_hits
+from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.local.stack import Running
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.search import Hit
+from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
@@ -49,18 +54,50 @@ def test_settings_are_printed_with_secrets_masked(tmp_path: Path) -> None:
 
 
 def test_status_lists_generations_and_runs(auto: Connection, settings: Settings) -> None:
-    space = SpaceRepository(auto).ensure("model-x", "0", 3)
-    GenerationRepository(auto).create(run_id="r", space=space, nudge={"variant": "N", "theta": 0.25})
-    RunRepository(auto).open_run("night 7")
-    out = run(
-        "-m", "heal_tasks", "status", HEAL_VAR_DIR=str(settings.var_dir),
-        HEAL_DATABASE_URL=settings.require_database_url(),
-    )  # fmt: skip
+    """A generation and a run count as going on only while a process works on them."""
+    space, url = SpaceRepository(auto).ensure("model-x", "0", 3), settings.require_database_url()
+    runs, generations = RunRepository(auto), GenerationRepository(auto)
+    for run_id in ("working", "killed", "failed"):
+        generations.create(run_id=run_id, space=space, nudge={"variant": "N", "theta": 0.25})
+        runs.open_run(run_id)
+    for run_id in ("killed", "failed"):
+        runs.begin("train", "f", 0, run_id)
+    runs.progress("train", "f", 0, "failed", 0, 0, "failed: out of memory")
+    with one_step(url, "working", print):
+        out = run("-m", "heal_tasks", "status", HEAL_VAR_DIR=str(settings.var_dir), HEAL_DATABASE_URL=url)
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
-    assert ["1", "building", "3", "N 0.25", "", "", "model-x"] in lines
+    states = ("1", "building"), ("2", "building, no process"), ("3", "building, no process")
+    for number, state in states:
+        assert [number, state, "3", "N 0.25", "", "", "model-x"] in lines
     assert ["0 documents; 0 chunks not served yet"] in lines
-    assert any(line[0] == "night 7" and line[3] == "running" for line in lines if len(line) == 5)
+    assert {line[0]: line[3:] for line in lines if len(line) == 5 and line[0] in ("working", "killed", "failed")} == {
+        "working": ["running", "no step has begun"],
+        "killed": ["not running", "train: has begun"],
+        "failed": ["not running", "train: failed: out of memory"],
+    }
     assert out.startswith("postgres       down (embedded)")
+
+
+def test_the_version_is_printed() -> None:
+    assert run("-m", "heal_tasks", "--version") == f"heal_tasks {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "demo-nudge", "watch", "up", "status", "plan", "run", "migrate", "search x"]
+)
+def test_every_command_warns_of_variables_that_are_no_setting(
+    command: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HEAL_VAR_DIR", str(settings.var_dir))
+    monkeypatch.setenv("HEAL_TRAIN_STEPS", "7")
+    for module, name in ((machine_commands.stack, "up"), (machine_commands.stack, "running")):
+        monkeypatch.setattr(module, name, stop)
+    CliRunner().invoke(app, command.split())
+    assert "HEAL_TRAIN_STEPS is set, and is no setting; did you mean HEAL_TRAIN_MAX_STEPS?" in caplog.text
+
+
+def stop(*arguments: object) -> None:
+    raise AirflowError("not started in this test")
 
 
 def test_brackets_in_titles_and_texts_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:

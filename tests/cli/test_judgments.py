@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from heal_tasks.cli.app import app
 from heal_tasks.cli.judgments import judgments
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.core.types import Record
-from heal_tasks.store.db import connect
+from heal_tasks.core.types import Question, Record
+from heal_tasks.store.db import Connection, connect, scalar
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.questions.questions import Asked, QuestionRepository
 
 SOURCE = "file:/inbox"
 Run = Callable[..., str]
@@ -83,8 +87,10 @@ def test_wrong_lines_are_named_and_the_others_stored(settings: Settings, run: Ru
     with pytest.raises(InputError) as caught:
         run(path)
     message = str(caught.value)
-    assert message.startswith(f"5 invalid lines: {path}:3: query: String should have at least 1 character")
+    assert message.startswith("1 of 7 lines were taken, the others refused: 5 invalid lines: ")
+    assert message.endswith(f"; 1 documents are not in {SOURCE} (ingest them first): d99")
     for expected in (
+        f"{path}:3: query: String should have at least 1 character",
         f"{path}:4: document: Field required",
         f"{path}:5:",
         f"{path}:6:",
@@ -97,7 +103,47 @@ def test_wrong_lines_are_named_and_the_others_stored(settings: Settings, run: Ru
 def test_documents_that_are_not_there_are_named(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "queries.jsonl"
     path.write_text("\n".join(json.dumps({"query": "what?", "document": name}) for name in ("d99", "d1")))
-    assert f"1 documents are not in {SOURCE} (ingest them first): d99" in run(path)
+    expected = (
+        rf"1 of 2 lines were taken, the others refused: 1 documents are not in {SOURCE} \(ingest them first\): d99"
+    )
+    with pytest.raises(InputError, match=expected):
+        run(path)
+
+
+def test_judgments_are_listed_and_removed(settings: Settings, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "queries.jsonl"
+    given = [
+        {"query": query, "document": document, "split": split}
+        for query, document, split in (("a?", "d1", "test"), ("a?", "d2", "test"), ("b?", "d1", "train"))
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in given))
+    shell = CliRunner(env={"HEAL_DATABASE_URL": settings.require_database_url(), "HEAL_SOURCES": SOURCE})
+
+    def judge(*arguments: str) -> tuple[int, str]:
+        done = shell.invoke(app, ["judgments", *arguments])
+        return done.exit_code, done.stdout
+
+    assert judge("list")[1].startswith("there are no judgments")
+    assert judge(str(path))[0] == 0
+    assert judge("import", str(path), "--source", SOURCE)[1].startswith("0 new judgments of 3")
+    assert [json.loads(line) for line in judge("list", "--json")[1].splitlines()] == given
+    assert "d2" in judge("list")[1]
+    for wrong in ((), ("a?", "--all"), ("c?",), ("a?", "--document", "d3"), ("",)):
+        assert judge("remove", *wrong)[0] == 1, wrong
+    assert judge("remove", "a?", "--document", "d2") == (0, "1 judgments removed\n")
+    with connect(settings.require_database_url()) as conn:
+        QuestionRepository(conn).store("r", [generated(conn)], [])
+        conn.commit()
+    assert judge("remove", "--all") == (0, "2 judgments removed\n")
+    assert rows(settings) == set()
+    with connect(settings.require_database_url()) as conn:
+        assert scalar(conn, "SELECT count(*) FROM heal.question") == 1, "other questions stay"
+
+
+def generated(conn: Connection) -> Asked:
+    chunk = next(iter(live_chunks(conn)))
+    made = Question(5, chunk.chunk_id, "a?", "", "", "question", "llm", "m", "p", "train")
+    return Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [made], 0)
 
 
 def test_a_wrong_source_and_a_missing_file_are_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

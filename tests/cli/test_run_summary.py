@@ -51,7 +51,7 @@ def plant_run(conn: Connection, *, verdict: str | None = "promoted") -> None:
         "VALUES ('r', 'realign', 'first run: [no] generation is active', %s, %s, %s, '/reports/r.html')",
         (verdict, START, START + timedelta(seconds=135)),
     )
-    result = {"note": "4 new [documents]", "refs": {}}
+    result = {"note": "4 new [documents]", "refs": {}, "counts": {"rejected": 0}}
     conn.execute(
         "INSERT INTO heal.step_result (step, fingerprint, run_id, result, started_at, finished_at) "
         "VALUES ('ingest', 'f', 'r', %s, %s, %s)",
@@ -86,6 +86,7 @@ def plant_generation(conn: Connection, topic_run: int) -> None:
     ServedRepository(conn).write_served(generation, Served(10 * ids, ids, leaves, served))
     spaces.write_questions(space, np.array([7], dtype=np.int64), vector(1.4))
     generations.set_fields(generation.generation_id, recall=0.987)
+    conn.execute("UPDATE heal.generation SET index_kind = 'vector'")
     generations.set_state(generation.generation_id, "ready")
     generations.activate(generation.generation_id, lock_timeout_ms=1000)
 

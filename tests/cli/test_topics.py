@@ -108,13 +108,13 @@ def test_the_selection_has_a_row_per_k(built: Built, shared: Connection, topics:
 
 def test_the_tree_is_printed_though_its_files_are_gone(built: Built, shared: Connection, topics: Command) -> None:
     run = insert(shared, f"{built.settings.artifacts_uri}/gone")
-    code, out, _ = topics(built.settings, "--run", str(run), "--selection")
-    assert code == 0
-    head, line, said = out.splitlines()
+    code, out, said = topics(built.settings, "--run", str(run), "--selection")
+    assert code == 1
+    head, line = out.splitlines()
     assert head.endswith("depth 0, churn 25% to the tree before")
     assert line == "0: 7 documents (100%): lone, [word] (leaf: 7 documents)"
     assert re.fullmatch(
-        r"how the root's k was chosen cannot be shown: artifact .*/gone is missing or incomplete.*", said
+        r"error: how the root's k was chosen cannot be shown: artifact .*/gone is missing or incomplete.*\n", said
     )
 
 

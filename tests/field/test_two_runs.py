@@ -193,7 +193,7 @@ def test_shared_work_is_done_once(settings: Settings) -> None:
     for thread in (first, second):
         thread.join(30)
     assert bodies == ["one"]
-    assert made["two"].note == "done (unchanged, reused)"
+    assert made["two"].note == "done (unchanged, reused from run one)"
 
 
 def test_a_generation_is_not_published_over_one_that_it_was_not_compared_with(

@@ -11,6 +11,7 @@ import pytest
 
 from heal_tasks.core.errors import AirflowError, AirflowUnreachableError, RetryableError
 from heal_tasks.local.airflow_client import AirflowClient
+from heal_tasks.local.stack import Status, paused
 
 Answer = tuple[int, Any]
 PASSWORD = "right"
@@ -192,3 +193,14 @@ def test_a_pool_that_somebody_resized_is_left_alone(airflow: FakeAirflow, client
         client.ensure_pool("gpu", 1, "one")
     created = ("POST /api/v2/pools", {"name": "gpu", "slots": 1, "description": "one"})
     assert airflow.seen == [created, created]
+
+
+def test_paused_dags_are_said(airflow: FakeAirflow, client: AirflowClient) -> None:
+    airflow.answers["GET /api/v2/dags/heal_realign"] = 200, {"is_paused": True}
+    airflow.answers["GET /api/v2/dags/heal_maintain"] = 200, {"is_paused": False}
+    (sentence,) = paused(client)
+    assert sentence.startswith("heal_realign is paused: its runs do not start, neither at night nor when they are")
+    assert sentence.endswith(f"Unpause it by its switch at {client.base_url}")
+    assert Status(True, {}, client.base_url, [sentence]).lines()[-1] == sentence
+    airflow.answers["GET /api/v2/dags/heal_realign"] = 404, {}
+    assert paused(client) == []

@@ -8,7 +8,7 @@ from heal_tasks.nudge.route import RouteFacts, choose_route, skip_training
 
 QUIET = RouteFacts(
     documents=1500, new=0, changed=0, deleted=0, changed_share=0.0, active_generation=7, has_topics=True,
-    generation_age_days=3.0, residual_excess=None, pending=0, forced="auto",
+    generation_age_days=3.0, misfits=None, pending=0, forced="auto",
 )  # fmt: skip
 
 
@@ -27,8 +27,11 @@ def route(**changes):
         ({"new": 5, "changed_share": 0.101}, "realign", "10.1% of the documents changed since the last realignment"),
         ({"generation_age_days": 29.9}, "nothing", "generation 7"),
         ({"generation_age_days": 30.0}, "realign", "Generation 7 is 30.0 days old and due after 30."),
-        ({"new": 3, "residual_excess": 0.15}, "nudge", "3 new"),
-        ({"new": 3, "residual_excess": 0.2}, "realign", "worse than known ones by 0.200"),
+        ({"documents": 161, "new": 1, "misfits": 1}, "nudge", "1 new"),
+        ({"documents": 161, "new": 7, "misfits": 7}, "nudge", "7 new"),
+        ({"documents": 161, "new": 8, "misfits": 8}, "realign", "8 documents that are new since the last realignment"),
+        ({"new": 29, "misfits": 29}, "nudge", "29 new"),
+        ({"new": 30, "misfits": 30}, "realign", "fit no topic of generation 7; from 30 on they may be a new topic."),
         ({"displacement": 0.1}, "nothing", "generation 7"),
         ({"displacement": 0.12}, "realign", "have moved by 0.120 radians on average"),
         ({"probe_change": -0.03, "probe_change_high": 0.001}, "nothing", "generation 7"),
@@ -70,3 +73,36 @@ def test_training_is_skipped_where_it_did_not_help_and_little_is_new(changes: di
     if skips:
         assert "the last 3 trained models were not promoted" in reason
         assert "9.9% of documents or questions are new" in reason
+
+
+@pytest.mark.parametrize(
+    ("cause", "first", "more", "limit"),
+    [
+        ("share", {"changed_share": 0.12}, {"changed_share": 0.21}, "20.0% of the documents have changed"),
+        ("topics", {"misfits": 31}, {"misfits": 60}, "60 documents fit no topic"),
+        ("angle", {"displacement": 0.11}, {"displacement": 0.21}, "the rows have moved by 0.200 radians"),
+        (
+            "loss", {"probe_change": -0.011, "probe_change_high": -0.005},
+            {"probe_change": -0.021, "probe_change_high": -0.005}, "the change is -0.0200",
+        ),
+    ],
+)  # fmt: skip
+def test_a_realignment_that_changed_nothing_is_not_repeated_for_the_same_cause(cause, first, more, limit):
+    assert (route(**first).name, route(**first).cause) == ("realign", cause)
+    other = "angle" if cause == "share" else "share"
+    assert route(**first, fruitless_cause=other).name == "realign"
+    waiting = route(**first, fruitless_cause=cause)
+    assert waiting.name == "nothing"
+    assert route(**first).reason in waiting.reason
+    assert f"the next one is due when {limit}, or at an age of 30 days." in waiting.reason
+    nudged = route(**first, fruitless_cause=cause, new=3)
+    assert nudged.name == "nudge"
+    assert "is within" not in nudged.reason
+    assert f"due when {limit}" in nudged.reason
+    assert route(**more, fruitless_cause=cause).name == "realign"
+    assert route(**first, fruitless_cause=cause, generation_age_days=30.0).cause == "age"
+
+
+def test_a_second_cause_is_not_hidden_by_one_that_waits():
+    both = route(misfits=31, displacement=0.11, fruitless_cause="topics")
+    assert (both.name, both.cause) == ("realign", "angle")

@@ -1,7 +1,9 @@
 """Settings of a task: a field of the trigger form overrides a setting only if it differs from the form's default."""
 
+import logging
 from collections import defaultdict
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.specs import check_spec, split_specs
 from heal_tasks.store.db import Connection
+from heal_tasks.store.runs.runs import RunRepository
 from tests.steps.planted_store import fill
 from tests.steps.planted_store import publish as published
 
@@ -166,3 +169,84 @@ def test_only_what_changed_is_announced(auto: Connection, database_url: str, mon
         task.outlets = [heal_airflow.ACTIVE]
         heal_airflow.announce({"refs": unchanged, "note": "", "counts": {}})
         assert task.outlets == []
+
+
+def task_of(monkeypatch: pytest.MonkeyPatch, conf: dict[str, Any]) -> Any:
+    """The glue inside a task of the run ``night``, triggered with a configuration."""
+    import heal_airflow
+
+    form = {name: param.value for name, param in heal_airflow.PARAMS.items()}
+    dag, run = SimpleNamespace(dag_id="heal_realign", params=form), SimpleNamespace(conf=conf)
+    context = {"params": form | conf, "run_id": "night", "dag": dag, "dag_run": run}
+    monkeypatch.setattr(heal_airflow, "get_current_context", lambda: context)
+    return heal_airflow
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("conf", "steps", "words"),
+    [
+        ({}, "few", "settings are wrong: HEAL_TRAIN_MAX_STEPS='few'"),
+        ({"dryrun": True}, "", "has 'dryrun', which heal_realign does not know; did you mean 'dry_run'?"),
+    ],
+)
+def test_a_run_that_fails_before_its_first_step_has_a_row_and_a_page(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch, conf: dict[str, Any], steps: str, words: str
+) -> None:
+    (settings.var_dir / "inbox").mkdir()
+    monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
+    monkeypatch.setenv("HEAL_VAR_DIR", str(settings.var_dir))
+    monkeypatch.setenv("HEAL_TRAIN_MAX_STEPS", steps)
+    glue, runs = task_of(monkeypatch, conf), RunRepository(auto)
+    with pytest.raises(Exception, match=words.partition("=")[0]):
+        glue.run_step("ingest")
+    uri = glue.run_step("report")["refs"]["report_uri"]
+    (run,) = runs.recent_runs()
+    assert (run.run_id, run.report_uri) == ("night", uri)
+    assert run.finished_at is not None
+    assert str(run.verdict).startswith("Not finished: ingest: failed: ")
+    assert words in str(run.verdict)
+    assert "Not finished: ingest: failed: " in (Path(uri) / "report.html").read_text()
+    monkeypatch.setenv("HEAL_TRAIN_MAX_STEPS", "")
+    glue = task_of(monkeypatch, {})
+    glue.run_step("ingest")
+    monkeypatch.setenv("HEAL_TRAIN_MAX_STEPS", "few")
+    with pytest.raises(SettingsError):  # a cleared task keeps what it has done
+        glue.run_step("ingest")
+    (ingest,) = (row for row in runs.steps_of("night") if row.step == "ingest")
+    assert (ingest.message, ingest.finished_at is None) == ("", False)
+
+
+@pytest.mark.usefixtures("plugins")
+def test_without_a_database_the_log_says_that_the_run_has_no_row(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HEAL_DATABASE_URL", "postgresql://heal@127.0.0.1:1/heal")
+    monkeypatch.setenv("HEAL_TRAIN_MAX_STEPS", "few")
+    with caplog.at_level(logging.WARNING), pytest.raises(SettingsError, match="HEAL_TRAIN_MAX_STEPS='few'"):
+        task_of(monkeypatch, {}).run_step("ingest")
+    assert "heal.run has no row of run 'night', because the database cannot be reached" in caplog.text
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_task_after_one_that_has_no_result_says_so(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failed task that somebody marked as success."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
+    glue = task_of(monkeypatch, {})
+    words = "has no result of the task before it to go on with: that task was marked as success or skipped"
+    for step in ("route", "label", "ask", "train", "publish", "nudge_live"):
+        with pytest.raises(AirflowFailException, match=f"step {step} {words}"):
+            glue.run_step(step, None)
+    for missing in ([], [None], iter([None, None])):
+        with pytest.raises(AirflowFailException, match=f"this task {words}"):
+            glue.join(missing)
+    with pytest.raises(AirflowFailException, match=f"this task {words}"):
+        glue.route_of(None)
+    assert glue.join([None, {"refs": {"a": 1}}]) == {"refs": {"a": 1}}
+    assert glue.route_of({"refs": {"route": "nudge"}}) == "nudge"
+    (row, *_) = RunRepository(auto).steps_of("night")
+    assert row.message.startswith("failed: step route has no result of the task before it")

@@ -15,7 +15,7 @@ from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
 def finish(conn: Connection, step: str, counts: Mapping[str, int], shard: int = 0, **refs: Any) -> None:
     runs = RunRepository(conn)
     runs.begin(step, f"of {step}", shard, "r")
-    runs.finish(step, f"of {step}", shard, {"refs": refs, "counts": dict(counts)})
+    runs.finish(step, f"of {step}", shard, "r", {"refs": refs, "counts": dict(counts)})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_failed_run_has_its_verdict_or_else_the_steps_that_did_not_finish(auto
     runs = RunRepository(auto)
     runs.begin("label", "f", 0, "r")
     runs.begin("first_light", "f", 0, "r")
-    runs.progress("first_light", "f", 0, 0, 0, "failed: out of memory")
+    runs.progress("first_light", "f", 0, "r", 0, 0, "failed: out of memory")
     assert what_failed(auto, "r") == "label: ended without a message; first_light: failed: out of memory"
     runs.open_run("r")
     runs.finish_run("r", "Not finished: the sources were not read.\nNo recall.")

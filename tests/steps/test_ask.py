@@ -14,6 +14,7 @@ from heal_tasks.report.page import read_page
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.runs.runs import RunRepository
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
 from tests.steps.asking import (
     PRICE,
@@ -42,6 +43,19 @@ def test_a_second_run_sends_nothing(auto: Connection, settings: Settings) -> Non
     assert again.counts["asked"] == again.counts["cost_usd"] == 0
     assert number(auto, "SELECT count(*) FROM heal.question") == first.counts["kept"] > 0
     assert number(auto, "SELECT count(*) FROM heal.llm_reservation") == 0
+
+
+def test_another_writer_is_asked_in_the_same_run(auto: Connection, settings: Settings) -> None:
+    add(auto, range(3))
+    rules = load_step("ask").run(settings, Manifest(run_id="r1"))
+    with FakeOpenAI() as fake:
+        made = ask(with_llm(settings, fake))
+        assert made.counts["asked"] == len(fake.requests) == 3
+        ask(with_llm(settings, fake))
+        assert len(fake.requests) == 3
+    assert load_step("ask").run(settings, Manifest(run_id="r1")).counts == rules.counts
+    (row,) = RunRepository(auto).steps_of("r1")
+    assert "by llm" in (row.result or {})["note"]
 
 
 def test_nothing_readable_of_a_deleted_document_is_kept(auto: Connection, settings: Settings) -> None:

@@ -17,7 +17,8 @@ from heal_tasks.steps import choose as choose_step
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.scoring import BY_TEXT, UNSEEN
 from heal_tasks.steps.vectors import filling
-from heal_tasks.steps.vectors.systems import Moved, Systems, lexicon_record_of
+from heal_tasks.steps.vectors.moves import Moved
+from heal_tasks.steps.vectors.systems import Systems, lexicon_record_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.contrast_state import ContrastState

@@ -29,7 +29,7 @@ from tests.steps.planted_store import DOCUMENT, SECRET, build, fill, hopeless_in
 def finish_step(conn: Connection, step: str, run_id: str, **refs: str) -> None:
     runs = RunRepository(conn)
     runs.begin(step, f"{step}-{run_id}", 0, run_id)
-    runs.finish(step, f"{step}-{run_id}", 0, Manifest(run_id=run_id, step=step, refs=refs).to_json())
+    runs.finish(step, f"{step}-{run_id}", 0, run_id, Manifest(run_id=run_id, step=step, refs=refs).to_json())
 
 
 def write(artifacts: ArtifactStore, key: str, text: str = "weights") -> str:

@@ -9,7 +9,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.nudge.nudge import NudgeResult
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.steps.vectors import systems
+from heal_tasks.steps.vectors import moves
 from heal_tasks.store.db import Connection
 from tests.steps.test_nudge_live import World, without_a_record
 
@@ -19,13 +19,13 @@ def test_unseen_documents_must_not_lose_where_the_gate_counts_them(
 ) -> None:
     world = World(auto, load_settings(database_url=database_url))
     settings, seen = without_a_record(world), []
-    search = systems.nudge
+    search = moves.nudge
 
     def watched(*given: Any, **options: Any) -> NudgeResult:
         seen.append((options["max_loss"], options["unasked"]))
         return search(*given, **options)
 
-    monkeypatch.setattr(systems, "nudge", watched)
+    monkeypatch.setattr(moves, "nudge", watched)
     # One in four of sixty documents is unseen, with a validation question each.
     for least in (15, 16):
         world.forget_record()

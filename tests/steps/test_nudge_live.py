@@ -12,7 +12,7 @@ from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps import nudge_live
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import probe_change, restart_drift
-from heal_tasks.steps.vectors import systems
+from heal_tasks.steps.vectors import moves
 from heal_tasks.steps.vectors.systems import lexicon_record_of
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.contrast_state import ContrastRepository
@@ -216,12 +216,12 @@ def test_the_angle_of_moved_rows_adds_up_until_a_realignment(world: World) -> No
 def test_contrast_is_not_on_offer_where_it_would_look_at_too_many_pairs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(systems, "WRITTEN_PLANS", (Plan(prior=1.0, contrast_steps=3),))
+    monkeypatch.setattr(moves, "WRITTEN_PLANS", (Plan(prior=1.0, contrast_steps=3),))
     settings, chosen = without_a_record(world), []
     # Two training questions for each of sixty chunks.
     for number, pairs in enumerate((60 * 120 - 1, 60 * 120)):
         world.forget_record()
-        monkeypatch.setattr(systems, "CONTRAST_PAIRS", pairs)
+        monkeypatch.setattr(moves, "CONTRAST_PAIRS", pairs)
         load_step("nudge_live").run(settings, Manifest(run_id=f"limited {number}"))
         chosen.append(world.record and world.record.plan)
     assert chosen == [WRITTEN_PLAN_OF_MANY, Plan(prior=1.0, contrast_steps=3)]
@@ -246,7 +246,7 @@ def without_a_record(world: World) -> Settings:
 def test_many_rows_go_into_a_new_table_that_readers_are_switched_to(
     world: World, monkeypatch: pytest.MonkeyPatch, variant: str, plan: Plan
 ) -> None:
-    monkeypatch.setattr(systems, "WRITTEN_PLANS", (plan,))
+    monkeypatch.setattr(moves, "WRITTEN_PLANS", (plan,))
     settings = without_a_record(world).model_copy(update={"nudge_variant": variant})
     monkeypatch.setattr(nudge_live, "FEW_ROWS", 5)
     run = world.conn.execute(

@@ -30,26 +30,43 @@ def test_a_run_from_start_to_end(runs: RunRepository) -> None:
     assert [item.run_id for item in runs.recent_runs(1)] == ["r2"]
 
 
+def result_of(runs: RunRepository, fingerprint: str, shard: int, run_id: str) -> tuple[str, object] | None:
+    row = runs.finished("embed", fingerprint, shard, run_id)
+    return (row.run_id, row.result) if row else None
+
+
 def test_a_finished_step_is_found_again_by_its_inputs(runs: RunRepository) -> None:
     runs.begin("embed", "f1", 0, "r1")
-    assert runs.finished("embed", "f1", 0) is None
-    runs.progress("embed", "f1", 0, 5, 10, "half\x00")
+    assert result_of(runs, "f1", 0, "r1") is None
+    runs.progress("embed", "f1", 0, "r1", 5, 10, "half\x00")
     (row,) = runs.steps_of("r1")
     assert (row.done, row.total, row.message, row.finished_at) == (5, 10, "half\ufffd", None)
-    runs.finish("embed", "f1", 0, {"refs": {"x": 1}})
-    assert runs.finished("embed", "f1", 0) == {"refs": {"x": 1}}
-    assert runs.finished("embed", "f1", 1) is None
-    assert runs.finished("embed", "f2", 0) is None
+    runs.finish("embed", "f1", 0, "r1", {"refs": {"x": 1}})
+    assert result_of(runs, "f1", 0, "r1") == ("r1", {"refs": {"x": 1}})
+    assert result_of(runs, "f1", 0, "r2") == ("r1", {"refs": {"x": 1}})
+    assert result_of(runs, "f1", 1, "r1") is None
+    assert result_of(runs, "f2", 0, "r1") is None
 
 
-def test_a_step_that_begins_again_forgets_its_result(runs: RunRepository) -> None:
+def test_a_step_that_begins_again_forgets_its_result_and_not_that_of_another_run(runs: RunRepository) -> None:
+    for run_id in ("r1", "r2"):
+        runs.begin("embed", "f1", 0, run_id)
+        runs.finish("embed", "f1", 0, run_id, {"run_id": run_id})
+    assert result_of(runs, "f1", 0, "r1") == ("r1", {"run_id": "r1"})
     runs.begin("embed", "f1", 0, "r1")
-    runs.finish("embed", "f1", 0, {})
-    assert runs.finished("embed", "f1", 0) == {}
-    runs.begin("embed", "f1", 0, "r2")
-    assert runs.finished("embed", "f1", 0) is None
-    assert runs.steps_of("r1") == []
-    assert [row.step for row in runs.steps_of("r2")] == ["embed"]
+    runs.progress("embed", "f1", 0, "r1", 1, 2, "again")
+    assert result_of(runs, "f1", 0, "r1") == ("r2", {"run_id": "r2"})
+    assert [(row.run_id, row.message) for name in ("r1", "r2") for row in runs.steps_of(name)] == [
+        ("r1", "again"), ("r2", ""),
+    ]  # fmt: skip
+
+
+def test_a_result_that_was_taken_over_is_found_where_it_was_made(runs: RunRepository) -> None:
+    for run_id in ("r1", "r2"):
+        runs.begin("embed", "f1", 0, run_id)
+        runs.finish("embed", "f1", 0, run_id, {"run_id": "r1"})
+    assert result_of(runs, "f1", 0, "r3") == ("r1", {"run_id": "r1"})
+    assert [row.reused_from for name in ("r1", "r2") for row in runs.steps_of(name)] == ["", "r1"]
 
 
 def test_the_same_refusal_is_one_row_that_moves_to_the_newest_run(runs: RunRepository) -> None:

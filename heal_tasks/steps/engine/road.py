@@ -78,7 +78,7 @@ def steps_of(settings: Settings, route: str) -> tuple[str, ...]:
     return tuple(name for name in ROUTES[route] if not STEPS[name].only_if or getattr(settings, STEPS[name].only_if))
 
 
-def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None]) -> None:
+def run_pipeline(settings: Settings, run_id: str, tell: Callable[[Manifest], None] = lambda manifest: None) -> None:
     """Run or continue a run as the DAG does: ingest, route, the chosen route, report; ``tell`` gets each manifest.
 
     Raises:

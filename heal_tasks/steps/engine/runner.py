@@ -1,8 +1,8 @@
 """Runs one step: returns its finished result or does the work, and records progress, result and time.
 
 A step's key is (name, fingerprint of its inputs, shard). Run again with the same inputs, after a kill or on a later
-night, it returns the stored result. Steps write so that a second run completes a half-finished one: upserts by
-deterministic ids, artifacts published by rename.
+night, it returns the stored result, which the later run then has, too. Steps write so that a second run completes a
+half-finished one: upserts by deterministic ids, artifacts published by rename.
 """
 
 import logging
@@ -15,18 +15,18 @@ from typing import Any, TypeVar
 import psycopg
 
 from heal_tasks.core.artifacts import ArtifactStore, artifact_store
-from heal_tasks.core.errors import HealError
+from heal_tasks.core.errors import HealError, StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import LoggedProgress
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.redaction import redacted_errors
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import Progress
+from heal_tasks.core.types import JsonObject, Progress
 from heal_tasks.steps.engine.faults import named_fault, named_faults
 from heal_tasks.steps.engine.only_process import only_process
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.run_lock import one_step
-from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.runs.runs import RunRepository, StepRow
 
 T = TypeVar("T")
 
@@ -84,8 +84,10 @@ class Step:
 
     name: str  # on the command line, in the report and in heal.step_result
     body: Callable[[Context], Outcome]
-    inputs: Callable[[Context], object] | None  # JSON values that decide the result; None: it belongs to this run only
+    inputs: Callable[[Context], object] | None  # JSON values that decide the result; None: the run alone does
+    of_run: bool = False  # the result belongs to this run only, although it has ``inputs``
     beside_runs: bool = False  # does not wait for the end of a run that is under way on the command line
+    repeats: bool = False  # is done again whenever it is run
 
     def run(
         self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1, *, in_run: bool = False
@@ -99,7 +101,7 @@ class Step:
         with redacted_errors(), named_faults(f"step {self.name}", settings), ExitStack() as held:
             if not in_run and not self.beside_runs:
                 held.enter_context(one_step(url, manifest.run_id, log.info))
-            if self.inputs:  # of equal inputs the second process then finds the first one's result
+            if self.inputs and not self.of_run:  # of equal inputs the second process then finds the first one's result
                 held.enter_context(only_process(settings.var_dir / "locks", self.name, log.info))
             return self._run(settings, manifest, shard, shards, log)
 
@@ -110,29 +112,25 @@ class Step:
             key = ""
 
             def report(done: int, total: int, message: str = "") -> None:
-                runs.progress(self.name, key, shard, done, total, message)
+                runs.progress(self.name, key, shard, manifest.run_id, done, total, message)
 
             context = Context(
                 settings, manifest, conn, artifact_store(settings),
                 LoggedProgress(log, self.name, also=report), shard, shards, log,
             )  # fmt: skip
             try:
-                key = fingerprint([self.name, shards, self.inputs(context) if self.inputs else manifest.run_id])
-                stored = runs.finished(self.name, key, shard)
-                if stored and all(
-                    context.artifacts.exists(uri) for ref, uri in stored["refs"].items() if ref.endswith("_uri") and uri
-                ):
-                    result = Manifest(**stored)
-                    log.info("%s: finished before with the same inputs; nothing to do", self.name)
-                    note = result.note if result.run_id == manifest.run_id else f"{result.note} (unchanged, reused)"
-                    return manifest.next(
-                        self.name, refs=result.refs, counts=result.counts, note=note, undone=result.undone
-                    )
+                if not self.repeats and (by := runs.overtaken_by(manifest.run_id)):
+                    raise _overtaken(self.name, manifest.run_id, by)
+                inputs = [manifest.run_id] if self.of_run or not self.inputs else []
+                key = step_key(self.name, shards, *inputs, *([self.inputs(context)] if self.inputs else []))
+                stored = None if self.repeats else runs.finished(self.name, key, shard, manifest.run_id)
+                if stored and stored.result and _is_whole(context.artifacts, stored.result):
+                    return self._reuse(runs, stored, stored.result, manifest, log)
                 runs.begin(self.name, key, shard, manifest.run_id)
                 outcome = self.body(context)
                 own = Manifest(run_id=manifest.run_id, step=self.name, **vars(outcome))
                 result = manifest.next(self.name, **vars(outcome))
-                runs.finish(self.name, key, shard, own.to_json())
+                runs.finish(self.name, key, shard, manifest.run_id, own.to_json())
             except Waiting as waiting:
                 report(0, 0, str(waiting))
                 log.info("%s: %s", self.name, waiting)
@@ -148,6 +146,21 @@ class Step:
             log.warning("%s: %s", self.name, outcome.undone)
         return result
 
+    def _reuse(
+        self, runs: RunRepository, stored: StepRow, result: JsonObject, manifest: Manifest, log: logging.Logger
+    ) -> Manifest:
+        """The manifest of a step that has finished before, in this run or, with the same inputs, in another."""
+        if stored.run_id == manifest.run_id:
+            log.info("%s: finished before in this run; nothing to do, a new run would do it again", self.name)
+        else:
+            log.info("%s: finished in run %s with the same inputs; nothing to do", self.name, stored.run_id)
+            result = {**result, "note": f"{result['note']} (unchanged, reused from run {stored.run_id})"}
+            key = self.name, stored.fingerprint, stored.shard, manifest.run_id
+            runs.begin(*key)
+            runs.finish(*key, result)
+        made = Manifest(**result)
+        return manifest.next(self.name, refs=made.refs, counts=made.counts, note=made.note, undone=made.undone)
+
     def run_to_end(
         self, settings: Settings, manifest: Manifest, shard: int = 0, shards: int = 1, *, in_run: bool = False
     ) -> Manifest:
@@ -157,3 +170,21 @@ class Step:
                 return self.run(settings, manifest, shard, shards, in_run=in_run)
             except Waiting as waiting:
                 time.sleep(min(waiting.poll_s, waiting.wait_s))
+
+
+def step_key(name: str, shards: int, *inputs: object) -> str:
+    """The fingerprint of a step and its inputs, under which its result is stored."""
+    return fingerprint([name, shards, *inputs])
+
+
+def _is_whole(artifacts: ArtifactStore, result: JsonObject) -> bool:
+    """True if all files that a result names are there."""
+    return all(artifacts.exists(uri) for ref, uri in result["refs"].items() if ref.endswith("_uri") and uri)
+
+
+def _overtaken(step: str, run_id: str, by: StepRow) -> StepError:
+    return StepError(
+        f"step {step} of run {run_id!r} was not done: run {by.run_id!r} has changed what is served "
+        f"({by.step}, {by.finished_at:%Y-%m-%d %H:%M %Z}) since this run made its topics, and older topics would "
+        "replace newer ones. Start a new run instead, with the route realign if nothing else calls for one"
+    )

@@ -6,8 +6,9 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.quality.probes import choose_probes
 from heal_tasks.steps.vectors.indexing import Indexed, index_served
+from heal_tasks.steps.vectors.moves import moved_copy
 from heal_tasks.steps.vectors.spaces import overlay, served
-from heal_tasks.steps.vectors.systems import LIVE, Systems, moved_copy
+from heal_tasks.steps.vectors.systems import LIVE, Systems
 from heal_tasks.store.documents.chunks import purge_superseded
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository

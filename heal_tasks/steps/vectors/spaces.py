@@ -79,8 +79,8 @@ def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Floa
     missing = wanted[~np.isin(wanted, ids)]
     if len(missing):
         raise StepError(
-            f"{len(missing)} of {len(wanted)} vectors are missing, first id {missing[0]}; "
-            "run the embedding step before this one again"
+            f"{len(missing)} of {len(wanted)} vectors are missing, first id {missing[0]}: their texts came after the "
+            "embedding step of this run; start a new run"
         )
     order = np.argsort(ids)
     return vectors[order[np.searchsorted(ids, wanted, sorter=order)]]

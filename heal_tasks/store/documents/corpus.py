@@ -73,7 +73,7 @@ class Pending:
     chunks: int  # live chunks without a served vector
     superseded: int  # chunks still served whose text is gone
     documents: int  # live documents, exact duplicates included
-    moved: int  # documents that are new, changed or deleted since the last realignment
+    moved: int  # documents that are new, changed or deleted since the last realignment, without exact duplicates
 
 
 class Corpus(Repository):
@@ -86,10 +86,11 @@ class Corpus(Repository):
                 ::bytea), 'hex'), '') FROM heal.document WHERE deleted_at IS NULL AND duplicate_of IS NULL"""
         return str(scalar(self._conn, query))
 
-    def texts(self, unlabelled_in: int | None = None) -> tuple[list[int], list[str]]:
+    def texts(self, unlabelled_in: int | None = None, since: datetime | None = None) -> tuple[list[int], list[str]]:
         """Ids, ascending, and texts (title, newline, body) of documents, all or those without a label of a topic run.
 
-        A document that has changed since the topic run counts as unlabelled.
+        A document that has changed since the topic run counts as unlabelled. With ``since`` only documents that are
+        new or changed since then are read.
         """
         rows = self._conn.execute(
             """SELECT d.document_id, d.title || E'\\n' || d.body FROM heal.document d
@@ -97,8 +98,9 @@ class Corpus(Repository):
                 OR NOT EXISTS (SELECT FROM heal.document_topic t
                     WHERE t.topic_run_id = %(run)s AND t.document_id = d.document_id)
                 OR d.changed_at > (SELECT r.created_at FROM heal.topic_run r WHERE r.topic_run_id = %(run)s))
+                AND (%(since)s::timestamptz IS NULL OR d.changed_at > %(since)s)
             ORDER BY d.document_id""",
-            {"run": unlabelled_in},
+            {"run": unlabelled_in, "since": since},
         ).fetchall()
         return [key for key, _ in rows], [text for _, text in rows]
 
@@ -176,7 +178,8 @@ class Corpus(Repository):
             """SELECT count(*) FILTER (WHERE c.superseded_at IS NULL AND NOT {served}),
                    count(*) FILTER (WHERE c.superseded_at IS NOT NULL),
                    (SELECT count(*) FROM heal.document WHERE deleted_at IS NULL),
-                   (SELECT count(*) FROM heal.document WHERE changed_at > %(since)s OR deleted_at > %(since)s)
+                   (SELECT count(*) FROM heal.document
+                    WHERE duplicate_of IS NULL AND (changed_at > %(since)s OR deleted_at > %(since)s))
             FROM heal.chunk c"""
         ).format(served=served)
         return Pending(*self._conn.execute(query, {"since": since}).fetchall()[0])

@@ -116,6 +116,13 @@ def find_by_text(
 
 
 @named_errors()
+def unknown_words(conn: Connection, question: str) -> list[str]:
+    """The words of a question if no document has any of them, as the lexicon counts them; else an empty list."""
+    rows = conn.execute("SELECT stem, chunks FROM heal.explain_find(%s)", (storable(question),)).fetchall()
+    return [] if any(chunks for _, chunks in rows) else list(dict.fromkeys(stem for stem, _ in rows))
+
+
+@named_errors()
 def hybrid_search(
     conn: Connection,
     words: str,

@@ -163,6 +163,23 @@ class QuestionRepository(Repository):
             stored = insert(cursor, "question", rows, "ON CONFLICT DO NOTHING")
         return stored, sorted(external for external, name in names.items() if name not in places)
 
+    def judgments(self) -> list[tuple[str, str, str, str]]:
+        """Text, external id and source of the document, and split of all human questions."""
+        return self._conn.execute(
+            "SELECT q.text, d.external_id, d.source, q.split FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+            "JOIN heal.document d USING (document_id) WHERE q.writer = %s ORDER BY 1, 3, 2",
+            (HUMAN,),
+        ).fetchall()
+
+    def remove_judgments(self, text: str | None, external_id: str | None) -> int:
+        """Delete the human questions of a text, with one document or all; all questions without a text."""
+        return self._conn.execute(
+            "DELETE FROM heal.question q USING heal.chunk c JOIN heal.document d USING (document_id) "
+            "WHERE c.chunk_id = q.chunk_id AND q.writer = %(human)s AND q.text = coalesce(%(text)s, q.text) "
+            "AND d.external_id = coalesce(%(id)s, d.external_id)",
+            {"human": HUMAN, "text": text, "id": external_id},
+        ).rowcount
+
     def place_judgments(self, space: Space, touched: Int64Array | None = None) -> int:
         """Assign judgments to the chunk of their document that is nearest to the question.
 

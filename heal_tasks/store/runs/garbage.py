@@ -2,8 +2,9 @@
 
 from heal_tasks.store.db import Connection
 
-# Kept are models whose space or generations still have tables. What a run under way needs is younger than the drain
-# period. Training sets that are older than the last deletion of a document go, too: they may quote it.
+# Several runs may share a file. Kept are models whose space or generations still have tables. What a run under way
+# needs is younger than the drain period. Training sets older than the last deletion of a document go, too: they may
+# quote it.
 _UNUSED = """
 WITH served AS (
     SELECT g.run_id, g.space_id FROM heal.generation g
@@ -20,10 +21,11 @@ WITH served AS (
 ), kept_run AS (
     SELECT run_id FROM served UNION SELECT run_id FROM trained WHERE model_uri IN (SELECT * FROM kept)
 )
-SELECT 'models', model_uri FROM trained WHERE drained AND model_uri NOT IN (SELECT * FROM kept)
+SELECT 'models', model_uri FROM trained WHERE model_uri NOT IN (SELECT * FROM kept) GROUP BY 2 HAVING bool_and(drained)
 UNION
 SELECT 'training_sets', d.result -> 'refs' ->> 'training_set_uri' FROM done d LEFT JOIN heal.run r USING (run_id)
-WHERE d.step = 'mine' AND (d.drained AND d.run_id NOT IN (SELECT run_id FROM kept_run)
+WHERE d.step = 'mine' GROUP BY 2 HAVING bool_and(
+    d.drained AND d.run_id NOT IN (SELECT run_id FROM kept_run)
     OR (r.finished_at IS NOT NULL OR d.drained) AND d.finished_at < (SELECT max(deleted_at) FROM heal.document))
 ORDER BY 1, 2
 """

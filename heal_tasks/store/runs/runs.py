@@ -8,7 +8,7 @@ from datetime import datetime
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
-from heal_tasks.store.db import Repository, find, insert, scalar, select
+from heal_tasks.store.db import Repository, find, insert, select
 
 TRAINED = "^(answers|topics|paper|trained) model"
 """Systems whose model a run has trained; earlier versions had one, the "trained model"."""
@@ -25,8 +25,9 @@ class Run:
     route_reason: str | None
     route_facts: JsonObject | None
     verdict: str | None
-    generation_id: int | None
+    generation_id: int | None  # the one that was live at its end
     report_uri: str | None
+    state: JsonObject | None  # of the store at its end; None before
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,21 @@ class StepRow:
     done: int
     total: int
     message: str
+
+    @property
+    def reused_from(self) -> str:
+        """The run whose result this run has taken over; empty where it is its own."""
+        made_by = str((self.result or {}).get("run_id", self.run_id))
+        return "" if made_by == self.run_id else made_by
+
+
+@dataclass(frozen=True, slots=True)
+class Realignment:
+    """The end of a realignment."""
+
+    ended_at: datetime
+    cause: str | None  # ``nudge.route.Cause``; None where the run did not record it
+    promoted: bool  # the gate's best candidate went live
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +94,19 @@ class RunRepository(Repository):
         )
 
     def finish_run(
-        self, run_id: str, verdict: str, generation_id: int | None = None, report_uri: str | None = None
+        self,
+        run_id: str,
+        verdict: str,
+        generation_id: int | None = None,
+        report_uri: str | None = None,
+        state: JsonObject | None = None,
+        ended_at: datetime | None = None,
     ) -> None:
-        """Record the end of a run."""
+        """Record the end of a run, now or at an earlier time, and the state that it left."""
         self._conn.execute(
-            "UPDATE heal.run SET finished_at = now(), verdict = %s, generation_id = %s, report_uri = %s "
-            "WHERE run_id = %s",
-            (redacted(verdict), generation_id, report_uri, run_id),
+            "UPDATE heal.run SET finished_at = coalesce(%s, now()), verdict = %s, generation_id = %s, report_uri = %s, "
+            "state = %s WHERE run_id = %s",
+            (ended_at, redacted(verdict), generation_id, report_uri, state, run_id),
         )
 
     def get_run(self, run_id: str) -> Run | None:
@@ -95,11 +117,23 @@ class RunRepository(Repository):
         """The last runs, newest first."""
         return select(self._conn, Run, "FROM heal.run ORDER BY started_at DESC LIMIT %s", (limit,))
 
-    def last_realigned_at(self) -> datetime | None:
-        """The end of the last realignment, whether or not it published a generation; None if there was none."""
-        query = "SELECT max(finished_at) FROM heal.step_result WHERE step = 'publish'"
-        ended: datetime | None = scalar(self._conn, query)
-        return ended
+    def working_runs(self) -> set[str]:
+        """Runs that have not ended and of which a process works now."""
+        found = self._conn.execute(
+            "SELECT run_id FROM heal.run JOIN heal.run_lock_holder ON application_name = left('heal: ' || run_id, 63) "
+            "WHERE finished_at IS NULL"
+        )
+        return {run_id for (run_id,) in found}
+
+    def last_realignment(self) -> Realignment | None:
+        """The last realignment that ended, whether or not it published a generation; None if there was none."""
+        rest = """FROM (
+            SELECT p.finished_at AS ended_at, r.route_facts ->> 'cause' AS cause,
+                coalesce(p.result -> 'refs' ->> 'generation_id' = c.result -> 'refs' ->> 'best_id', true) AS promoted
+            FROM heal.step_result p LEFT JOIN heal.run r USING (run_id)
+                LEFT JOIN heal.step_result c ON c.run_id = p.run_id AND c.step = 'choose' AND c.finished_at IS NOT NULL
+            WHERE p.step = 'publish' AND p.finished_at IS NOT NULL ORDER BY p.finished_at DESC LIMIT 1) last"""
+        return find(self._conn, Realignment, rest)
 
     def refused_trainings(self) -> tuple[int, datetime | None]:
         """The number of trained models since the last one that was promoted, and the time of the last."""
@@ -116,39 +150,44 @@ class RunRepository(Repository):
         assert row is not None
         return row[0], row[1]
 
-    def finished(self, step: str, fingerprint: str, shard: int) -> JsonObject | None:
-        """The stored result of a step with these inputs, or None if it has never finished."""
-        result: JsonObject | None = scalar(
-            self._conn,
-            "SELECT result FROM heal.step_result "
-            "WHERE step = %s AND fingerprint = %s AND shard = %s AND finished_at IS NOT NULL",
-            (step, fingerprint, shard),
-        )
-        return result
+    def finished(self, step: str, fingerprint: str, shard: int, run_id: str) -> StepRow | None:
+        """The finished step of a run with these inputs, or else of another run; None if it has never finished."""
+        rest = """FROM heal.step_result WHERE step = %s AND fingerprint = %s AND shard = %s AND finished_at IS NOT NULL
+            ORDER BY run_id <> %s, result ->> 'run_id' <> run_id NULLS FIRST, finished_at DESC LIMIT 1"""
+        return find(self._conn, StepRow, rest, (step, fingerprint, shard, run_id))
+
+    def overtaken_by(self, run_id: str) -> StepRow | None:
+        """The last step by which another run has changed what is served, since a run made its topics; None if none."""
+        rest = """FROM heal.step_result WHERE run_id <> %(run)s AND step IN ('publish', 'nudge_live')
+            AND finished_at > (SELECT max(finished_at) FROM heal.step_result WHERE run_id = %(run)s AND step = 'label')
+            ORDER BY finished_at DESC LIMIT 1"""
+        return find(self._conn, StepRow, rest, {"run": run_id})
 
     def begin(self, step: str, fingerprint: str, shard: int, run_id: str) -> None:
-        """Record that a step starts, or starts again: an earlier result and progress are deleted."""
+        """Record that a run starts a step, or starts it again: its earlier result and progress are deleted."""
         self._conn.execute(
             "INSERT INTO heal.step_result (step, fingerprint, shard, run_id) VALUES (%s, %s, %s, %s) "
-            "ON CONFLICT (step, fingerprint, shard) DO UPDATE SET run_id = EXCLUDED.run_id, result = NULL, "
+            "ON CONFLICT (step, fingerprint, shard, run_id) DO UPDATE SET result = NULL, "
             "started_at = now(), finished_at = NULL, done = 0, total = 0, message = ''",
             (step, fingerprint, shard, run_id),
         )
 
-    def progress(self, step: str, fingerprint: str, shard: int, done: int, total: int, message: str = "") -> None:
+    def progress(
+        self, step: str, fingerprint: str, shard: int, run_id: str, done: int, total: int, message: str = ""
+    ) -> None:
         """Record the progress of a running step."""
         self._conn.execute(
             "UPDATE heal.step_result SET done = %s, total = %s, message = %s "
-            "WHERE step = %s AND fingerprint = %s AND shard = %s",
-            (done, total, storable(redacted(message)), step, fingerprint, shard),
+            "WHERE step = %s AND fingerprint = %s AND shard = %s AND run_id = %s",
+            (done, total, storable(redacted(message)), step, fingerprint, shard, run_id),
         )
 
-    def finish(self, step: str, fingerprint: str, shard: int, result: JsonObject) -> None:
+    def finish(self, step: str, fingerprint: str, shard: int, run_id: str, result: JsonObject) -> None:
         """Store a step's result, which ``finished`` returns afterwards."""
         self._conn.execute(
             "UPDATE heal.step_result SET result = %s, finished_at = now(), message = '' "
-            "WHERE step = %s AND fingerprint = %s AND shard = %s",
-            (result, step, fingerprint, shard),
+            "WHERE step = %s AND fingerprint = %s AND shard = %s AND run_id = %s",
+            (result, step, fingerprint, shard, run_id),
         )
 
     def steps_of(self, run_id: str) -> list[StepRow]:
