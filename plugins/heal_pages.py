@@ -38,10 +38,12 @@ addEventListener("click", event => {
 });
 """
 
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+
 # No other script runs and nothing is fetched, whatever the text of a document or an artifact says.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'; "
-    f"base-uri 'none'; form-action 'self'; script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'",
+    f"base-uri 'none'; form-action 'self'; script-src 'sha256-{_SCRIPT_HASH}'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
