@@ -6,7 +6,7 @@ Every process of Airflow loads the plugins, tasks included, so this file is ligh
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -103,21 +103,35 @@ def new_app() -> "FastAPI":
     return app
 
 
-def page(template: str, here: str, status: int = 200, **values: object) -> "HTMLResponse":
+def page(template: str, /, here: str = "", status: int = 200, run_id: str = "", **values: object) -> "HTMLResponse":
     """A page in the frame: a template of ``heal_tasks/report`` that extends ``frame.html.jinja``.
 
     Args:
         template: the file's name.
         here: the page's address in NAVIGATION; empty for a page that is not in it.
         status: HTTP status.
+        run_id: the run in Airflow that the page is about, if any.
         values: values for the template.
     """
     from fastapi.responses import HTMLResponse
 
     from heal_tasks.report.templates import render_template
 
-    framed = {"nav": NAVIGATION, "here": here, "script": SCRIPT}
-    return HTMLResponse(render_template(template, **framed, **values), status)
+    return HTMLResponse(render_template(template, **_frame(here, run_id), **values), status)
+
+
+def stored_page(html: str, run_id: str) -> "HTMLResponse":
+    """The stored report of a run, with the navigation above its heading."""
+    from fastapi.responses import HTMLResponse
+
+    from heal_tasks.report.templates import render_template
+
+    # No text of a run can equal the tag, because texts are escaped.
+    return HTMLResponse(html.replace("<h1", f"{render_template('nav.html.jinja', **_frame('', run_id))}<h1", 1))
+
+
+def _frame(here: str, run_id: str) -> dict[str, object]:
+    return {"nav": NAVIGATION, "here": here, "run_id": run_id, "dag_id": DAG_ID, "script": SCRIPT}
 
 
 def refuse(request: "Request", status: int, message: str) -> "Response":
@@ -127,8 +141,19 @@ def refuse(request: "Request", status: int, message: str) -> "Response":
     from fastapi.responses import JSONResponse
 
     if _is_browser(request):
-        return page("refusal.html.jinja", "", status, title=HTTPStatus(status).phrase, message=message)
+        return page("refusal.html.jinja", status=status, title=HTTPStatus(status).phrase, message=message)
     return JSONResponse({"detail": message}, status)
+
+
+def run_states(run_ids: Collection[str]) -> dict[str, str]:
+    """Airflow's states of runs of ``heal_realign`` by run id, for those that it knows."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        known = select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id.in_(run_ids))
+        return {run_id: str(state) for run_id, state in session.execute(known)}
 
 
 def database() -> "Iterator[Connection]":

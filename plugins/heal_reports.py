@@ -14,31 +14,50 @@ if TYPE_CHECKING:
 @cache
 def build_app() -> "FastAPI":
     """The pages; Airflow mounts them at ``/heal``."""
-    from fastapi import Depends, HTTPException, Query
+    from fastapi import Depends, HTTPException
     from fastapi.responses import HTMLResponse
 
     from heal_tasks.core.artifacts import artifact_store
     from heal_tasks.core.settings import load_settings
     from heal_tasks.core.text import unstorable
     from heal_tasks.report.page import read_page
+    from heal_tasks.report.run_list import list_runs, state_of
     from heal_tasks.store.db import Connection
     from heal_tasks.store.runs.runs import RunRepository
 
     app = heal_pages.new_app()
     database = Annotated[Connection, Depends(heal_pages.database)]
 
+    def check_dag(dag_id: str) -> None:
+        # Airflow shows the tabs on every DAG.
+        if dag_id != heal_pages.DAG_ID:
+            raise HTTPException(404, f"Only runs of {heal_pages.DAG_ID} have reports.")
+
     @app.get("/runs")
-    def runs(conn: database, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> HTMLResponse:
-        return heal_pages.page("runs.html.jinja", "runs", runs=RunRepository(conn).recent_runs(limit))
+    def runs(conn: database, before: str = "", dag_id: str = heal_pages.DAG_ID) -> HTMLResponse:
+        check_dag(dag_id)
+        page = list_runs(conn, heal_pages.run_states, None if unstorable(before) else before or None)
+        return heal_pages.page("runs.html.jinja", "runs", page=page, before=before)
 
     @app.get("/report")
-    def report(conn: database, run_id: str) -> HTMLResponse:
-        page = None
-        if not unstorable(run_id):  # else it can be no run's
-            page = read_page(conn, artifact_store(load_settings()), run_id)
-        if page is None:
-            raise HTTPException(404, f"run {run_id[:200]!r} has no report")
-        return HTMLResponse(page)
+    def report(conn: database, run_id: str, dag_id: str = heal_pages.DAG_ID) -> HTMLResponse:
+        check_dag(dag_id)
+        if unstorable(run_id):  # it can be no run's
+            raise HTTPException(404, f"There is no run {run_id[:200]!r}.")
+        known = heal_pages.run_states([run_id]).get(run_id)
+        in_airflow = run_id if known else ""
+        if html := read_page(conn, artifact_store(load_settings()), run_id):
+            return heal_pages.stored_page(html, in_airflow)
+        repository = RunRepository(conn)
+        run = repository.get_run(run_id)
+        if run:
+            state, tone = state_of(run, known, repository.working_runs())
+        elif known:
+            state, tone = known, "busy" if known in ("queued", "running") else "bad"
+        else:
+            raise HTTPException(404, f"There is no run {run_id[:200]!r}.")
+        values = {"name": run_id, "run": run, "state": state, "tone": tone, "steps": repository.steps_of(run_id)}
+        return heal_pages.page("run_so_far.html.jinja", run_id=in_airflow, **values)
 
     return app
 
@@ -53,12 +72,19 @@ class HealReports(AirflowPlugin):
 
     name = "heal_reports"
     fastapi_apps = [{"app": application, "url_prefix": heal_pages.PREFIX, "name": "HEAL runs"}]  # noqa: RUF012 - Airflow's interface
-    external_views = [  # noqa: RUF012 - Airflow's interface
+    external_views = [  # noqa: RUF012 - Airflow's interface; a leading slash would break behind a proxy that adds a prefix
         {
             "name": "HEAL runs",
             "href": "heal/runs",
             "destination": "nav",
             "category": "browse",
             "url_route": "heal-runs",
-        }
+        },
+        {"name": "HEAL runs", "href": "heal/runs?dag_id={DAG_ID}", "destination": "dag", "url_route": "heal-dag-runs"},
+        {
+            "name": "HEAL report",
+            "href": "heal/report?dag_id={DAG_ID}&run_id={RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "heal-report",
+        },
     ]

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from heal_tasks.core.log import format_duration
 
 
-def render_template(name: str, **values: object) -> str:
+def render_template(name: str, /, **values: object) -> str:
     """Render a template of this folder."""
     return _environment().get_template(name).render(values)
 
