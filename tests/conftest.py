@@ -127,18 +127,26 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def airflow_database(plugins: None) -> None:
+    """Airflow's own tables, empty."""
+    from airflow import settings
+    from airflow.models import import_all_models
+    from airflow.models.base import Base
+
+    import_all_models()
+    Base.metadata.create_all(settings.engine)
+
+
 @pytest.fixture
-def airflow_user(plugins: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], None]]:
-    """Log a user of a role of Airflow's in to the plugin's pages; None: of no role."""
+def airflow_user(airflow_database: None) -> Iterator[Callable[[str | None], None]]:
+    """Log a user with a role of Airflow's in to the plugin's pages; None: without a role."""
     import heal_reports
     from airflow.api_fastapi.app import init_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
     from airflow.api_fastapi.core_api.security import get_user
-    from airflow.models.dag import DagModel
 
     init_auth_manager()
-    # The only look into Airflow's database, which these tests do without.
-    monkeypatch.setattr(DagModel, "get_team_name", lambda dag_id: None)
     app = heal_reports.build_app()
 
     def log_in(role: str | None) -> None:
