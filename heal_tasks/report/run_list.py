@@ -7,8 +7,6 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.runs.runs import Run, RunRepository
 
 PAGE_ROWS = 50
-STOPPED = ("stopped", "bad")
-"""State of a run that has not ended, but nothing works at it."""
 
 SchedulerStates = Callable[[Collection[str]], Mapping[str, str]]
 """The states of runs by run id, for those that the scheduler knows."""
@@ -41,18 +39,18 @@ def list_runs(conn: Connection, states: SchedulerStates, before: str | None = No
 
 
 def state_of(run: Run, scheduler_state: str | None, working: Collection[str]) -> tuple[str, str]:
-    """State of a run and its tone.
+    """State of a run and its tone; stopped is one that has not ended, but nothing works at it.
 
     Args:
         run: the run.
         scheduler_state: its state for the scheduler, which also knows of tasks that no step could report on; None if it
             was started on the command line.
-        working: the runs that a process works at.
+        working: the runs of which a process works at a step.
     """
     if scheduler_state in ("queued", "running"):
         return scheduler_state, "busy"
+    if run.run_id in working:
+        return "running", "busy"
     if scheduler_state == "failed" or run.failed:
         return "failed", "bad"
-    if run.finished_at:
-        return "finished", "good"
-    return ("running", "busy") if run.run_id in working else STOPPED
+    return ("finished", "good") if run.finished_at else ("stopped", "bad")

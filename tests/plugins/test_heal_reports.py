@@ -15,9 +15,12 @@ from urllib.parse import quote
 import pytest
 
 from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.errors import StepError
+from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.report.page import SAMPLES
 from heal_tasks.report.run_list import PAGE_ROWS
+from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.run_lock import whole_run
 from heal_tasks.store.runs.runs import RunRepository
@@ -213,6 +216,18 @@ def test_a_run_of_the_command_line_is_running_while_it_holds_the_lock(settings: 
     with whole_run(settings.require_database_url(), RUN):
         assert cells(logged_in.get("/heal/runs").text)[1] == "running"
     assert cells(logged_in.get("/heal/runs").text)[1] == "stopped"
+
+
+def test_a_step_that_fails_is_shown_as_failed(settings: Settings, logged_in: Any) -> None:
+    def fail(context: Context) -> Outcome:
+        raise StepError("no disk")
+
+    write_run(settings, page=None)
+    with pytest.raises(StepError):
+        Step("ingest", fail, None).run(settings, Manifest(run_id=RUN))
+    shown = logged_in.get("/heal/report", params={"run_id": RUN}).text
+    assert '<tr class="bad"><td>ingest</td>' in shown
+    assert "failed: no disk" in shown
 
 
 def test_a_run_without_a_report_shows_the_steps_so_far(settings: Settings, logged_in: Any) -> None:

@@ -115,10 +115,9 @@ class RunRepository(Repository):
         return select(self._conn, Run, rest, {"before": before, "limit": limit})
 
     def working_runs(self) -> set[str]:
-        """Runs that have not ended and of which a process works now."""
+        """Runs of which a process works at a step now."""
         found = self._conn.execute(
-            "SELECT run_id FROM heal.run JOIN heal.run_lock_holder ON application_name = left('heal: ' || run_id, 63) "
-            "WHERE finished_at IS NULL"
+            "SELECT run_id FROM heal.run JOIN heal.run_lock_holder ON application_name = left('heal: ' || run_id, 63)"
         )
         return {run_id for (run_id,) in found}
 
