@@ -9,6 +9,7 @@ from heal_alerts import late
 from heal_approval import ApproveOperator
 from heal_batches import AskOperator
 from heal_form import PARAMS
+from heal_links import link_reports
 
 from heal_tasks.core.settings import load_settings
 
@@ -190,4 +191,4 @@ def heal_realign() -> None:
     chain(chosen, paths, report())
 
 
-heal_realign()
+link_reports(heal_realign())

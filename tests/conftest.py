@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -125,6 +125,35 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/airflow.db")
         patch.syspath_prepend(str(Path(__file__).parents[1] / "plugins"))
         yield
+
+
+@pytest.fixture(scope="module")
+def airflow_database(plugins: None) -> None:
+    """Airflow's own tables, empty."""
+    from airflow import settings
+    from airflow.models import import_all_models
+    from airflow.models.base import Base
+
+    import_all_models()
+    Base.metadata.create_all(settings.engine)
+
+
+@pytest.fixture
+def airflow_user(airflow_database: None) -> Iterator[Callable[[str | None], None]]:
+    """Log a user with a role of Airflow's in to the plugin's pages; None: without a role."""
+    import heal_reports
+    from airflow.api_fastapi.app import init_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.api_fastapi.core_api.security import get_user
+
+    init_auth_manager()
+    app = heal_reports.build_app()
+
+    def log_in(role: str | None) -> None:
+        app.dependency_overrides[get_user] = lambda: SimpleAuthManagerUser(username="somebody", role=role)
+
+    yield log_in
+    app.dependency_overrides.clear()
 
 
 @pytest.fixture(scope="module")

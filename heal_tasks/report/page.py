@@ -4,17 +4,15 @@ The report step stores the page without any text of documents or questions. ``re
 database whenever a page is opened, so that a deleted text is in no page.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from psycopg.rows import namedtuple_row
 
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.ids import fingerprint
-from heal_tasks.core.log import format_duration
 from heal_tasks.report.summary import Summary
+from heal_tasks.report.templates import render_template
 from heal_tasks.store.db import Connection
 from heal_tasks.store.runs.runs import Run, RunRepository
 
@@ -32,7 +30,7 @@ SAMPLES = Markup(
 
 def render(summary: Summary, pictures: "Pictures") -> str:
     """Render the HTML of a page without sample questions; every text is escaped."""
-    return _environment().get_template("page.html.jinja").render(summary=summary, pictures=pictures, samples=SAMPLES)
+    return render_template("page.html.jinja", summary=summary, pictures=pictures, samples=SAMPLES)
 
 
 def store_page(artifacts: ArtifactStore, run_id: str, page: str) -> str:
@@ -51,7 +49,7 @@ def read_page(conn: Connection, artifacts: ArtifactStore, run_id: str) -> str | 
         return None
     page = (artifacts.local(run.report_uri) / PAGE).read_text(encoding="utf-8")
     kept, dropped = read_samples(conn, run)
-    samples = _environment().get_template("samples.html.jinja").render(kept=kept, dropped=dropped)
+    samples = render_template("samples.html.jinja", kept=kept, dropped=dropped)
     return page.replace(SAMPLES, samples)
 
 
@@ -80,11 +78,3 @@ def read_samples(conn: Connection, run: Run) -> tuple[list[NamedTuple], list[Nam
         values,
     ).fetchall()
     return kept, dropped
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["duration"] = format_duration
-    return environment

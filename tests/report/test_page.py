@@ -11,10 +11,12 @@ from markupsafe import Markup, escape
 
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import StepError
+from heal_tasks.core.settings import load_settings
 from heal_tasks.report.page import MAX_SAMPLES, PAGE, read_page, read_samples, render, store_page
 from heal_tasks.report.pictures import Pictures, Projection, draw
 from heal_tasks.report.stored_tree import StoredTree
 from heal_tasks.report.summary import summarise
+from heal_tasks.steps.report import _verdict
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.topics import TopicRow, TopicRun
 from heal_tasks.store.runs.runs import RunRepository
@@ -133,7 +135,7 @@ def test_words_of_topics_are_escaped(auto: Connection) -> None:
     assert summary is not None
     row = TopicRow(0, None, 0, 0, 0, [EVIL], 1, None, 2, EVIL)
     run = TopicRun(1, "f", "u", 2, 1, 1, 0, None, 0.5, summary.run.started_at)
-    pictures = Pictures(projection=Projection(Markup("<svg/>"), Markup("<svg/>"), [EVIL], 2))
+    pictures = Pictures(projection=Projection([Markup("<svg/>"), Markup("<svg/>")], [EVIL], 2))
     page = render(replace(summary, tree=StoredTree(run, [row])), pictures)
     assert "<script" not in page
     assert page.count(str(escape(EVIL))) == 2, "in the legend and in the tree"
@@ -144,7 +146,7 @@ def test_every_table_scrolls_in_its_own_box(auto: Connection, artifacts: Artifac
     plant(auto)
     publish(auto, artifacts)
     page = read_page(auto, artifacts, "r") or ""
-    assert page.count("<table") == page.count('<div class="scroll"><table>') > 3
+    assert page.count("<table") == page.count('<div class="scroll"><table style=') > 3
 
 
 def test_reading_and_rendering_a_page_loads_no_drawing_library() -> None:
@@ -154,3 +156,22 @@ def test_reading_and_rendering_a_page_loads_no_drawing_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_failed_run_looks_failed_and_shows_the_failed_step_first(auto: Connection) -> None:
+    plant(auto)
+    auto.execute(
+        """INSERT INTO heal.step_result (step, fingerprint, run_id, finished_at, result, message) VALUES
+            ('ingest', 'f', 'r', now(), '{"note": "7 documents", "refs": {}, "counts": {}}', ''),
+            ('route', 'f', 'r', NULL, NULL, 'failed: no memory'), ('report', 'f', 'r', NULL, NULL, '')"""
+    )
+    summary = summarise(auto, "r")
+    assert summary is not None
+    verdict = _verdict(summary, load_settings())
+    page = render(replace(summary, run=replace(summary.run, verdict=verdict)), NOTHING)
+    assert "<title>Failed: HEAL run r</title>" in page
+    assert '<h1 class="bad">Failed run r</h1>' in page
+    assert page.index("no memory") < page.index(">7 documents<") < page.index('id="documents"')
+    assert "<td>report</td>" not in page, "it is the step that writes the page"
+    ended = render(replace(summary, run=replace(summary.run, verdict="Promoted.")), NOTHING)
+    assert "Failed" not in ended

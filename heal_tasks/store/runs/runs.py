@@ -13,6 +13,12 @@ from heal_tasks.store.db import Repository, find, insert, select
 TRAINED = "^(answers|topics|paper|trained) model"
 """Systems whose model a run has trained; earlier versions had one, the "trained model"."""
 
+NOT_FINISHED = "Not finished"
+"""The beginning of the verdict of a run that failed."""
+
+FAILED = "failed: "
+"""The beginning of the message of a step that failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -28,6 +34,11 @@ class Run:
     generation_id: int | None  # the one that was live at its end
     report_uri: str | None
     state: JsonObject | None  # of the store at its end; None before
+
+    @property
+    def failed(self) -> bool:
+        """The run has ended and left something unfinished."""
+        return bool(self.verdict and self.verdict.startswith(NOT_FINISHED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,11 @@ class StepRow:
         """The run whose result this run has taken over; empty where it is its own."""
         made_by = str((self.result or {}).get("run_id", self.run_id))
         return "" if made_by == self.run_id else made_by
+
+    @property
+    def failed(self) -> bool:
+        """It ended with an error and has not been tried again."""
+        return self.finished_at is None and self.message.startswith(FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +129,17 @@ class RunRepository(Repository):
         """A run, or None."""
         return find(self._conn, Run, "FROM heal.run WHERE run_id = %s", (run_id,))
 
-    def recent_runs(self, limit: int = 20) -> list[Run]:
-        """The last runs, newest first."""
-        return select(self._conn, Run, "FROM heal.run ORDER BY started_at DESC LIMIT %s", (limit,))
+    def recent_runs(self, limit: int = 20, before: str | None = None) -> list[Run]:
+        """The last runs, or the last ones before the run ``before``, newest first."""
+        rest = """FROM heal.run WHERE %(before)s::text IS NULL
+                OR (started_at, run_id) < (SELECT started_at, run_id FROM heal.run WHERE run_id = %(before)s)
+            ORDER BY started_at DESC, run_id DESC LIMIT %(limit)s"""
+        return select(self._conn, Run, rest, {"before": before, "limit": limit})
 
     def working_runs(self) -> set[str]:
-        """Runs that have not ended and of which a process works now."""
+        """Runs of which a process works at a step now."""
         found = self._conn.execute(
-            "SELECT run_id FROM heal.run JOIN heal.run_lock_holder ON application_name = left('heal: ' || run_id, 63) "
-            "WHERE finished_at IS NULL"
+            "SELECT run_id FROM heal.run JOIN heal.run_lock_holder ON application_name = left('heal: ' || run_id, 63)"
         )
         return {run_id for (run_id,) in found}
 
