@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, chain, dag, task, task_group
-from heal_airflow import ACTIVE, announce, dag_arguments, join, nightly, route_of, run_report, run_step
+from heal_airflow import ACTIVE, announce, dag_arguments, gpu_task, join, nightly, route_of, run_report, run_step
 from heal_alerts import late
 from heal_approval import ApproveOperator
 from heal_batches import AskOperator
@@ -14,6 +14,7 @@ from heal_links import link_reports
 from heal_tasks.core.settings import load_settings
 
 SETTINGS = load_settings()
+GPU = gpu_task(SETTINGS)
 ASK_SHARDS = list(range(SETTINGS.ask_shards))
 EMBED_SHARDS = list(range(SETTINGS.embed_shards))
 OBJECTIVES = list(range(len(SETTINGS.objectives)))
@@ -59,7 +60,7 @@ def heal_realign() -> None:
     @task_group(group_id="realign", tooltip="Topics, questions, training, a new generation, the gate")
     def realign(routed: Json) -> None:
         @task(
-            queue="gpu",
+            **GPU,
             outlets=[ACTIVE],
             doc_md="Where nothing is live: the base model's vectors and a lexicon, searchable at once by `heal.find`. "
             "Output: `heal.vec_g…`, `heal.lex_g…`.",
@@ -76,14 +77,14 @@ def heal_realign() -> None:
             return run_step("map_entities", manifest, shard=shard, shards=len(ASK_SHARDS))
 
         @task(
-            queue="gpu",
+            **GPU,
             doc_md="Vectors of the base model, for mining and comparison. Output: `heal.base_s…`, `heal.question_s…`.",
         )
         def embed_base(shard: int, manifest: Json) -> Json:
             return run_step("embed_base", manifest, shard=shard, shards=len(EMBED_SHARDS))
 
         @task(
-            queue="gpu",
+            **GPU,
             doc_md="Drops questions for which the base model does not retrieve the source chunk. "
             "Output: `heal.question.dropped_by`.",
         )
@@ -96,15 +97,13 @@ def heal_realign() -> None:
 
         @task(
             doc_md="A model per objective of `HEAL_OBJECTIVES`; stops early on held-out texts. Output: models.",
-            queue="gpu",
-            pool="gpu",
+            **GPU,
+            pool=SETTINGS.gpu_pool,
         )
         def train(shard: int, manifest: Json) -> Json:
             return run_step("train", manifest, shard=shard, shards=len(OBJECTIVES))
 
-        @task(
-            queue="gpu", doc_md="Vectors of base, live and trained models. Output: `heal.base_s…`, `heal.question_s…`."
-        )
+        @task(**GPU, doc_md="Vectors of base, live and trained models. Output: `heal.base_s…`, `heal.question_s…`.")
         def embed(shard: int, manifests: list[Json]) -> Json:
             return run_step("embed", join(manifests), shard=shard, shards=len(EMBED_SHARDS))
 
@@ -164,7 +163,7 @@ def heal_realign() -> None:
         def ask(manifest: Json) -> Json:
             return run_step("ask", manifest)
 
-        @task(queue="gpu", doc_md="Vectors of new chunks and questions with the live model. Output: `heal.base_s…`.")
+        @task(**GPU, doc_md="Vectors of new chunks and questions with the live model. Output: `heal.base_s…`.")
         def embed_new(manifest: Json) -> Json:
             return run_step("embed_new", manifest)
 

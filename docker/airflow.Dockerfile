@@ -9,7 +9,7 @@ RUN pip install --no-cache-dir -r /tmp/requirements-airflow.txt
 ENV PYTHONPATH=/opt/airflow HEAL_VAR_DIR=/opt/airflow/var
 RUN mkdir -p /opt/airflow/var /opt/airflow/auth /opt/airflow/logs && chmod 700 /opt/airflow/auth
 
-COPY docker/init.sh docker/make_bucket.py /opt/airflow/docker/
+COPY docker/init.sh docker/make_bucket.py docker/gpu-pod.yaml /opt/airflow/docker/
 COPY plugins /opt/airflow/plugins
 COPY dags /opt/airflow/dags
 COPY heal_tasks /opt/airflow/heal_tasks

@@ -1,6 +1,6 @@
 -- Runs once, in an empty volume: one role and one database each for Airflow and for heal.
-\getenv airflow_password AIRFLOW_DB_PASSWORD
-\getenv heal_password HEAL_DB_PASSWORD
+\set airflow_password `cat /run/secrets/airflow_db_password`
+\set heal_password `cat /run/secrets/heal_db_password`
 
 CREATE ROLE airflow LOGIN PASSWORD :'airflow_password';
 CREATE DATABASE airflow OWNER airflow;

@@ -7,7 +7,8 @@ ARG TORCH_INDEX_URL=""
 
 COPY requirements.txt docker/requirements-airflow.txt /tmp/
 # First and alone: an index that has only torch must not be asked for anything else.
-RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(grep '^torch==' /tmp/requirements.txt)"
+RUN grep '^torch==' /tmp/requirements.txt >/tmp/torch.txt \
+    && pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -r /tmp/torch.txt
 RUN pip install --no-cache-dir -r /tmp/requirements-airflow.txt -r /tmp/requirements.txt
 
 # Made here as the image's user, so that a new volume mounted there belongs to it.

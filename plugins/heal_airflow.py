@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.sdk import (
     Asset,
     AssetOrTimeSchedule,
@@ -76,6 +77,20 @@ FIRST = ("ingest", "report", "maintain", "activate")
 def timetable(cron: str) -> CronTriggerTimetable | None:
     """The schedule of a cron expression, in UTC; None for an empty one."""
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
+
+
+def gpu_task(settings: Settings) -> dict[str, Any]:
+    """Arguments of a task that needs the GPU or loads a model: queue, executor, and its pod under KubernetesExecutor.
+
+    Where Airflow has several executors, the one whose alias is the queue's name runs these tasks; else the first.
+    """
+    queue, template = settings.gpu_queue, settings.gpu_pod_template
+    aliases = [entry.partition(":")[0].strip() for entry in conf.getlist("core", "executor") if ":" in entry]
+    return {
+        "queue": queue,
+        "executor": queue if queue in aliases else None,
+        "executor_config": {"pod_template_file": str(template.resolve())} if template else {},
+    }
 
 
 def nightly(settings: Settings) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from heal_tasks.core.settings import Settings, child_environment, load_settings
+from heal_tasks.local.environment import setting_variables
 from heal_tasks.steps.engine.road import ROUTES, STEPS, steps_of
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,7 @@ for dag in bag.dags.values():
             task.task_id: {{
                 "downstream": sorted(task.downstream_task_ids), "doc": task.doc_md, "retries": task.retries,
                 "policy": type(task.retry_policy).__name__, "queue": task.queue, "pool": task.pool,
+                "executor": task.executor, "pod": (task.executor_config or {{}}).get("pod_template_file"),
                 "mapped": hasattr(task, "expand_input"), "rule": task.trigger_rule.value, "owner": task.owner,
                 "outlets": [asset.uri for asset in task.outlets],
                 "hours": task.execution_timeout and task.execution_timeout.total_seconds() / 3600,
@@ -112,7 +114,10 @@ def assert_the_road(tasks: dict[str, Any], settings: Settings) -> None:
             )
     assert expected.keys() == tasks.keys() - {"follow", "nothing"}
     for task_id, name in expected.items():
-        assert tasks[task_id]["queue"] == ("gpu" if STEPS[name].gpu else "default"), task_id
+        assert tasks[task_id]["queue"] == (settings.gpu_queue if STEPS[name].gpu else "default"), task_id
+        pod = str(settings.gpu_pod_template) if STEPS[name].gpu and settings.gpu_pod_template else None
+        assert tasks[task_id]["pod"] == pod, task_id
+        assert tasks[task_id]["pool"] == (settings.gpu_pool if name == "train" else "default_pool"), task_id
         sharded = bool(STEPS[name].shards) and task_id.startswith("realign.")  # few documents need no shards
         assert tasks[task_id]["mapped"] == sharded, task_id
 
@@ -130,17 +135,23 @@ def test_the_dag_is_the_table_of_the_road(parsed: dict[str, Any]) -> None:
     assert reaches(tasks, "realign.ask", "realign.embed_base")
     assert reaches(tasks, "realign.first_light", "realign.embed_base")
     assert {"realign.first_light", "realign.label"} <= set(tasks["follow"]["downstream"])
-    assert tasks["realign.train"]["pool"] == "gpu"
     assert tasks["report"]["rule"] == "all_done"
     assert parsed["dags"]["heal_realign"]["max_active_runs"] == 1
+    assert not [name for name, task in tasks.items() if task["executor"]]
 
 
-def test_optional_steps_are_in_the_dag_where_settings_switch_them_on(
+def test_settings_add_optional_steps_and_place_the_tasks_of_the_gpu(
     parsed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert not {"realign.map_entities", "realign.answer"} & parsed["dags"]["heal_realign"]["tasks"].keys()
+    settings = load_settings(
+        map_rate=0.3, answer_questions=20, gpu_queue="cuda", gpu_pool="cards", gpu_pod_template="/etc/heal/pod.yaml"
+    )
     wanting = parse(
-        tmp_path_factory, HEAL_MAP_RATE="0.3", HEAL_ANSWER_QUESTIONS="20", HEAL_APPROVAL="true", HEAL_ALERTS="hook",
+        tmp_path_factory, **setting_variables(settings),
+        # The second executor has the queue's name.
+        AIRFLOW__CORE__EXECUTOR="LocalExecutor,cuda:airflow.providers.edge3.executors.EdgeExecutor",
+        HEAL_APPROVAL="true", HEAL_ALERTS="hook",
         HEAL_WATCH_MINUTES="5", HEAL_DEADLINE_HOURS="3", HEAL_RUN_TIMEOUT_HOURS="8", HEAL_TASK_TIMEOUT_HOURS="4",
     )  # fmt: skip
     assert wanting["errors"] == {}
@@ -150,8 +161,10 @@ def test_optional_steps_are_in_the_dag_where_settings_switch_them_on(
     assert approve["downstream"] == ["realign.publish"]
     assert tasks["realign.answer"]["downstream"] == ["realign.approve"]
     tasks["realign.answer"]["downstream"] = approve["downstream"]
-    assert_the_road(tasks, load_settings(map_rate=0.3, answer_questions=20))
+    assert_the_road(tasks, settings)
     assert reaches(tasks, "realign.map_entities", "realign.mine")
+    for name, task in tasks.items():
+        assert task["executor"] == ("cuda" if task["queue"] == "cuda" else None), name
     assert (dag["hours"], dag["deadlines"], dag["callback"]) == (8, [3], True)
     assert {task["hours"] for task in tasks.values()} == {4}
     assert "AssetOrTimeSchedule" in dag["timetable"]

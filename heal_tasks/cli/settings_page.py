@@ -21,8 +21,9 @@ Every setting is an environment variable `HEAL_<NAME>`. A value comes from, in t
 2. the process environment;
 3. the file `.env` in the working folder;
 4. the file `local.env` that `make up` writes into the state folder;
-5. in Airflow's tasks and pages, a connection, for database, S3 and language model ([deploy.md](deploy.md#connections));
-6. the default.
+5. a secret of Docker or Kubernetes, the file `/run/secrets/heal_<name>`, for example `heal_database_url`;
+6. in Airflow's tasks and pages, a connection, for database, S3 and language model ([deploy.md](deploy.md#connections));
+7. the default.
 
 An empty value counts as unset, except for `HEAL_SCHEDULE` and `HEAL_MAINTAIN_SCHEDULE`, where it means no schedule.
 A wrong value stops the command with the name, the value and what is allowed.

@@ -1,7 +1,8 @@
 """Every setting of the project in one class, read once at the edge (command line, DAG task) and passed down.
 
 A value comes from, in this order: an environment variable ``HEAL_<NAME>``, the file ``.env`` in the
-working folder, the file ``local.env`` that ``make up`` writes into the state folder, the default.
+working folder, the file ``local.env`` that ``make up`` writes into the state folder, a container's secret
+``/run/secrets/heal_<name>``, the default.
 This is the only module that reads the process environment; ``setting_groups`` has the fields.
 """
 
@@ -22,8 +23,8 @@ from heal_tasks.core.redaction import redact_logs, remember, remember_url
 from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
 
 OPENAI_URL = "https://api.openai.com/v1"
-OTHERS = ("DB_PASSWORD",)
-"""Variables, after ``HEAL_``, that only the containers of the deployment read."""
+SECRETS_FOLDER = Path("/run/secrets")
+"""Where Docker and Kubernetes put secrets, one file each."""
 
 _SECRETS = ("database_url", "llm_base_url", "llm_api_key", "s3_endpoint_url", "serve_token")
 """Settings that are a secret or may have one in them: a wrong value is not shown."""
@@ -172,8 +173,11 @@ def load_settings(**overrides: Any) -> Settings:
         own = load_settings(**{name: value for name, value in overrides.items() if name != "sources"})
         overrides["source_roots"] = own.allowed_roots
     var_dir = Path(str(overrides.get("var_dir") or os.environ.get("HEAL_VAR_DIR") or "var"))
+    secrets = SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None  # a folder that is missing would be warned of
     try:
-        settings = Settings(_env_file=(var_dir / "local.env", ".env"), **overrides)  # type: ignore[call-arg]
+        settings = Settings(  # type: ignore[call-arg]
+            _env_file=(var_dir / "local.env", ".env"), _secrets_dir=secrets, **overrides
+        )
     except ValidationError as error:
         lines = [
             (f"HEAL_{item['loc'][0]}".upper() + _shown(item) + ": " if item["loc"] else "")
@@ -223,7 +227,7 @@ def unknown_variables(var_dir: Path) -> list[str]:
     given = (name.upper() for name in (*os.environ, *dotenv_values(var_dir / "local.env"), *dotenv_values(".env")))
     names = {name.removeprefix("HEAL_") for name in given if name.startswith("HEAL_")}
     sentences = []
-    for name in sorted(names - {*known, *OTHERS}):
+    for name in sorted(names - set(known)):
         meant = get_close_matches(name, known, 1)
         cure = f"did you mean HEAL_{meant[0]}?" if meant else "docs/settings.md lists them"
         sentences.append(f"HEAL_{name} is set, and is no setting; {cure}")

@@ -121,7 +121,7 @@ def up(
             say(f"starting Airflow's {', '.join(missing)}")
         try:
             components.start(var_dir, state, missing, env, client)
-            client.ensure_pool("gpu", 1, "One task at a time on the GPU")
+            client.ensure_pool(settings.gpu_pool, 1, "One task at a time on the GPU")
         except AirflowError:
             components.end(var_dir, state, missing)
             raise

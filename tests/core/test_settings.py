@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import GROUPS, Settings, load_settings
 
 
@@ -34,6 +35,19 @@ def test_environment_wins_over_dotenv_and_dotenv_over_local_env(
     monkeypatch.setenv("HEAL_SEED", "3")
     settings = load_settings()
     assert (settings.seed, settings.topic_depth, settings.topic_max_k) == (3, 2, 4)
+
+
+def test_a_secret_of_the_container_is_read_and_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heal_tasks.core.settings.SECRETS_FOLDER", tmp_path)
+    (tmp_path / "heal_serve_token").write_text("from-a-file\n")
+    (tmp_path / "heal_llm_api_key").write_text("")
+    settings = load_settings()
+    assert settings.serve_token
+    assert settings.serve_token.get_secret_value() == "from-a-file"
+    assert not settings.llm_configured
+    assert redacted("token from-a-file") == "token ***"
+    monkeypatch.setenv("HEAL_SERVE_TOKEN", "from-the-environment")
+    assert load_settings().serve_token != settings.serve_token
 
 
 def test_sources_are_blank_separated(monkeypatch: pytest.MonkeyPatch) -> None:

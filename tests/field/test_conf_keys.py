@@ -68,7 +68,6 @@ def test_variables_that_are_no_settings_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEAL_SORUCES", "file:/x")
-    monkeypatch.setenv("HEAL_DB_PASSWORD", "of the containers")
     (tmp_path / ".env").write_text("HEAL_QUX=1\nOTHER=2\nHEAL_SEED=3\n")
     assert unknown_variables(tmp_path) == [
         "HEAL_QUX is set, and is no setting; docs/settings.md lists them",
