@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from heal_connections import connected_settings
+
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.responses import HTMLResponse, Response
@@ -158,10 +160,9 @@ def run_states(run_ids: Collection[str]) -> dict[str, str]:
 
 def database() -> "Iterator[Connection]":
     """A connection to the store for one request, as a dependency of a route."""
-    from heal_tasks.core.settings import load_settings
     from heal_tasks.store.db import connect
 
-    with connect(load_settings().require_database_url(), autocommit=True) as conn:
+    with connect(connected_settings().require_database_url(), autocommit=True) as conn:
         yield conn
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import heal_pages
 from airflow.plugins_manager import AirflowPlugin
+from heal_connections import connected_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -20,7 +21,6 @@ def add_routes(app: "FastAPI") -> None:
     from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
     from heal_tasks.core.artifacts import artifact_store
-    from heal_tasks.core.settings import load_settings
     from heal_tasks.report import store_charts, store_search
     from heal_tasks.report.store_map import read_map
     from heal_tasks.report.store_state import read_store
@@ -46,7 +46,7 @@ def add_routes(app: "FastAPI") -> None:
         state = read_store(conn)
         return heal_pages.page(
             "store.html.jinja", "store", state=state, charts=store_charts.quality_charts(state.measured),
-            sizes=store_charts.SIZES, map=read_map(conn, artifact_store(load_settings())),
+            sizes=store_charts.SIZES, map=read_map(conn, artifact_store(connected_settings())),
             query=store_search.Query(), may_activate=allowed, started=started,
         )  # fmt: skip
 
