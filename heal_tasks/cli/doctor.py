@@ -163,9 +163,9 @@ def _llm(settings: Settings) -> Iterator[Result]:
     import httpx2
     import openai
 
-    from heal_tasks.questions.llm.attempts import settle_status
-    from heal_tasks.questions.llm.replies import without_key
-    from heal_tasks.questions.llm.transport import bounded_client
+    from heal_tasks.endpoint.attempts import settle_status
+    from heal_tasks.endpoint.calls import without_key
+    from heal_tasks.endpoint.transport import bounded_client
 
     settings.require_llm()
     if not settings.llm_configured:
@@ -180,7 +180,7 @@ def _llm(settings: Settings) -> Iterator[Result]:
         shown, until_s = without_key(settings.llm_base_url, key), time.monotonic() + LLM_WAIT_S
 
         def settle(reply: httpx2.Response) -> None:
-            settle_status(reply, key, completion=False)  # redirects, web pages, errors with status 200 are no answers
+            settle_status(reply, key)  # redirects, web pages, errors with status 200 are no answers
 
         try:
             with bounded_client(lambda: until_s, response=settle) as client:

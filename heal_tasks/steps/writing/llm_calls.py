@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.settings import Settings
+from heal_tasks.endpoint.calls import Call, without_key
+from heal_tasks.endpoint.endpoint import EndpointConfig
 from heal_tasks.questions.llm.client import LLM, UselessRepliesError
 from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, PROBED
-from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.replies import without_key
-from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Write
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Write
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.chunks import LiveChunk
 from heal_tasks.store.llm.batches import Batch

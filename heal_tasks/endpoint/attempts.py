@@ -16,10 +16,9 @@ from typing import Literal
 import httpx2
 import openai
 
-from heal_tasks.questions.llm.complaints import WEB_PAGE, error_status, error_text
-from heal_tasks.questions.llm.replies import reported_tokens, without_key
-from heal_tasks.questions.llm.transport import bound, bounded_client
-from heal_tasks.questions.writer import Call
+from heal_tasks.endpoint.calls import Call, reported_tokens, without_key
+from heal_tasks.endpoint.complaints import WEB_PAGE, error_status, error_text
+from heal_tasks.endpoint.transport import bound, bounded_client
 
 Failure = Literal[
     "no credit", "denied", "forbidden", "no api", "throttled", "unreachable", "outage", "rejected", "stopped"
@@ -43,10 +42,13 @@ class RateLimitedError(openai.OpenAIError):
 
 
 class Attempts(threading.local):
-    """The attempts at the request that this thread sends; ``secret`` is kept out of all messages."""
+    """The attempts at the request that this thread sends; ``secret`` is kept out of all messages.
 
-    def __init__(self, secret: str | None, timeout_s: float, stopped: threading.Event) -> None:
-        self._secret, self._timeout_s, self._stopped = secret, timeout_s, stopped
+    ``expected`` is that of ``error_status``.
+    """
+
+    def __init__(self, secret: str | None, timeout_s: float, stopped: threading.Event, expected: str) -> None:
+        self._secret, self._timeout_s, self._stopped, self._expected = secret, timeout_s, stopped, expected
         self._deadline_s = 0.0
         self.begin()
 
@@ -75,7 +77,7 @@ class Attempts(threading.local):
 
     def _after(self, response: httpx2.Response) -> None:
         sent_status = response.status_code
-        settle_status(response, self._secret)
+        settle_status(response, self._secret, self._expected)
         if not response.is_error:
             return
         also = "" if sent_status == response.status_code else f", meant as {response.status_code}"
@@ -91,17 +93,17 @@ class Attempts(threading.local):
             raise RateLimitedError(message, pause_s or 0.0)
 
 
-def settle_status(response: httpx2.Response, secret: str | None, *, completion: bool = True) -> None:
+def settle_status(response: httpx2.Response, secret: str | None, expected: str = "") -> None:
     """Read a reply, within its bound, and give it the status that the error in it stands for, if there is one.
 
-    ``completion`` is that of ``error_status``. A redirect or a web page is a GivenUpError.
+    ``expected`` is that of ``error_status``. A redirect or a web page is a GivenUpError.
     """
     bound(response)
     if 300 <= response.status_code < 400:
         to = response.headers.get("location", "nowhere")
         raise GivenUpError("no api", without_key(f"HTTP {response.status_code}: redirects to {to}", secret))
     response.read()
-    status = error_status(response.status_code, response.text, completion=completion)
+    status = error_status(response.status_code, response.text, expected)
     if status == WEB_PAGE:
         page = " ".join(response.text.split())
         raise GivenUpError("no api", without_key(f"HTTP {response.status_code}: a web page, {page}", secret))
