@@ -17,7 +17,7 @@ import openai
 from heal_tasks.endpoint.attempts import Attempts, Failure, GivenUpError, RateLimitedError
 from heal_tasks.endpoint.calls import CallStatus, without_key
 from heal_tasks.endpoint.complaints import REFUSAL_CODES, error_codes, error_text
-from heal_tasks.endpoint.transport import TooLargeError
+from heal_tasks.endpoint.transport import MAX_REPLY_BYTES, TooLargeError
 
 _log = logging.getLogger(__name__)
 
@@ -61,15 +61,16 @@ class EndpointConfig:
 class Endpoint:
     """An endpoint for one run; safe to use from many threads.
 
-    ``expected`` is the field that every usable reply has: an object without it may be an error.
+    ``expected`` is the field that every usable reply has: an object without it may be an error. ``max_bytes`` is the
+    size of the largest reply.
     """
 
-    def __init__(self, config: EndpointConfig, expected: str) -> None:
+    def __init__(self, config: EndpointConfig, expected: str, max_bytes: int = MAX_REPLY_BYTES) -> None:
         self.config = config
         self._throttled_since_s: float | None = None
         self._said_s = -_SAID_EVERY_S  # time of the last word about it
         self._stopped = threading.Event()
-        self.attempts = Attempts(config.api_key, config.timeout_s, self._stopped, expected)
+        self.attempts = Attempts(config.api_key, config.timeout_s, self._stopped, expected, max_bytes)
         self.client = openai.OpenAI(
             base_url=config.url, api_key=config.api_key or "none", timeout=config.timeout_s,
             max_retries=config.max_retries, http_client=self.attempts.client(),

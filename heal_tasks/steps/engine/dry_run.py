@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.models import resolve_model
+from heal_tasks.core.models import tokenizer_folder
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import silent
 from heal_tasks.questions.writer import ChunkToAsk
@@ -122,7 +122,7 @@ def make_plan(settings: Settings) -> Plan:
             unread = unread_chunks(conn, settings)
             measured = _measured(read_question_counts(conn), settings, len(to_ask))
             systems = 2 if GenerationRepository(conn).active() is None else 3
-        count_tokens = token_counter(resolve_model(settings.model))
+        count_tokens = token_counter(tokenizer_folder(settings.model))
 
         def length(chunk: ChunkToAsk) -> int:
             return count_tokens(chunk.title) + count_tokens(chunk.text)
