@@ -26,14 +26,8 @@ OTHERS = ("DB_PASSWORD",)
 """Variables, after ``HEAL_``, that only the containers of the deployment read."""
 
 _SECRETS = (
-    "database_url",
-    "llm_base_url",
-    "llm_api_key",
-    "embed_base_url",
-    "embed_api_key",
-    "s3_endpoint_url",
-    "serve_token",
-)
+    "database_url", "llm_base_url", "llm_api_key", "embed_base_url", "embed_api_key", "s3_endpoint_url", "serve_token",
+)  # fmt: skip
 """Settings that are a secret or may have one in them: a wrong value is not shown."""
 
 _HTTP_URL = re.compile(
@@ -43,8 +37,8 @@ _HTTP_URL = re.compile(
 
 class Settings(
     groups.LocalSettings, groups.AirflowSettings, groups.RunSettings, groups.ServeSettings, groups.StoreSettings,
-    groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.EncoderSettings, groups.QuestionSettings,
-    groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
+    groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.EncoderSettings,
+    groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 

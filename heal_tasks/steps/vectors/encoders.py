@@ -1,4 +1,4 @@
-"""The encoder of a space: a model in files, or one behind an API, whose calls are booked and bounded by the spend limits."""
+"""The encoder of a space: a model in files, or one behind an API, whose calls are booked."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -24,7 +24,7 @@ Float32Array = NDArray[np.float32]
 Book = Callable[[Sequence[Call]], None]
 
 SAME_MODEL = 0.99
-"""Least cosine of two vectors of one text by one model. An API's vary in the fourth digit; another model's are below .9."""
+"""Least cosine of two vectors of a text by one model: an API's vary in the fourth digit."""
 
 
 class TextEncoder(Protocol):
@@ -60,8 +60,8 @@ class ApiEncoder:
             progress(len(found), len(distinct))
         if refused:
             raise StepError(
-                f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}; heal.llm_call "
-                "has its replies. Correct or remove these documents, or choose another HEAL_MODEL"
+                f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}; its replies "
+                "are in heal.llm_call. Correct or remove these documents, or choose another HEAL_MODEL"
             )
         return np.stack([found[text] for text in texts])
 
@@ -109,7 +109,6 @@ def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> Non
     now = encoder.encode([embedding_text(chunk.title, chunk.text)])[0]
     if len(now) != space.dims or float(now @ vector / np.linalg.norm(vector)) < SAME_MODEL:
         raise StepError(
-            f"{space.model_uri} gives other vectors than when space {space.space_id} was made: the endpoint has another "
-            "model under this name. Put the old one back, or name the new one by its version, for example "
-            "HEAL_MODEL=openai:NAME@2 where the server takes it"
+            f"{space.model_uri} gives other vectors than when space {space.space_id} was made: its endpoint has another "
+            "model under this name now. Put the old one back, or give the new one a name of its own at the endpoint"
         )

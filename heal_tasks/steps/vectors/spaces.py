@@ -36,12 +36,10 @@ def base_space(context: Context) -> Space:
         return _space_of(context, settings.model, resolve_model(settings.model))
     spaces, sha256 = SpaceRepository(context.conn), api_sha256(settings)
     known = next((space.dims for space in spaces.list() if space.model_sha256 == sha256), 0)
-    # One word, on a first use, to learn the length of the vectors.
-    dims = (
-        known
-        or ApiEncoder(make_endpoint(settings, api_model(settings.model)), settings.model).encode(["length"]).shape[1]
-    )
-    return spaces.ensure(settings.model, sha256, dims)
+    if not known:  # one word, on a first use, to learn the length of the vectors
+        endpoint = make_endpoint(settings, api_model(settings.model))
+        known = ApiEncoder(endpoint, settings.model).encode(["length"]).shape[1]
+    return spaces.ensure(settings.model, sha256, known)
 
 
 def _trained_space(context: Context, objective: Objective) -> Space | None:
