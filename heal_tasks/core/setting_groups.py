@@ -122,12 +122,12 @@ class EncoderSettings(BaseModel):
 
     `openai:NAME` is a model behind an OpenAI-compatible endpoint (`/v1/embeddings`): it is not trained, so candidates
     are its vectors with and without NUDGE, each with a lexicon. Its calls count for the spend limits, and
-    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. After a change of `HEAL_MODEL` or `HEAL_DIMENSIONS` set
-    `HEAL_FORCE_ROUTE=realign` for one run.
+    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. After a change of `HEAL_MODEL` or `HEAL_DIMENSIONS`
+    set `HEAL_FORCE_ROUTE=realign` for one run.
     """
 
     model: str = Field(PACKAGED_MODEL,
-        description="Base model: a hub id, a folder, the packaged model's name, or `openai:NAME` for one behind an API.")
+        description="Base model: a hub id, a folder, the packaged model's name, or `openai:NAME` behind an API.")
     embed_base_url: str | None = Field(None,
         description="OpenAI-compatible endpoint with `/v1` of a model `openai:NAME`; unset: OpenAI.")
     embed_api_key: SecretStr | None = Field(None, description="API key of that endpoint; unset: `OPENAI_API_KEY`.")

@@ -116,7 +116,7 @@ class EmbeddingEndpoint:
             if too_long and len(texts[0]) > 1:
                 shorter = self._embed(rows, [texts[0][: int(_CUT_SHARE * len(texts[0]))]])
                 return replace(shorter, calls=(*calls, *shorter.calls), shortened=1)
-            if error is not None and self._dimensions and "dimension" in last.lower():
+            if self._dimensions and _refuses(error, "dimension"):
                 reason = SettingsError(f"{self._name} does not take HEAL_DIMENSIONS={self._dimensions}: {last[:300]}")
                 return Embedded((), _nothing(), tuple(calls), error=reason)
             return Embedded((), _nothing(), tuple(calls), refused=rows)
@@ -133,7 +133,7 @@ class EmbeddingEndpoint:
         try:
             body = self._endpoint.send(self._endpoint.client.embeddings.with_raw_response.create, **fields)
         except (openai.OpenAIError, ValueError) as error:
-            if self._format == "base64" and _is_bad_request(error) and "encoding_format" in str(error):
+            if fields["encoding_format"] == "base64" and _refuses(error, "encoding_format"):
                 self._format = "float"
                 return self._request(texts)
             status, failure, message = self._endpoint.failed(error)
@@ -234,8 +234,10 @@ def _nothing() -> NDArray[np.float32]:
     return np.empty((0, 0), dtype=np.float32)
 
 
-def _is_bad_request(error: Exception) -> bool:
-    return isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
+def _refuses(error: Exception | None, field: str) -> bool:
+    """True if an error is a refusal of a field of the request."""
+    refused = openai.BadRequestError | openai.UnprocessableEntityError
+    return isinstance(error, refused) and field in error.response.text
 
 
 def _is_too_long(error: Exception) -> bool:

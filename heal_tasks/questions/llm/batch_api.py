@@ -90,7 +90,7 @@ def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T]
     except ValidationError:
         return None
     body = json.dumps(found.body)
-    if not found.error and found.status_code == 200 and error_status(200, body) is None:
+    if not found.error and found.status_code == 200 and error_status(200, body, "choices") is None:
         return found.custom_id, read_completion(body, parse)
     if str(found.code) in _NOT_RUN:
         return found.custom_id, None

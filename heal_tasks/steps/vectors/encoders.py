@@ -60,8 +60,8 @@ class ApiEncoder:
             progress(len(found), len(distinct))
         if refused:
             raise StepError(
-                f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}; its replies "
-                "are in heal.llm_call. Correct or remove these documents, or choose another HEAL_MODEL"
+                f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}; "
+                "heal.llm_call has its replies. Correct or remove these documents, or choose another HEAL_MODEL"
             )
         return np.stack([found[text] for text in texts])
 
@@ -109,6 +109,6 @@ def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> Non
     now = encoder.encode([embedding_text(chunk.title, chunk.text)])[0]
     if len(now) != space.dims or float(now @ vector / np.linalg.norm(vector)) < SAME_MODEL:
         raise StepError(
-            f"{space.model_uri} gives other vectors than when space {space.space_id} was made: its endpoint has another "
-            "model under this name now. Put the old one back, or give the new one a name of its own at the endpoint"
+            f"{space.model_uri} gives other vectors than when space {space.space_id} was made: its endpoint has "
+            "another model under this name now. Put the old one back, or give the new one a name of its own"
         )
