@@ -103,7 +103,7 @@ def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> Non
         StepError: they differ, so that new vectors must not be mixed with those in the space.
     """
     stored = SpaceRepository(conn).any_chunk(space)
-    if stored is None or not api_model(space.model_uri):
+    if stored is None:
         return
     chunk, vector = stored
     now = encoder.encode([embedding_text(chunk.title, chunk.text)])[0]

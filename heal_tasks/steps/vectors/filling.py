@@ -18,7 +18,7 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome
 from heal_tasks.steps.vectors.encoders import TextEncoder, check_unchanged, open_encoder
 from heal_tasks.steps.writing.llm_calls import spend_limit_of
-from heal_tasks.store.llm.ledger import LlmCall, settle
+from heal_tasks.store.llm.ledger import EMBEDDINGS, LlmCall, embedded_by, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 from heal_tasks.training.encoder import Role
 
@@ -50,7 +50,8 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
     if not total:
         return 0, 0
     encoder = load_encoder(context, space)
-    check_unchanged(context.conn, space, encoder)
+    if api_model(space.model_uri) and not embedded_by(context.conn, context.run_id, space.model_sha256):
+        check_unchanged(context.conn, space, encoder)
     work: list[tuple[Sequence[tuple[int, str]], Write, Role]] = [
         (chunks, repository.write_chunks, "document"),
         (questions, repository.write_questions, "query"),
@@ -84,7 +85,7 @@ def _ledger_row(context: Context, space: Space, call: Call) -> LlmCall:
     tokens = call.guessed_tokens if guessed else (call.input_tokens, call.output_tokens)
     cost = tokens[0] * context.settings.embed_usd_per_million / 1e6
     return LlmCall(
-        "embeddings", space.model_uri, space.model_sha256, "", None, call.status, *tokens, cost, call.latency_s,
+        EMBEDDINGS, space.model_uri, space.model_sha256, "", None, call.status, *tokens, cost, call.latency_s,
         call.raw_reply, guessed=guessed,
     )  # fmt: skip
 
