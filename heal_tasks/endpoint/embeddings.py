@@ -45,7 +45,6 @@ class Embedded:
     vectors: NDArray[np.float32]  # unit vectors, shape (len(rows), d)
     calls: tuple[Call, ...]  # for the ledger
     refused: tuple[int, ...] = ()  # positions of texts that the endpoint takes in no form
-    shortened: int = 0  # texts of which only the beginning could be sent
     error: HealError | None = None  # after which nothing more is sent
 
 
@@ -89,10 +88,6 @@ class EmbeddingEndpoint:
         if error is not None:
             raise error
 
-    def close(self) -> None:
-        """Send nothing any more."""
-        self._endpoint.stop()
-
     def _embed(self, rows: tuple[int, ...], texts: list[str]) -> Embedded:
         """Embed one batch, divided where the endpoint refuses it as a whole."""
         invalid, calls = 0, list[Call]()
@@ -115,7 +110,7 @@ class EmbeddingEndpoint:
                 return _joined(calls, first, second)
             if too_long and len(texts[0]) > 1:
                 shorter = self._embed(rows, [texts[0][: int(_CUT_SHARE * len(texts[0]))]])
-                return replace(shorter, calls=(*calls, *shorter.calls), shortened=1)
+                return replace(shorter, calls=(*calls, *shorter.calls))
             if self._dimensions and _refuses(error, "dimension"):
                 reason = SettingsError(f"{self._name} does not take HEAL_DIMENSIONS={self._dimensions}: {last[:300]}")
                 return Embedded((), _nothing(), tuple(calls), error=reason)
@@ -225,7 +220,6 @@ def _joined(calls: list[Call], first: Embedded, second: Embedded | None) -> Embe
         np.concatenate(filled) if filled else _nothing(),
         (*calls, *(call for part in parts for call in part.calls)),
         tuple(row for part in parts for row in part.refused),
-        sum(part.shortened for part in parts),
         next((part.error for part in parts if part.error is not None), None),
     )
 

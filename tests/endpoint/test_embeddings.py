@@ -83,7 +83,6 @@ def test_a_text_that_is_too_long_is_cut_until_it_fits() -> None:
 
     with FakeEmbeddings(rule=rule) as server:
         parts = list(open_endpoint(server).embed(["short", "long " * 1000]))
-    assert sum(part.shortened for part in parts) == 1
     assert sorted(row for part in parts for row in part.rows) == [0, 1]
     (cut,) = (text for text in server.paid if text != "short")
     assert 700 < len(cut) <= 1000

@@ -27,6 +27,10 @@ SAME_MODEL = 0.99
 """Least cosine of two vectors of a text by one model: an API's vary in the fourth digit."""
 
 
+RECENT = 4096
+"""Questions whose vectors are kept: 6 MB at 384 dimensions."""
+
+
 class TextEncoder(Protocol):
     """Turns texts into unit vectors."""
 
@@ -39,22 +43,20 @@ class ApiEncoder:
 
     def __init__(self, endpoint: EmbeddingEndpoint, model: str, book: Book | None = None) -> None:
         self._endpoint, self._model, self._book = endpoint, model, book
-        self.shortened = 0
+        self._recent: dict[str, Float32Array] = {}  # of questions, oldest first
 
     def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
-        """Unit vectors of texts, float32, shape (n, d); each distinct text is sent once.
+        """Unit vectors of texts, float32, shape (n, d); each distinct text is sent once, and no recent question again.
 
         Raises:
             StepError: the endpoint refuses a text.
             SettingsError, RetryableError: see ``EmbeddingEndpoint.embed``.
         """
-        del role
-        distinct = list(dict.fromkeys(texts))
-        found, refused = dict[str, Float32Array](), list[str]()
+        found = {text: self._recent[text] for text in texts if text in self._recent} if role == "query" else {}
+        distinct, refused = [text for text in dict.fromkeys(texts) if text not in found], list[str]()
         for part in self._endpoint.embed(distinct):
             found.update((distinct[row], vector) for row, vector in zip(part.rows, part.vectors, strict=True))
             refused += [distinct[row] for row in part.refused]
-            self.shortened += part.shortened
             if self._book:
                 self._book(part.calls)
             progress(len(found), len(distinct))
@@ -63,6 +65,10 @@ class ApiEncoder:
                 f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}; "
                 "heal.llm_call has its replies. Correct or remove these documents, or choose another HEAL_MODEL"
             )
+        if role == "query":
+            self._recent.update((text, found[text]) for text in distinct)
+            for text in list(self._recent)[:-RECENT]:
+                del self._recent[text]
         return np.stack([found[text] for text in texts])
 
 
@@ -75,17 +81,18 @@ def make_endpoint(settings: Settings, model: str) -> EmbeddingEndpoint:
 def open_encoder(
     settings: Settings,
     artifacts: ArtifactStore,
-    space: Space,
+    model_uri: str,
+    sha256: str,
     *,
     threads: int | None = None,
     dtype: Dtype = "float32",
     book: Book | None = None,
 ) -> TextEncoder:
-    """The encoder of a space; see ``Encoder`` and ``ApiEncoder``."""
-    if name := api_model(space.model_uri):
-        return ApiEncoder(make_endpoint(settings, name), space.model_uri, book)
-    path = artifacts.model_path(space.model_uri)
-    return Encoder(path, device=settings.device, threads=threads, dtype=dtype, sha256=space.model_sha256)
+    """The encoder of a space with this model; see ``Encoder`` and ``ApiEncoder``."""
+    if name := api_model(model_uri):
+        return ApiEncoder(make_endpoint(settings, name), model_uri, book)
+    path = artifacts.model_path(model_uri)
+    return Encoder(path, device=settings.device, threads=threads, dtype=dtype, sha256=sha256)
 
 
 def api_sha256(settings: Settings) -> str:

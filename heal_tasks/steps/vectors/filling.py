@@ -77,7 +77,10 @@ def load_encoder(context: Context, space: Space) -> TextEncoder:
         with context.conn.transaction(), context.conn.cursor() as cursor:
             settle(cursor, context.run_id, rows, ())
 
-    return open_encoder(context.settings, context.artifacts, space, threads=threads, dtype="auto", book=book)
+    return open_encoder(
+        context.settings, context.artifacts, space.model_uri, space.model_sha256,
+        threads=threads, dtype="auto", book=book,
+    )  # fmt: skip
 
 
 def _ledger_row(context: Context, space: Space, call: Call) -> LlmCall:
