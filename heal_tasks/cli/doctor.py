@@ -15,7 +15,7 @@ from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.files import state_folder
-from heal_tasks.core.models import packaged_folder
+from heal_tasks.core.models import api_model, packaged_folder
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings, unknown_variables
 from heal_tasks.local import stack
@@ -150,6 +150,12 @@ def _questions(settings: Settings) -> Iterator[Result]:
 
 
 def _model(settings: Settings) -> Iterator[Result]:
+    if name := api_model(settings.model):
+        from heal_tasks.steps.vectors.encoders import ApiEncoder, make_endpoint  # loads torch
+
+        vectors = ApiEncoder(make_endpoint(settings, name), settings.model).encode(["length"])
+        yield "ok", f"{settings.model} gives vectors of {vectors.shape[1]} dimensions; it is not trained"
+        return
     folder = Path(packaged_folder(settings.model) or settings.model)
     if not folder.is_dir():
         yield "note", f"{settings.model} would be fetched from a hub; give HEAL_MODEL a folder to need no network"
@@ -163,9 +169,9 @@ def _llm(settings: Settings) -> Iterator[Result]:
     import httpx2
     import openai
 
-    from heal_tasks.questions.llm.attempts import settle_status
-    from heal_tasks.questions.llm.replies import without_key
-    from heal_tasks.questions.llm.transport import bounded_client
+    from heal_tasks.endpoint.attempts import settle_status
+    from heal_tasks.endpoint.calls import without_key
+    from heal_tasks.endpoint.transport import bounded_client
 
     settings.require_llm()
     if not settings.llm_configured:
@@ -180,7 +186,7 @@ def _llm(settings: Settings) -> Iterator[Result]:
         shown, until_s = without_key(settings.llm_base_url, key), time.monotonic() + LLM_WAIT_S
 
         def settle(reply: httpx2.Response) -> None:
-            settle_status(reply, key, completion=False)  # redirects, web pages, errors with status 200 are no answers
+            settle_status(reply, key)  # redirects, web pages, errors with status 200 are no answers
 
         try:
             with bounded_client(lambda: until_s, response=settle) as client:

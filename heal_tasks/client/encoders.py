@@ -5,17 +5,19 @@ import threading
 from heal_tasks.client.client import Encode
 from heal_tasks.client.following import Searchable
 from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.models import api_model, tokenizer_folder
 from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.steps.vectors.encoders import TextEncoder, open_encoder
 from heal_tasks.store.generations.search import Vector
-from heal_tasks.training.encoder import Encoder
 
 
-def load_encoder(generation: Searchable, settings: Settings) -> tuple[Encoder, str]:
-    """A generation's encoder, which has encoded a first text, and the folder of its files."""
-    path = artifact_store(settings).model_path(generation.model_uri)
-    encoder = Encoder(path, device=settings.device, sha256=generation.model_sha256)
+def load_encoder(generation: Searchable, settings: Settings) -> tuple[TextEncoder, str]:
+    """A generation's encoder, which has encoded a first text, and the folder of its tokenizer."""
+    artifacts = artifact_store(settings)
+    encoder = open_encoder(settings, artifacts, generation.model_uri, generation.model_sha256)
     encoder.encode(["warm up"], role="query")
-    return encoder, path
+    api = api_model(generation.model_uri)
+    return encoder, tokenizer_folder(generation.model_uri) if api else artifacts.model_path(generation.model_uri)
 
 
 def query_encoder(generation: Searchable, settings: Settings | None = None) -> Encode:

@@ -14,6 +14,25 @@ CARD = "card.json"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 
 
+API = "openai:"
+"""Prefix of a model that an OpenAI-compatible endpoint runs: ``openai:text-embedding-3-small``."""
+
+
+def api_model(model_uri: str) -> str:
+    """The endpoint's name of a model that is run behind an API; empty for a model in files."""
+    return model_uri.removeprefix(API) if model_uri.startswith(API) else ""
+
+
+def tokenizer_folder(model: str) -> str:
+    """The folder of the tokenizer by which texts are measured: the model's own, the packaged one's for an API.
+
+    Raises:
+        SettingsError: see ``resolve_model``.
+        InputError: see ``check_model_folder``.
+    """
+    return resolve_model(PACKAGED_MODEL if api_model(model) else model)
+
+
 def packaged_folder(model: str) -> str | None:
     """The folder of the model that comes as a wheel, or None for any other."""
     if model != PACKAGED_MODEL:

@@ -117,18 +117,35 @@ class QuestionSettings(BaseModel):
     cross_encoder_min_score: float = Field(0.5, ge=0, le=1, description="Smallest score, 0 to 1, of a kept question.")
 
 
+class EncoderSettings(BaseModel):
+    """The embedding model.
+
+    `openai:NAME` is a model behind an OpenAI-compatible endpoint (`/v1/embeddings`): it is not trained, so candidates
+    are its vectors with and without NUDGE, each with a lexicon. Its calls count for the spend limits, and
+    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. After a change of `HEAL_MODEL` or `HEAL_DIMENSIONS`
+    set `HEAL_FORCE_ROUTE=realign` for one run.
+    """
+
+    model: str = Field(PACKAGED_MODEL,
+        description="Base model: a hub id, a folder, the packaged model's name, or `openai:NAME` behind an API.")
+    embed_base_url: str | None = Field(None,
+        description="OpenAI-compatible endpoint with `/v1` of a model `openai:NAME`; unset: OpenAI.")
+    embed_api_key: SecretStr | None = Field(None, description="API key of that endpoint; unset: `OPENAI_API_KEY`.")
+    embed_usd_per_million: float = Field(0.02, ge=0, description="Price of a million tokens to embed, in USD.")
+    dimensions: int = Field(0, ge=0, le=4000,
+        description="Number of dimensions to ask an endpoint for, where its model has shorter vectors; 0: its own.")
+
+
 class TrainingSettings(BaseModel):
     """Model and training (HEAL).
 
     The defaults suit two processor cores. On a GPU, or with thousands of human questions, raise `HEAL_TRAIN_MAX_STEPS`
     and `HEAL_TRAIN_BATCH_SIZE`. Three defaults depend on the questions that are used for training,
     `HEAL_TRAIN_BASE_SHARE`, `HEAL_IDF_POWER` and `HEAL_BASE_WEIGHT`: generated ones are a substitute for human ones, so
-    they move the model only half as far. A changed `HEAL_MODEL`, of at most 2000 dimensions, needs a realignment: set
-    `HEAL_FORCE_ROUTE=realign` for one run. `qlora` needs CUDA and `requirements-qlora.txt`. Measurements of every term
+    they move the model only half as far. `qlora` needs CUDA and `requirements-qlora.txt`. Measurements of every term
     are in [RESULTS.md](../bench/RESULTS.md).
     """
 
-    model: str = Field(PACKAGED_MODEL, description="Base model: a hub id, a folder, or the packaged model's name.")
     train_max_steps: int = Field(40, ge=1, description="Most optimiser steps; early stopping may end sooner.")
     train_batch_size: int = Field(16, ge=4,
         description="Question-document pairs per step; with fewer than twice as many questions nothing is trained.")

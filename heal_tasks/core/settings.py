@@ -26,7 +26,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 SECRETS_FOLDER = Path("/run/secrets")
 """Where Docker and Kubernetes put secrets, one file each."""
 
-_SECRETS = ("database_url", "llm_base_url", "llm_api_key", "s3_endpoint_url", "serve_token")
+_SECRETS = (
+    "database_url", "llm_base_url", "llm_api_key", "embed_base_url", "embed_api_key", "s3_endpoint_url", "serve_token",
+)  # fmt: skip
 """Settings that are a secret or may have one in them: a wrong value is not shown."""
 
 _HTTP_URL = re.compile(
@@ -36,8 +38,8 @@ _HTTP_URL = re.compile(
 
 class Settings(
     groups.LocalSettings, groups.AirflowSettings, groups.RunSettings, groups.ServeSettings, groups.StoreSettings,
-    groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.QuestionSettings,
-    groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
+    groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.EncoderSettings,
+    groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 
@@ -51,7 +53,7 @@ class Settings(
             check_spec(source)
         return sources
 
-    @field_validator("llm_base_url", "s3_endpoint_url")
+    @field_validator("llm_base_url", "embed_base_url", "s3_endpoint_url")
     @classmethod
     def _well_formed(cls, value: str | None) -> str | None:
         # A library that cannot parse it would quote a part of it, which may be one of a password.
@@ -65,7 +67,7 @@ class Settings(
                 )
         return value
 
-    @field_validator("llm_api_key", "serve_token")
+    @field_validator("llm_api_key", "embed_api_key", "serve_token")
     @classmethod
     def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
         # A library that cannot send it in a header would quote it.
@@ -99,8 +101,11 @@ class Settings(
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
         values.setdefault("sources", (_inbox(values["var_dir"]),))
-        if "llm_api_key" not in values and (key := os.environ.get("OPENAI_API_KEY")):
-            values["llm_api_key"] = key
+        if key := os.environ.get("OPENAI_API_KEY"):
+            values.setdefault("llm_api_key", key)
+            # Nobody else's endpoint is sent this key unasked.
+            if "embed_base_url" not in values:
+                values.setdefault("embed_api_key", key)
         return values
 
     @property
@@ -112,6 +117,16 @@ class Settings(
     def inbox(self) -> str:
         """Spec of the folder that is read where no source is set."""
         return _inbox(self.var_dir)
+
+    @property
+    def embed_key(self) -> str | None:
+        """The key of the embeddings endpoint in clear, for those who send it."""
+        return self.embed_api_key.get_secret_value() if self.embed_api_key else None
+
+    @property
+    def embed_url(self) -> str:
+        """The embeddings endpoint."""
+        return self.embed_base_url or OPENAI_URL
 
     @property
     def llm_configured(self) -> bool:

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from heal_tasks.core.types import QuestionKind
+from heal_tasks.endpoint.calls import Call, CallStatus
 
 T = TypeVar("T")
-
-CallStatus = Literal["ok", "refused", "invalid", "failed"]
-"""ok: usable, also an empty list; refused: a refusal or content filter; invalid: not the requested JSON, or cut off;
-failed: no reply, because of the connection, the server or its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +35,6 @@ class ChunkToAsk:
     cut_off: bool = False  # an earlier reply had reached the token limit
     question: str = ""  # to be answered from the text; empty where the prompt is about the text itself
     failed_before: bool = False  # an earlier run has asked about it in vain
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One paid attempt at a language model: a future row of ``heal.llm_call``."""
-
-    status: CallStatus
-    input_tokens: int  # as the server counts them; 0 where it does not say
-    output_tokens: int
-    latency_s: float  # wall time, retries and the waits between them included
-    raw_reply: str  # the reply as it came, or the error, safe to store as text
-    guessed_tokens: tuple[int, int] = (0, 0)  # input and output by their sizes, for a reply without counts
 
 
 @dataclass(frozen=True, slots=True)

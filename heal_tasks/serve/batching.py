@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from heal_tasks.training.encoder import Encoder, Role
+from heal_tasks.steps.vectors.encoders import TextEncoder
+from heal_tasks.training.encoder import Role
 
 MAX_BATCH = 64
 """Texts per batch. A longer request is encoded in parts, between which others get their turn."""
@@ -19,7 +20,7 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Job:
-    encoder: Encoder
+    encoder: TextEncoder
     role: Role
     texts: Sequence[str]
     vectors: Future[Float32Array] = field(default_factory=Future)
@@ -37,7 +38,7 @@ class Batcher:
         self._waiting = deque[_Job]()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
-    def encode(self, encoder: Encoder, texts: Sequence[str], role: Role) -> Float32Array:
+    def encode(self, encoder: TextEncoder, texts: Sequence[str], role: Role) -> Float32Array:
         """Unit vectors of n texts, float32, shape (n, d); may be called from any thread."""
         remaining, parts = iter(texts), []
         while part := list(islice(remaining, MAX_BATCH)):

@@ -14,15 +14,16 @@ from heal_tasks.core.types import TokenCounter
 from heal_tasks.lexicon.lexicon import with_lexicon
 from heal_tasks.serve.batching import Batcher
 from heal_tasks.sources.chunking import token_counter
+from heal_tasks.steps.vectors.encoders import TextEncoder
 from heal_tasks.store.generations.lexicon import LexiconRepository
-from heal_tasks.training.encoder import Encoder, Role
+from heal_tasks.training.encoder import Role
 
 
 @dataclass(frozen=True)
 class Model:
     """An encoder with its tokenizer."""
 
-    encoder: Encoder
+    encoder: TextEncoder
     count_tokens: TokenCounter
 
 

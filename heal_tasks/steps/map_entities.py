@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from functools import partial
 
-from heal_tasks.core.models import resolve_model
+from heal_tasks.core.models import tokenizer_folder
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.extractive.any_language import is_english
 from heal_tasks.questions.maps.entity_maps import DROP_REASONS, EntityMap, ground
@@ -44,7 +44,7 @@ class MapRecorder(Recorder[EntityMap, StoredMap]):
         settings = context.settings
         author = map_author(settings)
         self.repository = maps_by(context.conn, author)
-        self._count_tokens = token_counter(resolve_model(settings.model))
+        self._count_tokens = token_counter(tokenizer_folder(settings.model))
         names = (*_STATUSES, *map("dropped_{}".format, DROP_REASONS), "other_language")
         super().__init__(context, "maps", author, self.repository.store, names)
 

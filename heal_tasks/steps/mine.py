@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.ids import bucket, fingerprint
+from heal_tasks.core.models import api_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.questions.maps.map_prompt import parse_map
 from heal_tasks.questions.maps.rendering import query_view, render
@@ -45,7 +46,10 @@ def mine(context: Context) -> Outcome:
     Negatives are chosen by plain texts, and held-out questions and documents are plain texts, whatever the share of
     entity maps: plain text is what is served. Ref ``by_people`` is 1 if only human questions train.
     """
-    if skipped := str(context.manifest.refs.get("skip_training", "")):
+    skipped = str(context.manifest.refs.get("skip_training", ""))
+    if api_model(context.settings.model):
+        skipped = f"No training: {context.settings.model} is behind an API; NUDGE and lexicon align its vectors."
+    if skipped:
         return Outcome(refs={"training_set_uri": "", "by_people": 0}, note=skipped)
     settings, corpus = context.settings, Corpus(context.conn)
     systems = Systems(context.conn, settings, context.manifest.number("topic_run_id"))

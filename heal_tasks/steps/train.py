@@ -7,7 +7,7 @@ from typing import Any
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.metrics import metric_name
-from heal_tasks.core.models import resolve_model
+from heal_tasks.core.models import api_model, resolve_model
 from heal_tasks.core.setting_groups import Objective
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
@@ -76,7 +76,8 @@ def _inputs(context: Context) -> object:
 
 
 def _base_sha256(context: Context) -> str:
-    return model_sha256(resolve_model(context.settings.model))
+    model = context.settings.model
+    return model if api_model(model) else model_sha256(resolve_model(model))
 
 
 def train(context: Context) -> Outcome:

@@ -4,9 +4,9 @@ import pytest
 
 from heal_tasks.core.errors import HealError, RetryableError
 from heal_tasks.core.settings import Settings
+from heal_tasks.endpoint.transport import bounded_lines
 from heal_tasks.questions.llm.batch_api import BatchApi, read_line
 from heal_tasks.questions.llm.question_prompt import parse_drafts
-from heal_tasks.questions.llm.transport import bounded_lines
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches, row
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error

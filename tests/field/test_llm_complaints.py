@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from heal_tasks.questions.llm.complaints import WEB_PAGE, error_codes, error_status
+from heal_tasks.endpoint.calls import without_key
+from heal_tasks.endpoint.complaints import WEB_PAGE, error_codes, error_status
 from heal_tasks.questions.llm.question_prompt import parse_drafts
-from heal_tasks.questions.llm.replies import read_completion, without_key
+from heal_tasks.questions.llm.replies import read_completion
 from tests.fake_openai import completion
 
 GOOD = completion('{"items": []}').body
@@ -50,8 +51,8 @@ BODIES: list[tuple[object, int | None]] = [
 
 @pytest.mark.parametrize(("body", "status"), BODIES, ids=[json.dumps(body)[:60] for body, _ in BODIES])
 def test_a_body_with_status_200(body: object, status: int | None) -> None:
-    assert error_status(200, json.dumps(body)) == status
-    assert error_status(200, "\ufeff \n" + json.dumps(body)) == status
+    assert error_status(200, json.dumps(body), "choices") == status
+    assert error_status(200, "\ufeff \n" + json.dumps(body), "choices") == status
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_body_with_status_200(body: object, status: int | None) -> None:
     ],
 )
 def test_a_body_that_is_no_json(body: str, status: int) -> None:
-    assert error_status(200, body) == status
+    assert error_status(200, body, "choices") == status
 
 
 @pytest.mark.parametrize(
@@ -81,13 +82,13 @@ def test_a_body_that_is_no_json(body: str, status: int) -> None:
     ],
 )
 def test_another_status_stays_unless_the_account_has_no_credit(http_status: int, body: object, status: int) -> None:
-    assert error_status(http_status, json.dumps(body) if not isinstance(body, str) else body) == status
+    assert error_status(http_status, json.dumps(body) if not isinstance(body, str) else body, "choices") == status
 
 
 def test_what_is_no_completion_may_have_any_fields() -> None:
     batch = {"id": "b", "status": "failed", "errors": {"data": [{"code": "x"}]}}
-    assert error_status(200, json.dumps(batch), completion=False) is None
-    assert error_status(200, json.dumps({"error": {"code": 401}}), completion=False) == 401
+    assert error_status(200, json.dumps(batch)) is None
+    assert error_status(200, json.dumps({"error": {"code": 401}})) == 401
 
 
 def test_codes_are_found_wherever_the_error_is() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.questions.llm.endpoint import EndpointConfig
+from heal_tasks.endpoint.endpoint import EndpointConfig
 from heal_tasks.store.db import Connection, connect
 from tests.fake_openai import FakeOpenAI
 from tests.field.dialects import CHUNKS, MODES, Mode

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm.endpoint import EndpointConfig
+from heal_tasks.endpoint.endpoint import EndpointConfig
 from heal_tasks.store.db import Connection
 from tests.fake_openai import FakeOpenAI, completion
 from tests.field.dialects import CHUNKS, MODES

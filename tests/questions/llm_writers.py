@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from heal_tasks.endpoint.endpoint import EndpointConfig
 from heal_tasks.questions.llm.client import LLM
-from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import Answered, ChunkToAsk, Drafts, Write
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, queries

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from heal_tasks.core.errors import RetryableError, SettingsError
+from heal_tasks.endpoint.endpoint import EndpointConfig
 from heal_tasks.questions.llm.client import LLM
-from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from tests.fake_openai import FakeOpenAI, Reply, Request, error
 from tests.questions.llm_writers import SOON, always, by_chunk, chunk, chunks, good, tokens, writer

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from heal_tasks.core.errors import RetryableError
-from heal_tasks.questions.llm.attempts import retry_after_s
+from heal_tasks.endpoint.attempts import retry_after_s
 from tests.fake_openai import FakeOpenAI, Reply, Request, error
 from tests.questions.llm_writers import SOON, chunk, chunks, one, statuses, tokens, writer
 

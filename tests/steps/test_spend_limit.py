@@ -8,9 +8,9 @@ import pytest
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
+from heal_tasks.endpoint.endpoint import EndpointConfig
 from heal_tasks.questions.llm.client import LLM
 from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS
-from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.maps.map_prompt import map_prompt
 from heal_tasks.questions.writer import ChunkToAsk

@@ -22,11 +22,12 @@ from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 from heal_tasks.core.errors import RetryableError, SettingsError, StepError
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import BATCH_ENDED, JsonObject
-from heal_tasks.questions.llm.attempts import GivenUpError, settle_status
-from heal_tasks.questions.llm.complaints import REFUSAL_CODES, error_codes, error_status
-from heal_tasks.questions.llm.replies import ParsedReply, read_completion, reported_tokens, without_key
-from heal_tasks.questions.llm.transport import bound, bounded_client, bounded_lines
-from heal_tasks.questions.writer import Call, CallStatus, T
+from heal_tasks.endpoint.attempts import GivenUpError, settle_status
+from heal_tasks.endpoint.calls import Call, CallStatus, reported_tokens, without_key
+from heal_tasks.endpoint.complaints import REFUSAL_CODES, error_codes, error_status
+from heal_tasks.endpoint.transport import bound, bounded_client, bounded_lines
+from heal_tasks.questions.llm.replies import ParsedReply, read_completion
+from heal_tasks.questions.writer import T
 
 MAX_REQUESTS = 50_000
 MAX_FILE_BYTES = 200_000_000
@@ -89,7 +90,7 @@ def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T]
     except ValidationError:
         return None
     body = json.dumps(found.body)
-    if not found.error and found.status_code == 200 and error_status(200, body) is None:
+    if not found.error and found.status_code == 200 and error_status(200, body, "choices") is None:
         return found.custom_id, read_completion(body, parse)
     if str(found.code) in _NOT_RUN:
         return found.custom_id, None
@@ -182,11 +183,7 @@ class BatchApi:
             try:
                 with self._client.files.with_streaming_response.content(file_id) as response:
                     for number, line in enumerate(bounded_lines(response.iter_bytes())):
-                        if (
-                            not number
-                            and "custom_id" not in line
-                            and error_status(200, line, completion=False) is not None
-                        ):
+                        if not number and "custom_id" not in line and error_status(200, line) is not None:
                             raise openai.OpenAIError(f"instead of the file comes {line[:_PROBLEM_CHARS]}")
                         yield line
             except httpx2.RequestError as error:
@@ -211,7 +208,7 @@ class BatchApi:
         if response.is_success and response.request.url.path.endswith("/content"):
             bound(response, MAX_RESULT_BYTES)
         else:
-            settle_status(response, self._secret, completion=False)
+            settle_status(response, self._secret)
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:

@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
-from heal_tasks.questions.llm.attempts import Failure
+from heal_tasks.endpoint.attempts import Failure
+from heal_tasks.endpoint.calls import Call, without_key
+from heal_tasks.endpoint.endpoint import EndpointConfig
+from heal_tasks.questions.llm.chat import Chat
 from heal_tasks.questions.llm.dialect import Dialect
-from heal_tasks.questions.llm.endpoint import Endpoint, EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
-from heal_tasks.questions.llm.replies import without_key
-from heal_tasks.questions.writer import Answered, Call, ChunkToAsk, T
+from heal_tasks.questions.writer import Answered, ChunkToAsk, T
 
 _Outcome = tuple[Answered[T], Failure | None]
 
@@ -65,7 +66,7 @@ class LLM:
         waiting = iter(chunks)
         if (chunk := next(waiting, None)) is None:
             return
-        endpoint, health = Endpoint(self._config, spec.temperature), _Health(self._config, self._concurrency)
+        endpoint, health = Chat(self._config, spec.temperature), _Health(self._config, self._concurrency)
         pending = set[Future[_Outcome[T]]]()
         executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="ask")
         try:
@@ -108,7 +109,7 @@ class LLM:
 
     def learn_dialect(self, spec: PromptSpec[T]) -> tuple[Dialect, tuple[Call, ...]]:
         """Find out the request fields that the endpoint understands, and the calls that it took; raises as ``ask``."""
-        endpoint, health = Endpoint(self._config, spec.temperature), _Health(self._config, self._concurrency)
+        endpoint, health = Chat(self._config, spec.temperature), _Health(self._config, self._concurrency)
         calls, failure = endpoint.probe()
         health.note(failure, calls[-1].raw_reply)
         if (error := health.final_error()) is not None:
@@ -191,7 +192,7 @@ class _Health:
         )
 
 
-def _ask(endpoint: Endpoint, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome[T]:
+def _ask(endpoint: Chat, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome[T]:
     calls, token_limit = list[Call](), spec.token_limit * (2 if chunk.cut_off else 1)
     problem, corrections = chunk.problem, int(bool(chunk.problem))
     while True:

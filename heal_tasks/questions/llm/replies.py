@@ -13,10 +13,10 @@ from typing import Annotated, Any, Generic
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.core.redaction import redacted
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
-from heal_tasks.questions.writer import Call, CallStatus, T
+from heal_tasks.endpoint.calls import Call, CallStatus, reported_tokens
+from heal_tasks.questions.writer import T
 
 
 def _strict(schema: JsonObject) -> None:
@@ -40,16 +40,8 @@ _FILTERED = {"content_filter", "safety", "prohibited_content", "refusal"}
 _MAX_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
-_ERROR_CHARS = 2000
 _TEXT_CHARS = 4000  # of a question, an answer or a name: far more than any that can be used
-_MOST_TOKENS = 100_000_000
 _TOKEN_BYTES = 3  # of a token, at least in English, where it is four; a guess keeps a spend limit and is to be too high
-
-
-class _Usage(BaseModel):
-    sent: int | None = Field(None, validation_alias=AliasPath("usage", "prompt_tokens"))
-    received: int | None = Field(None, validation_alias=AliasPath("usage", "completion_tokens"))
-    total: int | None = Field(None, validation_alias=AliasPath("usage", "total_tokens"))
 
 
 class _Completion(BaseModel):
@@ -64,22 +56,6 @@ class ParsedReply(Generic[T]):
     value: T | None = None  # the parsed text of an ok reply
     problem: str = ""  # the error in an invalid one, for the model to read
     cut_off: bool = False  # an invalid one that had reached the token limit
-
-
-def reported_tokens(body: str) -> tuple[int, int]:
-    """Input and output tokens that a body reports, error bodies included; 0 where it does not, or nothing possible.
-
-    Some gateways count the tokens of reasoning, which are paid for as output, only in the total.
-    """
-    try:
-        usage = _Usage.model_validate_json(body)
-    except ValidationError:
-        return 0, 0
-    sent, received, total = (
-        count if count is not None and 0 <= count <= _MOST_TOKENS else 0
-        for count in (usage.sent, usage.received, usage.total)
-    )
-    return sent, max(received, total - sent) if sent else received
 
 
 def read_completion(
@@ -200,9 +176,3 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     # A model knows JSON's lists, not Python's tuples.
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].replace('tuple', 'list')}"
-
-
-def without_key(text: str, key: str | None) -> str:
-    """The beginning of a message that can be stored, without the endpoint's key, passwords and other secrets."""
-    text = storable(text)
-    return redacted(text.replace(key, "[key]") if key else text)[:_ERROR_CHARS]

@@ -8,11 +8,11 @@ from itertools import accumulate
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.models import resolve_model
+from heal_tasks.core.models import api_model, tokenizer_folder
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import silent
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.sources.chunking import token_counter
+from heal_tasks.sources.chunking import embedding_text, token_counter
 from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.map_entities import MapRecorder
@@ -25,10 +25,12 @@ from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batc
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
 from heal_tasks.store.db import connect
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.llm.ledger import SpendLimit
 from heal_tasks.store.questions.question_counts import QuestionCounts, read_question_counts
+from heal_tasks.store.spaces.spaces import SpaceRepository
 
 PROMPT_TOKENS, REPLY_TOKENS = 450, 90
 """Measured on the packaged prompt: fixed part per call, and reply per question asked for."""
@@ -38,6 +40,10 @@ MAP_PROMPT_TOKENS, MAP_REPLY_RATIO = 850, 4.5
 
 ANSWER_PROMPT_TOKENS, ANSWER_REPLY_TOKENS = 300, 60
 """The same for answers, estimated: fixed part without the passages, and reply."""
+
+
+QUESTION_TOKENS = 17
+"""Of a written question, to embed: 16.6 on average of 3,769 by a large language model, with the packaged tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Plan:
     questions: Calls  # for chunks without questions by this writer
     maps: Calls | None
     answers: Calls | None  # at most
+    embeddings: Calls | None  # by an API; None for a model in files
     measured: str  # whether the gate will have questions to judge by
     limit: str  # the spend limits and what they leave; empty without limits
     unread: str  # about chunks that the model does not read; empty without any
@@ -92,6 +99,8 @@ class Plan:
             lines.append(f"maps       {self.maps.chunks} chunks to map; {self.maps.price()}")
         if self.answers:
             lines.append(f"answers    at most {self.answers.chunks} answers; {self.answers.price()}")
+        if self.embeddings:
+            lines.append(f"embeddings {self.embeddings.chunks} texts to embed; {self.embeddings.price()}")
         lines.append(f"quality    {self.measured}")
         if self.limit:
             lines.append(f"limit      {self.limit}")
@@ -119,10 +128,11 @@ def make_plan(settings: Settings) -> Plan:
             unasked = QuestionRecorder(context, author).to_ask()
             to_ask = [chunk for chunk in unasked if chunk.content_hash not in under_way]
             to_map = MapRecorder(context).to_map() if settings.map_rate and chosen.name == "realign" else None
+            unembedded = _unembedded(context) if api_model(settings.model) and chosen.name != "nothing" else None
             unread = unread_chunks(conn, settings)
             measured = _measured(read_question_counts(conn), settings, len(to_ask))
             systems = 2 if GenerationRepository(conn).active() is None else 3
-        count_tokens = token_counter(resolve_model(settings.model))
+        count_tokens = token_counter(tokenizer_folder(settings.model))
 
         def length(chunk: ChunkToAsk) -> int:
             return count_tokens(chunk.title) + count_tokens(chunk.text)
@@ -142,10 +152,29 @@ def make_plan(settings: Settings) -> Plan:
             # At most: every question is answered, and no two systems find the same passages.
             tokens_each = ANSWER_PROMPT_TOKENS + PASSAGES * settings.chunk_tokens, ANSWER_REPLY_TOKENS
             answers = _calls(settings, [tokens_each] * systems * settings.answer_questions)
-        costs = [cost for calls in (questions, maps, answers) if calls for cost in calls.costs_usd]
-        limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers else "chunks")
+        embeddings = None
+        if unembedded is not None:
+            asked = len(to_ask) * settings.questions_per_chunk
+            sizes = [*map(count_tokens, unembedded), *[QUESTION_TOKENS] * asked]
+            prices = [size * settings.embed_usd_per_million / 1e6 for size in sizes]
+            embeddings = Calls(len(sizes), sum(sizes), 0, prices)
+        paid = (questions, maps, answers, embeddings)
+        costs = [cost for calls in paid if calls for cost in calls.costs_usd]
+        limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers or embeddings else "chunks")
     writer = f"{author.name} ({author.model})"
-    return Plan(reading, chosen.name, chosen.reason, writer, questions, maps, answers, measured, limit, unread)
+    return Plan(
+        reading, chosen.name, chosen.reason, writer, questions, maps, answers, embeddings, measured, limit, unread
+    )  # fmt: skip
+
+
+def _unembedded(context: Context) -> list[str]:
+    """Texts of chunks and questions that the base model's space lacks."""
+    spaces = SpaceRepository(context.conn)
+    space = spaces.find_by_uri(context.settings.model)
+    if space is None:
+        return [embedding_text(chunk.title, chunk.text) for chunk in live_chunks(context.conn)]
+    chunks = [embedding_text(chunk.title, chunk.text) for chunk in spaces.missing_chunks(space)]
+    return [*chunks, *(text for _, text in spaces.missing_questions(space))]
 
 
 def _measured(counts: QuestionCounts, settings: Settings, to_ask: int) -> str:

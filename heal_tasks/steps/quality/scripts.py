@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from heal_tasks.core.models import packaged_folder
+from heal_tasks.core.models import api_model, packaged_folder
 from heal_tasks.core.scripts import script_of
 from heal_tasks.core.settings import Settings
 from heal_tasks.sources.chunking import unknown_share
@@ -21,11 +21,11 @@ _MOST = 0.5
 def unread_chunks(conn: Connection, settings: Settings) -> str:
     """A sentence about the chunks more than half of whose letters the model's tokenizer does not know; empty if none.
 
-    Their vectors are almost the same. Models that are not in a folder are not looked at.
+    Their vectors are almost the same. Models that are not in a folder, or behind an API, are not looked at.
     """
     texts = Corpus(conn).sampled_texts()[:SAMPLE]
     foreign = [text for text in texts if not text.isascii()]
-    if not foreign:
+    if not foreign or api_model(settings.model):
         return ""
     shares = unknown_share(packaged_folder(settings.model) or settings.model, foreign)
     unread = [text for text, share in zip(foreign, shares, strict=True) if share > _MOST_UNKNOWN]

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
-from heal_tasks.core.models import resolve_model
+from heal_tasks.core.models import tokenizer_folder
 from heal_tasks.sources.base import open_source
 from heal_tasks.sources.chunking import chunk_text, token_counter
 from heal_tasks.sources.parser_process import parser_process
@@ -36,7 +36,7 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
         RetryableError: a lost connection or throttling.
     """
     settings, documents = context.settings, DocumentRepository(context.conn)
-    count_tokens = token_counter(resolve_model(settings.model))
+    count_tokens = token_counter(tokenizer_folder(settings.model))
     chunker = partial(chunk_text, count_tokens=count_tokens, max_tokens=settings.chunk_tokens)
     opened = [open_source(spec, s3_endpoint_url=settings.s3_endpoint_url) for spec in settings.sources]
     readers = [SourceReader(context, source, chunker, again=again) for source in opened]

@@ -4,9 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.models import resolve_model
+from heal_tasks.core.models import api_model, resolve_model
 from heal_tasks.core.setting_groups import Objective
 from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.vectors.encoders import ApiEncoder, api_sha256, make_endpoint
 from heal_tasks.store.documents.corpus import ChunkTable
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.served import Served
@@ -30,7 +31,15 @@ def trained_model(objective: Objective) -> str:
 
 def base_space(context: Context) -> Space:
     """The base model's space, made on first use."""
-    return _space_of(context, context.settings.model, resolve_model(context.settings.model))
+    settings = context.settings
+    if not api_model(settings.model):
+        return _space_of(context, settings.model, resolve_model(settings.model))
+    spaces, sha256 = SpaceRepository(context.conn), api_sha256(settings)
+    known = next((space.dims for space in spaces.list() if space.model_sha256 == sha256), 0)
+    if not known:  # one word, on a first use, to learn the length of the vectors
+        endpoint = make_endpoint(settings, api_model(settings.model))
+        known = ApiEncoder(endpoint, settings.model).encode(["length"]).shape[1]
+    return spaces.ensure(settings.model, sha256, known)
 
 
 def _trained_space(context: Context, objective: Objective) -> Space | None:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from heal_tasks.core.errors import StepError
+from heal_tasks.core.models import api_model
 from heal_tasks.core.settings import Settings
+from heal_tasks.endpoint.calls import Call, without_key
+from heal_tasks.endpoint.endpoint import EndpointConfig
 from heal_tasks.questions.llm.client import LLM, UselessRepliesError
 from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, PROBED
-from heal_tasks.questions.llm.endpoint import EndpointConfig
 from heal_tasks.questions.llm.prompt_spec import PromptSpec
-from heal_tasks.questions.llm.replies import without_key
-from heal_tasks.questions.writer import Answered, Author, Call, ChunkToAsk, Write
+from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Write
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.chunks import LiveChunk
 from heal_tasks.store.llm.batches import Batch
@@ -60,8 +61,9 @@ def one_per_text(chunks: Iterable[LiveChunk]) -> list[ChunkToAsk]:
 
 
 def spend_limit_of(context: Context) -> SpendLimit:
-    """The spend limits that the settings set for a run; none where no language model is configured."""
-    settings, paid = context.settings, context.settings.llm_configured
+    """The spend limits that the settings set for a run; none where nothing has to be paid."""
+    settings = context.settings
+    paid = settings.llm_configured or api_model(settings.model)
     return SpendLimit(
         context.conn, context.run_id,
         run_usd=settings.llm_run_spend_limit_usd if paid else 0.0,

@@ -17,6 +17,9 @@ from heal_tasks.store.db import Connection, insert, scalar, select
 LEASE_S = 3600
 """Time after which the reservations of a killed process no longer count; fifty calls take far less."""
 
+EMBEDDINGS = "embeddings"
+"""Purpose of calls that embed; their prompt hash is the identity of the model."""
+
 _SPENDING = """
 SELECT coalesce(sum(cost_usd) FILTER (WHERE run_id = %(run)s), 0),
        coalesce(sum(cost_usd) FILTER (WHERE today), 0),
@@ -126,6 +129,15 @@ def can_answer(conn: Connection, prompt_hash: str, model: str) -> bool:
         "AND content_hash <> '' AND coalesce(raw_reply, '') NOT LIKE 'capability probe%%')"
     )
     return bool(scalar(conn, query, (prompt_hash, model)))
+
+
+def embedded_by(conn: Connection, run_id: str, prompt_hash: str) -> bool:
+    """True if a run has had texts embedded by the model behind an API that has this identity."""
+    query = (
+        "SELECT EXISTS (SELECT FROM heal.llm_call "
+        "WHERE run_id = %s AND purpose = %s AND prompt_hash = %s AND status = 'ok')"
+    )
+    return bool(scalar(conn, query, (run_id, EMBEDDINGS, prompt_hash)))
 
 
 class SpendLimit:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+import numpy as np
 import psycopg
 from psycopg import sql
 
@@ -88,6 +89,13 @@ class SpaceRepository(Repository):
     def list(self) -> Sequence[Space]:
         """All spaces, oldest first."""
         return select(self._conn, Space, "FROM heal.space ORDER BY space_id")
+
+    def any_chunk(self, space: Space) -> tuple[LiveChunk, Float32Array] | None:
+        """A live chunk with its vector, float32, shape (d,); None where the space has none."""
+        condition = sql.SQL("EXISTS (SELECT FROM {} b WHERE b.chunk_id = c.chunk_id)").format(space.table("base"))
+        for chunk in live_chunks(self._conn, condition, page=1):
+            return chunk, self.load_chunks(space, np.array([chunk.chunk_id]))[1][0]
+        return None
 
     def missing_chunks(self, space: Space, shard: int = 0, shards: int = 1) -> Sequence[LiveChunk]:
         """Live chunks without a vector in one of ``shards`` parts, by id."""

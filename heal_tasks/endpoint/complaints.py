@@ -60,12 +60,13 @@ _WORDS = tuple(
 )  # fmt: skip
 
 
-def error_status(http_status: int, body: str, *, completion: bool = True) -> int | None:
+def error_status(http_status: int, body: str, expected: str = "") -> int | None:
     """The HTTP status that a reply stands for if it is an error, or ``WEB_PAGE``; None if it is none.
 
-    ``completion`` says that a chat completion is expected: an object without choices may then be an error.
+    ``expected`` is the field that a usable reply has, such as ``choices``: an object without it may be an error.
+    Where it is empty, only what is marked as an error is one.
     """
-    found = _errors(body, completion=completion)
+    found = _errors(body, expected)
     if http_status >= 400:
         # An account without credit is no rate limit, and no fault of the request.
         lacks_credit = any(_by_code(error) == 402 for error in found or ()) or (
@@ -96,17 +97,17 @@ def is_too_long(body: str) -> bool:
     return bool(_TOO_LONG.search(error_text(body).lower()))
 
 
-def _errors(body: str, *, completion: bool = True) -> list[Any] | None:
+def _errors(body: str, expected: str = "choices") -> list[Any] | None:
     """The errors in a body, each a text or an object; None where the body is no JSON."""
     try:
         value = json.loads(body.lstrip("\ufeff"))
     except (ValueError, RecursionError):
         return None
     values = value if isinstance(value, list) else [value]
-    return [error for item in values[:1] for error in _errors_in(item, completion=completion)]
+    return [error for item in values[:1] for error in _errors_in(item, expected)]
 
 
-def _errors_in(value: object, *, completion: bool) -> Iterator[Any]:
+def _errors_in(value: object, expected: str) -> Iterator[Any]:
     if isinstance(value, str):
         yield value  # a text where an object belongs
     if not isinstance(value, dict):
@@ -122,7 +123,9 @@ def _errors_in(value: object, *, completion: bool) -> Iterator[Any]:
         yield error
         return
     named = value.get("object") == "error" or value.get("type") == "error"
-    if named or (completion and not choices and (any(map(value.get, _SIGNS)) or _by_code(value) or _by_words(value))):
+    if named or (
+        expected and not value.get(expected) and (any(map(value.get, _SIGNS)) or _by_code(value) or _by_words(value))
+    ):
         yield value
 
 

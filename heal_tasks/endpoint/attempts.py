@@ -16,10 +16,9 @@ from typing import Literal
 import httpx2
 import openai
 
-from heal_tasks.questions.llm.complaints import WEB_PAGE, error_status, error_text
-from heal_tasks.questions.llm.replies import reported_tokens, without_key
-from heal_tasks.questions.llm.transport import bound, bounded_client
-from heal_tasks.questions.writer import Call
+from heal_tasks.endpoint.calls import Call, reported_tokens, without_key
+from heal_tasks.endpoint.complaints import WEB_PAGE, error_status, error_text
+from heal_tasks.endpoint.transport import MAX_REPLY_BYTES, bound, bounded_client
 
 Failure = Literal[
     "no credit", "denied", "forbidden", "no api", "throttled", "unreachable", "outage", "rejected", "stopped"
@@ -43,10 +42,16 @@ class RateLimitedError(openai.OpenAIError):
 
 
 class Attempts(threading.local):
-    """The attempts at the request that this thread sends; ``secret`` is kept out of all messages."""
+    """The attempts at the request that this thread sends; ``secret`` is kept out of all messages.
 
-    def __init__(self, secret: str | None, timeout_s: float, stopped: threading.Event) -> None:
+    ``expected`` is that of ``error_status``, ``max_bytes`` the largest reply.
+    """
+
+    def __init__(
+        self, secret: str | None, timeout_s: float, stopped: threading.Event, expected: str, max_bytes: int
+    ) -> None:
         self._secret, self._timeout_s, self._stopped = secret, timeout_s, stopped
+        self._expected, self._max_bytes = expected, max_bytes
         self._deadline_s = 0.0
         self.begin()
 
@@ -75,7 +80,7 @@ class Attempts(threading.local):
 
     def _after(self, response: httpx2.Response) -> None:
         sent_status = response.status_code
-        settle_status(response, self._secret)
+        settle_status(response, self._secret, self._expected, self._max_bytes)
         if not response.is_error:
             return
         also = "" if sent_status == response.status_code else f", meant as {response.status_code}"
@@ -91,17 +96,19 @@ class Attempts(threading.local):
             raise RateLimitedError(message, pause_s or 0.0)
 
 
-def settle_status(response: httpx2.Response, secret: str | None, *, completion: bool = True) -> None:
+def settle_status(
+    response: httpx2.Response, secret: str | None, expected: str = "", max_bytes: int = MAX_REPLY_BYTES
+) -> None:
     """Read a reply, within its bound, and give it the status that the error in it stands for, if there is one.
 
-    ``completion`` is that of ``error_status``. A redirect or a web page is a GivenUpError.
+    ``expected`` is that of ``error_status``. A redirect or a web page is a GivenUpError.
     """
-    bound(response)
+    bound(response, max_bytes)
     if 300 <= response.status_code < 400:
         to = response.headers.get("location", "nowhere")
         raise GivenUpError("no api", without_key(f"HTTP {response.status_code}: redirects to {to}", secret))
     response.read()
-    status = error_status(response.status_code, response.text, completion=completion)
+    status = error_status(response.status_code, response.text, expected)
     if status == WEB_PAGE:
         page = " ".join(response.text.split())
         raise GivenUpError("no api", without_key(f"HTTP {response.status_code}: a web page, {page}", secret))

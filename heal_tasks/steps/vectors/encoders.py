@@ -1,0 +1,121 @@
+"""The encoder of a space: a model in files, or one behind an API, whose calls are booked."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heal_tasks.core.artifacts import ArtifactStore
+from heal_tasks.core.errors import StepError
+from heal_tasks.core.ids import sha256_hex
+from heal_tasks.core.models import api_model
+from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Progress, silent
+from heal_tasks.endpoint.calls import Call
+from heal_tasks.endpoint.embeddings import EmbeddingEndpoint
+from heal_tasks.endpoint.endpoint import EndpointConfig
+from heal_tasks.sources.chunking import embedding_text
+from heal_tasks.store.db import Connection
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
+from heal_tasks.training.encoder import Dtype, Encoder, Role
+
+Float32Array = NDArray[np.float32]
+Book = Callable[[Sequence[Call]], None]
+
+SAME_MODEL = 0.99
+"""Least cosine of two vectors of a text by one model: an API's vary in the fourth digit."""
+
+
+RECENT = 4096
+"""Questions whose vectors are kept: 6 MB at 384 dimensions."""
+
+
+class TextEncoder(Protocol):
+    """Turns texts into unit vectors."""
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
+        """Unit vectors of texts, float32, shape (n, d)."""
+
+
+class ApiEncoder:
+    """A model behind an API; ``book`` is given every call, also where an error follows."""
+
+    def __init__(self, endpoint: EmbeddingEndpoint, model: str, book: Book | None = None) -> None:
+        self._endpoint, self._model, self._book = endpoint, model, book
+        self._recent: dict[str, Float32Array] = {}  # of questions, oldest first
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
+        """Unit vectors of texts, float32, shape (n, d); each distinct text is sent once, and no recent question again.
+
+        Raises:
+            StepError: the endpoint refuses a text.
+            SettingsError, RetryableError: see ``EmbeddingEndpoint.embed``.
+        """
+        found = {text: self._recent[text] for text in texts if text in self._recent} if role == "query" else {}
+        distinct, refused = [text for text in dict.fromkeys(texts) if text not in found], list[str]()
+        for part in self._endpoint.embed(distinct):
+            found.update((distinct[row], vector) for row, vector in zip(part.rows, part.vectors, strict=True))
+            refused += [distinct[row] for row in part.refused]
+            if self._book:
+                self._book(part.calls)
+            progress(len(found), len(distinct))
+        if refused:
+            raise StepError(
+                f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}; "
+                "heal.llm_call has its replies. Correct or remove these documents, or choose another HEAL_MODEL"
+            )
+        if role == "query":
+            self._recent.update((text, found[text]) for text in distinct)
+            for text in list(self._recent)[:-RECENT]:
+                del self._recent[text]
+        return np.stack([found[text] for text in texts])
+
+
+def make_endpoint(settings: Settings, model: str) -> EmbeddingEndpoint:
+    """The embeddings endpoint of the settings, for a model by the endpoint's name."""
+    config = EndpointConfig(settings.embed_url, settings.embed_key, model, settings.llm_timeout_s)
+    return EmbeddingEndpoint(config, concurrency=settings.llm_concurrency, dimensions=settings.dimensions)
+
+
+def open_encoder(
+    settings: Settings,
+    artifacts: ArtifactStore,
+    model_uri: str,
+    sha256: str,
+    *,
+    threads: int | None = None,
+    dtype: Dtype = "float32",
+    book: Book | None = None,
+) -> TextEncoder:
+    """The encoder of a space with this model; see ``Encoder`` and ``ApiEncoder``."""
+    if name := api_model(model_uri):
+        return ApiEncoder(make_endpoint(settings, name), model_uri, book)
+    path = artifacts.model_path(model_uri)
+    return Encoder(path, device=settings.device, threads=threads, dtype=dtype, sha256=sha256)
+
+
+def api_sha256(settings: Settings) -> str:
+    """In place of a hash of files, the identity of a model behind an API: its name and the dimensions asked for.
+
+    The address is not part of it, because a server may move; ``check_unchanged`` finds another model of the same name.
+    """
+    return sha256_hex(settings.model, str(settings.dimensions))
+
+
+def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> None:
+    """Compare a stored chunk's vector with the one that a model behind an API gives its text now.
+
+    Raises:
+        StepError: they differ, so that new vectors must not be mixed with those in the space.
+    """
+    stored = SpaceRepository(conn).any_chunk(space)
+    if stored is None:
+        return
+    chunk, vector = stored
+    now = encoder.encode([embedding_text(chunk.title, chunk.text)])[0]
+    if len(now) != space.dims or float(now @ vector / np.linalg.norm(vector)) < SAME_MODEL:
+        raise StepError(
+            f"{space.model_uri} gives other vectors than when space {space.space_id} was made: its endpoint has "
+            "another model under this name now. Put the old one back, or give the new one a name of its own"
+        )
