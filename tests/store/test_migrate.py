@@ -26,6 +26,7 @@ LANDED = {
     "012_locks.sql": "bb3196981ecb",
     "013_run_lock.sql": "1cea7a32f153",
     "014_search.sql": "2279ef901aac",
+    "016_changes.sql": "055be4c3ac00",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 
