@@ -36,7 +36,7 @@ def ingest(
 def _add_step_command(name: str, entry: road.Entry) -> None:
     hidden = not entry.shards
 
-    @app.command(name.replace("_", "-"), help=entry.about, rich_help_panel=STEPS_PANEL)
+    @app.command(name, help=entry.about, rich_help_panel=STEPS_PANEL)
     def command(
         run_id: RunId = "",
         shard: Annotated[int, typer.Option(min=0, help="Number of this shard.", hidden=hidden)] = 0,

@@ -187,7 +187,7 @@ def test_a_kill_loses_at_most_what_was_not_stored(auto: Connection, settings: Se
         with step_process(
             settings,
             fake,
-            "map-entities",
+            "map_entities",
             HEAL_LLM_CONCURRENCY="4",
             HEAL_LLM_RUN_SPEND_LIMIT_USD="9",
             HEAL_MAP_RATE="1",
