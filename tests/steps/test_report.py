@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from heal_tasks.cli.run_summary import print_report
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
@@ -272,50 +271,3 @@ def test_the_verdict_is_that_of_the_last_deciding_step(
     assert made.note == verdict.split("\n")[0]
     assert run.finished_at is not None
     assert run.report_uri == made.text("report_uri")
-
-
-def test_a_report_that_is_written_again_has_the_numbers_at_the_end_of_the_run(
-    auto: Connection, settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs, documents = RunRepository(auto), DocumentRepository(auto)
-
-    def report(*names: str) -> str:
-        documents.apply_records("s", [Record(name, "T", f"text of {name}") for name in names], lambda _, body: [body])
-        made = load_step("report").run(settings, Manifest(run_id="old"))
-        print_report(auto, "old")
-        page_of_run = (Path(made.text("report_uri")) / "report.html").read_text()
-        return " ".join(f"{page_of_run} {capsys.readouterr().out}".split())
-
-    def said(text: str, number: int) -> bool:
-        return f"<p>{number} documents in {number} chunks" in text and f"Documents {number} in {number} chunks" in text
-
-    runs.open_run("old")
-    runs.begin("route", "f", 0, "old")
-    runs.finish("route", "f", 0, "old", {"note": "", "counts": {}, "refs": {}})
-    first = report("a")
-    assert said(first, 1)
-    before = runs.get_run("old")
-    assert said(report("b", "c"), 1)
-    assert runs.get_run("old") == before
-    runs.begin("nudge_live", "f", 0, "old")
-    runs.finish("nudge_live", "f", 0, "old", {"note": "7 rows moved", "counts": {}, "refs": {}})
-    after = report("d")
-    assert said(after, 4), "the run went on, and this is its end"
-    assert "7 rows moved" in after
-
-
-def test_the_generation_of_a_run_is_the_one_that_was_live_at_its_end(
-    built: Built, shared: Connection, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = activate(shared, built.tree.run.topic_run_id)
-    page(built, shared, "idle")
-    activate(shared, None)
-    print_report(shared, "idle")
-    out = capsys.readouterr().out
-    assert f"generation {first} (space" in out
-    assert ", previous now" in " ".join(out.split())
-    assert f"of generation {first}; documents" in out
-    load_step("report").run(built.settings, Manifest(run_id="idle"))
-    run = RunRepository(shared).get_run("idle")
-    assert run is not None
-    assert run.generation_id == first
