@@ -13,11 +13,11 @@ from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.metrics import metric_name
 from heal_tasks.core.models import CARD
-from heal_tasks.report.pca import project
 from heal_tasks.report.plots import draw_plane, draw_quality, draw_selection, draw_training
 from heal_tasks.report.stored_tree import COLUMNS, read_root_records, selection_rows
 from heal_tasks.report.summary import Summary
 from heal_tasks.report.svg import PALETTE
+from heal_tasks.report.tsne import project
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.served import ServedRepository
@@ -33,10 +33,9 @@ _log = logging.getLogger(__name__)
 
 
 class Projection(NamedTuple):
-    """Chunk vectors before and after: two pictures, the topics that have a colour, and the number of chunks."""
+    """Chunk vectors before and after: pictures (one if no vector changed), topics with a colour, number of chunks."""
 
-    before: Markup
-    after: Markup
+    planes: list[Markup]
     topics: list[str]
     chunks: int
 
@@ -91,10 +90,14 @@ def _training(artifacts: ArtifactStore, summary: Summary) -> Iterator[tuple[str,
 
 
 def _projection(conn: Connection, summary: Summary, model: str) -> Projection | None:
-    """Draw a sample of the served chunks, as the base model encodes them and as they are served."""
+    """Draw a sample of the served chunks, as the base model encodes them and as they are served.
+
+    Only where the run published a generation: a nudge moves few rows, and t-SNE would take longer than the nudge.
+    """
     spaces, tree, active = SpaceRepository(conn), summary.tree, summary.active
     base = spaces.find_by_uri(model)
-    if tree is None or active is None or base is None:
+    published = any(row.step == "publish" and row.finished_at for row in summary.steps)
+    if tree is None or active is None or base is None or not published:
         return None
     chunks = Corpus(conn).chunks(tree.run.topic_run_id)
     sample = sorted(chunks.chunk_ids.tolist(), key=lambda key: bucket("projection", key, 1 << 30))[:MAX_CHUNKS]
@@ -102,15 +105,15 @@ def _projection(conn: Connection, summary: Summary, model: str) -> Projection | 
     served = ServedRepository(conn).load_served(active, ids)
     ids, rows_before, rows_after = np.intersect1d(ids, served.chunk_ids, assume_unique=True, return_indices=True)
     before, after = before[rows_before], served.vectors[rows_after]
-    if len(ids) < MIN_CHUNKS or (before.shape == after.shape and np.allclose(before, after, atol=1e-6)):
-        return None  # equal vectors: the base model itself is served
+    if len(ids) < MIN_CHUNKS:
+        return None
     # The largest topics of the first level have a colour of their own.
     largest = sorted(tree.children[tree.root.topic_id], key=lambda row: -row.size)[: len(PALETTE)]
     colour_of = {row.topic_id: number for number, row in enumerate(largest)}
     topics = chunks.paths[chunks.rows(ids), 0]
     colours = np.array([colour_of.get(int(topic), -1) for topic in topics])
-    first, second = (draw_plane(plane, colours) for plane in project(before, after, topics))
-    return Projection(first, second, [", ".join(row.terms[:3]) for row in largest], len(ids))
+    planes = [draw_plane(plane, colours) for plane in project(before, after, topics)]
+    return Projection(planes, [", ".join(row.terms[:3]) for row in largest], len(ids))
 
 
 def _selection(artifacts: ArtifactStore, summary: Summary) -> Selection | None:

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from heal_tasks.core.types import JsonObject
-from heal_tasks.report.pca import Plane, estimate_density
 from heal_tasks.report.svg import PALETTE, new_figure, to_svg
+from heal_tasks.report.tsne import Plane, estimate_density
 from heal_tasks.store.runs.runs import EvaluationRow
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def draw_plane(plane: Plane, colours: NDArray[np.integer]) -> Markup:
 
     ``colours``, shape (n,), has the number of each chunk's colour in ``PALETTE``; -1 is grey without contours.
     """
-    described = f"{len(plane.points)} chunks on a plane; {plane.title}: {plane.note}."
+    described = f"{len(plane.points)} chunks on a plane (t-SNE). {plane.note.capitalize()}"
     with new_figure(SIDE, SIDE + 44) as figure:
         axes = figure.add_subplot(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xticks=[], yticks=[])
         axes.spines["top"].set_visible(True)

@@ -1,0 +1,15 @@
+-- Questions whose answers a promoted generation ranks otherwise than the one that it replaced.
+
+CREATE TABLE heal.rank_change (
+    generation_id bigint NOT NULL REFERENCES heal.generation ON DELETE CASCADE,
+    question_id   bigint NOT NULL REFERENCES heal.question ON DELETE CASCADE,
+    path          text NOT NULL CHECK (path IN ('text', 'encoder')),
+    rank_before   integer CHECK (rank_before BETWEEN 1 AND 10),
+    rank_after    integer CHECK (rank_after BETWEEN 1 AND 10),
+    PRIMARY KEY (generation_id, question_id)
+);
+CREATE INDEX rank_change_question ON heal.rank_change (question_id);
+COMMENT ON TABLE heal.rank_change IS
+    'Held-out questions that gained or lost most, at most twenty each, when a generation was chosen over the live one: rank of the first '
+    'right answer in either; null: not among the first ten.';
+COMMENT ON COLUMN heal.rank_change.path IS 'The search that was compared: by text, as heal.find, or by the encoder''s vector.';
