@@ -21,7 +21,7 @@ DAG_ID = "heal_realign"
 PREFIX = "/heal"
 """Path of the pages below that of Airflow's UI."""
 
-NAVIGATION = [("runs", "Runs")]
+NAVIGATION = [("store", "Store"), ("runs", "Runs"), ("search", "Search")]
 """Address and name of the pages. Addresses are relative, so that they hold behind a proxy that adds a prefix."""
 
 # Airflow shows the pages in an iframe whose sandbox lets no link leave it, and Airflow's UI inside its own iframe is

@@ -4,6 +4,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 import heal_pages
+import heal_store_page
 from airflow.plugins_manager import AirflowPlugin
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ def build_app() -> "FastAPI":
         values = {"name": run_id, "run": run, "state": state, "tone": tone, "steps": repository.steps_of(run_id)}
         return heal_pages.page("run_so_far.html.jinja", run_id=in_airflow, **values)
 
+    heal_store_page.add_routes(app)
     return app
 
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
     """Serve the pages, which are built at the first request."""
-    await build_app()(scope, receive, send)
+    await build_app()({**scope, "airflow": scope["app"]}, receive, send)
 
 
 class HealReports(AirflowPlugin):

@@ -20,7 +20,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(duration=format_duration, quoted=_quoted, minute=_minute)
+    environment.filters.update(duration=format_duration, quoted=_quoted, minute=_minute, day=_day)
     return environment
 
 
@@ -31,3 +31,7 @@ def _quoted(text: str) -> str:
 
 def _minute(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def _day(when: datetime) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%d}"

@@ -11,7 +11,14 @@ from heal_tasks.evaluation.gate import Verdict
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.nudge.plan import NudgeRecord, Plan
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.quality.comparing import compare, compare_for_drop, evaluation_rows, is_judged, mean_quality
+from heal_tasks.steps.quality.comparing import (
+    compare,
+    compare_for_drop,
+    evaluation_rows,
+    is_judged,
+    mean_quality,
+    rank_changes,
+)
 from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.steps.quality.scoring import HUMAN, SEEN, UNSEEN, Scores, System, llm_wrote
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
@@ -19,6 +26,7 @@ from heal_tasks.steps.vectors.systems import Moved, Systems, make_generation, re
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.questions.question_counts import read_question_counts
+from heal_tasks.store.questions.rank_changes import write_rank_changes
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -107,6 +115,9 @@ def choose(context: Context) -> Outcome:
         best_id = make_generation(context, best.space, topic_run_id, best.record, best.lexicon).generation_id
     if passing and best:
         counts["winner_quality"] = round(mean_quality(best.scores, settings, rival), 4)
+        write_rank_changes(
+            context.conn, best_id, rank_changes(best.scores, rival, systems.questions, systems.chunks)
+        )
         generation_id, keep_rows, verdict = best_id, 0, f"{best.scores.system} is promoted over {rival.system}."
     else:
         if best_id:

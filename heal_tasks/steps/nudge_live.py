@@ -104,6 +104,7 @@ def nudge_live(context: Context) -> Outcome:
         counts={
             "rows_added": written.added, "rows_changed": written.changed, "rows_removed": written.removed,
             "rows_computed": done.computed, "superseded_removed": purged, "theta": round(done.theta, 4),
+            "refused": int(bool(done.worse)),
         },
         note=verdict,
         undone="" if done.judged else _why_unjudged(context),

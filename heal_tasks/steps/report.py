@@ -5,13 +5,14 @@ from dataclasses import replace
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.settings import Settings
 from heal_tasks.report.page import render, store_page
+from heal_tasks.report.store_map import write_map
 from heal_tasks.report.summary import Summary, summarise
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.runs.runs import RunRepository
 
 
 def report(context: Context) -> Outcome:
-    """Close the run's row and write its page, ref ``report_uri``."""
+    """Close the run's row and write its page, ref ``report_uri``, and the map of documents, ref ``map_uri`` (or empty)."""
     runs = RunRepository(context.conn)
     runs.open_run(context.run_id)
     summary = summarise(context.conn, context.run_id)
@@ -25,7 +26,8 @@ def report(context: Context) -> Outcome:
     uri = store_page(context.artifacts, context.run_id, page)
     active_id = summary.active.generation_id if summary.active else None
     runs.finish_run(context.run_id, verdict, generation_id=active_id, report_uri=uri)
-    return Outcome(refs={"report_uri": uri}, note=verdict.split("\n")[0])
+    map_uri = write_map(context.artifacts, context.run_id, pictures.projection)
+    return Outcome(refs={"report_uri": uri, "map_uri": map_uri}, note=verdict.split("\n")[0])
 
 
 def _verdict(summary: Summary, settings: Settings) -> str:

@@ -9,7 +9,9 @@ from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT, Metric, metric_name
 from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from heal_tasks.evaluation.gate import SetComparison, Verdict, decide
-from heal_tasks.steps.quality.scoring import HUMAN, TOPICS, Scores
+from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, HUMAN, TOPICS, Scores, held_out
+from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
+from heal_tasks.store.questions.rank_changes import RankChange
 from heal_tasks.store.runs.runs import EvaluationRow
 
 MAX_WRITTEN_LOSS = 0.2
@@ -17,6 +19,9 @@ MAX_WRITTEN_LOSS = 0.2
 questions gain .26 (ATT&CK) and .09 (NFCorpus) by NUDGE, generated ones lose .06 to .10."""
 MAX_ANSWERS_LOSS = 0.05
 """Loss in nDCG@10 that is tolerated where topics are the only goal: the store is still searched."""
+
+MOST_CHANGES = 20
+"""Questions that gained, and as many that lost, whose ranks are stored."""
 
 
 def compare(candidate: Scores, rival: Scores, settings: Settings) -> Verdict:
@@ -64,6 +69,27 @@ def evaluation_rows(scores: Scores, rival: Scores | None, settings: Settings) ->
         hierarchy = scores.hierarchy.get(name, {})
         rows += [replace(blank, metric=f"hierarchical_{item}", value=value) for item, value in hierarchy.items()]
     return rows
+
+
+def rank_changes(after: Scores, before: Scores, questions: QuestionTable, chunks: ChunkTable) -> list[RankChange]:
+    """The held-out questions whose first right answer rose or fell most, by reciprocal rank, at most so many each.
+
+    They are searched by text where both systems can be, otherwise by the encoder's vector.
+    """
+    rose, fell = list[tuple[float, RankChange]](), list[tuple[float, RankChange]]()
+    for name, key in held_out(questions, chunks).items():
+        path = BY_TEXT if name + BY_TEXT in after.values.keys() & before.values.keys() else BY_ENCODER
+        old, new = (scores.values[name + path]["mrr@10"] for scores in (before, after))
+        for row in np.flatnonzero(old != new):
+            ranks = (round(1 / value) if value else None for value in (old[row], new[row]))
+            question = int(questions.question_ids[key.rows[row]])
+            change = RankChange(question, "text" if path == BY_TEXT else "encoder", *ranks)
+            (rose if new[row] > old[row] else fell).append((-abs(new[row] - old[row]), change))
+    return [
+        change
+        for changes in (rose, fell)
+        for _, change in sorted(changes, key=lambda item: (item[0], item[1].question_id))[:MOST_CHANGES]
+    ]
 
 
 def is_judged(scores: Scores, settings: Settings) -> bool:
