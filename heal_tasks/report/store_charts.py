@@ -56,11 +56,11 @@ class Chart(NamedTuple):
 
 
 def quality_charts(measured: Sequence[Measured]) -> list[Chart]:
-    """Draw a chart for every question set, human questions first; rows are by ascending time."""
+    """Draw a chart for every question set, and last one for topics; rows are by ascending time."""
     sets: dict[tuple[str, str], list[Measured]] = {}
     for row in measured:
         sets.setdefault((row.question_set.removesuffix(BY_TEXT), row.metric), []).append(row)
-    return [_chart(*key, rows) for key, rows in sorted(sets.items(), key=lambda item: item[0])]
+    return [_chart(*key, rows) for key, rows in sorted(sets.items(), key=lambda item: (item[0][1], item[0][0]))]
 
 
 def _chart(name: str, metric: str, rows: Sequence[Measured]) -> Chart:
@@ -77,7 +77,7 @@ def _chart(name: str, metric: str, rows: Sequence[Measured]) -> Chart:
         return HEIGHT - BOTTOM - (value - values[0]) / span * (HEIGHT - TOP - BOTTOM)
 
     curves = []
-    for path, label, colour in ((BY_TEXT, "by text (heal.find)", 0), ("", "by encoder (heal.search)", 1)):
+    for path, label, colour in ((BY_TEXT, "by text (heal.find)", 0), ("", "by encoder", 1)):
         own = [row for row in rows if row.question_set == name + path]
         if own:
             label = label if metric.startswith("ndcg") else "nearest documents"
@@ -99,5 +99,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """Three to six round values that enclose an interval."""
     span = max(high - low, 0.04)
     step = next(size for size in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if span / size <= 4)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [number * step for number in range(first, max(last, first + 2) + 1)]
+    first, last = math.floor(low / step), math.ceil(round(high / step, 6))
+    if last - first < 2:
+        first = last - 2
+    return [number * step for number in range(first, last + 1)]

@@ -3,8 +3,10 @@
 Every query reads an index or a table of few rows, but for counts of documents and chunks.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import NamedTuple
 
 from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
@@ -126,6 +128,16 @@ class StoreState:
     def live(self) -> GenerationRow | None:
         """The live generation's row of ``generations``."""
         return next((row for row in self.generations if row.state == "active"), None)
+
+    @property
+    def routes(self) -> Counter[str | None]:
+        """Number of runs by route; None: no route was chosen."""
+        return Counter(run.route for run in self.runs)
+
+    @property
+    def months(self) -> list[list[Cost]]:
+        """Costs by month, the latest first."""
+        return [list(rows) for _, rows in groupby(self.costs, key=lambda cost: cost.month)]
 
     @property
     def rose(self) -> list[NamedChange]:
