@@ -124,7 +124,7 @@ def draw_plane(plane: Plane, colours: NDArray[np.integer]) -> Markup:
 
     ``colours``, shape (n,), has the number of each chunk's colour in ``PALETTE``; -1 is grey without contours.
     """
-    described = f"{len(plane.points)} chunks on a plane (t-SNE). {plane.note.capitalize()}"
+    described = f"{len(plane.points)} chunks on a plane by t-SNE{plane.note and f'; {plane.note}'}."
     with new_figure(SIDE, SIDE + 44) as figure:
         axes = figure.add_subplot(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xticks=[], yticks=[])
         axes.spines["top"].set_visible(True)

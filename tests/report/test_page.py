@@ -135,7 +135,7 @@ def test_words_of_topics_are_escaped(auto: Connection) -> None:
     assert summary is not None
     row = TopicRow(0, None, 0, 0, 0, [EVIL], 1, None, 2, EVIL)
     run = TopicRun(1, "f", "u", 2, 1, 1, 0, None, 0.5, summary.run.started_at)
-    pictures = Pictures(projection=Projection(Markup("<svg/>"), Markup("<svg/>"), [EVIL], 2))
+    pictures = Pictures(projection=Projection([Markup("<svg/>"), Markup("<svg/>")], [EVIL], 2))
     page = render(replace(summary, tree=StoredTree(run, [row])), pictures)
     assert "<script" not in page
     assert page.count(str(escape(EVIL))) == 2, "in the legend and in the tree"

@@ -74,6 +74,9 @@ def test_the_best_that_passes_is_chosen_and_nothing_but_its_record_is_written(
     by_text = {row.system: row.value for row in rows if row.question_set == UNSEEN + BY_TEXT}
     assert by_text == {"live generation": 0, **dict.fromkeys(CANDIDATES, 1)}
     assert {row.system for row in rows} == quality.keys() | set(CANDIDATES)
+    # By text nothing was found before, and everything is first now.
+    changes = auto.execute("SELECT generation_id, path, rank_before, rank_after FROM heal.rank_change").fetchall()
+    assert changes == [(winner.generation_id, "text", None, 1)] * DOCUMENTS
 
 
 def test_a_refused_candidate_leaves_its_record_only(auto: Connection, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The projection: every chunk is a dot, rotation is undone, both planes have one scale, contours hold their shares."""
+"""The map: every chunk is a dot of its topic, neighbours stay neighbours, contours hold their shares."""
 
 import re
 from xml.etree import ElementTree
@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from heal_tasks.report.pca import FEWEST_POINTS, INSIDE, estimate_density, project
 from heal_tasks.report.plots import SIDE, draw_plane
+from heal_tasks.report.tsne import FEWEST_POINTS, INSIDE, estimate_density, project
 
 RNG = np.random.default_rng(0)
 COLOURS = {7: 0, 3: 1, 5: 2}
@@ -67,23 +67,34 @@ def test_every_chunk_is_a_dot_of_its_topic_in_both_planes():
     assert low < 0.2 < 0.6 < high
 
 
-def test_the_second_plane_is_rotated_to_match_the_first():
-    vectors, topics = planted(2.0)
-    rotation, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(16, 16)))
-    first, second = project(vectors, vectors @ rotation, topics)
-    assert np.abs(first.points - second.points).max() <= 1e-6
+def test_neighbours_are_of_one_topic_and_a_group_keeps_its_place():
+    (before, topics), (after, _) = planted(2.0), planted(3.0)
+    first, second = project(before, after, topics)
+    for plane in (first, second):
+        distances = np.linalg.norm(plane.points[:, None] - plane.points[None], axis=2)
+        np.fill_diagonal(distances, np.inf)
+        assert (topics[distances.argmin(axis=1)] == topics).mean() > 0.95
+    moved = [np.linalg.norm((second.points - first.points)[topics == topic].mean(axis=0)) for topic in COLOURS]
+    apart = np.linalg.norm(first.points[topics == 7].mean(axis=0) - first.points[topics == 3].mean(axis=0))
+    assert max(moved) < apart / 2
 
 
-def test_both_planes_have_one_scale():
+def test_the_same_vectors_always_give_the_same_points():
+    (before, topics), (after, _) = planted(2.0), planted(3.0)
+    for first, again in zip(project(before, after, topics), project(before, after, topics), strict=True):
+        assert np.array_equal(first.points, again.points)
+
+
+def test_equal_vectors_are_drawn_once():
     vectors, topics = planted(2.0)
-    first, second = project(vectors, 0.5 * vectors, topics)
-    assert np.ptp(second.points, axis=0) == pytest.approx(np.ptp(first.points, axis=0) / 2, rel=0.01)
-    assert 0.8 < np.abs(first.points).max() < 1
+    (plane,) = project(vectors, vectors.astype(np.float32), topics)
+    assert plane.title == "served"
+    assert 0.8 < np.abs(plane.points).max() < 1
 
 
 def test_contours_hold_their_shares_of_the_points():
     vectors, topics = planted(2.0, per_topic=200)
-    for picture in drawn(vectors, vectors, topics):
+    for picture in drawn(vectors, vectors + 0.01, topics):
         contours = paths(picture, "contours")
         assert sorted(contours) == [0, 1, 2]
         for number, (path,) in paths(picture, "dots").items():
@@ -101,14 +112,11 @@ def test_small_and_grey_topics_have_no_contours():
         assert list(paths(picture, "contours")) == [1]
 
 
-@pytest.mark.parametrize(
-    "vectors", [np.ones((30, 4)), np.outer(np.linspace(1, 2, 30), np.ones(4))], ids=["one place", "a line"]
-)
-def test_vectors_without_a_plane_are_drawn_without_contours(vectors):
-    topics = np.full(30, 7)
-    for plane, picture in zip(project(vectors, vectors, topics), drawn(vectors, vectors, topics), strict=True):
-        assert np.isfinite(plane.points).all()
-        assert estimate_density(plane.points) is None
-        assert len(dots(paths(picture, "dots")[0][0])) == 30
-        assert paths(picture, "contours") == {}
-        assert "silhouette" not in plane.note
+def test_vectors_in_one_place_are_drawn_without_contours():
+    vectors, topics = np.ones((30, 4)), np.full(30, 7)
+    (plane,), (picture,) = project(vectors, vectors, topics), drawn(vectors, vectors, topics)
+    assert np.isfinite(plane.points).all()
+    assert estimate_density(plane.points) is None
+    assert len(dots(paths(picture, "dots")[0][0])) == 30
+    assert paths(picture, "contours") == {}
+    assert plane.note == ""
