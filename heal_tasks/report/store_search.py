@@ -12,8 +12,8 @@ from psycopg.errors import Diagnostic
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.scripts import PAIRED
 from heal_tasks.core.text import storable
-from heal_tasks.report.stored_tree import StoredTree, read_tree
 from heal_tasks.store.db import Connection, select, storable_json
+from heal_tasks.store.documents.topics import TopicRepository, TopicRow
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.search import NotSearchable, TextHit, find_by_text, named_errors
 
@@ -71,9 +71,9 @@ class Answer:
 
 
 class Choices(NamedTuple):
-    """What the form offers: the live generation's topic tree, and the languages of documents."""
+    """What the form offers: the live generation's topics in tree order, without the root, and the documents' languages."""
 
-    tree: StoredTree | None
+    topics: list[TopicRow]
     languages: list[str]
 
 
@@ -109,8 +109,8 @@ CROSS JOIN LATERAL (
 def read_choices(conn: Connection) -> Choices:
     """Read what the form offers."""
     active = GenerationRepository(conn).active()
-    tree = read_tree(conn, active.topic_run_id) if active and active.topic_run_id else None
-    return Choices(tree, [row[0] for row in conn.execute(_LANGUAGES)])
+    topics = TopicRepository(conn).topics(active.topic_run_id) if active and active.topic_run_id else []
+    return Choices([topic for topic in topics if topic.level], [row[0] for row in conn.execute(_LANGUAGES)])
 
 
 def search_store(conn: Connection, query: Query) -> Answer:

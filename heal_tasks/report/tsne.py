@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
 from scipy.stats import gaussian_kde
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -42,8 +43,8 @@ class Plane:
 def project(before: NDArray[np.floating], after: NDArray[np.floating], topics: NDArray[np.integer]) -> list[Plane]:
     """Project the same chunks in two vector spaces, each by t-SNE over cosine distances, with a fixed seed.
 
-    The second projection starts from the first, so that a group keeps its place unless its neighbours have changed.
-    Equal vectors give one plane.
+    The second projection starts from the first and is rotated (orthogonal Procrustes) to match it, because rotation and
+    reflection would otherwise be the most visible difference. Equal vectors give one plane.
 
     Args:
         before: shape (n, d), n at least 4.
@@ -56,6 +57,7 @@ def project(before: NDArray[np.floating], after: NDArray[np.floating], topics: N
     if before.shape == after.shape and np.allclose(before, after, atol=1e-6):
         return [_plane("served", first, after, topics)]
     second = _tsne(after, first)
+    second = second @ orthogonal_procrustes(second, first)[0]
     return [_plane("before", first, before, topics), _plane("after", second, after, topics)]
 
 

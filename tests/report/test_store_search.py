@@ -92,7 +92,7 @@ def test_a_refusal_is_a_sentence(live: Connection, query: Query, sentence: str) 
 
 def test_nothing_is_live(auto: Connection) -> None:
     assert "No generation is active yet" in search_store(auto, Query("file")).problem
-    assert read_choices(auto) == (None, [])
+    assert read_choices(auto) == ([], [])
 
 
 def test_the_page_is_escaped(live: Connection) -> None:
