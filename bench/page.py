@@ -23,7 +23,7 @@ from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import build_indexes
 
 WORDS, RUNS = 150, 730
-FRAME: dict[str, Any] = {"nav": [], "here": "", "script": ""}
+FRAME: dict[str, Any] = {"nav": [], "here": "", "script": "", "dag_id": "", "run_id": ""}
 
 # What 730 nights leave behind.
 _HISTORY = """
@@ -105,7 +105,11 @@ def measure(url: str, name: str, make: Callable[[Connection], str], times: int) 
                 pages.append(make(conn))
             wall.append(1000 * (time.perf_counter() - start))
             cpu.append(1000 * (time.process_time() - client + server_cpu_s(side) - server))
-    row = {"p50 ms": round(float(np.median(wall))), "longest ms": round(max(wall)), "CPU ms": round(float(np.median(cpu)))}
+    row = {
+        "p50 ms": round(float(np.median(wall))),
+        "longest ms": round(max(wall)),
+        "CPU ms": round(float(np.median(cpu))),
+    }
     return {"page": name, **row, "KiB": len(pages[0]) >> 10}
 
 

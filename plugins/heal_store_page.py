@@ -39,7 +39,9 @@ def add_routes(app: "FastAPI") -> None:
 
     @app.get("/store")
     def store(
-        conn: database, allowed: Annotated[bool, Depends(may_activate)], started: Annotated[str, Query(max_length=250)] = ""
+        conn: database,
+        allowed: Annotated[bool, Depends(may_activate)],
+        started: Annotated[str, Query(max_length=250)] = "",
     ) -> HTMLResponse:
         state = read_store(conn)
         return heal_pages.page(
@@ -69,7 +71,11 @@ def add_routes(app: "FastAPI") -> None:
         if reply.status_code != 200:
             detail = reply.json().get("detail", reply.text) if "json" in reply.headers.get("content-type", "") else ""
             return heal_pages.page(
-                "refusal.html.jinja", "", reply.status_code, title="Airflow did not start heal_activate", message=str(detail)
+                "refusal.html.jinja",
+                "",
+                reply.status_code,
+                title="Airflow did not start heal_activate",
+                message=str(detail),
             )
         started = httpx.QueryParams(started=reply.json()["dag_run_id"])
         return RedirectResponse(f"store?{started}#generations", 303)

@@ -67,7 +67,10 @@ def _chart(name: str, metric: str, rows: Sequence[Measured]) -> Chart:
     times = sorted({row.started_at for row in rows})
     # Runs are at equal distances: by time a week without runs would press a night of tries into one place.
     step = (WIDTH - LEFT - RIGHT) / max(len(times) - 1, 1)
-    x = {when: LEFT + number * step if len(times) > 1 else (WIDTH + LEFT - RIGHT) / 2 for number, when in enumerate(times)}
+    x = {
+        when: LEFT + number * step if len(times) > 1 else (WIDTH + LEFT - RIGHT) / 2
+        for number, when in enumerate(times)
+    }
     low = min(row.value if row.low is None else row.low for row in rows)
     high = max(row.value if row.high is None else row.high for row in rows)
     values = _ticks(low, high)

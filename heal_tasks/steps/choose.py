@@ -115,9 +115,7 @@ def choose(context: Context) -> Outcome:
         best_id = make_generation(context, best.space, topic_run_id, best.record, best.lexicon).generation_id
     if passing and best:
         counts["winner_quality"] = round(mean_quality(best.scores, settings, rival), 4)
-        write_rank_changes(
-            context.conn, best_id, rank_changes(best.scores, rival, systems.questions, systems.chunks)
-        )
+        write_rank_changes(context.conn, best_id, rank_changes(best.scores, rival, systems.questions, systems.chunks))
         generation_id, keep_rows, verdict = best_id, 0, f"{best.scores.system} is promoted over {rival.system}."
     else:
         if best_id:

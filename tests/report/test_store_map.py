@@ -30,7 +30,9 @@ def test_the_newest_map_is_shown_until_a_run_draws_another(auto: Connection, tmp
     older = read_map(auto, artifacts)
     assert older is not None
     assert (older.run_id, older.picture.count("<svg/>")) == ("r1", 2)
-    (uri,) = auto.execute("SELECT result -> 'refs' ->> 'map_uri' FROM heal.step_result WHERE run_id = 'r1'").fetchone() or ()
+    (uri,) = (
+        auto.execute("SELECT result -> 'refs' ->> 'map_uri' FROM heal.step_result WHERE run_id = 'r1'").fetchone() or ()
+    )
     artifacts.delete(uri)
     gone = read_map(auto, artifacts)
     assert gone is not None

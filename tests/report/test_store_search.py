@@ -11,7 +11,11 @@ from tests.store.sample_store import SOURCE, SampleStore
 
 EVIL = "<script>alert('x & y')</script>"
 TEXTS = {
-    "files": ("Reading files", f"The reader reads a file line by line. {EVIL} \x02running\x03", {"department": "sales"}),
+    "files": (
+        "Reading files",
+        f"The reader reads a file line by line. {EVIL} \x02running\x03",
+        {"department": "sales"},
+    ),
     "valves": ("Valves", "A valve is cleaned every year.", {"department": "service"}),
     "pumps": ("ポンプ", "緊急停止ボタンを押すとポンプが停止します。", {"language": "simple"}),
 }
@@ -56,7 +60,10 @@ def test_the_words_with_its_stems_are_marked(live: Connection) -> None:
 
 def test_words_without_blanks_are_marked(live: Connection) -> None:
     (first, *_) = search_store(live, Query("ポンプの停止")).found
-    assert first.title == [Piece("ポンプ", True)] or [piece.text for piece in first.title if piece.marked] == ["ポン", "プ"]
+    assert first.title == [Piece("ポンプ", True)] or [piece.text for piece in first.title if piece.marked] == [
+        "ポン",
+        "プ",
+    ]
     assert "停止" in [piece.text for piece in first.text if piece.marked]
     assert "".join(piece.text for piece in first.text) == TEXTS["pumps"][1]
 
@@ -97,7 +104,7 @@ def test_nothing_is_live(auto: Connection) -> None:
 
 def test_the_page_is_escaped(live: Connection) -> None:
     query = Query(f"files {EVIL}", filter=EVIL, language=EVIL)
-    frame = {"nav": [], "here": "", "script": ""}
+    frame = {"nav": [], "here": "", "script": "", "dag_id": "", "run_id": ""}
     for asked in (query, Query(f"files {EVIL}")):
         answer = search_store(live, asked)
         page = render_template("search.html.jinja", **frame, query=asked, choices=read_choices(live), answer=answer)
