@@ -62,7 +62,7 @@ def add_routes(app: "FastAPI") -> None:
         # Airflow's cookie is not sent with a form of another site; of a neighbour below the same domain it would be.
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise HTTPException(403, "This form can be sent from the page of the store only.")
-        # The UI of Airflow 3.3 has no address for a trigger form filled in, so this calls Airflow's own API for the user.
+        # The UI of Airflow 3.3 has no address for a filled trigger form, so this calls its API with the user's login.
         login = {name: value for name in ("authorization", "cookie") if (value := request.headers.get(name))}
         airflow = httpx.ASGITransport(request.scope["airflow"])
         async with httpx.AsyncClient(transport=airflow, base_url="http://airflow", headers=login) as client:

@@ -71,7 +71,7 @@ class Answer:
 
 
 class Choices(NamedTuple):
-    """What the form offers: the live generation's topics in tree order, without the root, and the documents' languages."""
+    """What the form offers: topics of the live generation in tree order, without the root; languages of documents."""
 
     topics: list[TopicRow]
     languages: list[str]
@@ -100,8 +100,9 @@ CROSS JOIN LATERAL (
     WHERE q.config = d.language AND c.words @@ quote_literal(q.stem)::tsquery
 ) shared
 CROSS JOIN LATERAL (
-    SELECT ts_headline(heal.text_config(d.language), translate(h.title, %(marks)s, ''), shared.query, %(options)s) AS title,
-           ts_headline(heal.text_config(d.language), translate(c.text, %(marks)s, ''), shared.query, %(options)s) AS text
+    SELECT ts_headline(config, translate(h.title, %(marks)s, ''), shared.query, %(options)s) AS title,
+           ts_headline(config, translate(c.text, %(marks)s, ''), shared.query, %(options)s) AS text
+    FROM heal.text_config(d.language) config
 ) t
 """
 

@@ -1,4 +1,4 @@
-"""The state of the whole store, read for its page: what is live, quality over time, runs, cost, quarantine, generations.
+"""The state of the whole store, read for its page: the live generation, quality over time, runs, cost, quarantine.
 
 Every query reads an index or a table of few rows, but for counts of documents and chunks.
 """
@@ -150,7 +150,7 @@ class StoreState:
         return [change for change in reversed(self.changes) if change.gain < 0]
 
 
-# A run that promoted a generation leaves that system's quality, a nudge that of the rows it kept, any other the live one's.
+# A run that promoted a system leaves its quality, a nudge that of the rows it kept, any other that of the live ones.
 _MEASURED = """FROM (
     WITH told AS (
         SELECT r.run_id, r.started_at, c.result -> 'refs' AS chosen, n.result -> 'counts' AS nudged,
@@ -162,8 +162,8 @@ _MEASURED = """FROM (
         WHERE EXISTS (SELECT FROM heal.evaluation e WHERE e.run_id = r.run_id)
         ORDER BY r.started_at DESC LIMIT %s
     )
-    SELECT DISTINCT ON (t.started_at, e.question_set, e.metric) t.run_id, t.started_at, t.promoted, e.question_set, e.metric,
-           e.value, e.low, e.high, e.questions
+    SELECT DISTINCT ON (t.started_at, e.question_set, e.metric)
+           t.run_id, t.started_at, t.promoted, e.question_set, e.metric, e.value, e.low, e.high, e.questions
     FROM told t JOIN heal.evaluation e ON e.run_id = t.run_id AND e.metric = ANY (%s) AND e.system = CASE
         WHEN t.promoted THEN t.chosen ->> 'best_system'
         WHEN t.nudged IS NULL THEN 'live generation'
@@ -171,8 +171,8 @@ _MEASURED = """FROM (
     ORDER BY t.started_at, e.question_set, e.metric, e.evaluation_id DESC) measured"""
 
 _COSTS = """FROM (
-    SELECT date_trunc('month', created_at, 'UTC') AS month, purpose, count(*) AS calls, sum(input_tokens) AS input_tokens,
-           sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd
+    SELECT date_trunc('month', created_at, 'UTC') AS month, purpose, count(*) AS calls,
+           sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd
     FROM heal.llm_call WHERE created_at >= date_trunc('month', now(), 'UTC') - make_interval(months => %s)
     GROUP BY 1, 2 ORDER BY 1 DESC, cost_usd DESC, 2) spent"""
 
@@ -208,7 +208,8 @@ def read_store(conn: Connection) -> StoreState:
             ),
             generations=select(
                 conn, GenerationRow,
-                "FROM heal.generation_status ORDER BY state IN ('active', 'previous', 'ready') DESC, generation_id DESC LIMIT %s",
+                "FROM heal.generation_status "
+                "ORDER BY state IN ('active', 'previous', 'ready') DESC, generation_id DESC LIMIT %s",
                 (GENERATIONS,),
             ),
             changes=last_rank_changes(conn),

@@ -12,7 +12,7 @@ from heal_tasks.store.runs.runs import RunRepository
 
 
 def report(context: Context) -> Outcome:
-    """Close the run's row and write its page, ref ``report_uri``, and the map of documents, ref ``map_uri`` (or empty)."""
+    """Close the run's row; write its page, ref ``report_uri``, and the map of documents, ref ``map_uri`` (or empty)."""
     runs = RunRepository(context.conn)
     runs.open_run(context.run_id)
     summary = summarise(context.conn, context.run_id)

@@ -61,7 +61,8 @@ def test_each_run_shows_the_quality_of_what_was_live_at_its_end(auto: Connection
     add_run(auto, 7, {})
     found = [(item.run_id, item.value, item.promoted) for item in read_store(auto).measured]
     assert found == [
-        ("r1", 0.2, False), ("r2", 0.3, True), ("r3", 0.2, False), ("r4", 0.5, False), ("r5", 0.4, False), ("r6", 0.5, False),
+        ("r1", 0.2, False), ("r2", 0.3, True), ("r3", 0.2, False),
+        ("r4", 0.5, False), ("r5", 0.4, False), ("r6", 0.5, False),
     ]  # fmt: skip
 
 
@@ -70,7 +71,8 @@ def test_costs_by_month_and_purpose(auto: Connection) -> None:
         "INSERT INTO heal.llm_call (run_id, purpose, model, prompt_hash, content_hash, status, cost_usd, input_tokens, "
         "created_at) SELECT 'r', purpose, 'm', 'p', 'c', 'ok', usd, 10, "
         "date_trunc('month', now(), 'UTC') - make_interval(months => ago) FROM (VALUES ('questions', 0.25, 0), "
-        "('questions', 0.5, 0), ('maps', 0.125, 0), ('questions', 1, 11), ('questions', 9, 12)) AS c (purpose, usd, ago)"
+        "('questions', 0.5, 0), ('maps', 0.125, 0), ('questions', 1, 11), ('questions', 9, 12)) "
+        "AS c (purpose, usd, ago)"
     )
     months = read_store(auto).months
     assert [[(cost.purpose, cost.calls, cost.input_tokens, cost.cost_usd) for cost in month] for month in months] == [
