@@ -69,6 +69,18 @@ class Answer:
     seconds: float
     problem: str = ""
 
+    @property
+    def known(self) -> list[Stem]:
+        """The stems that chunks have, by their share of the question."""
+        return [stem for stem in self.stems if stem.chunks]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Stems that no chunk has, in the languages in which others are known, or in all where none is."""
+        languages = {stem.config for stem in self.known}
+        missing = (stem for stem in self.stems if not stem.chunks and (stem.config in languages or not languages))
+        return sorted({stem.stem for stem in missing})
+
 
 class Choices(NamedTuple):
     """What the form offers: topics of the live generation in tree order, without the root; languages of documents."""
@@ -89,10 +101,9 @@ SELECT language FROM used WHERE language IS NOT NULL
 
 # ts_headline stems the words of a text as the chunk's own stems were made.
 _REASONS = """
-SELECT c.chunk_id, s.source, shared.stems, t.title, t.text
+SELECT c.chunk_id, d.source || ': ' || d.external_id, shared.stems, t.title, t.text
 FROM unnest(%(ids)s::bigint[], %(titles)s::text[]) AS h (chunk_id, title)
 JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
-CROSS JOIN LATERAL (SELECT d.source || ': ' || d.external_id AS source) s
 CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(q.stem ORDER BY q.share DESC, q.stem), '{}') AS stems,
            coalesce(string_agg(quote_literal(q.stem), ' | '), '')::tsquery AS query
@@ -128,7 +139,7 @@ def search_store(conn: Connection, query: Query) -> Answer:
         hits = find_by_text(conn, query.text, MOST_HITS, _topic(query.topic), _filter(query.filter), language)
         with named_errors():
             stems = select(conn, Stem, "FROM heal.explain_find(%s, %s::text)", (storable(query.text), language))
-        found = list(_explained(conn, hits, [stem for stem in stems if stem.chunks]))
+        found = list(_explained(conn, hits, stems))
     except (InputError, NotSearchable) as error:
         return Answer([], [], perf_counter() - start, str(error))
     finally:

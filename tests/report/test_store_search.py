@@ -47,6 +47,7 @@ def test_every_hit_has_its_reasons(live: Connection) -> None:
     first = answer.found[0]
     assert (sorted(first.stems), first.source) == (["file", "read"], "s: files")
     assert {stem.stem: stem.chunks for stem in answer.stems} == {"read": 1, "file": 1, "zirconium": 0}
+    assert answer.unknown == ["zirconium"]
     assert first.words > 0
     assert [found.stems for found in answer.found[1:]] == [[]] * (len(hits) - 1)
 
