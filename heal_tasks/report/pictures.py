@@ -92,7 +92,7 @@ def _training(artifacts: ArtifactStore, summary: Summary) -> Iterator[tuple[str,
 def _projection(conn: Connection, summary: Summary, model: str) -> Projection | None:
     """Draw a sample of the served chunks, as the base model encodes them and as they are served.
 
-    Only where the run published a generation: a nudge moves few rows, and t-SNE would take longer than the nudge.
+    Only in runs with a step publish: a nudge moves few rows, and t-SNE would take longer than the nudge.
     """
     spaces, tree, active = SpaceRepository(conn), summary.tree, summary.active
     base = spaces.find_by_uri(model)

@@ -13,6 +13,7 @@ from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
+from heal_tasks.report.store_map import read_map
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
@@ -38,7 +39,7 @@ def figure(text: str) -> ElementTree.Element:
 
 
 def topics_section(text: str) -> str:
-    return text.partition("<h2>Topics</h2>")[2]
+    return text.partition(">Topics</h2>")[2]
 
 
 def activate(conn: Connection, topic_run_id: int | None, served: Served | None = None) -> int:
@@ -175,6 +176,9 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
     runs.finish(
         "train", "f", 0, {"refs": {"answers_model_uri": artifacts.uri("models/x")}, "counts": {}, "note": "trained"}
     )
+    assert "Chunk vectors before" not in page(built, shared), "the run has published nothing"
+    runs.begin("publish", "f", 0, RUN)
+    runs.finish("publish", "f", 0, {"refs": {"verdict": "promoted"}, "counts": {}, "note": "promoted"})
     runs.record_evaluations(
         RUN,
         [
@@ -189,6 +193,9 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
             "Quality of every system", "Chunk vectors before", "Chunk vectors after",
             "The training curve of the answers model", "Choice of the root's number of topics",
         ]  # fmt: skip
+        stored = read_map(shared, artifacts)
+        assert stored is not None
+        assert list(pictures(stored.picture)) == ["Chunk vectors before", "Chunk vectors after"]
         for title in ("Chunk vectors before", "Chunk vectors after"):
             dots = [path.get("d", "") for path in drawn[title].iter("path") if "round" in path.get("style", "")]
             assert sum(path.count("M") for path in dots) == len(chunks.chunk_ids) - 1
@@ -206,7 +213,7 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
             "a model that is gone has no curve"
         )
     finally:
-        shared.execute("DELETE FROM heal.step_result WHERE step = 'train'")
+        shared.execute("DELETE FROM heal.step_result WHERE step IN ('train', 'publish')")
         shared.execute("DELETE FROM heal.evaluation")
         shared.execute("DELETE FROM heal.generation")
         spaces.drop_unused(keep=())
