@@ -1,6 +1,6 @@
 """The state of the whole store, read for its page: the live generation, quality over time, runs, cost, quarantine.
 
-Every query reads an index or a table of few rows, but for counts of documents and chunks.
+Every query reads a table of few rows or indexes alone: a look at every document would take most of a second.
 """
 
 from collections import Counter
@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
 
+from psycopg import sql
+
 from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.report.stored_tree import StoredTree, read_tree
 from heal_tasks.store.db import Connection, find, select
-from heal_tasks.store.documents.corpus import Corpus, Pending
-from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository, State
 from heal_tasks.store.questions.rank_changes import NamedChange, last_rank_changes
 from heal_tasks.store.runs.runs import Run, RunRepository
@@ -38,6 +38,16 @@ class Measured(NamedTuple):
     low: float | None
     high: float | None
     questions: int
+
+
+class Served(NamedTuple):
+    """Numbers of documents (live) and duplicates, of chunks that are served, wait for a run, or are served stale."""
+
+    documents: int
+    duplicates: int
+    chunks: int
+    waiting: int
+    stale: int
 
 
 class Cost(NamedTuple):
@@ -100,8 +110,7 @@ class StoreState:
     """The whole store at this moment; no text but titles and questions of the rank changes."""
 
     now: datetime
-    documents: dict[str, int]
-    pending: Pending
+    served: Served
     active: Generation | None
     space: Space | None  # of the live generation
     made_by: Run | None  # the run that made the live generation
@@ -171,15 +180,27 @@ _MEASURED = """FROM (
     ORDER BY t.started_at, e.question_set, e.metric, e.evaluation_id DESC) measured"""
 
 _COSTS = """FROM (
-    SELECT date_trunc('month', created_at, 'UTC') AS month, purpose, count(*) AS calls,
-           sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd
-    FROM heal.llm_call WHERE created_at >= date_trunc('month', now(), 'UTC') - make_interval(months => %s)
-    GROUP BY 1, 2 ORDER BY 1 DESC, cost_usd DESC, 2) spent"""
+    SELECT m.month, c.* FROM (
+        SELECT (this - make_interval(months => ago)) AT TIME ZONE 'UTC' AS month,
+               (this - make_interval(months => ago - 1)) AT TIME ZONE 'UTC' AS next
+        FROM date_trunc('month', now() AT TIME ZONE 'UTC') this, generate_series(0, %s) ago) m
+    CROSS JOIN LATERAL (
+        SELECT purpose, count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+               sum(cost_usd) AS cost_usd
+        FROM heal.llm_call WHERE created_at >= m.month AND created_at < m.next GROUP BY 1) c
+    ORDER BY m.month DESC, c.cost_usd DESC, c.purpose) spent"""
 
 _QUARANTINE = """FROM (
     SELECT count(*) FILTER (WHERE mended_at IS NULL) AS rejections,
            coalesce(sum(records) FILTER (WHERE mended_at IS NULL), 0) AS records,
            count(*) FILTER (WHERE mended_at IS NOT NULL) AS mended FROM heal.quarantine) counted"""
+
+_SERVED = """
+SELECT (SELECT count(*) FROM heal.document) - (SELECT count(*) FROM heal.document WHERE deleted_at IS NOT NULL),
+       (SELECT count(*) FROM heal.document WHERE duplicate_of IS NOT NULL),
+       (SELECT count(*) FROM heal.chunk) - (SELECT count(*) FROM heal.chunk WHERE superseded_at IS NOT NULL),
+       {rows}, (SELECT count(*) FROM heal.chunk c WHERE c.superseded_at IS NOT NULL AND {is_served})
+"""
 
 
 def read_store(conn: Connection) -> StoreState:
@@ -191,8 +212,7 @@ def read_store(conn: Connection) -> StoreState:
         assert quarantine is not None
         return StoreState(
             now=datetime.now(UTC),
-            documents=DocumentRepository(conn).counts(),
-            pending=Corpus(conn).pending(active.generation_id if active else None, None),
+            served=_count_served(conn, active),
             active=active,
             space=SpaceRepository(conn).get(active.space_id) if active else None,
             made_by=runs.get_run(active.run_id) if active else None,
@@ -214,3 +234,14 @@ def read_store(conn: Connection) -> StoreState:
             ),
             changes=last_rank_changes(conn),
         )  # fmt: skip
+
+
+def _count_served(conn: Connection, active: Generation | None) -> Served:
+    rows, is_served = sql.SQL("0"), sql.SQL("false")
+    if active:
+        table = active.table("vec")
+        rows = sql.SQL("(SELECT count(*) FROM {})").format(table)
+        is_served = sql.SQL("EXISTS (SELECT FROM {} v WHERE v.chunk_id = c.chunk_id)").format(table)
+    query = sql.SQL(_SERVED).format(rows=rows, is_served=is_served)
+    documents, duplicates, chunks, served, stale = conn.execute(query).fetchall()[0]
+    return Served(documents, duplicates, served, chunks - (served - stale), stale)

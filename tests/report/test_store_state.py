@@ -107,11 +107,18 @@ def test_a_live_generation_with_the_changes_that_it_brought(auto: Connection) ->
     state = read_store(auto)
     assert state.live is not None
     assert (state.live.generation_id, state.age) == (made.generation_id, "2 days")
+    assert state.served == (2, 0, 2, 0, 0)
     assert [(change.rank_before, change.rank_after) for change in state.rose] == [(None, 2)]
     assert [(change.rank_before, change.rank_after) for change in state.fell] == [(1, 4)]
     assert state.rose[0].question.startswith("secret question")
     auto.execute("SELECT heal.delete_document(1::bigint)")
     assert read_store(auto).rose == [], "a deleted question is in no list"
+    assert read_store(auto).served == (1, 0, 1, 0, 0)
+    auto.execute("UPDATE heal.chunk SET superseded_at = now()")
+    auto.execute(
+        "INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash) VALUES (21, 2, 0, 'new', 'n')"
+    )
+    assert read_store(auto).served == (1, 0, 1, 1, 1)
 
 
 def measured(number: int, name: str, value: float, low: float | None, high: float | None) -> Measured:
