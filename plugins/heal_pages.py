@@ -92,9 +92,10 @@ def new_app() -> "FastAPI":
     def failed(request: Request, error: HealError) -> Response:
         return refuse(request, 503, str(error))
 
+    @app.exception_handler(psycopg.errors.UndefinedColumn)
     @app.exception_handler(psycopg.errors.UndefinedTable)
-    def not_migrated(request: Request, error: psycopg.errors.UndefinedTable) -> Response:
-        return refuse(request, 503, "schema heal is missing; run `python -m heal_tasks migrate`")
+    def not_migrated(request: Request, error: psycopg.Error) -> Response:
+        return refuse(request, 503, "schema heal is missing or older than this; run `python -m heal_tasks migrate`")
 
     @app.exception_handler(psycopg.Error)
     def lost(request: Request, error: psycopg.Error) -> Response:

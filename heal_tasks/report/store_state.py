@@ -237,7 +237,8 @@ def read_store(conn: Connection) -> StoreState:
 
 
 def _count_served(conn: Connection, active: Generation | None) -> Served:
-    rows, is_served = sql.SQL("0"), sql.SQL("false")
+    rows: sql.Composable = sql.SQL("0")
+    is_served: sql.Composable = sql.SQL("false")
     if active:
         table = active.table("vec")
         rows = sql.SQL("(SELECT count(*) FROM {})").format(table)

@@ -146,6 +146,9 @@ def test_a_missing_schema_or_server_is_a_sentence(
     airflow: Airflow, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with connect(settings.require_database_url(), autocommit=True) as conn:
+        conn.execute("ALTER TABLE heal.generation RENAME activated_at TO earlier")
+        page = airflow.get("store")
+        assert (page.status_code, "heal_tasks migrate" in page.text) == (503, True)
         conn.execute("DROP SCHEMA heal CASCADE")
     for path in ("store", "search?q=file"):
         page = airflow.get(path)
