@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import psycopg
 import pytest
+from pgvector import HalfVector, Vector
 
 from heal_tasks.core.settings import child_environment, load_settings
 from heal_tasks.local import stack
@@ -185,12 +186,16 @@ def contents(url: str) -> dict[str, Table]:
 
 
 def table(rows: list[tuple[Any, ...]]) -> Table:
-    exact = [tuple(value for value in row if not is_number(value)) for row in rows]
-    return Table(exact, np.concatenate([[], *(np.ravel(value) for row in rows for value in row if is_number(value))]))
+    exact = [tuple(value for value in row if numbers(value) is None) for row in rows]
+    found = [numbers(value) for row in rows for value in row]
+    return Table(exact, np.concatenate([[], *(values for values in found if values is not None)]))
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, float | np.ndarray)
+def numbers(value: object) -> np.ndarray | None:
+    """A vector or a fraction as an array; None for everything else."""
+    if isinstance(value, HalfVector | Vector):
+        return value.to_numpy()
+    return np.array([value]) if isinstance(value, float) else None
 
 
 def assert_same(ours: dict[str, Table], theirs: dict[str, Table]) -> None:
