@@ -1,4 +1,4 @@
-"""Airflow's Connections as settings: database, S3 and language model, where no variable sets them.
+"""Airflow's Connections as settings: database, S3 and models' endpoints, where no variable sets them.
 
 They are looked up inside tasks, triggers and requests, in every secrets backend that Airflow has; never when a DAG file
 is parsed. A connection is used as a whole or not at all: an endpoint of one place with the key of another would send
@@ -41,7 +41,8 @@ def connected_settings(
 
 
 def _lookups(settings: "Settings") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The origin of database, S3 and language model in words, and the settings that a connection gives."""
+    """The origin of database, S3 and models in words, and the settings that a connection gives."""
+    from heal_tasks.core.models import api_model
     from heal_tasks.core.settings import environment_of
 
     given = settings.model_fields_set
@@ -61,8 +62,16 @@ def _lookups(settings: "Settings") -> Iterator[tuple[str, dict[str, Any]]]:
         yield "the language model from the environment, which wins over a connection heal_llm", {}
     else:
         conn = _connection("heal_llm")
-        found = _language_model(conn) if conn else {}
+        found = _endpoint(conn, base_url="llm_base_url", api_key="llm_api_key", model="llm_model") if conn else {}
         yield _origin("the language model", conn), {name: found[name] for name in found.keys() - given}
+    if not api_model(settings.model):
+        return
+    if given & {"embed_base_url", "embed_api_key"}:
+        yield "the embedding model from the environment, which wins over a connection heal_embed", {}
+    else:
+        conn = _connection("heal_embed")
+        found = _endpoint(conn, base_url="embed_base_url", api_key="embed_api_key") if conn else {}
+        yield _origin("the embedding model", conn), found
 
 
 def _origin(subject: str, conn: Any) -> str:
@@ -117,14 +126,15 @@ def _s3(conn: Any) -> dict[str, Any]:
     return {"s3_endpoint_url": endpoint} if endpoint else {}
 
 
-def _language_model(conn: Any) -> dict[str, Any]:
-    extra = _checked(conn, ("openai", "http"), {"model"})
+def _endpoint(conn: Any, **names: str) -> dict[str, Any]:
+    """Address, key and extra fields of an endpoint, by the names of their settings."""
+    extra = _checked(conn, ("openai", "http"), names.keys() - {"base_url", "api_key"})
     if not conn.password:
         _need(conn, host=conn.host)
     if conn.host and "://" not in conn.host:
         raise _wrong(conn, "has a host that is no URL; write the endpoint's, such as http://HOST:PORT/v1, as the host")
-    values = {"llm_base_url": conn.host, "llm_api_key": conn.password, "llm_model": extra.get("model")}
-    return {name: value for name, value in values.items() if value}
+    values = {"base_url": conn.host, "api_key": conn.password, **extra}
+    return {names[name]: value for name, value in values.items() if value}
 
 
 def _checked(conn: Any, types: tuple[str, ...], names: set[str]) -> dict[str, Any]:
@@ -135,7 +145,9 @@ def _checked(conn: Any, types: tuple[str, ...], names: set[str]) -> dict[str, An
     extra = conn.extra_dejson
     if not isinstance(extra, dict) or extra.keys() - names:
         wrong = ", ".join(sorted(extra.keys() - names)) if isinstance(extra, dict) else "no object"
-        raise _wrong(conn, f"has an extra that is not read ({wrong}); remove it, or take {', '.join(sorted(names))}")
+        raise _wrong(
+            conn, f"has an extra that is not read ({wrong}); remove it, or take {', '.join(sorted(names)) or 'none'}"
+        )
     return dict(extra)
 
 

@@ -128,6 +128,22 @@ def test_a_wrong_connection_is_refused_with_the_cure(
     assert "secretword" not in f"{caught.value}"
 
 
+def test_the_endpoint_of_the_embedding_model_is_looked_up_where_the_model_is_behind_an_api(
+    plugin: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = {"conn_type": "openai", "host": "http://vllm:8001/v1", "password": "the-key-to-embed"}
+    connect(monkeypatch, heal_postgres=POSTGRES, heal_llm=LLM, heal_embed=embed)
+    told: list[str] = []
+    settings = plugin.connected_settings(told.append, model="openai:text-embedding-3-small")
+    assert (settings.embed_url, settings.embed_key) == ("http://vllm:8001/v1", "the-key-to-embed")
+    assert settings.llm_key == "the-key-of-the-model"
+    assert told[0].endswith("the embedding model from the connection heal_embed")
+    assert plugin.connected_settings().embed_base_url is None
+    connect(monkeypatch, heal_embed=embed | {"extra": {"model": "x"}})
+    with pytest.raises(SettingsError, match=r"not read \(model\); remove it, or take none"):
+        plugin.connected_settings(model="openai:text-embedding-3-small")
+
+
 def test_what_is_secret_in_a_connection_is_in_no_log(
     plugin: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
