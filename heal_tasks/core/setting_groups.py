@@ -122,8 +122,8 @@ class EncoderSettings(BaseModel):
 
     `openai:NAME` is a model behind an OpenAI-compatible endpoint (`/v1/embeddings`): it is not trained, so candidates
     are its vectors with and without NUDGE, each with a lexicon. Its calls count for the spend limits, and
-    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. After a change of `HEAL_MODEL` or `HEAL_DIMENSIONS`
-    set `HEAL_FORCE_ROUTE=realign` for one run.
+    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. The first run after a change of
+    `HEAL_MODEL` or `HEAL_DIMENSIONS` realigns, and the gate decides between the new model and what is live.
     """
 
     model: str = Field(PACKAGED_MODEL,

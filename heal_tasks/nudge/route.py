@@ -51,6 +51,8 @@ class RouteFacts:
     probe_change: float | None = None  # of nDCG@10 on the live generation's fixed questions; None if it has none
     probe_change_high: float | None = None  # upper end of the 95 % interval of probe_change
     fruitless_cause: str | None = None  # cause of the last realignment if no candidate was promoted by it
+    model: str = ""  # the base model of the settings
+    aligned_model: str | None = None  # that of the last realignment; None before the first
     refused_trainings: int = 0  # trained models since the last one that was promoted
     new_material: float = (
         1.0  # share of new or changed documents, or of new questions if larger, since the last training
@@ -89,6 +91,12 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
     live = f"generation {facts.active_generation}"
     if not facts.has_topics:
         return Route("realign", f"{live.capitalize()} has the base model's vectors and no topics yet.")
+    if facts.aligned_model not in (None, facts.model):
+        return Route(
+            "realign",
+            f"HEAL_MODEL was {facts.aligned_model} at the last realignment and is {facts.model}; the vectors of both "
+            "have to be compared.",
+        )
     if due := _due(facts, max_changed_share, facts.fruitless_cause, live):
         return due
     age, waits = facts.generation_age_days, ""

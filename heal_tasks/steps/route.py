@@ -35,6 +35,8 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         generation_age_days=(datetime.now(UTC) - aligned_at).total_seconds() / 86400 if aligned_at else None,
         misfits=_misfits(context, active, aligned_at) if pending.chunks else None,
         fruitless_cause=last.cause if last and not last.promoted else None,
+        model=f"{settings.model} ({settings.dimensions})" if settings.dimensions else settings.model,
+        aligned_model=last.model if last else None,
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
         **_drift(context, active),

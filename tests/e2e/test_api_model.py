@@ -124,3 +124,19 @@ def test_a_spend_limit_stops_with_what_is_left_to_embed(deployment: Deployment) 
     with pytest.raises(HealError, match=r"spend limit is reached: \d+ texts have no vector.* kept"):
         deployment.run("fourth", force_route="nudge", llm_run_spend_limit_usd=1e-9)
     deployment.run("fifth", force_route="nudge")
+
+
+def test_another_model_is_compared_with_what_is_live_and_pays_nothing(
+    deployment: Deployment, server: FakeEmbeddings
+) -> None:
+    requests = len(server.bodies)
+    made = deployment.run("local", model="all-MiniLM-L6-v2")
+    (reason,) = (manifest.note for manifest in made if manifest.step == "route")
+    assert "HEAL_MODEL was openai:minilm at the last realignment and is all-MiniLM-L6-v2" in reason
+    assert len(server.bodies) == requests
+    with connect(deployment.settings.require_database_url()) as conn:
+        assert {space.model_uri for space in SpaceRepository(conn).list()} >= {MODEL, "all-MiniLM-L6-v2"}
+        assert len(conn.execute("SELECT title FROM heal.find('how are clusters found', 3)").fetchall()) == 3
+    (reason,) = (manifest.note for manifest in deployment.run("back") if manifest.step == "route")
+    assert "HEAL_MODEL was all-MiniLM-L6-v2" in reason
+    assert len(server.bodies) == requests, "the vectors of the first time are still there"

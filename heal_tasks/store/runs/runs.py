@@ -74,6 +74,7 @@ class Realignment:
 
     ended_at: datetime
     cause: str | None  # ``nudge.route.Cause``; None where the run did not record it
+    model: str | None  # the base model of the settings; None where the run did not record it
     promoted: bool  # the gate's best candidate went live
 
 
@@ -147,6 +148,7 @@ class RunRepository(Repository):
         """The last realignment that ended, whether or not it published a generation; None if there was none."""
         rest = """FROM (
             SELECT p.finished_at AS ended_at, r.route_facts ->> 'cause' AS cause,
+                nullif(r.route_facts ->> 'model', '') AS model,
                 coalesce(p.result -> 'refs' ->> 'generation_id' = c.result -> 'refs' ->> 'best_id', true) AS promoted
             FROM heal.step_result p LEFT JOIN heal.run r USING (run_id)
                 LEFT JOIN heal.step_result c ON c.run_id = p.run_id AND c.step = 'choose' AND c.finished_at IS NOT NULL
