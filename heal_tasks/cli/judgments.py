@@ -139,7 +139,12 @@ def remove(
     everything: Annotated[bool, typer.Option("--all", help="Remove all judgments.")] = False,
 ) -> None:
     """Remove a human question; the next run takes back what it moved."""
-    if bool(query.strip()) is everything:
+    query = query.strip()  # both as they are imported
+    try:
+        document = None if document is None else external_id_of(document)
+    except ValueError as error:
+        raise InputError(f"--document {error}") from None
+    if bool(query) is everything:
         raise InputError("name a question, or give --all")
     with connect(settings_for_command().require_database_url(), autocommit=True) as conn:
         removed = QuestionRepository(conn).remove_judgments(None if everything else query, document)

@@ -2,11 +2,11 @@
 
 import queue
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 
-from heal_tasks.core.errors import InputError, RetryableError
+from heal_tasks.core.errors import InputError, RetryableError, StoreError
 from heal_tasks.store.db import Connection, connect, is_fault_of_values
 
 MOST = 8
@@ -20,6 +20,7 @@ class Connections:
         self._free: queue.LifoQueue[Connection | None] = queue.LifoQueue()
         for _ in range(MOST):
             self._free.put(None)
+        self._closed = False
 
     def connect(self) -> Connection:
         """A new connection, which the caller closes."""
@@ -29,9 +30,11 @@ class Connections:
 
     @contextmanager
     def take(self) -> Iterator[Connection]:
-        """A connection for the block; a lost one is a RetryableError, and the next block gets a new one."""
+        """A connection for the block; a lost one is a RetryableError, and the next blocks get new ones."""
         conn = self._free.get()
         try:
+            if self._closed:
+                raise StoreError("the connections have been closed; make a new client")
             if conn is None:
                 conn = self.connect()
                 conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # of explicit transactions
@@ -39,12 +42,24 @@ class Connections:
         except psycopg.OperationalError as error:
             if is_fault_of_values(error):
                 raise InputError(f"the database refused the request: {str(error).strip()}; make it smaller") from error
+            self._close_idle()  # what has ended this one has ended them, too
             raise RetryableError(f"the database does not answer: {str(error).strip()}") from error
         finally:
+            if conn and self._closed:
+                conn.close()
             self._free.put(None if conn is None or conn.closed else conn)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
-        while not self._free.empty():
-            if conn := self._free.get():
+        """Close all connections, those in use after their blocks."""
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        idle = []
+        with suppress(queue.Empty):
+            while True:
+                idle.append(self._free.get_nowait())
+        for conn in idle:
+            if conn:
                 conn.close()
+            self._free.put(None)

@@ -128,9 +128,9 @@ def test_judgments_are_listed_and_removed(settings: Settings, run: Run, tmp_path
     assert judge("import", str(path), "--source", SOURCE)[1].startswith("0 new judgments of 3")
     assert [json.loads(line) for line in judge("list", "--json")[1].splitlines()] == given
     assert "d2" in judge("list")[1]
-    for wrong in ((), ("a?", "--all"), ("c?",), ("a?", "--document", "d3"), ("",)):
+    for wrong in ((), ("a?", "--all"), ("c?",), ("a?", "--document", "d3"), ("",), ("a?", "--document", " ")):
         assert judge("remove", *wrong)[0] == 1, wrong
-    assert judge("remove", "a?", "--document", "d2") == (0, "1 judgments removed\n")
+    assert judge("remove", " a? ", "--document", "\u200bd2 ") == (0, "1 judgments removed\n")
     with connect(settings.require_database_url()) as conn:
         QuestionRepository(conn).store("r", [generated(conn)], [])
         conn.commit()

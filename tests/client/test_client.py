@@ -12,8 +12,9 @@ import pytest
 
 from heal_tasks.client import Client
 from heal_tasks.client.client import Encode
+from heal_tasks.client.connections import Connections
 from heal_tasks.client.following import NothingLiveError, Searchable, searchable
-from heal_tasks.core.errors import InputError, RetryableError, SettingsError
+from heal_tasks.core.errors import InputError, RetryableError, SettingsError, StoreError
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.search import NotSearchable
@@ -230,6 +231,34 @@ def test_a_lost_connection_is_no_stale_answer(store: SampleStore, client: Client
     with contextlib.suppress(RetryableError):
         generation_of(client)
     soon(lambda: generation_of(client) == second.generation_id)
+
+
+def test_all_connections_that_are_lost_together_cost_one_error(store: SampleStore, database_url: str) -> None:
+    published(store, "m0")
+    connections = Connections(database_url, vectors=False)
+    with connections.take() as one, connections.take() as two, connections.take():
+        for conn in (one, two):
+            conn.execute("SELECT 1")
+    store.conn.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    with pytest.raises(RetryableError), connections.take() as one:
+        one.execute("SELECT 1")
+    with connections.take() as one, connections.take() as two, connections.take() as three:
+        for conn in (one, two, three):
+            conn.execute("SELECT 1")
+        connections.close()
+    assert one.closed
+    assert three.closed
+
+
+def test_a_closed_client_says_so(store: SampleStore, client: Client) -> None:
+    published(store, "m0")
+    client.find("text 7")
+    client.close()
+    with pytest.raises(StoreError, match="closed"):
+        client.find("text 7")
 
 
 def test_a_malformed_url_is_refused_at_once() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation
@@ -100,12 +101,17 @@ def test_a_search_of_the_previous_generation_says_so_once(
         "SELECT text, generation_id FROM heal.search_many(ARRAY[%(v)s::vector, %(v)s], %(g)s::bigint, 5)",
         "SELECT text, generation_id FROM heal.hybrid_search('text', %(v)s, %(g)s::bigint, 5)",
         "SELECT hits, 1 FROM heal.topic_search(%(v)s, %(g)s::bigint)",
+        "SELECT 1, 1 FROM heal.search(%(v)s, %(g)s::bigint, 1, after => %(page)s)",
+        "SELECT 1, 1 FROM heal.hybrid_search('text', %(v)s, %(g)s::bigint, 1, after => %(page)s)",
     ):
         for generation, rows, told in ((first, 3, 1), (second, 4, 0)):
             notices.clear()
-            values = {"v": str(encode(["text 1"], 8, "m")[0].tolist()), "g": generation.generation_id}
+            page = {"generation_id": generation.generation_id, "chunk_id": 1, "distance": 0, "score": 9}
+            vector = str(encode(["text 1"], 8, "m")[0].tolist())
+            values = {"v": vector, "g": generation.generation_id, "page": Jsonb(page)}
             found = listener.execute(statement, values).fetchall()
-            if "topic" not in statement:
+            if statement.startswith("SELECT text"):
                 assert {(f"text {n}", generation.generation_id) for n in range(rows)} == set(found)
+            assert found or "topic" in statement, statement
             assert len(notices) == told, statement
             assert all(f"generation {first.generation_id} is not live any more" in notice for notice in notices)

@@ -108,6 +108,9 @@ CONDITIONS = {
     '$source == "file:inbox" && $external_id == "c"': "c",
     '$title like_regex "^t.*A$" flag "i"': "a",
     '$changed_at > "2020-01-01T00:00:00" && $language == "english"': "abc",
+    # A time without a zone is one of the session's.
+    '$changed_at.datetime() > "2020-01-01T00:00:00+00:00".datetime()': "abc",
+    '$.day.datetime() > "2024-02-15T12:00:00+00:00".datetime()': "b",
     # Values of another type, and keys that are not there, meet nothing.
     "$.team > 3": "",
     "strict $.nothing.deep == 1": "",

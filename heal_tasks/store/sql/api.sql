@@ -45,8 +45,10 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    gen_row := heal.searched(gen);
-    IF after IS NOT NULL THEN
+    IF after IS NULL THEN
+        gen_row := heal.searched(gen);
+    ELSE
+        gen_row := heal.searchable(gen);  -- the search for the first page gives the notice
         SELECT p.* INTO last_distance, last_chunk FROM heal.checked_page(after, gen, 'distance') p;
         shown := ARRAY(SELECT s.chunk_id FROM heal.search(query, gen, k, topic, filter, condition) s);
     END IF;

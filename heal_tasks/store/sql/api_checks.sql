@@ -74,11 +74,12 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.checked_filter IS 'A filter of metadata, or null; error HEA03 for one that is no JSON object of at most 64 KiB.';
 
--- The metadata are the context of a condition, columns its variables. Making these takes four times as long as all the rest, so it is
+-- The metadata are the context of a condition, columns its variables. jsonb_path_match would raise an error where a time with a zone meets
+-- one without. Making these takes four times as long as all the rest, so it is
 -- done only for a condition that has any: a path is shown with its variables as $"name".
 CREATE OR REPLACE FUNCTION heal.meets(document heal.document, condition text)
 RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT jsonb_path_match((document).metadata, condition::jsonpath, CASE WHEN condition::jsonpath::text LIKE '%$"%' THEN
+    SELECT jsonb_path_match_tz((document).metadata, condition::jsonpath, CASE WHEN condition::jsonpath::text LIKE '%$"%' THEN
         jsonb_build_object('source', (document).source, 'external_id', (document).external_id, 'title', (document).title,
             'language', (document).language, 'changed_at', to_char((document).changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'))
         ELSE '{}' END, true)
@@ -87,13 +88,13 @@ COMMENT ON FUNCTION heal.meets IS
     'True if a document''s metadata meet a condition, a JSON path predicate; null or false if not, also where it cannot be evaluated.';
 
 -- A predicate has a value for metadata without any key, too; a path that selects values has none.
-CREATE OR REPLACE FUNCTION heal.checked_condition(condition text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+CREATE OR REPLACE FUNCTION heal.checked_condition(condition text) RETURNS text LANGUAGE plpgsql STABLE STRICT AS $$
 BEGIN
     IF octet_length(condition) > 4096 THEN
         RAISE EXCEPTION 'condition has % bytes, and 4096 are the most', octet_length(condition) USING ERRCODE = 'HEA03';
     END IF;
-    PERFORM jsonb_path_match('{}', condition::jsonpath,
-                             '{"source": "", "external_id": "", "title": "", "language": "", "changed_at": ""}');
+    PERFORM jsonb_path_match_tz('{}', condition::jsonpath,
+                                '{"source": "", "external_id": "", "title": "", "language": "", "changed_at": ""}');
     RETURN condition;
 EXCEPTION WHEN syntax_error OR data_exception OR undefined_object OR feature_not_supported THEN
     RAISE EXCEPTION 'condition % is not a JSON path predicate: %', left(condition, 80), SQLERRM USING ERRCODE = 'HEA03',

@@ -137,7 +137,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE ROWS 10 SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searched(gen);
+    gen_row heal.generation := heal.searchable(gen);
     by_lexicon vector := heal.query_vector(words, gen, language);
     scores double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'scores');
     shares double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'shares');
@@ -147,7 +147,9 @@ DECLARE
 BEGIN
     k := heal.checked_k(k);
     query := heal.checked_query(query, gen_row);
-    IF after IS NOT NULL THEN
+    IF after IS NULL THEN
+        PERFORM heal.searched(gen);
+    ELSE  -- the search for the first page gives the notice
         SELECT p.* INTO last_score, last_chunk FROM heal.checked_page(after, gen, 'score') p;
         shown := ARRAY(SELECT h.chunk_id FROM heal.hybrid_search(
             words, query, gen, k, topic, filter, language, words_weight, lexicon_weight, condition) h);
