@@ -9,7 +9,7 @@ import typer
 from heal_tasks.cli.base import RunId, app, console, new_run_id, print_line, settings_for_command
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.core.artifacts import artifact_store
-from heal_tasks.core.errors import StepError
+from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.manifest import READ_AGAIN, Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.report.page import read_page
@@ -90,11 +90,13 @@ def report(
             )
 
 
-def _manifest_of(settings: Settings, run_id: str) -> Manifest:
+def _manifest_of(settings: Settings, wanted: str) -> Manifest:
     """The refs of a run's finished steps, so that any step can run next; of the latest run if none is named."""
     with connect(settings.require_database_url(), autocommit=True) as conn:
         runs = RunRepository(conn)
-        run_id = run_id or next((row.run_id for row in runs.recent_runs(1)), new_run_id("manual"))
+        if wanted and runs.get_run(wanted) is None:
+            raise InputError(f"there is no run {wanted!r}; `python -m heal_tasks status` lists the latest")
+        run_id = wanted or next((row.run_id for row in runs.recent_runs(1)), new_run_id("manual"))
         refs: dict[str, int | str] = {}
         for row in runs.steps_of(run_id):
             if row.result:

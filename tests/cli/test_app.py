@@ -126,6 +126,11 @@ def test_an_argument_that_the_database_cannot_take_is_one_line(
     assert "Traceback" not in done.stderr
 
 
+def test_a_step_of_a_run_that_there_is_not_is_refused(settings: Settings) -> None:
+    shell = CliRunner(env={"HEAL_DATABASE_URL": settings.require_database_url()})
+    assert str(shell.invoke(app, ["label", "--run-id", "nope"]).exception).startswith("there is no run 'nope'")
+
+
 def test_the_password_of_the_interface_is_shown_to_its_owner(capsys: pytest.CaptureFixture[str]) -> None:
     client = SimpleNamespace(base_url="http://127.0.0.1:8080")
     machine_commands._print_access(Running(client, "the-password-4711", "", True))  # type: ignore[arg-type]
