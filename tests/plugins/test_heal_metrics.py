@@ -62,7 +62,7 @@ def test_the_quality_is_that_of_what_went_live(auto: Connection, best_id: int, e
     runs.open_run("night")
     runs.begin("choose", "key", 0, "night")
     refs = {"best_id": best_id, "best_system": "answers model", "live_id": 1}
-    runs.finish("choose", "key", 0, {"refs": refs, "counts": {}})
+    runs.finish("choose", "key", 0, "night", {"refs": refs, "counts": {}})
     for number, value, system in ((None, 0.5, "base model"), (1, 0.6, "live generation"), (None, 0.8, "answers model")):
         row = EvaluationRow(number, system, "unseen documents", "ndcg@10", value, *[None] * 6, questions=9)
         runs.record_evaluations("night", [row])

@@ -19,7 +19,7 @@ def test_the_newest_map_is_shown_until_a_run_draws_another(auto: Connection, tmp
     for run_id, planes in (("r1", 2), ("r2", 1), ("r3", 0)):
         projection = Projection([Markup("<svg/>")] * planes, [EVIL], 40) if planes else None
         runs.begin("report", run_id, 0, run_id)
-        runs.finish("report", run_id, 0, {"refs": {"map_uri": write_map(artifacts, run_id, projection)}})
+        runs.finish("report", run_id, 0, run_id, {"refs": {"map_uri": write_map(artifacts, run_id, projection)}})
     found = read_map(auto, artifacts)
     assert found is not None
     assert (found.run_id, found.picture.count("<svg/>"), found.problem) == ("r2", 1, "")

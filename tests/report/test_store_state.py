@@ -30,7 +30,7 @@ def add_run(conn: Connection, number: int, values: dict[str, float], **results: 
     runs.record_evaluations(name, [row(*item) for item in values.items()])
     for step, result in results.items():
         runs.begin(step, name, 0, name)
-        runs.finish(step, name, 0, result)
+        runs.finish(step, name, 0, name, result)
 
 
 def test_an_empty_store(auto: Connection) -> None:

@@ -182,7 +182,7 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
     )
     assert "Chunk vectors before" not in page(built, shared), "the run has published nothing"
     runs.begin("publish", "f", 0, RUN)
-    runs.finish("publish", "f", 0, {"refs": {"verdict": "promoted"}, "counts": {}, "note": "promoted"})
+    runs.finish("publish", "f", 0, RUN, {"refs": {"verdict": "promoted"}, "counts": {}, "note": "promoted"})
     runs.record_evaluations(
         RUN,
         [
