@@ -193,7 +193,7 @@ def test_the_alert_of_a_failed_run_has_the_steps_that_failed(
     runs = RunRepository(auto)
     for shard in (0, 1):
         runs.begin("train", "f", shard, "r")
-        runs.progress("train", "f", shard, 0, 0, "failed: the disk is full")
+        runs.progress("train", "f", shard, "r", 0, 0, "failed: the disk is full")
     AlertNotifier("failed")(CONTEXT | {})
     assert sent == [("failed", "train: failed: the disk is full (task_failure)")]
     monkeypatch.setenv("HEAL_DATABASE_URL", "postgresql://127.0.0.1:9/gone")
