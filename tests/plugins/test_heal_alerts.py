@@ -238,7 +238,7 @@ def test_events_of_a_run_are_alerted_about_and_no_fault_leaves(
     monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
     runs = RunRepository(auto)
     runs.begin("ask", "f", 0, "r")
-    runs.finish("ask", "f", 0, {"refs": {}, "counts": {"over_spend_limit": 7}})
+    runs.finish("ask", "f", 0, "r", {"refs": {}, "counts": {"over_spend_limit": 7}})
     run_alerts(CONTEXT)
     assert sent == [("spend_limit", "7 calls of the language model are left for the next run.")]
     monkeypatch.setenv("HEAL_DATABASE_URL", "postgresql://127.0.0.1:9/gone")
