@@ -19,6 +19,7 @@ from heal_tasks.core.settings import load_settings
             0,
             type="integer",
             minimum=0,
+            maximum=2**63 - 1,  # of bigint; a larger number does not even reach the task
             title="Generation",
             description="Id from heal.generation_status; 0 rolls back to the previous generation.",
         )

@@ -95,6 +95,7 @@ def new_app() -> "FastAPI":
         return refuse(request, 503, str(error))
 
     @app.exception_handler(psycopg.errors.UndefinedColumn)
+    @app.exception_handler(psycopg.errors.UndefinedFunction)
     @app.exception_handler(psycopg.errors.UndefinedTable)
     def not_migrated(request: Request, error: psycopg.Error) -> Response:
         return refuse(request, 503, "schema heal is missing or older than this; run `python -m heal_tasks migrate`")
@@ -148,14 +149,14 @@ def refuse(request: "Request", status: int, message: str) -> "Response":
     return JSONResponse({"detail": message}, status)
 
 
-def run_states(run_ids: Collection[str]) -> dict[str, str]:
-    """Airflow's states of runs of ``heal_realign`` by run id, for those that it knows."""
+def run_states(run_ids: Collection[str], dag_id: str = DAG_ID) -> dict[str, str]:
+    """Airflow's states of runs of a DAG by run id, for those that it knows."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     with create_session() as session:
-        known = select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id.in_(run_ids))
+        known = select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id.in_(run_ids))
         return {run_id: str(state) for run_id, state in session.execute(known)}
 
 
@@ -168,15 +169,17 @@ def database() -> "Iterator[Connection]":
 
 
 def _is_browser(request: "Request") -> bool:
-    return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _login_address(request: "Request") -> str:
-    """Airflow's login page, with the way back to the page that was asked for."""
+    """Airflow's login page, with the way back to the page that was asked for, or to the first one from a form."""
     from airflow.api_fastapi.app import API_ROOT_PATH  # path of [api] base_url
     from starlette.routing import get_route_path
 
-    back = f"{API_ROOT_PATH.rstrip('/')}{PREFIX}{quote(get_route_path(request.scope))}"
-    if request.url.query:
+    asked = request.method == "GET"
+    back = f"{API_ROOT_PATH.rstrip('/')}{PREFIX}"
+    back += quote(get_route_path(request.scope)) if asked else f"/{NAVIGATION[0][0]}"
+    if asked and request.url.query:
         back += f"?{request.url.query}"
     return f"{API_ROOT_PATH}api/v2/auth/login?next={quote(back, safe='')}"

@@ -21,6 +21,7 @@ def add_routes(app: "FastAPI") -> None:
     from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
     from heal_tasks.core.artifacts import artifact_store
+    from heal_tasks.core.text import storable
     from heal_tasks.report import store_charts, store_search
     from heal_tasks.report.store_map import read_map
     from heal_tasks.report.store_state import read_store
@@ -44,10 +45,11 @@ def add_routes(app: "FastAPI") -> None:
         started: Annotated[str, Query(max_length=250)] = "",
     ) -> HTMLResponse:
         state = read_store(conn)
+        switch = heal_pages.run_states([storable(started)], DAG_ID) if started else {}
         return heal_pages.page(
             "store.html.jinja", "store", state=state, charts=store_charts.quality_charts(state.measured),
             sizes=store_charts.SIZES, map=read_map(conn, artifact_store(connected_settings())),
-            query=store_search.Query(), may_activate=allowed, started=started,
+            query=store_search.Query(), may_activate=allowed, switch=switch,
         )  # fmt: skip
 
     @app.get("/search")
@@ -57,8 +59,12 @@ def add_routes(app: "FastAPI") -> None:
         choices = store_search.read_choices(conn)
         return heal_pages.page("search.html.jinja", "search", query=query, choices=choices, answer=answer)
 
-    @app.post("/activate", dependencies=[Depends(demand_trigger)])
-    async def activate(request: Request, generation: Annotated[int, Query(ge=1)]) -> Response:
+    @app.post("/activate")
+    async def activate(
+        request: Request, allowed: Annotated[bool, Depends(may_activate)], generation: Annotated[int, Query(ge=1)]
+    ) -> Response:
+        if not allowed:
+            raise HTTPException(403, f"You may not trigger the DAG {DAG_ID}.")
         # Airflow's cookie is not sent with a form of another site; of a neighbour below the same domain it would be.
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise HTTPException(403, "This form can be sent from the page of the store only.")
@@ -75,7 +81,7 @@ def add_routes(app: "FastAPI") -> None:
                 "",
                 reply.status_code,
                 title="Airflow did not start heal_activate",
-                message=str(detail),
+                message=str(detail).partition("\n\n")[0],  # the schema follows
             )
         started = httpx.QueryParams(started=reply.json()["dag_run_id"])
         return RedirectResponse(f"store?{started}#generations", 303)

@@ -215,6 +215,8 @@ def test_every_param_has_a_description_and_limits(parsed: dict[str, Any]) -> Non
     for name, schema in params.items():
         assert schema["description"], name
         assert {"enum", "maxLength", "maximum"} & set(schema) or schema["type"] == "boolean", name
+    generation = parsed["dags"]["heal_activate"]["params"]["generation"]
+    assert (generation["minimum"], generation["maximum"]) == (0, 2**63 - 1), "what Postgres and Airflow can read"
 
 
 def test_every_step_of_the_table_is_in_a_dag() -> None:

@@ -15,6 +15,7 @@ from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.specs import check_spec, split_specs
+from heal_tasks.report.events import what_failed
 from heal_tasks.store.db import Connection
 from heal_tasks.store.runs.runs import RunRepository
 from tests.steps.planted_store import fill
@@ -215,6 +216,17 @@ def test_a_run_that_fails_before_its_first_step_has_a_row_and_a_page(
         glue.run_step("ingest")
     (ingest,) = (row for row in runs.steps_of("night") if row.step == "ingest")
     assert (ingest.message, ingest.finished_at is None) == ("", False)
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_switch_that_fails_before_its_step_tells_the_alert_why_and_is_no_run(
+    auto: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
+    with pytest.raises(Exception, match="has 'generatoin'"):
+        task_of(monkeypatch, {"generatoin": 1}).run_step("activate")
+    assert what_failed(auto, "night").startswith("activate: failed: the run's configuration has 'generatoin'")
+    assert RunRepository(auto).recent_runs() == []
 
 
 @pytest.mark.usefixtures("plugins")

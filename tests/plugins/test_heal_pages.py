@@ -33,6 +33,11 @@ def test_a_browser_without_a_login_comes_back_after_it(anonymous: Any) -> None:
     assert sent.headers["location"] == f"/api/v2/auth/login?next={quote(address, safe='')}"
 
 
+def test_a_form_without_a_login_leads_to_the_login_and_the_first_page(anonymous: Any) -> None:
+    sent = anonymous.post("/heal/activate?generation=1", headers={"Accept": "text/html"}, follow_redirects=False)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/api/v2/auth/login?next=%2Fheal%2Fstore")
+
+
 def test_the_cookie_of_another_installation_leads_to_the_login(plugin: ModuleType, anonymous: Any) -> None:
     from airflow.api_fastapi.core_api.security import get_user
     from fastapi import HTTPException

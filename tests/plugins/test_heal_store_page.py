@@ -19,12 +19,14 @@ RUNS = "/api/v2/dags/heal_activate/dagRuns"
 class Airflow:
     """A stand-in for Airflow's application: the plugin's pages, and the part of the API that starts a run."""
 
-    def __init__(self, plugin: ModuleType) -> None:
+    def __init__(self, plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         from fastapi import FastAPI, Request
         from fastapi.responses import JSONResponse
         from fastapi.testclient import TestClient
 
         self.asked: list[tuple[Any, str | None]] = []
+        self.states: dict[str, str] = {}  # of the runs of heal_activate
+        monkeypatch.setattr("heal_pages.run_states", self.run_states)
         self.status = 200
         outer = FastAPI()
         for entry in plugin.HealReports.fastapi_apps:
@@ -33,14 +35,19 @@ class Airflow:
         @outer.post(RUNS)
         async def start(request: Request) -> JSONResponse:
             self.asked.append((await request.json(), request.headers.get("cookie")))
+            self.states["manual__1+00:00"] = "running"
             answers = {
                 200: {"dag_run_id": "manual__1+00:00"},
                 403: {"detail": "Forbidden"},
-                409: {"detail": "it is there"},
+                409: {"detail": "it is there\n\nFailed validating in schema: {}"},
             }
             return JSONResponse(answers[self.status], self.status)
 
         self.client = TestClient(outer, follow_redirects=False)
+
+    def run_states(self, run_ids: list[str], dag_id: str = "heal_realign") -> dict[str, str]:
+        known = self.states if dag_id == "heal_activate" else {}
+        return {run_id: known[run_id] for run_id in run_ids if run_id in known}
 
     def get(self, path: str, **fields: str) -> Any:
         return self.client.get(f"/heal/{path}", params=fields, headers={"accept": "text/html"})
@@ -60,7 +67,7 @@ def airflow(
     monkeypatch.setenv("HEAL_VAR_DIR", str(settings.var_dir))
     monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
     airflow_user("viewer")
-    return Airflow(plugin)
+    return Airflow(plugin, monkeypatch)
 
 
 def publish(settings: Settings, title: str = "T") -> None:
@@ -97,8 +104,9 @@ def test_a_viewer_sees_all_and_can_switch_nothing(airflow: Airflow, settings: Se
     assert "2 documents in 2 chunks" in page
     assert "activate?" not in page
     assert "takes the right to trigger the DAG heal_activate" in page
-    refused = airflow.client.post("/heal/activate?generation=1")
+    refused = airflow.client.post("/heal/activate?generation=1", headers={"accept": "text/html"})
     assert (refused.status_code, airflow.asked) == (403, [])
+    assert "You may not trigger the DAG heal_activate.</p>" in refused.text, "a page, and not of the right to read"
 
 
 def test_an_operator_switches_by_a_form_that_starts_the_dag(
@@ -116,6 +124,10 @@ def test_an_operator_switches_by_a_form_that_starts_the_dag(
     assert done.status_code == 303
     shown = airflow.client.get(f"/heal/{done.headers['location']}").text
     assert 'href="../dags/heal_activate/runs/manual__1%2B00%3A00" target="_top">manual__1+00:00</a>' in shown
+    assert "of the DAG heal_activate: running. It takes some seconds" in shown
+    airflow.states["manual__1+00:00"] = "failed"
+    assert "of the DAG heal_activate: failed.</p>" in airflow.get("store", started="manual__1+00:00").text
+    assert "of the DAG" not in airflow.get("store", started="no run\0").text, "a link can claim no switch"
 
 
 def test_a_switch_that_airflow_refuses_or_another_site_asks_for(
@@ -127,7 +139,7 @@ def test_a_switch_that_airflow_refuses_or_another_site_asks_for(
     assert airflow.client.post("/heal/activate?generation=0").status_code == 422
     airflow.status = 409
     refused = airflow.client.post("/heal/activate?generation=1")
-    assert (refused.status_code, "it is there" in refused.text) == (409, True)
+    assert (refused.status_code, "it is there</p>" in refused.text) == (409, True)
 
 
 def test_a_search_shows_hits_and_refusals_escaped(airflow: Airflow, settings: Settings) -> None:
@@ -148,6 +160,9 @@ def test_a_missing_schema_or_server_is_a_sentence(
     with connect(settings.require_database_url(), autocommit=True) as conn:
         conn.execute("ALTER TABLE heal.generation RENAME activated_at TO earlier")
         page = airflow.get("store")
+        assert (page.status_code, "heal_tasks migrate" in page.text) == (503, True)
+        conn.execute("ALTER FUNCTION heal.explain_find RENAME TO earlier")
+        page = airflow.get("search", q="file")
         assert (page.status_code, "heal_tasks migrate" in page.text) == (503, True)
         conn.execute("DROP SCHEMA heal CASCADE")
     for path in ("store", "search?q=file"):

@@ -18,16 +18,17 @@ _OF_NO_RUN = ("maintain", "activate")
 def record_failure(
     load: Callable[[], Settings], step: str, run_id: str, reason: str, shard: int = 0, shards: int = 1
 ) -> None:
-    """Open the run's row, and record that a step of it failed; where the database cannot be reached, log that.
+    """Open the row of the step's run, if it has one, and record that the step failed.
 
-    ``load`` reads settings of which those of the database are right.
+    Where the database cannot be reached, log that. ``load`` reads settings of which those of the database are right.
     """
-    if step not in STEPS or step in _OF_NO_RUN:
+    if step not in STEPS:
         return
     try:
         with connect(load().require_database_url(), autocommit=True) as conn:
             runs = RunRepository(conn)
-            runs.open_run(run_id)
+            if step not in _OF_NO_RUN:
+                runs.open_run(run_id)
             key = step, step_key(step, shards, run_id), shard, run_id
             if runs.finished(*key) is None:  # what a cleared task has done stays recorded
                 runs.begin(*key)
