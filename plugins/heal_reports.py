@@ -66,7 +66,7 @@ def build_app() -> "FastAPI":
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
     """Serve the pages, which are built at the first request."""
-    await build_app()({**scope, "airflow": scope["app"]}, receive, send)
+    await build_app()({**scope, "airflow": scope.get("app")}, receive, send)
 
 
 class HealReports(AirflowPlugin):

@@ -104,7 +104,7 @@ def test_the_report_page_is_complete_and_escaped(deployment: Deployment) -> None
     ((uri,),) = query(deployment, "SELECT report_uri FROM heal.run WHERE run_id = 'first'")
     with pathlib.Path(f"{uri}/report.html").open(encoding="utf-8") as file:
         page = file.read()
-    for part in ("realign run first", "Retrieval quality", "Topics", "by extractive", "Why this route"):
+    for part in ("Realign run first", "Retrieval quality", "Topics", "by extractive", "Why this route"):
         assert part in page
     assert "<script" not in page
 

@@ -84,7 +84,7 @@ def test_a_forced_realignment_finds_topics_anew(deployment: Deployment, airflow:
 
 @pytest.mark.parametrize(
     ("below_roots", "verdict"),
-    [(True, "Not finished: ingest: failed: "), (False, "Not finished: the sources were not read")],
+    [(True, "Not finished: ingest: failed: "), (False, "Not finished: ingest: failed: settings are wrong: source")],
 )
 def test_a_failing_task_fails_the_run_and_is_reported(
     deployment: Deployment, airflow: dict[str, str], below_roots: bool, verdict: str

@@ -15,7 +15,10 @@ from heal_tasks.store.llm.ledger import SpendLimit
 from heal_tasks.store.migrate import migrate
 from tests.store.sample_store import SOURCE, SampleStore
 
-VIEWS = {"heal.embedding", "heal.topics", "heal.generation_status", "heal.lineage"}
+VIEWS = {
+    "heal.embedding", "heal.topics", "heal.generation_status", "heal.lineage", "heal.passages", "heal.quality",
+    "heal.runs", "heal.quarantined", "heal.costs",
+}  # fmt: skip
 NAMES = ("heal.corpus", "heal.activate", "heal.space", "heal.llm_spend_limit", "heal.migrate")
 
 

@@ -73,7 +73,7 @@ def test_a_run_without_questions_says_that_nothing_was_measured_and_why(
     assert "Nothing could be measured" in (Path(str(run.report_uri)) / "report.html").read_text()
     notes = {row.step: row.result["note"] for row in RunRepository(conn).steps_of("numbers") if row.result}
     assert "not moved: there are no training questions" in notes["choose"]
-    assert "recall not measured" in notes["publish"]
+    assert "too few for an index" in notes["publish"]
 
 
 def test_plan_and_doctor_say_so_before_the_next_run(unasked: tuple[Settings, Connection]) -> None:
@@ -190,7 +190,8 @@ def test_judgments_of_unknown_documents_are_an_error(
 ) -> None:
     monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
     plant_questions(auto)
-    for text in ("", '{"query": "what?", "document": "unknown"}\n'):
+    nobodys = r"no judgment in .* names a document in file:.*, so none was stored"
+    for text, problem in (("", "has no line"), ('{"query": "what?", "document": "unknown"}\n', nobodys)):
         (tmp_path / "judgments.jsonl").write_text(text)
-        with pytest.raises(InputError, match=r"no judgment in .* names a document in file:.*, so none was stored"):
+        with pytest.raises(InputError, match=problem):
             judgments(tmp_path / "judgments.jsonl")

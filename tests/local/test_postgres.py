@@ -115,7 +115,7 @@ def test_a_foreign_server_on_the_stored_port_is_not_ours(server: EmbeddedPostgre
     folder = server.data_dir.parent
     twin = EmbeddedPostgres(folder / "twin")
     shutil.copy(folder / "data.port", folder / "twin.port")
-    (folder / "twin.password").write_text("wrong")
+    (folder / "twin.password").write_text("another-password")
     assert not twin.running()
     shutil.copy(folder / "data.password", folder / "twin.password")
     assert not twin.running()

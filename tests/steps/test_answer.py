@@ -161,7 +161,7 @@ def test_the_page_shows_the_systems_side_by_side(planted: Connection, settings: 
     with FakeOpenAI() as fake:
         answer(planted, with_llm(settings, fake, answer_questions=100))
     made = load_step("report").run(settings, Manifest(run_id="r1"))
-    section = (Path(made.text("report_uri")) / PAGE).read_text().partition("<h2>Answers</h2>")[2].partition("<h2>")[0]
+    section = (Path(made.text("report_uri")) / PAGE).read_text().partition(">Answers</h2>")[2].partition("<h2")[0]
     rows = [part.split("</tr>")[0] for part in section.split("<tr><td>")[1:]]
     assert [row.split("</td>")[0] for row in rows] == ["base model", "live generation", "trained model"]
     assert "+1.000 [+1.000, +1.000]" in rows[2]

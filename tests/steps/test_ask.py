@@ -191,7 +191,7 @@ def test_the_page_shows_writers_filters_samples_and_cost(auto: Connection, setti
     assert made.text("report_uri")
     page = read_page(auto, artifact_store(settings), "r1")
     assert page
-    section = page.partition("<h2>Questions</h2>")[2]
+    section = page.partition(">Questions</h2>")[2]
     kept = number(auto, "SELECT count(*) FROM heal.question")
     assert 0 < kept < 9
     assert f"{kept} by llm" in section

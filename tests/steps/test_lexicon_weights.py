@@ -14,7 +14,7 @@ from heal_tasks.nudge.plan import Plan
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.steps.quality.scoring import BY_TEXT, judged, quality
 from heal_tasks.steps.vectors import lexicons
-from heal_tasks.steps.vectors import systems as nudging
+from heal_tasks.steps.vectors import moves as nudging
 from heal_tasks.steps.vectors.lexicons import LLM_QUESTION_WEIGHT, LexiconFitter
 from heal_tasks.store.db import Connection
 from tests.steps.lexicon_world import LexiconWorld, vector_of
