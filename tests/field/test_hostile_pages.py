@@ -71,7 +71,7 @@ def test_a_database_that_refuses_is_no_failure_of_the_page(pages: httpx2.Client,
             conn.execute("ALTER TABLE heal.run RENAME COLUMN other TO verdict")
     assert (answer.status_code, answer.text) == (
         503,
-        '{"detail":"the database refused (UndefinedColumn); its log says why"}',
+        '{"detail":"schema heal is missing or older than this; run `python -m heal_tasks migrate`"}',
     )
 
 

@@ -190,7 +190,7 @@ def test_judgments_of_unknown_documents_are_an_error(
 ) -> None:
     monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
     plant_questions(auto)
-    nobodys = r"no judgment in .* names a document in file:.*, so none was stored"
+    nobodys = r"0 of 1 lines were taken.* documents are not in file:.*ingest them first"
     for text, problem in (("", "has no line"), ('{"query": "what?", "document": "unknown"}\n', nobodys)):
         (tmp_path / "judgments.jsonl").write_text(text)
         with pytest.raises(InputError, match=problem):

@@ -1,6 +1,7 @@
 """Step ask against a real Postgres and a real HTTP server: no text is paid for twice, what is dropped is counted."""
 
 import json
+import re
 import threading
 
 import pytest
@@ -199,7 +200,8 @@ def test_the_page_shows_writers_filters_samples_and_cost(auto: Connection, setti
     assert f"{3 * kept} of {4 * kept}:" in section
     assert f"near_duplicate {kept}" in section
     assert "duplicate 0" in section
-    assert "<td>The shell is made of pure gold.</td><td>evidence</td><td>claim</td><td>llm</td><td>Report " in section
+    dropped = "The shell is made of pure gold.|evidence|claim|llm|Report "
+    assert dropped in re.sub(r"</td><td[^>]*>", "|", section)
     assert f"Spend limit: {limit:.2f} USD per run." in section
     assert f"It is reached: {9 - kept} chunks are left for the next run." in section
-    assert f"{number(auto, 'SELECT sum(cost_usd) FROM heal.llm_call'):.4f}</th>" in section
+    assert f"{number(auto, 'SELECT sum(cost_usd) FROM heal.llm_call'):.4f}</b>" in section
