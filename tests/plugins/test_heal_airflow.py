@@ -65,6 +65,7 @@ def test_the_form_names_no_source_outside_the_roots(spec: str, monkeypatch: pyte
     import heal_airflow
 
     monkeypatch.setenv("HEAL_SOURCES", "file:/set")
+    monkeypatch.setenv("HEAL_DATABASE_URL", "postgresql://heal@127.0.0.1:1/heal")  # not that of a stack in this folder
     form = {name: param.value for name, param in heal_airflow.PARAMS.items()} | {"sources": spec}
     run, dag = SimpleNamespace(conf=None), SimpleNamespace(params=form)
     context = {"params": form, "run_id": "night", "dag_run": run, "dag": dag}
