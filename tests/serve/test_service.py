@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx2
@@ -122,10 +123,11 @@ def test_nothing_live_is_said_with_the_cure(settings: Settings) -> None:
             ("POST", "/v1/search", {"question": "x"}),
             ("POST", "/v1/search", {"question": "x", "path": "encoder"}),
         ):
-            for _ in range(50):  # until the database has been asked for the first time
+            for _ in range(200):  # until the database has been asked for the first time
                 reply = httpx2.request(method, url + path, json=body)
                 if "being loaded" not in reply.text:
                     break
+                time.sleep(0.1)
             assert (reply.status_code, reply.headers["retry-after"]) == (503, "2")
             assert "no generation is active yet; run the heal_realign DAG" in reply.json()["error"]["message"]
         assert httpx2.get(f"{url}/v1/models").json()["data"] == []
