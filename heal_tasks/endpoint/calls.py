@@ -13,6 +13,7 @@ CallStatus = Literal["ok", "refused", "invalid", "failed"]
 failed: no reply, because of the connection, the server or its limits."""
 
 
+_TOKEN_BYTES = 3  # of a token, at least in English, where it is four; a guess keeps a spend limit and is to be too high
 _ERROR_CHARS = 2000
 _MOST_TOKENS = 100_000_000
 
@@ -27,6 +28,16 @@ class Call:
     latency_s: float  # wall time, retries and the waits between them included
     raw_reply: str  # the reply as it came, or the error, safe to store as text
     guessed_tokens: tuple[int, int] = (0, 0)  # input and output by their sizes, for a reply without counts
+
+    @property
+    def guessed(self) -> bool:
+        """True if the tokens are guessed."""
+        return any(self.guessed_tokens)
+
+    @property
+    def booked_tokens(self) -> tuple[int, int]:
+        """Input and output tokens that are charged."""
+        return self.guessed_tokens if self.guessed else (self.input_tokens, self.output_tokens)
 
 
 class _Usage(BaseModel):
@@ -49,6 +60,11 @@ def reported_tokens(body: str) -> tuple[int, int]:
         for count in (usage.sent, usage.received, usage.total)
     )
     return sent, max(received, total - sent) if sent else received
+
+
+def guess_tokens(size_bytes: int) -> int:
+    """The most tokens that a text of some bytes has, for endpoints that count none."""
+    return -(-size_bytes // _TOKEN_BYTES)
 
 
 def without_key(text: str, key: str | None) -> str:

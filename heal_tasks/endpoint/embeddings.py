@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.core.types import JsonObject
 from heal_tasks.endpoint.attempts import Failure
-from heal_tasks.endpoint.calls import Call, reported_tokens, without_key
+from heal_tasks.endpoint.calls import Call, guess_tokens, reported_tokens, without_key
 from heal_tasks.endpoint.complaints import is_too_long
 from heal_tasks.endpoint.endpoint import Endpoint, EndpointConfig
 
@@ -24,9 +24,6 @@ lose little when one is refused, and several at a time are as fast."""
 
 MAX_REPLY_BYTES = 32 << 20
 """Largest reply: 64 vectors of 4,096 dimensions as decimal numbers are 6 MB."""
-
-TOKEN_BYTES = 3
-"""Of a token, at least, for endpoints that count none: a guess keeps a spend limit and is to be too high."""
 
 _MAX_INVALID = 3
 """Replies about the same batch that cannot be used, after which it is divided, or its one text given up."""
@@ -134,7 +131,7 @@ class EmbeddingEndpoint:
             status, failure, message = self._endpoint.failed(error)
             return None, [Call(status, *attempts.tokens, attempts.latency_s, message)], failure, error
         tokens = reported_tokens(body)
-        guessed = (0, 0) if any(tokens) else (-(-sent // TOKEN_BYTES), 0)
+        guessed = (0, 0) if any(tokens) else (guess_tokens(sent), 0)
         paid = [*attempts.paid()]
         try:
             vectors = _vectors(body, len(texts))

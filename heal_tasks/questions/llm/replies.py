@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, Va
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
-from heal_tasks.endpoint.calls import Call, CallStatus, reported_tokens
+from heal_tasks.endpoint.calls import Call, CallStatus, guess_tokens, reported_tokens
 from heal_tasks.questions.writer import T
 
 
@@ -41,7 +41,6 @@ _MAX_OPENINGS = 50
 _PROBLEM_CHARS = 500
 _RAW_CHARS = 20_000
 _TEXT_CHARS = 4000  # of a question, an answer or a name: far more than any that can be used
-_TOKEN_BYTES = 3  # of a token, at least in English, where it is four; a guess keeps a spend limit and is to be too high
 
 
 class _Completion(BaseModel):
@@ -69,7 +68,7 @@ def read_completion(
     def call(status: CallStatus, raw_reply: str) -> Call:
         tokens = reported_tokens(body)
         received_bytes = len(raw_reply.encode())
-        guessed = (0, 0) if any(tokens) else (-(-sent_bytes // _TOKEN_BYTES), -(-received_bytes // _TOKEN_BYTES))
+        guessed = (0, 0) if any(tokens) else (guess_tokens(sent_bytes), guess_tokens(received_bytes))
         return Call(status, *tokens, latency_s, raw_reply[:_RAW_CHARS], guessed)
 
     try:

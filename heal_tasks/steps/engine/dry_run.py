@@ -22,7 +22,7 @@ from heal_tasks.steps.reading.source_reader import named
 from heal_tasks.steps.reading.sources import Reading, read_sources
 from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
-from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, spend_limit_of
+from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, embedding_cost_usd, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.chunks import live_chunks
@@ -156,7 +156,7 @@ def make_plan(settings: Settings) -> Plan:
         if unembedded is not None:
             asked = len(to_ask) * settings.questions_per_chunk
             sizes = [*map(count_tokens, unembedded), *[QUESTION_TOKENS] * asked]
-            prices = [size * settings.embed_usd_per_million / 1e6 for size in sizes]
+            prices = [embedding_cost_usd(settings, size) for size in sizes]
             embeddings = Calls(len(sizes), sum(sizes), 0, prices)
         paid = (questions, maps, answers, embeddings)
         costs = [cost for calls in paid if calls for cost in calls.costs_usd]

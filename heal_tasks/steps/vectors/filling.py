@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import api_model
-from heal_tasks.endpoint.calls import Call
-from heal_tasks.endpoint.embeddings import TOKEN_BYTES
+from heal_tasks.endpoint.calls import Call, guess_tokens
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome
 from heal_tasks.steps.vectors.encoders import TextEncoder, check_unchanged, open_encoder
-from heal_tasks.steps.writing.llm_calls import spend_limit_of
+from heal_tasks.steps.writing.llm_calls import embedding_cost_usd, spend_limit_of
 from heal_tasks.store.llm.ledger import EMBEDDINGS, LlmCall, embedded_by, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 from heal_tasks.training.encoder import Role
@@ -84,12 +83,10 @@ def load_encoder(context: Context, space: Space) -> TextEncoder:
 
 
 def _ledger_row(context: Context, space: Space, call: Call) -> LlmCall:
-    guessed = any(call.guessed_tokens)
-    tokens = call.guessed_tokens if guessed else (call.input_tokens, call.output_tokens)
-    cost = tokens[0] * context.settings.embed_usd_per_million / 1e6
+    cost = embedding_cost_usd(context.settings, call.booked_tokens[0])
     return LlmCall(
-        EMBEDDINGS, space.model_uri, space.model_sha256, "", None, call.status, *tokens, cost, call.latency_s,
-        call.raw_reply, guessed=guessed,
+        EMBEDDINGS, space.model_uri, space.model_sha256, "", None, call.status, *call.booked_tokens, cost,
+        call.latency_s, call.raw_reply, guessed=call.guessed,
     )  # fmt: skip
 
 
@@ -98,7 +95,7 @@ def _refuse_over_limit(context: Context, texts: Sequence[str], left: int) -> Non
     limit = spend_limit_of(context)
     if not limit.limited:
         return
-    most_usd = sum(len(text.encode()) for text in texts) / TOKEN_BYTES * context.settings.embed_usd_per_million / 1e6
+    most_usd = embedding_cost_usd(context.settings, sum(guess_tokens(len(text.encode())) for text in texts))
     if most_usd > (left_usd := limit.left_usd(limit.spending())):
         raise StepError(
             f"the spend limit is reached: {left} texts have no vector yet, the next {len(texts)} of them may cost "

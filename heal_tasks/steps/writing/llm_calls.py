@@ -52,6 +52,11 @@ def cost_usd(settings: Settings, input_tokens: int, output_tokens: int) -> float
     ) / 1e6
 
 
+def embedding_cost_usd(settings: Settings, tokens: float) -> float:
+    """The price of tokens to embed, in USD."""
+    return tokens * settings.embed_usd_per_million / 1e6
+
+
 def one_per_text(chunks: Iterable[LiveChunk]) -> list[ChunkToAsk]:
     """The first chunk of each text; its copies are given its results afterwards."""
     by_text: dict[str, ChunkToAsk] = {}
@@ -143,14 +148,13 @@ class Recorder(ABC, Generic[T, RowT]):
         """Add the calls about a chunk, or those that probed the endpoint."""
         price_factor, batch_id = (BATCH_PRICE_FACTOR, self._batch.batch_id) if self._batch else (1.0, None)
         for call in calls:
-            guessed = any(call.guessed_tokens)
-            tokens = call.guessed_tokens if guessed else (call.input_tokens, call.output_tokens)
+            tokens = call.booked_tokens
             cost = price_factor * cost_usd(self.context.settings, *tokens)
             about = "" if call.raw_reply.startswith(PROBED) else content_hash
             self._calls.append(
                 LlmCall(
                     self._purpose, self._author.model, self._author.prompt_hash, about, chunk_id, call.status,
-                    *tokens, cost, call.latency_s, call.raw_reply, batch_id, guessed,
+                    *tokens, cost, call.latency_s, call.raw_reply, batch_id, call.guessed,
                 )
             )  # fmt: skip
             self.counts.update(input_tokens=tokens[0], output_tokens=tokens[1])
