@@ -11,12 +11,12 @@ import numpy as np
 import openai
 from numpy.typing import NDArray
 
-from heal_tasks.core.errors import HealError, RetryableError, SettingsError
+from heal_tasks.core.errors import HealError, SettingsError
 from heal_tasks.core.types import JsonObject
 from heal_tasks.endpoint.attempts import Failure
 from heal_tasks.endpoint.calls import Call, guess_tokens, reported_tokens, without_key
 from heal_tasks.endpoint.complaints import is_too_long
-from heal_tasks.endpoint.endpoint import Endpoint, EndpointConfig
+from heal_tasks.endpoint.endpoint import Endpoint, EndpointConfig, reason_of
 
 BATCH_TEXTS, BATCH_CHARS = 64, 100_000
 """Bounds of a request. OpenAI takes 2,048 texts and 300,000 tokens; a character is at most two tokens. Small batches
@@ -95,7 +95,7 @@ class EmbeddingEndpoint:
                 return Embedded(rows, vectors, tuple(calls))
             last = calls[-1].raw_reply
             if failure in _FATAL:
-                return Embedded((), _nothing(), tuple(calls), error=self._reason(failure, last))
+                return Embedded((), _nothing(), tuple(calls), error=reason_of(self._endpoint.config, failure, last))
             invalid += failure is None
             too_long = error is not None and _is_too_long(error)
             if 0 < invalid < _MAX_INVALID:
@@ -109,7 +109,8 @@ class EmbeddingEndpoint:
                 shorter = self._embed(rows, [texts[0][: int(_CUT_SHARE * len(texts[0]))]])
                 return replace(shorter, calls=(*calls, *shorter.calls))
             if self._dimensions and _refuses(error, "dimension"):
-                reason = SettingsError(f"{self._name} does not take HEAL_DIMENSIONS={self._dimensions}: {last[:300]}")
+                model = self._endpoint.config.model
+                reason = SettingsError(f"{model!r} does not take HEAL_DIMENSIONS={self._dimensions}: {last[:300]}")
                 return Embedded((), _nothing(), tuple(calls), error=reason)
             return Embedded((), _nothing(), tuple(calls), refused=rows)
 
@@ -139,24 +140,6 @@ class EmbeddingEndpoint:
             message = without_key(str(problem), self._endpoint.config.api_key)
             return None, [*paid, Call("invalid", *tokens, attempts.latency_s, message, guessed)], None, None
         return vectors, [*paid, Call("ok", *tokens, attempts.latency_s, "", guessed)], None, None
-
-    @property
-    def _name(self) -> str:
-        config = self._endpoint.config
-        return f"the embeddings endpoint {without_key(config.url, config.api_key)} with model {config.model!r}"
-
-    def _reason(self, failure: Failure | None, message: str) -> HealError:
-        kept = "vectors so far are kept"
-        if failure == "no credit":
-            return SettingsError(
-                f"{self._name} has no credit left: {message}; add credit and run the step again ({kept})"
-            )
-        if failure in ("denied", "forbidden", "no api"):
-            return SettingsError(
-                f"{self._name} cannot be used: {message}; check HEAL_EMBED_BASE_URL (it usually ends in /v1), "
-                f"HEAL_EMBED_API_KEY and HEAL_MODEL ({kept})"
-            )
-        return RetryableError(f"{self._name} does not answer: {message}; run the step again later ({kept})")
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, ...]]:

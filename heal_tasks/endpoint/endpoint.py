@@ -14,6 +14,7 @@ from typing import Any
 
 import openai
 
+from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.endpoint.attempts import Attempts, Failure, GivenUpError, RateLimitedError
 from heal_tasks.endpoint.calls import CallStatus, without_key
 from heal_tasks.endpoint.complaints import REFUSAL_CODES, error_codes, error_text
@@ -42,6 +43,20 @@ _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Wording:
+    """Names in the messages about an endpoint."""
+
+    kind: str  # of endpoint
+    prefix: str  # of the variables with its address and its key
+    model: str  # variable with the model
+    kept: str  # what an error does not lose
+
+
+LLM = Wording("LLM", "HEAL_LLM", "HEAL_LLM_MODEL", "what was written is kept")
+EMBEDDINGS = Wording("embeddings", "HEAL_EMBED", "HEAL_MODEL", "vectors so far are kept")
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointConfig:
     """Address and patience of an endpoint."""
 
@@ -56,6 +71,7 @@ class EndpointConfig:
     # Longest time that rate limits may last without any answer. A limit per minute ends within it; for a limit per day
     # Airflow's retries are the better place to wait.
     patience_s: float = 900.0
+    wording: Wording = LLM
 
 
 class Endpoint:
@@ -129,6 +145,34 @@ class Endpoint:
                 without_key(self.config.url, self.config.api_key), since_s, self.config.patience_s,
                 without_key(message, self.config.api_key)[:_SAID_CHARS],
             )  # fmt: skip
+
+
+def reason_of(config: EndpointConfig, failure: Failure, message: str) -> HealError:
+    """The error that ends a run because of a failure; ``message`` is without secrets."""
+    words, url = config.wording, without_key(config.url, config.api_key)
+    address, kept = f"check {words.prefix}_BASE_URL (it usually ends in /v1", f"({words.kept})"
+    if failure == "no credit":
+        return SettingsError(
+            f"the account behind {url} has no credit left: {message}; add credit and run the step again {kept}"
+        )
+    if failure in ("denied", "forbidden"):
+        return SettingsError(
+            f"the {words.kind} endpoint {url} refused model {config.model!r}: {message}; {address}), "
+            f"{words.prefix}_API_KEY and {words.model} {kept}"
+        )
+    if failure == "no api":
+        return SettingsError(
+            f"{url} is no {words.kind} endpoint that can be used: {message}; {address}, and must be the address "
+            f"itself, without a redirect or a page to sign in) {kept}"
+        )
+    if failure == "throttled":
+        return RetryableError(
+            f"the {words.kind} endpoint {url} cannot be used now: {message}; run the step again later {kept}"
+        )
+    return RetryableError(
+        f"the {words.kind} endpoint {url} does not answer: {message}; check that it runs, and run the step again later "
+        f"{kept}"
+    )
 
 
 def _described(error: Exception) -> str:

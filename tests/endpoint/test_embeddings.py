@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.endpoint.embeddings import BATCH_CHARS, BATCH_TEXTS, EmbeddingEndpoint
-from heal_tasks.endpoint.endpoint import EndpointConfig
+from heal_tasks.endpoint.endpoint import EMBEDDINGS, EndpointConfig
 from tests.fake_embeddings import FAULTS, FakeEmbeddings, planted
 
 KEY = "sk-not-to-be-shown"
@@ -20,7 +20,9 @@ def texts(count: int) -> list[str]:
 
 
 def open_endpoint(server: FakeEmbeddings, **options: int) -> EmbeddingEndpoint:
-    config = EndpointConfig(server.base_url, KEY, "small", timeout_s=20, max_retries=2, backoff_s=0.01, patience_s=1)
+    config = EndpointConfig(
+        server.base_url, KEY, "small", timeout_s=20, max_retries=2, backoff_s=0.01, patience_s=1, wording=EMBEDDINGS
+    )
     return EmbeddingEndpoint(config, **options)
 
 

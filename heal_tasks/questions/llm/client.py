@@ -11,10 +11,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
-from heal_tasks.core.errors import HealError, RetryableError, SettingsError
+from heal_tasks.core.errors import HealError, SettingsError
 from heal_tasks.endpoint.attempts import Failure
 from heal_tasks.endpoint.calls import Call, without_key
-from heal_tasks.endpoint.endpoint import EndpointConfig
+from heal_tasks.endpoint.endpoint import EndpointConfig, reason_of
 from heal_tasks.questions.llm.chat import Chat
 from heal_tasks.questions.llm.dialect import Dialect
 from heal_tasks.questions.llm.prompt_spec import MAX_CORRECTIONS, PromptSpec
@@ -132,7 +132,7 @@ class _Health:
         if failure is None or failure == "rejected":
             self._answered, self._outages = True, 0
             return
-        reason = self._reason(failure, message)
+        reason = reason_of(self._config, failure, self._shown(message))
         unreachable = failure in ("unreachable", "outage") or (failure == "no api" and self._answered)
         self._outages = self._outages + 1 if unreachable else 0
         self._outage = reason if unreachable else self._outage
@@ -166,30 +166,6 @@ class _Health:
 
     def _shown(self, reply: str) -> str:
         return without_key(reply, self._config.api_key)[:_SHOWN_CHARS]
-
-    def _reason(self, failure: Failure, message: str) -> HealError:
-        url, message, kept = self._url, self._shown(message), "(what was written is kept)"
-        if failure == "no credit":
-            return SettingsError(
-                f"the account behind {url} has no credit left: {message}; add credit and run the step again {kept}"
-            )
-        if failure in ("denied", "forbidden"):
-            return SettingsError(
-                f"the LLM endpoint {url} refused model {self._config.model!r}: {message}; check HEAL_LLM_BASE_URL (it "
-                "usually ends in /v1), HEAL_LLM_API_KEY and HEAL_LLM_MODEL"
-            )
-        if failure == "no api":
-            return SettingsError(
-                f"{url} is no LLM endpoint that can be used: {message}; check HEAL_LLM_BASE_URL (it usually ends in "
-                f"/v1, and must be the address itself, without a redirect or a page to sign in) {kept}"
-            )
-        if failure == "throttled":
-            return RetryableError(
-                f"the LLM endpoint {url} cannot be used now: {message}; run the step again later {kept}"
-            )
-        return RetryableError(
-            f"the LLM endpoint {url} does not answer: {message}; check that it runs, and run the step again {kept}"
-        )
 
 
 def _ask(endpoint: Chat, spec: PromptSpec[T], chunk: ChunkToAsk) -> _Outcome[T]:

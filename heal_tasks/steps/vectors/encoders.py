@@ -14,7 +14,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.endpoint.calls import Call
 from heal_tasks.endpoint.embeddings import EmbeddingEndpoint
-from heal_tasks.endpoint.endpoint import EndpointConfig
+from heal_tasks.endpoint.endpoint import EMBEDDINGS, EndpointConfig
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.store.db import Connection
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
@@ -74,7 +74,7 @@ class ApiEncoder:
 
 def make_endpoint(settings: Settings, model: str) -> EmbeddingEndpoint:
     """The embeddings endpoint of the settings, for a model by the endpoint's name."""
-    config = EndpointConfig(settings.embed_url, settings.embed_key, model, settings.llm_timeout_s)
+    config = EndpointConfig(settings.embed_url, settings.embed_key, model, settings.llm_timeout_s, wording=EMBEDDINGS)
     return EmbeddingEndpoint(config, concurrency=settings.llm_concurrency, dimensions=settings.dimensions)
 
 
