@@ -24,7 +24,7 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowFailException
 from heal_alerts import AlertNotifier, run_alerts
-from heal_connections import connected_settings
+from heal_connections import connect_store, connected_settings
 from heal_form import PARAMS, check_conf
 from heal_lineage import emit_lineage
 from heal_metrics import emit_metrics
@@ -33,7 +33,7 @@ from heal_watch import SourceTrigger
 from heal_tasks.core.settings import Settings
 
 ACTIVE = Asset("heal://generation/active")
-"""What is served: it has an event whenever another generation goes live, or rows of the live one change."""
+"""The live generation: it has an event whenever another one goes live, or rows of it change."""
 
 RETRIES: dict[str, Any] = {
     "retries": 3,
@@ -177,11 +177,10 @@ def announce(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_of(generation_id: int) -> str:
-    from heal_tasks.store.db import connect
     from heal_tasks.store.generations.generations import GenerationRepository
     from heal_tasks.store.spaces.spaces import SpaceRepository
 
-    with connect(connected_settings().require_database_url()) as conn:
+    with connect_store() as conn:
         return SpaceRepository(conn).get(GenerationRepository(conn).get(generation_id).space_id).model_uri
 
 

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 from airflow.sdk import BaseNotifier, Connection, Context
 from airflow.sdk.configuration import conf
 from asgiref.sync import sync_to_async
-from heal_connections import connected_settings
+from heal_connections import connect_store
 
 TIMEOUT_S = 10
 SLACK = "https://hooks.slack.com/services"
@@ -140,7 +140,7 @@ def _what_failed(context: Context) -> str:
     from heal_tasks.report.events import what_failed
 
     found = "its steps cannot be read"  # where the database is what failed
-    with _logged("an alert lacks the steps of its run"), _connected() as conn:
+    with _logged("an alert lacks the steps of its run"), connect_store() as conn:
         found = what_failed(conn, context["run_id"]) or "no step was under way"
     return f"{found} ({context.get('reason')})"
 
@@ -149,7 +149,7 @@ def run_alerts(context: Context) -> None:
     """Alert about what a run that has ended left undone on purpose."""
     from heal_tasks.report.events import run_events
 
-    with _logged("no alert could be made"), _connected() as conn:
+    with _logged("no alert could be made"), connect_store() as conn:
         for name, message in run_events(conn, context["run_id"]).items():
             send(Alert(name, context["dag"].dag_id, context["run_id"], message))
 
@@ -158,7 +158,7 @@ def stale_alert(context: Context, hours: float) -> None:
     """Alert, once for each time, that no run has succeeded for so long."""
     from heal_tasks.report.events import staleness
 
-    with _logged("no alert could be made"), _connected() as conn:
+    with _logged("no alert could be made"), connect_store() as conn:
         message, store = staleness(conn, hours), context["asset_state_store"]
         if message and store.get("stale") != message:
             send(Alert("stale", context["dag"].dag_id, context["run_id"], message))
@@ -171,9 +171,3 @@ async def late(context: dict[str, Any]) -> None:
     message = f"It has not ended by {str(context['deadline']['deadline_time'])[:16]} UTC."
     # In a thread that Airflow's own client can be used from.
     await sync_to_async(send)(Alert("late", run["dag_id"], run["dag_run_id"], message))
-
-
-def _connected() -> Any:
-    from heal_tasks.store.db import connect
-
-    return connect(connected_settings().require_database_url())

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Context
 from heal_alerts import AlertNotifier
-from heal_connections import connected_settings
+from heal_connections import connect_store
 
 APPROVAL_HOURS = 20
 """Longest wait for an answer: the next night's run starts after it, and heal_maintain drops what stands for a day."""
@@ -36,9 +36,8 @@ class ApproveOperator(ApprovalOperator):
         """Ask, or return the manifest where there is nothing to approve."""
         from heal_tasks.core.manifest import Manifest
         from heal_tasks.report.events import proposal
-        from heal_tasks.store.db import connect
 
-        with connect(connected_settings().require_database_url()) as conn:
+        with connect_store() as conn:
             asked = proposal(conn, Manifest(**self.manifest))
         if asked is None:
             return self.manifest

@@ -44,7 +44,7 @@ class BatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield one event; its content does not matter, because the step looks for itself."""
-        settings = await asyncio.to_thread(connected_settings)
+        settings = await asyncio.to_thread(connected_settings, parts=["llm"])
         async with httpx.AsyncClient(
             base_url=settings.llm_url, timeout=settings.llm_timeout_s,
             headers={"Authorization": f"Bearer {settings.llm_key or 'none'}", "Accept-Encoding": "identity"},

@@ -5,22 +5,28 @@ is parsed. A connection is used as a whole or not at all: an endpoint of one pla
 the key to a stranger.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
+    from heal_tasks.core.artifacts import ArtifactStore
     from heal_tasks.core.settings import Settings
+    from heal_tasks.store.db import Connection
 
 
 def connected_settings(
-    tell: Callable[[str], None] | None = None, load: "Callable[..., Settings] | None" = None, **overrides: Any
+    tell: Callable[[str], None] | None = None,
+    load: "Callable[..., Settings] | None" = None,
+    parts: Collection[str] = ("database", "s3", "llm", "embed"),
+    **overrides: Any,
 ) -> "Settings":
     """The settings of the environment, completed by Airflow's connections.
 
     Args:
-        tell: receives one sentence that says where database, S3 and language model come from.
+        tell: receives one sentence that says where database, S3 and models come from.
         load: reads the environment's; None is ``load_settings``.
+        parts: connections to look up; each costs a request to the API server, and may be wrong.
         overrides: settings that win over the environment.
 
     Raises:
@@ -32,46 +38,74 @@ def connected_settings(
     settings = load(**overrides)
     values: dict[str, Any] = {}
     origins = []
-    for origin, found in _lookups(settings):
+    for part in parts:
+        origin, found = _LOOKUPS[part](settings)
         origins.append(origin)
         values |= found
     if tell:
-        tell(f"Settings: {'; '.join(origins)}")
+        tell(f"Settings: {'; '.join(filter(None, origins))}")
     return load(**overrides, **values) if values else settings
 
 
-def _lookups(settings: "Settings") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The origin of database, S3 and models in words, and the settings that a connection gives."""
-    from heal_tasks.core.models import api_model
+def connect_store(*, autocommit: bool = False) -> "Connection":
+    """A connection to the store, at the address of the settings or of the connection ``heal_postgres``."""
+    from heal_tasks.store.db import connect
+
+    return connect(connected_settings(parts=["database"]).require_database_url(), autocommit=autocommit)
+
+
+def connected_artifacts() -> "ArtifactStore":
+    """The artifacts, with the credentials of the environment or of a connection to S3."""
+    from heal_tasks.core.artifacts import artifact_store
+
+    return artifact_store(connected_settings(parts=["s3"]))
+
+
+Found = tuple[str, dict[str, Any]]
+"""The origin of a part of the settings in words, and the values that a connection gives."""
+
+
+def _database_of(settings: "Settings") -> Found:
+    if "database_url" in settings.model_fields_set:
+        return "the database from HEAL_DATABASE_URL, which wins over a connection heal_postgres", {}
+    conn = _connection("heal_postgres")
+    return _origin("the database", conn), _database(conn) if conn else {}
+
+
+def _s3_of(settings: "Settings") -> Found:
     from heal_tasks.core.settings import environment_of
 
-    given = settings.model_fields_set
-    if "database_url" in given:
-        yield "the database from HEAL_DATABASE_URL, which wins over a connection heal_postgres", {}
-    else:
-        conn = _connection("heal_postgres")
-        yield _origin("the database", conn), _database(conn) if conn else {}
     if not any(place.startswith("s3://") for place in (settings.artifacts_uri, *settings.sources)):
-        yield "S3 is not used", {}
-    elif "s3_endpoint_url" in given or any(environment_of("AWS_ACCESS_KEY_ID", "AWS_PROFILE").values()):
-        yield "S3 from the environment, which wins over a connection heal_s3 or aws_default", {}
-    else:
-        conn = _connection("heal_s3") or _connection("aws_default")
-        yield _origin("S3", conn), _s3(conn) if conn else {}
-    if given & {"llm_base_url", "llm_api_key"}:
-        yield "the language model from the environment, which wins over a connection heal_llm", {}
-    else:
-        conn = _connection("heal_llm")
-        found = _endpoint(conn, base_url="llm_base_url", api_key="llm_api_key", model="llm_model") if conn else {}
-        yield _origin("the language model", conn), {name: found[name] for name in found.keys() - given}
-    if not api_model(settings.model):
-        return
-    if given & {"embed_base_url", "embed_api_key"}:
-        yield "the embedding model from the environment, which wins over a connection heal_embed", {}
-    else:
-        conn = _connection("heal_embed")
-        found = _endpoint(conn, base_url="embed_base_url", api_key="embed_api_key") if conn else {}
-        yield _origin("the embedding model", conn), found
+        return "S3 is not used", {}
+    given = "s3_endpoint_url" in settings.model_fields_set
+    if given or any(environment_of("AWS_ACCESS_KEY_ID", "AWS_PROFILE").values()):
+        return "S3 from the environment, which wins over a connection heal_s3 or aws_default", {}
+    conn = _connection("heal_s3") or _connection("aws_default")
+    return _origin("S3", conn), _s3(conn) if conn else {}
+
+
+def _llm_of(settings: "Settings") -> Found:
+    return _model_of(settings, "the language model", "llm", model="llm_model")
+
+
+def _embed_of(settings: "Settings") -> Found:
+    from heal_tasks.core.models import api_model
+
+    return _model_of(settings, "the embedding model", "embed") if api_model(settings.model) else ("", {})
+
+
+def _model_of(settings: "Settings", subject: str, prefix: str, **names: str) -> Found:
+    """Address and key of a model's endpoint, and other fields by the names of their settings."""
+    names |= {"base_url": f"{prefix}_base_url", "api_key": f"{prefix}_api_key"}
+    given = settings.model_fields_set
+    if given & {names["base_url"], names["api_key"]}:
+        return f"{subject} from the environment, which wins over a connection heal_{prefix}", {}
+    conn = _connection(f"heal_{prefix}")
+    found = _endpoint(conn, **names) if conn else {}
+    return _origin(subject, conn), {name: found[name] for name in found.keys() - given}
+
+
+_LOOKUPS = {"database": _database_of, "s3": _s3_of, "llm": _llm_of, "embed": _embed_of}
 
 
 def _origin(subject: str, conn: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from heal_connections import connected_settings
+from heal_connections import connect_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -162,9 +162,7 @@ def run_states(run_ids: Collection[str], dag_id: str = DAG_ID) -> dict[str, str]
 
 def database() -> "Iterator[Connection]":
     """A connection to the store for one request, as a dependency of a route."""
-    from heal_tasks.store.db import connect
-
-    with connect(connected_settings().require_database_url(), autocommit=True) as conn:
+    with connect_store(autocommit=True) as conn:
         yield conn
 
 

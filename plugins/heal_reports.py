@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import heal_pages
 import heal_store_page
 from airflow.plugins_manager import AirflowPlugin
-from heal_connections import connected_settings
+from heal_connections import connected_artifacts
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -19,7 +19,6 @@ def build_app() -> "FastAPI":
     from fastapi import Depends, HTTPException
     from fastapi.responses import HTMLResponse
 
-    from heal_tasks.core.artifacts import artifact_store
     from heal_tasks.core.text import unstorable
     from heal_tasks.report.page import read_page
     from heal_tasks.report.run_list import list_runs, state_of
@@ -47,7 +46,7 @@ def build_app() -> "FastAPI":
             raise HTTPException(404, f"There is no run {run_id[:200]!r}.")
         known = heal_pages.run_states([run_id]).get(run_id)
         in_airflow = run_id if known else ""
-        if html := read_page(conn, artifact_store(connected_settings()), run_id):
+        if html := read_page(conn, connected_artifacts(), run_id):
             return heal_pages.stored_page(html, in_airflow)
         repository = RunRepository(conn)
         run = repository.get_run(run_id)

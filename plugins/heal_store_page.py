@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import heal_pages
 from airflow.plugins_manager import AirflowPlugin
-from heal_connections import connected_settings
+from heal_connections import connected_artifacts
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -20,7 +20,6 @@ def add_routes(app: "FastAPI") -> None:
     from fastapi import Depends, HTTPException, Query, Request
     from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-    from heal_tasks.core.artifacts import artifact_store
     from heal_tasks.core.text import storable
     from heal_tasks.report import store_charts, store_search
     from heal_tasks.report.store_map import read_map
@@ -48,7 +47,7 @@ def add_routes(app: "FastAPI") -> None:
         switch = heal_pages.run_states([storable(started)], DAG_ID) if started else {}
         return heal_pages.page(
             "store.html.jinja", "store", state=state, charts=store_charts.quality_charts(state.measured),
-            sizes=store_charts.SIZES, map=read_map(conn, artifact_store(connected_settings())),
+            sizes=store_charts.SIZES, map=read_map(conn, connected_artifacts()),
             query=store_search.Query(), may_activate=allowed, switch=switch,
         )  # fmt: skip
 

@@ -74,7 +74,7 @@ class SourceTrigger(BaseEventTrigger):
         from heal_tasks.core.specs import PYDOCS
         from heal_tasks.sources.base import open_source
 
-        settings, found = connected_settings(), dict[str, str]()
+        settings, found = connected_settings(parts=["s3"]), dict[str, str]()
         for spec in settings.sources:
             if spec.startswith(PYDOCS):  # packages change only when somebody installs them
                 continue

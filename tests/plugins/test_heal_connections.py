@@ -144,6 +144,13 @@ def test_the_endpoint_of_the_embedding_model_is_looked_up_where_the_model_is_beh
         plugin.connected_settings(model="openai:text-embedding-3-small")
 
 
+def test_only_the_parts_that_are_wanted_are_looked_up(plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, heal_postgres=POSTGRES, heal_llm={"conn_type": "mysql"})
+    assert plugin.connected_settings(parts=["database"]).require_database_url() == POSTGRES
+    with pytest.raises(SettingsError, match="heal_llm is of type 'mysql'"):
+        plugin.connected_settings()
+
+
 def test_what_is_secret_in_a_connection_is_in_no_log(
     plugin: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
