@@ -1,5 +1,7 @@
 """The spaces of a run, of the base, the live and the trained models. One per encoder, found by its files."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,14 +34,10 @@ def trained_model(objective: Objective) -> str:
 def base_space(context: Context) -> Space:
     """The base model's space, made on first use."""
     settings = context.settings
-    if not api_model(settings.model):
+    if not (name := api_model(settings.model)):
         return _space_of(context, settings.model, resolve_model(settings.model))
-    spaces, sha256 = SpaceRepository(context.conn), api_sha256(settings)
-    known = next((space.dims for space in spaces.list() if space.model_sha256 == sha256), 0)
-    if not known:  # one word, on a first use, to learn the length of the vectors
-        endpoint = make_endpoint(settings, api_model(settings.model))
-        known = ApiEncoder(endpoint, settings.model).encode(["length"]).shape[1]
-    return spaces.ensure(settings.model, sha256, known)
+    encoder = ApiEncoder(make_endpoint(settings, name), settings.model)
+    return _ensure(context, settings.model, api_sha256(settings), lambda: encoder.encode(["length"]).shape[1])
 
 
 def _trained_space(context: Context, objective: Objective) -> Space | None:
@@ -75,10 +73,17 @@ def candidate_spaces(context: Context) -> dict[str, Space]:
 def _space_of(context: Context, model_uri: str, path: str) -> Space:
     from heal_tasks.training.encoder import load_encoder, model_sha256  # torch: 5 s that most callers never need
 
-    spaces, sha256 = SpaceRepository(context.conn), model_sha256(path)
+    def measure() -> int:
+        return int(load_encoder(path, device="cpu").get_embedding_dimension())
+
+    return _ensure(context, model_uri, model_sha256(path), measure)
+
+
+def _ensure(context: Context, model_uri: str, sha256: str, measure: Callable[[], int]) -> Space:
+    """The space of an encoder; only a first use has to measure the length of its vectors."""
+    spaces = SpaceRepository(context.conn)
     known = next((space.dims for space in spaces.list() if space.model_sha256 == sha256), 0)
-    # Only a first use loads the model, which takes a second, to learn the length of its vectors.
-    return spaces.ensure(model_uri, sha256, known or int(load_encoder(path, device="cpu").get_embedding_dimension()))
+    return spaces.ensure(model_uri, sha256, known or measure())
 
 
 def in_order(wanted: Int64Array, ids: Int64Array, vectors: Float32Array) -> Float32Array:
