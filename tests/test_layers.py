@@ -135,13 +135,13 @@ def test_environment_is_read_in_one_place(path: Path) -> None:
         assert "getenv" not in path.read_text(encoding="utf-8")
 
 
-def test_a_step_that_only_moves_rows_does_not_load_torch() -> None:
+def test_a_step_without_a_model_in_files_does_not_load_torch() -> None:
     import subprocess
     import sys
 
     code = (
         "import sys; from heal_tasks.steps.engine.road import load_step; "
-        "[load_step(name) for name in ('ingest', 'route', 'activate', 'report')]; "
+        "[load_step(name) for name in ('ingest', 'route', 'activate', 'report', 'sift', 'embed')]; "
         "print(sorted(set(sys.modules) & {'torch', 'sentence_transformers', 'airflow'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

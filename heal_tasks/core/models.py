@@ -6,6 +6,7 @@ from pathlib import Path
 
 from heal_tasks.core.errors import InputError, SettingsError
 from heal_tasks.core.files import first_stray
+from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 
 CARD = "card.json"
@@ -21,6 +22,14 @@ API = "openai:"
 def api_model(model_uri: str) -> str:
     """The endpoint's name of a model that is run behind an API; empty for a model in files."""
     return model_uri.removeprefix(API) if model_uri.startswith(API) else ""
+
+
+def api_sha256(model: str, dimensions: int) -> str:
+    """In place of a hash of files, the identity of a model behind an API: its name and the dimensions asked for.
+
+    The address is not part of it, because a server may move.
+    """
+    return sha256_hex(model, str(dimensions))
 
 
 def tokenizer_folder(model: str) -> str:

@@ -1,14 +1,13 @@
 """The encoder of a space: a model in files, or one behind an API, whose calls are booked."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.models import api_model
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress, silent
@@ -18,14 +17,15 @@ from heal_tasks.endpoint.endpoint import EMBEDDINGS, EndpointConfig
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.store.db import Connection
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
-from heal_tasks.training.encoder import Dtype, Encoder, Role
+
+if TYPE_CHECKING:
+    from heal_tasks.training.encoder import Dtype, Role
 
 Float32Array = NDArray[np.float32]
 Book = Callable[[Sequence[Call]], None]
 
 SAME_MODEL = 0.99
 """Least cosine of two vectors of a text by one model: an API's vary in the fourth digit."""
-
 
 RECENT = 4096
 """Questions whose vectors are kept: 6 MB at 384 dimensions."""
@@ -34,7 +34,7 @@ RECENT = 4096
 class TextEncoder(Protocol):
     """Turns texts into unit vectors."""
 
-    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
+    def encode(self, texts: Sequence[str], *, role: "Role" = "document", progress: Progress = silent) -> Float32Array:
         """Unit vectors of texts, float32, shape (n, d)."""
 
 
@@ -45,7 +45,7 @@ class ApiEncoder:
         self._endpoint, self._model, self._book = endpoint, model, book
         self._recent: dict[str, Float32Array] = {}  # of questions, oldest first
 
-    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
+    def encode(self, texts: Sequence[str], *, role: "Role" = "document", progress: Progress = silent) -> Float32Array:
         """Unit vectors of texts, float32, shape (n, d); each distinct text is sent once, and no recent question again.
 
         Raises:
@@ -85,22 +85,16 @@ def open_encoder(
     sha256: str,
     *,
     threads: int | None = None,
-    dtype: Dtype = "float32",
+    dtype: "Dtype" = "float32",
     book: Book | None = None,
 ) -> TextEncoder:
     """The encoder of a space with this model; see ``Encoder`` and ``ApiEncoder``."""
     if name := api_model(model_uri):
         return ApiEncoder(make_endpoint(settings, name), model_uri, book)
+    from heal_tasks.training.encoder import Encoder  # torch: 5 s that a model behind an API does not need
+
     path = artifacts.model_path(model_uri)
     return Encoder(path, device=settings.device, threads=threads, dtype=dtype, sha256=sha256)
-
-
-def api_sha256(settings: Settings) -> str:
-    """In place of a hash of files, the identity of a model behind an API: its name and the dimensions asked for.
-
-    The address is not part of it, because a server may move; ``check_unchanged`` finds another model of the same name.
-    """
-    return sha256_hex(settings.model, str(settings.dimensions))
 
 
 def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> None:

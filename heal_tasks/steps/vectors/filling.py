@@ -5,6 +5,7 @@ Only missing vectors are computed and they are written in batches, so a killed t
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ from heal_tasks.steps.vectors.encoders import TextEncoder, check_unchanged, open
 from heal_tasks.steps.writing.llm_calls import embedding_cost_usd, spend_limit_of
 from heal_tasks.store.llm.ledger import EMBEDDINGS, LlmCall, embedded_by, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
-from heal_tasks.training.encoder import Role
+
+if TYPE_CHECKING:
+    from heal_tasks.training.encoder import Role
 
 WRITE_EVERY = 512
 

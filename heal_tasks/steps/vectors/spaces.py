@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.models import api_model, resolve_model
+from heal_tasks.core.models import api_model, api_sha256, resolve_model
 from heal_tasks.core.setting_groups import Objective
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.vectors.encoders import ApiEncoder, api_sha256, make_endpoint
 from heal_tasks.store.documents.corpus import ChunkTable
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.served import Served
@@ -36,8 +35,13 @@ def base_space(context: Context) -> Space:
     settings = context.settings
     if not (name := api_model(settings.model)):
         return _space_of(context, settings.model, resolve_model(settings.model))
-    encoder = ApiEncoder(make_endpoint(settings, name), settings.model)
-    return _ensure(context, settings.model, api_sha256(settings), lambda: encoder.encode(["length"]).shape[1])
+
+    def measure() -> int:
+        from heal_tasks.steps.vectors.encoders import ApiEncoder, make_endpoint  # openai: a second
+
+        return int(ApiEncoder(make_endpoint(settings, name), settings.model).encode(["length"]).shape[1])
+
+    return _ensure(context, settings.model, api_sha256(settings.model, settings.dimensions), measure)
 
 
 def _trained_space(context: Context, objective: Objective) -> Space | None:
