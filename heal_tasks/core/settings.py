@@ -24,7 +24,7 @@ from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_spec
 
 OPENAI_URL = "https://api.openai.com/v1"
 SECRETS_FOLDER = Path("/run/secrets")
-"""Where Docker and Kubernetes put secrets, one file each."""
+"""Folder of the secrets of a container, one file each, by Docker and Kubernetes."""
 
 _SECRETS = (
     "database_url", "llm_base_url", "llm_api_key", "embed_base_url", "embed_api_key", "s3_endpoint_url", "serve_token",

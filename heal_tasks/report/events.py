@@ -6,14 +6,14 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Connection, scalar
-from heal_tasks.store.runs.runs import EvaluationRow, RunRepository, StepRow
+from heal_tasks.store.runs.runs import NOT_FINISHED, EvaluationRow, RunRepository, StepRow
 
 NO_ROOM = "over_spend_limit"
 """The count, in every step that calls a language model, of chunks that the spend limit had no room for."""
 
 
 def run_events(conn: Connection, run_id: str) -> dict[str, str]:
-    """What a run that has ended left undone on purpose, as text: ``refused`` promotion, ``spend_limit`` reached."""
+    """The things that a run left undone on purpose, as text: ``refused`` promotion, ``spend_limit`` reached."""
     steps = [row for row in RunRepository(conn).steps_of(run_id) if row.result and row.finished_at]
     refused, unpaid = _refusal(steps), sum(int(_counts(row).get(NO_ROOM, 0)) for row in steps)
     events = {"refused": refused} if refused else {}
@@ -35,8 +35,8 @@ def staleness(conn: Connection, hours: float) -> str:
     """Say that no run has succeeded for so many hours; empty if one has, or there never was any run."""
     last: datetime | None = scalar(
         conn,
-        "SELECT coalesce(max(finished_at) FILTER (WHERE verdict NOT LIKE 'Not finished%%'), min(started_at)) "
-        "FROM heal.run",
+        "SELECT coalesce(max(finished_at) FILTER (WHERE NOT starts_with(verdict, %s)), min(started_at)) FROM heal.run",
+        (NOT_FINISHED,),
     )
     if last is None or datetime.now(UTC) - last < timedelta(hours=hours):
         return ""

@@ -83,7 +83,7 @@ class Answer:
 
 
 class Choices(NamedTuple):
-    """What the form offers: topics of the live generation in tree order, without the root; languages of documents."""
+    """Choices of the form: topics of the live generation in tree order, without the root; languages of documents."""
 
     topics: list[TopicRow]
     languages: list[str]

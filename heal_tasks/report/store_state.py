@@ -22,7 +22,6 @@ from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 RUNS, MEASURED_RUNS, MONTHS, GENERATIONS, REJECTED = 30, 60, 12, 12, 10
 """The most runs, runs in the curves of quality, months of cost, generations, and rejected inputs on the page."""
 
-
 _UNITS = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")]
 
 
@@ -35,8 +34,8 @@ class Measured(NamedTuple):
     question_set: str
     metric: str
     value: float
-    low: float | None
-    high: float | None
+    low: float  # of its 95 % interval; the value itself where none was measured
+    high: float
     questions: int
 
 
@@ -172,7 +171,8 @@ _MEASURED = """FROM (
         ORDER BY r.started_at DESC LIMIT %s
     )
     SELECT DISTINCT ON (t.started_at, e.question_set, e.metric)
-           t.run_id, t.started_at, t.promoted, e.question_set, e.metric, e.value, e.low, e.high, e.questions
+           t.run_id, t.started_at, t.promoted, e.question_set, e.metric, e.value,
+           coalesce(e.low, e.value) AS low, coalesce(e.high, e.value) AS high, e.questions
     FROM told t JOIN heal.evaluation e ON e.run_id = t.run_id AND e.metric = ANY (%s) AND e.system = CASE
         WHEN t.promoted THEN t.chosen ->> 'best_system'
         WHEN t.nudged IS NULL THEN 'live generation'

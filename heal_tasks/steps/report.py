@@ -8,7 +8,7 @@ from heal_tasks.report.page import render, store_page
 from heal_tasks.report.store_map import write_map
 from heal_tasks.report.summary import Summary, summarise
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.runs.runs import NOT_FINISHED, RunRepository
 
 
 def report(context: Context) -> Outcome:
@@ -34,17 +34,17 @@ def _verdict(summary: Summary, settings: Settings) -> str:
     """The outcome of the run: what is unfinished, or the verdict of ``publish`` or ``nudge_live``."""
     unfinished = [row for row in summary.steps if row.finished_at is None and row.step != "report"]
     if unfinished:
-        return "Not finished: " + "; ".join(f"{row.step}: {row.message}" for row in unfinished)
+        return f"{NOT_FINISHED}: " + "; ".join(f"{row.step}: {row.message}" for row in unfinished)
     results = {row.step: row.result for row in summary.steps if row.result}
     if "choose" in results and "publish" not in results:
-        return "Not finished: choose has ended, but publish has not begun; run the realign route again."
+        return f"{NOT_FINISHED}: choose has ended, but publish has not begun; run the realign route again."
     for name in ("publish", "nudge_live"):
         if name in results:
             return str(results[name]["refs"].get("verdict") or results[name]["note"])
     if "ingest" not in results:
-        return "Not finished: the sources were not read; the log of step ingest says why."
+        return f"{NOT_FINISHED}: the sources were not read; the log of step ingest says why."
     if "route" not in results:
-        return "Not finished: ingest has ended, but route has not begun; run it again."
+        return f"{NOT_FINISHED}: ingest has ended, but route has not begun; run it again."
     if dry_run := results["ingest"]["refs"].get("dry_run"):
         return f"Nothing was stored: {dry_run}"
     if not summary.documents["documents"]:

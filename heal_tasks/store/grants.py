@@ -117,7 +117,7 @@ ROUTINES = [
     "explain",
     "vector_table",
 ]
-"""What a reader may read and call; ``rights.sql`` grants it."""
+"""Views and functions for readers; ``rights.sql`` grants them."""
 
 
 def grant_faults(conn: Connection) -> list[str]:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from heal_tasks.core.ids import document_id
+from heal_tasks.store import grants
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.chunks import lock_exclusive, lock_shared
 from heal_tasks.store.llm.batches import BatchRepository
@@ -15,10 +16,7 @@ from heal_tasks.store.llm.ledger import SpendLimit
 from heal_tasks.store.migrate import migrate
 from tests.store.sample_store import SOURCE, SampleStore
 
-VIEWS = {
-    "heal.embedding", "heal.topics", "heal.generation_status", "heal.lineage", "heal.passages", "heal.quality",
-    "heal.runs", "heal.quarantined", "heal.costs",
-}  # fmt: skip
+VIEWS = {f"heal.{name}" for name in grants.VIEWS}
 NAMES = ("heal.corpus", "heal.activate", "heal.space", "heal.llm_spend_limit", "heal.migrate")
 
 

@@ -10,7 +10,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import STEPS
 from heal_tasks.steps.engine.runner import step_key
 from heal_tasks.store.db import connect
-from heal_tasks.store.runs.runs import RunRepository
+from heal_tasks.store.runs.runs import FAILED, RunRepository
 
 _OF_NO_RUN = ("maintain", "activate")
 
@@ -32,7 +32,7 @@ def record_failure(
             key = step, step_key(step, shards, run_id), shard, run_id
             if runs.finished(*key) is None:  # what a cleared task has done stays recorded
                 runs.begin(*key)
-                runs.progress(*key, 0, 0, f"failed: {reason}")
+                runs.progress(*key, 0, 0, f"{FAILED}{reason}")
     except (HealError, psycopg.Error) as error:
         logging.getLogger(__name__).warning(
             "heal.run has no row of run %r, because the database cannot be reached: %s", run_id, error

@@ -26,7 +26,7 @@ from heal_tasks.steps.engine.faults import named_fault, named_faults
 from heal_tasks.steps.engine.only_process import only_process
 from heal_tasks.store.db import connect
 from heal_tasks.store.runs.run_lock import one_step
-from heal_tasks.store.runs.runs import RunRepository, StepRow
+from heal_tasks.store.runs.runs import FAILED, RunRepository, StepRow
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ class Step:
                 if key:
                     named = error if isinstance(error, HealError) else named_fault(error, self.name, settings)
                     with suppress(psycopg.Error):
-                        report(0, 0, f"failed: {named or type(error).__name__ + ', see the log'}")
+                        report(0, 0, f"{FAILED}{named or type(error).__name__ + ', see the log'}")
                 raise
         log.info("%s: %s", self.name, outcome.note or outcome.counts)
         if outcome.undone:

@@ -33,6 +33,7 @@ DECLARE
     passing text := '';
     bounds record;
 BEGIN
+    PERFORM heal.checked_k(k), heal.checked_query(query, gen_row), heal.checked_filter(filter), heal.checked_condition(condition);
     many := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL;
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
@@ -84,7 +85,7 @@ BEGIN
          ORDER BY s.distance, s.chunk_id LIMIT $2', gap, source, passing);
 END $$;
 COMMENT ON FUNCTION heal.nearest_statements IS
-    'The statements of heal.nearest: by index, unless every row that passes is to be compared, and by comparison, with their parameter '
+    'The statements of heal.nearest, whose arguments it checks: by index, unless every row that passes is to be compared, and by comparison, with their parameter '
     'documents; many: the index is searched for two thousand rows.';
 
 CREATE OR REPLACE FUNCTION heal.set_scan(gen_row heal.generation, k int, many boolean)
@@ -119,10 +120,6 @@ DECLARE
     made record;
     kept text[];
 BEGIN
-    k := heal.checked_k(k);
-    query := heal.checked_query(query, gen_row);
-    filter := heal.checked_filter(filter);
-    condition := heal.checked_condition(condition);
     made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk);
     IF made.indexed IS NOT NULL THEN
         kept := heal.set_scan(gen_row, k, made.many);
@@ -164,10 +161,6 @@ DECLARE
     made record;
     kept text[];
 BEGIN
-    k := heal.checked_k(k);
-    query := heal.checked_query(query, gen_row);
-    filter := heal.checked_filter(filter);
-    condition := heal.checked_condition(condition);
     made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL);
     EXECUTE format('SELECT count(*) FROM heal.%I', heal.vector_table(gen)) INTO served;
     EXECUTE format('SELECT count(*) FROM (%s) s', replace(made.compared, 'LIMIT $2', ''))
@@ -182,7 +175,7 @@ BEGIN
         WHEN made.indexed IS NULL THEN 'exact: every row that passes is compared'
         WHEN found = 0 THEN 'exact: the index found too few rows that pass, so each of them is compared'
         WHEN made.many THEN format('by index (%s, ef_search 1000), until %s rows have passed', gen_row.index_kind, greatest(2000, 10 * k))
-        ELSE format('by index (%s, ef_search %s)', gen_row.index_kind, greatest(gen_row.ef_search, least(2 * k, 1000))) END;
+        ELSE format('by index (%s, ef_search %s)', gen_row.index_kind, current_setting('hnsw.ef_search')) END;
     RETURN NEXT;
     FOR line IN EXECUTE 'EXPLAIN (ANALYZE, BUFFERS) ' || CASE
             WHEN planned THEN heal.search_statement(gen_row, gen_row.index_kind, '$1', '$2')
