@@ -2,15 +2,15 @@
 
 import base64
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.loopback import LoopbackServer
 
 Vectors = Callable[[Sequence[str]], NDArray[np.float32]]
 FAULTS = (
@@ -25,7 +25,7 @@ def planted(texts: Sequence[str], dims: int = 8) -> NDArray[np.float32]:
     return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
 
 
-class FakeEmbeddings:
+class FakeEmbeddings(LoopbackServer):
     """A context manager around the server.
 
     Args:
@@ -45,23 +45,7 @@ class FakeEmbeddings:
     ) -> None:
         self.vectors, self.rule = vectors, rule
         self.paid, self.bodies, self._seen = Counter[str](), list[dict[str, Any]](), Counter[tuple[str, ...]]()
-        self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(self._handler())
 
     def reply(self, raw: bytes) -> tuple[int, bytes, dict[str, str]] | None:
         """Status, body and headers; None to hang up."""

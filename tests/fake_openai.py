@@ -10,16 +10,15 @@ import re
 import select
 import socket
 import struct
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
 
 from tests.fake_replies import Reply, completion, entity_map, error, queries, reading
+from tests.loopback import LoopbackServer
 
 if TYPE_CHECKING:
     from tests.fake_batches import FakeBatches
@@ -83,7 +82,7 @@ def _document(body: dict[str, Any]) -> str:
     return str(found[0]["content"]) if found else ""
 
 
-class FakeOpenAI:
+class FakeOpenAI(LoopbackServer):
     """A context manager around the server.
 
     Args:
@@ -116,23 +115,7 @@ class FakeOpenAI:
         self.input_tokens = 0
         self.output_tokens = 0
         self._in_flight = 0
-        self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._server.daemon_threads = True
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(self._handler(), port)
 
     def _reply(self, raw: bytes, headers: dict[str, str]) -> Reply:
         body = json.loads(raw)

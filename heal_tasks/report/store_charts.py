@@ -71,7 +71,9 @@ def _chart(name: str, metric: str, rows: Sequence[Measured]) -> Chart:
         when: LEFT + number * step if len(times) > 1 else (WIDTH + LEFT - RIGHT) / 2
         for number, when in enumerate(times)
     }
-    values = _ticks(min(row.low for row in rows), max(row.high for row in rows))
+    low = min(row.value if row.low is None else row.low for row in rows)
+    high = max(row.value if row.high is None else row.high for row in rows)
+    values = _ticks(low, high)
     span = values[-1] - values[0]
 
     def y(value: float) -> float:
@@ -84,7 +86,8 @@ def _chart(name: str, metric: str, rows: Sequence[Measured]) -> Chart:
             label = label if metric.startswith("ndcg") else "nearest documents"
             points = [
                 Point(
-                    x[row.started_at], y(row.value), y(row.low), y(row.high),
+                    x[row.started_at], y(row.value), y(row.value if row.low is None else row.low),
+                    y(row.value if row.high is None else row.high),
                     f"{row.started_at:%Y-%m-%d %H:%M}, {label}: {row.value:.3f}",
                 )
                 for row in own

@@ -34,8 +34,8 @@ class Measured(NamedTuple):
     question_set: str
     metric: str
     value: float
-    low: float  # of its 95 % interval; the value itself where none was measured
-    high: float
+    low: float | None
+    high: float | None
     questions: int
 
 
@@ -171,8 +171,7 @@ _MEASURED = """FROM (
         ORDER BY r.started_at DESC LIMIT %s
     )
     SELECT DISTINCT ON (t.started_at, e.question_set, e.metric)
-           t.run_id, t.started_at, t.promoted, e.question_set, e.metric, e.value,
-           coalesce(e.low, e.value) AS low, coalesce(e.high, e.value) AS high, e.questions
+           t.run_id, t.started_at, t.promoted, e.question_set, e.metric, e.value, e.low, e.high, e.questions
     FROM told t JOIN heal.evaluation e ON e.run_id = t.run_id AND e.metric = ANY (%s) AND e.system = CASE
         WHEN t.promoted THEN t.chosen ->> 'best_system'
         WHEN t.nudged IS NULL THEN 'live generation'

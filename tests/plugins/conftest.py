@@ -32,10 +32,13 @@ def anonymous(plugin: ModuleType) -> Any:
 
 
 @pytest.fixture
-def logged_in(
-    plugin: ModuleType, settings: Settings, monkeypatch: pytest.MonkeyPatch, airflow_user: Callable[[str | None], None]
-) -> Any:
+def viewer(settings: Settings, monkeypatch: pytest.MonkeyPatch, airflow_user: Callable[[str | None], None]) -> None:
+    """The settings of the store, and requests by a user who may read."""
     monkeypatch.setenv("HEAL_VAR_DIR", str(settings.var_dir))
     monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
     airflow_user("viewer")
+
+
+@pytest.fixture
+def logged_in(plugin: ModuleType, viewer: None) -> Any:
     return client(plugin)

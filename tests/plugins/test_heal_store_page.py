@@ -53,20 +53,8 @@ class Airflow:
         return self.client.get(f"/heal/{path}", params=fields, headers={"accept": "text/html"})
 
 
-@pytest.fixture(scope="module")
-def plugin(plugins: None) -> ModuleType:
-    import heal_reports
-
-    return heal_reports
-
-
 @pytest.fixture
-def airflow(
-    plugin: ModuleType, settings: Settings, monkeypatch: pytest.MonkeyPatch, airflow_user: Callable[[str | None], None]
-) -> Airflow:
-    monkeypatch.setenv("HEAL_VAR_DIR", str(settings.var_dir))
-    monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
-    airflow_user("viewer")
+def airflow(plugin: ModuleType, viewer: None, monkeypatch: pytest.MonkeyPatch) -> Airflow:
     return Airflow(plugin, monkeypatch)
 
 
@@ -78,11 +66,7 @@ def publish(settings: Settings, title: str = "T") -> None:
         conn.execute("UPDATE heal.document SET title = %s", (title,))
         for _ in range(2):
             made = store.generation()
-            wanted = store.wanted(made, leaf=0)
-            store.served.write_served(made, wanted)
-            store.write_lexicon(made, wanted)
-            store.generations.set_state(made.generation_id, "ready")
-            store.generations.activate(made.generation_id)
+            store.publish(made, store.wanted(made, leaf=0), exact_rows=100)
 
 
 def test_an_empty_store_says_what_to_do(airflow: Airflow) -> None:

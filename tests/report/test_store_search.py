@@ -28,11 +28,7 @@ def live(auto: Connection) -> Connection:
     records = [Record(name, *fields) for name, fields in TEXTS.items()]
     store.documents.apply_records(SOURCE, records, lambda title, body: [body])
     made = store.generation()
-    wanted = store.wanted(made, leaf=0)
-    store.served.write_served(made, wanted)
-    store.write_lexicon(made, wanted)
-    store.generations.set_state(made.generation_id, "ready")
-    store.generations.activate(made.generation_id)
+    store.publish(made, store.wanted(made, leaf=0), exact_rows=100)
     return auto
 
 
