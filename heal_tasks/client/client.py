@@ -18,6 +18,7 @@ from heal_tasks.store.generations.search import (
     search,
     similar,
 )
+from heal_tasks.store.questions.feedback import record_feedback
 
 Encode = Callable[[str], Vector]
 """Gives the vector of a question; is called from any thread."""
@@ -114,6 +115,11 @@ class Client:
         return self._with_vector(
             text, lambda conn, vector, number: hybrid_search(conn, text, vector, number, k, topic, filter, language)
         )
+
+    def feedback(self, question: str, chunk_id: int, good: bool | None, voter: str | None = None) -> None:
+        """Say whether the document of a chunk that was found answers the question: ``heal.feedback``."""
+        with self._connections.take() as conn:
+            record_feedback(conn, question, chunk_id, good, voter)
 
     def live(self) -> Searchable:
         """The active generation."""

@@ -3,7 +3,7 @@
 A value comes from, in this order: an environment variable ``HEAL_<NAME>``, the file ``.env`` in the
 working folder, the file ``local.env`` that ``make up`` writes into the state folder, a container's secret
 ``/run/secrets/heal_<name>``, the default.
-This is the only module that reads the process environment; ``setting_groups`` has the fields.
+This is the only module that reads the process environment; ``setting_groups`` and ``run_settings`` have the fields.
 """
 
 import os
@@ -17,6 +17,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from heal_tasks.core import run_settings as running
 from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.redaction import redact_logs, remember, remember_url
@@ -37,7 +38,7 @@ _HTTP_URL = re.compile(
 
 
 class Settings(
-    groups.LocalSettings, groups.AirflowSettings, groups.RunSettings, groups.ServeSettings, groups.StoreSettings,
+    running.LocalSettings, running.AirflowSettings, running.RunSettings, groups.ServeSettings, groups.StoreSettings,
     groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.EncoderSettings,
     groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
 ):  # fmt: skip

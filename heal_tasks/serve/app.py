@@ -17,7 +17,7 @@ from heal_tasks.client.following import NothingLiveError
 from heal_tasks.core.errors import HealError, InputError, RetryableError, SettingsError
 from heal_tasks.core.settings import Settings
 from heal_tasks.serve.gate import Gate
-from heal_tasks.serve.protocol import EmbeddingsRequest, RefusedError, SearchRequest
+from heal_tasks.serve.protocol import EmbeddingsRequest, FeedbackRequest, RefusedError, SearchRequest
 from heal_tasks.serve.service import Service
 from heal_tasks.store.generations.search import NotSearchable
 
@@ -74,6 +74,11 @@ def create_app(settings: Settings) -> FastAPI:
     def search(asked: SearchRequest) -> Response:
         generation_id, body = service.search(asked)
         return _of_generation(generation_id, body)
+
+    @app.post("/v1/feedback")
+    def feedback(given: FeedbackRequest) -> Response:
+        service.record_feedback(given)
+        return JSONResponse({"object": "feedback", "good": given.good})
 
     @app.get("/v1/models")
     async def models() -> Response:

@@ -12,7 +12,7 @@ from heal_tasks.serve.metrics import Metrics
 from heal_tasks.serve.protocol import MAX_BODY_BYTES, RefusedError
 
 OPEN = "/healthz"
-PATHS = {OPEN, "/metrics", "/v1/models", "/v1/embeddings", "/v1/search"}
+PATHS = {OPEN, "/metrics", "/v1/models", "/v1/embeddings", "/v1/search", "/v1/feedback"}
 """The paths that metrics name; others are ``other``."""
 
 

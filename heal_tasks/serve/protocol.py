@@ -134,6 +134,22 @@ class SearchRequest(BaseModel):
         return value
 
 
+class FeedbackRequest(BaseModel):
+    """``POST /v1/feedback``: whether a chunk that a search returned answers the question; null takes the vote back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    question: str = Field(min_length=1, max_length=2000)
+    chunk_id: int = Field(ge=0, lt=1 << 63)
+    good: bool | None
+    user: str | None = Field(None, min_length=1, max_length=200)
+
+    @field_validator("question", "user")
+    @classmethod
+    def _storable(cls, value: str | None) -> str | None:
+        return None if value is None else storable(value)
+
+
 def embeddings_reply(model: str, vectors: NDArray[np.float32], tokens: int, encoding: str) -> JsonObject:
     """The reply to an ``EmbeddingsRequest``, with unit vectors, float32, shape (n, d)."""
     rows: Sequence[object]

@@ -10,6 +10,7 @@ from heal_tasks.serve.metrics import Metrics
 from heal_tasks.serve.protocol import (
     ACTIVE,
     EmbeddingsRequest,
+    FeedbackRequest,
     ModelName,
     RefusedError,
     SearchRequest,
@@ -17,6 +18,7 @@ from heal_tasks.serve.protocol import (
     model_name,
 )
 from heal_tasks.store.generations.search import HybridHit, NotSearchable, TextHit, find_by_text, hybrid_search
+from heal_tasks.store.questions.feedback import record_feedback
 
 
 class Service:
@@ -101,6 +103,11 @@ class Service:
         generation_id, hits = found
         rows = [hit._asdict() for hit in hits]
         return generation_id, {"object": "list", "path": asked.path, "generation": generation_id, "data": rows}
+
+    def record_feedback(self, given: FeedbackRequest) -> None:
+        """Store a vote."""
+        with self._connections.take() as conn:
+            record_feedback(conn, given.question, given.chunk_id, given.good, given.user)
 
     def _unknown(self, model: str) -> RefusedError:
         names = ", ".join(item["id"] for item in self.models()) or "none yet"

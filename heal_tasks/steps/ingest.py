@@ -5,12 +5,16 @@ One transaction per run: a killed ingest leaves nothing behind, and a dry run do
 
 from dataclasses import asdict
 
+from heal_tasks.core.ids import stable_id
 from heal_tasks.core.manifest import READ_AGAIN
+from heal_tasks.core.types import Split
+from heal_tasks.questions.splits import judgment_split
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.reading.source_reader import TooManyRejectedError, named
 from heal_tasks.steps.reading.sources import read_sources
 from heal_tasks.steps.route import decide
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.questions.feedback import FeedbackRepository
 from heal_tasks.store.runs.runs import RunRepository
 
 
@@ -25,6 +29,7 @@ def ingest(context: Context) -> Outcome:
         with context.conn.transaction(force_rollback=dry_run):
             reading = read_sources(context, again=bool(context.manifest.refs.get(READ_AGAIN)))
             total, skipped = reading.changes, reading.skipped.total()
+            agreed, left = FeedbackRepository(context.conn).settle(context.settings.feedback_people, _split_of)
             documents = DocumentRepository(context.conn).live_count()
             foreseen = decide(context, total) if dry_run else None
     except TooManyRejectedError as error:
@@ -39,6 +44,8 @@ def ingest(context: Context) -> Outcome:
     )
     if skipped:
         note += f"; {skipped} files skipped: {named(reading.skipped)}"
+    if agreed or left:
+        note += f"; {agreed} judgments made of feedback, {left} taken back"
     if reading.warnings:
         note += f"; {'; '.join(reading.warnings)}"
     for warning in reading.warnings:
@@ -49,6 +56,10 @@ def ingest(context: Context) -> Outcome:
         runs.set_route(context.run_id, "nothing", reason, asdict(facts))
     counts = {"documents": documents, **asdict(total), "rejected": reading.rejected, "skipped": skipped}
     return Outcome(refs=refs, counts=counts, note=note)
+
+
+def _split_of(document_id: int, question: str) -> Split:
+    return judgment_split(document_id, stable_id(question))
 
 
 INGEST = Step("ingest", ingest, None)

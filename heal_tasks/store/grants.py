@@ -116,6 +116,7 @@ ROUTINES = [
     "topic_search",
     "explain",
     "vector_table",
+    "feedback",
 ]
 """Views and functions for readers; ``rights.sql`` grants them."""
 

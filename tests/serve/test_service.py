@@ -35,6 +35,23 @@ def test_both_paths_search_as_sql_does(service: Running, path: str, key: str) ->
     assert body["data"][0].items() >= {"text": TEXTS[2], "title": "", "relevance": None}.items()
 
 
+def test_feedback_is_stored_and_taken_back(service: Running) -> None:
+    (hit,) = service.http.post("/v1/search", json={"question": QUESTION, "k": 1}).json()["data"]
+    vote = {"question": QUESTION, "chunk_id": hit["chunk_id"], "good": True, "user": "ann"}
+    stored = "SELECT voter, question, good FROM heal.feedback"
+    assert service.http.post("/v1/feedback", json=vote).json() == {"object": "feedback", "good": True}
+    assert service.conn.execute(stored).fetchall() == [("ann", QUESTION, True)]
+    assert service.http.post("/v1/feedback", json={**vote, "good": None}).status_code == 200
+    assert service.conn.execute(stored).fetchall() == []
+    for wrong, message in (
+        ({"chunk_id": 1}, "there is no chunk 1"), ({"question": " "}, "the question has 0 characters"),
+        ({"good": "maybe"}, "good: "), ({"user": ""}, "user: "), ({"rating": 5}, "rating: "),
+    ):  # fmt: skip
+        reply = service.http.post("/v1/feedback", json=vote | wrong)
+        assert reply.status_code == 400
+        assert message in reply.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", ["text", "encoder"])
 def test_searches_are_filtered(service: Running, path: str) -> None:
     asked = {"question": "strings of a violin", "path": path, "filter": {"number": 0}, "language": "english"}

@@ -51,6 +51,21 @@ def test_a_dry_run_reads_every_file_once_and_stores_nothing(
     assert run.route_facts["new"] == 3
 
 
+def test_a_run_makes_judgments_of_feedback(settings: Settings, auto: Connection) -> None:
+    write(settings, "a.jsonl", "1", "2")
+    load_step("ingest").run(settings, Manifest(run_id="first"))
+    for voter in ("ann", "bob"):
+        auto.execute("SELECT heal.feedback('which?', min(chunk_id), true, %s) FROM heal.chunk", (voter,))
+    dry = settings.model_copy(update={"dry_run": True})
+    assert "1 judgments made of feedback" in load_step("ingest").run(dry, Manifest(run_id="dry")).note
+    assert auto.execute("SELECT FROM heal.question").rowcount == 0
+    made = load_step("ingest").run(settings, Manifest(run_id="second"))
+    assert (
+        made.note == "2 documents: 0 new, 0 changed, 0 deleted, 0 rejected; 1 judgments made of feedback, 0 taken back"
+    )
+    assert auto.execute("SELECT text, writer, model FROM heal.question").fetchall() == [("which?", "human", "feedback")]
+
+
 def test_route_reads_the_numbers_of_changes_from_the_manifest(settings: Settings, auto: Connection) -> None:
     write(settings, "a.jsonl", "1", "2", "3")
     load_step("ingest").run(settings, Manifest(run_id="first"))

@@ -54,6 +54,7 @@ def calls(generation: int) -> list[str]:
         "SELECT * FROM heal.explain_find('text')",
         f"SELECT heal.query_vector('text'), heal.query_vector('text', {generation})",
         "SELECT * FROM heal.similar((SELECT min(document_id) FROM heal.embedding))",
+        "SELECT heal.feedback('text', min(chunk_id), true) FROM heal.embedding",
         "SELECT * FROM heal.embedding",
         "SELECT * FROM heal.generation_status",
         "SELECT * FROM heal.lineage",
@@ -146,7 +147,7 @@ def test_definers_have_a_fixed_path_without_schemas_of_the_caller(auto: Connecti
     definers = {name: config for name, config, definer, _ in rows if definer}
     assert definers.keys() == {
         "search", "search_many", "similar", "find", "query_vector", "explain_find", "hybrid_search", "topic_search",
-        "explain", "activate",
+        "explain", "activate", "feedback",
     }  # fmt: skip
     assert {tuple(config) for config in definers.values()} == {("search_path=pg_catalog, public, pg_temp",)}
     assert {owner for *_, owner in rows} == {"heal_owner"}

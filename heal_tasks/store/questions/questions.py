@@ -172,13 +172,26 @@ class QuestionRepository(Repository):
         ).fetchall()
 
     def remove_judgments(self, text: str | None, external_id: str | None) -> int:
-        """Delete the human questions of a text, with one document or all; all questions without a text."""
-        return self._conn.execute(
-            "DELETE FROM heal.question q USING heal.chunk c JOIN heal.document d USING (document_id) "
-            "WHERE c.chunk_id = q.chunk_id AND q.writer = %(human)s AND q.text = coalesce(%(text)s, q.text) "
-            "AND d.external_id = coalesce(%(id)s, d.external_id)",
+        """Delete the human questions of a text, with one document or all; all questions without a text.
+
+        The votes that judgments were made of are deleted, too, or the next run would make them again.
+        """
+        removed = scalar(
+            self._conn,
+            """WITH removed AS (
+                DELETE FROM heal.question q USING heal.chunk c JOIN heal.document d USING (document_id)
+                WHERE c.chunk_id = q.chunk_id AND q.writer = %(human)s AND q.text = coalesce(%(text)s, q.text)
+                    AND d.external_id = coalesce(%(id)s, d.external_id)
+                RETURNING d.document_id, heal.text_key(q.text) AS question_key
+            ), unvoted AS (
+                DELETE FROM heal.feedback f USING heal.document d, removed r
+                WHERE d.document_id = f.document_id AND f.question_key = r.question_key
+                    AND r.document_id IN (d.document_id, d.duplicate_of)
+            )
+            SELECT count(*) FROM removed""",
             {"human": HUMAN, "text": text, "id": external_id},
-        ).rowcount
+        )
+        return int(removed)
 
     def place_judgments(self, space: Space, touched: Int64Array | None = None) -> int:
         """Assign judgments to the chunk of their document that is nearest to the question.

@@ -158,6 +158,12 @@ BEGIN
         split = CASE n.document_id WHEN o.document_id THEN q.split ELSE heal.split_at(n.document_id, q.split) END
     FROM unnest(old_chunks, new_chunks) AS p (old, new) JOIN heal.chunk n ON n.chunk_id = p.new JOIN heal.chunk o ON o.chunk_id = p.old
     WHERE q.chunk_id = p.old;
+    UPDATE heal.feedback f SET document_id = p.new FROM (
+        SELECT o.document_id AS old, min(n.document_id) AS new
+        FROM unnest(old_chunks, new_chunks) AS p (old, new) JOIN heal.chunk n ON n.chunk_id = p.new JOIN heal.chunk o ON o.chunk_id = p.old
+        WHERE o.document_id <> n.document_id GROUP BY 1) p
+    WHERE f.document_id = p.old AND NOT EXISTS (SELECT FROM heal.feedback o
+        WHERE (o.voter, o.document_id, o.question_key) = (f.voter, p.new, f.question_key));
     FOR item IN SELECT unnest(ARRAY['chunk_asked', 'entity_map']) AS name LOOP
         EXECUTE format('UPDATE heal.%1$I w SET chunk_id = p.new, content_hash = n.content_hash
                         FROM unnest($1, $2) AS p (old, new) JOIN heal.chunk n ON n.chunk_id = p.new
@@ -167,7 +173,7 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON PROCEDURE heal.hand_over IS
-    'Gives questions, judgments and entity maps of chunks to chunks with equal texts, before the first are deleted.';
+    'Gives questions, judgments, feedback and entity maps of chunks to chunks with equal texts, before the first are deleted.';
 
 CREATE OR REPLACE FUNCTION heal.delete_document(
     VARIADIC documents bigint[], OUT documents_deleted int, OUT chunks_added int
@@ -230,6 +236,7 @@ BEGIN
     END LOOP;
     CALL heal.delete_chunks(chunks);
     DELETE FROM heal.document_topic t WHERE t.document_id = ANY (gone);
+    DELETE FROM heal.feedback f WHERE f.document_id = ANY (gone);
     UPDATE heal.document d SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', content_hash = '', metadata = '{}'
     WHERE d.document_id = ANY (gone);
 END $$;

@@ -21,7 +21,7 @@ BEGIN
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_pipeline', item.routine);
         END IF;
         IF reader AND item.proname IN ('search', 'search_many', 'similar', 'find', 'query_vector', 'explain_find', 'hybrid_search',
-                                       'topic_search', 'explain', 'vector_table') THEN
+                                       'topic_search', 'explain', 'vector_table', 'feedback') THEN
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_reader', item.routine);
         END IF;
     END LOOP;
