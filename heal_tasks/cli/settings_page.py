@@ -12,7 +12,7 @@ from heal_tasks.core.settings import GROUPS, as_variable
 HEAD = """\
 # Settings
 
-<!-- Written by `python -m heal_tasks settings --markdown`; the texts are in `setting_groups` and `run_settings` of heal_tasks/core. -->
+<!-- Written by `python -m heal_tasks settings --markdown`; the texts are in heal_tasks/core. -->
 
 Every setting is an environment variable `HEAL_<NAME>`. A value comes from, in this order:
 
