@@ -5,7 +5,7 @@ torch, numpy, psycopg) are imported inside the task.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,15 @@ from heal_lineage import emit_lineage
 from heal_metrics import emit_metrics
 from heal_watch import SourceTrigger
 
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.corpora import corpus_names, corpus_of, dag_id_of, enter_corpus, entered_corpus
+from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.settings import Settings, load_settings
 
-ACTIVE = Asset("heal://generation/active")
-"""The live generation: it has an event whenever another one goes live, or rows of it change."""
+
+def active_asset(corpus: str = "") -> Asset:
+    """The live generation of a corpus: it has an event whenever another one goes live, or rows of it change."""
+    return Asset(f"heal://{corpus}/generation/active" if corpus else "heal://generation/active")
+
 
 RETRIES: dict[str, Any] = {
     "retries": 3,
@@ -54,13 +59,33 @@ RETRIES: dict[str, Any] = {
 """Task arguments: retry what can succeed again, and only that."""
 
 
-def dag_arguments(settings: Settings, file: str) -> dict[str, Any]:
-    """Arguments of every DAG; the Markdown beside ``file`` is its page Dag Docs."""
+def for_each_corpus(make: Callable[[Settings], Any]) -> None:
+    """Make a DAG with the deployment's settings, and one with those of each corpus.
+
+    A corpus whose settings are wrong has none, and is logged; an error would take the DAGs of all others away.
+    """
+    make(load_settings(corpus=""))
+    for name in corpus_names():
+        try:
+            settings = load_settings(corpus=name)
+        except SettingsError as error:
+            logging.getLogger(__name__).error("corpus %s has no DAGs: %s", name, error)
+            continue
+        make(settings)
+
+
+def dag_arguments(settings: Settings, file: str, name: str) -> dict[str, Any]:
+    """Arguments of every DAG, whose id is the name of ``file``; the Markdown beside that is its page Dag Docs.
+
+    ``name`` is shown in the UI.
+    """
     return {
+        "dag_id": dag_id_of(Path(file).stem, settings.corpus),
+        "dag_display_name": f"{name}: {settings.corpus}" if settings.corpus else name,
         "start_date": datetime(2026, 1, 1, tzinfo=UTC),
         "catchup": False,
         "max_active_runs": 1,
-        "tags": ["heal"],
+        "tags": ["heal", *filter(None, [settings.corpus])],
         "doc_md": Path(file).with_suffix(".md").read_text(encoding="utf-8"),
         "dagrun_timeout": timedelta(hours=settings.run_timeout_hours),
         "on_failure_callback": AlertNotifier("failed") if settings.alerts else None,
@@ -98,8 +123,10 @@ def nightly(settings: Settings) -> Any:
     cron = timetable(settings.schedule)
     if not settings.watch_minutes:
         return cron
-    watcher = AssetWatcher(name="heal_watch", trigger=SourceTrigger(minutes=settings.watch_minutes))
-    sources = [Asset("heal://sources", watchers=[watcher])]
+    trigger = SourceTrigger(settings.watch_minutes, settings.corpus)
+    name = dag_id_of("heal_watch", settings.corpus)
+    place = f"heal://{settings.corpus}/sources" if settings.corpus else "heal://sources"
+    sources = [Asset(place, watchers=[AssetWatcher(name=name, trigger=trigger)])]
     return AssetOrTimeSchedule(timetable=cron, assets=sources) if cron else sources
 
 
@@ -123,13 +150,13 @@ def run_step(
     Returns:
         The step's manifest: JSON under 4 KiB.
     """
-    from heal_tasks.core.errors import SettingsError
     from heal_tasks.core.manifest import Manifest
     from heal_tasks.core.settings import load_usable_settings, unknown_variables
     from heal_tasks.steps.engine.early_failure import record_failure
     from heal_tasks.steps.engine.road import load_step
 
     context = get_current_context()
+    enter_corpus(corpus_of(context["dag"].dag_id))
     # A field left at its default says nothing: the setting decides then.
     overrides = {
         key: value
@@ -160,11 +187,11 @@ def run_step(
 
 
 def announce(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Tell ``ACTIVE`` about a step that changed what is served, and return its manifest."""
+    """Tell ``active_asset`` about a step that changed what is served, and return its manifest."""
     context = get_current_context()
     generation_id = manifest["refs"].get("went_live")
     if generation_id:
-        context["outlet_events"][ACTIVE].extra = {
+        context["outlet_events"][active_asset(entered_corpus())].extra = {
             "generation": generation_id,
             "verdict": str(manifest["refs"].get("verdict") or manifest["note"]).partition("\n")[0],
             "model": _model_of(generation_id),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -18,6 +18,9 @@ from airflow.sdk import BaseNotifier, Connection, Context
 from airflow.sdk.configuration import conf
 from asgiref.sync import sync_to_async
 from heal_connections import connect_store
+
+if TYPE_CHECKING:
+    from heal_tasks.store.db import Connection as StoreConnection
 
 TIMEOUT_S = 10
 SLACK = "https://hooks.slack.com/services"
@@ -57,11 +60,12 @@ class Alert:
 
 def send(alert: Alert) -> None:
     """Send an alert to every connection of ``HEAL_ALERTS``; a fault of one is logged and holds up no other."""
+    from heal_tasks.core.corpora import corpus_of
     from heal_tasks.core.redaction import redacted
     from heal_tasks.core.settings import load_settings
 
     alert = replace(alert, message=redacted(alert.message))
-    for name in load_settings().alerts:
+    for name in load_settings(corpus=corpus_of(alert.dag_id)).alerts:
         with _logged(f"alert {alert.title!r} was not sent to connection {name!r}"):
             _send_to(Connection.get(name), alert)
 
@@ -140,16 +144,25 @@ def _what_failed(context: Context) -> str:
     from heal_tasks.report.events import what_failed
 
     found = "its steps cannot be read"  # where the database is what failed
-    with _logged("an alert lacks the steps of its run"), connect_store() as conn:
+    with _logged("an alert lacks the steps of its run"), _store_of(context) as conn:
         found = what_failed(conn, context["run_id"]) or "no step was under way"
     return f"{found} ({context.get('reason')})"
+
+
+@contextmanager
+def _store_of(context: Context) -> Iterator["StoreConnection"]:
+    """A connection to the store of the corpus that a DAG is about."""
+    from heal_tasks.core.corpora import corpus_of, in_corpus
+
+    with in_corpus(corpus_of(context["dag"].dag_id)), connect_store() as conn:
+        yield conn
 
 
 def run_alerts(context: Context) -> None:
     """Alert about what a run that has ended left undone on purpose."""
     from heal_tasks.report.events import run_events
 
-    with _logged("no alert could be made"), connect_store() as conn:
+    with _logged("no alert could be made"), _store_of(context) as conn:
         for name, message in run_events(conn, context["run_id"]).items():
             send(Alert(name, context["dag"].dag_id, context["run_id"], message))
 
@@ -158,7 +171,7 @@ def stale_alert(context: Context, hours: float) -> None:
     """Alert, once for each time, that no run has succeeded for so long."""
     from heal_tasks.report.events import staleness
 
-    with _logged("no alert could be made"), connect_store() as conn:
+    with _logged("no alert could be made"), _store_of(context) as conn:
         message, store = staleness(conn, hours), context["asset_state_store"]
         if message and store.get("stale") != message:
             send(Alert("stale", context["dag"].dag_id, context["run_id"], message))

@@ -10,6 +10,8 @@ from airflow.sdk import Context
 from heal_alerts import AlertNotifier
 from heal_connections import connect_store
 
+from heal_tasks.core.corpora import corpus_of, in_corpus
+
 APPROVAL_HOURS = 20
 """Longest wait for an answer: the next night's run starts after it, and heal_maintain drops what stands for a day."""
 
@@ -37,7 +39,7 @@ class ApproveOperator(ApprovalOperator):
         from heal_tasks.core.manifest import Manifest
         from heal_tasks.report.events import proposal
 
-        with connect_store() as conn:
+        with in_corpus(corpus_of(context["dag"].dag_id)), connect_store() as conn:
             asked = proposal(conn, Manifest(**self.manifest))
         if asked is None:
             return self.manifest

@@ -19,6 +19,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from heal_airflow import run_step
 from heal_connections import connected_settings
 
+from heal_tasks.core.corpora import entered_corpus
+
 _MAX_BYTES = 1 << 20  # of a reply about one batch, which has some thousand
 
 
@@ -30,21 +32,21 @@ class BatchTrigger(BaseTrigger):
     time to stop polling, in seconds since 1970.
     """
 
-    def __init__(self, batch_ids: Sequence[str], poll_s: float, until: float) -> None:
+    def __init__(self, batch_ids: Sequence[str], poll_s: float, until: float, corpus: str = "") -> None:
         super().__init__()
-        self.batch_ids, self.poll_s, self.until = list(batch_ids), poll_s, until
+        self.batch_ids, self.poll_s, self.until, self.corpus = list(batch_ids), poll_s, until, corpus
         self._seen: dict[str, str] = {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class and arguments, as Airflow stores them."""
         return (
             "heal_batches.BatchTrigger",
-            {"batch_ids": self.batch_ids, "poll_s": self.poll_s, "until": self.until},
+            {"batch_ids": self.batch_ids, "poll_s": self.poll_s, "until": self.until, "corpus": self.corpus},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield one event; its content does not matter, because the step looks for itself."""
-        settings = await asyncio.to_thread(connected_settings, parts=["llm"])
+        settings = await asyncio.to_thread(connected_settings, parts=["llm"], corpus=self.corpus)
         async with httpx.AsyncClient(
             base_url=settings.llm_url, timeout=settings.llm_timeout_s,
             headers={"Authorization": f"Bearer {settings.llm_key or 'none'}", "Accept-Encoding": "identity"},
@@ -122,4 +124,6 @@ class AskOperator(BaseOperator):
             return run_step("ask", self.manifest, shard=self.shard, shards=self.shards)
         except Waiting as waiting:
             until = time.time() + waiting.wait_s
-            self.defer(trigger=BatchTrigger(waiting.batch_ids, waiting.poll_s, until), method_name="resume")
+            self.defer(
+                trigger=BatchTrigger(waiting.batch_ids, waiting.poll_s, until, entered_corpus()), method_name="resume"
+            )

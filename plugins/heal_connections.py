@@ -68,8 +68,13 @@ Found = tuple[str, dict[str, Any]]
 def _database_of(settings: "Settings") -> Found:
     if "database_url" in settings.model_fields_set:
         return "the database from HEAL_DATABASE_URL, which wins over a connection heal_postgres", {}
+    from heal_tasks.core.corpora import database_beside
+
     conn = _connection("heal_postgres")
-    return _origin("the database", conn), _database(conn) if conn else {}
+    found = _database(conn) if conn else {}
+    if found and settings.corpus:
+        found["database_url"] = database_beside(found["database_url"], settings.corpus)
+    return _origin("the database", conn), found
 
 
 def _s3_of(settings: "Settings") -> Found:

@@ -28,7 +28,8 @@ class ReportLink(BaseOperatorLink):
     def get_link(self, operator: "BaseOperator", *, ti_key: "TaskInstanceKey") -> str:
         """The address; the task's process stores it when the task ends, and needs ``[api] base_url`` behind a proxy."""
         base = conf.get("api", "base_url", fallback="").rstrip("/")
-        return f"{base}{PREFIX}/report?run_id={quote(ti_key.run_id, safe='')}{SECTIONS[operator.task_id]}"
+        run = f"dag_id={ti_key.dag_id}&run_id={quote(ti_key.run_id, safe='')}"
+        return f"{base}{PREFIX}/report?{run}{SECTIONS[operator.task_id]}"
 
 
 def link_reports(dag: DAG) -> None:

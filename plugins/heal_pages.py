@@ -12,16 +12,16 @@ from urllib.parse import quote
 
 from heal_connections import connect_store
 
+from heal_tasks.core.corpora import corpus_names, dag_id_of, entered_corpus
+
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.responses import HTMLResponse, Response
 
     from heal_tasks.store.db import Connection
 
-DAG_ID = "heal_realign"
-
 PREFIX = "/heal"
-"""Path of the pages below that of Airflow's UI."""
+"""Path of the pages below that of Airflow's UI; those of a corpus are below ``/heal/c/NAME``."""
 
 NAVIGATION = [("store", "Store"), ("runs", "Runs"), ("search", "Search")]
 """Address and name of the pages. Addresses are relative, so that they hold behind a proxy that adds a prefix."""
@@ -52,8 +52,13 @@ HEADERS = {
 }
 
 
+def dag_id(name: str = "heal_realign") -> str:
+    """The id of a DAG of the corpus that the request is about."""
+    return dag_id_of(name, entered_corpus())
+
+
 def new_app() -> "FastAPI":
-    """An app whose every route demands the right to read the runs of ``heal_realign``.
+    """An app of the corpus that is entered; every route demands the right to read the runs of its ``heal_realign``.
 
     Without a login browsers are sent to Airflow's login page and come back after it; programs get 401.
     """
@@ -68,7 +73,7 @@ def new_app() -> "FastAPI":
     from heal_tasks.core.errors import HealError
 
     # Plugin routes are open unless they ask for rights themselves; the app's own documentation pages cannot ask.
-    may_read = Depends(requires_access_dag("GET", DagAccessEntity.RUN, DAG_ID))
+    may_read = Depends(requires_access_dag("GET", DagAccessEntity.RUN, dag_id()))
     app = FastAPI(dependencies=[may_read], docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -83,7 +88,7 @@ def new_app() -> "FastAPI":
         stranger = error.status_code == 401 or error.detail == "Invalid JWT token"
         if stranger and _is_browser(request):
             return RedirectResponse(_login_address(request), 303)
-        reason = f"You may not read the runs of {DAG_ID}." if error.detail == "Forbidden" else error.detail
+        reason = f"You may not read the runs of {dag_id()}." if error.detail == "Forbidden" else error.detail
         return refuse(request, error.status_code, reason)
 
     @app.exception_handler(RequestValidationError)
@@ -135,7 +140,14 @@ def stored_page(html: str, run_id: str) -> "HTMLResponse":
 
 
 def _frame(here: str, run_id: str) -> dict[str, object]:
-    return {"nav": NAVIGATION, "here": here, "run_id": run_id, "dag_id": DAG_ID, "script": SCRIPT}
+    corpus, names = entered_corpus(), corpus_names()
+    root = "../../" if corpus else ""
+    first = here or NAVIGATION[0][0]
+    corpora = {name: f"{root}c/{name}/{first}" if name else f"{root}{first}" for name in ["", *names] if names}
+    return {
+        "nav": NAVIGATION, "here": here, "run_id": run_id, "dag_id": dag_id(), "airflow": f"{root}../",
+        "corpus": corpus, "corpora": corpora, "script": SCRIPT,
+    }  # fmt: skip
 
 
 def refuse(request: "Request", status: int, message: str) -> "Response":
@@ -149,14 +161,14 @@ def refuse(request: "Request", status: int, message: str) -> "Response":
     return JSONResponse({"detail": message}, status)
 
 
-def run_states(run_ids: Collection[str], dag_id: str = DAG_ID) -> dict[str, str]:
-    """Airflow's states of runs of a DAG by run id, for those that it knows."""
+def run_states(run_ids: Collection[str], dag: str = "heal_realign") -> dict[str, str]:
+    """Airflow's states of runs of the corpus's DAG of a name by run id, for those that it knows."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     with create_session() as session:
-        known = select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id.in_(run_ids))
+        known = select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == dag_id(dag), DagRun.run_id.in_(run_ids))
         return {run_id: str(state) for run_id, state in session.execute(known)}
 
 
@@ -176,7 +188,7 @@ def _login_address(request: "Request") -> str:
     from starlette.routing import get_route_path
 
     asked = request.method == "GET"
-    back = f"{API_ROOT_PATH.rstrip('/')}{PREFIX}"
+    back = f"{API_ROOT_PATH.rstrip('/')}{PREFIX}" + (f"/c/{entered_corpus()}" if entered_corpus() else "")
     back += quote(get_route_path(request.scope)) if asked else f"/{NAVIGATION[0][0]}"
     if asked and request.url.query:
         back += f"?{request.url.query}"

@@ -1,12 +1,16 @@
 """Browse › HEAL runs: the list of runs with route, reason and verdict, and the page of each run."""
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import parse_qs
 
 import heal_pages
 import heal_store_page
 from airflow.plugins_manager import AirflowPlugin
 from heal_connections import connected_artifacts
+
+from heal_tasks.core.corpora import corpus_names, corpus_of, in_corpus
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -14,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @cache
-def build_app() -> "FastAPI":
-    """The pages; Airflow mounts them at ``/heal``."""
+def build_app(corpus: str) -> "FastAPI":
+    """The pages of the corpus, which is entered; Airflow mounts those of the deployment at ``/heal``."""
     from fastapi import Depends, HTTPException
     from fastapi.responses import HTMLResponse
 
@@ -30,17 +34,17 @@ def build_app() -> "FastAPI":
 
     def check_dag(dag_id: str) -> None:
         # Airflow shows the tabs on every DAG.
-        if dag_id != heal_pages.DAG_ID:
-            raise HTTPException(404, f"Only runs of {heal_pages.DAG_ID} have reports.")
+        if dag_id not in ("", heal_pages.dag_id()):
+            raise HTTPException(404, f"Only runs of {heal_pages.dag_id()} have reports.")
 
     @app.get("/runs")
-    def runs(conn: database, before: str = "", dag_id: str = heal_pages.DAG_ID) -> HTMLResponse:
+    def runs(conn: database, before: str = "", dag_id: str = "") -> HTMLResponse:
         check_dag(dag_id)
         page = list_runs(conn, heal_pages.run_states, None if unstorable(before) else before or None)
         return heal_pages.page("runs.html.jinja", "runs", page=page, before=before)
 
     @app.get("/report")
-    def report(conn: database, run_id: str, dag_id: str = heal_pages.DAG_ID) -> HTMLResponse:
+    def report(conn: database, run_id: str, dag_id: str = "") -> HTMLResponse:
         check_dag(dag_id)
         if unstorable(run_id):  # it can be no run's
             raise HTTPException(404, f"There is no run {run_id[:200]!r}.")
@@ -64,8 +68,27 @@ def build_app() -> "FastAPI":
 
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
-    """Serve the pages, which are built at the first request."""
-    await build_app()({**scope, "airflow": scope.get("app")}, receive, send)
+    """Serve the pages, of the deployment or of a corpus below ``/c/NAME``, which are built at the first request."""
+    from starlette.routing import get_route_path
+
+    scope, corpus = {**scope, "airflow": scope.get("app")}, ""
+    path = get_route_path(scope) if scope["type"] == "http" else ""
+    if (found := re.match("/c/([a-z0-9_]+)(?=/)", path)) and found[1] in corpus_names():
+        corpus = found[1]
+        scope["root_path"] = scope.get("root_path", "") + found[0]
+    elif (named := corpus_of(_dag_of(scope))) in corpus_names():
+        # The tabs and links of Airflow name the DAG alone.
+        from starlette.responses import RedirectResponse
+
+        address = f"c/{named}{path}?{scope['query_string'].decode('latin-1')}"
+        await RedirectResponse(address, 307)(scope, receive, send)
+        return
+    with in_corpus(corpus):
+        await build_app(corpus)(scope, receive, send)
+
+
+def _dag_of(scope: "Scope") -> str:
+    return next(iter(parse_qs(scope.get("query_string", b"").decode("latin-1")).get("dag_id", ())), "")
 
 
 class HealReports(AirflowPlugin):

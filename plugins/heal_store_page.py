@@ -9,8 +9,6 @@ from heal_connections import connected_artifacts
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-DAG_ID = "heal_activate"
-
 
 def add_routes(app: "FastAPI") -> None:
     """Add ``/store``, ``/search`` and ``/activate`` to the app of the plugin's pages."""
@@ -28,7 +26,8 @@ def add_routes(app: "FastAPI") -> None:
 
     database = Annotated[Connection, Depends(heal_pages.database)]
     text = Annotated[str, Query(max_length=65_536)]
-    demand_trigger = requires_access_dag("POST", DagAccessEntity.RUN, DAG_ID)
+    activate_id = heal_pages.dag_id("heal_activate")
+    demand_trigger = requires_access_dag("POST", DagAccessEntity.RUN, activate_id)
 
     def may_activate(request: Request, user: GetUserDep) -> bool:
         try:
@@ -44,11 +43,11 @@ def add_routes(app: "FastAPI") -> None:
         started: Annotated[str, Query(max_length=250)] = "",
     ) -> HTMLResponse:
         state = read_store(conn)
-        switch = heal_pages.run_states([storable(started)], DAG_ID) if started else {}
+        switch = heal_pages.run_states([storable(started)], "heal_activate") if started else {}
         return heal_pages.page(
             "store.html.jinja", "store", state=state, charts=store_charts.quality_charts(state.measured),
             sizes=store_charts.SIZES, map=read_map(conn, connected_artifacts()),
-            query=store_search.Query(), may_activate=allowed, switch=switch,
+            query=store_search.Query(), may_activate=allowed, switch=switch, activate=activate_id,
         )  # fmt: skip
 
     @app.get("/search")
@@ -63,7 +62,7 @@ def add_routes(app: "FastAPI") -> None:
         request: Request, allowed: Annotated[bool, Depends(may_activate)], generation: Annotated[int, Query(ge=1)]
     ) -> Response:
         if not allowed:
-            raise HTTPException(403, f"You may not trigger the DAG {DAG_ID}.")
+            raise HTTPException(403, f"You may not trigger the DAG {activate_id}.")
         # Airflow's cookie is not sent with a form of another site; of a neighbour below the same domain it would be.
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise HTTPException(403, "This form can be sent from the page of the store only.")
@@ -72,14 +71,14 @@ def add_routes(app: "FastAPI") -> None:
         airflow = httpx.ASGITransport(request.scope["airflow"])
         async with httpx.AsyncClient(transport=airflow, base_url="http://airflow", headers=login) as client:
             body: dict[str, Any] = {"logical_date": None, "conf": {"generation": generation}}
-            reply = await client.post(f"/api/v2/dags/{DAG_ID}/dagRuns", json=body)
+            reply = await client.post(f"/api/v2/dags/{activate_id}/dagRuns", json=body)
         if reply.status_code != 200:
             detail = reply.json().get("detail", reply.text) if "json" in reply.headers.get("content-type", "") else ""
             return heal_pages.page(
                 "refusal.html.jinja",
                 "",
                 reply.status_code,
-                title="Airflow did not start heal_activate",
+                title=f"Airflow did not start {activate_id}",
                 message=str(detail).partition("\n\n")[0],  # the schema follows
             )
         started = httpx.QueryParams(started=reply.json()["dag_run_id"])

@@ -22,16 +22,16 @@ class SourceTrigger(BaseEventTrigger):
     What the last event was about is kept with the asset, so neither a restart nor a deployment repeats it.
     """
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, corpus: str = "") -> None:
         super().__init__()
-        self.minutes = minutes
+        self.minutes, self.corpus = minutes, corpus
         self._announced: dict[str, str] | None = None  # digest of each source's listing at the last event
         self._listed: dict[str, str] = {}
         self._changing = 0  # looks since the last event that differed from it
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class and arguments, as Airflow stores them."""
-        return "heal_watch.SourceTrigger", {"minutes": self.minutes}
+        return "heal_watch.SourceTrigger", {"minutes": self.minutes, "corpus": self.corpus}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look for ever; an error is logged, and the next look tries again."""
@@ -74,7 +74,7 @@ class SourceTrigger(BaseEventTrigger):
         from heal_tasks.core.specs import PYDOCS
         from heal_tasks.sources.base import open_source
 
-        settings, found = connected_settings(parts=["s3"]), dict[str, str]()
+        settings, found = connected_settings(parts=["s3"], corpus=self.corpus), dict[str, str]()
         for spec in settings.sources:
             if spec.startswith(PYDOCS):  # packages change only when somebody installs them
                 continue

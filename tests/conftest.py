@@ -148,7 +148,7 @@ def airflow_user(airflow_database: None) -> Iterator[Callable[[str | None], None
     from airflow.api_fastapi.core_api.security import get_user
 
     init_auth_manager()
-    app = heal_reports.build_app()
+    app = heal_reports.build_app("")
 
     def log_in(role: str | None) -> None:
         app.dependency_overrides[get_user] = lambda: SimpleAuthManagerUser(username="somebody", role=role)

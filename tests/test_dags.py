@@ -62,8 +62,11 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return parse(tmp_path_factory)
 
 
-def parse(tmp_path_factory: pytest.TempPathFactory, **settings: str) -> dict[str, Any]:
+def parse(tmp_path_factory: pytest.TempPathFactory, corpus: str = "", **settings: str) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("airflow")
+    if corpus:
+        (folder / "corpora").mkdir()
+        (folder / "corpora" / f"{corpus}.env").write_text("HEAL_SCHEDULE=\nHEAL_APPROVAL=false\n")
     out = folder / "parsed.json"
     environment = child_environment(
         AIRFLOW_HOME=str(folder),
@@ -148,13 +151,20 @@ def test_settings_add_optional_steps_and_place_the_tasks_of_the_gpu(
         map_rate=0.3, answer_questions=20, gpu_queue="cuda", gpu_pool="cards", gpu_pod_template="/etc/heal/pod.yaml"
     )
     wanting = parse(
-        tmp_path_factory, **setting_variables(settings),
+        tmp_path_factory, corpus="lab", **setting_variables(settings),
         # The second executor has the queue's name.
         AIRFLOW__CORE__EXECUTOR="LocalExecutor,cuda:airflow.providers.edge3.executors.EdgeExecutor",
         HEAL_APPROVAL="true", HEAL_ALERTS="hook",
         HEAL_WATCH_MINUTES="5", HEAL_DEADLINE_HOURS="3", HEAL_RUN_TIMEOUT_HOURS="8", HEAL_TASK_TIMEOUT_HOURS="4",
     )  # fmt: skip
     assert wanting["errors"] == {}
+    of_corpus = wanting["dags"]["heal_realign__lab"]
+    assert set(wanting["dags"]) - set(parsed["dags"]) == {
+        "heal_realign__lab", "heal_activate__lab", "heal_maintain__lab",
+    }  # fmt: skip
+    assert of_corpus["tasks"].keys() == wanting["dags"]["heal_realign"]["tasks"].keys() - {"realign.approve"}
+    assert of_corpus["tasks"]["realign.publish"]["outlets"] == ["heal://lab/generation/active"]
+    assert "'corpus': 'lab'" in of_corpus["timetable"]
     dag = wanting["dags"]["heal_realign"]
     tasks = dag["tasks"]
     approve = tasks.pop("realign.approve")
@@ -168,7 +178,7 @@ def test_settings_add_optional_steps_and_place_the_tasks_of_the_gpu(
     assert (dag["hours"], dag["deadlines"], dag["callback"]) == (8, [3], True)
     assert {task["hours"] for task in tasks.values()} == {4}
     assert "AssetOrTimeSchedule" in dag["timetable"]
-    assert "'classpath': 'heal_watch.SourceTrigger', 'kwargs': {'minutes': 5.0}" in dag["timetable"]
+    assert "'classpath': 'heal_watch.SourceTrigger', 'kwargs': {'minutes': 5.0, 'corpus': ''}" in dag["timetable"]
 
 
 def test_a_dag_says_who_it_is_how_long_it_may_take_and_what_to_do_when_it_fails(parsed: dict[str, Any]) -> None:

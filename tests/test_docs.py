@@ -63,7 +63,7 @@ def test_every_command_is_documented_with_an_example(name: str) -> None:
 
 def test_documented_commands_exist() -> None:
     for path in PAGES:
-        for name in re.findall(r"python -m heal_tasks ([a-z_-]+)", path.read_text()):
+        for name in re.findall(r"python -m heal_tasks (?:--corpus \w+ )?([a-z_-]+)", path.read_text()):
             assert name in COMMANDS, f"{path.name}: {name}"
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from heal_tasks import __version__
+from heal_tasks.core.corpora import enter_corpus
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.files import PRIVATE_UMASK
 from heal_tasks.core.log import configure_logging
@@ -40,8 +41,11 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    corpus: Annotated[str, typer.Option(help="Work on this corpus, with the settings of corpora/NAME.env.")] = "",
 ) -> None:
     del version
+    if corpus:
+        enter_corpus(corpus)
 
 
 RunId = Annotated[str, typer.Option("--run-id", help="Run to work in; the latest one if left out.")]

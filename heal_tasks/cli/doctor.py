@@ -13,11 +13,12 @@ from rich.text import Text
 
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
-from heal_tasks.core.errors import HealError
+from heal_tasks.core.corpora import corpus_names
+from heal_tasks.core.errors import HealError, SettingsError
 from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import api_model, packaged_folder
 from heal_tasks.core.redaction import redacted
-from heal_tasks.core.settings import Settings, unknown_variables
+from heal_tasks.core.settings import Settings, load_settings, unknown_variables
 from heal_tasks.local import stack
 from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
@@ -60,8 +61,9 @@ def doctor(
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; one that raises an error is a finding, too."""
     checks: dict[str, Callable[[Settings], Iterator[Result]]] = {
-        "settings": _settings, "database": _database, "sources": _sources, "questions": _questions, "model": _model,
-        "llm": _llm, "artifacts": _artifacts, "disk": _disk, "gpu": _gpu, "airflow": _airflow,
+        "settings": _settings, "corpora": _corpora, "database": _database, "sources": _sources,
+        "questions": _questions, "model": _model, "llm": _llm, "artifacts": _artifacts, "disk": _disk, "gpu": _gpu,
+        "airflow": _airflow,
     }  # fmt: skip
     findings: list[Finding] = []
     for subject, check in checks.items():
@@ -78,6 +80,21 @@ def _settings(settings: Settings) -> Iterator[Result]:
         yield "note", sentence
     if not unknown:
         yield "ok", "every HEAL_ variable is a setting"
+
+
+def _corpora(settings: Settings) -> Iterator[Result]:
+    places: dict[str, str] = {}
+    for name in [] if settings.corpus else corpus_names():
+        try:
+            url = load_settings(corpus=name).require_database_url()
+        except SettingsError as error:
+            yield "fail", f"{name}: {error}"
+            continue
+        if other := places.get(url):
+            yield "fail", f"{name} and {other} have the same database; set HEAL_DATABASE_URL in corpora/{name}.env"
+        places[url] = name
+    if places:
+        yield "ok", f"{', '.join(places.values())}; `python -m heal_tasks --corpus NAME doctor` checks one of them"
 
 
 def _database(settings: Settings) -> Iterator[Result]:

@@ -9,7 +9,7 @@ from heal_tasks.cli.base import RunId, app, console, print_line, settings_for_co
 from heal_tasks.cli.examples import print_examples
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.cli.watch import watch as watch_run
-from heal_tasks.core.errors import AirflowError
+from heal_tasks.core.errors import AirflowError, InputError
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import inbox, stack
 from heal_tasks.local.airflow_client import FINISHED
@@ -27,19 +27,19 @@ STARTED = time.monotonic()
 @app.command(rich_help_panel=PANEL)
 def up() -> None:
     """Start the embedded Postgres and Airflow, or those parts of them that do not run."""
-    _print_access(stack.up(settings_for_command(), say))
+    _print_access(stack.up(_settings(), say))
 
 
 @app.command(rich_help_panel=PANEL)
 def down() -> None:
     """Stop Airflow and the embedded Postgres; all data stays."""
-    stack.down(settings_for_command(), say)
+    stack.down(_settings(), say)
 
 
 @app.command(rich_help_panel=PANEL)
 def demo() -> None:
     """Start everything, fill the inbox with real documents, run the nightly DAG and show its report."""
-    settings = settings_for_command()
+    settings = _settings()
     running = stack.up(settings, say)
     # The inbox is filled after this: Airflow starts last night's run by itself when a DAG is first unpaused, and with
     # an empty inbox that run takes seconds.
@@ -57,7 +57,7 @@ def demo() -> None:
 @app.command(rich_help_panel=PANEL)
 def demo_nudge() -> None:
     """Put twenty new documents, a changed and a deleted one into the inbox, and run the DAG."""
-    settings = settings_for_command()
+    settings = _settings()
     running = stack.up(settings, say)
     _settle(settings, running)
     with connect(running.database_url, autocommit=True) as conn:
@@ -73,7 +73,7 @@ def demo_nudge() -> None:
 @app.command(rich_help_panel=PANEL)
 def watch(run_id: RunId = "") -> None:
     """Follow a run in the terminal and show its report."""
-    settings = settings_for_command()
+    settings = _settings()
     running = stack.running(settings)
     client = running.client
     for sentence in stack.paused(client):
@@ -87,6 +87,13 @@ def watch(run_id: RunId = "") -> None:
 def say(message: str) -> None:
     """Print a message with the seconds since the command began."""
     print_line(f"{time.monotonic() - STARTED:6.1f}s  {message}")
+
+
+def _settings() -> Settings:
+    settings = settings_for_command()
+    if settings.corpus:
+        raise InputError(f"one stack serves all corpora: leave out the corpus ({settings.corpus}) in this command")
+    return settings
 
 
 def _settle(settings: Settings, running: stack.Running) -> None:

@@ -17,6 +17,7 @@ from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.migrate import migrate as apply_migrations
+from heal_tasks.store.migrate import migrate_corpora
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
@@ -101,9 +102,12 @@ def batches(cancel: Annotated[str, typer.Option("--cancel", help="Id of a batch 
 
 @app.command()
 def migrate() -> None:
-    """Create or update schema heal in the database."""
-    with connect(settings_for_command().require_database_url()) as conn:
+    """Create or update schema heal in the database, and in those of all corpora, which are made if they are missing."""
+    settings = settings_for_command()
+    with connect(settings.require_database_url()) as conn:
         console.print(", ".join(apply_migrations(conn)) or "schema heal is up to date")
+    for name, applied in [] if settings.corpus else migrate_corpora(settings.require_database_url()):
+        console.print(f"corpus {name}: {', '.join(applied) or 'schema heal is up to date'}")
 
 
 @app.command()

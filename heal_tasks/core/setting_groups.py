@@ -38,6 +38,7 @@ class CoreSettings(BaseModel):
         description="Lowest level of the log on the command line; Airflow's tasks follow Airflow's own setting.")
     device: str = Field("auto", description="Device: `auto` (the first GPU, if any), `cpu`, `cuda` or `cuda:N`.")
     seed: int = Field(13, ge=0, lt=2**32, description="Seed of all random choices; another one gives another model.")
+    corpus: str = Field("", description="Name of a corpus: the settings of `corpora/NAME.env` win over all others.")
 
 
 class SourceSettings(BaseModel):

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from heal_tasks.core import run_settings as running
 from heal_tasks.core import setting_groups as groups
+from heal_tasks.core.corpora import corpus_values, database_beside, entered_corpus
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.redaction import redact_logs, remember, remember_url
 from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
@@ -183,11 +184,13 @@ def load_settings(**overrides: Any) -> Settings:
     if unknown := overrides.keys() - Settings.model_fields.keys():
         raise SettingsError(f"there are no settings {', '.join(sorted(unknown))}; docs/settings.md lists them")
     redact_logs()
-    for name, text in [*os.environ.items(), *((name.upper(), as_variable(value)) for name, value in overrides.items())]:
-        _remember(name, text)
+    corpus = overrides.get("corpus", entered_corpus() or os.environ.get("HEAL_CORPUS", ""))
     if "sources" in overrides and "source_roots" not in overrides:
         own = load_settings(**{name: value for name, value in overrides.items() if name != "sources"})
         overrides["source_roots"] = own.allowed_roots
+    overrides = (_of_corpus(corpus) if corpus else {}) | overrides | {"corpus": corpus}
+    for name, text in [*os.environ.items(), *((name.upper(), as_variable(value)) for name, value in overrides.items())]:
+        _remember(name, text)
     var_dir = Path(str(overrides.get("var_dir") or os.environ.get("HEAL_VAR_DIR") or "var"))
     secrets = SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None  # a folder that is missing would be warned of
     try:
@@ -205,6 +208,30 @@ def load_settings(**overrides: Any) -> Settings:
     for name in _SECRETS:
         _remember(name.upper(), as_variable(getattr(settings, name)))
     return settings
+
+
+def _of_corpus(name: str) -> dict[str, Any]:
+    """The settings in which a corpus differs from the deployment: of its file, and places of its own."""
+    file = {key.removeprefix("HEAL_").lower(): value for key, value in corpus_values(name).items()}
+    if wrong := sorted((file.keys() - Settings.model_fields.keys()) | (file.keys() & {"corpus", "var_dir"})):
+        names = ", ".join(f"HEAL_{item}".upper() for item in wrong)
+        raise SettingsError(
+            f"corpora/{name}.env sets {names}, which a corpus does not have; docs/settings.md lists all"
+        )
+    shared = load_settings(corpus="")
+    var_dir = shared.var_dir / "corpora" / name
+    places = {
+        "var_dir": var_dir,
+        "artifacts_uri": f"{shared.artifacts_uri.rstrip('/')}/corpora/{name}",
+        "sources": _inbox(var_dir),
+        "source_roots": "",
+    }
+    if shared.database_url:
+        places["database_url"] = database_beside(shared.database_url.get_secret_value(), name)
+    values = places | {key: value for key, value in file.items() if value}
+    if shared.database_url and values["database_url"] == shared.database_url.get_secret_value():
+        raise SettingsError(f"corpus {name} has the deployment's own HEAL_DATABASE_URL; give it a database of its own")
+    return values
 
 
 def load_usable_settings(**overrides: Any) -> Settings:

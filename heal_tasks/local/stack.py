@@ -22,7 +22,7 @@ from heal_tasks.local.environment import REPOSITORY, UI_USER, airflow_settings, 
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.local.processes import locked, write_private
 from heal_tasks.store.db import connect, password_of
-from heal_tasks.store.migrate import migrate
+from heal_tasks.store.migrate import migrate, migrate_corpora
 
 Say = Callable[[str], None]
 
@@ -92,6 +92,9 @@ def up(
         with connect(database_url) as conn:
             if applied := migrate(conn):
                 say(f"database schema: applied {', '.join(applied)}")
+        for name, applied in migrate_corpora(database_url):
+            if applied:
+                say(f"database schema of corpus {name}: applied {', '.join(applied)}")
         local_env = "# Written by `make up`, for the command line and for a shell.\n"
         write_private(var_dir / "local.env", local_env + f"HEAL_DATABASE_URL='{database_url}'\n" * embedded)
         keys, state = load_keys(var_dir), read_state(var_dir)

@@ -1,10 +1,15 @@
 """Migration of a database to this version's schema: numbered files once, others when they change, roles every time."""
 
-import psycopg
+from collections.abc import Iterator
 
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from heal_tasks.core.corpora import corpus_database, corpus_names
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
-from heal_tasks.store.db import Connection, check_versions, register
+from heal_tasks.store.db import CONNECT_TIMEOUT_S, Connection, check_versions, connect, register
 from heal_tasks.store.ownership import hand_over, packaged_sql, refuse_strangers
 
 
@@ -36,6 +41,42 @@ def migrate(conn: Connection) -> list[str]:
         conn.execute("RESET ROLE")
     register(conn)
     return applied
+
+
+def migrate_corpora(url: str) -> Iterator[tuple[str, list[str]]]:
+    """Migrate the database of each corpus, made beside the deployment's where it is missing.
+
+    Yields:
+        The corpus's name and the files that were applied to its database.
+
+    Raises:
+        StoreError: this user may not make the database; the rest as ``migrate``.
+    """
+    for name in corpus_names():
+        place = corpus_database(name, url)
+        _create_database(place, url, name)
+        with connect(place) as conn:
+            yield name, migrate(conn)
+
+
+def _create_database(place: str, beside: str, corpus: str) -> None:
+    try:
+        with psycopg.connect(place, connect_timeout=CONNECT_TIMEOUT_S):
+            return
+    except psycopg.OperationalError as error:
+        database = str(conninfo_to_dict(place).get("dbname"))
+        if f'database "{database}" does not exist' not in str(
+            error
+        ):  # libpq gives no code of an error at the beginning
+            return  # ``connect`` says what it is
+    try:
+        with connect(beside, autocommit=True, vectors=False) as conn:
+            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreError(
+            f"corpus {corpus} needs database {database!r}, and this user may not create it; create it with this user "
+            f"as its owner, or set HEAL_DATABASE_URL in corpora/{corpus}.env"
+        ) from error
 
 
 def apply_files(conn: Connection, texts: dict[str, str]) -> list[str]:

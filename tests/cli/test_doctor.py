@@ -86,3 +86,20 @@ def test_a_server_without_the_schema(tmp_path: Path) -> None:
     assert "pgvector not created yet" in found[0].text
     assert "run `python -m heal_tasks migrate`" in found[1].text
     assert found[2].text.startswith("roles heal_owner, heal_pipeline, heal_reader are missing")
+
+
+def test_corpora_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpora").mkdir()
+    settings = load_settings(var_dir=tmp_path, database_url="postgresql://u:secret@127.0.0.1:1/heal")
+    assert findings(settings, "corpora") == []
+    monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
+    (tmp_path / "corpora" / "lab.env").write_text("HEAL_DATABASE_URL=postgresql://u:secret@127.0.0.1:1/heal_legal\n")
+    (tmp_path / "corpora" / "legal.env").touch()
+    (tmp_path / "corpora" / "wrong.env").write_text("HEAL_SED=1\n")
+    same, wrong, fine = findings(settings, "corpora")
+    assert (same.level, same.text) == (
+        "fail", "legal and lab have the same database; set HEAL_DATABASE_URL in corpora/legal.env",
+    )  # fmt: skip
+    assert (wrong.level, wrong.text.partition(",")[0]) == ("fail", "wrong: corpora/wrong.env sets HEAL_SED")
+    assert fine.level == "ok"

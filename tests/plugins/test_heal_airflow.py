@@ -67,7 +67,7 @@ def test_the_form_names_no_source_outside_the_roots(spec: str, monkeypatch: pyte
     monkeypatch.setenv("HEAL_SOURCES", "file:/set")
     monkeypatch.setenv("HEAL_DATABASE_URL", "postgresql://heal@127.0.0.1:1/heal")  # not that of a stack in this folder
     form = {name: param.value for name, param in heal_airflow.PARAMS.items()} | {"sources": spec}
-    run, dag = SimpleNamespace(conf=None), SimpleNamespace(params=form)
+    run, dag = SimpleNamespace(conf=None), SimpleNamespace(dag_id="heal_realign", params=form)
     context = {"params": form, "run_id": "night", "dag_run": run, "dag": dag}
     monkeypatch.setattr(heal_airflow, "get_current_context", lambda: context)
     with pytest.raises(SettingsError, match=f"source '{spec}' lies in none of HEAL_SOURCE_ROOTS \\(file:/set "):
@@ -155,20 +155,20 @@ def test_only_what_changed_is_announced(auto: Connection, database_url: str, mon
     fill(auto)
     live = published(auto, "a-model", 1)
     monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
-    task, events = SimpleNamespace(outlets=[heal_airflow.ACTIVE]), defaultdict(SimpleNamespace)
+    task, events = SimpleNamespace(outlets=[heal_airflow.active_asset()]), defaultdict(SimpleNamespace)
     monkeypatch.setattr(heal_airflow, "get_current_context", lambda: {"task": task, "outlet_events": events})
     manifest = {
         "refs": {"went_live": live.generation_id, "verdict": "m is promoted over live.\nm: better"}, "note": "",
         "counts": {"rows": 61},
     }  # fmt: skip
     assert heal_airflow.announce(manifest) == manifest
-    assert events[heal_airflow.ACTIVE].extra == {
+    assert events[heal_airflow.active_asset()].extra == {
         "generation": live.generation_id, "verdict": "m is promoted over live.", "model": "a-model",
         "counts": {"rows": 61},
     }  # fmt: skip
-    assert task.outlets == [heal_airflow.ACTIVE]
+    assert task.outlets == [heal_airflow.active_asset()]
     for unchanged in ({"went_live": 0}, {}):
-        task.outlets = [heal_airflow.ACTIVE]
+        task.outlets = [heal_airflow.active_asset()]
         heal_airflow.announce({"refs": unchanged, "note": "", "counts": {}})
         assert task.outlets == []
 

@@ -26,7 +26,7 @@ def test_nothing_is_asked_where_the_live_vectors_stay(
 ) -> None:
     monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
     manifest = MANIFEST | {"refs": REFS | kept}
-    assert operator(manifest).execute({}) == manifest
+    assert operator(manifest).execute({"dag": SimpleNamespace(dag_id="heal_realign")}) == manifest
 
 
 def test_a_person_is_asked_and_alerted_and_no_worker_waits(

@@ -37,7 +37,7 @@ def test_tasks_that_decide_lead_to_the_report(
         for task in dag.tasks
         for link in task.operator_extra_links
     }
-    page = f"{root}/heal/report?run_id={quote(RUN, safe='')}"
+    page = f"{root}/heal/report?dag_id=heal_realign&run_id={quote(RUN, safe='')}"
     assert found == {
         "realign.choose": f"{page}#quality",
         "realign.publish": f"{page}#served",

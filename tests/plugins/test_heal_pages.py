@@ -18,7 +18,7 @@ RUN = "manual__2026-01-02T03:04:05+00:00"
 
 
 def test_every_route_demands_a_login(plugin: ModuleType, anonymous: Any) -> None:
-    routes = [(route.path, method) for route in plugin.build_app().routes for method in route.methods]
+    routes = [(route.path, method) for route in plugin.build_app("").routes for method in route.methods]
     assert {"/report", "/runs"} <= {path for path, _ in routes}
     for path, method in routes:
         for headers in ({}, {"Authorization": "Basic YTpi"}, {"Accept": "application/json"}):
@@ -45,7 +45,7 @@ def test_the_cookie_of_another_installation_leads_to_the_login(plugin: ModuleTyp
     def refuse() -> None:
         raise HTTPException(403, "Invalid JWT token")
 
-    app = plugin.build_app()
+    app = plugin.build_app("")
     app.dependency_overrides[get_user] = refuse
     try:
         sent = anonymous.get("/heal/runs", headers={"Accept": "text/html"}, follow_redirects=False)
@@ -58,7 +58,7 @@ def test_who_may_not_see_the_runs_of_the_dag_sees_no_page(
     plugin: ModuleType, logged_in: Any, airflow_user: Callable[[str | None], None]
 ) -> None:
     airflow_user(None)
-    for route in plugin.build_app().routes:
+    for route in plugin.build_app("").routes:
         for method in route.methods:
             assert logged_in.request(method, f"/heal{route.path}?run_id=x").status_code == 403
     page = logged_in.get("/heal/runs", headers={"Accept": "text/html"})

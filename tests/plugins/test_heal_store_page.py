@@ -45,8 +45,8 @@ class Airflow:
 
         self.client = TestClient(outer, follow_redirects=False)
 
-    def run_states(self, run_ids: list[str], dag_id: str = "heal_realign") -> dict[str, str]:
-        known = self.states if dag_id == "heal_activate" else {}
+    def run_states(self, run_ids: list[str], dag: str = "heal_realign") -> dict[str, str]:
+        known = self.states if dag == "heal_activate" else {}
         return {run_id: known[run_id] for run_id in run_ids if run_id in known}
 
     def get(self, path: str, **fields: str) -> Any:
@@ -172,7 +172,7 @@ def test_the_navigation_entry_points_to_the_page(plugin: ModuleType) -> None:
     import heal_store_page
 
     (view,) = heal_store_page.HealStorePage.external_views
-    assert f"/{view['href'].removeprefix('heal/')}" in [route.path for route in plugin.build_app().routes]
+    assert f"/{view['href'].removeprefix('heal/')}" in [route.path for route in plugin.build_app("").routes]
 
 
 def test_the_pages_load_no_drawing_library(tmp_path: Path) -> None:

@@ -145,5 +145,5 @@ def test_the_trigger_is_stored_without_secrets_and_made_again() -> None:
     from heal_watch import SourceTrigger
 
     path, arguments = SourceTrigger(minutes=5).serialize()
-    assert arguments == {"minutes": 5}
+    assert arguments == {"minutes": 5, "corpus": ""}
     assert import_string(path)(**arguments).minutes == 5
