@@ -10,6 +10,7 @@ from typing import NamedTuple
 import psutil
 
 from heal_tasks.cli.doctor import Finding, Result
+from heal_tasks.core.corpora import FOLDER as CORPORA
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings
@@ -73,7 +74,7 @@ def _listeners(settings: Settings) -> Iterator[str]:
 def listeners(settings: Settings) -> list[Listener]:
     """The sockets of Airflow's components, the embedded Postgres, and every ``serve`` that this user may inspect."""
     named: dict[int, tuple[str, psutil.Process]] = {}
-    for name, recorded in read_state(settings.var_dir).components.items():
+    for name, recorded in read_state(settings.machine_dir).components.items():
         named |= {process.pid: (f"Airflow's {name}", process) for process in members(recorded)}
     for process in psutil.process_iter():
         try:
@@ -82,7 +83,7 @@ def listeners(settings: Settings) -> list[Listener]:
             continue
         if "heal_tasks" in command and "serve" in command:
             named[process.pid] = ("serve", process)
-        elif str(settings.var_dir / "postgres") in command:
+        elif str(settings.machine_dir / "postgres") in command:
             named[process.pid] = ("the embedded Postgres", process)
     found: list[Listener] = []
     for pid, (name, process) in named.items():
@@ -103,8 +104,9 @@ def _files(settings: Settings) -> Iterator[str]:
     for root in roots:
         for path in _open_to_others(root) if root.exists() else ():
             yield f"{path} can be read or written by every account of this machine; chmod -R o-rw {root}"
-    if (env := Path(".env")).exists() and env.stat().st_mode & stat.S_IROTH:
-        yield f"{env.resolve()} can be read by every account of this machine; chmod 600 {env.resolve()}"
+    for env in (Path(".env"), *CORPORA.glob("*.env")):
+        if env.exists() and env.stat().st_mode & stat.S_IROTH:
+            yield f"{env.resolve()} can be read by every account of this machine; chmod 600 {env.resolve()}"
 
 
 def _open_to_others(path: Path) -> Iterator[Path]:

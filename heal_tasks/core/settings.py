@@ -116,6 +116,11 @@ class Settings(
         return self.source_roots or tuple(dict.fromkeys((*self.sources, self.inbox, PYDOCS)))
 
     @property
+    def machine_dir(self) -> Path:
+        """The state folder of what runs on this machine for all corpora: the embedded Postgres and Airflow."""
+        return self.var_dir.parents[1] if self.corpus else self.var_dir
+
+    @property
     def inbox(self) -> str:
         """Spec of the folder that is read where no source is set."""
         return _inbox(self.var_dir)

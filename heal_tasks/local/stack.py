@@ -149,11 +149,11 @@ def down(settings: Settings, say: Say = lambda message: None) -> None:
 
 def status(settings: Settings) -> Status:
     """State of every part, without changing anything."""
-    state = read_state(settings.var_dir)
+    state = read_state(settings.machine_dir)
     alive, health, stopped = state.alive, dict[str, dict[str, Any]](), list[str]()
     if "api-server" in alive:
         with contextlib.suppress(AirflowError):
-            client = AirflowClient(state.base_url, UI_USER, load_keys(settings.var_dir).ui_password, timeout_s=5)
+            client = AirflowClient(state.base_url, UI_USER, load_keys(settings.machine_dir).ui_password, timeout_s=5)
             health = client.health()
             stopped = paused(client)
     parts = {
@@ -183,7 +183,7 @@ def running(settings: Settings) -> Running:
 
 
 def _server(settings: Settings) -> EmbeddedPostgres:
-    return EmbeddedPostgres(settings.var_dir / "postgres")
+    return EmbeddedPostgres(settings.machine_dir / "postgres")
 
 
 def _vector_database(settings: Settings) -> tuple[str, bool]:

@@ -87,3 +87,7 @@ def test_a_file_with_another_kind_of_name_is_refused(deployment: Path) -> None:
 
 def test_dags_carry_the_name_of_their_corpus() -> None:
     assert [corpus_of(dag_id_of("heal_realign", name)) for name in ("", "legal")] == ["", "legal"]
+
+
+def test_the_machine_belongs_to_all_corpora(deployment: Path) -> None:
+    assert load_settings(corpus="lab").machine_dir == load_settings().machine_dir == deployment / "var"
