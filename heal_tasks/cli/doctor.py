@@ -16,6 +16,7 @@ from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import api_model, packaged_folder
+from heal_tasks.core.prompts import missing_prompts
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings, unknown_variables
 from heal_tasks.local import stack
@@ -150,19 +151,28 @@ def _questions(settings: Settings) -> Iterator[Result]:
 
 
 def _model(settings: Settings) -> Iterator[Result]:
-    if name := api_model(settings.model):
-        from heal_tasks.steps.vectors.encoders import ApiEncoder, make_endpoint  # loads torch
+    here = Path(packaged_folder(settings.model) or settings.model).is_dir()
+    if missing := missing_prompts(settings.model, settings.model_options, settings.model if here else None):
+        yield "note", missing
+    if api_model(settings.model):
+        from heal_tasks.steps.vectors.encoders import api_encoder  # loads torch
 
-        vectors = ApiEncoder(make_endpoint(settings, name), settings.model).encode(["length"])
+        vectors = api_encoder(settings, settings.model_uri).encode(["length"])
         yield "ok", f"{settings.model} gives vectors of {vectors.shape[1]} dimensions; it is not trained"
         return
     folder = Path(packaged_folder(settings.model) or settings.model)
-    if not folder.is_dir():
+    if not here:
         yield "note", f"{settings.model} would be fetched from a hub; give HEAL_MODEL a folder to need no network"
     elif not list(folder.glob("*.safetensors")):
         yield "fail", f"{folder} has no .safetensors file; save the model as safetensors"
     else:
-        yield "ok", f"{settings.model} in {folder}"
+        from heal_tasks.training.encoder import load_encoder  # loads torch
+
+        try:
+            model = load_encoder(folder, device="cpu", options=settings.model_options)
+            yield "ok", f"{settings.model} in {folder} gives vectors of {model.get_embedding_dimension()} dimensions"
+        except HealError as error:
+            yield "fail", str(error)
 
 
 def _llm(settings: Settings) -> Iterator[Result]:

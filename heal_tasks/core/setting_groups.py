@@ -122,8 +122,9 @@ class EncoderSettings(BaseModel):
 
     `openai:NAME` is a model behind an OpenAI-compatible endpoint (`/v1/embeddings`): it is not trained, so candidates
     are its vectors with and without NUDGE, each with a lexicon. Its calls count for the spend limits, and
-    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. The first run after a change of
-    `HEAL_MODEL` or `HEAL_DIMENSIONS` realigns, and the gate decides between the new model and what is live.
+    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. The first run after a change of `HEAL_MODEL`,
+    `HEAL_DIMENSIONS` or a prompt realigns, and the gate decides between the new vectors and what is live.
+    [models.md](models.md) says which model needs which prompts. A blank at the end of a prompt counts: quote it.
     """
 
     model: str = Field(PACKAGED_MODEL,
@@ -133,7 +134,12 @@ class EncoderSettings(BaseModel):
     embed_api_key: SecretStr | None = Field(None, description="API key of that endpoint; unset: `OPENAI_API_KEY`.")
     embed_usd_per_million: float = Field(0.02, ge=0, description="Price of a million tokens to embed, in USD.")
     dimensions: int = Field(0, ge=0, le=4000,
-        description="Number of dimensions to ask an endpoint for, where its model has shorter vectors; 0: its own.")
+        description="Number of dimensions that vectors are cut to, of a model made for it (Matryoshka), or that an "
+        "endpoint is asked for; 0: the model's own.")
+    query_prompt: str | None = Field(None,
+        description="Text before every question that is embedded; unset: by the model's own configuration.")
+    document_prompt: str | None = Field(None,
+        description="Text before every chunk that is embedded; unset: by the model's own configuration.")
 
 
 class TrainingSettings(BaseModel):
