@@ -15,7 +15,7 @@ _FAMILIES = {
     r"e5-.*instruct|e5-mistral": (
         "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ", ""
     ),
-    r"(^|[-_/])e5-": ("query: ", "passage: "),
+    r"(^|[-_/:])e5-": ("query: ", "passage: "),
     r"bge-.*-en(-|$)": (_SEARCH, ""),
     r"bge-.*-zh(-|$)": ("为这个句子生成表示以用于检索相关文章：", ""),
     r"nomic-embed-text": ("search_query: ", "search_document: "),
