@@ -112,7 +112,16 @@ def load_encoder(
         model.prompts[role] = own if set_prompt is None else set_prompt
     if options.dimensions:
         _cut(model, options.dimensions, folder)
+    for module in model:
+        if type(module) is Dense:
+            module.register_forward_pre_hook(_in_its_format)
     return model.eval()
+
+
+def _in_its_format(module: Any, arguments: tuple[dict[str, torch.Tensor]]) -> None:
+    """Bring a layer's input into the number format of its weights: token weights make float32 of bfloat16."""
+    (features,) = arguments
+    features[module.module_input_name] = features[module.module_input_name].to(module.linear.weight.dtype)
 
 
 def _cut(model: SentenceTransformer, dimensions: int, folder: Path) -> None:
@@ -184,6 +193,7 @@ def encode(
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
     vectors = np.empty((len(distinct), model.get_embedding_dimension()), dtype=np.float32)
     compute = model.encode_query if role == "query" else model.encode_document
+    prompt = model.prompts.get(role, "")
     packed = PackedBert(model, PACKED_TOKENS, torch.bfloat16 if bf16 else None) if packs(model) else None
     start = 0
     batch_size = batch_size or (CPU_BATCH_SIZE if model.device.type == "cpu" else GPU_BATCH_SIZE)
@@ -192,7 +202,9 @@ def encode(
             batch = distinct[start : start + (batch_size if packed else _fitting(model, distinct[start], batch_size))]
             try:
                 vectors[start : start + len(batch)] = (
-                    packed.encode(batch) if packed else compute(batch, batch_size=batch_size, show_progress_bar=False)
+                    packed.encode([prompt + text for text in batch])
+                    if packed
+                    else compute(batch, batch_size=batch_size, show_progress_bar=False)
                 )
             except torch.OutOfMemoryError:
                 if len(batch) == 1:

@@ -55,12 +55,14 @@ class Family:
 
 FAMILIES = {
     "e5": Family(BertConfig, BertModel, packed=True),
-    "bge": Family(BertConfig, BertModel, "cls"),
+    "bge": Family(BertConfig, BertModel, "cls", packed=True),
     "gte": Family(BertConfig, BertModel, normalise=False, saved_as=torch.float16, packed=True),
-    "arctic": Family(BertConfig, BertModel, "cls", prompts={"query": SEARCH}),
-    "leaf": Family(BertConfig, BertModel, prompts={"query": SEARCH}, dense=48),
-    "passage prompt": Family(BertConfig, BertModel, prompts={"query": "query : ", "passage": "passage : "}),
-    "default prompt": Family(BertConfig, BertModel, prompts={"search": SEARCH}, default_prompt="search"),
+    "arctic": Family(BertConfig, BertModel, "cls", prompts={"query": SEARCH}, packed=True),
+    "leaf": Family(BertConfig, BertModel, prompts={"query": SEARCH}, dense=48, packed=True),
+    "passage prompt": Family(
+        BertConfig, BertModel, prompts={"query": "query : ", "passage": "passage : "}, packed=True
+    ),
+    "default prompt": Family(BertConfig, BertModel, prompts={"search": SEARCH}, default_prompt="search", packed=True),
     "granite r2": Family(ModernBertConfig, ModernBertModel, "cls", sizes={"local_attention": 8}),
     "multilingual e5": Family(XLMRobertaConfig, XLMRobertaModel, special=("<s>", "</s>")),
     "bge-m3": Family(XLMRobertaConfig, XLMRobertaModel, "cls", special=("<s>", "</s>")),

@@ -85,12 +85,14 @@ def test_a_trained_model_has_its_prompts_and_dimensions_in_its_own_files(
     result, _ = run(folder, planted, tmp_path, config, options=options)
     trained, texts = load_encoder(result.model_dir, device="cpu"), TEXTS[1:]
     before = load_encoder(folder, device="cpu", options=options)
+    half = load_encoder(result.model_dir, device="cpu", dtype="bfloat16")
     assert trained.get_embedding_dimension() == 12
     assert (trained.prompts["query"], trained.prompts["document"]) == ("query : ", PROMPTS.get(family, ("", ""))[1])
     for role in ("query", "document"):
         vectors = encode(trained, texts, role=role)  # type: ignore[arg-type]
         expected = reference(result.model_dir, trained.prompts[role], texts)
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert (encode(half, texts, role=role) * vectors).sum(axis=1).min() > 0.98  # type: ignore[arg-type]
         assert np.abs(vectors - encode(before, texts, role=role)).max() > 1e-4  # type: ignore[arg-type]
 
 
