@@ -171,6 +171,13 @@ def _model(settings: Settings) -> Iterator[Result]:
         try:
             model = load_encoder(folder, device="cpu", options=settings.model_options)
             yield "ok", f"{settings.model} in {folder} gives vectors of {model.get_embedding_dimension()} dimensions"
+            prompt = model.tokenizer(model.prompts["document"], add_special_tokens=False)["input_ids"]
+            if (longest := settings.chunk_tokens + len(prompt)) > (model.max_seq_length or longest):
+                yield (
+                    "note",
+                    f"{settings.model} reads {model.max_seq_length} tokens of a text, and a chunk with its prompt may "
+                    f"have {longest}; lower HEAL_CHUNK_TOKENS by {longest - model.max_seq_length}",
+                )
         except HealError as error:
             yield "fail", str(error)
 

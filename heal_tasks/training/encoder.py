@@ -136,7 +136,7 @@ def _cut(model: SentenceTransformer, dimensions: int, folder: Path) -> None:
         first = Dense(
             own, dimensions, bias=False, activation_function=nn.Identity(), init_weight=torch.eye(dimensions, own)
         )
-        weight = next(model.parameters())
+        weight = next(weight for weight in model.parameters() if weight.is_floating_point())
         first.requires_grad_(False).to(weight.device, weight.dtype)
         model.insert(len(model) - (type(model[-1]) is Normalize), first)
 

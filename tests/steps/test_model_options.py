@@ -150,6 +150,11 @@ def test_doctor_and_plan_name_the_prompts_that_a_model_was_trained_with(
         'set HEAL_QUERY_PROMPT="query: " and HEAL_DOCUMENT_PROMPT="passage: "'
     )
     without = changed(settings, model=str(e5), source_roots=(), sources=(settings.inbox,))
+    note, found, length = model_findings(without)
+    assert length.text == (
+        f"{e5} reads 40 tokens of a text, and a chunk with its prompt may have 240; lower HEAL_CHUNK_TOKENS by 200"
+    )
+    without = changed(without, chunk_tokens=30)
     note, found = model_findings(without)
     assert (note.level, note.text) == ("note", sentence)
     assert (found.level, found.text) == ("ok", f"{e5} in {e5} gives vectors of 32 dimensions")
