@@ -57,10 +57,10 @@ def split_uri(model_uri: str) -> tuple[str, ModelOptions]:
     """The model and the options of a URI from ``with_options``."""
     model, _, query = model_uri.rpartition("?")
     given = dict(parse_qsl(query, keep_blank_values=True))
-    if not model or not given or not given.keys() <= {field.name for field in fields(ModelOptions)}:
+    known, dimensions = {field.name for field in fields(ModelOptions)}, given.pop("dimensions", "0")
+    if not model or not query or not given.keys() <= known or not dimensions.isdecimal():
         return model_uri, NO_OPTIONS  # a question mark of a folder's name
-    dimensions = int(given.pop("dimensions", "0"))
-    return model, ModelOptions(dimensions, **given)
+    return model, ModelOptions(int(dimensions), **given)
 
 
 def api_model(model_uri: str) -> str:

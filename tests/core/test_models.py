@@ -20,7 +20,10 @@ from heal_tasks.core.prompts import missing_prompts, own_prompt, prompts_in
 BGE = "Represent this sentence for searching relevant passages: "
 
 
-@pytest.mark.parametrize("model", ["intfloat/e5-small-v2", "/models/my e5?", "openai:x", "/a?b=c", "s3://b/models/k"])
+@pytest.mark.parametrize(
+    "model",
+    ["intfloat/e5-small-v2", "/models/my e5?", "openai:x", "/a?b=c", "/a?dimensions=x", "/a?", "s3://b/models/k"],
+)
 @pytest.mark.parametrize(
     "options",
     [
