@@ -17,6 +17,7 @@ from heal_tasks.core.corpora import corpus_names
 from heal_tasks.core.errors import HealError, SettingsError
 from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import api_model, packaged_folder
+from heal_tasks.core.prompts import missing_prompts
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings, load_settings, unknown_variables
 from heal_tasks.local import stack
@@ -167,19 +168,35 @@ def _questions(settings: Settings) -> Iterator[Result]:
 
 
 def _model(settings: Settings) -> Iterator[Result]:
-    if name := api_model(settings.model):
-        from heal_tasks.steps.vectors.encoders import ApiEncoder, make_endpoint  # loads torch
+    here = Path(packaged_folder(settings.model) or settings.model).is_dir()
+    if missing := missing_prompts(settings.model, settings.model_options, settings.model if here else None):
+        yield "note", missing
+    if api_model(settings.model):
+        from heal_tasks.steps.vectors.encoders import api_encoder  # loads torch
 
-        vectors = ApiEncoder(make_endpoint(settings, name), settings.model).encode(["length"])
+        vectors = api_encoder(settings, settings.model_uri).encode(["length"])
         yield "ok", f"{settings.model} gives vectors of {vectors.shape[1]} dimensions; it is not trained"
         return
     folder = Path(packaged_folder(settings.model) or settings.model)
-    if not folder.is_dir():
+    if not here:
         yield "note", f"{settings.model} would be fetched from a hub; give HEAL_MODEL a folder to need no network"
     elif not list(folder.glob("*.safetensors")):
         yield "fail", f"{folder} has no .safetensors file; save the model as safetensors"
     else:
-        yield "ok", f"{settings.model} in {folder}"
+        from heal_tasks.training.encoder import load_encoder  # loads torch
+
+        try:
+            model = load_encoder(folder, device="cpu", options=settings.model_options)
+            yield "ok", f"{settings.model} in {folder} gives vectors of {model.get_embedding_dimension()} dimensions"
+            prompt = model.tokenizer(model.prompts["document"], add_special_tokens=False)["input_ids"]
+            if (longest := settings.chunk_tokens + len(prompt)) > (model.max_seq_length or longest):
+                yield (
+                    "note",
+                    f"{settings.model} reads {model.max_seq_length} tokens of a text, and a chunk with its prompt may "
+                    f"have {longest}; lower HEAL_CHUNK_TOKENS by {longest - model.max_seq_length}",
+                )
+        except HealError as error:
+            yield "fail", str(error)
 
 
 def _llm(settings: Settings) -> Iterator[Result]:

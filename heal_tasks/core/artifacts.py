@@ -18,7 +18,7 @@ from typing import Any
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.files import first_stray, private_folder
-from heal_tasks.core.models import resolve_model
+from heal_tasks.core.models import resolve_model, split_uri
 from heal_tasks.core.settings import Settings
 
 COMPLETE = "_complete.json"
@@ -97,7 +97,7 @@ class ArtifactStore:
 
     def model_path(self, model_uri: str) -> str:
         """Folder to load a model from: an artifact's, or the one that ``resolve_model`` finds."""
-        return str(self.local(model_uri)) if self._inside(model_uri) else resolve_model(model_uri)
+        return str(self.local(model_uri)) if self._inside(model_uri) else resolve_model(split_uri(model_uri)[0])
 
     def delete(self, uri: str) -> None:
         """Remove an artifact; nothing happens where there is none. StepError for what is not below the root."""

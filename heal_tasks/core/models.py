@@ -1,13 +1,21 @@
-"""Location of an encoder's files: packaged, in a folder, or on a hub."""
+"""A model by its name: the options set for it, and its files, which are packaged, in a folder, or on a hub."""
 
+import json
 import os
+from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl, quote, urlencode
 
 from heal_tasks.core.errors import InputError, SettingsError
 from heal_tasks.core.files import first_stray
 from heal_tasks.core.ids import sha256_hex
+from heal_tasks.core.model_code import refuse_own_code
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
+
+Role = Literal["query", "document"]
+"""What a text is to an encoder: a question or a chunk."""
 
 CARD = "card.json"
 """File beside a trained model with its training settings and metrics."""
@@ -19,9 +27,45 @@ API = "openai:"
 """Prefix of a model that an OpenAI-compatible endpoint runs: ``openai:text-embedding-3-small``."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Settings by which a model gives other vectors than by its own configuration."""
+
+    dimensions: int = 0  # that vectors are cut to; 0 for the model's own number
+    query_prompt: str | None = None  # before every question; None for the model's own
+    document_prompt: str | None = None
+
+    def prompt(self, role: Role) -> str | None:
+        """The prompt of questions or chunks."""
+        return self.query_prompt if role == "query" else self.document_prompt
+
+    def identity(self, sha256: str) -> str:
+        """Hash of a model with these options, from the hash of the model alone."""
+        return sha256 if self == NO_OPTIONS else sha256_hex(sha256, json.dumps(asdict(self), sort_keys=True))
+
+
+NO_OPTIONS = ModelOptions()
+
+
+def with_options(model: str, options: ModelOptions) -> str:
+    """The URI of a model with options, ``/models/e5?query_prompt=query%3A%20``; without any the model's name."""
+    given = {name: value for name, value in asdict(options).items() if value != getattr(NO_OPTIONS, name)}
+    return f"{model}?{urlencode(given, quote_via=quote)}" if given else model
+
+
+def split_uri(model_uri: str) -> tuple[str, ModelOptions]:
+    """The model and the options of a URI from ``with_options``."""
+    model, _, query = model_uri.rpartition("?")
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    known, dimensions = {field.name for field in fields(ModelOptions)}, given.pop("dimensions", "0")
+    if not model or not query or not given.keys() <= known or not dimensions.isdecimal():
+        return model_uri, NO_OPTIONS  # a question mark of a folder's name
+    return model, ModelOptions(int(dimensions), **given)
+
+
 def api_model(model_uri: str) -> str:
     """The endpoint's name of a model that is run behind an API; empty for a model in files."""
-    return model_uri.removeprefix(API) if model_uri.startswith(API) else ""
+    return split_uri(model_uri)[0].removeprefix(API) if model_uri.startswith(API) else ""
 
 
 def api_sha256(model: str, dimensions: int) -> str:
@@ -55,16 +99,23 @@ def resolve_model(model: str, setting: str = "HEAL_MODEL") -> str:
 
     Raises:
         SettingsError: it is none of these.
-        InputError: see ``check_model_folder``.
+        InputError: see ``check_model_folder`` and ``refuse_own_code``.
     """
     folder = packaged_folder(model) or model
     if Path(folder).is_dir():
         check_model_folder(folder)
+        refuse_own_code(folder, model)
         return folder
+    refuse_own_code(_fetched(model, ["*.json"], setting), model)  # before gigabytes are fetched
+    return _fetched(model, _FILES, setting)
+
+
+def _fetched(model: str, patterns: list[str], setting: str) -> str:
+    """The folder with a model's files of some patterns, from the hub or its cache."""
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(model, allow_patterns=_FILES)
+        return snapshot_download(model, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{setting}={model!r} is not a folder, and the model hub did not return it ({type(error).__name__}: "

@@ -125,9 +125,9 @@ class EncoderSettings(BaseModel):
     """The embedding model.
 
     `openai:NAME` is a model behind an OpenAI-compatible endpoint (`/v1/embeddings`): it is not trained, so candidates
-    are its vectors with and without NUDGE, each with a lexicon. Its calls count for the spend limits, and
-    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S` hold for them. The first run after a change of
-    `HEAL_MODEL` or `HEAL_DIMENSIONS` realigns, and the gate decides between the new model and what is live.
+    are its vectors with and without NUDGE, each with a lexicon. Its calls count for the spend limits, with
+    `HEAL_LLM_CONCURRENCY` and `HEAL_LLM_TIMEOUT_S`. A change of model, dimensions or prompts realigns, and the gate
+    decides between the new vectors and what is live. [models.md](models.md) says which model needs which prompts.
     """
 
     model: str = Field(PACKAGED_MODEL,
@@ -136,8 +136,9 @@ class EncoderSettings(BaseModel):
         description="OpenAI-compatible endpoint with `/v1` of a model `openai:NAME`; unset: OpenAI.")
     embed_api_key: SecretStr | None = Field(None, description="API key of that endpoint; unset: `OPENAI_API_KEY`.")
     embed_usd_per_million: float = Field(0.02, ge=0, description="Price of a million tokens to embed, in USD.")
-    dimensions: int = Field(0, ge=0, le=4000,
-        description="Number of dimensions to ask an endpoint for, where its model has shorter vectors; 0: its own.")
+    dimensions: int = Field(0, ge=0, le=4000, description="Number of dimensions to keep of Matryoshka vectors; 0: all.")
+    query_prompt: str | None = Field(None, description="Text before every embedded question; unset: the model's own.")
+    document_prompt: str | None = Field(None, description="Text before every embedded chunk; unset: the model's own.")
 
 
 class TrainingSettings(BaseModel):

@@ -21,6 +21,7 @@ from heal_tasks.core import run_settings as running
 from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.corpora import corpus_values, database_beside, entered_corpus
 from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.models import ModelOptions, with_options
 from heal_tasks.core.redaction import redact_logs, remember, remember_url
 from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
 
@@ -154,6 +155,16 @@ class Settings(
     def llm_writes_maps(self) -> bool:
         """True if an LLM writes the entity maps; otherwise the extractive writer does."""
         return self.map_writer == "llm" or (self.map_writer == "auto" and self.llm_configured)
+
+    @property
+    def model_options(self) -> ModelOptions:
+        """The options of the base model."""
+        return ModelOptions(self.dimensions, self.query_prompt, self.document_prompt)
+
+    @property
+    def model_uri(self) -> str:
+        """The base model with its options, as in ``heal.space``."""
+        return with_options(self.model, self.model_options)
 
     def require_llm(self) -> None:
         """Raise SettingsError if entity maps or answers are wanted, and there is no LLM."""

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from heal_tasks.core.models import Role
 from heal_tasks.steps.vectors.encoders import TextEncoder
-from heal_tasks.training.encoder import Role
 
 MAX_BATCH = 64
 """Texts per batch. A longer request is encoded in parts, between which others get their turn."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from heal_tasks.client.connections import Connections
 from heal_tasks.client.encoders import load_encoder
 from heal_tasks.client.following import Following, Loaded, Searchable
+from heal_tasks.core.models import Role
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import TokenCounter
 from heal_tasks.lexicon.lexicon import with_lexicon
@@ -16,7 +17,6 @@ from heal_tasks.serve.batching import Batcher
 from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.vectors.encoders import TextEncoder
 from heal_tasks.store.generations.lexicon import LexiconRepository
-from heal_tasks.training.encoder import Role
 
 
 @dataclass(frozen=True)

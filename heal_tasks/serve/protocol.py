@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from heal_tasks.core.models import Role
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
-from heal_tasks.training.encoder import Role
 
 MAX_TEXTS = 2048
 """Texts per request, OpenAI's own limit, which its clients keep."""

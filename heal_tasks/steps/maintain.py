@@ -26,7 +26,7 @@ def maintain(context: Context) -> Outcome:
     }
     spaces, drained = SpaceRepository(context.conn), datetime.now(UTC) - timedelta(hours=settings.drain_hours)
     # The base model's space stays, and so do those that a run may be filling now.
-    kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model or item.used_at > drained}
+    kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model_uri or item.used_at > drained}
     counts["spaces_dropped"] = len(spaces.drop_unused(kept))
     for kind, uris in unused_files(context.conn, settings.drain_hours).items():
         there = [uri for uri in uris if context.artifacts.exists(uri)]

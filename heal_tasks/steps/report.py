@@ -21,7 +21,7 @@ def report(context: Context) -> Outcome:
     from heal_tasks.report.pictures import draw  # loads matplotlib
 
     verdict = "\n".join([_verdict(summary, context.settings), *summary.undone()])
-    pictures = draw(context.conn, context.artifacts, summary, context.settings.model)
+    pictures = draw(context.conn, context.artifacts, summary, context.settings.model_uri)
     page = render(replace(summary, run=replace(summary.run, verdict=verdict)), pictures)
     uri = store_page(context.artifacts, context.run_id, page)
     active_id = summary.active.generation_id if summary.active else None

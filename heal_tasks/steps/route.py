@@ -35,7 +35,7 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         generation_age_days=(datetime.now(UTC) - aligned_at).total_seconds() / 86400 if aligned_at else None,
         misfits=_misfits(context, active, aligned_at) if pending.chunks else None,
         fruitless_cause=last.cause if last and not last.promoted else None,
-        model=f"{settings.model} ({settings.dimensions})" if settings.dimensions else settings.model,
+        model=settings.model_uri,
         aligned_model=last.model if last else None,
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
@@ -74,7 +74,7 @@ def _drift(context: Context, active: Generation | None) -> dict[str, Any]:
 def _training(context: Context) -> dict[str, Any]:
     """The trained models that were refused in a row, and the share of material that is new since the last."""
     refused, trained_at = RunRepository(context.conn).refused_trainings()
-    base = SpaceRepository(context.conn).find_by_uri(context.settings.model)
+    base = SpaceRepository(context.conn).find_by_uri(context.settings.model_uri)
     if trained_at is None or base is None or base.created_at > trained_at:  # none, or none of this base model
         return {}
     corpus = Corpus(context.conn)

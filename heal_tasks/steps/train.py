@@ -76,8 +76,10 @@ def _inputs(context: Context) -> object:
 
 
 def _base_sha256(context: Context) -> str:
-    model = context.settings.model
-    return model if api_model(model) else model_sha256(resolve_model(model))
+    settings = context.settings
+    if api_model(settings.model):
+        return settings.model_uri
+    return settings.model_options.identity(model_sha256(resolve_model(settings.model)))
 
 
 def train(context: Context) -> Outcome:
@@ -130,6 +132,7 @@ def _train(
                 data,
                 validation,
                 config,
+                options=settings.model_options,
                 work_dir=work_dir,
                 output_dir=folder,
                 data_fingerprint=training_set.rsplit("/", 1)[-1],

@@ -18,7 +18,7 @@ LORA_SCALE = 2
 
 
 def add_adapter(model: SentenceTransformer, *, rank: int, seed: int, share: float = 1.0) -> None:
-    """Freeze the encoder's weights and add a trainable adapter to every linear layer, in place.
+    """Freeze all weights and add a trainable adapter to every linear layer, in place.
 
     Args:
         model: its vectors stay the same until the adapter is trained.
@@ -26,6 +26,7 @@ def add_adapter(model: SentenceTransformer, *, rank: int, seed: int, share: floa
         seed: of the matrices A; B starts at zero.
         share: of the adapter's output that is added to the layer's.
     """
+    model.requires_grad_(False)  # of other modules, too: a checkpoint has the adapter's matrices alone
     plain = model[0].model
     # BERT's pooler is a linear layer too, but sentence vectors do not pass through it.
     unused = r"pooler\..*" if hasattr(plain, "pooler") else None

@@ -5,24 +5,27 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError, StepError
 from heal_tasks.core.ids import sha256_hex
-from heal_tasks.core.models import CARD, check_model_folder
+from heal_tasks.core.model_code import refuse_own_code
+from heal_tasks.core.models import CARD, NO_OPTIONS, ModelOptions, Role, check_model_folder
+from heal_tasks.core.prompts import own_prompt
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.training.adapters import nf4_config
 from heal_tasks.training.packed import PackedBert, packs
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-Role = Literal["query", "document"]
 
 CPU_BATCH_TOKENS = 1024
 """Tokens per forward pass. Larger passes spend an eighth of their CPU time in page faults, because the allocator
@@ -68,6 +71,7 @@ def load_encoder(
     dtype: Dtype = "float32",
     quantised: bool = False,
     sha256: str | None = None,
+    options: ModelOptions = NO_OPTIONS,
 ) -> SentenceTransformer:
     """Load an encoder in evaluation mode from a folder that sentence-transformers saved; never from the network.
 
@@ -76,16 +80,20 @@ def load_encoder(
         device: see ``pick_device``.
         dtype: of weights and computation; see ``in_bf16``.
         quantised: linear layers in 4-bit NF4, to train an adapter beside them.
-        sha256: the hash that the files must have; None: any.
+        sha256: the hash that the files, with the options, must have; None: any.
+        options: prompts and number of dimensions in place of the model's own. They become part of the model, so that
+            it has them wherever it is saved.
 
     Raises:
-        InputError: no encoder in the folder, files outside it, no such device, or it cannot hold a quantised encoder.
+        InputError: no encoder in the folder, files outside it, it has fewer dimensions than wanted, no such device, or
+            it cannot hold a quantised encoder.
         StepError: the files have another hash.
     """
     folder = Path(path)
     check_model_folder(folder)
+    refuse_own_code(folder)
     _check_modules(folder)
-    if sha256 is not None and (found := model_sha256(folder)) != sha256:
+    if sha256 is not None and (found := options.identity(model_sha256(folder))) != sha256:
         raise StepError(
             f"the files of the model in {folder} have been changed since its vectors were made (sha256 {found[:12]}, "
             f"recorded is {sha256[:12]}); put the files back, from a backup of HEAL_ARTIFACTS_URI or of HEAL_MODEL; "
@@ -97,13 +105,47 @@ def load_encoder(
         kwargs |= {"quantization_config": nf4_config(place), "device_map": {"": place}}
     # For all of the process: progress bars fill a task's log with control characters.
     transformers_logging.disable_progress_bar()
-    return SentenceTransformer(str(folder), device=place, local_files_only=True, model_kwargs=kwargs).eval()
+    model = SentenceTransformer(str(folder), device=place, local_files_only=True, model_kwargs=kwargs)
+    for role in get_args(Role):
+        set_prompt = options.prompt(role)
+        own = own_prompt(model.prompts, model.default_prompt_name, role)
+        model.prompts[role] = own if set_prompt is None else set_prompt
+    if options.dimensions:
+        _cut(model, options.dimensions, folder)
+    for module in model:
+        if type(module) is Dense:
+            module.register_forward_pre_hook(_in_its_format)
+    return model.eval()
+
+
+def _in_its_format(module: Any, arguments: tuple[dict[str, torch.Tensor]]) -> None:
+    """Bring a layer's input into the number format of its weights: token weights make float32 of bfloat16."""
+    (features,) = arguments
+    features[module.module_input_name] = features[module.module_input_name].to(module.linear.weight.dtype)
+
+
+def _cut(model: SentenceTransformer, dimensions: int, folder: Path) -> None:
+    """Let a model give the first ``dimensions`` of its vectors, in training as well.
+
+    A matrix does it, because ``truncate_dim`` of sentence-transformers is neither in the forward pass nor saved.
+    """
+    own = model.get_embedding_dimension()
+    if dimensions > own:
+        raise InputError(f"HEAL_DIMENSIONS={dimensions} is more than the {own} of the model in {folder}; lower it")
+    if dimensions < own:
+        first = Dense(
+            own, dimensions, bias=False, activation_function=nn.Identity(), init_weight=torch.eye(dimensions, own)
+        )
+        weight = next(weight for weight in model.parameters() if weight.is_floating_point())
+        first.requires_grad_(False).to(weight.device, weight.dtype)
+        model.insert(len(model) - (type(model[-1]) is Normalize), first)
 
 
 def _check_modules(folder: Path) -> None:
     """Raise InputError if a folder holds no encoder, or if the parts of its model are elsewhere."""
     try:
-        parts = [str(item["path"]) for item in json.loads((folder / "modules.json").read_text("utf-8"))]
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        parts, kinds = [str(item["path"]) for item in modules], [str(item["type"]) for item in modules]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{folder} holds no encoder (modules.json is missing or damaged); give a sentence-transformers folder"
@@ -113,6 +155,11 @@ def _check_modules(folder: Path) -> None:
             raise InputError(
                 f"modules.json in {folder} names {part!r}, which is outside; give a folder with all its files"
             )
+    if any(kind.endswith(".Router") for kind in kinds):
+        raise InputError(
+            f"{folder} has an encoder each for questions and documents (Router), which are not trained here; give one "
+            "with the same encoder for both"
+        )
 
 
 def encode(
@@ -146,6 +193,7 @@ def encode(
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
     vectors = np.empty((len(distinct), model.get_embedding_dimension()), dtype=np.float32)
     compute = model.encode_query if role == "query" else model.encode_document
+    prompt = model.prompts.get(role, "")
     packed = PackedBert(model, PACKED_TOKENS, torch.bfloat16 if bf16 else None) if packs(model) else None
     start = 0
     batch_size = batch_size or (CPU_BATCH_SIZE if model.device.type == "cpu" else GPU_BATCH_SIZE)
@@ -154,7 +202,9 @@ def encode(
             batch = distinct[start : start + (batch_size if packed else _fitting(model, distinct[start], batch_size))]
             try:
                 vectors[start : start + len(batch)] = (
-                    packed.encode(batch) if packed else compute(batch, batch_size=batch_size, show_progress_bar=False)
+                    packed.encode([prompt + text for text in batch])
+                    if packed
+                    else compute(batch, batch_size=batch_size, show_progress_bar=False)
                 )
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
@@ -192,8 +242,10 @@ class Encoder:
         threads: int | None = None,
         dtype: Dtype = "float32",
         sha256: str | None = None,
+        options: ModelOptions = NO_OPTIONS,
     ) -> None:
-        self._model, self._threads = load_encoder(path, device=device, dtype=dtype, sha256=sha256), threads
+        self._model = load_encoder(path, device=device, dtype=dtype, sha256=sha256, options=options)
+        self._threads = threads
 
     def encode(
         self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer, WordWeights
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordWeights
 from torch import Tensor
 from torch.nn import functional
 from transformers import BertModel
+
+_VECTOR = "sentence_embedding"
 
 Run = tuple[int, int, int]
 """Texts of one length: first token, number of texts, tokens per text."""
@@ -38,6 +40,9 @@ class PackedBert:
         self._dtype: torch.dtype = dtype or self._bert.dtype
         self._heads: int = self._bert.config.num_attention_heads
         self._weights: Any = model[1].emb_layer if isinstance(model[1], WordWeights) else None
+        pooling = 1 if self._weights is None else 2
+        self._first_token = model[pooling].pooling_mode == "cls"
+        self._last = list(model)[pooling + 1 :]
         self._room: dict[str, Tensor] = {}
 
     @torch.inference_mode()
@@ -54,7 +59,7 @@ class PackedBert:
         real = features["attention_mask"].bool()  # (n, longest)
         lengths = real.sum(1)
         order = torch.argsort(lengths, descending=True, stable=True)
-        vectors = torch.empty(len(texts), self._bert.config.hidden_size)
+        vectors = torch.empty(len(texts), self._model.get_embedding_dimension())
         for rows in self._batches(order.tolist(), lengths.tolist()):
             kept = real[rows]
             types = features.get("token_type_ids")
@@ -78,7 +83,7 @@ class PackedBert:
         yield batch
 
     def _forward(self, ids: Tensor, places: Tensor, types: Tensor, lengths: list[int]) -> Tensor:
-        """Sum of the last layer's token vectors, weighted if the model weights tokens, float32, shape (texts, d).
+        """The texts' vectors, float32, shape (texts, d).
 
         ``ids``, ``places`` and ``types`` have one entry per token, t in all, the sum of ``lengths``.
         """
@@ -97,10 +102,20 @@ class PackedBert:
             states = attention.output.LayerNorm(mixed.add_(states))
             inner = torch.ops.aten.gelu_(self._linear("inner", states, layer.intermediate.dense))  # (t, 4 d)
             states = output.LayerNorm(self._linear("states", inner, output.dense).add_(states))
-        if self._weights is not None:
-            states.mul_(self._weights(ids))
-        # The caller normalises, so a sum is as good as a mean.
-        return torch.cat([self._texts(states, run).sum(1, dtype=torch.float32) for run in runs])
+        if self._first_token:
+            pooled = torch.cat([self._texts(states, run)[:, 0].float() for run in runs])
+        else:
+            shares = torch.tensor(lengths, dtype=torch.float32)
+            if self._weights is not None:
+                weights = self._weights(ids)  # (t, 1)
+                states.mul_(weights)
+                shares = torch.cat([self._texts(weights, run).sum((1, 2), dtype=torch.float32) for run in runs])
+            pooled = torch.cat([self._texts(states, run).sum(1, dtype=torch.float32) for run in runs])
+            pooled /= shares.clamp(min=1e-9)[:, None]
+        for module in self._last:
+            dtype = next((weight.dtype for weight in module.parameters()), pooled.dtype)
+            pooled = module({_VECTOR: pooled.to(dtype)})[_VECTOR]
+        return pooled.float()
 
     def _attend(self, layer: Any, states: Tensor, runs: list[Run]) -> Tensor:
         projected = [
@@ -137,17 +152,20 @@ class PackedBert:
 def packs(model: SentenceTransformer) -> bool:
     """True where ``PackedBert`` gives the model's vectors.
 
-    That is a plain BERT with mean pooling, with or without token weights, in float32 or bfloat16 on a CPU, without
-    prompts. Adapters and 4-bit layers replace linear layers by classes of other packages, so such models are refused.
+    That is a plain BERT with pooling by mean, with or without token weights, or by the first token, in float32 or
+    bfloat16 on a CPU. Adapters and 4-bit layers replace linear layers by classes of other packages, so such models are
+    refused.
     """
     modules = list(model)
-    if type(modules[1]) is WordWeights:
+    weighted = type(modules[1]) is WordWeights
+    if weighted:
         del modules[1]
-    plain = [Transformer, Pooling] if len(modules) == 2 else [Transformer, Pooling, Normalize]
-    if [type(module) for module in modules] != plain or any(model.prompts.values()) or model.truncate_dim is not None:
+    if [type(module) for module in modules[:2]] != [Transformer, Pooling] or model.truncate_dim is not None:
         return False
-    bert: Any = modules[0].auto_model
-    if type(bert) is not BertModel or modules[1].pooling_mode != "mean":
+    bert, pooling, last = modules[0].auto_model, modules[1], modules[2:]
+    if type(bert) is not BertModel or pooling.pooling_mode not in (("mean",) if weighted else ("mean", "cls")):
+        return False
+    if not pooling.include_prompt or not all(_takes_vectors(module) for module in last):
         return False
     config = bert.config
     kinds = {(weight.device.type, weight.dtype) for weight in bert.parameters()}
@@ -158,3 +176,9 @@ def packs(model: SentenceTransformer) -> bool:
         and all(type(module).__module__.startswith(("torch.nn.", "transformers.")) for module in bert.modules())
         and kinds in ({("cpu", torch.float32)}, {("cpu", torch.bfloat16)})
     )
+
+
+def _takes_vectors(module: Any) -> bool:
+    """True for a module that maps the texts' vectors and nothing else."""
+    names = {getattr(module, name, _VECTOR) for name in ("module_input_name", "module_output_name")}
+    return type(module) in (Dense, Normalize) and names <= {_VECTOR, None}

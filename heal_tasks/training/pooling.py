@@ -7,6 +7,7 @@ model depends on nothing of this project.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer, WordWeights
 
 from heal_tasks.core.batches import batched
+from heal_tasks.core.models import Role
 
 TEXTS_AT_ONCE = 1024
 
@@ -67,10 +69,14 @@ def weight_tokens(model: SentenceTransformer, texts: Iterable[str], power: float
     tokenizer = model.tokenizer
     vocabulary = {number: word for word, number in tokenizer.get_vocab().items()}
     words = [vocabulary.get(number, f"[unused by the tokenizer: {number}]") for number in range(max(vocabulary) + 1)]
+    # The words of prompts are in every text, and would be a part of every vector if they counted as rare.
+    prompts = "".join(model.prompts.get(role, "") for role in get_args(Role))
     documents = (
         ids
         for batch in batched(sorted(set(texts)), TEXTS_AT_ONCE)
-        for ids in tokenizer(batch, truncation=True, max_length=model.max_seq_length)["input_ids"]
+        for ids in tokenizer([prompts + text for text in batch], truncation=True, max_length=model.max_seq_length)[
+            "input_ids"
+        ]
     )
     weights = idf_weights(documents, len(words), tokenizer.all_special_ids, power)
     layer = WordWeights(words, dict(zip(words, weights.tolist(), strict=True)))

@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import Tensor
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.metrics import Metric, metric_name
-from heal_tasks.core.models import CARD
+from heal_tasks.core.models import CARD, NO_OPTIONS, ModelOptions
 from heal_tasks.core.types import JsonObject, Progress, silent
 from heal_tasks.training.adapters import add_adapter
 from heal_tasks.training.checkpoints import (
@@ -69,6 +70,7 @@ def train_encoder(
     validation: ValidationSet,
     config: TrainingConfig,
     *,
+    options: ModelOptions = NO_OPTIONS,
     work_dir: Path,
     output_dir: Path,
     data_fingerprint: str,
@@ -86,6 +88,7 @@ def train_encoder(
         data: training pairs.
         validation: each validation encodes all its texts, so a few hundred documents are plenty.
         config: of the training.
+        options: prompts and dimensions of the base model, which the trained one keeps.
         work_dir: for checkpoints; the caller deletes it once the result is safe. Files of another run are deleted.
         output_dir: receives the model as safetensors, and ``card.json``.
         data_fingerprint: checkpoints are used only for the same fingerprint, base model and config.
@@ -102,13 +105,13 @@ def train_encoder(
         )
     device = pick_device(config.device)
     run: JsonObject = {
-        "base_sha256": model_sha256(base_model),
+        "base_sha256": options.identity(model_sha256(base_model)),
         "data_fingerprint": data_fingerprint,
         "config": config.identity(),
     }
     open_work_dir(work_dir, run)
     found = last_checkpoint(work_dir)
-    training = _Training(Path(base_model), data, validation, config, work_dir, run, device)
+    training = _Training(Path(base_model), options, data, validation, config, work_dir, run, device)
     if found is None or not is_finished(found[1]):
         if config.processes > 1:
             run_processes(training.fit, config.processes, progress)
@@ -153,6 +156,7 @@ class _Training:
     """A training, which is pickled for its processes; ``run`` names it in the working folder."""
 
     base_model: Path
+    options: ModelOptions
     data: TrainingData
     validation: ValidationSet
     config: TrainingConfig
@@ -167,7 +171,8 @@ class _Training:
         if processes.num_processes > 1:
             device = device if device == "cpu" else str(processes.device)
             progress = progress if processes.is_main_process else silent
-        model = load_encoder(self.base_model, device=device, quantised=config.adapter == "qlora")
+        quantised = config.adapter == "qlora"
+        model = load_encoder(self.base_model, device=device, quantised=quantised, options=self.options)
         bf16 = in_bf16(config.dtype, device)
         validation = Validation(self.validation, config.metric, config.max_steps, progress, bf16=bf16)
         sampler, base_vectors = make_sampler(self.data, config), None
@@ -197,13 +202,15 @@ class _Training:
         if config.adapter == "none":
             model = load_encoder(checkpoint, device="cpu")
             if config.base_share > 0:
-                base = load_encoder(self.base_model, device="cpu")
+                base = load_encoder(self.base_model, device="cpu", options=self.options)
+                trained = [module for module in model if type(module) is not WordWeights]
                 with torch.no_grad():
-                    for weight, start in zip(model[0].parameters(), base[0].parameters(), strict=True):
-                        weight.lerp_(start, config.base_share)
+                    for module, before in zip(trained, base, strict=True):
+                        for weight, start in zip(module.parameters(), before.parameters(), strict=True):
+                            weight.lerp_(start, config.base_share)
             return model
         # Merged into the base model's own weights, since 4-bit weights in training were rounded.
-        model = load_encoder(self.base_model, device="cpu")
+        model = load_encoder(self.base_model, device="cpu", options=self.options)
         self._weight_tokens(model)
         # An adapter is a difference to the base model, so scaling it mixes the two.
         add_adapter(model, rank=config.lora_rank, seed=config.seed, share=1 - config.base_share)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Dense, Dropout, WordWeights
 
 from heal_tasks.training.adapters import add_adapter
 from heal_tasks.training.encoder import load_encoder
@@ -14,6 +14,9 @@ from heal_tasks.training.packed import PackedBert, packs
 
 # Lengths from zero to more than the window, some of them equal.
 TEXTS = ["", "d1", "q2", "q1 q2 q3", "n1 n2 n3 n4 n5 n6 n7", "d3 d2 d1", "d4 " * 100, "n5 " * 100, "q9 n3 " * 12]
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"{a}{b}" for a in "qdn" for b in range(24))]
+WEIGHTS = {word: 0.1 + number % 7 for number, word in enumerate(VOCABULARY)}
 
 
 @pytest.fixture
@@ -79,6 +82,30 @@ def test_changed_weights_are_used_at_once(model: SentenceTransformer):
     assert not np.allclose(unit(packed.encode(TEXTS)), unit(before), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model[1], "pooling_mode", "cls"),
+        lambda model: model.append(Dense(32, 8)),
+        lambda model: model.insert(2, Dense(32, 8, use_residual=True)),
+        lambda model: (setattr(model[1], "pooling_mode", "cls"), model.insert(2, Dense(32, 48))),
+        lambda model: (model.insert(1, WordWeights(VOCABULARY, WEIGHTS)), model.insert(3, Dense(32, 8))),
+    ],
+    ids=["first token", "last layer", "before the normalisation", "first token and layer", "weights and layer"],
+)
+def test_pooling_and_last_layers_are_the_models(
+    model: SentenceTransformer, change: Callable[[SentenceTransformer], object]
+):
+    change(model)
+    assert packs(model)
+    # Without normalisation, too: a layer with a bias sees the mean and not the sum.
+    exact = by_the_model(model, TEXTS)
+    np.testing.assert_allclose(PackedBert(model, 60).encode(TEXTS), exact, atol=1e-6)
+    half = PackedBert(model.to(torch.bfloat16), 60).encode(TEXTS)
+    assert half.dtype == np.float32
+    assert (unit(half) * unit(exact)).sum(axis=1).min() > 0.99
+
+
 def test_a_plain_bert_is_packed(model: SentenceTransformer):
     assert packs(model)
     del model[2]
@@ -89,17 +116,32 @@ def test_a_plain_bert_is_packed(model: SentenceTransformer):
     "change",
     [
         lambda model: setattr(model[1], "pooling_mode", "max"),
-        lambda model: model.prompts.update(query="query: "),
+        lambda model: setattr(model[1], "include_prompt", False),
         lambda model: setattr(model, "truncate_dim", 8),
         lambda model: model.half(),
-        lambda model: model.append(Dense(32, 32)),
+        lambda model: model.append(Dense(32, 32, module_input_name="token_embeddings")),
+        lambda model: (model.insert(1, WordWeights(["d1"], {})), setattr(model[2], "pooling_mode", "cls")),
+        lambda model: model.append(Dropout()),
         lambda model: setattr(model[0].auto_model.config, "hidden_act", "relu"),
         lambda model: setattr(model[0].auto_model.config, "is_decoder", True),
         lambda model: setattr(model.tokenizer, "padding_side", "left"),
         lambda model: add_adapter(model, rank=2, seed=0),
         lambda model: setattr(model[0].auto_model, "__class__", type("Other", (type(model[0].auto_model),), {})),
     ],
-    ids=["pooling", "prompt", "truncated", "half", "dense", "relu", "decoder", "left", "adapter", "other"],
+    ids=[
+        "pooling",
+        "prompt",
+        "truncated",
+        "half",
+        "dense",
+        "weights",
+        "dropout",
+        "relu",
+        "decoder",
+        "left",
+        "adapter",
+        "other",
+    ],
 )
 def test_other_models_are_not_packed(model: SentenceTransformer, change: Callable[[SentenceTransformer], object]):
     change(model)

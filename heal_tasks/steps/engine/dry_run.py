@@ -9,6 +9,7 @@ from itertools import accumulate
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import api_model, tokenizer_folder
+from heal_tasks.core.prompts import missing_prompts
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import silent
 from heal_tasks.questions.writer import ChunkToAsk
@@ -82,6 +83,7 @@ class Plan:
     measured: str  # whether the gate will have questions to judge by
     limit: str  # the spend limits and what they leave; empty without limits
     unread: str  # about chunks that the model does not read; empty without any
+    prompts: str  # about prompts that the model lacks; empty if it lacks none
 
     def lines(self) -> list[str]:
         """The plan as text."""
@@ -104,7 +106,7 @@ class Plan:
         lines.append(f"quality    {self.measured}")
         if self.limit:
             lines.append(f"limit      {self.limit}")
-        return [*lines, f"model      {self.unread}"] if self.unread else lines
+        return [*lines, *(f"model      {text}" for text in (self.unread, self.prompts) if text)]
 
     def _questions(self) -> str:
         chunks = self.questions.chunks
@@ -132,7 +134,10 @@ def make_plan(settings: Settings) -> Plan:
             unread = unread_chunks(conn, settings)
             measured = _measured(read_question_counts(conn), settings, len(to_ask))
             systems = 2 if GenerationRepository(conn).active() is None else 3
-        count_tokens = token_counter(tokenizer_folder(settings.model))
+        folder = tokenizer_folder(settings.model)
+        count_tokens = token_counter(folder)
+        own_folder = None if api_model(settings.model) else folder
+        prompts = missing_prompts(settings.model, settings.model_options, own_folder)
 
         def length(chunk: ChunkToAsk) -> int:
             return count_tokens(chunk.title) + count_tokens(chunk.text)
@@ -155,7 +160,8 @@ def make_plan(settings: Settings) -> Plan:
         embeddings = None
         if unembedded is not None:
             asked = len(to_ask) * settings.questions_per_chunk
-            sizes = [*map(count_tokens, unembedded), *[QUESTION_TOKENS] * asked]
+            question_tokens = QUESTION_TOKENS + count_tokens(settings.query_prompt or "")
+            sizes = [*map(count_tokens, unembedded), *[question_tokens] * asked]
             prices = [embedding_cost_usd(settings, size) for size in sizes]
             embeddings = Calls(len(sizes), sum(sizes), 0, prices)
         paid = (questions, maps, answers, embeddings)
@@ -163,18 +169,20 @@ def make_plan(settings: Settings) -> Plan:
         limit = _limit_line(spend_limit_of(context), costs, "calls" if maps or answers or embeddings else "chunks")
     writer = f"{author.name} ({author.model})"
     return Plan(
-        reading, chosen.name, chosen.reason, writer, questions, maps, answers, embeddings, measured, limit, unread
+        reading, chosen.name, chosen.reason, writer, questions, maps, answers, embeddings, measured, limit, unread,
+        prompts,
     )  # fmt: skip
 
 
 def _unembedded(context: Context) -> list[str]:
-    """Texts of chunks and questions that the base model's space lacks."""
-    spaces = SpaceRepository(context.conn)
-    space = spaces.find_by_uri(context.settings.model)
+    """Texts of chunks and questions that the base model's space lacks, with their prompts."""
+    spaces, options = SpaceRepository(context.conn), context.settings.model_options
+    before_chunk, before_question = options.document_prompt or "", options.query_prompt or ""
+    space = spaces.find_by_uri(context.settings.model_uri)
     if space is None:
-        return [embedding_text(chunk.title, chunk.text) for chunk in live_chunks(context.conn)]
-    chunks = [embedding_text(chunk.title, chunk.text) for chunk in spaces.missing_chunks(space)]
-    return [*chunks, *(text for _, text in spaces.missing_questions(space))]
+        return [before_chunk + embedding_text(chunk.title, chunk.text) for chunk in live_chunks(context.conn)]
+    chunks = [before_chunk + embedding_text(chunk.title, chunk.text) for chunk in spaces.missing_chunks(space)]
+    return [*chunks, *(before_question + text for _, text in spaces.missing_questions(space))]
 
 
 def _measured(counts: QuestionCounts, settings: Settings, to_ask: int) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.models import api_model
+from heal_tasks.core.models import Role, api_model, split_uri
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Progress, silent
 from heal_tasks.endpoint.calls import Call
@@ -19,7 +19,7 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 if TYPE_CHECKING:
-    from heal_tasks.training.encoder import Dtype, Role
+    from heal_tasks.training.encoder import Dtype
 
 Float32Array = NDArray[np.float32]
 Book = Callable[[Sequence[Call]], None]
@@ -34,18 +34,19 @@ RECENT = 4096
 class TextEncoder(Protocol):
     """Turns texts into unit vectors."""
 
-    def encode(self, texts: Sequence[str], *, role: "Role" = "document", progress: Progress = silent) -> Float32Array:
+    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
         """Unit vectors of texts, float32, shape (n, d)."""
 
 
 class ApiEncoder:
     """A model behind an API; ``book`` is given every call, also where an error follows."""
 
-    def __init__(self, endpoint: EmbeddingEndpoint, model: str, book: Book | None = None) -> None:
-        self._endpoint, self._model, self._book = endpoint, model, book
+    def __init__(self, endpoint: EmbeddingEndpoint, model_uri: str, book: Book | None = None) -> None:
+        self._endpoint, self._book = endpoint, book
+        self._model, self._options = split_uri(model_uri)
         self._recent: dict[str, Float32Array] = {}  # of questions, oldest first
 
-    def encode(self, texts: Sequence[str], *, role: "Role" = "document", progress: Progress = silent) -> Float32Array:
+    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
         """Unit vectors of texts, float32, shape (n, d); each distinct text is sent once, and no recent question again.
 
         Raises:
@@ -54,7 +55,8 @@ class ApiEncoder:
         """
         found = {text: self._recent[text] for text in texts if text in self._recent} if role == "query" else {}
         distinct, refused = [text for text in dict.fromkeys(texts) if text not in found], list[str]()
-        for part in self._endpoint.embed(distinct):
+        prompt = self._options.prompt(role) or ""
+        for part in self._endpoint.embed([prompt + text for text in distinct]):
             found.update((distinct[row], vector) for row, vector in zip(part.rows, part.vectors, strict=True))
             refused += [distinct[row] for row in part.refused]
             if self._book:
@@ -72,10 +74,12 @@ class ApiEncoder:
         return np.stack([found[text] for text in texts])
 
 
-def make_endpoint(settings: Settings, model: str) -> EmbeddingEndpoint:
-    """The embeddings endpoint of the settings, for a model by the endpoint's name."""
-    config = EndpointConfig(settings.embed_url, settings.embed_key, model, settings.llm_timeout_s, wording=EMBEDDINGS)
-    return EmbeddingEndpoint(config, concurrency=settings.llm_concurrency, dimensions=settings.dimensions)
+def api_encoder(settings: Settings, model_uri: str, book: Book | None = None) -> ApiEncoder:
+    """The encoder of a model behind the embeddings endpoint of the settings, with the options in its URI."""
+    name, options = api_model(model_uri), split_uri(model_uri)[1]
+    config = EndpointConfig(settings.embed_url, settings.embed_key, name, settings.llm_timeout_s, wording=EMBEDDINGS)
+    endpoint = EmbeddingEndpoint(config, concurrency=settings.llm_concurrency, dimensions=options.dimensions)
+    return ApiEncoder(endpoint, model_uri, book)
 
 
 def open_encoder(
@@ -89,12 +93,12 @@ def open_encoder(
     book: Book | None = None,
 ) -> TextEncoder:
     """The encoder of a space with this model; see ``Encoder`` and ``ApiEncoder``."""
-    if name := api_model(model_uri):
-        return ApiEncoder(make_endpoint(settings, name), model_uri, book)
+    if api_model(model_uri):
+        return api_encoder(settings, model_uri, book)
     from heal_tasks.training.encoder import Encoder  # torch: 5 s that a model behind an API does not need
 
-    path = artifacts.model_path(model_uri)
-    return Encoder(path, device=settings.device, threads=threads, dtype=dtype, sha256=sha256)
+    path, options = artifacts.model_path(model_uri), split_uri(model_uri)[1]
+    return Encoder(path, device=settings.device, threads=threads, dtype=dtype, sha256=sha256, options=options)
 
 
 def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> None:

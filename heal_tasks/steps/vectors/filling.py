@@ -5,14 +5,13 @@ Only missing vectors are computed and they are written in batches, so a killed t
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.models import api_model
+from heal_tasks.core.models import Role, api_model, split_uri
 from heal_tasks.endpoint.calls import Call, guess_tokens
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome
@@ -20,9 +19,6 @@ from heal_tasks.steps.vectors.encoders import TextEncoder, check_unchanged, open
 from heal_tasks.steps.writing.llm_calls import embedding_cost_usd, spend_limit_of
 from heal_tasks.store.llm.ledger import EMBEDDINGS, LlmCall, embedded_by, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
-
-if TYPE_CHECKING:
-    from heal_tasks.training.encoder import Role
 
 WRITE_EVERY = 512
 
@@ -63,7 +59,8 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
         for batch in batched(sorted(items, key=lambda item: (-len(item[1]), item[1])), WRITE_EVERY):
             ids, texts = zip(*batch, strict=True)
             if api_model(space.model_uri):
-                _refuse_over_limit(context, texts, total - done)
+                prompt = split_uri(space.model_uri)[1].prompt(role) or ""
+                _refuse_over_limit(context, [prompt + text for text in texts], total - done)
             write(space, np.array(ids, dtype=np.int64), encoder.encode(texts, role=role))
             done += len(batch)
             context.progress(done, total, f"space {space.space_id}")

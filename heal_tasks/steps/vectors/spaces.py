@@ -1,12 +1,13 @@
 """The spaces of a run, of the base, the live and the trained models. One per encoder, found by its files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import StepError
-from heal_tasks.core.models import api_model, api_sha256, resolve_model
+from heal_tasks.core.models import api_model, api_sha256, resolve_model, split_uri
 from heal_tasks.core.setting_groups import Objective
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.documents.corpus import ChunkTable
@@ -32,16 +33,17 @@ def trained_model(objective: Objective) -> str:
 
 def base_space(context: Context) -> Space:
     """The base model's space, made on first use."""
-    settings = context.settings
-    if not (name := api_model(settings.model)):
-        return _space_of(context, settings.model, resolve_model(settings.model))
+    settings, options = context.settings, context.settings.model_options
+    if not api_model(settings.model):
+        return _space_of(context, settings.model_uri, resolve_model(settings.model))
 
     def measure() -> int:
-        from heal_tasks.steps.vectors.encoders import ApiEncoder, make_endpoint  # openai: a second
+        from heal_tasks.steps.vectors.encoders import api_encoder  # openai: a second
 
-        return int(ApiEncoder(make_endpoint(settings, name), settings.model).encode(["length"]).shape[1])
+        return int(api_encoder(settings, settings.model_uri).encode(["length"]).shape[1])
 
-    return _ensure(context, settings.model, api_sha256(settings.model, settings.dimensions), measure)
+    sha256 = replace(options, dimensions=0).identity(api_sha256(settings.model, options.dimensions))
+    return _ensure(context, settings.model_uri, sha256, measure)
 
 
 def _trained_space(context: Context, objective: Objective) -> Space | None:
@@ -77,10 +79,12 @@ def candidate_spaces(context: Context) -> dict[str, Space]:
 def _space_of(context: Context, model_uri: str, path: str) -> Space:
     from heal_tasks.training.encoder import load_encoder, model_sha256  # torch: 5 s that most callers never need
 
-    def measure() -> int:
-        return int(load_encoder(path, device="cpu").get_embedding_dimension())
+    options = split_uri(model_uri)[1]
 
-    return _ensure(context, model_uri, model_sha256(path), measure)
+    def measure() -> int:
+        return int(load_encoder(path, device="cpu", options=options).get_embedding_dimension())
+
+    return _ensure(context, model_uri, options.identity(model_sha256(path)), measure)
 
 
 def _ensure(context: Context, model_uri: str, sha256: str, measure: Callable[[], int]) -> Space:
