@@ -225,6 +225,9 @@ class StoreSettings(BaseModel):
     """
 
     recall_target: float = Field(0.95, ge=0, le=1, description="recall@10 below which a generation is not promoted.")
+    index: Literal["auto", "hnsw", "halfvec", "bit"] = Field("auto",
+        description="HNSW index of the next generation: `hnsw` of the vectors, of `halfvec` (16-bit) copies, of a `bit` "
+        "per dimension; `auto`: `hnsw`, from 20,000 rows or 2,001 dimensions on `halfvec`.")
     index_memory_mb: int = Field(1024, ge=64, le=2_097_151,
         description="Largest `maintenance_work_mem` of an index build, in MiB.")
     index_workers: int = Field(0, ge=0, le=64,

@@ -12,6 +12,21 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.';
 
+-- An index of bits orders by signs alone: a search fetches more rows from it and orders them by their full vectors. At least those for
+-- ten, because the first of a few is hard to find; at most as many as a filtered search reads.
+CREATE OR REPLACE FUNCTION heal.candidates(oversampling int, k int) RETURNS int LANGUAGE sql IMMUTABLE AS
+$$ SELECT least(oversampling * greatest(k, 10), greatest(2000, 10 * k)) $$;
+COMMENT ON FUNCTION heal.candidates IS 'Rows that a search for k fetches from an index of bits, to compare their full vectors.';
+
+CREATE OR REPLACE FUNCTION heal.index_order(gen_row heal.generation, kind text, query text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format(CASE kind WHEN 'bit' THEN 'binary_quantize(v.embedding)::bit(%2$s) <~> binary_quantize(%3$s::vector(%2$s))::bit(%2$s)'
+                  WHEN 'halfvec' THEN 'v.embedding::halfvec(%2$s) %1$s %3$s::vector(%2$s)::halfvec(%2$s)'
+                  ELSE 'v.embedding %1$s %3$s::vector(%2$s)' END,
+                  CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, gen_row.dims, query)
+$$;
+COMMENT ON FUNCTION heal.index_order IS
+    'What an index of that kind orders the rows v of a generation by; query: the name of the vector in the statement. Kind vector: the distance.';
+
 -- The number of rows that pass topic, filter and condition decides the method. Up to `few` rows are found by B-tree and compared one by
 -- one: exact, and measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, by an iterative
 -- scan until two thousand rows have passed: in a far subtree with a quarter to a half of 120,000 rows the first ten that pass had a
@@ -26,10 +41,7 @@ CREATE OR REPLACE FUNCTION heal.nearest_statements(
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     source text := format('heal.%I', heal.vector_table(gen_row.generation_id));
-    operator text := CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END;
-    gap text := format('v.embedding %s $1::vector(%s)', operator, gen_row.dims);
-    by_index text := CASE gen_row.index_kind WHEN 'halfvec'
-        THEN format('v.embedding::halfvec(%2$s) %1$s $1::halfvec(%2$s)', operator, gen_row.dims) ELSE gap END;
+    gap text := heal.index_order(gen_row, 'vector', '$1');
     passing text := '';
     bounds record;
 BEGIN
@@ -76,8 +88,12 @@ BEGIN
             'WITH hit AS MATERIALIZED (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT %5$s)
              SELECT hit.chunk_id, hit.distance FROM hit WHERE (SELECT count(*) FROM hit) = %5$s
              ORDER BY hit.distance + 0, hit.chunk_id LIMIT $2'
+            WHEN gen_row.index_kind = 'bit' THEN
+            'WITH hit AS MATERIALIZED (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT %6$s)
+             SELECT hit.chunk_id, hit.distance FROM hit ORDER BY hit.distance + 0, hit.chunk_id LIMIT $2'
             ELSE 'SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT $2' END,
-            gap, source, passing, by_index, greatest(2000, 10 * k));
+            gap, source, passing, heal.index_order(gen_row, gen_row.index_kind, '$1'), greatest(2000, 10 * k),
+            heal.candidates(gen_row.oversampling, k));
     END IF;
     compared := format(
         'SELECT s.chunk_id, s.distance
@@ -94,7 +110,9 @@ DECLARE
     kept text[] := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
                          current_setting('hnsw.max_scan_tuples', true), current_setting('hnsw.scan_mem_multiplier', true)];
 BEGIN
-    PERFORM heal.restore_scan(ARRAY[CASE WHEN many THEN 1000 ELSE greatest(gen_row.ef_search, least(2 * k, 1000)) END::text, 'relaxed_order',
+    PERFORM heal.restore_scan(ARRAY[CASE WHEN many THEN 1000 ELSE greatest(
+                                        gen_row.ef_search, least(greatest(2 * k, heal.candidates(gen_row.oversampling, k)), 1000)) END::text,
+                                    'relaxed_order',
                                     CASE WHEN many THEN '100000' ELSE kept[3] END, CASE WHEN many THEN '16' ELSE kept[4] END]);
     RETURN kept;
 END $$;
@@ -175,10 +193,12 @@ BEGIN
         WHEN made.indexed IS NULL THEN 'exact: every row that passes is compared'
         WHEN found = 0 THEN 'exact: the index found too few rows that pass, so each of them is compared'
         WHEN made.many THEN format('by index (%s, ef_search 1000), until %s rows have passed', gen_row.index_kind, greatest(2000, 10 * k))
-        ELSE format('by index (%s, ef_search %s)', gen_row.index_kind, current_setting('hnsw.ef_search')) END;
+        ELSE format('by index (%s, ef_search %s)%s', gen_row.index_kind, current_setting('hnsw.ef_search'),
+                    CASE gen_row.index_kind WHEN 'bit' THEN
+                        format(', of whose first %s rows the full vectors are compared', heal.candidates(gen_row.oversampling, k)) END) END;
     RETURN NEXT;
     FOR line IN EXECUTE 'EXPLAIN (ANALYZE, BUFFERS) ' || CASE
-            WHEN planned THEN heal.search_statement(gen_row, gen_row.index_kind, '$1', '$2')
+            WHEN planned THEN heal.search_statement(gen_row, gen_row.index_kind, '$1', '$2', heal.candidates(gen_row.oversampling, k)::text)
             WHEN found = 0 THEN made.compared
             ELSE coalesce(made.indexed, made.compared) END
         USING query, k, made.documents, filter, condition
