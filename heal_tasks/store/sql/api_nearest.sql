@@ -28,7 +28,7 @@ COMMENT ON FUNCTION heal.index_order IS
     'What an index of that kind orders the rows v of a generation by; query: the name of the vector in the statement. Kind vector: the distance.';
 
 -- The number of rows that pass topic, filter and condition decides the method. Up to `few` rows are found by B-tree and compared one by
--- one: exact, and measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, by an iterative
+-- one: exact, and measured at 2 to 3 ms per thousand (384 dimensions, two slow cores; at more dimensions so many fewer). More are searched in the index, by an iterative
 -- scan until two thousand rows have passed: in a far subtree with a quarter to a half of 120,000 rows the first ten that pass had a
 -- recall of .56 to .71, the best ten of two thousand .98 (bench/filters.py). A scan that ends earlier has met a limit; then every
 -- row that passes is compared after all. Pages after the first are searched in the same way.
@@ -46,6 +46,7 @@ DECLARE
     bounds record;
 BEGIN
     PERFORM heal.checked_k(k), heal.checked_query(query, gen_row), heal.checked_filter(filter), heal.checked_condition(condition);
+    few := least(few, 50000 * 384 / gen_row.dims);
     many := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL;
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
@@ -104,16 +105,24 @@ COMMENT ON FUNCTION heal.nearest_statements IS
     'The statements of heal.nearest, whose arguments it checks: by index, unless every row that passes is to be compared, and by comparison, with their parameter '
     'documents; many: the index is searched for two thousand rows.';
 
+-- Vectors of more than 2 kB are stored outside the table, and the planner does not count that: it would compare all 5,000 rows of 768
+-- dimensions in 45 ms, although the index takes 2. A table of shorter vectors, with few rows, is rightly compared without the index.
+CREATE OR REPLACE FUNCTION heal.seqscan(dims int, otherwise text) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$ SELECT CASE WHEN dims > 480 THEN 'off' ELSE otherwise END $$;
+COMMENT ON FUNCTION heal.seqscan IS 'enable_seqscan in a search by index of vectors with so many dimensions.';
+
 CREATE OR REPLACE FUNCTION heal.set_scan(gen_row heal.generation, k int, many boolean)
 RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     kept text[] := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
-                         current_setting('hnsw.max_scan_tuples', true), current_setting('hnsw.scan_mem_multiplier', true)];
+                         current_setting('hnsw.max_scan_tuples', true), current_setting('hnsw.scan_mem_multiplier', true),
+                         current_setting('enable_seqscan')];
 BEGIN
     PERFORM heal.restore_scan(ARRAY[CASE WHEN many THEN 1000 ELSE greatest(
                                         gen_row.ef_search, least(greatest(2 * k, heal.candidates(gen_row.oversampling, k)), 1000)) END::text,
                                     'relaxed_order',
-                                    CASE WHEN many THEN '100000' ELSE kept[3] END, CASE WHEN many THEN '16' ELSE kept[4] END]);
+                                    CASE WHEN many THEN '100000' ELSE kept[3] END, CASE WHEN many THEN '16' ELSE kept[4] END,
+                                    heal.seqscan(gen_row.dims, kept[5])]);
     RETURN kept;
 END $$;
 COMMENT ON FUNCTION heal.set_scan IS
@@ -122,7 +131,8 @@ COMMENT ON FUNCTION heal.set_scan IS
 CREATE OR REPLACE FUNCTION heal.restore_scan(kept text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('hnsw.ef_search', kept[1], true), set_config('hnsw.iterative_scan', kept[2], true),
-            set_config('hnsw.max_scan_tuples', kept[3], true), set_config('hnsw.scan_mem_multiplier', kept[4], true);
+            set_config('hnsw.max_scan_tuples', kept[3], true), set_config('hnsw.scan_mem_multiplier', kept[4], true),
+            set_config('enable_seqscan', kept[5], true);
 END $$;
 COMMENT ON FUNCTION heal.restore_scan IS 'Sets what heal.set_scan has returned.';
 
@@ -151,7 +161,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.nearest IS
     'Nearest chunk ids of one generation, in no order; the core of the search functions. exact: compare with every row that '
-    'passes; few: the largest number of rows that are compared one by one because of a topic, filter or condition; shown: chunks of '
+    'passes; few: the largest number of rows that are compared one by one because of a topic, filter or condition, at more than 384 '
+    'dimensions in proportion fewer; shown: chunks of '
     'the first page, which are left out; last_distance, last_chunk: only rows beyond these.';
 
 -- Called only if there is a filter or a condition: called for each hit it took a fifth of the time of a search.
