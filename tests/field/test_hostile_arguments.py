@@ -10,7 +10,6 @@ from psycopg import sql
 
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
-from heal_tasks.store.generations.generations import IndexKind, Metric
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import Served
 from tests.store.sample_store import DIMS, SampleStore, encode
@@ -54,9 +53,6 @@ TEXTS = (
     "\N{RIGHT-TO-LEFT OVERRIDE}text",
     "text " * 6000,
 )
-GENERATIONS: tuple[tuple[str, Metric, IndexKind], ...] = (
-    ("m0", "cosine", "halfvec"), ("m1", "inner_product", "vector"), ("m", "cosine", "halfvec"),
-)  # fmt: skip
 LANGUAGES = (None, "english", "simple", "", "klingon", "pg_catalog.english", "english'", "a" * 70_000)
 DEEP = '{"a":' * 3000 + "1" + "}" * 3000
 FILTERS = (
@@ -145,13 +141,13 @@ class World:
                 topics=tree,
                 labels=Labels(ids, leaves, [[first + 1]] * ROWS, flat, flat),
             )
-        for model, metric, kind in GENERATIONS:
+        for model, metric in (("m0", "cosine"), ("m1", "inner_product"), ("m", "cosine")):
             made = store.generation(model, topic_run_id=self.topics, metric=metric)
             rows = store.wanted(made)
             served = Served(rows.chunk_ids, rows.document_ids, (np.arange(ROWS) % 2).astype(np.int32), rows.vectors)
             store.served.write_served(made, served)
             store.write_lexicon(made, served, lexicon_weight=0.5)
-            build_indexes(conn, made, memory_mb=64, kind=kind)
+            build_indexes(conn, made, memory_mb=64, kind="halfvec" if metric == "cosine" else "vector")
             store.generations.set_state(made.generation_id, "ready")
             store.generations.activate(made.generation_id, lock_timeout_ms=500)
         self.document = int(ids[0])

@@ -1,4 +1,4 @@
-"""The kind of index that a generation gets: by setting, rows, dimensions and metric, and by the recall that was measured."""
+"""The kind of index that a generation gets: by setting, rows, dimensions, metric, and the recall that was measured."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from heal_tasks.steps.vectors.indexing import EXACT_ROWS, HALFVEC_ROWS, choose_k
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import FIRST_OVERSAMPLING, build_indexes
-from tests.steps.planted_store import build, fill, hopeless_index
+from tests.steps.planted_store import build, fill, hopeless_index, vectors_of
 from tests.steps.planted_store import publish as published
 
 
@@ -28,9 +28,10 @@ def few_rows_are_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "EXACT_ROWS", 10)
 
 
-def publish(settings: Settings, generation: Generation, index: str) -> Manifest:
+def publish(settings: Settings, generation: Generation, index: str, live: Generation | None = None) -> Manifest:
     refs: dict[str, int | str] = {
-        "generation_id": generation.generation_id, "keep_rows": 0, "verdict": "m is promoted.", "live_id": 0,
+        "generation_id": generation.generation_id, "keep_rows": 0, "verdict": "m is promoted.",
+        "live_id": live.generation_id if live else 0,
     }  # fmt: skip
     return load_step("publish").run(settings.model_copy(update={"index": index}), Manifest(run_id="r", refs=refs))
 
@@ -50,7 +51,12 @@ def test_the_setting_chooses(generation: Generation, wanted: str, rows: int, dim
 
 def test_what_cannot_be_built_is_halfvec_and_said(generation: Generation) -> None:
     for wanted, other, measurable, why in (
-        ("hnsw", replace(generation, dims=3072), True, "at most 2000 dimensions of 32 bits, and these vectors have 3072"),
+        (
+            "hnsw",
+            replace(generation, dims=3072),
+            True,
+            "at most 2000 dimensions of 32 bits, and these vectors have 3072",
+        ),
         ("bit", replace(generation, metric="inner_product"), True, "the inner product of a NUDGE-M generation"),
         ("bit", generation, False, "without stored questions no recall can be measured"),
     ):
@@ -71,6 +77,21 @@ def test_bits_are_published_with_the_oversampling_that_was_measured(auto: Connec
     assert result.counts["oversampling"] == active.oversampling >= FIRST_OVERSAMPLING
     assert "61 rows indexed (bit) in " in result.note
     assert f"recall@10 1.000 at oversampling {active.oversampling}" in result.note
+
+
+@pytest.mark.usefixtures("few_rows_are_indexed")
+def test_the_next_realignment_builds_the_kind_that_is_set_then(auto: Connection, settings: Settings) -> None:
+    fill(auto)
+    generations = GenerationRepository(auto)
+    for number, (index, kind) in enumerate((("bit", "bit"), ("halfvec", "halfvec"), ("hnsw", "vector")), 1):
+        publish(settings, build(auto, f"m{number}", number), index, generations.active())
+        rows = auto.execute("SELECT index_kind FROM heal.generation_status WHERE state = 'active'").fetchall()
+        assert rows == [(kind,)]
+        query = vectors_of(1, number)[0]
+        found = auto.execute("SELECT generation_id FROM heal.search(%s, %s::bigint)", (query, number)).fetchall()
+        assert found == [(number,)] * 10
+    generations.activate(2)
+    assert len(auto.execute("SELECT * FROM heal.search(%s, 2::bigint)", (query,)).fetchall()) == 10
 
 
 @pytest.mark.usefixtures("few_rows_are_indexed")
@@ -98,7 +119,9 @@ def test_when_halfvec_misses_the_target_too_nothing_is_published(auto: Connectio
     fill(auto)
     made = build(auto, "m", 1)
     hopeless_index(auto)
-    with pytest.raises(StepError, match=r"no generation is active: Not published: recall@10 0\.400 of the index misses"):
+    with pytest.raises(
+        StepError, match=r"no generation is active: Not published: recall@10 0\.400 of the index misses"
+    ):
         publish(settings, made, "bit")
     found = GenerationRepository(auto).get(made.generation_id)
     assert (found.state, found.index_kind, found.ef_search) == ("failed", "halfvec", 1000)

@@ -1,4 +1,4 @@
-"""Every kind of index on planted rows: recall, plans, filters, pages, what a session keeps, and a switch between kinds."""
+"""Every kind of index on planted rows: recall, plans, filters, pages, what a session keeps, a switch between kinds."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ QUESTIONS = unit(40, WIDTH, 9)
 
 @pytest.fixture(scope="module")
 def stored(module_database_url: str) -> Iterator[SampleStore]:
-    """Documents of which every other one is even, with a text of two words, one of them for each centre; no generation."""
+    """Documents, every other one even, with texts of two words, the first one for each centre; no generation."""
     with connect(module_database_url, autocommit=True) as conn:
         conn.execute(
             "INSERT INTO heal.document (document_id, source, external_id, path, title, body, content_hash, metadata) "
@@ -142,9 +142,7 @@ def test_filtered_searches_of_many_rows_go_through_the_index(stored: SampleStore
         stored.conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
         scans = f"SELECT pg_stat_get_xact_numscans('heal.vec_g{live.generation_id:06d}_hnsw'::regclass)"
         before = stored.conn.execute(scans).fetchone()  # type: ignore[arg-type]
-        found = [
-            [row[0] for row in stored.conn.execute(statement, (query, live.generation_id))] for query in QUESTIONS
-        ]
+        found = [[row[0] for row in stored.conn.execute(statement, (query, live.generation_id))] for query in QUESTIONS]
         assert before is not None
         assert stored.conn.execute(scans).fetchone() == (before[0] + len(QUESTIONS),)  # type: ignore[arg-type]
     assert all(chunk % 2 == 0 for hits in found for chunk in hits)
@@ -169,7 +167,9 @@ def test_pages_have_every_row_once_and_in_order(stored: SampleStore, live: Gener
         assert len(true & {chunk for chunk, _ in seen}) >= 114
 
 
-def test_a_search_leaves_nothing_in_the_session(stored: SampleStore, live: Generation, module_database_url: str) -> None:
+def test_a_search_leaves_nothing_in_the_session(
+    stored: SampleStore, live: Generation, module_database_url: str
+) -> None:
     def kept(conn: Connection) -> list[str]:
         return [conn.execute("SELECT current_setting(%s)", (name,)).fetchall()[0][0] for name in SETTINGS]
 
@@ -235,7 +235,9 @@ def test_vectors_of_more_than_2000_dimensions(stored: SampleStore, kind: IndexKi
         lines = stored.conn.execute(
             "SELECT line FROM heal.explain(%s, %s::bigint, %s)", (questions[0], made.generation_id, k)
         ).fetchall()
-        assert any("_hnsw" in line for (line,) in lines), "vectors outside the table are dear, which the planner ignores"
+        assert any("_hnsw" in line for (line,) in lines), (
+            "vectors outside the table are dear, which the planner ignores"
+        )
     exact = stored.conn.execute(
         "SELECT n.chunk_id FROM heal.generation g, heal.nearest(%s, g, 10, exact => true) n "
         "WHERE g.generation_id = %s::bigint ORDER BY n.distance",

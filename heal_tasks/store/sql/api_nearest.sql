@@ -12,10 +12,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.';
 
--- An index of bits orders by signs alone: a search fetches more rows from it and orders them by their full vectors. At least those for
--- ten, because the first of a few is hard to find; at most as many as a filtered search reads.
+-- An index of bits orders by signs alone: a search fetches more rows from it and orders them by their full vectors. The larger k, the
+-- fewer are needed for each: of 9,714 MiniLM vectors 16 times ten have .98 of the best ten, 5 times a thousand .99 of the best thousand.
 CREATE OR REPLACE FUNCTION heal.candidates(oversampling int, k int) RETURNS int LANGUAGE sql IMMUTABLE AS
-$$ SELECT least(oversampling * greatest(k, 10), greatest(2000, 10 * k)) $$;
+$$ SELECT least(oversampling * greatest(k, 10), greatest(2000, 5 * k)) $$;
 COMMENT ON FUNCTION heal.candidates IS 'Rows that a search for k fetches from an index of bits, to compare their full vectors.';
 
 CREATE OR REPLACE FUNCTION heal.index_order(gen_row heal.generation, kind text, query text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
