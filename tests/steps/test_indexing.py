@@ -33,7 +33,7 @@ def publish(settings: Settings, generation: Generation, index: str, live: Genera
         "generation_id": generation.generation_id, "keep_rows": 0, "verdict": "m is promoted.",
         "live_id": live.generation_id if live else 0,
     }  # fmt: skip
-    return load_step("publish").run(settings.model_copy(update={"index": index}), Manifest(run_id="r", refs=refs))
+    return load_step("publish").run(settings.model_copy(update={"index": index}), Manifest(run_id=f"r{generation.generation_id}", refs=refs))
 
 
 @pytest.mark.parametrize(
