@@ -33,7 +33,9 @@ def publish(settings: Settings, generation: Generation, index: str, live: Genera
         "generation_id": generation.generation_id, "keep_rows": 0, "verdict": "m is promoted.",
         "live_id": live.generation_id if live else 0,
     }  # fmt: skip
-    return load_step("publish").run(settings.model_copy(update={"index": index}), Manifest(run_id=f"r{generation.generation_id}", refs=refs))
+    return load_step("publish").run(
+        settings.model_copy(update={"index": index}), Manifest(run_id=f"r{generation.generation_id}", refs=refs)
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,30 @@ def test_the_next_realignment_builds_the_kind_that_is_set_then(auto: Connection,
         assert found == [(number,)] * 10
     generations.activate(2)
     assert len(auto.execute("SELECT * FROM heal.search(%s, 2::bigint)", (query,)).fetchall()) == 10
+
+
+@pytest.mark.usefixtures("few_rows_are_indexed")
+def test_3072_dimensions_are_published_searched_switched_to_and_maintained(
+    auto: Connection, settings: Settings
+) -> None:
+    fill(auto)
+    generations = GenerationRepository(auto)
+    for number, index, kind in ((1, "auto", "halfvec"), (2, "bit", "bit"), (3, "hnsw", "halfvec")):
+        publish(settings, build(auto, f"m{number}", number, dims=3072), index, generations.active())
+        active = generations.active()
+        assert active is not None
+        assert (active.dims, active.index_kind, bool(active.note)) == (3072, kind, index == "hnsw")
+        assert active.recall is not None
+        assert active.recall >= settings.recall_target
+        row = auto.execute("SELECT chunk_id, embedding FROM heal.embedding ORDER BY chunk_id LIMIT 1").fetchall()[0]
+        nearest = auto.execute(
+            "SELECT chunk_id, distance FROM heal.search(%s, %s::bigint)", (row[1], number)
+        ).fetchall()
+        assert nearest[0] == (row[0], pytest.approx(0, abs=1e-6))
+        assert len(nearest) == len(auto.execute("SELECT chunk_id FROM heal.find('xylophonist')").fetchall()) == 10
+    generations.activate(2)
+    counts = load_step("maintain").run(settings, Manifest(run_id="m")).counts
+    assert min(counts["recall_active"], counts["recall_previous"]) >= settings.recall_target
 
 
 @pytest.mark.usefixtures("few_rows_are_indexed")
