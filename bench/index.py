@@ -14,6 +14,7 @@ HALFVEC_ROWS in steps/vectors/indexing.py follow from it.
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,11 +100,16 @@ def search(
 
 
 def compare(
-    conn: Connection, generation: Generation, queries: Vectors, memory_mb: int = 1024, workers: int = 0
+    conn: Connection,
+    generation: Generation,
+    queries: Vectors,
+    kinds: Sequence[IndexKind] = KINDS,
+    memory_mb: int = 1024,
+    workers: int = 0,
 ) -> list[dict[str, Any]]:
     """A row per kind of index, of a generation that is live."""
     rows, tenth = list[dict[str, Any]](), exact_distances(conn, generation, queries[:RECALL_QUESTIONS])
-    for kind in KINDS:
+    for kind in kinds:
         _, cost = build(conn, generation, kind, memory_mb, workers)
         GenerationRepository(conn).set_fields(generation.generation_id, ef_search=100)
         reached = reach_recall(conn, generation, RECALL_QUESTIONS, TARGET)
@@ -151,6 +157,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[20_000, 200_000], help="sizes of the first table")
     parser.add_argument("--folders", type=Path, nargs="*", default=[], help="collections for one more size")
     parser.add_argument("--small", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10_000], help="of the second")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of the first table (default all)")
     parser.add_argument("--queries", type=int, default=200, help="queries per size and index (default 200)")
     parser.add_argument("--memory-mb", type=int, default=4096, help="maintenance_work_mem of a build (default 4096)")
     parser.add_argument("--workers", type=int, default=0, help="extra workers of a build (default 0)")
@@ -168,7 +175,9 @@ def main() -> None:
             generation = load(conn, vectors, queries)
             if name == "index":
                 activate(conn, generation)
-                tables[name] += compare(conn, generation, queries, arguments.memory_mb, arguments.workers)
+                tables[name] += compare(
+                    conn, generation, queries, arguments.kinds, arguments.memory_mb, arguments.workers
+                )
             else:
                 tables[name].append(crossover(conn, generation, queries))
     for rows in filter(None, tables.values()):
