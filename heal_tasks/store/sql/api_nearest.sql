@@ -28,7 +28,7 @@ COMMENT ON FUNCTION heal.index_order IS
     'What an index of that kind orders the rows v of a generation by; query: the name of the vector in the statement. Kind vector: the distance.';
 
 -- The number of rows that pass topic, filter and condition decides the method. Up to `few` rows are found by B-tree and compared one by
--- one: exact, and measured at 2 to 3 ms per thousand (384 dimensions, two slow cores; at more dimensions so many fewer). More are searched in the index, by an iterative
+-- one: exact, and measured at 2 to 3 ms per thousand (384 dimensions, two slow cores). More are searched in the index, by an iterative
 -- scan until two thousand rows have passed: in a far subtree with a quarter to a half of 120,000 rows the first ten that pass had a
 -- recall of .56 to .71, the best ten of two thousand .98 (bench/filters.py). A scan that ends earlier has met a limit; then every
 -- row that passes is compared after all. Pages after the first are searched in the same way.
@@ -46,7 +46,7 @@ DECLARE
     bounds record;
 BEGIN
     PERFORM heal.checked_k(k), heal.checked_query(query, gen_row), heal.checked_filter(filter), heal.checked_condition(condition);
-    few := least(few, 50000 * 384 / gen_row.dims);
+    few := least(few, 50000 * 384 / gen_row.dims);  -- the same time whatever the dimensions
     many := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL;
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
@@ -162,8 +162,8 @@ END $$;
 COMMENT ON FUNCTION heal.nearest IS
     'Nearest chunk ids of one generation, in no order; the core of the search functions. exact: compare with every row that '
     'passes; few: the largest number of rows that are compared one by one because of a topic, filter or condition, at more than 384 '
-    'dimensions in proportion fewer; shown: chunks of '
-    'the first page, which are left out; last_distance, last_chunk: only rows beyond these.';
+    'dimensions in proportion fewer; shown: chunks of the first page, which are left out; last_distance, last_chunk: only rows beyond '
+    'these.';
 
 -- Called only if there is a filter or a condition: called for each hit it took a fifth of the time of a search.
 CREATE OR REPLACE FUNCTION heal.shown_document(document bigint, filter jsonb, condition text)
