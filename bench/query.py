@@ -38,33 +38,41 @@ from bench.scratch import (
     write_lexicon,
 )
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository, IndexKind
 from heal_tasks.store.generations.indexing import build_indexes, reach_recall
 
 OURS = "SELECT chunk_id, title, text, distance FROM heal.search(%s, %s::bigint, 10)"
 WAYS = ("ours", "by hand", "unprepared")
-KINDS: dict[str, dict[str, int]] = {
-    "exact": {"exact_rows": 10**9}, "vector": {"halfvec_rows": 10**9}, "halfvec": {"halfvec_rows": 0},
-}  # fmt: skip
+KINDS: tuple[IndexKind, ...] = ("none", "vector", "halfvec")
 MEMORY_MB, RECALL_QUESTIONS, RECALL_TARGET = 2048, 50, 0.95
 
 Samples = dict[str, list[tuple[float, float]]]
 
 
-def by_hand(generation: Generation, kind: str) -> sql.Composed:
-    """The query that an application would write: the nearest ten with their texts."""
+def by_hand(generation: Generation, kind: IndexKind) -> sql.Composed:
+    """The query that an application would write: the nearest ten with their texts.
+
+    By an index of bits as in pgvector's README: the nearest candidates, of which the vectors are compared.
+    """
     width = sql.SQL(str(generation.dims))
     full = sql.SQL("v.embedding <=> %(query)s::vector({0})")
-    half = sql.SQL("v.embedding::halfvec({0}) <=> %(query)s::vector({0})::halfvec({0})")
-    order = (half if kind == "halfvec" else full).format(width)
+    orders = {
+        "halfvec": sql.SQL("v.embedding::halfvec({0}) <=> %(query)s::vector({0})::halfvec({0})"),
+        "bit": sql.SQL("binary_quantize(v.embedding)::bit({0}) <~> binary_quantize(%(query)s::vector({0}))::bit({0})"),
+    }
     return sql.SQL(
-        "SELECT n.chunk_id, d.title, c.text, n.distance FROM (SELECT v.chunk_id, {} AS distance FROM {} v "
-        "ORDER BY {} LIMIT 10) n JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id) "
-        "ORDER BY n.distance"
-    ).format(full.format(width), generation.table("vec"), order)
+        "SELECT n.chunk_id, d.title, c.text, n.distance FROM (SELECT s.* FROM (SELECT v.chunk_id, {} AS distance "
+        "FROM {} v ORDER BY {} LIMIT {}) s ORDER BY s.distance LIMIT 10) n "
+        "JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id) ORDER BY n.distance"
+    ).format(
+        full.format(width),
+        generation.table("vec"),
+        orders.get(kind, full).format(width),
+        sql.Literal(10 * generation.oversampling),
+    )
 
 
-def ways(conn: Connection, generation: Generation, kind: str) -> dict[str, Callable[[Vectors], list[Any]]]:
+def ways(conn: Connection, generation: Generation, kind: IndexKind) -> dict[str, Callable[[Vectors], list[Any]]]:
     """The ways to query on a connection, by name."""
     conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", (str(generation.ef_search),))
     conn.prepare_threshold = 0
@@ -77,7 +85,7 @@ def ways(conn: Connection, generation: Generation, kind: str) -> dict[str, Calla
 
 
 def client(
-    url: str, generation: Generation, kind: str, queries: Vectors, enough: Callable[[], bool], samples: Samples
+    url: str, generation: Generation, kind: IndexKind, queries: Vectors, enough: Callable[[], bool], samples: Samples
 ) -> None:
     """Run every query in every way, in turns, until ``enough`` is true; append wall and CPU seconds of each."""
     with connect(url, autocommit=True) as conn:
@@ -134,7 +142,7 @@ def texts_of(size: int) -> list[str]:
     return [" ".join(f"w{number}x" for number in row) for row in drawn]
 
 
-def same_hits(conn: Connection, generation: Generation, kind: str, queries: Vectors) -> None:
+def same_hits(conn: Connection, generation: Generation, kind: IndexKind, queries: Vectors) -> None:
     """Check that both ways find the same chunks at the same distances."""
     asked = ways(conn, generation, kind)
     for query in queries:
@@ -143,11 +151,11 @@ def same_hits(conn: Connection, generation: Generation, kind: str, queries: Vect
         np.testing.assert_allclose([row[3] for row in ours], [row[3] for row in theirs], atol=1e-6)
 
 
-def realign(url: str, rows: int, kind: str) -> None:
+def realign(url: str, rows: int, kind: IndexKind) -> None:
     """Load a second generation, index it, drop it; runs in a process of its own."""
     with connect(url, autocommit=True) as conn:
         made = load(conn, clustered(rows, seed=1), clustered(1, seed=2))
-        build_indexes(conn, made, memory_mb=MEMORY_MB, **KINDS[kind])
+        build_indexes(conn, made, memory_mb=MEMORY_MB, kind=kind)
         generations = GenerationRepository(conn)
         generations.set_state(made.generation_id, "failed")
         generations.drop_tables(made.generation_id)
@@ -159,7 +167,7 @@ def has_ended(process: BaseProcess) -> bool:
 
 
 def ask(
-    url: str, generation: Generation, kind: str, queries: Vectors, clients: int, enough: Callable[[], bool]
+    url: str, generation: Generation, kind: IndexKind, queries: Vectors, clients: int, enough: Callable[[], bool]
 ) -> dict[str, float]:
     """Quantiles over all clients."""
     samples: Samples = defaultdict(list)
@@ -184,19 +192,18 @@ def ask(
 
 
 def measure_kind(
-    url: str, generation: Generation, kind: str, queries: Vectors, clients: list[int], busy: bool
+    url: str, generation: Generation, kind: IndexKind, queries: Vectors, clients: list[int], busy: bool
 ) -> list[dict[str, Any]]:
     """Rows of the table for one index; times in milliseconds."""
     with connect(url, autocommit=True) as conn:
-        built = build_indexes(conn, generation, memory_mb=MEMORY_MB, parallel=2, **KINDS[kind])
-        found, _ = reach_recall(conn, generation, RECALL_QUESTIONS, RECALL_TARGET)
-        generation = GenerationRepository(conn).get(generation.generation_id)
+        built = build_indexes(conn, generation, memory_mb=MEMORY_MB, parallel=2, kind=kind)
+        generation = reach_recall(conn, generation, RECALL_QUESTIONS, RECALL_TARGET)
         same_hits(conn, generation, kind, queries[:20])
     rows = []
     for number in clients:
         row: dict[str, Any] = {
             "rows": built.rows, "index": kind, "index s": round(built.seconds), "ef_search": generation.ef_search,
-            "recall@10": found, "clients": number,
+            "recall@10": generation.recall, "clients": number,
         }  # fmt: skip
         rows.append({**row, "realigning": "no", **ask(url, generation, kind, queries, number, lambda: True)})
         if busy:
@@ -213,7 +220,7 @@ def main() -> None:
     """Parse arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 200_000], help="sizes")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of index (default all)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of index (default all)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="connections at a time")
     parser.add_argument("--queries", type=int, default=400, help="queries per size and index (default 400)")
     parser.add_argument("--during-realignment", action="store_true", help="measure again beside a writer")

@@ -24,6 +24,7 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.store.spaces.vector_tables import copy_rows, copy_vectors
 
 Vectors = NDArray[np.float32]
+_BLOCK_ROWS = 16_384
 
 
 @contextmanager
@@ -79,8 +80,11 @@ def planted(
     centres = rng.normal(size=(clusters, dims)).astype(np.float32)
     owners = rng.integers(0, clusters, rows).astype(np.int32)
     vectors = centres[owners]
-    vectors += noise * rng.normal(size=(rows, dims)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), owners
+    for start in range(0, rows, _BLOCK_ROWS):  # in blocks, because a million rows of 64-bit noise have 3 GB
+        block = vectors[start : start + _BLOCK_ROWS]
+        block += noise * rng.normal(size=block.shape).astype(np.float32)
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+    return vectors, owners
 
 
 def store_documents(conn: Connection, texts: Sequence[str], first: int = 0) -> None:

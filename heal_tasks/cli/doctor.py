@@ -23,6 +23,7 @@ from heal_tasks.core.settings import Settings, load_settings, unknown_variables
 from heal_tasks.local import stack
 from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
+from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.questions.question_counts import read_question_counts
 
 MIN_FREE_GB = 5.0
@@ -112,11 +113,18 @@ def _database(settings: Settings) -> Iterator[Result]:
                FROM (VALUES (1)) one LEFT JOIN pg_extension ON extname = 'vector'"""
         ).fetchall()
         unread = unread_chunks(conn, settings) if has_schema else ""
+        live = GenerationRepository(conn).active() if has_schema else None
     yield "ok", f"PostgreSQL {server}, pgvector {vector or 'not created yet'}, as {user}"
     if int(server.partition(".")[0]) > NEWEST_TRIED:
         yield "note", f"PostgreSQL newer than {NEWEST_TRIED} has not been tried with this version"
     if not has_schema:
         yield "fail", "schema heal is missing; run `python -m heal_tasks migrate`"
+    if live:
+        recall = "not measured" if live.recall is None else f"{live.recall:.3f}"
+        told = f"with index {live.index_kind} at {live.effort}" if live.index_kind != "none" else "without an index"
+        yield "ok", f"generation {live.generation_id} is live, {told}, recall@10 {recall}"
+        if live.note:
+            yield "note", f"generation {live.generation_id}: {live.note}"
     if unread:
         yield "note", unread
     if missing_roles:

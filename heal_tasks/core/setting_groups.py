@@ -225,17 +225,18 @@ class EvaluationSettings(BaseModel):
 class StoreSettings(BaseModel):
     """Store.
 
-    With `HEAL_INDEX_WORKERS` above 0 an index build also takes `HEAL_INDEX_MEMORY_MB` of shared memory: `shm_size` in
-    Docker must be larger.
+    [operations.md](operations.md#indexes) says when to choose which `HEAL_INDEX`. With `HEAL_INDEX_WORKERS` above 0 a
+    build also takes `HEAL_INDEX_MEMORY_MB` of shared memory: `shm_size` in Docker must be larger.
     """
 
     recall_target: float = Field(0.95, ge=0, le=1, description="recall@10 below which a generation is not promoted.")
+    index: Literal["auto", "hnsw", "halfvec", "bit"] = Field("auto",
+        description="HNSW index of 32-bit (`hnsw`), 16-bit (`halfvec`) or 1-bit (`bit`) coordinates; `auto`: by size.")
     index_memory_mb: int = Field(1024, ge=64, le=2_097_151,
         description="Largest `maintenance_work_mem` of an index build, in MiB.")
     index_workers: int = Field(0, ge=0, le=64,
         description="Number of server processes that help to build an index, each with a processor of its own.")
-    drain_hours: float = Field(24.0, ge=0, le=87_600,
-        description="Time that a retired generation's tables are kept, in hours.")
+    drain_hours: float = Field(24.0, ge=0, le=87_600, description="Hours that a retired generation's tables are kept.")
 
 
 class ServeSettings(BaseModel):

@@ -50,7 +50,7 @@ class Summary:
         if active.index_kind == "none":
             words.append("no index, so a search compares all rows")
         elif active.recall is not None:
-            words.append(f"recall@10 of its index {active.recall:.3f}")
+            words.append(f"recall@10 of its {active.index_kind} index {active.recall:.3f}")
         if active.activated_at:
             words.append(f"since {active.activated_at.astimezone():%Y-%m-%d %H:%M %Z}")
         now = "" if active.state == "active" else f", {active.state} now"

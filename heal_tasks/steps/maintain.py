@@ -41,11 +41,12 @@ def maintain(context: Context) -> Outcome:
         if generation.lexicon:  # a document that was stemmed in another language has left stems of the old one
             LexiconRepository(context.conn).delete_unused(generation)
         health = served.health(generation)
-        measured, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
+        now = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
+        measured = now.recall
         found: dict[str, int | float] = {**health, "dead_rows": dead}
         said = "not measured, for want of questions"
         if measured is not None:
-            found["recall"], said = round(measured, 4), f"{measured:.3f} at ef_search {ef_search}"
+            found["recall"], said = round(measured, 4), f"{measured:.3f} at {now.effort}"
             if generation.index_kind == "none":
                 said = f"{measured:.3f}, without an index"
         counts |= {f"{name}_{generation.state}": value for name, value in found.items()}
@@ -60,9 +61,10 @@ def maintain(context: Context) -> Outcome:
             )
         if measured is not None and measured < settings.recall_target:
             faults.append(
-                f"recall@10 of generation {generation.generation_id} is {measured:.3f} at ef_search {ef_search}, below "
+                f"recall@10 of generation {generation.generation_id} is {measured:.3f} at {now.effort}, below "
                 f"HEAL_RECALL_TARGET={settings.recall_target}: REINDEX INDEX CONCURRENTLY heal.vec_g"
                 f"{generation.generation_id:06d}_hnsw, or realign"
+                + (" with HEAL_INDEX=halfvec" if now.index_kind == "bit" else "")
             )
     if faults:
         raise StepError("; ".join(faults))

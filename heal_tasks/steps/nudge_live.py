@@ -210,10 +210,11 @@ def _switch(
     ContrastRepository(context.conn).write(made, moved.contrast)
     systems.write_lexicon(made, plain, wanted.vectors)
     ServedRepository(context.conn).write_served(made, wanted)
-    if fault := index_served(context, made).fault:
-        raise StepError(f"{fault}; generation {active.generation_id} stays live")
+    indexed = index_served(context, made)
+    if indexed.fault:
+        raise StepError(f"{indexed.fault}; generation {active.generation_id} stays live")
     NudgeState(context.conn, made).write_probes(probes)
-    generations.set_state(made.generation_id, "ready")
+    generations.set_state(made.generation_id, "ready", indexed.note or None)
     generations.activate(made.generation_id)
     return made
 

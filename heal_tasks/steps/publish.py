@@ -23,20 +23,20 @@ def publish(context: Context) -> Outcome:
         rows, indexed = publish_generation(
             context, generations.get(chosen), keep_rows=bool(context.manifest.number("keep_rows"))
         )
-        built = indexed.built
+        built, measured = indexed.built, indexed.generation
         counts = {
             "rows": rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,
-            "ef_search": indexed.ef_search,
+            "ef_search": measured.ef_search, "oversampling": measured.oversampling,
         }  # fmt: skip
-        if indexed.recall is not None:
-            counts["recall"] = round(indexed.recall, 4)
-        recall = "recall not measured" if indexed.recall is None else f"recall@10 {indexed.recall:.3f}"
-        note = f"{built.rows} rows indexed in {built.seconds:.1f} s, {recall} at ef_search {indexed.ef_search}"
+        if measured.recall is not None:
+            counts["recall"] = round(measured.recall, 4)
+        recall = "recall not measured" if measured.recall is None else f"recall@10 {measured.recall:.3f}"
+        note = f"{built.rows} rows indexed ({built.kind}) in {built.seconds:.1f} s, {recall} at {measured.effort}"
         if built.kind == "none":
             note = f"{built.rows} rows, too few for an index: a search compares all of them"
         elif built.spilled:
             note += "; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB"
-        notes.append(note)
+        notes += [note, indexed.note] if indexed.note else [note]
         if indexed.fault:
             verdict, chosen = f"Not published: {indexed.fault}.", 0
     generations.retire_old(context.settings.drain_hours)

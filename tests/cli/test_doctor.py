@@ -10,8 +10,11 @@ from heal_tasks.cli.doctor import Finding, examine
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection
+from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.indexing import FIRST_OVERSAMPLING, build_indexes
 from tests.fake_batches import FakeBatches
 from tests.fake_openai import FakeOpenAI, Reply
+from tests.steps.planted_store import fill, publish
 
 
 def findings(settings: Settings, subject: str = "database") -> list[Finding]:
@@ -71,6 +74,21 @@ def test_a_good_database_and_one_that_everybody_may_write_to(auto: Connection, s
     _, found = findings(settings)
     assert found.level == "fail"
     assert found.text.endswith("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+
+
+def test_the_index_of_what_is_live_is_named(auto: Connection, settings: Settings) -> None:
+    fill(auto)
+    made, generations = publish(auto, "m", 1), GenerationRepository(auto)
+    build_indexes(auto, made, memory_mb=64, kind="bit")
+    generations.set_fields(made.generation_id, recall=0.961)
+    _, found = findings(settings)
+    told = f"generation 1 is live, with index bit at oversampling {FIRST_OVERSAMPLING}, recall@10 0.961"
+    assert found == Finding("ok", "database", told)
+    build_indexes(auto, made, memory_mb=64, kind="none")
+    auto.execute("UPDATE heal.generation SET note = 'the index is halfvec instead of bit: why', recall = NULL")
+    _, found, note = findings(settings)
+    assert found.text == "generation 1 is live, without an index, recall@10 not measured"
+    assert note == Finding("note", "database", "generation 1: the index is halfvec instead of bit: why")
 
 
 def test_a_server_without_the_schema(tmp_path: Path) -> None:

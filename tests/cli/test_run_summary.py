@@ -127,7 +127,7 @@ def test_a_whole_run(auto: Connection, capsys: pytest.CaptureFixture[str]) -> No
         r"unseen documents +base model +0\.600 \[0\.500, 0\.700\]",
         r"trained model \+ NUDGE +0\.600 \[0\.500, 0\.700\] +base model +\+0\.050 \[\+0\.010, \+0\.090\] +99",
         r"Verdict +promoted",
-        r"Active +generation 1 \(space 1, 2 dimensions, not nudged, recall@10 of its index 0\.987, since ",
+        r"Active +generation 1 \(space 1, 2 dimensions, not nudged, recall@10 of its vector index 0\.987, since ",
         r"Model +/models/m",
         r"ingest +5\.0s +4 new \[documents\]",
         r"Page +/reports/r\.html",

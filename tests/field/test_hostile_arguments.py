@@ -141,13 +141,13 @@ class World:
                 topics=tree,
                 labels=Labels(ids, leaves, [[first + 1]] * ROWS, flat, flat),
             )
-        for model, metric, halfvec in (("m0", "cosine", 1), ("m1", "inner_product", 1 << 40), ("m", "cosine", 1)):
+        for model, metric in (("m0", "cosine"), ("m1", "inner_product"), ("m", "cosine")):
             made = store.generation(model, topic_run_id=self.topics, metric=metric)
             rows = store.wanted(made)
             served = Served(rows.chunk_ids, rows.document_ids, (np.arange(ROWS) % 2).astype(np.int32), rows.vectors)
             store.served.write_served(made, served)
             store.write_lexicon(made, served, lexicon_weight=0.5)
-            build_indexes(conn, made, memory_mb=64, halfvec_rows=halfvec)
+            build_indexes(conn, made, memory_mb=64, kind="halfvec" if metric == "cosine" else "vector")
             store.generations.set_state(made.generation_id, "ready")
             store.generations.activate(made.generation_id, lock_timeout_ms=500)
         self.document = int(ids[0])

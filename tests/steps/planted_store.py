@@ -20,8 +20,8 @@ SECRET, DIMS = "xylophonist", 8
 DOCUMENT = document_id("s", "secret")
 
 
-def vectors_of(count: int, seed: int) -> np.ndarray:
-    found = np.random.default_rng(seed).normal(size=(count, DIMS)).astype(np.float32)
+def vectors_of(count: int, seed: int, dims: int = DIMS) -> np.ndarray:
+    found = np.random.default_rng(seed).normal(size=(count, dims)).astype(np.float32)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
@@ -62,14 +62,14 @@ def fill(conn: Connection, documents: int = 60) -> None:
         )
 
 
-def build(conn: Connection, model_uri: str, seed: int, run_id: str = "r") -> Generation:
+def build(conn: Connection, model_uri: str, seed: int, run_id: str = "r", dims: int = DIMS) -> Generation:
     """A generation of a model's space, with vectors of chunks and questions; without tables, building."""
     spaces = SpaceRepository(conn)
-    space = spaces.ensure(model_uri, model_uri, DIMS)
+    space = spaces.ensure(model_uri, model_uri, dims)
     chunks = Corpus(conn).chunks(None)
-    spaces.write_chunks(space, chunks.chunk_ids, vectors_of(len(chunks.chunk_ids), seed))
+    spaces.write_chunks(space, chunks.chunk_ids, vectors_of(len(chunks.chunk_ids), seed, dims))
     asked = np.array([key for key, _ in spaces.missing_questions(space)], dtype=np.int64)
-    spaces.write_questions(space, asked, vectors_of(len(asked), seed + 100))
+    spaces.write_questions(space, asked, vectors_of(len(asked), seed + 100, dims))
     return GenerationRepository(conn).create(run_id=run_id, space=space)
 
 

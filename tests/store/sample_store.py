@@ -16,7 +16,7 @@ from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.documents.moves import hand_on
 from heal_tasks.store.documents.topics import Labels
-from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository, IndexKind
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.lexicon import LexiconRepository, StemDictionary, StoredLexicon
 from heal_tasks.store.generations.served import Served, ServedRepository
@@ -139,13 +139,13 @@ class SampleStore:
         return stored
 
     def publish(
-        self, generation: Generation, wanted: Served | None = None, exact_rows: int = 0, **fields: object
+        self, generation: Generation, wanted: Served | None = None, kind: IndexKind = "vector", **fields: object
     ) -> StoredLexicon:
-        """Write rows (default: the wanted ones) and a lexicon with some fields, index from so many rows on, switch."""
+        """Write rows (default: the wanted ones) and a lexicon with some fields, index, switch."""
         rows = wanted or self.wanted(generation)
         self.served.write_served(generation, rows)
         lexicon = self.write_lexicon(generation, rows, **fields)
-        build_indexes(self.conn, generation, memory_mb=64, parallel=0, exact_rows=exact_rows)
+        build_indexes(self.conn, generation, memory_mb=64, parallel=0, kind=kind)
         self.generations.set_state(generation.generation_id, "ready")
         self.generations.activate(generation.generation_id, lock_timeout_ms=500)
         return lexicon

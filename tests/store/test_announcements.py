@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.generations import Generation, IndexKind
 from tests.store.sample_store import SampleStore, encode
 
 EMPTY = "CALL heal.delete_chunks('{}')"
@@ -78,13 +78,13 @@ def test_rows_changed_in_place_are_announced(store: SampleStore, listener: Conne
     assert times == sorted(set(times))
 
 
-@pytest.mark.parametrize("exact_rows", [0, 1000], ids=["with an index", "without"])
+@pytest.mark.parametrize("kind", ["vector", "none"])
 def test_a_search_of_the_previous_generation_says_so_once(
-    store: SampleStore, listener: Connection, exact_rows: int
+    store: SampleStore, listener: Connection, kind: IndexKind
 ) -> None:
     store.load_many(3)
     first = store.generation("m0")
-    store.publish(first, exact_rows=exact_rows)
+    store.publish(first, kind=kind)
     second = published(store, "m1")
     store.load_many(4)
     store.embed(store.space_of(second))

@@ -18,7 +18,7 @@ from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
-from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.generations import Generation, IndexKind
 from heal_tasks.store.generations.lexicon import StemDictionary
 from heal_tasks.store.generations.served import Served
 from tests.store.sample_store import SOURCE, SampleStore
@@ -89,8 +89,8 @@ class World:
             lengths = np.random.default_rng(4).uniform(0.5, 2, size=(len(self.ids), 1)).astype(np.float32)
             served = Served(served.chunk_ids, served.document_ids, served.leaves, served.vectors * lengths)
         self.store.generations.set_fields(made.generation_id, ef_search=1000)
-        exact_rows = 0 if indexed else 10_000
-        self.lexicon = self.store.publish(made, served, exact_rows, words_weight=0.3, relevance=CURVE)
+        kind: IndexKind = "vector" if indexed else "none"
+        self.lexicon = self.store.publish(made, served, kind, words_weight=0.3, relevance=CURVE)
         self.vectors = served.vectors
         return self.store.generations.get(made.generation_id)
 

@@ -4,10 +4,12 @@ import numpy as np
 import psycopg
 import pytest
 
-from heal_tasks.store.generations.generations import Generation
-from heal_tasks.store.generations.indexing import build_indexes, recall
+from heal_tasks.store.generations.generations import Generation, IndexKind, Metric
+from heal_tasks.store.generations.indexing import build_indexes, reach_recall, recall
 from heal_tasks.store.spaces.vector_tables import copy_vectors
 from tests.store.sample_store import SampleStore, encode
+
+KINDS: tuple[IndexKind, ...] = ("none", "vector", "halfvec", "bit")
 
 
 def store_queries(store: SampleStore, generation: Generation, count: int) -> None:
@@ -56,28 +58,24 @@ def test_recall_of_what_cannot_be_measured_is_a_named_error(store: SampleStore) 
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product"])
-def test_few_rows_are_searched_without_an_index_and_many_in_one_of_16_bit(store: SampleStore, metric: str) -> None:
+def test_distances_are_those_of_the_full_vectors_by_every_index(store: SampleStore, metric: Metric) -> None:
     store.load_many(300)
     generation = store.generation(metric=metric)
     store.served.write_served(generation, store.wanted(generation))
     store_queries(store, generation, 20)
     found = []
-    for exact_rows, halfvec_rows in ((301, 10**6), (300, 301), (0, 300)):
-        report = build_indexes(
-            store.conn, generation, memory_mb=64, parallel=0, exact_rows=exact_rows, halfvec_rows=halfvec_rows
-        )
-        now = store.generations.get(generation.generation_id)
-        assert now.index_kind == report.kind
-        assert (report.size_bytes > 0) == (report.kind != "none")
-        share = recall(store.conn, now)
-        assert share is not None
-        assert share >= 0.99
+    for kind in KINDS:
+        report = build_indexes(store.conn, generation, memory_mb=64, kind=kind)
+        now = reach_recall(store.conn, generation, 20, 0.99)
+        assert now.index_kind == report.kind == kind
+        assert (report.size_bytes > 0) == (kind != "none")
+        assert now.recall is not None
+        assert now.recall >= 0.99
         rows = store.conn.execute(
             "SELECT n.* FROM heal.generation g, heal.nearest(%s, g, 5) n", (encode(["query 1"])[0],)
         ).fetchall()
-        found.append((report.kind, rows))
-    assert [kind for kind, _ in found] == ["none", "vector", "halfvec"]
-    assert found[0][1] == found[1][1] == found[2][1], "distances are those of the full vectors"
+        found.append(sorted(rows, key=lambda row: row[1]))
+    assert all(rows == found[0] for rows in found)
 
 
 def test_a_graph_that_outgrows_its_memory_is_noticed(store: SampleStore) -> None:

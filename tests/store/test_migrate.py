@@ -30,6 +30,7 @@ LANDED = {
     "016_changes.sql": "055be4c3ac00",
     "017_store_page.sql": "0d359ceeae1f",
     "025_feedback.sql": "8b6855d370a9",
+    "019_index_kinds.sql": "3521657a06d9",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 

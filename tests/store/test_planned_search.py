@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from heal_tasks.store.db import Connection, connect
-from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.generations import Generation, IndexKind, Metric
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import Served
 from heal_tasks.store.migrate import migrate
@@ -37,7 +37,7 @@ def stored(module_database_url: str) -> Iterator[SampleStore]:
         yield SampleStore(conn)
 
 
-def publish(store: SampleStore, seed: int, dims: int = WIDTH, kind: str = "halfvec", **fields: str) -> Generation:
+def publish(store: SampleStore, seed: int, dims: int = WIDTH, kind: IndexKind = "halfvec", **fields: str) -> Generation:
     space = store.spaces.ensure("/m", str(seed), dims)
     made = store.generations.create(run_id="r", space=space, **fields)  # type: ignore[arg-type]
     store.generations.create_tables(made)
@@ -45,7 +45,7 @@ def publish(store: SampleStore, seed: int, dims: int = WIDTH, kind: str = "halfv
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = np.arange(ROWS, dtype=np.int64)
     store.served.write_served(made, Served(ids, ids, np.zeros(ROWS, dtype=np.int32), vectors))
-    build_indexes(store.conn, made, memory_mb=64, parallel=0, halfvec_rows=0 if kind == "halfvec" else ROWS + 1)
+    build_indexes(store.conn, made, memory_mb=64, parallel=0, kind=kind)
     store.generations.set_state(made.generation_id, "ready")
     store.generations.activate(made.generation_id, lock_timeout_ms=500)
     return made
@@ -74,9 +74,9 @@ def counted(conn: Connection) -> Iterator[dict[str, int]]:
     counts |= {name: after.get(name, 0) - before.get(name, 0) for name in ways}
 
 
-@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+@pytest.mark.parametrize("kind", ["vector", "halfvec", "bit"])
 @pytest.mark.parametrize("metric", ["cosine", "inner_product"])
-def test_it_finds_what_an_unplanned_search_finds(stored: SampleStore, kind: str, metric: str) -> None:
+def test_it_finds_what_an_unplanned_search_finds(stored: SampleStore, kind: IndexKind, metric: Metric) -> None:
     generation = publish(stored, 1, kind=kind, metric=metric)
     index = f"heal.vec_g{generation.generation_id:06d}_hnsw"
     scans = f"SELECT pg_stat_get_xact_numscans('{index}'::regclass)"
@@ -95,8 +95,10 @@ def test_it_finds_what_an_unplanned_search_finds(stored: SampleStore, kind: str,
     with counted(stored.conn) as calls:
         for k in (1, 100, 101):
             expected = stored.conn.execute(unplanned, (query, k, generation.generation_id)).fetchall()
-            assert search(stored.conn, generation, query, k) == expected
-            assert len(expected) == k
+            made = search(stored.conn, generation, query, k)
+            # For many candidates of a small table the other way may compare all bits instead of a scan of the index.
+            assert made == expected or (kind == "bit" and len({*made} & {*expected}) > 0.85 * k)
+            assert len(expected) == len(made) == k
     assert calls == {"nearest": 4, "search_planned": 2}
 
 

@@ -50,8 +50,8 @@ def test_dimensions_are_those_of_the_space_and_limited(store: SampleStore) -> No
     store.spaces.ensure("/m", "sha", 5)
     with pytest.raises(StoreError, match=r"/n is said to have 6 dimensions, but space 1 .*sha256 sha\) has 5"):
         store.spaces.ensure("/n", "sha", 6)
-    for dims in (0, 2001):
-        with pytest.raises(StoreError, match=f"/n has {dims} dimensions; pgvector's HNSW index takes 1 to 2000"):
+    for dims in (0, 4001):
+        with pytest.raises(StoreError, match=f"/n has {dims} dimensions; pgvector's HNSW index takes 1 to 4000"):
             store.spaces.ensure("/n", "sha2", dims)
     assert len(store.spaces.list()) == 1
 

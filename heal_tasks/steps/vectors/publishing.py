@@ -38,7 +38,7 @@ def publish_generation(
         # Deletions since the rows were written reach them before any reader can.
         raise StepError(f"generation {number} has {orphans} rows of deleted chunks; run the realign route again")
     else:
-        generations.set_state(number, "ready")
+        generations.set_state(number, "ready", indexed.note or None)
         generations.activate(number)
         purge_superseded(context.conn)
     return rows, indexed

@@ -19,13 +19,13 @@ from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, tabl
 
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
-IndexKind = Literal["none", "vector", "halfvec"]
+IndexKind = Literal["none", "vector", "halfvec", "bit"]
 GenerationPrefix = Literal["vec", "lex", "push"]
 
 LOCK_TIMEOUT_MS = 50
 """A reader waits at most this long behind a switch: the longest of 1,000 readers took 52 ms (bench.switches)."""
 
-_SETTABLE = {"nudge", "lexicon", "ef_search", "recall", "metrics"}
+_SETTABLE = {"nudge", "lexicon", "ef_search", "oversampling", "recall", "metrics"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Generation:
     lexicon: JsonObject | None  # how the lexicon is fitted and used, a LexiconRecord as JSON; None: there is none
     ef_search: int
     index_kind: IndexKind
+    oversampling: int  # candidates for each row wanted, in a search by an index of bits
     recall: float | None
     metrics: JsonObject
     note: str
@@ -52,6 +53,11 @@ class Generation:
     def table(self, prefix: GenerationPrefix) -> sql.Identifier:
         """The table of served rows (``vec``), of the lexicon (``lex``), or of displacements (``push``)."""
         return sql.Identifier("heal", f"{prefix}_g{self.generation_id:06d}")
+
+    @property
+    def effort(self) -> str:
+        """What a search by the index reads, in words: the value that is raised until the recall is reached."""
+        return f"oversampling {self.oversampling}" if self.index_kind == "bit" else f"ef_search {self.ef_search}"
 
     @property
     def contrast_steps(self) -> int:

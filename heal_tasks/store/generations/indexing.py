@@ -1,6 +1,5 @@
 """Indexes of the served rows of a generation, and their recall against an exact scan."""
 
-import sys
 import time
 from dataclasses import dataclass
 
@@ -12,6 +11,9 @@ from heal_tasks.store.generations.generations import Generation, GenerationRepos
 from heal_tasks.store.generations.served import drop_indexes, index_name
 
 M, EF_CONSTRUCTION, MAX_EF_SEARCH = 16, 64, 1000
+FIRST_OVERSAMPLING, MAX_OVERSAMPLING = 8, 200
+"""Candidates per row that a search by an index of bits starts and ends with: 80 and, the limit of ``heal.candidates``,
+2,000 for ten rows."""
 LINK_BYTES = 700
 """HNSW memory per row beside the vector at m = 16, measured at 384 dimensions."""
 
@@ -33,13 +35,10 @@ def build_indexes(
     *,
     memory_mb: int,  # upper bound of maintenance_work_mem, MiB
     parallel: int = 0,  # extra workers
-    exact_rows: int = 0,  # below, no HNSW index is built, because comparing with all rows is as fast
-    halfvec_rows: int = sys.maxsize,  # from here on the HNSW index holds 16-bit copies, in half the space
+    kind: IndexKind = "vector",  # content of the HNSW index; none: only the others
 ) -> IndexReport:
     """Index served rows, anew if they are indexed: primary key, B-trees on leaf and document, HNSW; then vacuum."""
-    table, start = generation.table("vec"), time.monotonic()
-    rows = int(scalar(conn, sql.SQL("SELECT count(*) FROM {}").format(table)))
-    kind: IndexKind = "none" if rows < exact_rows else "halfvec" if rows >= halfvec_rows else "vector"
+    table, start, rows = generation.table("vec"), time.monotonic(), count_rows(conn, generation)
     needed_mb = int(rows * (4 * generation.dims + LINK_BYTES) * 1.2) >> 20
     memory = min(memory_mb, max(64, needed_mb))
     notices: list[str] = []
@@ -66,6 +65,11 @@ def build_indexes(
     )
 
 
+def count_rows(conn: Connection, generation: Generation) -> int:
+    """Count the served rows of a generation."""
+    return int(scalar(conn, sql.SQL("SELECT count(*) FROM {}").format(generation.table("vec"))))
+
+
 def vacuum(conn: Connection, table: str) -> int:
     """Vacuum and analyze a table of schema heal, and return its number of dead rows before.
 
@@ -84,20 +88,23 @@ def recall(conn: Connection, generation: Generation, n: int = 200, k: int = 10) 
     return found
 
 
-def reach_recall(conn: Connection, generation: Generation, questions: int, target: float) -> tuple[float | None, int]:
-    """Measure recall@10 on stored questions, and double ef_search until the target is met or the limit is reached.
+def reach_recall(conn: Connection, generation: Generation, questions: int, target: float) -> Generation:
+    """Measure recall@10 on stored questions, and double the effort of a search until the target or the limit is met.
 
-    Both are stored in the generation's row, and returned; the recall is None without questions or rows.
+    That is ef_search or, of an index of bits, the oversampling. It is stored with the recall in the generation's row,
+    which is returned; the recall is None without questions or rows.
     """
-    generations, ef_search = GenerationRepository(conn), generation.ef_search
+    generations = GenerationRepository(conn)
+    generation = generations.get(generation.generation_id)
+    bits = generation.index_kind == "bit"
+    name, limit = ("oversampling", MAX_OVERSAMPLING) if bits else ("ef_search", MAX_EF_SEARCH)
+    value = generation.oversampling if bits else generation.ef_search
     while True:
         measured = recall(conn, generation, questions)
-        if measured is None or measured >= target or ef_search >= MAX_EF_SEARCH:
-            break
-        ef_search = min(2 * ef_search, MAX_EF_SEARCH)
-        generations.set_fields(generation.generation_id, ef_search=ef_search)
-    generations.set_fields(generation.generation_id, recall=measured)
-    return measured, ef_search
+        if measured is None or measured >= target or value >= limit:
+            return generations.set_fields(generation.generation_id, recall=measured)
+        value = min(2 * value, limit)
+        generations.set_fields(generation.generation_id, **{name: value})
 
 
 def _create(conn: Connection, generation: Generation, kind: IndexKind, memory_mb: int, parallel: int) -> None:
@@ -112,8 +119,11 @@ def _create(conn: Connection, generation: Generation, kind: IndexKind, memory_mb
             "CREATE INDEX {hnsw} ON {table} USING hnsw ({column} {opclass}) "
             "WITH (m = {m}, ef_construction = {ef_construction})"
         )
-    column = "embedding" if kind == "vector" else f"(embedding::halfvec({generation.dims}))"
-    opclass = f"{kind}_{'cosine' if generation.metric == 'cosine' else 'ip'}_ops"
+    dims, metric = generation.dims, "cosine" if generation.metric == "cosine" else "ip"
+    column, opclass = {
+        "halfvec": (f"(embedding::halfvec({dims}))", f"halfvec_{metric}_ops"),
+        "bit": (f"(binary_quantize(embedding)::bit({dims}))", "bit_hamming_ops"),
+    }.get(kind, ("embedding", f"vector_{metric}_ops"))
     with conn.transaction():
         conn.execute(
             "SELECT set_config('maintenance_work_mem', %s, true), "
@@ -129,5 +139,6 @@ def _create(conn: Connection, generation: Generation, kind: IndexKind, memory_mb
                 )
             )  # fmt: skip
         conn.execute(
-            "UPDATE heal.generation SET index_kind = %s WHERE generation_id = %s", (kind, generation.generation_id)
+            "UPDATE heal.generation SET index_kind = %s, oversampling = %s WHERE generation_id = %s",
+            (kind, FIRST_OVERSAMPLING if kind == "bit" else 1, generation.generation_id),
         )

@@ -51,6 +51,8 @@ class ServedRow:
     index_bytes: int | None
     recall: float | None
     ef_search: int
+    index_kind: str = ""  # empty in the stored states of runs from before there were kinds
+    oversampling: int = 1
 
 
 class ServedRepository(Repository):

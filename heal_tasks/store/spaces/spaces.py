@@ -70,7 +70,7 @@ class SpaceRepository(Repository):
                         create_keyed(self._conn, table, entity, dims)
         except psycopg.errors.CheckViolation as error:
             raise StoreError(
-                f"{model_uri} has {dims} dimensions; pgvector's HNSW index takes 1 to 2000, so use another encoder"
+                f"{model_uri} has {dims} dimensions; pgvector's HNSW index takes 1 to 4000, so use another encoder"
             ) from error
         return space
 

@@ -25,19 +25,24 @@ DECLARE
     live record;
     kept text[];
     changed text;
+    candidates int;
     shown bigint[];
     last_distance double precision;
     last_chunk bigint;
 BEGIN
     IF topic IS NULL AND filter IS NULL AND k BETWEEN 1 AND 100 AND condition IS NULL AND after IS NULL THEN
-        SELECT g.index_kind, g.ef_search, g.state INTO live FROM heal.generation g
+        SELECT g.index_kind, g.ef_search, g.oversampling, g.dims, g.state INTO live FROM heal.generation g
         WHERE g.generation_id = gen AND g.state IN ('active', 'previous') AND g.dims = vector_dims(query)
           AND vector_norm(query) BETWEEN 0.001 AND 50000;
-        kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
+        candidates := heal.candidates(live.oversampling, k);
+        kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
+                      current_setting('enable_seqscan')];
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
-            || set_config('hnsw.ef_search', greatest(live.ef_search, 2 * k)::text, true);
-        RETURN QUERY SELECT p.*, gen FROM heal.search_planned(query, gen, live.index_kind, k) p;
-        changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true);
+            || set_config('hnsw.ef_search', greatest(live.ef_search, 2 * k, least(candidates, 1000))::text, true)
+            || set_config('enable_seqscan', heal.seqscan(live.dims, kept[3]), true);
+        RETURN QUERY SELECT p.*, gen FROM heal.search_planned(query, gen, live.index_kind, k, candidates) p;
+        changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true)
+            || set_config('enable_seqscan', kept[3], true);
         IF FOUND THEN
             IF live.state = 'previous' THEN
                 PERFORM heal.searched(gen);

@@ -238,14 +238,17 @@ BEGIN
     END IF;
     asked.vector := l2_normalize(asked.vector);
     IF topic IS NULL AND filter IS NULL AND condition IS NULL AND after IS NULL AND k BETWEEN 1 AND 10 AND gen_row.index_kind <> 'none' THEN
-        kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
+        kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
+                      current_setting('enable_seqscan')];
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
-            || set_config('hnsw.ef_search', greatest(gen_row.ef_search, 60)::text, true);
+            || set_config('hnsw.ef_search', greatest(gen_row.ef_search, 60, least(heal.candidates(gen_row.oversampling, 20), 1000))::text, true)
+            || set_config('enable_seqscan', heal.seqscan(gen_row.dims, kept[3]), true);
         RETURN QUERY
             SELECT p.*, heal.relevance(p.score, scores, shares), gen_row.generation_id
-            FROM heal.find_planned(asked.vector, gen_row.generation_id, gen_row.index_kind, k, words_weight, asked.rare, asked.stems,
-                                   asked.weights) p;
-        changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true);
+            FROM heal.find_planned(asked.vector, gen_row.generation_id, gen_row.index_kind, k, heal.candidates(gen_row.oversampling, 20),
+                                   words_weight, asked.rare, asked.stems, asked.weights) p;
+        changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true)
+            || set_config('enable_seqscan', kept[3], true);
         RETURN;
     END IF;
     RETURN QUERY

@@ -4,26 +4,38 @@
 -- A session keeps the plans of the statements in a function, and planning takes a fifth to a third of a search for ten. A table name
 -- cannot be a parameter, so a statement for each searchable generation is written out at every switch. LIMIT 100: with LIMIT k alone
 -- the planner expects a tenth of the table, considers no plan good enough to keep, and plans every call again.
-CREATE OR REPLACE FUNCTION heal.search_statement(gen_row heal.generation, kind text, query text, k text)
+-- LIMIT 2000: as many candidates as a search for a hundred takes at most; the planner uses the index from 2,000 rows on.
+CREATE OR REPLACE FUNCTION heal.near_statement(gen_row heal.generation, kind text, query text, k text, candidates text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format(CASE kind WHEN 'bit' THEN
+        'SELECT r.* FROM (SELECT s.* FROM (
+             SELECT v.chunk_id, %1$s AS distance FROM heal.%2$I v ORDER BY %3$s LIMIT 2000) s LIMIT %5$s) r
+         ORDER BY r.distance, r.chunk_id LIMIT %4$s'
+        ELSE
+        'SELECT s.* FROM (
+             SELECT v.chunk_id, %1$s AS distance FROM heal.%2$I v ORDER BY %3$s LIMIT 100) s LIMIT %4$s' END,
+        heal.index_order(gen_row, 'vector', query), heal.vector_table(gen_row.generation_id), heal.index_order(gen_row, kind, query), k,
+        candidates)
+$$;
+COMMENT ON FUNCTION heal.near_statement IS
+    'The part of a planned statement that finds the k nearest by an index of that kind; arguments as of heal.search_statement.';
+
+CREATE OR REPLACE FUNCTION heal.search_statement(gen_row heal.generation, kind text, query text, k text, candidates text)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT format('SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
-                    FROM (SELECT s.* FROM (
-                              SELECT v.chunk_id, v.embedding %1$s %5$s::vector(%2$s) AS distance FROM heal.%3$I v
-                              ORDER BY v.embedding%4$s %1$s %5$s::vector(%2$s)%4$s LIMIT 100) s LIMIT %6$s) n
+                    FROM (%s) n
                     JOIN heal.chunk c ON c.chunk_id = n.chunk_id JOIN heal.document d ON d.document_id = c.document_id
-                    ORDER BY n.distance, n.chunk_id',
-        CASE gen_row.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, gen_row.dims, heal.vector_table(gen_row.generation_id),
-        CASE kind WHEN 'halfvec' THEN format('::halfvec(%s)', gen_row.dims) ELSE '' END, query, k)
+                    ORDER BY n.distance, n.chunk_id', heal.near_statement(gen_row, kind, query, k, candidates))
 $$;
 COMMENT ON FUNCTION heal.search_statement IS
-    'The statement of heal.search by an index of that kind, without topic, filter and condition and for k up to 100; query and k: their '
-    'names in the statement.';
+    'The statement of heal.search by an index of that kind, without topic, filter and condition and for k up to 100; query, k and '
+    'candidates (heal.candidates): their names in the statement.';
 
 CREATE OR REPLACE PROCEDURE heal.plan_searches()
 LANGUAGE plpgsql AS $procedure$
 BEGIN
     EXECUTE format($create$
-        CREATE OR REPLACE FUNCTION heal.search_planned(query vector, gen bigint, kind text, k int)
+        CREATE OR REPLACE FUNCTION heal.search_planned(query vector, gen bigint, kind text, k int, candidates int)
         RETURNS TABLE (chunk_id bigint, document_id bigint, title text, text text, distance double precision)
         LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $body$
         BEGIN%s
@@ -32,8 +44,8 @@ BEGIN
             IF gen = %1$s AND kind = %2$L THEN
                 RETURN QUERY
                     %3$s;
-            END IF;$branch$, g.generation_id, i.kind, heal.search_statement(g, i.kind, 'query', 'k')), '')
-         FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
+            END IF;$branch$, g.generation_id, i.kind, heal.search_statement(g, i.kind, 'query', 'k', 'candidates')), '')
+         FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec'), ('bit')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
     -- The languages of a lexicon are found by a loose index scan.
     EXECUTE format($create$
@@ -68,7 +80,8 @@ BEGIN
         (SELECT coalesce(array_agg(g.generation_id), '{}') FROM heal.generation g WHERE g.state IN ('active', 'previous')));
     EXECUTE format($create$
         CREATE OR REPLACE FUNCTION heal.find_planned(
-            query vector, gen bigint, kind text, k int, words_weight double precision, rare tsquery, stems tsquery[], weights real[]
+            query vector, gen bigint, kind text, k int, candidates int, words_weight double precision, rare tsquery, stems tsquery[],
+            weights real[]
         )
         RETURNS TABLE (chunk_id bigint, document_id bigint, title text, text text, score double precision, distance double precision)
         LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $body$
@@ -78,13 +91,12 @@ BEGIN
             IF gen = %1$s AND kind = %2$L THEN
                 RETURN QUERY
                     WITH near AS MATERIALIZED (
-                        SELECT v.chunk_id, v.embedding %3$s query::vector(%4$s) AS distance FROM heal.%5$I v
-                        ORDER BY v.embedding%6$s %3$s query::vector(%4$s)%6$s LIMIT 20
+                        %3$s
                     ), candidate AS MATERIALIZED (
                         SELECT n.chunk_id, n.distance, c.words || '' AS words FROM near n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
                         UNION ALL
                         SELECT r.* FROM (
-                            SELECT v.chunk_id, v.embedding %3$s query::vector(%4$s), c.words || '' FROM heal.chunk c
+                            SELECT v.chunk_id, %4$s, c.words || '' FROM heal.chunk c
                             JOIN heal.%5$I v ON v.chunk_id = c.chunk_id WHERE c.words @@ rare LIMIT 200) r
                         WHERE NOT EXISTS (SELECT FROM near n WHERE n.chunk_id = r.chunk_id)
                     ), weighed AS MATERIALIZED (
@@ -94,17 +106,17 @@ BEGIN
                         FROM candidate c
                     ), best AS (
                         SELECT w.chunk_id, w.distance,
-                               %7$s - w.distance + words_weight * coalesce(w.weight / nullif(max(w.weight) OVER (), 0), 0) AS score
+                               %6$s - w.distance + words_weight * coalesce(w.weight / nullif(max(w.weight) OVER (), 0), 0) AS score
                         FROM weighed w ORDER BY 3 DESC, 1 LIMIT k
                     )
                     SELECT b.chunk_id, d.document_id, d.title, c.text, b.score, b.distance
                     FROM best b JOIN heal.chunk c ON c.chunk_id = b.chunk_id JOIN heal.document d ON d.document_id = c.document_id
                     ORDER BY b.score DESC, b.chunk_id;
             END IF;$branch$,
-            g.generation_id, i.kind, CASE g.metric WHEN 'cosine' THEN '<=>' ELSE '<#>' END, g.dims,
-            heal.vector_table(g.generation_id), CASE i.kind WHEN 'halfvec' THEN format('::halfvec(%s)', g.dims) ELSE '' END,
+            g.generation_id, i.kind, heal.near_statement(g, i.kind, 'query', '20', 'candidates'),
+            heal.index_order(g, 'vector', 'query'), heal.vector_table(g.generation_id),
             CASE g.metric WHEN 'cosine' THEN 1 ELSE 0 END), '')
-         FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec')) AS i (kind)
+         FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec'), ('bit')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
 END $procedure$;
 COMMENT ON PROCEDURE heal.plan_searches IS

@@ -30,7 +30,7 @@ SELECT g.generation_id, g.state, g.space_id, s.model_uri, g.dims, coalesce(g.nud
        pg_stat_get_dead_tuples(t.oid) AS dead_rows, pg_total_relation_size(t.oid) AS bytes,
        pg_relation_size(to_regclass('heal.' || heal.vector_table(g.generation_id) || '_hnsw')) AS index_bytes,
        nullif(l.reltuples, -1)::bigint AS lexicon_stems, pg_total_relation_size(l.oid) AS lexicon_bytes,
-       s.model_sha256, coalesce((g.lexicon ->> 'lexicon_weight')::double precision, 0) AS lexicon_weight, g.changed_at
+       s.model_sha256, coalesce((g.lexicon ->> 'lexicon_weight')::double precision, 0) AS lexicon_weight, g.changed_at, g.oversampling
 FROM heal.generation g JOIN heal.space s USING (space_id)
 LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
 LEFT JOIN pg_class l ON l.oid = to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex'))
