@@ -5,6 +5,7 @@ import numpy as np
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.quality.probes import choose_probes
+from heal_tasks.steps.vectors.bridges import write_bridges
 from heal_tasks.steps.vectors.indexing import Indexed, index_served
 from heal_tasks.steps.vectors.moves import moved_copy
 from heal_tasks.steps.vectors.spaces import overlay, served
@@ -38,6 +39,7 @@ def publish_generation(
         # Deletions since the rows were written reach them before any reader can.
         raise StepError(f"generation {number} has {orphans} rows of deleted chunks; run the realign route again")
     else:
+        write_bridges(context, generation)
         generations.set_state(number, "ready")
         generations.activate(number)
         purge_superseded(context.conn)

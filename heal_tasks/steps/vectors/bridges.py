@@ -1,0 +1,64 @@
+"""Maps between spaces, written when a generation of another space is published, before the switch to it."""
+
+import numpy as np
+
+from heal_tasks.bridge.fit import LinearMap, fit_map
+from heal_tasks.steps.engine.runner import Context
+from heal_tasks.store.generations.bridges import Bridge, BridgeRepository, Method
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
+from heal_tasks.store.spaces.spaces import Space, SpaceRepository
+
+MIN_CHUNKS = 32
+"""Chunks that two spaces have to share for a map between them."""
+
+
+def write_bridges(context: Context, generation: Generation) -> list[Bridge]:
+    """Write the maps that a switch from the live generation to an indexed one needs.
+
+    From the space of the live generation to the new one and, for a rollback, back. And from each earlier space that has
+    a map into the live one: fitted while its vectors are there, else composed of that map and the new one.
+
+    Returns:
+        The maps into the new space; none if the space stays the same or nothing is live.
+    """
+    active, spaces = GenerationRepository(context.conn).active(), SpaceRepository(context.conn)
+    if active is None or active.space_id == generation.space_id:
+        return []
+    bridges = BridgeRepository(context.conn)
+    live, new = spaces.get(active.space_id), spaces.get(generation.space_id)
+    earlier = [item for item in bridges.into(live.space_id) if item.from_space != new.space_id]
+    _fit(context, new, live, active)
+    if (step := _fit(context, live, new, generation)) is None:
+        return []
+    written = [step]
+    for item in earlier:
+        old = spaces.get(item.from_space)
+        bridge = _fit(context, old, new, generation)
+        if bridge is None:
+            first, second = LinearMap(*bridges.load(item, old)), LinearMap(*bridges.load(step, live))
+            bridge = _write(context, old, generation, first.then(second), "composed", step.pairs)
+        if bridge:
+            written.append(bridge)
+    return written
+
+
+def _fit(context: Context, old: Space, new: Space, generation: Generation) -> Bridge | None:
+    """Fit and write the map from a space to that of a generation; None where both share too few vectors."""
+    bridges = BridgeRepository(context.conn)
+    chunks, questions = (bridges.pairs(old, new, entity) for entity in ("chunk", "question"))
+    if len(chunks[0]) < MIN_CHUNKS:
+        return None
+    pairs = len(chunks[0]) + len(questions[0])
+    made = fit_map(np.concatenate((chunks[0], questions[0])), np.concatenate((chunks[1], questions[1])), np.ones(pairs))
+    bridges.keep_probes(old)
+    return _write(context, old, generation, made, "fitted", pairs)
+
+
+def _write(
+    context: Context, old: Space, generation: Generation, made: LinearMap, method: Method, pairs: int
+) -> Bridge | None:
+    settings = context.settings
+    return BridgeRepository(context.conn).write(
+        old, generation, made.weights, made.shift, method=method, pairs=pairs,
+        min_questions=settings.gate_min_questions, min_share=settings.bridge_min_recall,
+    )  # fmt: skip
