@@ -1,1 +1,1 @@
-"""Bridges: linear maps from the query vectors of one space to those of another, for clients that keep an old encoder."""
+"""Bridges: linear maps of query vectors from one space to another, for clients that keep an earlier encoder."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from heal_tasks.core.ids import question_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import Question, Record
+from heal_tasks.core.types import Question, Record, Split
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.chunks import live_chunks
@@ -57,14 +57,12 @@ def fill(conn: Connection) -> None:
     records = [Record(f"d{number}", "T", f"Of {number}") for number in range(DOCUMENTS)]
     DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
     for chunk in live_chunks(conn):
-        number = chunk.text.split()[-1]
-        made = [
-            Question(
-                question_id(chunk.chunk_id, "llm", text), chunk.chunk_id, text, "a", "e", "question", "llm", "m", "p", split
-            )
-            for split in ("train", "seen_test")
-            for text in [f"Where in {split} is {number}"]
-        ]  # fmt: skip
+        made = list[Question]()
+        splits: tuple[Split, ...] = ("train", "seen_test")
+        for split in splits:
+            text = f"Where in {split} is {chunk.text.split()[-1]}"
+            key = question_id(chunk.chunk_id, "llm", text)
+            made.append(Question(key, chunk.chunk_id, text, "a", "e", "question", "llm", "m", "p", split))
         QuestionRepository(conn).store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", made, 0)], [])
 
 

@@ -12,34 +12,37 @@ MIN_CHUNKS = 32
 """Chunks that two spaces have to share for a map between them."""
 
 
-def write_bridges(context: Context, generation: Generation) -> list[Bridge]:
+def write_bridges(context: Context, generation: Generation) -> str:
     """Write the maps that a switch from the live generation to an indexed one needs.
 
     From the space of the live generation to the new one and, for a rollback, back. And from each earlier space that has
     a map into the live one: fitted while its vectors are there, else composed of that map and the new one.
 
     Returns:
-        The maps into the new space; none if the space stays the same or nothing is live.
+        What becomes of query vectors of the live generation, as a phrase; empty if nothing is live, or the space stays
+        the same.
     """
     active, spaces = GenerationRepository(context.conn).active(), SpaceRepository(context.conn)
     if active is None or active.space_id == generation.space_id:
-        return []
+        return ""
     bridges = BridgeRepository(context.conn)
     live, new = spaces.get(active.space_id), spaces.get(generation.space_id)
     earlier = [item for item in bridges.into(live.space_id) if item.from_space != new.space_id]
     _fit(context, new, live, active)
     if (step := _fit(context, live, new, generation)) is None:
-        return []
-    written = [step]
+        return (
+            f"query vectors of generation {active.generation_id} cannot be mapped: too few chunks have vectors of both "
+            "models, or too few test questions"
+        )
     for item in earlier:
         old = spaces.get(item.from_space)
-        bridge = _fit(context, old, new, generation)
-        if bridge is None:
+        if not _fit(context, old, new, generation):
             first, second = LinearMap(*bridges.load(item, old)), LinearMap(*bridges.load(step, live))
-            bridge = _write(context, old, generation, first.then(second), "composed", step.pairs)
-        if bridge:
-            written.append(bridge)
-    return written
+            _write(context, old, generation, first.then(second), "composed", step.pairs)
+    note = f"mapped, query vectors of generation {active.generation_id} keep {step.share:.1%} of the recall"
+    if not step.in_use:
+        note += f", less than HEAL_BRIDGE_MIN_RECALL={step.min_share:g}: they are refused once it is retired"
+    return note
 
 
 def _fit(context: Context, old: Space, new: Space, generation: Generation) -> Bridge | None:

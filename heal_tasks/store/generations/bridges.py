@@ -89,8 +89,9 @@ class BridgeRepository(Repository):
             key=sql.Identifier(f"{entity}_id"), texts=texts, old=tables[0], new=tables[1], most=sql.Literal(MOST_TEXTS)
         )
         (ids,) = arrays(self._conn.execute(query).fetchall(), np.int64)
-        read = [read_keyed(self._conn, table, entity, space.dims, ids)[1] for table, space in zip(tables, (old, new))]
-        return read[0], read[1]
+        _, left = read_keyed(self._conn, tables[0], entity, old.dims, ids)
+        _, right = read_keyed(self._conn, tables[1], entity, new.dims, ids)
+        return left, right
 
     def keep_probes(self, space: Space) -> None:
         """Store the vectors that a space has of test questions, human ones first; no change if its table is dropped."""
@@ -100,8 +101,9 @@ class BridgeRepository(Repository):
             self._conn.execute("DELETE FROM heal.bridge_probe WHERE space_id = %s", (space.space_id,))
             query = sql.SQL(
                 "INSERT INTO heal.bridge_probe SELECT %s, p.question_id, p.embedding FROM ("
-                "SELECT DISTINCT ON (heal.text_key(q.text)) q.question_id, q.writer, v.embedding, heal.text_key(q.text) "
-                "FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN {} v USING (question_id) "
+                "SELECT DISTINCT ON (heal.text_key(q.text)) "
+                "q.question_id, q.writer, v.embedding, heal.text_key(q.text) FROM heal.question q "
+                "JOIN heal.chunk c USING (chunk_id) JOIN {} v USING (question_id) "
                 "WHERE NOT heal.moves_rows(q.split) AND q.dropped_by IS NULL AND c.superseded_at IS NULL "
                 "ORDER BY heal.text_key(q.text), q.question_id) p "
                 "ORDER BY p.writer <> 'human', p.text_key LIMIT %s"
@@ -139,8 +141,9 @@ class BridgeRepository(Repository):
         with self._conn.transaction():
             self._conn.execute("DELETE FROM heal.bridge WHERE (from_space, to_space) = (%s, %s)", key)
             self._conn.execute(
-                "INSERT INTO heal.bridge (from_space, to_space, method, pairs, questions, recall, native_recall, min_share) "
-                "VALUES (%s, %s, %s, %s, 0, 0, 1, %s)",
+                "INSERT INTO heal.bridge "
+                "(from_space, to_space, method, pairs, min_share, questions, recall, native_recall) "
+                "VALUES (%s, %s, %s, %s, %s, 0, 0, 1)",
                 (*key, method, pairs, min_share),
             )
             columns = [
