@@ -1,7 +1,7 @@
 """Measures what query vectors keep when they are mapped to another encoder's space, and what the map costs in SQL.
 
-Run from the project's root: ``python -m bench.bridge --collection FOLDER --documents FILE --queries FILE``. One encoder is
-all-MiniLM-L6-v2, whose vectors are in the folder of the collection; those of the other encoder, in the same order, are
+Run from the project's root: ``python -m bench.bridge --collection FOLDER --documents FILE --queries FILE``. One encoder
+is all-MiniLM-L6-v2, whose vectors are in the folder of the collection; those of the other, in the same order, are
 the two files, which ``numpy.save`` has written. Maps are fitted to documents, or to documents and the queries that are
 not test queries; recall@10 and nDCG@10 are of the test queries among the new encoder's documents. *there and back* is
 the map to the other encoder composed with the map back, against the first encoder's own vectors: two maps, as for a
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 from scipy.linalg import orthogonal_procrustes
 
 from bench.common import Collection, load_collection, load_queries, load_query_vectors, parent_parser, show
@@ -26,7 +27,6 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.evaluation.ranking import evaluate
 from heal_tasks.store.db import connect
 from heal_tasks.store.spaces.vector_tables import copy_rows
-from psycopg import sql
 
 Vectors = NDArray[np.float32]
 Fit = Callable[[Vectors, Vectors], LinearMap]
@@ -69,7 +69,10 @@ class Pair:
         other = [unit(np.load(file, allow_pickle=False).astype(np.float32)) for file in (documents, queries)]
         self.documents = {"MiniLM": self.collection.vectors, "other": other[0]}
         self.queries = {"MiniLM": load_query_vectors(folder), "other": other[1]}
-        row_of, place_of = {key: row for row, key in enumerate(self.collection.ids)}, {k: i for i, k in enumerate(texts)}
+        row_of, place_of = (
+            {key: row for row, key in enumerate(self.collection.ids)},
+            {k: i for i, k in enumerate(texts)},
+        )
         answers: dict[int, dict[int, float]] = {}
         self.fitting = np.array(sorted({place_of[item.query] for item in judgments if item.split != "test"}), dtype=int)
         for item in judgments:
@@ -118,7 +121,13 @@ class Pair:
 def costs() -> Iterator[dict[str, Any]]:
     """Milliseconds of the map in SQL, by dimensions."""
     rng = np.random.default_rng(0)
-    columns = [("from_space", "int8"), ("to_space", "int8"), ("place", "int4"), ("shift", "float4"), ("weights", "vector")]
+    columns = [
+        ("from_space", "int8"),
+        ("to_space", "int8"),
+        ("place", "int4"),
+        ("shift", "float4"),
+        ("weights", "vector"),
+    ]
     with scratch_store() as url, connect(url, autocommit=True) as conn:
         conn.execute("ALTER TABLE heal.bridge_row DROP CONSTRAINT bridge_row_from_space_to_space_fkey")
         for number, dims in enumerate(DIMS):

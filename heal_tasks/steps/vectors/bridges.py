@@ -16,7 +16,8 @@ def write_bridges(context: Context, generation: Generation) -> str:
     """Write the maps that a switch from the live generation to an indexed one needs.
 
     From the space of the live generation to the new one and, for a rollback, back. And from each earlier space that has
-    a map into the live one: fitted while its vectors are there, else composed of that map and the new one.
+    a map into the live one: fitted while its vectors are there, else composed of that map and the new one, if that map
+    is good enough to be used.
 
     Returns:
         What becomes of query vectors of the live generation, as a phrase; empty if nothing is live, or the space stays
@@ -36,7 +37,7 @@ def write_bridges(context: Context, generation: Generation) -> str:
         )
     for item in earlier:
         old = spaces.get(item.from_space)
-        if not _fit(context, old, new, generation):
+        if not _fit(context, old, new, generation) and item.in_use:
             first, second = LinearMap(*bridges.load(item, old)), LinearMap(*bridges.load(step, live))
             _write(context, old, generation, first.then(second), "composed", step.pairs)
     note = f"mapped, query vectors of generation {active.generation_id} keep {step.share:.1%} of the recall"
