@@ -41,7 +41,7 @@ def unit(rows: NDArray[np.floating]) -> Vectors:
 
 def ridge(old: Vectors, new: Vectors) -> LinearMap:
     """The product's map."""
-    return fit_map(old, new, np.ones(len(old)))
+    return fit_map(old, new)
 
 
 def procrustes(old: Vectors, new: Vectors) -> LinearMap:
@@ -73,11 +73,11 @@ class Pair:
             {key: row for row, key in enumerate(self.collection.ids)},
             {k: i for i, k in enumerate(texts)},
         )
-        answers: dict[int, dict[int, float]] = {}
+        answers: dict[int, list[int]] = {}
         self.fitting = np.array(sorted({place_of[item.query] for item in judgments if item.split != "test"}), dtype=int)
         for item in judgments:
             if item.split == "test" and item.document in row_of:
-                answers.setdefault(place_of[item.query], {})[row_of[item.document]] = item.grade
+                answers.setdefault(place_of[item.query], []).append(row_of[item.document])
         self.test, self.answers = np.array(list(answers)), list(answers.values())
 
     def values(self, queries: Vectors, name: str) -> dict[str, NDArray[np.float64]]:

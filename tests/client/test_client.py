@@ -194,7 +194,9 @@ def test_a_vector_comes_with_its_generation(store: SampleStore, client: Client) 
     with pytest.raises(InputError, match="give its generation_id"):
         client.search(vector)
     published(store, "m1")
-    with pytest.warns(UserWarning, match="generation 1 is not live any more: documents added or changed since") as heard:
+    with pytest.warns(
+        UserWarning, match="generation 1 is not live any more: documents added or changed since"
+    ) as heard:
         assert client.search(vector, 1, generation_id=first.generation_id)[0].text == "text 7"
     assert [Path(item.filename).name for item in heard] == ["test_client.py"]
     published(store, "m2")
