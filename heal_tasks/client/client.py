@@ -1,8 +1,11 @@
 """The client: search by text, by vector or by both, through any number of switches."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
+
+import psycopg
 
 from heal_tasks.client.connections import Connections
 from heal_tasks.client.following import Following, NothingLiveError, Searchable, live, wakeups
@@ -91,17 +94,31 @@ class Client:
     ) -> list[Hit]:
         """The ``k`` chunks nearest to a text, by its encoder's vector alone, or to a vector: ``heal.search``.
 
-        A vector comes with the generation whose encoder made it.
+        A vector comes with the generation whose encoder made it. Where that is not live any more the database's notice,
+        that new documents are not in it or that the vector was mapped to the live one, is a ``UserWarning``.
 
         Raises:
-            NotSearchable: that generation is neither active nor previous (any more): make the vector anew.
+            NotSearchable: that generation is retired and its vectors cannot be mapped, or there is none: make the
+                vector anew.
         """
         if isinstance(query, str):
             return self._with_vector(query, lambda conn, vector, number: search(conn, vector, number, k, topic, filter))
         if generation_id is None:
             raise InputError("a vector can be compared with one generation only: give its generation_id")
+        notices: list[str] = []
+
+        def hear(notice: psycopg.errors.Diagnostic) -> None:
+            notices.append(notice.message_primary or "")
+
         with self._connections.take() as conn:
-            return search(conn, query, generation_id, k, topic, filter)
+            conn.add_notice_handler(hear)
+            try:
+                hits = search(conn, query, generation_id, k, topic, filter)
+            finally:
+                conn.remove_notice_handler(hear)
+        for notice in notices:
+            warnings.warn(notice, stacklevel=2)
+        return hits
 
     def hybrid_search(
         self,

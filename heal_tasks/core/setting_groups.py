@@ -237,6 +237,8 @@ class StoreSettings(BaseModel):
     index_workers: int = Field(0, ge=0, le=64,
         description="Number of server processes that help to build an index, each with a processor of its own.")
     drain_hours: float = Field(24.0, ge=0, le=87_600, description="Hours that a retired generation's tables are kept.")
+    bridge_min_recall: float = Field(0.95, ge=0, le=1, description="Least share of the live model's recall@10 that "
+        "query vectors of a retired generation keep, mapped to its space; below it they are refused (HEA01).")
 
 
 class ServeSettings(BaseModel):

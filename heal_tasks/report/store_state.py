@@ -97,6 +97,7 @@ class GenerationRow(NamedTuple):
     bytes: int | None
     index_bytes: int | None
     lexicon_stems: int | None
+    bridge_share: float | None
 
     @property
     def can_be_activated(self) -> bool:

@@ -28,7 +28,7 @@ def first_light(context: Context) -> Outcome:
     if active := generations.active():  # published by another run while this one embedded
         return Outcome(counts=filled.counts, note=f"generation {active.generation_id} has become live meanwhile")
     made = make_generation(context, space, None, None, LexiconRecord())
-    rows, indexed = publish_generation(context, made, without_questions=True)
+    rows, indexed, _ = publish_generation(context, made, without_questions=True)
     note = (
         indexed.fault or f"generation {made.generation_id} is live: ask it with SELECT * FROM heal.find('a question')"
     )

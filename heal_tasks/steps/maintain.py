@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.indexing import RECALL_QUESTIONS
+from heal_tasks.store.generations.bridges import BridgeRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import reach_recall, vacuum
 from heal_tasks.store.generations.lexicon import LexiconRepository
@@ -24,6 +25,9 @@ def maintain(context: Context) -> Outcome:
         "generations_dropped": len(generations.retire_old(settings.drain_hours)),
         "abandoned_generations_dropped": len(generations.discard_abandoned(ABANDONED_HOURS)),
     }
+    bridges = BridgeRepository(context.conn)
+    bridges.set_min_share(settings.bridge_min_recall)
+    counts["bridges_dropped"] = bridges.drop_unused()
     spaces, drained = SpaceRepository(context.conn), datetime.now(UTC) - timedelta(hours=settings.drain_hours)
     # The base model's space stays, and so do those that a run may be filling now.
     kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model_uri or item.used_at > drained}

@@ -20,7 +20,7 @@ def publish(context: Context) -> Outcome:
         generations.drop_tables(chosen)
         verdict, chosen = held, 0
     elif chosen and generations.get(chosen).state != "active":  # else an earlier attempt was killed after the switch
-        rows, indexed = publish_generation(
+        rows, indexed, bridges = publish_generation(
             context, generations.get(chosen), keep_rows=bool(context.manifest.number("keep_rows"))
         )
         built, measured = indexed.built, indexed.generation
@@ -36,7 +36,7 @@ def publish(context: Context) -> Outcome:
             note = f"{built.rows} rows, too few for an index: a search compares all of them"
         elif built.spilled:
             note += "; the graph outgrew maintenance_work_mem, raise HEAL_INDEX_MEMORY_MB"
-        notes += [note, indexed.note] if indexed.note else [note]
+        notes += [note, *filter(None, [indexed.note, bridges])]
         if indexed.fault:
             verdict, chosen = f"Not published: {indexed.fault}.", 0
     generations.retire_old(context.settings.drain_hours)

@@ -194,9 +194,18 @@ def test_a_vector_comes_with_its_generation(store: SampleStore, client: Client) 
     with pytest.raises(InputError, match="give its generation_id"):
         client.search(vector)
     published(store, "m1")
+    with pytest.warns(
+        UserWarning, match="generation 1 is not live any more: documents added or changed since"
+    ) as heard:
+        assert client.search(vector, 1, generation_id=first.generation_id)[0].text == "text 7"
+    assert [Path(item.filename).name for item in heard] == ["test_client.py"]
     published(store, "m2")
     with pytest.raises(NotSearchable, match="load its encoder"):
         client.search(vector, generation_id=first.generation_id)
+    live = published(store, "m0")
+    with pytest.warns(UserWarning, match="generation 1 is retired: its query vectors are those of generation 4"):
+        (hit,) = client.search(vector, 1, generation_id=first.generation_id)
+    assert (hit.text, hit.generation_id) == ("text 7", live.generation_id)
 
 
 def test_changes_are_yielded_for_caches(store: SampleStore, client: Client) -> None:

@@ -93,6 +93,13 @@ def test_a_viewer_sees_all_and_can_switch_nothing(airflow: Airflow, settings: Se
     assert "You may not trigger the DAG heal_activate.</p>" in refused.text, "a page, and not of the right to read"
 
 
+def test_what_becomes_of_vectors_of_retired_generations_is_shown(airflow: Airflow, settings: Settings) -> None:
+    publish(settings)
+    assert "its query vectors keep" not in airflow.get("store").text
+    publish(settings)
+    assert airflow.get("store").text.count("mapped, its query vectors keep 100.0 % of the recall") == 2
+
+
 def test_an_operator_switches_by_a_form_that_starts_the_dag(
     airflow: Airflow, settings: Settings, airflow_user: Callable[[str | None], None]
 ) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.quality.probes import choose_probes
+from heal_tasks.steps.vectors.bridges import write_bridges
 from heal_tasks.steps.vectors.indexing import Indexed, index_served
 from heal_tasks.steps.vectors.moves import moved_copy
 from heal_tasks.steps.vectors.spaces import overlay, served
@@ -19,18 +20,19 @@ from heal_tasks.store.spaces.spaces import SpaceRepository
 
 def publish_generation(
     context: Context, generation: Generation, *, keep_rows: bool = False, without_questions: bool = False
-) -> tuple[int, Indexed]:
+) -> tuple[int, Indexed, str]:
     """Write a generation, index it, measure it and switch to it; one whose recall is too low fails and is dropped.
 
     Returns:
-        The number of rows, and the index; the generation is live if ``Indexed.fault`` is empty.
+        The number of rows, the index, and what ``write_bridges`` says; the generation is live if ``Indexed.fault`` is
+        empty.
 
     Raises:
         StepError: documents were deleted since the rows were written.
     """
     generations, number = GenerationRepository(context.conn), generation.generation_id
     rows = write_generation(context, generation, keep_rows=keep_rows, without_questions=without_questions)
-    indexed = index_served(context, generation)
+    indexed, bridges = index_served(context, generation), ""
     if indexed.fault:
         generations.set_state(number, "failed", note=f"Not published: {indexed.fault}.")
         generations.drop_tables(number)
@@ -38,10 +40,11 @@ def publish_generation(
         # Deletions since the rows were written reach them before any reader can.
         raise StepError(f"generation {number} has {orphans} rows of deleted chunks; run the realign route again")
     else:
+        bridges = write_bridges(context, generation)
         generations.set_state(number, "ready", indexed.note or None)
         generations.activate(number)
         purge_superseded(context.conn)
-    return rows, indexed
+    return rows, indexed, bridges
 
 
 def write_generation(

@@ -23,6 +23,7 @@ LANGUAGE plpgsql STABLE ROWS 10 SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation;
     live record;
+    bridge record;
     kept text[];
     changed text;
     candidates int;
@@ -49,6 +50,11 @@ BEGIN
             END IF;
             RETURN;
         END IF;
+    END IF;
+    bridge := heal.bridged(ARRAY[query], gen);
+    IF bridge.live IS NOT NULL THEN
+        RETURN QUERY SELECT s.* FROM heal.search(bridge.mapped[1], bridge.live, k, topic, filter, condition, after) s;
+        RETURN;
     END IF;
     IF after IS NULL THEN
         gen_row := heal.searched(gen);
@@ -79,13 +85,20 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searched(gen);
+    gen_row heal.generation;
+    bridge record;
     count bigint := cardinality(queries);
 BEGIN
     IF queries IS NULL OR count > 1000 OR count * heal.checked_k(k) > 100000 THEN
         RAISE EXCEPTION 'search_many takes up to 1000 queries and finds up to 100000 rows, got % queries with k = %',
             coalesce(count::text, 'null'), k USING ERRCODE = 'HEA03', HINT = 'Call it several times.';
     END IF;
+    bridge := heal.bridged(queries, gen);
+    IF bridge.live IS NOT NULL THEN
+        RETURN QUERY SELECT s.* FROM heal.search_many(bridge.mapped, bridge.live, k, topic, filter, condition) s;
+        RETURN;
+    END IF;
+    gen_row := heal.searched(gen);
     PERFORM heal.checked_query(q.query, gen_row, format('query vector %s', q.number))
     FROM unnest(queries) WITH ORDINALITY AS q (query, number);
     RETURN QUERY
@@ -143,8 +156,14 @@ CREATE OR REPLACE FUNCTION heal.topic_search(query vector, gen bigint, k int DEF
 RETURNS TABLE (topic_id bigint, parent_id bigint, level int, terms text[], size int, hits int, distance double precision)
 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searched(gen);
+    gen_row heal.generation;
+    bridge record := heal.bridged(ARRAY[query], gen);
 BEGIN
+    IF bridge.live IS NOT NULL THEN
+        RETURN QUERY SELECT s.* FROM heal.topic_search(bridge.mapped[1], bridge.live, k) s;
+        RETURN;
+    END IF;
+    gen_row := heal.searched(gen);
     RETURN QUERY EXECUTE format(
         'SELECT t.topic_id, t.parent_id, t.level, t.terms, t.size, count(*)::int, min(n.distance)
          FROM heal.nearest($1, $2, 100) n JOIN heal.%I v ON v.chunk_id = n.chunk_id

@@ -5,17 +5,22 @@
 CREATE OR REPLACE FUNCTION heal.searchable(gen bigint, OUT row_ heal.generation)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    active bigint;
+    active heal.generation;
+    kept record;
 BEGIN
     SELECT * INTO row_ FROM heal.generation g WHERE g.generation_id = gen;
     IF row_.generation_id IS NULL OR row_.state NOT IN ('active', 'previous') THEN
-        SELECT g.generation_id INTO active FROM heal.generation g WHERE g.state = 'active';
+        SELECT g.* INTO active FROM heal.generation g WHERE g.state = 'active';
+        SELECT s.* INTO kept FROM heal.bridge_share(row_.space_id, active.space_id) s;
         RAISE EXCEPTION 'generation % is not searchable (%)', coalesce(gen::text, 'null'), coalesce(row_.state, 'unknown')
             USING ERRCODE = 'HEA01',
-                  HINT = CASE WHEN active IS NULL
+                  HINT = CASE WHEN active.generation_id IS NULL
                       THEN 'No generation is active yet; run the heal_realign DAG.'
                       ELSE format('Generation %s is active; load its encoder (SELECT model_uri FROM heal.generation_status '
-                                  'WHERE state = ''active'') and encode the query again.', active) END;
+                                  'WHERE state = ''active'') and encode the query again.', active.generation_id) END
+                      || CASE WHEN row_.state = 'retired' AND kept.share < kept.min_share
+                         THEN format(' Mapped, its query vectors would keep %s %% of the recall; HEAL_BRIDGE_MIN_RECALL asks for %s %%.',
+                                     round(100 * kept.share::numeric, 1), round(100 * kept.min_share::numeric, 1)) ELSE '' END;
     END IF;
 END $$;
 COMMENT ON FUNCTION heal.searchable IS 'The row of an active or previous generation; error HEA01 for any other.';

@@ -137,14 +137,24 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE ROWS 10 SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searchable(gen);
-    by_lexicon vector := heal.query_vector(words, gen, language);
-    scores double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'scores');
-    shares double precision[] := heal.curve(gen_row.lexicon, 'encoder', 'shares');
+    gen_row heal.generation;
+    bridge record := heal.bridged(ARRAY[query], gen);
+    by_lexicon vector;
+    scores double precision[];
+    shares double precision[];
     shown bigint[];
     last_score double precision;
     last_chunk bigint;
 BEGIN
+    IF bridge.live IS NOT NULL THEN
+        RETURN QUERY SELECT s.* FROM heal.hybrid_search(
+            words, bridge.mapped[1], bridge.live, k, topic, filter, language, words_weight, lexicon_weight, condition, after) s;
+        RETURN;
+    END IF;
+    gen_row := heal.searchable(gen);
+    by_lexicon := heal.query_vector(words, gen, language);
+    scores := heal.curve(gen_row.lexicon, 'encoder', 'scores');
+    shares := heal.curve(gen_row.lexicon, 'encoder', 'shares');
     k := heal.checked_k(k);
     query := heal.checked_query(query, gen_row);
     IF after IS NULL THEN

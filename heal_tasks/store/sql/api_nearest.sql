@@ -182,14 +182,21 @@ CREATE OR REPLACE FUNCTION heal.explain(
 )
 RETURNS TABLE (line text) LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    gen_row heal.generation := heal.searchable(gen);
-    planned boolean := gen_row.index_kind <> 'none' AND coalesce(topic::text, filter::text, condition) IS NULL AND k <= 100;
+    gen_row heal.generation;
+    bridge record := heal.bridged(ARRAY[query], gen);
+    planned boolean;
     served bigint;
     passing bigint;
     found bigint;
     made record;
     kept text[];
 BEGIN
+    IF bridge.live IS NOT NULL THEN
+        RETURN QUERY SELECT e.line FROM heal.explain(bridge.mapped[1], bridge.live, k, topic, filter, condition) e;
+        RETURN;
+    END IF;
+    gen_row := heal.searchable(gen);
+    planned := gen_row.index_kind <> 'none' AND coalesce(topic::text, filter::text, condition) IS NULL AND k <= 100;
     made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL);
     EXECUTE format('SELECT count(*) FROM heal.%I', heal.vector_table(gen)) INTO served;
     EXECUTE format('SELECT count(*) FROM (%s) s', replace(made.compared, 'LIMIT $2', ''))

@@ -30,13 +30,17 @@ SELECT g.generation_id, g.state, g.space_id, s.model_uri, g.dims, coalesce(g.nud
        pg_stat_get_dead_tuples(t.oid) AS dead_rows, pg_total_relation_size(t.oid) AS bytes,
        pg_relation_size(to_regclass('heal.' || heal.vector_table(g.generation_id) || '_hnsw')) AS index_bytes,
        nullif(l.reltuples, -1)::bigint AS lexicon_stems, pg_total_relation_size(l.oid) AS lexicon_bytes,
-       s.model_sha256, coalesce((g.lexicon ->> 'lexicon_weight')::double precision, 0) AS lexicon_weight, g.changed_at, g.oversampling
+       s.model_sha256, coalesce((g.lexicon ->> 'lexicon_weight')::double precision, 0) AS lexicon_weight, g.changed_at, g.oversampling,
+       CASE WHEN g.state <> 'retired' THEN NULL WHEN g.space_id = live.space_id THEN 1 ELSE b.recall / b.native_recall END AS bridge_share
 FROM heal.generation g JOIN heal.space s USING (space_id)
+LEFT JOIN heal.generation live ON live.state = 'active'
+LEFT JOIN heal.bridge b ON b.from_space = g.space_id AND b.to_space = live.space_id
 LEFT JOIN pg_class t ON t.oid = to_regclass('heal.' || heal.vector_table(g.generation_id))
 LEFT JOIN pg_class l ON l.oid = to_regclass('heal.' || heal.vector_table(g.generation_id, 'lex'))
 ORDER BY g.generation_id DESC;
 COMMENT ON VIEW heal.generation_status IS
-    'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null without tables.';
+    'Every generation with its state, newest first; rows as of the last ANALYZE, sizes with indexes; null without tables. bridge_share: '
+    'of a retired generation the share of the recall that its query vectors keep, mapped to the live one; null where they cannot be.';
 
 CREATE OR REPLACE VIEW heal.lineage AS
 SELECT e.chunk_id, e.document_id, d.source, d.external_id, d.title, d.content_hash AS document_hash, d.changed_at,
