@@ -81,7 +81,7 @@ def load_encoder(context: Context, space: Space) -> TextEncoder:
 
     return open_encoder(
         context.settings, context.artifacts, space.model_uri, space.model_sha256,
-        threads=threads, dtype="auto", book=book,
+        threads=threads, dtype="auto", length=space.dims, book=book,
     )  # fmt: skip
 
 
