@@ -7,9 +7,9 @@ from airflow.sdk import dag, get_current_context, task
 from heal_airflow import RETRIES
 from heal_batches import AskOperator
 
-from heal_tasks.steps.writing import llm_batches
+from heal_tasks.steps.writing import batch_sending
 
-llm_batches.BATCH_POLL_S = 0.2  # every task reads this file before it runs
+batch_sending.BATCH_POLL_S = 0.2  # every task reads this file before it runs
 
 
 @dag(
