@@ -7,12 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.fake_openai import Request
+from tests.fake_replies import Reply
 from tests.loopback import LoopbackServer
+
+if TYPE_CHECKING:
+    from tests.fake_batches import FakeBatches
 
 Vectors = Callable[[Sequence[str]], NDArray[np.float32]]
 LOST = ("lost connection", "lost in the body", "cut off", "nothing", "slow")
@@ -43,12 +48,13 @@ class FakeEmbeddings(LoopbackServer):
         rule: gives the fault of a request, by its texts and the number of earlier requests with the same ones; a status
             and a body, the name of a fault, "numbers" for a good reply that is not in base64, or None.
         slow_s: how long the reply of the fault "slow" takes, in seconds.
+        batches: files and batches; without them there is no Batch API.
 
     Attributes:
         paid: the number of times that each text was in a good reply.
         lost: the same for replies that the server computed and that did not arrive.
         useless: the same for replies that arrived and cannot be used.
-        bodies: the requests.
+        bodies: the requests outside batches.
     """
 
     def __init__(
@@ -56,8 +62,11 @@ class FakeEmbeddings(LoopbackServer):
         vectors: Vectors = planted,
         rule: Callable[[list[str], int], str | tuple[int, str] | None] = lambda texts, attempt: None,
         slow_s: float = 0.0,
+        batches: "FakeBatches | None" = None,
     ) -> None:
-        self.vectors, self.rule, self.slow_s = vectors, rule, slow_s
+        self.vectors, self.rule, self.slow_s, self.batches = vectors, rule, slow_s, batches
+        self.useful: Callable[[Reply], bool] = lambda reply: True  # of replies in batches, which a test may spoil
+        self._batched = dict[int, list[str]]()  # texts by reply
         self.paid, self.lost, self.useless = Counter[str](), Counter[str](), Counter[str]()
         self.bodies, self._seen = list[dict[str, Any]](), Counter[tuple[str, ...]]()
         super().__init__(self._handler())
@@ -112,14 +121,39 @@ class FakeEmbeddings(LoopbackServer):
         headers = {"Content-Length": str(len(text))} if fault == "lost in the body" else {}
         return 200, half if fault in ("cut off", "lost in the body") else text, headers
 
+    def in_batch(self, request: Request) -> Reply:
+        """Run a request of a batch; what is delivered in the end is to be counted."""
+        texts = request.body["input"]
+        data = [
+            {"index": 0, "embedding": row} for row in self.vectors(texts)[:, : request.body.get("dimensions")].tolist()
+        ]
+        reply = Reply({"object": "list", "data": data, "usage": {"prompt_tokens": sum(map(tokens, texts))}})
+        self._batched[id(reply)] = texts
+        return reply
+
+    def count(self, reply: Reply) -> None:
+        """Count the text of a reply of a batch."""
+        if reply.status == 200:
+            (self.paid if self.useful(reply) else self.useless).update(self._batched[id(reply)])
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self._answer()
+
+            def do_DELETE(self) -> None:
+                self._answer()
+
             def do_POST(self) -> None:
-                answer = server.reply(self.rfile.read(int(self.headers["Content-Length"])))
+                self._answer()
+
+            def _answer(self) -> None:
+                raw = self.rfile.read(int(self.headers["Content-Length"] or 0))
+                answer = server.reply(raw) if self.path == "/v1/embeddings" else self._of_batches(raw)
                 if answer is None:
                     self.close_connection = True
                     self.connection.close()
@@ -137,6 +171,14 @@ class FakeEmbeddings(LoopbackServer):
                     self.wfile.write(body)
                 if len(body) < int(headers.get("Content-Length", 0)):
                     self.close_connection = True
+
+            def _of_batches(self, raw: bytes) -> tuple[int, bytes, dict[str, str]] | None:
+                if server.batches is None:
+                    return 404, b'{"error": {"message": "no such path"}}', {}
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                reply = server.batches.handle(self.command, self.path, headers, raw, server)
+                body = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
+                return None if reply.fault == "drop" else (reply.status, body.encode(), reply.headers)
 
             def log_message(self, *args: object) -> None:
                 pass

@@ -1,7 +1,8 @@
-"""Sends one batch so that a kill at any moment leaves nothing behind, or a batch that is found again, and waits for it."""
+"""Sends a batch so that a kill at any moment leaves nothing, or a batch that is found again, and waits for batches."""
 
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 from uuid import uuid4
 
 from heal_tasks.core.errors import HealError, RetryableError
@@ -18,7 +19,7 @@ def send_batch(
     context: Context,
     api: BatchApi,
     store: BatchRepository,
-    collector: BatchCollector[object],
+    collector: BatchCollector[Any],
     about: tuple[str, str],
     texts: Sequence[tuple[str, int]],
     line: Callable[[str], bytes],
