@@ -12,6 +12,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Record
 from heal_tasks.questions.llm.batch_api import BatchApi
+from heal_tasks.steps.engine.dry_run import Calls, make_plan
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.steps.vectors import embedding_batches
@@ -255,6 +256,25 @@ def test_an_endpoint_without_batches_is_asked_directly(auto: Connection, setting
     with FakeEmbeddings() as server:
         embed(batching(settings, server))
     check(auto, server)
+
+
+def test_plan_counts_with_the_price_of_a_batch_and_without_what_is_under_way(
+    auto: Connection, settings: Settings
+) -> None:
+    add(auto)
+    (settings.var_dir / "inbox").mkdir()
+    with FakeEmbeddings(batches=FakeBatches(polls=0)) as server:
+
+        def plan(**changes: Any) -> Calls:
+            made = make_plan(batching(settings, server, force_route="realign", **changes)).embeddings
+            assert made is not None
+            return made
+
+        assert plan(llm_batch="off").cost_usd == pytest.approx(2 * plan().cost_usd)
+        before = plan().chunks
+        with pytest.raises(Waiting):
+            embed(batching(settings, server))
+        assert plan().chunks == before - CHUNKS
 
 
 def test_batches_are_sent_where_they_save_enough(settings: Settings) -> None:
