@@ -18,7 +18,7 @@ from heal_airflow import (
 )
 from heal_alerts import late
 from heal_approval import ApproveOperator
-from heal_batches import AskOperator
+from heal_batches import StepOperator
 from heal_form import PARAMS
 from heal_links import link_reports
 
@@ -70,15 +70,6 @@ def make(settings: Settings) -> None:
 
         @task_group(group_id="realign", tooltip="Topics, questions, training, a new generation, the gate")
         def realign(routed: Json) -> None:
-            @task(
-                **gpu,
-                outlets=[active],
-                doc_md="Where nothing is live: the base model's vectors and a lexicon, searchable at once by "
-                "`heal.find`. Output: `heal.vec_g…`, `heal.lex_g…`.",
-            )
-            def first_light(manifest: Json) -> Json:
-                return announce(run_step("first_light", manifest))
-
             @task(doc_md="TF-IDF and HNMFk: a topic path per document. Output: `heal.topic`, `heal.document_topic`.")
             def label(manifest: Json) -> Json:
                 return run_step("label", manifest)
@@ -86,14 +77,6 @@ def make(settings: Settings) -> None:
             @task(doc_md="Entity maps of chunks, as a training view. Output: `heal.entity_map`, `heal.llm_call`.")
             def map_entities(shard: int, manifest: Json) -> Json:
                 return run_step("map_entities", manifest, shard=shard, shards=len(ask_shards))
-
-            @task(
-                **gpu,
-                doc_md="Vectors of the base model, for mining and comparison. "
-                "Output: `heal.base_s…`, `heal.question_s…`.",
-            )
-            def embed_base(shard: int, manifest: Json) -> Json:
-                return run_step("embed_base", manifest, shard=shard, shards=len(embed_shards))
 
             @task(
                 **gpu,
@@ -115,10 +98,6 @@ def make(settings: Settings) -> None:
             def train(shard: int, manifest: Json) -> Json:
                 return run_step("train", manifest, shard=shard, shards=len(objectives))
 
-            @task(**gpu, doc_md="Vectors of base, live and trained models. Output: `heal.base_s…`, `heal.question_s…`.")
-            def embed(shard: int, manifests: list[Json]) -> Json:
-                return run_step("embed", join(manifests), shard=shard, shards=len(embed_shards))
-
             @task(doc_md="Every candidate moved in memory, scored and judged by the gate. Output: `heal.evaluation`.")
             def choose(manifests: list[Json]) -> Json:
                 return run_step("choose", join(manifests))
@@ -138,21 +117,46 @@ def make(settings: Settings) -> None:
             def publish(manifest: Json) -> Json:
                 return announce(run_step("publish", manifest))
 
+            lit = StepOperator(
+                task_id="first_light",
+                step="first_light",
+                manifest=routed,
+                **gpu,
+                outlets=[active],
+                doc_md="Where nothing is live: the base model's vectors and a lexicon, searchable at once by "
+                "`heal.find`. Output: `heal.vec_g…`, `heal.lex_g…`.",
+            )
             labelled = label(routed)
-            asked = AskOperator.partial(
+            asked = StepOperator.partial(
                 task_id="ask",
+                step="ask",
                 manifest=labelled,
                 shards=len(ask_shards),
                 doc_md="Questions with answers and evidence per chunk; deferred while a batch is under way. "
                 "Output: `heal.question`, `heal.llm_call`, `heal.llm_batch`.",
             ).expand(shard=ask_shards)
-            based = embed_base.partial(manifest=labelled).expand(shard=embed_shards)
+            based = StepOperator.partial(
+                task_id="embed_base",
+                step="embed_base",
+                manifest=labelled,
+                shards=len(embed_shards),
+                **gpu,
+                doc_md="Vectors of the base model, for mining and comparison. "
+                "Output: `heal.base_s…`, `heal.question_s…`.",
+            ).expand(shard=embed_shards)
             sifted = sift(labelled)
             mined = mine(sifted)
             trained = train.partial(manifest=mined).expand(shard=objectives)
-            embedded = embed.partial(manifests=trained).expand(shard=embed_shards)
+            embedded = StepOperator.partial(
+                task_id="embed",
+                step="embed",
+                manifest=trained,
+                shards=len(embed_shards),
+                **gpu,
+                doc_md="Vectors of base, live and trained models. Output: `heal.base_s…`, `heal.question_s…`.",
+            ).expand(shard=embed_shards)
             chosen = choose(trained)
-            chain([first_light(routed), asked], based, sifted)
+            chain([lit, asked], based, sifted)
             if settings.map_rate:
                 chain(asked, map_entities.partial(manifest=labelled).expand(shard=ask_shards), mined)
             chain(embedded, chosen)
@@ -181,10 +185,6 @@ def make(settings: Settings) -> None:
             def ask(manifest: Json) -> Json:
                 return run_step("ask", manifest)
 
-            @task(**gpu, doc_md="Vectors of new chunks and questions with the live model. Output: `heal.base_s…`.")
-            def embed_new(manifest: Json) -> Json:
-                return run_step("embed_new", manifest)
-
             @task(
                 outlets=[active],
                 doc_md="Computes touched rows, checks quality, writes rows that changed. Output: `heal.vec_g…`.",
@@ -192,7 +192,14 @@ def make(settings: Settings) -> None:
             def nudge_live(manifest: Json) -> Json:
                 return announce(run_step("nudge_live", manifest))
 
-            nudge_live(embed_new(ask(assign_labels(routed))))
+            embedded = StepOperator(
+                task_id="embed_new",
+                step="embed_new",
+                manifest=ask(assign_labels(routed)),
+                **gpu,
+                doc_md="Vectors of new chunks and questions with the live model. Output: `heal.base_s…`.",
+            )
+            nudge_live(embedded.output)
 
         @task(
             trigger_rule="all_done",

@@ -1,4 +1,4 @@
-"""The operator that generates questions; it waits for a batch in the triggerer, without occupying a worker.
+"""The operator of steps that ask or embed; it waits for a batch in the triggerer, without occupying a worker.
 
 ``LLMBatchOperator`` of the provider common.ai (read in 1.0.0) defers and re-attaches, too, but is not used: it
 identifies a batch by DAG run and task, so a later run cannot find what an earlier one has paid; its rows have neither
@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from airflow.sdk import BaseOperator, Context
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from heal_airflow import run_step
+from heal_airflow import announce, join, run_step
 from heal_connections import connected_settings
 
 from heal_tasks.core.corpora import entered_corpus
@@ -29,27 +29,41 @@ class BatchTrigger(BaseTrigger):
 
     Its arguments are stored in Airflow's database, so they do not contain the key: endpoint and key are read from the
     triggerer's own settings and connections. Where these are refused, the worker is woken instead. ``until`` is the
-    time to stop polling, in seconds since 1970.
+    time to stop polling, in seconds since 1970; ``endpoint`` is that of ``Waiting``.
     """
 
-    def __init__(self, batch_ids: Sequence[str], poll_s: float, until: float, corpus: str = "") -> None:
+    def __init__(
+        self, batch_ids: Sequence[str], poll_s: float, until: float, endpoint: str = "llm", corpus: str = ""
+    ) -> None:
         super().__init__()
-        self.batch_ids, self.poll_s, self.until, self.corpus = list(batch_ids), poll_s, until, corpus
+        self.batch_ids, self.poll_s, self.until = list(batch_ids), poll_s, until
+        self.endpoint, self.corpus = endpoint, corpus
         self._seen: dict[str, str] = {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class and arguments, as Airflow stores them."""
         return (
             "heal_batches.BatchTrigger",
-            {"batch_ids": self.batch_ids, "poll_s": self.poll_s, "until": self.until, "corpus": self.corpus},
+            {
+                "batch_ids": self.batch_ids,
+                "poll_s": self.poll_s,
+                "until": self.until,
+                "endpoint": self.endpoint,
+                "corpus": self.corpus,
+            },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield one event; its content does not matter, because the step looks for itself."""
-        settings = await asyncio.to_thread(connected_settings, parts=["llm"], corpus=self.corpus)
+        settings = await asyncio.to_thread(connected_settings, parts=[self.endpoint], corpus=self.corpus)
+        url, key = (
+            (settings.embed_url, settings.embed_key)
+            if self.endpoint == "embed"
+            else (settings.llm_url, settings.llm_key)
+        )
         async with httpx.AsyncClient(
-            base_url=settings.llm_url, timeout=settings.llm_timeout_s,
-            headers={"Authorization": f"Bearer {settings.llm_key or 'none'}", "Accept-Encoding": "identity"},
+            base_url=url, timeout=settings.llm_timeout_s,
+            headers={"Authorization": f"Bearer {key or 'none'}", "Accept-Encoding": "identity"},
         ) as client:  # fmt: skip
             while await self._working(client):
                 pass
@@ -98,14 +112,17 @@ async def _get(client: httpx.AsyncClient, path: str) -> tuple[int, bytes]:
     return reply.status_code, body
 
 
-class AskOperator(BaseOperator):
-    """Step ``ask`` of one of ``shards`` mapped tasks, deferred and run again until no batch is under way."""
+class StepOperator(BaseOperator):
+    """A step of one of ``shards`` mapped tasks, deferred and run again until no batch is under way.
+
+    ``manifest`` is that of the task before, or those of its mapped tasks.
+    """
 
     template_fields: Sequence[str] = ("manifest",)
 
-    def __init__(self, *, manifest: Any, shard: int = 0, shards: int = 1, **kwargs: Any) -> None:
+    def __init__(self, *, step: str, manifest: Any, shard: int = 0, shards: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.manifest, self.shard, self.shards = manifest, shard, shards
+        self.step, self.manifest, self.shard, self.shards = step, manifest, shard, shards
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the step; defer where it has to wait."""
@@ -120,10 +137,11 @@ class AskOperator(BaseOperator):
     def _run(self) -> dict[str, Any]:
         from heal_tasks.steps.engine.runner import Waiting
 
+        before = self.manifest if self.manifest is None or isinstance(self.manifest, dict) else join(self.manifest)
         try:
-            return run_step("ask", self.manifest, shard=self.shard, shards=self.shards)
+            made = run_step(self.step, before, shard=self.shard, shards=self.shards)
         except Waiting as waiting:
             until = time.time() + waiting.wait_s
-            self.defer(
-                trigger=BatchTrigger(waiting.batch_ids, waiting.poll_s, until, entered_corpus()), method_name="resume"
-            )
+            trigger = BatchTrigger(waiting.batch_ids, waiting.poll_s, until, waiting.endpoint, entered_corpus())
+            self.defer(trigger=trigger, method_name="resume")
+        return announce(made) if self.outlets else made

@@ -23,13 +23,14 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 TEMPLATE = "heal_template"
-INBOX_FILES = 500
+INBOX_FILES, EMBEDDED_TEXTS = 500, 1000
 _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres", choices=("16", "18"), default="18", help="major version of the server under test")
     parser.addoption("--inbox-files", type=int, default=INBOX_FILES, help="damaged files that the inbox is tested with")
+    parser.addoption("--embedded-texts", type=int, default=EMBEDDED_TEXTS, help="texts embedded by an API with faults")
     parser.addoption("--executors", action="store_true", help="run the DAG by Celery and Edge workers, too")
 
 

@@ -13,6 +13,7 @@ from email import message_from_bytes
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fake_embeddings import FakeEmbeddings
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error
 
 PAGE = 3
@@ -93,7 +94,9 @@ class FakeBatches:
         self.on_file: Callable[[], Reply] | None = None
         self._lock = threading.RLock()
 
-    def handle(self, method: str, path: str, headers: dict[str, str], raw: bytes, server: FakeOpenAI) -> Reply:
+    def handle(
+        self, method: str, path: str, headers: dict[str, str], raw: bytes, server: FakeOpenAI | FakeEmbeddings
+    ) -> Reply:
         """Answer a request below ``/v1/files`` or ``/v1/batches``."""
         kind, *rest = path.split("?")[0].removeprefix("/v1/").split("/")
         with self._lock:
@@ -145,7 +148,7 @@ class FakeBatches:
         job = self.jobs[name] = Job(body, requests)
         return (self.on_create(job) if self.on_create else None) or Reply(job.body)
 
-    def _look(self, job: Job, server: FakeOpenAI) -> Reply:
+    def _look(self, job: Job, server: FakeOpenAI | FakeEmbeddings) -> Reply:
         job.polls += 1
         self.looks += 1
         if self.on_look and (reply := self.on_look(job)):
@@ -154,12 +157,12 @@ class FakeBatches:
             self._finish(job, "completed", server)
         return Reply(job.body)
 
-    def _cancel(self, job: Job, server: FakeOpenAI) -> Reply:
+    def _cancel(self, job: Job, server: FakeOpenAI | FakeEmbeddings) -> Reply:
         if job.status == "in_progress":
             self._finish(job, "cancelled", server)
         return Reply(job.body)
 
-    def _finish(self, job: Job, status: str, server: FakeOpenAI) -> None:
+    def _finish(self, job: Job, status: str, server: FakeOpenAI | FakeEmbeddings) -> None:
         job.status = status
         job.answers = (
             {name: server.in_batch(request) for name, request in job.requests.items()} if status == "completed" else {}

@@ -10,6 +10,7 @@ from heal_tasks.cli.base import app, console, new_run_id, print_line, settings_f
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.log import format_duration
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.models import api_model
 from heal_tasks.local import stack
 from heal_tasks.steps.engine import road
 from heal_tasks.store.db import Connection, connect
@@ -70,27 +71,31 @@ def _progress(conn: Connection, run_id: str) -> str:
 
 @app.command()
 def batches(cancel: Annotated[str, typer.Option("--cancel", help="Id of a batch to cancel.")] = "") -> None:
-    """Print the batches of language-model calls that are under way, or cancel one."""
+    """Print the batches of language-model calls and of texts to embed that are under way, or cancel one."""
+    from heal_tasks.steps.vectors.embedding_batches import embedding_batches_url, make_embedding_batch_api
     from heal_tasks.steps.writing.llm_batches import make_batch_api
 
     settings = settings_for_command()
-    api, url = make_batch_api(settings), settings.llm_url
+    apis = {settings.llm_url: make_batch_api(settings)}
+    if api_model(settings.model):
+        apis[embedding_batches_url(settings)] = make_embedding_batch_api(settings)
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        under_way = BatchRepository(conn, url).open()
+        under_way = [(api, batch) for url, api in apis.items() for batch in BatchRepository(conn, url).open()]
+    where = " or ".join(apis)
     if cancel:
-        known = [batch.batch_id for batch in under_way if batch.batch_id]
+        known = {batch.batch_id: api for api, batch in under_way if batch.batch_id}
         if cancel not in known:
-            raise InputError(f"no batch {cancel!r} is under way at {url}; under way: {', '.join(known) or '-'}")
-        api.cancel(cancel)
+            raise InputError(f"no batch {cancel!r} is under way at {where}; under way: {', '.join(known) or '-'}")
+        known[cancel].cancel(cancel)
         print_line(
             f"{cancel} is being cancelled; what it has answered is kept, and the task that waits for it asks about the "
             "rest one by one"
         )
     if not under_way:
-        print_line(f"no batch is under way at {url}")
+        print_line(f"no batch is under way at {where}")
         return
-    table = Table("batch", "run", "shard", "chunks", "answered", "failed", "state", "sent")
-    for batch in under_way:
+    table = Table("batch", "run", "shard", "texts", "answered", "failed", "state", "sent")
+    for api, batch in under_way:
         job = api.job(batch.batch_id) if batch.batch_id else None
         table.add_row(
             batch.batch_id or batch.batch_key, batch.run_id, str(batch.shard), str(batch.texts),

@@ -107,8 +107,8 @@ class QuestionSettings(BaseModel):
     llm_day_spend_limit_usd: float = Field(0.0, ge=0,
         description="Most money that all runs of one day (UTC) may spend together, in USD; 0: no limit.")
     llm_batch: Literal["off", "auto", "on"] = Field("off",
-        description="Send questions over the Batch API when realigning, for half the price and some hours later: "
-        "`off`, `on`, or `auto`, from 200 chunks per task on where the endpoint has it.")
+        description="Send questions, and texts for a model `openai:NAME`, over the Batch API when realigning, for half "
+        "the price and some hours later: `off`, `on`, or `auto`, from 200 chunks per task or 1 USD saved on texts on.")
     questions_per_chunk: int = Field(3, ge=1, le=10,
         description="Number of questions asked for per chunk; raising it asks again about every chunk.")
     question_filters: Annotated[tuple[QuestionFilter, ...], NoDecode] = Field(QUESTION_FILTERS,

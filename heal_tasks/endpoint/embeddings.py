@@ -46,11 +46,15 @@ class Embedded:
 
 
 class EmbeddingEndpoint:
-    """Embeds texts by an endpoint's embeddings API; ``dimensions`` asks for shorter vectors, 0 for the model's own."""
+    """Embeds texts by an endpoint's embeddings API.
 
-    def __init__(self, config: EndpointConfig, *, concurrency: int = 8, dimensions: int = 0) -> None:
+    ``dimensions`` asks for shorter vectors, 0 for the model's own. A reply with vectors that have not ``length``
+    dimensions is useless; 0 where the length is not known.
+    """
+
+    def __init__(self, config: EndpointConfig, *, concurrency: int = 8, dimensions: int = 0, length: int = 0) -> None:
         self._endpoint = Endpoint(config, "data", MAX_REPLY_BYTES)
-        self._concurrency, self._dimensions = concurrency, dimensions
+        self._concurrency, self._dimensions, self._length = concurrency, dimensions, length
         # A quarter of the size, and OpenAI's own form. Servers that do not know it refuse the field, or ignore it.
         self._format = "base64"
 
@@ -135,7 +139,7 @@ class EmbeddingEndpoint:
         guessed = (0, 0) if any(tokens) else (guess_tokens(sent), 0)
         paid = [*attempts.paid()]
         try:
-            vectors = _vectors(body, len(texts))
+            vectors = read_vectors(body, len(texts), self._length)
         except ValueError as problem:
             message = without_key(str(problem), self._endpoint.config.api_key)
             return None, [*paid, Call("invalid", *tokens, attempts.latency_s, message, guessed)], None, None
@@ -155,11 +159,11 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, ...]]:
         yield tuple(rows)
 
 
-def _vectors(body: str, count: int) -> NDArray[np.float32]:
+def read_vectors(body: str, count: int, length: int = 0) -> NDArray[np.float32]:
     """Unit vectors in the body of a reply, float32, shape (count, d), in the order of their indices.
 
     Raises:
-        ValueError: it has not one usable vector for each text.
+        ValueError: it has not one usable vector for each text, with ``length`` dimensions where these are known.
     """
     reply = json.loads(body.lstrip("\ufeff"))
     data = reply.get("data") if isinstance(reply, dict) else None
@@ -173,6 +177,8 @@ def _vectors(body: str, count: int) -> NDArray[np.float32]:
     rows = [_vector(placed[place].get("embedding")) for place in range(count)]
     if len({len(row) for row in rows}) != 1:
         raise ValueError("the reply has vectors of different lengths")
+    if length and len(rows[0]) != length:
+        raise ValueError(f"the reply has vectors of {len(rows[0])} dimensions, and those so far have {length}")
     vectors = np.stack(rows)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and (lengths > 0).all()):

@@ -47,3 +47,16 @@ def test_a_planned_batch_is_listed_without_asking_the_endpoint(
     assert code == 0
     (row,) = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert row == ["key-1", "night 7", "1", "1", "", "", "planned", ""]
+
+
+def test_batches_of_texts_to_embed_are_listed_beside_those_of_questions(
+    auto: Connection, batches: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEAL_MODEL", "openai:small")
+    monkeypatch.setenv("HEAL_EMBED_BASE_URL", ENDPOINT)
+    assert batches()[1] == f"no batch is under way at {ENDPOINT} or {ENDPOINT}/embeddings\n"
+    for number, endpoint in enumerate((ENDPOINT, f"{ENDPOINT}/embeddings")):
+        BatchRepository(auto, endpoint).plan(Batch(f"key-{number}", "night 7", 0, "small", "p"), [("hash", 10)])
+    out = batches()[1]
+    assert "key-0" in out
+    assert "key-1" in out

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.endpoint.embeddings import BATCH_CHARS, BATCH_TEXTS, EmbeddingEndpoint
 from heal_tasks.endpoint.endpoint import EMBEDDINGS, EndpointConfig
-from tests.fake_embeddings import FAULTS, FakeEmbeddings, planted
+from tests.fake_embeddings import FAULTS, LOST, REFUSED, FakeEmbeddings, planted
 
 KEY = "sk-not-to-be-shown"
 
@@ -57,7 +57,7 @@ def test_a_fault_that_stays_is_an_error_or_a_refusal(fault: str) -> None:
         try:
             found, statuses, refused = embed(open_endpoint(server), ["one", "two"])
         except RetryableError as error:
-            assert fault in ("rate limit", "server error", "lost connection", "error in 200", "cut off")
+            assert fault in (*REFUSED, *LOST)
             assert KEY not in str(error)
             return
     assert (found, sorted(refused)) == ({}, ["one", "two"])
@@ -102,6 +102,14 @@ def test_the_number_of_dimensions_is_asked_for() -> None:
     )
     with FakeEmbeddings(rule=lambda *_: refusal) as server, pytest.raises(SettingsError, match="HEAL_DIMENSIONS=3"):
         embed(open_endpoint(server, dimensions=3), ["a"])
+
+
+def test_vectors_of_another_length_than_those_so_far_are_useless() -> None:
+    with FakeEmbeddings(rule=lambda _, attempt: "other lengths" if not attempt else None) as server:
+        found, statuses, _ = embed(open_endpoint(server, length=8), ["one"])
+        assert (found["one"].shape, statuses) == ((8,), ["invalid", "ok"])
+        server.rule = lambda *_: None
+        assert embed(open_endpoint(server, length=9), ["two"]) == ({}, ["invalid"] * 3, ["two"])
 
 
 def test_a_server_without_base64_is_asked_for_numbers() -> None:

@@ -16,6 +16,7 @@ from heal_tasks.core.settings import Settings, child_environment
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches, Job
+from tests.fake_embeddings import FakeEmbeddings
 from tests.fake_openai import FakeOpenAI, Reply, error
 from tests.steps.asking import add, number
 
@@ -24,29 +25,36 @@ AIRFLOW = str(Path(sys.executable).parent / "airflow")
 KEY = "secret-key-123"
 
 
+def dags_test(dag_id: str, settings: Settings, folder: Path, **variables: str) -> str:
+    """Run one of the DAGs in ``tests/dags/asking`` in an Airflow of its own, and return the log."""
+    environment = child_environment(
+        AIRFLOW_HOME=str(folder),
+        PYTHONPATH=str(ROOT),
+        AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "tests" / "dags" / "asking"),
+        AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{folder}/airflow.db",
+        HEAL_VAR_DIR=str(settings.var_dir),
+        HEAL_DATABASE_URL=settings.require_database_url(),
+        HEAL_LLM_BATCH="on",
+        **variables,
+    )
+    subprocess.run([AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True)
+    done = subprocess.run(
+        [AIRFLOW, "dags", "test", dag_id], env=environment, capture_output=True, text=True, timeout=300
+    )
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-3000:]
+    assert KEY not in log
+    assert KEY.encode() not in (folder / "airflow.db").read_bytes()
+    return log
+
+
 def test_the_task_defers_and_resumes_with_the_replies(auto: Connection, settings: Settings, tmp_path: Path) -> None:
     add(auto, range(12))
     memory = FakeBatches(polls=3)
     with FakeOpenAI(batches=memory) as fake:
-        environment = child_environment(
-            AIRFLOW_HOME=str(tmp_path),
-            PYTHONPATH=str(ROOT),
-            AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "tests" / "dags" / "asking"),
-            AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
-            AIRFLOW__CORE__LOAD_EXAMPLES="False",
-            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{tmp_path}/airflow.db",
-            HEAL_VAR_DIR=str(settings.var_dir),
-            HEAL_DATABASE_URL=settings.require_database_url(),
-            HEAL_LLM_BASE_URL=fake.base_url,
-            HEAL_LLM_API_KEY=KEY,
-            HEAL_LLM_BATCH="on",
-        )
-        subprocess.run([AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True)
-        done = subprocess.run(
-            [AIRFLOW, "dags", "test", "asking"], env=environment, capture_output=True, text=True, timeout=300
-        )
-        log = done.stdout + done.stderr
-        assert done.returncode == 0, log[-3000:]
+        log = dags_test("asking", settings, tmp_path, HEAL_LLM_BASE_URL=fake.base_url, HEAL_LLM_API_KEY=KEY)
         assert log.count("running trigger in line") == len(memory.jobs) == 2
         assert len(fake.batched) == 12
         assert not fake.requests
@@ -54,8 +62,23 @@ def test_the_task_defers_and_resumes_with_the_replies(auto: Connection, settings
         asked = (fake.input_tokens, fake.output_tokens)
     assert number(auto, "SELECT count(*) FROM heal.chunk_asked") == 12
     assert auto.execute("SELECT sum(input_tokens), sum(output_tokens) FROM heal.llm_call").fetchone() == asked
-    assert KEY not in log
-    assert KEY.encode() not in (tmp_path / "airflow.db").read_bytes()
+
+
+def test_a_task_that_embeds_defers_and_resumes_with_the_vectors(
+    auto: Connection, settings: Settings, tmp_path: Path
+) -> None:
+    add(auto, range(12))
+    memory = FakeBatches(polls=3)
+    with FakeEmbeddings(batches=memory) as fake:
+        log = dags_test(
+            "embedding", settings, tmp_path,
+            HEAL_MODEL="openai:small", HEAL_EMBED_BASE_URL=fake.base_url, HEAL_EMBED_API_KEY=KEY,
+        )  # fmt: skip
+        assert log.count("running trigger in line") == len(memory.jobs) == 2
+        assert all(job.polls >= 3 for job in memory.jobs.values())
+        assert len(fake.paid) == 12 + 1, "beside the text that measures the dimensions"
+        assert set(fake.paid.values()) == {1}
+    assert number(auto, "SELECT count(*) FROM heal.base_s000001") == 12
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +97,7 @@ def test_the_wait_for_a_batch_has_no_time_limit_of_its_task(
         raise Waiting("under way", ["b"], poll_s=60, wait_s=86_400)
 
     monkeypatch.setattr(plugin, "run_step", wait)
-    task = plugin.AskOperator(task_id="ask", manifest={}, execution_timeout=timedelta(seconds=1))
+    task = plugin.StepOperator(task_id="ask", step="ask", manifest={}, execution_timeout=timedelta(seconds=1))
     with pytest.raises(TaskDeferred) as deferred:
         task.execute({})
     assert deferred.value.timeout is None, "Airflow would end the wait then"

@@ -11,7 +11,7 @@ from heal_tasks.questions.llm.batch_api import BatchApi
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.steps.writing.batch_collector import BatchAnswers
-from heal_tasks.steps.writing.llm_batches import BATCH_POLL_S
+from heal_tasks.steps.writing.batch_sending import BATCH_POLL_S
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.llm.batches import Batch, BatchRepository
 from tests.fake_batches import FakeBatches, Job

@@ -25,6 +25,7 @@ from heal_tasks.core.types import BATCH_ENDED, JsonObject
 from heal_tasks.endpoint.attempts import GivenUpError, settle_status
 from heal_tasks.endpoint.calls import Call, CallStatus, reported_tokens, without_key
 from heal_tasks.endpoint.complaints import REFUSAL_CODES, error_codes, error_status
+from heal_tasks.endpoint.endpoint import LLM, Wording
 from heal_tasks.endpoint.transport import bound, bounded_client, bounded_lines
 from heal_tasks.questions.llm.replies import ParsedReply, read_completion
 from heal_tasks.questions.writer import T
@@ -33,7 +34,9 @@ MAX_REQUESTS = 50_000
 MAX_FILE_BYTES = 200_000_000
 """Of one batch, as OpenAI documents them (openai 3.52, ``batches.create``)."""
 
-_PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+BatchPath = Literal["/v1/chat/completions", "/v1/embeddings"]
+CHAT: BatchPath = "/v1/chat/completions"
+EMBED: BatchPath = "/v1/embeddings"
 
 # Error codes of requests that were never run, so that nothing was paid.
 _NOT_RUN = {"batch_expired", "batch_cancelled"}
@@ -61,8 +64,21 @@ class _Line(BaseModel):
 
 def request_line(custom_id: str, model: str, messages: list[dict[str, str]], fields: JsonObject) -> bytes:
     """Write a line of the file that is sent; the reply comes back with its ``custom_id``."""
-    body = {"model": model, "messages": messages, **fields}
-    return json.dumps({"custom_id": custom_id, "method": "POST", "url": _PATH, "body": body}).encode() + b"\n"
+    return _line(custom_id, CHAT, {"model": model, "messages": messages, **fields})
+
+
+def embedding_line(custom_id: str, model: str, text: str, dimensions: int) -> bytes:
+    """The same for a text to embed; 0 asks for as many dimensions as the model has.
+
+    Vectors come as decimal numbers, which every server has.
+    """
+    return _line(
+        custom_id, EMBED, {"model": model, "input": [text]} | ({"dimensions": dimensions} if dimensions else {})
+    )
+
+
+def _line(custom_id: str, path: BatchPath, body: JsonObject) -> bytes:
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": path, "body": body}).encode() + b"\n"
 
 
 def batch_sizes(line_bytes: Iterable[int]) -> Iterator[int]:
@@ -85,13 +101,20 @@ def read_line(line: str, parse: Callable[[str], T]) -> tuple[str, ParsedReply[T]
 
     ``parse`` is that of ``read_completion``. A line that does not name its request gives None.
     """
+    return read_reply(line, lambda body: read_completion(body, parse), "choices")
+
+
+def read_reply(
+    line: str, read: Callable[[str], ParsedReply[T]], expected: str
+) -> tuple[str, ParsedReply[T] | None] | None:
+    """As ``read_line``, by a reader of the bodies of replies; ``expected`` is that of ``error_status``."""
     try:
         found = _Line.model_validate_json(line)
     except ValidationError:
         return None
     body = json.dumps(found.body)
-    if not found.error and found.status_code == 200 and error_status(200, body, "choices") is None:
-        return found.custom_id, read_completion(body, parse)
+    if not found.error and found.status_code == 200 and error_status(200, body, expected) is None:
+        return found.custom_id, read(body)
     if str(found.code) in _NOT_RUN:
         return found.custom_id, None
     status: CallStatus = "refused" if {str(found.code), *error_codes(body)} & REFUSAL_CODES else "failed"
@@ -120,10 +143,18 @@ class Job:
 
 
 class BatchApi:
-    """Batches at one OpenAI-compatible endpoint."""
+    """Batches of requests for one path of an OpenAI-compatible endpoint."""
 
-    def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
-        self._endpoint, self._secret = without_key(f"the LLM endpoint {base_url}", api_key), api_key
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        timeout_s: float,
+        path: BatchPath = CHAT,
+        wording: Wording = LLM,
+    ) -> None:
+        self._endpoint, self._secret = without_key(f"the {wording.kind} endpoint {base_url}", api_key), api_key
+        self._path, self._wording = path, wording
         self._timeout_s, self._local = timeout_s, threading.local()
         self._client = openai.OpenAI(
             base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=_MAX_RETRIES,
@@ -154,7 +185,7 @@ class BatchApi:
         """
         with self._errors("created no batch"):
             return self._client.with_options(max_retries=0).batches.create(
-                input_file_id=input_file_id, endpoint=_PATH, completion_window="24h", metadata={_KEY: batch_key}
+                input_file_id=input_file_id, endpoint=self._path, completion_window="24h", metadata={_KEY: batch_key}
             ).id  # fmt: skip
 
     def find(self, batch_key: str) -> str | None:
@@ -225,7 +256,7 @@ class BatchApi:
             if error.status_code in _MISSING:
                 raise NoBatchApiError(message) from None
             if error.status_code in (401, 403):
-                raise SettingsError(f"{message}; check HEAL_LLM_API_KEY and what it may do") from None
+                raise SettingsError(f"{message}; check {self._wording.prefix}_API_KEY and what it may do") from None
             if error.status_code in (408, 409, 429) or error.status_code >= 500:
                 raise RetryableError(f"{message}; run the step again later") from None
             raise StepError(message) from None

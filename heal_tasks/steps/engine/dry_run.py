@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from heal_tasks.core.artifacts import artifact_store
+from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import api_model, tokenizer_folder
 from heal_tasks.core.prompts import missing_prompts
@@ -22,6 +23,7 @@ from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.steps.reading.source_reader import named
 from heal_tasks.steps.reading.sources import Reading, read_sources
 from heal_tasks.steps.route import decide
+from heal_tasks.steps.vectors.embedding_batches import embedding_batches_url, sends_batches, texts_under_way
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, embedding_cost_usd, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
@@ -162,7 +164,9 @@ def make_plan(settings: Settings) -> Plan:
             asked = len(to_ask) * settings.questions_per_chunk
             question_tokens = QUESTION_TOKENS + count_tokens(settings.query_prompt or "")
             sizes = [*map(count_tokens, unembedded), *[question_tokens] * asked]
-            prices = [embedding_cost_usd(settings, size) for size in sizes]
+            of_a_task = unembedded[:: settings.embed_shards]
+            factor = BATCH_PRICE_FACTOR if sends_batches(settings, chosen.name, of_a_task) else 1.0
+            prices = [factor * embedding_cost_usd(settings, size) for size in sizes]
             embeddings = Calls(len(sizes), sum(sizes), 0, prices)
         paid = (questions, maps, answers, embeddings)
         costs = [cost for calls in paid if calls for cost in calls.costs_usd]
@@ -175,14 +179,17 @@ def make_plan(settings: Settings) -> Plan:
 
 
 def _unembedded(context: Context) -> list[str]:
-    """Texts of chunks and questions that the base model's space lacks, with their prompts."""
+    """Texts of chunks and questions, with their prompts, that the base model's space lacks and no batch has."""
     spaces, options = SpaceRepository(context.conn), context.settings.model_options
     before_chunk, before_question = options.document_prompt or "", options.query_prompt or ""
     space = spaces.find_by_uri(context.settings.model_uri)
     if space is None:
         return [before_chunk + embedding_text(chunk.title, chunk.text) for chunk in live_chunks(context.conn)]
     chunks = [before_chunk + embedding_text(chunk.title, chunk.text) for chunk in spaces.missing_chunks(space)]
-    return [*chunks, *(before_question + text for _, text in spaces.missing_questions(space))]
+    texts = [*chunks, *(before_question + text for _, text in spaces.missing_questions(space))]
+    batches = BatchRepository(context.conn, embedding_batches_url(context.settings))
+    under_way = texts_under_way(batches, space)
+    return [text for text in texts if not under_way or sha256_hex(text) not in under_way]
 
 
 def _measured(counts: QuestionCounts, settings: Settings, to_ask: int) -> str:

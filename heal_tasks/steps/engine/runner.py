@@ -60,12 +60,15 @@ class Context:
 class Waiting(Exception):  # noqa: N818
     """A step waits for work elsewhere and has to be run again later; it then continues where it stopped. Not an error.
 
-    ``batch_ids`` are empty while unknown. The batches are polled every ``poll_s``, for ``wait_s`` at most.
+    ``batch_ids`` are empty while unknown. The batches are polled every ``poll_s``, for ``wait_s`` at most, at the
+    endpoint of language models ("llm") or of embeddings ("embed").
     """
 
-    def __init__(self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float) -> None:
+    def __init__(
+        self, message: str, batch_ids: Sequence[str], *, poll_s: float, wait_s: float, endpoint: str = "llm"
+    ) -> None:
         super().__init__(message)
-        self.batch_ids, self.poll_s, self.wait_s = list(batch_ids), poll_s, wait_s
+        self.batch_ids, self.poll_s, self.wait_s, self.endpoint = list(batch_ids), poll_s, wait_s, endpoint
 
 
 @dataclass(frozen=True)

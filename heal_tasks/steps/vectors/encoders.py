@@ -54,18 +54,22 @@ class ApiEncoder:
             SettingsError, RetryableError: see ``EmbeddingEndpoint.embed``.
         """
         found = {text: self._recent[text] for text in texts if text in self._recent} if role == "query" else {}
-        distinct, refused = [text for text in dict.fromkeys(texts) if text not in found], list[str]()
+        distinct = [text for text in dict.fromkeys(texts) if text not in found]
+        refused, complaint = list[str](), ""
         prompt = self._options.prompt(role) or ""
         for part in self._endpoint.embed([prompt + text for text in distinct]):
             found.update((distinct[row], vector) for row, vector in zip(part.rows, part.vectors, strict=True))
-            refused += [distinct[row] for row in part.refused]
+            if part.refused:
+                refused += [distinct[row] for row in part.refused]
+                complaint = [call.raw_reply for call in part.calls if call.status != "ok"][-1][:300]
             if self._book:
                 self._book(part.calls)
             progress(len(found), len(distinct))
         if refused:
             raise StepError(
-                f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}; "
-                "heal.llm_call has its replies. Correct or remove these documents, or choose another HEAL_MODEL"
+                f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}: "
+                f"{complaint!r}; heal.llm_call has its replies. Correct or remove these documents, or choose another "
+                "HEAL_MODEL"
             )
         if role == "query":
             self._recent.update((text, found[text]) for text in distinct)
@@ -74,12 +78,22 @@ class ApiEncoder:
         return np.stack([found[text] for text in texts])
 
 
-def api_encoder(settings: Settings, model_uri: str, book: Book | None = None) -> ApiEncoder:
-    """The encoder of a model behind the embeddings endpoint of the settings, with the options in its URI."""
+def api_encoder(settings: Settings, model_uri: str, length: int = 0, book: Book | None = None) -> ApiEncoder:
+    """The encoder of a model behind the embeddings endpoint of the settings, with the options in its URI.
+
+    ``length`` as in ``EmbeddingEndpoint``.
+    """
     name, options = api_model(model_uri), split_uri(model_uri)[1]
     config = EndpointConfig(settings.embed_url, settings.embed_key, name, settings.llm_timeout_s, wording=EMBEDDINGS)
-    endpoint = EmbeddingEndpoint(config, concurrency=settings.llm_concurrency, dimensions=options.dimensions)
+    endpoint = EmbeddingEndpoint(
+        config, concurrency=settings.llm_concurrency, dimensions=options.dimensions, length=length
+    )
     return ApiEncoder(endpoint, model_uri, book)
+
+
+def api_prompt(space: Space, role: Role) -> str:
+    """The text that is sent to an API before every text of a role."""
+    return split_uri(space.model_uri)[1].prompt(role) or ""
 
 
 def open_encoder(
@@ -90,11 +104,12 @@ def open_encoder(
     *,
     threads: int | None = None,
     dtype: "Dtype" = "float32",
+    length: int = 0,
     book: Book | None = None,
 ) -> TextEncoder:
-    """The encoder of a space with this model; see ``Encoder`` and ``ApiEncoder``."""
+    """The encoder of a space with this model; see ``Encoder``, ``ApiEncoder`` and ``EmbeddingEndpoint``."""
     if api_model(model_uri):
-        return api_encoder(settings, model_uri, book)
+        return api_encoder(settings, model_uri, length, book)
     from heal_tasks.training.encoder import Encoder  # torch: 5 s that a model behind an API does not need
 
     path, options = artifacts.model_path(model_uri), split_uri(model_uri)[1]
@@ -112,7 +127,7 @@ def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> Non
         return
     chunk, vector = stored
     now = encoder.encode([embedding_text(chunk.title, chunk.text)])[0]
-    if len(now) != space.dims or float(now @ vector / np.linalg.norm(vector)) < SAME_MODEL:
+    if float(now @ vector / np.linalg.norm(vector)) < SAME_MODEL:
         raise StepError(
             f"{space.model_uri} gives other vectors than when space {space.space_id} was made: its endpoint has "
             "another model under this name now. Put the old one back, or give the new one a name of its own"

@@ -4,20 +4,22 @@ Only missing vectors are computed and they are written in batches, so a killed t
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heal_tasks.core.batches import batched
-from heal_tasks.core.errors import StepError
-from heal_tasks.core.models import Role, api_model, split_uri
-from heal_tasks.endpoint.calls import Call, guess_tokens
+from heal_tasks.core.models import Role, api_model
+from heal_tasks.endpoint.calls import Call
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome
-from heal_tasks.steps.vectors.encoders import TextEncoder, check_unchanged, open_encoder
-from heal_tasks.steps.writing.llm_calls import embedding_cost_usd, spend_limit_of
-from heal_tasks.store.llm.ledger import EMBEDDINGS, LlmCall, embedded_by, settle
+from heal_tasks.steps.vectors.embedding_batches import EmbeddingBatches
+from heal_tasks.steps.vectors.embedding_costs import ledger_row, most_usd, refuse_over_limit
+from heal_tasks.steps.vectors.encoders import TextEncoder, api_prompt, check_unchanged, open_encoder
+from heal_tasks.steps.writing.llm_calls import spend_limit_of
+from heal_tasks.store.llm.ledger import embedded_by, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 WRITE_EVERY = 512
@@ -30,6 +32,7 @@ def fill_spaces(context: Context, spaces: Sequence[Space], *, chunks_only: bool 
 
     Raises:
         StepError: a spend limit leaves no room for texts to send to an API, or its model has changed.
+        Waiting: texts are in a batch at an API.
     """
     chunks, questions = np.sum([_fill(context, space, chunks_only) for space in spaces], axis=0).tolist()
     names = ", ".join(f"{space.space_id} ({space.model_uri})" for space in spaces)
@@ -39,17 +42,27 @@ def fill_spaces(context: Context, spaces: Sequence[Space], *, chunks_only: bool 
 
 def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
     repository = SpaceRepository(context.conn)
+    batches = EmbeddingBatches(context, space) if api_model(space.model_uri) else None
+    if batches:
+        batches.collect()
     chunks = [
         (chunk.chunk_id, embedding_text(chunk.title, chunk.text))
         for chunk in repository.missing_chunks(space, context.shard, context.shards)
     ]
     questions = [] if chunks_only else repository.missing_questions(space, context.shard, context.shards)
     total, done = len(chunks) + len(questions), 0
+    collected = batches.stored if batches else Counter[str]()
     if not total:
-        return 0, 0
+        return collected["chunks"], collected["questions"]
     encoder = load_encoder(context, space)
-    if api_model(space.model_uri) and not embedded_by(context.conn, context.run_id, space.model_sha256):
-        check_unchanged(context.conn, space, encoder)
+    if batches:
+        if not embedded_by(context.conn, context.run_id, space.model_sha256):
+            check_unchanged(context.conn, space, encoder)
+        before_chunk, before_question = api_prompt(space, "document"), api_prompt(space, "query")
+        batches.submit_or_wait(
+            [*(before_chunk + text for _, text in chunks), *(before_question + text for _, text in questions)]
+        )
+    limit = spend_limit_of(context)
     work: list[tuple[Sequence[tuple[int, str]], Write, Role]] = [
         (chunks, repository.write_chunks, "document"),
         (questions, repository.write_questions, "query"),
@@ -58,13 +71,13 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
         # Sorted by length over all of them: batches pad little, and equal texts meet in one batch.
         for batch in batched(sorted(items, key=lambda item: (-len(item[1]), item[1])), WRITE_EVERY):
             ids, texts = zip(*batch, strict=True)
-            if api_model(space.model_uri):
-                prompt = split_uri(space.model_uri)[1].prompt(role) or ""
-                _refuse_over_limit(context, [prompt + text for text in texts], total - done)
+            if batches:
+                usd = sum(most_usd(context.settings, api_prompt(space, role) + text) for text in texts)
+                refuse_over_limit(limit, texts, usd, total - done)
             write(space, np.array(ids, dtype=np.int64), encoder.encode(texts, role=role))
             done += len(batch)
             context.progress(done, total, f"space {space.space_id}")
-    return len(chunks), len(questions)
+    return len(chunks) + collected["chunks"], len(questions) + collected["questions"]
 
 
 def load_encoder(context: Context, space: Space) -> TextEncoder:
@@ -72,33 +85,11 @@ def load_encoder(context: Context, space: Space) -> TextEncoder:
     threads = max(1, (os.cpu_count() or 1) // context.shards)
 
     def book(calls: Sequence[Call]) -> None:
-        rows = [_ledger_row(context, space, call) for call in calls]
+        rows = [ledger_row(context.settings, space, call) for call in calls]
         with context.conn.transaction(), context.conn.cursor() as cursor:
             settle(cursor, context.run_id, rows, ())
 
     return open_encoder(
         context.settings, context.artifacts, space.model_uri, space.model_sha256,
-        threads=threads, dtype="auto", book=book,
+        threads=threads, dtype="auto", length=space.dims, book=book,
     )  # fmt: skip
-
-
-def _ledger_row(context: Context, space: Space, call: Call) -> LlmCall:
-    cost = embedding_cost_usd(context.settings, call.booked_tokens[0])
-    return LlmCall(
-        EMBEDDINGS, space.model_uri, space.model_sha256, "", None, call.status, *call.booked_tokens, cost,
-        call.latency_s, call.raw_reply, guessed=call.guessed,
-    )  # fmt: skip
-
-
-def _refuse_over_limit(context: Context, texts: Sequence[str], left: int) -> None:
-    """Raise StepError where the spend limits may not allow for these texts, of ``left`` that have no vector yet."""
-    limit = spend_limit_of(context)
-    if not limit.limited:
-        return
-    most_usd = embedding_cost_usd(context.settings, sum(guess_tokens(len(text.encode())) for text in texts))
-    if most_usd > (left_usd := limit.left_usd(limit.spending())):
-        raise StepError(
-            f"the spend limit is reached: {left} texts have no vector yet, the next {len(texts)} of them may cost "
-            f"{most_usd:.4f} USD, and {max(left_usd, 0.0):.4f} USD are left. Raise HEAL_LLM_RUN_SPEND_LIMIT_USD or "
-            "HEAL_LLM_DAY_SPEND_LIMIT_USD, or run the step again tomorrow; what is embedded is kept"
-        )

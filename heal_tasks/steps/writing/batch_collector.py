@@ -1,17 +1,17 @@
 """Collects the replies of batches of all runs, a page in one transaction, and ends batches that take too long."""
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from heal_tasks.core.errors import SettingsError, StepError
 from heal_tasks.core.log import format_duration
-from heal_tasks.questions.llm.batch_api import BatchApi, Job, read_line
-from heal_tasks.questions.llm.prompt_spec import PromptSpec
+from heal_tasks.questions.llm.batch_api import BatchApi, Job
 from heal_tasks.questions.llm.replies import ParsedReply
 from heal_tasks.questions.writer import Answered, Author, ChunkToAsk, Drafts
 from heal_tasks.steps.engine.runner import Context
-from heal_tasks.steps.writing.llm_calls import STORE_EVERY
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder
 from heal_tasks.store.llm.batches import Batch, BatchRepository, TextOutcome, Tried
 
@@ -24,6 +24,7 @@ CANCELLING_S = 3600.0
 _NOT_LISTED_S = 60.0
 """Time, beside the timeout, until a batch whose creation was cut off is listed for certain."""
 
+R = TypeVar("R")
 Reply = ParsedReply[Drafts] | None
 """None for a request that was never run."""
 
@@ -72,15 +73,33 @@ class BatchAnswers(QuestionRecorder):
         self._answered, self._tried = [], []
 
 
-class BatchCollector:
+class Taker(Protocol[R]):
+    """Takes the replies of one batch."""
+
+    def take(self, replies: dict[str, tuple[R | None, int]]) -> None:
+        """Store replies, by hash with the number that their text was sent with; None for a request never run."""
+
+
+@dataclass(frozen=True)
+class Reading(Generic[R]):
+    """The way in which the replies of batches are read and stored."""
+
+    line: Callable[[str], tuple[str, R | None] | None]  # the request's id and its reply; None for a foreign line
+    taker: Callable[[Batch], Taker[R]]
+    page: int  # replies that are stored at once
+    prompt_hash: str = ""  # of the batches to collect; empty for all
+
+
+class BatchCollector(Generic[R]):
     """Collects the batches at one endpoint."""
 
-    def __init__(self, context: Context, api: BatchApi, store: BatchRepository, spec: PromptSpec[Drafts]) -> None:
-        self._context, self._api, self._store, self._spec = context, api, store, spec
+    def __init__(self, context: Context, api: BatchApi, store: BatchRepository, reading: Reading[R]) -> None:
+        self._context, self._api, self._store, self._reading = context, api, store, reading
 
     def collect(self) -> None:
         """Bring every batch that no other task works on to its next state."""
-        for batch in self._store.open():
+        only = self._reading.prompt_hash
+        for batch in (batch for batch in self._store.open() if batch.prompt_hash == (only or batch.prompt_hash)):
             with self._store.holding(batch.batch_key) as held:
                 # Another task is sending or collecting what it holds.
                 current = self._store.get(batch.batch_key) if held else None
@@ -129,25 +148,25 @@ class BatchCollector:
     def _collect(self, batch: Batch, job: Job) -> None:
         context = self._context
         asked = self._store.begin_collecting(batch, context.run_id, context.shard)
-        answers, page = BatchAnswers(context, self._store, batch), dict[str, tuple[Reply, int]]()
+        taker, page = self._reading.taker(batch), dict[str, tuple[R | None, int]]()
         total, ignored = len(asked), 0
         for file_id in job.files:
             for text in self._api.lines(file_id):
-                line = read_line(text, self._spec.parse)
+                line = self._reading.line(text)
                 if line is None or line[0] not in asked:
                     # A second reply to the same request, one that was stored before a kill, or nothing of ours.
                     ignored += 1
                     continue
                 content_hash, reply = line
                 page[content_hash] = (reply, asked.pop(content_hash))
-                if len(page) == STORE_EVERY:
-                    answers.take(page)
+                if len(page) == self._reading.page:
+                    taker.take(page)
                     page = {}
                     context.progress(total - len(asked), total, f"collecting batch {batch.batch_id}")
-        answers.take(page)
+        taker.take(page)
         self._store.close(batch, "collected", job.problem or ("" if job.status == "completed" else job.status))
         self._api.delete_files(batch.input_file_id, *job.files)
         context.log.info(
-            "batch %s %s: %d of %d chunks without a reply, %d lines ignored%s",
+            "batch %s %s: %d of %d texts without a reply, %d lines ignored%s",
             batch.batch_id, job.status, len(asked), batch.texts, ignored, f"; {job.problem}" if job.problem else "",
         )  # fmt: skip

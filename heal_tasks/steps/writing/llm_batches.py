@@ -5,25 +5,21 @@ ended, sends what was not sent, and waits for what is under way. Texts to which 
 asked about one by one afterwards; an invalid reply counts as the first attempt.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from uuid import uuid4
 
-from heal_tasks.core.errors import HealError, RetryableError
+from heal_tasks.core.errors import HealError
 from heal_tasks.core.settings import Settings
-from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError, batch_sizes, request_line
+from heal_tasks.questions.llm.batch_api import BatchApi, NoBatchApiError, batch_sizes, read_line, request_line
 from heal_tasks.questions.llm.dialect import MOST_PROBE_TOKENS, Dialect
 from heal_tasks.questions.llm.question_prompt import question_prompt
 from heal_tasks.questions.writer import Author, ChunkToAsk
-from heal_tasks.steps.engine.runner import Context, Waiting
-from heal_tasks.steps.writing.batch_collector import BATCH_WAIT_S, CANCELLING_S, BatchCollector
-from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, make_llm, spend_limit_of
+from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.writing.batch_collector import BATCH_WAIT_S, CANCELLING_S, BatchAnswers, BatchCollector, Reading
+from heal_tasks.steps.writing.batch_sending import send_batch, waiting_for
+from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, STORE_EVERY, cost_usd, make_llm, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder
 from heal_tasks.store.llm.batches import Batch, BatchRepository
-
-BATCH_POLL_S = 60.0
-"""Time between two looks at a batch, in seconds; most batches take minutes, and a look costs one request."""
 
 AUTO_CHUNKS = 200
 """Number of chunks from which a task sends a batch with HEAL_LLM_BATCH=auto: fewer would save a few cents."""
@@ -62,7 +58,11 @@ class Batches:
         self._limit = spend_limit_of(context)
         self._api = make_batch_api(settings)
         self._store = BatchRepository(context.conn, settings.llm_url)
-        self._collector = BatchCollector(context, self._api, self._store, self._spec)
+        parse = self._spec.parse
+        reading = Reading(
+            lambda line: read_line(line, parse), lambda batch: BatchAnswers(context, self._store, batch), STORE_EVERY
+        )
+        self._collector = BatchCollector(context, self._api, self._store, reading)
         self._may_wait = waits_for_batches(settings, context.manifest.refs.get("route"))
 
     def collect(self) -> None:
@@ -94,7 +94,8 @@ class Batches:
             over_spend_limit, fresh = sum(item.content_hash not in under_way for item in fresh), []
         waiting = [chunk for chunk in chunks if chunk.content_hash in under_way]
         if waiting and self._may_wait:
-            raise self._waiting(len(waiting), {under_way[chunk.content_hash] for chunk in waiting})
+            keys = {under_way[chunk.content_hash] for chunk in waiting}
+            raise waiting_for(self._store, f"{len(waiting)} chunks", keys, "llm")
         return Remaining([*again, *fresh], over_spend_limit, len(waiting))
 
     def counted(self) -> list[Batch]:
@@ -156,35 +157,12 @@ class Batches:
         return request_line(chunk.content_hash, self._settings.llm_model, self._spec.messages(chunk), fields)
 
     def _send(self, chunks: list[ChunkToAsk], dialect: Dialect, counts: dict[str, float]) -> None:
-        key, store, context = uuid4().hex, self._store, self._context
-        with store.holding(key):
-            batch = Batch(
-                key, context.run_id, context.shard, self._settings.llm_model, self._spec.prompt_hash, counts=counts
-            )
-            mine = store.plan(batch, [(chunk.content_hash, chunk.chunk_id) for chunk in chunks])
-            if self._limit.limited:
-                self._limit.release([chunk.chunk_id for chunk in chunks if chunk.content_hash not in mine])
-            if not mine:
-                return
-            try:
-                with tempfile.TemporaryFile() as file:
-                    file.writelines(self._line(chunk, dialect) for chunk in chunks if chunk.content_hash in mine)
-                    file.seek(0)
-                    file_id = self._api.upload(key, file)
-                store.sending(key, file_id)
-                batch_id = self._api.create(key, file_id)
-            except RetryableError:
-                # It may have been created all the same: the next attempt looks for it.
-                raise
-            except HealError:
-                self._collector.withdraw(key)
-                raise
-            store.sent(key, batch_id)
-        context.log.info("sent %d chunks as batch %s", len(mine), batch_id)
-
-    def _waiting(self, chunks: int, keys: set[str]) -> Waiting:
-        found = [batch for batch in self._store.open() if batch.batch_key in keys]
-        ids = [batch.batch_id for batch in found if batch.batch_id]
-        wait_s = min((max(BATCH_POLL_S, BATCH_WAIT_S - batch.age_s) for batch in found), default=0.0)
-        message = f"waiting for {chunks} chunks in {len(found)} batches ({', '.join(ids)}) at {self._settings.llm_url}"
-        return Waiting(message, ids, poll_s=BATCH_POLL_S, wait_s=wait_s if len(ids) == len(found) else BATCH_POLL_S)
+        by_text = {chunk.content_hash: chunk for chunk in chunks}
+        send_batch(
+            self._context, self._api, self._store, self._collector,
+            (self._settings.llm_model, self._spec.prompt_hash),
+            [(chunk.content_hash, chunk.chunk_id) for chunk in chunks],
+            lambda text: self._line(by_text[text], dialect),
+            self._limit.release,
+            counts,
+        )  # fmt: skip

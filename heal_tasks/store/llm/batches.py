@@ -54,10 +54,15 @@ FROM (SELECT *, coalesce(extract(epoch FROM clock_timestamp() - sent_at), 0)::fl
 
 
 class BatchRepository:
-    """Batches at one endpoint (base URL), over an autocommit connection."""
+    """Batches at one endpoint, over an autocommit connection: a base URL, for embeddings that with their path."""
 
     def __init__(self, conn: Connection, endpoint: str) -> None:
         self._conn, self._endpoint = conn, without_userinfo(endpoint)
+
+    @property
+    def endpoint(self) -> str:
+        """The address, without a user's name and password."""
+        return self._endpoint
 
     @contextmanager
     def holding(self, batch_key: str) -> Iterator[bool]:
@@ -83,7 +88,9 @@ class BatchRepository:
 
     def counted(self, run_id: str, shard: int) -> list[Batch]:
         """The collected batches whose counts a task reports."""
-        return self._select("counted_run = %s AND counted_shard = %s AND state IN ('collected', 'lost')", run_id, shard)
+        condition: LiteralString = """endpoint = %s AND counted_run = %s AND counted_shard = %s
+            AND state IN ('collected', 'lost')"""
+        return self._select(condition, self._endpoint, run_id, shard)
 
     def plan(self, batch: Batch, texts: Sequence[tuple[str, int]]) -> set[str]:
         """Record a batch that is going to be sent, and its texts: content hash and chunk of each.

@@ -5,11 +5,11 @@ from typing import Any
 
 from airflow.sdk import dag, get_current_context, task
 from heal_airflow import RETRIES
-from heal_batches import AskOperator
+from heal_batches import StepOperator
 
-from heal_tasks.steps.writing import llm_batches
+from heal_tasks.steps.writing import batch_sending
 
-llm_batches.BATCH_POLL_S = 0.2  # every task reads this file before it runs
+batch_sending.BATCH_POLL_S = 0.2  # every task reads this file before it runs
 
 
 @dag(
@@ -26,7 +26,7 @@ def asking() -> None:
     def total(manifests: list[Any]) -> int:
         return sum(manifest["counts"]["asked"] for manifest in manifests)
 
-    asked = AskOperator.partial(task_id="ask", manifest=routed(), shards=2).expand(shard=[0, 1])
+    asked = StepOperator.partial(task_id="ask", step="ask", manifest=routed(), shards=2).expand(shard=[0, 1])
     total(asked.output)
 
 
