@@ -18,7 +18,7 @@ from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Vectors = NDArray[np.float32]
-DOCUMENTS, LATENT = 240, 12
+DOCUMENTS, LATENT = 160, 12
 
 
 def unit(rows: NDArray[np.floating]) -> Vectors:
@@ -56,7 +56,7 @@ def fill(conn: Connection) -> None:
     """Documents, and for each one question that moves rows and one that is held out."""
     records = [Record(f"d{number}", "T", f"Of {number}") for number in range(DOCUMENTS)]
     DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
-    for chunk in live_chunks(conn):
+    for chunk in [*live_chunks(conn)]:
         made = list[Question]()
         splits: tuple[Split, ...] = ("train", "seen_test")
         for split in splits:

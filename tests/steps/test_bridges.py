@@ -94,6 +94,9 @@ def test_every_search_by_vector_maps(
     assert "exact" in auto.execute("SELECT * FROM heal.explain(%s, 1)", (vector,)).fetchall()[1][0]
     assert auto.execute("SELECT * FROM heal.topic_search(%s, 1)", (vector,)).fetchall() == []
     assert all("is retired: the query was mapped" in notice for notice in notices)
+    auto.execute("SET ROLE heal_reader")
+    assert [hit.chunk_id for hit in search(auto, vector, 1)] == expected, "a reader needs no right on the maps"
+    auto.execute("RESET ROLE")
     with pytest.raises(psycopg.DatabaseError, match="has 3 dimensions, generation 1 has 12") as caught:
         auto.execute("SELECT * FROM heal.search('[1,2,3]', 1)")
     assert caught.value.sqlstate == "HEA02"
