@@ -20,11 +20,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.redaction import redact_logs, remember, remember_url
-from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
+from heal_tasks.core.source_settings import SourceSettings
+from heal_tasks.core.source_tables import read_source_tables
+from heal_tasks.core.specs import FILE, PYDOCS, SOURCE, is_within, join_specs
 
 OPENAI_URL = "https://api.openai.com/v1"
 SECRETS_FOLDER = Path("/run/secrets")
 """Folder of the secrets of a container, one file each, by Docker and Kubernetes."""
+SOURCES_FILE = Path("sources.toml")
+"""File of the sources, in the working folder, where no setting names another."""
 
 _SECRETS = (
     "database_url", "llm_base_url", "llm_api_key", "embed_base_url", "embed_api_key", "s3_endpoint_url", "serve_token",
@@ -39,19 +43,11 @@ _HTTP_URL = re.compile(
 class Settings(
     groups.LocalSettings, groups.AirflowSettings, groups.RunSettings, groups.ServeSettings, groups.StoreSettings,
     groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.EncoderSettings,
-    groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
+    groups.QuestionSettings, groups.TopicSettings, SourceSettings, groups.CoreSettings, BaseSettings,
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 
     model_config = SettingsConfigDict(env_prefix="HEAL_", extra="ignore", frozen=True)
-
-    @field_validator("sources", "source_roots", mode="before")
-    @classmethod
-    def _split_sources(cls, value: Any) -> Any:
-        sources = split_specs(value) if isinstance(value, str) else value
-        for source in sources:
-            check_spec(source)
-        return sources
 
     @field_validator("llm_base_url", "embed_base_url", "s3_endpoint_url")
     @classmethod
@@ -78,7 +74,7 @@ class Settings(
     @model_validator(mode="after")
     def _check_roots(self) -> Self:
         for source in self.sources:
-            if not is_within(source, self.allowed_roots):
+            if not self.permits(source):
                 raise ValueError(
                     f"source {source!r} lies in none of HEAL_SOURCE_ROOTS ({join_specs(self.allowed_roots)}); add its "
                     "folder or prefix to that setting, or choose a source inside"
@@ -100,7 +96,9 @@ class Settings(
         values = {key: value for key, value in values.items() if value not in ("", None) or key.endswith("schedule")}
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
-        values.setdefault("sources", (_inbox(values["var_dir"]),))
+        if "sources_file" in values or SOURCES_FILE.is_file():
+            values["sources_file"] = Path(values.get("sources_file") or SOURCES_FILE).resolve()
+        values.setdefault("sources", _own_sources(values["var_dir"], values.get("sources_file")))
         if key := os.environ.get("OPENAI_API_KEY"):
             values.setdefault("llm_api_key", key)
             # Nobody else's endpoint is sent this key unasked.
@@ -111,7 +109,21 @@ class Settings(
     @property
     def allowed_roots(self) -> tuple[str, ...]:
         """Specs of the places that sources may lie in."""
-        return self.source_roots or tuple(dict.fromkeys((*self.sources, self.inbox, PYDOCS)))
+        named = (SOURCE,) if self.source_tables else ()
+        return self.source_roots or tuple(dict.fromkeys((*self.sources, self.inbox, PYDOCS, *named)))
+
+    def permits(self, source: str) -> bool:
+        """True if a source may be read: it lies in the roots, or is a table that names no folder, prefix or package.
+
+        So a person who may only start runs can name no host and no database of their own.
+        """
+        place = self.place_of(source)
+        return place.startswith(SOURCE) or is_within(place, self.allowed_roots) or is_within(source, self.allowed_roots)
+
+    @property
+    def reads_default_sources(self) -> bool:
+        """True if the sources are those of a deployment where none are set."""
+        return self.sources == _own_sources(self.var_dir, self.sources_file)
 
     @property
     def inbox(self) -> str:
@@ -212,7 +224,29 @@ def load_usable_settings(**overrides: Any) -> Settings:
         return load_settings(**overrides)
     except SettingsError as error:
         names = {*error.names, *(["source_roots"] if "sources" in error.names else [])}
-        return load_settings(**overrides | {name: Settings.model_fields[name].default for name in names})
+        usable = {name: Settings.model_fields[name].default for name in names}
+        # An empty file, because without a name the one in the working folder would be read again.
+        empty = {"sources_file": Path(os.devnull)} if "sources" in names else {}
+        return load_settings(**overrides | usable | empty)
+
+
+def secret_variable(name: str) -> str | None:
+    """The value of a variable that ``sources.toml`` names, redacted from now on; None if it is set nowhere.
+
+    It comes from the environment, ``.env`` in the working folder, or the container's secret of that name in lower case.
+    """
+    file = SECRETS_FOLDER / name.lower()
+    value = os.environ.get(name) or dotenv_values(".env").get(name)
+    if not value and "/" not in name and file.is_file():
+        value = file.read_text(encoding="utf-8").strip()
+    for part in filter(None, (value, *re.findall(r"(?:Key|Signature)=([^;]+)", value or ""))):
+        remember_url(part) if "://" in part else remember(part)
+    return value or None
+
+
+def _own_sources(var_dir: Path, file: Path | None) -> tuple[str, ...]:
+    """The sources where none are set: every table of ``sources.toml``, or the inbox."""
+    return tuple(f"{SOURCE}{name}" for name in read_source_tables(file)) if file else (_inbox(var_dir),)
 
 
 def _inbox(var_dir: Path) -> str:
