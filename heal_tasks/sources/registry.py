@@ -41,6 +41,10 @@ def open_table(table: SourceTable, s3_endpoint_url: str | None) -> "Source":
         return S3Source(f"{S3}{table.location}", endpoint_url=s3_endpoint_url)
     if table.kind == "pydocs":
         return PyDocsSource(f"{PYDOCS}{table.location}")
+    if table.kind == "postgres":
+        from heal_tasks.sources.postgres import PostgresSource
+
+        return PostgresSource(table)
     return _class_of(table)(table)
 
 
