@@ -45,6 +45,10 @@ def open_table(table: SourceTable, s3_endpoint_url: str | None) -> "Source":
         from heal_tasks.sources.postgres import PostgresSource
 
         return PostgresSource(table)
+    if table.kind == "sitemap":
+        from heal_tasks.sources.sitemap import SitemapSource
+
+        return SitemapSource(table)
     return _class_of(table)(table)
 
 
