@@ -1,23 +1,17 @@
 """A site by its sitemap: what is asked for, what is read, what robots.txt forbids, and what a fault concludes."""
 
-import contextlib
 import itertools
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from heal_tasks.core.errors import HealError, RetryableError, SettingsError, SourceError
+from heal_tasks.core.errors import RetryableError, SettingsError, SourceError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.core.types import SourceFile
 from heal_tasks.sources import sitemap, web
 from heal_tasks.sources.base import OpenSource, open_source
-from heal_tasks.sources.robots import parse_robots
-from heal_tasks.sources.sitemap_xml import read_sitemap
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
 from tests.sources.website import Page, WebSite, html, no_waiting, zipped
@@ -195,56 +189,6 @@ def test_sizes_are_bounded(site: WebSite, tmp_path: Path, monkeypatch: pytest.Mo
         list(opened(site, tmp_path).list_files())
 
 
-def test_a_reply_that_drips_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    listener, ended = socket.create_server(("127.0.0.1", 0)), threading.Event()
-
-    def drip() -> None:
-        while not ended.is_set():
-            conn, _ = listener.accept()
-            with conn, contextlib.suppress(OSError):
-                conn.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-                while not ended.wait(0.02):
-                    conn.sendall(b"x")
-
-    thread = threading.Thread(target=drip, daemon=True)
-    thread.start()
-    monkeypatch.setattr(web, "REQUEST_S", 0.3)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    with pytest.raises(RetryableError, match=r"connection failed \((the reply was not complete in time|timed out)\)"):
-        web.Site(url, interval_s=0, private=False).get(url, 100)
-    ended.set()
-    listener.close()
-
-
-@pytest.mark.parametrize(
-    ("address", "private", "refused"),
-    [
-        ("10.1.2.3", False, True), ("127.0.0.1", False, True), ("169.254.169.254", False, True),
-        ("fd00::1", False, True), ("::ffff:10.0.0.1", False, True), ("64:ff9b::a00:1", False, True),
-        ("100.64.0.1", False, True), ("0.0.0.0", False, True), ("10.1.2.3", True, False),
-        ("93.184.216.34", False, False),
-    ],
-)  # fmt: skip
-def test_a_name_with_a_private_address_is_refused_unless_the_table_allows_it(
-    address: str, private: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried = list[str]()
-
-    def connect(self: object, host: str, port: int, **options: Any) -> Any:
-        tried.append(host)
-        raise web.httpcore2.ConnectError("no")
-
-    monkeypatch.setattr(web.socket, "getaddrinfo", lambda *args, **options: [(2, 1, 6, "", (address, 0))])
-    monkeypatch.setattr(web.httpcore2.SyncBackend, "connect_tcp", connect)
-    site = web.Site("http://docs.example.com/", interval_s=0, private=private)
-    with pytest.raises(SourceError if refused else RetryableError, match="private = true" if refused else "failed"):
-        site.get("http://docs.example.com/x", 10)
-    assert set(tried) == (set() if refused else {address})
-    with pytest.raises(HealError):
-        site.get("http://other.example.com/x", 10)
-    assert set(tried) <= {address}
-
-
 @pytest.mark.parametrize(
     ("more", "location", "message"),
     [
@@ -260,54 +204,3 @@ def test_a_wrong_table_is_named(tmp_path: Path, more: str, location: str, messag
     tables = load_settings(var_dir=tmp_path / "var").source_tables
     with pytest.raises(SettingsError, match=message):
         open_source("source:s", s3_endpoint_url=None, tables=tables)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"<html><body>Not found</body></html>", "is no sitemap: its root is html"),
-        (b"<!DOCTYPE html><html></html>", "has a document type"),
-        (b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "b">]><urlset/>', "has a document type"),
-        (b"<urlset><url>", "is no XML"),
-        (zipped(b"<urlset/>")[:-12], "ends within its gzip data"),
-        (b"\x1f\x8bnothing", "cannot be decompressed"),
-        (b"Not a sitemap", "is no sitemap: a line is 'Not a sitemap'"),
-    ],
-)
-def test_what_is_no_sitemap_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(SourceError, match=message):
-        read_sitemap("s", data)
-
-
-def test_a_sitemap_of_text_and_one_that_unpacks_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_sitemap("s", b"\xef\xbb\xbfhttp://a/b\r\n\r\nhttp://a/c\r\n") == (
-        {"http://a/b": "", "http://a/c": ""},
-        [],
-    )
-    with pytest.raises(SourceError, match="has more than 50 MiB"):
-        read_sitemap("s", zipped(b" " * (51 * 2**20)))
-
-
-@pytest.mark.parametrize(
-    ("text", "path", "allowed"),
-    [
-        ("", "/a", True),
-        ("User-agent: *\nDisallow: /", "/a", False),
-        ("User-agent: *\nDisallow:", "/a", True),
-        ("User-agent: *\nDisallow: /a\nAllow: /a/b", "/a/b/c", True),
-        ("User-agent: *\nAllow: /a/b\nDisallow: /a", "/a/c", False),
-        ("User-agent: *\nAllow: /p\nDisallow: /p", "/p", True),
-        ("User-agent: other\nDisallow: /\n\nUser-agent: *\nAllow: /", "/a", True),
-        ("User-agent: *\nDisallow: /\nUser-agent: HEAL-etl\nDisallow: /x", "/a", True),
-        ("User-agent: other\nUser-agent: heal-etl\nDisallow: /x # no\n", "/x", False),
-        ("User-agent: *\nDisallow: /*.pdf$", "/a/b.pdf", False),
-        ("User-agent: *\nDisallow: /*.pdf$", "/a/b.pdf?x", True),
-        ("User-agent: *\nDisallow: /a$", "/a", False),
-        ("User-agent: *\nDisallow: /a$", "/ab", True),
-        ("User-agent: *\nDisallow: /*?x=*&y=", "/q?x=1&y=2", False),
-        ("User-agent: *\nDisallow: /caf%C3%A9", "/café", False),
-        ("Disallow: /\nnonsense", "/a", True),
-    ],
-)
-def test_rules_of_robots_txt(text: str, path: str, allowed: bool) -> None:
-    assert parse_robots(text).allows(path) is allowed
