@@ -45,6 +45,14 @@ def open_table(table: SourceTable, s3_endpoint_url: str | None) -> "Source":
         from heal_tasks.sources.postgres import PostgresSource
 
         return PostgresSource(table)
+    if table.kind == "gcs":
+        from heal_tasks.sources.gcs import GcsSource
+
+        return GcsSource(table)
+    if table.kind == "azure":
+        from heal_tasks.sources.azure import AzureSource
+
+        return AzureSource(table)
     if table.kind == "sitemap":
         from heal_tasks.sources.sitemap import SitemapSource
 

@@ -49,7 +49,7 @@ def root(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             [
                 (1, "valves", "Seals", "Seals age."),
                 (2, "pumps", "Oil", "Oil."),
-                (3, "valves", "Springs", "They break."),
+                (3, "valves", "Keys", "They break."),
             ],
         )
     write(tmp_path)
