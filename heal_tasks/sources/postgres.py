@@ -1,6 +1,6 @@
 """Rows of a table, view or query of another Postgres as documents.
 
-Rows are listed in blocks of about 64 by their key, as JSON Lines files whose version is a hash of keys and times of
+Rows are listed in blocks of about 16 by their key, as JSON Lines files whose version is a hash of keys and times of
 change. A listing so reads keys and times only, a run the blocks with a change, and a row that is gone is missing from
 its block. Blocks begin at keys with a certain hash, so that a new row changes no other block than its own.
 
@@ -9,7 +9,7 @@ Everything is read in short read-only transactions with server-side cursors.
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
@@ -22,8 +22,8 @@ from heal_tasks.core.redaction import remember_url
 from heal_tasks.core.source_tables import SourceTable
 from heal_tasks.core.types import SourceFile
 
-BLOCK_ROWS, MOST_ROWS = 64, 256
-"""Mean and largest size of a block: 256 rows of 256 KiB are as large as a file may be by default."""
+BLOCK_ROWS, MOST_ROWS = 16, 32
+"""Mean and largest size of a block: 32 rows of 2 MB, the longest document, are as large as a file may be by default."""
 STATEMENT_TIMEOUT_S = 300
 LOCK_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 15
@@ -31,7 +31,8 @@ _FETCHED = 1000
 """Rows of a listing that are in memory at a time."""
 _FETCHED_WHOLE = 20
 
-_BYTEA, _TSVECTOR = 17, 3614
+_NO_METADATA = ["bytea", "tsvector", "vector", "halfvec", "sparsevec"]
+"""Types of columns that are taken only if they are named."""
 _RETRYABLE = ("08", "40", "53", "55P03", "57P0")
 """Lost connections, conflicts, too many connections or no memory, lock timeouts, a server that stops."""
 
@@ -129,10 +130,12 @@ class PostgresSource:
     def _known_columns(self, conn: psycopg.Connection[Any]) -> _Columns:
         if self._columns is None:
             shown = conn.execute(sql.SQL("SELECT * FROM {} all_rows LIMIT 0").format(self._rows), ()).description or []
-            self._columns = self._choose([item.name for item in shown], [item.type_code for item in shown])
+            types = conn.execute("SELECT oid FROM pg_type WHERE typname = ANY(%s)", (_NO_METADATA,)).fetchall()
+            left_out = {item.name for item in shown if (item.type_code,) in types}
+            self._columns = self._choose([item.name for item in shown], left_out)
         return self._columns
 
-    def _choose(self, names: Sequence[str], types: Sequence[int]) -> _Columns:
+    def _choose(self, names: Sequence[str], left_out: Collection[str]) -> _Columns:
         """Find the columns that the table's fields name, in any case."""
         fields, lower = self._table.rule.fields, {name.lower(): name for name in reversed(names)}
 
@@ -149,8 +152,7 @@ class PostgresSource:
         updated_at = column("fields.updated_at", fields.updated_at) if fields.updated_at else None
         deleted = column("deleted", self._table.text("deleted")) if self._table.text("deleted") else None
         if fields.metadata is None:
-            others = [name for name, kind in zip(names, types, strict=True) if kind not in (_BYTEA, _TSVECTOR)]
-            others = [name for name in others if name != deleted]
+            others = [name for name in names if name not in left_out and name != deleted]
         else:
             others = [column("fields.metadata", name) for name in fields.metadata]
         if (title := lower.get(fields.title.lower())) is not None:
