@@ -54,7 +54,7 @@ class Rule:
     fields: Fields = field(default_factory=Fields)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # of documents that do not have the field themselves
     language: str = ""
-    acl: tuple[str, ...] = ()  # principals who may see the documents; empty: the table names none
+    acl: tuple[str, ...] | None = None  # principals who may see the documents; None: the table says nothing
 
     def version(self) -> str:
         """A hash of what decides about the content of documents; empty for a rule that says nothing."""
@@ -166,7 +166,8 @@ def _rule(table: SourceTable, values: Mapping[str, Any]) -> Rule:
         updated_at=_text(table, given, "updated_at", "fields."),
     )
     metadata = {key: _plain(value) for key, value in _mapping(table, values, "metadata").items()}
-    return Rule(fields, metadata, _text(table, values, "language"), _texts(table, values, "acl"))
+    acl = _texts(table, values, "acl") if "acl" in values else None
+    return Rule(fields, metadata, _text(table, values, "language"), acl)
 
 
 def _text(table: SourceTable, values: Mapping[str, Any], key: str, above: str = "") -> str:

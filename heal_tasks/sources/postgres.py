@@ -1,8 +1,8 @@
 """Rows of a table, view or query of another Postgres as documents.
 
 Rows are listed in blocks of about 16 by their key, as JSON Lines files whose version is a hash of keys and times of
-change. A listing so reads keys and times only, a run the blocks with a change, and a row that is gone is missing from
-its block. Blocks begin at keys with a certain hash, so that a new row changes no other block than its own.
+change. So a listing sends keys and times only, a run reads the blocks with a change, and a row that is gone is missing
+from its block. Blocks begin at keys with a certain hash, so that a new row changes no other block than its own.
 
 Everything is read in short read-only transactions with server-side cursors.
 """

@@ -229,4 +229,4 @@ def test_patterns(path: str, include: list[str], exclude: list[str], chosen: boo
 def test_the_usual_fields_have_no_version(root: Path) -> None:
     write(root, "[a]\nkind = 'folder'\nlocation = 'x'\nfields = { key = 'id' }\nacl = ['user:a']\n")
     rule = read_source_tables(root / "sources.toml")["a"].rule
-    assert (rule.fields, rule.version()) == (Fields(), "")
+    assert (rule.fields, rule.version(), rule.acl) == (Fields(), "", ("user:a",))

@@ -43,7 +43,7 @@ class TooManyRejectedError(SourceError):
 
 
 class SourceReader:
-    """Reads one source in the caller's transaction: first ``read``, then ``settle`` when every source has been read."""
+    """Reads one source in the caller's transaction: ``find``, ``read``, and ``settle`` when all have been read."""
 
     def __init__(self, context: Context, source: OpenSource, chunker: Chunker, *, again: bool) -> None:
         self.name = source.name
@@ -60,19 +60,28 @@ class SourceReader:
         )
         self._known: dict[str, FileState] = {}  # files as an earlier run left them, by path
         self._states: dict[str, FileState] = {}  # every file that is listed now, by path
+        self._to_read: list[SourceFile] = []
         self._path_of: dict[str, str] = {}  # file of each document that is in the source, by external id
         self._stored: Counter[str] = Counter()  # number of records that each file gave, by path
         self._faults: defaultdict[str, list[Rejected]] = defaultdict(list)  # by path
         self._disputed: set[str] = set()  # files with an id that another file has, too
 
+    def find(self) -> None:
+        """List the files, and choose those to read.
+
+        Raises:
+            SourceError: the source cannot be listed.
+        """
+        self._known = self._files.known(self.name)
+        self._to_read = self._list()
+
     def read(self) -> Changes:
         """Store what is new or changed, and find the documents that are gone.
 
         Raises:
-            SourceError: the source cannot be listed, or too many of its records were rejected.
+            SourceError: too many of its records were rejected.
         """
-        self._known = self._files.known(self.name)
-        to_read = self._list()
+        to_read = self._to_read
         unread = self._states.keys() - {file.path for file in to_read}
         found = self._files.documents_of(self.name, unread)
         self._path_of = {name: path for name, (_, path) in found.items() if self._states[path].state != "skipped"}

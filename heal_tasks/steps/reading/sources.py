@@ -43,6 +43,8 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
         for spec in settings.sources
     ]
     readers = [SourceReader(context, source, chunker, again=again) for source in opened]
+    for reader in readers:  # before anything is stored: a site takes hours to list, and what is stored locks the corpus
+        reader.find()
     changes = sum((reader.read() for reader in readers), Changes())
     gone = {key for reader in readers for key in reader.gone}
     moves = find_moves(context.conn, gone)
