@@ -78,9 +78,10 @@ def _database_of(settings: "Settings") -> Found:
 
 
 def _s3_of(settings: "Settings") -> Found:
-    from heal_tasks.core.settings import environment_of
+    from heal_tasks.core.environment import environment_of
 
-    if not any(place.startswith("s3://") for place in (settings.artifacts_uri, *settings.sources)):
+    places = [settings.artifacts_uri, *map(settings.place_of, settings.sources)]
+    if not any(place.startswith("s3://") for place in places):
         return "S3 is not used", {}
     given = "s3_endpoint_url" in settings.model_fields_set
     if given or any(environment_of("AWS_ACCESS_KEY_ID", "AWS_PROFILE").values()):
@@ -122,8 +123,8 @@ def _connection(conn_id: str) -> Any:
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
+    from heal_tasks.core.environment import environment_of
     from heal_tasks.core.errors import SettingsError
-    from heal_tasks.core.settings import environment_of
 
     try:
         return Connection.get(conn_id)

@@ -79,7 +79,8 @@ def datasets(
     """
     read, written = _TABLES.get(after.step, ((), {}))
     table = _naming(settings.require_database_url())
-    inputs = [_place(source) for source in settings.sources] if after.step == "ingest" else []
+    sources = map(settings.place_of, settings.sources) if after.step == "ingest" else ()
+    inputs = [_place(source) for source in sources]
     inputs += [table(name) for name in read]
     outputs: dict[Place, int | None] = {}
     for name, counts in written.items():

@@ -71,15 +71,18 @@ class SourceTrigger(BaseEventTrigger):
     def _list(self, before: dict[str, str]) -> dict[str, str]:
         """A digest of each source's listing, empty for an empty one; of one that cannot be listed, the last."""
         from heal_tasks.core.errors import HealError
-        from heal_tasks.core.specs import PYDOCS
+        from heal_tasks.core.specs import PYDOCS, SOURCE
         from heal_tasks.sources.base import open_source
+        from heal_tasks.sources.registry import NOT_WATCHED
 
         settings, found = connected_settings(parts=["s3"], corpus=self.corpus), dict[str, str]()
         for spec in settings.sources:
-            if spec.startswith(PYDOCS):  # packages change only when somebody installs them
+            table = settings.source_tables.get(spec.removeprefix(SOURCE))
+            if spec.startswith(PYDOCS) or (table and table.kind in NOT_WATCHED):
                 continue
             try:
-                found[spec] = _digest(open_source(spec, s3_endpoint_url=settings.s3_endpoint_url))
+                endpoint, tables = settings.s3_endpoint_url, settings.source_tables
+                found[spec] = _digest(open_source(spec, s3_endpoint_url=endpoint, tables=tables))
             except HealError as error:
                 found[spec] = before.get(spec, "")
                 self.log.warning("%s; looking again later", error)
@@ -92,7 +95,7 @@ def _digest(source: Any) -> str:
 
     digest, files = hashlib.blake2b(digest_size=16), 0
     for file in source.list_files():
-        if not file.left_out and kind_of(file.real_path) in PARSERS:
+        if not file.left_out and kind_of(file) in PARSERS:
             files += 1
             digest.update(f"{file.path}\0{file.fingerprint}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest() if files else ""

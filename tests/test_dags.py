@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from heal_tasks.core.settings import Settings, child_environment, load_settings
+from heal_tasks.core.environment import child_environment
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.environment import setting_variables
 from heal_tasks.steps.engine.road import ROUTES, STEPS, steps_of
 

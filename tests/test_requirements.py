@@ -44,7 +44,13 @@ def required(direct: dict[str, Requirement]) -> dict[str, str]:
 
 def test_everything_is_pinned_once_and_installed_as_pinned() -> None:
     direct, indirect = (
-        listed("requirements.txt", "requirements-dev.txt", "requirements-models.txt", "requirements-scale.txt"),
+        listed(
+            "requirements.txt",
+            "requirements-dev.txt",
+            "requirements-models.txt",
+            "requirements-scale.txt",
+            "requirements-cloud.txt",
+        ),
         listed("constraints.txt"),
     )
     assert not direct.keys() & indirect.keys()

@@ -13,6 +13,7 @@ from heal_tasks.cli import (  # noqa: F401
     run_commands,
     search_commands,
     settings_page,
+    sources,
     store_commands,
     topics,
 )

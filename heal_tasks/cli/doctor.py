@@ -148,8 +148,9 @@ def _sources(settings: Settings) -> Iterator[Result]:
     for spec in settings.sources:
         others = 0
         try:
-            for file in open_source(spec, s3_endpoint_url=settings.s3_endpoint_url).list_files():
-                if not file.left_out and kind_of(file.real_path) in PARSERS:
+            endpoint, tables = settings.s3_endpoint_url, settings.source_tables
+            for file in open_source(spec, s3_endpoint_url=endpoint, tables=tables).list_files():
+                if not file.left_out and kind_of(file) in PARSERS:
                     yield "ok", f"{spec}: readable"
                     break
                 others += 1

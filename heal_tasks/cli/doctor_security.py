@@ -11,10 +11,10 @@ import psutil
 
 from heal_tasks.cli.doctor import Finding, Result
 from heal_tasks.core.corpora import FOLDER as CORPORA
-from heal_tasks.core.errors import StoreError
+from heal_tasks.core.errors import SettingsError, StoreError
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.specs import is_within, join_specs
+from heal_tasks.core.specs import join_specs
 from heal_tasks.local.components import read_state
 from heal_tasks.local.processes import members
 from heal_tasks.serve.app import is_loopback
@@ -135,11 +135,18 @@ def _sources(settings: Settings) -> Iterator[str]:
     with _database(settings) as conn:
         stored = [row[0] for row in conn.execute("SELECT DISTINCT source FROM heal.document WHERE deleted_at IS NULL")]
     for spec in dict.fromkeys((*settings.sources, *sorted(stored))):
-        if not is_within(spec, roots):
+        if not _permitted(settings, spec):
             yield (
                 f"source {spec!r} lies in none of HEAL_SOURCE_ROOTS ({join_specs(roots)}); add its folder or prefix to "
                 "that setting, or delete its documents (heal.delete_document)"
             )
+
+
+def _permitted(settings: Settings, spec: str) -> bool:
+    try:
+        return settings.permits(spec)
+    except SettingsError:  # documents of a table that has been taken out
+        return False
 
 
 def _owners(settings: Settings) -> Iterator[str]:

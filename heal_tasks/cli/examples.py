@@ -5,8 +5,8 @@ import subprocess
 import textwrap
 
 from heal_tasks.cli.base import console, print_line
+from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import StoreError
-from heal_tasks.core.settings import child_environment
 from heal_tasks.store.db import Connection
 
 COLUMNS = "left(title, 70) AS title, round(score::numeric, 2) AS score"

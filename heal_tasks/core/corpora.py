@@ -4,16 +4,22 @@ What is read by ``load_settings`` belongs to the corpus that was entered last in
 task); without one it is the deployment's own.
 """
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
 from heal_tasks.core.errors import SettingsError
+from heal_tasks.core.source_tables import own_sources
+
+if TYPE_CHECKING:
+    from heal_tasks.core.settings import Settings
 
 FOLDER = Path("corpora")
 """Of the corpora's files, in the working folder, as ``.env``."""
@@ -89,3 +95,37 @@ def database_beside(url: str, name: str) -> str:
     if not parts.path.strip("/"):
         raise SettingsError("HEAL_DATABASE_URL names no database, so those of the corpora cannot be named after it")
     return parts._replace(path=f"{parts.path}_{name}").geturl()
+
+
+def corpus_overrides(name: str, known: Collection[str], shared: "Settings") -> dict[str, Any]:
+    """The settings in which a corpus differs from the deployment: of its file, and places of its own.
+
+    Args:
+        name: the corpus.
+        known: names of all settings.
+        shared: the deployment's settings.
+
+    Raises:
+        SettingsError: there is no such corpus, its file sets what is no setting of a corpus, or it has the deployment's
+            database.
+    """
+    file = {key.removeprefix("HEAL_").lower(): value for key, value in corpus_values(name).items()}
+    if wrong := sorted((file.keys() - set(known)) | (file.keys() & {"corpus", "var_dir"})):
+        names = ", ".join(f"HEAL_{item}".upper() for item in wrong)
+        raise SettingsError(
+            f"corpora/{name}.env sets {names}, which a corpus does not have; docs/settings.md lists all"
+        )
+    var_dir, tables = shared.var_dir / "corpora" / name, FOLDER / f"{name}.toml"
+    values = {
+        "var_dir": var_dir,
+        "artifacts_uri": f"{shared.artifacts_uri.rstrip('/')}/corpora/{name}",
+        "sources_file": tables if tables.is_file() else os.devnull,
+        "sources": own_sources(var_dir, tables if tables.is_file() else None),
+        "source_roots": "",
+    }
+    if url := shared.database_url:
+        values["database_url"] = database_beside(url.get_secret_value(), name)
+    values |= {key: value for key, value in file.items() if value}
+    if url and values["database_url"] == url.get_secret_value():
+        raise SettingsError(f"corpus {name} has the deployment's own HEAL_DATABASE_URL; give it a database of its own")
+    return values

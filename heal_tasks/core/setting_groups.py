@@ -41,35 +41,6 @@ class CoreSettings(BaseModel):
     corpus: str = Field("", description="Name of a corpus: the settings of `corpora/NAME.env` win over all others.")
 
 
-class SourceSettings(BaseModel):
-    """Sources.
-
-    A source's spelling is part of its documents' ids: `s3://b/x` and `s3://b/x/` are two sources. A source that is
-    taken out of the list keeps its documents. S3 credentials and region are boto3's own (`AWS_ACCESS_KEY_ID`,
-    `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION`) or those of an Airflow connection. A change of language or chunk
-    length reaches a document when its file changes next, or with `python -m heal_tasks ingest --again`. A source with
-    blanks in its name is put in double quotes: `HEAL_SOURCES='"file:/data/My Folder" s3://bucket/prefix'`.
-    `HEAL_SOURCE_ROOTS` bounds what the trigger form may read with the rights of the workers.
-    """
-
-    sources: Annotated[tuple[str, ...], NoDecode] = Field((),
-        description="Blank-separated `file:FOLDER`, `s3://BUCKET/PREFIX`, `pydocs:PACKAGE,PACKAGE`; unset: the inbox.")
-    source_roots: Annotated[tuple[str, ...], NoDecode] = Field((),
-        description="Folders, prefixes and packages that every source must lie in, written like `HEAL_SOURCES` "
-        "(`pydocs:` for all packages); unset: `HEAL_SOURCES`, the inbox and `pydocs:`.")
-    s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible endpoint; unset: AWS.")
-    max_file_mb: float = Field(64.0, gt=0, description="Largest source file in MiB; larger ones are quarantined.")
-    max_rejected_share: float = Field(0.2, ge=0, le=1,
-        description="Share of a source's records that may be rejected before `ingest` stops; ten never stop it.")
-    max_deleted_share: float = Field(0.5, ge=0, le=1,
-        description="Share of a source's documents that may vanish in one run before `ingest` stops.")
-    sample_documents: int = Field(0, ge=0, description="Documents per source, chosen by hash, deleting none; 0: all.")
-    text_language: str = Field("english",
-        description="Text search configuration (psql: `\\dF`) of documents whose metadata has no `language` or `lang`.")
-    chunk_tokens: int = Field(240, ge=16,
-        description="Longest chunk, title included, in tokens of the model, which cuts off longer ones.")
-
-
 class TopicSettings(BaseModel):
     """Topics (HNMFk).
 

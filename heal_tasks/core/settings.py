@@ -3,7 +3,7 @@
 A value comes from, in this order: an environment variable ``HEAL_<NAME>``, the file ``.env`` in the
 working folder, the file ``local.env`` that ``make up`` writes into the state folder, a container's secret
 ``/run/secrets/heal_<name>``, the default.
-This is the only module that reads the process environment; ``setting_groups`` and ``run_settings`` have the fields.
+Only this module and ``environment`` read the process environment; ``*_settings`` and ``setting_groups`` have fields.
 """
 
 import os
@@ -19,15 +19,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from heal_tasks.core import run_settings as running
 from heal_tasks.core import setting_groups as groups
-from heal_tasks.core.corpora import corpus_values, database_beside, entered_corpus
+from heal_tasks.core.corpora import corpus_overrides, entered_corpus
+from heal_tasks.core.environment import SECRETS_FOLDER
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.models import ModelOptions, with_options
 from heal_tasks.core.redaction import redact_logs, remember, remember_url
-from heal_tasks.core.specs import FILE, PYDOCS, check_spec, is_within, join_specs, split_specs
+from heal_tasks.core.source_settings import SourceSettings
+from heal_tasks.core.source_tables import inbox_of, own_sources
+from heal_tasks.core.specs import PYDOCS, SOURCE, is_within, join_specs
 
 OPENAI_URL = "https://api.openai.com/v1"
-SECRETS_FOLDER = Path("/run/secrets")
-"""Folder of the secrets of a container, one file each, by Docker and Kubernetes."""
+SOURCES_FILE = Path("sources.toml")
+"""File of the sources, in the working folder, where no setting names another."""
 
 _SECRETS = (
     "database_url", "llm_base_url", "llm_api_key", "embed_base_url", "embed_api_key", "s3_endpoint_url", "serve_token",
@@ -42,19 +45,11 @@ _HTTP_URL = re.compile(
 class Settings(
     running.LocalSettings, running.AirflowSettings, running.RunSettings, groups.ServeSettings, groups.StoreSettings,
     groups.EvaluationSettings, groups.NudgeSettings, groups.TrainingSettings, groups.EncoderSettings,
-    groups.QuestionSettings, groups.TopicSettings, groups.SourceSettings, groups.CoreSettings, BaseSettings,
+    groups.QuestionSettings, groups.TopicSettings, SourceSettings, groups.CoreSettings, BaseSettings,
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 
     model_config = SettingsConfigDict(env_prefix="HEAL_", extra="ignore", frozen=True)
-
-    @field_validator("sources", "source_roots", mode="before")
-    @classmethod
-    def _split_sources(cls, value: Any) -> Any:
-        sources = split_specs(value) if isinstance(value, str) else value
-        for source in sources:
-            check_spec(source)
-        return sources
 
     @field_validator("llm_base_url", "embed_base_url", "s3_endpoint_url")
     @classmethod
@@ -81,7 +76,7 @@ class Settings(
     @model_validator(mode="after")
     def _check_roots(self) -> Self:
         for source in self.sources:
-            if not is_within(source, self.allowed_roots):
+            if not self.permits(source):
                 raise ValueError(
                     f"source {source!r} lies in none of HEAL_SOURCE_ROOTS ({join_specs(self.allowed_roots)}); add its "
                     "folder or prefix to that setting, or choose a source inside"
@@ -103,7 +98,9 @@ class Settings(
         values = {key: value for key, value in values.items() if value not in ("", None) or key.endswith("schedule")}
         values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
-        values.setdefault("sources", (_inbox(values["var_dir"]),))
+        if "sources_file" in values or SOURCES_FILE.is_file():
+            values["sources_file"] = Path(values.get("sources_file") or SOURCES_FILE).resolve()
+        values.setdefault("sources", own_sources(values["var_dir"], values.get("sources_file")))
         if key := os.environ.get("OPENAI_API_KEY"):
             values.setdefault("llm_api_key", key)
             # Nobody else's endpoint is sent this key unasked.
@@ -114,7 +111,21 @@ class Settings(
     @property
     def allowed_roots(self) -> tuple[str, ...]:
         """Specs of the places that sources may lie in."""
-        return self.source_roots or tuple(dict.fromkeys((*self.sources, self.inbox, PYDOCS)))
+        named = (SOURCE,) if self.source_tables else ()
+        return self.source_roots or tuple(dict.fromkeys((*self.sources, self.inbox, PYDOCS, *named)))
+
+    def permits(self, source: str) -> bool:
+        """True if a source may be read: it lies in the roots, or is a table that names no folder, prefix or package.
+
+        So a person who may only start runs can name no host and no database of their own.
+        """
+        place = self.place_of(source)
+        return place.startswith(SOURCE) or is_within(place, self.allowed_roots) or is_within(source, self.allowed_roots)
+
+    @property
+    def reads_default_sources(self) -> bool:
+        """True if the sources are those of a deployment where none are set."""
+        return self.sources == own_sources(self.var_dir, self.sources_file)
 
     @property
     def machine_dir(self) -> Path:
@@ -124,7 +135,7 @@ class Settings(
     @property
     def inbox(self) -> str:
         """Spec of the folder that is read where no source is set."""
-        return _inbox(self.var_dir)
+        return inbox_of(self.var_dir)
 
     @property
     def embed_key(self) -> str | None:
@@ -204,7 +215,8 @@ def load_settings(**overrides: Any) -> Settings:
     if "sources" in overrides and "source_roots" not in overrides:
         own = load_settings(**{name: value for name, value in overrides.items() if name != "sources"})
         overrides["source_roots"] = own.allowed_roots
-    overrides = (_of_corpus(corpus) if corpus else {}) | overrides | {"corpus": corpus}
+    own_places = corpus_overrides(corpus, Settings.model_fields, load_settings(corpus="")) if corpus else {}
+    overrides = own_places | overrides | {"corpus": corpus}
     for name, text in [*os.environ.items(), *((name.upper(), as_variable(value)) for name, value in overrides.items())]:
         _remember(name, text)
     var_dir = Path(str(overrides.get("var_dir") or os.environ.get("HEAL_VAR_DIR") or "var"))
@@ -226,41 +238,16 @@ def load_settings(**overrides: Any) -> Settings:
     return settings
 
 
-def _of_corpus(name: str) -> dict[str, Any]:
-    """The settings in which a corpus differs from the deployment: of its file, and places of its own."""
-    file = {key.removeprefix("HEAL_").lower(): value for key, value in corpus_values(name).items()}
-    if wrong := sorted((file.keys() - Settings.model_fields.keys()) | (file.keys() & {"corpus", "var_dir"})):
-        names = ", ".join(f"HEAL_{item}".upper() for item in wrong)
-        raise SettingsError(
-            f"corpora/{name}.env sets {names}, which a corpus does not have; docs/settings.md lists all"
-        )
-    shared = load_settings(corpus="")
-    var_dir = shared.var_dir / "corpora" / name
-    places = {
-        "var_dir": var_dir,
-        "artifacts_uri": f"{shared.artifacts_uri.rstrip('/')}/corpora/{name}",
-        "sources": _inbox(var_dir),
-        "source_roots": "",
-    }
-    if shared.database_url:
-        places["database_url"] = database_beside(shared.database_url.get_secret_value(), name)
-    values = places | {key: value for key, value in file.items() if value}
-    if shared.database_url and values["database_url"] == shared.database_url.get_secret_value():
-        raise SettingsError(f"corpus {name} has the deployment's own HEAL_DATABASE_URL; give it a database of its own")
-    return values
-
-
 def load_usable_settings(**overrides: Any) -> Settings:
     """Read the settings with the default in place of each wrong value, to record that they are wrong."""
     try:
         return load_settings(**overrides)
     except SettingsError as error:
         names = {*error.names, *(["source_roots"] if "sources" in error.names else [])}
-        return load_settings(**overrides | {name: Settings.model_fields[name].default for name in names})
-
-
-def _inbox(var_dir: Path) -> str:
-    return f"{FILE}{var_dir / 'inbox'}"
+        usable = {name: Settings.model_fields[name].default for name in names}
+        # An empty file, because without a name the one in the working folder would be read again.
+        empty = {"sources_file": Path(os.devnull)} if "sources" in names else {}
+        return load_settings(**overrides | usable | empty)
 
 
 def _remember(variable: str, value: str) -> None:
@@ -273,11 +260,6 @@ def _remember(variable: str, value: str) -> None:
 def _shown(item: Mapping[str, Any]) -> str:
     """The wrong value of a setting; empty for one that may have a secret in it."""
     return "" if item["loc"][0] in _SECRETS or "@" in str(item["input"]) else f"={item['input']!r}"
-
-
-def environment_of(*names: str) -> dict[str, str]:
-    """The named variables of the process environment, for a process that must not see the others."""
-    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def unknown_variables(var_dir: Path) -> list[str]:
@@ -302,8 +284,3 @@ def as_variable(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
-
-
-def child_environment(**values: str) -> dict[str, str]:
-    """The environment for a child process: this process's own, with ``values`` on top."""
-    return {**os.environ, **values}

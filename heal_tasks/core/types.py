@@ -34,6 +34,7 @@ class SourceFile:
     fingerprint: str  # changes when the content may have changed (ETag, or size and modification time)
     size_bytes: int
     real: str = ""  # its path in the source, where that differs
+    kind: str = ""  # the suffix that chooses its parser, where its name has none or another
     left_out: str = ""  # why it is listed but cannot be a document (a link that leads away); empty for all others
 
     @property

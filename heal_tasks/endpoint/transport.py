@@ -4,7 +4,6 @@ The timeouts of the HTTP client begin anew with every byte, and its decoders exp
 from the network end at a deadline, head and TLS included, and a body is decompressed only as far as its bound.
 """
 
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,41 +12,14 @@ import httpcore2
 import httpx2
 import openai
 
+from heal_tasks.endpoint.network import Deadline, TimedStream
+
 MAX_REPLY_BYTES = 4 << 20
 """Largest body, decompressed: a hundred times the longest reply that is asked for."""
-
-Deadline = Callable[[], float]
-"""The time until which this thread's request may take, by ``time.monotonic``."""
 
 
 class TooLargeError(openai.OpenAIError):
     """A reply exceeds its bound."""
-
-
-class _Stream(httpcore2.NetworkStream):
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
-        self._stream, self._deadline = stream, deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._left_s(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._left_s(timeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(*args, **options), self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-    def _left_s(self, timeout_s: float | None) -> float:
-        left_s = self._deadline() - time.monotonic()
-        if left_s <= 0:
-            raise httpcore2.ReadTimeout("the reply was not complete in time")
-        return left_s if timeout_s is None else min(timeout_s, left_s)
 
 
 class _Backend(httpcore2.NetworkBackend):
@@ -55,7 +27,7 @@ class _Backend(httpcore2.NetworkBackend):
         self._backend, self._deadline = backend, deadline
 
     def connect_tcp(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._backend.connect_tcp(*args, **options), self._deadline)
+        return TimedStream(self._backend.connect_tcp(*args, **options), self._deadline)
 
 
 def bounded_client(deadline: Deadline, **hooks: Callable[..., None]) -> httpx2.Client:

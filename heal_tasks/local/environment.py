@@ -12,10 +12,11 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import heal_tasks
+from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import packaged_folder
 from heal_tasks.core.redaction import remember
-from heal_tasks.core.settings import Settings, as_variable, child_environment
+from heal_tasks.core.settings import Settings, as_variable
 from heal_tasks.local.processes import write_private
 
 REPOSITORY = Path(heal_tasks.__file__).parents[1]
@@ -110,7 +111,7 @@ def airflow_settings(
 
 def setting_variables(settings: Settings) -> dict[str, str]:
     """The settings that are not at their default, as ``HEAL_*`` variables."""
-    # The default source is not passed on: a state folder with a blank in its name would become two sources.
-    default = {"sources"} if settings.sources == (settings.inbox,) else set()
+    # Default sources are not passed on, so that a table that is added to sources.toml counts at once.
+    default = {"sources"} if settings.reads_default_sources else set()
     names = sorted(settings.model_fields_set - LAUNCHER_ONLY - default)
     return {f"HEAL_{name.upper()}": as_variable(getattr(settings, name)) for name in names}

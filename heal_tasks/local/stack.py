@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.files import private_folder
 from heal_tasks.core.ids import fingerprint
-from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.core.settings import Settings
 from heal_tasks.local import components
 from heal_tasks.local.airflow_client import AirflowClient
 from heal_tasks.local.components import COMPONENTS, read_state

@@ -5,9 +5,12 @@ everything else is loaded.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 
 from heal_tasks.core.errors import SourceError
+from heal_tasks.core.source_tables import Rule
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
 from heal_tasks.sources.parse_documents import parse_html, parse_md, parse_pdf, parse_txt
@@ -41,13 +44,18 @@ MAX_REJECTED_IN_VAIN = 100_000
 A megabyte can hold half a million broken rows, and each takes five microseconds."""
 
 
-def kind_of(path: str) -> str:
+PLAIN = Rule()
+
+
+def kind_of(file: SourceFile) -> str:
     """The suffix, in lower case, that chooses the parser; a kind that ``PARSERS`` lacks is skipped."""
-    return PurePosixPath(path).suffix.lower()
+    return file.kind or PurePosixPath(file.real_path).suffix.lower()
 
 
-def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars: int) -> Iterator[Record | Rejected]:
-    """Read one listed file of a kind in ``PARSERS`` and turn it into records.
+def read_records(
+    source: Source, file: SourceFile, *, max_bytes: int, max_chars: int, rule: Rule = PLAIN
+) -> Iterator[Record | Rejected]:
+    """Read one listed file of a kind in ``PARSERS`` and turn it into records, as the rule of its source says.
 
     A file that has more than ``max_bytes`` is rejected, and one that cannot be read this time is Unread. Of the records
     with one id in a file all but the first are rejected.
@@ -55,7 +63,7 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     Raises:
         RetryableError: a lost connection or throttling.
     """
-    path, kind = file.path, kind_of(file.path)
+    path, kind = file.path, kind_of(file)
     if file.size_bytes > max_bytes:
         too_large = f"the file has {file.size_bytes} bytes, at most {max_bytes} are read"
         yield reject(path, 0, f"{too_large}; split it or raise HEAL_MAX_FILE_MB")
@@ -73,12 +81,18 @@ def read_records(source: Source, file: SourceFile, *, max_bytes: int, max_chars:
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         yield reject(path, 0, f"the file is empty ({len(data)} bytes); delete it or write it again")
         return
-    yield from _bounded(path, data, _unique(path, _parsed(path, kind, data, max_chars)))
+    yield from _bounded(path, data, _unique(path, _parsed(path, kind, data, max_chars, rule)))
 
 
-def _parsed(path: str, kind: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
+def _parsed(path: str, kind: str, data: bytes, max_chars: int, rule: Rule) -> Iterator[Record | Rejected]:
+    parser: Callable[..., Iterator[Record | Rejected]] = PARSERS[kind]
+    if kind in TABLES:
+        parser = partial(parser, fields=rule.fields)
     try:
-        yield from PARSERS[kind](path, data, max_chars)
+        for item in parser(path, data, max_chars):
+            if rule.metadata and isinstance(item, Record):
+                item = replace(item, metadata={**rule.metadata, **item.metadata})
+            yield item
     except UnicodeDecodeError as error:
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
         yield reject_undecodable(path, 0, error, max(lines, data.count(b"{")) if kind in TABLES else 1)

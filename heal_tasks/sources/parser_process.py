@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from heal_tasks.core.environment import environment_of
 from heal_tasks.core.errors import RetryableError, SettingsError
-from heal_tasks.core.settings import environment_of
 from heal_tasks.sources.extract import Extract, UnreadableError
 from heal_tasks.sources.parser_child import MAX_MEMORY_BYTES, OUT_OF_MEMORY
 

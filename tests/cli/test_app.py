@@ -12,8 +12,9 @@ from heal_tasks import __version__
 from heal_tasks.cli import machine_commands
 from heal_tasks.cli.app import app
 from heal_tasks.cli.search_commands import print_hits
+from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import AirflowError
-from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.core.settings import Settings
 from heal_tasks.local.stack import Running
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository

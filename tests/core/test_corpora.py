@@ -37,6 +37,16 @@ def test_a_corpus_has_its_file_and_places_of_its_own_and_the_rest_of_the_deploym
         assert len(set(places)) == 3
 
 
+def test_a_corpus_may_have_tables_of_sources(deployment: Path) -> None:
+    (deployment / "sources.toml").write_text('[handbook]\nkind = "folder"\nlocation = "/handbook"\n')
+    (deployment / "corpora" / "lab.toml").write_text('[notes]\nkind = "folder"\nlocation = "/notes"\n')
+    assert load_settings(corpus="lab").sources == ("source:notes",)
+    assert load_settings(corpus="legal").source_tables == {}
+    assert [*load_settings().source_tables] == ["handbook"]
+    with in_corpus("lab"), pytest.raises(SettingsError, match="handbook"):
+        load_settings(sources="source:handbook")
+
+
 def test_artifacts_in_s3_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEAL_ARTIFACTS_URI", "s3://bucket/heal/")
     assert load_settings(corpus="lab").artifacts_uri == "s3://bucket/heal/corpora/lab"

@@ -19,7 +19,7 @@ from heal_tasks.core.settings import Settings
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 SECRET = re.compile("(PASSWORD|SECRET|SECRET_KEY|_KEY|_KEY_ID|TOKEN|_URL|_CONN|_BACKEND|_AUTH)$")
-OVERLAYS = ("compose.gpu.yaml", "compose.logs.yaml")
+OVERLAYS = ("compose.gpu.yaml", "compose.logs.yaml", "compose.sources.yaml")
 PARTS = ("command", "entrypoint", "environment", "healthcheck")
 TOOLS = Path(sys.executable).parent
 REFERENCE = re.compile(r"(?<!\$)\$\{(\w+)(:?[-?])?((?:[^${}]|\$\{[^{}]*\})*)\}")

@@ -18,7 +18,8 @@ import psycopg
 import pytest
 from pgvector import HalfVector, Vector
 
-from heal_tasks.core.settings import child_environment, load_settings
+from heal_tasks.core.environment import child_environment
+from heal_tasks.core.settings import load_settings
 from heal_tasks.local import stack
 from heal_tasks.local.components import read_state
 from heal_tasks.local.environment import airflow_settings

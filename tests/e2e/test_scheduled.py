@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from heal_tasks.core.settings import child_environment
+from heal_tasks.core.environment import child_environment
 from heal_tasks.store.db import connect
 from tests.e2e.conftest import SMALL, Deployment
 

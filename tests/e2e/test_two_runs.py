@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from heal_tasks.core.settings import child_environment
+from heal_tasks.core.environment import child_environment
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
 from heal_tasks.store.db import connect, scalar

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from heal_tasks.cli.doctor import examine
-from heal_tasks.core.settings import Settings, child_environment, unknown_variables
+from heal_tasks.core.environment import child_environment
+from heal_tasks.core.settings import Settings, unknown_variables
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository

@@ -12,9 +12,10 @@ from typing import LiteralString
 
 import pytest
 
+from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import RetryableError, StepError, StoreError
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.db import Connection, connect, scalar

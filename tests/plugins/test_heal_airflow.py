@@ -123,7 +123,9 @@ def test_the_form_refuses_what_is_no_source(text: str) -> None:
 
 @pytest.mark.usefixtures("plugins")
 @drawn(
-    st.text(alphabet='file:s3/pydocaD "\t\n\u00e9.', max_size=30).map(lambda text: text + " file:/a" * (len(text) % 2))
+    st.text(alphabet='file:s3/pydocaureD "\t\n\u00e9.', max_size=30).map(
+        lambda text: text + " file:/a" * (len(text) % 2)
+    )
 )
 def test_the_form_takes_whatever_a_run_takes(text: str) -> None:
     import heal_airflow
@@ -138,7 +140,8 @@ def test_the_form_takes_whatever_a_run_takes(text: str) -> None:
 
 @pytest.mark.usefixtures("plugins")
 @pytest.mark.parametrize(
-    "text", [" ", 'file:"/my folder"/a', '"file:/my folder" s3://b', 'f"ile:/"a', '""file:/a', "\npydocs:a"]
+    "text",
+    [" ", "source:crm", 'file:"/my folder"/a', '"file:/my folder" s3://b', 'f"ile:/"a', '""file:/a', "\npydocs:a"],
 )
 def test_the_form_takes_quotes_wherever_a_run_does(text: str) -> None:
     import heal_airflow

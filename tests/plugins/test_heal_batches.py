@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.core.environment import child_environment
+from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches, Job

@@ -88,6 +88,14 @@ def test_a_variable_wins_over_the_whole_connection(plugin: ModuleType, monkeypat
     assert told[0].count("wins over a connection") == 3
 
 
+def test_s3_of_a_table_is_looked_up(plugin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sources.toml").write_text("[team]\nkind = 's3'\nlocation = 'bucket/in'\n")
+    connect(monkeypatch, heal_s3=AWS)
+    told: list[str] = []
+    plugin.connected_settings(told.append, sources_file=tmp_path / "sources.toml", parts=["s3"])
+    assert told == ["Settings: S3 from the connection heal_s3"]
+
+
 def test_without_connections_the_settings_are_those_of_before(
     plugin: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
-from heal_tasks.core.settings import child_environment
+from heal_tasks.core.environment import child_environment
 
 ROOT = Path(__file__).parents[2]
 RUN = "manual__2026-01-02T03:04:05+00:00"

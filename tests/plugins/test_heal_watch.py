@@ -119,6 +119,29 @@ def test_an_error_ends_nothing_and_looks_like_no_change(tmp_path: Path, monkeypa
     asyncio.run(scene())
 
 
+def test_tables_are_watched_except_those_of_databases_and_sites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "sources.toml").write_text(
+        f"[docs]\nkind = 'folder'\nlocation = '{tmp_path}/in'\nexclude = ['draft*']\n"
+        "[crm]\nkind = 'postgres'\nlocation = 'article'\nurl_env = 'NO_SUCH_VARIABLE'\n"
+        "[site]\nkind = 'sitemap'\nlocation = 'http://127.0.0.1:1/sitemap.xml'\n"
+    )
+    monkeypatch.setenv("HEAL_SOURCES_FILE", str(tmp_path / "sources.toml"))
+    monkeypatch.delenv("HEAL_SOURCES", raising=False)
+
+    async def scene() -> None:
+        watching = Watching(Store())
+        (tmp_path / "in" / "draft.txt").write_text("one")
+        assert await watching.looks(3) == 0
+        (tmp_path / "in" / "a.txt").write_text("one")
+        assert await watching.looks(2) == 1
+        assert watching.events == [{"changed": ["source:docs"]}]
+
+    asyncio.run(scene())
+
+
 def test_buckets_are_watched(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "HEAL_SOURCES": "s3://watched/inbox", "HEAL_S3_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1",

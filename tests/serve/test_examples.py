@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from heal_tasks.core.settings import Settings, child_environment
+from heal_tasks.core.environment import child_environment
+from heal_tasks.core.settings import Settings
 from tests.serve.conftest import Running
 from tests.serve.published import TEXTS
 

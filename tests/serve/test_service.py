@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from heal_tasks.core.settings import Settings, child_environment, load_settings
+from heal_tasks.core.environment import child_environment
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.serve.protocol import MAX_BODY_BYTES
 from tests.serve.conftest import Running
 from tests.serve.published import TEXTS, running

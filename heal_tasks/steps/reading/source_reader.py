@@ -15,13 +15,13 @@ from heal_tasks.core.batches import batched
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.ids import MAX_KEY_BYTES, stable_id
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
-from heal_tasks.sources.base import Source
+from heal_tasks.sources.base import OpenSource
 from heal_tasks.sources.parse import PARSER_VERSION, PARSERS, kind_of, read_records
 from heal_tasks.sources.records import reject
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.db import is_fault_of_values
 from heal_tasks.store.documents.chunks import Chunker
-from heal_tasks.store.documents.documents import Changes, DocumentRepository
+from heal_tasks.store.documents.documents import Changes, DocumentRepository, text_language
 from heal_tasks.store.documents.source_files import FileState, SourceFiles, State
 from heal_tasks.store.runs.runs import RunRepository
 
@@ -43,15 +43,16 @@ class TooManyRejectedError(SourceError):
 
 
 class SourceReader:
-    """Reads one source in the caller's transaction: first ``read``, then ``settle`` when every source has been read."""
+    """Reads one source in the caller's transaction: ``find``, ``read``, and ``settle`` when all have been read."""
 
-    def __init__(self, context: Context, source: Source, chunker: Chunker, *, again: bool) -> None:
+    def __init__(self, context: Context, source: OpenSource, chunker: Chunker, *, again: bool) -> None:
         self.name = source.name
         self.rejected: list[Rejected] = []
         self.skipped: Counter[str] = Counter()  # number of files that are not read, by kind
         self.gone: set[int] = set()  # documents whose names are in the source no more
         self._context, self._settings, self._again = context, context.settings, again
         self._source, self._chunker = source, chunker
+        self._language = text_language({"language": source.rule.language}, context.settings.text_language)
         self._documents, self._files = DocumentRepository(context.conn), SourceFiles(context.conn)
         self._decided_by = (
             f"HEAL_MAX_FILE_MB={self._settings.max_file_mb:g} MAX_DOCUMENT_CHARS={MAX_DOCUMENT_CHARS} "
@@ -59,19 +60,28 @@ class SourceReader:
         )
         self._known: dict[str, FileState] = {}  # files as an earlier run left them, by path
         self._states: dict[str, FileState] = {}  # every file that is listed now, by path
+        self._to_read: list[SourceFile] = []
         self._path_of: dict[str, str] = {}  # file of each document that is in the source, by external id
         self._stored: Counter[str] = Counter()  # number of records that each file gave, by path
         self._faults: defaultdict[str, list[Rejected]] = defaultdict(list)  # by path
         self._disputed: set[str] = set()  # files with an id that another file has, too
 
+    def find(self) -> None:
+        """List the files, and choose those to read.
+
+        Raises:
+            SourceError: the source cannot be listed.
+        """
+        self._known = self._files.known(self.name)
+        self._to_read = self._list()
+
     def read(self) -> Changes:
         """Store what is new or changed, and find the documents that are gone.
 
         Raises:
-            SourceError: the source cannot be listed, or too many of its records were rejected.
+            SourceError: too many of its records were rejected.
         """
-        self._known = self._files.known(self.name)
-        to_read = self._list()
+        to_read = self._to_read
         unread = self._states.keys() - {file.path for file in to_read}
         found = self._files.documents_of(self.name, unread)
         self._path_of = {name: path for name, (_, path) in found.items() if self._states[path].state != "skipped"}
@@ -135,8 +145,8 @@ class SourceReader:
     def _list(self) -> list[SourceFile]:
         """The files to read; the others get their state at once."""
         to_read: dict[str, SourceFile] = {}
-        for file in self._source.list_files():
-            kind = file.left_out or kind_of(file.real_path)
+        for file in self._source.list_files({path: state.fingerprint for path, state in self._known.items()}):
+            kind = file.left_out or kind_of(file)
             if file.left_out or kind not in PARSERS:
                 self.skipped[kind or "no suffix"] += 1
                 cure = "put the file itself there" if file.left_out else f"supported are {', '.join(PARSERS)}"
@@ -168,7 +178,8 @@ class SourceReader:
     def _records(self, file: SourceFile) -> Iterator[Record]:
         """The accepted records of one file; the others are its faults."""
         max_bytes = int(self._settings.max_file_mb * 2**20)
-        for item in read_records(self._source, file, max_bytes=max_bytes, max_chars=MAX_DOCUMENT_CHARS):
+        rule = self._source.rule
+        for item in read_records(self._source, file, max_bytes=max_bytes, max_chars=MAX_DOCUMENT_CHARS, rule=rule):
             if isinstance(item, Record):
                 first = self._path_of.setdefault(item.external_id, item.path)
                 if first == item.path:
@@ -182,7 +193,7 @@ class SourceReader:
     def _store(self, batch: Sequence[Record]) -> Changes:
         """Store records; where the database refuses one for its values, store the others and reject it."""
         try:
-            return self._documents.apply_records(self.name, batch, self._chunker, self._settings.text_language)
+            return self._documents.apply_records(self.name, batch, self._chunker, self._language)
         except psycopg.Error as error:
             if not is_fault_of_values(error):
                 raise

@@ -38,8 +38,13 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
     settings, documents = context.settings, DocumentRepository(context.conn)
     count_tokens = token_counter(tokenizer_folder(settings.model))
     chunker = partial(chunk_text, count_tokens=count_tokens, max_tokens=settings.chunk_tokens)
-    opened = [open_source(spec, s3_endpoint_url=settings.s3_endpoint_url) for spec in settings.sources]
+    opened = [
+        open_source(spec, s3_endpoint_url=settings.s3_endpoint_url, tables=settings.source_tables)
+        for spec in settings.sources
+    ]
     readers = [SourceReader(context, source, chunker, again=again) for source in opened]
+    for reader in readers:  # before anything is stored: a site takes hours to list, and what is stored locks the corpus
+        reader.find()
     changes = sum((reader.read() for reader in readers), Changes())
     gone = {key for reader in readers for key in reader.gone}
     moves = find_moves(context.conn, gone)
