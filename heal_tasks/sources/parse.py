@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
-from heal_tasks.sources.parse_documents import parse_html, parse_md, parse_pdf, parse_txt
+from heal_tasks.sources.parse_documents import apart, parse_md, parse_txt
 from heal_tasks.sources.parse_tables import parse_csv, parse_json, parse_jsonl
 from heal_tasks.sources.records import reject, reject_undecodable
 
@@ -26,8 +26,7 @@ PARSERS: dict[str, Parser] = {
     **dict.fromkeys((".csv", ".tsv"), parse_csv),
     **dict.fromkeys((".txt", ".text"), parse_txt),
     **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), parse_md),
-    **dict.fromkeys((".html", ".htm", ".xhtml"), parse_html),
-    ".pdf": parse_pdf,
+    **apart,
 }
 
 TABLES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv"})

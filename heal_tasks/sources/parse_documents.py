@@ -38,8 +38,16 @@ def _parse_apart(kind: str, path: str, data: bytes, max_chars: int) -> Iterator[
     yield _document(path, found.title, found.body, max_chars, found.metadata)
 
 
-parse_html = partial(_parse_apart, "html")
-parse_pdf = partial(_parse_apart, "pdf")
+PARSED_APART: dict[str, str] = {
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    ".pdf": "pdf",
+    **dict.fromkeys((".docx", ".docm"), "docx"),
+    **dict.fromkeys((".pptx", ".pptm", ".ppsx"), "pptx"),
+    **dict.fromkeys((".xlsx", ".xlsm"), "xlsx"),
+}
+"""Kinds that the parser process reads, by suffix."""
+
+apart = {suffix: partial(_parse_apart, kind) for suffix, kind in PARSED_APART.items()}
 
 
 def _document(path: str, title: str, body: str, max_chars: int, metadata: Mapping[str, Any]) -> Record | Rejected:

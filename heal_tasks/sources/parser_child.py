@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,15 @@ from heal_tasks.sources.extract import Extract, UnreadableError
 MAX_MEMORY_BYTES = 2**30
 OUT_OF_MEMORY = "memory"
 _OPEN_FILES = 32
+
+PARSERS = {
+    "html": ("html_text", "selectolax.lexbor", "extract_html"),
+    "pdf": ("pdf_text", "pypdfium2", "extract_pdf"),
+    "docx": ("formats.docx", "", "extract_docx"),
+    "pptx": ("formats.pptx", "", "extract_pptx"),
+    "xlsx": ("formats.xlsx", "", "extract_xlsx"),
+}
+"""By kind: module, the library that it needs, and function."""
 
 
 def main() -> None:
@@ -38,20 +48,11 @@ def main() -> None:
 
 def _parser(kind: str) -> Callable[[bytes, int], Extract]:
     """The parser of a kind; its library is loaded with the first file of the kind."""
-    if kind == "html":
-        import selectolax.lexbor
-        import webencodings
-
-        from heal_tasks.sources.html_text import extract_html
-
-        del selectolax, webencodings
-        return extract_html
-    import pypdfium2
-
-    from heal_tasks.sources.pdf_text import extract_pdf
-
-    del pypdfium2
-    return extract_pdf
+    module, library, name = PARSERS[kind]
+    if library:
+        import_module(library)
+    parser: Callable[[bytes, int], Extract] = getattr(import_module(f"heal_tasks.sources.{module}"), name)
+    return parser
 
 
 def _answer(kind: str, data: bytes, max_chars: int) -> dict[str, Any]:
