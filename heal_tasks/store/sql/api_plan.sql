@@ -6,7 +6,7 @@
 -- the planner expects a tenth of the table, considers no plan good enough to keep, and plans every call again.
 CREATE OR REPLACE FUNCTION heal.search_statement(gen_row heal.generation, kind text, query text, k text)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format('SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
+    SELECT format('SELECT n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance
                     FROM (SELECT s.* FROM (
                               SELECT v.chunk_id, v.embedding %1$s %5$s::vector(%2$s) AS distance FROM heal.%3$I v
                               ORDER BY v.embedding%4$s %1$s %5$s::vector(%2$s)%4$s LIMIT 100) s LIMIT %6$s) n
@@ -97,7 +97,7 @@ BEGIN
                                %7$s - w.distance + words_weight * coalesce(w.weight / nullif(max(w.weight) OVER (), 0), 0) AS score
                         FROM weighed w ORDER BY 3 DESC, 1 LIMIT k
                     )
-                    SELECT b.chunk_id, d.document_id, d.title, c.text, b.score, b.distance
+                    SELECT b.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, b.score, b.distance
                     FROM best b JOIN heal.chunk c ON c.chunk_id = b.chunk_id JOIN heal.document d ON d.document_id = c.document_id
                     ORDER BY b.score DESC, b.chunk_id;
             END IF;$branch$,
