@@ -66,7 +66,6 @@ def test_small_sections_share_a_chunk_under_the_headings_that_they_share() -> No
     first, *others = chunk_text("Guide", f"# Guide\n\n{liquids}\n\n{section('Air', 20)}", words, 32)
     assert first == Chunk("Liquids", f"# Guide\n\n{liquids}")
     assert {heading for heading, _ in others} == {"Air"}
-    assert chunk_text("Guide", f"{section('Air', 7)}\n\n{liquids}", words, 32)[1] == Chunk("Liquids", liquids)
 
 
 def test_headings_within_a_section_are_the_path() -> None:
