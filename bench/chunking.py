@@ -53,6 +53,7 @@ class Corpus(NamedTuple):
     bodies: Sequence[str]
     questions: Sequence[str]
     answers: Sequence[Mapping[str, float]]  # of each question: grade by document
+    vectors: NDArray[np.float32] | None = None  # of whole documents, as far as MiniLM reads them
 
 
 def beir(folder: Path) -> Corpus:
@@ -64,7 +65,8 @@ def beir(folder: Path) -> Corpus:
         if item.split == "test":
             answers[item.query][item.document] = item.grade
     bodies = [text.removeprefix(title).strip() for text, title in zip(found.texts, found.titles, strict=True)]
-    return Corpus(found.name, found.ids, found.titles, bodies, [texts[key] for key in answers], list(answers.values()))
+    return Corpus(found.name, found.ids, found.titles, bodies, [texts[key] for key in answers], list(answers.values()),
+                  found.vectors)  # fmt: skip
 
 
 def modules(documents: int, questions: int) -> Corpus:
@@ -185,6 +187,10 @@ class Encoder:
         self._model = load_encoder(Path(resolve_model(PACKAGED_MODEL)), device="cpu", dtype="auto")
         self._known: dict[str, NDArray[np.float32]] = {}
 
+    def know(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Take vectors that have been computed before."""
+        self._known.update(zip(texts, vectors, strict=True))
+
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of texts, float32, shape (n, d)."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
@@ -195,6 +201,8 @@ class Encoder:
 
 def compare(corpus: Corpus, chunkers: Mapping[str, Chunker], encoder: Encoder) -> Iterator[dict[str, Any]]:
     """A row per way."""
+    if corpus.vectors is not None:  # a document of one chunk is read whole
+        encoder.know(list(map(embedding_text, corpus.titles, corpus.bodies)), corpus.vectors)
     asked = encoder(corpus.questions)
     groups = np.array([stable_id(min(item)) for item in corpus.answers])
     reference = None
@@ -245,9 +253,9 @@ def main() -> None:
     if arguments.data:
         corpora += [beir(arguments.data / name) for name in ("scifact", "nfcorpus")]
     for corpus in corpora:
-        sizes = [len(body) for body in corpus.bodies]
+        length = np.median([len(body) for body in corpus.bodies])
         print(
-            f"{corpus.name}: {len(sizes)} documents of {np.median(sizes):.0f} characters, {len(corpus.questions)} questions"
+            f"{corpus.name}: {len(corpus.ids)} documents of {length:.0f} characters, {len(corpus.questions)} questions"
         )
     show("chunking", (row for corpus in corpora for row in compare(corpus, chunkers, encoder)), arguments.json)
     print(versions())

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
-from heal_tasks.sources.parse_documents import apart, parse_md, parse_txt
-from heal_tasks.sources.parse_tables import parse_csv, parse_json, parse_jsonl
+from heal_tasks.sources.parse_documents import parse_md, parse_txt, parsed_apart
+from heal_tasks.sources.parse_tables import parse_csv, parse_json, parse_jsonl, parse_parquet
 from heal_tasks.sources.records import reject, reject_undecodable
 
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
@@ -26,7 +26,8 @@ PARSERS: dict[str, Parser] = {
     **dict.fromkeys((".csv", ".tsv"), parse_csv),
     **dict.fromkeys((".txt", ".text"), parse_txt),
     **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), parse_md),
-    **apart,
+    **parsed_apart,
+    ".parquet": parse_parquet,
 }
 
 TABLES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv"})

@@ -1,4 +1,4 @@
-"""Tables of documents: JSON Lines, JSON and CSV, one record per row.
+"""Tables of documents: JSON Lines, JSON, CSV and Parquet, one record per row.
 
 Fields: ``id`` (required), ``text`` or ``body`` (required), ``title``; every other field is metadata. A broken row is
 rejected alone, and the rows after it are read.
@@ -9,11 +9,16 @@ from functools import partial
 
 from heal_tasks.core.types import Record, Rejected
 from heal_tasks.sources.csv_rows import csv_rows
+from heal_tasks.sources.extract import UnreadableError
 from heal_tasks.sources.json_rows import json_rows, jsonl_rows
-from heal_tasks.sources.records import build_record, is_visible
+from heal_tasks.sources.parser_process import extract
+from heal_tasks.sources.records import build_record, is_visible, reject
 from heal_tasks.sources.table_rows import Columns, Row, RowReader
 
 TEXT_FIELDS = ("text", "body")
+MAX_PARQUET_CHARS = 2**26
+"""Of a Parquet file as JSON Lines, which are several times its bytes; the parser process has 1 GiB for them."""
+
 COLUMNS = Columns((("id",), TEXT_FIELDS), ("title", "metadata"), ids="id")
 
 
@@ -49,6 +54,16 @@ def _record(path: str, row: Row, max_chars: int) -> Record | Rejected:
         max_chars=max_chars,
         raw=row.raw,
     )
+
+
+def parse_parquet(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
+    """Parse a Parquet table in the parser process."""
+    try:
+        found = extract("parquet", data, MAX_PARQUET_CHARS)
+    except UnreadableError as error:
+        yield reject(path, 0, str(error))
+        return
+    yield from parse_jsonl(path, found.body.encode("utf-8", "surrogatepass"), max_chars)
 
 
 parse_jsonl = partial(_parse, jsonl_rows)

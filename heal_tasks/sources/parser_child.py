@@ -9,25 +9,14 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from heal_tasks.sources.extract import Extract, UnreadableError
+from heal_tasks.sources.extract import UnreadableError
 
 MAX_MEMORY_BYTES = 2**30
 OUT_OF_MEMORY = "memory"
 _OPEN_FILES = 32
-
-PARSERS = {
-    "html": ("html_text", "selectolax.lexbor", "extract_html"),
-    "pdf": ("pdf_text", "pypdfium2", "extract_pdf"),
-    "docx": ("formats.docx", "", "extract_docx"),
-    "pptx": ("formats.pptx", "", "extract_pptx"),
-    "xlsx": ("formats.xlsx", "", "extract_xlsx"),
-}
-"""By kind: module, the library that it needs, and function."""
 
 
 def main() -> None:
@@ -46,20 +35,12 @@ def main() -> None:
         signal.alarm(0)
 
 
-def _parser(kind: str) -> Callable[[bytes, int], Extract]:
-    """The parser of a kind; its library is loaded with the first file of the kind."""
-    module, library, name = PARSERS[kind]
-    if library:
-        import_module(library)
-    parser: Callable[[bytes, int], Extract] = getattr(import_module(f"heal_tasks.sources.{module}"), name)
-    return parser
-
-
 def _answer(kind: str, data: bytes, max_chars: int) -> dict[str, Any]:
+    from heal_tasks.sources.formats.readers import reader
     from heal_tasks.sources.records import too_long, undecodable
 
     try:
-        parse = _parser(kind)
+        parse = reader(kind)
     except ImportError as error:
         return {"missing": str(error)}
     try:

@@ -51,3 +51,8 @@ def blocks(parts: Sequence[str]) -> str:
         text += ("\n" if was_item and is_item else "\n\n" if text else "") + part
         was_item = is_item
     return text
+
+
+def nested(text: str, levels: int) -> str:
+    """A text whose headings are so many levels deeper."""
+    return re.sub(r"^#{1,6}(?= )", lambda mark: "#" * min(MAX_LEVEL, len(mark[0]) + levels), text, flags=re.MULTILINE)
