@@ -55,14 +55,15 @@ def chunk_text(title: str, body: str, count_tokens: TokenCounter, max_tokens: in
     Returns:
         Non-empty chunks without surrounding white space, in order. Without overlap they are the body when joined,
         except for white space and tables: chunks within a table begin with its header, and a row that does not fit
-        beside it is written as lines of names and values. A single character is never
-        split, however many tokens it has.
+        beside it is written as lines of names and values. A single character is never split, whatever it counts.
 
     Raises:
-        InputError: ``max_tokens`` is below 16.
+        InputError: ``max_tokens`` is below 16, or ``overlap`` above half of it.
     """
     if max_tokens < MIN_CHUNK_TOKENS:
         raise InputError(f"chunks of {max_tokens} tokens are too short for a title and a sentence; allow at least 16")
+    if 2 * overlap > max_tokens:
+        raise InputError(f"HEAL_CHUNK_OVERLAP={overlap} is more than half of a chunk of {max_tokens} tokens; lower it")
     body = body.strip()
     if not body:
         return []

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heal_tasks.core.errors import InputError
 from heal_tasks.core.text import MAX_HEADING_CHARS, title_line
 from heal_tasks.sources.chunking import Chunk, chunk_text, embedding_text
 from heal_tasks.sources.structure import Break, fields, pieces
@@ -129,3 +130,8 @@ def test_overlap_is_of_whole_sentences_in_one_section() -> None:
     for before, (_, text) in pairwise(overlapping):
         shared = [sentence for sentence in re.findall(r"Sentence \d+ of \w+\.", text) if sentence in before.text]
         assert len(shared) in ({0} if text.startswith("##") else {1, 2})
+
+
+def test_an_overlap_above_half_a_chunk_is_an_error() -> None:
+    with pytest.raises(InputError, match="HEAL_CHUNK_OVERLAP=17 is more than half of a chunk of 32 tokens; lower it"):
+        chunk_text("", "One. " * 100, words, 32, 17)

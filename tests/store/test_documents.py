@@ -141,6 +141,21 @@ def test_a_chunk_has_its_headings_in_its_title_line_and_another_one_is_a_new_vec
     assert {chunk.title for chunk in live_chunks(documents._conn)} == {"Guide › Oil › Care", "Guide"}
 
 
+def test_documents_that_are_read_again_are_chunked_again(documents: Documents) -> None:
+    documents.apply([record("a", "x|y|z"), record("b", "other")])
+    before = {chunk.text: chunk.chunk_id for chunk in live_chunks(documents._conn)}
+
+    def longer(title: str, body: str) -> list[tuple[str, str]]:
+        del title
+        return [("", "x|y"), ("", "z")] if "|" in body else [("", body)]
+
+    assert documents.apply_records(SOURCE, [record("a", "x|y|z"), record("b", "other")], longer) == Changes()
+    changes = documents.apply_records(SOURCE, [record("a", "x|y|z"), record("b", "other")], longer, again=True)
+    assert changes == Changes(chunks_added=1, chunks_superseded=2)
+    after = {chunk.text: chunk.chunk_id for chunk in live_chunks(documents._conn)}
+    assert (after["z"], after["other"]) == (before["z"], before["other"])
+
+
 @pytest.mark.parametrize(("title", "heading"), [("T", ""), ("", "H"), ("T", "H › h"), ("", ""), ("long " * 40, "H")])
 def test_title_lines_are_the_same_in_sql_and_python(auto: Connection, title: str, heading: str) -> None:
     row = auto.execute("SELECT heal.title_line(%s, %s)", (title, heading)).fetchone()
