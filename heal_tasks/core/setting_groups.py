@@ -68,8 +68,8 @@ class SourceSettings(BaseModel):
     chunk_tokens: int = Field(240, ge=16,
         description="Longest chunk, title included, in tokens of the model, which cuts off longer ones.")
     chunk_overlap: int = Field(0, ge=0, le=256,
-        description="Most tokens of the sentences before it, in the same section, that a chunk begins with, at most half "
-        "of `HEAL_CHUNK_TOKENS`.")
+        description="Most tokens of the sentences before it, in the same section, that a chunk begins with; at most "
+        "half of `HEAL_CHUNK_TOKENS`.")
 
 
 class TopicSettings(BaseModel):
