@@ -46,6 +46,7 @@ class SourceSettings(BaseModel):
         description="Text search configuration (psql: `\\dF`) of documents whose metadata has no `language` or `lang`.")
     chunk_tokens: int = Field(240, ge=16,
         description="Longest chunk, title included, in tokens of the model, which cuts off longer ones.")
+    chunk_overlap: int = Field(0, ge=0, le=256, description="Most tokens that a chunk repeats of the one before.")
 
     # fmt: on
 

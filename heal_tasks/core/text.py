@@ -1,8 +1,22 @@
-"""Text that can be stored and sent: Postgres and JSON over HTTP take neither NUL nor half a surrogate pair."""
+"""Text that can be stored and sent, for Postgres and JSON over HTTP take neither NUL nor half a surrogate pair; and
+the title line of a chunk."""
 
 import re
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+MAX_HEADING_CHARS = 120
+"""Of a chunk's headings. The encoder reads 200 characters of a title line, so the title keeps 77."""
+
+HEADINGS_JOINED_BY = " › "
+
+
+def title_line(title: str, heading: str) -> str:
+    """The title of a document, and behind it the headings that a chunk is under; ``heal.title_line`` does the same."""
+    if not heading:
+        return title
+    return f"{title[:77].rstrip()}{HEADINGS_JOINED_BY}{heading}" if title else heading
 
 
 def storable(text: str) -> str:

@@ -10,34 +10,29 @@ of the limit (none here), it makes 13 % more chunks of docstrings and Markdown, 
 keeps 20,000 characters of base64 as one chunk.
 """
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from heal_tasks.core.errors import InputError, SettingsError
+from heal_tasks.core.text import title_line
 from heal_tasks.core.types import TokenCounter
+from heal_tasks.sources.division import Measure, divide
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_TITLE_CHARS = 200
 MIN_CHUNK_TOKENS = 16
-# WordPiece counts a megabyte of base64 as one unknown token. Prose has four to five characters per token.
-MAX_CHARS_PER_TOKEN = 16
-
-# After . ! ? and their like before anything but a small letter or a digit ("e.g. this", "Fig. 3"); after the full stops
-# of scripts without blanks; at a blank line; at a line that starts like a heading, a list item or a prompt.
-_BOUNDARY = re.compile(
-    r"(?<=[.!?…؟۔।॥።։])[\"')\]”’»]{0,3}\s+(?=[^\sa-z0-9])|(?<=[。！？｡။។།])[\"')\]”’」』）》]{0,3}"
-    r"|\n\s*\n|\n(?=[ \t]*[^\sa-z0-9])"
-)
 
 _UNKNOWN = frozenset(("[UNK]", "<unk>"))
 
-_Piece = tuple[str, int]
-"""Text and number of tokens."""
+
+class Chunk(NamedTuple):
+    """A text that gets one vector, and the headings that it is under, joined, below the document's title."""
+
+    heading: str
+    text: str
 
 
 def embedding_text(title: str, text: str) -> str:
@@ -46,46 +41,36 @@ def embedding_text(title: str, text: str) -> str:
     return f"{title}\n{text}" if title else text
 
 
-def chunk_text(title: str, body: str, count_tokens: TokenCounter, max_tokens: int) -> list[str]:
-    """Split a body so that every chunk fits the model together with the title.
+def chunk_text(title: str, body: str, count_tokens: TokenCounter, max_tokens: int, overlap: int = 0) -> list[Chunk]:
+    """Split a body so that every chunk fits the model together with its title line.
 
     Args:
         title: of the document.
         body: the text; may be empty.
         count_tokens: tokens of a text as the model reads it, special tokens included.
-        max_tokens: most tokens of ``embedding_text(title, chunk)``, at least 16. If the title alone takes more than
-            half of it, a chunk still gets half, and the encoder cuts the excess.
+        max_tokens: most tokens of ``embedding_text(title_line(title, heading), text)``, at least 16. If the title line
+            alone takes more than half of it, a chunk still gets half, and the encoder cuts the excess.
+        overlap: most tokens of the sentences before a chunk that it begins with, in the same section.
 
     Returns:
-        Non-empty chunks without surrounding white space, in order; joined they are the body except for white space. A
-        single character is never split, however many tokens it has.
+        Non-empty chunks without surrounding white space, in order. Without overlap they are the body when joined,
+        except for white space and tables: chunks within a table begin with its header, and a row that does not fit
+        beside it is written as lines of names and values. A single character is never split, whatever it counts.
 
     Raises:
-        InputError: ``max_tokens`` is below 16.
+        InputError: ``max_tokens`` is below 16, or ``overlap`` above half of it.
     """
     if max_tokens < MIN_CHUNK_TOKENS:
         raise InputError(f"chunks of {max_tokens} tokens are too short for a title and a sentence; allow at least 16")
+    if 2 * overlap > max_tokens:
+        raise InputError(f"HEAL_CHUNK_OVERLAP={overlap} is more than half of a chunk of {max_tokens} tokens; lower it")
     body = body.strip()
-    special = count_tokens("")
-    heading = embedding_text(title, "")
-    heading_tokens = count_tokens(heading) - special
-    if heading_tokens > max_tokens // 2:
-        heading, heading_tokens, max_tokens = "", 0, max_tokens // 2
-    capacity = max_tokens - special - heading_tokens
-
-    def cost(text: str) -> int:
-        return max(count_tokens(text) - special, -(-len(text) // MAX_CHARS_PER_TOKEN))
-
-    def fits(text: str) -> bool:
-        text = text.strip()
-        return len(text) <= capacity * MAX_CHARS_PER_TOKEN and count_tokens(heading + text) <= max_tokens
-
-    if not body or fits(body):
-        return [body] if body else []
-
-    pieces = [piece for sentence in _sentences(body) for piece in _limited(sentence, cost, capacity)]
-    chunks = (chunk for group in _balanced(pieces, capacity) for chunk in _verified([text for text, _ in group], fits))
-    return [text for chunk in chunks if (text := chunk.strip())]
+    if not body:
+        return []
+    measure = Measure(title, lambda heading: embedding_text(title_line(title, heading), ""), count_tokens, max_tokens)
+    if measure.fits("", body):
+        return [Chunk("", body)]
+    return [Chunk(heading, text) for heading, text in divide(body, measure, overlap) if text]
 
 
 def token_counter(model_path: str) -> TokenCounter:
@@ -139,102 +124,3 @@ def _fast_tokenizer(model_path: str) -> "Tokenizer | None":
 
 def _letters(text: str) -> int:
     return sum(map(str.isalpha, text))
-
-
-def _sentences(body: str) -> Iterator[str]:
-    """Sentences with the white space that follows them; joined they are the body."""
-    start = 0
-    for match in _BOUNDARY.finditer(body):
-        if match.end() > start:
-            yield body[start : match.end()]
-            start = match.end()
-    if start < len(body):
-        yield body[start:]
-
-
-def _limited(text: str, cost: TokenCounter, capacity: int) -> Iterator[_Piece]:
-    """Parts of a sentence with their costs, none above the capacity; almost always the sentence itself."""
-    tokens = cost(text)
-    if tokens <= capacity or len(text) == 1:
-        yield text, tokens
-        return
-    parts = max(2, -(-tokens // capacity))
-    for part in _cut(text, parts):
-        yield from _limited(part, cost, capacity)
-
-
-def _cut(text: str, parts: int) -> Iterator[str]:
-    """Cut a text of at least two characters into about equal parts: at a line end, a blank, a comma, or anywhere.
-
-    Combining marks stay with their letters.
-    """
-    start = 0
-    for left in range(parts, 1, -1):
-        step = -(-(len(text) - start) // left)
-        end = _behind_marks(text, start + step)
-        after = start + step // 2
-        for separator in ("\n", " ", "、", "，"):
-            if (found := text.rfind(separator, after, end)) > start:
-                end = found + 1
-                break
-        if start < end < len(text):
-            yield text[start:end]
-            start = end
-    yield text[start:]
-
-
-def _behind_marks(text: str, place: int) -> int:
-    """The place moved behind the combining marks that follow it, at most eight and never to the end of the text."""
-    for moved in range(place, min(place + 8, len(text))):
-        if unicodedata.category(text[moved])[0] != "M":
-            return moved
-    return place
-
-
-def _balanced(pieces: list[_Piece], capacity: int) -> list[list[_Piece]]:
-    """Fewest groups of neighbouring pieces within the capacity, and of those the smallest largest group."""
-    groups = _packed(pieces, capacity)
-    low = max(tokens for _, tokens in pieces)
-    high = max(capacity, low)
-    while low < high:
-        middle = (low + high) // 2
-        tried = _packed(pieces, middle)
-        if len(tried) == len(groups):
-            groups, high = tried, middle
-        else:
-            low = middle + 1
-    if len(groups) > 1:
-        # The remainder is in the last group: move pieces from the group before it until both have about the same size.
-        left, right = groups[-2:]
-        while len(left) > 1 and _weight(right) + left[-1][1] < _weight(left):
-            right.insert(0, left.pop())
-    return groups
-
-
-def _packed(pieces: list[_Piece], cap: int) -> list[list[_Piece]]:
-    groups: list[list[_Piece]] = []
-    filled = 0
-    for piece in pieces:
-        if not groups or filled + piece[1] > cap:
-            groups.append([])
-            filled = 0
-        groups[-1].append(piece)
-        filled += piece[1]
-    return groups
-
-
-def _weight(group: list[_Piece]) -> int:
-    return sum(tokens for _, tokens in group)
-
-
-def _verified(group: list[str], fits: Callable[[str], bool]) -> Iterator[str]:
-    """The group as one chunk if it fits, else in halves."""
-    text = "".join(group)
-    if len(text) == 1 or fits(text):
-        yield text
-        return
-    if len(group) == 1:
-        group = list(_cut(text, 2))
-    middle = len(group) // 2
-    yield from _verified(group[:middle], fits)
-    yield from _verified(group[middle:], fits)

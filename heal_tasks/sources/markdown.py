@@ -81,19 +81,19 @@ def first_heading(text: str) -> str:
             continue
         if fence:
             continue
-        heading = _atx(line)
+        heading = atx_heading(line)
         if not heading and line.lstrip()[:1] == "<" and "<h" in line.lower():
             tag = _HTML_HEADING.match(text[begin : begin + _MAX_HEADING_CHARS])
             heading = tag[1] if tag else ""
         if not heading and previous and _SETEXT_UNDERLINE.fullmatch(line) is not None:
             heading = previous
-        if heading and (title := _plain(heading)):
+        if heading and (title := plain_heading(heading)):
             return title
         previous = "" if line.lstrip()[:2] in _NO_PARAGRAPH else line.strip()
     return ""
 
 
-def _atx(line: str) -> str:
+def atx_heading(line: str) -> str:
     """The text of a heading of CommonMark: up to three blanks, hashes, a blank, the text; closing hashes dropped."""
     unindented = line.lstrip(" ")
     text = unindented.lstrip("#")
@@ -105,7 +105,7 @@ def _atx(line: str) -> str:
     return unclosed.rstrip() if not unclosed or unclosed[-1] in " \t" else text
 
 
-def _plain(heading: str) -> str:
+def plain_heading(heading: str) -> str:
     """The text of inline Markdown: without emphasis, links' addresses, tags and attributes."""
     heading = _ATTRIBUTES.sub("", heading).strip()
     if any(char in heading for char in "*_`[<&\\~!"):

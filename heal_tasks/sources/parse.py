@@ -13,8 +13,8 @@ from heal_tasks.core.errors import SourceError
 from heal_tasks.core.source_tables import Rule
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
-from heal_tasks.sources.parse_documents import parse_html, parse_md, parse_pdf, parse_txt
-from heal_tasks.sources.parse_tables import parse_csv, parse_json, parse_jsonl
+from heal_tasks.sources.parse_documents import parse_md, parse_txt, parsed_apart
+from heal_tasks.sources.parse_tables import parse_csv, parse_json, parse_jsonl, parse_parquet
 from heal_tasks.sources.records import reject, reject_undecodable
 
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
@@ -29,8 +29,8 @@ PARSERS: dict[str, Parser] = {
     **dict.fromkeys((".csv", ".tsv"), parse_csv),
     **dict.fromkeys((".txt", ".text"), parse_txt),
     **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), parse_md),
-    **dict.fromkeys((".html", ".htm", ".xhtml"), parse_html),
-    ".pdf": parse_pdf,
+    **parsed_apart,
+    ".parquet": parse_parquet,
 }
 
 TABLES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv"})
@@ -86,7 +86,7 @@ def read_records(
 
 def _parsed(path: str, kind: str, data: bytes, max_chars: int, rule: Rule) -> Iterator[Record | Rejected]:
     parser: Callable[..., Iterator[Record | Rejected]] = PARSERS[kind]
-    if kind in TABLES:
+    if kind in TABLES or kind == ".parquet":
         parser = partial(parser, fields=rule.fields)
     try:
         for item in parser(path, data, max_chars):

@@ -8,6 +8,7 @@ from typing import Any
 from heal_tasks.core.types import Record, Rejected
 from heal_tasks.sources.encodings import read_text
 from heal_tasks.sources.extract import UnreadableError
+from heal_tasks.sources.formats.readers import KIND_OF
 from heal_tasks.sources.markdown import first_heading, split_front_matter
 from heal_tasks.sources.parser_process import extract
 from heal_tasks.sources.records import build_record, is_visible, reject
@@ -38,8 +39,8 @@ def _parse_apart(kind: str, path: str, data: bytes, max_chars: int) -> Iterator[
     yield _document(path, found.title, found.body, max_chars, found.metadata)
 
 
-parse_html = partial(_parse_apart, "html")
-parse_pdf = partial(_parse_apart, "pdf")
+parsed_apart = {suffix: partial(_parse_apart, kind) for suffix, kind in KIND_OF.items() if kind != "parquet"}
+"""Parsers of kinds that the parser process reads, by suffix."""
 
 
 def _document(path: str, title: str, body: str, max_chars: int, metadata: Mapping[str, Any]) -> Record | Rejected:

@@ -1,4 +1,4 @@
-"""Tables of documents: JSON Lines, JSON and CSV, one record per row.
+"""Tables of documents: JSON Lines, JSON, CSV and Parquet, one record per row.
 
 Fields: ``id`` (required), ``text`` or ``body`` (required), ``title``; every other field is metadata. A table of
 ``sources.toml`` can name others. A broken row is rejected alone, and the rows after it are read.
@@ -11,12 +11,16 @@ from typing import Any
 from heal_tasks.core.source_tables import Fields
 from heal_tasks.core.types import Record, Rejected
 from heal_tasks.sources.csv_rows import csv_rows
+from heal_tasks.sources.extract import UnreadableError
 from heal_tasks.sources.json_rows import json_rows, jsonl_rows
-from heal_tasks.sources.records import build_record, is_visible
+from heal_tasks.sources.parser_process import extract
+from heal_tasks.sources.records import build_record, is_visible, reject
 from heal_tasks.sources.table_rows import Columns, Row, RowReader
 
 TEXT_FIELDS = ("text", "body")
 USUAL = Fields()
+MAX_PARQUET_CHARS = 2**26
+"""Of a Parquet file as JSON Lines, which are several times its bytes; the parser process has 1 GiB for them."""
 
 
 def _parse(
@@ -75,6 +79,16 @@ def _metadata(row: Row, used: set[str], wanted: frozenset[str] | None) -> dict[s
     if row.guessed is not None:
         metadata["encoding_guessed"] = row.guessed
     return metadata
+
+
+def parse_parquet(path: str, data: bytes, max_chars: int, fields: Fields = USUAL) -> Iterator[Record | Rejected]:
+    """Parse a Parquet table in the parser process."""
+    try:
+        found = extract("parquet", data, MAX_PARQUET_CHARS)
+    except UnreadableError as error:
+        yield reject(path, 0, str(error))
+        return
+    yield from parse_jsonl(path, found.body.encode("utf-8", "surrogatepass"), max_chars, fields)
 
 
 parse_jsonl = partial(_parse, jsonl_rows)

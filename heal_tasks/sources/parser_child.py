@@ -9,11 +9,10 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from heal_tasks.sources.extract import Extract, UnreadableError
+from heal_tasks.sources.extract import UnreadableError
 
 MAX_MEMORY_BYTES = 2**30
 OUT_OF_MEMORY = "memory"
@@ -36,29 +35,12 @@ def main() -> None:
         signal.alarm(0)
 
 
-def _parser(kind: str) -> Callable[[bytes, int], Extract]:
-    """The parser of a kind; its library is loaded with the first file of the kind."""
-    if kind == "html":
-        import selectolax.lexbor
-        import webencodings
-
-        from heal_tasks.sources.html_text import extract_html
-
-        del selectolax, webencodings
-        return extract_html
-    import pypdfium2
-
-    from heal_tasks.sources.pdf_text import extract_pdf
-
-    del pypdfium2
-    return extract_pdf
-
-
 def _answer(kind: str, data: bytes, max_chars: int) -> dict[str, Any]:
+    from heal_tasks.sources.formats.readers import reader
     from heal_tasks.sources.records import too_long, undecodable
 
     try:
-        parse = _parser(kind)
+        parse = reader(kind)
     except ImportError as error:
         return {"missing": str(error)}
     try:

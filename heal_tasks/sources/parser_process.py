@@ -38,7 +38,7 @@ def extract(kind: str, data: bytes, max_chars: int) -> Extract:
     """Extract the text of a file in this thread's parser process, which is started if there is none.
 
     Args:
-        kind: ``html`` or ``pdf``.
+        kind: one of ``formats.readers.READERS``.
         data: the file.
         max_chars: longest text, in characters.
 

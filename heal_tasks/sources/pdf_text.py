@@ -9,6 +9,9 @@ import re
 import unicodedata
 
 from heal_tasks.sources.extract import Extract, UnreadableError
+from heal_tasks.sources.formats import markup
+from heal_tasks.sources.formats.titles import chosen_title
+from heal_tasks.sources.pdf_tables import page_text
 
 # NUL and other controls, halves of surrogate pairs, private use and what is no character come from broken glyph maps.
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ue000-\uf8ff\ufffe\uffff\U000f0000-\U0010ffff]")
@@ -16,15 +19,6 @@ _LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0
 # PDFium writes U+FFFE for a hyphen at the end of a line, without the line break.
 _LINE_HYPHEN = re.compile("\ufffe|[\u00ad\u2010-]\n")
 _MAX_WORD_CHARS = 40
-
-_NO_TITLE = re.compile(
-    r"\W*|\d+|\(?(untitled|anonymous|unspecified|unknown|none|null|title|(untitled |new )?document|unbenannt|sans titre"
-    r"|(powerpoint )?presentation|slide|book|layout|print|scan)\)?[ \d.-]*"
-    r"|microsoft (word|powerpoint|excel) - .*"
-    r"|.*\.(doc[xm]?|pdf|ppt[xm]?|xls[xm]?|od[tps]|rtf|indd|qxd)( - google docs)?"
-    r"|\S*\.(tex|dvi|e?ps|fm|pmd|p65|cdr|html?|txt)",
-    re.IGNORECASE,
-)
 
 
 def extract_pdf(data: bytes, max_chars: int) -> Extract:
@@ -47,7 +41,7 @@ def extract_pdf(data: bytes, max_chars: int) -> Extract:
             place = f"page {number + 1} of {count}"
             page = document[number]
             text = page.get_textpage()
-            pages.append(text.get_text_range())
+            pages.append("\n\n".join(_shown(part) for part in page_text(page, text)))
             text.close()
             page.close()
             length += len(pages[-1])
@@ -62,7 +56,12 @@ def extract_pdf(data: bytes, max_chars: int) -> Extract:
     body = "\n\n".join(stripped for page_text in cleaned if (stripped := page_text.strip()))
     if not body:
         raise UnreadableError(f"the PDF has no text on its {len(pages)} pages; run text recognition over it")
-    return Extract("" if _NO_TITLE.fullmatch(title) else title, body, {"pages": len(pages)})
+    return Extract(chosen_title(title), body, {"pages": len(pages)})
+
+
+def _shown(part: str | list[list[str]]) -> str:
+    """Text as it is, a table as Markdown."""
+    return part if isinstance(part, str) else markup.table([[_clean(cell) for cell in row] for row in part])
 
 
 def _clean(text: str) -> str:

@@ -26,7 +26,7 @@ Run = Callable[..., str]
 def settings(database_url: str) -> Settings:
     with connect(database_url, autocommit=True) as conn:
         records = [Record(f"d{number}", "T", f"text {number}") for number in range(30)]
-        DocumentRepository(conn).apply_records(SOURCE, records, lambda title, body: [body])
+        DocumentRepository(conn).apply_records(SOURCE, records, lambda title, body: [("", body)])
     return load_settings(database_url=database_url, sources=(SOURCE,), source_roots=(SOURCE,))
 
 

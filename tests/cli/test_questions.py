@@ -22,9 +22,9 @@ Command = Callable[..., tuple[int, str, str]]
 DOCUMENT = document_id("s", "a")
 
 
-def chunker(title: str, body: str) -> list[str]:
+def chunker(title: str, body: str) -> list[tuple[str, str]]:
     del title
-    return body.split("|")
+    return [("", part) for part in body.split("|")]
 
 
 @pytest.fixture

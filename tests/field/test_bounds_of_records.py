@@ -27,6 +27,6 @@ def test_the_largest_record_is_stored(database_url: str) -> None:
     assert isinstance(record, Record)
     assert len(record.title) == MAX_TITLE_CHARS
     with connect(database_url, autocommit=True) as conn:
-        DocumentRepository(conn).apply_records("file:/inbox", [record], lambda title, body: [body])
+        DocumentRepository(conn).apply_records("file:/inbox", [record], lambda title, body: [("", body)])
         row = conn.execute("SELECT external_id, title, metadata FROM heal.document").fetchone()
     assert row == (record.external_id, record.title, record.metadata)

@@ -1,8 +1,10 @@
 """HTML pages: titles, hidden parts, parts that nobody closed, entities."""
 
+import time
+
 import pytest
 
-from tests.sources.parsing import accepted, refused
+from tests.sources.parsing import accepted, parse, refused
 
 
 @pytest.mark.parametrize(
@@ -67,10 +69,7 @@ def test_entities_breaks_and_tables() -> None:
     page = "<p>5 &lt; 6 &amp;lt; &#8364 &#x20AC; caf&eacute &notit;<br>next<br/>last"
     assert accepted("x.html", page).body == "5 < 6 &lt; € € café ¬it;\nnext\nlast"
     table = "<table><tr><th>Part<th>Price<tr><td>Valve<td>5</table>"
-    assert [line.split() for line in accepted("x.html", table).body.splitlines() if line] == [
-        ["Part", "Price"],
-        ["Valve", "5"],
-    ]
+    assert accepted("x.html", table).body == "| Part | Price |\n| --- | --- |\n| Valve | 5 |"
 
 
 def test_pages_without_text_are_refused() -> None:
@@ -82,7 +81,7 @@ def test_pages_without_text_are_refused() -> None:
     ("page", "body"),
     [
         ("<p>first</p><nav>menu<!-- </nav> --><p>article", "first\n\nmenu\narticle"),
-        ("<nav><h1>T</h1><p>all of it</nav>", "T\n\nall of it"),
+        ("<nav><h1>T</h1><p>all of it</nav>", "# T\n\nall of it"),
         ("<nav>menu</nav><p>text", "text"),
         ('<body style="display:none"><p>shown by a script</body>', "shown by a script"),
         ("<body hidden><p>text<p hidden>not this</body>", "text"),
@@ -90,3 +89,38 @@ def test_pages_without_text_are_refused() -> None:
 )
 def test_a_menu_or_a_hidden_body_does_not_swallow_the_page(page: str, body: str) -> None:
     assert accepted("x.html", page).body.replace("\n\n\n", "\n\n") == body
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        (
+            "<caption>Sums <b>of</b> all</caption><thead><tr><th>A<th>B</thead><tr><td>1<td>2 <p>3</p>",
+            ["Sums of all", "| A | B |", "| --- | --- |", "| 1 | 2 3 |"],
+        ),
+        (
+            "<tr><th>A<th>B<th>C<tr><td rowspan=2>x<td>1<td>p<tr><td>2<td>q",
+            ["| A | B | C |", "| --- | --- | --- |", "| x | 1 | p |", "| x | 2 | q |"],
+        ),
+        ("<tr><th colspan=2>A<th>C<tr><td>1<td>2<td>3", ["| A |  | C |", "| --- | --- | --- |", "| 1 | 2 | 3 |"]),
+        ("<tr><td>one<tr><td>column", ["one", "column"]),
+        ("<tr><td>menu<td><h2>Part</h2>text<tr><td>a<td>b", ["menu", "## Part", "text", "a  b"]),
+    ],
+)
+def test_tables_of_data_and_of_layout(rows: str, lines: list[str]) -> None:
+    body = accepted("x.html", f"<body><table>{rows}</table></body>").body
+    assert [line.strip() for line in body.splitlines() if line.strip()] == lines
+
+
+def test_headings_are_lines_and_code_is_fenced() -> None:
+    page = "<h2>A <i>long</i>\nheading</h2><div><h7>x</h7><pre># comment\ncode</pre><h3></h3><pre>one line</pre>"
+    assert accepted("x.html", page).body == "## A long heading\n\nx\n\n```\n# comment\ncode\n```\n\none line"
+
+
+@pytest.mark.parametrize(
+    "part", ["<table><tr><td>", "<h1><div>", "<pre>\n<div>", "<table><tr><td rowspan=9 colspan=9>x"]
+)
+def test_deep_tables_and_headings_take_no_quadratic_time(part: str) -> None:
+    start = time.monotonic()
+    parse("x.html", f"visible {part * 5000}", max_chars=1_000_000)
+    assert time.monotonic() - start < 15

@@ -107,7 +107,7 @@ def test_a_text_of_one_letter_or_of_a_page_is_no_question() -> None:
 def test_chunks_fit_the_model_and_are_not_tiny(settings: Settings, language: str) -> None:
     count = token_counter(resolve_model(settings.model))
     body = " ".join(sample.text for sample in SAMPLES[language] * 60)
-    chunks = chunk_text("", body, count, 128)
+    chunks = [chunk.text for chunk in chunk_text("", body, count, 128)]
     assert len(chunks) > 1
     assert max(count(embedding_text("", chunk)) for chunk in chunks) <= 128
     assert min(map(len, chunks)) >= max(map(len, chunks)) / 4
@@ -146,12 +146,12 @@ def chinese(
             for (part, state), hall in product(product(PARTS, STATES), ("东边", "西边"))
         ]
         documents, runs = DocumentRepository(conn), RunRepository(conn)
-        documents.apply_records("s", records[1:], lambda title, body: [body])
+        documents.apply_records("s", records[1:], lambda title, body: [("", body)])
         with pytest.MonkeyPatch.context() as earlier:
             earlier.setattr("heal_tasks.topics.tfidf._words", re.compile(TOKEN_PATTERN).findall)
             runs.open_run("r0")
             load_step("label").run(settings, Manifest(run_id="r0"))
-        documents.apply_records("s", records[:1], lambda title, body: [body])
+        documents.apply_records("s", records[:1], lambda title, body: [("", body)])
         runs.open_run("r1")
         for step in ("label", "ask", "embed_base"):
             load_step(step).run(settings, Manifest(run_id="r1"))

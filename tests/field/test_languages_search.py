@@ -26,7 +26,7 @@ def live(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
             for language, place in ALL
         ]
         records.append(Record("English", "", ENGLISH, {}))
-        DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
+        DocumentRepository(conn).apply_records("s", records, lambda title, body: [("", body)])
         load_step("first_light").run(settings, Manifest(run_id="r1"))
         yield conn
 

@@ -179,7 +179,7 @@ def test_what_is_counted_is_what_is_in_use(auto: Connection) -> None:
 
 
 def test_an_answering_step_without_questions_measures_nothing(auto: Connection, settings: Settings) -> None:
-    DocumentRepository(auto).apply_records("s", [Record("d", "T", "text")], lambda title, body: [body])
+    DocumentRepository(auto).apply_records("s", [Record("d", "T", "text")], lambda title, body: [("", body)])
     wanted = settings.model_copy(update={"answer_questions": 5, "llm_base_url": "http://127.0.0.1:9/v1"})
     done = load_step("answer").run(wanted, Manifest(run_id="r", refs={"topic_run_id": 1, "best_id": 0}))
     assert done.undone == "No answers were measured: no held-out question has a known answer"

@@ -1,9 +1,13 @@
-"""PDF: broken glyph maps, ligatures, words divided at line ends, columns, titles of programs."""
+"""PDF: broken glyph maps, ligatures, words divided at line ends, columns, titles of programs, tables."""
 
 import codecs
+import io
+import time
+from typing import Any
 
 import pytest
 
+from heal_tasks.sources.pdf_tables import Line, grids_of
 from tests.sources.parsing import accepted, refused
 
 
@@ -97,3 +101,75 @@ def test_strange_page_trees() -> None:
     assert many.metadata == {"pages": 1000}
     assert refused("x.pdf", pdf("Text.", kids="2 0 R 3 0 R", count=2)).reason.startswith("PDF: page 2 of 2 cannot be")
     assert refused("x.pdf", pdf("")).reason.startswith("the PDF has no text on its 1 pages")
+
+
+def tabled(style: list[Any], *more: str) -> bytes:
+    """A page with a table of reportlab between two sentences."""
+    from reportlab.lib.styles import getSampleStyleSheet
+    from reportlab.platypus import Paragraph, SimpleDocTemplate, Table
+
+    normal = getSampleStyleSheet()["Normal"]
+    note = Paragraph("a long note that needs several lines in its cell, <b>exam-<br/>ple</b> of one", normal)
+    rows = [["Part", "Price", "Note"], ["Valve", "5", note], ["Hose", "", "x"]]
+    out = io.BytesIO()
+    flow = [
+        Paragraph("Above it.", normal),
+        Table(rows, style=style, colWidths=[120] * 3),
+        Paragraph("Below it.", normal),
+    ]
+    SimpleDocTemplate(out).build([*flow, *(Paragraph(text, normal) for text in more)])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        [("GRID", (0, 0), (-1, -1), 1, "black")],
+        [("INNERGRID", (0, 0), (-1, -1), 0.2, "grey"), ("BOX", (0, 0), (-1, -1), 2, "black")],
+    ],
+)
+def test_a_table_with_lines_is_a_table(style: list[Any]) -> None:
+    assert accepted("x.pdf", tabled(style)).body.split("\n\n") == [
+        "Above it.",
+        "| Part | Price | Note |\n| --- | --- | --- |\n"
+        "| Valve | 5 | a long note that needs several lines in its cell, example of one |\n| Hose |  | x |",
+        "Below it.",
+    ]
+
+
+def test_a_cell_that_spans_columns_and_tables_without_lines() -> None:
+    grid = ("GRID", (0, 0), (-1, -1), 1, "black")
+    spanned = accepted("x.pdf", tabled([("SPAN", (1, 1), (2, 1)), grid])).body
+    assert "| Valve | 5 |  |\n| Hose |  | x |" in spanned
+    plain = accepted("x.pdf", tabled([("LINEBELOW", (0, 0), (-1, -1), 1, "black")])).body
+    assert "|" not in plain
+    assert plain.split("\n")[:2] == ["Above it.", "Part Price Note"]
+
+
+def test_a_drawing_of_thousands_of_lines_is_no_table() -> None:
+    from reportlab.pdfgen.canvas import Canvas
+
+    out = io.BytesIO()
+    canvas = Canvas(out)
+    canvas.drawString(100, 100, "The only text.")
+    for number in range(5000):
+        canvas.line(number / 10, 0, number / 10, 800)
+        canvas.line(0, number / 10, 500, number / 10)
+    canvas.save()
+    start = time.monotonic()
+    assert accepted("x.pdf", out.getvalue()).body == "The only text."
+    assert time.monotonic() - start < 15
+
+
+def test_lines_that_meet_are_one_table() -> None:
+    def flat(*places: float, start: float = 0, end: float = 10) -> list[Line]:
+        return [Line(place, start, end) for place in places]
+
+    first = flat(0, 5, 10) + flat(100, 105, 110)
+    upright = flat(0, 5, 10) + flat(0, 5, 10, start=100, end=110)
+    assert [(grid.rows, grid.columns) for grid in grids_of(first, upright)] == [
+        ([110, 105, 100], [0, 5, 10]),
+        ([10, 5, 0], [0, 5, 10]),
+    ]
+    assert grids_of(flat(0, 5, 10), flat(20, 25, 30)) == []
+    assert grids_of(flat(0, 10), flat(0, 10)) == []

@@ -100,7 +100,7 @@ def test_an_existing_database_gets_the_words_again(auto: Connection) -> None:
     )
     auto.execute("DROP FUNCTION heal.to_words, heal.spaced")
     records = [Record("zh", "", "压力表", {}), Record("en", "", "plain words", {}), Record("é", "", "café", {})]
-    DocumentRepository(auto).apply_records("s", records, lambda title, body: [body])
+    DocumentRepository(auto).apply_records("s", records, lambda title, body: [("", body)])
     row_versions = "SELECT d.external_id, c.xmin::text FROM heal.chunk c JOIN heal.document d USING (document_id)"
     before = dict(auto.execute(row_versions).fetchall())
     file = files("heal_tasks.store") / "sql" / "011_words.sql"

@@ -26,7 +26,7 @@ def live(auto: Connection) -> Connection:
     """Three documents, searchable by text."""
     store = SampleStore(auto)
     records = [Record(name, *fields) for name, fields in TEXTS.items()]
-    store.documents.apply_records(SOURCE, records, lambda title, body: [body])
+    store.documents.apply_records(SOURCE, records, lambda title, body: [("", body)])
     made = store.generation()
     store.publish(made, store.wanted(made, leaf=0), kind="none")
     return auto

@@ -62,7 +62,7 @@ class Published:
 
 def add_documents(conn: Connection, texts: Sequence[str] = TEXTS) -> None:
     records = [Record(str(number), "", text, {"number": number}) for number, text in enumerate(texts)]
-    DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
+    DocumentRepository(conn).apply_records("s", records, lambda title, body: [("", body)])
 
 
 def turned_model(folder: Path, settings: Settings, dims: int) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from heal_tasks.core.errors import InputError, SettingsError
 from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
+from heal_tasks.core.text import title_line
 from heal_tasks.core.types import TokenCounter
 from heal_tasks.sources.chunking import chunk_text, embedding_text, token_counter
 
@@ -42,13 +43,17 @@ _PARTS = [
 _TEXT = st.lists(st.sampled_from(_PARTS) | st.text(max_size=6), max_size=60).map("".join)
 
 
+def texts(title: str, body: str, count: TokenCounter, max_tokens: int) -> list[str]:
+    return [chunk.text for chunk in chunk_text(title, body, count, max_tokens)]
+
+
 def _check(title: str, body: str, count: TokenCounter, max_tokens: int) -> list[str]:
     chunks = chunk_text(title, body, count, max_tokens)
-    assert re.sub(r"\s+", "", "".join(chunks)) == re.sub(r"\s+", "", body)
-    for chunk in chunks:
-        assert chunk and chunk == chunk.strip()
-        assert count(embedding_text(title, chunk)) <= max_tokens or len(chunk) == 1
-    return chunks
+    assert re.sub(r"\s+", "", "".join(chunk.text for chunk in chunks)) == re.sub(r"\s+", "", body)
+    for heading, text in chunks:
+        assert text and text == text.strip()
+        assert count(embedding_text(title_line(title, heading), text)) <= max_tokens or len(text) == 1
+    return [chunk.text for chunk in chunks]
 
 
 @pytest.mark.parametrize("count", COUNTERS)
@@ -68,23 +73,23 @@ def test_the_same_with_the_packaged_models_tokenizer(count_tokens: TokenCounter,
 
 
 def test_a_text_that_fits_is_one_chunk() -> None:
-    assert chunk_text("Title", " One. Two.\nThree. ", _words, 16) == ["One. Two.\nThree."]
-    assert chunk_text("Title", "", _words, 16) == []
+    assert texts("Title", " One. Two.\nThree. ", _words, 16) == ["One. Two.\nThree."]
+    assert texts("Title", "", _words, 16) == []
     fits = " ".join(["word"] * 13)
-    assert chunk_text("Title", fits, _words, 16) == [fits]
-    assert len(chunk_text("Title", f"{fits} word", _words, 16)) == 2
+    assert texts("Title", fits, _words, 16) == [fits]
+    assert len(texts("Title", f"{fits} word", _words, 16)) == 2
 
 
 def test_chunks_end_at_sentences() -> None:
     body = 'The first sentence has seven words here. As Fig. 3 shows, e.g. here, it goes on. Is it? "Yes!" The end.'
-    assert chunk_text("", body, _words, 16) == [
+    assert texts("", body, _words, 16) == [
         "The first sentence has seven words here.",
         'As Fig. 3 shows, e.g. here, it goes on. Is it? "Yes!" The end.',
     ]
     hard_wrapped = (
         "A sentence that is\nwrapped at a narrow\nmargin goes on here.\n- An item\n- Another item of this list"
     )
-    assert chunk_text("", hard_wrapped, _words, 16) == [
+    assert texts("", hard_wrapped, _words, 16) == [
         "A sentence that is\nwrapped at a narrow\nmargin goes on here.",
         "- An item\n- Another item of this list",
     ]
@@ -92,9 +97,9 @@ def test_chunks_end_at_sentences() -> None:
 
 def test_chunks_are_about_equal() -> None:
     """A greedy split would leave 14 + 14 + 2 words."""
-    sizes = [len(chunk.split()) for chunk in chunk_text("", "Two words. " * 15, _words, 16)]
+    sizes = [len(chunk.split()) for chunk in texts("", "Two words. " * 15, _words, 16)]
     assert sizes == [10, 10, 10]
-    many = [len(chunk.split()) for chunk in chunk_text("", "Two words. " * 701, _words, 16)]
+    many = [len(chunk.split()) for chunk in texts("", "Two words. " * 701, _words, 16)]
     assert len(many) == 101
     assert min(many) >= 6
 
@@ -114,13 +119,11 @@ def test_an_endless_word_that_the_model_does_not_know_is_cut_too(count_tokens: T
 
 def test_a_title_leaves_the_text_at_least_half() -> None:
     long_title = "word " * 60
-    chunks = chunk_text(long_title, "Body text here. " * 20, _words, 20)
+    chunks = texts(long_title, "Body text here. " * 20, _words, 20)
     assert all(_words(chunk) <= 10 for chunk in chunks)
     assert len(chunks) < 20
     shorter = "word " * 8
-    assert all(
-        _words(embedding_text(shorter, chunk)) <= 20 for chunk in chunk_text(shorter, "Body text. " * 20, _words, 20)
-    )
+    assert all(_words(embedding_text(shorter, chunk)) <= 20 for chunk in texts(shorter, "Body text. " * 20, _words, 20))
 
 
 def test_embedding_text_cuts_the_title() -> None:
@@ -131,7 +134,7 @@ def test_embedding_text_cuts_the_title() -> None:
 
 def test_a_limit_too_small_for_a_title_is_an_error() -> None:
     with pytest.raises(InputError, match="chunks of 15 tokens are too short"):
-        chunk_text("", "text", _words, 15)
+        texts("", "text", _words, 15)
 
 
 def test_every_sentence_is_counted_once_and_every_chunk_once_more() -> None:
@@ -143,14 +146,14 @@ def test_every_sentence_is_counted_once_and_every_chunk_once_more() -> None:
         return _words(text)
 
     body = "Five words are in this. " * 5000
-    chunk_text("", body, count, 50)
+    texts("", body, count, 50)
     assert seen < 4 * len(body)
 
 
 def test_a_megabyte_takes_seconds(count_tokens: TokenCounter) -> None:
     body = "The quick brown fox (see Fig. 3) jumps over the lazy dog, e.g. at night. " * 13_700
     start = time.process_time()
-    chunks = chunk_text("A title", body, count_tokens, 200)
+    chunks = texts("A title", body, count_tokens, 200)
     assert time.process_time() - start < 15  # about 2 s; repeated counting of growing prefixes takes minutes
     assert len(body) >= 1_000_000
     assert len(chunks) > 1000

@@ -37,7 +37,7 @@ def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) ->
     )  # fmt: skip
     with connect(module_database_url, autocommit=True) as conn:
         records = [Record(str(number), "", text) for number, text in enumerate(plant(0, documents=480).texts)]
-        DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
+        DocumentRepository(conn).apply_records("s", records, lambda title, body: [("", body)])
         RunRepository(conn).open_run(RUN)
         made = load_step("label").run(settings, Manifest(run_id=RUN))
         tree = read_tree(conn, made.number("topic_run_id"))

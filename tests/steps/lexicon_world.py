@@ -63,7 +63,7 @@ class LexiconWorld:
     def add(self, texts: dict[str, str]) -> None:
         """Documents by name, with vectors that point where their words do."""
         records = [Record(name, "", text) for name, text in texts.items()]
-        DocumentRepository(self.conn).apply_records("s", records, lambda title, body: [body])
+        DocumentRepository(self.conn).apply_records("s", records, lambda title, body: [("", body)])
         new = self.spaces.missing_chunks(self.space)
         ids = np.array([chunk.chunk_id for chunk in new], dtype=np.int64)
         vectors = [vector_of(chunk.text) + 0.2 * noise_of(f"of {chunk.text}") for chunk in new]

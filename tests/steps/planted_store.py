@@ -29,7 +29,7 @@ def fill(conn: Connection, documents: int = 60) -> None:
     """Documents, one of them secret, and a question, a refused question and a reply for each chunk."""
     records = [Record(f"d{number}", f"Title {number}", f"The plain body {number}.") for number in range(documents)]
     records.append(Record("secret", f"Of a {SECRET}", f"Here plays a {SECRET}.", {"who": SECRET, SECRET: [SECRET]}))
-    DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
+    DocumentRepository(conn).apply_records("s", records, lambda title, body: [("", body)])
     conn.execute(
         "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts) "
         "VALUES ('b', 'r', 0, 'e', 'm', 'p', 1)"

@@ -51,7 +51,7 @@ def stored(auto: Connection) -> Connection:
     """Documents of different lengths; one text stands in two of them."""
     texts = [f"Chamber {number}. " + "Cold air. " * (number % 7) for number in range(DOCUMENTS)]
     records = [Record(str(number), "T", text) for number, text in enumerate(texts)]
-    DocumentRepository(auto).apply_records("s", records, lambda title, body: [body, "The same end."])
+    DocumentRepository(auto).apply_records("s", records, lambda title, body: [("", body), ("", "The same end.")])
     return auto
 
 

@@ -257,7 +257,7 @@ def test_the_verdict_is_that_of_the_last_deciding_step(
 ) -> None:
     runs = RunRepository(auto)
     runs.open_run("r")
-    DocumentRepository(auto).apply_records("s", [Record("d", "T", "text")], lambda title, body: [body])
+    DocumentRepository(auto).apply_records("s", [Record("d", "T", "text")], lambda title, body: [("", body)])
     for step, result in results.items():
         runs.begin(step, step, 0, "r")
         if result is None:

@@ -22,7 +22,9 @@ def test_a_report_that_is_written_again_has_the_numbers_at_the_end_of_the_run(
     runs, documents = RunRepository(auto), DocumentRepository(auto)
 
     def report(*names: str) -> str:
-        documents.apply_records("s", [Record(name, "T", f"text of {name}") for name in names], lambda _, body: [body])
+        documents.apply_records(
+            "s", [Record(name, "T", f"text of {name}") for name in names], lambda _, body: [("", body)]
+        )
         made = load_step("report").run(settings, Manifest(run_id="old"))
         print_report(auto, "old")
         page_of_run = (Path(made.text("report_uri")) / "report.html").read_text()

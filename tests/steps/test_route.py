@@ -60,7 +60,7 @@ def known() -> list[str]:
 
 def read_documents(conn: Connection, texts: list[str], first: int = 0) -> dict[str, int | str]:
     records = [Record(str(first + number), "", text) for number, text in enumerate(texts)]
-    DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
+    DocumentRepository(conn).apply_records("s", records, lambda title, body: [("", body)])
     return {"new": len(texts), "changed": 0, "deleted": 0}
 
 

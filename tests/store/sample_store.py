@@ -25,10 +25,10 @@ from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 SOURCE, DIMS = "s", 8
 
 
-def chunker(title: str, body: str) -> list[str]:
+def chunker(title: str, body: str) -> list[tuple[str, str]]:
     """One chunk per bar-separated part."""
     del title
-    return [part for part in body.split("|") if part]
+    return [("", part) for part in body.split("|") if part]
 
 
 def encode(texts: list[str], dims: int = DIMS, model: str = "m") -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from heal_tasks.core.ids import chunk_id, document_id, sha256_hex
+from heal_tasks.core.text import title_line
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.chunks import live_chunks, purge_superseded
@@ -16,9 +17,11 @@ from heal_tasks.store.documents.source_files import FileState, SourceFiles, Stat
 SOURCE = "file:inbox"
 
 
-def paragraphs(title: str, body: str) -> list[str]:
+def paragraphs(title: str, body: str) -> list[tuple[str, str]]:
+    """One chunk per bar-separated part, under the heading before its colon, if it has one."""
     del title
-    return [part for part in body.split("|") if part]
+    parts = [part.rpartition(":") for part in body.split("|") if part]
+    return [(heading, text) for heading, _, text in parts]
 
 
 def record(name: str, body: str, title: str = "T", path: str = "a.jsonl", **metadata: object) -> Record:
@@ -123,6 +126,40 @@ def test_a_new_title_is_a_new_vector(documents: Documents) -> None:
     documents.apply([record("a", "x", title="old")])
     changes = documents.apply([record("a", "x", title="new")])
     assert (changes.chunks_added, changes.chunks_superseded) == (1, 1)
+
+
+def test_a_chunk_has_its_headings_in_its_title_line_and_another_one_is_a_new_vector(documents: Documents) -> None:
+    documents.apply([record("a", "Oil › Use:x|y", title="Guide")])
+    chunks = {chunk.text: chunk for chunk in live_chunks(documents._conn)}
+    assert {text: chunk.title for text, chunk in chunks.items()} == {"x": "Guide › Oil › Use", "y": "Guide"}
+    assert chunks["x"].content_hash == sha256_hex("Guide › Oil › Use", "x")
+    assert documents.apply([record("a", "Oil › Care:x|y", title="Guide")]).chunks_added == 1
+    found = documents._conn.execute("SELECT text FROM heal.chunk WHERE words @@ 'oil & care'::tsquery").fetchall()
+    assert found == [("x",)]
+    documents.apply([record("b", "Oil › Care:x|y", title="Guide")])
+    documents.remove([doc("a")])  # its duplicate takes over its chunks
+    assert {chunk.title for chunk in live_chunks(documents._conn)} == {"Guide › Oil › Care", "Guide"}
+
+
+def test_documents_that_are_read_again_are_chunked_again(documents: Documents) -> None:
+    documents.apply([record("a", "x|y|z"), record("b", "other")])
+    before = {chunk.text: chunk.chunk_id for chunk in live_chunks(documents._conn)}
+
+    def longer(title: str, body: str) -> list[tuple[str, str]]:
+        del title
+        return [("", "x|y"), ("", "z")] if "|" in body else [("", body)]
+
+    assert documents.apply_records(SOURCE, [record("a", "x|y|z"), record("b", "other")], longer) == Changes()
+    changes = documents.apply_records(SOURCE, [record("a", "x|y|z"), record("b", "other")], longer, again=True)
+    assert changes == Changes(chunks_added=1, chunks_superseded=2)
+    after = {chunk.text: chunk.chunk_id for chunk in live_chunks(documents._conn)}
+    assert (after["z"], after["other"]) == (before["z"], before["other"])
+
+
+@pytest.mark.parametrize(("title", "heading"), [("T", ""), ("", "H"), ("T", "H › h"), ("", ""), ("long " * 40, "H")])
+def test_title_lines_are_the_same_in_sql_and_python(auto: Connection, title: str, heading: str) -> None:
+    row = auto.execute("SELECT heal.title_line(%s, %s)", (title, heading)).fetchone()
+    assert row == (title_line(title, heading),)
 
 
 @hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -51,7 +51,7 @@ class World:
             for number in range(0, DOCUMENTS, 10)
         ]
         for loaded in (records, copies):
-            store.documents.apply_records(SOURCE, loaded, lambda title, body: [body])
+            store.documents.apply_records(SOURCE, loaded, lambda title, body: [("", body)])
         self.space = store.space(dims=WIDTH)
         self.run = self._insert_topics()
         chunks = Corpus(store.conn).chunks(self.run)

@@ -25,7 +25,7 @@ NOTHING_KNOWN = "no row: the documents have none of the words of this question"
 
 
 def load(store: SampleStore, *records: Record) -> None:
-    store.documents.apply_records(SOURCE, records, lambda title, body: [body])
+    store.documents.apply_records(SOURCE, records, lambda title, body: [("", body)])
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def made_of(text: str) -> np.ndarray:
 
 
 def publish(store: SampleStore, *records: Record, language: str = "english") -> Generation:
-    store.documents.apply_records(SOURCE, records, lambda title, body: [body], language)
+    store.documents.apply_records(SOURCE, records, lambda title, body: [("", body)], language)
     generation = store.generation()
     store.publish(generation)
     return generation
@@ -168,7 +168,7 @@ def test_a_text_is_stemmed_in_its_own_language(store: SampleStore) -> None:
     with pytest.raises(psycopg.DatabaseError, match="there is no text search configuration 'klingon'"):
         matched("Haus", language="klingon")
     store.documents.apply_records(
-        SOURCE, [Record("en", "Title", "The houses by the river", {"lang": "simple"})], lambda title, body: [body]
+        SOURCE, [Record("en", "Title", "The houses by the river", {"lang": "simple"})], lambda title, body: [("", body)]
     )
     assert matched("house", language="english") == set()
     generation = store.generation("m2")

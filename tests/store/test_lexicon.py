@@ -64,7 +64,9 @@ def test_any_stem_is_parsed(stem: str) -> None:
 
 
 def test_more_positions_than_are_counted(store: SampleStore) -> None:
-    store.documents.apply_records(SOURCE, [Record("a", "T", "basalt " * 300 + "chalk")], lambda title, body: [body])
+    store.documents.apply_records(
+        SOURCE, [Record("a", "T", "basalt " * 300 + "chalk")], lambda title, body: [("", body)]
+    )
     space = store.space()
     ids, _ = store.spaces.load_chunks(space)
     dictionary = StemDictionary()
@@ -142,7 +144,7 @@ def test_unknown_stems_are_counted_in_live_chunks_of_their_language(store: Sampl
         Record("d", "T", "marble"),
         Record("e", "T", "Sydney", {"language": "de"}),
     ]
-    store.documents.apply_records(SOURCE, records, lambda title, body: [body])
+    store.documents.apply_records(SOURCE, records, lambda title, body: [("", body)])
     ids = store.conn.execute("SELECT chunk_id, text FROM heal.chunk").fetchall()
     of = {text: chunk for chunk, text in ids}
     assert store.lexicons.unknown_stems(made, np.array([of["rock marble Sydney"]])) == {

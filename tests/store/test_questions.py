@@ -18,9 +18,9 @@ from tests.store.sample_store import SampleStore, encode, stored_questions
 PROMPT, MODEL = "p1", "m1"
 
 
-def chunker(title: str, body: str) -> list[str]:
+def chunker(title: str, body: str) -> list[tuple[str, str]]:
     del title
-    return body.split("|")
+    return [("", part) for part in body.split("|")]
 
 
 def train(document: int, text: str) -> Split:

@@ -31,7 +31,7 @@ def labels(ids: list[int], leaves: list[int], paths: list[list[int]], residual: 
 @pytest.fixture
 def topics(auto: Connection) -> TopicRepository:
     documents = DocumentRepository(auto)
-    documents.apply_records("s", [Record(name, "", name) for name in "abc"], lambda title, body: [body])
+    documents.apply_records("s", [Record(name, "", name) for name in "abc"], lambda title, body: [("", body)])
     return TopicRepository(auto)
 
 

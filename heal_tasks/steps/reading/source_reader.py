@@ -193,7 +193,7 @@ class SourceReader:
     def _store(self, batch: Sequence[Record]) -> Changes:
         """Store records; where the database refuses one for its values, store the others and reject it."""
         try:
-            return self._documents.apply_records(self.name, batch, self._chunker, self._language)
+            return self._documents.apply_records(self.name, batch, self._chunker, self._language, again=self._again)
         except psycopg.Error as error:
             if not is_fault_of_values(error):
                 raise

@@ -37,7 +37,9 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
     """
     settings, documents = context.settings, DocumentRepository(context.conn)
     count_tokens = token_counter(tokenizer_folder(settings.model))
-    chunker = partial(chunk_text, count_tokens=count_tokens, max_tokens=settings.chunk_tokens)
+    chunker = partial(
+        chunk_text, count_tokens=count_tokens, max_tokens=settings.chunk_tokens, overlap=settings.chunk_overlap
+    )
     opened = [
         open_source(spec, s3_endpoint_url=settings.s3_endpoint_url, tables=settings.source_tables)
         for spec in settings.sources

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from psycopg import sql
 
 from heal_tasks.core.ids import chunk_id, sha256_hex
-from heal_tasks.core.text import storable
+from heal_tasks.core.text import storable, title_line
 from heal_tasks.store.db import Connection, scalar
 
-Chunker = Callable[[str, str], list[str]]
-"""Splits (title, body) into texts that get one vector each."""
+Chunker = Callable[[str, str], Sequence[tuple[str, str]]]
+"""Splits (title, body) into parts that get one vector each: the headings that it is under, and the text."""
 
 _ALL = sql.SQL("true")
 IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
@@ -23,7 +23,7 @@ IN_PART = sql.SQL("(hashtext(c.content_hash) & 2147483647) %% %s = %s")
 
 
 class LiveChunk(NamedTuple):
-    """A chunk that has or will have a vector, with its document's title."""
+    """A chunk that has or will have a vector, with its title line: its document's title and its headings."""
 
     chunk_id: int
     document_id: int
@@ -45,7 +45,7 @@ def live_chunks(
 ) -> Iterator[LiveChunk]:
     """Live chunks that meet a condition on ``c``, by id, in pages of their own: the caller may use the connection."""
     query = sql.SQL(
-        "SELECT c.chunk_id, c.document_id, d.title, c.text, c.content_hash "
+        "SELECT c.chunk_id, c.document_id, heal.title_line(d.title, c.heading), c.text, c.content_hash "
         "FROM heal.chunk c JOIN heal.document d USING (document_id) "
         "WHERE c.chunk_id > %s AND c.superseded_at IS NULL AND {} ORDER BY c.chunk_id LIMIT %s"
     ).format(condition)
@@ -61,7 +61,7 @@ def live_chunks(
 def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chunker) -> tuple[int, int]:
     """Chunk documents again: add new texts, keep equal ones, mark chunks whose text is gone as superseded.
 
-    A chunk's hash covers the title, too: the title is embedded with the text, so another title means another vector.
+    A chunk's hash covers the title line, too: it is embedded with the text, so another one means another vector.
     A text that only moved keeps its chunk, so an inserted paragraph costs one vector and not all that follow it.
     To be called inside a transaction, for live documents; duplicates lose their chunks. Returned are the numbers of
     chunks that need a vector now, and of newly superseded ones.
@@ -79,13 +79,14 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
     )
     added, kept, superseded, revived = list[tuple[object, ...]](), list[tuple[int, int]](), list[int](), 0
     for document, title, body, duplicate_of in rows:
-        texts = [storable(text) for text in chunker(title, body)] if duplicate_of is None else []
-        hashes = [sha256_hex(title, text) for text in texts]
+        parts = chunker(title, body) if duplicate_of is None else []
+        parts = [(storable(heading), storable(text)) for heading, text in parts]
+        hashes = [sha256_hex(title_line(title, heading), text) for heading, text in parts]
         wanted = [chunk_id(document, *place) for place in enumerate(hashes)]
         found = _assign(wanted, hashes, existing[document])
         for ordinal, item in enumerate(found):
             if item is None:
-                added.append((wanted[ordinal], document, ordinal, texts[ordinal], hashes[ordinal]))
+                added.append((wanted[ordinal], document, ordinal, *parts[ordinal], hashes[ordinal]))
             elif item.superseded or item.ordinal != ordinal:
                 kept.append((ordinal, item.chunk_id))
                 revived += item.superseded
@@ -93,7 +94,8 @@ def replace_chunks(conn: Connection, document_ids: Collection[int], chunker: Chu
         superseded += [old.chunk_id for old in existing[document] if not old.superseded and old.chunk_id not in used]
     with conn.cursor() as cursor:
         cursor.executemany("UPDATE heal.chunk SET ordinal = %s, superseded_at = NULL WHERE chunk_id = %s", kept)
-        with cursor.copy("COPY heal.chunk (chunk_id, document_id, ordinal, text, content_hash) FROM STDIN") as copy:
+        columns = "chunk_id, document_id, ordinal, heading, text, content_hash"
+        with cursor.copy(f"COPY heal.chunk ({columns}) FROM STDIN") as copy:
             for row in added:
                 copy.write_row(row)
     conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = ANY(%s)", (superseded,))

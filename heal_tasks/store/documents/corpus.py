@@ -124,10 +124,10 @@ class Corpus(Repository):
         return ChunkTable(chunk_ids, document_ids, leaves, padded)
 
     def chunk_texts(self, chunk_ids: Int64Array) -> dict[int, tuple[str, str]]:
-        """Title and text of chunks, by chunk id."""
+        """Title line and text of chunks, by chunk id."""
         rows = self._conn.execute(
-            """SELECT c.chunk_id, d.title, c.text FROM heal.chunk c JOIN heal.document d USING (document_id)
-            WHERE c.chunk_id = ANY(%s)""",
+            """SELECT c.chunk_id, heal.title_line(d.title, c.heading), c.text
+            FROM heal.chunk c JOIN heal.document d USING (document_id) WHERE c.chunk_id = ANY(%s)""",
             (chunk_ids.tolist(),),
         )
         return {chunk_id: (title, text) for chunk_id, title, text in rows}

@@ -63,11 +63,18 @@ class DocumentRepository(Repository):
         return dict(zip(("documents", "duplicates", "deleted", "chunks", "superseded"), row, strict=True))
 
     def apply_records(
-        self, source: str, records: Sequence[Record], chunker: Chunker, language: str = "english"
+        self,
+        source: str,
+        records: Sequence[Record],
+        chunker: Chunker,
+        language: str = "english",
+        *,
+        again: bool = False,
     ) -> Changes:
         """Store documents and update their chunks; deletes nothing.
 
         Of two records with one external id the last counts. ``language`` is for documents whose metadata name none.
+        With ``again`` documents that have not changed are chunked, too; chunks with the same text stay.
         """
         by_name = {record.external_id: record for record in records}
         hashes = {name: sha256_hex(storable(item.title), storable(item.body)) for name, item in by_name.items()}
@@ -94,7 +101,7 @@ class DocumentRepository(Repository):
                 )  # fmt: skip
             changed = {name for name, old in known.items() if old != hashes[name]}
             new = by_name.keys() - known.keys()
-            touched = {ids[name] for name in new | changed}
+            touched = {ids[name] for name in (by_name if again else new | changed)}
             affected = {hashes[name] for name in new | changed} | {known[name] for name in changed}
             duplicates, added, superseded = settle(self._conn, touched, affected, chunker)
         return Changes(

@@ -64,7 +64,7 @@ BEGIN
         shown := ARRAY(SELECT s.chunk_id FROM heal.search(query, gen, k, topic, filter, condition) s);
     END IF;
     RETURN QUERY
-        SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance, gen
+        SELECT n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance, gen
         FROM heal.nearest(query, gen_row, k, topic, filter, condition, shown => shown, last_distance => last_distance,
                           last_chunk => last_chunk) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
@@ -102,7 +102,7 @@ BEGIN
     PERFORM heal.checked_query(q.query, gen_row, format('query vector %s', q.number))
     FROM unnest(queries) WITH ORDINALITY AS q (query, number);
     RETURN QUERY
-        SELECT q.number::int, n.chunk_id, d.document_id, d.title, c.text, n.distance, gen
+        SELECT q.number::int, n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance, gen
         FROM unnest(queries) WITH ORDINALITY AS q (query, number)
         CROSS JOIN LATERAL heal.nearest(q.query, gen_row, k, topic, filter, condition) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
@@ -141,7 +141,7 @@ BEGIN
         shown := ARRAY(SELECT s.chunk_id FROM heal.similar(document, k, topic, filter, condition) s);
     END IF;
     RETURN QUERY
-        SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance, gen_row.generation_id
+        SELECT n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance, gen_row.generation_id
         FROM heal.nearest(probe, gen_row, k, topic, filter, condition, canonical, shown => shown, last_distance => last_distance,
                           last_chunk => last_chunk) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =

@@ -172,7 +172,7 @@ BEGIN
         query := l2_normalize(l2_normalize(query) + array_fill(lexicon_weight::real, ARRAY[gen_row.dims])::vector * by_lexicon);
     END IF;
     RETURN QUERY
-        SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance, f.vector_rank, f.word_rank,
+        SELECT f.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, f.score, f.distance, f.vector_rank, f.word_rank,
                heal.relevance(f.score, scores, shares), gen
         FROM heal.ranked(words, query, gen_row, k, topic, filter, condition, language,
                          coalesce(words_weight, (gen_row.lexicon ->> 'words_weight')::float8, 0.1),
@@ -262,7 +262,7 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY
-        SELECT f.chunk_id, d.document_id, d.title, c.text, f.score, f.distance,
+        SELECT f.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, f.score, f.distance,
                heal.relevance(f.score, scores, shares), gen_row.generation_id
         FROM heal.ranked(question, asked.vector, gen_row, k, topic, filter, condition, language, words_weight,
                          CASE WHEN after IS NULL THEN least(greatest(20, 2 * k), 1000) ELSE 1000 END, 20,

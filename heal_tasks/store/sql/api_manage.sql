@@ -197,8 +197,8 @@ BEGIN
         UPDATE heal.document d SET duplicate_of = nullif(h.document_id, d.document_id)
         FROM heir h WHERE d.duplicate_of = h.duplicate_of AND d.document_id <> ALL (gone)
     ), made AS (
-        INSERT INTO heal.chunk (chunk_id, document_id, ordinal, text, content_hash)
-        SELECT heal.chunk_id(h.document_id, c.ordinal, c.content_hash), h.document_id, c.ordinal, c.text, c.content_hash
+        INSERT INTO heal.chunk (chunk_id, document_id, ordinal, heading, text, content_hash)
+        SELECT heal.chunk_id(h.document_id, c.ordinal, c.content_hash), h.document_id, c.ordinal, c.heading, c.text, c.content_hash
         FROM heir h JOIN heal.chunk c ON c.document_id = h.duplicate_of AND c.superseded_at IS NULL
         ON CONFLICT (chunk_id) DO UPDATE SET superseded_at = NULL, ordinal = EXCLUDED.ordinal
         RETURNING chunk_id, document_id, ordinal

@@ -22,7 +22,7 @@ COMMENT ON FUNCTION heal.near_statement IS
 
 CREATE OR REPLACE FUNCTION heal.search_statement(gen_row heal.generation, kind text, query text, k text, candidates text)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format('SELECT n.chunk_id, d.document_id, d.title, c.text, n.distance
+    SELECT format('SELECT n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance
                     FROM (%s) n
                     JOIN heal.chunk c ON c.chunk_id = n.chunk_id JOIN heal.document d ON d.document_id = c.document_id
                     ORDER BY n.distance, n.chunk_id', heal.near_statement(gen_row, kind, query, k, candidates))
@@ -109,7 +109,7 @@ BEGIN
                                %6$s - w.distance + words_weight * coalesce(w.weight / nullif(max(w.weight) OVER (), 0), 0) AS score
                         FROM weighed w ORDER BY 3 DESC, 1 LIMIT k
                     )
-                    SELECT b.chunk_id, d.document_id, d.title, c.text, b.score, b.distance
+                    SELECT b.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, b.score, b.distance
                     FROM best b JOIN heal.chunk c ON c.chunk_id = b.chunk_id JOIN heal.document d ON d.document_id = c.document_id
                     ORDER BY b.score DESC, b.chunk_id;
             END IF;$branch$,

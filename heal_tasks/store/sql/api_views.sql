@@ -8,7 +8,7 @@ COMMENT ON VIEW heal.readable_document IS
 
 CREATE OR REPLACE VIEW heal.passages AS
 SELECT e.chunk_id, e.document_id, c.ordinal, d.title, c.text, d.source, d.external_id, d.metadata, d.language, d.changed_at,
-       dt.path AS topic_path, t.terms AS topic_terms, e.generation_id
+       dt.path AS topic_path, t.terms AS topic_terms, e.generation_id, c.heading
 FROM heal.embedding e
 JOIN heal.chunk c ON c.chunk_id = e.chunk_id JOIN heal.readable_document d ON d.document_id = e.document_id
 JOIN heal.generation g ON g.generation_id = e.generation_id
