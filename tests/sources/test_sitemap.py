@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,13 @@ def patience(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def site() -> Iterator[WebSite]:
-    """A site of four pages, with an ETag, with a time, with neither, and with an old date in the sitemap."""
+    """Pages with an ETag, with a time, with neither, with an old date in the sitemap, and with one of today."""
     pages = {
         "/": Page(html("Welcome to the valves."), etag='"1"'),
         "/docs/pump.php?id=1&x=2": Page(html("The pump of the second hall."), modified="Mon, 02 Nov 2026 10:00:00 GMT"),
         "/docs/release-1.2": Page(html("Nothing says when it changed.")),
         "/docs/old.txt": Page(b"An old text about seals.", "text/plain", lastmod="2024-01-05T10:00:00+01:00"),
+        "/docs/v2.1": Page(html("The second edition."), etag='"v"', lastmod=f"{datetime.now(UTC):%Y-%m-%d}"),
     }
     with WebSite(pages) as server:
         yield server
@@ -63,13 +65,18 @@ def test_an_unchanged_site_costs_a_conditional_request_per_page_and_none_for_old
     site: WebSite, run: Run, auto: Connection, tmp_path: Path
 ) -> None:
     opened(site, tmp_path, 'metadata = { from = "web" }')
-    assert run()["new"] == 4
+    assert run()["new"] == 5
     assert site.take() == [(path, False) for path in sorted(site.pages)]  # each once: listed and read in one request
     rows = dict(auto.execute("SELECT external_id, body FROM heal.document").fetchall())
     assert rows[f"{site.url}/docs/old.txt"] == "An old text about seals."
     assert rows[f"{site.url}/docs/pump.php?id=1&x=2"] == "The pump of the second hall."
     assert run()["changed"] == 0
-    assert site.take() == [("/", True), ("/docs/pump.php?id=1&x=2", True), ("/docs/release-1.2", False)]
+    assert site.take() == [
+        ("/", True), ("/docs/pump.php?id=1&x=2", True), ("/docs/release-1.2", False), ("/docs/v2.1", True),
+    ]  # fmt: skip
+    opened(site, tmp_path, 'metadata = { from = "web" }\nlastmod = false')
+    assert run()["deleted"] == 0
+    assert ("/docs/old.txt", False) in site.take()
     site.pages["/"] = Page(html("Welcome to the new valves."), etag='"2"')
     site.pages["/docs/release-1.2"].body = html("It has changed, and nothing says when.")
     site.pages["/docs/old.txt"] = Page(b"A newer text about seals.", "text/plain", lastmod="2025-01-05")
@@ -118,7 +125,7 @@ def test_a_site_that_stops_answering_is_worth_a_retry_and_deletes_nothing(
     site.pages["/sitemap.xml"] = Page(b"", status=404, listed=False)
     with pytest.raises(SourceError, match="answers HTTP 404; correct the address"):
         run()
-    assert auto.execute("SELECT count(*) FROM heal.document WHERE deleted_at IS NULL").fetchone() == (12,)
+    assert auto.execute("SELECT count(*) FROM heal.document WHERE deleted_at IS NULL").fetchone() == (13,)
     del site.pages["/sitemap.xml"]
     assert run()["deleted"] == 1
 
@@ -133,7 +140,12 @@ def test_robots_txt_and_other_hosts(site: WebSite, tmp_path: Path, monkeypatch: 
     files = {file.path.removeprefix(site.url): file.left_out for file in opened(site, tmp_path).list_files()}
     assert files["/docs/pump.php?id=1&x=2"] == "forbidden by robots.txt"
     assert files["http://127.0.0.1:1/x"] == "another host"
-    assert [path for path, reason in files.items() if not reason] == ["/", "/docs/old.txt", "/docs/release-1.2"]
+    assert [path for path, reason in files.items() if not reason] == [
+        "/",
+        "/docs/old.txt",
+        "/docs/release-1.2",
+        "/docs/v2.1",
+    ]
     assert "/docs/pump.php?id=1&x=2" not in [path for path, _ in site.take()]
     assert 6 < max(waits) <= 7
     site.pages["/robots.txt"].status = 503
@@ -147,7 +159,7 @@ def test_an_index_of_zipped_sitemaps_and_patterns_of_addresses(site: WebSite, tm
     site.pages["/a.xml.gz"] = Page(zipped(site.sitemap()), "application/gzip", listed=False)
     source = opened(site, tmp_path, 'include = ["docs/**"]\nexclude = ["**/*.txt"]', "/index.xml")
     assert [file.path.removeprefix(site.url) for file in source.list_files()] == [
-        "/docs/pump.php?id=1&x=2", "/docs/release-1.2",
+        "/docs/pump.php?id=1&x=2", "/docs/release-1.2", "/docs/v2.1",
     ]  # fmt: skip
     index = b"<sitemapindex><sitemap><loc>http://127.0.0.1:1/b.xml</loc></sitemap></sitemapindex>"
     site.pages["/index.xml"] = Page(index, listed=False)
