@@ -31,7 +31,7 @@ def patience(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def site() -> Iterator[WebSite]:
     """Pages with an ETag, with a time, with neither, with an old date in the sitemap, and with one of today."""
     pages = {
-        "/": Page(html("Welcome to the valves."), etag='"1"'),
+        "/": Page(html("Welcome to the valves."), etag='"é1"'),
         "/docs/pump.php?id=1&x=2": Page(html("The pump of the second hall."), modified="Mon, 02 Nov 2026 10:00:00 GMT"),
         "/docs/release-1.2": Page(html("Nothing says when it changed.")),
         "/docs/old.txt": Page(b"An old text about seals.", "text/plain", lastmod="2024-01-05T10:00:00+01:00"),
@@ -135,11 +135,13 @@ def test_robots_txt_and_other_hosts(site: WebSite, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(web.time, "sleep", waits.append)
     rules = b"User-agent: *\nDisallow: /docs/*.php\nAllow: /docs\nCrawl-delay: 7\n"
     site.pages["/robots.txt"] = Page(rules, "text/plain", listed=False)
-    xml = site.sitemap().replace(b"</urlset>", b"<url><loc>http://127.0.0.1:1/x</loc></url></urlset>")
+    strange = ("http://127.0.0.1:1/x", "http://[1", site.url.replace("//", "//user@"), "ftp://127.0.0.1/y", "/z")
+    more = "".join(f"<url><loc>{address}</loc></url>" for address in strange)
+    xml = site.sitemap().replace(b"</urlset>", f"{more}</urlset>".encode())
     site.pages["/sitemap.xml"] = Page(xml, "application/xml", listed=False)
     files = {file.path.removeprefix(site.url): file.left_out for file in opened(site, tmp_path).list_files()}
     assert files["/docs/pump.php?id=1&x=2"] == "forbidden by robots.txt"
-    assert files["http://127.0.0.1:1/x"] == "another host"
+    assert [files[address.removeprefix(site.url)] for address in strange] == ["another host"] * 5
     assert [path for path, reason in files.items() if not reason] == [
         "/",
         "/docs/old.txt",
@@ -171,12 +173,15 @@ def test_redirects_stay_on_the_host(site: WebSite, tmp_path: Path) -> None:
     site.pages["/moved"] = Page(status=301, headers={"Location": "/"})
     for number in ("", *range(sitemap.MAX_FAILED_IN_A_ROW)):
         site.pages[f"/away{number}"] = Page(status=302, headers={"Location": "http://169.254.169.254/latest"})
+    site.pages["/nowhere"] = Page(status=302, headers={"Location": "http://[1"})
     site.pages["/circle"] = Page(status=302, headers={"Location": "/circle"})
     source = opened(site, tmp_path)
     files = {file.path.removeprefix(site.url): file for file in source.list_files()}
     assert source.read(files["/moved"], 10**6) == site.pages["/"].body
     with pytest.raises(SourceError, match=r"/away redirects to another host \(http://169\.254\.169\.254/latest\)"):
         source.read(files["/away"], 10**6)
+    with pytest.raises(SourceError, match=r"/nowhere redirects to no address \(http://\[1\)"):
+        source.read(files["/nowhere"], 10**6)
     with pytest.raises(SourceError, match="/circle redirects more than 5 times"):
         source.read(files["/circle"], 10**6)
 
