@@ -67,7 +67,7 @@ class Site:
     def owns(self, url: str) -> bool:
         """True if a URL is one of this host and port; a site given with http may answer with https."""
         try:
-            return _origin(url) in self._origins
+            return _origin(url) in self._origins and "@" not in urlsplit(url).netloc
         except ValueError:
             return False
 
@@ -84,7 +84,11 @@ class Site:
             reply = self._get_patiently(url, limit, headers or {})
             if reply.status not in _REDIRECTS:
                 return reply
-            url = urljoin(url, reply.headers.get("location", ""))
+            target = reply.headers.get("location", "")
+            try:
+                url = urljoin(url, target)
+            except ValueError:
+                raise RedirectError(f"{first} redirects to no address ({_shown(target)}); correct the site") from None
             if not self.owns(url):
                 raise RedirectError(f"{first} redirects to another host ({_shown(url)}); only {self.host} is read")
         raise RedirectError(f"{first} redirects more than {MAX_REDIRECTS} times; correct the site")
@@ -111,7 +115,8 @@ class Site:
         self._next = time.monotonic() + self.interval_s
         self._deadline = time.monotonic() + REQUEST_S
         sent = {"User-Agent": f"heal-etl/{__version__}", "Accept-Encoding": "gzip", **headers}
-        with self._connections().stream("GET", _encoded(url), headers=list(sent.items())) as response:
+        encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in sent.items()]
+        with self._connections().stream("GET", _encoded(url), headers=encoded) as response:
             found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             decoder = zlib.decompressobj(zlib.MAX_WBITS | 32) if "gzip" in found.get("content-encoding", "") else None
             parts, size = list[bytes](), 0

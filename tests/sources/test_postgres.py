@@ -126,6 +126,17 @@ def test_a_query_without_a_time_of_change_is_compared_by_its_rows(
     assert (after["new"], after["changed"], after["deleted"]) == (0, 1, 1)
 
 
+def test_a_row_whose_time_is_null_is_compared_by_its_content(crm: Any, run: Run) -> None:
+    fill(crm, 3)
+    crm.execute("ALTER TABLE article ALTER changed DROP NOT NULL")
+    crm.execute("UPDATE article SET changed = NULL")
+    run()
+    crm.execute("UPDATE article SET answer = 'Another' WHERE id = 2")
+    assert run()["changed"] == 1
+    crm.execute("UPDATE article SET photo = '\\x01', answer = 'Same time' WHERE id = 1")
+    assert run()["changed"] == 1
+
+
 def test_blocks_stay_where_they_are_when_rows_come_and_go(crm: Any, tmp_path: Path) -> None:
     fill(crm, 20_000)
     source = opened(tmp_path)

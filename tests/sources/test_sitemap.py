@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,13 @@ def patience(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def site() -> Iterator[WebSite]:
-    """A site of four pages, with an ETag, with a time, with neither, and with an old date in the sitemap."""
+    """Pages with an ETag, with a time, with neither, with an old date in the sitemap, and with one of today."""
     pages = {
-        "/": Page(html("Welcome to the valves."), etag='"1"'),
+        "/": Page(html("Welcome to the valves."), etag='"é1"'),
         "/docs/pump.php?id=1&x=2": Page(html("The pump of the second hall."), modified="Mon, 02 Nov 2026 10:00:00 GMT"),
         "/docs/release-1.2": Page(html("Nothing says when it changed.")),
         "/docs/old.txt": Page(b"An old text about seals.", "text/plain", lastmod="2024-01-05T10:00:00+01:00"),
+        "/docs/v2.1": Page(html("The second edition."), etag='"v"', lastmod=f"{datetime.now(UTC):%Y-%m-%d}"),
     }
     with WebSite(pages) as server:
         yield server
@@ -63,13 +65,18 @@ def test_an_unchanged_site_costs_a_conditional_request_per_page_and_none_for_old
     site: WebSite, run: Run, auto: Connection, tmp_path: Path
 ) -> None:
     opened(site, tmp_path, 'metadata = { from = "web" }')
-    assert run()["new"] == 4
+    assert run()["new"] == 5
     assert site.take() == [(path, False) for path in sorted(site.pages)]  # each once: listed and read in one request
     rows = dict(auto.execute("SELECT external_id, body FROM heal.document").fetchall())
     assert rows[f"{site.url}/docs/old.txt"] == "An old text about seals."
     assert rows[f"{site.url}/docs/pump.php?id=1&x=2"] == "The pump of the second hall."
     assert run()["changed"] == 0
-    assert site.take() == [("/", True), ("/docs/pump.php?id=1&x=2", True), ("/docs/release-1.2", False)]
+    assert site.take() == [
+        ("/", True), ("/docs/pump.php?id=1&x=2", True), ("/docs/release-1.2", False), ("/docs/v2.1", True),
+    ]  # fmt: skip
+    opened(site, tmp_path, 'metadata = { from = "web" }\nlastmod = false')
+    assert run()["deleted"] == 0
+    assert ("/docs/old.txt", False) in site.take()
     site.pages["/"] = Page(html("Welcome to the new valves."), etag='"2"')
     site.pages["/docs/release-1.2"].body = html("It has changed, and nothing says when.")
     site.pages["/docs/old.txt"] = Page(b"A newer text about seals.", "text/plain", lastmod="2025-01-05")
@@ -118,7 +125,7 @@ def test_a_site_that_stops_answering_is_worth_a_retry_and_deletes_nothing(
     site.pages["/sitemap.xml"] = Page(b"", status=404, listed=False)
     with pytest.raises(SourceError, match="answers HTTP 404; correct the address"):
         run()
-    assert auto.execute("SELECT count(*) FROM heal.document WHERE deleted_at IS NULL").fetchone() == (12,)
+    assert auto.execute("SELECT count(*) FROM heal.document WHERE deleted_at IS NULL").fetchone() == (13,)
     del site.pages["/sitemap.xml"]
     assert run()["deleted"] == 1
 
@@ -128,12 +135,19 @@ def test_robots_txt_and_other_hosts(site: WebSite, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(web.time, "sleep", waits.append)
     rules = b"User-agent: *\nDisallow: /docs/*.php\nAllow: /docs\nCrawl-delay: 7\n"
     site.pages["/robots.txt"] = Page(rules, "text/plain", listed=False)
-    xml = site.sitemap().replace(b"</urlset>", b"<url><loc>http://127.0.0.1:1/x</loc></url></urlset>")
+    strange = ("http://127.0.0.1:1/x", "http://[1", site.url.replace("//", "//user@"), "ftp://127.0.0.1/y", "/z")
+    more = "".join(f"<url><loc>{address}</loc></url>" for address in strange)
+    xml = site.sitemap().replace(b"</urlset>", f"{more}</urlset>".encode())
     site.pages["/sitemap.xml"] = Page(xml, "application/xml", listed=False)
     files = {file.path.removeprefix(site.url): file.left_out for file in opened(site, tmp_path).list_files()}
     assert files["/docs/pump.php?id=1&x=2"] == "forbidden by robots.txt"
-    assert files["http://127.0.0.1:1/x"] == "another host"
-    assert [path for path, reason in files.items() if not reason] == ["/", "/docs/old.txt", "/docs/release-1.2"]
+    assert [files[address.removeprefix(site.url)] for address in strange] == ["another host"] * 5
+    assert [path for path, reason in files.items() if not reason] == [
+        "/",
+        "/docs/old.txt",
+        "/docs/release-1.2",
+        "/docs/v2.1",
+    ]
     assert "/docs/pump.php?id=1&x=2" not in [path for path, _ in site.take()]
     assert 6 < max(waits) <= 7
     site.pages["/robots.txt"].status = 503
@@ -147,7 +161,7 @@ def test_an_index_of_zipped_sitemaps_and_patterns_of_addresses(site: WebSite, tm
     site.pages["/a.xml.gz"] = Page(zipped(site.sitemap()), "application/gzip", listed=False)
     source = opened(site, tmp_path, 'include = ["docs/**"]\nexclude = ["**/*.txt"]', "/index.xml")
     assert [file.path.removeprefix(site.url) for file in source.list_files()] == [
-        "/docs/pump.php?id=1&x=2", "/docs/release-1.2",
+        "/docs/pump.php?id=1&x=2", "/docs/release-1.2", "/docs/v2.1",
     ]  # fmt: skip
     index = b"<sitemapindex><sitemap><loc>http://127.0.0.1:1/b.xml</loc></sitemap></sitemapindex>"
     site.pages["/index.xml"] = Page(index, listed=False)
@@ -159,12 +173,15 @@ def test_redirects_stay_on_the_host(site: WebSite, tmp_path: Path) -> None:
     site.pages["/moved"] = Page(status=301, headers={"Location": "/"})
     for number in ("", *range(sitemap.MAX_FAILED_IN_A_ROW)):
         site.pages[f"/away{number}"] = Page(status=302, headers={"Location": "http://169.254.169.254/latest"})
+    site.pages["/nowhere"] = Page(status=302, headers={"Location": "http://[1"})
     site.pages["/circle"] = Page(status=302, headers={"Location": "/circle"})
     source = opened(site, tmp_path)
     files = {file.path.removeprefix(site.url): file for file in source.list_files()}
     assert source.read(files["/moved"], 10**6) == site.pages["/"].body
     with pytest.raises(SourceError, match=r"/away redirects to another host \(http://169\.254\.169\.254/latest\)"):
         source.read(files["/away"], 10**6)
+    with pytest.raises(SourceError, match=r"/nowhere redirects to no address \(http://\[1\)"):
+        source.read(files["/nowhere"], 10**6)
     with pytest.raises(SourceError, match="/circle redirects more than 5 times"):
         source.read(files["/circle"], 10**6)
 

@@ -7,7 +7,8 @@ import pytest
 
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import load_settings
+from heal_tasks.core.redaction import redacted
+from heal_tasks.core.settings import load_settings, load_usable_settings, secret_variable
 from heal_tasks.core.source_tables import Fields, read_source_tables
 from heal_tasks.sources.base import open_source
 from heal_tasks.sources.patterns import is_chosen
@@ -143,6 +144,23 @@ def test_a_wrong_table_is_named_with_the_cure(root: Path, text: str, message: st
     with pytest.raises(SettingsError, match=message) as caught:
         load_settings(var_dir=root / "var")
     assert "secret" not in str(caught.value)
+
+
+def test_other_settings_can_be_read_while_the_file_is_wrong(root: Path) -> None:
+    write(root, "[a")
+    settings = load_usable_settings(var_dir=root / "var", seed=5)
+    assert (settings.seed, settings.sources, settings.source_tables) == (5, (), {})
+
+
+def test_secrets_of_tables_are_masked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TABLE_URL", "postgresql://u:hush-hush@h/d")
+    monkeypatch.setenv("TABLE_BLOBS", "AccountName=a;AccountKey=aHVzaC1odXNoLWh1c2g=;EndpointSuffix=core")
+    assert secret_variable("NO_SUCH_VARIABLE") is None
+    assert secret_variable("TABLE_URL") == "postgresql://u:hush-hush@h/d"
+    assert secret_variable("TABLE_BLOBS")
+    assert redacted("the password hush-hush and the key aHVzaC1odXNoLWh1c2g= are wrong") == (
+        "the password *** and the key *** are wrong"
+    )
 
 
 def test_the_setting_names_another_file_and_a_missing_one_is_an_error(
