@@ -1,4 +1,4 @@
-"""Specs of sources (``file:FOLDER``, ``s3://BUCKET/PREFIX``, ``pydocs:PACKAGE``): lists, checks, and containment."""
+"""Specs of sources (``file:FOLDER``, ``s3://BUCKET/PREFIX``, ``pydocs:PACKAGE``, ``table:NAME``): lists and checks."""
 
 import re
 import shlex
@@ -7,8 +7,10 @@ from pathlib import Path
 
 from heal_tasks.core.ids import MAX_KEY_BYTES
 
-FILE, S3, PYDOCS = "file:", "s3://", "pydocs:"
-FORMS = "write file:FOLDER, s3://BUCKET/PREFIX or pydocs:PACKAGE, and one with blanks in double quotes"
+FILE, S3, PYDOCS, TABLE = "file:", "s3://", "pydocs:", "table:"
+FORMS = (
+    "write file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE or table:SCHEMA.TABLE, and one with blanks in double quotes"
+)
 _CONTROL = re.compile(r'[\x00-\x1f\x7f"]')
 
 
@@ -33,10 +35,10 @@ def join_specs(specs: Iterable[str]) -> str:
 
 def check_spec(spec: str) -> None:
     """Raise ValueError for a spec that is not understood."""
-    if not spec.startswith((FILE, S3, PYDOCS)):
+    if not spec.startswith((FILE, S3, PYDOCS, TABLE)):
         raise ValueError(f"unknown source {spec!r}; {FORMS}")
     if found := _CONTROL.search(spec):
-        raise ValueError(f"source {spec!r} contains {found[0]!r}; rename the folder or prefix")
+        raise ValueError(f"source {spec!r} contains {found[0]!r}; rename the folder, prefix or table")
     if len(spec.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
         raise ValueError(f"source {spec[:60]!r}... is longer than {MAX_KEY_BYTES} bytes; choose a shorter path")
     if spec.startswith(S3) and not {".", ".."}.isdisjoint(spec.removeprefix(S3).split("/")):
@@ -45,7 +47,7 @@ def check_spec(spec: str) -> None:
 
 
 def is_within(spec: str, roots: Iterable[str]) -> bool:
-    """True if a source lies in one of the roots, which are specs as well: a folder, a prefix, ``pydocs:`` for all.
+    """True if a source lies in one of the roots, which are specs as well; ``pydocs:`` and ``table:`` stand for all.
 
     Links and ``..`` in folders are followed first, so that the place that is read decides, and not its spelling.
     """
@@ -53,7 +55,7 @@ def is_within(spec: str, roots: Iterable[str]) -> bool:
 
 
 def _lies_in(spec: str, root: str) -> bool:
-    for form in (FILE, S3, PYDOCS):
+    for form in (FILE, S3, PYDOCS, TABLE):
         if spec.startswith(form) and root.startswith(form):
             inner, outer = spec.removeprefix(form), root.removeprefix(form)
             if form == FILE:
@@ -61,6 +63,8 @@ def _lies_in(spec: str, root: str) -> bool:
             if form == S3:
                 (bucket, *parts), (root_bucket, *root_parts) = _prefix(inner), _prefix(outer)
                 return bucket == root_bucket and parts[: len(root_parts)] == root_parts
+            if form == TABLE:
+                return not outer or inner == outer
             return not outer or set(inner.split(",")) <= set(outer.split(","))
     return False
 

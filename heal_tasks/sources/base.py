@@ -1,11 +1,12 @@
 """The protocol of a source, and opening one by its spec."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from heal_tasks.core.errors import SourceError
-from heal_tasks.core.specs import FILE, FORMS, PYDOCS, S3
+from heal_tasks.core.specs import FILE, FORMS, PYDOCS, S3, TABLE
 from heal_tasks.core.types import SourceFile
+from heal_tasks.sources.adopted_table import AdoptedTable, TableRows
 from heal_tasks.sources.files import FolderSource
 from heal_tasks.sources.pydocs import PyDocsSource
 from heal_tasks.sources.s3 import S3Source
@@ -41,13 +42,15 @@ class Source(Protocol):
         """
 
 
-def open_source(spec: str, *, s3_endpoint_url: str | None) -> Source:
+def open_source(
+    spec: str, *, s3_endpoint_url: str | None, open_table: Callable[[str], TableRows] | None = None
+) -> Source:
     """Open a source without listing it.
 
-    ``s3_endpoint_url`` is an S3-compatible endpoint; None means AWS.
+    ``s3_endpoint_url`` is an S3-compatible endpoint; None means AWS. ``open_table`` opens an adopted table by its spec.
 
     Raises:
-        SourceError: the spec is none of the three forms, or its folder or package does not exist.
+        SourceError: the spec is none of the forms, or its folder, package or adopted table does not exist.
     """
     if spec.startswith(FILE):
         return FolderSource(spec)
@@ -55,4 +58,6 @@ def open_source(spec: str, *, s3_endpoint_url: str | None) -> Source:
         return S3Source(spec, endpoint_url=s3_endpoint_url)
     if spec.startswith(PYDOCS):
         return PyDocsSource(spec)
+    if spec.startswith(TABLE) and open_table:
+        return AdoptedTable(spec, open_table(spec))
     raise SourceError(f"unknown source {spec!r}; {FORMS}")
