@@ -71,15 +71,20 @@ class SourceTrigger(BaseEventTrigger):
     def _list(self, before: dict[str, str]) -> dict[str, str]:
         """A digest of each source's listing, empty for an empty one; of one that cannot be listed, the last."""
         from heal_tasks.core.errors import HealError
-        from heal_tasks.core.specs import PYDOCS
+        from heal_tasks.core.specs import PYDOCS, TABLE
         from heal_tasks.sources.base import open_source
+        from heal_tasks.steps.reading.tables import reading_tables
 
         settings, found = connected_settings(parts=["s3"]), dict[str, str]()
+        if any(spec.startswith(TABLE) for spec in settings.sources):
+            settings = connected_settings(parts=["s3", "database"])
         for spec in settings.sources:
             if spec.startswith(PYDOCS):  # packages change only when somebody installs them
                 continue
             try:
-                found[spec] = _digest(open_source(spec, s3_endpoint_url=settings.s3_endpoint_url))
+                with reading_tables(settings) as open_table:
+                    source = open_source(spec, s3_endpoint_url=settings.s3_endpoint_url, open_table=open_table)
+                    found[spec] = _digest(source)
             except HealError as error:
                 found[spec] = before.get(spec, "")
                 self.log.warning("%s; looking again later", error)

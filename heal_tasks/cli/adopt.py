@@ -25,6 +25,10 @@ def adopt(
     more_than_text: Annotated[
         bool, typer.Option("--more-than-text", help="The application embeds more than the text, such as a title.")
     ] = False,
+    queries_by_serve: Annotated[
+        bool,
+        typer.Option("--queries-by-serve", help="Clients encode queries by `serve`, so a trained model may go live."),
+    ] = False,
 ) -> None:
     """Take over the texts and vectors of a table that another application fills, without embedding anything."""
     from heal_tasks.steps.adopting.adopt import adopt_table
@@ -32,7 +36,7 @@ def adopt(
     columns = Columns(id_column, text, vector, metadata, updated_at)
     made = adopt_table(
         settings_for_command(), table, columns, preset=preset, collection=collection, model=model,
-        more_than_text=more_than_text,
+        more_than_text=more_than_text, own_queries=not queries_by_serve,
     )  # fmt: skip
     for line in made.lines():
         print_line(line)

@@ -106,7 +106,7 @@ def test_a_missing_folder_is_an_error_and_not_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("ftp://host/x", "unknown source 'ftp://host/x'; write file:FOLDER, s3://BUCKET/PREFIX or pydocs:PACKAGE"),
+        ("ftp://host/x", "unknown source 'ftp://host/x'; write file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE"),
         ("", "unknown source ''"),
         ("file:", "names no folder"),
         ("s3://", "names no bucket"),

@@ -62,7 +62,8 @@ TABLES = {
     ),
     "langchain, older": Table(
         "public.langchain_pg_embedding",
-        "CREATE TABLE public.langchain_pg_collection (uuid uuid PRIMARY KEY, name varchar NOT NULL UNIQUE, cmetadata json); "
+        "CREATE TABLE public.langchain_pg_collection (uuid uuid PRIMARY KEY, name varchar NOT NULL UNIQUE, "
+        "cmetadata json); "
         f"INSERT INTO public.langchain_pg_collection VALUES ('{uuid_of(1)}', 'mine'), ('{uuid_of(2)}', 'yours'); "
         "CREATE TABLE public.langchain_pg_embedding (id varchar PRIMARY KEY, collection_id uuid REFERENCES "
         "public.langchain_pg_collection ON DELETE CASCADE, embedding vector, document varchar, cmetadata jsonb); "

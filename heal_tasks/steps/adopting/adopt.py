@@ -69,6 +69,7 @@ def adopt_table(
     collection: str = "",
     model: str = "",
     more_than_text: bool = False,
+    own_queries: bool = True,
 ) -> Adoption:
     """Describe a table, compare its vectors with their model, and store it as a source.
 
@@ -80,6 +81,7 @@ def adopt_table(
         collection: of PGVector, by its name.
         model: as in ``HEAL_MODEL``; empty to find it out.
         more_than_text: the application embedded more than the text, for example a title before it.
+        own_queries: its clients encode queries with the model themselves, and not by ``heal_tasks serve``.
 
     Raises:
         InputError: the table, a column or the model is not as it has to be.
@@ -94,7 +96,8 @@ def adopt_table(
                 f"{name} has {rows} rows with text, and none of them a usable vector; there is nothing to adopt"
             )
         settings, checked, sha256 = _checked(settings, table, more_than_text)
-        adopted = replace(adopted, checked=checked, model_sha256=sha256, parts=max(1, math.ceil(rows / ROWS_PER_PART)))
+        parts = max(1, math.ceil(rows / ROWS_PER_PART))
+        adopted = replace(adopted, checked=checked, model_sha256=sha256, parts=parts, own_queries=own_queries)
     with connect(url, autocommit=True) as conn:
         others = [item for item in AdoptedRepository(conn).list() if item.source != adopted.source]
         if other := next((item for item in others if item.model != adopted.model), None):

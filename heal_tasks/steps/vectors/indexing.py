@@ -1,8 +1,10 @@
 """Indexes of a served table as the settings want them, with the recall measured."""
 
+import sys
 from dataclasses import dataclass
 
 from heal_tasks.steps.engine.runner import Context
+from heal_tasks.store.adopted.adopted import AdoptedRepository
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import IndexReport, build_indexes, reach_recall
 
@@ -28,9 +30,11 @@ class Indexed:
 def index_served(context: Context, generation: Generation) -> Indexed:
     """Index a generation's served rows, which are final, and measure the index on real questions."""
     settings = context.settings
+    # Clients of an adopted table order by the vectors themselves, which an index of 16-bit copies does not serve.
+    halfvec_rows = sys.maxsize if AdoptedRepository(context.conn).list() else HALFVEC_ROWS
     built = build_indexes(
         context.conn, generation, memory_mb=settings.index_memory_mb, parallel=settings.index_workers,
-        exact_rows=EXACT_ROWS, halfvec_rows=HALFVEC_ROWS,
+        exact_rows=EXACT_ROWS, halfvec_rows=halfvec_rows,
     )  # fmt: skip
     recall, ef_search = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
     fault = ""

@@ -29,6 +29,7 @@ class Adopted:
     dims: int
     parts: int
     checked: str
+    own_queries: bool = True
 
     def is_of(self, space: Space) -> bool:
         """True if the table has vectors of this space's model, or is thought to and was never compared."""

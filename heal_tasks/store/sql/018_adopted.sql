@@ -18,6 +18,7 @@ CREATE TABLE heal.adopted (
     dims               integer NOT NULL CHECK (dims > 0),
     parts              integer NOT NULL CHECK (parts > 0),
     checked            text NOT NULL,
+    own_queries        boolean NOT NULL DEFAULT true,
     adopted_at         timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE heal.adopted IS
@@ -33,6 +34,8 @@ COMMENT ON COLUMN heal.adopted.model_sha256 IS
     'heal.space.model_sha256 of the model that the vectors were compared with; empty: not compared yet, the first run does it.';
 COMMENT ON COLUMN heal.adopted.parts IS 'Rows are read in so many parts, by a hash of the id; a part without a change is not read again.';
 COMMENT ON COLUMN heal.adopted.checked IS 'How the vectors were compared with the model, or why they were not.';
+COMMENT ON COLUMN heal.adopted.own_queries IS
+    'True: clients encode their queries with the model themselves, so no other model''s vectors may be served. False: by heal_tasks serve.';
 
 -- The views for clients find the documents of a chunk, exact duplicates included.
 CREATE INDEX document_canonical ON heal.document (coalesce(duplicate_of, document_id)) WHERE deleted_at IS NULL;
