@@ -104,6 +104,8 @@ VIEWS = [
     "runs",
     "quarantined",
     "costs",
+    "served_as_langchain",
+    "data_served_as_llama_index",
 ]
 ROUTINES = [
     "search",
@@ -116,6 +118,7 @@ ROUTINES = [
     "topic_search",
     "explain",
     "vector_table",
+    "serves_adopted_model",
 ]
 """Views and functions for readers; ``rights.sql`` grants them."""
 

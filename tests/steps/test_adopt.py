@@ -147,7 +147,7 @@ def test_vectors_of_another_model_are_refused_by_name(adopted: Settings, auto: C
         auto.execute('UPDATE public."My Docs" SET embedding = %s WHERE langchain_id = %s', (str(row), uuid_of(number)))
     table = TABLES["langchain"]
     auto.execute(table.insert, table.row(99, "A new text.", vector_of("Another text.")))
-    with pytest.raises(StepError, match="the vectors of table:public.My Docs are not those of space 1 any more"):
+    with pytest.raises(StepError, match=r"the vectors of table:public\.My Docs are not those of space 1 any more"):
         night(adopted, auto, "r2")
 
 

@@ -104,6 +104,11 @@ def _check(context: Context, space: Space, table: UserTable, load: LoadEncoder) 
         AdoptedRepository(context.conn).note_check(item.source, space.model_sha256, found.text())
 
 
+def asked_by_clients(conn: Connection) -> list[str]:
+    """Sources of the adopted tables whose clients encode queries themselves, and search by vectors alone."""
+    return [item.source for item in AdoptedRepository(conn).list() if item.own_queries]
+
+
 def texts_to_embed(conn: Connection, chunks: Sequence[LiveChunk]) -> list[tuple[int, str]]:
     """Id and text to embed of chunks; of an adopted row the text that its application embeds."""
     texts = {chunk.chunk_id: embedding_text(chunk.title, chunk.text) for chunk in chunks}
