@@ -1,12 +1,15 @@
 """The command that adopts a table which another application has filled with texts and vectors."""
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from heal_tasks.cli.base import app, print_line, settings_for_command
 from heal_tasks.steps.adopting.presets import PRESETS, Columns
+
+if TYPE_CHECKING:
+    from heal_tasks.steps.adopting.adopt import Adoption
 
 
 @app.command()
@@ -38,7 +41,12 @@ def adopt(
         settings_for_command(), table, columns, preset=preset, collection=collection, model=model,
         more_than_text=more_than_text, own_queries=not queries_by_serve,
     )  # fmt: skip
+    print_adoption(made)
+    print_line("next       python -m heal_tasks plan, then python -m heal_tasks run, or the DAG heal_realign")
+
+
+def print_adoption(made: "Adoption") -> None:
+    """Print what was found about a table, and the settings that read it."""
     for line in made.lines():
         print_line(line)
     print_line("set        " + " ".join(f"{name}={shlex.quote(value)}" for name, value in made.settings.items()))
-    print_line("next       python -m heal_tasks plan, then python -m heal_tasks run, or the DAG heal_realign")
