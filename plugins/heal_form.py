@@ -23,9 +23,10 @@ PARAMS: dict[str, Param] = {
         type=["null", "string"],
         title="Sources",
         # The form's message shows the pattern; a quote may stand anywhere in a spec, so the step reads those.
-        pattern=r'^\s*((file:|s3://|pydocs:|\S*")[\s\S]*)?$',
-        description="Blank-separated: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE; a name with blanks in double "
-        "quotes. Only what lies in HEAL_SOURCE_ROOTS (unset: in HEAL_SOURCES) is read. Empty takes HEAL_SOURCES.",
+        pattern=r'^\s*((file:|s3://|pydocs:|table:|\S*")[\s\S]*)?$',
+        description="Blank-separated: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE, table:NAME; a name with blanks "
+        "in double quotes. Only what lies in HEAL_SOURCE_ROOTS (unset: in HEAL_SOURCES) is read. Empty takes "
+        "HEAL_SOURCES.",
         maxLength=2000,
     ),
     "sample_documents": Param(

@@ -56,7 +56,7 @@ class SourceSettings(BaseModel):
         "`table:SCHEMA.TABLE`; unset: the inbox.")
     source_roots: Annotated[tuple[str, ...], NoDecode] = Field((),
         description="Folders, prefixes and packages that every source must lie in, written like `HEAL_SOURCES` "
-        "(`pydocs:` for all packages, `table:` for all adopted tables); unset: `HEAL_SOURCES`, the inbox and `pydocs:`.")
+        "(`pydocs:` for all packages, `table:` for adopted tables); unset: `HEAL_SOURCES`, the inbox and `pydocs:`.")
     s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible endpoint; unset: AWS.")
     max_file_mb: float = Field(64.0, gt=0, description="Largest source file in MiB; larger ones are quarantined.")
     max_rejected_share: float = Field(0.2, ge=0, le=1,
