@@ -1,5 +1,6 @@
 """The demo of adoption: a table of LangChain's is adopted, aligned and searched, without Airflow."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ def demo_adopt() -> None:
     from heal_tasks.training.encoder import Encoder  # torch: 5 s
 
     settings = settings_for_command()
+    logging.getLogger("heal_tasks").setLevel(logging.WARNING)  # the note of each step is shown below
     say(f"making database {langchain_table.DATABASE} in the embedded Postgres")
     url = langchain_table.new_database(settings)
     # The packaged model and the extractive writer: the demo sends nothing anywhere.

@@ -1,7 +1,7 @@
 """Reading of a table that another application owns: parts with fingerprints, rows, vectors. Nothing is written."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -71,14 +71,14 @@ class UserTable:
         others = [part for name in item.other_columns for part in (sql.Literal(name), self._column(name))]
         query = sql.SQL(
             "SELECT {id}::text, {text}::text, jsonb_build_object({others})::text, {metadata} FROM {table} t "
-            "WHERE {id} = ANY(%s::{type}[]) AND {rows} ORDER BY 1"
+            "WHERE {id} = ANY({ids}::{type}[]) AND {rows} ORDER BY 1"
         ).format(
             id=self._column(item.id_column), text=self._column(item.text_column), table=self.name, rows=self._rows,
-            others=sql.SQL(", ").join(others), type=self._id_type,
+            others=sql.SQL(", ").join(others), type=self._id_type, ids=sql.Literal(list(ids)),
             metadata=sql.SQL("{}::text").format(self._column(item.metadata_column))
             if item.metadata_column else sql.SQL("NULL"),
         )  # fmt: skip
-        for key, text, others_json, metadata_json in self._fetch(query, (list(ids),)):
+        for key, text, others_json, metadata_json in self._fetch(query):
             metadata = json.loads(metadata_json) if metadata_json else {}
             own = metadata if isinstance(metadata, dict) else {item.metadata_column: metadata}
             yield key, text, {**json.loads(others_json), **own}
@@ -170,11 +170,11 @@ class UserTable:
     @cached_property
     def _id_type(self) -> sql.Composable:
         """The type of ids, as the server writes it: an index on them is used only with their own type."""
-        rows = self._fetch(
-            sql.SQL("SELECT format_type(atttypid, -1) FROM pg_attribute WHERE attrelid = to_regclass(%s) "
-                    "AND attname = %s AND NOT attisdropped"),
-            (self.name.as_string(self._conn), self.adopted.id_column),
-        )  # fmt: skip
+        query = sql.SQL(
+            "SELECT format_type(atttypid, -1) FROM pg_attribute "
+            "WHERE attrelid = to_regclass({}) AND attname = {} AND NOT attisdropped"
+        ).format(self.name.as_string(self._conn), self.adopted.id_column)
+        rows = self._fetch(query)
         if not rows:
             raise SourceError(f"{self.adopted.source}: there is no column {self.adopted.id_column!r}, or no such table")
         return sql.SQL(rows[0][0])
@@ -183,9 +183,10 @@ class UserTable:
     def _column(name: str) -> sql.Composable:
         return sql.SQL("t.{}").format(sql.Identifier(name))
 
-    def _fetch(self, query: sql.SQL | sql.Composed, values: Collection[Any] = ()) -> list[tuple[Any, ...]]:
+    def _fetch(self, query: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
+        # Without values, so that a % in a name stays one.
         with self._named_errors():
-            rows: list[tuple[Any, ...]] = self._conn.execute(query, list(values)).fetchall()
+            rows: list[tuple[Any, ...]] = self._conn.execute(query).fetchall()
             return rows
 
     @contextmanager
