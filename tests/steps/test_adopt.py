@@ -8,6 +8,7 @@ import pytest
 
 from heal_tasks.core.errors import InputError, SourceError, StepError
 from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.store.adopted.adopted import AdoptedRepository
 from heal_tasks.store.db import Connection
 from tests.fake_embeddings import FakeEmbeddings, planted
@@ -236,3 +237,29 @@ def test_a_model_that_is_not_reachable_is_checked_by_the_first_run(
     (stored,) = AdoptedRepository(auto).list()
     assert stored.model_sha256
     assert stored.checked.startswith("15 rows encoded again: lowest cosine 1.0000")
+
+
+def test_a_plan_does_not_count_texts_that_have_a_vector(settings: Settings, auto: Connection) -> None:
+    fill(auto, TABLES["langchain"])
+    made = adopt(settings, "public.My Docs")
+    planned = make_plan(following(settings, made.adopted.source))
+    assert planned.embeddings is not None
+    assert planned.reading.changes.new == len(TEXTS)
+    assert planned.embeddings.chunks == len(TEXTS) * settings.questions_per_chunk, "questions alone"
+
+
+def test_shorter_vectors_need_the_setting_that_asks_for_them(settings: Settings, auto: Connection) -> None:
+    auto.execute("CREATE TABLE public.notes (id int PRIMARY KEY, body text, v vector(4))")
+    for number, text in enumerate(TEXTS):
+        vector = str(planted([text])[0, :4].tolist())
+        auto.execute("INSERT INTO public.notes VALUES (%s, %s, %s)", (number, text, vector))
+    made = adopt(settings, "public.notes", "id", "body", "v")
+    assert made.settings["HEAL_DIMENSIONS"] == "4"
+    settings = following(settings, made.adopted.source)
+    step(settings, "ingest", "r1")
+    with pytest.raises(
+        StepError, match=r"vectors of 4 dimensions, and openai:planted gives 8 here; set HEAL_DIMENSIONS=4"
+    ):
+        step(settings, "first_light", "r1")
+    light = step(settings.model_copy(update={"dimensions": 4}), "first_light", "r2")
+    assert light.counts["taken"] == len(TEXTS)

@@ -24,6 +24,7 @@ from heal_tasks.steps.route import decide
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, embedding_cost_usd, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
+from heal_tasks.store.adopted.adopted import AdoptedRepository
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.generations.generations import GenerationRepository
@@ -168,12 +169,21 @@ def make_plan(settings: Settings) -> Plan:
 
 
 def _unembedded(context: Context) -> list[str]:
-    """Texts of chunks and questions that the base model's space lacks."""
+    """Texts of chunks and questions that the base model's space lacks, without those that have an adopted vector."""
+    tables = [item.source for item in AdoptedRepository(context.conn).list() if item.model == context.settings.model]
+    query = "SELECT chunk_id FROM heal.chunk JOIN heal.document USING (document_id) WHERE source = ANY(%s)"
+    taken = {chunk_id for (chunk_id,) in context.conn.execute(query, (tables,))}
     spaces = SpaceRepository(context.conn)
     space = spaces.find_by_uri(context.settings.model)
     if space is None:
-        return [embedding_text(chunk.title, chunk.text) for chunk in live_chunks(context.conn)]
-    chunks = [embedding_text(chunk.title, chunk.text) for chunk in spaces.missing_chunks(space)]
+        return [
+            embedding_text(chunk.title, chunk.text)
+            for chunk in live_chunks(context.conn)
+            if chunk.chunk_id not in taken
+        ]
+    chunks = [
+        embedding_text(chunk.title, chunk.text) for chunk in spaces.missing_chunks(space) if chunk.chunk_id not in taken
+    ]
     return [*chunks, *(text for _, text in spaces.missing_questions(space))]
 
 

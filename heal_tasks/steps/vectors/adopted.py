@@ -17,7 +17,7 @@ from heal_tasks.store.documents.chunks import LiveChunk
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 SAMPLE = 20
-"""Rows that are compared. One row in five of another model is missed by 20 in one case of a hundred."""
+"""Rows that are compared. Their median decides: the texts of a few may have changed since they were embedded."""
 
 LoadEncoder = Callable[[], TextEncoder]
 
@@ -64,8 +64,19 @@ def take_vectors(context: Context, space: Space, load: LoadEncoder) -> int:
     Raises:
         StepError: the vectors of a table are not, or no longer, those of the space's model.
     """
-    tables = [item for item in AdoptedRepository(context.conn).list() if item.is_of(space)]
+    adopted = AdoptedRepository(context.conn).list()
+    if other := next((item for item in adopted if item.model == space.model_uri and item.dims != space.dims), None):
+        raise StepError(
+            f"{other.source} has vectors of {other.dims} dimensions, and {space.model_uri} gives {space.dims} here; "
+            f"set HEAL_DIMENSIONS={other.dims}"
+        )
+    tables = [item for item in adopted if item.is_of(space)]
     if not tables:
+        if adopted and space.model_uri == context.settings.model:
+            context.log.warning(
+                "HEAL_MODEL is %s, but %s has vectors of %s, so its texts are embedded anew",
+                space.model_uri, adopted[0].source, adopted[0].model,
+            )  # fmt: skip
         return 0
     with reading_connection(context.settings.require_database_url()) as conn:
         return sum(_take(context, space, UserTable(conn, item), load) for item in tables)
