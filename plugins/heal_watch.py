@@ -71,18 +71,23 @@ class SourceTrigger(BaseEventTrigger):
     def _list(self, before: dict[str, str]) -> dict[str, str]:
         """A digest of each source's listing, empty for an empty one; of one that cannot be listed, the last."""
         from heal_tasks.core.errors import HealError
-        from heal_tasks.core.specs import PYDOCS, SOURCE
+        from heal_tasks.core.specs import PYDOCS, SOURCE, TABLE
         from heal_tasks.sources.base import open_source
         from heal_tasks.sources.registry import NOT_WATCHED
+        from heal_tasks.steps.reading.tables import reading_tables
 
         settings, found = connected_settings(parts=["s3"], corpus=self.corpus), dict[str, str]()
+        if any(spec.startswith(TABLE) for spec in settings.sources):
+            settings = connected_settings(parts=["s3", "database"], corpus=self.corpus)
         for spec in settings.sources:
             table = settings.source_tables.get(spec.removeprefix(SOURCE))
             if spec.startswith(PYDOCS) or (table and table.kind in NOT_WATCHED):
                 continue
             try:
-                endpoint, tables = settings.s3_endpoint_url, settings.source_tables
-                found[spec] = _digest(open_source(spec, s3_endpoint_url=endpoint, tables=tables))
+                with reading_tables(settings) as open_adopted:
+                    endpoint, tables = settings.s3_endpoint_url, settings.source_tables
+                    source = open_source(spec, s3_endpoint_url=endpoint, tables=tables, open_adopted=open_adopted)
+                    found[spec] = _digest(source)
             except HealError as error:
                 found[spec] = before.get(spec, "")
                 self.log.warning("%s; looking again later", error)

@@ -25,7 +25,7 @@ READ_AND_WRITE_FILES = {
 }
 IMPURE = {"pathlib", "shutil", "os", "io", "tempfile", "time", "datetime", "psycopg", "sqlite3", "requests", "httpx2"}
 OPENS = {"open", "read_text", "write_text", "read_bytes", "write_bytes", "mkdir", "unlink", "save_file", "load_file"}
-SHARED_BY_STEPS = {"engine", "quality", "reading", "vectors", "writing"}
+SHARED_BY_STEPS = {"adopting", "engine", "quality", "reading", "vectors", "writing"}
 HEAVY = {"torch", "numpy", "psycopg", "openai", "boto3", "sklearn", "sentence_transformers", "transformers", "scipy"}
 MAX_LINES = 300
 

@@ -5,6 +5,8 @@ A command imports what it needs when it runs: the image of Airflow's components 
 
 # Importing a module registers its commands.
 from heal_tasks.cli import (  # noqa: F401
+    adopt,
+    demo_adopt,
     doctor,
     feedback,
     judgments,

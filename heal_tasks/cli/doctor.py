@@ -144,19 +144,23 @@ def _database(settings: Settings) -> Iterator[Result]:
 def _sources(settings: Settings) -> Iterator[Result]:
     from heal_tasks.sources.base import open_source
     from heal_tasks.sources.parse import PARSERS, kind_of
+    from heal_tasks.steps.reading.tables import reading_tables
 
     for spec in settings.sources:
         others = 0
         try:
             endpoint, tables = settings.s3_endpoint_url, settings.source_tables
-            for file in open_source(spec, s3_endpoint_url=endpoint, tables=tables).list_files():
-                if not file.left_out and kind_of(file) in PARSERS:
-                    yield "ok", f"{spec}: readable"
-                    break
-                others += 1
-            else:
-                found = f"none of its {others} files is of a kind that is read ({', '.join(PARSERS)})"
-                yield "note", f"{spec}: {found if others else 'no file; check its spelling, or put documents there'}"
+            with reading_tables(settings) as open_adopted:
+                source = open_source(spec, s3_endpoint_url=endpoint, tables=tables, open_adopted=open_adopted)
+                for file in source.list_files():
+                    if not file.left_out and kind_of(file) in PARSERS:
+                        yield "ok", f"{spec}: readable"
+                        break
+                    others += 1
+                else:
+                    found = f"none of its {others} files is of a kind that is read ({', '.join(PARSERS)})"
+                    empty = "no file; check its spelling, or put documents there"
+                    yield "note", f"{spec}: {found if others else empty}"
         except HealError as error:
             yield "fail", str(error)
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -68,12 +68,12 @@ def api_model(model_uri: str) -> str:
     return split_uri(model_uri)[0].removeprefix(API) if model_uri.startswith(API) else ""
 
 
-def api_sha256(model: str, dimensions: int) -> str:
-    """In place of a hash of files, the identity of a model behind an API: its name and the dimensions asked for.
+def api_sha256(model: str, options: ModelOptions) -> str:
+    """In place of a hash of files, the identity of a model behind an API: its name and the options.
 
     The address is not part of it, because a server may move.
     """
-    return sha256_hex(model, str(dimensions))
+    return replace(options, dimensions=0).identity(sha256_hex(model, str(options.dimensions)))
 
 
 def tokenizer_folder(model: str) -> str:

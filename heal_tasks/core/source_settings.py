@@ -29,12 +29,13 @@ class SourceSettings(BaseModel):
 
     sources: Annotated[tuple[str, ...], NoDecode] = Field((),
         description="Blank-separated `file:FOLDER`, `s3://BUCKET/PREFIX`, `pydocs:PACKAGE,PACKAGE`, `source:NAME` (a "
-        "table of `sources.toml`); unset: all tables of that file, or without one the inbox.")
+        "table of `sources.toml`), `table:SCHEMA.TABLE` (adopted); unset: all tables of that file, or else the inbox.")
     sources_file: Path | None = Field(None,
         description="File with a table per source, see sources.md; unset: `sources.toml` in the working folder.")
     source_roots: Annotated[tuple[str, ...], NoDecode] = Field((),
         description="Folders, prefixes and packages that every source must lie in, written like `HEAL_SOURCES` "
-        "(`pydocs:` for all packages); unset: `HEAL_SOURCES`, the tables of `sources.toml`, the inbox and `pydocs:`.")
+        "(`pydocs:`, `source:` and `table:` alone for all of a kind); unset: `HEAL_SOURCES`, the tables of "
+        "`sources.toml`, the inbox and `pydocs:`.")
     s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible endpoint; unset: AWS.")
     max_file_mb: float = Field(64.0, gt=0, description="Largest source file in MiB; larger ones are quarantined.")
     max_rejected_share: float = Field(0.2, ge=0, le=1,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from heal_tasks.core.ids import MAX_KEY_BYTES
 
-FILE, S3, PYDOCS, SOURCE = "file:", "s3://", "pydocs:", "source:"
+FILE, S3, PYDOCS, SOURCE, TABLE = "file:", "s3://", "pydocs:", "source:", "table:"
 FORMS = (
-    "write file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE or source:NAME (a table of sources.toml), and one with "
-    "blanks in double quotes"
+    "write file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE, source:NAME (a table of sources.toml) or "
+    "table:SCHEMA.TABLE (adopted), and one with blanks in double quotes"
 )
 _CONTROL = re.compile(r'[\x00-\x1f\x7f"]')
 
@@ -36,10 +36,10 @@ def join_specs(specs: Iterable[str]) -> str:
 
 def check_spec(spec: str) -> None:
     """Raise ValueError for a spec that is not understood."""
-    if not spec.startswith((FILE, S3, PYDOCS, SOURCE)):
+    if not spec.startswith((FILE, S3, PYDOCS, SOURCE, TABLE)):
         raise ValueError(f"unknown source {spec!r}; {FORMS}")
     if found := _CONTROL.search(spec):
-        raise ValueError(f"source {spec!r} contains {found[0]!r}; rename the folder or prefix")
+        raise ValueError(f"source {spec!r} contains {found[0]!r}; rename the folder, prefix or table")
     if len(spec.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
         raise ValueError(f"source {spec[:60]!r}... is longer than {MAX_KEY_BYTES} bytes; choose a shorter path")
     if spec.startswith(S3) and not {".", ".."}.isdisjoint(spec.removeprefix(S3).split("/")):
@@ -48,7 +48,7 @@ def check_spec(spec: str) -> None:
 
 
 def is_within(spec: str, roots: Iterable[str]) -> bool:
-    """True if a source lies in one of the roots, which are specs as well; ``pydocs:`` and ``source:`` mean all.
+    """True if a source lies in one of the roots, which are specs as well; ``pydocs:`` and the like mean all.
 
     Links and ``..`` in folders are followed first, so that the place that is read decides, and not its spelling.
     """
@@ -56,7 +56,7 @@ def is_within(spec: str, roots: Iterable[str]) -> bool:
 
 
 def _lies_in(spec: str, root: str) -> bool:
-    for form in (FILE, S3, PYDOCS, SOURCE):
+    for form in (FILE, S3, PYDOCS, SOURCE, TABLE):
         if spec.startswith(form) and root.startswith(form):
             inner, outer = spec.removeprefix(form), root.removeprefix(form)
             if form == FILE:
@@ -64,7 +64,7 @@ def _lies_in(spec: str, root: str) -> bool:
             if form == S3:
                 (bucket, *parts), (root_bucket, *root_parts) = _prefix(inner), _prefix(outer)
                 return bucket == root_bucket and parts[: len(root_parts)] == root_parts
-            if form == SOURCE:
+            if form in (SOURCE, TABLE):
                 return outer in ("", inner)
             return not outer or set(inner.split(",")) <= set(outer.split(","))
     return False

@@ -1,13 +1,14 @@
 """The protocol of a source, and opening one by its spec."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from heal_tasks.core.errors import SourceError
 from heal_tasks.core.source_tables import Rule, SourceTable
-from heal_tasks.core.specs import FILE, FORMS, PYDOCS, S3, SOURCE
+from heal_tasks.core.specs import FILE, FORMS, PYDOCS, S3, SOURCE, TABLE
 from heal_tasks.core.types import SourceFile
+from heal_tasks.sources.adopted_table import AdoptedTable, TableRows
 from heal_tasks.sources.files import FolderSource
 from heal_tasks.sources.patterns import is_chosen
 from heal_tasks.sources.pydocs import PyDocsSource
@@ -81,7 +82,11 @@ class OpenSource:
 
 
 def open_source(
-    spec: str, *, s3_endpoint_url: str | None, tables: Mapping[str, SourceTable] | None = None
+    spec: str,
+    *,
+    s3_endpoint_url: str | None,
+    tables: Mapping[str, SourceTable] | None = None,
+    open_adopted: Callable[[str], TableRows] | None = None,
 ) -> OpenSource:
     """Open a source without listing it.
 
@@ -89,6 +94,7 @@ def open_source(
         spec: as in ``HEAL_SOURCES``.
         s3_endpoint_url: an S3-compatible endpoint; None means AWS.
         tables: of ``sources.toml``, by name.
+        open_adopted: opens an adopted table by its spec.
 
     Raises:
         SourceError: the spec has none of the forms, or its folder, package or table does not exist.
@@ -100,6 +106,8 @@ def open_source(
         return OpenSource(spec, S3Source(spec, endpoint_url=s3_endpoint_url))
     if spec.startswith(PYDOCS):
         return OpenSource(spec, PyDocsSource(spec))
+    if spec.startswith(TABLE) and open_adopted:
+        return OpenSource(spec, AdoptedTable(spec, open_adopted(spec)))
     table = (tables or {}).get(spec.removeprefix(SOURCE)) if spec.startswith(SOURCE) else None
     if table is None:
         raise SourceError(f"unknown source {spec!r}; {FORMS}")

@@ -21,6 +21,7 @@ from heal_tasks.steps.quality.comparing import (
 )
 from heal_tasks.steps.quality.measurable import why_unmeasured
 from heal_tasks.steps.quality.scoring import HUMAN, SEEN, UNSEEN, Scores, System, llm_wrote
+from heal_tasks.steps.vectors.adopted import asked_by_clients
 from heal_tasks.steps.vectors.moves import Moved
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
 from heal_tasks.steps.vectors.systems import Systems, make_generation, record_of
@@ -52,7 +53,8 @@ def choose(context: Context) -> Outcome:
     """Score base model, live generation and all candidates; let the gate choose.
 
     The rival is the live generation over today's documents, or the base model where nothing is live. The best candidate
-    that passes the gate wins. Where none passes, the rival's vectors stay, and new documents join them.
+    that passes the gate wins. Where none passes, the rival's vectors stay, and new documents join them. Clients of an
+    adopted table search by vectors alone, so they are compared without lexicons there.
 
     Ref ``generation_id`` is the generation to publish, 0 to keep the live one as it is; ``keep_rows`` is 1 if it takes
     over the live vectors; ``live_id`` is the live one (0: none) that all were compared with; ``best_id`` and
@@ -63,11 +65,14 @@ def choose(context: Context) -> Outcome:
     systems = Systems(context.conn, settings, topic_run_id)
     rival = base = systems.score(systems.plain(BASE_MODEL, base_space(context)))
     measured = evaluation_rows(base, None, settings)
+    by_vectors = bool(asked_by_clients(context.conn))
     kept_lexicon: LexiconRecord | None = None
     if systems.active:
         live = systems.live()
         rival = systems.score(live)
         measured += evaluation_rows(rival, base, settings)
+        if by_vectors:
+            rival = systems.score(replace(live, lexical=None))
         if live.lexical:  # its relevance by today's questions: step first_light had none
             kept_lexicon = replace(live.lexical.record, relevance=systems.relevance(live))
         del live
@@ -83,8 +88,8 @@ def choose(context: Context) -> Outcome:
         scores = systems.score(system, alone)
         measured.extend(evaluation_rows(scores, rival, settings))
         lexicon = replace(system.lexical.record, relevance=systems.relevance(system))
-        record = moved.record if moved else None
-        candidates.append(Candidate(space, record, lexicon, scores, compare(scores, rival, settings)))
+        record, deciding = moved.record if moved else None, alone if by_vectors else scores
+        candidates.append(Candidate(space, record, lexicon, deciding, compare(deciding, rival, settings)))
         notes.append(f"{plain.name}: {note}")
         return system
 

@@ -15,6 +15,7 @@ from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.map_entities import map_author, maps_by
 from heal_tasks.steps.quality.scoring import judged, people_decide
+from heal_tasks.steps.vectors.adopted import asked_by_clients
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, Int64Array, base_space
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.steps.vectors.training_set import FORMAT, save
@@ -36,7 +37,7 @@ def _inputs(context: Context) -> object:
         settings.train_far_negatives, VALIDATION_QUESTIONS, VALIDATION_CHUNKS,
         settings.gate_min_questions, settings.seed, settings.map_rate,
         *([*author, maps_by(context.conn, author).usable().fingerprint] if settings.map_rate else ()),
-        str(context.manifest.refs.get("skip_training", "")),
+        str(context.manifest.refs.get("skip_training", "")), *asked_by_clients(context.conn),
     ]  # fmt: skip
 
 
@@ -49,6 +50,11 @@ def mine(context: Context) -> Outcome:
     skipped = str(context.manifest.refs.get("skip_training", ""))
     if api_model(context.settings.model):
         skipped = f"No training: {context.settings.model} is behind an API; NUDGE and lexicon align its vectors."
+    elif asking := asked_by_clients(context.conn):
+        skipped = (
+            f"No training: clients of {', '.join(asking)} ask with vectors of {context.settings.model}; NUDGE and "
+            "lexicon align the stored ones."
+        )
     if skipped:
         return Outcome(refs={"training_set_uri": "", "by_people": 0}, note=skipped)
     settings, corpus = context.settings, Corpus(context.conn)

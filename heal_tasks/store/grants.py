@@ -104,6 +104,8 @@ VIEWS = [
     "runs",
     "quarantined",
     "costs",
+    "served_as_langchain",
+    "data_served_as_llama_index",
 ]
 ROUTINES = [
     "search",
@@ -117,6 +119,7 @@ ROUTINES = [
     "explain",
     "vector_table",
     "feedback",
+    "serves_adopted_model",
 ]
 """Views and functions for readers; ``rights.sql`` grants them."""
 

@@ -108,7 +108,7 @@ def test_a_missing_folder_is_an_error_and_not_empty(tmp_path: Path) -> None:
     [
         (
             "ftp://host/x",
-            "unknown source 'ftp://host/x'; write file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE or source:NAME",
+            "unknown source 'ftp://host/x'; write file:FOLDER, s3://BUCKET/PREFIX, pydocs:PACKAGE, source:NAME",
         ),
         ("", "unknown source ''"),
         ("file:", "names no folder"),

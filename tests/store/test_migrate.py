@@ -29,6 +29,7 @@ LANDED = {
     "015_run_state.sql": "ee87d3489d86",
     "016_changes.sql": "055be4c3ac00",
     "017_store_page.sql": "0d359ceeae1f",
+    "018_adopted.sql": "4ebeb731c9a1",
     "019_index_kinds.sql": "9baf037d3552",
     "020_bridge.sql": "fe930bffb01b",
     "022_headings.sql": "e642f45e4464",

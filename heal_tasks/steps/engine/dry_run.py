@@ -27,6 +27,7 @@ from heal_tasks.steps.vectors.embedding_batches import embedding_batches_url, se
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, embedding_cost_usd, spend_limit_of
 from heal_tasks.steps.writing.question_recorder import QuestionRecorder, make_writer
+from heal_tasks.store.adopted.adopted import AdoptedRepository
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.generations.generations import GenerationRepository
@@ -179,13 +180,19 @@ def make_plan(settings: Settings) -> Plan:
 
 
 def _unembedded(context: Context) -> list[str]:
-    """Texts of chunks and questions, with their prompts, that the base model's space lacks and no batch has."""
+    """Texts of chunks and questions, with prompts, that have no vector in the base space, a batch or a table."""
     spaces, options = SpaceRepository(context.conn), context.settings.model_options
     before_chunk, before_question = options.document_prompt or "", options.query_prompt or ""
+    tables = [item.source for item in AdoptedRepository(context.conn).list() if item.model == context.settings.model]
+    query = "SELECT chunk_id FROM heal.chunk JOIN heal.document USING (document_id) WHERE source = ANY(%s)"
+    taken = {chunk_id for (chunk_id,) in context.conn.execute(query, (tables,))}
     space = spaces.find_by_uri(context.settings.model_uri)
+    missing = spaces.missing_chunks(space) if space else live_chunks(context.conn)
+    chunks = [
+        before_chunk + embedding_text(chunk.title, chunk.text) for chunk in missing if chunk.chunk_id not in taken
+    ]
     if space is None:
-        return [before_chunk + embedding_text(chunk.title, chunk.text) for chunk in live_chunks(context.conn)]
-    chunks = [before_chunk + embedding_text(chunk.title, chunk.text) for chunk in spaces.missing_chunks(space)]
+        return chunks
     texts = [*chunks, *(before_question + text for _, text in spaces.missing_questions(space))]
     batches = BatchRepository(context.conn, embedding_batches_url(context.settings))
     under_way = texts_under_way(batches, space)

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from heal_tasks.core.models import tokenizer_folder
+from heal_tasks.core.specs import TABLE
 from heal_tasks.sources.base import open_source
 from heal_tasks.sources.chunking import chunk_text, token_counter
 from heal_tasks.sources.parser_process import parser_process
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.reading.source_reader import SourceReader
+from heal_tasks.steps.reading.tables import reading_tables
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
 from heal_tasks.store.documents.moves import apply_moves, find_moves, hand_on
 
@@ -40,14 +42,20 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
     chunker = partial(
         chunk_text, count_tokens=count_tokens, max_tokens=settings.chunk_tokens, overlap=settings.chunk_overlap
     )
-    opened = [
-        open_source(spec, s3_endpoint_url=settings.s3_endpoint_url, tables=settings.source_tables)
-        for spec in settings.sources
-    ]
-    readers = [SourceReader(context, source, chunker, again=again) for source in opened]
-    for reader in readers:  # before anything is stored: a site takes hours to list, and what is stored locks the corpus
-        reader.find()
-    changes = sum((reader.read() for reader in readers), Changes())
+    with reading_tables(settings) as open_adopted:
+        opened = [
+            open_source(
+                spec, s3_endpoint_url=settings.s3_endpoint_url, tables=settings.source_tables, open_adopted=open_adopted
+            )
+            for spec in settings.sources
+        ]
+        readers = [
+            SourceReader(context, source, _whole if source.name.startswith(TABLE) else chunker, again=again)
+            for source in opened
+        ]
+        for reader in readers:  # before anything is stored: a site takes hours to list, and storing locks the corpus
+            reader.find()
+        changes = sum((reader.read() for reader in readers), Changes())
     gone = {key for reader in readers for key in reader.gone}
     moves = find_moves(context.conn, gone)
     changes += apply_moves(context.conn, moves, chunker)
@@ -64,3 +72,9 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
         sum((reader.skipped for reader in readers), Counter()),
         tuple(text for reader in readers if (text := reader.warning())),
     )
+
+
+def _whole(title: str, body: str) -> list[tuple[str, str]]:
+    """The chunker of adopted rows: their application has cut the texts already, and each has its vector."""
+    del title
+    return [("", body)]

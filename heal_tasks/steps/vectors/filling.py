@@ -6,6 +6,7 @@ Only missing vectors are computed and they are written in batches, so a killed t
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from heal_tasks.core.batches import batched
 from heal_tasks.core.models import Role, api_model
 from heal_tasks.endpoint.calls import Call
-from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context, Outcome
+from heal_tasks.steps.vectors.adopted import take_vectors, texts_to_embed
 from heal_tasks.steps.vectors.embedding_batches import EmbeddingBatches
 from heal_tasks.steps.vectors.embedding_costs import ledger_row, most_usd, refuse_over_limit
 from heal_tasks.steps.vectors.encoders import TextEncoder, api_prompt, check_unchanged, open_encoder
@@ -30,14 +31,23 @@ Write = Callable[[Space, NDArray[np.int64], NDArray[np.float32]], int]
 def fill_spaces(context: Context, spaces: Sequence[Space], *, chunks_only: bool = False) -> Outcome:
     """Compute the vectors that spaces lack, of this shard's chunks and questions, and count them.
 
+    Vectors that an adopted table has are taken from there.
+
     Raises:
         StepError: a spend limit leaves no room for texts to send to an API, or its model has changed.
         Waiting: texts are in a batch at an API.
     """
-    chunks, questions = np.sum([_fill(context, space, chunks_only) for space in spaces], axis=0).tolist()
+    filled = [
+        (take_vectors(context, space, partial(load_encoder, context, space)), *_fill(context, space, chunks_only))
+        for space in spaces
+    ]
+    taken, chunks, questions = np.sum(filled, axis=0).tolist()
     names = ", ".join(f"{space.space_id} ({space.model_uri})" for space in spaces)
     note = f"{chunks} chunk and {questions} question vectors computed, space {names}"
-    return Outcome(counts={"chunks": chunks, "questions": questions}, note=note)
+    counts: dict[str, int | float] = {"chunks": chunks, "questions": questions}
+    if taken:
+        note, counts = f"{note}; {taken} chunk vectors taken from adopted tables", {**counts, "taken": taken}
+    return Outcome(counts=counts, note=note)
 
 
 def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
@@ -45,10 +55,7 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
     batches = EmbeddingBatches(context, space) if api_model(space.model_uri) else None
     if batches:
         batches.collect()
-    chunks = [
-        (chunk.chunk_id, embedding_text(chunk.title, chunk.text))
-        for chunk in repository.missing_chunks(space, context.shard, context.shards)
-    ]
+    chunks = texts_to_embed(context.conn, repository.missing_chunks(space, context.shard, context.shards))
     questions = [] if chunks_only else repository.missing_questions(space, context.shard, context.shards)
     total, done = len(chunks) + len(questions), 0
     collected = batches.stored if batches else Counter[str]()

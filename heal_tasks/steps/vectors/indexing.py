@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from heal_tasks.steps.engine.runner import Context
+from heal_tasks.store.adopted.adopted import AdoptedRepository
 from heal_tasks.store.generations.generations import Generation, IndexKind
 from heal_tasks.store.generations.indexing import IndexReport, build_indexes, count_rows, reach_recall, recall
 
@@ -56,6 +57,8 @@ def index_served(context: Context, generation: Generation) -> Indexed:
     """
     conn, settings = context.conn, context.settings
     wanted, target = settings.index, settings.recall_target
+    if wanted == "auto" and AdoptedRepository(conn).list():
+        wanted = "hnsw"  # clients of an adopted table order by the vectors themselves, which no other index serves
     measurable = wanted != "bit" or recall(conn, generation, 1) is not None
     kind, note = choose_kind(wanted, count_rows(conn, generation), generation, measurable=measurable)
     while True:

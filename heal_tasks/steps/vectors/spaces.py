@@ -1,7 +1,6 @@
 """The spaces of a run, of the base, the live and the trained models. One per encoder, found by its files."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +41,7 @@ def base_space(context: Context) -> Space:
 
         return int(api_encoder(settings, settings.model_uri).encode(["length"]).shape[1])
 
-    sha256 = replace(options, dimensions=0).identity(api_sha256(settings.model, options.dimensions))
-    return _ensure(context, settings.model_uri, sha256, measure)
+    return _ensure(context, settings.model_uri, api_sha256(settings.model, options), measure)
 
 
 def _trained_space(context: Context, objective: Objective) -> Space | None:

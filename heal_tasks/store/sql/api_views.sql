@@ -1,7 +1,8 @@
 -- Views for readers. Repeatable: applied again whenever this file changes.
 
 CREATE OR REPLACE VIEW heal.readable_document AS
-SELECT d.document_id, d.source, d.external_id, d.title, d.metadata, d.language, d.content_hash, d.created_at, d.changed_at
+SELECT d.document_id, d.source, d.external_id, d.title, d.metadata, d.language, d.content_hash, d.created_at, d.changed_at,
+       d.duplicate_of
 FROM heal.document d WHERE d.deleted_at IS NULL;
 COMMENT ON VIEW heal.readable_document IS
     'The documents that views for readers show: the one place for a rule about who may read which.';

@@ -21,7 +21,8 @@ BEGIN
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_pipeline', item.routine);
         END IF;
         IF reader AND item.proname IN ('search', 'search_many', 'similar', 'find', 'query_vector', 'explain_find', 'hybrid_search',
-                                       'topic_search', 'explain', 'vector_table', 'feedback') THEN
+                                       'topic_search', 'explain', 'vector_table', 'feedback',
+                                       'serves_adopted_model') THEN
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_reader', item.routine);
         END IF;
     END LOOP;
@@ -38,6 +39,6 @@ BEGIN
     IF reader THEN
         GRANT USAGE ON SCHEMA heal TO heal_reader;
         GRANT SELECT ON heal.embedding, heal.passages, heal.topics, heal.generation_status, heal.lineage, heal.quality, heal.runs,
-            heal.quarantined, heal.costs TO heal_reader;
+            heal.quarantined, heal.costs, heal.served_as_langchain, heal.data_served_as_llama_index TO heal_reader;
     END IF;
 END $$;

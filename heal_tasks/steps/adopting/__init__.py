@@ -1,0 +1,1 @@
+"""Adoption of a table that another application filled with texts and vectors."""

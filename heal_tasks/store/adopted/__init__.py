@@ -1,0 +1,1 @@
+"""Tables of other applications: what is known of them, and reading their rows and vectors."""
