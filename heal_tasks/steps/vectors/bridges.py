@@ -30,16 +30,17 @@ def write_bridges(context: Context, generation: Generation) -> str:
     live, new = spaces.get(active.space_id), spaces.get(generation.space_id)
     earlier = [item for item in bridges.into(live.space_id) if item.from_space != new.space_id]
     _fit(context, new, live, active)
-    if (step := _fit(context, live, new, generation)) is None:
+    step = _fit(context, live, new, generation)
+    for item in earlier:
+        old = spaces.get(item.from_space)
+        if not _fit(context, old, new, generation) and step and item.in_use:
+            first, second = LinearMap(*bridges.load(item, old)), LinearMap(*bridges.load(step, live))
+            _write(context, old, generation, first.then(second), "composed", step.pairs)
+    if step is None:
         return (
             f"query vectors of generation {active.generation_id} cannot be mapped: too few chunks have vectors of both "
             "models, or too few test questions"
         )
-    for item in earlier:
-        old = spaces.get(item.from_space)
-        if not _fit(context, old, new, generation) and item.in_use:
-            first, second = LinearMap(*bridges.load(item, old)), LinearMap(*bridges.load(step, live))
-            _write(context, old, generation, first.then(second), "composed", step.pairs)
     note = f"mapped, query vectors of generation {active.generation_id} keep {step.share:.1%} of the recall"
     if not step.in_use:
         note += f", less than HEAL_BRIDGE_MIN_RECALL={step.min_share:g}: they are refused once it is retired"
