@@ -10,7 +10,7 @@ client that is two switches behind. Without a collection only the cost is measur
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,18 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
-from scipy.linalg import orthogonal_procrustes
 
 from bench.common import Collection, load_collection, load_queries, load_query_vectors, parent_parser, show
 from bench.scratch import backend_cpu_s, scratch_store
-from heal_tasks.bridge.fit import LinearMap, fit_map
+from heal_tasks.bridge.fit import fit_map, fit_orthogonal
 from heal_tasks.core.errors import InputError
 from heal_tasks.evaluation.ranking import evaluate
 from heal_tasks.store.db import connect
 from heal_tasks.store.spaces.vector_tables import copy_rows
 
 Vectors = NDArray[np.float32]
-Fit = Callable[[Vectors, Vectors], LinearMap]
 
 RESAMPLES, DIMS, CALLS = 2000, (384, 768, 1536, 3072), 100
 
@@ -37,18 +35,6 @@ RESAMPLES, DIMS, CALLS = 2000, (384, 768, 1536, 3072), 100
 def unit(rows: NDArray[np.floating]) -> Vectors:
     """Rows at unit length."""
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
-
-
-def ridge(old: Vectors, new: Vectors) -> LinearMap:
-    """The product's map."""
-    return fit_map(old, new)
-
-
-def procrustes(old: Vectors, new: Vectors) -> LinearMap:
-    """The orthogonal map, of vectors from which their means are taken."""
-    before, after = old.mean(axis=0), new.mean(axis=0)
-    turn = orthogonal_procrustes(old - before, new - after)[0].T.astype(np.float32)
-    return LinearMap(turn, after - turn @ before)
 
 
 def share(mapped: NDArray[np.float64], native: NDArray[np.float64]) -> str:
@@ -110,11 +96,10 @@ class Pair:
                     np.concatenate((self.documents[new], self.queries[new][self.fitting])),
                 )
             for texts, (before, after) in pairs.items():
-                for way, fit in (("orthogonal", procrustes), ("ridge", ridge)):
-                    if way == "ridge" or before.shape[1] == after.shape[1]:
-                        yield row(f"{way}, {texts}", fit(before, after)(asked), len(before))
-            there, back = ridge(before, after), ridge(after, before)
-            again = row("ridge, there and back", there.then(back)(asked), len(before), new=old, native=own)
+                for way, fit in (("orthogonal", fit_orthogonal), ("ridge", fit_map)):
+                    yield row(f"{way}, {texts}", fit(before, after)(asked), len(before))
+            there, back = fit_map(before, after), fit_map(after, before)
+            again = row("there and back, ridge", there.then(back)(asked), len(before), new=old, native=own)
             yield again
 
 

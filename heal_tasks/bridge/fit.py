@@ -1,4 +1,4 @@
-"""The map between two spaces: ridge regression with a shift, fitted to texts that both encoders have encoded."""
+"""The map between two spaces: by ridge regression or orthogonal, fitted to texts that both encoders have encoded."""
 
 from dataclasses import dataclass
 
@@ -65,7 +65,23 @@ def fit_map(old: Float32Array, new: Float32Array, ridge: float = RIDGE) -> Linea
     covariance = x.T @ x / len(x)
     penalty = ridge * np.trace(covariance) / len(covariance) or 1.0  # equal vectors have no covariance
     solved = np.linalg.solve(covariance + penalty * np.eye(len(covariance)), x.T @ (y - mean_new) / len(x)).T
-    shift = mean_new - solved @ mean_old
-    # Regression shrinks what it cannot tell; composed maps need the length, a single one does not.
-    length = np.linalg.norm(old @ solved.T + shift, axis=1).mean()
-    return LinearMap((solved / length).astype(np.float32), (shift / length).astype(np.float32))
+    return _scaled(solved, mean_old, mean_new, old)
+
+
+def fit_orthogonal(old: Float32Array, new: Float32Array) -> LinearMap:
+    """The orthogonal map (orthogonal Procrustes) of vectors from which their means are taken; arguments as ``fit_map``.
+
+    Between spaces of different dimensions it is an isometry of the smaller one.
+    """
+    mean_old, mean_new = old.mean(axis=0, dtype=np.float64), new.mean(axis=0, dtype=np.float64)
+    left, _, right = np.linalg.svd((new - mean_new).T @ (old - mean_old), full_matrices=False)
+    return _scaled(left @ right, mean_old, mean_new, old)
+
+
+def _scaled(
+    weights: NDArray[np.float64], mean_old: NDArray[np.float64], mean_new: NDArray[np.float64], old: Float32Array
+) -> LinearMap:
+    """The map that brings mean to mean. Composed maps need results of length 1, which regression shrinks."""
+    shift = mean_new - weights @ mean_old
+    length = np.linalg.norm(old @ weights.T + shift, axis=1).mean()
+    return LinearMap((weights / length).astype(np.float32), (shift / length).astype(np.float32))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
-from heal_tasks.bridge.fit import LinearMap, fit_map
+from heal_tasks.bridge.fit import LinearMap, fit_map, fit_orthogonal
 from heal_tasks.core.errors import InputError
 
 
@@ -54,6 +55,16 @@ def test_the_solution_is_that_of_dense_least_squares() -> None:
     np.testing.assert_allclose(got, expected / length, atol=1e-4)
     assert np.linalg.norm(got, axis=1).mean() == pytest.approx(1, abs=1e-4)
     np.testing.assert_allclose(made(old.astype(np.float32)), unit(expected), atol=1e-4)
+
+
+def test_an_orthogonal_map_is_that_of_scipy() -> None:
+    old, new = texts(300, 12), texts(300, 12, seed=1)
+    made = fit_orthogonal(old, new)
+    turn, _ = orthogonal_procrustes(old - old.mean(axis=0), new - new.mean(axis=0))
+    expected = (old - old.mean(axis=0)) @ turn + new.mean(axis=0)
+    np.testing.assert_allclose(made(old), unit(expected), atol=1e-4)
+    wider = fit_orthogonal(old, texts(300, 20, seed=2)).weights
+    np.testing.assert_allclose(wider.T @ wider / np.trace(wider.T @ wider) * 12, np.eye(12), atol=1e-5)
 
 
 def test_composed_maps_lead_where_one_after_the_other_does() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from heal_tasks.bridge.fit import LinearMap, fit_map
+from heal_tasks.bridge.fit import LinearMap, fit_map, fit_orthogonal
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.store.generations.bridges import Bridge, BridgeRepository, Method
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
@@ -30,16 +30,17 @@ def write_bridges(context: Context, generation: Generation) -> str:
     live, new = spaces.get(active.space_id), spaces.get(generation.space_id)
     earlier = [item for item in bridges.into(live.space_id) if item.from_space != new.space_id]
     _fit(context, new, live, active)
-    if (step := _fit(context, live, new, generation)) is None:
+    step = _fit(context, live, new, generation)
+    for item in earlier:
+        old = spaces.get(item.from_space)
+        if not _fit(context, old, new, generation) and step and item.in_use:
+            first, second = LinearMap(*bridges.load(item, old)), LinearMap(*bridges.load(step, live))
+            _write(context, old, generation, first.then(second), "composed", step.pairs)
+    if step is None:
         return (
             f"query vectors of generation {active.generation_id} cannot be mapped: too few chunks have vectors of both "
             "models, or too few test questions"
         )
-    for item in earlier:
-        old = spaces.get(item.from_space)
-        if not _fit(context, old, new, generation) and item.in_use:
-            first, second = LinearMap(*bridges.load(item, old)), LinearMap(*bridges.load(step, live))
-            _write(context, old, generation, first.then(second), "composed", step.pairs)
     note = f"mapped, query vectors of generation {active.generation_id} keep {step.share:.1%} of the recall"
     if not step.in_use:
         note += f", less than HEAL_BRIDGE_MIN_RECALL={step.min_share:g}: they are refused once it is retired"
@@ -54,9 +55,15 @@ def _fit(context: Context, old: Space, new: Space, generation: Generation) -> Br
         return None
     pairs = len(chunks[0]) + len(questions[0])
     # Queries are not chunks: fitted to questions as well a map keeps up to 8 points more (bench/RESULTS.md).
-    made = fit_map(np.concatenate((chunks[0], questions[0])), np.concatenate((chunks[1], questions[1])))
+    texts = np.concatenate((chunks[0], questions[0])), np.concatenate((chunks[1], questions[1]))
     bridges.keep_probes(old)
-    return _write(context, old, generation, made, "fitted", pairs)
+    # Neither kind wins always, and the right answers alone show which: nearness to the new vectors prefers the ridge.
+    orthogonal, ridge = fit_orthogonal(*texts), fit_map(*texts)
+    first = _write(context, old, generation, orthogonal, "fitted", pairs)
+    second = _write(context, old, generation, ridge, "fitted", pairs)
+    if first and second and first.share > second.share:
+        return _write(context, old, generation, orthogonal, "fitted", pairs)
+    return second
 
 
 def _write(
