@@ -20,7 +20,7 @@ HEAL := $(BIN)/python -m heal_tasks
 help:
 	@echo "make demo         install, start everything, align a first corpus, report   (5 to 12 minutes on 2 cores)"
 	@echo "make demo-nudge   20 new documents, one changed, one deleted: the nudge route, and its report"
-	@echo "make demo-adopt   a LangChain table adopted, aligned and searched, without Airflow (2 minutes)"
+	@echo "make demo-adopt   a LangChain table adopted, aligned and searched, without Airflow"
 	@echo "make up | down    start | stop Postgres and Airflow; data stays in var/"
 	@echo "make status       what runs, and where"
 	@echo "make watch        show the run that is going on"
