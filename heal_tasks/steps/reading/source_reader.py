@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import psycopg
 
+from heal_tasks.core.acl import Acl, acl_of
 from heal_tasks.core.batches import batched
-from heal_tasks.core.errors import SourceError
+from heal_tasks.core.errors import InputError, SourceError
 from heal_tasks.core.ids import MAX_KEY_BYTES, stable_id
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import Source
@@ -43,15 +44,20 @@ class TooManyRejectedError(SourceError):
 
 
 class SourceReader:
-    """Reads one source in the caller's transaction: first ``read``, then ``settle`` when every source has been read."""
+    """Reads one source in the caller's transaction: first ``read``, then ``settle`` when every source has been read.
 
-    def __init__(self, context: Context, source: Source, chunker: Chunker, *, again: bool) -> None:
+    ``acl`` are the readers of documents whose metadata name none.
+    """
+
+    def __init__(
+        self, context: Context, source: Source, chunker: Chunker, *, again: bool, acl: Acl = None
+    ) -> None:
         self.name = source.name
         self.rejected: list[Rejected] = []
         self.skipped: Counter[str] = Counter()  # number of files that are not read, by kind
         self.gone: set[int] = set()  # documents whose names are in the source no more
         self._context, self._settings, self._again = context, context.settings, again
-        self._source, self._chunker = source, chunker
+        self._source, self._chunker, self._acl = source, chunker, acl
         self._documents, self._files = DocumentRepository(context.conn), SourceFiles(context.conn)
         self._decided_by = (
             f"HEAL_MAX_FILE_MB={self._settings.max_file_mb:g} MAX_DOCUMENT_CHARS={MAX_DOCUMENT_CHARS} "
@@ -169,6 +175,8 @@ class SourceReader:
         """The accepted records of one file; the others are its faults."""
         max_bytes = int(self._settings.max_file_mb * 2**20)
         for item in read_records(self._source, file, max_bytes=max_bytes, max_chars=MAX_DOCUMENT_CHARS):
+            if isinstance(item, Record) and (fault := _acl_fault(item)):
+                item = fault
             if isinstance(item, Record):
                 first = self._path_of.setdefault(item.external_id, item.path)
                 if first == item.path:
@@ -182,7 +190,7 @@ class SourceReader:
     def _store(self, batch: Sequence[Record]) -> Changes:
         """Store records; where the database refuses one for its values, store the others and reject it."""
         try:
-            return self._documents.apply_records(self.name, batch, self._chunker, self._settings.text_language)
+            return self._documents.apply_records(self.name, batch, self._chunker, self._settings.text_language, self._acl)
         except psycopg.Error as error:
             if not is_fault_of_values(error):
                 raise
@@ -233,6 +241,14 @@ class SourceReader:
                 self.name,
                 self.rejected,
             )
+
+
+def _acl_fault(record: Record) -> Rejected | None:
+    try:
+        acl_of(record.metadata)
+    except InputError as error:
+        return reject(record.path, record.line, str(error), record.body)
+    return None
 
 
 def named(kinds: Counter[str]) -> str:

@@ -148,7 +148,8 @@ WITH pair AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[]) AS p (gone, arriv
     UPDATE heal.document a SET source = g.source, external_id = chr(1) || g.external_id, path = g.path
     FROM pair p JOIN heal.document g ON g.document_id = p.gone WHERE a.document_id = p.arrived)
 UPDATE heal.document g SET source = a.source, external_id = substr(a.external_id, 2), path = a.path, title = a.title,
-    metadata = a.metadata, language = a.language, content_hash = a.content_hash,
+    metadata = a.metadata, language = a.language, content_hash = a.content_hash, acl = a.acl,
+    acl_changed_at = CASE WHEN g.acl IS DISTINCT FROM a.acl THEN now() ELSE g.acl_changed_at END,
     changed_at = CASE WHEN g.content_hash = a.content_hash THEN g.changed_at ELSE now() END
 FROM pair p JOIN heal.document a ON a.document_id = p.arrived WHERE g.document_id = p.gone"""
 _TAKE_BACK = "UPDATE heal.document SET external_id = substr(external_id, 2) WHERE document_id = ANY(%s)"

@@ -20,7 +20,7 @@ COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.
 -- The KNN block is narrow and has no join, which would lose the index. It is not sorted here, because every caller sorts.
 CREATE OR REPLACE FUNCTION heal.nearest_statements(
     query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, condition text, except_document bigint, exact boolean,
-    few int, shown bigint[], last_chunk bigint,
+    few int, shown bigint[], last_chunk bigint, permitted text[],
     OUT indexed text, OUT compared text, OUT documents bigint[], OUT many boolean
 )
 LANGUAGE plpgsql STABLE AS $$
@@ -31,22 +31,26 @@ DECLARE
     by_index text := CASE gen_row.index_kind WHEN 'halfvec'
         THEN format('v.embedding::halfvec(%2$s) %1$s $1::halfvec(%2$s)', operator, gen_row.dims) ELSE gap END;
     passing text := '';
+    readable text := CASE WHEN permitted IS NOT NULL THEN '(d.acl IS NULL OR d.acl && $9)' END;
     bounds record;
 BEGIN
     PERFORM heal.checked_k(k), heal.checked_query(query, gen_row), heal.checked_filter(filter), heal.checked_condition(condition);
-    many := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL;
+    many := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL OR permitted IS NOT NULL;
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
         passing := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
     END IF;
-    IF condition IS NOT NULL THEN
+    IF condition IS NOT NULL OR filter IS NOT NULL AND permitted IS NOT NULL THEN
         EXECUTE format('SELECT ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
-                                     WHERE%s heal.meets(d, $2) AND d.deleted_at IS NULL LIMIT $3)',
-                       CASE WHEN filter IS NOT NULL THEN ' d.metadata @> $1 AND' END)
-            INTO documents USING filter, condition, few + 1;
+                                     WHERE %s AND d.deleted_at IS NULL LIMIT $3)',
+                       concat_ws(' AND ', CASE WHEN filter IS NOT NULL THEN 'd.metadata @> $1' END,
+                                 CASE WHEN condition IS NOT NULL THEN 'heal.meets(d, $2)' END, replace(readable, '$9', '$4')))
+            INTO documents USING filter, condition, few + 1, permitted;
     ELSIF filter IS NOT NULL THEN
         documents := ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
                            WHERE d.metadata @> filter AND d.deleted_at IS NULL LIMIT few + 1);
+    ELSIF permitted IS NOT NULL THEN
+        documents := heal.few_readable(permitted, least(few, 2000));
     END IF;
     IF cardinality(documents) <= few THEN
         passing := passing || ' AND v.document_id = ANY ($3)';
@@ -54,12 +58,15 @@ BEGIN
         passing := passing || format(
             ' AND (SELECT bool_or(%s) FROM heal.document d WHERE v.document_id IN (d.document_id, d.duplicate_of))',
             concat_ws(' AND ', CASE WHEN filter IS NOT NULL THEN 'd.metadata @> $4' END,
-                      CASE WHEN condition IS NOT NULL THEN 'heal.meets(d, $5)' END));
+                      CASE WHEN condition IS NOT NULL THEN 'heal.meets(d, $5)' END, readable));
     END IF;
     exact := exact OR gen_row.index_kind = 'none';
-    IF NOT exact AND many AND coalesce(cardinality(documents), 0) <= few THEN
+    IF NOT exact AND (topic IS NOT NULL OR documents IS NOT NULL) AND coalesce(cardinality(documents), 0) <= few THEN
         EXECUTE format('SELECT count(*) <= %s FROM (SELECT FROM %s v WHERE true%s LIMIT %s) s', few, source, passing, few + 1)
             INTO exact USING query, k, documents, filter, condition;
+    END IF;
+    IF permitted IS NOT NULL AND documents IS NULL THEN
+        passing := passing || format(' AND (SELECT %s FROM heal.document d WHERE d.document_id = v.document_id)', readable);
     END IF;
     IF except_document IS NOT NULL THEN
         passing := passing || format(' AND v.document_id <> %s', except_document);
@@ -112,7 +119,8 @@ COMMENT ON FUNCTION heal.restore_scan IS 'Sets what heal.set_scan has returned.'
 CREATE OR REPLACE FUNCTION heal.nearest(
     query vector, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, condition text DEFAULT NULL,
     except_document bigint DEFAULT NULL, exact boolean DEFAULT false, few int DEFAULT 50000,
-    shown bigint[] DEFAULT NULL, last_distance double precision DEFAULT NULL, last_chunk bigint DEFAULT NULL
+    shown bigint[] DEFAULT NULL, last_distance double precision DEFAULT NULL, last_chunk bigint DEFAULT NULL,
+    permitted text[] DEFAULT NULL
 )
 RETURNS TABLE (chunk_id bigint, distance double precision)
 LANGUAGE plpgsql STABLE ROWS 10 AS $$
@@ -120,32 +128,34 @@ DECLARE
     made record;
     kept text[];
 BEGIN
-    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk);
+    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk, permitted);
     IF made.indexed IS NOT NULL THEN
         kept := heal.set_scan(gen_row, k, made.many);
-        RETURN QUERY EXECUTE made.indexed USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk;
+        RETURN QUERY EXECUTE made.indexed USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk, permitted;
         exact := made.many AND NOT FOUND;
         PERFORM heal.restore_scan(kept);
     END IF;
     IF made.indexed IS NULL OR exact THEN
-        RETURN QUERY EXECUTE made.compared USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk;
+        RETURN QUERY EXECUTE made.compared USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk, permitted;
     END IF;
 END $$;
 COMMENT ON FUNCTION heal.nearest IS
     'Nearest chunk ids of one generation, in no order; the core of the search functions. exact: compare with every row that '
     'passes; few: the largest number of rows that are compared one by one because of a topic, filter or condition; shown: chunks of '
-    'the first page, which are left out; last_distance, last_chunk: only rows beyond these.';
+    'the first page, which are left out; last_distance, last_chunk: only rows beyond these; permitted: heal.permitted of a reader, null for '
+    'the pipeline.';
 
 -- Called only if there is a filter or a condition: called for each hit it took a fifth of the time of a search.
-CREATE OR REPLACE FUNCTION heal.shown_document(document bigint, filter jsonb, condition text)
+CREATE OR REPLACE FUNCTION heal.shown_document(document bigint, filter jsonb, condition text, permitted text[])
 RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT d.document_id FROM heal.document d
     WHERE document IN (d.document_id, d.duplicate_of) AND (filter IS NULL OR d.metadata @> filter)
         AND (condition IS NULL OR heal.meets(d, condition)) AND d.deleted_at IS NULL
+        AND (permitted IS NULL OR d.acl IS NULL OR d.acl && permitted)
     ORDER BY d.duplicate_of NULLS FIRST, d.document_id LIMIT 1
 $$;
 COMMENT ON FUNCTION heal.shown_document IS
-    'The document to show for a hit: of the document and its exact duplicates one that passes filter and condition, or none.';
+    'The document to show for a hit: of the document and its exact duplicates one that passes filter, condition and lists of readers, or none.';
 
 -- VOLATILE, because a STABLE function may not explain.
 CREATE OR REPLACE FUNCTION heal.explain(
@@ -154,22 +164,23 @@ CREATE OR REPLACE FUNCTION heal.explain(
 RETURNS TABLE (line text) LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     gen_row heal.generation := heal.searchable(gen);
-    planned boolean := gen_row.index_kind <> 'none' AND coalesce(topic::text, filter::text, condition) IS NULL AND k <= 100;
+    permitted text[] := heal.permitted();
+    planned boolean := gen_row.index_kind <> 'none' AND coalesce(topic::text, filter::text, condition, permitted::text) IS NULL AND k <= 100;
     served bigint;
     passing bigint;
     found bigint;
     made record;
     kept text[];
 BEGIN
-    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL);
+    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL, permitted);
     EXECUTE format('SELECT count(*) FROM heal.%I', heal.vector_table(gen)) INTO served;
     EXECUTE format('SELECT count(*) FROM (%s) s', replace(made.compared, 'LIMIT $2', ''))
-        INTO passing USING query, k, made.documents, filter, condition;
+        INTO passing USING query, k, made.documents, filter, condition, NULL::bigint[], NULL::float8, NULL::bigint, permitted;
     line := format('generation %s: %s of %s rows pass (%s %%)', gen, passing, served, round(100.0 * passing / greatest(served, 1), 1));
     RETURN NEXT;
     kept := heal.set_scan(gen_row, k, made.many);
     IF made.many AND made.indexed IS NOT NULL THEN
-        EXECUTE format('SELECT count(*) FROM (%s) s', made.indexed) INTO found USING query, k, made.documents, filter, condition;
+        EXECUTE format('SELECT count(*) FROM (%s) s', made.indexed) INTO found USING query, k, made.documents, filter, condition, NULL::bigint[], NULL::float8, NULL::bigint, permitted;
     END IF;
     line := CASE
         WHEN made.indexed IS NULL THEN 'exact: every row that passes is compared'
@@ -181,7 +192,7 @@ BEGIN
             WHEN planned THEN heal.search_statement(gen_row, gen_row.index_kind, '$1', '$2')
             WHEN found = 0 THEN made.compared
             ELSE coalesce(made.indexed, made.compared) END
-        USING query, k, made.documents, filter, condition
+        USING query, k, made.documents, filter, condition, NULL::bigint[], NULL::float8, NULL::bigint, permitted
     LOOP
         line := regexp_replace(line, '''[[{][^'']{40,}[]}]''::', '''...''::', 'g');  -- vectors, and lists of documents
         RETURN NEXT;

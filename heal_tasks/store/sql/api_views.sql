@@ -1,10 +1,19 @@
 -- Views for readers. Repeatable: applied again whenever this file changes.
 
+DO $$
+DECLARE
+    live bigint := (SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active');
+BEGIN
+    IF live IS NOT NULL THEN
+        CALL heal.show_embedding(live);
+    END IF;
+END $$;
+
 CREATE OR REPLACE VIEW heal.readable_document AS
 SELECT d.document_id, d.source, d.external_id, d.title, d.metadata, d.language, d.content_hash, d.created_at, d.changed_at
-FROM heal.document d WHERE d.deleted_at IS NULL;
-COMMENT ON VIEW heal.readable_document IS
-    'The documents that views for readers show: the one place for a rule about who may read which.';
+FROM heal.document d
+WHERE d.deleted_at IS NULL AND ((SELECT heal.permitted()) IS NULL OR d.acl IS NULL OR d.acl && (SELECT heal.permitted()));
+COMMENT ON VIEW heal.readable_document IS 'The documents that views for readers show: those that a session may read.';
 
 CREATE OR REPLACE VIEW heal.passages AS
 SELECT e.chunk_id, e.document_id, c.ordinal, d.title, c.text, d.source, d.external_id, d.metadata, d.language, d.changed_at,

@@ -1,0 +1,34 @@
+-- Who may read which document.
+
+ALTER TABLE heal.document ADD acl text[], ADD acl_changed_at timestamptz;
+COMMENT ON COLUMN heal.document.acl IS
+    'Principals that may read the document, in order, each once; null: everybody; empty: nobody but the pipeline. Documents are duplicates of each '
+    'other only if their lists are equal, too.';
+COMMENT ON COLUMN heal.document.acl_changed_at IS 'Time at which the list of principals last became another one.';
+
+-- A search asks first whether any document has a list; this index is empty where none has.
+CREATE INDEX document_restricted ON heal.document (document_id) WHERE acl IS NOT NULL;
+CREATE INDEX document_acl ON heal.document USING gin (acl) WITH (fastupdate = off) WHERE acl IS NOT NULL;
+CREATE INDEX document_public ON heal.document (document_id) WHERE acl IS NULL AND duplicate_of IS NULL AND deleted_at IS NULL;
+
+-- Not in a file that is applied again, so that a deployment may replace it: docs/permissions.md.
+CREATE FUNCTION heal.principals() RETURNS text[] LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER AS $$
+BEGIN
+    RETURN coalesce(heal.setting_principals(), heal.role_principals());
+END $$;
+COMMENT ON FUNCTION heal.principals IS
+    'The principals of this session: those that heal.principals is set to, or else the roles of its user. May be replaced.';
+
+-- Functions whose arguments have changed cannot be replaced: they are dropped here, and the other files make them again.
+DO $$
+DECLARE
+    item record;
+BEGIN
+    FOR item IN
+        SELECT p.oid::regprocedure AS routine FROM pg_proc p
+        WHERE p.pronamespace = 'heal'::regnamespace AND p.proname IN (
+            'nearest', 'nearest_statements', 'matching', 'ranked', 'shown_document')
+    LOOP
+        EXECUTE format('DROP FUNCTION %s', item.routine);
+    END LOOP;
+END $$;

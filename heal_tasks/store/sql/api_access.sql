@@ -1,0 +1,66 @@
+-- Which documents a session may read. Repeatable: applied again whenever this file changes.
+
+CREATE OR REPLACE FUNCTION heal.setting_principals() RETURNS text[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    named text := nullif(current_setting('heal.principals', true), '');  -- '' after the end of a SET LOCAL, too
+BEGIN
+    IF named LIKE '{%' THEN
+        RETURN named::text[];
+    END IF;
+    RETURN regexp_split_to_array(trim(named), '\s*,\s*');
+END $$;
+COMMENT ON FUNCTION heal.setting_principals IS
+    'The principals that heal.principals is set to, with commas between them or as an array; null if it is not set.';
+
+-- In a function with the rights of its owner, current_user is the owner, and the setting role is still the one of the caller's SET ROLE.
+CREATE OR REPLACE FUNCTION heal.role_principals() RETURNS text[] LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    WITH RECURSIVE held AS (
+        SELECT r.oid FROM pg_roles r WHERE r.rolname = coalesce(nullif(current_setting('role'), 'none'), session_user)
+        UNION SELECT m.roleid FROM held h JOIN pg_auth_members m ON m.member = h.oid
+    )
+    SELECT coalesce(array_agg('role:' || r.rolname ORDER BY r.rolname), '{}') FROM held h JOIN pg_roles r ON r.oid = h.oid
+$$;
+COMMENT ON FUNCTION heal.role_principals IS
+    'role:NAME for the role of this session, the one of SET ROLE or else its user, and for every role that it is a member of.';
+
+CREATE OR REPLACE FUNCTION heal.permitted() RETURNS text[] LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER AS $$
+BEGIN
+    IF EXISTS (SELECT FROM heal.document d WHERE d.acl IS NOT NULL) THEN
+        RETURN coalesce(heal.principals(), '{}');
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION heal.permitted IS
+    'The principals whose documents this session may read, besides those without a list; null while no document has one.';
+
+CREATE OR REPLACE FUNCTION heal.may_read(document bigint) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER AS $$
+    SELECT EXISTS (SELECT FROM heal.document d WHERE d.document_id = document AND (d.acl IS NULL OR d.acl && heal.permitted()))
+$$;
+COMMENT ON FUNCTION heal.may_read IS 'True if this session may read a document.';
+
+CREATE OR REPLACE FUNCTION heal.few_readable(permitted text[], most int) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    documents bigint[] := ARRAY(SELECT d.document_id FROM heal.document d
+                                WHERE d.acl IS NULL AND d.duplicate_of IS NULL AND d.deleted_at IS NULL LIMIT most + 1);
+BEGIN
+    IF cardinality(documents) <= most THEN
+        documents := documents || ARRAY(SELECT d.document_id FROM heal.document d
+                                        WHERE d.acl && permitted AND d.duplicate_of IS NULL AND d.deleted_at IS NULL LIMIT most + 1);
+    END IF;
+    RETURN CASE WHEN cardinality(documents) <= most THEN documents END;
+END $$;
+COMMENT ON FUNCTION heal.few_readable IS 'The documents that some principals may read; null if there are more than so many.';
+
+-- Called by heal.activate, because the name of the table is part of the view.
+CREATE OR REPLACE PROCEDURE heal.show_embedding(gen bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format(
+        'CREATE OR REPLACE VIEW heal.embedding AS
+         SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
+         FROM heal.%I v
+         WHERE (SELECT heal.permitted()) IS NULL OR EXISTS (
+             SELECT FROM heal.document d
+             WHERE d.document_id = v.document_id AND (d.acl IS NULL OR d.acl && (SELECT heal.permitted())))',
+        gen, heal.vector_table(gen));
+END $$;
+COMMENT ON PROCEDURE heal.show_embedding IS 'Makes heal.embedding the view of a generation''s vectors, of the documents that a session may read.';
