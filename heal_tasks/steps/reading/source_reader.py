@@ -88,6 +88,7 @@ class SourceReader:
         changes = Changes()
         for batch in batched(records, BATCH):
             changes += self._store(batch)
+        changes += self._documents.apply_acl(self.name, self._acl, self._chunker)
         for file in to_read:
             self._states[file.path] = self._state(file)
         self._weigh()

@@ -142,3 +142,16 @@ def purge_superseded(conn: Connection) -> int:
         rows = conn.execute(query).fetchall()
         conn.execute("CALL heal.delete_chunks(%s::bigint[])", ([key for (key,) in rows],))
     return len(rows)
+
+
+def purge_reopened(conn: Connection) -> int:
+    """Delete superseded chunks of documents whose readers this transaction has changed, and return their number.
+
+    The old text was written for other readers. So it is not served until the new one has vectors, as it would be else.
+    """
+    rows = conn.execute(
+        "SELECT c.chunk_id FROM heal.chunk c JOIN heal.document d USING (document_id) "
+        "WHERE c.superseded_at IS NOT NULL AND d.acl_changed_at = now()"
+    ).fetchall()
+    conn.execute("CALL heal.delete_chunks(%s::bigint[])", ([key for (key,) in rows],))
+    return len(rows)

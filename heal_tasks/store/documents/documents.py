@@ -35,6 +35,7 @@ class Changes:
     new: int = 0  # documents that were unknown or deleted before
     changed: int = 0  # documents with another title or body than before
     deleted: int = 0
+    reopened: int = 0  # documents that have other readers than before
     moved: int = 0  # documents that have another name than before, and the same text
     duplicates: int = 0  # new or changed documents whose content an older document has
     chunks_added: int = 0  # chunks that need a vector
@@ -109,9 +110,23 @@ class DocumentRepository(Repository):
         return Changes(
             new=len(new),
             changed=len(changed),
+            reopened=len(reopened),
             duplicates=len(duplicates & touched),
             chunks_added=added,
             chunks_superseded=superseded,
+        )
+
+    def apply_acl(self, source: str, acl: Acl, chunker: Chunker) -> Changes:
+        """Give readers to all documents of a source whose metadata name none: its rule may have changed."""
+        with self._conn.transaction():
+            lock_exclusive(self._conn)
+            hashes = [value for (value,) in self._conn.execute(_SET_ACL, {"source": source, "acl": acl})]
+            if not hashes:
+                return Changes()
+            self._conn.execute("CALL heal.announce('rows')")
+            duplicates, added, superseded = settle(self._conn, (), set(hashes), chunker)
+        return Changes(
+            reopened=len(hashes), duplicates=len(duplicates), chunks_added=added, chunks_superseded=superseded
         )
 
     def delete(self, document_ids: Collection[int]) -> Changes:
@@ -173,6 +188,13 @@ WHERE (document.path, document.metadata, document.content_hash, document.languag
       (EXCLUDED.path, EXCLUDED.metadata, EXCLUDED.content_hash, EXCLUDED.language, EXCLUDED.acl)
       OR document.deleted_at IS NOT NULL
 """)
+
+_SET_ACL = """
+UPDATE heal.document SET acl = %(acl)s, acl_changed_at = now()
+WHERE source = %(source)s AND deleted_at IS NULL AND acl IS DISTINCT FROM %(acl)s::text[]
+    AND coalesce(metadata -> 'acl', 'null') = 'null'
+RETURNING content_hash
+"""
 
 # The oldest live document of each content is the canonical one, among those with the same readers: what is found is
 # shown as the canonical document, and nobody may learn title and source of a copy that is kept for others.
