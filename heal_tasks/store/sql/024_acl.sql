@@ -27,7 +27,7 @@ BEGIN
     FOR item IN
         SELECT p.oid::regprocedure AS routine FROM pg_proc p
         WHERE p.pronamespace = 'heal'::regnamespace AND p.proname IN (
-            'nearest', 'nearest_statements', 'matching', 'ranked', 'shown_document')
+            'nearest', 'nearest_statements', 'set_scan', 'matching', 'ranked', 'shown_document')
     LOOP
         EXECUTE format('DROP FUNCTION %s', item.routine);
     END LOOP;

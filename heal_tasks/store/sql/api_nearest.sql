@@ -21,7 +21,7 @@ COMMENT ON FUNCTION heal.topic_interval IS 'Leaf interval of a topic''s subtree.
 CREATE OR REPLACE FUNCTION heal.nearest_statements(
     query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, condition text, except_document bigint, exact boolean,
     few int, shown bigint[], last_chunk bigint, permitted text[],
-    OUT indexed text, OUT compared text, OUT documents bigint[], OUT many boolean
+    listed int, OUT near text, OUT indexed text, OUT compared text, OUT documents bigint[], OUT wanted int
 )
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -33,9 +33,10 @@ DECLARE
     passing text := '';
     readable text := CASE WHEN permitted IS NOT NULL THEN '(d.acl IS NULL OR d.acl && $9)' END;
     bounds record;
+    many boolean := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL OR shown IS NOT NULL;
 BEGIN
     PERFORM heal.checked_k(k), heal.checked_query(query, gen_row), heal.checked_filter(filter), heal.checked_condition(condition);
-    many := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL OR permitted IS NOT NULL;
+    exact := exact OR gen_row.index_kind = 'none';
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
         passing := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
@@ -49,8 +50,8 @@ BEGIN
     ELSIF filter IS NOT NULL THEN
         documents := ARRAY(SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
                            WHERE d.metadata @> filter AND d.deleted_at IS NULL LIMIT few + 1);
-    ELSIF permitted IS NOT NULL THEN
-        documents := heal.few_readable(permitted, least(few, 2000));
+    ELSIF permitted IS NOT NULL AND listed > 0 THEN
+        documents := heal.few_readable(permitted, listed);
     END IF;
     IF cardinality(documents) <= few THEN
         passing := passing || ' AND v.document_id = ANY ($3)';
@@ -60,7 +61,6 @@ BEGIN
             concat_ws(' AND ', CASE WHEN filter IS NOT NULL THEN 'd.metadata @> $4' END,
                       CASE WHEN condition IS NOT NULL THEN 'heal.meets(d, $5)' END, readable));
     END IF;
-    exact := exact OR gen_row.index_kind = 'none';
     IF NOT exact AND (topic IS NOT NULL OR documents IS NOT NULL) AND coalesce(cardinality(documents), 0) <= few THEN
         EXECUTE format('SELECT count(*) <= %s FROM (SELECT FROM %s v WHERE true%s LIMIT %s) s', few, source, passing, few + 1)
             INTO exact USING query, k, documents, filter, condition;
@@ -72,19 +72,26 @@ BEGIN
         passing := passing || format(' AND v.document_id <> %s', except_document);
     END IF;
     IF shown IS NOT NULL THEN
-        many := true;
         passing := passing || ' AND v.chunk_id <> ALL ($6)';
         IF last_chunk <> ALL (shown) THEN
             passing := passing || format(' AND (%s, v.chunk_id) > ($7, $8)', gap);
         END IF;
     END IF;
+    wanted := CASE WHEN many THEN greatest(2000, 10 * k) WHEN permitted IS NOT NULL THEN greatest(200, 20 * k) END;
+    IF NOT exact AND NOT many AND permitted IS NOT NULL THEN
+        near := format(
+            'WITH near AS MATERIALIZED (SELECT v.chunk_id, v.document_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT $10),
+             hit AS MATERIALIZED (SELECT n.chunk_id, n.distance FROM near n JOIN heal.document d ON d.document_id = n.document_id WHERE %5$s)
+             SELECT hit.chunk_id, hit.distance FROM hit WHERE (SELECT count(*) FROM hit) >= $2 ORDER BY hit.distance, hit.chunk_id LIMIT $2',
+            gap, source, CASE WHEN except_document IS NOT NULL THEN format(' AND v.document_id <> %s', except_document) END, by_index, readable);
+    END IF;
     IF NOT exact THEN
-        indexed := format(CASE WHEN many THEN
+        indexed := format(CASE WHEN wanted IS NOT NULL THEN
             'WITH hit AS MATERIALIZED (SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT %5$s)
              SELECT hit.chunk_id, hit.distance FROM hit WHERE (SELECT count(*) FROM hit) = %5$s
              ORDER BY hit.distance + 0, hit.chunk_id LIMIT $2'
             ELSE 'SELECT v.chunk_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT $2' END,
-            gap, source, passing, by_index, greatest(2000, 10 * k));
+            gap, source, passing, by_index, wanted);
     END IF;
     compared := format(
         'SELECT s.chunk_id, s.distance
@@ -93,20 +100,22 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION heal.nearest_statements IS
     'The statements of heal.nearest, whose arguments it checks: by index, unless every row that passes is to be compared, and by comparison, with their parameter '
-    'documents; many: the index is searched for two thousand rows.';
+    'documents; wanted: the number of rows that pass for which the index is searched, null for k. near: the statement to try first, which '
+    'gives rows if enough of the nearest may be read; then the others are to be made again, with far.';
 
-CREATE OR REPLACE FUNCTION heal.set_scan(gen_row heal.generation, k int, many boolean)
+CREATE OR REPLACE FUNCTION heal.set_scan(gen_row heal.generation, k int, wanted int)
 RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     kept text[] := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
                          current_setting('hnsw.max_scan_tuples', true), current_setting('hnsw.scan_mem_multiplier', true)];
 BEGIN
-    PERFORM heal.restore_scan(ARRAY[CASE WHEN many THEN 1000 ELSE greatest(gen_row.ef_search, least(2 * k, 1000)) END::text, 'relaxed_order',
-                                    CASE WHEN many THEN '100000' ELSE kept[3] END, CASE WHEN many THEN '16' ELSE kept[4] END]);
+    PERFORM heal.restore_scan(ARRAY[CASE WHEN wanted >= 2000 THEN 1000 ELSE greatest(gen_row.ef_search, least(2 * k, 1000)) END::text, 'relaxed_order',
+                                    CASE WHEN wanted IS NOT NULL THEN '100000' ELSE kept[3] END,
+                                    CASE WHEN wanted IS NOT NULL THEN '16' ELSE kept[4] END]);
     RETURN kept;
 END $$;
 COMMENT ON FUNCTION heal.set_scan IS
-    'Sets what a scan of an index reads, for two thousand rows or for k, until the transaction ends; returns what was set before.';
+    'Sets what a scan of an index reads, for so many rows that pass or for k, until the transaction ends; returns what was set before.';
 
 CREATE OR REPLACE FUNCTION heal.restore_scan(kept text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -127,12 +136,28 @@ LANGUAGE plpgsql STABLE ROWS 10 AS $$
 DECLARE
     made record;
     kept text[];
+    depth int;
+    answered boolean;
 BEGIN
-    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk, permitted);
+    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk, permitted,
+                                    CASE WHEN heal.widely_readable(permitted) THEN 0 ELSE 2000 END);
+    IF made.near IS NOT NULL AND made.documents IS NULL THEN
+        FOREACH depth IN ARRAY ARRAY[greatest(100, 10 * k), greatest(400, 20 * k)] LOOP
+            kept := heal.set_scan(gen_row, depth / 2, NULL);
+            RETURN QUERY EXECUTE made.near USING query, k, NULL, NULL, NULL, NULL, NULL, NULL, permitted, depth;
+            answered := FOUND;
+            PERFORM heal.restore_scan(kept);
+            IF answered THEN
+                RETURN;
+            END IF;
+        END LOOP;
+        made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk,
+                                        permitted, 20000);
+    END IF;
     IF made.indexed IS NOT NULL THEN
-        kept := heal.set_scan(gen_row, k, made.many);
+        kept := heal.set_scan(gen_row, k, made.wanted);
         RETURN QUERY EXECUTE made.indexed USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk, permitted;
-        exact := made.many AND NOT FOUND;
+        exact := made.wanted IS NOT NULL AND NOT FOUND;
         PERFORM heal.restore_scan(kept);
     END IF;
     IF made.indexed IS NULL OR exact THEN
@@ -172,20 +197,21 @@ DECLARE
     made record;
     kept text[];
 BEGIN
-    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL, permitted);
+    made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL, permitted, 20000);
     EXECUTE format('SELECT count(*) FROM heal.%I', heal.vector_table(gen)) INTO served;
     EXECUTE format('SELECT count(*) FROM (%s) s', replace(made.compared, 'LIMIT $2', ''))
         INTO passing USING query, k, made.documents, filter, condition, NULL::bigint[], NULL::float8, NULL::bigint, permitted;
     line := format('generation %s: %s of %s rows pass (%s %%)', gen, passing, served, round(100.0 * passing / greatest(served, 1), 1));
     RETURN NEXT;
-    kept := heal.set_scan(gen_row, k, made.many);
-    IF made.many AND made.indexed IS NOT NULL THEN
+    kept := heal.set_scan(gen_row, k, made.wanted);
+    IF made.wanted IS NOT NULL AND made.indexed IS NOT NULL THEN
         EXECUTE format('SELECT count(*) FROM (%s) s', made.indexed) INTO found USING query, k, made.documents, filter, condition, NULL::bigint[], NULL::float8, NULL::bigint, permitted;
     END IF;
     line := CASE
         WHEN made.indexed IS NULL THEN 'exact: every row that passes is compared'
         WHEN found = 0 THEN 'exact: the index found too few rows that pass, so each of them is compared'
-        WHEN made.many THEN format('by index (%s, ef_search 1000), until %s rows have passed', gen_row.index_kind, greatest(2000, 10 * k))
+        WHEN made.wanted IS NOT NULL THEN format('by index (%s, ef_search %s), until %s rows have passed', gen_row.index_kind,
+                                                 current_setting('hnsw.ef_search'), made.wanted)
         ELSE format('by index (%s, ef_search %s)', gen_row.index_kind, current_setting('hnsw.ef_search')) END;
     RETURN NEXT;
     FOR line IN EXECUTE 'EXPLAIN (ANALYZE, BUFFERS) ' || CASE
