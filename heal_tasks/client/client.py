@@ -1,7 +1,7 @@
 """The client: search by text, by vector or by both, through any number of switches."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from heal_tasks.client.connections import Connections
@@ -15,6 +15,7 @@ from heal_tasks.store.generations.search import (
     Vector,
     find_by_text,
     hybrid_search,
+    reading_as,
     search,
     similar,
 )
@@ -22,6 +23,8 @@ from heal_tasks.store.generations.search import (
 Encode = Callable[[str], Vector]
 """Gives the vector of a question; is called from any thread."""
 Filter = Mapping[str, Any] | None
+Principals = Sequence[str] | None
+"""Whose documents to search, besides those of everybody; None: those of the database user."""
 
 T = TypeVar("T")
 
@@ -33,6 +36,8 @@ class Client:
     encoder loads it, and begins to follow switches: from then on the next encoder is loaded in the background while the
     previous generation, which stays searchable, answers. A switch is noticed by notification, or, where a pooler keeps
     notifications back, within two seconds.
+
+    ``principals`` are those of the person who searches: hits are of documents that they may read (docs/permissions.md).
 
     Every method may raise RetryableError, if the database does not answer, and StoreError, if no generation is active.
 
@@ -69,14 +74,18 @@ class Client:
         topic: int | None = None,
         filter: Filter = None,  # noqa: A002 - the name of the SQL function's argument
         language: str | None = None,
+        *,
+        principals: Principals = None,
     ) -> list[TextHit]:
         """The ``k`` chunks of the live generation that answer a question best, without a model: ``heal.find``."""
-        with self._connections.take() as conn:
+        with self._connections.take() as conn, reading_as(conn, principals):
             return find_by_text(conn, text, k, topic, filter, language)
 
-    def similar(self, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
+    def similar(
+        self, document_id: int, k: int = 10, topic: int | None = None, *, principals: Principals = None
+    ) -> list[Hit]:
         """The ``k`` chunks of other documents nearest to a document, in the live generation: ``heal.similar``."""
-        with self._connections.take() as conn:
+        with self._connections.take() as conn, reading_as(conn, principals):
             return similar(conn, document_id, k, topic)
 
     def search(
@@ -87,6 +96,7 @@ class Client:
         filter: Filter = None,  # noqa: A002 - as above
         *,
         generation_id: int | None = None,
+        principals: Principals = None,
     ) -> list[Hit]:
         """The ``k`` chunks nearest to a text, by its encoder's vector alone, or to a vector: ``heal.search``.
 
@@ -96,10 +106,12 @@ class Client:
             NotSearchable: that generation is neither active nor previous (any more): make the vector anew.
         """
         if isinstance(query, str):
-            return self._with_vector(query, lambda conn, vector, number: search(conn, vector, number, k, topic, filter))
+            return self._with_vector(
+                query, principals, lambda conn, vector, number: search(conn, vector, number, k, topic, filter)
+            )
         if generation_id is None:
             raise InputError("a vector can be compared with one generation only: give its generation_id")
-        with self._connections.take() as conn:
+        with self._connections.take() as conn, reading_as(conn, principals):
             return search(conn, query, generation_id, k, topic, filter)
 
     def hybrid_search(
@@ -109,10 +121,14 @@ class Client:
         topic: int | None = None,
         filter: Filter = None,  # noqa: A002 - as above
         language: str | None = None,
+        *,
+        principals: Principals = None,
     ) -> list[HybridHit]:
         """The ``k`` chunks that match a text best by encoder, lexicon and words: ``heal.hybrid_search``."""
         return self._with_vector(
-            text, lambda conn, vector, number: hybrid_search(conn, text, vector, number, k, topic, filter, language)
+            text,
+            principals,
+            lambda conn, vector, number: hybrid_search(conn, text, vector, number, k, topic, filter, language),
         )
 
     def live(self) -> Searchable:
@@ -136,7 +152,9 @@ class Client:
                 yield now
             last = now
 
-    def _with_vector(self, text: str, work: Callable[[Connection, Vector, int], list[T]]) -> list[T]:
+    def _with_vector(
+        self, text: str, principals: Principals, work: Callable[[Connection, Vector, int], list[T]]
+    ) -> list[T]:
         if not self._started:
             with self._starting:
                 if not self._started:
@@ -146,7 +164,7 @@ class Client:
 
         def answer(encode: Encode, generation_id: int) -> list[T]:
             vector = encode(text)
-            with self._connections.take() as conn:
+            with self._connections.take() as conn, reading_as(conn, principals):
                 return work(conn, vector, generation_id)
 
         return self._following.answer(lambda loaded: answer(loaded.encoder, loaded.generation_id))[1]

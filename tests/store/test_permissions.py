@@ -1,13 +1,7 @@
 """Who may see: no search function and no view shows a document to a session that is not on its list."""
 
-from collections.abc import Iterator
-
-import numpy as np
-import psycopg
 import pytest
-from psycopg import sql
 
-from heal_tasks.core.errors import InputError
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection
 from tests.store.sample_store import SOURCE, SampleStore, chunker, encode
@@ -48,13 +42,17 @@ STATEMENTS = {
     "search": "SELECT * FROM heal.search(%(q)s::vector, %(gen)s::bigint, 40)",
     "search filtered": "SELECT * FROM heal.search(%(q)s::vector, %(gen)s::bigint, 40, filter => '{}')",
     "search conditioned": "SELECT * FROM heal.search(%(q)s::vector, %(gen)s::bigint, 40, condition => '$.n >= 0')",
-    "search both": "SELECT * FROM heal.search(%(q)s::vector, %(gen)s::bigint, 40, filter => '{}', condition => '$.n >= 0')",
+    "search both": (
+        "SELECT * FROM heal.search(%(q)s::vector, %(gen)s::bigint, 40, filter => '{}', condition => '$.n >= 0')"
+    ),
     "search_many": "SELECT * FROM heal.search_many(ARRAY[%(q)s::vector], %(gen)s::bigint, 40)",
     "find": "SELECT * FROM heal.find('common word', 40)",
     "find ten": "SELECT * FROM heal.find('common word', 10)",
     "find filtered": "SELECT * FROM heal.find('common word', 40, filter => '{}')",
     "hybrid": "SELECT * FROM heal.hybrid_search('common word', %(q)s::vector, %(gen)s::bigint, 40)",
-    "hybrid filtered": "SELECT * FROM heal.hybrid_search('common word', %(q)s::vector, %(gen)s::bigint, 40, filter => '{}')",
+    "hybrid filtered": (
+        "SELECT * FROM heal.hybrid_search('common word', %(q)s::vector, %(gen)s::bigint, 40, filter => '{}')"
+    ),
     "passages": "SELECT * FROM heal.passages",
     "lineage": "SELECT * FROM heal.lineage",
     "embedding": "SELECT * FROM heal.embedding",

@@ -49,9 +49,7 @@ class SourceReader:
     ``acl`` are the readers of documents whose metadata name none.
     """
 
-    def __init__(
-        self, context: Context, source: Source, chunker: Chunker, *, again: bool, acl: Acl = None
-    ) -> None:
+    def __init__(self, context: Context, source: Source, chunker: Chunker, *, again: bool, acl: Acl = None) -> None:
         self.name = source.name
         self.rejected: list[Rejected] = []
         self.skipped: Counter[str] = Counter()  # number of files that are not read, by kind
@@ -191,7 +189,9 @@ class SourceReader:
     def _store(self, batch: Sequence[Record]) -> Changes:
         """Store records; where the database refuses one for its values, store the others and reject it."""
         try:
-            return self._documents.apply_records(self.name, batch, self._chunker, self._settings.text_language, self._acl)
+            return self._documents.apply_records(
+                self.name, batch, self._chunker, self._settings.text_language, self._acl
+            )
         except psycopg.Error as error:
             if not is_fault_of_values(error):
                 raise

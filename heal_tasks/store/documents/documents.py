@@ -1,8 +1,8 @@
 """Documents and their chunks: new, changed and deleted documents, duplicates.
 
 A document is identified by (source, external id), its content by a hash of title and body. Of documents with equal
-content and equal readers only the oldest (the canonical one) has chunks. A chunk whose text is gone is *superseded*: it is served until
-the vector of its successor is published, then deleted. A deletion takes effect at once and everywhere.
+content and equal readers only the oldest (the canonical one) has chunks. A chunk whose text is gone is *superseded*: it
+is served until the vector of its successor is published, then deleted. A deletion takes effect at once and everywhere.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -95,7 +95,8 @@ class DocumentRepository(Repository):
                     [
                         (
                             ids[name], source, name, item.path, storable(item.title), storable(item.body),
-                            storable_json(item.metadata), hashes[name], text_language(item.metadata, language), acls[name],
+                            storable_json(item.metadata), hashes[name], text_language(item.metadata, language),
+                            acls[name],
                         )
                         for name, item in by_name.items()
                     ],
@@ -106,6 +107,8 @@ class DocumentRepository(Repository):
             affected = {hashes[name] for name in new | changed | reopened} | {known[name] for name in changed}
             if reopened:
                 self._conn.execute("CALL heal.announce('rows')")  # stored answers are out of date
+            if any(item is not None for item in acls.values()):
+                self._conn.execute("CALL heal.guard_views()")
             duplicates, added, superseded = settle(self._conn, touched, affected, chunker)
         return Changes(
             new=len(new),
@@ -124,6 +127,7 @@ class DocumentRepository(Repository):
             if not hashes:
                 return Changes()
             self._conn.execute("CALL heal.announce('rows')")
+            self._conn.execute("CALL heal.guard_views()")
             duplicates, added, superseded = settle(self._conn, (), set(hashes), chunker)
         return Changes(
             reopened=len(hashes), duplicates=len(duplicates), chunks_added=added, chunks_superseded=superseded

@@ -64,7 +64,7 @@ def find_moves(conn: Connection, gone: Collection[int]) -> list[Move]:
 
 
 def apply_moves(conn: Connection, moves: Sequence[Move], chunker: Chunker) -> Changes:
-    """Give the documents that are gone the names, places, metadata and readers of those that arrived, and delete the latter.
+    """Give documents that are gone names, places, metadata and readers of those that arrived, and delete the latter.
 
     A document whose title is the file's name gets new chunks, because the title is embedded with the text. What was
     written about the old ones, by people or by a language model, goes over to them.

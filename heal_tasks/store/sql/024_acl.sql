@@ -19,6 +19,23 @@ END $$;
 COMMENT ON FUNCTION heal.principals IS
     'The principals of this session: those that heal.principals is set to, or else the roles of its user. May be replaced.';
 
+-- What heal.embedding was: replaced by heal.activate, and not for readers.
+CREATE VIEW heal.served AS
+SELECT NULL::bigint AS chunk_id, NULL::bigint AS document_id, NULL::integer AS leaf, NULL::vector AS embedding,
+       NULL::bigint AS generation_id
+WHERE false;
+COMMENT ON VIEW heal.served IS 'Rows of the live generation. heal.embedding shows those that a session may read.';
+DO $$
+DECLARE
+    live bigint := (SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active');
+BEGIN
+    IF live IS NOT NULL THEN
+        EXECUTE format('CREATE OR REPLACE VIEW heal.served AS
+                        SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
+                        FROM heal.%I v', live, heal.vector_table(live));
+    END IF;
+END $$;
+
 -- Functions whose arguments have changed cannot be replaced: they are dropped here, and the other files make them again.
 DO $$
 DECLARE

@@ -62,16 +62,41 @@ CREATE OR REPLACE FUNCTION heal.widely_readable(permitted text[]) RETURNS boolea
 $$;
 COMMENT ON FUNCTION heal.widely_readable IS 'True if some principals may probably read more than a twentieth of all documents.';
 
--- Called by heal.activate, because the name of the table is part of the view.
-CREATE OR REPLACE PROCEDURE heal.show_embedding(gen bigint) LANGUAGE plpgsql AS $$
+-- A condition of a reader's query may call a function of his own. Of a view with a barrier it is given only rows that he may read; but such a
+-- view is no longer searched by the index of vectors, or of metadata. So views have one as soon as there is something to hide.
+CREATE OR REPLACE PROCEDURE heal.guard_views() LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    guarded boolean := heal.permitted() IS NOT NULL;
+    name text;
 BEGIN
-    EXECUTE format(
-        'CREATE OR REPLACE VIEW heal.embedding AS
-         SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
-         FROM heal.%I v
-         WHERE (SELECT heal.permitted()) IS NULL OR EXISTS (
-             SELECT FROM heal.document d
-             WHERE d.document_id = v.document_id AND (d.acl IS NULL OR d.acl && (SELECT heal.permitted())))',
-        gen, heal.vector_table(gen));
+    FOR name IN
+        SELECT c.relname FROM pg_class c
+        WHERE c.relnamespace = 'heal'::regnamespace AND c.relname IN ('embedding', 'passages', 'lineage')
+            AND coalesce('security_barrier=true' = ANY (c.reloptions), false) <> guarded
+    LOOP
+        EXECUTE format('ALTER VIEW heal.%I SET (security_barrier = %s)', name, guarded);
+    END LOOP;
 END $$;
-COMMENT ON PROCEDURE heal.show_embedding IS 'Makes heal.embedding the view of a generation''s vectors, of the documents that a session may read.';
+COMMENT ON PROCEDURE heal.guard_views IS
+    'Makes the views of documents security barriers if any document has a list of readers, or ordinary views if none has.';
+
+CREATE OR REPLACE PROCEDURE heal.row_security(enabled boolean) LANGUAGE plpgsql AS $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['document', 'chunk'] LOOP
+        EXECUTE format('ALTER TABLE heal.%I %s ROW LEVEL SECURITY', name, CASE WHEN enabled THEN 'ENABLE' ELSE 'DISABLE' END);
+        EXECUTE format('DROP POLICY IF EXISTS readers ON heal.%1$I; DROP POLICY IF EXISTS pipeline ON heal.%1$I', name);
+        IF enabled AND to_regrole('heal_pipeline') IS NOT NULL THEN
+            EXECUTE format('CREATE POLICY pipeline ON heal.%I TO heal_pipeline USING (true)', name);
+        END IF;
+    END LOOP;
+    IF enabled THEN
+        CREATE POLICY readers ON heal.document FOR SELECT
+            USING ((SELECT heal.permitted()) IS NULL OR acl IS NULL OR acl && (SELECT heal.permitted()));
+        CREATE POLICY readers ON heal.chunk FOR SELECT
+            USING ((SELECT heal.permitted()) IS NULL OR heal.may_read(document_id));
+    END IF;
+END $$;
+COMMENT ON PROCEDURE heal.row_security IS
+    'Switches row-level security of heal.document and heal.chunk on or off, so that these tables can be granted to readers.';

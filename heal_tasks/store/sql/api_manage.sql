@@ -43,7 +43,10 @@ BEGIN
     END IF;
     UPDATE heal.generation SET state = 'previous' WHERE state = 'active' RETURNING generation_id INTO old;
     UPDATE heal.generation SET state = 'active', activated_at = now() WHERE generation_id = gen;
-    CALL heal.show_embedding(gen);
+    EXECUTE format(
+        'CREATE OR REPLACE VIEW heal.served AS
+         SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
+         FROM heal.%I v', gen, heal.vector_table(gen));
     CALL heal.plan_searches();
     CALL heal.announce('switch', gen, old);
 END $$;

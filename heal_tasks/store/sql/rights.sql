@@ -24,8 +24,8 @@ BEGIN
                                        'topic_search', 'explain', 'vector_table') THEN
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_reader', item.routine);
         END IF;
-        -- Views call it with the rights of their readers, who may have been granted a view only.
-        IF item.proname = 'permitted' THEN
+        -- Views and policies call these with the rights of their readers, who may have been granted no more than that.
+        IF item.proname IN ('permitted', 'may_read') THEN
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO PUBLIC', item.routine);
         END IF;
     END LOOP;
