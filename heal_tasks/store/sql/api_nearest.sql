@@ -142,7 +142,7 @@ BEGIN
     made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk, permitted,
                                     CASE WHEN heal.widely_readable(permitted) THEN 0 ELSE 2000 END);
     IF made.near IS NOT NULL AND made.documents IS NULL THEN
-        FOREACH depth IN ARRAY ARRAY[greatest(100, 10 * k), greatest(400, 20 * k)] LOOP
+        FOREACH depth IN ARRAY ARRAY[greatest(100, 7 * k), greatest(400, 20 * k)] LOOP
             kept := heal.set_scan(gen_row, depth / 2, NULL);
             RETURN QUERY EXECUTE made.near USING query, k, NULL, NULL, NULL, NULL, NULL, NULL, permitted, depth;
             answered := FOUND;
