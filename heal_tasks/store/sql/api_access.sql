@@ -72,9 +72,9 @@ BEGIN
     FOR name IN
         SELECT c.relname FROM pg_class c
         WHERE c.relnamespace = 'heal'::regnamespace AND c.relname IN ('embedding', 'passages', 'lineage')
-            AND coalesce('security_barrier=true' = ANY (c.reloptions), false) <> guarded
+            AND coalesce(c.reloptions::text LIKE '%security_barrier%', false) <> guarded
     LOOP
-        EXECUTE format('ALTER VIEW heal.%I SET (security_barrier = %s)', name, guarded);
+        EXECUTE format('ALTER VIEW heal.%I %s (security_barrier)', name, CASE WHEN guarded THEN 'SET' ELSE 'RESET' END);
     END LOOP;
 END $$;
 COMMENT ON PROCEDURE heal.guard_views IS
