@@ -76,8 +76,8 @@ def _faults(conn: Connection) -> Iterator[str]:
     if row:
         tried.append(("heal_reader", "searches", sql.SQL(_SEARCHES)))
     for table, role in conn.execute(_GRANTED).fetchall():
-        query = sql.SQL("SELECT document_id FROM {}").format(sql.Identifier("heal", table))
-        tried.append((role, f"heal.{table}", query))
+        rows_of = sql.SQL("SELECT document_id FROM {}").format(sql.Identifier("heal", table))
+        tried.append((role, f"heal.{table}", rows_of))
     for role, what, query in tried:
         for principals in ([], [principal]):
             _name(conn, principals)

@@ -124,6 +124,7 @@ def test_a_search_explains_itself_to_a_reader_and_counts_only_what_may_be_read(s
         "SELECT line FROM heal.explain(%s::vector, 1::bigint)", (str(encode(["x"])[0].tolist()),)
     ).fetchall()
     assert lines[0][0].startswith(f"generation 1: {len(allowed('alice'))} of {ALL} rows pass")
+    assert lines[1][0] == "exact: every row that passes is compared"
 
 
 def test_a_new_list_counts_at_once_in_the_live_and_in_the_previous_generation(served: SampleStore) -> None:

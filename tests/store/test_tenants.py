@@ -99,6 +99,14 @@ def test_a_tenant_finds_its_own_nearest_rows_and_no_other(world: World, tenant: 
     assert found / (10 * len(queries)) >= 0.95
 
 
+def test_a_large_tenant_is_answered_from_the_index(world: World) -> None:
+    with reading_as(world.store.conn, ["t0"]) as conn:
+        query, generation = str(world.vectors[7].tolist()), world.generations[-1].generation_id
+        lines = [row[0] for row in conn.execute("SELECT heal.explain(%s::vector, %s::bigint)", (query, generation))]
+    assert "enough of the nearest 100 rows may be read" in lines[1]
+    assert any("Index Scan using" in line and "hnsw" in line for line in lines)
+
+
 def test_no_principal_finds_nothing_and_two_find_both(world: World) -> None:
     query, generation = world.vectors[5], world.generations[-1].generation_id
     conn = world.store.conn
