@@ -29,6 +29,7 @@ LANDED = {
     "015_run_state.sql": "ee87d3489d86",
     "016_changes.sql": "055be4c3ac00",
     "017_store_page.sql": "0d359ceeae1f",
+    "024_acl.sql": "cbdc157bf2e6",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 
