@@ -7,7 +7,7 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.text import storable
 
 ACL_FIELD = "acl"
-"""The key of a document's metadata that names its readers."""
+"""The key of a document's metadata, in any case, that names its readers."""
 
 Acl = list[str] | None
 """Principals in order, each once; None: everybody; an empty list: nobody but the pipeline."""
@@ -19,8 +19,8 @@ def acl_of(metadata: Mapping[str, Any], default: Acl = None) -> Acl:
     Raises:
         InputError: as ``principals``.
     """
-    value = metadata.get(ACL_FIELD)
-    return default if value is None else principals(value)
+    named = [value for key, value in metadata.items() if key.lower() == ACL_FIELD and value is not None]
+    return principals(named[0]) if named else default
 
 
 def principals(value: object) -> list[str]:

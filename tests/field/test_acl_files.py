@@ -35,6 +35,7 @@ def test_metadata_of_every_kind_of_file_name_readers(settings: Settings, auto: C
                     line("nobody", note(5), acl=[]),
                     line("text", note(6), acl=" bob, group:x ,"),
                     line("number", note(7), acl=[42]),
+                    line("capitals", note(10), ACL="Alice"),
                 ]
             ),
             "b.csv": f'id,text,acl\nrow,"{note(8)}","alice, bob"\n',
@@ -44,7 +45,7 @@ def test_metadata_of_every_kind_of_file_name_readers(settings: Settings, auto: C
     ingest(settings)
     assert acls(auto) == {
         "everybody": None, "null": None, "list": ["alice", "group:x"], "field": ["alice"], "nobody": [],
-        "text": ["bob", "group:x"], "number": ["42"], "row": ["alice", "bob"], "c.md": ["ceo", "hr"],
+        "text": ["bob", "group:x"], "number": ["42"], "capitals": ["Alice"], "row": ["alice", "bob"], "c.md": ["ceo", "hr"],
     }  # fmt: skip
     assert open_faults(auto) == []
 
@@ -107,7 +108,7 @@ def test_a_renamed_file_takes_the_readers_that_it_has_now(settings: Settings, au
 
 
 def test_the_rule_of_a_source_is_for_documents_that_name_no_readers(settings: Settings, auto: Connection) -> None:
-    put_all(settings, {"a.jsonl": "\n".join([line("a", note(1)), line("b", note(2), acl=["alice"])])})
+    put_all(settings, {"a.jsonl": "\n".join([line("a", note(1)), line("b", note(2), Acl=["alice"])])})
     opened = open_source(source(settings), s3_endpoint_url=None)
     context = Context(
         settings, Manifest(run_id="r"), auto, artifact_store(settings), silent, 0, 1, logging.getLogger("test")

@@ -196,7 +196,7 @@ WHERE (document.path, document.metadata, document.content_hash, document.languag
 _SET_ACL = """
 UPDATE heal.document SET acl = %(acl)s, acl_changed_at = now()
 WHERE source = %(source)s AND deleted_at IS NULL AND acl IS DISTINCT FROM %(acl)s::text[]
-    AND coalesce(metadata -> 'acl', 'null') = 'null'
+    AND NOT EXISTS (SELECT FROM jsonb_each(metadata) m WHERE lower(m.key) = 'acl' AND m.value <> 'null')
 RETURNING content_hash
 """
 
