@@ -31,6 +31,7 @@ LANDED = {
     "017_store_page.sql": "0d359ceeae1f",
     "019_index_kinds.sql": "9baf037d3552",
     "020_bridge.sql": "fe930bffb01b",
+    "024_acl.sql": "cbdc157bf2e6",
     "025_feedback.sql": "8b6855d370a9",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
