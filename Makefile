@@ -26,7 +26,7 @@ help:
 	@echo "make watch        show the run that is going on"
 	@echo "make doctor       check settings, database, model, LLM"
 	@echo "make test         lint, types, tests"
-	@echo "make soak         5,000 damaged files, 5,000 texts by a faulty API; runs by Celery and Edge (20 minutes)"
+	@echo "make soak         5,000 damaged files; 200 tenants; 5,000 texts by a faulty API; runs by Celery and Edge (25 minutes)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make setup        only install into $(VENV)"
 	@echo
@@ -83,4 +83,5 @@ soak: export OMP_WAIT_POLICY = PASSIVE
 soak: $(VENV)/.requirements-scale
 	$(BIN)/python -m pytest tests/field/test_inbox_fuzz.py --inbox-files 5000
 	$(BIN)/python -m pytest tests/steps/test_embed_faults.py --embedded-texts 5000
+	$(BIN)/python -m pytest tests/store/test_tenants.py --tenant-rows 100000
 	$(BIN)/python -m pytest tests/e2e/test_executors.py --executors

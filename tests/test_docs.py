@@ -188,6 +188,20 @@ def test_recipes_about_rights_run(seeded: str) -> None:
         conn.rollback()
 
 
+def test_recipes_about_readers_run(seeded: str) -> None:
+    recipes = re.findall(r"^```sql\n(.+?)^```", (DOCS / "permissions.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(recipes) == 3
+    with connect(seeded) as conn:
+        conn.execute("SET heal.principals = 'alice'")
+        for recipe, wanted in zip(recipes, (["role:heal_owner"], ["alice"], ["alice"]), strict=True):
+            conn.execute("SET ROLE heal_owner")
+            conn.execute(recipe.encode())
+            ((found,),) = conn.execute("SELECT heal.principals()").fetchall()
+            assert set(wanted) <= set(found)
+            assert ("alice" in found) == ("alice" in wanted)
+        conn.rollback()  # the database is shared
+
+
 def test_recipes_run_in_psql(postgres: EmbeddedPostgres, member: dict[str, str]) -> None:
     command = [str(postgres.bin("psql")), member["heal_reader"], "-X", "-v", "ON_ERROR_STOP=1"]
     done = subprocess.run(command, input="\n".join(READER), capture_output=True, text=True, check=False)

@@ -21,6 +21,7 @@ from heal_tasks.serve.app import is_loopback
 from heal_tasks.store.db import Connection, connect, scalar
 from heal_tasks.store.grants import grant_faults
 from heal_tasks.store.ownership import misowned, strangers, unknown_objects
+from heal_tasks.store.permissions import examine_permissions
 
 MOST_NAMED = 10
 """Findings of one kind that are printed; a folder of 100,000 readable files is one fault."""
@@ -50,7 +51,7 @@ def examine_security(settings: Settings) -> list[Finding]:
         more = [f"and {len(faults) - MOST_NAMED:,} more of this kind"] if len(faults) > MOST_NAMED else []
         results: list[Result] = [("fail", text) for text in [*faults[:MOST_NAMED], *more]] or [("ok", _GOOD[subject])]
         findings += [Finding(level, subject, redacted(text)) for level, text in results]
-    return findings
+    return findings + _readers(settings)
 
 
 _GOOD = {
@@ -162,3 +163,14 @@ def _owners(settings: Settings) -> Iterator[str]:
 def _roles(settings: Settings) -> Iterator[str]:
     with _database(settings) as conn:
         yield from grant_faults(conn)
+
+
+def _readers(settings: Settings) -> list[Finding]:
+    """How documents are kept from those who may not read them, and whether they are."""
+    try:
+        with _database(settings) as conn:
+            found = examine_permissions(conn)
+    except Exception as error:
+        return [Finding("fail", "readers", redacted(f"{type(error).__name__}: {error}"))]
+    faults = [Finding("fail", "readers", text) for text in found.faults]
+    return faults or [Finding("ok", "readers", found.describe())]

@@ -18,6 +18,10 @@ from heal_tasks.store.generations.search import Hit, HybridHit, TextHit, unknown
 TEXT_CHARS = 160
 
 K = Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits.")]
+Principal = Annotated[
+    list[str] | None,
+    typer.Option("--principal", help="Search as somebody with this principal, too; give it once for each."),
+]
 Topic = Annotated[int | None, typer.Option("--topic", help="Only below this topic; ids: SELECT * FROM heal.topics.")]
 
 
@@ -32,6 +36,7 @@ def search(
     encoder: Annotated[
         bool, typer.Option("--encoder", help="Also with the model, which takes seconds to load.")
     ] = False,
+    principal: Principal = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with whole texts.")] = False,
 ) -> None:
     """Print the chunks that answer a text best, by the live generation's lexicon and the words; needs no model."""
@@ -44,7 +49,7 @@ def search(
         load = functools.partial(query_encoder, settings=settings)
     hits: Sequence[TextHit | HybridHit]
     with Client(settings.require_database_url(), encoder=load) as client:
-        hits = (client.hybrid_search if encoder else client.find)(text, k, topic, wanted)
+        hits = (client.hybrid_search if encoder else client.find)(text, k, topic, wanted, principals=principal or None)
     unknown = []
     if not hits:
         with connect(settings.require_database_url()) as conn:
@@ -70,11 +75,14 @@ def _metadata(text: str) -> dict[str, Any] | None:
 
 @app.command()
 def similar(
-    document: Annotated[int, typer.Argument(help="document_id, from heal.document.")], k: K = 10, topic: Topic = None
+    document: Annotated[int, typer.Argument(help="document_id, from heal.document.")],
+    k: K = 10,
+    topic: Topic = None,
+    principal: Principal = None,
 ) -> None:
     """Print the chunks of other documents nearest to a document; needs no model."""
     with Client(settings_for_command().require_database_url()) as client:
-        print_hits(["distance"], client.similar(document, k, topic))
+        print_hits(["distance"], client.similar(document, k, topic, principals=principal or None))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -18,6 +18,7 @@ from heal_tasks.store.generations.search import (
     Vector,
     find_by_text,
     hybrid_search,
+    reading_as,
     search,
     similar,
 )
@@ -26,6 +27,8 @@ from heal_tasks.store.questions.feedback import record_feedback
 Encode = Callable[[str], Vector]
 """Gives the vector of a question; is called from any thread."""
 Filter = Mapping[str, Any] | None
+Principals = Sequence[str] | None
+"""Whose documents to search, besides those of everybody; None: those of the database user."""
 
 T = TypeVar("T")
 
@@ -37,6 +40,8 @@ class Client:
     encoder loads it, and begins to follow switches: from then on the next encoder is loaded in the background while the
     previous generation, which stays searchable, answers. A switch is noticed by notification, or, where a pooler keeps
     notifications back, within two seconds.
+
+    ``principals`` are those of the person who searches: hits are of documents that they may read (docs/permissions.md).
 
     Every method may raise RetryableError, if the database does not answer, and StoreError, if no generation is active.
 
@@ -73,14 +78,18 @@ class Client:
         topic: int | None = None,
         filter: Filter = None,  # noqa: A002 - the name of the SQL function's argument
         language: str | None = None,
+        *,
+        principals: Principals = None,
     ) -> list[TextHit]:
         """The ``k`` chunks of the live generation that answer a question best, without a model: ``heal.find``."""
-        with self._connections.take() as conn:
+        with self._connections.take() as conn, reading_as(conn, principals):
             return find_by_text(conn, text, k, topic, filter, language)
 
-    def similar(self, document_id: int, k: int = 10, topic: int | None = None) -> list[Hit]:
+    def similar(
+        self, document_id: int, k: int = 10, topic: int | None = None, *, principals: Principals = None
+    ) -> list[Hit]:
         """The ``k`` chunks of other documents nearest to a document, in the live generation: ``heal.similar``."""
-        with self._connections.take() as conn:
+        with self._connections.take() as conn, reading_as(conn, principals):
             return similar(conn, document_id, k, topic)
 
     def search(
@@ -91,6 +100,7 @@ class Client:
         filter: Filter = None,  # noqa: A002 - as above
         *,
         generation_id: int | None = None,
+        principals: Principals = None,
     ) -> list[Hit]:
         """The ``k`` chunks nearest to a text, by its encoder's vector alone, or to a vector: ``heal.search``.
 
@@ -102,7 +112,9 @@ class Client:
                 vector anew.
         """
         if isinstance(query, str):
-            return self._with_vector(query, lambda conn, vector, number: search(conn, vector, number, k, topic, filter))
+            return self._with_vector(
+                query, principals, lambda conn, vector, number: search(conn, vector, number, k, topic, filter)
+            )
         if generation_id is None:
             raise InputError("a vector can be compared with one generation only: give its generation_id")
         notices: list[str] = []
@@ -113,7 +125,8 @@ class Client:
         with self._connections.take() as conn:
             conn.add_notice_handler(hear)
             try:
-                hits = search(conn, query, generation_id, k, topic, filter)
+                with reading_as(conn, principals):
+                    hits = search(conn, query, generation_id, k, topic, filter)
             finally:
                 conn.remove_notice_handler(hear)
         for notice in notices:
@@ -127,15 +140,27 @@ class Client:
         topic: int | None = None,
         filter: Filter = None,  # noqa: A002 - as above
         language: str | None = None,
+        *,
+        principals: Principals = None,
     ) -> list[HybridHit]:
         """The ``k`` chunks that match a text best by encoder, lexicon and words: ``heal.hybrid_search``."""
         return self._with_vector(
-            text, lambda conn, vector, number: hybrid_search(conn, text, vector, number, k, topic, filter, language)
+            text,
+            principals,
+            lambda conn, vector, number: hybrid_search(conn, text, vector, number, k, topic, filter, language),
         )
 
-    def feedback(self, question: str, chunk_id: int, good: bool | None, voter: str | None = None) -> None:
+    def feedback(
+        self,
+        question: str,
+        chunk_id: int,
+        good: bool | None,
+        voter: str | None = None,
+        *,
+        principals: Principals = None,
+    ) -> None:
         """Say whether the document of a chunk that was found answers the question: ``heal.feedback``."""
-        with self._connections.take() as conn:
+        with self._connections.take() as conn, reading_as(conn, principals):
             record_feedback(conn, question, chunk_id, good, voter)
 
     def live(self) -> Searchable:
@@ -159,7 +184,9 @@ class Client:
                 yield now
             last = now
 
-    def _with_vector(self, text: str, work: Callable[[Connection, Vector, int], list[T]]) -> list[T]:
+    def _with_vector(
+        self, text: str, principals: Principals, work: Callable[[Connection, Vector, int], list[T]]
+    ) -> list[T]:
         if not self._started:
             with self._starting:
                 if not self._started:
@@ -169,7 +196,7 @@ class Client:
 
         def answer(encode: Encode, generation_id: int) -> list[T]:
             vector = encode(text)
-            with self._connections.take() as conn:
+            with self._connections.take() as conn, reading_as(conn, principals):
                 return work(conn, vector, generation_id)
 
         return self._following.answer(lambda loaded: answer(loaded.encoder, loaded.generation_id))[1]

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from heal_tasks.core.acl import ACL_FIELD
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.specs import FILE, PYDOCS, S3, SOURCE, check_spec
@@ -54,7 +55,7 @@ class Rule:
     fields: Fields = field(default_factory=Fields)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # of documents that do not have the field themselves
     language: str = ""
-    acl: tuple[str, ...] | None = None  # principals who may see the documents; None: the table says nothing
+    acl: tuple[str, ...] | None = None  # principals who may read documents that name none; None: everybody
 
     def version(self) -> str:
         """A hash of what decides about the content of documents; empty for a rule that says nothing."""
@@ -166,7 +167,9 @@ def _rule(table: SourceTable, values: Mapping[str, Any]) -> Rule:
         updated_at=_text(table, given, "updated_at", "fields."),
     )
     metadata = {key: _plain(value) for key, value in _mapping(table, values, "metadata").items()}
-    acl = _texts(table, values, "acl") if "acl" in values else None
+    if any(key.lower() == ACL_FIELD for key in metadata):
+        raise table.wrong("metadata", f"names the readers of documents; write {ACL_FIELD} beside it, not in it")
+    acl = _texts(table, values, ACL_FIELD) if ACL_FIELD in values else None
     return Rule(fields, metadata, _text(table, values, "language"), acl)
 
 

@@ -56,7 +56,8 @@ def read_page(conn: Connection, artifacts: ArtifactStore, run_id: str) -> str | 
 def read_samples(conn: Connection, run: Run) -> tuple[list[NamedTuple], list[NamedTuple]]:
     """Read some of the newest questions at the end of a run, and some that its filters dropped.
 
-    The rows have text, detail (the answer, or the filter that dropped it), kind, writer and title of the document.
+    Those about documents that not everybody may read are left out. The rows have text, detail (the answer, or the
+    filter that dropped it), kind, writer and title of the document.
     """
     values = {"run": run.run_id, "end": run.finished_at, "limit": MAX_SAMPLES}
     cursor = conn.cursor(row_factory=namedtuple_row)
@@ -65,7 +66,7 @@ def read_samples(conn: Connection, run: Run) -> tuple[list[NamedTuple], list[Nam
         FROM (SELECT * FROM heal.question
               WHERE dropped_by IS NULL AND created_at <= coalesce(%(end)s::timestamptz, now())
               ORDER BY created_at DESC, question_id LIMIT %(limit)s) q
-        JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+        JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id) WHERE heal.may_read(d.document_id)
         ORDER BY q.created_at DESC, q.question_id""",
         values,
     ).fetchall()
@@ -73,7 +74,7 @@ def read_samples(conn: Connection, run: Run) -> tuple[list[NamedTuple], list[Nam
         """SELECT q.text, q.reason AS detail, q.kind, q.writer, d.title
         FROM (SELECT *, row_number() OVER (PARTITION BY reason ORDER BY dropped_id) AS place
               FROM heal.question_dropped WHERE run_id = %(run)s) q
-        JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+        JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id) WHERE heal.may_read(d.document_id)
         ORDER BY q.place, q.reason LIMIT %(limit)s""",
         values,
     ).fetchall()

@@ -20,6 +20,8 @@ MAX_CHARS = 1 << 15
 MAX_BODY_BYTES = 1 << 24
 MAX_DEPTH = 32
 """Levels of a filter; metadata is rarely deeper than three."""
+MAX_PRINCIPALS = 10_000
+"""Groups of a person; directories allow a few thousand at most."""
 ACTIVE = "heal-active"
 
 _MODEL = re.compile(r"heal-(?:active|g(?P<number>\d{1,18}))(?::(?P<role>query|document))?")
@@ -112,6 +114,7 @@ class SearchRequest(BaseModel):
     topic: int | None = Field(None, ge=0, lt=1 << 63)
     filter: JsonObject | None = None
     language: str | None = Field(None, pattern=r"^\w{1,63}$")
+    principals: list[str] | None = Field(None, max_length=MAX_PRINCIPALS)
 
     @field_validator("question")
     @classmethod
@@ -143,6 +146,7 @@ class FeedbackRequest(BaseModel):
     chunk_id: int = Field(ge=0, lt=1 << 63)
     good: bool | None
     user: str | None = Field(None, min_length=1, max_length=200)
+    principals: list[str] | None = Field(None, max_length=MAX_PRINCIPALS)
 
     @field_validator("question", "user")
     @classmethod

@@ -17,7 +17,14 @@ from heal_tasks.serve.protocol import (
     embeddings_reply,
     model_name,
 )
-from heal_tasks.store.generations.search import HybridHit, NotSearchable, TextHit, find_by_text, hybrid_search
+from heal_tasks.store.generations.search import (
+    HybridHit,
+    NotSearchable,
+    TextHit,
+    find_by_text,
+    hybrid_search,
+    reading_as,
+)
 from heal_tasks.store.questions.feedback import record_feedback
 
 
@@ -90,7 +97,7 @@ class Service:
 
         def by_encoder(loaded: Loaded[Model]) -> list[HybridHit]:
             (vector,) = self.encoders.encode(loaded, [asked.question], "query")  # SQL adds the lexicon
-            with self._connections.take() as conn:
+            with self._connections.take() as conn, reading_as(conn, asked.principals):
                 return hybrid_search(conn, asked.question, vector, loaded.generation_id, *limits)
 
         found: tuple[int, list[HybridHit]] | tuple[int, list[TextHit]]
@@ -99,14 +106,15 @@ class Service:
         else:
             with self._connections.take() as conn, conn.transaction():  # in which a switch is not seen
                 active = live(conn)
-                found = active.generation_id, find_by_text(conn, asked.question, *limits)
+                with reading_as(conn, asked.principals):
+                    found = active.generation_id, find_by_text(conn, asked.question, *limits)
         generation_id, hits = found
         rows = [hit._asdict() for hit in hits]
         return generation_id, {"object": "list", "path": asked.path, "generation": generation_id, "data": rows}
 
     def record_feedback(self, given: FeedbackRequest) -> None:
         """Store a vote."""
-        with self._connections.take() as conn:
+        with self._connections.take() as conn, reading_as(conn, given.principals):
             record_feedback(conn, given.question, given.chunk_id, given.good, given.user)
 
     def _unknown(self, model: str) -> RefusedError:

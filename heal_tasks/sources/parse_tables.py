@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from heal_tasks.core.acl import ACL_FIELD
 from heal_tasks.core.source_tables import Fields
 from heal_tasks.core.types import Record, Rejected
 from heal_tasks.sources.csv_rows import csv_rows
@@ -30,7 +31,7 @@ def _parse(
     texts = tuple(name.lower() for name in fields.text)
     required = ((key,), *((name,) for name in texts)) if texts else ((key,), TEXT_FIELDS)
     columns = Columns(required, tuple(filter(None, (title, updated_at, "metadata"))), ids=key)
-    wanted = None if fields.metadata is None else frozenset(name.lower() for name in fields.metadata)
+    wanted = None if fields.metadata is None else {ACL_FIELD, *map(str.lower, fields.metadata)}
     for row in rows(path, data, columns, max_chars):
         if isinstance(row, Rejected):
             yield row
@@ -66,7 +67,7 @@ def _joined(values: Mapping[str, Any], names: tuple[str, ...]) -> tuple[tuple[st
     return names, "\n\n".join(filter(is_visible, found)) if other is None else other
 
 
-def _metadata(row: Row, used: set[str], wanted: frozenset[str] | None) -> dict[str, Any]:
+def _metadata(row: Row, used: set[str], wanted: set[str] | None) -> dict[str, Any]:
     """The other fields of a row, of which only the wanted ones are taken if the source's table names any."""
     metadata = {name: item for name, item in row.values.items() if name not in used}
     nested = row.values.get("metadata")

@@ -16,6 +16,7 @@ from typing import Any, LiteralString, NamedTuple
 import psycopg
 from psycopg import sql
 
+from heal_tasks.core.acl import ACL_FIELD
 from heal_tasks.core.errors import RetryableError, SourceError
 from heal_tasks.core.ids import natural_key, sha256_hex
 from heal_tasks.core.redaction import remember_url
@@ -155,6 +156,7 @@ class PostgresSource:
             others = [name for name in names if name not in left_out and name != deleted]
         else:
             others = [column("fields.metadata", name) for name in fields.metadata]
+            others += [lower[ACL_FIELD]] if ACL_FIELD in lower else []
         if (title := lower.get(fields.title.lower())) is not None:
             others.append(title)
         elif fields.title != "title":

@@ -38,8 +38,9 @@ def ingest(context: Context) -> Outcome:
         raise
     refs: dict[str, int | str] = {"new": total.new, "changed": total.changed, "deleted": total.deleted}
     moved = f", {total.moved} moved" if total.moved else ""
+    reopened = f", {total.reopened} with other readers" if total.reopened else ""
     note = (
-        f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted{moved}, "
+        f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted{moved}{reopened}, "
         f"{reading.rejected} rejected{' (dry run, undone)' if dry_run else ''}"
     )
     if skipped:

@@ -35,7 +35,10 @@ WITH ours AS (
     FROM acl a
     WHERE a.grantee <> a.owner AND a.grantee NOT IN (SELECT oid FROM ours WHERE rolname <> 'heal_reader')
         AND NOT (a.kind = 'TABLE' AND a.short = ANY (%(views)s) AND a.privilege_type = 'SELECT')
-        AND NOT (a.kind = 'ROUTINE' AND a.short = ANY (%(routines)s) AND a.grantee <> 0)
+        AND NOT (a.kind = 'TABLE' AND a.privilege_type = 'SELECT' AND a.short IN (
+            SELECT relname FROM pg_class WHERE relnamespace = 'heal'::regnamespace AND relrowsecurity))
+        AND NOT (a.kind = 'ROUTINE' AND a.short = ANY (%(routines)s)
+                 AND (a.grantee <> 0 OR a.short IN ('permitted', 'may_read')))
         AND NOT (a.kind = 'SCHEMA' AND a.privilege_type = 'USAGE')
 )
 SELECT format('role %%s has %%s; ALTER ROLE %%s %%s', rolname, what, rolname, cure) FROM (
@@ -120,6 +123,8 @@ ROUTINES = [
     "vector_table",
     "feedback",
     "serves_adopted_model",
+    "permitted",
+    "may_read",
 ]
 """Views and functions for readers; ``rights.sql`` grants them."""
 

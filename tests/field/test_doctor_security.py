@@ -48,7 +48,9 @@ def test_a_good_installation_passes(var: Settings, auto: Connection, login: dict
         ("ok", "sources"),
         ("ok", "owners"),
         ("ok", "roles"),
+        ("ok", "readers"),
     ], found
+    assert found[-1].text.startswith("no document has a list of readers; principals come from heal.principals, which")
 
 
 def test_the_command_fails_with_exit_code_1(
@@ -69,7 +71,7 @@ def test_without_a_database_its_checks_fail(tmp_path: Path) -> None:
     found = examine_security(
         load_settings(var_dir=tmp_path / "var", database_url="postgresql://x:geheim-9@127.0.0.1:1/x")
     )
-    assert [item.level for item in found] == ["ok", "ok", "fail", "fail", "fail"]
+    assert [item.level for item in found] == ["ok", "ok", "fail", "fail", "fail", "fail"]
     assert "geheim-9" not in repr(found)
 
 

@@ -185,7 +185,8 @@ def user_functions(conn: Connection) -> list[tuple[str, list[str], list[str]]]:
         """SELECT p.proname, p.proargnames[1:p.pronargs],
                   ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY u (t, n) ORDER BY n)
            FROM pg_proc p
-           WHERE p.pronamespace = 'heal'::regnamespace AND has_function_privilege('heal_reader', p.oid, 'EXECUTE')
+           WHERE p.pronamespace = 'heal'::regnamespace AND p.pronargs > 0
+             AND has_function_privilege('heal_reader', p.oid, 'EXECUTE')
            ORDER BY 1"""
     ).fetchall()
 

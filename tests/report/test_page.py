@@ -99,6 +99,18 @@ def test_a_deleted_document_is_in_no_page(auto: Connection, artifacts: ArtifactS
     assert "Document</th>" not in page
 
 
+def test_a_page_has_no_question_about_a_document_that_is_not_for_everybody(
+    auto: Connection, artifacts: ArtifactStore
+) -> None:
+    plant(auto)
+    publish(auto, artifacts)
+    auto.execute("UPDATE heal.document SET acl = '{alice}' WHERE document_id = 1")
+    page = read_page(auto, artifacts, "r")
+    assert page is not None
+    assert "secret" not in page
+    assert "open question" in page
+
+
 def test_samples_are_the_newest_at_the_end_of_the_run(auto: Connection, artifacts: ArtifactStore) -> None:
     plant(auto)
     for number in range(20):

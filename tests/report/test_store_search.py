@@ -107,3 +107,11 @@ def test_the_page_is_escaped(live: Connection) -> None:
         page = render_template("search.html.jinja", **frame, query=asked, choices=read_choices(live), answer=answer)
         assert EVIL not in page
         assert "&lt;script&gt;alert(&#39;x &amp; y&#39;)&lt;/script&gt;" in page
+
+
+def test_a_document_that_is_not_for_everybody_is_not_found(live: Connection) -> None:
+    query = Query("who reads files", language="english")
+    assert "s: files" in [found.source for found in search_store(live, query).found]
+    live.execute("UPDATE heal.document SET acl = '{alice}' WHERE external_id = 'files'")
+    answer = search_store(live, query)
+    assert "s: files" not in [found.source for found in answer.found]

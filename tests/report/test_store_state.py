@@ -111,6 +111,9 @@ def test_a_live_generation_with_the_changes_that_it_brought(auto: Connection) ->
     assert [(change.rank_before, change.rank_after) for change in state.rose] == [(None, 2)]
     assert [(change.rank_before, change.rank_after) for change in state.fell] == [(1, 4)]
     assert state.rose[0].question.startswith("secret question")
+    auto.execute("UPDATE heal.document SET acl = '{alice}' WHERE document_id = 1")
+    assert [len(read_store(auto).rose), len(read_store(auto).fell)] == [0, 1], "its document is not for everybody"
+    auto.execute("UPDATE heal.document SET acl = NULL")
     auto.execute("SELECT heal.delete_document(1::bigint)")
     assert read_store(auto).rose == [], "a deleted question is in no list"
     assert read_store(auto).served == (1, 0, 1, 0, 0)

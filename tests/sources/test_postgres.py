@@ -110,6 +110,18 @@ def test_rows_are_documents_and_only_blocks_with_a_change_are_read(
     assert run()["new"] == 1
 
 
+def test_a_column_names_readers_though_the_metadata_leave_it_out(
+    crm: Any, run: Run, auto: Connection, tmp_path: Path
+) -> None:
+    fill(crm, 3)
+    crm.execute('ALTER TABLE article ADD "Acl" text[]; UPDATE article SET "Acl" = \'{ann,bob}\' WHERE id = 2')
+    text = ARTICLES.replace("[crm.fields]", 'acl = ["staff"]\n[crm.fields]\nmetadata = ["price"]')
+    (tmp_path / "sources.toml").write_text(text)
+    run()
+    rows = auto.execute("SELECT external_id, acl FROM heal.document ORDER BY 1").fetchall()
+    assert rows == [("1", ["staff"]), ("2", ["ann", "bob"]), ("3", ["staff"])]
+
+
 def test_a_query_without_a_time_of_change_is_compared_by_its_rows(
     crm: Any, run: Run, auto: Connection, tmp_path: Path
 ) -> None:

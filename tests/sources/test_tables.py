@@ -79,6 +79,33 @@ def test_a_table_chooses_files_and_maps_fields(root: Path, database_url: str, au
         ("manuals/pump.txt", "pump", "Die Pumpen sind gut.", shared, "german", "source:My Folder"),
     ]
     assert settings.source_tables["My Folder"].rule.acl == ("group:support",)
+    assert auto.execute("SELECT DISTINCT acl FROM heal.document").fetchall() == [(["group:support"],)]
+
+
+def test_another_list_of_readers_in_the_table_keeps_chunks_and_those_of_records_win(
+    root: Path, database_url: str, auto: Connection
+) -> None:
+    text = FOLDER.format(root=root)
+    rows = [{"no": 1, "question": "Wie?", "ACL": ["ann"]}, {"no": 2, "question": "Was?", "acl": None}]
+    (root / "My Folder" / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(name: str, acl: str) -> dict[str, float]:
+        write(root, text.replace('acl = ["group:support"]', acl))
+        settings = load_settings(var_dir=root / "var", database_url=database_url)
+        return dict(load_step("ingest").run(settings, Manifest(run_id=name)).counts)
+
+    def state() -> tuple[object, ...]:
+        names = auto.execute("SELECT external_id, acl FROM heal.document ORDER BY 1").fetchall()
+        return dict(names), auto.execute("SELECT chunk_id FROM heal.chunk WHERE superseded_at IS NULL").fetchall()
+
+    run("first", 'acl = ["b", " a ", "b"]')
+    _, chunks = state()
+    for number, (acl, readers) in enumerate(
+        [('acl = ["b", "a"]', ["a", "b"]), ("acl = []", []), ("", None), ('acl = ["c"]', ["c"])]
+    ):
+        made = run(f"run {number}", acl)
+        assert state() == ({"1": ["ann"], "2": readers, "manuals/pump.txt": readers}, chunks)
+        assert (made["new"], made["changed"], made["chunks_added"], made["chunks_superseded"]) == (0, 0, 0, 0)
 
 
 def test_a_changed_rule_reads_every_file_again_and_a_changed_location_none(

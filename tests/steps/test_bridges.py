@@ -67,6 +67,38 @@ def test_a_vector_of_a_retired_generation_is_mapped_with_a_notice(
     assert ["is not live any more" in notice for notice in notices] == [True], "its own table answers, as before"
 
 
+def test_a_mapped_search_shows_what_the_caller_may_read(
+    auto: Connection, world: tuple[Generation, Generation, Generation]
+) -> None:
+    old, _, live = world
+    auto.execute(
+        "UPDATE heal.document SET acl = CASE mod(substr(external_id, 2)::int, 3) "
+        "WHEN 0 THEN '{ann}' WHEN 1 THEN '{role:heal_reader}' ELSE '{}' END::text[]"
+    )
+    ids = dict(auto.execute("SELECT document_id, substr(external_id, 2)::int FROM heal.document").fetchall())
+    query, native = str(OLD(["Where is 3"])[0].tolist()), str(NEW(["Where is 3"])[0].tolist())
+    for third, setting in [(0, "SET LOCAL heal.principals = 'ann'"), (1, "SET LOCAL ROLE heal_reader")]:
+        with auto.transaction():
+            auto.execute(setting)  # type: ignore[arg-type]
+            for search_of in (
+                "search(%s::vector, %s::bigint, 200)", "search_many(ARRAY[%s::vector], %s::bigint, 200)",
+                "hybrid_search('Of', %s::vector, %s::bigint, 200)",
+            ):  # fmt: skip
+                rows = auto.execute(
+                    f"SELECT document_id FROM heal.{search_of}", (query, old.generation_id)  # type: ignore[arg-type]
+                ).fetchall()  # fmt: skip
+                assert {ids[key] for (key,) in rows} == {n for n in range(DOCUMENTS) if n % 3 == third}
+            (line,) = auto.execute(
+                "SELECT heal.explain(%s::vector, %s::bigint)", (query, old.generation_id)
+            ).fetchall()[0]
+            assert f"{len(range(third, DOCUMENTS, 3))} of {DOCUMENTS} rows pass" in line
+            mapped, own = (
+                auto.execute("SELECT sum(hits) FROM heal.topic_search(%s::vector, %s::bigint, 100)", values).fetchall()
+                for values in ((query, old.generation_id), (native, live.generation_id))
+            )
+            assert mapped == own
+
+
 def test_sql_maps_as_the_fit_does(auto: Connection, world: tuple[Generation, Generation, Generation]) -> None:
     bridges, spaces = BridgeRepository(auto), SpaceRepository(auto)
     (bridge,) = bridges.into(world[2].space_id)

@@ -11,6 +11,7 @@ from heal_tasks.core.ids import document_id
 from heal_tasks.core.types import Split
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect, scalar
+from heal_tasks.store.generations.search import reading_as
 from heal_tasks.store.questions.feedback import FeedbackRepository, record_feedback
 from heal_tasks.store.questions.questions import QuestionRepository
 from tests.store.sample_store import SOURCE, SampleStore, stored_questions
@@ -141,6 +142,28 @@ def test_a_reader_votes_under_the_name_of_the_login_alone(store: SampleStore, re
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         reader.execute("SELECT * FROM heal.feedback")
     assert [item.voter for item in FeedbackRepository(store.conn).votes()] == [READER]
+
+
+def test_a_chunk_that_the_voter_may_not_read_is_like_none(store: SampleStore, reader: Connection) -> None:
+    store.load(a="about a", b="about b")
+    hidden, open_to_all = chunk(store, "a"), chunk(store, "b")
+    record_feedback(reader, "which one?", hidden, True)
+    store.conn.execute("UPDATE heal.document SET acl = '{ann}' WHERE external_id = 'a'")
+    for good in (False, None):
+        refusals = list[tuple[str | None, ...]]()
+        for number in (hidden, hidden + 1):
+            with pytest.raises(psycopg.Error) as caught:
+                reader.execute("SELECT heal.feedback('which one?', %s, %s)", (number, good))
+            told = caught.value.diag
+            parts = (told.sqlstate, told.message_primary, told.message_detail, told.message_hint, told.context)
+            refusals.append(tuple(part and part.replace(str(number), "N") for part in parts))
+        assert refusals[0] == refusals[1]
+        assert refusals[0][1] == "there is no chunk N"
+    record_feedback(reader, "which one?", open_to_all, True)
+    with reading_as(reader, ["ann"]):
+        record_feedback(reader, "which one?", hidden, False)
+    votes = {item.external_id: item.good for item in FeedbackRepository(store.conn).votes()}
+    assert votes == {"a": False, "b": True}
 
 
 @pytest.mark.parametrize(

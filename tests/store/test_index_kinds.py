@@ -8,6 +8,7 @@ import pytest
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import Generation, IndexKind
 from heal_tasks.store.generations.indexing import FIRST_OVERSAMPLING, MAX_OVERSAMPLING, build_indexes, reach_recall
+from heal_tasks.store.generations.search import reading_as
 from heal_tasks.store.generations.served import Served
 from heal_tasks.store.ownership import strangers
 from heal_tasks.store.spaces.vector_tables import copy_vectors
@@ -187,6 +188,44 @@ def test_a_search_leaves_nothing_in_the_session(
                 assert chunks(conn, function, *values)
                 assert kept(conn) == before
             assert kept(conn) == before
+
+
+@pytest.fixture
+def readers(stored: SampleStore) -> Iterator[Connection]:
+    """Documents of even numbers are for one principal, the others for another; so are the centres of the rows."""
+    conn = stored.conn
+    conn.execute("UPDATE heal.document SET acl = ARRAY[CASE mod(document_id, 2) WHEN 0 THEN 'even' ELSE 'odd' END]")
+    conn.execute("ANALYZE heal.document")
+    yield conn
+    conn.execute("UPDATE heal.document SET acl = NULL")
+    conn.execute("VACUUM (ANALYZE) heal.document")
+
+
+def test_a_reader_reaches_the_recall_by_an_index_of_each_kind(readers: Connection, live: Generation) -> None:
+    vectors, even, number = unit(ROWS, WIDTH, 3), np.arange(ROWS) % 2 == 0, live.generation_id
+    near, far = QUESTIONS[::2], QUESTIONS[1::2]  # of centres with rows of even numbers, and of others
+    with reading_as(readers, ["even"]):
+        before = [readers.execute("SELECT current_setting(%s)", (name,)).fetchall() for name in SETTINGS]
+        for k in (10, 50):
+            true = [nearest(vectors, query, even, k) for query in near]
+            assert share([chunks(readers, "search", query, number, k) for query in near], true) >= 0.94
+        hybrid = [chunks(readers, "hybrid_search", "unknown", query, number) for query in near]
+        assert share(hybrid, [nearest(vectors, query, even) for query in near]) >= 0.94
+        (line,) = readers.execute(
+            "SELECT line FROM heal.explain(%s, %s::bigint) OFFSET 1 LIMIT 1", (near[0], number)
+        ).fetchall()[0]
+        depth = 7 * min(40 * live.oversampling, 2000) if live.index_kind == "bit" else 100
+        assert line.startswith(f"by index ({live.index_kind}, ef_search ")
+        assert line.endswith(f": enough of the nearest {depth} rows may be read")
+        found = [chunks(readers, "search", query, number) for query in far]
+        assert share(found, [nearest(vectors, query, even) for query in far]) >= 0.94
+        statement = (
+            "SELECT n.chunk_id FROM heal.generation g, heal.nearest(%s, g, 10, few => 0, permitted => '{even}') n "
+            "WHERE g.generation_id = %s::bigint"
+        )  # few: none are listed, so that the index is searched until enough rows have passed
+        found = [[row[0] for row in readers.execute(statement, (query, number))] for query in far]
+        assert share(found, [nearest(vectors, query, even) for query in far]) >= 0.94
+        assert [readers.execute("SELECT current_setting(%s)", (name,)).fetchall() for name in SETTINGS] == before
 
 
 def test_rows_are_written_beside_an_index_of_each_kind(stored: SampleStore, live: Generation) -> None:

@@ -147,7 +147,7 @@ def test_definers_have_a_fixed_path_without_schemas_of_the_caller(auto: Connecti
     definers = {name: config for name, config, definer, _ in rows if definer}
     assert definers.keys() == {
         "search", "search_many", "similar", "find", "query_vector", "explain_find", "hybrid_search", "topic_search",
-        "explain", "activate", "feedback", "serves_adopted_model",
+        "explain", "activate", "feedback", "serves_adopted_model", "principals", "permitted", "may_read", "guard_views",
     }  # fmt: skip
     assert {tuple(config) for config in definers.values()} == {("search_path=pg_catalog, public, pg_temp",)}
     assert {owner for *_, owner in rows} == {"heal_owner"}

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import psycopg
 
+from heal_tasks.core.acl import acl_of, principals
 from heal_tasks.core.batches import batched
-from heal_tasks.core.errors import SourceError
+from heal_tasks.core.errors import InputError, SourceError
 from heal_tasks.core.ids import MAX_KEY_BYTES, stable_id
 from heal_tasks.core.types import Record, Rejected, SourceFile, Unread
 from heal_tasks.sources.base import OpenSource
@@ -53,6 +54,7 @@ class SourceReader:
         self._context, self._settings, self._again = context, context.settings, again
         self._source, self._chunker = source, chunker
         self._language = text_language({"language": source.rule.language}, context.settings.text_language)
+        self._acl = None if source.rule.acl is None else principals(source.rule.acl)
         self._documents, self._files = DocumentRepository(context.conn), SourceFiles(context.conn)
         self._decided_by = (
             f"HEAL_MAX_FILE_MB={self._settings.max_file_mb:g} MAX_DOCUMENT_CHARS={MAX_DOCUMENT_CHARS} "
@@ -92,6 +94,7 @@ class SourceReader:
         changes = Changes()
         for batch in batched(records, BATCH):
             changes += self._store(batch)
+        changes += self._documents.apply_acl(self.name, self._acl, self._chunker)
         for file in to_read:
             self._states[file.path] = self._state(file)
         self._weigh()
@@ -180,6 +183,8 @@ class SourceReader:
         max_bytes = int(self._settings.max_file_mb * 2**20)
         rule = self._source.rule
         for item in read_records(self._source, file, max_bytes=max_bytes, max_chars=MAX_DOCUMENT_CHARS, rule=rule):
+            if isinstance(item, Record) and (fault := _acl_fault(item)):
+                item = fault
             if isinstance(item, Record):
                 first = self._path_of.setdefault(item.external_id, item.path)
                 if first == item.path:
@@ -193,7 +198,9 @@ class SourceReader:
     def _store(self, batch: Sequence[Record]) -> Changes:
         """Store records; where the database refuses one for its values, store the others and reject it."""
         try:
-            return self._documents.apply_records(self.name, batch, self._chunker, self._language, again=self._again)
+            return self._documents.apply_records(
+                self.name, batch, self._chunker, self._language, self._acl, again=self._again
+            )
         except psycopg.Error as error:
             if not is_fault_of_values(error):
                 raise
@@ -244,6 +251,14 @@ class SourceReader:
                 self.name,
                 self.rejected,
             )
+
+
+def _acl_fault(record: Record) -> Rejected | None:
+    try:
+        acl_of(record.metadata)
+    except InputError as error:
+        return reject(record.path, record.line, str(error), record.body)
+    return None
 
 
 def named(kinds: Counter[str]) -> str:

@@ -12,6 +12,7 @@ from heal_tasks.sources.parser_process import parser_process
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.reading.source_reader import SourceReader
 from heal_tasks.steps.reading.tables import reading_tables
+from heal_tasks.store.documents.chunks import purge_reopened
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
 from heal_tasks.store.documents.moves import apply_moves, find_moves, hand_on
 
@@ -64,6 +65,7 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
         reader.check_deleted(gone)
     hand_on(context.conn, gone)
     changes += documents.delete(gone)
+    purge_reopened(context.conn)
     for reader in readers:
         reader.settle()
     return Reading(

@@ -64,7 +64,7 @@ def find_moves(conn: Connection, gone: Collection[int]) -> list[Move]:
 
 
 def apply_moves(conn: Connection, moves: Sequence[Move], chunker: Chunker) -> Changes:
-    """Give the documents that are gone the names, places and metadata of those that arrived, and delete the latter.
+    """Give documents that are gone names, places, metadata and readers of those that arrived, and delete the latter.
 
     A document whose title is the file's name gets new chunks, because the title is embedded with the text. What was
     written about the old ones, by people or by a language model, goes over to them.
@@ -79,8 +79,9 @@ def apply_moves(conn: Connection, moves: Sequence[Move], chunker: Chunker) -> Ch
     duplicates = conn.execute(_DUPLICATES, (arrived,)).rowcount
     made = len(conn.execute(_LIVE_CHUNKS, (arrived,)).fetchall())
     added, superseded = 0, 0
-    if retitled:
-        hashes = {value for item in retitled for value in (item.old_hash, item.new_hash)}
+    reopened = {value for (value,) in conn.execute(_REOPENED, (gone,))}
+    if retitled or reopened:
+        hashes = reopened | {value for item in retitled for value in (item.old_hash, item.new_hash)}
         _, added, superseded = settle(conn, {item.gone for item in retitled}, hashes, chunker)
         _take_over(conn, "document_id, text", [item.gone for item in retitled])
     conn.execute("SELECT heal.delete_document(VARIADIC %s::bigint[])", (arrived,))
@@ -148,9 +149,12 @@ WITH pair AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[]) AS p (gone, arriv
     UPDATE heal.document a SET source = g.source, external_id = chr(1) || g.external_id, path = g.path
     FROM pair p JOIN heal.document g ON g.document_id = p.gone WHERE a.document_id = p.arrived)
 UPDATE heal.document g SET source = a.source, external_id = substr(a.external_id, 2), path = a.path, title = a.title,
-    metadata = a.metadata, language = a.language, content_hash = a.content_hash,
+    metadata = a.metadata, language = a.language, content_hash = a.content_hash, acl = a.acl,
+    acl_changed_at = CASE WHEN g.acl IS DISTINCT FROM a.acl THEN now() ELSE g.acl_changed_at END,
     changed_at = CASE WHEN g.content_hash = a.content_hash THEN g.changed_at ELSE now() END
 FROM pair p JOIN heal.document a ON a.document_id = p.arrived WHERE g.document_id = p.gone"""
+# Documents with equal texts are duplicates of each other only if they have the same readers.
+_REOPENED = "SELECT content_hash FROM heal.document WHERE document_id = ANY(%s) AND acl_changed_at = now()"
 _TAKE_BACK = "UPDATE heal.document SET external_id = substr(external_id, 2) WHERE document_id = ANY(%s)"
 _DUPLICATES = "SELECT FROM heal.document WHERE document_id = ANY(%s) AND duplicate_of IS NOT NULL"
 _LIVE_CHUNKS = "SELECT FROM heal.chunk WHERE document_id = ANY(%s) AND superseded_at IS NULL"

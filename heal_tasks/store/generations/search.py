@@ -1,6 +1,6 @@
 """The search functions of SQL users, called from Python."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -72,6 +72,21 @@ def named_errors() -> Iterator[None]:
         raise kinds.get(code, StoreError)(
             f"{error.diag.message_primary} ({code}). {error.diag.message_hint or ''}".strip()
         ) from error
+
+
+@contextmanager
+def reading_as(conn: Connection, principals: Sequence[str] | None) -> Iterator[Connection]:
+    """Search in the block as somebody with these principals; None: as the connection's own session.
+
+    The setting ends with the transaction, so that nobody who gets the connection next reads as somebody else.
+    """
+    if principals is None:
+        yield conn
+        return
+    with conn.transaction():
+        names = [storable(name) for name in principals]
+        conn.execute("SELECT set_config('heal.principals', %s::text[]::text, true)", (names,))
+        yield conn
 
 
 @named_errors()

@@ -46,12 +46,16 @@ def write_rank_changes(conn: Connection, generation_id: int, changes: Sequence[R
 
 
 def last_rank_changes(conn: Connection) -> list[NamedChange]:
-    """The changes of the last generation that was promoted by the gate, largest gain first; empty without any."""
+    """The changes of the last generation that was promoted by the gate, largest gain first; empty without any.
+
+    Those about documents that this session may not read are left out.
+    """
     rest = """FROM (
         SELECT r.*, q.text AS question, d.title FROM heal.rank_change r
         JOIN heal.question q USING (question_id)
         JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
         WHERE r.generation_id = (SELECT max(r.generation_id) FROM heal.rank_change r JOIN heal.generation g
                                  USING (generation_id) WHERE g.activated_at IS NOT NULL)
+            AND heal.may_read(d.document_id)
         ORDER BY r.question_id) changed"""
     return sorted(select(conn, NamedChange, rest), key=lambda change: -change.gain)

@@ -30,8 +30,9 @@ DECLARE
     shown bigint[];
     last_distance double precision;
     last_chunk bigint;
+    permitted text[] := heal.permitted();
 BEGIN
-    IF topic IS NULL AND filter IS NULL AND k BETWEEN 1 AND 100 AND condition IS NULL AND after IS NULL THEN
+    IF topic IS NULL AND filter IS NULL AND k BETWEEN 1 AND 100 AND condition IS NULL AND after IS NULL AND permitted IS NULL THEN
         SELECT g.index_kind, g.ef_search, g.oversampling, g.dims, g.state INTO live FROM heal.generation g
         WHERE g.generation_id = gen AND g.state IN ('active', 'previous') AND g.dims = vector_dims(query)
           AND vector_norm(query) BETWEEN 0.001 AND 50000;
@@ -66,10 +67,10 @@ BEGIN
     RETURN QUERY
         SELECT n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance, gen
         FROM heal.nearest(query, gen_row, k, topic, filter, condition, shown => shown, last_distance => last_distance,
-                          last_chunk => last_chunk) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
+                          last_chunk => last_chunk, permitted => permitted) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
             CASE WHEN filter IS NULL AND condition IS NULL THEN c.document_id
-                 ELSE heal.shown_document(c.document_id, filter, condition) END
+                 ELSE heal.shown_document(c.document_id, filter, condition, permitted) END
         ORDER BY n.distance, n.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.search IS
@@ -88,6 +89,7 @@ DECLARE
     gen_row heal.generation;
     bridge record;
     count bigint := cardinality(queries);
+    permitted text[] := heal.permitted();
 BEGIN
     IF queries IS NULL OR count > 1000 OR count * heal.checked_k(k) > 100000 THEN
         RAISE EXCEPTION 'search_many takes up to 1000 queries and finds up to 100000 rows, got % queries with k = %',
@@ -104,10 +106,11 @@ BEGIN
     RETURN QUERY
         SELECT q.number::int, n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance, gen
         FROM unnest(queries) WITH ORDINALITY AS q (query, number)
-        CROSS JOIN LATERAL heal.nearest(q.query, gen_row, k, topic, filter, condition) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
+        CROSS JOIN LATERAL heal.nearest(q.query, gen_row, k, topic, filter, condition, permitted => permitted) n
+        JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
             CASE WHEN filter IS NULL AND condition IS NULL THEN c.document_id
-                 ELSE heal.shown_document(c.document_id, filter, condition) END
+                 ELSE heal.shown_document(c.document_id, filter, condition, permitted) END
         ORDER BY q.number, n.distance, n.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.search_many IS
@@ -127,7 +130,9 @@ DECLARE
     shown bigint[];
     last_distance double precision;
     last_chunk bigint;
-    canonical bigint := (SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d WHERE d.document_id = document);
+    permitted text[] := heal.permitted();
+    canonical bigint := (SELECT coalesce(d.duplicate_of, d.document_id) FROM heal.document d
+                         WHERE d.document_id = document AND (permitted IS NULL OR d.acl IS NULL OR d.acl && permitted));
 BEGIN
     EXECUTE format('SELECT v.embedding FROM heal.%I v JOIN heal.chunk c USING (chunk_id)
                     WHERE v.document_id = $1 ORDER BY c.ordinal LIMIT 1', heal.vector_table(gen_row.generation_id))
@@ -143,10 +148,10 @@ BEGIN
     RETURN QUERY
         SELECT n.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, n.distance, gen_row.generation_id
         FROM heal.nearest(probe, gen_row, k, topic, filter, condition, canonical, shown => shown, last_distance => last_distance,
-                          last_chunk => last_chunk) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
+                          last_chunk => last_chunk, permitted => permitted) n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
         JOIN heal.document d ON d.document_id =
             CASE WHEN filter IS NULL AND condition IS NULL THEN c.document_id
-                 ELSE heal.shown_document(c.document_id, filter, condition) END
+                 ELSE heal.shown_document(c.document_id, filter, condition, permitted) END
         ORDER BY n.distance, n.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.similar IS
@@ -166,10 +171,10 @@ BEGIN
     gen_row := heal.searched(gen);
     RETURN QUERY EXECUTE format(
         'SELECT t.topic_id, t.parent_id, t.level, t.terms, t.size, count(*)::int, min(n.distance)
-         FROM heal.nearest($1, $2, 100) n JOIN heal.%I v ON v.chunk_id = n.chunk_id
+         FROM heal.nearest($1, $2, 100, permitted => $5) n JOIN heal.%I v ON v.chunk_id = n.chunk_id
          JOIN heal.topic t ON t.topic_run_id = $3 AND t.level > 0 AND v.leaf BETWEEN t.first_leaf AND t.last_leaf
          GROUP BY t.topic_run_id, t.topic_id ORDER BY 6 DESC, 3, 7, 1 LIMIT $4', heal.vector_table(gen))
-    USING query, gen_row, gen_row.topic_run_id, heal.checked_k(k);
+    USING query, gen_row, gen_row.topic_run_id, heal.checked_k(k), heal.permitted();
 END $$;
 COMMENT ON FUNCTION heal.topic_search IS
     'The topics that a query belongs to, by the number of the 100 nearest chunks in each topic''s subtree.';

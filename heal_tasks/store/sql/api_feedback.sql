@@ -7,7 +7,7 @@ RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     asked CONSTANT text := btrim(feedback.question, E' \t\r\n');
     who CONSTANT text := coalesce(feedback.voter, session_user);
-    about bigint := (SELECT c.document_id FROM heal.chunk c WHERE c.chunk_id = feedback.chunk);
+    about bigint := (SELECT c.document_id FROM heal.chunk c WHERE c.chunk_id = feedback.chunk AND heal.may_read(c.document_id));
 BEGIN
     IF coalesce(length(asked), 0) NOT BETWEEN 1 AND 2000 THEN
         RAISE EXCEPTION 'the question has % characters, and 1 to 2000 are allowed', coalesce(length(asked), 0)

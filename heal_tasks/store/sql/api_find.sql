@@ -37,7 +37,7 @@ COMMENT ON FUNCTION heal.query_vector IS
 -- (bench/hybrid.py). The rarest stems choose the candidates.
 CREATE OR REPLACE FUNCTION heal.matching(
     words text, gen_row heal.generation, k int, topic bigint DEFAULT NULL, filter jsonb DEFAULT NULL, condition text DEFAULT NULL,
-    language text DEFAULT NULL, also bigint[] DEFAULT NULL, candidates int DEFAULT 1000
+    language text DEFAULT NULL, also bigint[] DEFAULT NULL, candidates int DEFAULT 1000, permitted text[] DEFAULT NULL
 )
 RETURNS TABLE (chunk_id bigint, weight double precision)
 LANGUAGE plpgsql STABLE ROWS 50 AS $$
@@ -50,7 +50,9 @@ BEGIN
         passing := format(' AND v.leaf BETWEEN %s AND %s', bounds.first_leaf, bounds.last_leaf);
     END IF;
     IF filter IS NOT NULL OR condition IS NOT NULL THEN
-        passing := passing || ' AND heal.shown_document(v.document_id, $3, $8) IS NOT NULL';
+        passing := passing || ' AND heal.shown_document(v.document_id, $3, $8, $9) IS NOT NULL';
+    ELSIF permitted IS NOT NULL THEN
+        passing := passing || ' AND (SELECT d.acl IS NULL OR d.acl && $9 FROM heal.document d WHERE d.document_id = v.document_id)';
     END IF;
     RETURN QUERY EXECUTE format($query$
         -- || '' reads a large tsvector once; ts_rank would read it anew for every stem.
@@ -77,7 +79,7 @@ BEGIN
         FROM (SELECT r.*, row_number() OVER (ORDER BY r.weight DESC, r.chunk_id) AS place FROM ranked r) s
         WHERE s.place <= $4 OR s.chunk_id = ANY ($5) ORDER BY s.place
         $query$, heal.vector_table(gen_row.generation_id), passing)
-    USING words, language, filter, k, also, gen_row.generation_id, candidates, condition;
+    USING words, language, filter, k, also, gen_row.generation_id, candidates, condition, permitted;
 END $$;
 COMMENT ON FUNCTION heal.matching IS
     'Chunk ids of one generation by the stems that they share with a text, where a rare stem counts more: the best k of those with its '
@@ -89,7 +91,7 @@ COMMENT ON FUNCTION heal.matching IS
 CREATE OR REPLACE FUNCTION heal.ranked(
     words text, query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, condition text, language text,
     words_weight double precision, depth int, candidates int,
-    shown bigint[] DEFAULT NULL, last_score double precision DEFAULT NULL, last_chunk bigint DEFAULT NULL
+    shown bigint[] DEFAULT NULL, last_score double precision DEFAULT NULL, last_chunk bigint DEFAULT NULL, permitted text[] DEFAULT NULL
 )
 RETURNS TABLE (chunk_id bigint, score double precision, distance double precision, vector_rank int, word_rank int)
 LANGUAGE plpgsql STABLE ROWS 10 AS $$
@@ -103,11 +105,11 @@ BEGIN
     RETURN QUERY EXECUTE format($query$
         WITH by_vector AS MATERIALIZED (
             SELECT n.chunk_id, row_number() OVER (ORDER BY n.distance, n.chunk_id)::int AS place
-            FROM heal.nearest($1, $2, $3, $4, $5, $11) n
+            FROM heal.nearest($1, $2, $3, $4, $5, $11, permitted => $15) n
         ), by_words AS MATERIALIZED (
             SELECT m.chunk_id, m.weight / nullif(max(m.weight) OVER (), 0) AS share,
                    row_number() OVER (ORDER BY m.weight DESC, m.chunk_id)::int AS place
-            FROM heal.matching($6, $2, $3, $4, $5, $11, $7, ARRAY(SELECT b.chunk_id FROM by_vector b), $10) m
+            FROM heal.matching($6, $2, $3, $4, $5, $11, $7, ARRAY(SELECT b.chunk_id FROM by_vector b), $10, $15) m
         ), fused AS (
             SELECT v.chunk_id, v.embedding %s $1 AS distance, b.place AS vector_place, w.place AS word_place, w.share
             FROM by_vector b FULL JOIN by_words w USING (chunk_id) JOIN heal.%I v USING (chunk_id)
@@ -119,7 +121,8 @@ BEGIN
         $query$, metric, heal.vector_table(gen_row.generation_id), CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END,
         CASE WHEN shown IS NOT NULL THEN
             ' WHERE s.chunk_id <> ALL ($12) AND ($14 = ANY ($12) OR s.score < $13 OR s.score = $13 AND s.chunk_id > $14)' END)
-    USING query, gen_row, depth, topic, filter, words, language, words_weight, k, candidates, condition, shown, last_score, last_chunk;
+    USING query, gen_row, depth, topic, filter, words, language, words_weight, k, candidates, condition, shown, last_score, last_chunk,
+        permitted;
 END $$;
 COMMENT ON FUNCTION heal.ranked IS
     'The k best chunks of one generation by similarity to a vector plus words_weight times the weight of the shared words, as a share of '
@@ -145,6 +148,7 @@ DECLARE
     shown bigint[];
     last_score double precision;
     last_chunk bigint;
+    permitted text[] := heal.permitted();
 BEGIN
     IF bridge.live IS NOT NULL THEN
         RETURN QUERY SELECT s.* FROM heal.hybrid_search(
@@ -178,11 +182,11 @@ BEGIN
                          coalesce(words_weight, (gen_row.lexicon ->> 'words_weight')::float8, 0.1),
                          CASE WHEN after IS NULL THEN least(greatest(50, 5 * k), 1000) ELSE 1000 END,
                          CASE WHEN coalesce(topic::text, filter::text, condition) IS NULL THEN 1000 ELSE 10000 END,
-                         shown, last_score, last_chunk) f
+                         shown, last_score, last_chunk, permitted) f
         JOIN heal.chunk c ON c.chunk_id = f.chunk_id
         JOIN heal.document d ON d.document_id =
             CASE WHEN filter IS NULL AND condition IS NULL THEN c.document_id
-                 ELSE heal.shown_document(c.document_id, filter, condition) END
+                 ELSE heal.shown_document(c.document_id, filter, condition, permitted) END
         ORDER BY f.score DESC, f.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.hybrid_search IS
@@ -210,6 +214,7 @@ DECLARE
     shown bigint[];
     last_score double precision;
     last_chunk bigint;
+    permitted text[] := heal.permitted();
 BEGIN
     SELECT g.* INTO gen_row FROM heal.generation g WHERE g.state = 'active';
     IF gen_row.generation_id IS NULL THEN
@@ -247,7 +252,8 @@ BEGIN
         RETURN;
     END IF;
     asked.vector := l2_normalize(asked.vector);
-    IF topic IS NULL AND filter IS NULL AND condition IS NULL AND after IS NULL AND k BETWEEN 1 AND 10 AND gen_row.index_kind <> 'none' THEN
+    IF topic IS NULL AND filter IS NULL AND condition IS NULL AND after IS NULL AND permitted IS NULL AND k BETWEEN 1 AND 10
+        AND gen_row.index_kind <> 'none' THEN
         kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
                       current_setting('enable_seqscan')];
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
@@ -266,39 +272,13 @@ BEGIN
                heal.relevance(f.score, scores, shares), gen_row.generation_id
         FROM heal.ranked(question, asked.vector, gen_row, k, topic, filter, condition, language, words_weight,
                          CASE WHEN after IS NULL THEN least(greatest(20, 2 * k), 1000) ELSE 1000 END, 20,
-                         shown, last_score, last_chunk) f
+                         shown, last_score, last_chunk, permitted) f
         JOIN heal.chunk c ON c.chunk_id = f.chunk_id
         JOIN heal.document d ON d.document_id =
             CASE WHEN filter IS NULL AND condition IS NULL THEN c.document_id
-                 ELSE heal.shown_document(c.document_id, filter, condition) END
+                 ELSE heal.shown_document(c.document_id, filter, condition, permitted) END
         ORDER BY f.score DESC, f.chunk_id;
 END $$;
 COMMENT ON FUNCTION heal.find IS
     'The k chunks that answer a question in words best, in the live generation: by the vector that the lexicon gives the question and by '
     'the words themselves. Needs no model and no vector. relevance: the probability that the chunk answers.';
-
-CREATE OR REPLACE FUNCTION heal.explain_find(question text, language text DEFAULT NULL)
-RETURNS TABLE (stem text, config text, chunks int, weight real, share double precision)
-LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
-DECLARE
-    gen_row heal.generation := heal.searchable((SELECT g.generation_id FROM heal.generation g WHERE g.state = 'active'));
-    languages text[] := CASE WHEN language IS NOT NULL THEN ARRAY[language] END;
-BEGIN
-    question := heal.checked_text(question);
-    IF language IS NULL AND gen_row.lexicon IS NOT NULL THEN
-        EXECUTE format('SELECT array_agg(DISTINCT l.language) FROM heal.%I l', heal.vector_table(gen_row.generation_id, 'lex'))
-            INTO languages;
-    END IF;
-    RETURN QUERY
-        WITH known AS (SELECT s.* FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) s),
-        total AS (SELECT sum(k.embedding::vector) AS vector FROM known k),
-        asked AS (SELECT s.lexeme, l.name
-                  FROM unnest(languages) l (name), unnest(heal.to_words(l.name, question)) s)
-        SELECT a.lexeme, a.name, coalesce(k.chunks, 0), coalesce(k.weight, 0::real),
-               coalesce(-(k.embedding::vector <#> t.vector) / nullif(vector_norm(t.vector) ^ 2, 0), 0)
-        FROM asked a LEFT JOIN known k ON k.stem = a.lexeme AND k.language = a.name CROSS JOIN total t
-        ORDER BY 5 DESC, 1;
-END $$;
-COMMENT ON FUNCTION heal.explain_find IS
-    'The stems of a question as heal.find counts them, in each language that documents have: chunks with the stem (0: the lexicon does '
-    'not have it), its inverse document frequency, and its share of the question''s vector; shares add up to 1.';

@@ -44,7 +44,7 @@ BEGIN
     UPDATE heal.generation SET state = 'previous' WHERE state = 'active' RETURNING generation_id INTO old;
     UPDATE heal.generation SET state = 'active', activated_at = now() WHERE generation_id = gen;
     EXECUTE format(
-        'CREATE OR REPLACE VIEW heal.embedding AS
+        'CREATE OR REPLACE VIEW heal.served AS
          SELECT v.chunk_id, v.document_id, v.leaf, v.embedding::vector AS embedding, %s::bigint AS generation_id
          FROM heal.%I v', gen, heal.vector_table(gen));
     CALL heal.plan_searches();
@@ -237,7 +237,8 @@ BEGIN
     CALL heal.delete_chunks(chunks);
     DELETE FROM heal.document_topic t WHERE t.document_id = ANY (gone);
     DELETE FROM heal.feedback f WHERE f.document_id = ANY (gone);
-    UPDATE heal.document d SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', content_hash = '', metadata = '{}'
+    UPDATE heal.document d SET deleted_at = now(), duplicate_of = NULL, title = '', body = '', content_hash = '', metadata = '{}',
+        acl = NULL
     WHERE d.document_id = ANY (gone);
 END $$;
 COMMENT ON FUNCTION heal.delete_document IS

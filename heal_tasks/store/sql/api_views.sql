@@ -3,14 +3,19 @@
 CREATE OR REPLACE VIEW heal.readable_document AS
 SELECT d.document_id, d.source, d.external_id, d.title, d.metadata, d.language, d.content_hash, d.created_at, d.changed_at,
        d.duplicate_of
-FROM heal.document d WHERE d.deleted_at IS NULL;
-COMMENT ON VIEW heal.readable_document IS
-    'The documents that views for readers show: the one place for a rule about who may read which.';
+FROM heal.document d
+WHERE d.deleted_at IS NULL AND ((SELECT heal.permitted()) IS NULL OR d.acl IS NULL OR d.acl && (SELECT heal.permitted()));
+COMMENT ON VIEW heal.readable_document IS 'The documents that views for readers show: those that a session may read.';
+
+CREATE OR REPLACE VIEW heal.embedding AS
+SELECT s.chunk_id, s.document_id, s.leaf, s.embedding, s.generation_id FROM heal.served s
+WHERE (SELECT heal.permitted()) IS NULL OR EXISTS (SELECT FROM heal.readable_document d WHERE d.document_id = s.document_id);
+COMMENT ON VIEW heal.embedding IS 'Served vectors of the live generation, of the documents that a session may read.';
 
 CREATE OR REPLACE VIEW heal.passages AS
 SELECT e.chunk_id, e.document_id, c.ordinal, d.title, c.text, d.source, d.external_id, d.metadata, d.language, d.changed_at,
        dt.path AS topic_path, t.terms AS topic_terms, e.generation_id, c.heading
-FROM heal.embedding e
+FROM heal.served e
 JOIN heal.chunk c ON c.chunk_id = e.chunk_id JOIN heal.readable_document d ON d.document_id = e.document_id
 JOIN heal.generation g ON g.generation_id = e.generation_id
 LEFT JOIN heal.document_topic dt ON dt.topic_run_id = g.topic_run_id AND dt.document_id = e.document_id
@@ -49,7 +54,7 @@ SELECT e.chunk_id, e.document_id, d.source, d.external_id, d.title, d.content_ha
        (SELECT count(*) FROM heal.question q WHERE q.chunk_id = e.chunk_id) AS questions,
        g.generation_id, s.model_uri, s.model_sha256, coalesce(g.nudge ->> 'variant', 'none') AS nudge_variant,
        coalesce((g.nudge ->> 'theta')::double precision, 0) AS nudge_theta, g.run_id, g.metrics
-FROM heal.embedding e
+FROM heal.served e
 JOIN heal.chunk c USING (chunk_id) JOIN heal.readable_document d ON d.document_id = e.document_id
 JOIN heal.generation g ON g.generation_id = e.generation_id JOIN heal.space s ON s.space_id = g.space_id
 LEFT JOIN heal.document_topic dt ON dt.topic_run_id = g.topic_run_id AND dt.document_id = e.document_id;
@@ -87,3 +92,5 @@ SELECT l.created_at::date AS day, l.run_id, l.purpose, l.model, count(*) AS call
        sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens, sum(l.cost_usd) AS cost_usd
 FROM heal.llm_call l GROUP BY 1, 2, 3, 4;
 COMMENT ON VIEW heal.costs IS 'Calls of language models with tokens and cost, by day, run, purpose and model.';
+
+CALL heal.guard_views();

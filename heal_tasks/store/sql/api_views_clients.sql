@@ -24,7 +24,7 @@ COMMENT ON FUNCTION heal.serves_adopted_model IS
 -- chunk's text and documents inside the scan of the vectors: without it a planner without statistics joins first and sorts all rows.
 CREATE OR REPLACE VIEW heal.served_document AS
 SELECT e.embedding, r.*
-FROM heal.embedding e CROSS JOIN LATERAL (
+FROM heal.served e CROSS JOIN LATERAL (
     SELECT c.chunk_id, c.text, d.document_id, d.source, d.metadata,
            CASE WHEN d.source LIKE 'table:%' THEN d.external_id ELSE c.chunk_id::text END AS row_id
     FROM heal.chunk c JOIN heal.readable_document d ON coalesce(d.duplicate_of, d.document_id) = c.document_id

@@ -25,6 +25,10 @@ BEGIN
                                        'serves_adopted_model') THEN
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO heal_reader', item.routine);
         END IF;
+        -- Views and policies call these with the rights of their readers, who may have been granted no more than that.
+        IF item.proname IN ('permitted', 'may_read') THEN
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO PUBLIC', item.routine);
+        END IF;
     END LOOP;
     IF pipeline THEN
         GRANT USAGE, CREATE ON SCHEMA heal TO heal_pipeline;
