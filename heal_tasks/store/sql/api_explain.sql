@@ -17,6 +17,8 @@ DECLARE
     passing bigint;
     found bigint;
     depth int;
+    passed int;
+    enough boolean;
     made record;
     kept text[];
 BEGIN
@@ -35,18 +37,18 @@ BEGIN
     RETURN NEXT;
     FOREACH depth IN ARRAY coalesce(made.depths, '{}') LOOP
         kept := heal.set_scan(gen_row, depth / 2, NULL);
-        EXECUTE format('SELECT count(*) FROM (%s) s', made.near)
-            INTO found USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk, permitted, depth;
+        EXECUTE made.near INTO passed USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk, permitted, depth;
         PERFORM heal.restore_scan(kept);
-        EXIT WHEN found > 0;
+        EXIT WHEN passed = 0 OR passed >= made.needed;
     END LOOP;
-    IF found > 0 THEN
+    enough := passed >= made.needed;
+    IF enough THEN
         made.indexed := made.near;
         made.wanted := NULL;
     ELSIF made.near IS NOT NULL THEN
         made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, NULL, false, 50000, NULL, NULL, permitted, 20000);
     END IF;
-    kept := heal.set_scan(gen_row, CASE WHEN found > 0 THEN depth / 2 ELSE k END, made.wanted);
+    kept := heal.set_scan(gen_row, CASE WHEN enough THEN depth / 2 ELSE k END, made.wanted);
     IF made.wanted IS NOT NULL AND made.indexed IS NOT NULL THEN
         EXECUTE format('SELECT count(*) FROM (%s) s', made.indexed)
             INTO found USING query, k, made.documents, filter, condition, shown, last_distance, last_chunk, permitted;
@@ -56,7 +58,7 @@ BEGIN
         WHEN found = 0 THEN 'exact: the index found too few rows that pass, so each of them is compared'
         WHEN made.wanted IS NOT NULL THEN format('by index (%s, ef_search %s), until %s rows have passed', gen_row.index_kind,
                                                  current_setting('hnsw.ef_search'), made.wanted)
-        WHEN found > 0 THEN format('by index (%s, ef_search %s): enough of the nearest %s rows may be read', gen_row.index_kind,
+        WHEN enough THEN format('by index (%s, ef_search %s): enough of the nearest %s rows may be read', gen_row.index_kind,
                                    current_setting('hnsw.ef_search'), depth)
         ELSE format('by index (%s, ef_search %s)%s', gen_row.index_kind, current_setting('hnsw.ef_search'),
                     CASE gen_row.index_kind WHEN 'bit' THEN

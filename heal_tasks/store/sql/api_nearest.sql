@@ -32,14 +32,15 @@ COMMENT ON FUNCTION heal.index_order IS
 -- scan until two thousand rows have passed: in a far subtree with a quarter to a half of 120,000 rows the first ten that pass had a
 -- recall of .56 to .71, the best ten of two thousand .98 (bench/filters.py). A scan that ends earlier has met a limit; then every
 -- row that passes is compared after all. Pages after the first are searched in the same way.
--- Lists of readers alone, with 100,000 rows (bench/permissions.py): documents that few may read are listed and compared. Of a fifth of all rows
--- the nearest 100 have ten in 2 ms, where two thousand that pass took 150 ms; 400 are tried next, then 20,000 are compared, and for
--- readers of more documents the index is searched for 200 that pass (recall .98 far from the question, 1.0 else).
+-- Lists of readers alone, with 40,000 rows (bench/permissions.py): documents that few may read are listed and compared. Of a fifth of all rows
+-- the nearest 100 have ten in 2 ms, where two thousand that pass took 150 ms; 400 are tried next, unless none passed: far from
+-- what may be read the index had a recall of .94. Then 20,000 are compared, and for readers of more documents the index is searched for 200 that pass.
 -- The KNN block is narrow and has no join, which would lose the index. It is not sorted here, because every caller sorts.
 CREATE OR REPLACE FUNCTION heal.nearest_statements(
     query vector, gen_row heal.generation, k int, topic bigint, filter jsonb, condition text, except_document bigint, exact boolean,
     few int, shown bigint[], last_chunk bigint, permitted text[],
-    listed int, OUT near text, OUT depths int[], OUT indexed text, OUT compared text, OUT documents bigint[], OUT wanted int
+    listed int, OUT near text, OUT depths int[], OUT needed int, OUT indexed text, OUT compared text, OUT documents bigint[],
+    OUT wanted int
 )
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -48,15 +49,15 @@ DECLARE
     passing text := '';
     readable text := CASE WHEN permitted IS NOT NULL THEN '(d.acl IS NULL OR d.acl && $9)' END;
     by_index text := heal.index_order(gen_row, gen_row.index_kind, '$1');
-    -- Rows that pass, from the index. Of rows far from the question, as those that may be read can be, bits tell less: with the usual number
-    -- of candidates the recall was .87.
-    needed int := CASE gen_row.index_kind WHEN 'bit'
-        THEN heal.candidates(CASE WHEN permitted IS NULL THEN 1 ELSE 4 END * gen_row.oversampling, k) ELSE k END;
     bounds record;
     many boolean := topic IS NOT NULL OR filter IS NOT NULL OR condition IS NOT NULL OR shown IS NOT NULL;
 BEGIN
     PERFORM heal.checked_k(k), heal.checked_query(query, gen_row), heal.checked_filter(filter), heal.checked_condition(condition);
     few := least(few, 50000 * 384 / gen_row.dims);  -- the same time whatever the dimensions
+    -- Rows that pass, from the index. Of rows far from the question, as those that may be read can be, bits tell less: with the usual number
+    -- of candidates the recall was .87.
+    needed := CASE gen_row.index_kind WHEN 'bit'
+        THEN heal.candidates(CASE WHEN permitted IS NULL THEN 1 ELSE 4 END * gen_row.oversampling, k) ELSE k END;
     exact := exact OR gen_row.index_kind = 'none';
     IF topic IS NOT NULL THEN
         bounds := heal.topic_interval(gen_row, topic);
@@ -103,11 +104,10 @@ BEGIN
         depths := ARRAY[greatest(100, 7 * needed), greatest(400, 20 * needed)];
         near := format(
             'WITH near AS MATERIALIZED (SELECT v.chunk_id, v.document_id, %1$s AS distance FROM %2$s v WHERE true%3$s ORDER BY %4$s LIMIT $10),
-             hit AS MATERIALIZED (SELECT n.chunk_id, n.distance FROM near n JOIN heal.document d ON d.document_id = n.document_id WHERE %5$s)
-             SELECT hit.chunk_id, hit.distance FROM hit WHERE (SELECT count(*) FROM hit) >= %6$s
-             ORDER BY hit.distance, hit.chunk_id LIMIT $2',
-            gap, source, CASE WHEN except_document IS NOT NULL THEN format(' AND v.document_id <> %s', except_document) END, by_index, readable,
-            needed);
+             hit AS MATERIALIZED (SELECT n.chunk_id, n.distance FROM near n JOIN heal.document d ON d.document_id = n.document_id WHERE %5$s),
+             best AS (SELECT hit.chunk_id, hit.distance FROM hit ORDER BY hit.distance, hit.chunk_id LIMIT $2)
+             SELECT (SELECT count(*)::int FROM hit), coalesce(array_agg(best.chunk_id), ''{}''), coalesce(array_agg(best.distance), ''{}'') FROM best',
+            gap, source, CASE WHEN except_document IS NOT NULL THEN format(' AND v.document_id <> %s', except_document) END, by_index, readable);
     END IF;
     IF NOT exact THEN
         indexed := format(CASE WHEN wanted IS NOT NULL THEN
@@ -128,8 +128,8 @@ END $$;
 COMMENT ON FUNCTION heal.nearest_statements IS
     'The statements of heal.nearest, whose arguments it checks: by index, unless every row that passes is to be compared, and by comparison, with their parameter '
     'documents; wanted: the number of rows that pass for which the index is searched, null for k. near: to try first, with each of '
-    'depths as the number of nearest rows; it gives rows if enough of these may be read. Otherwise make the statements again, with another listed: '
-    'the largest number of documents that are listed because they may be read.';
+    'depths as the number of nearest rows; it gives how many of these may be read, and chunks and distances of the first k. If there are fewer than '
+    'needed, make the statements again, with a larger listed: the largest number of documents that are listed because they may be read.';
 
 -- Vectors of more than 2 kB are stored outside the table, and the planner does not count that: it would compare all 5,000 rows of 768
 -- dimensions in 45 ms, although the index takes 2. A table of shorter vectors, with few rows, is rightly compared without the index.
@@ -176,19 +176,22 @@ DECLARE
     made record;
     kept text[];
     depth int;
-    answered boolean;
+    passed int;
+    chunks bigint[];
+    distances double precision[];
 BEGIN
     made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk, permitted,
                                     CASE WHEN heal.widely_readable(permitted) THEN 0 ELSE 2000 END);
     IF made.near IS NOT NULL THEN
         FOREACH depth IN ARRAY made.depths LOOP
             kept := heal.set_scan(gen_row, depth / 2, NULL);
-            RETURN QUERY EXECUTE made.near USING query, k, NULL, NULL, NULL, NULL, NULL, NULL, permitted, depth;
-            answered := FOUND;
+            EXECUTE made.near INTO passed, chunks, distances USING query, k, NULL, NULL, NULL, NULL, NULL, NULL, permitted, depth;
             PERFORM heal.restore_scan(kept);
-            IF answered THEN
+            IF passed >= made.needed THEN
+                RETURN QUERY SELECT u.* FROM unnest(chunks, distances) u;
                 RETURN;
             END IF;
+            EXIT WHEN passed = 0;
         END LOOP;
         made := heal.nearest_statements(query, gen_row, k, topic, filter, condition, except_document, exact, few, shown, last_chunk,
                                         permitted, 20000);
