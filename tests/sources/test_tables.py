@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from heal_tasks.core.environment import secret_variable
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.redaction import redacted
-from heal_tasks.core.settings import load_settings, load_usable_settings, secret_variable
+from heal_tasks.core.settings import load_settings, load_usable_settings
 from heal_tasks.core.source_tables import Fields, read_source_tables
 from heal_tasks.sources.base import open_source
 from heal_tasks.sources.patterns import is_chosen
