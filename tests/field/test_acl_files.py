@@ -118,7 +118,7 @@ def test_the_rule_of_a_source_is_for_documents_that_name_no_readers(settings: Se
     )
     for rule in (["staff"], [], None):
         ruled = replace(opened, rule=Rule(acl=None if rule is None else tuple(rule)))
-        reader = SourceReader(context, ruled, lambda _, body: [body], again=False)
+        reader = SourceReader(context, ruled, lambda _, body: [("", body)], again=False)
         with auto.transaction():
             reader.find()
             changes = reader.read()

@@ -35,7 +35,7 @@ def body(number: int) -> str:
 
 def add(conn: Connection, numbers: range, *, prefix: str = "d") -> None:
     records = [Record(f"{prefix}{number}", f"Report {number}", body(number)) for number in numbers]
-    DocumentRepository(conn).apply_records("s", records, lambda title, text: [text])
+    DocumentRepository(conn).apply_records("s", records, lambda title, text: [("", text)])
 
 
 def delete(conn: Connection, numbers: range, *, prefix: str = "d") -> None:

@@ -55,7 +55,7 @@ def strange(name: str, dims: int) -> Callable[[list[str]], Vectors]:
 def fill(conn: Connection) -> None:
     """Documents, and for each one question that moves rows and one that is held out."""
     records = [Record(f"d{number}", "T", f"Of {number}") for number in range(DOCUMENTS)]
-    DocumentRepository(conn).apply_records("s", records, lambda title, body: [body])
+    DocumentRepository(conn).apply_records("s", records, lambda title, body: [("", body)])
     for chunk in [*live_chunks(conn)]:
         made = list[Question]()
         splits: tuple[Split, ...] = ("train", "seen_test")

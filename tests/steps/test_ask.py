@@ -72,7 +72,7 @@ def test_nothing_readable_of_a_deleted_document_is_kept(auto: Connection, settin
 def test_equal_texts_are_asked_about_once_by_all_shards_together(auto: Connection, settings: Settings) -> None:
     # Of equal documents one stands for all, so the copies have a second chunk of their own.
     records = [Record(f"d{n}", "T", f"{body(7)}|{body(n)}") for n in range(20, 32)]
-    DocumentRepository(auto).apply_records("s", records, lambda title, text: text.split("|"))
+    DocumentRepository(auto).apply_records("s", records, lambda title, text: [("", part) for part in text.split("|")])
     with FakeOpenAI() as fake:
         made = [ask(with_llm(settings, fake), shard=shard, shards=3) for shard in range(3)]
         assert sum("number7 " in request.passage for request in fake.requests) == 1

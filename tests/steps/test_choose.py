@@ -245,7 +245,7 @@ def test_a_document_that_is_deleted_after_the_embedding_leaves_its_duplicate_wit
 ) -> None:
     plant_systems(auto, settings)
     twins = [Record(name, "Report 0", body(0)) for name in ("d0", "twin")]
-    DocumentRepository(auto).apply_records("s", twins, lambda title, text: [text])
+    DocumentRepository(auto).apply_records("s", twins, lambda title, text: [("", text)])
     assert auto.execute("SELECT * FROM heal.delete_document(%s)", (document_id("s", "d0"),)).fetchone() == (1, 1)
     assert choose(settings).number("generation_id")
     for space in SpaceRepository(auto).list():

@@ -42,7 +42,7 @@ def add(conn: Connection, numbers: range = range(NUMBER)) -> None:
     """Documents with a text of their own; the first ten have a second chunk, the same in all."""
     records = [Record(str(item), "T", f"Valve {item:03d} of the works.") for item in numbers]
     DocumentRepository(conn).apply_records(
-        "s", records, lambda title, text: [text, "The same end."][: 1 + (text < "Valve 010")]
+        "s", records, lambda title, text: [("", text), ("", "The same end.")][: 1 + (text < "Valve 010")]
     )
 
 

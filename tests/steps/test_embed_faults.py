@@ -27,7 +27,7 @@ def fill(conn: Connection, number: int) -> None:
     """Store documents of one chunk each, one in 500 of them longer than the model takes."""
     texts = [f"Pump {row} has {row % 97} valves. " * (120 if row % 500 == 7 else 1 + row % 5) for row in range(number)]
     records = [Record(str(row), "T", text) for row, text in enumerate(texts)]
-    DocumentRepository(conn).apply_records("s", records, lambda title, text: [text])
+    DocumentRepository(conn).apply_records("s", records, lambda title, text: [("", text)])
 
 
 def test_a_fault_in_every_call_ends_with_all_vectors_each_text_paid_once(

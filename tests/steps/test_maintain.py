@@ -108,7 +108,7 @@ def test_nothing_of_a_deleted_document_is_left_anywhere(auto: Connection, settin
 def test_stems_that_another_language_has_left_go_after_a_deletion(auto: Connection, settings: Settings) -> None:
     for language in ("english", "german"):
         texts = [Record("x", "", "A quarterly report", {"language": language}), Record("y", "", "A whale")]
-        DocumentRepository(auto).apply_records("s", texts, lambda title, text: [text])
+        DocumentRepository(auto).apply_records("s", texts, lambda title, text: [("", text)])
         if GenerationRepository(auto).active() is None:
             load_step("first_light").run(settings, Manifest(run_id="r"))
     auto.execute("SELECT heal.delete_document(%s)", (document_id("s", "x"),))

@@ -91,7 +91,7 @@ def test_facts_of_the_title_are_grounded(auto: Connection, settings: Settings) -
 
 def test_equal_texts_are_mapped_once_by_all_shards_together(auto: Connection, settings: Settings) -> None:
     records = [Record(f"d{n}", "T", f"{body(7)}|{body(n)}") for n in range(20, 32)]
-    DocumentRepository(auto).apply_records("s", records, lambda title, text: text.split("|"))
+    DocumentRepository(auto).apply_records("s", records, lambda title, text: [("", part) for part in text.split("|")])
     with FakeOpenAI() as fake:
         made = [map_entities(mapped(settings, fake), shard=shard, shards=3) for shard in range(3)]
         assert len(fake.requests) == 13

@@ -66,7 +66,7 @@ def test_a_second_run_writes_nothing(auto: Connection, settings: Settings) -> No
 
 def test_other_languages_have_no_map_and_are_counted(auto: Connection, settings: Settings) -> None:
     add(auto, range(2))
-    DocumentRepository(auto).apply_records("s", [Record("de", "Bericht", GERMAN)], lambda title, text: [text])
+    DocumentRepository(auto).apply_records("s", [Record("de", "Bericht", GERMAN)], lambda title, text: [("", text)])
     made = map_entities(without_llm(settings))
     assert (made.counts["ok"], made.counts["empty"], made.counts["other_language"]) == (2, 1, 1)
     assert made.note.endswith("; 1 chunks are not in English, and the extractive writer reads no other")

@@ -123,7 +123,9 @@ def test_of_a_long_document_the_chunk_that_answers_trains_and_none_of_its_others
         for number, (animal, tool) in enumerate(zip(animals, tools, strict=True))
     ]
     with connect(database_url, autocommit=True) as conn:
-        DocumentRepository(conn).apply_records("s", records, lambda title, text: text.split("|"))
+        DocumentRepository(conn).apply_records(
+            "s", records, lambda title, text: [("", part) for part in text.split("|")]
+        )
         pairs = [(f"How is a {tool} used?", f"d{number}") for number, tool in enumerate(tools)]
         held_out = {text for text, _ in pairs[2:]}
         QuestionRepository(conn).import_judgments(

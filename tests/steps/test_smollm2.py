@@ -40,7 +40,7 @@ def server() -> LlamaCpp:
 
 def add(conn: Connection, texts: dict[str, str]) -> None:
     records = [Record(title, title, text) for title, text in texts.items()]
-    DocumentRepository(conn).apply_records("s", records, lambda title, text: [text])
+    DocumentRepository(conn).apply_records("s", records, lambda title, text: [("", text)])
 
 
 def asking(settings: Settings, server: LlamaCpp, **changes: object) -> Settings:
