@@ -22,7 +22,6 @@ from heal_tasks.store.generations.search import (
     search,
     similar,
 )
-from heal_tasks.store.questions.feedback import record_feedback
 
 Encode = Callable[[str], Vector]
 """Gives the vector of a question; is called from any thread."""
@@ -160,6 +159,8 @@ class Client:
         principals: Principals = None,
     ) -> None:
         """Say whether the document of a chunk that was found answers the question: ``heal.feedback``."""
+        from heal_tasks.store.questions.feedback import record_feedback  # loads NumPy, which searches do without
+
         with self._connections.take() as conn, reading_as(conn, principals):
             record_feedback(conn, question, chunk_id, good, voter)
 

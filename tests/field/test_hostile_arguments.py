@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import Connection, connect, scalar
 from heal_tasks.store.documents.topics import Labels, TopicRepository, TopicRow
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.served import Served
@@ -113,6 +113,7 @@ def hostile(kind: str, name: str) -> list[object]:
         "bigint": (*NUMBERS, *HUGE, TOPIC, OTHER_TOPIC),
         "double precision": WEIGHTS,
         "jsonb": FILTERS,
+        "boolean": (None, True, False),
     }
     return list(table[kind])
 
@@ -151,6 +152,7 @@ class World:
             store.generations.set_state(made.generation_id, "ready")
             store.generations.activate(made.generation_id, lock_timeout_ms=500)
         self.document = int(ids[0])
+        self.chunk = int(scalar(conn, "SELECT chunk_id FROM heal.chunk WHERE document_id = %s", (self.document,)))
 
     def good(self, kind: str, name: str) -> object:
         """An argument that works."""
@@ -162,6 +164,9 @@ class World:
             "filter": None,
             "language": None,
             "document": self.document,
+            "chunk": self.chunk,
+            "good": True,
+            "voter": None,
             "prefix": "vec",
             "words_weight": None,
             "lexicon_weight": None,
@@ -218,13 +223,8 @@ def call(conn: Connection, name: str, kinds: list[str], values: list[object]) ->
 def test_functions_for_users_answer_or_refuse_any_argument(world: World) -> None:
     functions = user_functions(world.conn)
     assert {name for name, *_ in functions} >= {
-        "search",
-        "search_many",
-        "similar",
-        "find",
-        "hybrid_search",
-        "topic_search",
-    }
+        "search", "search_many", "similar", "find", "hybrid_search", "topic_search", "feedback"
+    }  # fmt: skip
     world.conn.execute("SET statement_timeout = '10s'")
     outcomes: dict[str, set[str | None]] = {}
     for name, arguments, kinds in functions:
