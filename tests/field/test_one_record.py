@@ -101,7 +101,7 @@ def test_a_lost_connection_in_the_middle_of_a_batch_is_no_record_s_fault(
 ) -> None:
     from heal_tasks.store.documents.documents import DocumentRepository
 
-    def lost(*_: object) -> None:
+    def lost(*_: object, **__: object) -> None:
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(DocumentRepository, "apply_records", lost)
