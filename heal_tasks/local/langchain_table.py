@@ -1,8 +1,11 @@
 """The table that the demo of adoption adopts: a vector store of LangChain's, in a database of its own."""
 
 import json
+import re
 import uuid
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -18,9 +21,23 @@ from heal_tasks.store.migrate import migrate
 DATABASE = "heal_adopt"
 TABLE = "public.langchain_docs"
 
+MIN_CHARS, MAX_CHARS = 100, 500
+"""Of a stored text: shorter ones say too little, and 1,500 of 500 characters embed in half a minute on one core."""
+_SAMPLED = 1.5
+"""Documents to read for each that is stored: of five, one has no summary, or too little text below it."""
+
 # As PGEngine.init_vectorstore_table of langchain-postgres 0.0.19 makes it.
 _DDL = """CREATE TABLE public.langchain_docs (
     langchain_id uuid PRIMARY KEY, content text NOT NULL, embedding vector(384) NOT NULL, langchain_metadata json)"""
+
+
+class Row(NamedTuple):
+    """A row of the table, without its vector, and the questions that it answers."""
+
+    key: str
+    text: str
+    metadata: dict[str, Any]
+    questions: tuple[str, ...]
 
 
 def new_database(settings: Settings) -> str:
@@ -35,20 +52,54 @@ def new_database(settings: Settings) -> str:
     return url
 
 
-def texts_to_store(settings: Settings) -> tuple[list[str], list[dict[str, object]]]:
-    """Texts and metadata of the demo's documents, as an application would store them."""
-    found = sample(DEMO_PACKAGES, settings.demo_documents, settings.seed)
-    return [f"{item['title']}\n{item['text']}" for item in found], [item["metadata"] for item in found]
+def rows_to_store(settings: Settings) -> list[Row]:
+    """The demo's documents without their names and summaries, which are the questions instead.
+
+    A text is what a docstring says below its first paragraph. Four questions ask for it: the first sentence, and the
+    name in three forms. Those that another row is asked for by, too, are left out.
+    """
+    found: dict[str, Row] = {}
+    for item in sample(DEMO_PACKAGES, round(_SAMPLED * settings.demo_documents), settings.seed):
+        row = _row(item)
+        if row is not None and len(found) < settings.demo_documents:
+            found.setdefault(row.key, row)
+    asked = Counter(question for row in found.values() for question in row.questions)
+    return [
+        row._replace(questions=tuple(question for question in row.questions if asked[question] == 1))
+        for row in found.values()
+    ]
 
 
-def fill_table(url: str, texts: Sequence[str], metadata: Sequence[dict[str, object]], vectors: Float32Array) -> None:
-    """Make the table with a row for each text; vectors are float32, shape (n, 384)."""
+def _row(item: dict[str, Any]) -> Row | None:
+    """The row of a document; None if it has no summary, or too little text below it."""
+    first, _, rest = item["text"].partition("\n\n")
+    summary = re.match(r"[A-Z].{15,200}?\.(?= |$)", " ".join(first.split()))
+    text = _cut(rest.strip())
+    if summary is None or len(text) < MIN_CHARS:
+        return None
+    package, *above, name = item["title"].partition("(")[0].split(".")
+    name, short = _words(name), _words(*above[-1:], name)
+    whole = " ".join(filter(None, (package, _words(*above), name)))
+    questions = (summary.group(), whole, short, f"{name} in {package}")
+    return Row(str(uuid.uuid5(uuid.NAMESPACE_OID, text)), text, item["metadata"], questions)
+
+
+def _cut(text: str) -> str:
+    """The whole lines of a text that fit into ``MAX_CHARS``."""
+    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS].rpartition("\n")[0].rstrip()
+
+
+def _words(*names: str) -> str:
+    """Names as lower-case words, each once: ``SGDClassifier.partial_fit`` is ``sgdclassifier partial fit``."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", " ".join(names))
+    return " ".join(dict.fromkeys(spaced.lower().split()))
+
+
+def fill_table(url: str, rows: Sequence[Row], vectors: Float32Array) -> None:
+    """Make the table with these rows; vectors are float32, shape (n, 384)."""
     with connect(url) as conn, conn.cursor() as cursor:
         cursor.execute(_DDL)
         cursor.executemany(
             "INSERT INTO public.langchain_docs VALUES (%s, %s, %s, %s)",
-            [
-                (uuid.uuid5(uuid.NAMESPACE_OID, text), text, vector, json.dumps(item))
-                for text, item, vector in zip(texts, metadata, vectors, strict=True)
-            ],
+            [(row.key, row.text, vector, json.dumps(row.metadata)) for row, vector in zip(rows, vectors, strict=True)],
         )
