@@ -145,7 +145,9 @@ def _limited(piece: Piece, measure: Measure) -> Iterator[_Part]:
     begins = piece.begins
     texts = [(piece.text, "")]
     if piece.row:
-        name, *others = fields(piece.row, piece.header) or [piece.row]
+        name, *others = fields(piece.row, piece.header, empty=begins_table) or [
+            piece.row
+        ]  # the first row keeps all names
         behind = name if 4 * measure.cost(name) <= room else ""
         headings = piece.text[: -len(piece.header + piece.row)] if begins_table else ""
         texts = [(headings, ""), (name, ""), *((line, behind) for line in others)]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from heal_tasks.sources.markdown import atx_heading, plain_heading
 
@@ -79,15 +79,10 @@ def pieces(body: str) -> Iterator[Piece]:
         yield Piece(body[pending:], Break.SECTION, tuple(name for _, name in path))
 
 
-def fields(row: str, header: str) -> list[str]:
-    """A row of a table as a line per cell that is not empty, each with the name of its column."""
-    names, cells = _cells(header.partition("\n")[0]), _cells(row)
-    lines = []
-    for place, cell in enumerate(cells):
-        name = names[place] if place < len(names) else ""
-        if cell:
-            lines.append(f"{name}: {cell}\n" if name else f"{cell}\n")
-    return lines
+def fields(row: str, header: str, *, empty: bool = False) -> list[str]:
+    """A row of a table as a line per cell, each with the name of its column; of an empty cell only if ``empty``."""
+    columns = zip_longest(_cells(header.partition("\n")[0]), _cells(row), fillvalue="")
+    return [": ".join(filter(None, pair)) + "\n" for pair in columns if pair[1] or (empty and pair[0])]
 
 
 def _parts(body: str) -> Iterator[_Part]:

@@ -101,7 +101,7 @@ def test_nothing_is_live(auto: Connection) -> None:
 
 def test_the_page_is_escaped(live: Connection) -> None:
     query = Query(f"files {EVIL}", filter=EVIL, language=EVIL)
-    frame = {"nav": [], "here": "", "script": "", "dag_id": "", "run_id": ""}
+    frame = {"nav": [], "here": "", "script": "", "dag_id": "", "run_id": "", "airflow": "../", "corpora": {}}
     for asked in (query, Query(f"files {EVIL}")):
         answer = search_store(live, asked)
         page = render_template("search.html.jinja", **frame, query=asked, choices=read_choices(live), answer=answer)

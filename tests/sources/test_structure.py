@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from heal_tasks.core.errors import InputError
@@ -44,6 +44,7 @@ def test_pieces_joined_are_the_text(body: str) -> None:
 
 @settings(max_examples=300)
 @given(st.lists(_BLOCKS, min_size=1, max_size=40).map("".join), st.integers(16, 60), st.sampled_from([0, 8]))
+@example("| Part | Made of |\n| --- | --- |\n| --- |\n", 16, 0)  # a row with fewer cells than there are names
 def test_every_word_is_in_a_chunk_that_fits(body: str, most: int, overlap: int) -> None:
     chunks = chunk_text("A title", body, words, most, overlap)
     for heading, text in chunks:
