@@ -175,6 +175,8 @@ def run_states(run_ids: Collection[str], dag: str = "heal_realign") -> dict[str,
 def database() -> "Iterator[Connection]":
     """A connection to the store for one request, as a dependency of a route."""
     with connect_store(autocommit=True) as conn:
+        # Else the principals were the roles of the pipeline's user, and who looks at a page has none of these.
+        conn.execute("SET heal.principals = '{}'")
         yield conn
 
 

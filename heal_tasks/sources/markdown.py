@@ -9,6 +9,9 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from heal_tasks.core.acl import ACL_FIELD
+from heal_tasks.sources.extract import UnreadableError
+
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
@@ -28,6 +31,7 @@ _HTML_HEADING = re.compile(
 _NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
 # Attributes that documentation generators read: "# Valves {#valves}".
 _ATTRIBUTES = re.compile(r"\{[#.:][^{}]*\}")
+_ACL_LINE = re.compile(rf"^[\"']?{ACL_FIELD}[\"']?[ \t]*[:=]", re.MULTILINE | re.IGNORECASE)
 _TITLE_LINE = re.compile(r"^title[ \t]*[:=][ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -37,6 +41,9 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     Front matter that cannot be read, or is no mapping, or has more than 16,384 characters is part of the text; a line
     ``title: ...`` of it still counts, because a colon in an unquoted title is the most frequent error, else the first
     heading below it. Titles are as they are written: ``2.10`` and ``no`` are texts.
+
+    Raises:
+        UnreadableError: the front matter cannot be read, and has a line ``acl: ...``.
     """
     mark = text[:3]
     first_end = text.find("\n", 3)
@@ -51,6 +58,8 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     found = (_yaml if mark == "---" else _toml)(inside) if bounded else None
     written = _TITLE_LINE.search(inside)
     title = written[1].strip(" \t\r\"'") if written else ""
+    if not isinstance(found, dict) and _ACL_LINE.search(inside):  # as a text it would be shown to everybody
+        raise UnreadableError(f"the front matter names readers in {ACL_FIELD} and cannot be read; correct it")
     if not isinstance(found, dict):
         return {"title": title or first_heading(text[end.end() :])}, text
     if not found and inside.strip():  # a heading between two lines is a comment of YAML

@@ -23,7 +23,11 @@ def parse_txt(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejec
 def parse_md(path: str, data: bytes, max_chars: int) -> Iterator[Record | Rejected]:
     """Take Markdown as it is, but its front matter as metadata; its title is there or the first heading."""
     text, guessed = read_text(data)
-    metadata, body = split_front_matter(text)
+    try:
+        metadata, body = split_front_matter(text)
+    except UnreadableError as error:
+        yield reject(path, 0, str(error), text)
+        return
     title = metadata.pop("title", None)
     title = first_heading(body) if title is None else title
     yield _document(path, title, body, max_chars, metadata | _noted(guessed))

@@ -59,3 +59,9 @@ def test_each_search_is_of_one_person(client: Client, way: str) -> None:
         (None, {"all"}), (NAMES, {"all", "alice", "x"}), (None, {"all"}), ([], {"all"}), (["group:x"], {"all", "x"}),
     ]:  # fmt: skip
         assert set(WAYS[way](client, principals)) == {keys[name] for name in wanted}
+
+
+def test_a_text_is_no_list_of_principals(client: Client) -> None:
+    for way in WAYS.values():
+        with pytest.raises(InputError, match="principals must be a list of texts, got the text 'alice'"):
+            way(client, "alice")

@@ -63,6 +63,15 @@ def test_a_list_that_is_none_is_rejected_and_nobody_else_sees_the_document(
     assert "acl must be a list of principals, or a text with commas between them, got \"{'read': 'alice'}\"" in fault
 
 
+def test_a_file_whose_front_matter_is_broken_is_not_shown_to_everybody(settings: Settings, auto: Connection) -> None:
+    front = "---\ntitle: Pay: new\n{}: [hr]\n---\n\n{}"
+    put_all(settings, {"a.md": front.format("acl", note(1)), "b.md": front.format("team", note(2))})
+    ingest(settings)
+    assert names(auto) == ["b.md"]
+    (fault,) = open_faults(auto)
+    assert fault == "the front matter names readers in acl and cannot be read; correct it"
+
+
 def test_other_readers_alone_keep_chunks_and_tell_clients(settings: Settings, auto: Connection) -> None:
     put_all(settings, {"a.jsonl": "\n".join([line("a", note(1)), line("b", note(2), acl=["alice"])])})
     ingest(settings)

@@ -145,6 +145,16 @@ def test_a_search_shows_hits_and_refusals_escaped(airflow: Airflow, settings: Se
     assert EVIL not in airflow.get("store", started=EVIL).text
 
 
+def test_a_search_shows_what_everybody_may_read_and_nothing_of_the_roles_of_the_pipeline(
+    airflow: Airflow, settings: Settings
+) -> None:
+    publish(settings, "Hidden title")
+    assert "Hidden title" in airflow.get("search", q="pipes files").text
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        conn.execute("UPDATE heal.document SET acl = ARRAY['role:' || session_user, 'role:heal_pipeline']")
+    assert "Hidden title" not in airflow.get("search", q="pipes files").text
+
+
 def test_a_missing_schema_or_server_is_a_sentence(
     airflow: Airflow, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

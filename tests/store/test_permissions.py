@@ -5,6 +5,7 @@ import pytest
 
 from heal_tasks.core.types import Record
 from heal_tasks.store.db import Connection
+from heal_tasks.store.migrate import migrate
 from tests.store.sample_store import SOURCE, SampleStore, chunker, encode
 
 ALL = 30
@@ -228,3 +229,30 @@ def test_row_security_limits_the_tables_and_not_the_pipeline(served: SampleStore
     conn.execute("CALL heal.row_security(false)")
     conn.execute("SET ROLE heal_reader")
     assert conn.execute(counts).fetchall() == [(ALL + 5, ALL + 4)]
+
+
+def test_a_deleted_document_is_like_one_that_never_was(served: SampleStore) -> None:
+    conn, ids = served.conn, documents(served)
+    conn.execute("CALL heal.row_security(true)")
+    conn.execute("GRANT SELECT ON heal.document TO heal_reader")
+    served.delete("d0", "d1")
+    be(conn, "nobody")
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE heal_reader")
+        for name in ("d0", "d1"):
+            assert conn.execute("SELECT heal.may_read(%s)", (ids[name],)).fetchall() == [(False,)]
+            assert conn.execute("SELECT FROM heal.document WHERE document_id = %s", (ids[name],)).rowcount == 0
+
+
+def test_views_that_a_migration_replaces_are_barriers_again(store: SampleStore) -> None:
+    load(store)
+    barriers = (
+        "SELECT relname FROM pg_class WHERE relnamespace = 'heal'::regnamespace "
+        "AND reloptions = '{security_barrier=true}' ORDER BY 1"
+    )
+    before = store.conn.execute(barriers).fetchall()
+    assert [name for (name,) in before] == ["embedding", "lineage", "passages", "served_document"]
+    for name in ("api_views.sql", "api_views_clients.sql"):
+        store.conn.execute("UPDATE heal.schema_migration SET sha256 = '' WHERE name = %s", (name,))
+        assert migrate(store.conn) == [name]
+        assert store.conn.execute(barriers).fetchall() == before

@@ -79,10 +79,15 @@ def reading_as(conn: Connection, principals: Sequence[str] | None) -> Iterator[C
     """Search in the block as somebody with these principals; None: as the connection's own session.
 
     The setting ends with the transaction, so that nobody who gets the connection next reads as somebody else.
+
+    Raises:
+        InputError: principals are one text, whose letters would be the principals.
     """
     if principals is None:
         yield conn
         return
+    if isinstance(principals, str):
+        raise InputError(f"principals must be a list of texts, got the text {principals[:80]!r}")
     with conn.transaction():
         names = [storable(name) for name in principals]
         conn.execute("SELECT set_config('heal.principals', %s::text[]::text, true)", (names,))

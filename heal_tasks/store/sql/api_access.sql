@@ -35,9 +35,10 @@ COMMENT ON FUNCTION heal.permitted IS
     'The principals whose documents this session may read, besides those without a list; null while no document has one.';
 
 CREATE OR REPLACE FUNCTION heal.may_read(document bigint) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER AS $$
-    SELECT EXISTS (SELECT FROM heal.document d WHERE d.document_id = document AND (d.acl IS NULL OR d.acl && heal.permitted()))
+    SELECT EXISTS (SELECT FROM heal.document d
+                   WHERE d.document_id = document AND d.deleted_at IS NULL AND (d.acl IS NULL OR d.acl && heal.permitted()))
 $$;
-COMMENT ON FUNCTION heal.may_read IS 'True if this session may read a document.';
+COMMENT ON FUNCTION heal.may_read IS 'True if this session may read a document, which is not deleted.';
 
 CREATE OR REPLACE FUNCTION heal.few_readable(permitted text[], most int) RETURNS bigint[] LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
 DECLARE
@@ -92,8 +93,9 @@ BEGIN
         END IF;
     END LOOP;
     IF enabled THEN
+        -- A deleted document has lost its list, and still has its name.
         CREATE POLICY readers ON heal.document FOR SELECT
-            USING ((SELECT heal.permitted()) IS NULL OR acl IS NULL OR acl && (SELECT heal.permitted()));
+            USING (deleted_at IS NULL AND ((SELECT heal.permitted()) IS NULL OR acl IS NULL OR acl && (SELECT heal.permitted())));
         CREATE POLICY readers ON heal.chunk FOR SELECT
             USING ((SELECT heal.permitted()) IS NULL OR heal.may_read(document_id));
     END IF;

@@ -92,5 +92,3 @@ SELECT l.created_at::date AS day, l.run_id, l.purpose, l.model, count(*) AS call
        sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens, sum(l.cost_usd) AS cost_usd
 FROM heal.llm_call l GROUP BY 1, 2, 3, 4;
 COMMENT ON VIEW heal.costs IS 'Calls of language models with tokens and cost, by day, run, purpose and model.';
-
-CALL heal.guard_views();

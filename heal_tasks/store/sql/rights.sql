@@ -46,3 +46,6 @@ BEGIN
             heal.quarantined, heal.costs, heal.served_as_langchain, heal.data_served_as_llama_index TO heal_reader;
     END IF;
 END $$;
+
+-- A view that has just been replaced is no security barrier any more.
+CALL heal.guard_views();
