@@ -103,7 +103,7 @@ def test_3072_dimensions_are_published_searched_switched_to_and_maintained(
     fill(auto)
     generations = GenerationRepository(auto)
     for number, index, kind in ((1, "auto", "halfvec"), (2, "bit", "bit"), (3, "hnsw", "halfvec")):
-        publish(settings, build(auto, f"m{number}", number, dims=3072), index, generations.active())
+        publish(settings, build(auto, "m", number, dims=3072), index, generations.active())
         active = generations.active()
         assert active is not None
         assert (active.dims, active.index_kind, bool(active.note)) == (3072, kind, index == "hnsw")
