@@ -72,9 +72,8 @@ class SourceTrigger(BaseEventTrigger):
         """A digest of each source's listing, empty for an empty one; of one that cannot be listed, the last."""
         from heal_tasks.core.errors import HealError
         from heal_tasks.core.specs import PYDOCS, SOURCE, TABLE
-        from heal_tasks.sources.base import open_source
         from heal_tasks.sources.registry import NOT_WATCHED
-        from heal_tasks.steps.reading.tables import reading_tables
+        from heal_tasks.steps.reading.opening import opening_sources
 
         settings, found = connected_settings(parts=["s3"], corpus=self.corpus), dict[str, str]()
         if any(spec.startswith(TABLE) for spec in settings.sources):
@@ -84,10 +83,8 @@ class SourceTrigger(BaseEventTrigger):
             if spec.startswith(PYDOCS) or (table and table.kind in NOT_WATCHED):
                 continue
             try:
-                with reading_tables(settings) as open_adopted:
-                    endpoint, tables = settings.s3_endpoint_url, settings.source_tables
-                    source = open_source(spec, s3_endpoint_url=endpoint, tables=tables, open_adopted=open_adopted)
-                    found[spec] = _digest(source)
+                with opening_sources(settings) as open_source:
+                    found[spec] = _digest(open_source(spec))
             except HealError as error:
                 found[spec] = before.get(spec, "")
                 self.log.warning("%s; looking again later", error)

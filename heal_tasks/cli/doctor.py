@@ -142,17 +142,14 @@ def _database(settings: Settings) -> Iterator[Result]:
 
 
 def _sources(settings: Settings) -> Iterator[Result]:
-    from heal_tasks.sources.base import open_source
     from heal_tasks.sources.parse import PARSERS, kind_of
-    from heal_tasks.steps.reading.tables import reading_tables
+    from heal_tasks.steps.reading.opening import opening_sources
 
     for spec in settings.sources:
         others = 0
         try:
-            endpoint, tables = settings.s3_endpoint_url, settings.source_tables
-            with reading_tables(settings) as open_adopted:
-                source = open_source(spec, s3_endpoint_url=endpoint, tables=tables, open_adopted=open_adopted)
-                for file in source.list_files():
+            with opening_sources(settings) as open_source:
+                for file in open_source(spec).list_files():
                     if not file.left_out and kind_of(file) in PARSERS:
                         yield "ok", f"{spec}: readable"
                         break

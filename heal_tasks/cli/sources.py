@@ -41,19 +41,19 @@ def sources(
 
 def _tried(settings: Settings, spec: str) -> str:
     """The number of files and the first names."""
-    from heal_tasks.sources.base import open_source
     from heal_tasks.sources.parse import PARSERS, kind_of
+    from heal_tasks.steps.reading.opening import opening_sources
 
     names, others, more, ends = list[str](), 0, "", time.monotonic() + TRY_S
-    source = open_source(spec, s3_endpoint_url=settings.s3_endpoint_url, tables=settings.source_tables)
-    for file in source.list_files():
-        if file.left_out or kind_of(file) not in PARSERS:
-            others += 1
-        else:
-            names.append(file.path)
-        if time.monotonic() > ends:
-            more = f" in {TRY_S:g} seconds, and more"
-            break
+    with opening_sources(settings) as open_source:
+        for file in open_source(spec).list_files():
+            if file.left_out or kind_of(file) not in PARSERS:
+                others += 1
+            else:
+                names.append(file.path)
+            if time.monotonic() > ends:
+                more = f" in {TRY_S:g} seconds, and more"
+                break
     skipped = f", {others} others that are skipped" if others else ""
     shown = f": {', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)}" if names else ""
     return f"{len(names)} files{skipped}{more}{shown}"

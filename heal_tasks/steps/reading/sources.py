@@ -6,12 +6,11 @@ from functools import partial
 
 from heal_tasks.core.models import tokenizer_folder
 from heal_tasks.core.specs import TABLE
-from heal_tasks.sources.base import open_source
 from heal_tasks.sources.chunking import chunk_text, token_counter
 from heal_tasks.sources.parser_process import parser_process
 from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.reading.opening import opening_sources
 from heal_tasks.steps.reading.source_reader import SourceReader
-from heal_tasks.steps.reading.tables import reading_tables
 from heal_tasks.store.documents.chunks import purge_reopened
 from heal_tasks.store.documents.documents import Changes, DocumentRepository
 from heal_tasks.store.documents.moves import apply_moves, find_moves, hand_on
@@ -43,13 +42,8 @@ def read_sources(context: Context, *, again: bool = False) -> Reading:
     chunker = partial(
         chunk_text, count_tokens=count_tokens, max_tokens=settings.chunk_tokens, overlap=settings.chunk_overlap
     )
-    with reading_tables(settings) as open_adopted:
-        opened = [
-            open_source(
-                spec, s3_endpoint_url=settings.s3_endpoint_url, tables=settings.source_tables, open_adopted=open_adopted
-            )
-            for spec in settings.sources
-        ]
+    with opening_sources(settings) as open_source:
+        opened = [open_source(spec) for spec in settings.sources]
         readers = [
             SourceReader(context, source, _whole if source.name.startswith(TABLE) else chunker, again=again)
             for source in opened
