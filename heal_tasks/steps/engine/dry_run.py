@@ -14,7 +14,7 @@ from heal_tasks.core.prompts import missing_prompts
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import silent
 from heal_tasks.questions.writer import ChunkToAsk
-from heal_tasks.sources.chunking import embedding_text, token_counter
+from heal_tasks.sources.chunking import token_counter
 from heal_tasks.steps.answer import PASSAGES
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.map_entities import MapRecorder
@@ -23,6 +23,7 @@ from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.steps.reading.source_reader import named
 from heal_tasks.steps.reading.sources import Reading, read_sources
 from heal_tasks.steps.route import decide
+from heal_tasks.steps.vectors.adopted import texts_to_embed
 from heal_tasks.steps.vectors.embedding_batches import embedding_batches_url, sends_batches, texts_under_way
 from heal_tasks.steps.writing.llm_batches import waits_for_batches, worth_a_batch
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, cost_usd, embedding_cost_usd, spend_limit_of
@@ -187,10 +188,9 @@ def _unembedded(context: Context) -> list[str]:
     query = "SELECT chunk_id FROM heal.chunk JOIN heal.document USING (document_id) WHERE source = ANY(%s)"
     taken = {chunk_id for (chunk_id,) in context.conn.execute(query, (tables,))}
     space = spaces.find_by_uri(context.settings.model_uri)
-    missing = spaces.missing_chunks(space) if space else live_chunks(context.conn)
-    chunks = [
-        before_chunk + embedding_text(chunk.title, chunk.text) for chunk in missing if chunk.chunk_id not in taken
-    ]
+    lacking = spaces.missing_chunks(space) if space else live_chunks(context.conn)
+    missing = [chunk for chunk in lacking if chunk.chunk_id not in taken]
+    chunks = [before_chunk + text for _, text in texts_to_embed(context.conn, missing)]
     if space is None:
         return chunks
     texts = [*chunks, *(before_question + text for _, text in spaces.missing_questions(space))]

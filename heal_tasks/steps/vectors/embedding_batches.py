@@ -27,19 +27,20 @@ from heal_tasks.questions.llm.batch_api import (
     read_reply,
 )
 from heal_tasks.questions.llm.replies import ParsedReply
-from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.steps.engine.runner import Context
+from heal_tasks.steps.vectors.adopted import texts_to_embed
 from heal_tasks.steps.vectors.embedding_costs import ledger_row, most_usd, refuse_over_limit
 from heal_tasks.steps.vectors.encoders import api_prompt
 from heal_tasks.steps.writing.batch_collector import BATCH_WAIT_S, CANCELLING_S, BatchCollector, Reading
 from heal_tasks.steps.writing.batch_sending import send_batch, waiting_for
 from heal_tasks.steps.writing.llm_calls import BATCH_PRICE_FACTOR, spend_limit_of
+from heal_tasks.store.db import Connection
 from heal_tasks.store.llm.batches import Batch, BatchRepository, Tried
 from heal_tasks.store.llm.ledger import LlmCall, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
 AUTO_SAVING_USD = 1.0
-"""What a batch has to save with HEAL_LLM_BATCH=auto: with less, hours of waiting are not worth it."""
+"""The least that a batch saves with HEAL_LLM_BATCH=auto: for less, hours of waiting are not worth it."""
 
 _PAGE = 512
 """Vectors that are stored at once; also where the task is killed, none is paid for again."""
@@ -152,7 +153,7 @@ class EmbeddingBatches:
 
     def _taker(self, batch: Batch) -> "_Taker":
         if self._missing is None:
-            self._missing = _missing(SpaceRepository(self._context.conn), self._space)
+            self._missing = _missing(self._context.conn, self._space)
         return _Taker(self._context, self._store, self._space, batch, self._missing, self.stored)
 
 
@@ -208,13 +209,14 @@ class _Taker:
         return ledger_row(self._context.settings, self._space, call, self._batch)
 
 
-def _missing(spaces: SpaceRepository, space: Space) -> Missing:
-    """What the space lacks, of all shards: another task may have sent the batch."""
+def _missing(conn: Connection, space: Space) -> Missing:
+    """The texts without a vector of all shards: another task may have sent the batch."""
     missing: Missing = {}
+    spaces = SpaceRepository(conn)
     before_chunk, before_question = api_prompt(space, "document"), api_prompt(space, "query")
-    for chunk in spaces.missing_chunks(space):
-        text = before_chunk + embedding_text(chunk.title, chunk.text)
-        missing.setdefault(sha256_hex(text), (text, [], []))[1].append(chunk.chunk_id)
+    for number, content in texts_to_embed(conn, spaces.missing_chunks(space)):
+        text = before_chunk + content
+        missing.setdefault(sha256_hex(text), (text, [], []))[1].append(number)
     for number, question in spaces.missing_questions(space):
         text = before_question + question
         missing.setdefault(sha256_hex(text), (text, [], []))[2].append(number)

@@ -117,16 +117,20 @@ def open_encoder(
 
 
 def check_unchanged(conn: Connection, space: Space, encoder: TextEncoder) -> None:
-    """Compare a stored chunk's vector with the one that a model behind an API gives its text now.
+    """Compare a stored vector of a chunk or question with the one that a model behind an API gives its text now.
 
     Raises:
         StepError: they differ, so that new vectors must not be mixed with those in the space.
     """
-    stored = SpaceRepository(conn).any_chunk(space)
-    if stored is None:
+    spaces = SpaceRepository(conn)
+    if stored := spaces.any_chunk(space):
+        chunk, vector = stored
+        now = encoder.encode([embedding_text(chunk.title, chunk.text)])[0]
+    elif asked := spaces.any_question(space):
+        question, vector = asked
+        now = encoder.encode([question], role="query")[0]
+    else:
         return
-    chunk, vector = stored
-    now = encoder.encode([embedding_text(chunk.title, chunk.text)])[0]
     if float(now @ vector / np.linalg.norm(vector)) < SAME_MODEL:
         raise StepError(
             f"{space.model_uri} gives other vectors than when space {space.space_id} was made: its endpoint has "

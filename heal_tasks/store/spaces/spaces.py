@@ -91,11 +91,26 @@ class SpaceRepository(Repository):
         return select(self._conn, Space, "FROM heal.space ORDER BY space_id")
 
     def any_chunk(self, space: Space) -> tuple[LiveChunk, Float32Array] | None:
-        """A live chunk with its vector, float32, shape (d,); None where the space has none."""
-        condition = sql.SQL("EXISTS (SELECT FROM {} b WHERE b.chunk_id = c.chunk_id)").format(space.table("base"))
+        """A live chunk with its vector, float32, shape (d,); None where the space has none.
+
+        Not a row of an adopted table, whose application may have embedded more than the text.
+        """
+        condition = sql.SQL(
+            "EXISTS (SELECT FROM {} b WHERE b.chunk_id = c.chunk_id) "
+            "AND d.source NOT IN (SELECT a.source FROM heal.adopted a)"
+        ).format(space.table("base"))
         for chunk in live_chunks(self._conn, condition, page=1):
             return chunk, self.load_chunks(space, np.array([chunk.chunk_id]))[1][0]
         return None
+
+    def any_question(self, space: Space) -> tuple[str, Float32Array] | None:
+        """The text of a question and its vector, float32, shape (d,); None where the space has none."""
+        query = sql.SQL("SELECT q.text, q.question_id FROM {} v JOIN heal.question q USING (question_id) LIMIT 1")
+        row = self._conn.execute(query.format(space.table("question"))).fetchone()
+        if row is None:
+            return None
+        _, vectors = read_keyed(self._conn, space.table("question"), "question", space.dims, np.array([row[1]]))
+        return row[0], vectors[0]
 
     def missing_chunks(self, space: Space, shard: int = 0, shards: int = 1) -> Sequence[LiveChunk]:
         """Live chunks without a vector in one of ``shards`` parts, by id."""
