@@ -25,6 +25,7 @@ from heal_tasks.bridge.fit import fit_map, fit_orthogonal
 from heal_tasks.core.errors import InputError
 from heal_tasks.evaluation.ranking import evaluate
 from heal_tasks.store.db import connect
+from heal_tasks.store.generations.bridges import ROW_COLUMNS
 from heal_tasks.store.spaces.vector_tables import copy_rows
 
 Vectors = NDArray[np.float32]
@@ -106,18 +107,11 @@ class Pair:
 def costs() -> Iterator[dict[str, Any]]:
     """Milliseconds of the map in SQL, by dimensions."""
     rng = np.random.default_rng(0)
-    columns = [
-        ("from_space", "int8"),
-        ("to_space", "int8"),
-        ("place", "int4"),
-        ("shift", "float4"),
-        ("weights", "vector"),
-    ]
     with scratch_store() as url, connect(url, autocommit=True) as conn:
         conn.execute("ALTER TABLE heal.bridge_row DROP CONSTRAINT bridge_row_from_space_to_space_fkey")
         for number, dims in enumerate(DIMS):
             rows = ((number, number, place, 0.0, rng.normal(size=dims).astype(np.float32)) for place in range(dims))
-            copy_rows(conn, sql.Identifier("heal", "bridge_row"), columns, rows)
+            copy_rows(conn, sql.Identifier("heal", "bridge_row"), ROW_COLUMNS, rows)
             conn.execute("VACUUM ANALYZE heal.bridge_row")
             spent = []
             for query in unit(rng.normal(size=(CALLS + 10, dims))):

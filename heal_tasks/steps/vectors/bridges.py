@@ -1,6 +1,7 @@
 """Maps between spaces, written when a generation of another space is published, before the switch to it."""
 
 import numpy as np
+from psycopg import Rollback
 
 from heal_tasks.bridge.fit import LinearMap, fit_map, fit_orthogonal
 from heal_tasks.steps.engine.runner import Context
@@ -58,12 +59,13 @@ def _fit(context: Context, old: Space, new: Space, generation: Generation) -> Br
     texts = np.concatenate((chunks[0], questions[0])), np.concatenate((chunks[1], questions[1]))
     bridges.keep_probes(old)
     # Neither kind wins always, and the right answers alone show which: nearness to the new vectors prefers the ridge.
-    orthogonal, ridge = fit_orthogonal(*texts), fit_map(*texts)
-    first = _write(context, old, generation, orthogonal, "fitted", pairs)
-    second = _write(context, old, generation, ridge, "fitted", pairs)
-    if first and second and first.share > second.share:
-        return _write(context, old, generation, orthogonal, "fitted", pairs)
-    return second
+    kept = _write(context, old, generation, fit_map(*texts), "fitted", pairs)
+    with context.conn.transaction() as trial:
+        other = _write(context, old, generation, fit_orthogonal(*texts), "fitted", pairs)
+        if other and kept and other.share > kept.share:
+            return other
+        raise Rollback(trial)
+    return kept
 
 
 def _write(

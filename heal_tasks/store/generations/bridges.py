@@ -19,6 +19,11 @@ MOST_TEXTS = 20_000
 MOST_PROBES = 500
 """Test questions that a map is measured on, at most."""
 
+ROW_COLUMNS = (
+    ("from_space", "int8"), ("to_space", "int8"), ("place", "int4"), ("shift", "float4"), ("weights", "vector"),
+)  # fmt: skip
+"""Columns of ``heal.bridge_row`` with their types."""
+
 _TEXTS: dict[Entity, tuple[SpacePrefix, sql.SQL]] = {
     "chunk": ("base", sql.SQL("heal.chunk WHERE superseded_at IS NULL")),
     "question": ("question", sql.SQL("heal.question WHERE heal.moves_rows(split) AND dropped_by IS NULL")),
@@ -146,15 +151,8 @@ class BridgeRepository(Repository):
                 "VALUES (%s, %s, %s, %s, %s, 0, 0, 1)",
                 (*key, method, pairs, min_share),
             )
-            columns = [
-                ("from_space", "int8"),
-                ("to_space", "int8"),
-                ("place", "int4"),
-                ("shift", "float4"),
-                ("weights", "vector"),
-            ]
             rows = ((*key, place, float(shift[place]), row) for place, row in enumerate(weights))
-            copy_rows(self._conn, sql.Identifier("heal", "bridge_row"), columns, rows)
+            copy_rows(self._conn, sql.Identifier("heal", "bridge_row"), ROW_COLUMNS, rows)
             measured = self._conn.execute(
                 "SELECT m.* FROM heal.bridge_recall(%s, %s) m", (old.space_id, generation.generation_id)
             ).fetchall()[0]
