@@ -47,7 +47,7 @@ def by_libraries(kind: str, data: bytes) -> str:
 
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         return "\n".join(str(value) for sheet in book for row in sheet.iter_rows(values_only=True) for value in row)
-    raise NotImplementedError(kind)
+    raise ValueError(f"no tutorial reads {kind}")
 
 
 def by_markitdown(kind: str, data: bytes) -> str:
@@ -62,7 +62,7 @@ def by_docling(kind: str, data: bytes) -> str:
     from docling.document_converter import DocumentConverter
 
     if kind == "pdf":
-        raise NotImplementedError(kind)
+        raise ValueError("its models for PDF are downloaded")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"x.{kind}"
         path.write_bytes(data)

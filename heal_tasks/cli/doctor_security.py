@@ -166,7 +166,7 @@ def _roles(settings: Settings) -> Iterator[str]:
 
 
 def _readers(settings: Settings) -> list[Finding]:
-    """How documents are kept from those who may not read them, and whether they are."""
+    """Documents that readers are shown although they may not read them, or else the ways that keep them apart."""
     try:
         with _database(settings) as conn:
             found = examine_permissions(conn)

@@ -35,7 +35,7 @@ def refuse_own_code(folder: str | Path, model: str | None = None) -> None:
 
 
 def _own_code(name: str, config: Any) -> Iterator[str]:
-    """What a configuration asks for beyond what is installed."""
+    """The code that a configuration asks for and that is not installed."""
     parts = config if isinstance(config, list) else [config]
     for part in parts:
         if not isinstance(part, dict):

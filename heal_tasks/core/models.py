@@ -15,7 +15,7 @@ from heal_tasks.core.model_code import refuse_own_code
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 
 Role = Literal["query", "document"]
-"""What a text is to an encoder: a question or a chunk."""
+"""The kind of a text for an encoder: a question or a chunk."""
 
 CARD = "card.json"
 """File beside a trained model with its training settings and metrics."""

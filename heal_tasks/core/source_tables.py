@@ -50,7 +50,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a table says about the documents of its source."""
+    """The part of a table that is about the documents of its source."""
 
     fields: Fields = field(default_factory=Fields)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # of documents that do not have the field themselves

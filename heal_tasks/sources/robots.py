@@ -13,7 +13,7 @@ _AGENT = "heal-etl"
 
 @dataclass(frozen=True)
 class Robots:
-    """What a site allows this crawler."""
+    """The rules of a site for this crawler."""
 
     rules: tuple[tuple[str, bool], ...] = ()  # pattern of a path, and whether it is allowed
     delay_s: float = 0.0  # between two requests

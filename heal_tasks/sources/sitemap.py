@@ -39,7 +39,7 @@ _GENERIC = frozenset({"", "text/plain", "application/octet-stream", "binary/octe
 
 @dataclass(frozen=True)
 class _Version:
-    """What a page's fingerprint says."""
+    """The parts of a page's fingerprint."""
 
     kind: str
     lastmod: str  # of the sitemap

@@ -25,7 +25,7 @@ WHERE c.oid IN ('heal.document'::regclass, 'heal.chunk'::regclass) AND a.privile
 
 @dataclass(frozen=True)
 class Permissions:
-    """How documents are kept from readers, and what was found when that was tried."""
+    """The ways by which documents are kept from readers, and the faults found when they were tried."""
 
     restricted: int  # documents with a list of readers
     by_setting: bool  # a session may name its principals itself, by heal.principals

@@ -1,8 +1,7 @@
 """Rows of a second database as documents: changes, deletions, lost connections, and refusals of the server."""
 
-import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,13 @@ import psycopg
 import pytest
 
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError, SourceError
-from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources import postgres as kind
 from heal_tasks.sources.base import open_source
 from heal_tasks.sources.postgres import PostgresSource
-from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
-
-Run = Callable[[], dict[str, float]]
+from tests.sources.conftest import Run
 
 ARTICLES = """
 [crm]
@@ -59,19 +55,6 @@ def fill(crm: Any, rows: int) -> None:
         "FROM generate_series(1, %s) n",
         (rows,),
     )
-
-
-@pytest.fixture
-def run(database_url: str, tmp_path: Path) -> Run:
-    """Ingest and return the counts."""
-
-    numbers = itertools.count()
-
-    def counts() -> dict[str, float]:
-        settings = load_settings(var_dir=tmp_path / "var", database_url=database_url)
-        return dict(load_step("ingest").run(settings, Manifest(run_id=str(next(numbers)))).counts)
-
-    return counts
 
 
 def opened(tmp_path: Path, text: str = ARTICLES) -> Any:

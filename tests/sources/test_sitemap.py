@@ -1,23 +1,19 @@
 """A site by its sitemap: what is asked for, what is read, what robots.txt forbids, and what a fault concludes."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from heal_tasks.core.errors import RetryableError, SettingsError, SourceError
-from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.core.types import SourceFile
 from heal_tasks.sources import sitemap, web
 from heal_tasks.sources.base import OpenSource, open_source
-from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
+from tests.sources.conftest import Run
 from tests.sources.website import Page, WebSite, html, no_waiting, zipped
-
-Run = Callable[[], dict[str, float]]
 
 
 @pytest.fixture(autouse=True)
@@ -47,18 +43,6 @@ def opened(site: WebSite, tmp_path: Path, more: str = "", path: str = "/sitemap.
     )
     settings = load_settings(var_dir=tmp_path / "var")
     return open_source("source:site", s3_endpoint_url=None, tables=settings.source_tables)
-
-
-@pytest.fixture
-def run(database_url: str, tmp_path: Path) -> Run:
-    """Ingest and return the counts."""
-    numbers = itertools.count()
-
-    def counts() -> dict[str, float]:
-        settings = load_settings(var_dir=tmp_path / "var", database_url=database_url)
-        return dict(load_step("ingest").run(settings, Manifest(run_id=str(next(numbers)))).counts)
-
-    return counts
 
 
 def test_an_unchanged_site_costs_a_conditional_request_per_page_and_none_for_old_dates(

@@ -82,7 +82,7 @@ def _parts(cell: dict[str, Any], language: str, max_chars: int) -> Iterator[str]
 
 
 def _output(output: dict[str, Any], max_chars: int) -> str:
-    """What a cell printed or showed as text or table; of an error its name and message."""
+    """The text and tables that a cell printed or showed; of an error its name and message."""
     if output.get("output_type") in {"error", "pyerr"}:
         return _fenced(f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}"[:_MAX_OUTPUT_CHARS], "")
     shown = output.get("data", output)

@@ -23,7 +23,7 @@ _SETTINGS = {
     "docinfo_xform": False,
     "input_encoding": "unicode",
 }
-# What they contain is not text of the page: names of other pages, of modules to read, of entries in an index.
+# Their content is not text of the page: names of other pages, of modules to read, of entries in an index.
 _NO_TEXT = frozenset({
     "toctree", "index", "currentmodule", "module", "highlight", "automodule", "autoclass", "autofunction", "automethod",
     "autosummary", "tabularcolumns", "default-domain", "meta", "plot",
