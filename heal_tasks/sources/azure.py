@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
-from heal_tasks.core.ids import natural_key
 from heal_tasks.core.source_tables import SourceTable
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.files import is_ignored
+from heal_tasks.sources.buckets import listed, split_location
 from heal_tasks.sources.gcs import INSTALL
 
 CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
@@ -37,8 +36,7 @@ class AzureSource:
         except ImportError:
             raise table.wrong("kind", f"is 'azure', and azure-storage-blob is not installed; {INSTALL}") from None
         self._table = table
-        self._container, _, prefix = table.location.partition("/")
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._container, self._prefix = split_location(table.location)
         if bool(table.text("connection_string")) == bool(table.text("account_url")):
             raise table.wrong("account_url", "give either account_url or connection_string_env, and not both")
 
@@ -46,10 +44,9 @@ class AzureSource:
         """See ``Source``."""
         with self._explained(self._container):
             for blob in self._client.list_blobs(name_starts_with=self._prefix or None):
-                real = blob.name.removeprefix(self._prefix)
-                if real and not real.endswith("/") and not is_ignored(real):
-                    path, version = natural_key(real), (blob.etag or "").strip('"')
-                    yield SourceFile(path, f"{version}-{blob.size}", blob.size, real if real != path else "")
+                version = (blob.etag or "").strip('"')
+                if file := listed(blob.name, self._prefix, f"{version}-{blob.size}", blob.size):
+                    yield file
 
     def read(self, file: SourceFile, limit: int) -> bytes:
         """See ``Source``."""

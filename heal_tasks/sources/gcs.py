@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
-from heal_tasks.core.ids import natural_key
 from heal_tasks.core.source_tables import SourceTable
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.files import is_ignored
+from heal_tasks.sources.buckets import listed, split_location
 
 REQUEST_S, RETRY_S = 60.0, 30.0
 INSTALL = "run `pip install -c constraints.txt -r requirements-cloud.txt`"
@@ -31,8 +30,7 @@ class GcsSource:
             import google.cloud.storage  # noqa: F401
         except ImportError:
             raise table.wrong("kind", f"is 'gcs', and google-cloud-storage is not installed; {INSTALL}") from None
-        self._bucket, _, prefix = table.location.partition("/")
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._bucket, self._prefix = split_location(table.location)
 
     def list_files(self) -> Iterator[SourceFile]:
         """See ``Source``; folder markers are left out."""
@@ -42,10 +40,8 @@ class GcsSource:
                 self._bucket, prefix=self._prefix or None, fields=fields, timeout=REQUEST_S, retry=self._retry
             )
             for blob in blobs:
-                real = blob.name.removeprefix(self._prefix)
-                if real and not real.endswith("/") and not is_ignored(real):
-                    path = natural_key(real)
-                    yield SourceFile(path, str(blob.generation), blob.size or 0, real if real != path else "")
+                if file := listed(blob.name, self._prefix, str(blob.generation), blob.size or 0):
+                    yield file
 
     def read(self, file: SourceFile, limit: int) -> bytes:
         """See ``Source``."""

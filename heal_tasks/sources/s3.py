@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
-from heal_tasks.core.ids import natural_key
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.files import is_ignored, read_at_most
+from heal_tasks.sources.buckets import listed, split_location
+from heal_tasks.sources.files import read_at_most
 
 RETRYABLE_CODES = frozenset({
     "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException",
@@ -43,10 +43,9 @@ class S3Source:
 
     def __init__(self, spec: str, *, endpoint_url: str | None) -> None:
         self.name = spec
-        self._bucket, _, prefix = spec.removeprefix("s3://").partition("/")
+        self._bucket, self._prefix = split_location(spec.removeprefix("s3://"))
         if not self._bucket:
             raise SourceError(f"source {spec!r} names no bucket; write s3://BUCKET/PREFIX")
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._endpoint_url = endpoint_url
 
     def list_files(self) -> Iterator[SourceFile]:
@@ -55,10 +54,9 @@ class S3Source:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for page in pages:
                 for item in page.get("Contents", []):
-                    real = item["Key"].removeprefix(self._prefix)
-                    if real and not real.endswith("/") and not is_ignored(real):
-                        path, fingerprint = natural_key(real), f"{item['ETag'].strip(chr(34))}-{item['Size']}"
-                        yield SourceFile(path, fingerprint, item["Size"], real if real != path else "")
+                    version = f"{item['ETag'].strip(chr(34))}-{item['Size']}"
+                    if file := listed(item["Key"], self._prefix, version, item["Size"]):
+                        yield file
 
     def read(self, file: SourceFile, limit: int) -> bytes:
         """See ``Source``."""
