@@ -7,10 +7,10 @@ private network is refused unless the location itself is that address or ``local
 import ipaddress
 import socket
 import ssl
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -107,13 +107,13 @@ class Site:
                     return reply
                 asked = reply.headers.get("retry-after", "")
                 wait_s = min(float(asked), LONGEST_WAIT_S) if asked.isdecimal() else wait_s
-            time.sleep(wait_s)
+            sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
     def _get_once(self, url: str, limit: int, headers: Mapping[str, str]) -> Reply:
-        time.sleep(max(0.0, self._next - time.monotonic()))
-        self._next = time.monotonic() + self.interval_s
-        self._deadline = time.monotonic() + REQUEST_S
+        sleep(max(0.0, self._next - monotonic()))
+        self._next = monotonic() + self.interval_s
+        self._deadline = monotonic() + REQUEST_S
         sent = {"User-Agent": f"heal-etl/{__version__}", "Accept-Encoding": "gzip", **headers}
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in sent.items()]
         with self._connections().stream("GET", _encoded(url), headers=encoded) as response:

@@ -18,7 +18,7 @@ from tests.sources.website import Page, WebSite, html, no_waiting, zipped
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(web.time, "sleep", no_waiting)
+    monkeypatch.setattr(web, "sleep", no_waiting)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HEAL_SOURCES", raising=False)
 
@@ -116,7 +116,7 @@ def test_a_site_that_stops_answering_is_worth_a_retry_and_deletes_nothing(
 
 def test_robots_txt_and_other_hosts(site: WebSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = list[float]()
-    monkeypatch.setattr(web.time, "sleep", waits.append)
+    monkeypatch.setattr(web, "sleep", waits.append)
     rules = b"User-agent: *\nDisallow: /docs/*.php\nAllow: /docs\nCrawl-delay: 7\n"
     site.pages["/robots.txt"] = Page(rules, "text/plain", listed=False)
     strange = ("http://127.0.0.1:1/x", "http://[1", site.url.replace("//", "//user@"), "ftp://127.0.0.1/y", "/z")

@@ -16,7 +16,7 @@ from tests.sources.website import no_waiting, zipped
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web.time, "sleep", no_waiting)
+    monkeypatch.setattr(web, "sleep", no_waiting)
 
 
 def test_a_reply_that_drips_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
