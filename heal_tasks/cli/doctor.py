@@ -14,7 +14,7 @@ from rich.text import Text
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.corpora import corpus_names
-from heal_tasks.core.errors import HealError, SettingsError
+from heal_tasks.core.errors import HealError, RetryableError, SettingsError
 from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import api_model, packaged_folder
 from heal_tasks.core.prompts import missing_prompts
@@ -22,8 +22,9 @@ from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings, load_settings, unknown_variables
 from heal_tasks.local import stack
 from heal_tasks.steps.quality.scripts import unread_chunks
-from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect
+from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect, database_identity
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.migrate import same_database
 from heal_tasks.store.questions.question_counts import read_question_counts
 
 MIN_FREE_GB = 5.0
@@ -85,18 +86,24 @@ def _settings(settings: Settings) -> Iterator[Result]:
 
 
 def _corpora(settings: Settings) -> Iterator[Result]:
-    places: dict[str, str] = {}
-    for name in [] if settings.corpus else corpus_names():
+    names = [] if settings.corpus else corpus_names()
+    if not names:
+        return
+    with connect(settings.require_database_url(), vectors=False) as conn:
+        owners = {database_identity(conn): "the deployment"}
+    found = []
+    for name in names:
         try:
-            url = load_settings(corpus=name).require_database_url()
-        except SettingsError as error:
-            yield "fail", f"{name}: {error}"
+            with connect(load_settings(corpus=name).require_database_url(), vectors=False) as conn:
+                owner = owners.setdefault(database_identity(conn), name)
+        except (SettingsError, RetryableError) as error:
+            yield "fail", f"{name}: {error}; `python -m heal_tasks migrate` makes a missing database"
             continue
-        if other := places.get(url):
-            yield "fail", f"{name} and {other} have the same database; set HEAL_DATABASE_URL in corpora/{name}.env"
-        places[url] = name
-    if places:
-        yield "ok", f"{', '.join(places.values())}; `python -m heal_tasks --corpus NAME doctor` checks one of them"
+        found.append(name)
+        if owner != name:
+            yield "fail", same_database(name, owner)
+    if found:
+        yield "ok", f"{', '.join(found)}; `python -m heal_tasks --corpus NAME doctor` checks one of them"
 
 
 def _database(settings: Settings) -> Iterator[Result]:

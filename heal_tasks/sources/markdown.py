@@ -21,6 +21,8 @@ _MAX_BRACKETS = 1000
 # Python writes no longer ones as decimal digits; YAML and TOML read any length as hexadecimal.
 _MAX_INTEGER_BITS = 4096
 _MAX_HEADING_CHARS = 2000
+# Editors and templates leave these above the front matter.
+_BLANK = "\ufeff \t\r\n"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _SETEXT_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 # At the beginning of a line, or behind other tags there: "<div align=center><h1>Valves</h1>".
@@ -43,22 +45,29 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     heading below it. Titles are as they are written: ``2.10`` and ``no`` are texts.
 
     Raises:
-        UnreadableError: the front matter cannot be read, and has a line ``acl: ...``.
+        UnreadableError: the front matter has a line ``acl: ...`` and cannot be read, or has no end.
     """
+    whole, text = text, text.lstrip(_BLANK)
     mark = text[:3]
     first_end = text.find("\n", 3)
     if mark not in {"---", "+++"} or first_end < 0 or text[3:first_end].strip():
-        return {}, text
+        return {}, whole
     ends = r"\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)" if mark == "---" else r"\n\+\+\+[ \t]*(?:\r?\n|\Z)"
     end = re.compile(ends).search(text, first_end, first_end + _MAX_FRONT_MATTER_CHARS)
     if end is None:
+        # As a text it would be shown to everybody.
+        if _ACL_LINE.search(text, first_end, first_end + _MAX_FRONT_MATTER_CHARS):
+            raise UnreadableError(
+                f"the front matter names readers in {ACL_FIELD} and has no line {mark} at its end within "
+                f"{_MAX_FRONT_MATTER_CHARS} characters; add it"
+            )
         return {}, text
     inside = text[first_end : end.start() + 1]
     bounded = inside.count("[") + inside.count("{") <= _MAX_BRACKETS
     found = (_yaml if mark == "---" else _toml)(inside) if bounded else None
     written = _TITLE_LINE.search(inside)
     title = written[1].strip(" \t\r\"'") if written else ""
-    if not isinstance(found, dict) and _ACL_LINE.search(inside):  # as a text it would be shown to everybody
+    if not isinstance(found, dict) and _ACL_LINE.search(inside):
         raise UnreadableError(f"the front matter names readers in {ACL_FIELD} and cannot be read; correct it")
     if not isinstance(found, dict):
         return {"title": title or first_heading(text[end.end() :])}, text

@@ -82,6 +82,13 @@ def beside(conn: Connection) -> Connection:
     return psycopg.connect(conn.info.dsn, password=conn.info.password or None, autocommit=True)
 
 
+def database_identity(conn: Connection) -> tuple[int, int]:
+    """The server and the database of a connection as numbers, however its URL is spelled."""
+    query = "SELECT system_identifier, oid FROM pg_control_system(), pg_database WHERE datname = current_database()"
+    ((server, database),) = conn.execute(query).fetchall()
+    return server, database
+
+
 def register(conn: Connection) -> None:
     """Register pgvector's type, if the database has the extension, before a cursor uses it."""
     from pgvector.psycopg import register_vector

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from heal_tasks.core.corpora import corpus_database, corpus_names
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
-from heal_tasks.store.db import CONNECT_TIMEOUT_S, Connection, check_versions, connect, register
+from heal_tasks.store.db import CONNECT_TIMEOUT_S, Connection, check_versions, connect, database_identity, register
 from heal_tasks.store.ownership import hand_over, packaged_sql, refuse_strangers
 
 
@@ -50,13 +50,27 @@ def migrate_corpora(url: str) -> Iterator[tuple[str, list[str]]]:
         The corpus's name and the files that were applied to its database.
 
     Raises:
-        StoreError: this user may not make the database; the rest as ``migrate``.
+        StoreError: this user may not make the database, or it is that of another corpus; the rest as ``migrate``.
     """
-    for name in corpus_names():
+    names = corpus_names()
+    if not names:
+        return
+    with connect(url, vectors=False) as conn:
+        owners = {database_identity(conn): "the deployment"}
+    for name in names:
         place = corpus_database(name, url)
         _create_database(place, url, name)
         with connect(place) as conn:
+            if (owner := owners.setdefault(database_identity(conn), name)) != name:
+                raise StoreError(same_database(name, owner))
             yield name, migrate(conn)
+
+
+def same_database(corpus: str, owner: str) -> str:
+    """What is wrong where a corpus has the database of another one, or of the deployment."""
+    return (
+        f"corpus {corpus} and {owner} have the same database; set another in corpora/{corpus}.env"
+    )
 
 
 def _create_database(place: str, beside: str, corpus: str) -> None:

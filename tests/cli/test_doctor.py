@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from heal_tasks.cli.doctor import Finding, examine
+from heal_tasks.core.errors import StoreError
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import FIRST_OVERSAMPLING, build_indexes
+from heal_tasks.store.migrate import migrate_corpora
+from tests.conftest import fresh_database
 from tests.fake_batches import FakeBatches
 from tests.fake_openai import FakeOpenAI, Reply
 from tests.steps.planted_store import fill, publish
@@ -106,18 +109,29 @@ def test_a_server_without_the_schema(tmp_path: Path) -> None:
     assert found[2].text.startswith("roles heal_owner, heal_pipeline, heal_reader are missing")
 
 
-def test_corpora_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpora_are_checked(
+    postgres: EmbeddedPostgres, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpora").mkdir()
-    settings = load_settings(var_dir=tmp_path, database_url="postgresql://u:secret@127.0.0.1:1/heal")
+    monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
+    settings = load_settings(var_dir=tmp_path)
     assert findings(settings, "corpora") == []
-    monkeypatch.setenv("HEAL_DATABASE_URL", settings.require_database_url())
-    (tmp_path / "corpora" / "lab.env").write_text("HEAL_DATABASE_URL=postgresql://u:secret@127.0.0.1:1/heal_legal\n")
-    (tmp_path / "corpora" / "legal.env").touch()
-    (tmp_path / "corpora" / "wrong.env").write_text("HEAL_SED=1\n")
-    same, wrong, fine = findings(settings, "corpora")
-    assert (same.level, same.text) == (
-        "fail", "legal and lab have the same database; set HEAL_DATABASE_URL in corpora/legal.env",
-    )  # fmt: skip
-    assert (wrong.level, wrong.text.partition(",")[0]) == ("fail", "wrong: corpora/wrong.env sets HEAL_SED")
-    assert fine.level == "ok"
+    with fresh_database(postgres) as other:
+        # One database, written in three ways.
+        (tmp_path / "corpora" / "lab.env").write_text(f"HEAL_DATABASE_URL={other}\n")
+        (tmp_path / "corpora" / "legal.env").write_text(f"HEAL_DATABASE_URL={other}?application_name=legal\n")
+        (tmp_path / "corpora" / "main.env").write_text(f"HEAL_DATABASE_URL={database_url}?connect_timeout=9\n")
+        (tmp_path / "corpora" / "new.env").touch()
+        (tmp_path / "corpora" / "wrong.env").write_text("HEAL_SED=1\n")
+        same, shared, missing, wrong, fine = findings(settings, "corpora")
+        cure = "have the same database; set another in corpora"
+        assert same == Finding("fail", "corpora", f"corpus legal and lab {cure}/legal.env")
+        assert shared == Finding("fail", "corpora", f"corpus main and the deployment {cure}/main.env")
+        assert (missing.level, missing.text[:4]) == ("fail", "new:")
+        assert "does not exist" in missing.text
+        assert missing.text.endswith("`python -m heal_tasks migrate` makes a missing database")
+        assert (wrong.level, wrong.text.partition(",")[0]) == ("fail", "wrong: corpora/wrong.env sets HEAL_SED")
+        assert (fine.level, fine.text.partition(";")[0]) == ("ok", "lab, legal, main")
+        with pytest.raises(StoreError, match="corpus legal and lab have the same database"):
+            list(migrate_corpora(database_url))

@@ -4,6 +4,8 @@ import json
 import logging
 from dataclasses import replace
 
+import pytest
+
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
@@ -56,11 +58,12 @@ def test_metadata_of_every_kind_of_file_name_readers(settings: Settings, auto: C
 def test_a_list_that_is_none_is_rejected_and_nobody_else_sees_the_document(
     settings: Settings, auto: Connection
 ) -> None:
-    put_all(settings, {"a.jsonl": "\n".join([line("good", note(1)), line("bad", note(2), acl={"read": "alice"})])})
+    put_all(settings, {"a.jsonl": "\n".join([line("good", note(1)), line("bad", note(2), acl={"read": "carol"})])})
     ingest(settings)
     assert names(auto) == ["good"]
     (fault,) = open_faults(auto)
-    assert "acl must be a list of principals, or a text with commas between them, got \"{'read': 'alice'}\"" in fault
+    assert "acl must be a list of principals, or a text with commas between them, but is a dict" in fault
+    assert "carol" not in fault, "readers of heal.quarantined may not see who the readers are"
 
 
 def test_a_file_whose_front_matter_is_broken_is_not_shown_to_everybody(settings: Settings, auto: Connection) -> None:
@@ -70,6 +73,23 @@ def test_a_file_whose_front_matter_is_broken_is_not_shown_to_everybody(settings:
     assert names(auto) == ["b.md"]
     (fault,) = open_faults(auto)
     assert fault == "the front matter names readers in acl and cannot be read; correct it"
+
+
+@pytest.mark.parametrize("mark", ["---", "+++"])
+def test_front_matter_without_an_end_is_not_shown_to_everybody(settings: Settings, auto: Connection, mark: str) -> None:
+    front = mark + "\ntitle: Pay\n{}: [hr]\n\n{}"
+    put_all(settings, {"a.md": front.format("acl", note(1)), "b.md": front.format("team", note(2))})
+    ingest(settings)
+    assert names(auto) == ["b.md"]
+    (fault,) = open_faults(auto)
+    assert f"names readers in acl and has no line {mark} at its end" in fault
+
+
+def test_blank_lines_above_front_matter_hide_no_readers(settings: Settings, auto: Connection) -> None:
+    put_all(settings, {"a.md": f"\n \r\n---\ntitle: Pay\nacl: [hr]\n---\n\n{note(1)}", "b.md": f"    {note(2)}"})
+    ingest(settings)
+    assert acls(auto) == {"a.md": ["hr"], "b.md": None}
+    assert column(auto, "SELECT title FROM heal.document ORDER BY external_id") == ["Pay", "b"]
 
 
 def test_other_readers_alone_keep_chunks_and_tell_clients(settings: Settings, auto: Connection) -> None:
