@@ -34,9 +34,7 @@ def principals(value: object) -> list[str]:
         isinstance(item, bool) or not isinstance(item, str | int) for item in items
     ):
         # Without the value: readers can see why a record was rejected, but not who its readers are.
-        given = (
-            "a list with other items" if isinstance(items, list | tuple) else f"a {type(value).__name__}"
-        )
+        given = "a list with other items" if isinstance(items, list | tuple) else f"a {type(value).__name__}"
         raise InputError(
             f"{ACL_FIELD} must be a list of principals, or a text with commas between them, but is {given}; "
             'an example is ["alice", "group:sales"]'

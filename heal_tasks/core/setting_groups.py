@@ -55,6 +55,9 @@ class TopicSettings(BaseModel):
         description="Perturbed factorisations per k; more take longer and make the choice of k steadier.")
     topic_max_churn: float = Field(0.8, ge=0, le=1,
         description="Share of documents without a matching topic in the previous tree that stops a run; 1: no check.")
+    public_words: bool = Field(False,
+        description="Make topics and the lexicon of documents without a list of readers only, so that neither shows "
+        "words or word counts of the others ([permissions.md](permissions.md#what-is-shared)).")
 
 
 class QuestionSettings(BaseModel):

@@ -23,6 +23,7 @@ class LexiconRecord:
     lexicon_weight: float = LEXICON_WEIGHT  # beside an encoder's vector of unit length
     words_weight: float = WORDS_WEIGHT  # beside a similarity
     chunks: int = 0  # chunks that the inverse document frequencies count
+    public: bool = False  # True if its stems are those of chunks that everybody may read
     relevance: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)  # by query path: scores, shares
 
     def to_json(self) -> dict[str, Any]:

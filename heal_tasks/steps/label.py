@@ -1,7 +1,7 @@
 """Step label: build the topic tree of the corpus and label every document.
 
 Documents of the unseen splits are projected on the finished tree: labels for training must not be made with the
-documents that the gate judges by.
+documents that the gate judges by. With HEAL_PUBLIC_WORDS so are documents that have a list of readers.
 """
 
 import os
@@ -36,7 +36,9 @@ def _config(settings: Settings) -> HNMFkConfig:
 
 
 def _inputs(context: Context) -> object:
-    return [Corpus(context.conn).hash(), repr(_config(context.settings)), context.settings.topic_max_churn]
+    corpus, settings = Corpus(context.conn), context.settings
+    restricted = corpus.restricted() if settings.public_words else None
+    return [corpus.hash(), repr(_config(settings)), settings.topic_max_churn, restricted]
 
 
 def label(context: Context) -> Outcome:
@@ -45,13 +47,21 @@ def label(context: Context) -> Outcome:
     ids, texts = Corpus(context.conn).texts()
     if not ids:
         raise StepError("there is no document to label; look at HEAL_SOURCES and heal.quarantine, then ingest again")
+    restricted = np.isin(ids, Corpus(context.conn).restricted() if settings.public_words else [])
+    if restricted.all():
+        raise StepError(
+            f"HEAL_PUBLIC_WORDS=true, and each of the {len(ids)} documents has a list of readers; topics are then made "
+            "of documents without one. Add such documents, or set HEAL_PUBLIC_WORDS=false"
+        )
     unseen = np.array([is_unseen(document_id) for document_id in ids])
-    unseen &= not unseen.all()
-    seen_texts, unseen_texts = (list(compress(texts, mask)) for mask in (~unseen, unseen))
+    projected = restricted | unseen
+    if projected.all():
+        projected = restricted
+    seen_texts, projected_texts = (list(compress(texts, mask)) for mask in (~projected, projected))
     workers, device = os.cpu_count() or 1, pick_device(settings.device)
     tree = build_tree(seen_texts, _config(settings), context.progress, workers=workers, device=device)
     tree, matching = _with_stable_ids(context, topics, tree)
-    projection = tree.project(unseen_texts)
+    projection = tree.project(projected_texts)
 
     run_key = fingerprint([context.run_id, _inputs(context)])
     with context.artifacts.writing(f"topics/{run_key}") as folder:
@@ -72,9 +82,9 @@ def label(context: Context) -> Outcome:
             churn=matching.churn if matching else None,
             mean_residual=float(tree.residual.mean()),
             topics=rows,
-            labels=_labels(all_ids[~unseen], tree),
+            labels=_labels(all_ids[~projected], tree),
         )
-        topics.add_labels(topic_run_id, _labels(all_ids[unseen], projection))
+        topics.add_labels(topic_run_id, _labels(all_ids[projected], projection))
     topic_count = len(tree.nodes) - 1
     churn = f", churn to the previous run {matching.churn:.0%}" if matching else ""
     return Outcome(

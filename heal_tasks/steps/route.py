@@ -88,14 +88,14 @@ def _misfits(context: Context, active: Generation | None, since: datetime | None
     if active is None or active.topic_run_id is None:
         return None
     topics = TopicRepository(context.conn)
-    run = topics.get(active.topic_run_id)
-    _, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id, since=since)
+    run, public = topics.get(active.topic_run_id), context.settings.public_words
+    _, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id, since=since, public=public)
     if not texts or not context.artifacts.exists(run.uri):
         return None
     from heal_tasks.topics.tree import TopicTree
 
     projection = TopicTree.load(context.artifacts.local(run.uri)).project(texts)
-    return int((projection.residual > topics.known_residual(run.topic_run_id, KNOWN_FIT)).sum())
+    return int((projection.residual > topics.known_residual(run.topic_run_id, KNOWN_FIT, public=public)).sum())
 
 
 ROUTE = Step("route", route, None)

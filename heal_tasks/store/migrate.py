@@ -68,9 +68,7 @@ def migrate_corpora(url: str) -> Iterator[tuple[str, list[str]]]:
 
 def same_database(corpus: str, owner: str) -> str:
     """What is wrong where a corpus has the database of another one, or of the deployment."""
-    return (
-        f"corpus {corpus} and {owner} have the same database; set another in corpora/{corpus}.env"
-    )
+    return f"corpus {corpus} and {owner} have the same database; set another in corpora/{corpus}.env"
 
 
 def _create_database(place: str, beside: str, corpus: str) -> None:

@@ -83,6 +83,11 @@ def realigned(conn: Connection, settings: Settings, run_id: str, cause: str = "o
     return topic_run_id
 
 
+def newest(conn: Connection, count: int) -> list[int]:
+    query = "SELECT document_id FROM heal.document ORDER BY created_at DESC, external_id::int DESC LIMIT %s"
+    return [key for (key,) in conn.execute(query, (count,))]
+
+
 def next_route(conn: Connection, settings: Settings, run_id: str, refs: dict[str, int | str]) -> tuple[str, str, int]:
     RunRepository(conn).open_run(run_id)
     load_step("route").run(settings, Manifest(run_id=run_id, refs=refs))
@@ -116,6 +121,19 @@ def test_a_new_field_forces_a_realignment_and_one_odd_document_does_not(
         "16 documents that are new since the last realignment fit no topic of generation 2; from 8 on they may be a "
         "new topic."
     )
+
+
+def test_documents_with_readers_that_fit_no_public_topic_call_for_no_realignment(
+    auto: Connection, settings: Settings, known: list[str]
+) -> None:
+    settings = settings.model_copy(update={"topic_perturbations": 2, "topic_max_k": 3, "public_words": True})
+    read_documents(auto, known[:145])
+    realigned(auto, settings, "first")
+    arrived = read_documents(auto, [text.replace("w", "q") for text in known[:15]], 600)
+    auto.execute("UPDATE heal.document SET acl = '{alice}' WHERE document_id = ANY (%s)", (newest(auto, 15),))
+    assert next_route(auto, settings, "hidden", arrived)[::2] == ("nudge", None)
+    shared = settings.model_copy(update={"public_words": False})
+    assert next_route(auto, shared, "shared", arrived)[::2] == ("realign", 15)
 
 
 def test_copies_of_known_documents_call_for_no_realignment(

@@ -102,8 +102,9 @@ def test_candidates_are_ranked_by_the_questions_that_decide() -> None:
 
 
 CHUNKS = ChunkTable(
-    np.array([10, 11, 12, 13, 14]), np.array([2, 1, 2, 1, 3]), np.full(5, -1, np.int32), np.full((5, 1), -1)
-)
+    np.array([10, 11, 12, 13, 14]), np.array([2, 1, 2, 1, 3]), np.full(5, -1, np.int32), np.full((5, 1), -1),
+    np.ones(5, bool),
+)  # fmt: skip
 """Documents 2, 1, 2, 1, 3."""
 
 
@@ -125,8 +126,9 @@ def test_every_chunk_of_what_people_name_is_right_and_the_one_with_the_question_
 @given(st.lists(st.integers(0, 5), max_size=12), st.lists(st.integers(0, 7), max_size=6))
 def test_all_chunks_of_documents(documents: list[int], wanted: list[int]) -> None:
     table = ChunkTable(
-        np.arange(len(documents)), np.array(documents, dtype=np.int64), np.empty(0, np.int32), np.empty((0, 1))
-    )
+        np.arange(len(documents)), np.array(documents, dtype=np.int64), np.empty(0, np.int32), np.empty((0, 1)),
+        np.ones(len(documents), bool),
+    )  # fmt: skip
     place, rows = table.of_documents(np.array(wanted, dtype=np.int64))
     expected = [(at, row) for at, key in enumerate(wanted) for row, own in enumerate(documents) if own == key]
     assert list(zip(place.tolist(), rows.tolist(), strict=True)) == expected
@@ -189,7 +191,7 @@ def test_topic_agreement_is_of_other_documents_whose_split_is_test() -> None:
     table = ChunkTable(
         np.arange(len(order)), documents[order],
         np.array([0 if number != unseen[1] else -1 for number in documents[order]], dtype=np.int32),
-        np.array([paths[number] for number in documents[order]]),
+        np.array([paths[number] for number in documents[order]]), np.ones(len(order), bool),
     )  # fmt: skip
     rows = unseen_documents(table)
     assert table.document_ids[rows].tolist() == [unseen[0]], "one chunk of each, with a topic"

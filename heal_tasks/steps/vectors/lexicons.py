@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,14 @@ from heal_tasks.lexicon.search import LexicalSearch, Words
 from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, AnswerKey, System, judged, people_decide, quality
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
+from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.lexicon import LexiconRepository, StemCounts, StemDictionary, StoredLexicon
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
+Rows = TypeVar("Rows", NDArray[Any], csr_array)
 Guard = tuple[AnswerKey, NDArray[np.float64]]
 """Questions, and the nDCG@10 of each that a lexicon is compared with."""
 
@@ -40,12 +42,19 @@ MOST_QUESTIONS, MOST_VALIDATION = 100_000, 1000
 
 
 class CorpusStems:
-    """The stems of all live chunks, and of the questions that judge or that a person or a language model wrote."""
+    """The stems of all live chunks, and of the questions that judge or that a person or a language model wrote.
 
-    def __init__(self, conn: Connection, chunks: ChunkTable, questions: QuestionTable) -> None:
+    Args:
+        public: True for the stems of chunks alone that everybody may read; others then count where they have these.
+    """
+
+    def __init__(self, conn: Connection, chunks: ChunkTable, questions: QuestionTable, *, public: bool = False) -> None:
         repository, dictionary = LexiconRepository(conn), StemDictionary()
         self._dictionary = dictionary
-        found = repository.chunk_stems(dictionary, chunks.chunk_ids)
+        restricted = public and not chunks.public.all()
+        if restricted:
+            repository.chunk_stems(dictionary, chunks.chunk_ids[chunks.public])
+        found = repository.chunk_stems(dictionary, chunks.chunk_ids, known=restricted)
         asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
         of_questions = repository.question_stems(dictionary, questions.question_ids[asked])
         self.stems = dictionary.stems
@@ -53,6 +62,13 @@ class CorpusStems:
         at_row = replace(of_questions, texts=asked[of_questions.texts])
         self.questions = _matrix(at_row, len(questions.question_ids), len(dictionary))
         self._words = Words.of(self.chunks)
+        self._fitted = np.flatnonzero(chunks.public) if restricted else None
+        self.fitted_chunks = self.fitted(self.chunks)
+        self.fitted_questions = np.isin(questions.chunk_ids, self.fitted(chunks.chunk_ids))
+
+    def fitted(self, rows: Rows) -> Rows:
+        """Of an array with a row for every chunk those rows that a lexicon is fitted to."""
+        return rows if self._fitted is None else rows[self._fitted]
 
     def search(self, record: LexiconRecord, lexicon: Lexicon) -> LexicalSearch:
         """All questions, ready to be searched by a lexicon."""
@@ -117,7 +133,7 @@ class LexiconFitter:
             record = self._choose(plain, tried, guards)
         else:
             record = LexiconRecord(question_weight=LLM_QUESTION_WEIGHT if self._answered(False).any() else 0.0)
-        record = replace(record, chunks=len(served), by_people=by_people)
+        record = replace(record, chunks=self.stems.fitted_chunks.shape[0], by_people=by_people)
         search = self.stems.search(record, self.fit(record, plain.chunks, served))
         if not by_people and self._loses(replace(plain, chunks=served, lexical=search), guards):
             record = replace(record, lexicon_weight=0.0)
@@ -194,12 +210,14 @@ class LexiconFitter:
         start: Float32Array | None = None,
         most_chunks: int = MOST_CHUNKS,
     ) -> Lexicon:
+        asked = asked & self.stems.fitted_questions
         answered, key = None, judged(self.questions, self.chunks, asked, moving=True).first(MOST_QUESTIONS)
         if record.question_weight > 0 and len(key.rows):
-            targets = np.stack([served[rows].sum(axis=0) for rows in key.positives])
-            answered = AnsweredQuestions(csr_array(self.stems.questions[key.rows]), unit_rows(targets))
+            answers = np.stack([served[rows].sum(axis=0) for rows in key.positives])
+            answered = AnsweredQuestions(csr_array(self.stems.questions[key.rows]), unit_rows(answers))
+        targets = self.stems.fitted(served if record.served_targets else plain)
         return fit_lexicon(
-            self.stems.chunks, served if record.served_targets else plain, ridge=record.ridge, questions=answered,
+            self.stems.fitted_chunks, targets, ridge=record.ridge, questions=answered,
             question_weight=record.question_weight, start=start, most_chunks=most_chunks,
         )  # fmt: skip
 
@@ -212,7 +230,9 @@ def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Arr
     if generation.lexicon is None:  # made by an older release; the next realignment makes one
         return 0
     repository, record = LexiconRepository(conn), LexiconRecord.from_json(generation.lexicon)
-    unknown = repository.unknown_stems(generation, chunk_ids)
+    if record.public:
+        chunk_ids = Corpus(conn).public_chunks(chunk_ids)
+    unknown = repository.unknown_stems(generation, chunk_ids, public=record.public)
     if not unknown:
         return 0
     ids, targets = SpaceRepository(conn).load_chunks(SpaceRepository(conn).get(generation.space_id), chunk_ids)

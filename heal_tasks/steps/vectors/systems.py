@@ -57,7 +57,7 @@ class Systems:
     @cached_property
     def lexicons(self) -> LexiconFitter:
         """Fits lexicons to candidates; reads the stems of all chunks on first use."""
-        stems = CorpusStems(self._conn, self.chunks, self.questions)
+        stems = CorpusStems(self._conn, self.chunks, self.questions, public=self._settings.public_words)
         return LexiconFitter(self._settings, self.chunks, self.questions, stems)
 
     @cached_property
@@ -118,7 +118,8 @@ class Systems:
         """
         record = lexicon_record_of(generation) or LexiconRecord(lexicon_weight=0)
         lexicon = self.lexicons.fit(record, plain.chunks, served)
-        record = replace(record, chunks=len(served))
+        fitted = self.lexicons.stems.fitted_chunks.shape[0]
+        record = replace(record, chunks=fitted, public=self._settings.public_words)
         GenerationRepository(self._conn).set_fields(generation.generation_id, lexicon=record.to_json())
         stored = self.lexicons.stems.stored(lexicon)
         return LexiconRepository(self._conn).write(generation, stored, self.chunks.chunk_ids)

@@ -20,6 +20,7 @@ class ChunkTable:
     document_ids: Int64Array  # (n,)
     leaves: NDArray[np.int32]  # (n,); -1 where the document has no label
     paths: Int64Array  # (n, depth); topic ids from level 1 down, -1 after the end of the path
+    public: NDArray[np.bool_]  # (n,); True if everybody may read the document
 
     def rows(self, chunk_ids: Int64Array) -> Int64Array:
         """Row of each chunk id, -1 where it is not a live chunk; int64, same shape."""
@@ -86,11 +87,13 @@ class Corpus(Repository):
                 ::bytea), 'hex'), '') FROM heal.document WHERE deleted_at IS NULL AND duplicate_of IS NULL"""
         return str(scalar(self._conn, query))
 
-    def texts(self, unlabelled_in: int | None = None, since: datetime | None = None) -> tuple[list[int], list[str]]:
+    def texts(
+        self, unlabelled_in: int | None = None, since: datetime | None = None, *, public: bool = False
+    ) -> tuple[list[int], list[str]]:
         """Ids, ascending, and texts (title, newline, body) of documents, all or those without a label of a topic run.
 
         A document that has changed since the topic run counts as unlabelled. With ``since`` only documents that are
-        new or changed since then are read.
+        new or changed since then are read, with ``public`` only those that everybody may read.
         """
         rows = self._conn.execute(
             """SELECT d.document_id, d.title || E'\\n' || d.body FROM heal.document d
@@ -99,10 +102,18 @@ class Corpus(Repository):
                     WHERE t.topic_run_id = %(run)s AND t.document_id = d.document_id)
                 OR d.changed_at > (SELECT r.created_at FROM heal.topic_run r WHERE r.topic_run_id = %(run)s))
                 AND (%(since)s::timestamptz IS NULL OR d.changed_at > %(since)s)
+                AND (NOT %(public)s OR d.acl IS NULL)
             ORDER BY d.document_id""",
-            {"run": unlabelled_in, "since": since},
+            {"run": unlabelled_in, "since": since, "public": public},
         ).fetchall()
         return [key for key, _ in rows], [text for _, text in rows]
+
+    def restricted(self) -> list[int]:
+        """Ids of the canonical documents that have a list of readers, ascending."""
+        query = """
+            SELECT document_id FROM heal.document
+            WHERE deleted_at IS NULL AND duplicate_of IS NULL AND acl IS NOT NULL ORDER BY 1"""
+        return [document_id for (document_id,) in self._conn.execute(query)]
 
     def sampled_texts(self) -> list[str]:
         """Texts of at most 2,000 live chunks, chosen by hash, so that new documents hardly change the sample."""
@@ -112,16 +123,26 @@ class Corpus(Repository):
     def chunks(self, topic_run_id: int | None) -> ChunkTable:
         """All live chunks with the labels of a topic run."""
         rows = self._conn.execute(
-            """SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1), coalesce(t.path, '{}')
-            FROM heal.chunk c LEFT JOIN heal.document_topic t ON t.document_id = c.document_id AND t.topic_run_id = %s
+            """SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1), d.acl IS NULL, coalesce(t.path, '{}')
+            FROM heal.chunk c JOIN heal.document d USING (document_id)
+                LEFT JOIN heal.document_topic t ON t.document_id = c.document_id AND t.topic_run_id = %s
             WHERE c.superseded_at IS NULL ORDER BY c.chunk_id""",
             (topic_run_id,),
         ).fetchall()
-        chunk_ids, document_ids, leaves = arrays([row[:3] for row in rows], np.int64, np.int64, np.int32)
+        columns = arrays([row[:4] for row in rows], np.int64, np.int64, np.int32, np.bool_)
+        chunk_ids, document_ids, leaves, public = columns
         padded = np.full((len(rows), max((len(path) for *_, path in rows), default=0) or 1), -1, dtype=np.int64)
         for row, (*_, path) in zip(padded, rows, strict=True):
             row[: len(path)] = path
-        return ChunkTable(chunk_ids, document_ids, leaves, padded)
+        return ChunkTable(chunk_ids, document_ids, leaves, padded, public)
+
+    def public_chunks(self, chunk_ids: Int64Array) -> Int64Array:
+        """Those of some chunks, int64, shape (n,), whose document everybody may read, ascending."""
+        query = """
+            SELECT c.chunk_id FROM heal.chunk c JOIN heal.document d USING (document_id)
+            WHERE c.chunk_id = ANY (%s) AND d.acl IS NULL ORDER BY 1"""
+        (found,) = arrays(self._conn.execute(query, (chunk_ids.tolist(),)).fetchall(), np.int64)
+        return found
 
     def chunk_texts(self, chunk_ids: Int64Array) -> dict[int, tuple[str, str]]:
         """Title line and text of chunks, by chunk id."""

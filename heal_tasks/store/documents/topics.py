@@ -119,14 +119,17 @@ class TopicRepository(Repository):
             raise StoreError(f"there is no topic run {topic_run_id}; SELECT * FROM heal.topic_run lists them")
         return run
 
-    def known_residual(self, topic_run_id: int, share: float) -> float:
-        """The residual below which this share of the documents is that were there when the tree was built."""
+    def known_residual(self, topic_run_id: int, share: float, *, public: bool = False) -> float:
+        """The residual below which this share of the documents is that were there when the tree was built.
+
+        With ``public`` only documents count that everybody may read.
+        """
         query = """
             SELECT coalesce(percentile_cont(%s) WITHIN GROUP (ORDER BY t.residual), 1)
             FROM heal.document_topic t JOIN heal.topic_run r USING (topic_run_id)
                 JOIN heal.document d USING (document_id)
-            WHERE t.topic_run_id = %s AND d.changed_at <= r.created_at"""
-        return float(scalar(self._conn, query, (share, topic_run_id)))
+            WHERE t.topic_run_id = %s AND d.changed_at <= r.created_at AND (NOT %s OR d.acl IS NULL)"""
+        return float(scalar(self._conn, query, (share, topic_run_id, public)))
 
     def topics(self, topic_run_id: int) -> list[TopicRow]:
         """All nodes of a tree, in tree order."""

@@ -97,13 +97,13 @@ class StemDictionary:
 class LexiconRepository(Repository):
     """Lexicons of generations."""
 
-    def chunk_stems(self, dictionary: StemDictionary, chunk_ids: Int64Array) -> StemCounts:
-        """Stems of some live chunks, int64, shape (n,), ascending; new stems join the dictionary."""
+    def chunk_stems(self, dictionary: StemDictionary, chunk_ids: Int64Array, *, known: bool = False) -> StemCounts:
+        """Stems of some live chunks, int64, shape (n,), ascending; new ones join the dictionary, unless ``known``."""
         query = (
             "SELECT c.chunk_id, d.language, c.words::text FROM heal.chunk c JOIN heal.document d USING (document_id) "
             "WHERE c.chunk_id = ANY (%s)"
         )
-        return dictionary.parse(self._stream(query, (chunk_ids.tolist(),)), chunk_ids)
+        return dictionary.parse(self._stream(query, (chunk_ids.tolist(),)), chunk_ids, known=known)
 
     def question_stems(self, dictionary: StemDictionary, question_ids: Int64Array) -> StemCounts:
         """Stems of some questions, int64, shape (m,), ascending, in each language of the dictionary that it has."""
@@ -174,16 +174,22 @@ class LexiconRepository(Repository):
         nothing = np.zeros(dims, dtype=np.float32)
         return np.array([nothing if row[0] is None else row[0].to_numpy() for row in rows], dtype=np.float32)
 
-    def unknown_stems(self, generation: Generation, chunk_ids: Int64Array) -> dict[Stem, int]:
-        """Stems of some chunks that a generation's lexicon does not have, each with the number of live chunks."""
+    def unknown_stems(self, generation: Generation, chunk_ids: Int64Array, *, public: bool = False) -> dict[Stem, int]:
+        """Stems of some chunks that a generation's lexicon does not have, each with the number of live chunks that do.
+
+        With ``public`` the number is of those that everybody may read.
+        """
         query = sql.SQL(
             "SELECT s.language, s.stem, (SELECT count(*) FROM heal.chunk c JOIN heal.document d USING (document_id) "
-            "WHERE c.words @@ quote_literal(s.stem)::tsquery AND c.superseded_at IS NULL AND d.language = s.language) "
+            "WHERE c.words @@ quote_literal(s.stem)::tsquery AND c.superseded_at IS NULL AND d.language = s.language "
+            "AND (NOT %(public)s OR d.acl IS NULL)) "
             "FROM (SELECT DISTINCT d.language, w.lexeme AS stem "
-            "FROM heal.chunk c JOIN heal.document d USING (document_id), unnest(c.words) w WHERE c.chunk_id = ANY (%s) "
+            "FROM heal.chunk c JOIN heal.document d USING (document_id), unnest(c.words) w "
+            "WHERE c.chunk_id = ANY (%(chunks)s) "
             "AND NOT EXISTS (SELECT FROM {} l WHERE l.language = d.language AND l.stem = w.lexeme)) s ORDER BY 1, 2"
         ).format(generation.table("lex"))
-        return {(row[0], row[1]): row[2] for row in self._conn.execute(query, (chunk_ids.tolist(),))}
+        rows = self._conn.execute(query, {"public": public, "chunks": chunk_ids.tolist()})
+        return {(language, stem): chunks for language, stem, chunks in rows}
 
     def _stream(self, query: LiteralString, values: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
         with self._conn.transaction(), self._conn.cursor("stems") as cursor:
