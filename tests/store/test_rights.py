@@ -109,7 +109,7 @@ def test_a_reader_calls_the_api_through_switches_and_reads_no_table(
                 "CALL heal.plan_searches()",
                 "SELECT heal.ranked('text', '[1]', NULL, 1, NULL, NULL, NULL, NULL, 0.1, 50, 20)",
                 "SELECT * FROM heal.readable_document",
-                "SELECT heal.find_planned('[1]', 2, 'vector', 1, 20, 0.1, NULL, NULL, NULL)",
+                "SELECT heal.find_planned('[1]', 2, 'vector', 1, 20, 0.1, NULL, NULL, NULL, NULL)",
             )
         ]  # fmt: skip
         for statement in refused:

@@ -44,7 +44,7 @@ BEGIN
     FOR item IN
         SELECT p.oid::regprocedure AS routine FROM pg_proc p
         WHERE p.pronamespace = 'heal'::regnamespace AND p.proname IN (
-            'nearest', 'nearest_statements', 'set_scan', 'matching', 'ranked', 'shown_document')
+            'nearest', 'nearest_statements', 'set_scan', 'matching', 'ranked', 'shown_document', 'find_planned')
     LOOP
         EXECUTE format('DROP FUNCTION %s', item.routine);
     END LOOP;

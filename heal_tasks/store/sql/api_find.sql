@@ -215,6 +215,7 @@ DECLARE
     last_score double precision;
     last_chunk bigint;
     permitted text[] := heal.permitted();
+    answered boolean;
 BEGIN
     SELECT g.* INTO gen_row FROM heal.generation g WHERE g.state = 'active';
     IF gen_row.generation_id IS NULL THEN
@@ -252,20 +253,24 @@ BEGIN
         RETURN;
     END IF;
     asked.vector := l2_normalize(asked.vector);
-    IF topic IS NULL AND filter IS NULL AND condition IS NULL AND after IS NULL AND permitted IS NULL AND k BETWEEN 1 AND 10
-        AND gen_row.index_kind <> 'none' THEN
+    IF topic IS NULL AND filter IS NULL AND condition IS NULL AND after IS NULL AND k BETWEEN 1 AND 10 AND gen_row.index_kind <> 'none'
+        AND (permitted IS NULL OR gen_row.index_kind <> 'bit' AND heal.widely_readable(permitted)) THEN
         kept := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true),
                       current_setting('enable_seqscan')];
         changed := set_config('hnsw.iterative_scan', 'relaxed_order', true)
-            || set_config('hnsw.ef_search', greatest(gen_row.ef_search, 60, least(heal.candidates(gen_row.oversampling, 20), 1000))::text, true)
+            || set_config('hnsw.ef_search', greatest(gen_row.ef_search, CASE WHEN permitted IS NULL THEN 60 ELSE 200 END,
+                                                     least(heal.candidates(gen_row.oversampling, 20), 1000))::text, true)
             || set_config('enable_seqscan', heal.seqscan(gen_row.dims, kept[3]), true);
         RETURN QUERY
             SELECT p.*, heal.relevance(p.score, scores, shares), gen_row.generation_id
             FROM heal.find_planned(asked.vector, gen_row.generation_id, gen_row.index_kind, k, heal.candidates(gen_row.oversampling, 20),
-                                   words_weight, asked.rare, asked.stems, asked.weights) p;
+                                   words_weight, asked.rare, asked.stems, asked.weights, permitted) p;
+        answered := FOUND;
         changed := set_config('hnsw.ef_search', kept[1], true) || set_config('hnsw.iterative_scan', kept[2], true)
             || set_config('enable_seqscan', kept[3], true);
-        RETURN;
+        IF answered OR permitted IS NULL THEN
+            RETURN;
+        END IF;
     END IF;
     RETURN QUERY
         SELECT f.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, f.score, f.distance,

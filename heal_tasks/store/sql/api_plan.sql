@@ -31,6 +31,52 @@ COMMENT ON FUNCTION heal.search_statement IS
     'The statement of heal.search by an index of that kind, without topic, filter and condition and for k up to 100; query, k and '
     'candidates (heal.candidates): their names in the statement.';
 
+CREATE OR REPLACE FUNCTION heal.readable_statement(gen_row heal.generation, kind text, query text, k text, depth text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format(
+        'SELECT n.chunk_id, n.distance
+         FROM (SELECT v.chunk_id, v.document_id, %1$s AS distance FROM heal.%2$I v ORDER BY %3$s LIMIT %5$s) n
+         JOIN heal.document d ON d.document_id = n.document_id WHERE d.acl IS NULL OR d.acl && permitted
+         ORDER BY n.distance, n.chunk_id LIMIT %4$s',
+        heal.index_order(gen_row, 'vector', query), heal.vector_table(gen_row.generation_id), heal.index_order(gen_row, kind, query), k, depth)
+$$;
+COMMENT ON FUNCTION heal.readable_statement IS
+    'As heal.near_statement for rows that a reader may read, of whose principals the name is permitted: among the `depth` nearest rows.';
+
+CREATE OR REPLACE FUNCTION heal.find_statement(gen_row heal.generation, near text, readers boolean)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format(
+        'WITH near AS MATERIALIZED (
+             %1$s
+         ), candidate AS MATERIALIZED (
+             SELECT n.chunk_id, n.distance, c.words || '''' AS words FROM near n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
+             UNION ALL
+             SELECT r.* FROM (
+                 SELECT v.chunk_id, %2$s, c.words || '''' FROM heal.chunk c
+                 JOIN heal.%3$I v ON v.chunk_id = c.chunk_id WHERE c.words @@ rare%5$s LIMIT 200) r
+             WHERE NOT EXISTS (SELECT FROM near n WHERE n.chunk_id = r.chunk_id)
+         ), weighed AS MATERIALIZED (
+             SELECT c.chunk_id, c.distance, (
+                 SELECT sum(u.weight * ts_rank(''{0.1, 0.1, 0.1, 0.1}'', c.words, u.stem)) FROM unnest(stems, weights) u (stem, weight)
+             ) AS weight
+             FROM candidate c
+         ), best AS (
+             SELECT w.chunk_id, w.distance,
+                    %4$s - w.distance + words_weight * coalesce(w.weight / nullif(max(w.weight) OVER (), 0), 0) AS score
+             FROM weighed w ORDER BY 3 DESC, 1 LIMIT k
+         )
+         SELECT b.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, b.score, b.distance
+         FROM best b JOIN heal.chunk c ON c.chunk_id = b.chunk_id JOIN heal.document d ON d.document_id = c.document_id%6$s
+         ORDER BY b.score DESC, b.chunk_id',
+        near, heal.index_order(gen_row, 'vector', 'query'), heal.vector_table(gen_row.generation_id),
+        CASE gen_row.metric WHEN 'cosine' THEN 1 ELSE 0 END,
+        CASE WHEN readers THEN
+            ' AND (SELECT d.acl IS NULL OR d.acl && permitted FROM heal.document d WHERE d.document_id = v.document_id)' END,
+        CASE WHEN readers THEN ' WHERE (SELECT count(*) FROM near) = 20' END)
+$$;
+COMMENT ON FUNCTION heal.find_statement IS
+    'The statement of heal.find, of which the statement `near` finds the 20 nearest rows; for readers no rows where it finds fewer.';
+
 CREATE OR REPLACE PROCEDURE heal.plan_searches()
 LANGUAGE plpgsql AS $procedure$
 BEGIN
@@ -81,41 +127,23 @@ BEGIN
     EXECUTE format($create$
         CREATE OR REPLACE FUNCTION heal.find_planned(
             query vector, gen bigint, kind text, k int, candidates int, words_weight double precision, rare tsquery, stems tsquery[],
-            weights real[]
+            weights real[], permitted text[]
         )
         RETURNS TABLE (chunk_id bigint, document_id bigint, title text, text text, score double precision, distance double precision)
         LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $body$
         BEGIN%s
         END $body$ $create$,
         (SELECT string_agg(format($branch$
-            IF gen = %1$s AND kind = %2$L THEN
+            IF gen = %1$s AND kind = %2$L AND permitted IS NULL THEN
                 RETURN QUERY
-                    WITH near AS MATERIALIZED (
-                        %3$s
-                    ), candidate AS MATERIALIZED (
-                        SELECT n.chunk_id, n.distance, c.words || '' AS words FROM near n JOIN heal.chunk c ON c.chunk_id = n.chunk_id
-                        UNION ALL
-                        SELECT r.* FROM (
-                            SELECT v.chunk_id, %4$s, c.words || '' FROM heal.chunk c
-                            JOIN heal.%5$I v ON v.chunk_id = c.chunk_id WHERE c.words @@ rare LIMIT 200) r
-                        WHERE NOT EXISTS (SELECT FROM near n WHERE n.chunk_id = r.chunk_id)
-                    ), weighed AS MATERIALIZED (
-                        SELECT c.chunk_id, c.distance, (
-                            SELECT sum(u.weight * ts_rank('{0.1, 0.1, 0.1, 0.1}', c.words, u.stem)) FROM unnest(stems, weights) u (stem, weight)
-                        ) AS weight
-                        FROM candidate c
-                    ), best AS (
-                        SELECT w.chunk_id, w.distance,
-                               %6$s - w.distance + words_weight * coalesce(w.weight / nullif(max(w.weight) OVER (), 0), 0) AS score
-                        FROM weighed w ORDER BY 3 DESC, 1 LIMIT k
-                    )
-                    SELECT b.chunk_id, d.document_id, heal.title_line(d.title, c.heading), c.text, b.score, b.distance
-                    FROM best b JOIN heal.chunk c ON c.chunk_id = b.chunk_id JOIN heal.document d ON d.document_id = c.document_id
-                    ORDER BY b.score DESC, b.chunk_id;
-            END IF;$branch$,
-            g.generation_id, i.kind, heal.near_statement(g, i.kind, 'query', '20', 'candidates'),
-            heal.index_order(g, 'vector', 'query'), heal.vector_table(g.generation_id),
-            CASE g.metric WHEN 'cosine' THEN 1 ELSE 0 END), '')
+                    %3$s;
+            END IF;
+            IF gen = %1$s AND kind = %2$L AND permitted IS NOT NULL THEN
+                RETURN QUERY
+                    %4$s;
+            END IF;$branch$, g.generation_id, i.kind,
+            heal.find_statement(g, heal.near_statement(g, i.kind, 'query', '20', 'candidates'), false),
+            heal.find_statement(g, heal.readable_statement(g, i.kind, 'query', '20', '200'), true)), '')
          FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec'), ('bit')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
 END $procedure$;
@@ -126,7 +154,8 @@ COMMENT ON FUNCTION heal.question_stems IS
     'Stems of a question that the lexicon of a searchable generation has, in one language or in every language that documents have: the '
     'number of chunks with the stem, its inverse document frequency, and that times its vector.';
 COMMENT ON FUNCTION heal.find_planned IS
-    'heal.find through an index of that kind, without topic or filter and for k up to 10, by a plan that a session keeps.';
+    'heal.find through an index of that kind, without topic or filter and for k up to 10, by a plan that a session keeps; permitted: '
+    'heal.permitted of a reader, who gets no rows where he may read fewer than 20 of the nearest 200.';
 COMMENT ON FUNCTION heal.search_planned IS
     'heal.search through an index of that kind, without topic or filter and for k up to 100, by a plan that a session keeps; '
     'no rows for a generation that could not be searched at the last switch.';
