@@ -94,7 +94,7 @@ class WebSite(LoopbackServer):
 
 
 def zipped(data: bytes) -> bytes:
-    return gzip.compress(data)
+    return gzip.compress(data, mtime=0)
 
 
 def no_waiting(seconds: float) -> None:

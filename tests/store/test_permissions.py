@@ -128,6 +128,16 @@ def test_a_search_explains_itself_to_a_reader_and_counts_only_what_may_be_read(s
     assert lines[1][0] == "exact: every row that passes is compared"
 
 
+def test_a_reader_of_few_of_the_nearest_gets_ten_all_the_same(served: SampleStore) -> None:
+    """Alice may read 15 of 30 documents, by the statistics more than a twentieth: a plan is tried that needs 20."""
+    served.conn.execute("ANALYZE heal.document")
+    be(served.conn, "alice")
+    assert served.conn.execute("SELECT heal.widely_readable('{alice}')").fetchall() == [(True,)]
+    ten = served.conn.execute("SELECT title FROM heal.find('common word')").fetchall()
+    assert ten == served.conn.execute("SELECT title FROM heal.find('common word', 15)").fetchall()[:10]
+    assert len(ten) == 10
+
+
 def test_a_new_list_counts_at_once_in_the_live_and_in_the_previous_generation(served: SampleStore) -> None:
     served.publish(served.generation("m"))
     be(served.conn, "carol")

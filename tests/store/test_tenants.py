@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import RetryableError
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import Connection, connect, scalar
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.indexing import build_indexes
 from heal_tasks.store.generations.search import NotSearchable, find_by_text, reading_as, search
@@ -105,6 +105,30 @@ def test_a_large_tenant_is_answered_from_the_index(world: World) -> None:
         lines = [row[0] for row in conn.execute("SELECT heal.explain(%s::vector, %s::bigint)", (query, generation))]
     assert "enough of the nearest 100 rows may be read" in lines[1]
     assert any("Index Scan using" in line and "hnsw" in line for line in lines)
+
+
+def planned_calls(conn: Connection) -> int:
+    query = "SELECT coalesce(sum(calls), 0) FROM pg_stat_xact_user_functions WHERE funcname = 'find_planned'"
+    return int(scalar(conn, query))
+
+
+@pytest.mark.parametrize("tenant", [0, 57])
+def test_questions_of_a_large_tenant_have_a_plan_that_is_kept(world: World, tenant: int) -> None:
+    shared = 0
+    with reading_as(world.store.conn, [f"t{tenant}"]) as conn:
+        conn.execute("SET track_functions = 'pl'")
+        with conn.transaction():
+            before = planned_calls(conn)
+            for number in range(20):
+                question = f"word w{number} x{number}"
+                exact = conn.execute("SELECT * FROM heal.find(%s, filter => '{}')", (question,)).fetchall()
+                assert planned_calls(conn) == before + number * (tenant == 0)
+                found = conn.execute("SELECT * FROM heal.find(%s)", (question,)).fetchall()
+                shared += len({row[0] for row in found} & {row[0] for row in exact})
+                assert all(world.owners[row[1]] == tenant for row in found)
+                assert [row[4] for row in found] == sorted((row[4] for row in found), reverse=True)
+            assert planned_calls(conn) == before + 20 * (tenant == 0)
+    assert shared >= 0.85 * 10 * 20, "questions point away from all rows, where an index is at its worst"
 
 
 def test_no_principal_finds_nothing_and_two_find_both(world: World) -> None:
