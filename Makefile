@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Where torch comes from if not from pip's configured index: the index that has the build for your device.
 TORCH_INDEX_URL ?=
-# Files of tests that run at the same time.
-TEST_WORKERS ?= 2
+# Files of tests that run at the same time; a third of the time tests wait for servers and other processes.
+TEST_WORKERS ?= 3
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet

@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--inbox-files", type=int, default=INBOX_FILES, help="damaged files that the inbox is tested with")
     parser.addoption("--embedded-texts", type=int, default=EMBEDDED_TEXTS, help="texts embedded by an API with faults")
     parser.addoption("--tenant-rows", type=int, default=10_000, help="rows of the store with 200 tenants")
+    parser.addoption("--kill-points", action="store_true", help="kill every step at every chosen statement")
     parser.addoption("--executors", action="store_true", help="run the DAG by Celery and Edge workers, too")
 
 

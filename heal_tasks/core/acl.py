@@ -17,9 +17,11 @@ def acl_of(metadata: Mapping[str, Any], default: Acl = None) -> Acl:
     """The readers that a document's metadata name, or else the default of its source.
 
     Raises:
-        InputError: as ``principals``.
+        InputError: as ``principals``, or the metadata name them twice, under keys in different case.
     """
     named = [value for key, value in metadata.items() if key.lower() == ACL_FIELD and value is not None]
+    if len(named) > 1:
+        raise InputError(f"the metadata name readers {len(named)} times, under {ACL_FIELD} in different case; keep one")
     return principals(named[0]) if named else default
 
 

@@ -1,4 +1,4 @@
-"""One small real corpus, realigned once, for all end-to-end tests of this folder."""
+"""One small real corpus for the end-to-end tests of this folder."""
 
 import json
 from collections.abc import Iterator
@@ -53,13 +53,19 @@ def short(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "text": row["text"][:CHARACTERS]} for row in rows]
 
 
-@pytest.fixture(scope="session")
-def deployment(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A realigned deployment; tests run it again, in their order."""
+@pytest.fixture(scope="module")
+def unaligned(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A deployment with documents in its inbox, and no run."""
     var_dir = tmp_path_factory.mktemp("deployment")
     with fresh_database(postgres) as url:
         changes = SMALL | {"objectives": "answers topics", "extra_training_minutes": 60}
         made = Deployment(load_settings(var_dir=var_dir, database_url=url, **changes), {})
         made.write("first.jsonl", short(sample(("sklearn", "networkx", "scipy"), DOCUMENTS, seed=5)))
-        made.run("first")
         yield made
+
+
+@pytest.fixture(scope="module")
+def deployment(unaligned: Deployment) -> Deployment:
+    """A realigned deployment; tests run it again, in their order."""
+    unaligned.run("first")
+    return unaligned

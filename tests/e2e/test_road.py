@@ -206,6 +206,8 @@ def test_a_forced_realign_compares_with_the_live_generation(deployment: Deployme
         row[0] for row in query(deployment, "SELECT DISTINCT system FROM heal.evaluation WHERE run_id = 'again'")
     }
     assert {"base model", "live generation", "answers model"} <= systems
+    (label,) = [item for item in made if item.step == "label"]
+    assert "churn to the previous run" in label.note
     assert query(deployment, "SELECT count(*) FROM heal.generation WHERE state = 'active'") == [(1,)]
     assert_nothing_stale(deployment)
 

@@ -75,6 +75,14 @@ def test_a_file_whose_front_matter_is_broken_is_not_shown_to_everybody(settings:
     assert fault == "the front matter names readers in acl and cannot be read; correct it"
 
 
+def test_readers_that_are_named_twice_are_rejected(settings: Settings, auto: Connection) -> None:
+    twice = line("twice", note(1), acl=["alice"], metadata={"ACL": ["bob"]})
+    put_all(settings, {"a.jsonl": f"{twice}\n{line('null', note(2), acl=['alice'], metadata={'Acl': None})}"})
+    ingest(settings)
+    assert acls(auto) == {"null": ["alice"]}
+    assert open_faults(auto) == ["the metadata name readers 2 times, under acl in different case; keep one"]
+
+
 @pytest.mark.parametrize("mark", ["---", "+++"])
 def test_front_matter_without_an_end_is_not_shown_to_everybody(settings: Settings, auto: Connection, mark: str) -> None:
     front = mark + "\ntitle: Pay\n{}: [hr]\n\n{}"

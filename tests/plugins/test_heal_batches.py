@@ -26,8 +26,10 @@ AIRFLOW = str(Path(sys.executable).parent / "airflow")
 KEY = "secret-key-123"
 
 
-def dags_test(dag_id: str, settings: Settings, folder: Path, **variables: str) -> str:
-    """Run one of the DAGs in ``tests/dags/asking`` in an Airflow of its own, and return the log."""
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of an Airflow with the DAGs in ``tests/dags/asking``."""
+    folder = tmp_path_factory.mktemp("airflow")
     environment = child_environment(
         AIRFLOW_HOME=str(folder),
         PYTHONPATH=str(ROOT),
@@ -35,27 +37,31 @@ def dags_test(dag_id: str, settings: Settings, folder: Path, **variables: str) -
         AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{folder}/airflow.db",
-        HEAL_VAR_DIR=str(settings.var_dir),
-        HEAL_DATABASE_URL=settings.require_database_url(),
         HEAL_LLM_BATCH="on",
-        **variables,
     )
     subprocess.run([AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True)
-    done = subprocess.run(
-        [AIRFLOW, "dags", "test", dag_id], env=environment, capture_output=True, text=True, timeout=300
-    )
+    return environment
+
+
+def dags_test(airflow: dict[str, str], dag_id: str, settings: Settings, **variables: str) -> str:
+    """Run a DAG, and return the log."""
+    places = {"HEAL_VAR_DIR": str(settings.var_dir), "HEAL_DATABASE_URL": settings.require_database_url()}
+    command = [AIRFLOW, "dags", "test", dag_id]
+    done = subprocess.run(command, env=airflow | places | variables, capture_output=True, text=True, timeout=300)
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-3000:]
     assert KEY not in log
-    assert KEY.encode() not in (folder / "airflow.db").read_bytes()
+    assert KEY.encode() not in Path(airflow["AIRFLOW_HOME"], "airflow.db").read_bytes()
     return log
 
 
-def test_the_task_defers_and_resumes_with_the_replies(auto: Connection, settings: Settings, tmp_path: Path) -> None:
+def test_the_task_defers_and_resumes_with_the_replies(
+    auto: Connection, settings: Settings, airflow: dict[str, str]
+) -> None:
     add(auto, range(12))
     memory = FakeBatches(polls=3)
     with FakeOpenAI(batches=memory) as fake:
-        log = dags_test("asking", settings, tmp_path, HEAL_LLM_BASE_URL=fake.base_url, HEAL_LLM_API_KEY=KEY)
+        log = dags_test(airflow, "asking", settings, HEAL_LLM_BASE_URL=fake.base_url, HEAL_LLM_API_KEY=KEY)
         assert log.count("running trigger in line") == len(memory.jobs) == 2
         assert len(fake.batched) == 12
         assert not fake.requests
@@ -66,13 +72,13 @@ def test_the_task_defers_and_resumes_with_the_replies(auto: Connection, settings
 
 
 def test_a_task_that_embeds_defers_and_resumes_with_the_vectors(
-    auto: Connection, settings: Settings, tmp_path: Path
+    auto: Connection, settings: Settings, airflow: dict[str, str]
 ) -> None:
     add(auto, range(12))
     memory = FakeBatches(polls=3)
     with FakeEmbeddings(batches=memory) as fake:
         log = dags_test(
-            "embedding", settings, tmp_path,
+            airflow, "embedding", settings,
             HEAL_MODEL="openai:small", HEAL_EMBED_BASE_URL=fake.base_url, HEAL_EMBED_API_KEY=KEY,
         )  # fmt: skip
         assert log.count("running trigger in line") == len(memory.jobs) == 2

@@ -1,4 +1,4 @@
-"""Two thousand chunks against a server with every fault at once, and texts that give orders."""
+"""A thousand chunks against a server with every fault at once, and texts that give orders."""
 
 import json
 import random
@@ -10,7 +10,7 @@ from heal_tasks.questions.writer import ChunkToAsk
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error, queries
 from tests.questions.llm_writers import SOON, always, by_chunk, chunk, chunks, good, once, tokens, writer
 
-CHUNKS = 2000
+CHUNKS = 1000
 CONCURRENCY = 8
 TIMEOUT_S = 4.0
 STORM = range(700, 800)

