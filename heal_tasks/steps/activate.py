@@ -10,16 +10,20 @@ def activate(context: Context) -> Outcome:
 
     Ref ``went_live`` is 0 if it was live already.
     """
-    generations = GenerationRepository(context.conn)
-    before = generations.active()
-    wanted = context.manifest.number("generation_id")
-    if not wanted:
-        previous = generations.previous()
-        if previous is None:
-            raise StepError("there is no previous generation to roll back to; heal.generation_status lists them")
-        wanted = previous.generation_id
+    generations, kept = GenerationRepository(context.conn), context.kept()
+    if kept is None:
+        wanted, active = context.manifest.number("generation_id"), generations.active()
+        if not wanted:
+            previous = generations.previous()
+            if previous is None:
+                raise StepError("there is no previous generation to roll back to; heal.generation_status lists them")
+            wanted = previous.generation_id
+        kept = {"wanted": wanted, "before": active.generation_id if active else 0}
+        # A second attempt at a rollback would otherwise undo the first one's.
+        context.keep(kept)
+    wanted = int(kept["wanted"])
     generations.activate(wanted)
-    went_live = wanted if before is None or before.generation_id != wanted else 0
+    went_live = wanted if kept["before"] != wanted else 0
     return Outcome(refs={"generation_id": wanted, "went_live": went_live}, note=f"generation {wanted} is active")
 
 

@@ -21,7 +21,9 @@ def first_light(context: Context) -> Outcome:
     """
     generations = GenerationRepository(context.conn)
     if active := generations.active():
-        return Outcome(note=f"generation {active.generation_id} is live already")
+        own = active.run_id == context.run_id  # an earlier attempt was killed after the switch
+        refs: dict[str, int | str] = {"went_live": active.generation_id} if own else {}
+        return Outcome(refs=refs, note=f"generation {active.generation_id} is live already")
     generations.discard_unfinished(context.run_id)
     space = base_space(context)
     filled = fill_spaces(context, [space], chunks_only=True)

@@ -5,7 +5,7 @@ touched rows are computed. Without one, validation looks for a record among all 
 write, so a drop in quality leaves nothing to restore.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -63,16 +63,12 @@ def nudge_live(context: Context) -> Outcome:
 
     Ref ``went_live`` is the live generation if any of its rows have changed, or 0.
     """
-    active = live_generation(context)
-    GenerationRepository(context.conn).discard_unfinished(context.run_id)
-    state, space = NudgeState(context.conn, active), SpaceRepository(context.conn).get(active.space_id)
-    QuestionRepository(context.conn).place_judgments(space, state.touched())
-    touched, probes = state.touched(), state.probes(KEPT)
-    record = record_of(active)
-    if record and len(probes.question_ids):
-        done = _touched_rows(context, active, record, touched, probes)
+    active, kept = live_generation(context), context.kept()
+    if kept and kept["live"] == active.generation_id:  # an earlier attempt was killed after this
+        done = _Published(**{**kept["done"], "written": Upserted(**kept["done"]["written"])})
+        active = GenerationRepository(context.conn).get(kept["nudged"])
     else:
-        done = _all_rows(context, active, record, touched, probes)
+        done = _nudge(context, active)
     purged, written = purge_superseded(context.conn), done.written
     verdict = (
         f"{written.added} rows added, {written.changed} changed, {written.removed} removed; {done.computed} computed"
@@ -102,6 +98,17 @@ def nudge_live(context: Context) -> Outcome:
         note=verdict,
         undone="" if done.judged else _why_unjudged(context),
     )  # fmt: skip
+
+
+def _nudge(context: Context, active: Generation) -> _Published:
+    GenerationRepository(context.conn).discard_unfinished(context.run_id)
+    state, space = NudgeState(context.conn, active), SpaceRepository(context.conn).get(active.space_id)
+    QuestionRepository(context.conn).place_judgments(space, state.touched())
+    touched, probes = state.touched(), state.probes(KEPT)
+    record = record_of(active)
+    if record and len(probes.question_ids):
+        return _touched_rows(context, active, record, touched, probes)
+    return _all_rows(context, active, record, touched, probes)
 
 
 def _why_unjudged(context: Context) -> str:
@@ -134,8 +141,11 @@ def _touched_rows(
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
         state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
-        _count_displacement(context, active.generation_id, unmoved, final)
-    return _Published(written, len(touched), worse, record.theta, len(sure))
+        total = next(row.rows for row in served_rows(context.conn) if row.generation_id == active.generation_id)
+        _count_displacement(context, active.generation_id, unmoved, final, total or 0)
+        done = _Published(written, len(touched), worse, record.theta, len(sure))
+        _keep(context, active, active, done)
+    return done
 
 
 def _all_rows(
@@ -161,10 +171,15 @@ def _all_rows(
     else:
         probes = choose_probes(questions, plain.questions, chunks, final)
     found = None if record or worse else moved.record
+    theta = moved.record.theta if moved.record else 0.0
     if _is_rewrite(active, live, wanted, found):
-        active = _switch(context, systems, active, plain, wanted, probes, found or record, moved)
+        made = _write(context, systems, active, plain, wanted, probes, found or record, moved)
         kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
         written = Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
+        _count_displacement(context, made.generation_id, before, final, len(final))
+        done = _Published(written, len(chunks.chunk_ids), worse, theta, _questions(old))
+        _keep(context, active, made, done)
+        GenerationRepository(context.conn).activate(made.generation_id)
     else:
         with context.conn.transaction():
             written = repository.upsert_served(active, wanted)
@@ -175,10 +190,15 @@ def _all_rows(
             if found:
                 active = GenerationRepository(context.conn).set_fields(active.generation_id, nudge=found.to_json())
                 ContrastRepository(context.conn).write(active, moved.contrast)
-    _count_displacement(context, active.generation_id, before, final)
-    return _Published(
-        written, len(chunks.chunk_ids), worse, moved.record.theta if moved.record else 0.0, _questions(old)
-    )
+            _count_displacement(context, active.generation_id, before, final, len(final))
+            done = _Published(written, len(chunks.chunk_ids), worse, theta, _questions(old))
+            _keep(context, active, active, done)
+    return done
+
+
+def _keep(context: Context, nudged: Generation, live: Generation, done: _Published) -> None:
+    """Store the result of the night; ``live`` is the generation that is live once it is in effect."""
+    context.keep({"nudged": nudged.generation_id, "live": live.generation_id, "done": asdict(done)})
 
 
 def _is_rewrite(active: Generation, live: Served, wanted: Served, found: NudgeRecord | None) -> bool:
@@ -191,7 +211,7 @@ def _is_rewrite(active: Generation, live: Served, wanted: Served, found: NudgeRe
     return differing > max(REWRITE_SHARE * len(wanted.chunk_ids), FEW_ROWS)
 
 
-def _switch(
+def _write(
     context: Context,
     systems: Systems,
     active: Generation,
@@ -201,7 +221,7 @@ def _switch(
     record: NudgeRecord | None,
     moved: Moved,
 ) -> Generation:
-    """Write a new generation of the same space, index it, and switch to it: readers never see a table half written."""
+    """Write a new generation of the same space and index it: readers never see a table half written."""
     generations = GenerationRepository(context.conn)
     space = SpaceRepository(context.conn).get(active.space_id)
     made = make_generation(context, space, active.topic_run_id, record, lexicon_record_of(active))
@@ -215,19 +235,19 @@ def _switch(
         raise StepError(f"{indexed.fault}; generation {active.generation_id} stays live")
     NudgeState(context.conn, made).write_probes(probes)
     generations.set_state(made.generation_id, "ready", indexed.note or None)
-    generations.activate(made.generation_id)
     return made
 
 
-def _count_displacement(context: Context, generation_id: int, before: Float32Array, after: Float32Array) -> None:
-    """Add the angle that rows have moved to the total of their generation."""
+def _count_displacement(
+    context: Context, generation_id: int, before: Float32Array, after: Float32Array, rows: int
+) -> None:
+    """Add the angle that some of a generation's rows have moved to its total, a mean over all its rows."""
     generations = GenerationRepository(context.conn)
     dot = np.einsum("ij,ij->i", before, after, dtype=np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     moved = float(np.arccos(np.clip(dot / lengths, -1, 1)).sum())
-    rows = next((row.rows for row in served_rows(context.conn) if row.generation_id == generation_id), None) or 1
     metrics = generations.get(generation_id).metrics
-    total = metrics.get(DISPLACEMENT, 0.0) + moved / rows
+    total = metrics.get(DISPLACEMENT, 0.0) + moved / max(rows, 1)
     generations.set_fields(generation_id, metrics={**metrics, DISPLACEMENT: total})
 
 

@@ -49,7 +49,8 @@ def state_of(conn: Connection) -> dict[str, Any]:
     """Rows by name, and arrays by name."""
     found: dict[str, Any] = {name: conn.execute(query.encode()).fetchall() for name, query in ROWS.items()}
     spaces = SpaceRepository(conn)
-    for (uri,) in conn.execute("SELECT model_uri FROM heal.space ORDER BY 1").fetchall():
+    kept = "SELECT model_uri FROM heal.space WHERE to_regclass('heal.' || heal.space_table(space_id)) IS NOT NULL"
+    for (uri,) in conn.execute(kept).fetchall():
         space = spaces.find_by_uri(uri)
         assert space is not None
         for kind, load in (("chunks", spaces.load_chunks), ("questions", spaces.load_questions)):

@@ -61,7 +61,7 @@ class Road:
             found = differences(self.state(), wanted)
             if again.refs.keys() != made.refs.keys():
                 found.append(f"refs {again.refs} instead of {made.refs}")
-            if len(self.server.requests) - asked > paid + CONCURRENCY:
+            if len(self.server.requests) - asked > paid + 2 * CONCURRENCY:  # under way, or answered and not stored yet
                 found.append(f"{len(self.server.requests) - asked} requests instead of {paid}")
             found += self._garbage(name)
             statement = " ".join(statements[number - 1].split())[:60]

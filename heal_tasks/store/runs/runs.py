@@ -184,13 +184,32 @@ class RunRepository(Repository):
         return find(self._conn, StepRow, rest, {"run": run_id})
 
     def begin(self, step: str, fingerprint: str, shard: int, run_id: str) -> None:
-        """Record that a run starts a step, or starts it again: its earlier result and progress are deleted."""
+        """Record that a run starts a step, or starts it again: its earlier result and progress are deleted.
+
+        What an attempt has kept that did not finish stays.
+        """
         self._conn.execute(
             "INSERT INTO heal.step_result (step, fingerprint, shard, run_id) VALUES (%s, %s, %s, %s) "
             "ON CONFLICT (step, fingerprint, shard, run_id) DO UPDATE SET result = NULL, "
-            "started_at = now(), finished_at = NULL, done = 0, total = 0, message = ''",
+            "started_at = now(), finished_at = NULL, done = 0, total = 0, message = '', "
+            "kept = CASE WHEN step_result.finished_at IS NULL THEN step_result.kept END",
             (step, fingerprint, shard, run_id),
         )
+
+    def keep(self, step: str, fingerprint: str, shard: int, run_id: str, value: JsonObject) -> None:
+        """Store what the next attempt at a step has to know if this one is killed."""
+        self._conn.execute(
+            "UPDATE heal.step_result SET kept = %s WHERE step = %s AND fingerprint = %s AND shard = %s AND run_id = %s",
+            (value, step, fingerprint, shard, run_id),
+        )
+
+    def kept(self, step: str, fingerprint: str, shard: int, run_id: str) -> JsonObject | None:
+        """What the last attempt at a step has kept; None if nothing."""
+        rows = self._conn.execute(
+            "SELECT kept FROM heal.step_result WHERE step = %s AND fingerprint = %s AND shard = %s AND run_id = %s",
+            (step, fingerprint, shard, run_id),
+        ).fetchall()
+        return rows[0][0] if rows else None
 
     def progress(
         self, step: str, fingerprint: str, shard: int, run_id: str, done: int, total: int, message: str = ""
