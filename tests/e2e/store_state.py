@@ -102,3 +102,16 @@ def leftovers(conn: Connection) -> list[str]:
         "WHERE state NOT IN ('active', 'previous', 'failed', 'retired')"
     ).fetchall()
     return [name for (name,) in (*tables, *building)]
+
+
+def unsound(conn: Connection) -> list[str]:
+    """What must not be after a run: rows of texts that are gone, live texts without a row, generations half made."""
+    active = GenerationRepository(conn).active()
+    if active is None:
+        return ["nothing is live"]
+    health = ServedRepository(conn).health(active)
+    found = [f"{name}: {health[name]}" for name in ("superseded", "missing", "orphans") if health[name]]
+    counts = conn.execute("SELECT state, count(*) FROM heal.generation GROUP BY state").fetchall()
+    found += [f"{count} generations are {state}" for state, count in counts if state in {"building", "ready"}]
+    unfinished = conn.execute("SELECT run_id FROM heal.run WHERE run_id = 'afterwards' AND finished_at IS NULL")
+    return found + [f"run {run_id} has not ended" for (run_id,) in unfinished]
