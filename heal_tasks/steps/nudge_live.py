@@ -141,7 +141,7 @@ def _touched_rows(
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
         state.update_probes(take(kept, changed_places(probes, kept)))
         state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
-        total = next(row.rows for row in served_rows(context.conn) if row.generation_id == active.generation_id)
+        total = next((row.rows for row in served_rows(context.conn) if row.generation_id == active.generation_id), None)
         _count_displacement(context, active.generation_id, unmoved, final, total or 0)
         done = _Published(written, len(touched), worse, record.theta, len(sure))
         _keep(context, active, active, done)

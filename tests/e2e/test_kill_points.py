@@ -170,6 +170,7 @@ def road(postgres: EmbeddedPostgres, tmp_path: Path, request: pytest.FixtureRequ
             "llm_base_url": server.base_url, "llm_model": "fake",
             "llm_concurrency": CONCURRENCY, "map_rate": 0.2, "answer_questions": 2, "train_max_steps": 2,
             "train_eval_steps": 1, "topic_min_documents": 20, "drain_hours": 0.0, "nudge_max_changed_share": 0.5,
+            "topic_max_churn": 1.0,
         }  # fmt: skip
         yield Road(values, snapshots, server, request.config.getoption("--kill-points"))
     snapshots.end()
