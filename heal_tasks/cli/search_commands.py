@@ -58,7 +58,7 @@ def search(
         for hit in hits:
             typer.echo(json.dumps(hit._asdict(), ensure_ascii=False))
     elif unknown:
-        print_line(f"nothing found: no document has any of the words {', '.join(unknown)}")
+        print_line(f"nothing found: the lexicon has none of the words {', '.join(unknown)}")
     else:
         print_hits(["score", "relevance"], hits)
 

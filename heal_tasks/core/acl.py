@@ -29,16 +29,21 @@ def principals(value: object) -> list[str]:
     """A list of principals, or a text with commas between them, in order, each once.
 
     Raises:
-        InputError: it is neither, or a principal is no text or number.
+        InputError: it is neither, a principal is no text or number, or the text begins with a bracket.
     """
+    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+        raise InputError(
+            f"{ACL_FIELD} is a text that begins as a list of another kind; write the principals with commas between "
+            "them, as in alice, group:sales"
+        )
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or any(
         isinstance(item, bool) or not isinstance(item, str | int) for item in items
     ):
         # Without the value: readers can see why a record was rejected, but not who its readers are.
-        given = "a list with other items" if isinstance(items, list | tuple) else f"a {type(value).__name__}"
+        given = "a list with other items" if isinstance(items, list | tuple) else f"of type {type(value).__name__}"
         raise InputError(
-            f"{ACL_FIELD} must be a list of principals, or a text with commas between them, but is {given}; "
+            f"{ACL_FIELD} must be a list of principals, or a text with commas between them, but it is {given}; "
             'an example is ["alice", "group:sales"]'
         )
     named = (storable(str(item)).strip() for item in items)

@@ -53,6 +53,8 @@ class RouteFacts:
     fruitless_cause: str | None = None  # cause of the last realignment if no candidate was promoted by it
     model: str = ""  # the base model of the settings
     aligned_model: str | None = None  # that of the last realignment; None before the first
+    hides_words: bool | None = None  # if the live topics and lexicon are of public documents alone; None: no lexicon
+    hide_words: bool = False  # if the settings want them so
     refused_trainings: int = 0  # trained models since the last one that was promoted
     new_material: float = (
         1.0  # share of new or changed documents, or of new questions if larger, since the last training
@@ -96,6 +98,11 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
             "realign",
             f"HEAL_MODEL was {facts.aligned_model} at the last realignment and is {facts.model}; the vectors of both "
             "have to be compared.",
+        )
+    if facts.hide_words and facts.hides_words is False:
+        return Route(
+            "realign",
+            f"HEAL_PUBLIC_WORDS is true, and the topics and the lexicon of {live} are made of all documents.",
         )
     if due := _due(facts, max_changed_share, facts.fruitless_cause, live):
         return due

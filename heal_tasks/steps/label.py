@@ -101,8 +101,9 @@ def _with_stable_ids(context: Context, topics: TopicRepository, tree: TopicTree)
     previous = TopicTree.load(context.artifacts.local(latest.uri))
     matching = match_topics(previous, tree, next_id=topics.max_topic_id() + 1)
     limit = context.settings.topic_max_churn
-    # Topics by other words than today's, of a text without blanks for example, have no counterparts.
-    if matching.churn > limit and still_words(previous.vocabulary):
+    # A tree that was not split has no topics to match, nor have topics by other words than today's, of a text without
+    # blanks for example.
+    if matching.churn > limit and len(previous.nodes) > 1 and still_words(previous.vocabulary):
         raise StepError(
             f"{matching.churn:.0%} of the documents are in topics without a match in the previous run, more than "
             f"HEAL_TOPIC_MAX_CHURN={limit}; training on such labels would undo the last run's. Look at heal.topic, and "

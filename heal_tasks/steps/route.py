@@ -37,6 +37,8 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         fruitless_cause=last.cause if last and not last.promoted else None,
         model=settings.model_uri,
         aligned_model=last.model if last else None,
+        hides_words=bool(active.lexicon.get("public")) if active and active.lexicon else None,
+        hide_words=settings.public_words,
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
         **_drift(context, active),

@@ -9,8 +9,20 @@ from psycopg.conninfo import conninfo_to_dict
 from heal_tasks.core.corpora import corpus_database, corpus_names
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
-from heal_tasks.store.db import CONNECT_TIMEOUT_S, Connection, check_versions, connect, database_identity, register
+from heal_tasks.store.db import (
+    CONNECT_TIMEOUT_S,
+    Connection,
+    check_versions,
+    connect,
+    database_identity,
+    register,
+    scalar,
+)
 from heal_tasks.store.ownership import hand_over, packaged_sql, refuse_strangers
+
+MIGRATE = "run `python -m heal_tasks migrate`"
+EVERY_TIME = ("roles.sql", "rights.sql")
+"""Files that each migration applies, and does not record."""
 
 
 def migrate(conn: Connection) -> list[str]:
@@ -23,7 +35,7 @@ def migrate(conn: Connection) -> list[str]:
             file has been edited since it was applied, or objects of others depend on what it changes.
     """
     texts = packaged_sql()
-    roles, rights = texts.pop("roles.sql"), texts.pop("rights.sql")
+    roles, rights = (texts.pop(name) for name in EVERY_TIME)
     with conn.transaction():
         check_versions(conn)
         _prepare(conn)
@@ -41,6 +53,19 @@ def migrate(conn: Connection) -> list[str]:
         conn.execute("RESET ROLE")
     register(conn)
     return applied
+
+
+def schema_gap(conn: Connection) -> str:
+    """How the database's schema differs from that of this version, with the cure; empty if it does not."""
+    if scalar(conn, "SELECT to_regclass('heal.schema_migration')") is None:
+        return f"the database has no schema heal; {MIGRATE}"
+    recorded: dict[str, str] = dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall())
+    packaged = {name: sha256_hex(text) for name, text in packaged_sql().items() if name not in EVERY_TIME}
+    if newer := sorted(name for name in recorded.keys() - packaged.keys() if name[0].isdigit()):
+        return f"the database's schema heal is of a newer version of heal_tasks ({newer[-1]}); install that version"
+    if packaged.items() - recorded.items():
+        return f"the database's schema heal is older than this version; {MIGRATE}"
+    return ""
 
 
 def migrate_corpora(url: str) -> Iterator[tuple[str, list[str]]]:

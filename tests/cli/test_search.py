@@ -77,7 +77,7 @@ def test_an_empty_text_is_refused(search: Callable[..., tuple[int, str, str]], t
 def test_words_that_no_document_has_are_named(search: Callable[..., tuple[int, str, str]]) -> None:
     assert search("zyxgluph qwertish")[:2] == (
         0,
-        "nothing found: no document has any of the words qwertish, zyxgluph\n",
+        "nothing found: the lexicon has none of the words qwertish, zyxgluph\n",
     )
 
 

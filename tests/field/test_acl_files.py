@@ -62,7 +62,7 @@ def test_a_list_that_is_none_is_rejected_and_nobody_else_sees_the_document(
     ingest(settings)
     assert names(auto) == ["good"]
     (fault,) = open_faults(auto)
-    assert "acl must be a list of principals, or a text with commas between them, but is a dict" in fault
+    assert "acl must be a list of principals, or a text with commas between them, but it is of type dict" in fault
     assert "carol" not in fault, "readers of heal.quarantined may not see who the readers are"
 
 

@@ -79,6 +79,36 @@ def test_a_night_adds_the_stems_of_public_documents_alone(auto: Connection, sett
     assert "shutword" not in counts
 
 
+def test_a_realignment_hides_words_also_if_nothing_better_is_found(auto: Connection, settings: Settings) -> None:
+    world = live(auto, settings, {})
+    late = {"shut": "w3x w4x shutword", "open": "w5x w6x openword"}
+    world.add(late)
+    world.night("n1")
+    restrict(auto, "shut")
+
+    def stems() -> set[str]:
+        return {stem for _, stem in world.lexicon().stems} & {"shutword", "openword"}
+
+    assert stems() == {"shutword", "openword"}
+    route = load_step("route")
+    arrived: dict[str, int | str] = {"new": 0, "changed": 0, "deleted": 0}
+    hiding = settings.model_copy(update={"public_words": True})
+    made = route.run(hiding, Manifest(run_id="hide", refs=arrived))
+    assert made.text("route") == "realign"
+    assert "HEAL_PUBLIC_WORDS is true, and the topics and the lexicon of generation" in made.note
+    before, world.settings = world.active, hiding
+    chosen = world.choose("hide", gate_epsilon=0.0)
+    assert "its vectors stay, with the topics of this run" in chosen.text("verdict")
+    world.publish(chosen)
+    assert (stems(), world.active.space_id) == ({"openword"}, before.space_id)
+    assert route.run(hiding, Manifest(run_id="again", refs=arrived)).text("route") == "nothing"
+    # A list that comes later is hidden by the next realignment, whatever else that finds.
+    restrict(auto, "open")
+    auto.execute("UPDATE heal.document SET acl_changed_at = now() WHERE external_id = 'open'")
+    world.publish(world.choose("later"))
+    assert stems() == set()
+
+
 def write(folder: Path, texts: dict[str, str], **fields: object) -> None:
     folder.mkdir(exist_ok=True)
     rows = [{"id": name, "title": "", "text": text} | fields for name, text in texts.items()]

@@ -21,7 +21,7 @@ TEXTS = (
     "it's O'Neill \\ example.com/:it's&!x",
     "Dover & basalt",
 )
-NOTHING_KNOWN = "no row: the documents have none of the words of this question"
+NOTHING_KNOWN = "no row: the lexicon has none of the words of this question"
 
 
 def load(store: SampleStore, *records: Record) -> None:

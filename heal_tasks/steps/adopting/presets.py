@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from heal_tasks.core.acl import ACL_FIELD
 from heal_tasks.core.errors import InputError
 
 VECTOR_TYPES = frozenset({"vector", "halfvec"})
@@ -90,6 +91,16 @@ def _check_types(types: Mapping[str, str], columns: Columns) -> None:
 
 
 def other_columns(types: Mapping[str, str], columns: Columns) -> list[str]:
-    """The columns without a use of their own that are read into the metadata."""
+    """The columns without a use of their own that are read into the metadata: of plain types, and the list of readers.
+
+    Raises:
+        InputError: the column of readers is of a type that is no list of them; without it everybody would be one.
+    """
     used = {*vars(columns).values()}
-    return [name for name, kind in types.items() if name not in used and kind in METADATA_TYPES]
+    for name, kind in types.items():
+        if name.lower() == ACL_FIELD and kind not in METADATA_TYPES and not kind.endswith("[]"):
+            raise InputError(f"column {name!r} is of type {kind}; readers are text[], json or text with commas")
+    return [
+        name for name, kind in types.items()
+        if name not in used and (kind in METADATA_TYPES or name.lower() == ACL_FIELD)
+    ]  # fmt: skip

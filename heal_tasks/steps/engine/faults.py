@@ -41,6 +41,7 @@ _FINAL: dict[int | None, tuple[str, str]] = {
 }
 _FOLDERS = "the folders are HEAL_VAR_DIR and HEAL_ARTIFACTS_URI"
 _SERVER: dict[str | None, str] = {
+    "23503": "a text or question that the step had read was deleted meanwhile; wait for the end of the deletion",
     "25006": "the database takes no writes, as a standby does; wait for its failover, or name the primary in "
     "HEAL_DATABASE_URL",
     "53100": "the disk of the database server is full; free space there",

@@ -115,6 +115,11 @@ class Corpus(Repository):
             WHERE deleted_at IS NULL AND duplicate_of IS NULL AND acl IS NOT NULL ORDER BY 1"""
         return [document_id for (document_id,) in self._conn.execute(query)]
 
+    def restricted_since(self, time: datetime) -> bool:
+        """True if the readers of any document have changed since a time, and are not everybody now."""
+        query = "SELECT EXISTS (SELECT FROM heal.document WHERE acl IS NOT NULL AND acl_changed_at > %s)"
+        return bool(scalar(self._conn, query, (time,)))
+
     def sampled_texts(self) -> list[str]:
         """Texts of at most 2,000 live chunks, chosen by hash, so that new documents hardly change the sample."""
         query = "SELECT text FROM heal.chunk WHERE superseded_at IS NULL ORDER BY content_hash LIMIT 2000"

@@ -114,17 +114,19 @@ class NudgeState:
             self.update_probes(probes)
 
     def update_probes(self, probes: Probes) -> None:
-        """Store some probes and leave the others as they are."""
+        """Store some probes and leave the others as they are; those whose question is gone meanwhile are left out."""
         with self._conn.transaction(), self._conn.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO heal.nudge_probe (generation_id, question_id, question_set, floor, at_start, chunk_ids, "
-                "scores) VALUES (%s, %s, %s, %s, %s, %s, %s::real[]) ON CONFLICT (generation_id, question_id) "
+                "INSERT INTO heal.nudge_probe (generation_id, question_set, floor, at_start, chunk_ids, scores, "
+                "question_id) SELECT %s::bigint, %s::text, %s::real, %s::double precision, %s::bigint[], %s::real[], "
+                "question_id FROM heal.question WHERE question_id = %s FOR KEY SHARE "
+                "ON CONFLICT (generation_id, question_id) "
                 "DO UPDATE SET chunk_ids = EXCLUDED.chunk_ids, scores = EXCLUDED.scores, floor = EXCLUDED.floor",
                 [
-                    (self._generation.generation_id, *row, ids[ids >= 0].tolist(), scores[ids >= 0].tolist())
-                    for *row, ids, scores in zip(
-                        probes.question_ids.tolist(), probes.question_sets.tolist(), probes.floor.tolist(),
-                        probes.at_start.tolist(), probes.chunk_ids, probes.scores, strict=True,
+                    (self._generation.generation_id, *row, ids[ids >= 0].tolist(), scores[ids >= 0].tolist(), question)
+                    for *row, ids, scores, question in zip(
+                        probes.question_sets.tolist(), probes.floor.tolist(), probes.at_start.tolist(),
+                        probes.chunk_ids, probes.scores, probes.question_ids.tolist(), strict=True,
                     )
                 ],
             )  # fmt: skip

@@ -247,7 +247,7 @@ BEGIN
             RAISE NOTICE 'no row: generation % has no lexicon', gen_row.generation_id
                 USING HINT = 'The next generation that heal_realign publishes has one; until then use heal.search.';
         ELSE
-            RAISE NOTICE 'no row: the documents have none of the words of this question'
+            RAISE NOTICE 'no row: the lexicon has none of the words of this question'
                 USING HINT = 'SELECT * FROM heal.explain_find(question) shows which words count.';
         END IF;
         RETURN;
