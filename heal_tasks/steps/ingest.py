@@ -37,12 +37,8 @@ def ingest(context: Context) -> Outcome:
             runs.quarantine(context.run_id, error.source, error.rejected)
         raise
     refs: dict[str, int | str] = {"new": total.new, "changed": total.changed, "deleted": total.deleted}
-    moved = f", {total.moved} moved" if total.moved else ""
-    reopened = f", {total.reopened} with other readers" if total.reopened else ""
-    note = (
-        f"{documents} documents: {total.new} new, {total.changed} changed, {total.deleted} deleted{moved}{reopened}, "
-        f"{reading.rejected} rejected{' (dry run, undone)' if dry_run else ''}"
-    )
+    undone = " (dry run, undone)" if dry_run else ""
+    note = f"{documents} documents: {total}, {reading.rejected} rejected{undone}"
     if skipped:
         note += f"; {skipped} files skipped: {named(reading.skipped)}"
     if agreed or left:

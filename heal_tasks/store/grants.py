@@ -1,5 +1,6 @@
 """Rights in schema heal beyond those that ``rights.sql`` grants, and roles that can do more than their purpose."""
 
+from collections.abc import Sequence
 from typing import LiteralString
 
 from heal_tasks.store.db import Connection
@@ -75,26 +76,25 @@ CROSS JOIN (SELECT 'public' AS who UNION ALL SELECT rolname FROM ours WHERE roln
 WHERE e.extname = 'vector' AND has_schema_privilege(w.who, n.oid, 'CREATE')
     AND (w.who = 'public' OR NOT has_schema_privilege('public', n.oid, 'CREATE'))
 UNION ALL
--- Roles belong to the server: their members reach every database to which they may connect.
-SELECT format('%%s has rights in %%s, too, and its members there may connect to this database; '
-              'REVOKE CONNECT ON DATABASE %%I FROM %%s; GRANT CONNECT ON DATABASE %%I TO each user of this one',
-              rolname, names, database, who, database)
-FROM (
-    SELECT o.rolname, current_database() AS database, string_agg(DISTINCT d.datname, ', ' ORDER BY d.datname) AS names,
-           CASE WHEN has_database_privilege('public', current_database(), 'CONNECT') THEN 'PUBLIC'
-                ELSE o.rolname END AS who
-    FROM ours o JOIN pg_shdepend s ON s.refclassid = 'pg_authid'::regclass AND s.refobjid = o.oid
-    JOIN pg_database d ON d.oid = s.dbid
-    WHERE o.rolname <> 'heal_owner' AND d.datname <> current_database() AND d.datallowconn
-        AND has_database_privilege(o.oid, current_database(), 'CONNECT')
-    GROUP BY o.rolname
-) elsewhere
-UNION ALL
 SELECT format('%%s runs with the rights of its owner and has no search path of its own; '
               'run `python -m heal_tasks migrate`', p.oid::regprocedure)
 FROM pg_proc p WHERE p.pronamespace = 'heal'::regnamespace AND p.prosecdef
     AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%%')
 ORDER BY 1
+"""
+
+# Roles belong to the server: their members reach every database to which they may connect.
+_ELSEWHERE: LiteralString = """
+SELECT o.rolname, format('REVOKE CONNECT ON DATABASE %%1$I FROM %%2$s; GRANT CONNECT ON DATABASE %%1$I TO each user '
+                         'of this one', current_database(),
+                         CASE WHEN has_database_privilege('public', current_database(), 'CONNECT') THEN 'PUBLIC'
+                         ELSE o.rolname END),
+       string_agg(DISTINCT d.datname, ', ' ORDER BY d.datname)
+FROM pg_roles o JOIN pg_shdepend s ON s.refclassid = 'pg_authid'::regclass AND s.refobjid = o.oid
+JOIN pg_database d ON d.oid = s.dbid
+WHERE o.rolname IN ('heal_pipeline', 'heal_reader') AND d.datname <> current_database() AND d.datallowconn
+    AND has_database_privilege(o.oid, current_database(), 'CONNECT') AND (d.datname = ANY (%(own)s)) = %(ours)s
+GROUP BY o.oid, o.rolname ORDER BY 1
 """
 
 VIEWS = [
@@ -129,8 +129,25 @@ ROUTINES = [
 """Views and functions for readers; ``rights.sql`` grants them."""
 
 
-def grant_faults(conn: Connection) -> list[str]:
-    """A sentence with its cure for each right, attribute or membership too many."""
+def grant_faults(conn: Connection, own: Sequence[str] = ()) -> list[str]:
+    """A sentence with its cure for each right, attribute or membership too many.
+
+    ``own`` are names of databases of the same deployment on this server, whose users may connect.
+    """
     with conn.transaction():
         conn.execute("SET LOCAL search_path = pg_catalog")  # so that every name is shown with its schema
-        return [row[0] for row in conn.execute(_FAULTS, {"views": VIEWS, "routines": ROUTINES}).fetchall()]
+        faults = [row[0] for row in conn.execute(_FAULTS, {"views": VIEWS, "routines": ROUTINES}).fetchall()]
+    others = conn.execute(_ELSEWHERE, {"own": [*own], "ours": False}).fetchall()
+    return faults + [
+        f"{role} has rights in {names}, too, and its members there may connect to this database; {cure}"
+        for role, cure, names in others
+    ]
+
+
+def shared_roles(conn: Connection, own: Sequence[str]) -> list[str]:
+    """A sentence for each role that has rights in other databases of the same deployment, whose names are ``own``."""
+    return [
+        f"{role} has rights in {names}, too, which this project made on the same server, and its members there may "
+        f"connect to this database; to keep readers apart: {cure}"
+        for role, cure, names in conn.execute(_ELSEWHERE, {"own": [*own], "ours": True}).fetchall()
+    ]

@@ -12,6 +12,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.core.source_tables import Rule
 from heal_tasks.core.types import silent
 from heal_tasks.sources.base import open_source
+from heal_tasks.steps.engine.dry_run import make_plan
 from heal_tasks.steps.engine.runner import Context
 from heal_tasks.steps.reading.source_reader import SourceReader
 from heal_tasks.store.db import Connection
@@ -105,6 +106,7 @@ def test_other_readers_alone_keep_chunks_and_tell_clients(settings: Settings, au
     ingest(settings)
     before = chunks(auto)
     put_all(settings, {"a.jsonl": "\n".join([line("a", note(1), acl=["bob"]), line("b", note(2))])})
+    assert "documents  0 new, 0 changed, 0 deleted, 2 with other readers, 0 records" in make_plan(settings).lines()[0]
     made = ingest(settings)
     assert made.note == "2 documents: 0 new, 0 changed, 0 deleted, 2 with other readers, 0 rejected"
     assert (made.counts["chunks_added"], made.counts["chunks_superseded"]) == (0, 0)

@@ -91,11 +91,9 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as text."""
-        changes, skipped = self.reading.changes, self.reading.skipped
-        moved = f", {changes.moved} moved" if changes.moved else ""
+        skipped = self.reading.skipped
         lines = [
-            f"documents  {changes.new} new, {changes.changed} changed, {changes.deleted} deleted{moved}, "
-            f"{self.reading.rejected} records to be quarantined",
+            f"documents  {self.reading.changes}, {self.reading.rejected} records to be quarantined",
             *([f"skipped    {skipped.total()} files: {named(skipped)}"] if skipped else []),
             *(f"warning    {text}" for text in self.reading.warnings),
             f"route      {self.route}: {self.reason}",

@@ -41,6 +41,11 @@ class Changes:
     chunks_added: int = 0  # chunks that need a vector
     chunks_superseded: int = 0  # chunks that are served until their successors are published
 
+    def __str__(self) -> str:
+        moved = f", {self.moved} moved" if self.moved else ""
+        reopened = f", {self.reopened} with other readers" if self.reopened else ""
+        return f"{self.new} new, {self.changed} changed, {self.deleted} deleted{moved}{reopened}"
+
     def __add__(self, other: "Changes") -> "Changes":
         """Add the counts."""
         return Changes(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(Changes)})

@@ -84,10 +84,15 @@ COMMENT ON PROCEDURE heal.guard_views IS
 CREATE OR REPLACE PROCEDURE heal.row_security(enabled boolean) LANGUAGE plpgsql AS $$
 DECLARE
     name text;
+    policy text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['document', 'chunk'] LOOP
         EXECUTE format('ALTER TABLE heal.%I %s ROW LEVEL SECURITY', name, CASE WHEN enabled THEN 'ENABLE' ELSE 'DISABLE' END);
-        EXECUTE format('DROP POLICY IF EXISTS readers ON heal.%1$I; DROP POLICY IF EXISTS pipeline ON heal.%1$I', name);
+        FOR policy IN SELECT p.policyname FROM pg_policies p
+            WHERE p.schemaname = 'heal' AND p.tablename = name AND p.policyname IN ('readers', 'pipeline')
+        LOOP
+            EXECUTE format('DROP POLICY %I ON heal.%I', policy, name);
+        END LOOP;
         IF enabled AND to_regrole('heal_pipeline') IS NOT NULL THEN
             EXECUTE format('CREATE POLICY pipeline ON heal.%I TO heal_pipeline USING (true)', name);
         END IF;
