@@ -4,10 +4,10 @@ Airflow checks each field of a form when a run is triggered, but not whether the
 params nor its timetable, listeners or policies see the whole configuration then. So the first task checks it.
 """
 
-from difflib import get_close_matches
-
 from airflow.sdk import Context, Param
 from airflow.sdk.exceptions import AirflowFailException
+
+from heal_tasks.core.text import nearest_name
 
 PARAMS: dict[str, Param] = {
     "force_route": Param(
@@ -53,11 +53,11 @@ def check_conf(context: Context) -> None:
     conf, known = context["dag_run"].conf or {}, context["dag"].params
     for key, value in conf.items():
         if key not in known:
-            meant = get_close_matches(key, known, 1, cutoff=0.4)
+            meant = nearest_name(key, known)
             fields = f"its fields are {', '.join(sorted(known))}" if known else "it has no fields"
             raise AirflowFailException(
                 f"the run's configuration has {key!r}, which {context['dag'].dag_id} does not know"
-                f"{f'; did you mean {meant[0]!r}?' if meant else ''}; {fields}. Nothing was done: trigger it again"
+                f"{f'; did you mean {meant!r}?' if meant else ''}; {fields}. Nothing was done: trigger it again"
             )
         if context["params"].get(key) != value:
             raise AirflowFailException(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from heal_tasks import __version__
 from heal_tasks.core.corpora import enter_corpus
-from heal_tasks.core.errors import HealError, InputError
+from heal_tasks.core.errors import HealError, InputError, StoreError
 from heal_tasks.core.files import PRIVATE_UMASK
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.redaction import redacted, redacted_traceback
@@ -47,6 +48,10 @@ def _options(
     if corpus:
         enter_corpus(corpus)
 
+
+_UNDEFINED = ("42P01", "42883", "42703", "3F000")
+"""States of SQL for a table, function, column or schema that is not there."""
+_OURS = re.compile(r"\bheal\b")
 
 RunId = Annotated[str, typer.Option("--run-id", help="Run to work in; the latest one if left out.")]
 
@@ -94,4 +99,31 @@ def _named(error: Exception) -> HealError | None:
         return InputError(f"an argument has bytes that are no UTF-8 text: {error.object!r}")
     if isinstance(error, psycopg.errors.NumericValueOutOfRange):
         return InputError(f"a number is too large: {str(error).partition(chr(10))[0]}")
-    return named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")
+    return outdated(error) or named_fault(error, " ".join(sys.argv[1:2]) or "heal_tasks")
+
+
+def described(error: Exception, settings: Settings) -> str:
+    """An error as a finding: a cure for an old schema, else its type and text; without passwords and keys."""
+    return redacted(str(outdated(error, settings) or f"{type(error).__name__}: {error}"))
+
+
+def outdated(error: Exception, settings: Settings | None = None) -> HealError | None:
+    """The error of a database without this version's schema heal, with its cure; None if something else is wrong.
+
+    The schema is compared, because the message about a column does not say whose it is. A user who may not read the
+    record of migrations is believed to miss what the message names.
+    """
+    import psycopg
+
+    from heal_tasks.store.db import connect
+    from heal_tasks.store.migrate import MIGRATE, schema_gap
+
+    if not isinstance(error, psycopg.Error) or error.sqlstate not in _UNDEFINED:
+        return None
+    line = str(error).partition("\n")[0]
+    try:
+        with connect((settings or load_settings()).require_database_url(), vectors=False) as conn:
+            gap = schema_gap(conn)
+    except (HealError, psycopg.Error):
+        gap = f"the database has no schema heal, or an older one; {MIGRATE}" if _OURS.search(line) else ""
+    return StoreError(f"{gap} ({line})") if gap else None

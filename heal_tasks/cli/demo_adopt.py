@@ -5,6 +5,8 @@ for things by other words than the articles use. Questions are made from the doc
 """
 
 import logging
+import shlex
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +15,8 @@ from pydantic import SecretStr
 from rich.table import Table
 
 from heal_tasks.cli.adopt import print_adoption
-from heal_tasks.cli.base import app, console, new_run_id, print_line, settings_for_command
-from heal_tasks.cli.machine_commands import PANEL, say
+from heal_tasks.cli.base import app, console, new_run_id, print_line
+from heal_tasks.cli.machine_commands import PANEL, machine_settings, say, short_path
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import stable_id
 from heal_tasks.core.manifest import Manifest
@@ -22,14 +24,18 @@ from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.core.settings import Settings
 from heal_tasks.local import langchain_table
+from heal_tasks.local.databases import DEMO, prepare_vectors, stack_lock, start_server, vector_database
 from heal_tasks.local.langchain_table import TABLE
+from heal_tasks.local.postgres import USER, EmbeddedPostgres
 from heal_tasks.questions.splits import judgment_split
 from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.questions.questions import HUMAN, QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 VIEW = "heal.served_as_langchain"
 K, SHOWN = 10, 3
+MOVED = "No held-out question has moved a row; others about the same rows have, and those ask in similar words."
 QUICK = {"topic_depth": 1, "topic_max_k": 5, "topic_perturbations": 6, "questions_per_chunk": 1}
 """Fewer topics and written questions than by default: neither decides here, so they shall take no time."""
 
@@ -41,6 +47,11 @@ class Found(NamedTuple):
     before: int
     after: int
 
+    @property
+    def gain(self) -> int:
+        """Places by which the row is nearer after than before."""
+        return (self.before or K + 1) - (self.after or K + 1)
+
 
 @app.command(rich_help_panel=PANEL)
 def demo_adopt() -> None:
@@ -50,10 +61,14 @@ def demo_adopt() -> None:
     from heal_tasks.steps.engine.road import load_step, run_pipeline
     from heal_tasks.training.encoder import Encoder  # torch: 5 s
 
-    settings = settings_for_command()
+    settings = machine_settings()
     logging.getLogger("heal_tasks").setLevel(logging.WARNING)  # the note of each step is shown below
-    say(f"making database {langchain_table.DATABASE} in the embedded Postgres")
-    url = langchain_table.new_database(settings)
+    with stack_lock(settings, say):
+        server = start_server(settings, say)
+        if embedded := vector_database(settings)[1]:  # else the vector database is somebody's own, and left alone
+            prepare_vectors(settings, say)
+        say(f"making database {DEMO} in the embedded Postgres")
+        url = langchain_table.new_database(server, say)
     # The packaged model and the extractive writer: the demo sends nothing anywhere.
     alone = {"model": PACKAGED_MODEL, "dimensions": 0, "llm_api_key": None, "llm_base_url": None, "source_roots": ()}
     settings = settings.model_copy(update={**alone, **QUICK, "database_url": SecretStr(url)})
@@ -78,7 +93,25 @@ def demo_adopt() -> None:
     run_pipeline(settings, run_id, lambda step: say(f"{step.step}: {step.note}"))
     with connect(url) as conn:
         _print_comparison(settings, conn)
-    say(f"the database is {langchain_table.DATABASE} on the embedded server; `python -m heal_tasks down` stops it")
+    say(f"table and schema heal are in database {DEMO} of the embedded server, until the next demo-adopt; to open it:")
+    print_line(how_to_open(settings.var_dir, embedded))
+    print_line("`python -m heal_tasks down` stops the server; all data stays.")
+
+
+def how_to_open(var_dir: Path, embedded: bool) -> str:
+    """Commands for a shell that open the demo's database, without a password in them.
+
+    ``embedded``: ``local.env`` has the URL of the embedded server's main database.
+    """
+    psql = short_path(EmbeddedPostgres.bin("psql"))
+    if not embedded:
+        password, port = (f'"$(cat "{short_path(var_dir)}/postgres.{name}")"' for name in ("password", "port"))
+        return f"PGPASSWORD={password} {psql} -h 127.0.0.1 -p {port} -U {USER} {DEMO}"
+    local_env = shlex.quote(short_path(var_dir / "local.env"))
+    return (
+        f'. {local_env}; export HEAL_DATABASE_URL="${{HEAL_DATABASE_URL%/*}}/{DEMO}"\n'
+        f'{psql} "$HEAL_DATABASE_URL"\npython -m heal_tasks status'
+    )
 
 
 def _print_comparison(settings: Settings, conn: Connection) -> None:
@@ -88,9 +121,13 @@ def _print_comparison(settings: Settings, conn: Connection) -> None:
     for name, places in ((TABLE, [item.before for item in found]), (VIEW, [item.after for item in found])):
         table.add_row(name, f"{np.mean(np.array(places) > 0):.1%}", f"{np.mean(np.array(places) == 1):.1%}")
     console.print(table)
-    print_line("No held-out question has moved a row; others about the same rows have, and those ask in similar words.")
-    gained = sorted(found, key=lambda item: (item.after or K + 1) - (item.before or K + 1))[:SHOWN]
-    for item in gained:
+    live = GenerationRepository(conn).active()
+    if live is None or live.nudge is None:
+        print_line("No row has been moved.")
+    else:
+        print_line(MOVED)
+    gained = sorted((item for item in found if item.gain > 0), key=lambda item: -item.gain)
+    for item in gained[:SHOWN]:
         print_line(f"{item.question!r}: place {item.before or 'beyond 10'} before, {item.after or 'beyond 10'} after")
 
 

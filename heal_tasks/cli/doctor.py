@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 import typer
 from rich.text import Text
 
-from heal_tasks.cli.base import app, console, print_line, settings_for_command
+from heal_tasks.cli.base import app, console, described, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.corpora import corpus_names
 from heal_tasks.core.errors import HealError, RetryableError, SettingsError
@@ -73,7 +73,7 @@ def examine(settings: Settings) -> list[Finding]:
         try:
             findings.extend(Finding(level, subject, redacted(text)) for level, text in check(settings))
         except Exception as error:
-            findings.append(Finding("fail", subject, redacted(f"{type(error).__name__}: {error}")))
+            findings.append(Finding("fail", subject, described(error, settings)))
     return findings
 
 

@@ -3,23 +3,26 @@
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import psycopg
 
+from heal_tasks.cli.base import described
 from heal_tasks.cli.doctor import Finding, Result
 from heal_tasks.core.corpora import FOLDER as CORPORA
-from heal_tasks.core.errors import SettingsError, StoreError
+from heal_tasks.core.errors import HealError, SettingsError, StoreError
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.specs import join_specs
 from heal_tasks.local.components import read_state
+from heal_tasks.local.databases import own_databases
 from heal_tasks.local.processes import members
 from heal_tasks.serve.app import is_loopback
 from heal_tasks.store.db import Connection, connect, scalar
-from heal_tasks.store.grants import grant_faults
+from heal_tasks.store.grants import grant_faults, shared_roles
 from heal_tasks.store.ownership import misowned, strangers, unknown_objects
 from heal_tasks.store.permissions import examine_permissions
 
@@ -47,11 +50,11 @@ def examine_security(settings: Settings) -> list[Finding]:
         try:
             faults = list(check(settings))
         except Exception as error:
-            faults = [f"{type(error).__name__}: {error}"]
+            faults = [described(error, settings)]
         more = [f"and {len(faults) - MOST_NAMED:,} more of this kind"] if len(faults) > MOST_NAMED else []
         results: list[Result] = [("fail", text) for text in [*faults[:MOST_NAMED], *more]] or [("ok", _GOOD[subject])]
         findings += [Finding(level, subject, redacted(text)) for level, text in results]
-    return findings + _readers(settings)
+    return [*findings, *_neighbours(settings), *_readers(settings)]
 
 
 _GOOD = {
@@ -162,7 +165,14 @@ def _owners(settings: Settings) -> Iterator[str]:
 
 def _roles(settings: Settings) -> Iterator[str]:
     with _database(settings) as conn:
-        yield from grant_faults(conn)
+        yield from grant_faults(conn, own_databases(settings))
+
+
+def _neighbours(settings: Settings) -> Iterator[Finding]:
+    """Databases of this deployment whose users may connect to this one; the check of the roles names a fault."""
+    with suppress(HealError, psycopg.Error), _database(settings) as conn:
+        for text in shared_roles(conn, own_databases(settings)):
+            yield Finding("note", "roles", text)
 
 
 def _readers(settings: Settings) -> list[Finding]:
@@ -171,6 +181,6 @@ def _readers(settings: Settings) -> list[Finding]:
         with _database(settings) as conn:
             found = examine_permissions(conn)
     except Exception as error:
-        return [Finding("fail", "readers", redacted(f"{type(error).__name__}: {error}"))]
+        return [Finding("fail", "readers", described(error, settings))]
     faults = [Finding("fail", "readers", text) for text in found.faults]
     return faults or [Finding("ok", "readers", found.describe())]

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.local import inbox, stack
 from heal_tasks.local.airflow_client import FINISHED
 from heal_tasks.local.components import COMPONENTS, read_state
+from heal_tasks.local.databases import prepare_vectors, stack_lock, start_server
 from heal_tasks.local.environment import UI_USER
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
@@ -25,21 +27,32 @@ STARTED = time.monotonic()
 
 
 @app.command(rich_help_panel=PANEL)
-def up() -> None:
+def up(
+    database_only: Annotated[
+        bool, typer.Option("--database-only", help="Start Postgres alone, without Airflow.")
+    ] = False,
+) -> None:
     """Start the embedded Postgres and Airflow, or those parts of them that do not run."""
-    _print_access(stack.up(_settings(), say))
+    settings = machine_settings()
+    if not database_only:
+        _print_access(stack.up(settings, say))
+        return
+    with stack_lock(settings, say):
+        start_server(settings, say)
+        prepare_vectors(settings, say)
+    say(f"the embedded Postgres is up; {short_path(settings.var_dir / 'local.env')} has its URL for the command line")
 
 
 @app.command(rich_help_panel=PANEL)
 def down() -> None:
     """Stop Airflow and the embedded Postgres; all data stays."""
-    stack.down(_settings(), say)
+    stack.down(machine_settings(), say)
 
 
 @app.command(rich_help_panel=PANEL)
 def demo() -> None:
     """Start everything, fill the inbox with real documents, run the nightly DAG and show its report."""
-    settings = _settings()
+    settings = machine_settings()
     running = stack.up(settings, say)
     # The inbox is filled after this: Airflow starts last night's run by itself when a DAG is first unpaused, and with
     # an empty inbox that run takes seconds.
@@ -57,7 +70,7 @@ def demo() -> None:
 @app.command(rich_help_panel=PANEL)
 def demo_nudge() -> None:
     """Put twenty new documents, a changed and a deleted one into the inbox, and run the DAG."""
-    settings = _settings()
+    settings = machine_settings()
     running = stack.up(settings, say)
     _settle(settings, running)
     with connect(running.database_url, autocommit=True) as conn:
@@ -73,7 +86,7 @@ def demo_nudge() -> None:
 @app.command(rich_help_panel=PANEL)
 def watch(run_id: RunId = "") -> None:
     """Follow a run in the terminal and show its report."""
-    settings = _settings()
+    settings = machine_settings()
     running = stack.running(settings)
     client = running.client
     for sentence in stack.paused(client):
@@ -89,7 +102,8 @@ def say(message: str) -> None:
     print_line(f"{time.monotonic() - STARTED:6.1f}s  {message}")
 
 
-def _settings() -> Settings:
+def machine_settings() -> Settings:
+    """The settings of the deployment: a command for the whole machine is refused in a corpus."""
     settings = settings_for_command()
     if settings.corpus:
         raise InputError(f"one stack serves all corpora: leave out the corpus ({settings.corpus}) in this command")
@@ -157,8 +171,8 @@ def _first_answer(settings: Settings, running: stack.Running) -> bool:
 def _print_examples(conn: Connection, settings: Settings, running: stack.Running, count: int = 3) -> None:
     psql, prefix = "psql", ""
     if running.embedded:
-        psql = _short(EmbeddedPostgres.bin("psql"))
-        prefix = f". {_short(settings.var_dir / 'local.env')}; "  # sets HEAL_DATABASE_URL
+        psql = short_path(EmbeddedPostgres.bin("psql"))
+        prefix = f". {short_path(settings.var_dir / 'local.env')}; "  # sets HEAL_DATABASE_URL
     print_examples(conn, running.database_url, psql, prefix, count)
 
 
@@ -168,7 +182,7 @@ def _print_access(running: stack.Running) -> None:
     print_line("`make down` stops everything, `make up` brings it back with all data.")
 
 
-def _short(path: Path) -> str:
+def short_path(path: Path) -> str:
     """The path relative to the working folder if it is inside, with ./, as a shell looks up a bare name in PATH."""
     here = Path.cwd()
     return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)

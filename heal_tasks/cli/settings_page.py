@@ -20,12 +20,19 @@ Every setting is an environment variable `HEAL_<NAME>`. A value comes from, in t
    differs from the form's default; a field left at its default (`auto`, empty, 0, off) does not override anything;
 2. the process environment;
 3. the file `.env` in the working folder;
-4. the file `local.env` that `make up` writes into the state folder;
+4. the file `local.env` that `up` writes into the state folder;
 5. a secret of Docker or Kubernetes, the file `/run/secrets/heal_<name>`, for example `heal_database_url`;
 6. in Airflow's tasks and pages, a connection, for database, S3 and language model ([deploy.md](deploy.md#connections));
 7. the default.
 
-An empty value counts as unset, except for `HEAL_SCHEDULE` and `HEAL_MAINTAIN_SCHEDULE`, where it means no schedule.
+The first of 2 to 5 that has the variable decides, even if its value there is empty. An empty value means unset, so
+that 6 and 7 apply: an empty `HEAL_MODEL=` in the environment hides the values in `.env`, in `local.env` and in the
+secret, and the default holds. An empty one in `.env` hides those in `local.env` and in the secret, and so on. To use
+the value of a later place, remove the variable from the earlier ones (`unset HEAL_MODEL`).
+
+Two exceptions: an empty `HEAL_SCHEDULE` or `HEAL_MAINTAIN_SCHEDULE` means no schedule, and an empty value in the file
+of a [corpus](deploy.md#several-corpora) is ignored.
+
 A wrong value stops the command with the name, the value and what is allowed.
 `python -m heal_tasks settings` prints the values in effect; `python -m heal_tasks doctor` checks what they point to.
 

@@ -9,7 +9,6 @@ Only this module and ``environment`` read the process environment; ``*_settings`
 import os
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +26,7 @@ from heal_tasks.core.redaction import redact_logs, remember, remember_url
 from heal_tasks.core.source_settings import SourceSettings
 from heal_tasks.core.source_tables import inbox_of, own_sources
 from heal_tasks.core.specs import PYDOCS, SOURCE, is_within, join_specs
+from heal_tasks.core.text import nearest_name
 
 OPENAI_URL = "https://api.openai.com/v1"
 SOURCES_FILE = Path("sources.toml")
@@ -269,8 +269,8 @@ def unknown_variables(var_dir: Path) -> list[str]:
     names = {name.removeprefix("HEAL_") for name in given if name.startswith("HEAL_")}
     sentences = []
     for name in sorted(names - set(known)):
-        meant = get_close_matches(name, known, 1)
-        cure = f"did you mean HEAL_{meant[0]}?" if meant else "docs/settings.md lists them"
+        meant = nearest_name(name, known)
+        cure = f"did you mean HEAL_{meant}?" if meant else "docs/settings.md lists them"
         sentences.append(f"HEAL_{name} is set, and is no setting; {cure}")
     return sentences
 

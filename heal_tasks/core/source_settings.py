@@ -1,6 +1,5 @@
 """The settings of sources, and the tables of ``sources.toml`` that they name."""
 
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from pydantic_settings import NoDecode
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.source_tables import SourceTable, read_source_tables
 from heal_tasks.core.specs import SOURCE, check_spec, split_specs
+from heal_tasks.core.text import nearest_name
 
 # fmt: off
 
@@ -74,8 +74,8 @@ class SourceSettings(BaseModel):
             return source
         name, tables = source.removeprefix(SOURCE), self.source_tables
         if name not in tables:
-            meant = get_close_matches(name, tables, 1)
-            cure = f"did you mean {SOURCE}{meant[0]}? " if meant else ""
+            meant = nearest_name(name, tables)
+            cure = f"did you mean {SOURCE}{meant}? " if meant else ""
             where = f"{self.sources_file} has the tables {', '.join(tables)}" if tables else "there is no sources.toml"
             raise SettingsError(f"source {source!r} is no table of the deployment's sources; {cure}{where}")
         return tables[name].spec

@@ -8,7 +8,6 @@ import datetime
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from heal_tasks.core.acl import ACL_FIELD
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.specs import FILE, PYDOCS, S3, SOURCE, check_spec
+from heal_tasks.core.text import nearest_name
 
 ENV = "_env"
 """The end of a key that names a variable with a secret: ``url_env = "NAME"`` gives the option ``url``."""
@@ -204,8 +204,8 @@ def _plain(value: Any) -> Any:
 
 
 def _unknown(key: str, known: frozenset[str], where: str) -> str:
-    meant = get_close_matches(key, sorted(known), 1, cutoff=0.4)
-    cure = f"did you mean {meant[0]}? " if meant else ""
+    meant = nearest_name(key, known)
+    cure = f"did you mean {meant}? " if meant else ""
     return f"is no key {where} (its value is not shown); {cure}The keys are {', '.join(sorted(known))}"
 
 

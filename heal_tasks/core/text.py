@@ -2,9 +2,16 @@
 the title line of a chunk."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
+
+NEAR = 0.75
+"""Similarity of two names of which one is suggested for the other; two unlike words of some letters reach 0.6."""
+SHORTEST_BEGINNING = 3
+"""Characters of a name that is taken for the beginning of another one."""
 
 MAX_HEADING_CHARS = 120
 """Of a chunk's headings. The encoder reads 200 characters of a title line, so the title keeps 77."""
@@ -17,6 +24,16 @@ def title_line(title: str, heading: str) -> str:
     if not heading:
         return title
     return f"{title[:77].rstrip()}{HEADINGS_JOINED_BY}{heading}" if title else heading
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant by another: one that differs by little, or that begins with it."""
+    folded = {item.lower(): item for item in sorted(known)}
+    wanted = name.lower()
+    near = get_close_matches(wanted, folded, 1, cutoff=NEAR)
+    if not near and len(wanted) >= SHORTEST_BEGINNING:
+        near = [item for item in folded if item.startswith(wanted)]
+    return folded[near[0]] if near else None
 
 
 def storable(text: str) -> str:

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.core.settings import Settings
+from heal_tasks.local.databases import DEMO, Say
 from heal_tasks.local.inbox import DEMO_PACKAGES
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
@@ -18,7 +19,6 @@ from heal_tasks.store.arrays import Float32Array
 from heal_tasks.store.db import connect
 from heal_tasks.store.migrate import migrate
 
-DATABASE = "heal_adopt"
 TABLE = "public.langchain_docs"
 
 MIN_CHARS, MAX_CHARS = 100, 500
@@ -40,13 +40,13 @@ class Row(NamedTuple):
     questions: tuple[str, ...]
 
 
-def new_database(settings: Settings) -> str:
-    """Start the embedded server, make the demo's database anew, and return its URL."""
-    server = EmbeddedPostgres(settings.var_dir / "postgres")
-    server.start()
+def new_database(server: EmbeddedPostgres, say: Say) -> str:
+    """Make the demo's database anew on the running server, and return its URL; say if there was one."""
     with psycopg.connect(server.url(), autocommit=True) as conn:
-        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(DATABASE)))
-    url = server.ensure_database(DATABASE)
+        if conn.execute("SELECT FROM pg_database WHERE datname = %s", (DEMO,)).rowcount:
+            say(f"database {DEMO} of an earlier demo is dropped, with all that is in it, and made again")
+        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(DEMO)))
+    url = server.ensure_database(DEMO)
     with connect(url) as conn:
         migrate(conn)
     return url

@@ -28,8 +28,10 @@ from heal_tasks.core.redaction import remember
 from heal_tasks.local.processes import first_free, locked, tail, write_private
 
 USER = "heal"
+# By Postgres's default a table without a schema's name would be made in schema heal, which has the user's name.
 PARAMETERS = (
-    "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 -c shared_buffers=256MB"
+    "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 -c shared_buffers=256MB "
+    "-c search_path=public"
 )
 START_TIMEOUT_S = 60.0
 # A killed server stays as a zombie until init reaps it, and its backends hold the shared memory a little longer; a

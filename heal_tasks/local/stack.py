@@ -5,8 +5,6 @@ it does not notice when a component dies (measured with Airflow 3.3.2).
 """
 
 import contextlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,15 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.local import components
 from heal_tasks.local.airflow_client import AirflowClient
 from heal_tasks.local.components import COMPONENTS, read_state
+from heal_tasks.local.databases import (
+    Say,
+    embedded_server,
+    prepare_vectors,
+    stack_lock,
+    start_server,
+    vector_database,
+)
 from heal_tasks.local.environment import REPOSITORY, UI_USER, airflow_settings, load_keys
-from heal_tasks.local.postgres import EmbeddedPostgres
-from heal_tasks.local.processes import locked, write_private
-from heal_tasks.store.db import connect, password_of
-from heal_tasks.store.migrate import migrate, migrate_corpora
-
-Say = Callable[[str], None]
 
 SCHEDULED = {
     "heal_realign": "its runs do not start, neither at night nor when they are triggered",
@@ -79,25 +79,13 @@ def up(
     var_dir = settings.var_dir
     for name in ("inbox", "logs", "airflow"):
         private_folder(var_dir / name)
-    with _locked(settings, say):
+    with stack_lock(settings, say):
         if only_revive and not read_state(var_dir).components:
             raise AirflowError(
                 "Airflow was stopped meanwhile; after `make up` its runs go on, and `make watch` shows them"
             )
-        server = _server(settings)
-        if not server.running():
-            say("starting the embedded Postgres")
-        server.start()
-        metadata_url = server.ensure_database("airflow")
-        database_url, embedded = _vector_database(settings)
-        with connect(database_url) as conn:
-            if applied := migrate(conn):
-                say(f"database schema: applied {', '.join(applied)}")
-        for name, applied in migrate_corpora(database_url):
-            if applied:
-                say(f"database schema of corpus {name}: applied {', '.join(applied)}")
-        local_env = "# Written by `make up`, for the command line and for a shell.\n"
-        write_private(var_dir / "local.env", local_env + f"HEAL_DATABASE_URL='{database_url}'\n" * embedded)
+        metadata_url = start_server(settings, say).ensure_database("airflow")
+        database_url, embedded = prepare_vectors(settings, say)
         keys, state = load_keys(var_dir), read_state(var_dir)
         if "api-server" not in state.alive:
             components.choose_port(settings.airflow_port, state)
@@ -138,13 +126,13 @@ def down(settings: Settings, say: Say = lambda message: None) -> None:
     if not settings.var_dir.exists():
         say(f"nothing has been started in {settings.var_dir}")
         return
-    with _locked(settings, say):
+    with stack_lock(settings, say):
         state = read_state(settings.var_dir)
         if state.components:
             say("stopping Airflow (up to 40 seconds; a running task gets 20 to finish, and is resumed by `make up`)")
             components.end(settings.var_dir, state, COMPONENTS)
         say("stopping the embedded Postgres")
-        _server(settings).stop()
+        embedded_server(settings).stop()
     say("everything is stopped; the data stays, `make up` brings it back")
 
 
@@ -161,7 +149,7 @@ def status(settings: Settings) -> Status:
         name: f"up, {health.get(page_name, {}).get('status', 'no answer')}" if name in alive else "down"
         for name, (_, page_name) in COMPONENTS.items()
     }
-    return Status(_server(settings).running(), parts, state.base_url if state.port else None, stopped)
+    return Status(embedded_server(settings).running(), parts, state.base_url if state.port else None, stopped)
 
 
 def paused(client: AirflowClient) -> list[str]:
@@ -178,26 +166,6 @@ def running(settings: Settings) -> Running:
     state = read_state(settings.var_dir)
     if "api-server" not in state.alive:
         raise AirflowError(f"Airflow does not run with the state in {settings.var_dir}; run `make up`")
-    database_url, embedded = _vector_database(settings)
+    database_url, embedded = vector_database(settings)
     password = load_keys(settings.var_dir).ui_password
     return Running(AirflowClient(state.base_url, UI_USER, password), password, database_url, embedded)
-
-
-def _server(settings: Settings) -> EmbeddedPostgres:
-    return EmbeddedPostgres(settings.machine_dir / "postgres")
-
-
-def _vector_database(settings: Settings) -> tuple[str, bool]:
-    """URL of the vector database, and True if it is the embedded server's."""
-    server = _server(settings)
-    given = settings.database_url.get_secret_value() if settings.database_url else None
-    # The random password identifies it: a URL of the embedded server in a file or shell may have an old port.
-    if given and password_of(given) != password_of(server.url()):
-        return given, False
-    return server.ensure_database("heal"), True
-
-
-def _locked(settings: Settings, say: Say) -> AbstractContextManager[None]:
-    """Allow one ``up`` or ``down`` at a time."""
-    busy = "waiting for another `make up` or `make down` to finish"
-    return locked(settings.var_dir / "stack.lock", lambda: say(busy))

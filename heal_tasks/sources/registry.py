@@ -6,7 +6,6 @@ table that only it knows are in its attribute ``keys``, a frozenset of texts.
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from heal_tasks.core.environment import secret_variable
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.source_tables import ENV, KINDS, SourceTable
 from heal_tasks.core.specs import FILE, PYDOCS, S3
+from heal_tasks.core.text import nearest_name
 from heal_tasks.sources.files import FolderSource
 from heal_tasks.sources.pydocs import PyDocsSource
 from heal_tasks.sources.s3 import S3Source
@@ -77,8 +77,8 @@ def _class_of(table: SourceTable) -> Callable[[SourceTable], "Source"]:
     """The class that an installed package offers for the kind."""
     offered = {item.name: item for item in entry_points(group=GROUP)}
     if table.kind not in offered:
-        meant = get_close_matches(table.kind, [*KINDS, *offered], 1)
-        cure = f"did you mean {meant[0]!r}? " if meant else ""
+        meant = nearest_name(table.kind, [*KINDS, *offered])
+        cure = f"did you mean {meant!r}? " if meant else ""
         ours, theirs = ", ".join(KINDS), ", ".join(sorted(offered)) or "none"
         raise table.wrong("kind", f"is {table.kind!r}; {cure}Ours are {ours}; of installed packages: {theirs}")
     try:

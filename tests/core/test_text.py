@@ -1,9 +1,10 @@
 """The one sanitiser of text."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heal_tasks.core.text import storable, unstorable
+from heal_tasks.core.text import nearest_name, storable, unstorable
 
 
 @given(st.text(st.characters()))
@@ -22,3 +23,14 @@ def test_the_first_character_that_cannot_be_stored_is_named() -> None:
     assert unstorable("fine: é 😀") is None
     assert unstorable("a\0\ud800") == "a NUL character (U+0000)"
     assert unstorable("a\udfff\0") == "half of a surrogate pair"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("folders", "folder"), ("Postgresql", "postgres"), ("site_map", "sitemap"), ("post", "postgres"),
+        ("notes", None), ("s4", None), ("mysql", None), ("po", None), ("", None),
+    ],
+)  # fmt: skip
+def test_only_near_names_are_suggested(name: str, meant: str | None) -> None:
+    assert nearest_name(name, ["folder", "s3", "pydocs", "postgres", "gcs", "azure", "sitemap"]) == meant

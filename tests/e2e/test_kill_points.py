@@ -81,7 +81,7 @@ class Road:
             asked = len(self.server.requests)
             child = self._disturbed(name, manifest, number, die)
             child.join()
-            assert child.process.exitcode == -9, f"{name} ended before statement {number}"
+            assert child.process.exitcode == -9, f"{name} ended before statement {number}: {child.sentence()}"
             found = self._again(name, manifest, made, wanted)
             # Under way, or answered and not stored yet.
             if len(self.server.requests) - asked > paid + 2 * CONCURRENCY:

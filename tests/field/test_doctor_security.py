@@ -13,6 +13,7 @@ from heal_tasks.cli.doctor_security import Listener, examine_security
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.migrate import migrate
 from tests.store.sample_store import SampleStore
 
 
@@ -249,6 +250,39 @@ def test_rights_beyond_those_that_migrations_grant_fail(
         assert any(named in text for text in faults(var, "roles")), faults(var, "roles")
     finally:
         auto.execute(undo.encode() or b"SELECT 1")
+
+
+def test_databases_of_this_deployment_are_a_note_and_others_fail(
+    var: Settings, auto: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Roles belong to the server: a migrated database beside ours is a fault, unless it is a corpus of ours."""
+    name = auto.info.dbname
+    url = var.require_database_url()
+    auto.execute(f"GRANT CONNECT ON DATABASE {name} TO PUBLIC".encode())
+    auto.execute(f"CREATE DATABASE {name}_legal".encode())
+    try:
+        with connect(f"{url}_legal") as conn:
+            migrate(conn)
+        before = [text for text in faults(var, "roles") if f"{name}_legal" in text]
+        assert [text.partition(" ")[0] for text in before] == ["heal_pipeline", "heal_reader"]
+        assert f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO each" in before[0]
+        Path("corpora").mkdir()
+        Path("corpora/legal.env").touch()
+        found = [item for item in examine_security(var) if item.subject == "roles"]
+        assert not [item for item in found if item.level == "fail" and f"{name}_legal" in item.text]
+        notes = [item.text for item in found if item.level == "note"]
+        assert [text.partition(",")[0] for text in notes] == [
+            f"{role} has rights in {name}_legal" for role in ("heal_pipeline", "heal_reader")
+        ]
+        assert f"to keep readers apart: REVOKE CONNECT ON DATABASE {name} FROM PUBLIC" in notes[0]
+        # From the corpus, the deployment's database is ours; the template of the tests is nobody's.
+        monkeypatch.setenv("HEAL_DATABASE_URL", url)
+        monkeypatch.setenv("HEAL_VAR_DIR", str(var.var_dir))
+        theirs = [item for item in examine_security(load_settings(corpus="legal")) if item.subject == "roles"]
+        assert [item.level for item in theirs if f"{name}," in item.text] == ["note", "note"]
+        assert [item.level for item in theirs if "heal_template" in item.text] == ["fail", "fail"]
+    finally:
+        auto.execute(f"DROP DATABASE {name}_legal WITH (FORCE)".encode())
 
 
 def test_members_that_are_more_than_ordinary_users_fail(var: Settings, auto: Connection, login: dict[str, str]) -> None:

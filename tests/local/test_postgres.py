@@ -181,6 +181,14 @@ def test_a_remembered_port_that_is_taken_meanwhile_is_replaced(server: EmbeddedP
         assert server.running()
 
 
+def test_a_table_without_a_schema_is_not_made_in_schema_heal(server: EmbeddedPostgres) -> None:
+    with psycopg.connect(server.ensure_database("heal"), autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA heal; CREATE TABLE notes (x int)")
+        assert conn.execute("SELECT 'notes'::regclass::oid = 'public.notes'::regclass").fetchone() == (True,)
+    with psycopg.connect(server.url(), autocommit=True) as conn:
+        conn.execute("DROP DATABASE heal WITH (FORCE)")
+
+
 def test_databases_are_made_once(server: EmbeddedPostgres) -> None:
     url = server.ensure_database("heal; DROP TABLE x")
     assert server.ensure_database("heal; DROP TABLE x") == url

@@ -85,6 +85,8 @@ def test_the_example_of_the_page_is_a_source(root: Path, database_url: str, auto
     [
         ("topik = 'a'\n", "notes", r"\[notes\] topik: is no key of kind 'notes' .*did you mean topic\?"),
         ("", "note", r"\[notes\] kind: is 'note'; did you mean 'notes'\? Ours are folder, .*packages: .*notes"),
+        ("", "note_cards", r"\[notes\] kind: is 'note_cards'; Ours are folder, "),
+        ("", "Postgresql", r"\[notes\] kind: is 'Postgresql'; did you mean 'postgres'\? Ours are folder, "),
         (
             "password_env = 'NO_SUCH_PASSWORD'\n",
             "notes",

@@ -248,31 +248,6 @@ def test_a_plan_does_not_count_texts_that_have_a_vector(settings: Settings, auto
     assert planned.embeddings.chunks == len(TEXTS) * settings.questions_per_chunk, "questions alone"
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "readers"),
-    [
-        ("text[]", "{zed,amy}", ["amy", "zed"]), ("varchar[]", "{}", []), ("integer[]", "{7}", ["7"]),
-        ("jsonb", '["zed"]', ["zed"]), ("text", "zed, amy", ["amy", "zed"]), ("text[]", None, None),
-    ],
-)  # fmt: skip
-def test_a_column_of_readers_is_read_whatever_list_it_is(
-    settings: Settings, auto: Connection, kind: str, value: str | None, readers: list[str] | None
-) -> None:
-    auto.execute(f"CREATE TABLE public.mine (id int PRIMARY KEY, body text, v vector(8), acl {kind})")  # type: ignore[arg-type]
-    auto.execute("INSERT INTO public.mine VALUES (1, %s, %s, %s)", (TEXTS[0], vector_of(TEXTS[0]), value))
-    made = adopt(settings, "public.mine", "id", "body", "v")
-    assert made.adopted.other_columns == ["acl"]
-    step(following(settings, made.adopted.source), "ingest", "r1")
-    assert auto.execute("SELECT acl FROM heal.document").fetchall() == [(readers,)]
-
-
-def test_a_column_of_readers_that_is_no_list_is_refused(settings: Settings, auto: Connection) -> None:
-    auto.execute("CREATE TABLE public.mine (id int PRIMARY KEY, body text, v vector(8), acl tsvector)")
-    auto.execute("INSERT INTO public.mine VALUES (1, %s, %s, 'zed')", (TEXTS[0], vector_of(TEXTS[0])))
-    with pytest.raises(InputError, match=r"column 'acl' is of type tsvector; readers are text\[\], json or text"):
-        adopt(settings, "public.mine", "id", "body", "v")
-
-
 def test_shorter_vectors_need_the_setting_that_asks_for_them(settings: Settings, auto: Connection) -> None:
     auto.execute("CREATE TABLE public.notes (id int PRIMARY KEY, body text, v vector(4))")
     for number, text in enumerate(TEXTS):

@@ -81,7 +81,13 @@ class UserTable:
         for key, text, others_json, metadata_json in self._fetch(query):
             metadata = json.loads(metadata_json) if metadata_json else {}
             own = metadata if isinstance(metadata, dict) else {item.metadata_column: metadata}
-            yield key, text, {**json.loads(others_json), **own}
+            others = json.loads(others_json)
+            # A null in the metadata hides no column: of the readers it would make everybody one.
+            yield (
+                key,
+                text,
+                others | {name: value for name, value in own.items() if value is not None or name not in others},
+            )
 
     def vectors_for(
         self, space: Space, shard: int, shards: int, after: int, limit: int
