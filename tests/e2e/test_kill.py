@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from heal_tasks.core.environment import child_environment
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
@@ -24,6 +26,7 @@ def step_times(conn: Connection) -> dict[str, tuple[object, ...]]:
     return {step: times for step, *times in rows}
 
 
+@pytest.mark.usefixtures("soaking")
 def test_a_killed_training_is_resumed(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from heal_tasks.core.environment import child_environment
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
@@ -18,6 +20,7 @@ from tests.e2e.conftest import SMALL, short
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.usefixtures("soaking")
 def test_one_of_two_runs_goes_through_beside_a_switch_and_a_deletion(
     postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:

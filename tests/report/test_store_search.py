@@ -83,8 +83,8 @@ def test_a_filter_and_a_language_are_passed_on(live: Connection) -> None:
         (Query("file", language="klingon"), "no text search configuration 'klingon' (HEA03)"),
         (Query("file", language="\0"), "no text search configuration"),
         (Query("x" * 40_000), "32768 are the most (HEA03)"),
-        (Query("zirconium"), "The documents have none of the words of this question."),
-        (Query("\0 \ud800"), "The documents have none of the words of this question."),
+        (Query("zirconium"), "The lexicon has none of the words of this question."),
+        (Query("\0 \ud800"), "The lexicon has none of the words of this question."),
     ],
     ids=range(11),
 )  # fmt: skip
