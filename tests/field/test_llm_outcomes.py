@@ -34,7 +34,7 @@ def test_a_model_that_never_answers_is_given_up_after_a_few_dozen_calls(
         wanted = with_llm(settings, fake, llm_concurrency=4)
         with pytest.raises(SettingsError, match=words):
             ask(wanted)
-        assert USELESS_CHUNKS < traffic(fake) <= 3 * (USELESS_CHUNKS + 4) + 1
+        assert USELESS_CHUNKS < traffic(fake) <= 3 * (USELESS_CHUNKS + 2 * 4) + 1
         assert number(auto, "SELECT count(*) FROM heal.chunk_asked") == 0
         assert set(states(auto)) == {"failed", "open"}
         fake.rule = None
@@ -55,7 +55,7 @@ def test_a_model_that_stops_to_answer_is_given_up_and_what_it_said_is_kept(
             ask(wanted)
         kept = number(auto, "SELECT count(*) FROM heal.chunk_asked")
         assert 36 <= kept <= 40
-        assert len(fake.requests) <= 40 + 3 * (USELESS_CHUNKS + 4)
+        assert len(fake.requests) <= 40 + 3 * (USELESS_CHUNKS + 2 * 4)
         fake.rule = None
         fake.requests.clear()
         ask(wanted, "r2")
