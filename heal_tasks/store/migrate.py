@@ -56,7 +56,7 @@ def migrate(conn: Connection) -> list[str]:
 
 
 def schema_gap(conn: Connection) -> str:
-    """How the database's schema differs from that of this version, with the cure; empty if it does not."""
+    """The difference between the database's schema and this version's, with the cure; empty if there is none."""
     if scalar(conn, "SELECT to_regclass('heal.schema_migration')") is None:
         return f"the database has no schema heal; {MIGRATE}"
     recorded: dict[str, str] = dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall())
@@ -92,7 +92,7 @@ def migrate_corpora(url: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def same_database(corpus: str, owner: str) -> str:
-    """What is wrong where a corpus has the database of another one, or of the deployment."""
+    """The message for a corpus that has the database of another one, or of the deployment."""
     return f"corpus {corpus} and {owner} have the same database; set another in corpora/{corpus}.env"
 
 

@@ -50,7 +50,7 @@ class Context:
         RunRepository(self.conn).keep(*self.place, value)
 
     def kept(self) -> JsonObject | None:
-        """What an attempt that was killed has kept; None if nothing, or if there was none."""
+        """The value that an attempt which was killed has kept; None if there is none."""
         return RunRepository(self.conn).kept(*self.place)
 
     @property

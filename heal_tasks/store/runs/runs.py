@@ -204,7 +204,7 @@ class RunRepository(Repository):
         )
 
     def kept(self, step: str, fingerprint: str, shard: int, run_id: str) -> JsonObject | None:
-        """What the last attempt at a step has kept; None if nothing."""
+        """The value that the last attempt at a step has kept; None if there is none."""
         rows = self._conn.execute(
             "SELECT kept FROM heal.step_result WHERE step = %s AND fingerprint = %s AND shard = %s AND run_id = %s",
             (step, fingerprint, shard, run_id),
