@@ -8,12 +8,12 @@ import numpy as np
 from psycopg import sql
 
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.steps.adopting.adopt import Adoption, adopt_table
 from heal_tasks.steps.adopting.presets import Columns
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
-from tests.fake_embeddings import planted
+from tests.fake_embeddings import FakeEmbeddings, planted
 
 MODEL, DIMS = "openai:planted", 8
 TEXTS = [
@@ -103,6 +103,19 @@ TABLES = {
     ),
 }  # fmt: skip
 """By client, with the columns that its versions of 2026 make."""
+
+
+def settings_with(settings: Settings, server: FakeEmbeddings, **changes: Any) -> Settings:
+    """Settings of the planted model behind an API."""
+    return load_settings(
+        var_dir=settings.var_dir, database_url=settings.require_database_url(), model=MODEL,
+        embed_base_url=server.base_url, **changes,
+    )  # fmt: skip
+
+
+def following(settings: Settings, source: str) -> Settings:
+    """The settings that read a source, too."""
+    return settings.model_copy(update={"sources": (source,)})
 
 
 def vector_of(text: str) -> str:

@@ -20,7 +20,9 @@ from tests.steps.adopting import (
     contents,
     documents,
     fill,
+    following,
     served,
+    settings_with,
     step,
     uuid_of,
     vector_of,
@@ -35,15 +37,7 @@ def server() -> Iterator[FakeEmbeddings]:
 
 @pytest.fixture
 def settings(settings: Settings, server: FakeEmbeddings) -> Settings:
-    return load_settings(
-        var_dir=settings.var_dir, database_url=settings.require_database_url(), model=MODEL,
-        embed_base_url=server.base_url,
-    )  # fmt: skip
-
-
-def following(settings: Settings, source: str) -> Settings:
-    """The settings that read a source, too."""
-    return settings.model_copy(update={"sources": (source,)})
+    return settings_with(settings, server)
 
 
 @pytest.mark.parametrize("client", TABLES)

@@ -6,23 +6,16 @@ from collections.abc import Iterator
 import pytest
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection
 from tests.fake_embeddings import FakeEmbeddings
-from tests.steps.adopting import MODEL, TEXTS, adopt, step, vector_of
+from tests.steps.adopting import TEXTS, adopt, following, settings_with, step, vector_of
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Iterator[Settings]:
     with FakeEmbeddings() as server:
-        yield load_settings(
-            var_dir=settings.var_dir, database_url=settings.require_database_url(), model=MODEL,
-            embed_base_url=server.base_url,
-        )  # fmt: skip
-
-
-def following(settings: Settings, source: str) -> Settings:
-    return settings.model_copy(update={"sources": (source,)})
+        yield settings_with(settings, server)
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,12 @@
 import numpy as np
 
 from heal_tasks.cli import sources
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
 from tests.fake_batches import FakeBatches
 from tests.fake_embeddings import FakeEmbeddings, planted
-from tests.steps.adopting import MODEL, TABLES, TEXTS, adopt, fill, step
-
-
-def settings_with(settings: Settings, server: FakeEmbeddings, **changes: object) -> Settings:
-    return load_settings(
-        var_dir=settings.var_dir, database_url=settings.require_database_url(), model=MODEL,
-        embed_base_url=server.base_url, **changes,
-    )  # fmt: skip
+from tests.steps.adopting import TABLES, TEXTS, adopt, fill, following, settings_with, step
 
 
 def test_a_batch_brings_the_vector_of_the_text_that_a_client_embeds(settings: Settings, auto: Connection) -> None:
@@ -50,9 +43,9 @@ def test_vectors_of_more_than_the_text_are_not_taken_for_another_model(settings:
     with FakeEmbeddings() as server:
         given = settings_with(settings, server)
         made = adopt(given, "public.notes", "id", "body", "v", more_than_text=True)
-        following = given.model_copy(update={"sources": (made.adopted.source,)})
-        step(following, "ingest", "r1")
-        assert step(following, "embed_base", "r1").counts["taken"] == len(TEXTS)
+        given = following(given, made.adopted.source)
+        step(given, "ingest", "r1")
+        assert step(given, "embed_base", "r1").counts["taken"] == len(TEXTS)
         assert server.paid["Without a vector."] == 1
 
 
