@@ -53,8 +53,7 @@ class RouteFacts:
     fruitless_cause: str | None = None  # cause of the last realignment if no candidate was promoted by it
     model: str = ""  # the base model of the settings
     aligned_model: str | None = None  # that of the last realignment; None before the first
-    hides_words: bool | None = None  # if the live topics and lexicon are of public documents alone; None: no lexicon
-    hide_words: bool = False  # if the settings want them so
+    hide_words: bool = False  # if the live topics and lexicon are to be of public documents alone, and are of all
     refused_trainings: int = 0  # trained models since the last one that was promoted
     new_material: float = (
         1.0  # share of new or changed documents, or of new questions if larger, since the last training
@@ -99,7 +98,7 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
             f"HEAL_MODEL was {facts.aligned_model} at the last realignment and is {facts.model}; the vectors of both "
             "have to be compared.",
         )
-    if facts.hide_words and facts.hides_words is False:
+    if facts.hide_words:
         return Route(
             "realign",
             f"HEAL_PUBLIC_WORDS is true, and the topics and the lexicon of {live} are made of all documents.",

@@ -24,7 +24,7 @@ from heal_tasks.steps.quality.scoring import HUMAN, SEEN, UNSEEN, Scores, System
 from heal_tasks.steps.vectors.adopted import asked_by_clients
 from heal_tasks.steps.vectors.moves import Moved
 from heal_tasks.steps.vectors.spaces import BASE_MODEL, base_space, candidate_spaces
-from heal_tasks.steps.vectors.systems import Systems, lexicon_record_of, make_generation, record_of
+from heal_tasks.steps.vectors.systems import Systems, make_generation, record_of
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.questions.question_counts import read_question_counts
@@ -194,21 +194,16 @@ def _without_a_winner(
         GenerationRepository(context.conn).set_fields(made.generation_id, lexicon=lexicon.to_json())
         return made.generation_id, 0, verdict
     pending = Corpus(context.conn).pending(active.generation_id, None)
-    whole = not (pending.chunks or pending.superseded or _shows_hidden_words(context, active))
+    hidden = context.settings.public_words and (
+        not active.public_words or Corpus(context.conn).restricted_since(active.created_at)
+    )
+    whole = not (pending.chunks or pending.superseded or hidden)
     if active.topic_run_id and active.lexicon and whole:
         return 0, 0, f"{lost}; it stays."
     space = SpaceRepository(context.conn).get(active.space_id)
     made = make_generation(context, space, topic_run_id, record_of(active), kept_lexicon)
     joining = f"and {pending.chunks} new chunks join them" if pending.chunks else "with the topics of this run"
     return made.generation_id, 1, f"{lost}; its vectors stay, {joining}."
-
-
-def _shows_hidden_words(context: Context, active: Generation) -> bool:
-    """True if topics and lexicon of the live generation may have words that HEAL_PUBLIC_WORDS hides."""
-    record = lexicon_record_of(active)
-    if not context.settings.public_words or record is None:
-        return False
-    return not record.public or Corpus(context.conn).restricted_since(active.created_at)
 
 
 CHOOSE = Step("choose", choose, None)

@@ -69,6 +69,11 @@ class Generation:
         """True if only human questions move rows."""
         return bool((self.nudge or {}).get("by_people", False))
 
+    @property
+    def public_words(self) -> bool:
+        """True if its lexicon, and so its topics, are of documents that everybody may read."""
+        return bool((self.lexicon or {}).get("public", False))
+
 
 class GenerationRepository(Repository):
     """Generations by id."""
