@@ -51,10 +51,15 @@ class CorpusStems:
     def __init__(self, conn: Connection, chunks: ChunkTable, questions: QuestionTable, *, public: bool = False) -> None:
         repository, dictionary = LexiconRepository(conn), StemDictionary()
         self._dictionary = dictionary
-        restricted = public and not chunks.public.all()
-        if restricted:
-            repository.chunk_stems(dictionary, chunks.chunk_ids[chunks.public])
-        found = repository.chunk_stems(dictionary, chunks.chunk_ids, known=restricted)
+        shown = chunks.public if public else np.ones(len(chunks.chunk_ids), dtype=bool)
+        found = repository.chunk_stems(dictionary, chunks.chunk_ids[shown])
+        if not shown.all():
+            hidden = repository.chunk_stems(dictionary, chunks.chunk_ids[~shown], known=True)
+            found = StemCounts(
+                np.concatenate([np.flatnonzero(shown)[found.texts], np.flatnonzero(~shown)[hidden.texts]]),
+                np.concatenate([found.stems, hidden.stems]),
+                np.concatenate([found.counts, hidden.counts]),
+            )
         asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
         of_questions = repository.question_stems(dictionary, questions.question_ids[asked])
         self.stems = dictionary.stems
@@ -62,7 +67,7 @@ class CorpusStems:
         at_row = replace(of_questions, texts=asked[of_questions.texts])
         self.questions = _matrix(at_row, len(questions.question_ids), len(dictionary))
         self._words = Words.of(self.chunks)
-        self._fitted = np.flatnonzero(chunks.public) if restricted else None
+        self._fitted = None if shown.all() else np.flatnonzero(shown)
         self.fitted_chunks = self.fitted(self.chunks)
         self.fitted_questions = np.isin(questions.chunk_ids, self.fitted(chunks.chunk_ids))
 
