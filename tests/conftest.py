@@ -63,6 +63,8 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
         # Tests make and drop a database each; what they write need not outlive a power cut.
         with psycopg.connect(server.url(), autocommit=True) as admin:
             admin.execute("ALTER SYSTEM SET fsync = off")
+            # It passes once a minute, sometimes between a test's own statements: dead rows and plans would be its luck.
+            admin.execute("ALTER SYSTEM SET autovacuum = off")
             admin.execute("SELECT pg_reload_conf()")
         with connect(server.ensure_database(TEMPLATE)) as conn:
             migrate(conn)

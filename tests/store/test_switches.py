@@ -14,7 +14,7 @@ from heal_tasks.store.generations.search import NotSearchable, search
 from tests.store.sample_store import SampleStore, encode
 
 DOCUMENTS, READS, SWITCHES = 50, 10_000, 20
-HOLD_S = 3.0
+HOLD_S = 12.0
 """Seconds that a report query keeps the view locked; a reader that queues behind the switch would wait as long."""
 
 
