@@ -12,6 +12,7 @@ import httpx2
 import numpy as np
 import torch
 import uvicorn
+from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense
 
@@ -33,6 +34,8 @@ from heal_tasks.training.encoder import Encoder, model_sha256
 
 TEXTS = ["The heart pumps blood through the body.", "A violin has four strings.", "Basalt is a volcanic rock."]
 WEIGHT = 0.5
+
+Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,26 @@ def turned_model(folder: Path, settings: Settings, dims: int) -> str:
 
 def publish(conn: Connection, model: str, *, lexicon_weight: float | None = None) -> Published:
     """Make a generation with the vectors of a model, and a lexicon if it has a weight, and switch to it."""
-    encoder, generations = Encoder(resolve_model(model), device="cpu"), GenerationRepository(conn)
-    sha256, dims = model_sha256(resolve_model(model)), encoder.encode([""]).shape[1]
+    encoder = Encoder(resolve_model(model), device="cpu")
+    rows = conn.execute("SELECT text FROM heal.chunk ORDER BY chunk_id").fetchall()
+    vectors = encoder.encode([row[0] for row in rows])
+    made = prepare(conn, encoder, model, vectors, lexicon_weight=lexicon_weight)
+    GenerationRepository(conn).activate(made.generation_id, lock_timeout_ms=500)
+    return made
+
+
+def prepare(
+    conn: Connection, encoder: Encoder, model: str, vectors: Float32Array, *, lexicon_weight: float | None = None
+) -> Published:
+    """Make a generation of the chunks' vectors that can be switched to."""
+    generations = GenerationRepository(conn)
+    sha256, dims = model_sha256(resolve_model(model)), vectors.shape[1]
     record = None if lexicon_weight is None else LexiconRecord(lexicon_weight=lexicon_weight)
     made = generations.create(
         run_id="r", space=SpaceRepository(conn).ensure(model, sha256, dims), lexicon=record and record.to_json()
     )
     generations.create_tables(made)
     chunks = Corpus(conn).chunks(None)
-    rows = conn.execute("SELECT text FROM heal.chunk ORDER BY chunk_id").fetchall()
-    vectors = encoder.encode([row[0] for row in rows])
     ServedRepository(conn).write_served(made, Served(chunks.chunk_ids, chunks.document_ids, chunks.leaves, vectors))
     if record is not None:
         repository, dictionary = LexiconRepository(conn), StemDictionary()
@@ -97,7 +110,6 @@ def publish(conn: Connection, model: str, *, lexicon_weight: float | None = None
         stored = StoredLexicon(dictionary.stems, fitted.chunks, fitted.weights, fitted.vectors)
         repository.write(made, stored, chunks.chunk_ids)
     generations.set_state(made.generation_id, "ready")
-    generations.activate(made.generation_id, lock_timeout_ms=500)
     return Published(made.generation_id, encoder)
 
 
