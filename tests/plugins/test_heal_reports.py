@@ -12,7 +12,7 @@ from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.report.page import SAMPLES
+from heal_tasks.report.page import SAMPLES, store_page
 from heal_tasks.report.run_list import PAGE_ROWS
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.db import connect
@@ -36,9 +36,7 @@ def write_run(
         runs.open_run(run_id)
         runs.set_route(run_id, "realign", REASON, {})
         if page is not None:
-            with artifacts.writing("reports/one") as folder:
-                (folder / "report.html").write_text(page, encoding="utf-8")
-            runs.finish_run(run_id, verdict, report_uri=artifacts.uri("reports/one"))
+            runs.finish_run(run_id, verdict, report_uri=store_page(artifacts, run_id, page))
 
 
 def airflow_run(run_id: str, state: str) -> None:
