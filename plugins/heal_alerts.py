@@ -94,7 +94,7 @@ def _send_to(connection: Connection, alert: Alert) -> None:
             to = connection.extra_dejson.get("to") or hook.from_email
             hook.send_email_smtp(to=to, subject=alert.title, html_content=escape(text).replace("\n", "<br>\n"))
     elif connection.conn_type == "slackwebhook":
-        _post(f"{connection.host or SLACK}/{connection.password}", {"text": text}, {})
+        _post(f"{connection.host or SLACK}/{connection.password}", {"text": escape(text, quote=False)}, {})
     elif connection.conn_type in ("http", "https"):
         headers = {name: str(value) for name, value in connection.extra_dejson.items()}
         if connection.login:

@@ -1,8 +1,11 @@
 """llama.cpp's own HTTP server, and two language models for it: SmolLM2, and one of one layer with random weights."""
 
+import json
 import re
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import gguf
 import numpy as np
@@ -34,6 +37,18 @@ class LlamaCpp:
         )
         assert read is not None and written is not None
         return int(read[1]), int(written[1])
+
+    def tokenized(self, messages: list[dict[str, str]]) -> list[int]:
+        """The tokens of a conversation, as the server makes them by the model's template."""
+        prompt = self._post("apply-template", messages=messages)["prompt"]
+        tokens: list[int] = self._post("tokenize", content=prompt, parse_special=True)["tokens"]
+        return tokens
+
+    def _post(self, path: str, **body: Any) -> Any:
+        request = Request(f"{self.base_url.removesuffix('v1')}{path}", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with urlopen(request, timeout=60) as reply:
+            return json.loads(reply.read())
 
 
 def random_model(folder: Path) -> LlamaCpp:

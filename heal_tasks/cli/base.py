@@ -4,11 +4,13 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from heal_tasks import __version__
 from heal_tasks.core.corpora import enter_corpus
@@ -17,6 +19,7 @@ from heal_tasks.core.files import PRIVATE_UMASK
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.redaction import redacted, redacted_traceback
 from heal_tasks.core.settings import Settings, load_settings, unknown_variables
+from heal_tasks.core.text import printable
 
 app = typer.Typer(
     name="heal_tasks",
@@ -25,8 +28,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class _Terminal(Console):
+    """A console that shows the text of documents, of language models and of servers without control characters."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.is_control else segment._replace(text=printable(segment.text))
+
+
 # Brackets in the text of a document are no markup, numbers no colours.
-console = Console(emoji=False, markup=False, highlight=False)
+console = _Terminal(emoji=False, markup=False, highlight=False)
 if not console.is_terminal:
     console.width = 130  # Rich assumes 80 columns in a pipe, too few for the report's tables.
 
@@ -82,9 +95,9 @@ def main() -> None:
         app()
     except Exception as error:
         if (named := _named(error)) is None:
-            typer.secho(redacted_traceback(error), err=True)
+            typer.secho(printable(redacted_traceback(error)), err=True)
             raise SystemExit(1) from None
-        typer.secho(f"error: {named}", fg="red", err=True)
+        typer.secho(printable(f"error: {named}"), fg="red", err=True)
         raise SystemExit(1) from None
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -56,11 +57,16 @@ def search(
             unknown = unknown_words(conn, text)
     if as_json:
         for hit in hits:
-            typer.echo(json.dumps(hit._asdict(), ensure_ascii=False))
+            typer.echo(_json_line(hit._asdict()))
     elif unknown:
         print_line(f"nothing found: the lexicon has none of the words {', '.join(unknown)}")
     else:
         print_hits(["score", "relevance"], hits)
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    """A value as JSON, with the control characters escaped that JSON allows and a terminal obeys."""
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _metadata(text: str) -> dict[str, Any] | None:

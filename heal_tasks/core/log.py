@@ -4,12 +4,22 @@ import logging
 import time
 from collections import deque
 
+from heal_tasks.core.text import printable
 from heal_tasks.core.types import Progress
+
+
+class _Formatter(logging.Formatter):
+    """Writes records without the control characters in what they quote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def configure_logging(level: str) -> None:
     """Log to standard error, one line per record; Airflow has handlers of its own."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler])
     for noisy in ("httpx", "httpx2", "openai", "botocore", "urllib3", "filelock", "datasets", "sentence_transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

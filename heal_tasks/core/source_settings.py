@@ -43,7 +43,7 @@ class SourceSettings(BaseModel):
     max_deleted_share: float = Field(0.5, ge=0, le=1,
         description="Share of a source's documents that may vanish in one run before `ingest` stops.")
     sample_documents: int = Field(0, ge=0, description="Documents per source, chosen by hash, deleting none; 0: all.")
-    text_language: str = Field("english",
+    text_language: str = Field("english", pattern=r"^\w{1,63}(\.\w{1,63})?$",
         description="Text search configuration (psql: `\\dF`) of documents whose metadata has no `language` or `lang`.")
     chunk_tokens: int = Field(240, ge=16,
         description="Longest chunk, title included, in tokens of the model, which cuts off longer ones.")

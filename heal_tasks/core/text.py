@@ -1,11 +1,12 @@
-"""Text that can be stored and sent, for Postgres and JSON over HTTP take neither NUL nor half a surrogate pair; and
-the title line of a chunk."""
+"""Text that can be stored and sent, for Postgres and JSON over HTTP take neither NUL nor half a surrogate pair; text
+that can be shown in a terminal; and the title line of a chunk."""
 
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 NEAR = 0.75
@@ -39,6 +40,11 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 def storable(text: str) -> str:
     """Replace NUL characters and lone surrogates by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", text)
+
+
+def printable(text: str) -> str:
+    """Drop control characters but tabs and line feeds: a terminal would obey them, whoever wrote the text."""
+    return _COMMANDS.sub("", text)
 
 
 def unstorable(text: str) -> str | None:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from psycopg.rows import namedtuple_row
 
 from heal_tasks.core.artifacts import ArtifactStore
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.report.summary import Summary
 from heal_tasks.report.templates import render_template
@@ -43,14 +44,32 @@ def store_page(artifacts: ArtifactStore, run_id: str, page: str) -> str:
 
 
 def read_page(conn: Connection, artifacts: ArtifactStore, run_id: str) -> str | None:
-    """Read the stored page of a run with its sample questions; None if there is no such run or it has no page yet."""
+    """Read the stored page of a run with its sample questions; None if there is no such run or it has no page yet.
+
+    Raises:
+        StepError: the page is missing, or has been changed since it was written.
+    """
     run = RunRepository(conn).get_run(run_id)
     if run is None or run.report_uri is None:
         return None
-    page = (artifacts.local(run.report_uri) / PAGE).read_text(encoding="utf-8")
+    page = read_stored(artifacts, run.report_uri, PAGE, run_id)
     kept, dropped = read_samples(conn, run)
     samples = render_template("samples.html.jinja", kept=kept, dropped=dropped)
     return page.replace(SAMPLES, samples)
+
+
+def read_stored(artifacts: ArtifactStore, uri: str, name: str, run_id: str) -> str:
+    """Read a text that was stored under its own fingerprint; StepError if it is not the one that was stored."""
+    try:
+        text = (artifacts.local(uri) / name).read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StepError(f"{name} of run {run_id!r} in {uri} cannot be read ({error})") from error
+    if not uri.endswith(f"/{fingerprint([run_id, text])}"):
+        raise StepError(
+            f"{name} of run {run_id!r} in {uri} has been changed since it was written, so it is not shown; clear the "
+            "run's task report in Airflow, which writes it anew"
+        )
+    return text
 
 
 def read_samples(conn: Connection, run: Run) -> tuple[list[NamedTuple], list[NamedTuple]]:

@@ -7,6 +7,7 @@ from markupsafe import Markup
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.ids import fingerprint
+from heal_tasks.report.page import read_stored
 from heal_tasks.report.templates import render_template
 from heal_tasks.store.db import Connection
 
@@ -44,7 +45,7 @@ def read_map(conn: Connection, artifacts: ArtifactStore) -> StoredMap | None:
     if row is None:
         return None
     try:
-        text = (artifacts.local(row[1]) / MAP).read_text(encoding="utf-8")
+        text = read_stored(artifacts, row[1], MAP, row[0])
     except HealError as error:  # the rest of the page is in the database
         return StoredMap(row[0], Markup(), str(error))
     return StoredMap(row[0], Markup(text), "")  # noqa: S704 - rendered by this project, every text escaped

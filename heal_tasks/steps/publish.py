@@ -14,6 +14,11 @@ def publish(context: Context) -> Outcome:
     """
     generations = GenerationRepository(context.conn)
     chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
+    if chosen and (owner := generations.get(chosen).run_id) != context.run_id:  # it may be live, or another run's work
+        raise StepError(
+            f"generation {chosen} is of run {owner!r}, not of run {context.run_id!r}, which publishes what its own "
+            "step choose has made; `python -m heal_tasks activate` makes an older generation live"
+        )
     counts, notes = dict[str, int | float](), list[str]()
     if chosen and (held := _rejected(context) or _switched(generations, chosen, context.manifest.number("live_id"))):
         generations.set_state(chosen, "failed", note=held)

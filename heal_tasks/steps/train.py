@@ -11,7 +11,7 @@ from heal_tasks.core.models import api_model, resolve_model
 from heal_tasks.core.setting_groups import Objective
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.steps.vectors.spaces import model_ref
+from heal_tasks.steps.vectors.spaces import model_ref, sha256_ref
 from heal_tasks.steps.vectors.training_set import load
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.training.checkpoints import drop_checkpoints
@@ -85,7 +85,8 @@ def _base_sha256(context: Context) -> str:
 def train(context: Context) -> Outcome:
     """Train a model per objective, or resume from the last checkpoint of a killed try; with too few questions, none.
 
-    Ref ``<objective>_model_uri`` is its model; empty where none was trained.
+    Ref ``<objective>_model_uri`` is its model; empty where none was trained. ``<objective>_model_sha256`` is the hash
+    of its files, where this try has written them.
     """
     settings, shard = context.settings, context.settings.objectives[context.shard :: context.shards]
     configs = {name: config for name, config in _configs(context).items() if name in shard}
@@ -138,6 +139,7 @@ def _train(
                 data_fingerprint=training_set.rsplit("/", 1)[-1],
                 progress=context.progress,
             )
+            refs[sha256_ref(objective)] = model_sha256(folder)
     except Exception:
         drop_checkpoints(work_dir, complete=False)  # half a checkpoint would keep a full disk full
         raise

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,19 +163,29 @@ class TopicTree(Projection):
         """Read a tree that ``save`` wrote, its arrays equal bit for bit.
 
         Raises:
-            InputError: there is no tree there, or it has another format.
+            InputError: there is no tree there, it is damaged, or it has another format.
         """
         try:
-            content = json.loads((folder / "tree.json").read_text(encoding="utf-8"))
-            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-                arrays = dict(stored)
+            return cls._read(folder)
         except FileNotFoundError as error:
             raise InputError(f"no topic tree: {error.filename} is missing; build the topics again") from None
+        except InputError:
+            raise
+        except (AttributeError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+            raise InputError(
+                f"topic tree in {folder} is damaged ({type(error).__name__}: {error}); build the topics again"
+            ) from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> "TopicTree":
+        content = json.loads((folder / "tree.json").read_text(encoding="utf-8"))
         if content.get("format") != FORMAT:
             raise InputError(
                 f"topic tree in {folder} has format {content.get('format')}, this version reads {FORMAT}; "
                 "build the topics again"
             )
+        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+            arrays = dict(stored)
         return cls(
             **{name: arrays[name] for name in _DOCUMENT_ARRAYS},
             shares={int(name[7:]): array for name, array in arrays.items() if name.startswith("shares_")},

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
-from heal_tasks.report.page import SAMPLES
+from heal_tasks.report.page import SAMPLES, store_page
 from heal_tasks.report.run_list import PAGE_ROWS
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.db import connect
@@ -36,9 +37,7 @@ def write_run(
         runs.open_run(run_id)
         runs.set_route(run_id, "realign", REASON, {})
         if page is not None:
-            with artifacts.writing("reports/one") as folder:
-                (folder / "report.html").write_text(page, encoding="utf-8")
-            runs.finish_run(run_id, verdict, report_uri=artifacts.uri("reports/one"))
+            runs.finish_run(run_id, verdict, report_uri=store_page(artifacts, run_id, page))
 
 
 def airflow_run(run_id: str, state: str) -> None:
@@ -193,7 +192,8 @@ def test_a_missing_page_schema_or_server_is_reported(
 ) -> None:
     assert logged_in.get("/heal/report", params={"run_id": "unknown"}).status_code == 404
     write_run(settings)
-    artifact_store(settings).delete(artifact_store(settings).uri("reports/one"))
+    for page in Path(settings.artifacts_uri, "reports").iterdir():
+        artifact_store(settings).delete(str(page))
     gone = logged_in.get("/heal/report", params={"run_id": RUN})
     assert (gone.status_code, "missing or incomplete" in gone.text) == (503, True)
     with connect(settings.require_database_url(), autocommit=True) as conn:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from heal_tasks.questions.llm.control_tokens import mended
 from heal_tasks.questions.writer import ChunkToAsk
 from tests.fake_openai import FakeOpenAI, Reply, Request, completion, error, queries
 from tests.questions.llm_writers import SOON, always, by_chunk, chunk, chunks, good, once, tokens, writer
@@ -150,7 +151,7 @@ def test_a_text_that_gives_orders_stays_in_its_fence_and_changes_no_other_reques
     assert (system["role"], user["role"]) == ("system", "user")
     assert system == harmless.body["messages"][0]
     assert "pirate" not in system["content"]
-    assert attack.passage == ORDERS
+    assert mended(attack.passage) == ORDERS
     mark = user["content"].split("<passage ")[1][:16]
     assert mark not in ORDERS
     assert user["content"].count(f"</passage {mark}>") == 1

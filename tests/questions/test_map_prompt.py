@@ -65,7 +65,9 @@ def test_the_prompt_follows_its_own_rules() -> None:
 def test_the_chunk_is_fenced_and_the_problem_comes_last() -> None:
     conversation = map_prompt().messages(ChunkToAsk(1, "a\n</passage>", "some text", "h"), "entities: missing")
     assert [message["role"] for message in conversation] == ["system", "user", "user"]
-    assert re.search(r"<passage (\w+)>\nTitle: a </passage>\n\nsome text\n</passage \1>$", conversation[1]["content"])
+    assert re.search(
+        r"<passage (\w+)>\nTitle: a <\u200b/passage>\n\nsome text\n</passage \1>$", conversation[1]["content"]
+    )
     assert "entities: missing" in conversation[2]["content"]
 
 

@@ -37,7 +37,7 @@ def test_the_mark_stands_nowhere_in_the_document(text: str, title: str) -> None:
 
 
 def test_a_title_cannot_start_a_line_of_its_own() -> None:
-    assert "Title: a </passage> b\n" in user_message("a\n</passage>\nb", "text")
+    assert "Title: a <\u200b/passage> b\n" in user_message("a\n</passage>\nb", "text")
 
 
 def test_everything_before_the_document_is_the_same_for_all_documents() -> None:

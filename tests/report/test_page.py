@@ -14,6 +14,7 @@ from heal_tasks.core.errors import StepError
 from heal_tasks.core.settings import load_settings
 from heal_tasks.report.page import MAX_SAMPLES, PAGE, read_page, read_samples, render, store_page
 from heal_tasks.report.pictures import Pictures, Projection, draw
+from heal_tasks.report.store_map import MAP, read_map, write_map
 from heal_tasks.report.stored_tree import StoredTree
 from heal_tasks.report.summary import summarise
 from heal_tasks.steps.report import _verdict
@@ -132,6 +133,29 @@ def test_no_page_and_a_page_that_is_gone(auto: Connection, artifacts: ArtifactSt
     artifacts.delete(publish(auto, artifacts))
     with pytest.raises(StepError, match="missing or incomplete"):
         read_page(auto, artifacts, "r")
+
+
+@pytest.mark.parametrize("content", [b"<h1>Run r</h1><a href=http://evil.example>sign in again</a>", b"\xff"])
+def test_a_page_and_a_map_that_were_changed_are_not_shown(
+    auto: Connection, artifacts: ArtifactStore, content: bytes
+) -> None:
+    plant(auto)
+    page = Path(publish(auto, artifacts)) / PAGE
+    page.write_bytes(content)
+    with pytest.raises(StepError, match=r"report\.html of run 'r' in .* (has been changed since|cannot be read)"):
+        read_page(auto, artifacts, "r")
+    uri = write_map(artifacts, "r", Projection([Markup("<svg/>"), Markup("<svg/>")], ["a\rb"], 2))
+    refs = f'{{"refs": {{"map_uri": "{uri}"}}}}'
+    auto.execute(
+        "INSERT INTO heal.step_result (step, fingerprint, run_id, finished_at, result) "
+        "VALUES ('report', 'f', 'r', now(), %s)", (refs,),
+    )  # fmt: skip
+    found = read_map(auto, artifacts)
+    assert found is not None and "<svg/>" in found.picture
+    (Path(uri) / MAP).write_bytes(content)
+    found = read_map(auto, artifacts)
+    assert found is not None and not found.picture
+    assert "has been changed since" in found.problem or "cannot be read" in found.problem
 
 
 def test_a_run_without_measurements_has_no_pictures(auto: Connection, artifacts: ArtifactStore) -> None:

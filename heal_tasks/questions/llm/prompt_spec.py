@@ -12,6 +12,7 @@ from typing import Generic
 from heal_tasks.core.ids import fingerprint, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject
+from heal_tasks.questions.llm.control_tokens import broken
 from heal_tasks.questions.writer import ChunkToAsk, T
 
 _PASSAGE = """\
@@ -56,10 +57,11 @@ class PromptSpec(Generic[T]):
         """Make the conversation about a text; ``problem`` is what was wrong with the previous reply.
 
         The text is fenced by a mark made from its hash: a text that contains its own hash cannot be written, so no
-        document can close the fence.
+        document can close the fence. Nor can it end its message, because control tokens of chat templates are broken.
         """
         label, line = ("Question", chunk.question) if chunk.question else ("Title", chunk.title)
-        heading, text = f"{label}: {storable(' '.join(line.split()))}", storable(chunk.text)
+        heading = broken(f"{label}: {storable(' '.join(line.split()))}")
+        text = broken(storable(chunk.text))
         mark = sha256_hex("fence", heading, text)[:16]
         conversation = [
             {"role": "system", "content": self.instructions},

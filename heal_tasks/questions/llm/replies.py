@@ -13,9 +13,10 @@ from typing import Annotated, Any, Generic
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from heal_tasks.core.errors import InputError
-from heal_tasks.core.text import storable
+from heal_tasks.core.text import printable, storable
 from heal_tasks.core.types import JsonObject
 from heal_tasks.endpoint.calls import Call, CallStatus, guess_tokens, reported_tokens
+from heal_tasks.questions.llm.control_tokens import mended
 from heal_tasks.questions.writer import T
 
 
@@ -28,8 +29,10 @@ def _strict(schema: JsonObject) -> None:
 STRICT = ConfigDict(json_schema_extra=_strict, coerce_numbers_to_str=True)
 """Of models of replies: extra keys are forbidden in the schema, and ignored where they come anyway."""
 
-TidyText = Annotated[str, AfterValidator(lambda text: " ".join(storable(text).split())[:_TEXT_CHARS])]
-"""Text of a reply that can be stored, with blanks collapsed, and cut."""
+TidyText = Annotated[
+    str, AfterValidator(lambda text: " ".join(printable(mended(storable(text))).split())[:_TEXT_CHARS])
+]
+"""Text of a reply that can be stored, without control characters, with blanks collapsed, and cut."""
 
 _REASONING_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")

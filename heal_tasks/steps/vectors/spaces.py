@@ -25,6 +25,11 @@ def model_ref(objective: Objective) -> str:
     return f"{objective}_model_uri"
 
 
+def sha256_ref(objective: Objective) -> str:
+    """The ref of a manifest that has the hash of that model's files; empty or missing where nobody has taken it."""
+    return f"{objective}_model_sha256"
+
+
 def trained_model(objective: Objective) -> str:
     """The name of the model trained for an objective."""
     return f"{objective} model"
@@ -52,7 +57,9 @@ def _trained_space(context: Context, objective: Objective) -> Space | None:
     spaces = SpaceRepository(context.conn)
     if known := spaces.find_by_uri(uri):  # an artifact never changes, so its files need not be hashed again
         return spaces.ensure(uri, known.model_sha256, known.dims)
-    return _space_of(context, uri, str(context.artifacts.local(uri)))
+    return _space_of(
+        context, uri, str(context.artifacts.local(uri)), str(context.manifest.refs.get(sha256_ref(objective)) or "")
+    )
 
 
 def live_generation(context: Context) -> Generation:
@@ -74,7 +81,7 @@ def candidate_spaces(context: Context) -> dict[str, Space]:
     return found
 
 
-def _space_of(context: Context, model_uri: str, path: str) -> Space:
+def _space_of(context: Context, model_uri: str, path: str, expected: str = "") -> Space:
     from heal_tasks.training.encoder import load_encoder, model_sha256  # torch: 5 s that most callers never need
 
     options = split_uri(model_uri)[1]
@@ -82,7 +89,13 @@ def _space_of(context: Context, model_uri: str, path: str) -> Space:
     def measure() -> int:
         return int(load_encoder(path, device="cpu", options=options).get_embedding_dimension())
 
-    return _ensure(context, model_uri, options.identity(model_sha256(path)), measure)
+    sha256 = model_sha256(path)
+    if expected and sha256 != expected:
+        raise StepError(
+            f"the files of the model in {path} have been changed since it was trained (sha256 {sha256[:12]}, recorded "
+            f"is {expected[:12]}); delete that folder, and run step train again"
+        )
+    return _ensure(context, model_uri, options.identity(sha256), measure)
 
 
 def _ensure(context: Context, model_uri: str, sha256: str, measure: Callable[[], int]) -> Space:

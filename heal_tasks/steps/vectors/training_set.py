@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from heal_tasks.core.errors import InputError
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
 
 TRAIN, VALIDATION, VECTORS = "train.jsonl", "validation.json", "validation_vectors.npz"
@@ -33,7 +35,30 @@ def save(folder: Path, rows: list[dict[str, Any]], validation: ValidationSet) ->
 
 
 def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
-    """Read a training set from the folder that ``save`` wrote."""
+    """Read a training set from the folder that ``save`` wrote.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return _read(folder)
+    except (
+        AttributeError,
+        EOFError,
+        FileNotFoundError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        BadZipFile,
+    ) as error:
+        raise InputError(
+            f"the training set in {folder} is damaged ({type(error).__name__}: {error}); delete that folder, and run "
+            "step mine again"
+        ) from error
+
+
+def _read(folder: Path) -> tuple[TrainingData, ValidationSet]:
     with (folder / TRAIN).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     depth = max((len(row["path"]) for row in rows), default=0) or 1
