@@ -13,7 +13,7 @@ PAGE = 2
 class HostileS3(LoopbackServer):
     """A bucket with objects by key. ``fault`` names what is wrong with listings, or with the bodies of objects.
 
-    Of bodies: ``hang`` sends nothing, ``trickle`` a byte at a time without an end, ``short`` a part that it says is all,
+    Of bodies: ``hang`` sends nothing, ``trickle`` a byte at a time without an end, ``short`` a part and says it is all,
     ``long`` all of it and announces more. Of listings: ``hang``, ``same token``, ``same page`` under ever new tokens,
     ``for ever``, ``empty pages``, ``no token`` for the next page. All: ``busy``, ``refused``.
     """

@@ -25,7 +25,7 @@ from heal_tasks.core.settings import Settings
 
 COMPLETE = "_complete.json"
 CHECK = "check HEAL_ARTIFACTS_URI, the credentials and HEAL_S3_ENDPOINT_URL"
-RIGHTS = "give the credentials s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject on its objects"
+RIGHTS = "give the credentials s3:ListBucket on the bucket, s3:GetObject, PutObject and DeleteObject on its objects"
 
 _DELETED_AT_ONCE = 1000
 

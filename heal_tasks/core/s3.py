@@ -5,16 +5,16 @@ not, and the message says which it was.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from heal_tasks.core.errors import HealError, RetryableError
+from heal_tasks.core.listings import ListingError, ending
 
 CONNECT_S, READ_S, ATTEMPTS = 10.0, 60.0, 3
 SLOWEST_BYTES_S = 64 << 10
 """A body that comes more slowly does not come: the timeouts of the client begin anew with every byte."""
-MOST_OBJECTS, MOST_EMPTY_PAGES = 5_000_000, 1000
 _PIECE_BYTES = 1 << 18
 
 RETRYABLE_CODES = frozenset({
@@ -31,10 +31,6 @@ _CURES = {
     "PermanentRedirect": "set AWS_DEFAULT_REGION to the bucket's region",
     "InvalidObjectState": "it is archived; restore it or move it out of the prefix",
 }
-
-
-class ListingError(Exception):
-    """A listing has no end, or none that can be believed."""
 
 
 def s3_client(endpoint_url: str | None) -> Any:
@@ -78,24 +74,6 @@ def list_objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, An
             seen.add(token)
 
     return ending(pages(), lambda item: str(item["Key"]))
-
-
-def ending(pages: Iterator[list[Any]], key: Callable[[Any], str]) -> Iterator[Any]:
-    """The items of pages; ListingError where a page comes again, where none has an item, or where there is no end."""
-    seen, empty, count = set[str](), 0, 0
-    for page in pages:
-        empty = 0 if page else empty + 1
-        if empty > MOST_EMPTY_PAGES:
-            raise ListingError(f"the listing has had {empty:,} pages without an object, and more follow")
-        if page:
-            first = key(page[0])
-            if first in seen:
-                raise ListingError(f"the listing repeats the page that begins with {first[:200]!r}")
-            seen.add(first)
-        count += len(page)
-        if count > MOST_OBJECTS:
-            raise ListingError(f"the listing has more than {MOST_OBJECTS:,} objects; name a smaller prefix")
-        yield from page
 
 
 def read_body(reply: Any, limit: int) -> Iterator[bytes]:

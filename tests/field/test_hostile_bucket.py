@@ -1,4 +1,4 @@
-"""A bucket whose server hangs, lies about sizes, or lists without an end: named, nothing lost, and the next run heals."""
+"""A bucket whose server hangs, lies about sizes, or lists without an end: named, and nothing is lost."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from heal_tasks.core import s3
+from heal_tasks.core import listings, s3
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import HealError, RetryableError, SourceError, StepError
 from heal_tasks.core.manifest import Manifest
@@ -30,8 +30,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileS3]:
         monkeypatch.setenv(name, "us-east-1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
-    for name, value in {"ATTEMPTS": 1, "MOST_OBJECTS": 50, "MOST_EMPTY_PAGES": 20}.items():
-        monkeypatch.setattr(s3, name, value)
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(listings, "MOST_OBJECTS", 50)
+    monkeypatch.setattr(listings, "MOST_EMPTY_PAGES", 20)
     with HostileS3() as server:
         server.objects = {f"docs/{n}.txt": f"The first text of number {n}, of some length.".encode() for n in range(5)}
         yield server
