@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -216,18 +216,19 @@ class GenerationRepository(Repository):
                 self.set_state(generation.generation_id, "failed", note="replaced by a later attempt of its run")
                 self.drop_tables(generation.generation_id)
 
-    def discard_abandoned(self, hours: float) -> Sequence[int]:
+    def discard_abandoned(self, hours: float, living: Collection[str]) -> Sequence[int]:
         """Put away generations in state ``building`` whose run has no step under way, and return their ids.
 
-        Their run has ended, or they were made so many hours ago: a run may stand still between two steps.
+        Their run has ended, or they were made so many hours ago by a run that is not one of ``living``: it may stand
+        still between two steps.
         """
         rest = """FROM heal.generation g WHERE state = 'building'
             AND NOT EXISTS (
                 SELECT FROM heal.run_lock_holder h WHERE h.application_name = left('heal: ' || g.run_id, 63))
-            AND (created_at <= now() - make_interval(secs => %s) OR EXISTS (
+            AND (created_at <= now() - make_interval(secs => %s) AND run_id <> ALL (%s) OR EXISTS (
                 SELECT FROM heal.run r WHERE r.run_id = g.run_id AND r.finished_at > g.created_at))
             ORDER BY generation_id"""
-        found = select(self._conn, Generation, rest, (hours * 3600,))
+        found = select(self._conn, Generation, rest, (hours * 3600, list(living)))
         for item in found:
             self.set_state(item.generation_id, "failed", note="left by a run that ended before its publication")
             self.drop_tables(item.generation_id)

@@ -90,6 +90,12 @@ class SpaceRepository(Repository):
         """All spaces, oldest first."""
         return select(self._conn, Space, "FROM heal.space ORDER BY space_id")
 
+    def in_use(self, hours: float, living: Collection[str]) -> set[int]:
+        """Ids of spaces that were filled or read in the last hours, or since one of the living runs began."""
+        query = """SELECT space_id FROM heal.space WHERE used_at > now() - make_interval(secs => %s)
+            OR used_at >= (SELECT min(started_at) FROM heal.run WHERE run_id = ANY(%s))"""
+        return {space_id for (space_id,) in self._conn.execute(query, (hours * 3600, list(living)))}
+
     def any_chunk(self, space: Space) -> tuple[LiveChunk, Float32Array] | None:
         """A live chunk with its vector, float32, shape (d,); None where the space has none.
 
