@@ -139,11 +139,12 @@ def _free(error: BaseException, settings: Settings | None) -> str:
         folders = {settings.var_dir, Path(tempfile.gettempdir())}
         if not settings.artifacts_uri.startswith("s3://"):
             folders.add(Path(settings.artifacts_uri))
-    parts = []
-    for folder in sorted(folders):
+    left = list[tuple[int, Path]]()
+    for folder in folders:
         with suppress(OSError):
             there = next(item for item in (folder, *folder.parents) if item.is_dir())
-            parts.append(f"{shutil.disk_usage(there).free:,} bytes are free in {folder}")
+            left.append((shutil.disk_usage(there).free, folder))
+    parts = [f"{size:,} bytes are free in {folder}" for size, folder in sorted(left)]
     return f"{', '.join([*parts, 'free space'])} or move HEAL_VAR_DIR and HEAL_ARTIFACTS_URI, then run it again"
 
 

@@ -15,7 +15,7 @@ from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Repository, find, scalar, select
 from heal_tasks.store.generations.search import named_errors
 from heal_tasks.store.spaces.spaces import Space
-from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, table_exists
+from heal_tasks.store.spaces.vector_tables import create_keyed, drop_soon, give_table, table_exists
 
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
@@ -205,8 +205,7 @@ class GenerationRepository(Repository):
                 f"generation {generation_id} is {generation.state}, so its tables are in use and stay as they are"
             )
         found = table_exists(self._conn, generation.table("vec"))
-        tables = sql.SQL(", ").join(generation.table(prefix) for prefix in get_args(GenerationPrefix))
-        self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
+        self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(_tables(generation))))
         return found
 
     def discard_unfinished(self, run_id: str) -> None:
@@ -237,9 +236,14 @@ class GenerationRepository(Repository):
     def retire_old(self, drain_hours: float) -> Sequence[int]:
         """Drop the tables of generations retired, or made and failed, so many hours ago, and return their ids.
 
-        Until then a client may still have such a generation in its cache.
+        Until then a client may still have such a generation in its cache. Locked tables wait for the next time.
         """
         rest = """FROM heal.generation WHERE state IN ('retired', 'failed')
             AND coalesce(retired_at, created_at) <= now() - make_interval(secs => %s) ORDER BY generation_id"""
         old = select(self._conn, Generation, rest, (drain_hours * 3600,))
-        return [item.generation_id for item in old if self.drop_tables(item.generation_id)]
+        there = [item for item in old if table_exists(self._conn, item.table("vec"))]
+        return [item.generation_id for item in there if drop_soon(self._conn, _tables(item))]
+
+
+def _tables(generation: Generation) -> list[sql.Identifier]:
+    return [generation.table(prefix) for prefix in get_args(GenerationPrefix)]

@@ -20,20 +20,21 @@ def mend_times(conn: Connection) -> str:
     """Set times to come to the present, and say of how many rows; empty where none was to come.
 
     Otherwise what is dated to come would be newer than all that follows, until the clock has caught up: a realignment
-    every night, no room in a day's spend limit. The order of steps does not depend on it: ``step_result.number`` has it.
+    every night, no room in a day's spend limit. The order of steps is in ``heal.step_result.number`` instead.
     """
+    ahead = sql.SQL("now() + interval '1 minute'")  # processes that work at the same time have begun a little later
     mended = 0
     with conn.transaction():  # so that all of them have one time, and none seems to follow another
         for table, columns in _TIMES.items():
             names = [sql.Identifier(name) for name in columns]
-            mend = sql.SQL("{0} = CASE WHEN {0} > now() THEN now() ELSE {0} END")
+            mend = sql.SQL("{0} = CASE WHEN {0} > {1} THEN now() ELSE {0} END")
             # A training set is older or younger than a deletion; maintenance takes one of a time to come for older.
             rest = sql.SQL("step <> 'mine'" if table == "step_result" else "true")
             query = sql.SQL("UPDATE heal.{} SET {} WHERE {} AND ({})").format(
                 sql.Identifier(table),
-                sql.SQL(", ").join(mend.format(name) for name in names),
+                sql.SQL(", ").join(mend.format(name, ahead) for name in names),
                 rest,
-                sql.SQL(" OR ").join(sql.SQL("{} > now()").format(name) for name in names),
+                sql.SQL(" OR ").join(sql.SQL("{} > {}").format(name, ahead) for name in names),
             )
             mended += conn.execute(query).rowcount
     if not mended:
