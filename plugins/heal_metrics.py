@@ -54,7 +54,8 @@ def gauges(summary: "Summary") -> dict[str, float]:
     }
     if summary.active and summary.active.activated_at:
         values["generation.id"] = summary.active.generation_id
-        values["generation.age_hours"] = (datetime.now(UTC) - summary.active.activated_at).total_seconds() / 3600
+        age_s = (datetime.now(UTC) - summary.active.activated_at).total_seconds()
+        values["generation.age_hours"] = max(age_s, 0.0) / 3600  # the clocks of two machines differ
         for row in _of_served(summary):  # of a nudged generation the last row of a set is the state after it
             if row.metric == NDCG:
                 values[f"quality.ndcg.{re.sub('[^a-z0-9]+', '_', row.question_set.lower())}"] = row.value

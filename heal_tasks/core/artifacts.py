@@ -12,18 +12,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.files import first_stray, private_folder
 from heal_tasks.core.models import resolve_model, split_uri
+from heal_tasks.core.s3 import list_objects, named_errors, read_body, s3_client
 from heal_tasks.core.settings import Settings
 
 COMPLETE = "_complete.json"
+CHECK = "check HEAL_ARTIFACTS_URI, the credentials and HEAL_S3_ENDPOINT_URL"
+RIGHTS = "give the credentials s3:ListBucket on the bucket, s3:GetObject, PutObject and DeleteObject on its objects"
 
-_BLOCK_BYTES = 1 << 20
+_DELETED_AT_ONCE = 1000
 
 
 class ArtifactStore:
@@ -44,8 +48,7 @@ class ArtifactStore:
             return False
         if not self._remote:
             return (Path(uri) / COMPLETE).exists()
-        bucket, prefix = self._bucket(uri)
-        return any(bucket.objects.filter(Prefix=f"{prefix}/{COMPLETE}").limit(1))
+        return any(item["Key"].endswith(f"/{COMPLETE}") for item in self._objects(uri, COMPLETE))
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
@@ -55,10 +58,12 @@ class ArtifactStore:
             yield staging
             (staging / COMPLETE).write_text(json.dumps({"key": key}))
             if self._remote:
-                bucket, prefix = self._bucket(uri)
+                bucket, prefix = _place(uri)
                 files = [path for path in staging.rglob("*") if path.is_file() and path.name != COMPLETE]
                 for path in [*files, staging / COMPLETE]:
-                    bucket.upload_file(str(path), f"{prefix}/{path.relative_to(staging).as_posix()}")
+                    key = f"{prefix}/{path.relative_to(staging).as_posix()}"
+                    with _explained(f"{bucket}/{key}"):
+                        self._client.upload_file(str(path), bucket, key)
             else:
                 _publish(staging, self._folder(uri))
 
@@ -84,12 +89,12 @@ class ArtifactStore:
             return target
         if not self.exists(uri):
             raise StepError(f"artifact {uri} is missing or incomplete; run the step that writes it again")
-        bucket, prefix = self._bucket(uri)
+        bucket, prefix = _place(uri)
         with self._staging() as staging:
-            for item in bucket.objects.filter(Prefix=f"{prefix}/"):
-                name = item.key.removeprefix(f"{prefix}/")
+            for item in self._objects(uri):
+                name = item["Key"].removeprefix(f"{prefix}/")
                 if name != COMPLETE and not name.endswith("/"):  # a folder marker
-                    _fetch(item, staging / _checked(name, f"s3://{bucket.name}/{item.key}"))
+                    self._fetch(bucket, item, staging / _checked(name, f"s3://{bucket}/{item['Key']}"))
             (staging / COMPLETE).write_text("{}")
             if not (target / COMPLETE).exists():  # another process may have fetched it meanwhile
                 _publish(staging, target)
@@ -103,8 +108,11 @@ class ArtifactStore:
         """Remove an artifact; nothing happens where there is none. StepError for what is not below the root."""
         shutil.rmtree(self._folder(uri), ignore_errors=True)
         if self._remote:
-            bucket, prefix = self._bucket(uri)
-            bucket.objects.filter(Prefix=f"{prefix}/").delete()
+            bucket, keys = _place(uri)[0], [item["Key"] for item in self._objects(uri)]
+            for start in range(0, len(keys), _DELETED_AT_ONCE):
+                gone = {"Objects": [{"Key": key} for key in keys[start : start + _DELETED_AT_ONCE]], "Quiet": True}
+                with _explained(bucket):
+                    self._client.delete_objects(Bucket=bucket, Delete=gone)
 
     def _folder(self, uri: str) -> Path:
         """The local folder of an artifact; in the cache if it is in S3."""
@@ -119,12 +127,42 @@ class ArtifactStore:
         """True for the URI of a key below the root."""
         return uri.startswith(f"{self._root}/") and not _problem(uri.removeprefix(f"{self._root}/"))
 
-    def _bucket(self, uri: str) -> tuple[Any, str]:
-        """The boto3 bucket of an S3 URI, and the prefix in it."""
-        import boto3
+    def _objects(self, uri: str, name: str = "") -> Iterator[dict[str, Any]]:
+        """The objects of an artifact in S3, or those whose names begin so."""
+        bucket, prefix = _place(uri)
+        with _explained(bucket):
+            yield from list_objects(self._client, bucket, f"{prefix}/{name}")
 
-        name, _, prefix = uri.removeprefix("s3://").partition("/")
-        return boto3.resource("s3", endpoint_url=self._endpoint).Bucket(name), prefix
+    def _fetch(self, bucket: str, item: dict[str, Any], target: Path) -> None:
+        """Fetch an object of as many bytes as its listing says; StepError if it sends another number."""
+        key, size = item["Key"], item["Size"]
+        with _explained(f"{bucket}/{key}"):
+            reply = self._client.get_object(Bucket=bucket, Key=key)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as file:
+                    received = sum(file.write(part) for part in read_body(reply, size))
+            except (FileExistsError, NotADirectoryError) as error:
+                raise StepError(f"object {key!r} is a file and a folder; run the step that writes it again") from error
+        if received != size:
+            raise StepError(
+                f"object {key!r} is listed with {size:,} bytes and sent "
+                f"{'more' if received > size else f'{received:,}'}; run the step that writes it again"
+            )
+
+    @cached_property
+    def _client(self) -> Any:
+        return s3_client(self._endpoint)
+
+
+def _place(uri: str) -> tuple[str, str]:
+    """The bucket of an S3 URI, and the prefix in it."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    return bucket, prefix
+
+
+def _explained(what: str) -> AbstractContextManager[None]:
+    return named_errors(what, StepError, RIGHTS, CHECK)
 
 
 def _problem(name: str) -> str:
@@ -145,23 +183,6 @@ def _checked(name: str, shown: str) -> str:
     if problem := _problem(name):
         raise StepError(f"{shown!r} is no name of a file in an artifact: {problem}; delete it, and run the step again")
     return name
-
-
-def _fetch(item: Any, target: Path) -> None:
-    """Fetch an object of as many bytes as its listing says; StepError if it sends another number."""
-    received, size, body = 0, item.size, item.get()["Body"]  # in this order: a call forgets the listing
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            while received <= size and (block := body.read(_BLOCK_BYTES)):
-                received += file.write(block)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise StepError(f"object {item.key!r} is a file and a folder; run the step that writes it again") from error
-    if received != size:
-        raise StepError(
-            f"object {item.key!r} is listed with {size:,} bytes and sent "
-            f"{'more' if received > size else f'{received:,}'}; run the step that writes it again"
-        )
 
 
 def _check_files(folder: Path, root: Path) -> None:

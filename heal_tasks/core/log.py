@@ -25,7 +25,8 @@ def configure_logging(level: str) -> None:
 
 
 def format_duration(seconds: float) -> str:
-    """``75`` -> ``1m15s``; under a minute one decimal."""
+    """``75`` -> ``1m15s``; under a minute one decimal. A clock that was set back between two times makes it zero."""
+    seconds = max(seconds, 0.0)
     if seconds < 60:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)

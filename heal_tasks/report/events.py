@@ -1,6 +1,6 @@
 """The events of a run that a person should hear of, and the proposal that a person approves, as text."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
@@ -38,7 +38,7 @@ def staleness(conn: Connection, hours: float) -> str:
         "SELECT coalesce(max(finished_at) FILTER (WHERE NOT starts_with(verdict, %s)), min(started_at)) FROM heal.run",
         (NOT_FINISHED,),
     )
-    if last is None or datetime.now(UTC) - last < timedelta(hours=hours):
+    if last is None or RunRepository(conn).age_s(last) < hours * 3600:
         return ""
     return f"No run has ended well since {last.astimezone(UTC):%Y-%m-%d %H:%M} UTC (HEAL_STALE_HOURS={hours:g})."
 

@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
+from heal_tasks.core.listings import ListingError, ending
 from heal_tasks.core.source_tables import SourceTable
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.buckets import listed, split_location
+from heal_tasks.sources.buckets import listed, split_location, unbelieved
 from heal_tasks.sources.gcs import INSTALL
 
 CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
@@ -43,7 +44,8 @@ class AzureSource:
     def list_files(self) -> Iterator[SourceFile]:
         """See ``Source``."""
         with self._explained(self._container):
-            for blob in self._client.list_blobs(name_starts_with=self._prefix or None):
+            pages = self._client.list_blobs(name_starts_with=self._prefix or None).by_page()
+            for blob in ending((list(page) for page in pages), lambda blob: str(blob.name)):
                 version = (blob.etag or "").strip('"')
                 if file := listed(blob.name, self._prefix, f"{version}-{blob.size}", blob.size):
                     yield file
@@ -84,6 +86,8 @@ class AzureSource:
         where = f"azure container {what}"
         try:
             yield
+        except ListingError as error:
+            raise unbelieved(where, error) from error
         except (azure.ServiceRequestError, azure.ServiceResponseError, azure.IncompleteReadError) as error:
             raise RetryableError(f"{where}: connection failed ({error}); try again later") from error
         except azure.HttpResponseError as error:

@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from heal_tasks.core.errors import RetryableError, SourceError
+from heal_tasks.core.listings import ListingError, ending
 from heal_tasks.core.source_tables import SourceTable
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.buckets import listed, split_location
+from heal_tasks.sources.buckets import listed, split_location, unbelieved
 
 REQUEST_S, RETRY_S = 60.0, 30.0
 INSTALL = "run `pip install -c constraints.txt -r requirements-cloud.txt`"
@@ -39,7 +40,7 @@ class GcsSource:
             blobs = self._client.list_blobs(
                 self._bucket, prefix=self._prefix or None, fields=fields, timeout=REQUEST_S, retry=self._retry
             )
-            for blob in blobs:
+            for blob in ending((list(page) for page in blobs.pages), lambda blob: str(blob.name)):
                 if file := listed(blob.name, self._prefix, str(blob.generation), blob.size or 0):
                     yield file
 
@@ -81,6 +82,8 @@ class GcsSource:
         where = f"gs://{what}"
         try:
             yield
+        except ListingError as error:
+            raise unbelieved(where, error) from error
         except (RequestException, RetryError, TransportError, ConnectionError) as error:
             raise RetryableError(f"{where}: connection failed ({error}); try again later") from error
         except GoogleAPICallError as error:

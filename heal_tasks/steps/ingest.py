@@ -15,6 +15,7 @@ from heal_tasks.steps.reading.sources import read_sources
 from heal_tasks.steps.route import decide
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.questions.feedback import FeedbackRepository
+from heal_tasks.store.runs.clock import mend_times
 from heal_tasks.store.runs.runs import RunRepository
 
 
@@ -24,6 +25,8 @@ def ingest(context: Context) -> Outcome:
     A dry run also chooses the route before it rolls back, so that the sources are read once: ref ``dry_run``.
     """
     runs, dry_run = RunRepository(context.conn), context.settings.dry_run
+    if ahead := mend_times(context.conn):
+        context.log.warning("%s", ahead)
     runs.open_run(context.run_id)
     try:
         with context.conn.transaction(force_rollback=dry_run):

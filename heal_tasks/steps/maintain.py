@@ -1,7 +1,5 @@
 """Step maintain: drop unused generations, spaces and files, vacuum and measure served tables; safe beside a run."""
 
-from datetime import UTC, datetime, timedelta
-
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.indexing import RECALL_QUESTIONS
@@ -10,27 +8,32 @@ from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.indexing import reach_recall, vacuum
 from heal_tasks.store.generations.lexicon import LexiconRepository
 from heal_tasks.store.generations.served import ServedRepository
+from heal_tasks.store.runs.clock import mend_times
 from heal_tasks.store.runs.garbage import unused_files
+from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 ABANDONED_HOURS = 24.0
-"""Age from which an unpublished generation is dropped if its run has no step under way; it may wait between steps."""
+"""Age from which an unpublished generation is dropped if its run neither works nor is the last one."""
 
 
 def maintain(context: Context) -> Outcome:
     """Drop drained generations, unused spaces and unused files, vacuum and measure what is served."""
     settings, generations = context.settings, GenerationRepository(context.conn)
-    served = ServedRepository(context.conn)
+    if ahead := mend_times(context.conn):
+        context.log.warning("%s", ahead)
+    served, living = ServedRepository(context.conn), RunRepository(context.conn).living_runs()
     counts: dict[str, int | float] = {
         "generations_dropped": len(generations.retire_old(settings.drain_hours)),
-        "abandoned_generations_dropped": len(generations.discard_abandoned(ABANDONED_HOURS)),
+        "abandoned_generations_dropped": len(generations.discard_abandoned(ABANDONED_HOURS, living)),
     }
     bridges = BridgeRepository(context.conn)
     bridges.set_min_share(settings.bridge_min_recall)
     counts["bridges_dropped"] = bridges.drop_unused()
-    spaces, drained = SpaceRepository(context.conn), datetime.now(UTC) - timedelta(hours=settings.drain_hours)
+    spaces = SpaceRepository(context.conn)
     # The base model's space stays, and so do those that a run may be filling now.
-    kept = {item.space_id for item in spaces.list() if item.model_uri == settings.model_uri or item.used_at > drained}
+    base = {item.space_id for item in spaces.list() if item.model_uri == settings.model_uri}
+    kept = base | spaces.in_use(settings.drain_hours, living)
     counts["spaces_dropped"] = len(spaces.drop_unused(kept))
     for kind, uris in unused_files(context.conn, settings.drain_hours).items():
         there = [uri for uri in uris if context.artifacts.exists(uri)]

@@ -1,7 +1,7 @@
 """Step route: choose nothing, nudge or realign by the new documents, their fit to the topics and the drift so far."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from heal_tasks.nudge.probe import KEPT
@@ -21,7 +21,8 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
     """Choose the route after this run's ingest has stored ``arrived``, and the facts it was chosen from."""
     settings, active = context.settings, GenerationRepository(context.conn).active()
     # A realignment that the gate refused counts too, or an old generation would be realigned every night in vain.
-    last = RunRepository(context.conn).last_realignment()
+    runs = RunRepository(context.conn)
+    last = runs.last_realignment()
     aligned_at = last.ended_at if last else None
     pending = Corpus(context.conn).pending(active.generation_id if active else None, aligned_at)
     facts = RouteFacts(
@@ -32,7 +33,7 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         changed_share=pending.moved / max(pending.documents, 1),
         active_generation=active.generation_id if active else None,
         has_topics=bool(active and active.topic_run_id),
-        generation_age_days=(datetime.now(UTC) - aligned_at).total_seconds() / 86400 if aligned_at else None,
+        generation_age_days=runs.age_s(aligned_at) / 86400 if aligned_at else None,
         misfits=_misfits(context, active, aligned_at) if pending.chunks else None,
         fruitless_cause=last.cause if last and not last.promoted else None,
         model=settings.model_uri,

@@ -54,11 +54,7 @@ def connect(url: str, *, autocommit: bool = False, vectors: bool = True) -> Conn
     try:
         conn = psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="heal")
     except psycopg.OperationalError as error:
-        detail = str(error).strip() or type(error).__name__
-        cure = "check HEAL_DATABASE_URL, or start the embedded server (make up)"
-        if "too many c" in detail or "connection slots" in detail:  # libpq gives no code of an error at the beginning
-            cure = "raise max_connections or the role's CONNECTION LIMIT, or run fewer tasks at a time"
-        raise RetryableError(f"Postgres cannot be used right now: {detail}; {cure}") from error
+        raise _unusable(error) from error
     except (psycopg.Error, UnicodeError):
         raise SettingsError(_MALFORMED) from None
     conn.adapters.register_dumper(dict, JsonbDumper)
@@ -78,8 +74,22 @@ def password_of(url: str) -> str | None:
 
 
 def beside(conn: Connection) -> Connection:
-    """Open another connection to the database of one, as its user, in autocommit mode."""
-    return psycopg.connect(conn.info.dsn, password=conn.info.password or None, autocommit=True)
+    """Open another connection to the database of one, as its user, in autocommit mode; errors as of ``connect``."""
+    try:
+        return psycopg.connect(
+            conn.info.dsn, password=conn.info.password or None, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
+        )
+    except psycopg.OperationalError as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: psycopg.OperationalError) -> RetryableError:
+    """The error of a server that takes no connection."""
+    detail = str(error).strip() or type(error).__name__
+    cure = "check HEAL_DATABASE_URL, or start the embedded server (make up)"
+    if "too many c" in detail or "connection slots" in detail:  # libpq gives no code of an error at the beginning
+        cure = "raise max_connections or the role's CONNECTION LIMIT, or run fewer tasks at a time"
+    return RetryableError(f"Postgres cannot be used right now: {detail}; {cure}")
 
 
 def database_identity(conn: Connection) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A full disk, a read-only one, a database server without resources: named with a cure, retried where that helps."""
+"""A full or read-only disk, no memory, a server without resources: named with a cure, retried where that helps."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.faults import named_fault
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import Connection, beside, connect
 from heal_tasks.store.runs.runs import RunRepository
 
 DISK_MB = 1
@@ -95,6 +95,51 @@ def test_a_full_disk_that_another_error_hides_is_found(settings: Settings) -> No
             assert "disk is full (OSError: [Errno 122] Disk quota exceeded: '/data/file')" in str(named)
 
 
+def no_memory_of_numpy() -> None:
+    np.zeros(1 << 60, dtype=np.uint8)
+
+
+def no_memory_of_torch() -> None:
+    import torch
+
+    torch.zeros(1 << 60, dtype=torch.uint8)
+
+
+def no_memory_of_the_system() -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def no_memory_of_libpq() -> None:
+    raise psycopg.OperationalError("out of memory for query result")
+
+
+@pytest.mark.parametrize("take", [no_memory_of_numpy, no_memory_of_torch, no_memory_of_the_system, no_memory_of_libpq])
+def test_no_memory_is_named_and_tried_again(take: Callable[[], None], auto: Connection, settings: Settings) -> None:
+    def body(context: Context) -> Outcome:
+        take()
+        return Outcome()
+
+    words = (
+        r"step probe: there is no memory left \(.+\); run fewer tasks at a time, or give this machine .* more memory"
+    )
+    with pytest.raises(RetryableError, match=words):
+        Step("probe", body, None).run(settings, Manifest(run_id="r"))
+    (row,) = RunRepository(auto).steps_of("r")
+    assert row.message.startswith("failed: probe: there is no memory left")
+
+
+def test_an_error_with_a_better_cure_for_want_of_memory_stays(settings: Settings) -> None:
+    try:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise StepError("out of memory with 1 texts at a time; lower HEAL_TRAIN_MAX_TOKENS") from error
+    except StepError as error:
+        assert named_fault(error, "step train", settings) is None
+    failed = named_fault(StepError("training process 0 failed: can't allocate memory: tried 4 bytes"), "step train")
+    assert isinstance(failed, RetryableError)
+
+
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
@@ -149,5 +194,10 @@ def test_a_server_without_free_connections_names_the_cure(auto: Connection, sett
     with suppress(psycopg.errors.DuplicateObject):
         auto.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p' CONNECTION LIMIT 0".encode())
     url = psycopg.conninfo.make_conninfo(settings.require_database_url(), user=role, password="p")
-    with pytest.raises(RetryableError, match="raise max_connections or the role's CONNECTION LIMIT"):
+    cure = "raise max_connections or the role's CONNECTION LIMIT"
+    with pytest.raises(RetryableError, match=cure):
         connect(url)
+    auto.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1".encode())
+    with connect(url) as only, pytest.raises(RetryableError, match=cure):
+        beside(only)
+    auto.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0".encode())

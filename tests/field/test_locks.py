@@ -8,12 +8,15 @@ import psycopg
 import pytest
 
 from heal_tasks.core.ids import document_id
+from heal_tasks.core.settings import Settings
 from heal_tasks.store import grants
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.chunks import lock_exclusive, lock_shared
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.llm.ledger import SpendLimit
 from heal_tasks.store.migrate import migrate
+from tests.steps.planted_store import fill, publish
+from tests.steps.test_maintain import maintain
 from tests.store.sample_store import SOURCE, SampleStore
 
 VIEWS = {f"heal.{name}" for name in grants.VIEWS}
@@ -60,6 +63,25 @@ def test_a_reader_has_no_rights_on_the_tables_that_are_locked(auto: Connection, 
             for mode in ("ACCESS SHARE", "ROW SHARE", "SHARE", "EXCLUSIVE"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege), reader.transaction():
                     reader.execute(f"LOCK TABLE {name} IN {mode} MODE".encode())
+
+
+def test_maintenance_leaves_what_somebody_still_reads_for_the_next_time(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heal_tasks.store.spaces.vector_tables.DROP_WAIT_MS", 100)
+    fill(auto, 5)
+    for number in range(3):
+        publish(auto, f"models/{number}", number)
+    at_once = settings.model_copy(update={"drain_hours": 0.0})
+    with connect(settings.require_database_url()) as backup:
+        for table in ("vec_g000001", "question_s000001"):
+            backup.execute(f"LOCK TABLE heal.{table} IN ACCESS SHARE MODE".encode())
+        counts = maintain(at_once).counts
+        assert (counts["generations_dropped"], counts["spaces_dropped"]) == (0, 0)
+        assert backup.execute("SELECT count(*) FROM heal.vec_g000001").fetchone() == (6,)
+    counts = maintain(at_once, "next").counts
+    assert (counts["generations_dropped"], counts["spaces_dropped"]) == (1, 1)
+    assert auto.execute("SELECT to_regclass('heal.question_s000001')").fetchone() == (None,)
 
 
 def test_writers_share_and_deletions_exclude(auto: Connection, login: dict[str, str]) -> None:

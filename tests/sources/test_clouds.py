@@ -112,7 +112,7 @@ class FakeBlobs(LoopbackServer):
             f"{len(self.blobs[name])}</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob>"
             for name in names[start : start + 2]
         )
-        following = str(start + 2) if len(names) > start + 2 else ""
+        following = "1" if self.fault == "repeats" else str(start + 2) if len(names) > start + 2 else ""
         marker = f"<NextMarker>{following}</NextMarker>"
         # The client takes the prefix of the next request from here.
         text = f"<EnumerationResults><Prefix>{prefix}</Prefix><Blobs>{entries}</Blobs>{marker}</EnumerationResults>"
@@ -231,17 +231,33 @@ def test_only_what_can_pass_is_worth_a_retry_at_azure(
         source.read(SourceFile("a.txt", "", 1), 10**6)
 
 
-class Answering(LoopbackServer):
-    """Gives every request one status, or half of what it announces."""
+def test_a_listing_that_repeats_itself_ends_at_azure(tmp_path: Path, fake_blobs: FakeBlobs) -> None:
+    fake_blobs.blobs |= {f"{number}.txt": b"text" for number in range(5)}
+    fake_blobs.fault = "repeats"
+    with pytest.raises(SourceError, match=r"azure container docs: the listing repeats the page that begins with '1"):
+        list(opened(tmp_path, "azure", "docs", STRING).list_files())
 
-    def __init__(self, status: int, cut: bool = False) -> None:
+
+def test_a_listing_that_repeats_itself_ends_at_google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("google.cloud.storage")
+    page = b'{"items": [{"name": "a.txt", "size": "4", "generation": "1"}], "nextPageToken": "again"}'
+    with Answering(200, body=page) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.base_url.removesuffix("/v1"))
+        with pytest.raises(SourceError, match=r"gs://docs: the listing repeats the page that begins with 'a\.txt'"):
+            list(opened(tmp_path, "gcs", "docs").list_files())
+
+
+class Answering(LoopbackServer):
+    """Gives every request one status and body, or half of what it announces."""
+
+    def __init__(self, status: int, cut: bool = False, body: bytes = b"{}") -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", "2000" if cut else "2")
+                self.send_header("Content-Length", "2000" if cut else str(len(body)))
                 self.end_headers()
-                self.wfile.write(b"{}")
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass

@@ -1,7 +1,7 @@
-"""Faults of disk, file system and database server as errors with a cure, and whether trying again can help.
+"""Faults of disk, memory, file system and database server as errors with a cure, and whether trying again can help.
 
 Libraries report a full disk in many ways: safetensors and torch raise errors of their own, numpy an OSError without a
-number. So the texts of an error and its causes are searched, too.
+number. They do so for memory, too. So the texts of an error and its causes are searched as well.
 """
 
 import errno
@@ -24,10 +24,15 @@ _FULL = re.compile(
     r"|requested and \d+ written|inline_container.*unexpected pos",
     re.IGNORECASE,
 )
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|unable to allocate|os error 12\b|bad_alloc|CUDA out of memory"
+    r"|can't start new thread|out of memory for query result|^out of memory$",
+    re.IGNORECASE,
+)
+_MORE_MEMORY = "run fewer tasks at a time, or give this machine or its container more memory"
 _RETRYABLE: dict[int | None, tuple[str, str]] = {
     errno.EMFILE: ("too many files are open", "raise `ulimit -n`, or run fewer tasks at a time"),
     errno.ENFILE: ("too many files are open on this machine", "raise fs.file-max, or run fewer tasks at a time"),
-    errno.ENOMEM: ("this machine has no memory left", "run fewer tasks at a time, or give it more memory"),
     errno.EIO: ("the disk reports an input/output error", "look at the system's log for a failing disk or mount"),
     errno.ESTALE: ("the network file system has lost the file", "check the mount"),
 }
@@ -69,9 +74,15 @@ def named_fault(error: Exception, where: str, settings: Settings | None = None) 
         return None
     if full := next((item for item in _chain(error, contexts=True) if _is_full(item)), None):
         return RetryableError(f"{where}: the disk is full ({_short(full)}); {_free(full, settings)}")
+    chain = list(_chain(error, contexts=False))
+    # What is raised on purpose because of it has a cure of its own.
+    for item in chain[:1] if isinstance(error, HealError) else chain:
+        if _is_without_memory(item):
+            return RetryableError(
+                f"{where}: there is no memory left ({_short(item)}); {_MORE_MEMORY}, then run it again"
+            )
     if isinstance(error, HealError):
         return None
-    chain = list(_chain(error, contexts=False))
     for item in chain:
         if isinstance(item, psycopg.OperationalError) or (isinstance(item, psycopg.Error) and item.sqlstate in _SERVER):
             return _of_server(item, where)
@@ -108,9 +119,16 @@ def _is_full(error: BaseException) -> bool:
     )
 
 
+def _is_without_memory(error: BaseException) -> bool:
+    if isinstance(error, psycopg.Error) and error.sqlstate:  # the server's memory is another one
+        return False
+    no_memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    return no_memory or bool(_NO_MEMORY.search(str(error)))
+
+
 def _short(error: BaseException) -> str:
     """The first line of an error, with its type."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}".removesuffix(": ")
 
 
 def _free(error: BaseException, settings: Settings | None) -> str:
@@ -121,11 +139,12 @@ def _free(error: BaseException, settings: Settings | None) -> str:
         folders = {settings.var_dir, Path(tempfile.gettempdir())}
         if not settings.artifacts_uri.startswith("s3://"):
             folders.add(Path(settings.artifacts_uri))
-    parts = []
-    for folder in sorted(folders):
+    left = list[tuple[int, Path]]()
+    for folder in folders:
         with suppress(OSError):
             there = next(item for item in (folder, *folder.parents) if item.is_dir())
-            parts.append(f"{shutil.disk_usage(there).free:,} bytes are free in {folder}")
+            left.append((shutil.disk_usage(there).free, folder))
+    parts = [f"{size:,} bytes are free in {folder}" for size, folder in sorted(left)]
     return f"{', '.join([*parts, 'free space'])} or move HEAL_VAR_DIR and HEAL_ARTIFACTS_URI, then run it again"
 
 

@@ -116,9 +116,13 @@ class Corpus(Repository):
         return [document_id for (document_id,) in self._conn.execute(query)]
 
     def restricted_since(self, time: datetime) -> bool:
-        """True if the readers of any document have changed since a time, and are not everybody now."""
-        query = "SELECT EXISTS (SELECT FROM heal.document WHERE acl IS NOT NULL AND acl_changed_at > %s)"
-        return bool(scalar(self._conn, query, (time,)))
+        """True if the readers of any document have, or may have, changed since a time, and are not everybody now.
+
+        A time to come is that of a clock which was wrong, and says nothing.
+        """
+        query = """SELECT EXISTS (SELECT FROM heal.document
+            WHERE acl IS NOT NULL AND (acl_changed_at > %(time)s OR %(time)s > now()))"""
+        return bool(scalar(self._conn, query, {"time": time}))
 
     def sampled_texts(self) -> list[str]:
         """Texts of at most 2,000 live chunks, chosen by hash, so that new documents hardly change the sample."""

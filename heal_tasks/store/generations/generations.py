@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -15,7 +15,7 @@ from heal_tasks.core.types import JsonObject
 from heal_tasks.store.db import Repository, find, scalar, select
 from heal_tasks.store.generations.search import named_errors
 from heal_tasks.store.spaces.spaces import Space
-from heal_tasks.store.spaces.vector_tables import create_keyed, give_table, table_exists
+from heal_tasks.store.spaces.vector_tables import create_keyed, drop_soon, give_table, table_exists
 
 State = Literal["building", "ready", "active", "previous", "retired", "failed"]
 Metric = Literal["cosine", "inner_product"]
@@ -205,8 +205,7 @@ class GenerationRepository(Repository):
                 f"generation {generation_id} is {generation.state}, so its tables are in use and stay as they are"
             )
         found = table_exists(self._conn, generation.table("vec"))
-        tables = sql.SQL(", ").join(generation.table(prefix) for prefix in get_args(GenerationPrefix))
-        self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
+        self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(_tables(generation))))
         return found
 
     def discard_unfinished(self, run_id: str) -> None:
@@ -216,18 +215,19 @@ class GenerationRepository(Repository):
                 self.set_state(generation.generation_id, "failed", note="replaced by a later attempt of its run")
                 self.drop_tables(generation.generation_id)
 
-    def discard_abandoned(self, hours: float) -> Sequence[int]:
+    def discard_abandoned(self, hours: float, living: Collection[str]) -> Sequence[int]:
         """Put away generations in state ``building`` whose run has no step under way, and return their ids.
 
-        Their run has ended, or they were made so many hours ago: a run may stand still between two steps.
+        Their run has ended, or they were made so many hours ago by a run that is not one of ``living``: it may stand
+        still between two steps.
         """
         rest = """FROM heal.generation g WHERE state = 'building'
             AND NOT EXISTS (
                 SELECT FROM heal.run_lock_holder h WHERE h.application_name = left('heal: ' || g.run_id, 63))
-            AND (created_at <= now() - make_interval(secs => %s) OR EXISTS (
+            AND (created_at <= now() - make_interval(secs => %s) AND run_id <> ALL (%s) OR EXISTS (
                 SELECT FROM heal.run r WHERE r.run_id = g.run_id AND r.finished_at > g.created_at))
             ORDER BY generation_id"""
-        found = select(self._conn, Generation, rest, (hours * 3600,))
+        found = select(self._conn, Generation, rest, (hours * 3600, list(living)))
         for item in found:
             self.set_state(item.generation_id, "failed", note="left by a run that ended before its publication")
             self.drop_tables(item.generation_id)
@@ -236,9 +236,14 @@ class GenerationRepository(Repository):
     def retire_old(self, drain_hours: float) -> Sequence[int]:
         """Drop the tables of generations retired, or made and failed, so many hours ago, and return their ids.
 
-        Until then a client may still have such a generation in its cache.
+        Until then a client may still have such a generation in its cache. Locked tables wait for the next time.
         """
         rest = """FROM heal.generation WHERE state IN ('retired', 'failed')
             AND coalesce(retired_at, created_at) <= now() - make_interval(secs => %s) ORDER BY generation_id"""
         old = select(self._conn, Generation, rest, (drain_hours * 3600,))
-        return [item.generation_id for item in old if self.drop_tables(item.generation_id)]
+        there = [item for item in old if table_exists(self._conn, item.table("vec"))]
+        return [item.generation_id for item in there if drop_soon(self._conn, _tables(item))]
+
+
+def _tables(generation: Generation) -> list[sql.Identifier]:
+    return [generation.table(prefix) for prefix in get_args(GenerationPrefix)]

@@ -8,7 +8,7 @@ from datetime import datetime
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import JsonObject, Rejected
-from heal_tasks.store.db import Repository, find, insert, select
+from heal_tasks.store.db import Repository, find, insert, scalar, select
 
 TRAINED = "^(answers|topics|paper|trained) model"
 """Systems whose model a run has trained; earlier versions had one, the "trained model"."""
@@ -144,6 +144,20 @@ class RunRepository(Repository):
         )
         return {run_id for (run_id,) in found}
 
+    def age_s(self, time: datetime) -> float:
+        """Seconds since a time that the database has given, by its own clock; 0 for a time to come."""
+        return float(scalar(self._conn, "SELECT greatest(extract(epoch FROM now() - %s), 0)", (time,)))
+
+    def living_runs(self) -> set[str]:
+        """Runs that have not ended and may go on, whatever the clock says: the last one, and those that work now.
+
+        A run of Airflow's may stand still for hours between two steps, without a process.
+        """
+        last = self._conn.execute(
+            "SELECT run_id, finished_at FROM heal.run ORDER BY started_at DESC, run_id DESC LIMIT 1"
+        )
+        return self.working_runs() | {run_id for run_id, finished_at in last if finished_at is None}
+
     def last_realignment(self) -> Realignment | None:
         """The last realignment that ended, whether or not it published a generation; None if there was none."""
         rest = """FROM (
@@ -152,19 +166,19 @@ class RunRepository(Repository):
                 coalesce(p.result -> 'refs' ->> 'generation_id' = c.result -> 'refs' ->> 'best_id', true) AS promoted
             FROM heal.step_result p LEFT JOIN heal.run r USING (run_id)
                 LEFT JOIN heal.step_result c ON c.run_id = p.run_id AND c.step = 'choose' AND c.finished_at IS NOT NULL
-            WHERE p.step = 'publish' AND p.finished_at IS NOT NULL ORDER BY p.finished_at DESC LIMIT 1) last"""
+            WHERE p.step = 'publish' AND p.finished_at IS NOT NULL ORDER BY p.number DESC LIMIT 1) last"""
         return find(self._conn, Realignment, rest)
 
     def refused_trainings(self) -> tuple[int, datetime | None]:
         """The number of trained models since the last one that was promoted, and the time of the last."""
         row = self._conn.execute(
             """WITH trained AS (
-                SELECT r.finished_at, r.result -> 'refs' ->> 'best_system' ~ %(trained)s
+                SELECT r.number, r.finished_at, r.result -> 'refs' ->> 'best_system' ~ %(trained)s
                     AND r.result -> 'refs' ->> 'generation_id' = r.result -> 'refs' ->> 'best_id' AS promoted
                 FROM heal.step_result r WHERE r.step = 'choose' AND r.finished_at IS NOT NULL AND EXISTS
                     (SELECT FROM heal.evaluation e WHERE e.run_id = r.run_id AND e.system ~ %(trained)s))
-            SELECT count(*) FILTER (WHERE finished_at > coalesce(
-                (SELECT max(finished_at) FROM trained WHERE promoted), '-infinity')), max(finished_at) FROM trained""",
+            SELECT count(*) FILTER (WHERE number > coalesce((SELECT max(number) FROM trained WHERE promoted), 0)),
+                (SELECT finished_at FROM trained ORDER BY number DESC LIMIT 1) FROM trained""",
             {"trained": TRAINED},
         ).fetchone()
         assert row is not None
@@ -173,14 +187,15 @@ class RunRepository(Repository):
     def finished(self, step: str, fingerprint: str, shard: int, run_id: str) -> StepRow | None:
         """The finished step of a run with these inputs, or else of another run; None if it has never finished."""
         rest = """FROM heal.step_result WHERE step = %s AND fingerprint = %s AND shard = %s AND finished_at IS NOT NULL
-            ORDER BY run_id <> %s, result ->> 'run_id' <> run_id NULLS FIRST, finished_at DESC LIMIT 1"""
+            ORDER BY run_id <> %s, result ->> 'run_id' <> run_id NULLS FIRST, number DESC LIMIT 1"""
         return find(self._conn, StepRow, rest, (step, fingerprint, shard, run_id))
 
     def overtaken_by(self, run_id: str) -> StepRow | None:
         """The last step by which another run has changed what is served, since a run made its topics; None if none."""
         rest = """FROM heal.step_result WHERE run_id <> %(run)s AND step IN ('publish', 'nudge_live')
-            AND finished_at > (SELECT max(finished_at) FROM heal.step_result WHERE run_id = %(run)s AND step = 'label')
-            ORDER BY finished_at DESC LIMIT 1"""
+            AND finished_at IS NOT NULL AND number > (SELECT max(number) FROM heal.step_result
+                WHERE run_id = %(run)s AND step = 'label' AND finished_at IS NOT NULL)
+            ORDER BY number DESC LIMIT 1"""
         return find(self._conn, StepRow, rest, {"run": run_id})
 
     def begin(self, step: str, fingerprint: str, shard: int, run_id: str) -> None:
@@ -191,7 +206,7 @@ class RunRepository(Repository):
         self._conn.execute(
             "INSERT INTO heal.step_result (step, fingerprint, shard, run_id) VALUES (%s, %s, %s, %s) "
             "ON CONFLICT (step, fingerprint, shard, run_id) DO UPDATE SET result = NULL, "
-            "started_at = now(), finished_at = NULL, done = 0, total = 0, message = '', "
+            "started_at = now(), finished_at = NULL, number = DEFAULT, done = 0, total = 0, message = '', "
             "kept = CASE WHEN step_result.finished_at IS NULL THEN step_result.kept END",
             (step, fingerprint, shard, run_id),
         )
@@ -224,7 +239,7 @@ class RunRepository(Repository):
     def finish(self, step: str, fingerprint: str, shard: int, run_id: str, result: JsonObject) -> None:
         """Store a step's result, which ``finished`` returns afterwards."""
         self._conn.execute(
-            "UPDATE heal.step_result SET result = %s, finished_at = now(), message = '' "
+            "UPDATE heal.step_result SET result = %s, finished_at = now(), number = DEFAULT, message = '' "
             "WHERE step = %s AND fingerprint = %s AND shard = %s AND run_id = %s",
             (result, step, fingerprint, shard, run_id),
         )

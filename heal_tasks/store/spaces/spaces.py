@@ -13,7 +13,7 @@ from heal_tasks.core.errors import StoreError
 from heal_tasks.store.arrays import Float32Array, Int64Array
 from heal_tasks.store.db import Repository, find, select
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks, lock_exclusive
-from heal_tasks.store.spaces.vector_tables import Entity, create_keyed, read_keyed, table_exists, write_keyed
+from heal_tasks.store.spaces.vector_tables import Entity, create_keyed, drop_soon, read_keyed, table_exists, write_keyed
 
 SpacePrefix = Literal["base", "question"]
 
@@ -90,6 +90,12 @@ class SpaceRepository(Repository):
         """All spaces, oldest first."""
         return select(self._conn, Space, "FROM heal.space ORDER BY space_id")
 
+    def in_use(self, hours: float, living: Collection[str]) -> set[int]:
+        """Ids of spaces that were filled or read in the last hours, or since one of the living runs began."""
+        query = """SELECT space_id FROM heal.space WHERE used_at > now() - make_interval(secs => %s)
+            OR used_at >= (SELECT min(started_at) FROM heal.run WHERE run_id = ANY(%s))"""
+        return {space_id for (space_id,) in self._conn.execute(query, (hours * 3600, list(living)))}
+
     def any_chunk(self, space: Space) -> tuple[LiveChunk, Float32Array] | None:
         """A live chunk with its vector, float32, shape (d,); None where the space has none.
 
@@ -150,7 +156,7 @@ class SpaceRepository(Repository):
     def drop_unused(self, keep: Collection[int]) -> Sequence[int]:
         """Drop the tables of spaces that no generation in use refers to, except those to keep, and return their ids.
 
-        The row is deleted, too, unless a retired or failed generation refers to it.
+        The row is deleted, too, unless a retired or failed generation refers to it. A space that is locked stays.
         """
         with self._conn.transaction():
             lock_exclusive(self._conn)
@@ -158,16 +164,14 @@ class SpaceRepository(Repository):
                 AND space_id NOT IN (SELECT space_id FROM heal.generation
                     WHERE state IN ('building', 'ready', 'active', 'previous')) ORDER BY space_id"""
             unused = select(self._conn, Space, rest, ([*keep],))
-            dropped = [space.space_id for space in unused if table_exists(self._conn, space.table("base"))]
-            for space in unused:
-                tables = sql.SQL(", ").join(table for table, _ in _tables(space))
-                self._conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
+            there = {space.space_id for space in unused if table_exists(self._conn, space.table("base"))}
+            gone = [s.space_id for s in unused if drop_soon(self._conn, [table for table, _ in _tables(s)])]
             self._conn.execute(
                 "DELETE FROM heal.space s WHERE s.space_id = ANY(%s) "
                 "AND NOT EXISTS (SELECT FROM heal.generation g WHERE g.space_id = s.space_id)",
-                ([space.space_id for space in unused],),
+                (gone,),
             )
-        return dropped
+        return [space_id for space_id in gone if space_id in there]
 
 
 def _tables(space: Space) -> Sequence[tuple[sql.Identifier, Entity]]:

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, Literal, LiteralString
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
@@ -20,6 +21,9 @@ from heal_tasks.store.documents.chunks import lock_shared
 
 Entity = Literal["chunk", "question"]
 """The rows of a table of vectors are about chunks (key ``chunk_id``) or about questions (key ``question_id``)."""
+
+DROP_WAIT_MS = 2000
+"""What is no longer used is left for the next time where it is locked for longer: all who read it then would wait."""
 
 _HEADER_BYTES = 19
 _TRAILER = b"\xff\xff"
@@ -96,6 +100,18 @@ def give_table(conn: Connection, table: sql.Identifier) -> None:
 def table_exists(conn: Connection, table: sql.Identifier) -> bool:
     """True if there is a table of that name."""
     return scalar(conn, "SELECT to_regclass(%s) IS NOT NULL", (table.as_string(conn),)) is True
+
+
+def drop_soon(conn: Connection, tables: Sequence[sql.Composable]) -> bool:
+    """Drop tables, if they exist, and return True; False if another session keeps one locked: a backup, a reader."""
+    try:
+        with conn.transaction():
+            conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{DROP_WAIT_MS}ms",))
+            conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
+            conn.execute("SET LOCAL lock_timeout TO DEFAULT")
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def check_vectors(vectors: Float32Array, dims: int, *, unit: bool = False) -> None:
