@@ -19,6 +19,7 @@ size of the database and of the artifacts afterwards. *growth* is the exponent b
 import argparse
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.questions.splits import is_unseen
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.systems import Systems
-from heal_tasks.store.db import Connection, connect, scalar
+from heal_tasks.store.db import connect, scalar
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.store.spaces.vector_tables import copy_rows
@@ -48,7 +49,7 @@ from heal_tasks.store.spaces.vector_tables import copy_rows
 NEW, CHANGED, DELETED = 1000, 100, 100  # documents of a night
 TRAIN_ONE_IN, HELD_OUT, QUESTION_WORDS = 50, 1000, 6
 SPLITS = ("seen_validation", "unseen_validation", "seen_test", "unseen_test")
-SEARCHES, WARM_UP, THREADS, SAMPLED_S = 200, 20, 2, 0.2
+SEARCHES, WARM_UP, THREADS, SAMPLED_S = 200, 20, 2, 0.5
 SEARCH, FIND = "SELECT * FROM heal.search(%s, %s::bigint, 10)", "SELECT * FROM heal.find(%s)"
 Json = dict[str, Any]
 
@@ -85,25 +86,27 @@ def plant_questions(given: Json, first: int) -> int:
             asked += [(row, split) for row in rng.choice(hidden if split.startswith("unseen") else seen, HELD_OUT)]
         texts = dict(
             conn.execute(
-                "SELECT c.chunk_id, c.text || ' ' || d.title FROM heal.chunk c JOIN heal.document d USING (document_id) "
-                "WHERE c.chunk_id = ANY(%s)",
+                "SELECT c.chunk_id, c.text || ' ' || d.title FROM heal.chunk c "
+                "JOIN heal.document d USING (document_id) WHERE c.chunk_id = ANY(%s)",
                 ([chunks[row][0] for row, _ in asked],),
             ).fetchall()
         )
         columns = [("question_id", "int8"), ("chunk_id", "int8")]
         named = ("text", "answer", "evidence", "kind", "writer", "model", "prompt_hash", "split")
 
-        def question(chunk: int) -> str:
+        def row_of(key: int, row: int, split: str) -> tuple[Any, ...]:
+            chunk = chunks[row][0]
             words = texts[chunk].lower().replace(".", "").split()
-            return " ".join([*rng.choice(words[:-2], QUESTION_WORDS), *words[-2:]])
+            text = " ".join([*rng.choice(words[:-2], QUESTION_WORDS), *words[-2:]])
+            return 1_000_000_000 * bool(first) + key, chunk, text, "", "", "question", "llm", "m", "p", split
 
+        rows = (row_of(key, row, split) for key, (row, split) in enumerate(asked))
         copy_rows(
-            conn, sql.Identifier("heal", "question"), [*columns, *((name, "text") for name in named)],
-            (
-                (1_000_000_000 * bool(first) + key, chunks[row][0], question(chunks[row][0]), "", "", "question", "llm", "m", "p", split)
-                for key, (row, split) in enumerate(asked)
-            ),
-        )  # fmt: skip
+            conn,
+            sql.Identifier("heal", "question"),
+            [*columns, *((name, "text") for name in named)],
+            rows,
+        )
         conn.execute("ANALYZE heal.question")
     return len(asked)
 
@@ -217,9 +220,9 @@ class Rehearsal:
 
         def sample() -> None:
             while not stop.wait(SAMPLED_S):
-                ours = sum(_resident(child.pid, "VmRSS") for child in psutil.Process().children(recursive=True))
-                servers = [self._postmaster, *self._postmaster.children()]
-                theirs = sum(_resident(process.pid, "RssAnon") for process in servers)
+                ours = sum(_resident(pid, "VmRSS") for pid in _below(os.getpid()))
+                server = self._postmaster.pid
+                theirs = sum(_resident(pid, "RssAnon") for pid in (server, *_below(server)))
                 peaks["process"], peaks["server"] = max(peaks["process"], ours), max(peaks["server"], theirs)
 
         sampler = threading.Thread(target=sample, daemon=True)
@@ -229,6 +232,17 @@ class Rehearsal:
         finally:
             stop.set()
             sampler.join()
+
+
+def _below(pid: int) -> Iterator[int]:
+    """Child processes, and theirs; psutil would look at every process of the machine."""
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        children = list[int]()
+        with suppress(OSError):
+            children = [int(child) for child in file.read_text().split()]
+        for child in children:
+            yield child
+            yield from _below(child)
 
 
 def _resident(pid: int, field: str) -> float:
