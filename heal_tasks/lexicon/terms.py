@@ -8,7 +8,9 @@ Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 
 
-def count_stems(texts: Int64Array, stems: Int64Array, counts: NDArray[np.integer], shape: tuple[int, int]) -> csr_array:
+def count_stems(
+    texts: NDArray[np.integer], stems: NDArray[np.integer], counts: NDArray[np.integer], shape: tuple[int, int]
+) -> csr_array:
     """Arrange the stems of texts as a matrix.
 
     Args:

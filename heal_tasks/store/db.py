@@ -5,7 +5,7 @@ Only psycopg is loaded, and pgvector where its type is registered: clients impor
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import astuple, fields, is_dataclass
 from typing import Any, LiteralString, TypeVar
 
@@ -26,6 +26,7 @@ Values = Sequence[object] | Mapping[str, object]
 MIN_SERVER, NEWEST_TRIED = 15, 18
 MIN_PGVECTOR = (0, 8, 5)
 CONNECT_TIMEOUT_S = 15
+_STREAMED_ROWS = 2000
 
 _MALFORMED = (
     "the database URL is malformed (it is not shown, because it may have a password): write HEAL_DATABASE_URL as "
@@ -160,6 +161,16 @@ def select(conn: Connection, record: type[Record], rest: LiteralString, values: 
     """Rows of ``SELECT``, the fields of a dataclass or named tuple, and ``rest``, as instances of it."""
     query = sql.SQL("SELECT {} {}").format(sql.SQL(", ").join(_columns(record)), sql.SQL(rest))
     return conn.cursor(row_factory=class_row(record)).execute(query, values).fetchall()
+
+
+def stream(
+    conn: Connection, query: LiteralString | sql.SQL | sql.Composed, values: Values = ()
+) -> Generator[tuple[Any, ...]]:
+    """Rows of a query, of which this process holds a few thousand at a time; for results as large as the corpus."""
+    with conn.transaction(), conn.cursor("stream") as cursor:
+        conn.execute("SET LOCAL cursor_tuple_fraction = 1")  # all rows are read, so the plan is for all
+        cursor.itersize = _STREAMED_ROWS
+        yield from cursor.execute(query, values)
 
 
 def find(conn: Connection, record: type[Record], rest: LiteralString, values: Values = ()) -> Record | None:

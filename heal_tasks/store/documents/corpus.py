@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.types import Split
-from heal_tasks.store.arrays import Int64Array, arrays, rows_of
-from heal_tasks.store.db import Repository, scalar
+from heal_tasks.store.arrays import Int64Array, arrays, rows_of, streamed_arrays
+from heal_tasks.store.db import Repository, scalar, stream
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Corpus(Repository):
         A document that has changed since the topic run counts as unlabelled. With ``since`` only documents that are
         new or changed since then are read, with ``public`` only those that everybody may read.
         """
-        rows = self._conn.execute(
+        rows = stream(
+            self._conn,
             """SELECT d.document_id, d.title || E'\\n' || d.body FROM heal.document d
             WHERE d.deleted_at IS NULL AND d.duplicate_of IS NULL AND (%(run)s::bigint IS NULL
                 OR NOT EXISTS (SELECT FROM heal.document_topic t
@@ -105,8 +106,9 @@ class Corpus(Repository):
                 AND (NOT %(public)s OR d.acl IS NULL)
             ORDER BY d.document_id""",
             {"run": unlabelled_in, "since": since, "public": public},
-        ).fetchall()
-        return [key for key, _ in rows], [text for _, text in rows]
+        )
+        texts = dict(rows)
+        return list(texts), list(texts.values())
 
     def restricted(self) -> list[int]:
         """Ids of the canonical documents that have a list of readers, ascending."""
@@ -131,19 +133,22 @@ class Corpus(Repository):
 
     def chunks(self, topic_run_id: int | None) -> ChunkTable:
         """All live chunks with the labels of a topic run."""
-        rows = self._conn.execute(
+        rows = stream(
+            self._conn,
             """SELECT c.chunk_id, c.document_id, coalesce(t.leaf, -1), d.acl IS NULL, coalesce(t.path, '{}')
             FROM heal.chunk c JOIN heal.document d USING (document_id)
                 LEFT JOIN heal.document_topic t ON t.document_id = c.document_id AND t.topic_run_id = %s
             WHERE c.superseded_at IS NULL ORDER BY c.chunk_id""",
             (topic_run_id,),
-        ).fetchall()
-        columns = arrays([row[:4] for row in rows], np.int64, np.int64, np.int32, np.bool_)
-        chunk_ids, document_ids, leaves, public = columns
-        padded = np.full((len(rows), max((len(path) for *_, path in rows), default=0) or 1), -1, dtype=np.int64)
-        for row, (*_, path) in zip(padded, rows, strict=True):
-            row[: len(path)] = path
-        return ChunkTable(chunk_ids, document_ids, leaves, padded, public)
+        )
+        known = dict[tuple[int, ...], int]()  # the few different paths
+        numbered = ((*row, known.setdefault(tuple(path), len(known))) for *row, path in rows)
+        types = (np.int64, np.int64, np.int32, np.bool_, np.int64)
+        chunk_ids, document_ids, leaves, public, paths = streamed_arrays(numbered, *types)
+        padded = np.full((len(known), max(map(len, known), default=0) or 1), -1, dtype=np.int64)
+        for path, number in known.items():
+            padded[number, : len(path)] = path
+        return ChunkTable(chunk_ids, document_ids, leaves, padded[paths], public)
 
     def public_chunks(self, chunk_ids: Int64Array) -> Int64Array:
         """Those of some chunks, int64, shape (n,), whose document everybody may read, ascending."""
@@ -164,14 +169,15 @@ class Corpus(Repository):
 
     def questions(self) -> QuestionTable:
         """All questions of live chunks that no filter has dropped."""
-        rows = self._conn.execute(
+        rows = stream(
+            self._conn,
             """SELECT q.question_id, q.chunk_id, c.document_id, q.split, heal.text_key(q.text), q.writer = 'human',
                 heal.moves_rows(q.split), q.writer = 'extractive'
             FROM heal.question q JOIN heal.chunk c USING (chunk_id)
-            WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL ORDER BY q.question_id"""
-        ).fetchall()
+            WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL ORDER BY q.question_id""",
+        )
         return QuestionTable(
-            *arrays(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_, np.bool_)
+            *streamed_arrays(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_, np.bool_)
         )
 
     def question_texts(self, question_ids: Int64Array) -> dict[int, str]:

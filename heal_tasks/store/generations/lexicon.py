@@ -2,9 +2,8 @@
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,25 +11,25 @@ from pgvector import HalfVector
 from psycopg import sql
 
 from heal_tasks.store.arrays import Float32Array, Int64Array
-from heal_tasks.store.db import Repository, scalar
+from heal_tasks.store.db import Repository, scalar, stream
 from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.search import named_errors
 from heal_tasks.store.spaces.vector_tables import copy_rows
 
+Int32Array = NDArray[np.int32]
 Stem = tuple[str, str]
 """Language (the text search configuration of the document) and stem: a stem of two languages is two."""
 
 _LEXEME = re.compile(r"'((?:[^']|'')*)':([\d,A-D]+)")
-_FETCH_ROWS = 2000
 
 
 @dataclass(frozen=True)
 class StemCounts:
     """Stems of texts, entry by entry."""
 
-    texts: Int64Array  # (e,): row of the text, in the order of the ids asked for
-    stems: Int64Array  # (e,): number of the stem
+    texts: Int32Array  # (e,): row of the text, in the order of the ids asked for
+    stems: Int32Array  # (e,): number of the stem
     counts: NDArray[np.uint8]  # (e,): its occurrences in the text; 255 stands for more
 
 
@@ -72,7 +71,7 @@ class StemDictionary:
 
         With ``known`` stems that the dictionary does not have are left out; otherwise they get the next numbers.
         """
-        owners, texts, stems, counts = list[int](), array("q"), array("q"), array("B")
+        owners, texts, stems, counts = list[int](), array("i"), array("i"), array("B")
         numbers = self._numbers
         for owner, language, words in rows:
             found = 0
@@ -85,12 +84,13 @@ class StemDictionary:
                     found += 1
             owners.append(owner)
             texts.append(found)
-        place = np.searchsorted(ids, np.array(owners, dtype=np.int64))
-        sizes = np.frombuffer(texts, dtype=np.int64) if texts else np.empty(0, dtype=np.int64)
+        place = np.searchsorted(ids, np.array(owners, dtype=np.int64)).astype(np.int32)
+        # Views, because there are 60 entries for a chunk.
+        sizes, numbered = (
+            np.frombuffer(values, np.int32) if values else np.empty(0, np.int32) for values in (texts, stems)
+        )
         return StemCounts(
-            np.repeat(place, sizes),
-            np.array(stems, dtype=np.int64),
-            np.array(counts, dtype=np.uint8),
+            np.repeat(place, sizes), numbered, np.frombuffer(counts, np.uint8) if counts else np.empty(0, np.uint8)
         )
 
 
@@ -103,7 +103,7 @@ class LexiconRepository(Repository):
             "SELECT c.chunk_id, d.language, c.words::text FROM heal.chunk c JOIN heal.document d USING (document_id) "
             "WHERE c.chunk_id = ANY (%s)"
         )
-        return dictionary.parse(self._stream(query, (chunk_ids.tolist(),)), chunk_ids, known=known)
+        return dictionary.parse(stream(self._conn, query, (chunk_ids.tolist(),)), chunk_ids, known=known)
 
     def question_stems(self, dictionary: StemDictionary, question_ids: Int64Array) -> StemCounts:
         """Stems of some questions, int64, shape (m,), ascending, in each language of the dictionary that it has."""
@@ -112,7 +112,7 @@ class LexiconRepository(Repository):
             "FROM heal.question q CROSS JOIN unnest(%s::text[]) AS l (language) WHERE q.question_id = ANY (%s)"
         )
         values = (dictionary.languages, question_ids.tolist())
-        return dictionary.parse(self._stream(query, values), question_ids, known=True)
+        return dictionary.parse(stream(self._conn, query, values), question_ids, known=True)
 
     def write(self, generation: Generation, lexicon: StoredLexicon, chunk_ids: Int64Array) -> int:
         """Add stems to a generation's lexicon, those with chunks, and return their number.
@@ -190,8 +190,3 @@ class LexiconRepository(Repository):
         ).format(generation.table("lex"))
         rows = self._conn.execute(query, {"public": public, "chunks": chunk_ids.tolist()})
         return {(language, stem): chunks for language, stem, chunks in rows}
-
-    def _stream(self, query: LiteralString, values: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
-        with self._conn.transaction(), self._conn.cursor("stems") as cursor:
-            cursor.itersize = _FETCH_ROWS
-            yield from cursor.execute(query, values)
