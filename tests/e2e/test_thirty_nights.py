@@ -15,9 +15,11 @@ import boto3
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import resolve_model
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
+from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import connect
 from tests.conftest import fresh_database
 from tests.e2e.conftest import SMALL
@@ -70,7 +72,9 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 class World:
     """The store, its sources, and who writes, asks and breaks."""
 
-    def __init__(self, values: dict[str, Any], server: EmbeddedPostgres, llm: FakeOpenAI, bucket: Any, seed: int) -> None:
+    def __init__(
+        self, values: dict[str, Any], server: EmbeddedPostgres, llm: FakeOpenAI, bucket: Any, seed: int
+    ) -> None:
         var_dir = Path(values["var_dir"])
         (var_dir / "inbox").mkdir(parents=True)
         self.seed, self.draw, self.llm, self.values = seed, random.Random(seed), llm, values
@@ -195,6 +199,16 @@ def world(
             "nudge_max_changed_share": 0.25, "topic_max_churn": 1.0,
         }  # fmt: skip
         yield World(values, postgres, llm, bucket, request.config.getoption("--nights-seed"))
+
+
+def test_the_documents_of_thirty_nights_are_those_of_the_sources(world: World) -> None:
+    """Without what follows the first step, and without faults."""
+    for number in range(1, NIGHTS + 1):
+        world.day("broken files" if number % 7 == 0 else "-")
+        load_step("ingest").run(world.nights.settings, Manifest(run_id=f"night {number}"))
+        world.inbox.taken_in()
+        with connect(world.values["database_url"], autocommit=True) as conn:
+            assert checks.documents(conn, world.inbox) == [], f"night {number}"
 
 
 @pytest.mark.usefixtures("soaking")

@@ -35,7 +35,7 @@ class Quality(NamedTuple):
 
 
 def click(conn: Connection, inbox: Inbox, draw: random.Random, questions: int) -> None:
-    """Two or three people ask in their words, and say that the right document answers; one of them is wrong at times."""
+    """Some people ask in their words, and say that the right document answers; one of them is wrong at times."""
     chunks = dict(conn.execute(
         "SELECT d.body, min(chunk_id) FROM heal.chunk JOIN heal.document d USING (document_id) "
         "WHERE superseded_at IS NULL GROUP BY 1"
