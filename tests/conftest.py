@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--embedded-texts", type=int, default=EMBEDDED_TEXTS, help="texts embedded by an API with faults")
     parser.addoption("--tenant-rows", type=int, default=10_000, help="rows of the store with 200 tenants")
     parser.addoption("--kill-points", action="store_true", help="kill every step at every chosen statement")
+    parser.addoption("--nights-seed", type=int, default=1, help="of what happens in thirty nights")
     parser.addoption("--executors", action="store_true", help="run the DAG by Celery and Edge workers, too")
 
 
