@@ -7,7 +7,6 @@ it (``--kill-points``) and prints what became of each change.
 import json
 import os
 import pickle
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -253,7 +252,6 @@ def test_files_that_were_changed(tampering: Tampering) -> None:
         trying(f"model, {what}", "embed", change, embed, False)
 
     def train() -> None:
-        shutil.rmtree(model)  # else it is found and not made
         load_step("train").run_to_end(realign, tampering.before["train"])
 
     training_set = uri("training_set_uri")
