@@ -14,17 +14,20 @@ def publish(context: Context) -> Outcome:
     """
     generations = GenerationRepository(context.conn)
     chosen, verdict = context.manifest.number("generation_id"), context.manifest.text("verdict")
-    if chosen and (owner := generations.get(chosen).run_id) != context.run_id:  # it may be live, or another run's work
+    made = generations.get(chosen) if chosen else None
+    if made and (made.run_id != context.run_id or made.state not in ("building", "ready", "active", "failed")):
         raise StepError(
-            f"generation {chosen} is of run {owner!r}, not of run {context.run_id!r}, which publishes what its own "
-            "step choose has made; `python -m heal_tasks activate` makes an older generation live"
+            f"generation {chosen} is of run {made.run_id!r} and {made.state}; run {context.run_id!r} publishes what "
+            "its own step choose has made; `python -m heal_tasks activate` makes an older generation live"
         )
     counts, notes = dict[str, int | float](), list[str]()
-    if chosen and (held := _rejected(context) or _switched(generations, chosen, context.manifest.number("live_id"))):
+    served = made is not None and made.state == "active"  # an earlier attempt was killed after the switch
+    live_id = context.manifest.number("live_id") if chosen else 0
+    if chosen and not served and (held := _rejected(context) or _switched(generations, chosen, live_id)):
         generations.set_state(chosen, "failed", note=held)
         generations.drop_tables(chosen)
         verdict, chosen = held, 0
-    elif chosen and generations.get(chosen).state != "active":  # else an earlier attempt was killed after the switch
+    elif chosen and not served:
         rows, indexed, bridges = publish_generation(
             context, generations.get(chosen), keep_rows=bool(context.manifest.number("keep_rows"))
         )

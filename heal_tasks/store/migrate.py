@@ -1,6 +1,6 @@
 """Migration of a database to this version's schema: numbered files once, others when they change, roles every time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psycopg
 from psycopg import sql
@@ -31,8 +31,9 @@ def migrate(conn: Connection) -> list[str]:
     The connection is of the owner of the database, without an open transaction. Roles and rights are set each time.
 
     Raises:
-        StoreError: the server, pgvector or the schema is too old, this user may not create the extension, or a numbered
-            file has been edited since it was applied, or objects of others depend on what it changes.
+        StoreError: the server, pgvector or the schema is too old, the schema is of a newer version, this user may not
+            create the extension, or a numbered file has been edited since it was applied, or objects of others depend
+            on what it changes.
     """
     texts = packaged_sql()
     roles, rights = (texts.pop(name) for name in EVERY_TIME)
@@ -44,6 +45,9 @@ def migrate(conn: Connection) -> list[str]:
             "SELECT set_config('search_path', format('pg_catalog, %I, pg_temp', n.nspname), true) "
             "FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
         )
+        # An older version would put its own functions in place of those that the newer one needs.
+        if newer := _newer(dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall()), texts):
+            raise StoreError(newer)
         refuse_strangers(conn)
         conn.execute(roles)
         # Continues as heal_owner, if this user is a member.
@@ -61,11 +65,30 @@ def schema_gap(conn: Connection) -> str:
         return f"the database has no schema heal; {MIGRATE}"
     recorded: dict[str, str] = dict(conn.execute("SELECT name, sha256 FROM heal.schema_migration").fetchall())
     packaged = {name: sha256_hex(text) for name, text in packaged_sql().items() if name not in EVERY_TIME}
-    if newer := sorted(name for name in recorded.keys() - packaged.keys() if name[0].isdigit()):
-        return f"the database's schema heal is of a newer version of heal_tasks ({newer[-1]}); install that version"
-    if packaged.items() - recorded.items():
+    if newer := _newer(recorded, packaged):
+        return newer
+    if any(name[0].isdigit() for name in packaged.keys() - recorded.keys()):
         return f"the database's schema heal is older than this version; {MIGRATE}"
+    if packaged.items() - recorded.items():
+        return (
+            "the functions in the database's schema heal are of another version of heal_tasks than this one; let the "
+            f"newer of the two be the only one, and {MIGRATE} with it"
+        )
     return ""
+
+
+def refuse_gap(conn: Connection) -> None:
+    """Raise StoreError unless the database's schema is this version's."""
+    if gap := schema_gap(conn):
+        raise StoreError(gap)
+
+
+def _newer(recorded: Mapping[str, str], packaged: Mapping[str, str]) -> str:
+    """Say that the database has numbered files which this version does not have; empty if it has none."""
+    last, known = (max((name for name in names if name[0].isdigit()), default="") for names in (recorded, packaged))
+    if last <= known:
+        return ""
+    return f"the database's schema heal is of a newer version of heal_tasks ({last}); install that version"
 
 
 def migrate_corpora(url: str) -> Iterator[tuple[str, list[str]]]:

@@ -173,7 +173,8 @@ class TopicTree(Projection):
             raise
         except (AttributeError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise InputError(
-                f"topic tree in {folder} is damaged ({type(error).__name__}: {error}); build the topics again"
+                f"topic tree in {folder} is damaged ({type(error).__name__}: {error}); delete that folder: the next "
+                "realignment builds the topics anew, and HEAL_FORCE_ROUTE=realign makes the next run one"
             ) from error
 
     @classmethod

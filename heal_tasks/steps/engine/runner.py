@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from heal_tasks.core.artifacts import ArtifactStore, artifact_store
-from heal_tasks.core.errors import HealError, StepError
+from heal_tasks.core.errors import HealError, StepError, StoreError
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.log import LoggedProgress
 from heal_tasks.core.manifest import Manifest
@@ -25,10 +25,17 @@ from heal_tasks.core.types import JsonObject, Progress
 from heal_tasks.steps.engine.faults import named_fault, named_faults
 from heal_tasks.steps.engine.only_process import only_process
 from heal_tasks.store.db import connect
+from heal_tasks.store.migrate import refuse_gap, schema_gap
 from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import FAILED, RunRepository, StepRow
 
 T = TypeVar("T")
+
+_OTHER_SCHEMA = (
+    psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName, psycopg.errors.FeatureNotSupported,
+)  # fmt: skip
+"""Errors of statements whose tables or functions were changed; the last one is of a prepared statement."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ class Step:
     def _run(self, settings: Settings, manifest: Manifest, shard: int, shards: int, log: logging.Logger) -> Manifest:
         url = settings.require_database_url()
         with connect(url, autocommit=True) as conn, connect(url, autocommit=True) as side:
+            refuse_gap(side)  # workers of two versions at once, or a database that was not migrated
             runs = RunRepository(side)
             key = ""
 
@@ -140,7 +148,7 @@ class Step:
                     return self._reuse(runs, stored, stored.result, manifest, log)
                 place = self.name, key, shard, manifest.run_id
                 runs.begin(*place)
-                outcome = self.body(replace(context, place=place))
+                outcome = self._done(replace(context, place=place), side)
                 own = Manifest(run_id=manifest.run_id, step=self.name, **vars(outcome))
                 result = manifest.next(self.name, **vars(outcome))
                 runs.finish(*place, own.to_json())
@@ -158,6 +166,15 @@ class Step:
         if outcome.undone:
             log.warning("%s: %s", self.name, outcome.undone)
         return result
+
+    def _done(self, context: Context, side: psycopg.Connection[Any]) -> Outcome:
+        """Do the work; a schema that was migrated meanwhile is named."""
+        try:
+            return self.body(context)
+        except _OTHER_SCHEMA as error:
+            if gap := schema_gap(side):
+                raise StoreError(f"step {self.name} met another schema than it began with: {gap}") from error
+            raise
 
     def _reuse(
         self, runs: RunRepository, stored: StepRow, result: JsonObject, manifest: Manifest, log: logging.Logger
