@@ -85,4 +85,6 @@ soak: $(VENV)/.requirements-scale
 	$(BIN)/python -m pytest tests/steps/test_embed_faults.py --embedded-texts 5000
 	$(BIN)/python -m pytest tests/store/test_tenants.py --tenant-rows 100000
 	$(BIN)/python -m pytest tests/e2e/test_kill_points.py tests/e2e/test_kill.py tests/e2e/test_two_runs.py --kill-points -s
+	$(BIN)/python -m pytest tests/e2e/test_resources.py tests/field/test_server_disk.py tests/field/test_hostile_bucket.py \
+		tests/field/test_clock.py --kill-points -s
 	$(BIN)/python -m pytest tests/e2e/test_executors.py --executors

@@ -30,11 +30,13 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
+        folder.rmdir()
         pytest.skip("this account may not mount a file system")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
 
 
 def fill(disk: Path) -> None:
@@ -150,3 +152,9 @@ def every_connection(url: str) -> Iterator[None]:
     finally:
         for conn in taken:
             conn.close()
+
+
+def row(resource: str, step: str, what: str, sentence: str, next_run: str) -> str:
+    """A row of the table: what a step lacked, what it said, and the state that the next run left."""
+    said = " ".join(re.sub(r"^step \w+: ", "", sentence).split())
+    return f"{resource:12} {step:12} {what:28} {said[:150]:150}  {next_run}"

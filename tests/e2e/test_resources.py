@@ -5,6 +5,7 @@ run that nobody disturbed. ``make test`` tries two of these, ``make soak`` all (
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,7 @@ from tests.e2e.scarcity import (
     few_connections,
     fill,
     free,
+    row,
     small_disk,
     step_before,
     step_within,
@@ -153,10 +155,9 @@ class World:
             if sentence and self.served() != before:
                 found.append("another answer to a question")
             found += self._again(name, manifest, made, wanted)
-            sentence = sentence.partition(": ")[2] if sentence.startswith("step ") else sentence
-            what = " ".join(sentence.split()) if sentence else "went through" if code == 0 else f"ended with {code}"
+            said = sentence or ("(went through)" if code == 0 else f"(the process ended with {code})")
             result = f"WRONG: {'; '.join(found)}" if found else "as undisturbed"
-            self.tried.append(f"{case.resource:12} {name:12} {case.detail!s:28} {what[:110]:110}  {result}")
+            self.tried.append(row(case.resource, name, str(case.detail), said, result))
             print(self.tried[-1], flush=True)
             if found:
                 self.faults.append(self.tried[-1])
@@ -214,8 +215,6 @@ class World:
 
 
 def _says(sentence: str, pattern: str) -> bool:
-    import re
-
     return re.search(pattern, sentence) is not None
 
 

@@ -21,6 +21,7 @@ from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.clock import mend_times
 from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import RunRepository
+from tests.e2e.scarcity import row
 from tests.steps.planted_store import build, fill, publish
 from tests.steps.test_maintain import finish_step, maintain, write
 
@@ -77,6 +78,7 @@ def test_nothing_of_a_living_run_is_deleted(hours: float, working: bool, auto: C
     made_by = maintain(settings, "later").counts
     kinds = ("abandoned_generations_dropped", "spaces_dropped", "models_deleted", "training_sets_deleted")
     assert [made_by[kind] for kind in kinds] == [1, 2, 1, 1]
+    print(row("clock", "maintain", f"{hours:+} h in a living run", "(went through)", "its things stay until it ends"))
 
 
 def ended(conn: Connection, step: str, run_id: str, **refs: Any) -> None:
@@ -179,12 +181,9 @@ def test_no_age_is_negative(auto: Connection) -> None:
     assert format_duration(-90_000.0) == "0.0s"
 
 
-def test_the_clock_of_the_worker_does_not_matter(
-    auto: Connection, settings: Settings, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.usefixtures("soaking")
+def test_the_clock_of_the_worker_does_not_matter(auto: Connection, settings: Settings) -> None:
     """What is old is told by the server's clock alone."""
-    if not request.config.getoption("--kill-points"):
-        pytest.skip("make soak runs it (--kill-points)")
     libraries = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
     if not libraries:
         pytest.skip("libfaketime is not installed (Debian package libfaketime)")
