@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import sql
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.environment import child_environment
@@ -21,26 +20,9 @@ from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.clock import mend_times
 from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import RunRepository
-from tests.e2e.scarcity import row
+from tests.e2e.scarcity import jump, row
 from tests.steps.planted_store import build, fill, publish
 from tests.steps.test_maintain import finish_step, maintain, write
-
-
-def jump(conn: Connection, hours: float) -> None:
-    """Set the server's clock forward by some hours, or back: everything that it has noted is then as much earlier."""
-    columns = conn.execute(
-        """SELECT c.relname, array_agg(a.attname::text) FROM pg_class c
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        WHERE c.relnamespace = 'heal'::regnamespace AND c.relkind = 'r' AND a.atttypid = 'timestamptz'::regtype
-        GROUP BY 1"""
-    ).fetchall()
-    assert sum(len(names) for _, names in columns) > 25
-    for table, names in columns:
-        moved = sql.SQL(", ").join(
-            sql.SQL("{0} = {0} - make_interval(secs => {1})").format(sql.Identifier(name), sql.Literal(hours * 3600))
-            for name in names
-        )
-        conn.execute(sql.SQL("UPDATE heal.{} SET {}").format(sql.Identifier(table), moved))
 
 
 @pytest.mark.parametrize("hours", [25, -25])
