@@ -185,4 +185,4 @@ def every_connection(url: str) -> Iterator[None]:
 def row(resource: str, step: str, what: str, sentence: str, next_run: str) -> str:
     """A row of the table: what a step lacked, what it said, and the state that the next run left."""
     said = " ".join(re.sub(r"^step \w+: ", "", sentence).split())
-    return f"{resource:12} {step:12} {what:28} {said[:150]:150}  {next_run}"
+    return f"{resource:12} {step:12} {what:30} {said[:240]:240}  {next_run}"

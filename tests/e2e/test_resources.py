@@ -56,6 +56,18 @@ class Case:
     detail: Any
     says: str = ""  # empty: the step may also go through
 
+    @property
+    def what(self) -> str:
+        """The detail in words."""
+        if self.resource == "connections":
+            return "max_connections" if self.detail == "all" else f"a role's limit of {self.detail}"
+        if self.resource in ("disk", "server disk"):
+            return "" if self.detail == FIRST else str(self.detail)
+        first, second = self.detail
+        if self.resource == "memory":
+            return f"{first:g} MB more" + ("" if second == FIRST else f" from {second}")
+        return f"{first}, {second} s" if self.resource == "lock" else f"{first:+} h {second or 'before the step'}"
+
 
 DISK = "the disk is full .* free space or move HEAL_VAR_DIR"
 SERVER = "the disk of the database server is full; free space there"
@@ -164,7 +176,7 @@ class World:
             found += self._again(name, manifest, made, wanted)
             said = sentence or ("(went through)" if code == 0 else f"(the process ended with {code})")
             result = f"WRONG: {'; '.join(found)}" if found else "as undisturbed"
-            self.tried.append(row(case.resource, name, str(case.detail), said, result))
+            self.tried.append(row(case.resource, name, case.what, said, result))
             print(self.tried[-1], flush=True)
             if found:
                 self.faults.append(self.tried[-1])
