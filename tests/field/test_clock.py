@@ -14,7 +14,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.report.events import staleness
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.clock import mend_times
@@ -182,3 +182,14 @@ def test_the_clock_of_the_worker_does_not_matter(auto: Connection, settings: Set
         done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert auto.execute("SELECT to_regclass('heal.base_s000002') IS NOT NULL").fetchone() == (True,)
+
+
+def test_the_pipelines_role_counts_steps(login: dict[str, str]) -> None:
+    with connect(login["heal_pipeline"], autocommit=True) as conn:
+        for run_id in ("one", "two"):
+            ended(conn, "label", run_id)
+        numbers = conn.execute("SELECT run_id, number FROM heal.step_result ORDER BY number").fetchall()
+        assert [run_id for run_id, _ in numbers] == ["one", "two"]
+        ended(conn, "label", "one")
+        assert conn.execute("SELECT run_id FROM heal.step_result ORDER BY number DESC LIMIT 1").fetchone() == ("one",)
+        assert mend_times(conn) == ""
