@@ -175,3 +175,10 @@ def endpoint() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@pytest.fixture
+def soaking(request: pytest.FixtureRequest) -> None:
+    """Leave out what ``make soak`` alone runs, because quicker tests try the same in smaller parts."""
+    if not request.config.getoption("--kill-points"):
+        pytest.skip("make soak runs it (--kill-points)")

@@ -69,10 +69,3 @@ def deployment(unaligned: Deployment) -> Deployment:
     """A realigned deployment; tests run it again, in their order."""
     unaligned.run("first")
     return unaligned
-
-
-@pytest.fixture
-def soaking(request: pytest.FixtureRequest) -> None:
-    """Leave out what ``make soak`` alone runs, because quicker tests try the same in smaller parts."""
-    if not request.config.getoption("--kill-points"):
-        pytest.skip("make soak runs it (--kill-points)")

@@ -18,8 +18,11 @@ from heal_tasks.core.settings import load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors import indexing
+from heal_tasks.store.db import Connection, connect
 from tests.e2e.kill_points import Snapshots, counted
 
+FIRST = "^INSERT INTO heal.step_result"
+"""The first statement of every step's own."""
 ROLE, PASSWORD = "heal_scarce", "p"
 _BLOCK = bytes(1 << 16)
 
@@ -30,11 +33,13 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
+        folder.rmdir()
         pytest.skip("this account may not mount a file system")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
 
 
 def fill(disk: Path) -> None:
@@ -71,13 +76,15 @@ def step_before(
         raise AssertionError(f"step {step} has no statement {statement!r}")
 
 
-def step_within(values: dict[str, Any], manifest: Manifest, step: str, spare_mb: float) -> None:
-    """Run a step that may take so much more memory than its process has when the work begins."""
+def step_within(values: dict[str, Any], manifest: Manifest, step: str, spare_mb: float, statement: str = FIRST) -> None:
+    """Run a step that may take so much more memory than its process has at a statement."""
     settings = load_settings(**values)
-    loaded, indexing.EXACT_ROWS = load_step(step), INDEXED_ROWS
+    loaded, indexing.EXACT_ROWS = load_step(step), INDEXED_ROWS  # loaded before the limit holds
+    done = list[str]()
 
     def limit(text: str) -> None:
-        if text.startswith("INSERT INTO heal.step_result"):  # everything is loaded then that a step loads at its start
+        if not done and re.search(statement, text):
+            done.append(text)
             status = Path("/proc/self/status").read_text()
             found = re.search(r"VmData:\s+(\d+) kB", status)
             assert found
@@ -125,6 +132,29 @@ class SmallDatabase(Snapshots):
             admin.execute(statement.encode())
 
 
+def jump(conn: Connection, hours: float) -> None:
+    """Set the server's clock forward by some hours, or back: everything that it has noted is then as much earlier."""
+    columns = conn.execute(
+        """SELECT c.relname, array_agg(a.attname::text) FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE c.relnamespace = 'heal'::regnamespace AND c.relkind = 'r' AND a.atttypid = 'timestamptz'::regtype
+        GROUP BY 1"""
+    ).fetchall()
+    assert sum(len(names) for _, names in columns) > 25
+    for table, names in columns:
+        moved = sql.SQL(", ").join(
+            sql.SQL("{0} = {0} - make_interval(secs => {1})").format(sql.Identifier(name), sql.Literal(hours * 3600))
+            for name in names
+        )
+        conn.execute(sql.SQL("UPDATE heal.{} SET {}").format(sql.Identifier(table), moved))
+
+
+def jump_at(url: str, hours: float) -> None:
+    """As ``jump``, for a database that others work in."""
+    with connect(url) as conn:
+        jump(conn, hours)
+
+
 @contextmanager
 def few_connections(server: EmbeddedPostgres, database: str, most: int) -> Iterator[str]:
     """The URL of a database for a member of the pipeline's role that may have so many connections."""
@@ -150,3 +180,9 @@ def every_connection(url: str) -> Iterator[None]:
     finally:
         for conn in taken:
             conn.close()
+
+
+def row(resource: str, step: str, what: str, sentence: str, next_run: str) -> str:
+    """A row of the table: what a step lacked, what it said, and the state that the next run left."""
+    said = " ".join(re.sub(r"^step \w+: ", "", sentence).split())
+    return f"{resource:12} {step:12} {what:30} {said[:240]:240}  {next_run}"

@@ -1,10 +1,11 @@
-"""Every step without what it needs: a full disk, no memory, no connection, a lock that another session holds.
+"""Every step without what it needs: disk, memory, a connection, a lock that another session has, or a steady clock.
 
 It says what was wrong and what to do, loses nothing, shows nothing half made, and done again it leaves the store of a
 run that nobody disturbed. ``make test`` tries two of these, ``make soak`` all (``--kill-points``), and prints a table.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,14 +25,17 @@ from heal_tasks.steps.vectors import indexing
 from heal_tasks.store.db import connect
 from tests.conftest import TEMPLATE
 from tests.e2e.conftest import SMALL, short
-from tests.e2e.kill_points import Child, start
+from tests.e2e.kill_points import Child, do, start
 from tests.e2e.scarcity import (
+    FIRST,
     INDEXED_ROWS,
     SmallDatabase,
     every_connection,
     few_connections,
     fill,
     free,
+    jump_at,
+    row,
     small_disk,
     step_before,
     step_within,
@@ -40,8 +44,6 @@ from tests.e2e.store_state import differences, leftovers, state_of
 
 DOCUMENTS = 48
 SERVED = "SELECT chunk_id, round(score::numeric, 5) FROM heal.find('how is a graph drawn', 5) ORDER BY 2 DESC, 1"
-FIRST = "INSERT INTO heal.step_result"
-"""The first statement of every step's own."""
 GONE_S = 120
 """A step that has not ended by then waits for ever."""
 
@@ -52,7 +54,19 @@ class Case:
 
     resource: str
     detail: Any
-    says: str = ""  # empty: the step may also go through, or its process may end
+    says: str = ""  # empty: the step may also go through
+
+    @property
+    def what(self) -> str:
+        """The detail in words."""
+        if self.resource == "connections":
+            return "max_connections" if self.detail == "all" else f"a role's limit of {self.detail}"
+        if self.resource in ("disk", "server disk"):
+            return "" if self.detail == FIRST else str(self.detail)
+        first, second = self.detail
+        if self.resource == "memory":
+            return f"{first:g} MB more" + ("" if second == FIRST else f" from {second}")
+        return f"{first}, {second} s" if self.resource == "lock" else f"{first:+} h {second or 'before the step'}"
 
 
 DISK = "the disk is full .* free space or move HEAL_VAR_DIR"
@@ -65,16 +79,17 @@ CASES: dict[str, list[Case]] = {
         Case("server disk", "CREATE TEMP TABLE staging", SERVER),
         Case("server disk", "COPY .*vec_g", SERVER),
         Case("server disk", "USING hnsw", SERVER),
-        Case("lock", "heal.chunk"),
+        Case("lock", ("heal.chunk", 2)),
     ],
-    "label": [Case("disk", FIRST, DISK), *(Case("memory", size, MEMORY) for size in (0.1, 4))],
+    "label": [Case("disk", FIRST, DISK), *(Case("memory", (size, FIRST), MEMORY) for size in (0.1, 4))],
     "ask": [Case("server disk", "INSERT INTO .*question", SERVER), Case("connections", 2, CONNECTIONS)],
     "mine": [Case("disk", FIRST, DISK)],
-    "train": [Case("disk", FIRST, DISK), *(Case("memory", size, MEMORY) for size in (1, 30, 200))],
-    "embed": [Case("server disk", "COPY ", SERVER), Case("memory", 4, MEMORY)],
+    "train": [Case("disk", FIRST, DISK), *(Case("memory", (size, FIRST), MEMORY) for size in (1, 30, 200))],
+    "embed": [Case("server disk", "COPY ", SERVER), Case("memory", (4, FIRST), MEMORY)],
     "choose": [
         Case("server disk", "heal.evaluation", SERVER),
-        *(Case("memory", size, MEMORY) for size in (0.1, 2)),
+        *(Case("memory", (size, FIRST), MEMORY) for size in (0.1, 2)),
+        *(Case("memory", (size, "heal.to_words"), MEMORY) for size in (0.1, 0.5)),  # the lexicon is fitted next
         Case("connections", 0, CONNECTIONS),
     ],
     "publish": [
@@ -82,22 +97,29 @@ CASES: dict[str, list[Case]] = {
         Case("server disk", "COPY .*lex_g", SERVER),
         Case("server disk", "PRIMARY KEY", SERVER),
         Case("server disk", "USING hnsw", SERVER),
-        Case("memory", 0.1, MEMORY),
+        Case("memory", (0.1, FIRST), MEMORY),
         Case("connections", "all", CONNECTIONS),
         Case("connections", 2, CONNECTIONS),
-        Case("lock", "heal.embedding"),
-        Case("lock", "heal.generation"),
-        Case("lock", "served"),
+        Case("lock", ("heal.embedding", 60)),
+        Case("lock", ("heal.generation", 60)),
+        Case("lock", ("served", 60)),
     ],
     "nudge_live": [
         Case("server disk", "CREATE TEMP TABLE staging", SERVER),
-        Case("memory", 0.1, MEMORY),
-        Case("lock", "served"),
-        Case("lock", "heal.step_result"),
+        Case("memory", (0.1, FIRST), MEMORY),
+        Case("lock", ("served", 2)),
+        Case("lock", ("heal.step_result", 2)),
     ],
-    "report": [Case("disk", FIRST, DISK), Case("lock", "heal.run")],
-    "maintain": [Case("lock", "heal.chunk"), Case("connections", 2, CONNECTIONS)],
+    "report": [Case("disk", FIRST, DISK), Case("lock", ("heal.run", 2))],
+    "maintain": [Case("lock", ("heal.chunk", 2)), Case("connections", 2, CONNECTIONS)],
 }
+
+
+for between in ("label", "embed", "choose", "publish", "nudge_live"):
+    CASES[between] += [Case("clock", (25, "")), Case("clock", (-25, ""))]
+for hours in (25, -25):
+    CASES["choose"].append(Case("clock", (hours, "INSERT INTO .*evaluation")))
+    CASES["publish"].append(Case("clock", (hours, "VACUUM")))
 
 
 @dataclass
@@ -108,7 +130,6 @@ class World:
     snapshots: SmallDatabase
     state_disk: Path
     table_disk: Path
-    lock_s: float
     tried: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -153,10 +174,9 @@ class World:
             if sentence and self.served() != before:
                 found.append("another answer to a question")
             found += self._again(name, manifest, made, wanted)
-            sentence = sentence.partition(": ")[2] if sentence.startswith("step ") else sentence
-            what = " ".join(sentence.split()) if sentence else "went through" if code == 0 else f"ended with {code}"
+            said = sentence or ("(went through)" if code == 0 else f"(the process ended with {code})")
             result = f"WRONG: {'; '.join(found)}" if found else "as undisturbed"
-            self.tried.append(f"{case.resource:12} {name:12} {case.detail!s:28} {what[:110]:110}  {result}")
+            self.tried.append(row(case.resource, name, case.what, said, result))
             print(self.tried[-1], flush=True)
             if found:
                 self.faults.append(self.tried[-1])
@@ -168,7 +188,13 @@ class World:
     def _start(self, case: Case, name: str, manifest: Manifest, held: ExitStack) -> Child:
         values, folder, detail = self.values, self.snapshots.folder, case.detail
         if case.resource == "memory":
-            return start(folder, step_within, values, manifest, name, detail)
+            return start(folder, step_within, values, manifest, name, *detail)
+        if case.resource == "clock":
+            url, (hours, statement) = self.settings.require_database_url(), detail
+            if statement:
+                return start(folder, step_before, values, manifest, name, statement, jump_at, url, hours)
+            jump_at(url, hours)
+            return start(folder, do, values | {"drain_hours": 24.0}, "maintain")
         if case.resource in ("disk", "server disk"):
             disk = self.state_disk if case.resource == "disk" else self.table_disk
             return start(folder, step_before, values, manifest, name, detail, fill, disk)
@@ -178,10 +204,10 @@ class World:
             if detail == "all":
                 held.enter_context(every_connection(url))
             return start(folder, step_within, values | {"database_url": url}, manifest, name, 1 << 20)
-        return held.enter_context(self._locked(detail, name, manifest))
+        return held.enter_context(self._locked(*detail, name, manifest))
 
     @contextmanager
-    def _locked(self, table: str, name: str, manifest: Manifest) -> Iterator[Child]:
+    def _locked(self, table: str, seconds: float, name: str, manifest: Manifest) -> Iterator[Child]:
         """A step that another session's lock on a table keeps waiting for a while."""
         with psycopg.connect(self.settings.require_database_url()) as conn:
             if table == "served":
@@ -195,11 +221,13 @@ class World:
             while child.process.is_alive() and not conn.execute(waiting).fetchall()[0][0]:
                 assert time.monotonic() < until
                 time.sleep(0.02)
-            child.join(self.lock_s)
+            child.join(seconds)
         yield child
 
     def _again(self, name: str, manifest: Manifest, made: Manifest, wanted: dict[str, Any]) -> list[str]:
         """Run a step again, and say what differs from the state that it left undisturbed."""
+        with connect(self.settings.require_database_url(), autocommit=True) as conn:
+            conn.execute("DELETE FROM heal.step_result WHERE starts_with(run_id, 'beside ')")
         again = load_step(name).run_to_end(self.settings, manifest)
         found = differences(self.state(), wanted)
         if again.refs.keys() != made.refs.keys():
@@ -214,8 +242,6 @@ class World:
 
 
 def _says(sentence: str, pattern: str) -> bool:
-    import re
-
     return re.search(pattern, sentence) is not None
 
 
@@ -235,7 +261,7 @@ def world(postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.Monkey
             "topic_max_churn": 1.0,
         }  # fmt: skip
         try:
-            yield World(values, snapshots, state, tables, 3.0)
+            yield World(values, snapshots, state, tables)
         finally:
             snapshots.end()
 

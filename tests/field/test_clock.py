@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import sql
 
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.environment import child_environment
@@ -15,31 +14,15 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.report.events import staleness
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.clock import mend_times
 from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import RunRepository
+from tests.e2e.scarcity import jump, row
 from tests.steps.planted_store import build, fill, publish
 from tests.steps.test_maintain import finish_step, maintain, write
-
-
-def jump(conn: Connection, hours: float) -> None:
-    """Set the server's clock forward by some hours, or back: everything that it has noted is then as much earlier."""
-    columns = conn.execute(
-        """SELECT c.relname, array_agg(a.attname::text) FROM pg_class c
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        WHERE c.relnamespace = 'heal'::regnamespace AND c.relkind = 'r' AND a.atttypid = 'timestamptz'::regtype
-        GROUP BY 1"""
-    ).fetchall()
-    assert sum(len(names) for _, names in columns) > 25
-    for table, names in columns:
-        moved = sql.SQL(", ").join(
-            sql.SQL("{0} = {0} - make_interval(secs => {1})").format(sql.Identifier(name), sql.Literal(hours * 3600))
-            for name in names
-        )
-        conn.execute(sql.SQL("UPDATE heal.{} SET {}").format(sql.Identifier(table), moved))
 
 
 @pytest.mark.parametrize("hours", [25, -25])
@@ -77,6 +60,7 @@ def test_nothing_of_a_living_run_is_deleted(hours: float, working: bool, auto: C
     made_by = maintain(settings, "later").counts
     kinds = ("abandoned_generations_dropped", "spaces_dropped", "models_deleted", "training_sets_deleted")
     assert [made_by[kind] for kind in kinds] == [1, 2, 1, 1]
+    print(row("clock", "maintain", f"{hours:+} h in a living run", "(went through)", "its things stay until it ends"))
 
 
 def ended(conn: Connection, step: str, run_id: str, **refs: Any) -> None:
@@ -179,12 +163,9 @@ def test_no_age_is_negative(auto: Connection) -> None:
     assert format_duration(-90_000.0) == "0.0s"
 
 
-def test_the_clock_of_the_worker_does_not_matter(
-    auto: Connection, settings: Settings, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.usefixtures("soaking")
+def test_the_clock_of_the_worker_does_not_matter(auto: Connection, settings: Settings) -> None:
     """What is old is told by the server's clock alone."""
-    if not request.config.getoption("--kill-points"):
-        pytest.skip("make soak runs it (--kill-points)")
     libraries = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
     if not libraries:
         pytest.skip("libfaketime is not installed (Debian package libfaketime)")
@@ -201,3 +182,14 @@ def test_the_clock_of_the_worker_does_not_matter(
         done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert auto.execute("SELECT to_regclass('heal.base_s000002') IS NOT NULL").fetchone() == (True,)
+
+
+def test_the_pipelines_role_counts_steps(login: dict[str, str]) -> None:
+    with connect(login["heal_pipeline"], autocommit=True) as conn:
+        for run_id in ("one", "two"):
+            ended(conn, "label", run_id)
+        numbers = conn.execute("SELECT run_id, number FROM heal.step_result ORDER BY number").fetchall()
+        assert [run_id for run_id, _ in numbers] == ["one", "two"]
+        ended(conn, "label", "one")
+        assert conn.execute("SELECT run_id FROM heal.step_result ORDER BY number DESC LIMIT 1").fetchone() == ("one",)
+        assert mend_times(conn) == ""

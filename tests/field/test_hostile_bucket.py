@@ -15,6 +15,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
+from tests.e2e.scarcity import row
 from tests.e2e.store_state import ROWS
 from tests.hostile_s3 import HostileS3
 
@@ -86,6 +87,7 @@ def test_nothing_is_concluded_from_a_listing_that_lies(
     bucket.fault = ""
     assert ingest(in_bucket, "disturbed").counts["new"] == 1
     assert len(stored(auto)["documents"]) == 6
+    print(row("bucket", "ingest", f"listing: {fault}", str(raised.value), "as undisturbed"))
 
 
 @pytest.mark.parametrize(
@@ -103,11 +105,15 @@ def test_an_object_that_does_not_come_whole_is_tried_again(
     before = stored(auto)
     bucket.objects["docs/3.txt"] = b"The second text of number 3."
     bucket.fault, bucket.only = fault, "docs/3.txt"
-    with impatient(), pytest.raises(RetryableError, match=rf"s3://bucket/docs/3\.txt: {words}.*; try again later"):
+    with (
+        impatient(),
+        pytest.raises(RetryableError, match=rf"s3://bucket/docs/3\.txt: {words}.*; try again later") as raised,
+    ):
         ingest(in_bucket, "disturbed")
     assert stored(auto) == before
     bucket.fault = ""
     assert ingest(in_bucket, "disturbed").counts["changed"] == 1
+    print(row("bucket", "ingest", f"object: {fault}", str(raised.value), "as undisturbed"))
 
 
 def test_a_part_of_an_object_never_passes_for_the_whole(
@@ -118,14 +124,15 @@ def test_a_part_of_an_object_never_passes_for_the_whole(
     bucket.fault, bucket.only = "short", "docs/3.txt"
     made = ingest(in_bucket, "disturbed")
     assert (made.counts["changed"], made.counts["deleted"], made.counts["rejected"]) == (1, 0, 1)
-    (row,) = auto.execute("SELECT path, state, reason FROM heal.source_file WHERE state <> 'read'").fetchall()
-    assert row[:2] == ("3.txt", "failed")
-    assert "is listed with 28 bytes, and the same version of it was sent with 14" in row[2]
+    (failed,) = auto.execute("SELECT path, state, reason FROM heal.source_file WHERE state <> 'read'").fetchall()
+    assert failed[:2] == ("3.txt", "failed")
+    assert "is listed with 28 bytes, and the same version of it was sent with 14" in failed[2]
     texts = [text for (text,) in auto.execute("SELECT body FROM heal.document ORDER BY path").fetchall()]
     assert texts[3:] == ["The first text of number 3, of some length.", "The second text of number 4."]
     bucket.fault = ""
     assert ingest(in_bucket, "after").counts["changed"] == 1
     assert auto.execute("SELECT count(*) FROM heal.quarantine WHERE mended_at IS NULL").fetchone() == (0,)
+    print(row("bucket", "ingest", "object: short", failed[2], "as undisturbed; the others were read"))
 
 
 def test_an_object_that_was_overwritten_after_its_listing_is_read_as_it_is(

@@ -231,22 +231,6 @@ def test_only_what_can_pass_is_worth_a_retry_at_azure(
         source.read(SourceFile("a.txt", "", 1), 10**6)
 
 
-def test_a_listing_that_repeats_itself_ends_at_azure(tmp_path: Path, fake_blobs: FakeBlobs) -> None:
-    fake_blobs.blobs |= {f"{number}.txt": b"text" for number in range(5)}
-    fake_blobs.fault = "repeats"
-    with pytest.raises(SourceError, match=r"azure container docs: the listing repeats the page that begins with '1"):
-        list(opened(tmp_path, "azure", "docs", STRING).list_files())
-
-
-def test_a_listing_that_repeats_itself_ends_at_google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("google.cloud.storage")
-    page = b'{"items": [{"name": "a.txt", "size": "4", "generation": "1"}], "nextPageToken": "again"}'
-    with Answering(200, body=page) as server:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.base_url.removesuffix("/v1"))
-        with pytest.raises(SourceError, match=r"gs://docs: the listing repeats the page that begins with 'a\.txt'"):
-            list(opened(tmp_path, "gcs", "docs").list_files())
-
-
 class Answering(LoopbackServer):
     """Gives every request one status and body, or half of what it announces."""
 
