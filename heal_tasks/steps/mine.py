@@ -69,13 +69,15 @@ def mine(context: Context) -> Outcome:
         question_ids=questions.texts[train], near=settings.train_near_negatives, far=settings.train_far_negatives,
         seed=settings.seed,
     )  # fmt: skip
-    texts = corpus.chunk_texts(chunks.chunk_ids)
-    asked = corpus.question_texts(questions.question_ids)
+    held_out = questions.in_splits("unseen_validation") | (by_people & questions.in_splits("seen_validation"))
+    drawn, pool, answers = _draw_validation(chunks, questions, count & held_out, settings.seed)
+    shown = np.union1d(positives[positives >= 0], negatives[negatives >= 0])
+    texts = corpus.chunk_texts(chunks.chunk_ids[np.union1d(shown, pool)])
+    asked = corpus.question_texts(questions.question_ids[np.union1d(train, drawn)])
 
     def document(row: int) -> str:
         return embedding_text(*texts[int(chunks.chunk_ids[row])])
 
-    shown = np.union1d(positives[positives >= 0], negatives[negatives >= 0])
     views = MapViews(context.conn, settings, chunks.chunk_ids[shown].tolist())
 
     def shown_chunk(row: int) -> dict[str, Any]:
@@ -97,8 +99,6 @@ def mine(context: Context) -> Outcome:
         for question, row, planned in zip(train, positives, negatives, strict=True)
         if row >= 0
     ]
-    held_out = questions.in_splits("unseen_validation") | (by_people & questions.in_splits("seen_validation"))
-    drawn, pool, answers = _draw_validation(chunks, questions, count & held_out, settings.seed)
     validation = ValidationSet(
         queries=[asked[number] for number in questions.question_ids[drawn].tolist()],
         documents=[document(row) for row in pool],

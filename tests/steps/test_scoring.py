@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from heal_tasks.core.metrics import NDCG, TOPIC_AGREEMENT
 from heal_tasks.core.settings import load_settings
 from heal_tasks.questions.splits import is_unseen_test
+from heal_tasks.steps.quality import scoring
 from heal_tasks.steps.quality.comparing import compare, compare_for_drop, is_judged, mean_quality
 from heal_tasks.steps.quality.scoring import (
     BY_TEXT,
     HUMAN,
     SEEN,
     TOPICS,
+    UNSEEN,
     Scores,
     System,
+    held_out,
     judged,
     llm_wrote,
     people_decide,
@@ -64,6 +67,20 @@ def test_written_questions_may_fall_where_people_gain() -> None:
 def test_a_drop_within_the_tolerance_is_none(loss: float, shown: bool) -> None:
     before, after = scores("live", 0.5, 0.7, 30), scores("candidate", 0.5 - loss, 0.7, 30)
     assert bool(compare_for_drop(after, before, load_settings(gate_epsilon=0.005))) is shown
+
+
+def test_of_many_generated_questions_some_are_judged_and_of_human_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    human = [0] * 40 + [1] * 20
+    questions = table([*range(60)], human, [*["unseen_test"] * 25, *["seen_test"] * 15, *["unseen_test"] * 20])
+    ids = np.arange(60)
+    chunks = ChunkTable(ids, ids, ids.astype(np.int32), ids[:, None], np.ones(60, dtype=bool))
+    everything = held_out(questions, chunks)
+    assert {name: len(key.rows) for name, key in everything.items()} == {UNSEEN: 25, SEEN: 15, HUMAN: 20}
+    monkeypatch.setattr(scoring, "MOST_GENERATED", 15)
+    some = held_out(questions, chunks)
+    assert some[UNSEEN].rows.tolist() == [*range(0, 25, 2)]
+    assert [rows.tolist() for rows in some[UNSEEN].positives] == [[row] for row in range(0, 25, 2)]
+    assert {name: len(some[name].rows) for name in (SEEN, HUMAN)} == {SEEN: 15, HUMAN: 20}
 
 
 def test_a_language_model_wrote_where_most_questions_that_move_rows_are_its_own() -> None:

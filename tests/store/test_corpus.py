@@ -57,12 +57,24 @@ def test_all_chunks_with_their_labels(store: SampleStore) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_the_hash_is_that_of_the_joined_documents(store: SampleStore) -> None:
+    store.load(a="x", b="x", c="y", d="z", e="u", f="v")
+    store.delete("c")
+    ((wanted,),) = store.conn.execute(
+        "SELECT encode(sha256(string_agg(document_id || ':' || content_hash, ',' ORDER BY document_id)::bytea), 'hex') "
+        "FROM heal.document WHERE deleted_at IS NULL AND duplicate_of IS NULL"
+    ).fetchall()
+    assert Corpus(store.conn).hash() == wanted
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_an_empty_corpus(store: SampleStore) -> None:
     found = Corpus(store.conn).chunks(None)
     assert found.chunk_ids.shape == (0,)
     assert found.paths.shape == (0, 1)
     assert Corpus(store.conn).questions().splits.shape == (0,)
     assert Corpus(store.conn).texts() == ([], [])
+    assert Corpus(store.conn).hash() == ""
 
 
 @pytest.mark.usefixtures("small_parts")

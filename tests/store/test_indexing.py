@@ -43,6 +43,28 @@ def test_recall_of_a_good_index_is_high_and_of_a_bad_one_low(store: SampleStore)
     assert of_three == pytest.approx(round(of_three * 30) / 30)
 
 
+def test_every_row_is_compared_once_for_all_efforts(store: SampleStore) -> None:
+    store.load_many(1500)
+    generation = store.generation()
+    store.served.write_served(generation, store.wanted(generation))
+    store_queries(store, generation, 20)
+    build_indexes(store.conn, generation, memory_mb=64, parallel=0)
+    store.conn.execute("DROP INDEX heal.vec_g000001_hnsw")
+    store.conn.execute(
+        "CREATE INDEX vec_g000001_hnsw ON heal.vec_g000001 USING hnsw (embedding vector_cosine_ops) "
+        "WITH (m = 2, ef_construction = 4)"
+    )
+    store.generations.set_fields(generation.generation_id, ef_search=10)
+    (definition,) = store.conn.execute("SELECT pg_get_functiondef('heal.exact_tenth'::regproc)").fetchall()[0]
+    store.conn.execute("CREATE SEQUENCE exact_searches")
+    counted = definition.replace("RETURN found;", "PERFORM nextval('public.exact_searches'); RETURN found;")
+    store.conn.execute(counted.replace(" STABLE", "").encode())
+    reached = reach_recall(store.conn, generation, 20, 1.0)
+    assert reached.ef_search >= 40
+    assert store.conn.execute("SELECT last_value, is_called FROM exact_searches").fetchall() == [(1, True)]
+    assert reached.recall == recall(store.conn, generation, n=20)
+
+
 def test_recall_where_there_is_nothing(store: SampleStore) -> None:
     generation = store.generation()
     assert recall(store.conn, generation) is None

@@ -97,6 +97,21 @@ def test_generations_of_a_space_share_its_vectors(store: SampleStore) -> None:
     assert store.spaces.missing_chunks(store.space_of(second)) == []
 
 
+def test_ids_of_missing_chunks_are_ordered_by_length_with_equal_texts_together(store: SampleStore) -> None:
+    texts = ("word word", "w", "same text", "text same", "a longer text")
+    store.load(a="|".join(texts), b="same text|word word|w|text same", served="x")
+    space = store.spaces.ensure("m", "m", DIMS)
+    served = next(chunk for chunk in store.spaces.missing_chunks(space) if chunk.text == "x")
+    store.spaces.write_chunks(space, np.array([served.chunk_id]), encode(["x"]))
+    text_of = {chunk.chunk_id: chunk.text for chunk in store.spaces.missing_chunks(space)}
+    ordered = [text_of[key] for key in store.spaces.missing_ids(space).tolist()]
+    assert sorted(ordered) == sorted(text_of.values())
+    assert [len(text) for text in ordered] == [13, *[9] * 6, 1, 1]
+    assert all(ordered[place : place + 2] == [text] * 2 for text in set(ordered[1:]) for place in [ordered.index(text)])
+    parts = [store.spaces.missing_ids(space, shard, 2).tolist() for shard in range(2)]
+    assert sorted(parts[0] + parts[1]) == sorted(text_of)
+
+
 def test_shards_fill_a_space_together(store: SampleStore) -> None:
     store.load_many(40)
     space = store.spaces.ensure("/m", "m", DIMS)

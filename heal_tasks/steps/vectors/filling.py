@@ -5,11 +5,12 @@ Only missing vectors are computed and they are written in batches, so a killed t
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 
 from heal_tasks.core.batches import batched
 from heal_tasks.core.models import Role, api_model
@@ -20,6 +21,7 @@ from heal_tasks.steps.vectors.embedding_batches import EmbeddingBatches
 from heal_tasks.steps.vectors.embedding_costs import ledger_row, most_usd, refuse_over_limit
 from heal_tasks.steps.vectors.encoders import TextEncoder, api_prompt, check_unchanged, open_encoder
 from heal_tasks.steps.writing.llm_calls import spend_limit_of
+from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.llm.ledger import embedded_by, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -55,7 +57,7 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
     batches = EmbeddingBatches(context, space) if api_model(space.model_uri) else None
     if batches:
         batches.collect()
-    chunks = texts_to_embed(context.conn, repository.missing_chunks(space, context.shard, context.shards))
+    chunks = repository.missing_ids(space, context.shard, context.shards).tolist()
     questions = [] if chunks_only else repository.missing_questions(space, context.shard, context.shards)
     total, done = len(chunks) + len(questions), 0
     collected = batches.stored if batches else Counter[str]()
@@ -67,16 +69,20 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
             check_unchanged(context.conn, space, encoder)
         before_chunk, before_question = api_prompt(space, "document"), api_prompt(space, "query")
         batches.submit_or_wait(
-            [*(before_chunk + text for _, text in chunks), *(before_question + text for _, text in questions)]
+            [
+                *(before_chunk + text for _, text in _texts(context, chunks)),
+                *(before_question + text for _, text in questions),
+            ]
         )
     limit = spend_limit_of(context)
-    work: list[tuple[Sequence[tuple[int, str]], Write, Role]] = [
-        (chunks, repository.write_chunks, "document"),
-        (questions, repository.write_questions, "query"),
+    # Sorted by length over all of them: batches pad little, and equal texts meet in one batch.
+    by_length = sorted(questions, key=_longest_first)
+    work: list[tuple[Iterable[Sequence[tuple[int, str]]], Write, Role]] = [
+        ((_texts(context, part) for part in batched(chunks, WRITE_EVERY)), repository.write_chunks, "document"),
+        (batched(by_length, WRITE_EVERY), repository.write_questions, "query"),
     ]
-    for items, write, role in work:
-        # Sorted by length over all of them: batches pad little, and equal texts meet in one batch.
-        for batch in batched(sorted(items, key=lambda item: (-len(item[1]), item[1])), WRITE_EVERY):
+    for parts, write, role in work:
+        for batch in filter(None, parts):
             ids, texts = zip(*batch, strict=True)
             if batches:
                 usd = sum(most_usd(context.settings, api_prompt(space, role) + text) for text in texts)
@@ -85,6 +91,16 @@ def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
             done += len(batch)
             context.progress(done, total, f"space {space.space_id}")
     return len(chunks) + collected["chunks"], len(questions) + collected["questions"]
+
+
+def _texts(context: Context, chunk_ids: Sequence[int]) -> list[tuple[int, str]]:
+    """Ids and texts to embed of those of some chunks that are still live, the longest first."""
+    live = live_chunks(context.conn, sql.SQL("c.chunk_id = ANY(%s)"), (list(chunk_ids),))
+    return sorted(texts_to_embed(context.conn, [*live]), key=_longest_first)
+
+
+def _longest_first(item: tuple[int, str]) -> tuple[int, str]:
+    return -len(item[1]), item[1]
 
 
 def load_encoder(context: Context, space: Space) -> TextEncoder:

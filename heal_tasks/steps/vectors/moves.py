@@ -13,7 +13,7 @@ from heal_tasks.nudge.nudge import nudge
 from heal_tasks.nudge.plan import PLANS, WRITTEN_PLAN_OF_MANY, WRITTEN_PLANS, NudgeRecord, Plan
 from heal_tasks.nudge.questions import QuestionSet
 from heal_tasks.nudge.solve import gradients
-from heal_tasks.steps.quality.scoring import System, judged, llm_wrote, people_decide
+from heal_tasks.steps.quality.scoring import MOST_GENERATED, System, judged, llm_wrote, people_decide
 from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
@@ -59,6 +59,7 @@ def find_moves(
 
     def judging(chosen: NDArray[np.bool_]) -> QuestionSet:
         key = judged(questions, chunks, chosen)
+        key = key if questions.human[key.rows].all() else key.first(MOST_GENERATED)
         return QuestionSet(system.queries(key.rows) if by_llm else asked[key.rows], key.positives)
 
     # The gate judges unseen documents as a set of its own, so they must not lose while others gain: on ATT&CK, with

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from datetime import datetime
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,9 +84,14 @@ class Corpus(Repository):
     def hash(self) -> str:
         """One hash of all live canonical documents."""
         query = """
-            SELECT coalesce(encode(sha256(string_agg(document_id || ':' || content_hash, ',' ORDER BY document_id)
-                ::bytea), 'hex'), '') FROM heal.document WHERE deleted_at IS NULL AND duplicate_of IS NULL"""
-        return str(scalar(self._conn, query))
+            SELECT document_id || ':' || content_hash FROM heal.document
+            WHERE deleted_at IS NULL AND duplicate_of IS NULL ORDER BY document_id"""
+        # Here and not by the server, which joins at most 1 GB: 12 million documents.
+        digest, before = sha256(), ""
+        for (item,) in stream(self._conn, query):
+            digest.update(f"{before}{item}".encode())
+            before = ","
+        return digest.hexdigest() if before else ""
 
     def texts(
         self, unlabelled_in: int | None = None, since: datetime | None = None, *, public: bool = False

@@ -53,29 +53,57 @@ END $$;
 COMMENT ON PROCEDURE heal.activate IS
     'Switches to a ready or the previous generation (rollback) in one transaction; set lock_timeout and retry around it.';
 
-CREATE OR REPLACE FUNCTION heal.recall(gen bigint, n int DEFAULT 200, k int DEFAULT 10)
-RETURNS double precision LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION heal.exact_tenth(gen bigint, n int DEFAULT 200, k int DEFAULT 10)
+RETURNS double precision[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
     gen_row heal.generation;
-    share double precision;
+    found double precision[];
 BEGIN
     SELECT * INTO gen_row FROM heal.generation g WHERE g.generation_id = gen;
     IF gen_row.generation_id IS NULL OR n IS NULL OR n < 1 THEN
         RAISE EXCEPTION 'recall of generation % with % questions cannot be measured', coalesce(gen::text, 'null'),
             coalesce(n::text, 'null') USING ERRCODE = 'HEA03', HINT = 'SELECT generation_id FROM heal.generation_status; n is at least 1.';
     END IF;
-    -- Compared by distance and not by id, because of two equally near chunks either is right. Ordered by a hash, so that the sample
-    -- stays the same.
+    -- Ordered by a hash, so that the sample stays the same.
     EXECUTE format(
-        'WITH asked AS MATERIALIZED (SELECT q.embedding FROM heal.%I q ORDER BY hashint8(q.question_id), q.question_id LIMIT $2)
-         SELECT avg(found.share) FROM asked a CROSS JOIN LATERAL (
-             WITH exact AS MATERIALIZED (SELECT e.distance FROM heal.nearest(a.embedding, $1, $3, exact => true) e)
-             SELECT (SELECT count(*) FROM heal.nearest(a.embedding, $1, $3) f
-                     WHERE f.distance <= (SELECT max(e.distance) FROM exact e) + 1e-6)::float8
-                    / nullif((SELECT count(*) FROM exact), 0) AS share) found', heal.space_table(gen_row.space_id, 'question'))
-        INTO share USING gen_row, n, k;
+        'WITH asked AS MATERIALIZED (SELECT q.question_id, q.embedding FROM heal.%I q
+                                     ORDER BY hashint8(q.question_id), q.question_id LIMIT $2)
+         SELECT array_agg(ARRAY[exact.furthest, exact.rows] ORDER BY hashint8(a.question_id), a.question_id)
+         FROM asked a CROSS JOIN LATERAL (SELECT max(e.distance) AS furthest, count(*) AS rows
+                                          FROM heal.nearest(a.embedding, $1, $3, exact => true) e) exact',
+        heal.space_table(gen_row.space_id, 'question'))
+        INTO found USING gen_row, n, k;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION heal.exact_tenth IS
+    'For n stored questions the distance of the k-th nearest chunk, and the number of chunks up to k, by comparing all rows; null without '
+    'questions.';
+
+CREATE OR REPLACE FUNCTION heal.recall_beside(gen bigint, exact double precision[], k int DEFAULT 10)
+RETURNS double precision LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    gen_row heal.generation;
+    share double precision;
+BEGIN
+    IF exact IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO gen_row FROM heal.generation g WHERE g.generation_id = gen;
+    -- Compared by distance and not by id, because of two equally near chunks either is right.
+    EXECUTE format(
+        'WITH asked AS MATERIALIZED (SELECT q.question_id, q.embedding FROM heal.%I q
+                                     ORDER BY hashint8(q.question_id), q.question_id LIMIT array_length($2, 1)),
+         numbered AS (SELECT a.embedding, row_number() OVER (ORDER BY hashint8(a.question_id), a.question_id) AS number FROM asked a)
+         SELECT avg((SELECT count(*) FROM heal.nearest(a.embedding, $1, $3) f WHERE f.distance <= $2[a.number][1] + 1e-6)::float8
+                    / nullif($2[a.number][2], 0)) FROM numbered a', heal.space_table(gen_row.space_id, 'question'))
+        INTO share USING gen_row, exact, k;
     RETURN share;
 END $$;
+COMMENT ON FUNCTION heal.recall_beside IS
+    'heal.recall with what heal.exact_tenth has found, so that several efforts of a search are measured after one exact search.';
+
+CREATE OR REPLACE FUNCTION heal.recall(gen bigint, n int DEFAULT 200, k int DEFAULT 10)
+RETURNS double precision LANGUAGE sql STABLE AS $$ SELECT heal.recall_beside(gen, heal.exact_tenth(gen, n, k), k) $$;
 COMMENT ON FUNCTION heal.recall IS
     'Share of the true k nearest chunks that the index finds for n stored questions; null without questions or rows.';
 
