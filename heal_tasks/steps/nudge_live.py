@@ -140,7 +140,7 @@ def _touched_rows(
             everything = repository.load_served(active)
             rank_anew(kept, short, everything.chunk_ids, everything.vectors)
         state.update_probes(take(kept, changed_places(probes, kept)))
-        state.settle(np.setdiff1d(touched, rows.chunk_ids) if worse else touched)
+        state.settle(_settled(touched, rows.chunk_ids, worse))
         total = next((row.rows for row in served_rows(context.conn) if row.generation_id == active.generation_id), None)
         _count_displacement(context, active.generation_id, unmoved, final, total or 0)
         done = _Published(written, len(touched), worse, record.theta, len(sure))
@@ -174,6 +174,8 @@ def _all_rows(
     theta = moved.record.theta if moved.record else 0.0
     if _is_rewrite(active, live, wanted, found):
         made = _write(context, systems, active, plain, wanted, probes, found or record, moved)
+        left = np.setdiff1d(NudgeState(context.conn, active).touched(), _settled(touched, chunks.chunk_ids, worse))
+        NudgeState(context.conn, made).touch(left)
         kept = len(np.intersect1d(wanted.chunk_ids, live.chunk_ids))
         written = Upserted(len(wanted.chunk_ids) - kept, kept, len(live.chunk_ids) - kept, 0)
         _count_displacement(context, made.generation_id, before, final, len(final))
@@ -186,7 +188,7 @@ def _all_rows(
             extend_lexicon(context.conn, active, touched)
             state = NudgeState(context.conn, active)
             state.write_probes(probes)
-            state.settle(touched)
+            state.settle(_settled(touched, chunks.chunk_ids, worse))
             if found:
                 active = GenerationRepository(context.conn).set_fields(active.generation_id, nudge=found.to_json())
                 ContrastRepository(context.conn).write(active, moved.contrast)
@@ -194,6 +196,11 @@ def _all_rows(
             done = _Published(written, len(chunks.chunk_ids), worse, theta, _questions(old))
             _keep(context, active, active, done)
     return done
+
+
+def _settled(touched: Int64Array, live: Int64Array, worse: str) -> Int64Array:
+    """The touched chunks that are as they should be: all, or where the moved rows were worse those that are gone."""
+    return np.setdiff1d(touched, live) if worse else touched
 
 
 def _keep(context: Context, nudged: Generation, live: Generation, done: _Published) -> None:

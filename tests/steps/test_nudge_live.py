@@ -130,10 +130,18 @@ def test_a_question_of_two_chunks_pulls_each_by_half(world: World) -> None:
     world.check()
 
 
-def test_a_night_that_harms_is_not_served_and_said_so(world: World) -> None:
+@pytest.mark.parametrize("computed", ["touched rows", "all rows", "all rows, for a new table"])
+def test_a_night_that_harms_is_not_served_and_said_so(
+    world: World, computed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.set_record(theta=1.2)
     world.night()
     before = world.served()
+    if computed != "touched rows":
+        world.conn.execute("DELETE FROM heal.nudge_probe")
+    if computed == "all rows, for a new table":
+        monkeypatch.setattr(nudge_live, "FEW_ROWS", 0)
+        monkeypatch.setattr(nudge_live, "REWRITE_SHARE", 0.0)
     # Questions that pull thirty rows onto the answers of held-out questions.
     for number in range(0, 60, 2):
         toward = encode([f"text {number + 1}"], DIMS)

@@ -137,6 +137,32 @@ def test_kept_rows_are_those_of_the_live_generation_and_new_chunks_join_them(
     assert NudgeState(auto, made).touched().tolist() == [1]
 
 
+def test_questions_that_the_kept_rows_were_not_moved_by_wait_for_the_next_nudge(
+    auto: Connection, settings: Settings
+) -> None:
+    """They came in the run that found no better generation, and no later night would look at them again."""
+    fill(auto)
+    live = GenerationRepository(auto).set_fields(build(auto, "m", 1).generation_id, nudge=RECORD.to_json())
+    publish(settings, live)
+    space = SpaceRepository(auto).get(live.space_id)
+    early, late = ServedRepository(auto).load_served(live).chunk_ids[:2].tolist()
+
+    def ask(question_id: int, chunk_id: int) -> None:
+        auto.execute(
+            "INSERT INTO heal.question (question_id, chunk_id, text, answer, evidence, kind, writer, model, "
+            "prompt_hash, split) VALUES (%s, %s, %s, '', '', 'question', 'human', '', '', 'train')",
+            (question_id, chunk_id, f"asked {question_id}"),
+        )
+        vector = np.full((1, space.dims), space.dims**-0.5, dtype=np.float32)
+        SpaceRepository(auto).write_questions(space, np.array([question_id]), vector)
+
+    ask(1, early)
+    made = GenerationRepository(auto).create(run_id="r2", space=space, nudge=live.nudge)
+    ask(2, late)  # after the comparison
+    publish(settings, made, "r2", keep_rows=1)
+    assert NudgeState(auto, made).touched().tolist() == sorted([early, late])
+
+
 def test_systems_compute_a_generation_without_its_tables(auto: Connection, settings: Settings) -> None:
     """Step answer needs the rows of a refused candidate, which are never written."""
     fill(auto)

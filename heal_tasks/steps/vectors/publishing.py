@@ -63,13 +63,16 @@ def write_generation(
     repository, contrast = ServedRepository(context.conn), ContrastRepository(context.conn)
     GenerationRepository(context.conn).create_tables(generation)
     plain = systems.plain(LIVE, SpaceRepository(context.conn).get(generation.space_id))
-    new = np.empty(0, dtype=np.int64)
+    waiting = np.empty(0, dtype=np.int64)
     if keep_rows:
         assert systems.active is not None
         live = repository.load_served(systems.active)
         vectors = overlay(systems.chunks.chunk_ids, plain.chunks.copy(), live)
         contrast.write(generation, contrast.load(systems.active))
+        # New ones have their base vectors, and these have not been moved by the questions that came since: the next
+        # nudge moves both.
         new = np.setdiff1d(systems.chunks.chunk_ids, live.chunk_ids)
+        waiting = np.union1d(new, NudgeState(context.conn, systems.active).touched())
     else:
         moved = systems.moves_of(generation, plain)
         vectors = moved_copy(plain.chunks, moved)
@@ -78,6 +81,6 @@ def write_generation(
     systems.write_lexicon(generation, plain, vectors)
     rows = repository.write_served(generation, served(systems.chunks, vectors))
     state.settle(touched)
-    state.touch(new)  # they have their base vectors; the next nudge moves them by their questions
+    state.touch(waiting)
     state.write_probes(choose_probes(systems.questions, plain.questions, systems.chunks, vectors))
     return rows
