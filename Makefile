@@ -26,7 +26,7 @@ help:
 	@echo "make watch        show the run that is going on"
 	@echo "make doctor       check settings, database, model, LLM"
 	@echo "make test         lint, types, tests"
-	@echo "make soak         5,000 damaged files; 200 tenants; 5,000 texts by a faulty API; every step killed; runs by Celery and Edge (35 minutes)"
+	@echo "make soak         5,000 damaged files; 200 tenants; 5,000 texts by a faulty API; every step killed; files and manifests changed; secrets; runs by Celery and Edge (50 minutes)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make setup        only install into $(VENV)"
 	@echo
@@ -85,4 +85,6 @@ soak: $(VENV)/.requirements-scale
 	$(BIN)/python -m pytest tests/steps/test_embed_faults.py --embedded-texts 5000
 	$(BIN)/python -m pytest tests/store/test_tenants.py --tenant-rows 100000
 	$(BIN)/python -m pytest tests/e2e/test_kill_points.py tests/e2e/test_kill.py tests/e2e/test_two_runs.py --kill-points -s
+	$(BIN)/python -m pytest tests/e2e/test_tampered.py tests/e2e/test_secure_run.py tests/e2e/test_upgrade.py --kill-points -s
+	$(BIN)/python -m pytest tests/field/test_secrets_everywhere.py --kill-points
 	$(BIN)/python -m pytest tests/e2e/test_executors.py --executors
