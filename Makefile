@@ -26,7 +26,8 @@ help:
 	@echo "make watch        show the run that is going on"
 	@echo "make doctor       check settings, database, model, LLM"
 	@echo "make test         lint, types, tests"
-	@echo "make soak         5,000 damaged files; 200 tenants; 5,000 texts by a faulty API; every step killed, or without disk, memory, connections; changed files; readers through switches; thirty nights; Celery and Edge (80 minutes)"
+	@echo "make soak         an hour and more: damaged files, tenants, faulty APIs; every step killed, or without disk, memory,"
+	@echo "                  connections; changed files; upgrade; readers through switches; thirty nights; Celery and Edge"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make setup        only install into $(VENV)"
 	@echo
@@ -87,6 +88,7 @@ soak: $(VENV)/.requirements-scale
 	$(BIN)/python -m pytest tests/e2e/test_kill_points.py tests/e2e/test_kill.py tests/e2e/test_two_runs.py --kill-points -s
 	$(BIN)/python -m pytest tests/e2e/test_resources.py tests/field/test_server_disk.py tests/field/test_hostile_bucket.py \
 		tests/field/test_clock.py --kill-points -s
-	$(BIN)/python -m pytest tests/e2e/test_tampered.py tests/e2e/test_readers.py --kill-points -s
+	$(BIN)/python -m pytest tests/e2e/test_tampered.py tests/e2e/test_secure_run.py tests/e2e/test_upgrade.py \
+		tests/field/test_secrets_everywhere.py tests/e2e/test_readers.py --kill-points -s
 	$(BIN)/python -m pytest tests/e2e/test_thirty_nights.py --kill-points --nights-seed 1 -s
 	$(BIN)/python -m pytest tests/e2e/test_executors.py --executors

@@ -148,7 +148,8 @@ def hostile(tampering: Tampering, name: str, value: int | str) -> Iterator[int |
             "s3://bucket/heal/x",
             f"file://{outside}",
         )
-        yield from (str(next((root / kind).iterdir())) for kind in ("models", "reports", "topics"))
+        kinds = [root / kind for kind in ("models", "training_sets", "topics") if (root / kind).is_dir()]
+        yield from (str(next(kind.iterdir())) for kind in kinds)
     yield from (7, "../" * 20 + "etc/passwd", "'; DROP TABLE heal.document; --", "<script>alert(1)</script>")
 
 

@@ -90,6 +90,26 @@ def test_a_generation_that_a_person_has_rejected_is_put_away(auto: Connection, s
     assert auto.execute("SELECT generation_id FROM heal.embedding LIMIT 1").fetchall() == [(live.generation_id,)]
 
 
+def test_a_generation_of_another_run_is_not_published_and_none_that_is_served_is_put_away(
+    auto: Connection, settings: Settings
+) -> None:
+    """Whatever a manifest says that somebody has changed."""
+    fill(auto)
+    live = published(auto, "live", 2)
+    made = build(auto, "m", 1)
+    with pytest.raises(
+        StepError, match=rf"generation {made.generation_id} is of run 'r' .* run 'other' publishes what"
+    ):
+        publish(settings, made, "other", rejected="rejected by nobody")
+    for found in (live, made):
+        assert len(ServedRepository(auto).load_served(found).chunk_ids) == (61 if found is live else 0)
+    result = publish(settings, live, live.run_id, rejected="rejected by nobody")
+    assert (result.refs["generation_id"], result.refs["verdict"]) == (live.generation_id, "m is promoted.")
+    active = GenerationRepository(auto).active()
+    assert active is not None and active.generation_id == live.generation_id
+    assert len(ServedRepository(auto).load_served(active).chunk_ids) == 61
+
+
 def test_nothing_live_and_nothing_published_is_an_error(auto: Connection, settings: Settings) -> None:
     fill(auto)
     made = build(auto, "m", 1)

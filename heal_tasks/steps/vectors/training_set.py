@@ -86,7 +86,9 @@ def _read(folder: Path) -> tuple[TrainingData, ValidationSet]:
     held_out = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
     held_out["positives"] = [np.array(rows, dtype=np.int64) for rows in held_out["positives"]]
     held_out["document_ids"] = np.array(held_out["document_ids"], dtype=np.int64)
-    held_out["paths"] = np.array(held_out["paths"], dtype=np.int64).reshape(len(held_out["documents"]), -1)
+    held_out["paths"] = np.array(held_out["paths"], dtype=np.int64).reshape(
+        len(held_out["documents"]), -1 if held_out["documents"] else 0
+    )
     with np.load(folder / VECTORS) as stored:
         base_vectors = (stored["arr_0"], stored["arr_1"]) if stored.files else None
     return data, ValidationSet(**held_out, base_vectors=base_vectors)
