@@ -1,7 +1,7 @@
 """Every step without what it needs: disk, memory, a connection, a lock that another session has, or a steady clock.
 
 It says what was wrong and what to do, loses nothing, shows nothing half made, and done again it leaves the store of a
-run that nobody disturbed. ``make test`` tries two of these, ``make soak`` all (``--kill-points``), and prints a table.
+run that nobody disturbed. ``make soak`` runs it (``--kill-points``) and prints a table; ``make test`` has parts of it.
 """
 
 import json
