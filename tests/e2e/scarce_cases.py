@@ -15,6 +15,11 @@ class Case:
     says: str = ""  # empty: the step may also go through
 
     @property
+    def after_maintenance(self) -> bool:
+        """The clock jumps and maintenance runs, before the step."""
+        return self.resource == "clock" and not self.detail[1]
+
+    @property
     def what(self) -> str:
         """The detail in words."""
         if self.resource == "connections":

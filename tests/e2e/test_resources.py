@@ -81,6 +81,7 @@ class World:
         wanted = self.state()
         self.snapshots.save("after")
         for case in cases:
+            expected = self._maintained(name, manifest, case) if case.after_maintenance else wanted
             self.snapshots.restore(name)
             before = self.served()
             with ExitStack() as held:
@@ -99,7 +100,7 @@ class World:
                 found.append(f"it ended with {code} and said {sentence!r}")
             if sentence and self.served() != before:
                 found.append("another answer to a question")
-            found += self._again(name, manifest, made, wanted)
+            found += self._again(name, manifest, made, expected)
             said = sentence or ("(went through)" if code == 0 else f"(the process ended with {code})")
             result = f"WRONG: {'; '.join(found)}" if found else "as undisturbed"
             self.tried.append(row(case.resource, name, case.what, said, result))
@@ -110,6 +111,19 @@ class World:
         for kept in (name, "after"):
             self.snapshots.drop(kept)
         return made
+
+    def _maintained(self, name: str, manifest: Manifest, case: Case) -> dict[str, Any]:
+        """The state that a step leaves after maintenance, without a jump; all is old if the clock goes forward."""
+        self.snapshots.restore(name)
+        old = self.settings.model_copy(update={"drain_hours": 0.0 if case.detail[0] > 0 else 24.0})
+        load_step("maintain").run(old, Manifest(run_id="beside maintain"))
+        self._forget_beside()
+        load_step(name).run_to_end(self.settings, manifest)
+        return self.state()
+
+    def _forget_beside(self) -> None:
+        with connect(self.settings.require_database_url(), autocommit=True) as conn:
+            conn.execute("DELETE FROM heal.step_result WHERE starts_with(run_id, 'beside ')")
 
     def _start(self, case: Case, name: str, manifest: Manifest, held: ExitStack) -> Child:
         values, folder, detail = self.values, self.snapshots.folder, case.detail
@@ -153,8 +167,7 @@ class World:
 
     def _again(self, name: str, manifest: Manifest, made: Manifest, wanted: dict[str, Any]) -> list[str]:
         """Run a step again, and say what differs from the state that it left undisturbed."""
-        with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            conn.execute("DELETE FROM heal.step_result WHERE starts_with(run_id, 'beside ')")
+        self._forget_beside()
         again = load_step(name).run_to_end(self.settings, manifest)
         found = differences(self.state(), wanted)
         if again.refs.keys() != made.refs.keys():
