@@ -17,7 +17,7 @@ SLOWEST_BYTES_S = 64 << 10
 """A body that comes more slowly does not come: the timeouts of the client begin anew with every byte."""
 _PIECE_BYTES = 1 << 18
 
-RETRYABLE_CODES = frozenset({
+_RETRYABLE_CODES = frozenset({
     "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException",
     "RequestTimeout", "InternalError", "ServiceUnavailable",
 })  # fmt: skip
@@ -141,7 +141,7 @@ def named_errors(what: str, refused: type[HealError], rights: str, check: str) -
 def _of_reply(error: Any, where: str, refused: type[HealError], rights: str, check: str) -> HealError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if code in RETRYABLE_CODES or status >= 500 or status == 429:
+    if code in _RETRYABLE_CODES or status >= 500 or status == 429:
         return RetryableError(f"{where}: the server is busy ({code}); try again later")
     cure = rights if code in ("AccessDenied", "403") else _CURES.get(code, check)
     return refused(f"{where} refused ({code}); {cure}")

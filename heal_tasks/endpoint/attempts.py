@@ -118,7 +118,7 @@ def settle_status(
 def retry_after_s(headers: Mapping[str, str], unix_s: float) -> float | None:
     """Seconds that a reply asks to wait, by ``retry-after-ms`` or else ``Retry-After`` (seconds, or a date).
 
-    None where neither can be read; ``unix_s`` is the time now.
+    None where neither can be read; ``unix_s`` is the time now, of a reply without a date of its own.
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -127,9 +127,16 @@ def retry_after_s(headers: Mapping[str, str], unix_s: float) -> float | None:
             continue
         if math.isfinite(seconds):
             return max(0.0, seconds)
+    until_s, sent_s = _unix_s(headers.get("retry-after", "")), _unix_s(headers.get("date", ""))
+    # By the server's own clock, from which that of this machine may differ by hours.
+    return None if until_s is None else max(0.0, until_s - (unix_s if sent_s is None else sent_s))
+
+
+def _unix_s(text: str) -> float | None:
+    """The Unix time of a date in a header; None if it is none."""
     try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
+        date = parsedate_to_datetime(text)
         # "-0000" makes a naive date, which is UTC by RFC 5322.
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - unix_s)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

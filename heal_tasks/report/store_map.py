@@ -40,7 +40,7 @@ def read_map(conn: Connection, artifacts: ArtifactStore) -> StoredMap | None:
     """Read the newest map that a run has drawn; None if none has."""
     row = conn.execute(
         "SELECT run_id, result -> 'refs' ->> 'map_uri' FROM heal.step_result WHERE step = 'report' "
-        "AND result -> 'refs' ->> 'map_uri' <> '' ORDER BY finished_at DESC LIMIT 1"
+        "AND result -> 'refs' ->> 'map_uri' <> '' ORDER BY number DESC LIMIT 1"
     ).fetchone()
     if row is None:
         return None

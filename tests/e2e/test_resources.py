@@ -1,7 +1,7 @@
 """Every step without what it needs: disk, memory, a connection, a lock that another session has, or a steady clock.
 
 It says what was wrong and what to do, loses nothing, shows nothing half made, and done again it leaves the store of a
-run that nobody disturbed. ``make test`` tries two of these, ``make soak`` all (``--kill-points``), and prints a table.
+run that nobody disturbed. ``make soak`` runs it (``--kill-points``) and prints a table; ``make test`` has parts of it.
 """
 
 import json
@@ -26,8 +26,8 @@ from heal_tasks.store.db import connect
 from tests.conftest import TEMPLATE
 from tests.e2e.conftest import SMALL, short
 from tests.e2e.kill_points import Child, do, start
+from tests.e2e.scarce_cases import CASES, Case
 from tests.e2e.scarcity import (
-    FIRST,
     INDEXED_ROWS,
     SmallDatabase,
     every_connection,
@@ -44,82 +44,8 @@ from tests.e2e.store_state import differences, leftovers, state_of
 
 DOCUMENTS = 48
 SERVED = "SELECT chunk_id, round(score::numeric, 5) FROM heal.find('how is a graph drawn', 5) ORDER BY 2 DESC, 1"
-GONE_S = 120
+GONE_S = 600
 """A step that has not ended by then waits for ever."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a step lacks, from which statement on, and a part of what it has to say."""
-
-    resource: str
-    detail: Any
-    says: str = ""  # empty: the step may also go through
-
-    @property
-    def what(self) -> str:
-        """The detail in words."""
-        if self.resource == "connections":
-            return "max_connections" if self.detail == "all" else f"a role's limit of {self.detail}"
-        if self.resource in ("disk", "server disk"):
-            return "" if self.detail == FIRST else str(self.detail)
-        first, second = self.detail
-        if self.resource == "memory":
-            return f"{first:g} MB more" + ("" if second == FIRST else f" from {second}")
-        return f"{first}, {second} s" if self.resource == "lock" else f"{first:+} h {second or 'before the step'}"
-
-
-DISK = "the disk is full .* free space or move HEAL_VAR_DIR"
-SERVER = "the disk of the database server is full; free space there"
-MEMORY = "no memory left.* (HEAL_|more memory)"
-CONNECTIONS = "raise max_connections or the role's CONNECTION LIMIT"
-CASES: dict[str, list[Case]] = {
-    "ingest": [Case("server disk", "INSERT INTO heal.document", SERVER), Case("connections", 1, CONNECTIONS)],
-    "first_light": [
-        Case("server disk", "CREATE TEMP TABLE staging", SERVER),
-        Case("server disk", "COPY .*vec_g", SERVER),
-        Case("server disk", "USING hnsw", SERVER),
-        Case("lock", ("heal.chunk", 2)),
-    ],
-    "label": [Case("disk", FIRST, DISK), *(Case("memory", (size, FIRST), MEMORY) for size in (0.1, 4))],
-    "ask": [Case("server disk", "INSERT INTO .*question", SERVER), Case("connections", 2, CONNECTIONS)],
-    "mine": [Case("disk", FIRST, DISK)],
-    "train": [Case("disk", FIRST, DISK), *(Case("memory", (size, FIRST), MEMORY) for size in (1, 30, 200))],
-    "embed": [Case("server disk", "COPY ", SERVER), Case("memory", (4, FIRST), MEMORY)],
-    "choose": [
-        Case("server disk", "heal.evaluation", SERVER),
-        *(Case("memory", (size, FIRST), MEMORY) for size in (0.1, 2)),
-        *(Case("memory", (size, "heal.to_words"), MEMORY) for size in (0.1, 0.5)),  # the lexicon is fitted next
-        Case("connections", 0, CONNECTIONS),
-    ],
-    "publish": [
-        Case("server disk", "COPY .*vec_g", SERVER),
-        Case("server disk", "COPY .*lex_g", SERVER),
-        Case("server disk", "PRIMARY KEY", SERVER),
-        Case("server disk", "USING hnsw", SERVER),
-        Case("memory", (0.1, FIRST), MEMORY),
-        Case("connections", "all", CONNECTIONS),
-        Case("connections", 2, CONNECTIONS),
-        Case("lock", ("heal.embedding", 60)),
-        Case("lock", ("heal.generation", 60)),
-        Case("lock", ("served", 60)),
-    ],
-    "nudge_live": [
-        Case("server disk", "CREATE TEMP TABLE staging", SERVER),
-        Case("memory", (0.1, FIRST), MEMORY),
-        Case("lock", ("served", 2)),
-        Case("lock", ("heal.step_result", 2)),
-    ],
-    "report": [Case("disk", FIRST, DISK), Case("lock", ("heal.run", 2))],
-    "maintain": [Case("lock", ("heal.chunk", 2)), Case("connections", 2, CONNECTIONS)],
-}
-
-
-for between in ("label", "embed", "choose", "publish", "nudge_live"):
-    CASES[between] += [Case("clock", (25, "")), Case("clock", (-25, ""))]
-for hours in (25, -25):
-    CASES["choose"].append(Case("clock", (hours, "INSERT INTO .*evaluation")))
-    CASES["publish"].append(Case("clock", (hours, "VACUUM")))
 
 
 @dataclass
@@ -155,6 +81,7 @@ class World:
         wanted = self.state()
         self.snapshots.save("after")
         for case in cases:
+            expected = self._maintained(name, manifest, case) if case.after_maintenance else wanted
             self.snapshots.restore(name)
             before = self.served()
             with ExitStack() as held:
@@ -173,7 +100,7 @@ class World:
                 found.append(f"it ended with {code} and said {sentence!r}")
             if sentence and self.served() != before:
                 found.append("another answer to a question")
-            found += self._again(name, manifest, made, wanted)
+            found += self._again(name, manifest, made, expected)
             said = sentence or ("(went through)" if code == 0 else f"(the process ended with {code})")
             result = f"WRONG: {'; '.join(found)}" if found else "as undisturbed"
             self.tried.append(row(case.resource, name, case.what, said, result))
@@ -184,6 +111,19 @@ class World:
         for kept in (name, "after"):
             self.snapshots.drop(kept)
         return made
+
+    def _maintained(self, name: str, manifest: Manifest, case: Case) -> dict[str, Any]:
+        """The state that a step leaves after maintenance, without a jump; all is old if the clock goes forward."""
+        self.snapshots.restore(name)
+        old = self.settings.model_copy(update={"drain_hours": 0.0 if case.detail[0] > 0 else 24.0})
+        load_step("maintain").run(old, Manifest(run_id="beside maintain"))
+        self._forget_beside()
+        load_step(name).run_to_end(self.settings, manifest)
+        return self.state()
+
+    def _forget_beside(self) -> None:
+        with connect(self.settings.require_database_url(), autocommit=True) as conn:
+            conn.execute("DELETE FROM heal.step_result WHERE starts_with(run_id, 'beside ')")
 
     def _start(self, case: Case, name: str, manifest: Manifest, held: ExitStack) -> Child:
         values, folder, detail = self.values, self.snapshots.folder, case.detail
@@ -204,17 +144,18 @@ class World:
             if detail == "all":
                 held.enter_context(every_connection(url))
             return start(folder, step_within, values | {"database_url": url}, manifest, name, 1 << 20)
-        return held.enter_context(self._locked(*detail, name, manifest))
+        return held.enter_context(self._locked(*detail, name, manifest, reading=case.resource == "reader"))
 
     @contextmanager
-    def _locked(self, table: str, seconds: float, name: str, manifest: Manifest) -> Iterator[Child]:
+    def _locked(self, table: str, seconds: float, name: str, manifest: Manifest, *, reading: bool) -> Iterator[Child]:
         """A step that another session's lock on a table keeps waiting for a while."""
         with psycopg.connect(self.settings.require_database_url()) as conn:
             if table == "served":
                 ((table,),) = conn.execute(
                     "SELECT 'heal.' || heal.vector_table(generation_id) FROM heal.generation WHERE state = 'active'"
                 ).fetchall()
-            conn.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+            mode = "ACCESS SHARE" if reading else "ACCESS EXCLUSIVE"
+            conn.execute(f"LOCK TABLE {table} IN {mode} MODE".encode())
             child = start(self.snapshots.folder, step_within, self.values, manifest, name, 1 << 20)
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
             until = time.monotonic() + GONE_S
@@ -226,8 +167,7 @@ class World:
 
     def _again(self, name: str, manifest: Manifest, made: Manifest, wanted: dict[str, Any]) -> list[str]:
         """Run a step again, and say what differs from the state that it left undisturbed."""
-        with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            conn.execute("DELETE FROM heal.step_result WHERE starts_with(run_id, 'beside ')")
+        self._forget_beside()
         again = load_step(name).run_to_end(self.settings, manifest)
         found = differences(self.state(), wanted)
         if again.refs.keys() != made.refs.keys():

@@ -24,6 +24,9 @@ from tests.e2e.scarcity import jump, row
 from tests.steps.planted_store import build, fill, publish
 from tests.steps.test_maintain import finish_step, maintain, write
 
+TOPIC_RUN = b"""INSERT INTO heal.topic_run (fingerprint, uri, documents, topics, leaves, depth, mean_residual)
+VALUES ('f', 'u', 1, 1, 1, 1, 0)"""
+
 
 @pytest.mark.parametrize("hours", [25, -25])
 @pytest.mark.parametrize("working", [True, False])
@@ -115,10 +118,7 @@ def test_a_run_goes_on_from_a_time_to_come(auto: Connection, settings: Settings,
 
     assert night("first") == "realign"
     publish(auto, "m", 1, run_id="first")
-    auto.execute(
-        "INSERT INTO heal.topic_run (fingerprint, uri, documents, topics, leaves, depth, mean_residual) "
-        "VALUES ('f', 'u', 1, 1, 1, 1, 0)"
-    )
+    auto.execute(TOPIC_RUN)
     auto.execute("UPDATE heal.generation SET topic_run_id = (SELECT max(topic_run_id) FROM heal.topic_run)")
     ended(auto, "publish", "first", generation_id=1)
     jump(auto, -24 * 365)
@@ -150,6 +150,20 @@ def test_words_of_documents_restricted_under_another_clock_count_as_restricted(a
     jump(auto, -25)
     auto.execute("UPDATE heal.document SET acl = '{hr}', acl_changed_at = now() WHERE external_id = 'd1'")
     assert Corpus(auto).restricted_since(GenerationRepository(auto).get(active.generation_id).created_at)
+
+
+def test_texts_that_change_after_the_clock_was_ahead_are_labelled_anew(auto: Connection) -> None:
+    fill(auto, 2)
+    auto.execute(TOPIC_RUN)
+    auto.execute(
+        "INSERT INTO heal.document_topic (topic_run_id, document_id, leaf, path, membership, residual, projected) "
+        "SELECT t.topic_run_id, d.document_id, 0, '{}', 1, 0, false FROM heal.topic_run t, heal.document d"
+    )
+    jump(auto, -25)
+    mend_times(auto)
+    assert Corpus(auto).texts(unlabelled_in=1) == ([], [])
+    auto.execute("UPDATE heal.document SET changed_at = now() WHERE external_id = 'd1'")
+    assert len(Corpus(auto).texts(unlabelled_in=1)[0]) == 1
 
 
 def test_no_age_is_negative(auto: Connection) -> None:

@@ -131,6 +131,9 @@ def test_rate_limits_without_any_answer_end_the_run_after_the_patience(caplog: p
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "later"}, None),
+        # This machine's clock is a day off.
+        ({"retry-after": "Fri, 02 Jan 1970 00:16:50 GMT", "date": "Fri, 02 Jan 1970 00:16:40 GMT"}, 10.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:16:50 GMT", "date": "yesterday"}, 10.0),
         ({}, None),
     ],
 )

@@ -9,6 +9,7 @@ _TIMES = {
     "step_result": ("started_at", "finished_at"),
     "generation": ("created_at", "activated_at", "retired_at", "changed_at"),
     "space": ("created_at", "used_at"),
+    "topic_run": ("created_at",),
     "document": ("created_at", "changed_at", "deleted_at", "acl_changed_at"),
     "question": ("created_at",),
     "llm_call": ("created_at",),

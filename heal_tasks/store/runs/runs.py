@@ -248,7 +248,7 @@ class RunRepository(Repository):
         """Steps that a run began, in the order of their start; of its latest inputs, if they changed during the run."""
         rest = """FROM heal.step_result r WHERE run_id = %s AND fingerprint = (
                 SELECT fingerprint FROM heal.step_result l
-                WHERE l.run_id = r.run_id AND l.step = r.step ORDER BY started_at DESC LIMIT 1)
+                WHERE l.run_id = r.run_id AND l.step = r.step ORDER BY number DESC LIMIT 1)
             ORDER BY min(started_at) OVER (PARTITION BY step), shard"""
         return select(self._conn, StepRow, rest, (run_id,))
 
