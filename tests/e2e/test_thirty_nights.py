@@ -198,9 +198,9 @@ def world(
     snapshots = Snapshots(postgres, "nights", tmp_path / "var", tmp_path)
     with FakeOpenAI() as llm:
         values: dict[str, Any] = {
-            **SMALL, "var_dir": tmp_path / "var", "database_url": snapshots.begin(TEMPLATE), "s3_endpoint_url": endpoint,
-            "llm_base_url": llm.base_url, "llm_model": "fake", "llm_concurrency": 4, "drain_hours": 0.0,
-            "nudge_max_changed_share": 0.25, "topic_max_churn": 1.0,
+            **SMALL, "var_dir": tmp_path / "var", "database_url": snapshots.begin(TEMPLATE),
+            "s3_endpoint_url": endpoint, "llm_base_url": llm.base_url, "llm_model": "fake", "llm_concurrency": 4,
+            "drain_hours": 0.0, "nudge_max_changed_share": 0.25, "topic_max_churn": 1.0,
         }  # fmt: skip
         yield World(values, postgres, llm, bucket, request.config.getoption("--nights-seed"))
     snapshots.end()
