@@ -26,7 +26,7 @@ help:
 	@echo "make watch        show the run that is going on"
 	@echo "make doctor       check settings, database, model, LLM"
 	@echo "make test         lint, types, tests"
-	@echo "make soak         5,000 damaged files; 200 tenants; 5,000 texts by a faulty API; every step killed; thirty nights; runs by Celery and Edge (50 minutes)"
+	@echo "make soak         5,000 damaged files; 200 tenants; 5,000 texts by a faulty API; every step killed; thirty nights; runs by Celery and Edge (45 minutes)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make setup        only install into $(VENV)"
 	@echo
