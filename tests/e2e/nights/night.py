@@ -15,7 +15,7 @@ from heal_tasks.steps.engine.road import load_step, steps_of
 from tests.e2e.kill_points import counted, crash, die, start, step_until
 
 HAZARD = 0.3
-"""Share of the steps of a dangerous night that are disturbed."""
+"""Share of the steps of a dangerous night that are disturbed; the last one is, if no other was."""
 
 
 @dataclass
@@ -109,8 +109,9 @@ class Nights:
         return False
 
     def _step(self, name: str, manifest: Manifest, hazard: str, said: list[str]) -> Manifest:
-        if hazard and self.draw.random() < HAZARD:
-            number = self.draw.randint(1, self.statements.get(name, 20))
+        if hazard and (self.draw.random() < HAZARD or (name == "report" and not said)):
+            # The last statements may not be sent tonight.
+            number = self.draw.randint(1, 1 + self.statements.get(name, 20) // 2)
             then, arguments = (die, ()) if hazard == "kill" else (crash, (self.server.data_dir,))
             child = start(self.folder, step_until, self.values, manifest, name, number, then, *arguments)
             child.join()
