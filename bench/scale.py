@@ -30,25 +30,22 @@ from unittest.mock import patch
 
 import numpy as np
 import psutil
-from psycopg import sql
 
 from bench.common import Measured, measure, parent_parser, table, versions, write_json
 from bench.scale_corpus import CHUNK_TOKENS, CHUNKS_PER_DOCUMENT, PlantedEncoder, drop_night, write_documents
+from bench.scale_load import load_documents, plant_questions
 from bench.scratch import backend_cpu_s, scratch_store, server_cpu_s
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.lexicon.record import LexiconRecord
-from heal_tasks.questions.splits import is_unseen
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.systems import Systems
 from heal_tasks.store.db import connect, scalar
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
-from heal_tasks.store.spaces.vector_tables import copy_rows
 
 NEW, CHANGED, DELETED = 1000, 100, 100  # documents of a night
-TRAIN_ONE_IN, HELD_OUT, QUESTION_WORDS = 50, 1000, 6
-SPLITS = ("seen_validation", "unseen_validation", "seen_test", "unseen_test")
 SEARCHES, WARM_UP, THREADS, SAMPLED_S = 200, 20, 2, 0.5
 SEARCH, FIND = "SELECT * FROM heal.search(%s, %s::bigint, 10)", "SELECT * FROM heal.find(%s)"
 Json = dict[str, Any]
@@ -68,47 +65,6 @@ def run_step(given: Json, name: str, manifest: Json) -> tuple[Json, float]:
 
     with patch("heal_tasks.steps.vectors.filling.load_encoder", lambda *_: Timed()):
         return load_step(name).run(load_settings(**given), Manifest(**manifest)).to_json(), spent[0]
-
-
-def plant_questions(given: Json, first: int) -> int:
-    """Ask about chunks that have come since ``first`` documents were there, and return the number of questions."""
-    rng, settings = np.random.default_rng(first), load_settings(**given)
-    with connect(settings.require_database_url(), autocommit=True) as conn:
-        chunks = conn.execute(
-            "SELECT c.chunk_id, c.document_id FROM heal.chunk c JOIN heal.document d USING (document_id) "
-            "WHERE c.superseded_at IS NULL AND substr(d.external_id, 2)::int >= %s ORDER BY 1",
-            (first,),
-        ).fetchall()
-        unseen = np.array([is_unseen(document) for _, document in chunks])
-        seen, hidden = np.flatnonzero(~unseen), np.flatnonzero(unseen)
-        asked = [(row, "train") for row in rng.choice(seen, len(chunks) // TRAIN_ONE_IN, replace=False)]
-        for split in SPLITS if not first else ():
-            asked += [(row, split) for row in rng.choice(hidden if split.startswith("unseen") else seen, HELD_OUT)]
-        texts = dict(
-            conn.execute(
-                "SELECT c.chunk_id, c.text || ' ' || d.title FROM heal.chunk c "
-                "JOIN heal.document d USING (document_id) WHERE c.chunk_id = ANY(%s)",
-                ([chunks[row][0] for row, _ in asked],),
-            ).fetchall()
-        )
-        columns = [("question_id", "int8"), ("chunk_id", "int8")]
-        named = ("text", "answer", "evidence", "kind", "writer", "model", "prompt_hash", "split")
-
-        def row_of(key: int, row: int, split: str) -> tuple[Any, ...]:
-            chunk = chunks[row][0]
-            words = texts[chunk].lower().replace(".", "").split()
-            text = " ".join([*rng.choice(words[:-2], QUESTION_WORDS), *words[-2:]])
-            return 1_000_000_000 * bool(first) + key, chunk, text, "", "", "question", "llm", "m", "p", split
-
-        rows = (row_of(key, row, split) for key, (row, split) in enumerate(asked))
-        copy_rows(
-            conn,
-            sql.Identifier("heal", "question"),
-            [*columns, *((name, "text") for name in named)],
-            rows,
-        )
-        conn.execute("ANALYZE heal.question")
-    return len(asked)
 
 
 def lexicon_alone(given: Json, topic_run_id: int) -> int:
@@ -152,11 +108,11 @@ def search_all(given: Json) -> Json:
 class Rehearsal:
     """The stages of one size, on a server of its own; each is a row, told as it ends."""
 
-    def __init__(self, chunks: int, url: str, folder: Path, tell: Callable[[Json], None]) -> None:
+    def __init__(self, chunks: int, url: str, folder: Path, tell: Callable[[Json], None], copied: bool) -> None:
         self._given: Json = {
             "database_url": url, "var_dir": str(folder), "chunk_tokens": CHUNK_TOKENS, "index_memory_mb": 4096,
         }  # fmt: skip
-        self._chunks, self._folder, self._tell = chunks, folder, tell
+        self._chunks, self._folder, self._tell, self._copied = chunks, folder, tell, copied
         self._conn = connect(url, autocommit=True)
         postmaster = psutil.Process(self._conn.info.backend_pid).parent()
         assert postmaster is not None
@@ -167,8 +123,13 @@ class Rehearsal:
         documents = self._chunks // CHUNKS_PER_DOCUMENT
         inbox, aside = self._folder / "inbox", self._folder / "aside.jsonl"
         measure(write_documents, inbox, aside, documents, NEW)
-        manifest: Json = Manifest(run_id="first").model_dump(mode="json")
-        for name in ("ingest", "route", "label"):
+        start = Manifest(run_id="first")
+        if self._copied:
+            self._stage("copied", load_documents, THREADS)
+            RunRepository(self._conn).open_run(start.run_id)
+            start = start.next("ingest", refs={"new": documents, "changed": 0, "deleted": 0}, counts={}, note="")
+        manifest: Json = start.model_dump(mode="json")
+        for name in ("ingest", "route", "label")[self._copied :]:
             manifest = self._step(name, manifest)
         measure(plant_questions, self._given, 0)
         manifest = self._step("embed_base", manifest)
@@ -269,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parent_parser()])
     parser.add_argument("--chunks", type=int, nargs="+", default=[10_000, 100_000], help="sizes")
     parser.add_argument("--lines", type=Path, metavar="FILE", help="append each stage as it ends to this file")
+    parser.add_argument("--copied", action="store_true", help="load documents by COPY instead of the first ingest")
     given = parser.parse_args()
     earlier = given.lines.read_text().splitlines() if given.lines and given.lines.exists() else []
     rows: list[Json] = [json.loads(line) for line in earlier]
@@ -283,7 +245,7 @@ def main() -> None:
     for chunks in given.chunks:
         with scratch_store() as url, connect(url) as conn:
             folder = Path(str(scalar(conn, "SHOW data_directory"))).parent / "state"
-            Rehearsal(chunks, url, folder, tell).run()
+            Rehearsal(chunks, url, folder, tell, given.copied).run()
     print(table(with_growth(rows)))
     print(versions())
     write_json(given.json, {"scale": rows})

@@ -1,6 +1,6 @@
-"""Documents loaded by COPY, for a rehearsal of the steps after ``ingest`` where that would take too long.
+"""What a rehearsal at scale loads by COPY: questions, and documents where the step ``ingest`` would take too long.
 
-What is stored is what ``ingest`` stores, but the chunks end at every ninth sentence or so, without a tokenizer.
+Of documents is stored what ``ingest`` stores, but the chunks end at every ninth sentence or so, without a tokenizer.
 """
 
 import json
@@ -10,16 +10,20 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from psycopg import sql
 
 from bench.scale_corpus import CHUNKS_PER_DOCUMENT
 from heal_tasks.core.ids import chunk_id, document_id, sha256_hex
 from heal_tasks.core.settings import load_settings
 from heal_tasks.core.text import title_line
+from heal_tasks.questions.splits import is_unseen
 from heal_tasks.store.db import connect
 from heal_tasks.store.documents.source_files import FileState, SourceFiles
 from heal_tasks.store.spaces.vector_tables import copy_rows
 
+TRAIN_ONE_IN, HELD_OUT, QUESTION_WORDS = 50, 1000, 6
+SPLITS = ("seen_validation", "unseen_validation", "seen_test", "unseen_test")
 _DOCUMENT = ("source", "external_id", "path", "title", "body", "content_hash")
 _CHUNK = [("chunk_id", "int8"), ("document_id", "int8"), ("ordinal", "int4"), ("heading", "text"), ("text", "text")]
 
@@ -36,6 +40,47 @@ def load_documents(given: dict[str, Any], workers: int) -> None:
         conn.execute("SET maintenance_work_mem = '1GB'")
         conn.execute(index)
         conn.execute("VACUUM (ANALYZE) heal.document, heal.chunk")
+
+
+def plant_questions(given: dict[str, Any], first: int) -> int:
+    """Ask about chunks that have come since ``first`` documents were there, and return the number of questions."""
+    rng, settings = np.random.default_rng(first), load_settings(**given)
+    with connect(settings.require_database_url(), autocommit=True) as conn:
+        chunks = conn.execute(
+            "SELECT c.chunk_id, c.document_id FROM heal.chunk c JOIN heal.document d USING (document_id) "
+            "WHERE c.superseded_at IS NULL AND substr(d.external_id, 2)::int >= %s ORDER BY 1",
+            (first,),
+        ).fetchall()
+        unseen = np.array([is_unseen(document) for _, document in chunks])
+        seen, hidden = np.flatnonzero(~unseen), np.flatnonzero(unseen)
+        asked = [(row, "train") for row in rng.choice(seen, len(chunks) // TRAIN_ONE_IN, replace=False)]
+        for split in SPLITS if not first else ():
+            asked += [(row, split) for row in rng.choice(hidden if split.startswith("unseen") else seen, HELD_OUT)]
+        texts = dict(
+            conn.execute(
+                "SELECT c.chunk_id, c.text || ' ' || d.title FROM heal.chunk c "
+                "JOIN heal.document d USING (document_id) WHERE c.chunk_id = ANY(%s)",
+                ([chunks[row][0] for row, _ in asked],),
+            ).fetchall()
+        )
+        columns = [("question_id", "int8"), ("chunk_id", "int8")]
+        named = ("text", "answer", "evidence", "kind", "writer", "model", "prompt_hash", "split")
+
+        def row_of(key: int, row: int, split: str) -> tuple[Any, ...]:
+            chunk = chunks[row][0]
+            words = texts[chunk].lower().replace(".", "").split()
+            text = " ".join([*rng.choice(words[:-2], QUESTION_WORDS), *words[-2:]])
+            return 1_000_000_000 * bool(first) + key, chunk, text, "", "", "question", "llm", "m", "p", split
+
+        rows = (row_of(key, row, split) for key, (row, split) in enumerate(asked))
+        copy_rows(
+            conn,
+            sql.Identifier("heal", "question"),
+            [*columns, *((name, "text") for name in named)],
+            rows,
+        )
+        conn.execute("ANALYZE heal.question")
+    return len(asked)
 
 
 def _load(given: dict[str, Any], files: list[Path]) -> None:

@@ -165,3 +165,21 @@ def test_the_weights_are_those_of_the_definition(store: SampleStore) -> None:
     assert [stem for _, stem in stored.stems] == ["basalt", "granit", "rock"]
     assert stored.chunks.tolist() == [1, 2, 3]
     np.testing.assert_allclose(stored.weights, np.log(1 + 3 / np.array([1, 2, 3])), rtol=1e-6)
+
+
+def test_a_stem_stays_while_any_chunk_has_it(store: SampleStore) -> None:
+    """Also where that chunk is behind the ones that are looked at first."""
+    store.load(many="|".join(f"frequent part{number}" for number in range(2100)))
+    store.load(other="frequent shared solitary")
+    store.load(last="shared")
+    generation = store.generation()
+    store.publish(generation)
+    stored = {stem for _, stem in store.lexicons.load(generation).stems}
+    assert {"frequent", "share", "part7"} < stored
+    store.delete("other")
+    left = {stem for _, stem in store.lexicons.load(generation).stems}
+    assert stored - left == {"solitari"}
+    store.conn.execute("ALTER TABLE heal.chunk DISABLE TRIGGER USER")
+    store.conn.execute("DELETE FROM heal.chunk WHERE text IN ('shared', 'frequent part7')")
+    assert store.lexicons.delete_unused(generation) == 2
+    assert left - {stem for _, stem in store.lexicons.load(generation).stems} == {"share", "part7"}

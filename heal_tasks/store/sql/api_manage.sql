@@ -151,6 +151,9 @@ BEGIN
     UPDATE heal.llm_batch_row SET problem = '' WHERE chunk_id = ANY (chunks);
     DELETE FROM heal.answer WHERE chunk_ids && chunks;
     DELETE FROM heal.chunk WHERE chunk_id = ANY (chunks);
+    -- Most stems are in any two thousand chunks. The index would list all chunks that have such a stem, to find that there is one.
+    stems := ARRAY(SELECT s FROM unnest(stems) s EXCEPT
+                   SELECT w.lexeme FROM (SELECT c.words FROM heal.chunk c LIMIT 2000) c, unnest(c.words) w);
     stems := ARRAY(SELECT s FROM unnest(stems) s
                    WHERE NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(s)::tsquery));
     FOR item IN
