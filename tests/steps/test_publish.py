@@ -97,12 +97,10 @@ def test_a_generation_of_another_run_is_not_published_and_none_that_is_served_is
     fill(auto)
     live = published(auto, "live", 2)
     made = build(auto, "m", 1)
-    with pytest.raises(
-        StepError, match=rf"generation {made.generation_id} is of run 'r' .* run 'other' publishes what"
-    ):
-        publish(settings, made, "other", rejected="rejected by nobody")
     for found in (live, made):
-        assert len(ServedRepository(auto).load_served(found).chunk_ids) == (61 if found is live else 0)
+        with pytest.raises(StepError, match=rf"generation {found.generation_id} is of run .* run 'x' publishes what"):
+            publish(settings, found, "x", rejected="rejected by nobody")
+    assert GenerationRepository(auto).get(made.generation_id).state == "building"
     result = publish(settings, live, live.run_id, rejected="rejected by nobody")
     assert (result.refs["generation_id"], result.refs["verdict"]) == (live.generation_id, "m is promoted.")
     active = GenerationRepository(auto).active()
