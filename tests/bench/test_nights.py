@@ -16,7 +16,7 @@ MOST_BYTES = 150_000
 def test_the_picture_names_every_event_and_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     routes, what = ("realign", "nudge", "nothing", ""), {7: "kill; ask killed at 3"}
     rows = [
-        Row(number, what.get(number, "-"), routes[number % 4], 3, 110, 0.3, 0.25, 0.35, 0.4, 0.5)
+        Row(number, what.get(number, "-"), routes[number % 4], 3, 110, 0.3, 0.25, 0.35, 0.4, 0.5, 1.0, 17.0)
         for number in range(1, 31)
     ]
     figures, picture = tmp_path / "nights.json", tmp_path / "nights.svg"

@@ -130,39 +130,6 @@ def test_a_question_of_two_chunks_pulls_each_by_half(world: World) -> None:
     world.check()
 
 
-@pytest.mark.parametrize("computed", ["touched rows", "all rows", "all rows, for a new table"])
-def test_a_night_that_harms_is_not_served_and_said_so(
-    world: World, computed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.set_record(theta=1.2)
-    world.night()
-    before = world.served()
-    if computed != "touched rows":
-        world.conn.execute("DELETE FROM heal.nudge_probe")
-    if computed == "all rows, for a new table":
-        monkeypatch.setattr(nudge_live, "FEW_ROWS", 0)
-        monkeypatch.setattr(nudge_live, "REWRITE_SHARE", 0.0)
-    # Questions that pull thirty rows onto the answers of held-out questions.
-    for number in range(0, 60, 2):
-        toward = encode([f"text {number + 1}"], DIMS)
-        world.ask(world.chunk(f"text {number}"), [f"bad {number} {n}" for n in range(9)], "train", toward)
-    world.store.load(fresh="fresh one")
-    world.ask(world.chunk("fresh one"), ["of the fresh one"], "train")
-    note = world.night().note
-    assert "the moved rows were worse (" in note
-    assert "new documents are served un-nudged and the rest as before" in note
-    after = world.served()
-    fresh = world.chunk("fresh one").chunk_id
-    assert after.keys() - before.keys() == {fresh}
-    np.testing.assert_allclose(after[fresh], encode(["fresh one"], DIMS)[0], atol=1e-6)
-    for chunk_id, vector in before.items():
-        np.testing.assert_array_equal(after[chunk_id], vector)
-    # They are tried again as soon as what harmed is gone.
-    world.conn.execute("DELETE FROM heal.question WHERE text LIKE 'bad%%'")
-    assert "worse" not in world.night().note
-    world.check()
-
-
 def test_a_chunk_without_its_vector_stops_the_step(world: World) -> None:
     world.night()
     world.store.load(unready="not embedded")
