@@ -100,6 +100,6 @@ def spoil_index(conn: Connection, generation: Generation) -> None:
 def hopeless_index(conn: Connection) -> None:
     """Let every measurement say that the index finds two of five, whatever ef_search."""
     conn.execute(
-        "CREATE OR REPLACE FUNCTION heal.recall_beside(gen bigint, exact float8[], k int DEFAULT 10) "
+        "CREATE OR REPLACE FUNCTION heal.recall_against(gen bigint, exact float8[], k int DEFAULT 10) "
         "RETURNS double precision LANGUAGE sql AS 'SELECT 0.4::float8'"
     )

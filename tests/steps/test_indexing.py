@@ -125,7 +125,7 @@ def test_bits_that_miss_the_target_give_way_to_halfvec(auto: Connection, setting
     fill(auto)
     made = build(auto, "m", 1)
     auto.execute(
-        "CREATE OR REPLACE FUNCTION heal.recall_beside(gen bigint, exact float8[], k int DEFAULT 10) "
+        "CREATE OR REPLACE FUNCTION heal.recall_against(gen bigint, exact float8[], k int DEFAULT 10) "
         "RETURNS double precision LANGUAGE sql AS 'SELECT CASE g.index_kind WHEN ''bit'' THEN 0.4 ELSE 1 END::float8 "
         "FROM heal.generation g WHERE g.generation_id = gen'"
     )

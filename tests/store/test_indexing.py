@@ -55,7 +55,7 @@ def test_every_row_is_compared_once_for_all_efforts(store: SampleStore) -> None:
         "WITH (m = 2, ef_construction = 4)"
     )
     store.generations.set_fields(generation.generation_id, ef_search=10)
-    (definition,) = store.conn.execute("SELECT pg_get_functiondef('heal.exact_tenth'::regproc)").fetchall()[0]
+    (definition,) = store.conn.execute("SELECT pg_get_functiondef('heal.kth_distances'::regproc)").fetchall()[0]
     store.conn.execute("CREATE SEQUENCE exact_searches")
     counted = definition.replace("RETURN found;", "PERFORM nextval('public.exact_searches'); RETURN found;")
     store.conn.execute(counted.replace(" STABLE", "").encode())

@@ -100,8 +100,8 @@ def reach_recall(conn: Connection, generation: Generation, questions: int, targe
     name, limit = ("oversampling", MAX_OVERSAMPLING) if bits else ("ef_search", MAX_EF_SEARCH)
     value = generation.oversampling if bits else generation.ef_search
     # Once: it compares every row with every question, which takes longer than to build the index of a million rows.
-    exact = scalar(conn, "SELECT heal.exact_tenth(%s::bigint, %s::int)", (generation.generation_id, questions))
-    query = "SELECT heal.recall_beside(%s::bigint, %s::float8[])"
+    exact = scalar(conn, "SELECT heal.kth_distances(%s::bigint, %s::int)", (generation.generation_id, questions))
+    query = "SELECT heal.recall_against(%s::bigint, %s::float8[])"
     while True:
         measured: float | None = scalar(conn, query, (generation.generation_id, exact))
         if measured is None or measured >= target or value >= limit:

@@ -53,7 +53,7 @@ END $$;
 COMMENT ON PROCEDURE heal.activate IS
     'Switches to a ready or the previous generation (rollback) in one transaction; set lock_timeout and retry around it.';
 
-CREATE OR REPLACE FUNCTION heal.exact_tenth(gen bigint, n int DEFAULT 200, k int DEFAULT 10)
+CREATE OR REPLACE FUNCTION heal.kth_distances(gen bigint, n int DEFAULT 200, k int DEFAULT 10)
 RETURNS double precision[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
     gen_row heal.generation;
@@ -75,11 +75,11 @@ BEGIN
         INTO found USING gen_row, n, k;
     RETURN found;
 END $$;
-COMMENT ON FUNCTION heal.exact_tenth IS
+COMMENT ON FUNCTION heal.kth_distances IS
     'For n stored questions the distance of the k-th nearest chunk, and the number of chunks up to k, by comparing all rows; null without '
     'questions.';
 
-CREATE OR REPLACE FUNCTION heal.recall_beside(gen bigint, exact double precision[], k int DEFAULT 10)
+CREATE OR REPLACE FUNCTION heal.recall_against(gen bigint, exact double precision[], k int DEFAULT 10)
 RETURNS double precision LANGUAGE plpgsql STABLE AS $$
 DECLARE
     gen_row heal.generation;
@@ -99,11 +99,11 @@ BEGIN
         INTO share USING gen_row, exact, k;
     RETURN share;
 END $$;
-COMMENT ON FUNCTION heal.recall_beside IS
-    'heal.recall with what heal.exact_tenth has found, so that several efforts of a search are measured after one exact search.';
+COMMENT ON FUNCTION heal.recall_against IS
+    'heal.recall with what heal.kth_distances has found, so that several efforts of a search are measured after one exact search.';
 
 CREATE OR REPLACE FUNCTION heal.recall(gen bigint, n int DEFAULT 200, k int DEFAULT 10)
-RETURNS double precision LANGUAGE sql STABLE AS $$ SELECT heal.recall_beside(gen, heal.exact_tenth(gen, n, k), k) $$;
+RETURNS double precision LANGUAGE sql STABLE AS $$ SELECT heal.recall_against(gen, heal.kth_distances(gen, n, k), k) $$;
 COMMENT ON FUNCTION heal.recall IS
     'Share of the true k nearest chunks that the index finds for n stored questions; null without questions or rows.';
 
