@@ -76,7 +76,7 @@ def embed(conn: Connection, name: str, dims: int, encode: Callable[[list[str]], 
     if questions := spaces.missing_questions(space):
         ids = np.array([key for key, _ in questions])
         spaces.write_questions(space, ids, encode([text for _, text in questions]))
-    return GenerationRepository(conn).create(run_id="r", space=space)
+    return GenerationRepository(conn).create(run_id=f"r{len(GenerationRepository(conn).list())}", space=space)
 
 
 def publish(conn: Connection, settings: Settings, made: Generation) -> Manifest:
@@ -86,4 +86,4 @@ def publish(conn: Connection, settings: Settings, made: Generation) -> Manifest:
         "generation_id": made.generation_id, "keep_rows": 0, "verdict": "promoted",
         "live_id": live.generation_id if live else 0,
     }  # fmt: skip
-    return load_step("publish").run(settings, Manifest(run_id=f"r{made.generation_id}", refs=refs))
+    return load_step("publish").run(settings, Manifest(run_id=made.run_id, refs=refs))

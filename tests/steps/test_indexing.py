@@ -34,7 +34,7 @@ def publish(settings: Settings, generation: Generation, index: str, live: Genera
         "live_id": live.generation_id if live else 0,
     }  # fmt: skip
     return load_step("publish").run(
-        settings.model_copy(update={"index": index}), Manifest(run_id=f"r{generation.generation_id}", refs=refs)
+        settings.model_copy(update={"index": index}), Manifest(run_id=generation.run_id, refs=refs)
     )
 
 
@@ -86,7 +86,7 @@ def test_the_next_realignment_builds_the_kind_that_is_set_then(auto: Connection,
     fill(auto)
     generations = GenerationRepository(auto)
     for number, (index, kind) in enumerate((("bit", "bit"), ("halfvec", "halfvec"), ("hnsw", "vector")), 1):
-        publish(settings, build(auto, f"m{number}", number), index, generations.active())
+        publish(settings, build(auto, f"m{number}", number, f"r{number}"), index, generations.active())
         rows = auto.execute("SELECT index_kind FROM heal.generation_status WHERE state = 'active'").fetchall()
         assert rows == [(kind,)]
         query = vectors_of(1, number)[0]
@@ -103,7 +103,7 @@ def test_3072_dimensions_are_published_searched_switched_to_and_maintained(
     fill(auto)
     generations = GenerationRepository(auto)
     for number, index, kind in ((1, "auto", "halfvec"), (2, "bit", "bit"), (3, "hnsw", "halfvec")):
-        publish(settings, build(auto, "m", number, dims=3072), index, generations.active())
+        publish(settings, build(auto, "m", number, f"r{number}", dims=3072), index, generations.active())
         active = generations.active()
         assert active is not None
         assert (active.dims, active.index_kind, bool(active.note)) == (3072, kind, index == "hnsw")
