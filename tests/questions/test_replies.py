@@ -80,3 +80,10 @@ def test_any_body_is_read_without_an_exception(body: object) -> None:
 
 def test_a_huge_body_that_is_no_completion_is_kept_in_part() -> None:
     assert len(read_completion("<html>" + "x" * 100_000, parse_drafts).call.raw_reply) == 20_000
+
+
+def test_a_key_that_a_server_repeats_is_not_kept() -> None:
+    reply = {"choices": [{"message": {"content": 'You sent {"authorization": "Basic c29tZWJvZHk6UGw0bnRlZDE="}.'}}]}
+    call = read_completion(json.dumps(reply), parse_drafts).call
+    assert call.status == "invalid"
+    assert call.raw_reply == 'You sent {"authorization": "Basic ***"}.'

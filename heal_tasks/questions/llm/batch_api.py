@@ -20,6 +20,7 @@ import openai
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 
 from heal_tasks.core.errors import RetryableError, SettingsError, StepError
+from heal_tasks.core.redaction import redacted
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import BATCH_ENDED, JsonObject
 from heal_tasks.endpoint.attempts import GivenUpError, settle_status
@@ -118,7 +119,7 @@ def read_reply(
     if str(found.code) in _NOT_RUN:
         return found.custom_id, None
     status: CallStatus = "refused" if {str(found.code), *error_codes(body)} & REFUSAL_CODES else "failed"
-    call = Call(status, *reported_tokens(body), 0.0, storable(line)[:_RAW_CHARS])
+    call = Call(status, *reported_tokens(body), 0.0, redacted(storable(line))[:_RAW_CHARS])
     return found.custom_id, ParsedReply(call)
 
 

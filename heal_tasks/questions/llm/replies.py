@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.redaction import redacted
 from heal_tasks.core.text import printable, storable
 from heal_tasks.core.types import JsonObject
 from heal_tasks.endpoint.calls import Call, CallStatus, guess_tokens, reported_tokens
@@ -72,7 +73,8 @@ def read_completion(
         tokens = reported_tokens(body)
         received_bytes = len(raw_reply.encode())
         guessed = (0, 0) if any(tokens) else (guess_tokens(sent_bytes), guess_tokens(received_bytes))
-        return Call(status, *tokens, latency_s, raw_reply[:_RAW_CHARS], guessed)
+        # A server may repeat the request's headers, with the key in them.
+        return Call(status, *tokens, latency_s, redacted(raw_reply)[:_RAW_CHARS], guessed)
 
     try:
         choice = _Completion.model_validate_json(body.lstrip("\ufeff")).choice
