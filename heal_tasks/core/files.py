@@ -1,8 +1,11 @@
-"""Folders that other accounts of the machine may not read, and files that do not belong in a folder."""
+"""Folders that other accounts of the machine may not read, files that do not belong in a folder, and damaged files."""
 
 import os
 from pathlib import Path
+from zipfile import BadZipFile
 
+DAMAGED = (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError, BadZipFile)
+"""Errors of reading a JSON or npz file that this project wrote and something else changed."""
 PRIVATE_UMASK = 0o077
 """Of the command line and of the processes that it starts: their files belong to their account alone."""
 

@@ -11,6 +11,10 @@ MOST_OBJECTS, MOST_EMPTY_PAGES = 5_000_000, 1000
 class ListingError(Exception):
     """A listing has no end, or none that can be believed."""
 
+    def sentence(self, where: str, check: str) -> str:
+        """The message of the error of a place with such a listing; ``check`` is what its owner looks at."""
+        return f"{where}: {self}, so nothing was concluded from it; {check}, or ask who runs it"
+
 
 def ending(pages: Iterable[Sequence[Item]], key: Callable[[Item], str]) -> Iterator[Item]:
     """The items of pages; ListingError where a page comes again, where none has an item, or where there is no end."""

@@ -120,7 +120,7 @@ def named_errors(what: str, refused: type[HealError], rights: str, check: str) -
     except RetryableError as error:
         raise RetryableError(f"{where}: {error}") from error
     except ListingError as error:
-        raise refused(f"{where}: {error}, so nothing was concluded from it; {check}, or ask who runs it") from error
+        raise refused(error.sentence(where, check)) from error
     except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
         raise RetryableError(f"{where}: connection failed ({error}); try again later") from error
     except boto.ClientError as error:

@@ -12,7 +12,7 @@ from heal_tasks.core.errors import RetryableError, SourceError
 from heal_tasks.core.listings import ListingError, ending
 from heal_tasks.core.source_tables import SourceTable
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.buckets import listed, split_location, unbelieved
+from heal_tasks.sources.buckets import listed, split_location
 from heal_tasks.sources.gcs import INSTALL
 
 CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
@@ -87,7 +87,7 @@ class AzureSource:
         try:
             yield
         except ListingError as error:
-            raise unbelieved(where, error) from error
+            raise SourceError(error.sentence(where, "check the location")) from error
         except (azure.ServiceRequestError, azure.ServiceResponseError, azure.IncompleteReadError) as error:
             raise RetryableError(f"{where}: connection failed ({error}); try again later") from error
         except azure.HttpResponseError as error:

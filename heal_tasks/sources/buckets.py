@@ -1,8 +1,6 @@
 """Objects of buckets and containers, whichever service they are in, as files of a folder."""
 
-from heal_tasks.core.errors import SourceError
 from heal_tasks.core.ids import natural_key
-from heal_tasks.core.listings import ListingError
 from heal_tasks.core.types import SourceFile
 from heal_tasks.sources.files import is_ignored
 
@@ -20,8 +18,3 @@ def listed(key: str, prefix: str, version: str, size_bytes: int) -> SourceFile |
         return None
     path = natural_key(real)
     return SourceFile(path, version, size_bytes, real if real != path else "")
-
-
-def unbelieved(where: str, error: ListingError) -> SourceError:
-    """The error of a place whose listing cannot be believed."""
-    return SourceError(f"{where}: {error}, so nothing was concluded from it; check the location, or ask who runs it")

@@ -12,7 +12,7 @@ from heal_tasks.core.errors import RetryableError, SourceError
 from heal_tasks.core.listings import ListingError, ending
 from heal_tasks.core.source_tables import SourceTable
 from heal_tasks.core.types import SourceFile
-from heal_tasks.sources.buckets import listed, split_location, unbelieved
+from heal_tasks.sources.buckets import listed, split_location
 
 REQUEST_S, RETRY_S = 60.0, 30.0
 INSTALL = "run `pip install -c constraints.txt -r requirements-cloud.txt`"
@@ -83,7 +83,7 @@ class GcsSource:
         try:
             yield
         except ListingError as error:
-            raise unbelieved(where, error) from error
+            raise SourceError(error.sentence(where, "check the location")) from error
         except (RequestException, RetryError, TransportError, ConnectionError) as error:
             raise RetryableError(f"{where}: connection failed ({error}); try again later") from error
         except GoogleAPICallError as error:

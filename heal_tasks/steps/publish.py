@@ -22,15 +22,13 @@ def publish(context: Context) -> Outcome:
         )
     counts, notes = dict[str, int | float](), list[str]()
     served = made is not None and made.state == "active"  # an earlier attempt was killed after the switch
-    live_id = context.manifest.number("live_id") if chosen else 0
-    if chosen and not served and (held := _rejected(context) or _switched(generations, chosen, live_id)):
+    live_id = context.manifest.number("live_id") if made else 0
+    if made and not served and (held := _rejected(context) or _switched(generations, chosen, live_id)):
         generations.set_state(chosen, "failed", note=held)
         generations.drop_tables(chosen)
         verdict, chosen = held, 0
-    elif chosen and not served:
-        rows, indexed, bridges = publish_generation(
-            context, generations.get(chosen), keep_rows=bool(context.manifest.number("keep_rows"))
-        )
+    elif made and not served:
+        rows, indexed, bridges = publish_generation(context, made, keep_rows=bool(context.manifest.number("keep_rows")))
         built, measured = indexed.built, indexed.generation
         counts = {
             "rows": rows, "index_seconds": round(built.seconds, 2), "index_bytes": built.size_bytes,

@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.files import DAMAGED
 from heal_tasks.topics.nmf import project, residuals
 from heal_tasks.topics.nmfk import KRecord
 from heal_tasks.topics.operand import Floats, one_thread
@@ -171,7 +171,7 @@ class TopicTree(Projection):
             raise InputError(f"no topic tree: {error.filename} is missing; build the topics again") from None
         except InputError:
             raise
-        except (AttributeError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+        except DAMAGED as error:
             raise InputError(
                 f"topic tree in {folder} is damaged ({type(error).__name__}: {error}); delete that folder: the next "
                 "realignment builds the topics anew, and HEAL_FORCE_ROUTE=realign makes the next run one"

@@ -1,11 +1,13 @@
 """All of a store that a run is to leave behind, so that two stores can be compared."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from heal_tasks.store.db import Connection
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.lexicon import LexiconRepository
 from heal_tasks.store.generations.served import ServedRepository
@@ -43,6 +45,23 @@ ROWS = {
     ),
 }
 VALUES = "SELECT value, low, high FROM heal.evaluation ORDER BY run_id, system, question_set, metric"
+
+
+@dataclass
+class Store:
+    """A store by the settings of its pipeline, which a test may change."""
+
+    values: dict[str, Any]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of now."""
+        return load_settings(**self.values)
+
+    def state(self) -> dict[str, Any]:
+        """All that is to be alike in two stores."""
+        with connect(self.settings.require_database_url(), autocommit=True) as conn:
+            return state_of(conn)
 
 
 def state_of(conn: Connection) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import pytest
 
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
 from heal_tasks.steps.engine.road import load_step, run_pipeline, steps_of
@@ -26,7 +25,7 @@ from heal_tasks.store.db import connect
 from tests.conftest import TEMPLATE
 from tests.e2e.conftest import SMALL
 from tests.e2e.kill_points import Child, Snapshots, counted, crash, die, do, start, step_until, wait
-from tests.e2e.store_state import differences, leftovers, state_of, unsound
+from tests.e2e.store_state import Store, differences, leftovers, unsound
 from tests.fake_openai import FakeOpenAI
 
 DOCUMENTS, CHARACTERS, CONCURRENCY = 48, 200, 4
@@ -41,24 +40,15 @@ OTHER_S = 2.0
 
 
 @dataclass
-class Road:
+class Road(Store):
     """One road: a store, and the states before each of its steps."""
 
-    values: dict[str, Any]
     snapshots: Snapshots
     server: FakeOpenAI
     everything: bool
     undisturbed: tuple[str, ...] = ()
     tried: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-
-    @property
-    def settings(self) -> Settings:
-        return load_settings(**self.values)
-
-    def state(self) -> dict[str, Any]:
-        with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            return state_of(conn)
 
     def step(self, name: str, manifest: Manifest) -> Manifest:
         """Run a step undisturbed, then disturb it at its points from the state before, each time."""

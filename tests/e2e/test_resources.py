@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.sources.samples import sample
 from heal_tasks.steps.engine.road import load_step, steps_of
@@ -40,7 +39,7 @@ from tests.e2e.scarcity import (
     step_before,
     step_within,
 )
-from tests.e2e.store_state import differences, leftovers, state_of
+from tests.e2e.store_state import Store, differences, leftovers
 
 DOCUMENTS = 48
 SERVED = "SELECT chunk_id, round(score::numeric, 5) FROM heal.find('how is a graph drawn', 5) ORDER BY 2 DESC, 1"
@@ -49,23 +48,14 @@ GONE_S = 600
 
 
 @dataclass
-class World:
+class World(Store):
     """A store on small disks, and the states before each of its steps."""
 
-    values: dict[str, Any]
     snapshots: SmallDatabase
     state_disk: Path
     table_disk: Path
     tried: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-
-    @property
-    def settings(self) -> Settings:
-        return load_settings(**self.values)
-
-    def state(self) -> dict[str, Any]:
-        with connect(self.settings.require_database_url(), autocommit=True) as conn:
-            return state_of(conn)
 
     def served(self) -> list[Any]:
         with connect(self.settings.require_database_url(), autocommit=True) as conn:

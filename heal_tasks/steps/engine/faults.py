@@ -75,7 +75,7 @@ def named_fault(error: Exception, where: str, settings: Settings | None = None) 
     if full := next((item for item in _chain(error, contexts=True) if _is_full(item)), None):
         return RetryableError(f"{where}: the disk is full ({_short(full)}); {_free(full, settings)}")
     chain = list(_chain(error, contexts=False))
-    # What is raised on purpose because of it has a cure of its own.
+    # An error of ours that was raised because of it has a cure of its own.
     for item in chain[:1] if isinstance(error, HealError) else chain:
         if _is_without_memory(item):
             return RetryableError(

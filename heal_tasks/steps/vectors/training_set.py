@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from heal_tasks.core.errors import InputError
+from heal_tasks.core.files import DAMAGED
 from heal_tasks.training.data import NO_NEGATIVE, UNKNOWN, TrainingData, ValidationSet
 
 TRAIN, VALIDATION, VECTORS = "train.jsonl", "validation.json", "validation_vectors.npz"
@@ -42,16 +42,7 @@ def load(folder: Path) -> tuple[TrainingData, ValidationSet]:
     """
     try:
         return _read(folder)
-    except (
-        AttributeError,
-        EOFError,
-        FileNotFoundError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-        BadZipFile,
-    ) as error:
+    except (FileNotFoundError, *DAMAGED) as error:
         raise InputError(
             f"the training set in {folder} is damaged ({type(error).__name__}: {error}); delete that folder, and run "
             "step mine again"

@@ -23,7 +23,7 @@ Entity = Literal["chunk", "question"]
 """The rows of a table of vectors are about chunks (key ``chunk_id``) or about questions (key ``question_id``)."""
 
 DROP_WAIT_MS = 2000
-"""What is no longer used is left for the next time where it is locked for longer: all who read it then would wait."""
+"""Wait for the locks of a table to drop. Then it is left for the next time: new readers queue behind the drop."""
 
 _HEADER_BYTES = 19
 _TRAILER = b"\xff\xff"

@@ -9,10 +9,10 @@ from typing import Any
 
 from heal_tasks.core.errors import HealError
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.steps.engine.road import load_step, steps_of
 from tests.e2e.kill_points import counted, crash, die, start, step_until
+from tests.e2e.store_state import Store
 
 HAZARD = 0.3
 """Share of the steps of a dangerous night that are disturbed; the last one is, if no other was."""
@@ -59,20 +59,14 @@ HEADING = (
 
 
 @dataclass
-class Nights:
+class Nights(Store):
     """A store that is run night after night."""
 
-    values: dict[str, Any]
     server: EmbeddedPostgres
     folder: Path  # of what killed processes say
     draw: random.Random
     ingested: Callable[[], None]  # called as soon as the sources have been read
     statements: dict[str, int] = field(default_factory=dict)  # of each step, when it was last done undisturbed
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of today."""
-        return load_settings(**self.values)
 
     def run(self, run_id: str, hazard: str = "") -> tuple[str, list[str]]:
         """A run as the DAG does it, with the page that is always written: the route, and what became of it.
