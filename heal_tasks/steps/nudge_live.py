@@ -27,8 +27,8 @@ from heal_tasks.steps.quality.probes import (
 )
 from heal_tasks.steps.quality.scoring import Scores, System
 from heal_tasks.steps.vectors.indexing import index_served
-from heal_tasks.steps.vectors.lexicons import extend_lexicon
 from heal_tasks.steps.vectors.moves import Moved, moved_copy, with_late
+from heal_tasks.steps.vectors.new_stems import extend_lexicon
 from heal_tasks.steps.vectors.spaces import LIVE_MODEL, Float32Array, Int64Array, live_generation, overlay, served
 from heal_tasks.steps.vectors.systems import Systems, lexicon_record_of, make_generation, record_of
 from heal_tasks.store.documents.chunks import purge_superseded

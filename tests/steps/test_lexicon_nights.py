@@ -6,7 +6,7 @@ import pytest
 from heal_tasks.core.settings import Settings
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps import nudge_live
-from heal_tasks.steps.vectors.lexicons import extend_lexicon
+from heal_tasks.steps.vectors.new_stems import extend_lexicon
 from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.generations import GenerationRepository
 from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld

@@ -17,7 +17,7 @@ from heal_tasks.steps.vectors import lexicons
 from heal_tasks.steps.vectors import moves as nudging
 from heal_tasks.steps.vectors.lexicons import LLM_QUESTION_WEIGHT, LexiconFitter
 from heal_tasks.store.db import Connection
-from tests.steps.lexicon_world import LexiconWorld, vector_of
+from tests.steps.lexicon_world import WORDS, LexiconWorld, vector_of
 
 PEOPLE = [f"d{number}" for number in range(36)]
 
@@ -99,7 +99,7 @@ def mislead(world: LexiconWorld, names: list[str], writer: str) -> None:
     for name, other in zip(names, names[1:] + names[:1], strict=True):
         text = " ".join(world.texts[other].split()[:4])
         vector = vector_of(world.texts[name]) + 0.1 * vector_of(text)
-        world.ask(name, f"{text} m{name}", "unseen_validation", writer, vector=vector)
+        world.ask(name, text, "unseen_validation", writer, vector=vector)
 
 
 @pytest.mark.parametrize("writer", ["human", "llm"])
@@ -154,7 +154,8 @@ def test_only_questions_that_may_move_rows_teach(world: LexiconWorld, monkeypatc
     found(world)
     assert seen == [len(world.texts)]
     vectors = np.zeros((len(world.texts), 4), dtype=np.float32)
-    assert world.systems().lexicons.fit(LexiconRecord(), vectors, vectors).vectors.shape == (60, 4)
+    documents_alone = world.systems().lexicons.fit(LexiconRecord(), vectors, vectors)
+    assert np.count_nonzero(documents_alone.weights) == WORDS
 
 
 @pytest.mark.parametrize("writer", ["llm", "extractive", "human"])

@@ -98,21 +98,16 @@ def test_a_lexicon_is_read_as_it_was_written(store: SampleStore) -> None:
     store.load(a="x")
     words = " ".join("'" + stem.replace("'", "''") + "':1" for stem in strange)
     store.conn.execute("UPDATE heal.chunk SET words = %s::tsvector", (words,))
-    chunks = np.arange(1, len(stems) + 1)
-    chunks[1] = 0
-    lexicon = StoredLexicon(
-        stems,
-        chunks,
-        rng.uniform(0.5, 8, len(stems)).astype(np.float32),
-        rng.normal(size=(len(stems), DIMS)).astype(np.float32),
-    )
+    chunks, weights = np.arange(1, len(stems) + 1), rng.uniform(0.5, 8, len(stems)).astype(np.float32)
+    chunks[1:3], weights[1] = 0, 0
+    lexicon = StoredLexicon(stems, chunks, weights, rng.normal(size=(len(stems), DIMS)).astype(np.float32))
     made = store.generation()
     assert store.lexicons.load(made).vectors.shape == (0, DIMS)
     assert store.lexicons.write(made, lexicon, np.empty(0, dtype=np.int64)) == len(stems) - 1
     read = store.lexicons.load(made)
     kept = [number for number in range(len(stems)) if number != 1]
     order = [stems.index(stem) for stem in read.stems]
-    assert sorted(order) == kept, "a stem without chunks is not written"
+    assert sorted(order) == kept, "a stem without a weight is not written"
     assert [language for language, _ in read.stems] == ["english"] * (len(strange) - 1) + ["german"]
     np.testing.assert_array_equal(read.chunks, lexicon.chunks[order])
     np.testing.assert_array_equal(read.weights, lexicon.weights[order])

@@ -10,16 +10,14 @@ from scipy.sparse import csr_array
 
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Split
-from heal_tasks.lexicon.lexicon import MOST_CHUNKS, AnsweredQuestions, Lexicon, extend, fit_lexicon, unit_rows
+from heal_tasks.lexicon.lexicon import MOST_CHUNKS, AnsweredQuestions, Lexicon, fit_lexicon, unit_rows
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.search import LexicalSearch, Words
 from heal_tasks.lexicon.terms import count_stems
 from heal_tasks.steps.quality.scoring import BY_ENCODER, BY_TEXT, AnswerKey, System, judged, people_decide, quality
 from heal_tasks.store.db import Connection
-from heal_tasks.store.documents.corpus import ChunkTable, Corpus, QuestionTable
-from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 from heal_tasks.store.generations.lexicon import LexiconRepository, StemCounts, StemDictionary, StoredLexicon
-from heal_tasks.store.spaces.spaces import SpaceRepository
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
@@ -60,16 +58,18 @@ class CorpusStems:
                 np.concatenate([found.stems, hidden.stems]),
                 np.concatenate([found.counts, hidden.counts]),
             )
+        self.fitted_questions = np.isin(questions.chunk_ids, chunks.chunk_ids[shown])
+        fitted = self.fitted_questions & questions.moves & ~questions.extracted
+        dictionary.add(repository.asked_stems(questions.question_ids[fitted]))
         asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
         of_questions = repository.question_stems(dictionary, questions.question_ids[asked])
         self.stems = dictionary.stems
-        self.chunks = _matrix(found, len(chunks.chunk_ids), len(dictionary))
+        self.chunks = stem_matrix(found, len(chunks.chunk_ids), len(dictionary))
         at_row = replace(of_questions, texts=asked[of_questions.texts])
-        self.questions = _matrix(at_row, len(questions.question_ids), len(dictionary))
+        self.questions = stem_matrix(at_row, len(questions.question_ids), len(dictionary))
         self._words = Words.of(self.chunks)
         self._fitted = None if shown.all() else np.flatnonzero(shown)
         self.fitted_chunks = self.fitted(self.chunks)
-        self.fitted_questions = np.isin(questions.chunk_ids, self.fitted(chunks.chunk_ids))
 
     def fitted(self, rows: Rows) -> Rows:
         """Of an array with a row for every chunk those rows that a lexicon is fitted to."""
@@ -95,7 +95,8 @@ class CorpusStems:
         return StoredLexicon(self.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
 
 
-def _matrix(found: StemCounts, texts: int, stems: int) -> csr_array:
+def stem_matrix(found: StemCounts, texts: int, stems: int) -> csr_array:
+    """Stems that were read, as ``count_stems`` arranges them."""
     return count_stems(found.texts, found.stems, found.counts, (texts, stems))
 
 
@@ -146,8 +147,9 @@ class LexiconFitter:
         if not self.stems.stems:
             return search, "no lexicon: the texts have no word stems"
         how = "chosen by human questions" if by_people else "by default"
+        stems = np.count_nonzero(search.lexicon.weights)
         return search, (
-            f"lexicon of {len(self.stems.stems)} stems: weight {record.lexicon_weight:g} beside the encoder, words "
+            f"lexicon of {stems} stems: weight {record.lexicon_weight:g} beside the encoder, words "
             f"{record.words_weight:g}, answered questions {record.question_weight:g}, {how}"
         )
 
@@ -225,37 +227,6 @@ class LexiconFitter:
             self.stems.fitted_chunks, targets, ridge=record.ridge, questions=answered,
             question_weight=record.question_weight, start=start, most_chunks=most_chunks,
         )  # fmt: skip
-
-
-def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Array) -> int:
-    """Add the stems of some chunks, int64, shape (n,), that a generation's lexicon lacks, and return their number.
-
-    Known stems keep their vectors. The cost depends on these chunks alone.
-    """
-    if generation.lexicon is None:  # made by an older release; the next realignment makes one
-        return 0
-    repository, record = LexiconRepository(conn), LexiconRecord.from_json(generation.lexicon)
-    if record.public:
-        chunk_ids = Corpus(conn).public_chunks(chunk_ids)
-    unknown = repository.unknown_stems(generation, chunk_ids, public=record.public)
-    if not unknown:
-        return 0
-    ids, targets = SpaceRepository(conn).load_chunks(SpaceRepository(conn).get(generation.space_id), chunk_ids)
-    dictionary = StemDictionary(unknown)
-    counts = repository.chunk_stems(dictionary, ids)
-    known = repository.load(generation, dictionary.stems)
-    size = len(dictionary)
-    lexicon = Lexicon(
-        np.ones(size, np.int64), np.zeros(size, np.float32), np.zeros((size, generation.dims), np.float32)
-    )
-    place = dictionary.numbers_of(known.stems)
-    lexicon.weights[place], lexicon.vectors[place] = known.weights, known.vectors
-    new = np.arange(len(unknown))
-    lexicon.chunks[new] = list(unknown.values())
-    lexicon.weights[new] = np.log1p(max(record.chunks, len(ids)) / lexicon.chunks[new])
-    extended = extend(lexicon, _matrix(counts, len(ids), size), targets, new, ridge=record.ridge)
-    stems = StoredLexicon(list(unknown), extended.chunks[new], extended.weights[new], extended.vectors[new])
-    return repository.write(generation, stems, ids)
 
 
 def _preferred(values: list[NDArray[np.float64]]) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from heal_tasks.store.arrays import Float32Array, Int64Array
+from heal_tasks.store.arrays import Float32Array, Int64Array, arrays
 from heal_tasks.store.db import Repository, scalar, stream
 from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.generations.generations import Generation
@@ -37,7 +37,7 @@ class StoredLexicon:
     """The stems of a generation."""
 
     stems: list[Stem]
-    chunks: Int64Array  # (v,): chunks that have the stem
+    chunks: Int64Array  # (v,): chunks that have the stem; 0 for one that only answered questions have
     weights: Float32Array  # (v,): inverse document frequency
     vectors: Float32Array  # (v, d): as fitted, not multiplied by the weight
 
@@ -60,6 +60,11 @@ class StemDictionary:
     def languages(self) -> list[str]:
         """The languages of the stems."""
         return sorted({language for language, _ in self._numbers})
+
+    def add(self, stems: Iterable[Stem]) -> None:
+        """Give numbers to stems that have none."""
+        for stem in stems:
+            self._numbers.setdefault(stem, len(self._numbers))
 
     def numbers_of(self, stems: Iterable[Stem]) -> Int64Array:
         """The number of each stem, int64, shape (n,); -1 where the dictionary does not have it."""
@@ -113,8 +118,30 @@ class LexiconRepository(Repository):
         values = (dictionary.languages, question_ids.tolist())
         return dictionary.parse(stream(self._conn, query, values), question_ids, known=True)
 
+    def answered(self, chunk_ids: Int64Array, *, by_people: bool) -> tuple[Int64Array, Int64Array]:
+        """Questions that move some live chunks, int64, shape (n,): by people, or by a language model.
+
+        Returns:
+            int64, shape (m,), ascending, and the chunk of each, int64, shape (m,).
+        """
+        query = """
+            SELECT q.question_id, q.chunk_id FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+            WHERE q.chunk_id = ANY (%s) AND c.superseded_at IS NULL AND q.dropped_by IS NULL
+                AND heal.moves_rows(q.split) AND q.writer <> 'extractive' AND (q.writer = 'human') = %s ORDER BY 1"""
+        rows = self._conn.execute(query, (chunk_ids.tolist(), by_people)).fetchall()
+        question_ids, answers = arrays(rows, np.int64, np.int64)
+        return question_ids, answers
+
+    def asked_stems(self, question_ids: Int64Array) -> list[Stem]:
+        """Stems of some questions, int64, shape (m,), in the language of the document that answers each."""
+        query = """
+            SELECT DISTINCT d.language, w.lexeme FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+                JOIN heal.document d USING (document_id), unnest(heal.to_words(d.language, q.text)) w
+            WHERE q.question_id = ANY (%s) ORDER BY 1, 2"""
+        return self._conn.execute(query, (question_ids.tolist(),)).fetchall()
+
     def write(self, generation: Generation, lexicon: StoredLexicon, chunk_ids: Int64Array) -> int:
-        """Add stems to a generation's lexicon, those with chunks, and return their number.
+        """Add stems to a generation's lexicon, those with a weight, and return their number.
 
         ``chunk_ids`` are the chunks that the stems were read from, int64, shape (n,). Stems of those that were deleted
         meanwhile are left out.
@@ -122,28 +149,46 @@ class LexiconRepository(Repository):
         weighed, table = lexicon.vectors * lexicon.weights[:, None], generation.table("lex")
         rows = (
             (*lexicon.stems[row], int(lexicon.chunks[row]), float(lexicon.weights[row]), HalfVector(weighed[row]))
-            for row in np.flatnonzero(lexicon.chunks)
+            for row in np.flatnonzero(lexicon.weights)
         )
         columns = [("language", "text"), ("stem", "text"), ("chunks", "int4"), ("weight", "float4")]
         known = "SELECT count(*) FROM heal.chunk WHERE chunk_id = ANY (%s)"
+        languages, stems = [language for language, _ in lexicon.stems], [stem for _, stem in lexicon.stems]
+        # A stem that a chunk has now, and only questions had before.
+        replaced = sql.SQL(
+            "DELETE FROM {} l USING unnest(%s::text[], %s::text[]) a (language, stem) "
+            "WHERE l.chunks = 0 AND l.language = a.language AND l.stem = a.stem"
+        ).format(table)
         with self._conn.transaction():
             lock_shared(self._conn)  # a deletion waits, and then finds the stems
+            self._conn.execute(replaced, (languages, stems))
             copy_rows(self._conn, table, [*columns, ("embedding", "halfvec")], rows)
             deleted = 0
             if scalar(self._conn, known, (chunk_ids.tolist(),)) < len(chunk_ids):
                 deleted = self.delete_unused(generation)
         self._conn.execute(sql.SQL("ANALYZE {}").format(table))
-        return int(np.count_nonzero(lexicon.chunks)) - deleted
+        return int(np.count_nonzero(lexicon.weights)) - deleted
 
     def delete_unused(self, generation: Generation) -> int:
-        """Delete the stems of a generation's lexicon that no chunk has any more, and return their number."""
+        """Delete the stems of a generation's lexicon that no chunk or question has any more, and return their number.
+
+        A stem that chunks had when it was fitted goes with the last of them, whatever questions have it.
+        """
         # First most stems are found in a part of the chunks: the index lists all chunks that have one.
-        query = sql.SQL(
-            "DELETE FROM {} l WHERE l.stem NOT IN "
+        of_chunks = sql.SQL(
+            "DELETE FROM {} l WHERE l.chunks > 0 AND l.stem NOT IN "
             "(SELECT w.lexeme FROM (SELECT c.words FROM heal.chunk c LIMIT 20000) c, unnest(c.words) w) "
             "AND NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(l.stem)::tsquery)"
         )
-        return self._conn.execute(query.format(generation.table("lex"))).rowcount
+        of_questions = sql.SQL(
+            "DELETE FROM {0} l WHERE l.chunks = 0 AND NOT EXISTS (SELECT FROM (SELECT DISTINCT d.language, w.lexeme "
+            "FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id), "
+            "unnest(heal.to_words(d.language, q.text)) w "
+            "WHERE q.writer <> 'extractive' AND EXISTS (SELECT FROM {0} o WHERE o.chunks = 0)) a "
+            "WHERE a.language = l.language AND a.lexeme = l.stem)"
+        )
+        table = generation.table("lex")
+        return sum(self._conn.execute(query.format(table)).rowcount for query in (of_chunks, of_questions))
 
     def load(self, generation: Generation, among: Sequence[Stem] | None = None) -> StoredLexicon:
         """The stems of a generation's lexicon, all or those ``among`` given ones, by language and stem."""
@@ -178,7 +223,7 @@ class LexiconRepository(Repository):
         return np.array([nothing if row[0] is None else row[0].to_numpy() for row in rows], dtype=np.float32)
 
     def unknown_stems(self, generation: Generation, chunk_ids: Int64Array, *, public: bool = False) -> dict[Stem, int]:
-        """Stems of some chunks that a generation's lexicon does not have, each with the number of live chunks that do.
+        """Stems of some chunks that a generation's lexicon has of no chunk, each with the number of live chunks.
 
         With ``public`` the number is of those that everybody may read.
         """
@@ -189,7 +234,8 @@ class LexiconRepository(Repository):
             "FROM (SELECT DISTINCT d.language, w.lexeme AS stem "
             "FROM heal.chunk c JOIN heal.document d USING (document_id), unnest(c.words) w "
             "WHERE c.chunk_id = ANY (%(chunks)s) "
-            "AND NOT EXISTS (SELECT FROM {} l WHERE l.language = d.language AND l.stem = w.lexeme)) s ORDER BY 1, 2"
+            "AND NOT EXISTS (SELECT FROM {} l "
+            "WHERE l.language = d.language AND l.stem = w.lexeme AND l.chunks > 0)) s ORDER BY 1, 2"
         ).format(generation.table("lex"))
         rows = self._conn.execute(query, {"public": public, "chunks": chunk_ids.tolist()})
         return {(language, stem): chunks for language, stem, chunks in rows}

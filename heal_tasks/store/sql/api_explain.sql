@@ -101,5 +101,6 @@ BEGIN
         ORDER BY 5 DESC, 1;
 END $$;
 COMMENT ON FUNCTION heal.explain_find IS
-    'The stems of a question as heal.find counts them, in each language that documents have: chunks with the stem (0: the lexicon does '
-    'not have it), its inverse document frequency, and its share of the question''s vector; shares add up to 1.';
+    'The stems of a question as heal.find counts them, in each language that documents have: chunks with the stem (0: none, or the '
+    'lexicon does not have it), its inverse document frequency (0: the lexicon does not have it), and its share of the question''s '
+    'vector; shares add up to 1.';

@@ -62,7 +62,7 @@ BEGIN
         ), weighed AS MATERIALIZED (
             SELECT t.*, sum(t.chunks) OVER (ORDER BY t.chunks, t.stem) <= $7
                    OR $5 IS NULL AND row_number() OVER (ORDER BY t.chunks, t.stem) = 1 AS chooses
-            FROM term t WHERE numnode(t.query) > 0
+            FROM term t WHERE numnode(t.query) > 0 AND t.chunks > 0  -- and not of questions alone
         ), found AS MATERIALIZED (
             SELECT c.chunk_id, c.words || '' AS words FROM heal.chunk c JOIN heal.%I v ON v.chunk_id = c.chunk_id
             WHERE c.words @@ (SELECT string_agg(quote_literal(w.stem), ' | ')::tsquery FROM weighed w WHERE w.chooses)%s

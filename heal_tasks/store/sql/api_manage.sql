@@ -127,6 +127,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     questions bigint[];
     stems text[];
+    asked text[];
     item record;
 BEGIN
     IF cardinality(chunks) = 0 THEN
@@ -135,6 +136,10 @@ BEGIN
     LOCK TABLE heal.lock_corpus IN EXCLUSIVE MODE;
     stems := ARRAY(SELECT DISTINCT s.lexeme FROM heal.chunk c, unnest(c.words) s WHERE c.chunk_id = ANY (chunks));
     questions := ARRAY(SELECT q.question_id FROM heal.question q WHERE q.chunk_id = ANY (chunks));
+    asked := ARRAY(SELECT DISTINCT s.lexeme
+                   FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id),
+                        unnest(heal.to_words(d.language, q.text)) s
+                   WHERE q.question_id = ANY (questions) AND q.writer <> 'extractive');
     FOR item IN
         SELECT t.name, t.key FROM (
             SELECT heal.space_table(s.space_id, p.prefix), p.key FROM heal.space s,
@@ -156,18 +161,26 @@ BEGIN
                    SELECT w.lexeme FROM (SELECT c.words FROM heal.chunk c LIMIT 2000) c, unnest(c.words) w);
     stems := ARRAY(SELECT s FROM unnest(stems) s
                    WHERE NOT EXISTS (SELECT FROM heal.chunk c WHERE c.words @@ quote_literal(s)::tsquery));
+    -- A stem that questions alone have stays if any two thousand of the others have it; the next lexicon has the rest again.
+    asked := ARRAY(SELECT s FROM unnest(asked) s EXCEPT
+                   SELECT w.lexeme
+                   FROM (SELECT q.text, d.language
+                         FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN heal.document d USING (document_id)
+                         WHERE q.writer <> 'extractive' AND cardinality(asked) > 0 LIMIT 2000) q,
+                        unnest(heal.to_words(q.language, q.text)) w);
     FOR item IN
-        SELECT heal.vector_table(g.generation_id, 'lex') AS name FROM heal.generation g WHERE cardinality(stems) > 0
+        SELECT heal.vector_table(g.generation_id, 'lex') AS name FROM heal.generation g WHERE cardinality(stems || asked) > 0
     LOOP
         IF to_regclass('heal.' || item.name) IS NOT NULL THEN
-            EXECUTE format('DELETE FROM heal.%I WHERE stem = ANY ($1)', item.name) USING stems;
+            EXECUTE format('DELETE FROM heal.%I WHERE stem = ANY ($1) OR chunks = 0 AND stem = ANY ($2)', item.name)
+                USING stems, asked;
         END IF;
     END LOOP;
     CALL heal.announce('rows');
 END $$;
 COMMENT ON PROCEDURE heal.delete_chunks IS
     'Deletes chunks everywhere: text, questions, entity maps, answers, replies of models, the vectors of all spaces and generations, '
-    'and from all lexicons the stems that no other chunk has.';
+    'and from all lexicons the stems that no other chunk or question has.';
 
 -- A question stays on its side of training and test; whether its document is an unseen one depends on the document.
 CREATE OR REPLACE FUNCTION heal.split_at(document bigint, split text)

@@ -1,0 +1,56 @@
+"""Stems that came after a lexicon was fitted: of the chunks of a night, and of questions about them."""
+
+import numpy as np
+
+from heal_tasks.lexicon.lexicon import AnsweredQuestions, Lexicon, asked_weight, extend
+from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.steps.vectors.lexicons import stem_matrix
+from heal_tasks.store.arrays import Int64Array
+from heal_tasks.store.db import Connection
+from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.generations.generations import Generation
+from heal_tasks.store.generations.lexicon import LexiconRepository, StemDictionary, StoredLexicon
+from heal_tasks.store.spaces.spaces import SpaceRepository
+
+
+def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Array) -> int:
+    """Add the stems of some chunks and their questions that a generation's lexicon lacks, and return their number.
+
+    Known stems keep their vectors. The cost depends on these chunks, int64, shape (n,), alone.
+    """
+    if generation.lexicon is None:  # made by an older release; the next realignment makes one
+        return 0
+    repository, record = LexiconRepository(conn), LexiconRecord.from_json(generation.lexicon)
+    if record.public:
+        chunk_ids = Corpus(conn).public_chunks(chunk_ids)
+    of_chunks = repository.unknown_stems(generation, chunk_ids, public=record.public)
+    none = chunk_ids[:0]
+    asked, answers = repository.answered(chunk_ids if record.question_weight > 0 else none, by_people=record.by_people)
+    of_questions = repository.asked_stems(asked)
+    known = set(repository.load(generation, of_questions).stems) if of_questions else set()
+    dictionary, first = StemDictionary(of_chunks), len(of_chunks)
+    dictionary.add(stem for stem in of_questions if stem not in known)
+    if not (count := len(dictionary)):
+        return 0
+    dictionary.add(of_questions)
+    ids, targets = SpaceRepository(conn).load_chunks(SpaceRepository(conn).get(generation.space_id), chunk_ids)
+    chunk_stems, question_stems = repository.chunk_stems(dictionary, ids), repository.question_stems(dictionary, asked)
+    fitted, size = repository.load(generation, dictionary.stems), len(dictionary)
+    lexicon = Lexicon(
+        np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros((size, generation.dims), np.float32)
+    )
+    place = dictionary.numbers_of(fitted.stems)
+    lexicon.weights[place], lexicon.vectors[place] = fitted.weights, fitted.vectors
+    corpus = max(record.chunks, len(ids))
+    lexicon.chunks[:first] = list(of_chunks.values())
+    lexicon.weights[:first] = np.log1p(corpus / lexicon.chunks[:first])
+    lexicon.weights[first:count] = asked_weight(corpus)
+    questions = AnsweredQuestions(stem_matrix(question_stems, len(asked), size), targets[np.searchsorted(ids, answers)])
+    extended = extend(
+        lexicon, stem_matrix(chunk_stems, len(ids), size), targets, np.arange(count), ridge=record.ridge,
+        questions=questions, question_weight=record.question_weight,
+    )  # fmt: skip
+    new = StoredLexicon(
+        dictionary.stems[:count], extended.chunks[:count], extended.weights[:count], extended.vectors[:count]
+    )
+    return repository.write(generation, new, ids)

@@ -1,0 +1,110 @@
+"""Words that only questions have: fitted, searched with, added at night, gone with their questions."""
+
+import numpy as np
+import pytest
+
+from heal_tasks.core.settings import Settings
+from heal_tasks.lexicon.lexicon import ASKED_WEIGHT
+from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.store.db import Connection
+from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
+
+RECORD = NudgeRecord("N", 0.3, 1.0, None, 0, 0.0, False)
+
+
+@pytest.fixture
+def world(auto: Connection, settings: Settings) -> LexiconWorld:
+    """A live generation; a language model asked about every document, of the first ten with a word of its own."""
+    made = LexiconWorld(auto, settings)
+    made.ask_of_all("unseen_test")
+    for number in range(10):
+        made.ask(f"d{number}", f"slangword own{number} {made.texts[f'd{number}'].split()[0]}", "train")
+    made.go_live()
+    made.generations.set_fields(made.active.generation_id, nudge=RECORD.to_json())
+    return made
+
+
+def counted(world: LexiconWorld, word: str) -> list[float]:
+    """The number of chunks with a word, and its weight."""
+    row = world.conn.execute("SELECT chunks, weight FROM heal.explain_find(%s)", (word,)).fetchone()
+    assert row is not None
+    return list(row)
+
+
+def test_a_word_of_questions_alone_finds_their_documents(world: LexiconWorld) -> None:
+    assert counted(world, "own3") == pytest.approx([0, ASKED_WEIGHT * np.log1p(DOCUMENTS)])
+    for number in range(10):
+        assert world.find(f"own{number}")[0] == world.chunk(f"d{number}").chunk_id
+    assert counted(world, "slangword") == counted(world, "own3")
+    assert world.find("q0d40") == [], "a question that is held out has taught nothing"
+
+
+def test_words_in_common_still_choose_the_rows(world: LexiconWorld) -> None:
+    """Also where a stem of questions alone is the rarest one."""
+    alone, both = (
+        world.conn.execute(
+            "SELECT chunk_id, weight FROM heal.matching(%s, "
+            "(SELECT g FROM heal.generation g WHERE g.state = 'active'), 5, candidates => 1)",
+            (text,),
+        ).fetchall()
+        for text in ("w1x", "w1x own3")
+    )
+    assert len(alone) == 5
+    assert both == alone
+
+
+def test_a_word_that_a_question_brings_is_known_the_night_after(world: LexiconWorld) -> None:
+    before = world.versions()
+    assert world.find("lateword") == []
+    world.ask("d20", f"lateword {world.texts['d20'].split()[0]}", "train")
+    world.ask("d21", "testword", "seen_test")
+    world.night("n1")
+    assert world.find("lateword")[0] == world.chunk("d20").chunk_id
+    assert world.find("testword") == []
+    assert before.items() <= world.versions().items(), "known stems keep their rows"
+    assert counted(world, "lateword") == pytest.approx([0, ASKED_WEIGHT * np.log1p(DOCUMENTS)])
+    at_night = world.query_vectors(["lateword"])
+    world.publish(world.choose("r2"))
+    assert float(at_night[0] @ world.query_vectors(["lateword"])[0]) > 0.8, "as a fit of everything has it"
+
+
+def test_a_word_that_a_document_brings_later_counts_its_chunks(world: LexiconWorld) -> None:
+    world.add({"late": "slangword w1x w2x w3x"})
+    world.night("n1")
+    assert counted(world, "slangword") == pytest.approx([1, np.log1p(DOCUMENTS)])
+    found = world.find("slangword w1x w2x w3x")
+    assert found[0] == world.chunk("late").chunk_id
+
+
+def test_words_go_with_the_last_question_that_has_them(world: LexiconWorld) -> None:
+    world.delete("d3")
+    left = world.versions().keys()
+    assert "own3" not in left
+    assert {"slangword", "own4"} <= left, "other questions have these"
+    world.conn.execute("DELETE FROM heal.question WHERE text LIKE '%own4%'")
+    assert "own4" in world.versions()
+    assert world.lexicons.delete_unused(world.active) == 1
+    assert world.versions().keys() == left - {"own4"}
+    for number in range(10):
+        world.delete(f"d{number}")
+    assert "slangword" not in world.versions()
+
+
+def test_where_words_are_public_questions_about_restricted_documents_bring_none(
+    auto: Connection, settings: Settings
+) -> None:
+    world = LexiconWorld(auto, settings.model_copy(update={"public_words": True}))
+    auto.execute("UPDATE heal.document SET acl = '{alice}' WHERE external_id = 'd1'")
+    for name in ("d0", "d1", "d2"):
+        world.ask(name, f"of{name} {world.texts[name].split()[0]}", "train")
+    world.ask_of_all("unseen_test")
+    world.go_live()
+    assert world.record.public
+    assert {"ofd0", "ofd2"} <= world.versions().keys()
+    assert "ofd1" not in world.versions()
+    world.generations.set_fields(world.active.generation_id, nudge=RECORD.to_json())
+    for name in ("d1", "d2"):
+        world.ask(name, f"late{name}", "train")
+    world.night("n1")
+    assert "lated2" in world.versions()
+    assert "lated1" not in world.versions()
