@@ -1,14 +1,13 @@
 """Step label: build the topic tree of the corpus and label every document.
 
 Documents of the unseen splits are projected on the finished tree: labels for training must not be made with the
-documents that the gate judges by. With HEAL_PUBLIC_WORDS so are documents that have a list of readers.
+documents that the gate judges by. With HEAL_PUBLIC_WORDS so are documents that have a list of readers, and of a large
+corpus all but ``MOST_DOCUMENTS``, so that memory does not grow with the corpus.
 """
 
 import os
-from itertools import compress
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import StepError
@@ -23,6 +22,11 @@ from heal_tasks.topics.hnmfk import build_tree
 from heal_tasks.topics.matching import Matching, match_topics
 from heal_tasks.topics.tfidf import still_words
 from heal_tasks.topics.tree import Projection, TopicTree
+
+MOST_DOCUMENTS = 100_000
+"""Documents that a tree is built of, at most; with 800 words each PEAK."""
+BATCH = 10_000
+"""Documents that are projected at a time."""
 
 
 def _config(settings: Settings) -> HNMFkConfig:
@@ -44,30 +48,29 @@ def _inputs(context: Context) -> object:
 def label(context: Context) -> Outcome:
     """Build the topic tree, match it to the previous run's topics, label every document."""
     settings, topics = context.settings, TopicRepository(context.conn)
-    ids, texts = Corpus(context.conn).texts()
-    if not ids:
+    corpus = Corpus(context.conn)
+    ids = corpus.document_ids()
+    if not len(ids):
         raise StepError("there is no document to label; look at HEAL_SOURCES and heal.quarantine, then ingest again")
-    restricted = np.isin(ids, Corpus(context.conn).restricted() if settings.public_words else [])
+    restricted = np.isin(ids, corpus.restricted() if settings.public_words else [])
     if restricted.all():
         raise StepError(
             f"HEAL_PUBLIC_WORDS=true, and each of the {len(ids)} documents has a list of readers; topics are then made "
             "of documents without one. Add such documents, or set HEAL_PUBLIC_WORDS=false"
         )
-    unseen = np.array([is_unseen(document_id) for document_id in ids])
-    projected = restricted | unseen
+    projected = restricted | np.array([is_unseen(document_id) for document_id in ids.tolist()])
     if projected.all():
         projected = restricted
-    seen_texts, projected_texts = (list(compress(texts, mask)) for mask in (~projected, projected))
+    # Ids are hashes, so the smallest are a sample, and new documents hardly change it.
+    built_of, texts = corpus.texts(among=ids[~projected][:MOST_DOCUMENTS])
     workers, device = os.cpu_count() or 1, pick_device(settings.device)
-    tree = build_tree(seen_texts, _config(settings), context.progress, workers=workers, device=device)
+    tree = build_tree(texts, _config(settings), context.progress, workers=workers, device=device)
     tree, matching = _with_stable_ids(context, topics, tree)
-    projection = tree.project(projected_texts)
 
     run_key = fingerprint([context.run_id, _inputs(context)])
     with context.artifacts.writing(f"topics/{run_key}") as folder:
         tree.save(folder)
     uri = context.artifacts.uri(f"topics/{run_key}")
-    all_ids = np.array(ids, dtype=np.int64)
     rows = [
         TopicRow(
             node.topic_id, node.parent if node.level else None, node.level, node.first_leaf, node.last_leaf,
@@ -82,9 +85,12 @@ def label(context: Context) -> Outcome:
             churn=matching.churn if matching else None,
             mean_residual=float(tree.residual.mean()),
             topics=rows,
-            labels=_labels(all_ids[~projected], tree),
+            labels=_labels(built_of, tree),
         )
-        topics.add_labels(topic_run_id, _labels(all_ids[projected], projection))
+        rest = np.setdiff1d(ids, built_of)
+        for first in context.track(range(0, len(rest), BATCH)):
+            others, texts = corpus.texts(among=rest[first : first + BATCH])
+            topics.add_labels(topic_run_id, _labels(others, tree.project(texts)))
     topic_count = len(tree.nodes) - 1
     churn = f", churn to the previous run {matching.churn:.0%}" if matching else ""
     return Outcome(
@@ -112,8 +118,8 @@ def _with_stable_ids(context: Context, topics: TopicRepository, tree: TopicTree)
     return tree.relabel(matching.mapping), matching
 
 
-def _labels(ids: NDArray[np.int64], places: Projection) -> Labels:
-    return Labels(ids, places.leaves, places.path_lists(), places.membership, places.residual)
+def _labels(ids: list[int], places: Projection) -> Labels:
+    return Labels(np.array(ids, dtype=np.int64), places.leaves, places.path_lists(), places.membership, places.residual)
 
 
 LABEL = Step("label", label, _inputs)

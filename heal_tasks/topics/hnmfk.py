@@ -148,7 +148,7 @@ class _Splitter:
         if len(node.position) == config.max_depth:
             node.stop_reason = "depth limit"
             return node
-        counts = csr_array(self._counts[node.rows])
+        counts = self._counts if is_root else csr_array(self._counts[node.rows])
         matrix = NodeMatrix.of(counts, config)
         if 0 in matrix.X.shape or matrix.X.nnz == 0:
             node.stop_reason = "no words"

@@ -1,26 +1,35 @@
-"""The DAG in a real Airflow, task by task: the first run, a night, a failure."""
+"""The DAG in a real Airflow, task by task: the first run, a night, a failure; no secret is left in it."""
 
 import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from heal_tasks.core.environment import child_environment
 from heal_tasks.store.db import connect
 from tests.e2e.conftest import SMALL, Deployment
+from tests.fake_openai import FakeOpenAI
 
 ROOT = Path(__file__).parents[2]
 AIRFLOW = str(Path(sys.executable).parent / "airflow")
+SECRETS = [f"Pl4nted-{place}" for place in ("llm-url", "llm-key", "openai-key", "serve-token", "embed-connection")]
 
 
 @pytest.fixture(scope="module")
-def airflow(unaligned: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of an Airflow with its own small metadata database."""
-    home = tmp_path_factory.mktemp("airflow")
+def airflow(unaligned: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of an Airflow with its own small metadata database, and of a language model; with secrets."""
+    with FakeOpenAI() as llm:
+        yield _airflow(unaligned, tmp_path_factory.mktemp("airflow"), llm.base_url)
+
+
+def _airflow(unaligned: Deployment, home: Path, llm_url: str) -> dict[str, str]:
+    in_url, llm_key, openai_key, token, in_connection = SECRETS
     environment = child_environment(
         AIRFLOW_HOME=str(home),
         PYTHONPATH=str(ROOT),
@@ -30,6 +39,12 @@ def airflow(unaligned: Deployment, tmp_path_factory: pytest.TempPathFactory) -> 
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home}/airflow.db",
         HEAL_VAR_DIR=str(unaligned.settings.var_dir),
         HEAL_DATABASE_URL=unaligned.settings.require_database_url(),
+        HEAL_LLM_BASE_URL=llm_url.replace("//", f"//somebody:{in_url}@"),
+        HEAL_LLM_MODEL="fake",
+        HEAL_LLM_API_KEY=llm_key,
+        HEAL_SERVE_TOKEN=token,
+        OPENAI_API_KEY=openai_key,
+        AIRFLOW_CONN_HEAL_EMBED=json.dumps({"conn_type": "openai", "password": in_connection}),
         HF_HUB_OFFLINE="1",
         **{f"HEAL_{name.upper()}": str(value) for name, value in SMALL.items()},
     )
@@ -39,8 +54,13 @@ def airflow(unaligned: Deployment, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def trigger(environment: dict[str, str], *conf: str) -> subprocess.CompletedProcess[str]:
+    """Run the DAG, and keep what was said beside Airflow's logs."""
     command = [AIRFLOW, "dags", "test", "heal_realign", *conf]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    said = Path(environment["AIRFLOW_HOME"]) / "said"
+    said.mkdir(exist_ok=True)
+    (said / f"{len(list(said.iterdir()))}.txt").write_text(done.stdout + done.stderr)
+    return done
 
 
 def last_run(deployment: Deployment) -> tuple[str, str, str]:
@@ -110,3 +130,21 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(airflow: dict[str, st
     done = trigger(airflow, "--conf", '{"force_route": "sideways"}')
     assert done.returncode == 1
     assert "sideways" in done.stdout + done.stderr
+
+
+def test_no_secret_is_in_airflows_database_logs_or_output(unaligned: Deployment, airflow: dict[str, str]) -> None:
+    """After the runs above: XCom, rendered fields, events, logs, what the commands said, and the folder of state."""
+    found = dict[str, str]()
+    with sqlite3.connect(f"{airflow['AIRFLOW_HOME']}/airflow.db") as metadata:
+        for (table,) in metadata.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            found[table] = str(metadata.execute(f'SELECT * FROM "{table}"').fetchall())
+    for folder in (airflow["AIRFLOW_HOME"], unaligned.settings.var_dir):
+        for path in Path(folder).rglob("*"):
+            if path.is_file():
+                found[str(path)] = path.read_bytes().decode("latin-1")
+    assert "heal_realign" in found["xcom"]
+    assert "heal_realign" in found["rendered_task_instance_fields"]
+    password = urlsplit(unaligned.settings.require_database_url()).password
+    assert password
+    leaks = [(secret, place) for secret in (*SECRETS, password) for place, text in found.items() if secret in text]
+    assert leaks == []

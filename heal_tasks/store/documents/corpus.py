@@ -93,13 +93,25 @@ class Corpus(Repository):
             before = ","
         return digest.hexdigest() if before else ""
 
+    def document_ids(self) -> Int64Array:
+        """Ids of the live canonical documents, int64, shape (n,), ascending."""
+        query = "SELECT document_id FROM heal.document WHERE deleted_at IS NULL AND duplicate_of IS NULL ORDER BY 1"
+        (found,) = streamed_arrays(stream(self._conn, query), np.int64)
+        return found
+
     def texts(
-        self, unlabelled_in: int | None = None, since: datetime | None = None, *, public: bool = False
+        self,
+        unlabelled_in: int | None = None,
+        since: datetime | None = None,
+        *,
+        public: bool = False,
+        among: Int64Array | None = None,
     ) -> tuple[list[int], list[str]]:
         """Ids, ascending, and texts (title, newline, body) of documents, all or those without a label of a topic run.
 
         A document that has changed since the topic run counts as unlabelled. With ``since`` only documents that are
-        new or changed since then are read, with ``public`` only those that everybody may read.
+        new or changed since then are read, with ``public`` only those that everybody may read, with ``among`` only
+        those of these ids, int64, shape (m,).
         """
         rows = stream(
             self._conn,
@@ -110,8 +122,14 @@ class Corpus(Repository):
                 OR d.changed_at > (SELECT r.created_at FROM heal.topic_run r WHERE r.topic_run_id = %(run)s))
                 AND (%(since)s::timestamptz IS NULL OR d.changed_at > %(since)s)
                 AND (NOT %(public)s OR d.acl IS NULL)
+                AND (%(among)s::bigint[] IS NULL OR d.document_id = ANY (%(among)s))
             ORDER BY d.document_id""",
-            {"run": unlabelled_in, "since": since, "public": public},
+            {
+                "run": unlabelled_in,
+                "since": since,
+                "public": public,
+                "among": None if among is None else among.tolist(),
+            },
         )
         texts = dict(rows)
         return list(texts), list(texts.values())
