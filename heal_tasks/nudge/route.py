@@ -47,6 +47,7 @@ class RouteFacts:
     misfits: int | None  # documents new or changed since the last realignment that fit no topic; None if not measured
     pending: int  # chunks that the live generation lacks, and those that it serves although their text is gone
     forced: Literal[RouteName, "auto"]  # the route to take whatever the facts
+    asked: int = 0  # chunks with questions that no row has been moved by yet
     displacement: float = 0.0  # mean angle over all rows that they have moved, in radians; back and forth adds up
     probe_change: float | None = None  # of nDCG@10 on the live generation's fixed questions; None if it has none
     probe_change_high: float | None = None  # upper end of the 95 % interval of probe_change
@@ -120,7 +121,7 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
             f" {held_back.reason} But the last realignment had the same cause, and no candidate was promoted by it, so "
             f"the next one is due when {limit}, or at an age of {max_age_days:g} days."
         )
-    if facts.new + facts.changed + facts.deleted + facts.pending == 0:
+    if facts.new + facts.changed + facts.deleted + facts.pending + facts.asked == 0:
         return Route("nothing", f"No document is new, changed or deleted, and {live} has every vector.{waits}")
     within = (
         "" if waits else f"; {facts.changed_share:.1%} changed since the last realignment is within "
@@ -183,4 +184,5 @@ def _counts(facts: RouteFacts) -> str:
     return (
         f"{facts.new} new, {facts.changed} changed and {facts.deleted} deleted of {facts.documents} documents, "
         f"{facts.pending} chunks to publish or to remove"
+        + (f", {facts.asked} chunks with new questions" if facts.asked else "")
     )

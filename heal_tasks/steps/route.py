@@ -41,6 +41,7 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         hide_words=bool(settings.public_words and active and active.lexicon and not active.public_words),
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
+        asked=NudgeState(context.conn, active).asked() if active else 0,
         **_drift(context, active),
         **_training(context),
     )

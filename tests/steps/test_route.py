@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from heal_tasks.core.manifest import Manifest
@@ -12,8 +13,10 @@ from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection, scalar
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
+from tests.steps.lexicon_world import LexiconWorld
 from tests.steps.planted_systems import plant_questions, plant_space, serve
 from tests.topics.conftest import plant
 
@@ -168,3 +171,27 @@ def test_documents_that_a_fruitless_realignment_has_seen_call_for_no_other(
     assert scalar(auto, "SELECT route_facts ->> 'cause' FROM heal.run WHERE run_id = 'enough'") == "topics"
     again = [text.replace("w", "z") for text in known[:9]]
     assert next_route(auto, settings, "fresh", read_documents(auto, again, 800))[0] == "realign"
+
+
+def test_questions_alone_call_for_a_nudge_once(auto: Connection, settings: Settings) -> None:
+    world = LexiconWorld(auto, settings)
+    world.ask_of_all("train", "human")
+    world.ask_of_all("unseen_test", "human")
+    world.go_live()
+    refs: dict[str, int | str] = {"new": 0, "changed": 0, "deleted": 0}
+
+    def routed(run_id: str) -> tuple[str, str]:
+        made = load_step("route").run(settings, Manifest(run_id=run_id, refs=refs))
+        return made.text("route"), made.note
+
+    assert routed("quiet")[0] == "nothing"
+    world.ask("d1", "a test question", "seen_test", "human")
+    assert routed("held out")[0] == "nothing", "it moves no row"
+    for name in ("d1", "d2"):
+        world.ask(name, f"new question about {name}", "train", "human")
+    name, note = routed("asked")
+    assert name == "nudge"
+    assert "2 chunks with new questions" in note
+    NudgeState(auto, world.active).touch(np.array([world.chunk("d3").chunk_id]))
+    world.night("asked")
+    assert routed("after")[0] == "nothing"

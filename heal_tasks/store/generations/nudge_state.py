@@ -14,7 +14,7 @@ from psycopg import sql
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.store.arrays import Float32Array, Int64Array, arrays
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, scalar
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.spaces.spaces import space_table
 from heal_tasks.store.spaces.vector_tables import read_keyed
@@ -59,6 +59,15 @@ class NudgeState:
         query = "SELECT chunk_id FROM heal.nudge_touched WHERE generation_id = %s ORDER BY 1"
         rows = self._conn.execute(query, (self._generation.generation_id,)).fetchall()
         return arrays(rows, np.int64)[0]
+
+    def asked(self) -> int:
+        """The number of touched chunks with questions that came after rows were last moved, with or without success."""
+        query = """
+            SELECT count(DISTINCT t.chunk_id) FROM heal.nudge_touched t JOIN heal.question q USING (chunk_id)
+            WHERE t.generation_id = %s AND heal.moves_rows(q.split) AND q.created_at > coalesce((
+                SELECT max(s.started_at) FROM heal.step_result s
+                WHERE s.step IN ('choose', 'nudge_live') AND s.finished_at IS NOT NULL), '-infinity')"""
+        return int(scalar(self._conn, query, (self._generation.generation_id,)))
 
     def touch(self, chunk_ids: Int64Array) -> None:
         """Mark chunks as touched: their served vectors have to be computed."""
