@@ -71,7 +71,7 @@ def fit_lexicon(
     vectors = fit_stems(texts, wanted, ridge=ridge, start=start).vectors
     lexicon = Lexicon(chunks, weights, vectors)
     missing = np.flatnonzero((texts_with(texts) == 0) & (chunks > 0))
-    _fit_new(lexicon, counts, targets, missing, ridge)
+    extend(lexicon, counts, targets, missing, ridge=ridge)
     return lexicon
 
 
@@ -89,8 +89,8 @@ def extend(
     ridge: float,
     questions: AnsweredQuestions | None = None,
     question_weight: float = 0.0,
-) -> Lexicon:
-    """Fit vectors of stems that a lexicon has none of, to the texts that have them; the others stay.
+) -> None:
+    """Fit, in place, vectors of stems that a lexicon has none of, to the texts that have them; the others stay.
 
     The new stems explain what the known ones leave: ridge regression on the difference between each text's target and
     the sum of its known stems.
@@ -104,21 +104,6 @@ def extend(
         questions: as in ``fit_lexicon``.
         question_weight: as in ``fit_lexicon``.
     """
-    extended = Lexicon(lexicon.chunks, lexicon.weights, lexicon.vectors.copy())
-    _fit_new(extended, counts, targets, new, ridge, questions, question_weight)
-    return extended
-
-
-def _fit_new(
-    lexicon: Lexicon,
-    counts: csr_array,
-    targets: Float32Array,
-    new: Int64Array,
-    ridge: float,
-    questions: AnsweredQuestions | None = None,
-    question_weight: float = 0.0,
-) -> None:
-    """As ``extend``, in place."""
     is_new = np.zeros(counts.shape[1], dtype=np.float32)
     is_new[new] = 1
     rows = np.flatnonzero(counts @ is_new)

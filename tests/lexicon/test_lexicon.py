@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from heal_tasks.lexicon.lexicon import AnsweredQuestions, extend, fit_lexicon, unit_rows, with_lexicon
+from heal_tasks.lexicon.lexicon import (
+    ASKED_WEIGHT,
+    AnsweredQuestions,
+    Lexicon,
+    extend,
+    fit_lexicon,
+    unit_rows,
+    with_lexicon,
+)
 from heal_tasks.lexicon.record import LexiconRecord
 from heal_tasks.lexicon.terms import count_stems, inverse_document_frequencies, weigh_texts
 from tests.lexicon.planted import planted
@@ -75,12 +83,36 @@ def test_new_stems_are_fitted_and_the_known_ones_stay() -> None:
     without = csr_array(counts * ~np.isin(np.arange(80), new)[None, :])
     without.eliminate_zeros()
     before = fit_lexicon(without, targets, ridge=0.3)
-    extended = extend(type(whole)(whole.chunks, whole.weights, before.vectors), counts, targets, new, ridge=0.3)
+    extended = Lexicon(whole.chunks, whole.weights, before.vectors.copy())
+    extend(extended, counts, targets, new, ridge=0.3)
     kept = np.setdiff1d(np.arange(80), new)
     np.testing.assert_array_equal(extended.vectors[kept], before.vectors[kept])
     texts = weigh_texts(counts, whole.weights)
     agreement = np.einsum("ij,ij->i", unit_rows(texts @ extended.vectors), unit_rows(texts @ whole.vectors))
     assert agreement.min() > 0.95
+
+
+def test_stems_that_only_questions_have_are_fitted_with_them_and_later_alike() -> None:
+    counts, targets, _ = planted(texts=1500, noise=0.1)
+    known = csr_array((counts.data, counts.indices, counts.indptr), shape=(1500, 82))
+    rng = np.random.default_rng(8)
+    stems = np.concatenate([rng.integers(0, 80, (60, 2)), np.repeat([[80], [81]], 30, axis=0)], axis=1)
+    asked = count_stems(np.repeat(np.arange(60), 3), stems.ravel(), np.ones(180), (60, 82))
+    asked.sum_duplicates()
+    answers = np.concatenate([np.tile(targets[:1], (30, 1)), np.tile(targets[1:2], (30, 1))])
+    questions = AnsweredQuestions(asked, answers)
+    alone = fit_lexicon(known, targets, ridge=0.3)
+    assert not alone.weights[80:].any()
+    whole = fit_lexicon(known, targets, ridge=0.3, questions=questions, question_weight=0.3)
+    assert whole.chunks[80:].tolist() == [0, 0]
+    np.testing.assert_allclose(whole.weights[80:], ASKED_WEIGHT * np.log1p(1500), rtol=1e-6)
+    extended = Lexicon(whole.chunks, whole.weights, alone.vectors.copy())
+    extend(extended, known, targets, np.array([80, 81]), ridge=0.3, questions=questions, question_weight=0.3)
+    np.testing.assert_array_equal(extended.vectors[:80], alone.vectors[:80])
+    for lexicon in (whole, extended):
+        for stem, answer in ((80, 0), (81, 1)):
+            vector = unit_rows(lexicon.vectors[stem : stem + 1])[0]
+            assert vector @ targets[answer] > 0.9
 
 
 def test_a_weight_of_zero_leaves_the_encoder_alone() -> None:

@@ -46,11 +46,11 @@ def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Arr
     lexicon.weights[:first] = np.log1p(corpus / lexicon.chunks[:first])
     lexicon.weights[first:count] = asked_weight(corpus)
     questions = AnsweredQuestions(stem_matrix(question_stems, len(asked), size), targets[np.searchsorted(ids, answers)])
-    extended = extend(
+    extend(
         lexicon, stem_matrix(chunk_stems, len(ids), size), targets, np.arange(count), ridge=record.ridge,
         questions=questions, question_weight=record.question_weight,
     )  # fmt: skip
     new = StoredLexicon(
-        dictionary.stems[:count], extended.chunks[:count], extended.weights[:count], extended.vectors[:count]
+        dictionary.stems[:count], lexicon.chunks[:count], lexicon.weights[:count], lexicon.vectors[:count]
     )
     return repository.write(generation, new, ids)
