@@ -90,5 +90,6 @@ soak: $(VENV)/.requirements-scale
 		tests/field/test_clock.py --kill-points -s
 	$(BIN)/python -m pytest tests/e2e/test_tampered.py tests/e2e/test_secure_run.py tests/e2e/test_upgrade.py \
 		tests/field/test_secrets_everywhere.py tests/e2e/test_readers.py --kill-points -s
+	$(BIN)/python -m pytest tests/e2e/test_model_options.py tests/steps/test_smollm2.py --kill-points -s
 	$(BIN)/python -m pytest tests/e2e/test_thirty_nights.py --kill-points --nights-seed 1 -s
 	$(BIN)/python -m pytest tests/e2e/test_executors.py --executors

@@ -23,7 +23,7 @@ from heal_tasks.topics.matching import Matching, match_topics
 from heal_tasks.topics.tfidf import still_words
 from heal_tasks.topics.tree import Projection, TopicTree
 
-MOST_DOCUMENTS = 100_000
+MOST_DOCUMENTS = 50_000
 """Documents that a tree is built of, at most; with 800 words each PEAK."""
 BATCH = 10_000
 """Documents that are projected at a time."""

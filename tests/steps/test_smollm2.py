@@ -140,6 +140,7 @@ def test_no_text_makes_a_control_token(server: LlamaCpp, spec: PromptSpec[Any]) 
     assert controls(ORDERS, ORDERS, "") == controls("", ORDERS, ORDERS) == wanted
 
 
+@pytest.mark.usefixtures("soaking")
 def test_entity_maps(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
     ((title, text),) = SHORT.items()
     add(auto, SHORT)
@@ -155,6 +156,7 @@ def test_entity_maps(auto: Connection, settings: Settings, server: LlamaCpp) -> 
     check_second_run(auto, lambda run_id: map_entities(model, run_id))
 
 
+@pytest.mark.usefixtures("soaking")
 def test_answers(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
     plant_systems(auto, settings)
     space = SpaceRepository(auto).find_by_uri(TRAINED_URI)
