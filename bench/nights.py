@@ -1,8 +1,9 @@
 """Draws thirty nights of one store, as ``tests/e2e/test_thirty_nights.py`` has left them.
 
 Run from the project's root: ``python -m bench.nights --nights FOLDER/nights.json --svg docs/nights.svg``; the test
-prints the path. Above the quality of what is served, by vector (``heal.search``) and by text (``heal.find``), beside
-that of the base model with its 95 % interval on the same questions; below it disk, and the number of documents.
+prints the path. Above the quality of what is served, by the encoder's vector alone (``heal.search``), by encoder,
+lexicon and words (``heal.hybrid_search``) and by text (``heal.find``), beside that of the base model with its 95 %
+interval on the same questions; below it disk, and the number of documents.
 """
 
 import argparse
@@ -13,7 +14,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-BASE, BY_VECTOR, BY_TEXT, EVENT, DISK = "#8a8f98", "#1f6fb4", "#c2570c", "#b9bec6", "#2b7a4b"
+BASE, BY_VECTOR, BY_ENCODER, BY_TEXT = "#8a8f98", "#1f6fb4", "#6b3fa0", "#c2570c"
+EVENT, DISK = "#b9bec6", "#2b7a4b"
 ROUTES = {"realign": ("s", 34), "nudge": ("o", 22), "nothing": ("_", 34), "": ("x", 30)}
 """Marker and its size for each route; a night without one did not come so far."""
 LOOK = {"svg.fonttype": "none", "svg.hashsalt": "nights", "font.size": 10, "font.family": "sans-serif",
@@ -32,9 +34,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
         quality.fill_between(nights, values("base_low"), values("base_high"), color=BASE, alpha=0.25, linewidth=0)
         quality.plot(nights, values("base"), color=BASE, label="base model (95 % interval)")
-        quality.plot(nights, values("by_vector"), color=BY_VECTOR, linewidth=2, label="served, by vector")
-        quality.plot(nights, values("by_text"), color=BY_TEXT, linewidth=2, label="served, by text")
-        top = 1.04 * max(values("by_vector") + values("by_text") + values("base_high"))
+        quality.plot(nights, values("by_vector"), color=BY_VECTOR, linewidth=2, label="by vector alone")
+        quality.plot(nights, values("by_encoder"), color=BY_ENCODER, linewidth=2, label="by encoder, lexicon, words")
+        quality.plot(nights, values("by_text"), color=BY_TEXT, linewidth=2, label="by text")
+        served = (*values("by_vector"), *values("by_encoder"), *values("by_text"))
+        top = 1.04 * max(*served, *values("base_high"))
         quality.set(ylabel="nDCG@10", ylim=(0, 1.42 * top))
         for row in rows:
             marker, size = ROUTES[row["route"]]

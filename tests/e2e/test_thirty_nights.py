@@ -188,8 +188,8 @@ class World:
                 row.faults += checks.vectors(conn, self.encoders, active, sample_of)
             found = people.measure(conn, self.encoders, self.inbox, active, settings.model, self.seed + row.night)
             row.base, row.base_low, row.base_high = found.base.value, found.base.low, found.base.high
-            row.by_vector, row.by_text = found.by_vector, found.by_text
-            if min(found.by_vector, found.by_text) < found.base.low:
+            row.by_vector, row.by_encoder, row.by_text = found[1:]
+            if min(found[1:]) < found.base.low:
                 row.faults.append("what is served is worse than the base model")
             row.generation, row.documents = active.generation_id, len(self.inbox.stored)
             row.files_mb, row.database_mb = checks.size_mb(conn, settings.var_dir)

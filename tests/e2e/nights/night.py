@@ -31,6 +31,7 @@ class Row:
     base_low: float = 0.0
     base_high: float = 0.0
     by_vector: float = 0.0
+    by_encoder: float = 0.0
     by_text: float = 0.0
     files_mb: float = 0.0
     database_mb: float = 0.0
@@ -42,7 +43,8 @@ class Row:
         """The row of the printed table."""
         return (
             f"{self.night:5}  {self.what[:46]:46}  {self.route:8} {self.generation:4} {self.documents:5}  "
-            f"{self.by_vector:.3f} {self.by_text:.3f}  {self.base:.3f} [{self.base_low:.3f}, {self.base_high:.3f}]  "
+            f"{self.by_vector:.3f}  {self.by_encoder:.3f} {self.by_text:.3f}  "
+            f"{self.base:.3f} [{self.base_low:.3f}, {self.base_high:.3f}]  "
             f"{self.files_mb:6.0f} {self.database_mb:6.1f} {self.memory_mb:6.0f} {self.connections:3}  "
             f"{'ok' if not self.faults else 'WRONG: ' + '; '.join(self.faults)}"
         )
@@ -53,8 +55,8 @@ class Row:
 
 
 HEADING = (
-    "night  what happened                                   route     gen  docs  vector text   base model           "
-    "    files  base    RSS con  (MB)"
+    "night  what happened                                   route     gen  docs  vector hybrid text  base "
+    "model             files  base    RSS con  (MB)"
 )
 
 

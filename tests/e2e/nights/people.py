@@ -15,7 +15,7 @@ from heal_tasks.evaluation.bootstrap import Interval, mean_interval
 from heal_tasks.sources.chunking import embedding_text
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.generations import Generation
-from heal_tasks.store.generations.search import find_by_text, search
+from heal_tasks.store.generations.search import find_by_text, hybrid_search, search
 from heal_tasks.store.questions.feedback import record_feedback
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from tests.e2e.nights.checks import Encoders
@@ -27,10 +27,11 @@ RESULTS = 10
 
 
 class Quality(NamedTuple):
-    """nDCG@10 of the base model by its vectors alone, and of what is served by vector and by text."""
+    """nDCG@10 of the base model by its vectors; of what is served by vector, by encoder and words, and by text."""
 
     base: Interval
     by_vector: float
+    by_encoder: float
     by_text: float
 
 
@@ -76,6 +77,9 @@ def measure(
         mean_interval(ranked(lambda number: [bodies[place] for place in order[number]]), seed=seed, groups=documents),
         float(ranked(lambda number: [
             hit.text for hit in search(conn, vectors[number], active.generation_id, RESULTS)
+        ]).mean()),
+        float(ranked(lambda number: [
+            hit.text for hit in hybrid_search(conn, questions[number], vectors[number], active.generation_id, RESULTS)
         ]).mean()),
         float(ranked(lambda number: [hit.text for hit in find_by_text(conn, questions[number], RESULTS)]).mean()),
     )  # fmt: skip
