@@ -39,7 +39,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         quality.plot(nights, values("by_text"), color=BY_TEXT, linewidth=2, label="by text")
         served = (*values("by_vector"), *values("by_encoder"), *values("by_text"))
         top = 1.04 * max(*served, *values("base_high"))
-        quality.set(ylabel="nDCG@10", ylim=(0, 1.42 * top))
+        quality.set(ylabel="nDCG@10", ylim=(0, 1.42 * top), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
         for row in rows:
             marker, size = ROUTES[row["route"]]
             quality.scatter(row["night"], 0.03 * top, marker=marker, s=size, color="#444444")
@@ -51,7 +51,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             quality.text(row["night"], top, what, rotation=90, ha="center", va="bottom", fontsize=9, color="#444444")
         for route, (marker, size) in ROUTES.items():
             quality.scatter([], [], marker=marker, s=size, color="#444444", label=route or "run failed early")
-        quality.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=7, frameon=False, fontsize=9,
+        quality.legend(loc="upper center", bbox_to_anchor=(0.5, 1.24), ncols=4, frameon=False, fontsize=9,
                        columnspacing=1.2, handletextpad=0.4)  # fmt: skip
         disk.plot(nights, values("files_mb"), color=DISK, label="models, reports")
         disk.plot(nights, values("database_mb"), color=DISK, linestyle="--", label="database")
