@@ -71,14 +71,14 @@ class Answer:
 
     @property
     def known(self) -> list[Stem]:
-        """The stems that chunks have, by their share of the question."""
-        return [stem for stem in self.stems if stem.chunks]
+        """The stems that the lexicon has, by their share of the question."""
+        return [stem for stem in self.stems if stem.weight]
 
     @property
     def unknown(self) -> list[str]:
-        """Stems that no chunk has, in the languages in which others are known, or in all where none is."""
+        """Stems that the lexicon lacks, in the languages in which others are known, or in all where none is."""
         languages = {stem.config for stem in self.known}
-        missing = (stem for stem in self.stems if not stem.chunks and (stem.config in languages or not languages))
+        missing = (stem for stem in self.stems if not stem.weight and (stem.config in languages or not languages))
         return sorted({stem.stem for stem in missing})
 
 

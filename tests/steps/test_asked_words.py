@@ -6,7 +6,9 @@ import pytest
 from heal_tasks.core.settings import Settings
 from heal_tasks.lexicon.lexicon import ASKED_WEIGHT
 from heal_tasks.nudge.plan import NudgeRecord
+from heal_tasks.report.store_search import Query, search_store
 from heal_tasks.store.db import Connection
+from heal_tasks.store.generations.search import unknown_words
 from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
 
 RECORD = NudgeRecord("N", 0.3, 1.0, None, 0, 0.0, False)
@@ -37,6 +39,14 @@ def test_a_word_of_questions_alone_finds_their_documents(world: LexiconWorld) ->
         assert world.find(f"own{number}")[0] == world.chunk(f"d{number}").chunk_id
     assert counted(world, "slangword") == counted(world, "own3")
     assert world.find("q0d40") == [], "a question that is held out has taught nothing"
+
+
+def test_where_people_see_which_words_count(world: LexiconWorld) -> None:
+    assert unknown_words(world.conn, "own3") == []
+    assert unknown_words(world.conn, "nowhere") == ["nowher"]
+    answer = search_store(world.conn, Query("own3 w1x nowhere"))
+    assert {stem.stem: bool(stem.chunks) for stem in answer.known} == {"own3": False, "w1x": True}
+    assert answer.unknown == ["nowher"]
 
 
 def test_words_in_common_still_choose_the_rows(world: LexiconWorld) -> None:

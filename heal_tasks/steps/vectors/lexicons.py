@@ -59,7 +59,8 @@ class CorpusStems:
                 np.concatenate([found.counts, hidden.counts]),
             )
         self.fitted_questions = np.isin(questions.chunk_ids, chunks.chunk_ids[shown])
-        fitted = self.fitted_questions & questions.moves & ~questions.extracted
+        fitted = np.flatnonzero(self.fitted_questions & questions.moves & ~questions.extracted)
+        fitted = fitted[:: -(-len(fitted) // MOST_QUESTIONS) or 1]
         dictionary.add(repository.asked_stems(questions.question_ids[fitted]))
         asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
         of_questions = repository.question_stems(dictionary, questions.question_ids[asked])

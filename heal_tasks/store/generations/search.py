@@ -137,9 +137,9 @@ def find_by_text(
 
 @named_errors()
 def unknown_words(conn: Connection, question: str) -> list[str]:
-    """The words of a question if no document has any of them, as the lexicon counts them; else an empty list."""
-    rows = conn.execute("SELECT stem, chunks FROM heal.explain_find(%s)", (storable(question),)).fetchall()
-    return [] if any(chunks for _, chunks in rows) else list(dict.fromkeys(stem for stem, _ in rows))
+    """The words of a question if the lexicon has none of them; else an empty list."""
+    rows = conn.execute("SELECT stem, weight FROM heal.explain_find(%s)", (storable(question),)).fetchall()
+    return [] if any(weight for _, weight in rows) else list(dict.fromkeys(stem for stem, _ in rows))
 
 
 @named_errors()
