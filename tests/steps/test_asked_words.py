@@ -7,6 +7,8 @@ from heal_tasks.core.settings import Settings
 from heal_tasks.lexicon.lexicon import ASKED_WEIGHT
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.report.store_search import Query, search_store
+from heal_tasks.steps.vectors import lexicons
+from heal_tasks.steps.vectors.new_stems import extend_lexicon
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.search import unknown_words
 from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
@@ -98,6 +100,42 @@ def test_words_go_with_the_last_question_that_has_them(world: LexiconWorld) -> N
     for number in range(10):
         world.delete(f"d{number}")
     assert "slangword" not in world.versions()
+
+
+def test_questions_that_are_not_fitted_take_no_place_of_those_that_are(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexicons, "MOST_QUESTIONS", 40)
+    world = LexiconWorld(auto, settings)
+    world.ask_of_all("train")
+    world.ask_of_all("seen_validation", "human")
+    world.ask_of_all("unseen_test", "human")
+    for number in range(20):
+        world.ask(f"d{number}", f"people{number} {world.texts[f'd{number}'].split()[0]}", "train", "human")
+    world.go_live()
+    assert world.record.by_people
+    stems, questions = world.versions().keys(), world.systems().questions
+    assert (questions.human & questions.moves).sum() == 100
+    fitted = {f"people{number}" for number in range(20)} & stems
+    assert len(fitted) >= 5, "a third of them: 34 of 100 human questions, evenly"
+
+
+def test_texts_that_are_gone_bring_no_stem(world: LexiconWorld) -> None:
+    chunk = world.chunk("d20").chunk_id
+    world.conn.execute("UPDATE heal.chunk SET text = text || ' brandnewword' WHERE chunk_id = %s", (chunk,))
+    world.conn.execute("UPDATE heal.chunk SET superseded_at = now() WHERE chunk_id = %s", (chunk,))
+    assert extend_lexicon(world.conn, world.active, np.array([chunk])) == 0
+
+
+def test_the_last_chunk_of_another_language_takes_no_word_of_questions(world: LexiconWorld) -> None:
+    world.add({"german": "zugword w1x"})
+    world.conn.execute("UPDATE heal.document SET language = 'german' WHERE external_id = 'german'")
+    world.conn.execute("UPDATE heal.chunk SET text = text")
+    world.ask("d0", "zugword w2x", "train")
+    world.night("n1")
+    assert world.lexicons.load(world.active, [("english", "zugword"), ("german", "zugword")]).chunks.tolist() == [0, 1]
+    world.delete("german")
+    assert world.lexicons.load(world.active, [("english", "zugword"), ("german", "zugword")]).chunks.tolist() == [0]
 
 
 def test_where_words_are_public_questions_about_restricted_documents_bring_none(

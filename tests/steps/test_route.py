@@ -192,6 +192,11 @@ def test_questions_alone_call_for_a_nudge_once(auto: Connection, settings: Setti
     name, note = routed("asked")
     assert name == "nudge"
     assert "2 chunks with new questions" in note
+    world.choose("refused")
+    assert routed("after a realignment that kept the rows")[0] == "nudge"
     NudgeState(auto, world.active).touch(np.array([world.chunk("d3").chunk_id]))
     world.night("asked")
     assert routed("after")[0] == "nothing"
+    world.ask("d4", "a question that a filter dropped", "train", "human")
+    auto.execute("UPDATE heal.question SET dropped_by = 'round_trip' WHERE text LIKE '%dropped%'")
+    assert routed("dropped")[0] == "nothing"

@@ -59,9 +59,10 @@ class CorpusStems:
                 np.concatenate([found.counts, hidden.counts]),
             )
         self.fitted_questions = np.isin(questions.chunk_ids, chunks.chunk_ids[shown])
-        fitted = np.flatnonzero(self.fitted_questions & questions.moves & ~questions.extracted)
-        fitted = fitted[:: -(-len(fitted) // MOST_QUESTIONS) or 1]
-        dictionary.add(repository.asked_stems(questions.question_ids[fitted]))
+        for human in (True, False):
+            taught = self.fitted_questions & questions.moves & ~questions.extracted & (questions.human == human)
+            rows = judged(questions, chunks, taught, moving=True).first(MOST_QUESTIONS).rows
+            dictionary.add(repository.asked_stems(questions.question_ids[rows]))
         asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
         of_questions = repository.question_stems(dictionary, questions.question_ids[asked])
         self.stems = dictionary.stems

@@ -34,6 +34,8 @@ def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Arr
         return 0
     dictionary.add(of_questions)
     ids, targets = SpaceRepository(conn).load_chunks(SpaceRepository(conn).get(generation.space_id), chunk_ids)
+    there = np.isin(answers, ids)
+    asked, answers = asked[there], answers[there]
     chunk_stems, question_stems = repository.chunk_stems(dictionary, ids), repository.question_stems(dictionary, asked)
     fitted, size = repository.load(generation, dictionary.stems), len(dictionary)
     lexicon = Lexicon(

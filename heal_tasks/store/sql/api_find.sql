@@ -236,10 +236,11 @@ BEGIN
     scores := heal.curve(gen_row.lexicon, 'text', 'scores');
     shares := heal.curve(gen_row.lexicon, 'text', 'shares');
     -- A stem that the lexicon has in two languages is one word.
-    SELECT sum(s.vector) AS vector, array_agg(quote_literal(s.stem)::tsquery) AS stems, array_agg(s.weight) AS weights,
-           string_agg(quote_literal(s.stem), ' | ') FILTER (WHERE s.before <= 20)::tsquery AS rare
+    SELECT sum(s.vector) AS vector, array_agg(quote_literal(s.stem)::tsquery) FILTER (WHERE s.chunks > 0) AS stems,
+           array_agg(s.weight) FILTER (WHERE s.chunks > 0) AS weights,
+           string_agg(quote_literal(s.stem), ' | ') FILTER (WHERE s.chunks > 0 AND s.before <= 20)::tsquery AS rare
     INTO asked
-    FROM (SELECT q.stem, sum(q.embedding::vector) AS vector, max(q.weight) AS weight,
+    FROM (SELECT q.stem, sum(q.embedding::vector) AS vector, max(q.weight) AS weight, sum(q.chunks) AS chunks,
                  sum(sum(q.chunks)) OVER (ORDER BY sum(q.chunks), q.stem) AS before
           FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) q GROUP BY q.stem) s;
     IF coalesce(vector_norm(asked.vector), 0) = 0 THEN

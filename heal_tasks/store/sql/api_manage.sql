@@ -172,7 +172,7 @@ BEGIN
         SELECT heal.vector_table(g.generation_id, 'lex') AS name FROM heal.generation g WHERE cardinality(stems || asked) > 0
     LOOP
         IF to_regclass('heal.' || item.name) IS NOT NULL THEN
-            EXECUTE format('DELETE FROM heal.%I WHERE stem = ANY ($1) OR chunks = 0 AND stem = ANY ($2)', item.name)
+            EXECUTE format('DELETE FROM heal.%I WHERE chunks > 0 AND stem = ANY ($1) OR chunks = 0 AND stem = ANY ($2)', item.name)
                 USING stems, asked;
         END IF;
     END LOOP;
@@ -180,7 +180,7 @@ BEGIN
 END $$;
 COMMENT ON PROCEDURE heal.delete_chunks IS
     'Deletes chunks everywhere: text, questions, entity maps, answers, replies of models, the vectors of all spaces and generations, '
-    'and from all lexicons the stems that no other chunk or question has.';
+    'and from all lexicons the stems that no other chunk has, and those that only its questions have.';
 
 -- A question stays on its side of training and test; whether its document is an unseen one depends on the document.
 CREATE OR REPLACE FUNCTION heal.split_at(document bigint, split text)
