@@ -15,8 +15,8 @@ Int64Array = NDArray[np.int64]
 MOST_CHUNKS = 100_000
 """Chunks that the vectors are fitted to, at most: 22 CPU seconds and .7 GiB for so many (bench/RESULTS.md)."""
 ASKED_WEIGHT = 0.5
-"""Weight of a stem that questions have and no chunk, where a stem of a single chunk has 1: .5 gains human questions of
-three collections .000 to .019 nDCG@10 by text and .001 to .011 by encoder, 1 gains ATT&CK's .009 less by text."""
+"""Weight of a stem that only questions have, where a stem of a single chunk has 1. With .5 human questions of three
+collections gain up to .019 nDCG@10 by text and .011 by encoder; with 1 ATT&CK's gain .01 less by text."""
 
 
 @dataclass(frozen=True)
