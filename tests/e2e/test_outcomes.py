@@ -1,7 +1,8 @@
 """The outcomes of the gate, end to end: a trained model promoted, a nudge adopted, every candidate refused.
 
 People ask in code words that the base model does not know: each stands for an animal or a tool, and every document is
-about one of each.
+about one of each. The lexicon is fitted to documents alone here: fitted to questions, too, it knows the code words, and
+the base model with it finds every answer.
 """
 
 import random
@@ -13,6 +14,7 @@ import pytest
 from heal_tasks.core.settings import load_settings
 from heal_tasks.core.types import Split
 from heal_tasks.local.postgres import EmbeddedPostgres
+from heal_tasks.steps.vectors import lexicons
 from heal_tasks.store.db import connect
 from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import EvaluationRow, RunRepository
@@ -63,7 +65,8 @@ def asked(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
     # Too few written questions to vote beside 150 of people's.
     changes = SMALL | {"train_max_steps": 40, "train_eval_steps": 20, "train_batch_size": 32, "gate_min_questions": 60}
     changes["train_learning_rate"] = 1.5e-4
-    with fresh_database(postgres) as url:
+    with fresh_database(postgres) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lexicons, "QUESTION_WEIGHTS", (0.0,))
         settings = load_settings(var_dir=tmp_path_factory.mktemp("asked"), database_url=url, **changes)
         deployment = Deployment(settings, {})
         deployment.write("first.jsonl", documents())
