@@ -47,7 +47,7 @@ class RouteFacts:
     misfits: int | None  # documents new or changed since the last realignment that fit no topic; None if not measured
     pending: int  # chunks that the live generation lacks, and those that it serves although their text is gone
     forced: Literal[RouteName, "auto"]  # the route to take whatever the facts
-    asked: int = 0  # chunks with questions that no row has been moved by yet
+    asked: int = 0  # chunks with human questions that no row has been moved by yet
     displacement: float = 0.0  # mean angle over all rows that they have moved, in radians; back and forth adds up
     probe_change: float | None = None  # of nDCG@10 on the live generation's fixed questions; None if it has none
     probe_change_high: float | None = None  # upper end of the 95 % interval of probe_change

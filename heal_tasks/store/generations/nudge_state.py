@@ -61,21 +61,16 @@ class NudgeState:
         return arrays(rows, np.int64)[0]
 
     def asked(self) -> int:
-        """The number of touched chunks with questions that came after the last nudge of the generation, refused or not.
-
-        Questions by whom the rows are moved count.
-        """
+        """The number of touched chunks with human questions that came after the last nudge, even a refused one."""
         query = """
             SELECT count(DISTINCT t.chunk_id) FROM heal.nudge_touched t JOIN heal.question q USING (chunk_id)
                 JOIN heal.chunk c USING (chunk_id)
             WHERE t.generation_id = %(generation)s AND c.superseded_at IS NULL AND heal.moves_rows(q.split)
-                AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT %(by_people)s)
-                AND q.created_at > coalesce((
+                AND q.dropped_by IS NULL AND q.writer = 'human' AND q.created_at > coalesce((
                     SELECT max(s.started_at) FROM heal.step_result s
                     WHERE s.step = 'nudge_live' AND s.finished_at IS NOT NULL
                         AND s.result -> 'refs' ->> 'generation_id' = %(generation)s::text), '-infinity')"""
-        values = {"generation": self._generation.generation_id, "by_people": self._generation.by_people}
-        return int(scalar(self._conn, query, values))
+        return int(scalar(self._conn, query, {"generation": self._generation.generation_id}))
 
     def touch(self, chunk_ids: Int64Array) -> None:
         """Mark chunks as touched: their served vectors have to be computed."""
