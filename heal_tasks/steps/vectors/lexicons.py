@@ -59,9 +59,9 @@ class CorpusStems:
                 np.concatenate([found.counts, hidden.counts]),
             )
         self.fitted_questions = np.isin(questions.chunk_ids, chunks.chunk_ids[shown])
-        for human in (True, False):
-            taught = self.fitted_questions & questions.moves & ~questions.extracted & (questions.human == human)
-            rows = judged(questions, chunks, taught, moving=True).first(MOST_QUESTIONS).rows
+        for by_people in (True, False):
+            teaching = self.fitted_questions & questions.teaching_mask(by_people)
+            rows = judged(questions, chunks, teaching, moving=True).first(MOST_QUESTIONS).rows
             dictionary.add(repository.asked_stems(questions.question_ids[rows]))
         asked = np.flatnonzero(~questions.extracted | ~questions.in_splits("train"))
         of_questions = repository.question_stems(dictionary, questions.question_ids[asked])
@@ -83,18 +83,23 @@ class CorpusStems:
 
     def lexicon_of(self, stored: StoredLexicon) -> Lexicon:
         """A stored lexicon over the stems of this corpus; those that it lacks have no vector."""
-        place = self._dictionary.numbers_of(stored.stems)
-        kept, size = place >= 0, len(self.stems)
-        lexicon = Lexicon(
-            np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros((size, stored.vectors.shape[1]), np.float32)
-        )
-        lexicon.chunks[place[kept]], lexicon.weights[place[kept]] = stored.chunks[kept], stored.weights[kept]
-        lexicon.vectors[place[kept]] = stored.vectors[kept]
-        return lexicon
+        return lexicon_over(self._dictionary, stored)
 
     def stored(self, lexicon: Lexicon) -> StoredLexicon:
         """A lexicon over the stems of this corpus, to be stored."""
         return StoredLexicon(self.stems, lexicon.chunks, lexicon.weights, lexicon.vectors)
+
+
+def lexicon_over(dictionary: StemDictionary, stored: StoredLexicon) -> Lexicon:
+    """A stored lexicon over the stems of a dictionary; those that it lacks have neither weight nor vector."""
+    place, size = dictionary.numbers_of(stored.stems), len(dictionary)
+    kept = place >= 0
+    lexicon = Lexicon(
+        np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros((size, stored.vectors.shape[1]), np.float32)
+    )
+    lexicon.chunks[place[kept]], lexicon.weights[place[kept]] = stored.chunks[kept], stored.weights[kept]
+    lexicon.vectors[place[kept]] = stored.vectors[kept]
+    return lexicon
 
 
 def stem_matrix(found: StemCounts, texts: int, stems: int) -> csr_array:
@@ -119,7 +124,7 @@ class LexiconFitter:
             plain: vectors of the chunks by the encoder, float32, shape (n, d).
             served: their vectors as NUDGE moved them, or the same array.
         """
-        return self._fit(record, plain, served, self._answered(record.by_people))
+        return self._fit(record, plain, served, self.questions.teaching_mask(record.by_people))
 
     def find(self, plain: System, served: Float32Array, tried: Float32Array) -> tuple[LexicalSearch, str]:
         """Fit a lexicon to the vectors of a candidate, with the weights that validation supports.
@@ -140,7 +145,9 @@ class LexiconFitter:
         if by_people:
             record = self._choose(plain, tried, guards)
         else:
-            record = LexiconRecord(question_weight=LLM_QUESTION_WEIGHT if self._answered(False).any() else 0.0)
+            record = LexiconRecord(
+                question_weight=LLM_QUESTION_WEIGHT if self.questions.teaching_mask(False).any() else 0.0
+            )
         record = replace(record, chunks=self.stems.fitted_chunks.shape[0], by_people=by_people)
         search = self.stems.search(record, self.fit(record, plain.chunks, served))
         if not by_people and self._loses(replace(plain, chunks=served, lexical=search), guards):
@@ -154,11 +161,6 @@ class LexiconFitter:
             f"lexicon of {stems} stems: weight {record.lexicon_weight:g} beside the encoder, words "
             f"{record.words_weight:g}, answered questions {record.question_weight:g}, {how}"
         )
-
-    def _answered(self, by_people: bool) -> NDArray[np.bool_]:
-        """Mask of the questions that a lexicon may be fitted to: human ones, or those of a language model."""
-        human = self.questions.human
-        return self.questions.moves & (human if by_people else ~human & ~self.questions.extracted)
 
     def _choose(self, plain: System, served: Float32Array, guards: list[Guard]) -> LexiconRecord:
         """The preferred record of those that human validation questions cannot tell from the best, on both paths.

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from heal_tasks.lexicon.lexicon import AnsweredQuestions, Lexicon, asked_weight, extend
+from heal_tasks.lexicon.lexicon import AnsweredQuestions, asked_weight, extend
 from heal_tasks.lexicon.record import LexiconRecord
-from heal_tasks.steps.vectors.lexicons import stem_matrix
+from heal_tasks.steps.vectors.lexicons import lexicon_over, stem_matrix
 from heal_tasks.store.arrays import Int64Array
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
@@ -27,32 +27,30 @@ def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Arr
     none = chunk_ids[:0]
     asked, answers = repository.answered(chunk_ids if record.question_weight > 0 else none, by_people=record.by_people)
     of_questions = repository.asked_stems(asked)
-    known = set(repository.load(generation, of_questions).stems) if of_questions else set()
-    dictionary, first = StemDictionary(of_chunks), len(of_chunks)
-    dictionary.add(stem for stem in of_questions if stem not in known)
-    if not (count := len(dictionary)):
+    if not of_chunks and not of_questions:
         return 0
-    dictionary.add(of_questions)
     ids, targets = SpaceRepository(conn).load_chunks(SpaceRepository(conn).get(generation.space_id), chunk_ids)
     there = np.isin(answers, ids)
     asked, answers = asked[there], answers[there]
+    dictionary, first = StemDictionary([*of_chunks, *of_questions]), len(of_chunks)
     chunk_stems, question_stems = repository.chunk_stems(dictionary, ids), repository.question_stems(dictionary, asked)
-    fitted, size = repository.load(generation, dictionary.stems), len(dictionary)
-    lexicon = Lexicon(
-        np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros((size, generation.dims), np.float32)
-    )
-    place = dictionary.numbers_of(fitted.stems)
-    lexicon.weights[place], lexicon.vectors[place] = fitted.weights, fitted.vectors
+    lexicon = lexicon_over(dictionary, repository.load(generation, dictionary.stems))
+    places = dictionary.numbers_of(of_questions)
+    of_questions_alone = places[(places >= first) & (lexicon.weights[places] == 0)]
+    new, size = np.concatenate([np.arange(first), of_questions_alone]), len(dictionary)
+    if not len(new):
+        return 0
     corpus = max(record.chunks, len(ids))
     lexicon.chunks[:first] = list(of_chunks.values())
     lexicon.weights[:first] = np.log1p(corpus / lexicon.chunks[:first])
-    lexicon.weights[first:count] = asked_weight(corpus)
+    lexicon.weights[of_questions_alone] = asked_weight(corpus)
     questions = AnsweredQuestions(stem_matrix(question_stems, len(asked), size), targets[np.searchsorted(ids, answers)])
     extend(
-        lexicon, stem_matrix(chunk_stems, len(ids), size), targets, np.arange(count), ridge=record.ridge,
+        lexicon, stem_matrix(chunk_stems, len(ids), size), targets, new, ridge=record.ridge,
         questions=questions, question_weight=record.question_weight,
     )  # fmt: skip
-    new = StoredLexicon(
-        dictionary.stems[:count], lexicon.chunks[:count], lexicon.weights[:count], lexicon.vectors[:count]
+    stems = dictionary.stems
+    added = StoredLexicon(
+        [stems[number] for number in new.tolist()], lexicon.chunks[new], lexicon.weights[new], lexicon.vectors[new]
     )
-    return repository.write(generation, new, ids)
+    return repository.add(generation, added, ids)

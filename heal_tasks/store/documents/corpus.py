@@ -67,6 +67,10 @@ class QuestionTable:
         """Mask of the questions that decide: human questions, or all."""
         return self.human | (not by_people)
 
+    def teaching_mask(self, by_people: bool) -> NDArray[np.bool_]:
+        """Mask of the questions that a lexicon may be fitted to: human ones, or those of a language model."""
+        return self.moves & (self.human if by_people else ~self.human & ~self.extracted)
+
 
 @dataclass(frozen=True)
 class Pending:

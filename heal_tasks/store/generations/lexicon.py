@@ -153,21 +153,25 @@ class LexiconRepository(Repository):
         )
         columns = [("language", "text"), ("stem", "text"), ("chunks", "int4"), ("weight", "float4")]
         known = "SELECT count(*) FROM heal.chunk WHERE chunk_id = ANY (%s)"
-        languages, stems = [language for language, _ in lexicon.stems], [stem for _, stem in lexicon.stems]
-        # A stem that a chunk has now, and only questions had before.
-        replaced = sql.SQL(
-            "DELETE FROM {} l USING unnest(%s::text[], %s::text[]) a (language, stem) "
-            "WHERE l.chunks = 0 AND l.language = a.language AND l.stem = a.stem"
-        ).format(table)
         with self._conn.transaction():
             lock_shared(self._conn)  # a deletion waits, and then finds the stems
-            self._conn.execute(replaced, (languages, stems))
             copy_rows(self._conn, table, [*columns, ("embedding", "halfvec")], rows)
             deleted = 0
             if scalar(self._conn, known, (chunk_ids.tolist(),)) < len(chunk_ids):
                 deleted = self.delete_unused(generation)
         self._conn.execute(sql.SQL("ANALYZE {}").format(table))
         return int(np.count_nonzero(lexicon.weights)) - deleted
+
+    def add(self, generation: Generation, lexicon: StoredLexicon, chunk_ids: Int64Array) -> int:
+        """As ``write``, where chunks may have come with stems that only questions had: these are replaced."""
+        query = sql.SQL(
+            "DELETE FROM {} l USING unnest(%s::text[], %s::text[]) a (language, stem) "
+            "WHERE l.chunks = 0 AND l.language = a.language AND l.stem = a.stem"
+        ).format(generation.table("lex"))
+        with self._conn.transaction():
+            lock_shared(self._conn)
+            self._conn.execute(query, _columns(lexicon.stems))
+            return self.write(generation, lexicon, chunk_ids)
 
     def delete_unused(self, generation: Generation) -> int:
         """Delete the stems of a generation's lexicon that no chunk or question has any more, and return their number.
@@ -191,7 +195,7 @@ class LexiconRepository(Repository):
             "WHERE a.language = l.language AND a.lexeme = l.stem)"
         )
         table = generation.table("lex")
-        # Where statistics know of no stem of questions, each is compared with all: 20,000 took more than 100 s.
+        # By statistics older than the stems of questions each is compared with all: 20,000 took more than 100 s.
         self._conn.execute(sql.SQL("ANALYZE {}").format(table))
         return sum(self._conn.execute(query.format(table)).rowcount for query in (of_chunks, of_questions))
 
@@ -201,7 +205,7 @@ class LexiconRepository(Repository):
         limit = sql.SQL(
             "" if among is None else "JOIN unnest(%s::text[], %s::text[]) a (language, stem) USING (language, stem)"
         )
-        values = () if among is None else ([language for language, _ in among], [stem for _, stem in among])
+        values = () if among is None else _columns(among)
         rows = self._conn.execute(query.format(generation.table("lex"), limit), values).fetchall()
         weights = np.array([row[3] for row in rows], dtype=np.float32)
         weighed = np.array([row[4].to_numpy() for row in rows], dtype=np.float32).reshape(len(rows), generation.dims)
@@ -244,3 +248,7 @@ class LexiconRepository(Repository):
         ).format(generation.table("lex"))
         rows = self._conn.execute(query, {"public": public, "chunks": chunk_ids.tolist()})
         return {(language, stem): chunks for language, stem, chunks in rows if chunks}
+
+
+def _columns(stems: Sequence[Stem]) -> tuple[list[str], list[str]]:
+    return [language for language, _ in stems], [stem for _, stem in stems]
