@@ -82,14 +82,8 @@ test: lint
 soak: export OMP_NUM_THREADS = 1
 soak: export OMP_WAIT_POLICY = PASSIVE
 soak: $(VENV)/.requirements-scale
-	$(BIN)/python -m pytest tests/field/test_inbox_fuzz.py --inbox-files 5000
-	$(BIN)/python -m pytest tests/steps/test_embed_faults.py --embedded-texts 5000
-	$(BIN)/python -m pytest tests/store/test_tenants.py --tenant-rows 100000
-	$(BIN)/python -m pytest tests/e2e/test_kill_points.py tests/e2e/test_kill.py tests/e2e/test_two_runs.py --kill-points -s
-	$(BIN)/python -m pytest tests/e2e/test_resources.py tests/field/test_server_disk.py tests/field/test_hostile_bucket.py \
-		tests/field/test_clock.py --kill-points -s
-	$(BIN)/python -m pytest tests/e2e/test_tampered.py tests/e2e/test_secure_run.py tests/e2e/test_upgrade.py \
-		tests/field/test_secrets_everywhere.py tests/e2e/test_readers.py --kill-points -s
-	$(BIN)/python -m pytest tests/e2e/test_model_options.py tests/steps/test_smollm2.py --kill-points -s
-	$(BIN)/python -m pytest tests/e2e/test_thirty_nights.py --kill-points --nights-seed 1 -s
-	$(BIN)/python -m pytest tests/e2e/test_executors.py --executors
+	$(BIN)/python -m pytest --soak -v --numprocesses $(TEST_WORKERS) --dist worksteal $(addprefix tests/, \
+		e2e/test_kill_points.py e2e/test_thirty_nights.py e2e/test_executors.py e2e/test_resources.py e2e/test_tampered.py \
+		e2e/test_upgrade.py e2e/test_readers.py e2e/test_model_options.py e2e/test_secure_run.py e2e/test_kill.py \
+		e2e/test_two_runs.py steps/test_smollm2.py steps/test_embed_faults.py field/test_inbox_fuzz.py store/test_tenants.py \
+		field/test_secrets_everywhere.py field/test_server_disk.py field/test_hostile_bucket.py field/test_clock.py)

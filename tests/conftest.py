@@ -1,6 +1,7 @@
 """Fixtures for every package: one embedded Postgres per session, a fresh migrated database per test."""
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -23,18 +24,24 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 TEMPLATE = "heal_template"
-INBOX_FILES, EMBEDDED_TEXTS = 500, 1000
+LINE = "line of the table"
 _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres", choices=("16", "18"), default="18", help="major version of the server under test")
-    parser.addoption("--inbox-files", type=int, default=INBOX_FILES, help="damaged files that the inbox is tested with")
-    parser.addoption("--embedded-texts", type=int, default=EMBEDDED_TEXTS, help="texts embedded by an API with faults")
-    parser.addoption("--tenant-rows", type=int, default=10_000, help="rows of the store with 200 tenants")
-    parser.addoption("--kill-points", action="store_true", help="kill every step at every chosen statement")
+    parser.addoption("--soak", action="store_true", help="try everything (make soak), not only what takes seconds")
     parser.addoption("--nights-seed", type=int, default=1, help="of what happens in thirty nights")
-    parser.addoption("--executors", action="store_true", help="run the DAG by Celery and Edge workers, too")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print one table of what was tried in ``make soak``, whichever processes the tests ran in."""
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        lines = [str(value) for name, value in report.user_properties if name == LINE]
+        if lines and config.getoption("--soak"):
+            terminalreporter.section(report.nodeid, "-")
+            for line in lines:
+                terminalreporter.line(line)
 
 
 class Postgres16(EmbeddedPostgres):
@@ -177,8 +184,20 @@ def endpoint() -> Iterator[str]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """True in ``make soak``."""
+    return bool(request.config.getoption("--soak"))
+
+
 @pytest.fixture
-def soaking(request: pytest.FixtureRequest) -> None:
+def soaking(soak: bool) -> None:
     """Leave out what ``make soak`` alone runs, because quicker tests try the same in smaller parts."""
-    if not request.config.getoption("--kill-points"):
-        pytest.skip("make soak runs it (--kill-points)")
+    if not soak:
+        pytest.skip("make soak runs it (--soak)")
+
+
+@pytest.fixture
+def table(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Add a line to the table that ``make soak`` prints."""
+    return functools.partial(record_property, LINE)

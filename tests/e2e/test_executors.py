@@ -14,7 +14,7 @@ from tests.e2e.cluster import Cluster, Table, assert_same, cluster, contents, re
 from tests.e2e.conftest import short
 
 pytestmark = [
-    pytest.mark.skipif("not config.getoption('--executors')", reason="takes minutes: part of `make soak`"),
+    pytest.mark.skipif("not config.getoption('--soak')", reason="make soak runs it (--soak)"),
     pytest.mark.skipif(bool(what_is_missing()), reason=f"of requirements-scale.txt: {what_is_missing()}"),
 ]
 CHECKPOINT = "training/*/checkpoint-2/trainer_state.json"

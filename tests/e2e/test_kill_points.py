@@ -2,13 +2,13 @@
 
 Its process is killed; the database server stops; something else is done meanwhile: a rollback, a deletion, maintenance,
 another run. Kills: before the first statement of each step, one in the middle and the last one, and many more of the
-steps that switch what is served. ``make test`` tries some points, ``make soak`` all (``--kill-points``), and prints
+steps that switch what is served. ``make test`` tries some points, ``make soak`` all, and prints
 what became of each.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +46,9 @@ class Road(Store):
     snapshots: Snapshots
     server: FakeOpenAI
     everything: bool
+    table: Callable[[str], None]
     undisturbed: tuple[str, ...] = ()
-    tried: list[str] = field(default_factory=list)
+    tried: int = 0
     faults: list[str] = field(default_factory=list)
 
     def step(self, name: str, manifest: Manifest) -> Manifest:
@@ -63,9 +64,11 @@ class Road(Store):
 
         def point(number: int, what: str, result: str) -> None:
             statement = " ".join(statements[number - 1].split())[:50]
-            self.tried.append(f"{name:12} {number:4} of {count:4}  {statement:50}  {what:8}  {result}")
+            line = f"{name:12} {number:4} of {count:4}  {statement:50}  {what:8}  {result}"
+            self.tried += 1
+            self.table(line)
             if result.startswith("WRONG"):
-                self.faults.append(self.tried[-1])
+                self.faults.append(line)
 
         for number in self._kills(name, count):
             asked = len(self.server.requests)
@@ -111,7 +114,7 @@ class Road(Store):
 
     def _beside(self, name: str, manifest: Manifest, number: int, other: str) -> str:
         """Do something else while a step waits before a statement; then a run, and say what became of it all."""
-        reached, release = (self.snapshots.folder / f"{what}{len(self.tried)}" for what in ("reached", "release"))
+        reached, release = (self.snapshots.folder / f"{what}{self.tried}" for what in ("reached", "release"))
         child = self._disturbed(name, manifest, number, wait, reached, release)
         while not reached.exists():
             assert child.process.is_alive(), child.sentence()
@@ -148,7 +151,7 @@ class Road(Store):
 
 
 @pytest.fixture
-def road(postgres: EmbeddedPostgres, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Road]:
+def road(postgres: EmbeddedPostgres, tmp_path: Path, soak: bool, table: Callable[[str], None]) -> Iterator[Road]:
     """An empty store with documents in its inbox, and a language model that counts its requests."""
     var_dir = tmp_path / "var"
     (var_dir / "inbox").mkdir(parents=True)
@@ -162,7 +165,7 @@ def road(postgres: EmbeddedPostgres, tmp_path: Path, request: pytest.FixtureRequ
             "train_eval_steps": 1, "topic_min_documents": 20, "drain_hours": 0.0, "nudge_max_changed_share": 0.5,
             "topic_max_churn": 1.0,
         }  # fmt: skip
-        yield Road(values, snapshots, server, request.config.getoption("--kill-points"))
+        yield Road(values, snapshots, server, soak, table)
     snapshots.end()
 
 
@@ -194,6 +197,5 @@ def test_a_disturbed_step_is_done_again_as_if_nothing_had_been(road: Road) -> No
         road.undisturbed = tuple({"ingest", "route", "report", *steps_of(road.settings, "realign")} - {"publish"})
         assert run("again").text("route") == "realign"
 
-    print("\n".join(road.tried))
-    assert len(road.tried) >= (150 if road.everything else 5)
+    assert road.tried >= (150 if road.everything else 5)
     assert road.faults == []

@@ -19,7 +19,7 @@ from heal_tasks.training.encoder import load_encoder, model_sha256
 from tests.conftest import fresh_database
 from tests.e2e.conftest import SMALL, Deployment, short
 
-pytestmark = pytest.mark.skipif("not config.getoption('--kill-points')", reason="make soak runs it (--kill-points)")
+pytestmark = pytest.mark.skipif("not config.getoption('--soak')", reason="make soak runs it (--soak)")
 OPTIONS = {"query_prompt": "query: ", "document_prompt": "passage: ", "dimensions": 128}
 URI = "all-MiniLM-L6-v2?dimensions=128&query_prompt=query%3A%20&document_prompt=passage%3A%20"
 

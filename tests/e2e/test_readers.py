@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -133,7 +133,9 @@ def mixed(name: str, seen: Seen, expected: dict[int, Expected]) -> list[str]:
 
 
 @pytest.mark.usefixtures("soaking")
-def test_readers_through_fifty_switches(auto: Connection, settings: Settings, tmp_path: Path, pooled_url: str) -> None:
+def test_readers_through_fifty_switches(
+    auto: Connection, settings: Settings, tmp_path: Path, pooled_url: str, table: Callable[[str], None]
+) -> None:
     add_documents(auto, [*TEXTS, *(row["text"][:400] for row in sample(("networkx",), 150, seed=3))])
     models = [settings.model, turned_model(tmp_path / "a", settings, 384), turned_model(tmp_path / "b", settings, 48)]
     encoders = [Encoder(resolve_model(model), device="cpu") for model in models]
@@ -208,7 +210,7 @@ def test_readers_through_fifty_switches(auto: Connection, settings: Settings, tm
     assert all(reader.join(60) for reader in readers)
     assert [reader.sentence() for reader in readers] == [""] * len(readers)
     faults: list[str] = []
-    print(f"\n{'reader':24} {'reads':>6} {'again':>6} {'generations':>12} {'p50 quiet':>10} {'p99 quiet':>10} "
+    table(f"{'reader':24} {'reads':>6} {'again':>6} {'generations':>12} {'p50 quiet':>10} {'p99 quiet':>10} "
           f"{'p50':>8} {'p99':>8} {'longest':>8}  ms")  # fmt: skip
     for name, file in files.items():
         seen = Seen.load(file)
@@ -216,7 +218,7 @@ def test_readers_through_fifty_switches(auto: Connection, settings: Settings, tm
         at, took = np.array(seen.times).T
         quiet, switched = 1000 * took[(at > began) & (at < changed)], 1000 * took[(at > changed) & (at < ended)]
         numbers = {generation for _, generation, _ in seen.replies}
-        print(f"{name:24} {len(took):6} {seen.asked_again:6} {len(numbers):12} "
+        table(f"{name:24} {len(took):6} {seen.asked_again:6} {len(numbers):12} "
               f"{np.median(quiet):10.1f} {np.quantile(quiet, 0.99):10.1f} {np.median(switched):8.1f} "
               f"{np.quantile(switched, 0.99):8.1f} {switched.max():8.1f}")  # fmt: skip
         assert len(numbers) > CYCLES, "a reader did not follow the switches"

@@ -1,13 +1,13 @@
 """Every step without what it needs: disk, memory, a connection, a lock that another session has, or a steady clock.
 
 It says what was wrong and what to do, loses nothing, shows nothing half made, and done again it leaves the store of a
-run that nobody disturbed. ``make soak`` runs it (``--kill-points``) and prints a table; ``make test`` has parts of it.
+run that nobody disturbed. ``make soak`` runs it and prints a table; ``make test`` has parts of it.
 """
 
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,7 @@ class World(Store):
     snapshots: SmallDatabase
     state_disk: Path
     table_disk: Path
-    tried: list[str] = field(default_factory=list)
+    table: Callable[[str], None]
     faults: list[str] = field(default_factory=list)
 
     def served(self) -> list[Any]:
@@ -93,10 +93,10 @@ class World(Store):
             found += self._again(name, manifest, made, expected)
             said = sentence or ("(went through)" if code == 0 else f"(the process ended with {code})")
             result = f"WRONG: {'; '.join(found)}" if found else "as undisturbed"
-            self.tried.append(row(case.resource, name, case.what, said, result))
-            print(self.tried[-1], flush=True)
+            line = row(case.resource, name, case.what, said, result)
+            self.table(line)
             if found:
-                self.faults.append(self.tried[-1])
+                self.faults.append(line)
         self.snapshots.restore("after")
         for kept in (name, "after"):
             self.snapshots.drop(kept)
@@ -179,7 +179,9 @@ def _says(sentence: str, pattern: str) -> bool:
 
 
 @pytest.fixture
-def world(postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(
+    postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Callable[[str], None]
+) -> Iterator[World]:
     """An empty store with documents in its inbox."""
     monkeypatch.setattr(indexing, "EXACT_ROWS", INDEXED_ROWS)
     with small_disk(tmp_path / "state", 1500) as state, small_disk(Path(f"{postgres.data_dir}.small"), 512) as tables:
@@ -194,7 +196,7 @@ def world(postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.Monkey
             "topic_max_churn": 1.0,
         }  # fmt: skip
         try:
-            yield World(values, snapshots, state, tables)
+            yield World(values, snapshots, state, tables, table)
         finally:
             snapshots.end()
 

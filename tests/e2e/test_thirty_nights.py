@@ -7,7 +7,7 @@ where the figures are, of which ``bench.nights`` draws docs/nights.svg.
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +214,9 @@ def world(
     snapshots.end()
 
 
-def test_after_every_night_the_documents_are_those_of_the_sources(world: World, request: pytest.FixtureRequest) -> None:
+def test_after_every_night_the_documents_are_those_of_the_sources(world: World, soak: bool) -> None:
     """Without what follows the first step, and without faults."""
-    for number in range(1, (NIGHTS if request.config.getoption("--kill-points") else QUICK_NIGHTS) + 1):
+    for number in range(1, (NIGHTS if soak else QUICK_NIGHTS) + 1):
         world.day("broken files" if number % 4 == 0 else "-")
         load_step("ingest").run(world.nights.settings, Manifest(run_id=f"night {number}"))
         world.inbox.taken_in()
@@ -225,14 +225,14 @@ def test_after_every_night_the_documents_are_those_of_the_sources(world: World, 
 
 
 @pytest.mark.usefixtures("soaking")
-def test_thirty_nights(world: World, tmp_path: Path, other_model: str) -> None:
+def test_thirty_nights(world: World, tmp_path: Path, other_model: str, table: Callable[[str], None]) -> None:
     events, rows = plan(world.draw), list[Row]()
-    print(f"\nseed {world.seed}\n{HEADING}")
+    table(f"seed {world.seed}\n{HEADING}")
     for number in range(1, NIGHTS + 1):
         rows.append(world.night(number, events.get(number, "-"), other_model))
-        print(rows[-1].line(), flush=True)
+        table(rows[-1].line())
         (tmp_path / "nights.json").write_text(json.dumps([row.as_json() for row in rows]))
-    print(f"figures: {tmp_path / 'nights.json'}")
+    table(f"figures: {tmp_path / 'nights.json'}")
     assert [(row.night, row.faults) for row in rows if row.faults] == []
     assert {row.route for row in rows} >= {"nothing", "nudge", "realign"}
     assert all(any(what in row.what for row in rows) for what in ("killed at", "lost its server at", "failed: "))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ VALUES ('f', 'u', 1, 1, 1, 1, 0)"""
 
 @pytest.mark.parametrize("hours", [25, -25])
 @pytest.mark.parametrize("working", [True, False])
-def test_nothing_of_a_living_run_is_deleted(hours: float, working: bool, auto: Connection, settings: Settings) -> None:
+def test_nothing_of_a_living_run_is_deleted(
+    hours: float, working: bool, auto: Connection, settings: Settings, table: Callable[[str], None]
+) -> None:
     """It works at a step, or stands still between two, as a run of Airflow's does."""
     artifacts, generations, runs = artifact_store(settings), GenerationRepository(auto), RunRepository(auto)
     fill(auto, 20)
@@ -63,7 +66,7 @@ def test_nothing_of_a_living_run_is_deleted(hours: float, working: bool, auto: C
     made_by = maintain(settings, "later").counts
     kinds = ("abandoned_generations_dropped", "spaces_dropped", "models_deleted", "training_sets_deleted")
     assert [made_by[kind] for kind in kinds] == [1, 2, 1, 1]
-    print(row("clock", "maintain", f"{hours:+} h in a living run", "(went through)", "its things stay until it ends"))
+    table(row("clock", "maintain", f"{hours:+} h in a living run", "(went through)", "its things stay until it ends"))
 
 
 def ended(conn: Connection, step: str, run_id: str, **refs: Any) -> None:

@@ -1,7 +1,7 @@
 """A bucket whose server hangs, lies about sizes, or lists without an end: named, and nothing is lost."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,13 @@ LISTED = [
 
 @pytest.mark.parametrize(("fault", "kind", "words"), LISTED, ids=[fault for fault, *_ in LISTED])
 def test_nothing_is_concluded_from_a_listing_that_lies(
-    fault: str, kind: type[HealError], words: str, bucket: HostileS3, in_bucket: Settings, auto: Connection
+    fault: str,
+    kind: type[HealError],
+    words: str,
+    bucket: HostileS3,
+    in_bucket: Settings,
+    auto: Connection,
+    table: Callable[[str], None],
 ) -> None:
     ingest(in_bucket, "before")
     before = stored(auto)
@@ -87,7 +93,7 @@ def test_nothing_is_concluded_from_a_listing_that_lies(
     bucket.fault = ""
     assert ingest(in_bucket, "disturbed").counts["new"] == 1
     assert len(stored(auto)["documents"]) == 6
-    print(row("bucket", "ingest", f"listing: {fault}", str(raised.value), "as undisturbed"))
+    table(row("bucket", "ingest", f"listing: {fault}", str(raised.value), "as undisturbed"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def test_nothing_is_concluded_from_a_listing_that_lies(
     ],
 )
 def test_an_object_that_does_not_come_whole_is_tried_again(
-    fault: str, words: str, bucket: HostileS3, in_bucket: Settings, auto: Connection
+    fault: str, words: str, bucket: HostileS3, in_bucket: Settings, auto: Connection, table: Callable[[str], None]
 ) -> None:
     ingest(in_bucket, "before")
     before = stored(auto)
@@ -113,11 +119,11 @@ def test_an_object_that_does_not_come_whole_is_tried_again(
     assert stored(auto) == before
     bucket.fault = ""
     assert ingest(in_bucket, "disturbed").counts["changed"] == 1
-    print(row("bucket", "ingest", f"object: {fault}", str(raised.value), "as undisturbed"))
+    table(row("bucket", "ingest", f"object: {fault}", str(raised.value), "as undisturbed"))
 
 
 def test_a_part_of_an_object_never_passes_for_the_whole(
-    bucket: HostileS3, in_bucket: Settings, auto: Connection
+    bucket: HostileS3, in_bucket: Settings, auto: Connection, table: Callable[[str], None]
 ) -> None:
     ingest(in_bucket, "before")
     bucket.objects |= {"docs/3.txt": b"The second text of number 3.", "docs/4.txt": b"The second text of number 4."}
@@ -132,7 +138,7 @@ def test_a_part_of_an_object_never_passes_for_the_whole(
     bucket.fault = ""
     assert ingest(in_bucket, "after").counts["changed"] == 1
     assert auto.execute("SELECT count(*) FROM heal.quarantine WHERE mended_at IS NULL").fetchone() == (0,)
-    print(row("bucket", "ingest", "object: short", failed[2], "as undisturbed; the others were read"))
+    table(row("bucket", "ingest", "object: short", failed[2], "as undisturbed; the others were read"))
 
 
 def test_an_object_that_was_overwritten_after_its_listing_is_read_as_it_is(

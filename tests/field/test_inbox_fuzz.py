@@ -1,6 +1,6 @@
 """Thousands of damaged, hostile and oddly named files: no crash, no good document lost, every refusal explained.
 
-``make soak`` runs 5,000 files (``--inbox-files 5000``), ``make test`` a tenth of them.
+``make soak`` runs 5,000 files, ``make test`` a tenth of them.
 """
 
 import itertools
@@ -12,7 +12,6 @@ from pathlib import Path
 from unicodedata import normalize
 
 import hypothesis
-import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
@@ -20,7 +19,6 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection, connect
-from tests.conftest import INBOX_FILES
 
 PER_INBOX = 10
 MOST_MIB, LIBRARIES_MIB = 1024, 256
@@ -129,13 +127,13 @@ def fill(rng: random.Random, folder: Path) -> None:
 
 
 def test_no_file_stops_a_run_or_takes_a_good_document_with_it(
-    request: pytest.FixtureRequest, tmp_path: Path, database_url: str, settings: Settings
+    soak: bool, tmp_path: Path, database_url: str, settings: Settings
 ) -> None:
     numbers = itertools.count()
-    most = request.config.getoption("--inbox-files")
+    files = 5000 if soak else 500
 
     @hypothesis.settings(
-        max_examples=most // PER_INBOX, deadline=None, database=None, derandomize=most == INBOX_FILES,
+        max_examples=files // PER_INBOX, deadline=None, database=None, derandomize=not soak,
         suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
     )  # fmt: skip
     @given(st.randoms(use_true_random=False))

@@ -93,14 +93,12 @@ def test_the_settings_are_those_that_hold_texts() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name != "corpus"])
-def test_a_secret_in_a_setting_is_nowhere(
-    run: Run, settings: Settings, name: str, request: pytest.FixtureRequest
-) -> None:
-    everything, beside = request.config.getoption("--kill-points"), dict[str, str]()
+def test_a_secret_in_a_setting_is_nowhere(run: Run, settings: Settings, name: str, soak: bool) -> None:
+    beside = dict[str, str]()
     if name == "llm_api_key":  # nobody is asked on the network
         beside["llm_base_url"] = "http://127.0.0.1:1/v1"
     for form in FORMS if "Secret" in kind(name) else FORMS[:-1]:
-        for command in COMMANDS if everything else COMMANDS[:QUICK]:
+        for command in COMMANDS if soak else COMMANDS[:QUICK]:
             said = run(command, **{name: form.format(SECRET)}, **beside)
             found = [text for text in spellings(SECRET) if text in said]
             assert not found, (command, form, said[-2000:])

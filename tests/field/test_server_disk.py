@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def answers(conn: Connection) -> list[object]:
 
 @pytest.mark.parametrize("statement", ["COPY ", "USING hnsw"])
 def test_what_is_served_stays_while_the_next_generation_has_no_space(
-    small: tuple[Settings, Path], statement: str
+    small: tuple[Settings, Path], statement: str, table: Callable[[str], None]
 ) -> None:
     settings, disk = small
     filled = list[str]()
@@ -76,11 +76,13 @@ def test_what_is_served_stays_while_the_next_generation_has_no_space(
         assert active.index_kind == "vector"
         maintain(settings)
         assert leftovers(conn) == []
-    print(row("server disk", "publish", statement, str(full.value), "as undisturbed"))
+    table(row("server disk", "publish", statement, str(full.value), "as undisturbed"))
 
 
 @pytest.mark.usefixtures("soaking")
-def test_a_server_that_cannot_write_its_log_is_lost_and_comes_back_with_everything(tmp_path: Path) -> None:
+def test_a_server_that_cannot_write_its_log_is_lost_and_comes_back_with_everything(
+    tmp_path: Path, table: Callable[[str], None]
+) -> None:
     """Postgres stops at once then."""
     folder = Path(tempfile.mkdtemp(prefix="heal-small-"))
     folder.chmod(0o711)
@@ -110,4 +112,4 @@ def test_a_server_that_cannot_write_its_log_is_lost_and_comes_back_with_everythi
             assert publish(settings, made).number("went_live") == made.generation_id
             maintain(settings)
             assert leftovers(conn) == []
-        print(row("server disk", "publish", "log of the server", str(lost.value), "as undisturbed"))
+        table(row("server disk", "publish", "log of the server", str(lost.value), "as undisturbed"))

@@ -88,6 +88,16 @@ def test_a_word_that_a_document_brings_later_counts_its_chunks(world: LexiconWor
     assert found[0] == world.chunk("late").chunk_id
 
 
+def test_words_that_a_new_document_and_its_question_bring_together(world: LexiconWorld) -> None:
+    world.add({"late": "bothword w1x textword w2x"})
+    world.ask("late", "bothword peopleword", "train")
+    world.night("n1")
+    for word in ("bothword", "peopleword", "textword"):
+        assert world.find(word)[0] == world.chunk("late").chunk_id
+    assert counted(world, "bothword") == counted(world, "textword") == pytest.approx([1, np.log1p(DOCUMENTS)])
+    assert counted(world, "peopleword") == pytest.approx([0, ASKED_WEIGHT * np.log1p(DOCUMENTS)])
+
+
 def test_words_go_with_the_last_question_that_has_them(world: LexiconWorld) -> None:
     world.delete("d3")
     left = world.versions().keys()

@@ -1,13 +1,13 @@
 """Step embed_base by an API that fails in every call: all vectors, and each text in exactly one good reply.
 
-``make soak`` runs 5,000 texts (``--embedded-texts 5000``), ``make test`` a fifth of them.
+``make soak`` runs 5,000 texts, ``make test`` a fifth of them.
 """
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
-import pytest
 
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings, load_settings
@@ -31,9 +31,9 @@ def fill(conn: Connection, number: int) -> None:
 
 
 def test_a_fault_in_every_call_ends_with_all_vectors_each_text_paid_once(
-    auto: Connection, settings: Settings, request: pytest.FixtureRequest
+    auto: Connection, settings: Settings, soak: bool, table: Callable[[str], None]
 ) -> None:
-    number = request.config.getoption("--embedded-texts")
+    number = 5000 if soak else 1000
     fill(auto, number)
     kinds, met = itertools.cycle(KINDS), Counter[str]()
 
@@ -72,7 +72,7 @@ def test_a_fault_in_every_call_ends_with_all_vectors_each_text_paid_once(
     assert booked["ok"] == sum(map(tokens, server.paid))
     server.useless.pop("length", None)
     assert booked["invalid"] == sum(tokens(text) * times for text, times in server.useless.items())
-    print(
+    table(
         f"{len(ids)} vectors; {len(server.bodies)} requests: {dict(met)}; texts in good replies {server.paid.total()}, "
         f"each once; in replies that arrived and could not be used {server.useless.total()}, in lost replies "
         f"{server.lost.total()}; heal.llm_call (status, tokens, rows): {rows}"

@@ -80,7 +80,7 @@ def test_more_positions_than_are_counted(store: SampleStore) -> None:
 
 
 def test_a_fixed_dictionary_leaves_other_stems_out() -> None:
-    dictionary = StemDictionary([("english", "b"), ("german", "a")])
+    dictionary = StemDictionary([("english", "b"), ("german", "a"), ("english", "b")])
     rows = [(3, "english", "'a':1 'b':2,3"), (1, "german", "'a':1")]
     found = dictionary.parse(rows, np.array([1, 3]), known=True)
     assert (found.texts.tolist(), found.stems.tolist(), found.counts.tolist()) == ([1, 0], [0, 1], [2, 1])

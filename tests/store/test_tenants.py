@@ -1,6 +1,6 @@
 """Two hundred tenants in one store: nobody is shown a row of another's, also while generations are switched.
 
-``make test`` has 10,000 rows, ``make soak`` 100,000 (``--tenant-rows``).
+``make test`` has 10,000 rows, ``make soak`` 100,000.
 """
 
 import threading
@@ -42,8 +42,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(module_database_url: str, request: pytest.FixtureRequest) -> Iterator[World]:
-    rows = request.config.getoption("--tenant-rows")
+def world(module_database_url: str, soak: bool) -> Iterator[World]:
+    rows = 100_000 if soak else 10_000
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(CLUSTERS, DIMS))[rng.integers(0, CLUSTERS, rows)] + 0.5 * rng.normal(size=(rows, DIMS))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -46,7 +46,8 @@ class StemDictionary:
     """Numbers of stems, given in the order of their first appearance."""
 
     def __init__(self, stems: Iterable[Stem] = ()) -> None:
-        self._numbers = {stem: number for number, stem in enumerate(stems)}
+        self._numbers = dict[Stem, int]()
+        self.add(stems)
 
     def __len__(self) -> int:
         return len(self._numbers)
