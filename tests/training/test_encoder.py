@@ -1,4 +1,6 @@
+import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -166,6 +168,23 @@ def test_identity_follows_what_changes_vectors_and_nothing_else(tiny_encoder: Pa
     pooling = next(copy.glob("*Pooling/config.json"))
     pooling.write_text(pooling.read_text().replace("mean", "max"))
     assert model_sha256(copy) != model_sha256(tiny_encoder)
+
+
+def test_identity_is_found_anew_after_a_change_that_hides_itself(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(encoder_module, "_SETTLED_S", -1.0)
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_encoder, copy)
+    weights = copy / "model.safetensors"
+    before, times = model_sha256(copy), weights.stat()
+    assert model_sha256(copy) == before
+    time.sleep(0.05)  # a tick of the file system's clock
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert model_sha256(copy) != before
 
 
 @pytest.mark.parametrize("function", [load_encoder, model_sha256])
