@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from bench import heal_paper, labelled
 from bench.common import Collection
 from bench.heal_paper import PAPER, System
 from bench.label_scores import encode_paths, silhouettes
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.training.config import TrainingConfig
 from tests.steps.asking import body
+from tests.training.tiny import write_encoder
 
 DOCUMENTS = 90
 NAMES = ("forest", "harbour", "kitchen")
@@ -111,6 +114,9 @@ def test_tables_have_every_system_and_its_difference(
 ) -> None:
     systems = {"base": System(), "paper (true)": System("true", PAPER)}
     monkeypatch.setattr(heal_paper, "SYSTEMS", systems)
+    words = {word for n in range(DOCUMENTS) for word in re.findall(r"\w+|\S", f"{NAMES[n % 3]} {body(n)}".lower())}
+    model = write_encoder(tmp_path, sorted(words))
+    monkeypatch.setattr(heal_paper, "resolve_model", {PACKAGED_MODEL: str(model)}.get)
     out = tmp_path / "rows.json"
     heal_paper.main(["--collection", str(folder), "--steps", "1", "--seeds", "1", "--json", str(out)])
     printed, stored = capsys.readouterr().out, json.loads(out.read_text())

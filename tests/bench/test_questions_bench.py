@@ -2,19 +2,27 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench import questions
-from heal_tasks.core.models import resolve_model
 from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.evaluation.ranking import evaluate
 from tests.steps.asking import body
+from tests.training.tiny import write_encoder
 
 DOCUMENTS, QUERIES = 80, 20
-BASE = Path(resolve_model(PACKAGED_MODEL))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder that knows the words of the chambers."""
+    texts = [f"Chamber {n} of the report {body(n)} Which is" for n in range(DOCUMENTS)]
+    words = {word for text in texts for word in re.findall(r"\w+|\S", text.lower())}
+    return write_encoder(tmp_path_factory.mktemp("base"), sorted(words))
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +47,8 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> questions.Vectors:
 
 
 @pytest.fixture(scope="module")
-def judged(folder: Path, vectors: questions.Vectors) -> questions.Judged:
-    return questions.load(folder, "test", 0, BASE, vectors, 1)
+def judged(folder: Path, base: Path, vectors: questions.Vectors) -> questions.Judged:
+    return questions.load(folder, "test", 0, base, vectors, 1)
 
 
 def test_only_the_asked_split_and_positive_judgements_count(judged: questions.Judged) -> None:
@@ -50,11 +58,11 @@ def test_only_the_asked_split_and_positive_judgements_count(judged: questions.Ju
     assert judged.titles[3] == "Chamber 3 of the report"
 
 
-def test_fewer_documents_keep_those_that_answer(folder: Path, vectors: questions.Vectors) -> None:
-    few = questions.load(folder, "test", 30, BASE, vectors, 1)
+def test_fewer_documents_keep_those_that_answer(folder: Path, base: Path, vectors: questions.Vectors) -> None:
+    few = questions.load(folder, "test", 30, base, vectors, 1)
     assert len(few.ids) == len(set(few.ids)) == 30
     assert [few.ids[row] for (row,) in few.positives] == [f"d{4 * n}" for n in range(QUERIES)]
-    fewer = questions.load(folder, "test", 10, BASE, vectors, 1)
+    fewer = questions.load(folder, "test", 10, base, vectors, 1)
     assert len(fewer.ids) == len(fewer.queries) == 10
     assert all(
         query.endswith(f"number{fewer.ids[row][1:]}?")
@@ -62,8 +70,10 @@ def test_fewer_documents_keep_those_that_answer(folder: Path, vectors: questions
     )
 
 
-def test_sets_are_of_the_same_documents_and_split_alike(judged: questions.Judged, vectors: questions.Vectors) -> None:
-    titles, one, all_of_them = questions.ask(judged, 3, BASE, vectors)
+def test_sets_are_of_the_same_documents_and_split_alike(
+    judged: questions.Judged, base: Path, vectors: questions.Vectors
+) -> None:
+    titles, one, all_of_them = questions.ask(judged, 3, base, vectors)
     assert titles.texts == list(judged.titles)
     assert set(one.texts) <= set(all_of_them.texts)
     assert len(one.texts) <= DOCUMENTS < len(all_of_them.texts) <= 3 * DOCUMENTS
@@ -78,19 +88,20 @@ def test_sets_are_of_the_same_documents_and_split_alike(judged: questions.Judged
     assert set(np.concatenate(learnt.positives).tolist()).isdisjoint(unseen[1])
 
 
-def test_a_second_encoding_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_encoding_is_read_back(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = questions.Vectors(tmp_path)
-    first = vectors.of(["a lens", "a quasar"], BASE)
+    first = vectors.of(["a lens", "a quasar"], base)
     monkeypatch.setattr(questions, "Encoder", None)
-    np.testing.assert_array_equal(vectors.of(["a lens", "a quasar"], BASE), first)
+    np.testing.assert_array_equal(vectors.of(["a lens", "a quasar"], base), first)
     with pytest.raises(TypeError):
-        vectors.of(["a quasar", "a lens"], BASE)
+        vectors.of(["a quasar", "a lens"], base)
 
 
 def test_the_whole_bench(
-    folder: Path, judged: questions.Judged, vectors: questions.Vectors, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, judged: questions.Judged, base: Path, vectors: questions.Vectors, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr(questions, "resolve_model", {PACKAGED_MODEL: str(base)}.get)
     json_file = tmp_path / "rows.json"
     questions.main(
         [
@@ -110,7 +121,7 @@ def test_the_whole_bench(
     )
     written = json.loads(json_file.read_text())
     rows = written["judged"]
-    expected = evaluate(vectors.of(judged.queries, BASE), judged.vectors, judged.positives)
+    expected = evaluate(vectors.of(judged.queries, base), judged.vectors, judged.positives)
     assert rows[0]["ndcg@10"] == pytest.approx(expected["ndcg@10"].mean(), abs=1e-6)
     assert [(row["method"], row["questions"]) for row in rows[1:]] == [
         (method, name)

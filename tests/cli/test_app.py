@@ -22,6 +22,7 @@ from heal_tasks.store.generations.search import Hit
 from heal_tasks.store.runs.run_lock import one_step
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
+from tests.cli.in_process import run_main
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,10 +43,12 @@ def test_commands_load_what_they_need_when_they_run() -> None:
 
 
 def test_settings_are_printed_with_secrets_masked(tmp_path: Path) -> None:
-    lines = run(
-        "-m", "heal_tasks", "settings", HEAL_VAR_DIR=str(tmp_path), HEAL_LLM_API_KEY="sk-secret",
+    code, out, _ = run_main(
+        "settings", HEAL_VAR_DIR=str(tmp_path), HEAL_LLM_API_KEY="sk-secret",
         HEAL_SOURCES="file:/a s3://b/c", HEAL_QUESTION_FILTERS="none",
-    ).splitlines()  # fmt: skip
+    )  # fmt: skip
+    lines = out.splitlines()
+    assert code == 0
     for line in (
         "HEAL_LLM_API_KEY=***", "HEAL_SOURCES=file:/a s3://b/c", "HEAL_QUESTION_FILTERS=none", "HEAL_DRY_RUN=false",
         f"HEAL_VAR_DIR={tmp_path}", "HEAL_TRAIN_LEARNING_RATE=",
@@ -65,7 +68,8 @@ def test_status_lists_generations_and_runs(auto: Connection, settings: Settings)
         runs.begin("train", "f", 0, run_id)
     runs.progress("train", "f", 0, "failed", 0, 0, "failed: out of memory")
     with one_step(url, "working", print):
-        out = run("-m", "heal_tasks", "status", HEAL_VAR_DIR=str(settings.var_dir), HEAL_DATABASE_URL=url)
+        code, out, _ = run_main("status", HEAL_VAR_DIR=str(settings.var_dir), HEAL_DATABASE_URL=url)
+    assert code == 0
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
     states = ("1", "building"), ("2", "building, no process"), ("3", "building, no process")
     for number, state in states:
@@ -80,7 +84,7 @@ def test_status_lists_generations_and_runs(auto: Connection, settings: Settings)
 
 
 def test_the_version_is_printed() -> None:
-    assert run("-m", "heal_tasks", "--version") == f"heal_tasks {__version__}\n"
+    assert run_main("--version")[:2] == (0, f"heal_tasks {__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -107,23 +111,23 @@ def test_brackets_in_titles_and_texts_are_no_markup(capsys: pytest.CaptureFixtur
     assert [cell.strip() for cell in row.split("│")[1:-1]] == ["0.250", "2", "array [odd](x)", "closes [/nothing]"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["similar", str(1 << 63)], "error: a number is too large: bigint out of range"),
-        (["report", "--run-id", b"\xff"], "error: an argument has bytes that are no UTF-8 text"),
-    ],
-)
-def test_an_argument_that_the_database_cannot_take_is_one_line(
-    arguments: list[str | bytes], words: str, settings: Settings
-) -> None:
+def test_a_number_that_the_database_cannot_take_is_one_line(settings: Settings) -> None:
+    code, _, errors = run_main(
+        "similar", str(1 << 63), HEAL_DATABASE_URL=settings.require_database_url(), HEAL_VAR_DIR=str(settings.var_dir)
+    )
+    assert code == 1
+    assert errors.splitlines()[-1].startswith("error: a number is too large: bigint out of range")
+    assert "Traceback" not in errors
+
+
+def test_an_argument_that_is_no_text_is_one_line(settings: Settings) -> None:
     environment = child_environment(
         HEAL_DATABASE_URL=settings.require_database_url(), HEAL_VAR_DIR=str(settings.var_dir)
     )
-    command = [sys.executable, "-m", "heal_tasks", *arguments]
+    command = [sys.executable, "-m", "heal_tasks", "report", "--run-id", b"\xff"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(words)
+    assert done.stderr.splitlines()[-1].startswith("error: an argument has bytes that are no UTF-8 text")
     assert "Traceback" not in done.stderr
 
 

@@ -1,7 +1,5 @@
 """Commands on a database without this version's schema say so in one line."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +8,13 @@ import pytest
 
 from heal_tasks.cli.base import outdated
 from heal_tasks.cli.doctor import examine
-from heal_tasks.core.environment import child_environment
 from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, connect
+from tests.cli.in_process import run_main
 from tests.fake_embeddings import FakeEmbeddings
 from tests.steps.adopting import MODEL, TABLES, fill
 
-ROOT = Path(__file__).parents[2]
 CURE = "run `python -m heal_tasks migrate`"
 
 
@@ -31,12 +28,10 @@ def bare(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 def last_line(arguments: list[str], url: str, folder: Path, **variables: str) -> str:
     """The last line of standard error of a command that fails."""
-    environment = child_environment(HEAL_DATABASE_URL=url, HEAL_VAR_DIR=str(folder), **variables)
-    command = [sys.executable, "-m", "heal_tasks", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1, done
-    assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()[-1]
+    code, _, errors = run_main(*arguments, HEAL_DATABASE_URL=url, HEAL_VAR_DIR=str(folder), **variables)
+    assert code == 1, errors
+    assert "Traceback" not in errors
+    return errors.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

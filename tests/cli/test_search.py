@@ -11,6 +11,7 @@ from heal_tasks.cli.search_commands import print_hits
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.search import TextHit
+from tests.cli.in_process import run_main
 from tests.cli.test_app import run
 from tests.serve.published import TEXTS, add_documents, publish
 
@@ -34,7 +35,7 @@ def test_search_by_text_loads_no_model(auto: Connection, settings: Settings) -> 
     found = auto.execute("SELECT score, document_id, text FROM heal.find(%s, 2)", (QUESTION,)).fetchall()
     assert [[row[0], row[2], row[4]] for row in rows] == [[f"{s:.3f}", str(d), text] for s, d, text in found]
     assert rows[0][4] == TEXTS[2]
-    by_encoder = run("-m", "heal_tasks", "search", QUESTION, "--encoder", **variables).splitlines()
+    by_encoder = run_main("search", QUESTION, "--encoder", **variables)[1].splitlines()
     assert cells(by_encoder[3])[4] == TEXTS[2]
     assert cells(by_encoder[3])[0] != rows[0][0]
 

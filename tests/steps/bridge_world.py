@@ -56,14 +56,16 @@ def fill(conn: Connection) -> None:
     """Documents, and for each one question that moves rows and one that is held out."""
     records = [Record(f"d{number}", "T", f"Of {number}") for number in range(DOCUMENTS)]
     DocumentRepository(conn).apply_records("s", records, lambda title, body: [("", body)])
-    for chunk in [*live_chunks(conn)]:
+    asked = list[Asked]()
+    for chunk in live_chunks(conn):
         made = list[Question]()
         splits: tuple[Split, ...] = ("train", "seen_test")
         for split in splits:
             text = f"Where in {split} is {chunk.text.split()[-1]}"
             key = question_id(chunk.chunk_id, "llm", text)
             made.append(Question(key, chunk.chunk_id, text, "a", "e", "question", "llm", "m", "p", split))
-        QuestionRepository(conn).store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", made, 0)], [])
+        asked.append(Asked(chunk.chunk_id, chunk.content_hash, "p", "m", made, 0))
+    QuestionRepository(conn).store("r", asked, [])
 
 
 def embed(conn: Connection, name: str, dims: int, encode: Callable[[list[str]], Vectors]) -> Generation:

@@ -15,6 +15,7 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.topics.nmfk import KRecord
+from tests.steps.nudge_world import World
 from tests.topics.conftest import plant
 
 RUN = "planted"
@@ -51,3 +52,10 @@ def shared(built: Built) -> Iterator[Connection]:
         yield conn
         conn.execute("DELETE FROM heal.generation")
         conn.execute("DELETE FROM heal.topic_run WHERE topic_run_id <> %s", (built.tree.run.topic_run_id,))
+
+
+@pytest.fixture(scope="module")
+def nudge_world(module_database_url: str) -> World:
+    """A served generation with a nudge record, to be copied."""
+    with connect(module_database_url, autocommit=True) as conn:
+        return World(conn, load_settings(database_url=module_database_url))

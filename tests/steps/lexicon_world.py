@@ -1,7 +1,10 @@
 """Documents of planted words: every word has a true vector, a text points where its words do, the encoder errs."""
 
+import contextlib
+import copy
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +12,13 @@ from numpy.typing import NDArray
 from heal_tasks.core.ids import document_id, question_id
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.models import resolve_model
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Question, Record, Split
 from heal_tasks.lexicon.record import LexiconRecord
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.systems import Systems, lexicon_record_of
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
@@ -22,6 +26,7 @@ from heal_tasks.store.generations.lexicon import LexiconRepository, StoredLexico
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 from heal_tasks.training.encoder import model_sha256
+from tests.conftest import fresh_database
 
 Vectors = NDArray[np.float32]
 
@@ -45,9 +50,8 @@ class LexiconWorld:
     """A base model's space over documents of eight words each."""
 
     def __init__(self, conn: Connection, settings: Settings, documents: int = DOCUMENTS) -> None:
-        self.conn, self.settings, self._rng = conn, settings, np.random.default_rng(5)
-        self.generations, self.lexicons = GenerationRepository(conn), LexiconRepository(conn)
-        self.spaces = SpaceRepository(conn)
+        self._rng = np.random.default_rng(5)
+        self._connect(conn, settings)
         sha256 = model_sha256(resolve_model(settings.model))
         self.space = self.spaces.ensure(settings.model, sha256, DIMS)
         conn.execute(
@@ -56,6 +60,20 @@ class LexiconWorld:
         )
         self.texts = {f"d{number}": self.words(8) for number in range(documents)}
         self.add(self.texts)
+
+    def _connect(self, conn: Connection, settings: Settings) -> None:
+        self.conn, self.settings = conn, settings
+        self.generations, self.lexicons = GenerationRepository(conn), LexiconRepository(conn)
+        self.spaces = SpaceRepository(conn)
+
+    @contextlib.contextmanager
+    def copied(self, server: EmbeddedPostgres, var_dir: Path) -> Iterator["LexiconWorld"]:
+        """The same in a copy of its database, to which there is no connection."""
+        with fresh_database(server, self.settings.require_database_url()) as url, connect(url, autocommit=True) as conn:
+            made = copy.copy(self)
+            made.texts, made._rng = dict(self.texts), copy.deepcopy(self._rng)
+            made._connect(conn, load_settings(var_dir=var_dir, database_url=url))
+            yield made
 
     def words(self, count: int) -> str:
         return " ".join(f"w{number}x" for number in self._rng.choice(WORDS, count, replace=False))
@@ -87,18 +105,48 @@ class LexiconWorld:
         vector: Vectors | None = None,
     ) -> None:
         """A question about a document; its vector by the encoder is that of the document, ``right``, and noise."""
-        chunk = self.chunk(name)
-        key = question_id(chunk.chunk_id, writer, text)
-        made = Question(key, chunk.chunk_id, text, "", "", "question", writer, "m", "p", split)
-        QuestionRepository(self.conn).store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [made], 0)], [])
-        by_encoder = right * vector_of(chunk.text) + noise_of(f"asked {text}") if vector is None else vector
-        self.spaces.write_questions(self.space, np.array([key]), unit(by_encoder)[None])
+        self.ask_each([(name, text)], split, writer, right=right, vectors=None if vector is None else [vector])
+
+    def ask_each(
+        self,
+        asked: Sequence[tuple[str, str]],
+        split: Split,
+        writer: str = "llm",
+        *,
+        right: float = 0.5,
+        vectors: Sequence[Vectors] | None = None,
+    ) -> None:
+        """Questions, each as ``ask`` stores one: names of documents and texts."""
+        by_document = {chunk.document_id: chunk for chunk in live_chunks(self.conn)}
+        chunks = [by_document[document_id("s", name)] for name, _ in asked]
+        made = [
+            Question(
+                question_id(chunk.chunk_id, writer, text), chunk.chunk_id, text, "", "", "question", writer, "m", "p",
+                split,
+            )
+            for chunk, (_, text) in zip(chunks, asked, strict=True)
+        ]  # fmt: skip
+        answers = [
+            Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [question], 0)
+            for chunk, question in zip(chunks, made, strict=True)
+        ]
+        QuestionRepository(self.conn).store("r", answers, [])
+        if vectors is None:
+            vectors = [
+                right * vector_of(chunk.text) + noise_of(f"asked {text}")
+                for chunk, (_, text) in zip(chunks, asked, strict=True)
+            ]
+        self.spaces.write_questions(
+            self.space, np.array([question.question_id for question in made]), unit(np.array(vectors))
+        )
 
     def ask_of_all(self, split: Split, writer: str = "llm", *, names: Iterable[str] = (), right: float = 0.5) -> None:
         """A question of three of its words about each document."""
+        asked = list[tuple[str, str]]()
         for name in names or self.texts:
             text = " ".join(self._rng.choice(self.texts[name].split(), 3, replace=False))
-            self.ask(name, f"{text} q{split[0]}{name}", split, writer, right=right)
+            asked.append((name, f"{text} q{split[0]}{name}"))
+        self.ask_each(asked, split, writer, right=right)
 
     def systems(self) -> Systems:
         return Systems(self.conn, self.settings, 1)

@@ -1,6 +1,8 @@
 """A served generation with a nudge record, for tests of the step nudge_live."""
 
-from collections.abc import Sequence
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,22 +10,24 @@ from numpy.typing import NDArray
 
 from heal_tasks.core.ids import question_id
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.core.types import Question, Split
 from heal_tasks.evaluation.ranking import top_k
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import choose_probes
 from heal_tasks.steps.vectors.spaces import in_order
 from heal_tasks.steps.vectors.systems import record_of
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.contrast_state import ContrastRepository, ContrastState
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.questions.questions import Asked, QuestionRepository
+from tests.conftest import fresh_database
 from tests.store.sample_store import SampleStore, encode
 
 DIMS = 16
@@ -34,23 +38,40 @@ class World:
     """A served generation with a nudge record, documents, and questions that point near them."""
 
     def __init__(self, conn: Connection, settings: Settings, documents: int = 60) -> None:
-        self.conn, self.settings = conn, settings
-        self.store, self.questions = SampleStore(conn), QuestionRepository(conn)
+        self._connect(conn, settings)
         self.rng = np.random.default_rng(3)
         self.store.load_many(documents)
         self.made = self.store.generation(dims=DIMS)
         self.space = self.store.space_of(self.made)
+        by_split: dict[Split, list[tuple[LiveChunk, str]]] = {}
         for chunk in self.chunks():
             number = int(chunk.text.split()[-1])
-            self.ask(chunk, [f"a{number}", f"b{number}"], "train")
+            by_split.setdefault("train", []).extend([(chunk, f"a{number}"), (chunk, f"b{number}")])
             # Validation questions, which choose the record, move rows afterwards.
-            self.ask(chunk, [f"c{number}"], "unseen_validation" if number % 4 == 0 else "seen_validation")
+            validation: Split = "unseen_validation" if number % 4 == 0 else "seen_validation"
+            by_split.setdefault(validation, []).append((chunk, f"c{number}"))
             # Enough held-out questions to judge by, of documents that train and of others.
-            self.ask(chunk, [f"held out {number}"], "seen_test" if number % 2 else "unseen_test")
+            test: Split = "seen_test" if number % 2 else "unseen_test"
+            by_split.setdefault(test, []).append((chunk, f"held out {number}"))
+        for split, asked in by_split.items():
+            self.ask_each(asked, split)
         self.store.publish(self.made)
         self.set_record()
         self.start_probes()
         self.nights = 0
+
+    def _connect(self, conn: Connection, settings: Settings) -> None:
+        self.conn, self.settings = conn, settings
+        self.store, self.questions = SampleStore(conn), QuestionRepository(conn)
+
+    @contextlib.contextmanager
+    def copied(self, server: EmbeddedPostgres) -> Iterator["World"]:
+        """The same in a copy of its database, to which there is no connection."""
+        with fresh_database(server, self.settings.require_database_url()) as url, connect(url, autocommit=True) as conn:
+            made = copy.copy(self)
+            made.rng = copy.deepcopy(self.rng)
+            made._connect(conn, load_settings(database_url=url))
+            yield made
 
     def set_record(self, **changes: object) -> None:
         """Change the record of the live generation, without moving its rows."""
@@ -112,37 +133,47 @@ class World:
         writer: str = "llm",
     ) -> None:
         """Store questions, with vectors near their chunk's or near another one."""
+        self.ask_each([(chunk, text) for text in texts], split, toward, writer)
+
+    def ask_each(
+        self,
+        asked: Sequence[tuple[LiveChunk, str]],
+        split: Split,
+        toward: NDArray[np.float32] | None = None,
+        writer: str = "llm",
+    ) -> None:
+        """Store questions about chunks, as ``ask`` does; ``toward`` is for all or for each, shape (1, d) or (n, d)."""
         rows = [
             Question(
-                question_id(chunk.chunk_id, writer, text),
-                chunk.chunk_id,
-                text,
-                "",
-                "",
-                "question",
-                writer,
-                "m",
-                "p",
+                question_id(chunk.chunk_id, writer, text), chunk.chunk_id, text, "", "", "question", writer, "m", "p",
                 split,
             )
-            for text in texts
+            for chunk, text in asked
+        ]  # fmt: skip
+        answers = [
+            Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [row], 0)
+            for (chunk, _), row in zip(asked, rows, strict=True)
         ]
-        self.questions.store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", rows, 0)], [])
-        near = encode([chunk.text], DIMS) if toward is None else toward
-        vectors = near + 0.8 * encode([f"noise of {text.lower()}" for text in texts], DIMS)
+        self.questions.store("r", answers, [])
+        near = encode([chunk.text for chunk, _ in asked], DIMS) if toward is None else toward
+        vectors = near + 0.8 * encode([f"noise of {text.lower()}" for _, text in asked], DIMS)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ids = np.array([row.question_id for row in rows], np.int64)
         self.store.spaces.write_questions(self.space, ids, vectors.astype(np.float32))
 
     def question_vector(self, text: str) -> NDArray[np.float32]:
         """The vector of a stored question, shape (1, d)."""
-        row = self.conn.execute(
-            f"SELECT b.embedding FROM heal.question q JOIN heal.question_s{self.space.space_id:06d} b "
-            "USING (question_id) WHERE q.text = %s",
-            (text,),
-        ).fetchone()
-        assert row is not None
-        return row[0].to_numpy()[None].astype(np.float32)
+        return self.question_vectors([text])
+
+    def question_vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of stored questions, one each, shape (n, d)."""
+        rows = self.conn.execute(
+            f"SELECT q.text, b.embedding FROM heal.question q JOIN heal.question_s{self.space.space_id:06d} b "
+            "USING (question_id) WHERE q.text = ANY(%s)",
+            (list(texts),),
+        ).fetchall()
+        found = dict(rows)
+        return np.array([found[text].to_numpy() for text in texts], dtype=np.float32)
 
     def night(self) -> Manifest:
         """Embed new chunks and run the step."""

@@ -34,31 +34,39 @@ def fill(conn: Connection, documents: int = 60) -> None:
         "INSERT INTO heal.llm_batch (batch_key, run_id, shard, endpoint, model, prompt_hash, texts) "
         "VALUES ('b', 'r', 0, 'e', 'm', 'p', 1)"
     )
+    asked, calls, rows = list[Asked](), list[LlmCall](), list[dict[str, object]]()
     for chunk in live_chunks(conn):
         word = SECRET if chunk.document_id == DOCUMENT else "body"
-        questions = QuestionRepository(conn)
         text = f"Where is the {word}?"
         key = question_id(chunk.chunk_id, "llm", text)
         made = Question(key, chunk.chunk_id, text, word, word, "question", "llm", "m", "p", "train")
-        call = LlmCall("ask", "m", "p", chunk.content_hash, chunk.chunk_id, "ok", 1, 1, 0.0, 0.1, f"reply {word}")
-        questions.store("r", [Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [made], 0)], [call])
-        conn.execute(
-            "INSERT INTO heal.entity_map "
-            "VALUES (%s, 'h', 'p', 'm', 'ok', jsonb_build_object('entities', %s::text), 0, 1, 1)",
-            (chunk.chunk_id, word),
+        asked.append(Asked(chunk.chunk_id, chunk.content_hash, "p", "m", [made], 0))
+        calls.append(
+            LlmCall("ask", "m", "p", chunk.content_hash, chunk.chunk_id, "ok", 1, 1, 0.0, 0.1, f"reply {word}")
         )
-        conn.execute(
-            "INSERT INTO heal.answer VALUES (%s, 'p', 'm', ARRAY[%s::bigint], 'ok', %s, %s)",
-            (chunk.content_hash, chunk.chunk_id, word, word),
+        rows.append({"chunk": chunk.chunk_id, "hash": chunk.content_hash, "word": word})
+    QuestionRepository(conn).store("r", asked, calls)
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO heal.entity_map VALUES "
+            "(%(chunk)s, 'h', 'p', 'm', 'ok', jsonb_build_object('entities', %(word)s::text), 0, 1, 1)",
+            rows,
         )
-        conn.execute(
-            "INSERT INTO heal.llm_batch_row VALUES ('b', %s, %s, 'e', 'm', 'p', 'invalid', %s)",
-            (chunk.content_hash, chunk.chunk_id, f"not to be read: {word}"),
+        cursor.executemany(
+            "INSERT INTO heal.answer VALUES (%(hash)s, 'p', 'm', ARRAY[%(chunk)s::bigint], 'ok', %(word)s, %(word)s)",
+            rows,
         )
-        conn.execute(
-            "INSERT INTO heal.question_dropped (chunk_id, run_id, shard, text, answer, evidence, kind, writer, reason) "
-            "VALUES (%s, 'r', 0, %s, %s, %s, 'question', 'llm', 'short')",
-            (chunk.chunk_id, *[f"dropped {word}"] * 3),
+        cursor.executemany(
+            "INSERT INTO heal.llm_batch_row VALUES "
+            "('b', %(hash)s, %(chunk)s, 'e', 'm', 'p', 'invalid', 'not to be read: ' || %(word)s::text)",
+            rows,
+        )
+        cursor.executemany(
+            "INSERT INTO heal.question_dropped "
+            "(chunk_id, run_id, shard, text, answer, evidence, kind, writer, reason) "
+            "SELECT %(chunk)s, 'r', 0, word, word, word, 'question', 'llm', 'short' "
+            "FROM (SELECT 'dropped ' || %(word)s::text) AS w (word)",
+            rows,
         )
 
 

@@ -1,31 +1,43 @@
 """Words that only questions have: fitted, searched with, added at night, gone with their questions."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.lexicon.lexicon import ASKED_WEIGHT
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.report.store_search import Query, search_store
 from heal_tasks.steps.vectors import lexicons
 from heal_tasks.steps.vectors.new_stems import extend_lexicon
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.search import unknown_words
 from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
 
 RECORD = NudgeRecord("N", 0.3, 1.0, None, 0, 0.0, False)
 
 
-@pytest.fixture
-def world(auto: Connection, settings: Settings) -> LexiconWorld:
+@pytest.fixture(scope="module")
+def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> LexiconWorld:
     """A live generation; a language model asked about every document, of the first ten with a word of its own."""
-    made = LexiconWorld(auto, settings)
-    made.ask_of_all("unseen_test")
-    for number in range(10):
-        made.ask(f"d{number}", f"slangword own{number} {made.texts[f'd{number}'].split()[0]}", "train")
-    made.go_live()
-    made.generations.set_fields(made.active.generation_id, nudge=RECORD.to_json())
+    settings = load_settings(var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url)
+    with connect(module_database_url, autocommit=True) as conn:
+        made = LexiconWorld(conn, settings)
+        made.ask_of_all("unseen_test")
+        first = ((number, made.texts[f"d{number}"].split()[0]) for number in range(10))
+        made.ask_each([(f"d{number}", f"slangword own{number} {word}") for number, word in first], "train")
+        made.go_live()
+        made.generations.set_fields(made.active.generation_id, nudge=RECORD.to_json())
     return made
+
+
+@pytest.fixture
+def world(built: LexiconWorld, postgres: EmbeddedPostgres, tmp_path: Path) -> Iterator[LexiconWorld]:
+    with built.copied(postgres, tmp_path) as made:
+        yield made
 
 
 def counted(world: LexiconWorld, word: str) -> list[float]:
@@ -120,8 +132,8 @@ def test_questions_that_are_not_fitted_take_no_place_of_those_that_are(
     world.ask_of_all("train")
     world.ask_of_all("seen_validation", "human")
     world.ask_of_all("unseen_test", "human")
-    for number in range(20):
-        world.ask(f"d{number}", f"people{number} {world.texts[f'd{number}'].split()[0]}", "train", "human")
+    first = ((number, world.texts[f"d{number}"].split()[0]) for number in range(20))
+    world.ask_each([(f"d{number}", f"people{number} {word}") for number, word in first], "train", "human")
     world.go_live()
     assert world.record.by_people
     stems, questions = world.versions().keys(), world.systems().questions

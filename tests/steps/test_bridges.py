@@ -1,6 +1,7 @@
 """Query vectors of retired generations: mapped into the live space, measured, answered with a notice or refused."""
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import psycopg
@@ -8,17 +9,50 @@ import pytest
 
 from heal_tasks.bridge.fit import LinearMap
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.steps.engine.road import load_step
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.generations.bridges import BridgeRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.search import NotSearchable, hybrid_search, search
 from heal_tasks.store.spaces.spaces import SpaceRepository
+from tests.conftest import fresh_database
 from tests.steps.bridge_world import DOCUMENTS, embed, encoder, fill, publish, strange
 
 ASKED = [f"Where on earth is {number}" for number in range(60)]
+Built = tuple[Generation, Generation, Generation]
 OLD, NEW, THIRD = encoder("old", 12), encoder("new", 20), encoder("third", 16)
+
+
+@pytest.fixture(scope="module")
+def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Documents and questions, and then generations: 1 of an old space is retired, 2 and 3 have the new one."""
+    settings = load_settings(var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url)
+    with connect(module_database_url, autocommit=True) as conn:
+        fill(conn)
+        made = []
+        for name, dims, encode in (("old", 12, OLD), ("new", 20, NEW), ("new", 20, NEW)):
+            made.append(embed(conn, name, dims, encode))
+            publish(conn, settings, made[-1])
+    return made[0], made[1], made[2]
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, postgres: EmbeddedPostgres, module_database_url: str) -> Iterator[str]:
+    """A copy of the database of ``built`` for tests of ``world``, and else an empty one."""
+    if "world" in request.fixturenames:
+        request.getfixturevalue("built")
+        with fresh_database(postgres, module_database_url) as url:
+            yield url
+    else:
+        with fresh_database(postgres) as url:
+            yield url
+
+
+@pytest.fixture
+def world(built: Built) -> Built:
+    return built
 
 
 @pytest.fixture
@@ -28,17 +62,6 @@ def notices(auto: Connection) -> list[str]:
     return heard
 
 
-@pytest.fixture
-def world(auto: Connection, settings: Settings) -> tuple[Generation, Generation, Generation]:
-    """Generation 1 of an old space is retired, 2 and 3 have the new one."""
-    fill(auto)
-    made = []
-    for name, dims, encode in (("old", 12, OLD), ("new", 20, NEW), ("new", 20, NEW)):
-        made.append(embed(auto, name, dims, encode))
-        publish(auto, settings, made[-1])
-    return made[0], made[1], made[2]
-
-
 def recall(conn: Connection, vectors: np.ndarray, generation_id: int) -> float:
     """The share of the asked documents among the ten nearest."""
     texts = [{hit.text for hit in search(conn, vector, generation_id)} for vector in vectors]
@@ -46,7 +69,7 @@ def recall(conn: Connection, vectors: np.ndarray, generation_id: int) -> float:
 
 
 def test_a_vector_of_a_retired_generation_is_mapped_with_a_notice(
-    auto: Connection, world: tuple[Generation, Generation, Generation], notices: list[str]
+    auto: Connection, world: Built, notices: list[str]
 ) -> None:
     old, previous, live = world
     native = recall(auto, NEW(ASKED), live.generation_id)
@@ -67,9 +90,7 @@ def test_a_vector_of_a_retired_generation_is_mapped_with_a_notice(
     assert ["is not live any more" in notice for notice in notices] == [True], "its own table answers, as before"
 
 
-def test_a_mapped_search_shows_what_the_caller_may_read(
-    auto: Connection, world: tuple[Generation, Generation, Generation]
-) -> None:
+def test_a_mapped_search_shows_what_the_caller_may_read(auto: Connection, world: Built) -> None:
     old, _, live = world
     auto.execute(
         "UPDATE heal.document SET acl = CASE mod(substr(external_id, 2)::int, 3) "
@@ -99,7 +120,7 @@ def test_a_mapped_search_shows_what_the_caller_may_read(
             assert mapped == own
 
 
-def test_sql_maps_as_the_fit_does(auto: Connection, world: tuple[Generation, Generation, Generation]) -> None:
+def test_sql_maps_as_the_fit_does(auto: Connection, world: Built) -> None:
     bridges, spaces = BridgeRepository(auto), SpaceRepository(auto)
     (bridge,) = bridges.into(world[2].space_id)
     made = LinearMap(*bridges.load(bridge, spaces.get(bridge.from_space)))
@@ -111,9 +132,7 @@ def test_sql_maps_as_the_fit_does(auto: Connection, world: tuple[Generation, Gen
     )
 
 
-def test_every_search_by_vector_maps(
-    auto: Connection, world: tuple[Generation, Generation, Generation], notices: list[str]
-) -> None:
+def test_every_search_by_vector_maps(auto: Connection, world: Built, notices: list[str]) -> None:
     vector = OLD(ASKED[7:8])[0]
     expected = [hit.chunk_id for hit in search(auto, vector, 1)]
     assert {hit.chunk_id for hit in hybrid_search(auto, "of 7", vector, 1)} & set(expected)
@@ -159,7 +178,7 @@ def test_a_map_that_keeps_too_little_is_refused_with_its_share(
 
 
 def test_two_switches_ago_is_fitted_while_the_vectors_are_there_and_composed_after(
-    auto: Connection, settings: Settings, world: tuple[Generation, Generation, Generation]
+    auto: Connection, settings: Settings, world: Built
 ) -> None:
     bridges = BridgeRepository(auto)
     publish(auto, settings, embed(auto, "third", 16, THIRD))
@@ -191,7 +210,7 @@ def test_a_rollback_to_another_space_has_its_maps(auto: Connection, settings: Se
 
 
 def test_maps_go_with_the_spaces_and_questions_that_they_belong_to(
-    auto: Connection, settings: Settings, world: tuple[Generation, Generation, Generation]
+    auto: Connection, settings: Settings, world: Built
 ) -> None:
     def count(table: str) -> int:
         return int(auto.execute(f"SELECT count(*) FROM heal.{table}").fetchall()[0][0])  # type: ignore[arg-type]

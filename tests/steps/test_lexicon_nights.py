@@ -1,9 +1,13 @@
 """The live lexicon at night: new stems get vectors, known ones keep theirs, the cost is that of what arrived."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps import nudge_live
 from heal_tasks.steps.vectors.new_stems import extend_lexicon
@@ -26,16 +30,31 @@ def new_texts(prefix: str, count: int, new_words: int = 6) -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=["touched rows", "all rows"])
-def world(auto: Connection, settings: Settings, request: pytest.FixtureRequest) -> LexiconWorld:
-    """A live generation; nights compute touched rows by its nudge record, or, as it has none, all rows."""
-    made = LexiconWorld(auto, settings)
-    made.ask_of_all("seen_test")
-    made.ask_of_all("unseen_test")
-    made.go_live()
-    if request.param == "touched rows":
-        made.generations.set_fields(made.active.generation_id, nudge=RECORD.to_json())
+@pytest.fixture(scope="module")
+def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> LexiconWorld:
+    """A live generation, to be copied."""
+    settings = load_settings(var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url)
+    with connect(module_database_url, autocommit=True) as conn:
+        made = LexiconWorld(conn, settings)
+        made.ask_of_all("seen_test")
+        made.ask_of_all("unseen_test")
+        made.go_live()
     return made
+
+
+@pytest.fixture
+def all_rows(built: LexiconWorld, postgres: EmbeddedPostgres, tmp_path: Path) -> Iterator[LexiconWorld]:
+    """A live generation whose nights compute all rows, as it has no nudge record."""
+    with built.copied(postgres, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["touched rows", "all rows"])
+def world(all_rows: LexiconWorld, request: pytest.FixtureRequest) -> LexiconWorld:
+    """A live generation; nights compute touched rows by its nudge record, or all rows."""
+    if request.param == "touched rows":
+        all_rows.generations.set_fields(all_rows.active.generation_id, nudge=RECORD.to_json())
+    return all_rows
 
 
 def test_new_stems_find_new_documents_and_known_stems_keep_their_vectors(world: LexiconWorld) -> None:
@@ -120,31 +139,29 @@ def test_a_text_that_was_replaced_before_its_first_night(world: LexiconWorld) ->
     assert world.find("secondword")[0] == world.chunk("late").chunk_id
 
 
-def test_a_night_that_rewrites_has_a_lexicon_fitted_anew(world: LexiconWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    if world.active.nudge:
-        pytest.skip("touched rows are never written to a new generation")
+def test_a_night_that_rewrites_has_a_lexicon_fitted_anew(
+    all_rows: LexiconWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nudge_live, "FEW_ROWS", 0)
     monkeypatch.setattr(nudge_live, "REWRITE_SHARE", 0)
-    old, record = world.active, world.record
-    world.add(new_texts("late", 5))
-    world.night("n1")
-    assert world.active.generation_id != old.generation_id
-    assert world.record.chunks == DOCUMENTS + 5
-    assert world.record.relevance == record.relevance
-    assert world.record.lexicon_weight == record.lexicon_weight
-    assert {"lateword1", "w1x"} <= world.versions().keys()
-    assert world.find(new_texts("late", 5)["late0"])[0] == world.chunk("late0").chunk_id
+    old, record = all_rows.active, all_rows.record
+    all_rows.add(new_texts("late", 5))
+    all_rows.night("n1")
+    assert all_rows.active.generation_id != old.generation_id
+    assert all_rows.record.chunks == DOCUMENTS + 5
+    assert all_rows.record.relevance == record.relevance
+    assert all_rows.record.lexicon_weight == record.lexicon_weight
+    assert {"lateword1", "w1x"} <= all_rows.versions().keys()
+    assert all_rows.find(new_texts("late", 5)["late0"])[0] == all_rows.chunk("late0").chunk_id
 
 
 def test_a_rewrite_that_was_killed_leaves_nothing_behind_when_its_night_is_repeated(
-    world: LexiconWorld, monkeypatch: pytest.MonkeyPatch
+    all_rows: LexiconWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if world.active.nudge:
-        pytest.skip("touched rows are never written to a new generation")
     monkeypatch.setattr(nudge_live, "FEW_ROWS", 0)
     monkeypatch.setattr(nudge_live, "REWRITE_SHARE", 0)
-    old = world.active.generation_id
-    world.add(new_texts("late", 5))
+    old = all_rows.active.generation_id
+    all_rows.add(new_texts("late", 5))
 
     def kill(*_: object) -> None:
         raise RuntimeError("killed")
@@ -152,12 +169,12 @@ def test_a_rewrite_that_was_killed_leaves_nothing_behind_when_its_night_is_repea
     with monkeypatch.context() as attempt:
         attempt.setattr(GenerationRepository, "activate", kill)
         with pytest.raises(RuntimeError, match="killed"):
-            world.night("n1")
-    world.night("n1")
-    assert {item.generation_id: item.state for item in world.generations.list()} == {
+            all_rows.night("n1")
+    all_rows.night("n1")
+    assert {item.generation_id: item.state for item in all_rows.generations.list()} == {
         old: "previous", old + 1: "failed", old + 2: "active",
     }  # fmt: skip
-    assert not world.generations.drop_tables(old + 1)
+    assert not all_rows.generations.drop_tables(old + 1)
 
 
 def rows_read(conn: Connection) -> int:

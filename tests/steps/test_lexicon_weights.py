@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.types import Split
 from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
 from heal_tasks.nudge.nudge import NudgeResult
 from heal_tasks.nudge.plan import Plan
@@ -40,10 +41,10 @@ def ask_in_other_words(world: LexiconWorld) -> None:
     """People's questions in words that other documents have, and their answers lack."""
     slang = {name: f"slang{name}" for name in PEOPLE}
     world.add({f"other{name}": f"{slang[name]} {world.words(7)}" for name in PEOPLE})
-    for name in PEOPLE:
-        word = world.texts[name].split()[0]
-        for number, split in enumerate(("train", "train", "seen_validation", "seen_test")):
-            world.ask(name, f"{slang[name]} {word} n{number}", split, "human", right=0.2)  # type: ignore[arg-type]
+    splits: tuple[Split, ...] = ("train", "train", "seen_validation", "seen_test")
+    for number, split in enumerate(splits):
+        asked = [(name, f"{slang[name]} {world.texts[name].split()[0]} n{number}") for name in PEOPLE]
+        world.ask_each(asked, split, "human", right=0.2)
 
 
 def test_questions_in_other_words_teach_the_lexicon_where_their_answers_are(world: LexiconWorld) -> None:
@@ -96,10 +97,10 @@ def test_people_who_asked_nothing_that_may_train_teach_nothing(world: LexiconWor
 
 def mislead(world: LexiconWorld, names: list[str], writer: str) -> None:
     """Questions about documents that nobody else asked about, with the words of another one; the encoder is right."""
-    for name, other in zip(names, names[1:] + names[:1], strict=True):
-        text = " ".join(world.texts[other].split()[:4])
-        vector = vector_of(world.texts[name]) + 0.1 * vector_of(text)
-        world.ask(name, text, "unseen_validation", writer, vector=vector)
+    texts = [" ".join(world.texts[other].split()[:4]) for other in names[1:] + names[:1]]
+    asked = list(zip(names, texts, strict=True))
+    vectors = [vector_of(world.texts[name]) + 0.1 * vector_of(text) for name, text in asked]
+    world.ask_each(asked, "unseen_validation", writer, vectors=vectors)
 
 
 @pytest.mark.parametrize("writer", ["human", "llm"])

@@ -1,33 +1,44 @@
 """Lexicons of generations: choose records how one is fitted, publish writes it, heal.find ranks as scoring does."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.steps.quality.scoring import BY_TEXT, CHUNKS_WITH_WORDS, SEEN, UNSEEN
 from heal_tasks.steps.vectors import lexicons
 from heal_tasks.steps.vectors.systems import lexicon_record_of
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
 from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
 
 
-@pytest.fixture
-def world(auto: Connection, settings: Settings) -> LexiconWorld:
+@pytest.fixture(scope="module")
+def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> LexiconWorld:
     """Held-out questions about all documents, none that moves a row; the encoder alone finds few of the answers."""
-    made = LexiconWorld(auto, settings)
-    made.ask_of_all("unseen_test")
-    made.ask_of_all("seen_test")
+    settings = load_settings(var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url)
+    with connect(module_database_url, autocommit=True) as conn:
+        made = LexiconWorld(conn, settings)
+        made.ask_of_all("unseen_test")
+        made.ask_of_all("seen_test")
     return made
+
+
+@pytest.fixture
+def world(built: LexiconWorld, postgres: EmbeddedPostgres, tmp_path: Path) -> Iterator[LexiconWorld]:
+    with built.copied(postgres, tmp_path) as made:
+        yield made
 
 
 def winner(world: LexiconWorld, chosen: Manifest) -> Generation:
@@ -84,12 +95,12 @@ def test_sql_ranks_held_out_questions_as_they_were_scored(world: LexiconWorld) -
     rows = np.arange(len(texts))
     near, _ = top_k(search.vectors, scored.chunks, CHUNKS_WITH_WORDS)
     ranked, scores = search.add_words(near, search.vectors, rows, scored.chunks)
-    wanted, found = systems.chunks.chunk_ids[ranked[:, :10]], np.array([world.find(text) for text in texts])
+    by_sql = [world.conn.execute("SELECT chunk_id, score FROM heal.find(%s, 10)", (text,)).fetchall() for text in texts]
+    wanted, found = systems.chunks.chunk_ids[ranked[:, :10]], np.array([[key for key, _ in hits] for hits in by_sql])
     assert (found == wanted).mean() > 0.97
     shared = [len(np.intersect1d(*pair)) for pair in zip(found, wanted, strict=True)]
     assert np.mean(shared) > 9.9
-    by_sql = [world.conn.execute("SELECT score FROM heal.find(%s, 1)", (text,)).fetchone() for text in texts]
-    np.testing.assert_allclose([row[0] for row in by_sql if row], scores[:, 0], atol=3e-3)
+    np.testing.assert_allclose([hits[0][1] for hits in by_sql], scores[:, 0], atol=3e-3)
 
 
 def test_publish_writes_the_lexicon_before_the_switch_and_finishes_what_was_killed(

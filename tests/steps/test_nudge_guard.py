@@ -1,25 +1,26 @@
 """NUDGE may not harm: neither held-out questions, nor validation questions about unseen documents alone."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import load_settings
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.nudge import NudgeResult
 from heal_tasks.steps import nudge_live
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors import moves
-from heal_tasks.store.db import Connection
-from tests.steps.nudge_world import DIMS
-from tests.steps.test_nudge_live import World, without_a_record
+from tests.steps.nudge_world import DIMS, World
+from tests.steps.test_nudge_live import without_a_record
 from tests.store.sample_store import encode
 
 
 @pytest.fixture
-def world(auto: Connection, database_url: str) -> World:
-    return World(auto, load_settings(database_url=database_url))
+def world(nudge_world: World, postgres: EmbeddedPostgres) -> Iterator[World]:
+    with nudge_world.copied(postgres) as made:
+        yield made
 
 
 def test_unseen_documents_must_not_lose_where_the_gate_counts_them(
@@ -41,7 +42,7 @@ def test_unseen_documents_must_not_lose_where_the_gate_counts_them(
         )
     (loss, unasked), *others = seen
     assert loss == settings.gate_epsilon
-    wanted = np.vstack([world.question_vector(f"c{number}") for number in range(0, 60, 4)])
+    wanted = world.question_vectors([f"c{number}" for number in range(0, 60, 4)])
     np.testing.assert_allclose(np.unique(unasked.vectors, axis=0), np.unique(wanted, axis=0), atol=1e-6)
     assert others == [(settings.gate_epsilon, None)]
 
@@ -59,9 +60,10 @@ def test_a_night_that_harms_is_not_served_and_said_so(
         monkeypatch.setattr(nudge_live, "FEW_ROWS", 0)
         monkeypatch.setattr(nudge_live, "REWRITE_SHARE", 0.0)
     # Questions that pull thirty rows onto the answers of held-out questions.
-    for number in range(0, 60, 2):
-        toward = encode([f"text {number + 1}"], DIMS)
-        world.ask(world.chunk(f"text {number}"), [f"bad {number} {n}" for n in range(9)], "train", toward)
+    chunks = {chunk.text: chunk for chunk in world.chunks()}
+    bad = [(number, n) for number in range(0, 60, 2) for n in range(9)]
+    toward = encode([f"text {number + 1}" for number, _ in bad], DIMS)
+    world.ask_each([(chunks[f"text {number}"], f"bad {number} {n}") for number, n in bad], "train", toward)
     world.store.load(fresh="fresh one")
     world.ask(world.chunk("fresh one"), ["of the fresh one"], "train")
     note = world.night().note

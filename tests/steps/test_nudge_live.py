@@ -1,12 +1,15 @@
 """Step nudge_live: only touched rows are computed, and the result equals a computation of all rows."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.plan import WRITTEN_PLAN_OF_MANY, Plan
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.steps import nudge_live
@@ -14,7 +17,6 @@ from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.quality.probes import probe_change, restart_drift
 from heal_tasks.steps.vectors import moves
 from heal_tasks.steps.vectors.systems import lexicon_record_of
-from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.lexicon import LexiconRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
@@ -23,13 +25,9 @@ from tests.store.sample_store import encode
 
 
 @pytest.fixture
-def world(auto: Connection, settings: Settings) -> World:
-    return World(auto, settings)
-
-
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    return load_settings(database_url=database_url)
+def world(nudge_world: World, postgres: EmbeddedPostgres) -> Iterator[World]:
+    with nudge_world.copied(postgres) as made:
+        yield made
 
 
 CENTRE = np.linspace(-0.1, 0.3, DIMS, dtype=np.float32)
@@ -46,7 +44,7 @@ def test_any_nights_equal_a_computation_of_all_rows(
         world.displace()
     world.night()  # everything was loaded un-nudged, and is touched
     world.check()
-    for night in range(4):
+    for night in range(2):
         names = {f"n{night}_{number}": f"new {night} {number}" for number in range(3)}
         world.store.load(**names)
         for text in names.values():
@@ -205,9 +203,10 @@ def test_contrast_is_not_on_offer_where_it_would_look_at_too_many_pairs(
 def without_a_record(world: World) -> Settings:
     world.forget_record()
     # Held-out questions that the training questions help, or no record would be adopted.
-    for chunk in world.chunks():
-        world.ask(chunk, [f"chooses {chunk.text}"], "seen_validation", world.question_vector(f"a{chunk.text[5:]}"))
-        world.ask(chunk, [f"judges {chunk.text}"], "seen_test", world.question_vector(f"a{chunk.text[5:]}"))
+    chunks = world.chunks()
+    near = world.question_vectors([f"a{chunk.text[5:]}" for chunk in chunks])
+    world.ask_each([(chunk, f"chooses {chunk.text}") for chunk in chunks], "seen_validation", near)
+    world.ask_each([(chunk, f"judges {chunk.text}") for chunk in chunks], "seen_test", near)
     return world.settings
 
 

@@ -1,11 +1,12 @@
 """With enough questions of people, these alone choose theta and move rows."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from heal_tasks.core.settings import load_settings
+from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.probe import KEPT
-from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.nudge_state import NudgeState
 from tests.steps.nudge_world import DIMS, World
 from tests.steps.test_nudge_live import without_a_record
@@ -13,18 +14,18 @@ from tests.store.sample_store import encode, stored_questions
 
 
 @pytest.fixture
-def world(auto: Connection, database_url: str) -> World:
-    return World(auto, load_settings(database_url=database_url))
+def world(nudge_world: World, postgres: EmbeddedPostgres) -> Iterator[World]:
+    with nudge_world.copied(postgres) as made:
+        yield made
 
 
 @pytest.mark.parametrize("enough", [True, False])
 def test_people_choose_and_move_rows_alone_where_they_have_asked_enough(world: World, enough: bool) -> None:
     without_a_record(world)
     asked = world.chunks()[::2]
-    for chunk in asked:
-        near = world.question_vector(f"a{chunk.text[5:]}")
-        world.ask(chunk, [f"person asks {chunk.text}"], "train", near, "human")
-        world.ask(chunk, [f"person chooses {chunk.text}"], "seen_validation", near, "human")
+    near = world.question_vectors([f"a{chunk.text[5:]}" for chunk in asked])
+    world.ask_each([(chunk, f"person asks {chunk.text}") for chunk in asked], "train", near, "human")
+    world.ask_each([(chunk, f"person chooses {chunk.text}") for chunk in asked], "seen_validation", near, "human")
     world.settings = world.settings.model_copy(update={"gate_min_questions": len(asked) + (not enough)})
     world.night()
     assert world.record is not None

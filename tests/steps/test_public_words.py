@@ -35,8 +35,8 @@ def live(conn: Connection, settings: Settings, hidden: dict[str, str]) -> Lexico
         restrict(conn, *hidden)
     for split in ("train", "seen_test", "unseen_test"):
         world.ask_of_all(split)
-    for name, text in hidden.items():
-        world.ask(name, text.rpartition(" ")[0], "train")
+    if hidden:
+        world.ask_each([(name, text.rpartition(" ")[0]) for name, text in hidden.items()], "train")
     world.go_live()
     return world
 

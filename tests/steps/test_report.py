@@ -13,6 +13,7 @@ from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
+from heal_tasks.report import tsne
 from heal_tasks.report.store_map import read_map
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection
@@ -151,7 +152,10 @@ def pictures(text: str) -> dict[str, ElementTree.Element]:
     return {str(svg.findtext("title")): svg for svg in found}
 
 
-def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: Built, shared: Connection) -> None:
+def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(
+    built: Built, shared: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tsne, "ITERATIONS", 250)  # as few as scikit-learn takes
     assert list(pictures(page(built, shared))) == ["Choice of the root's number of topics"]
     chunks, rng = Corpus(shared).chunks(None), np.random.default_rng(0)
     matrix = rng.normal(size=(len(chunks.chunk_ids), 6)).astype(np.float32)
@@ -213,6 +217,7 @@ def test_projection_curve_and_qualities_are_drawn_where_the_run_has_them(built: 
         titles = [use.findtext("title") for use in drawn["Quality of every system"].iter("use")]
         assert [title for title in titles if title] == ["base model: 0.400", "answers model + NUDGE: 0.700"]
         shutil.rmtree(artifacts.local(artifacts.uri("models/x")))
+        monkeypatch.setattr("heal_tasks.report.pictures.MIN_CHUNKS", len(chunks.chunk_ids))  # no projection
         assert "The training curve of the answers model" not in pictures(page(built, shared)), (
             "a model that is gone has no curve"
         )

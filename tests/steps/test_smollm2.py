@@ -98,16 +98,18 @@ def test_questions(auto: Connection, settings: Settings, server: LlamaCpp) -> No
     assert all(quoted(evidence, text) for evidence, text in stored)
 
     check_second_run(auto, lambda run_id: ask(model, run_id))
-    check_spend_limit(auto, model, server)
 
 
-def check_spend_limit(conn: Connection, model: Settings, server: LlamaCpp) -> None:
+@pytest.mark.usefixtures("soaking")
+def test_spend_limit(auto: Connection, settings: Settings, server: LlamaCpp) -> None:
     """The next call is made if and only if the day has room for the most that it can cost, to the cent."""
-    conn.execute("DELETE FROM heal.document WHERE title <> 'Lighthouse'")
-    add(conn, LATER)
+    add(auto, SHORT)
+    model = asking(settings, server)
+    ask(model)
+    add(auto, LATER)
     ((title, text),) = LATER.items()
     most = question_prompt(1).most_tokens(ChunkToAsk(1, title, text, ""))
-    enough = number(conn, "SELECT sum(cost_usd) FROM heal.llm_call") + (sum(most) + sum(MOST_PROBE_TOKENS)) / 1e4
+    enough = number(auto, "SELECT sum(cost_usd) FROM heal.llm_call") + (sum(most) + sum(MOST_PROBE_TOKENS)) / 1e4
     _, before = server.tokens()
     refused = ask(model.model_copy(update={"llm_day_spend_limit_usd": enough - 0.01}), "r3")
     assert (refused.counts["over_spend_limit"], server.tokens()[1]) == (1, before)

@@ -29,7 +29,7 @@ def unit(count: int, dims: int, seed: int) -> np.ndarray:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-QUESTIONS = unit(40, WIDTH, 9)
+QUESTIONS = unit(20, WIDTH, 9)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_rows_are_written_beside_an_index_of_each_kind(stored: SampleStore, live
 
 
 def test_the_next_generation_may_have_another_kind(stored: SampleStore) -> None:
-    vectors = unit(ROWS, WIDTH, 4)
+    vectors = unit(1000, WIDTH, 4)
     first, second = publish(stored, "bit", vectors), publish(stored, "halfvec", vectors)
     assert (first.index_kind, second.index_kind, second.oversampling) == ("bit", "halfvec", 1)
     for query in QUESTIONS[:10]:

@@ -14,7 +14,7 @@ from heal_tasks.store.generations.served import Served
 from heal_tasks.store.migrate import migrate
 from tests.store.sample_store import SampleStore
 
-ROWS, WIDTH = 5000, 32
+ROWS, FEW, WIDTH = 3000, 200, 32
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,16 @@ def stored(module_database_url: str) -> Iterator[SampleStore]:
         yield SampleStore(conn)
 
 
-def publish(store: SampleStore, seed: int, dims: int = WIDTH, kind: IndexKind = "halfvec", **fields: str) -> Generation:
+def publish(
+    store: SampleStore, seed: int, dims: int = WIDTH, kind: IndexKind = "halfvec", rows: int = ROWS, **fields: str
+) -> Generation:
     space = store.spaces.ensure("/m", str(seed), dims)
     made = store.generations.create(run_id="r", space=space, **fields)  # type: ignore[arg-type]
     store.generations.create_tables(made)
-    vectors = np.random.default_rng(seed).normal(size=(ROWS, dims)).astype(np.float32)
+    vectors = np.random.default_rng(seed).normal(size=(rows, dims)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    ids = np.arange(ROWS, dtype=np.int64)
-    store.served.write_served(made, Served(ids, ids, np.zeros(ROWS, dtype=np.int32), vectors))
+    ids = np.arange(rows, dtype=np.int64)
+    store.served.write_served(made, Served(ids, ids, np.zeros(rows, dtype=np.int32), vectors))
     build_indexes(store.conn, made, memory_mb=64, parallel=0, kind=kind)
     store.generations.set_state(made.generation_id, "ready")
     store.generations.activate(made.generation_id, lock_timeout_ms=500)
@@ -103,7 +105,7 @@ def test_it_finds_what_an_unplanned_search_finds(stored: SampleStore, kind: Inde
 
 
 def test_a_session_plans_a_generation_once(stored: SampleStore, module_database_url: str) -> None:
-    generation = publish(stored, 2)
+    generation = publish(stored, 2, rows=FEW)
     kept = "SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'CachedPlan' AND ident LIKE '%%LIMIT 100)%%'"
     with connect(module_database_url, autocommit=True) as conn:
         assert conn.execute(kept).fetchone() == (0,)
@@ -113,7 +115,11 @@ def test_a_session_plans_a_generation_once(stored: SampleStore, module_database_
 
 
 def test_a_switch_leaves_plans_for_the_two_that_can_be_searched(stored: SampleStore) -> None:
-    first, second, third = publish(stored, 3), publish(stored, 4, dims=16), publish(stored, 5)
+    first, second, third = (
+        publish(stored, 3, rows=FEW),
+        publish(stored, 4, dims=16, rows=FEW),
+        publish(stored, 5, rows=FEW),
+    )
     with counted(stored.conn) as calls:
         for generation in (second, third):
             assert len(search(stored.conn, generation, queries(generation.dims)[0])) == 10
@@ -124,7 +130,7 @@ def test_a_switch_leaves_plans_for_the_two_that_can_be_searched(stored: SampleSt
 
 
 def test_without_a_plan_a_search_takes_the_other_way_and_a_migration_makes_one(stored: SampleStore) -> None:
-    generation = publish(stored, 6)
+    generation = publish(stored, 6, rows=FEW)
     query = queries(WIDTH)[0]
     expected = search(stored.conn, generation, query)
     # As in a database that was made before there were plans.
@@ -145,12 +151,12 @@ def test_without_a_plan_a_search_takes_the_other_way_and_a_migration_makes_one(s
 def test_a_transaction_from_before_two_switches_gets_an_error_and_not_an_empty_answer(
     stored: SampleStore, module_database_url: str
 ) -> None:
-    generation = publish(stored, 7)
+    generation = publish(stored, 7, rows=FEW)
     with connect(module_database_url) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT 1")  # the snapshot
-        publish(stored, 8)
-        publish(stored, 9)
+        publish(stored, 8, rows=FEW)
+        publish(stored, 9, rows=FEW)
         with pytest.raises(psycopg.Error, match=f"generation {generation.generation_id} is not searchable") as raised:
             reader.execute("SELECT * FROM heal.find('a word')")
         assert raised.value.sqlstate == "HEA01"

@@ -13,8 +13,8 @@ from heal_tasks.store.generations.generations import Generation, GenerationRepos
 from heal_tasks.store.generations.search import NotSearchable, search
 from tests.store.sample_store import SampleStore, encode
 
-DOCUMENTS, READS, SWITCHES = 50, 10_000, 20
-HOLD_S = 12.0
+DOCUMENTS, READS, SWITCHES = 50, 3_000, 20
+HOLD_S = 8.0
 """Seconds that a report query keeps the view locked; a reader that queues behind the switch would wait as long."""
 
 
@@ -26,6 +26,7 @@ class Readers:
     failures: list[str] = field(default_factory=list)
     reads: list[int] = field(default_factory=list)
     longest_s: list[float] = field(default_factory=list)
+    pause_s: float = 0.0  # after each read
     reloads: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
@@ -46,6 +47,7 @@ class Readers:
                             self.failures.append(failure)
                         self.longest_s[number] = max(self.longest_s[number], time.monotonic() - start)
                         self.reads[number] += 1
+                        self.stop.wait(self.pause_s)
             except Exception as error:
                 self.failures.append(repr(error))
 
@@ -108,10 +110,13 @@ def analyst(dims: dict[int, int]) -> Callable[[Connection], str | None]:
     return read
 
 
-def hold_the_view(url: str, let_go: threading.Event) -> None:
-    with connect(url) as conn:
+def hold_the_view(readers: Readers, let_go: threading.Event) -> None:
+    """Read the view in a transaction that does not end; as nothing is switched meanwhile, the others read seldom."""
+    with connect(readers.url) as conn:
         conn.execute("SELECT count(*) FROM heal.embedding")
+        readers.pause_s = 0.05
         let_go.wait(HOLD_S)
+    readers.pause_s = 0.0
 
 
 @pytest.mark.parametrize("dims", [(8, 8), (8, 12)], ids=["equal dimensions", "different dimensions"])
@@ -131,7 +136,7 @@ def test_forth_and_back_with_a_long_reader_in_the_way(
     switches, deadline = 0, time.monotonic() + 120
     while (switches < SWITCHES or sum(readers.reads) < READS) and time.monotonic() < deadline:
         if switches == SWITCHES // 2 and report is None:
-            report = threading.Thread(target=hold_the_view, args=(readers.url, let_go))
+            report = threading.Thread(target=hold_the_view, args=(readers, let_go))
             report.start()
             time.sleep(0.05)
         store.generations.activate(made[switches % 2].generation_id, lock_timeout_ms=100)

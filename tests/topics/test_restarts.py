@@ -156,8 +156,12 @@ print(json.dumps({"measured": measured, "stated": stated, "dense": n * v * 4}))
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
 def test_peak_memory_is_what_the_docstring_states() -> None:
-    # The smaller of two, since pages of libraries that a busy machine has dropped count with the first that needs them.
-    runs = [subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True).stdout for _ in range(2)]
-    measured = min(map(json.loads, runs), key=lambda run: run["measured"])
-    assert 0.6 * measured["stated"] <= measured["measured"] <= 1.1 * measured["stated"]
-    assert measured["stated"] < measured["dense"]
+    def measured() -> dict[str, int]:
+        found: dict[str, int] = json.loads(subprocess.check_output([sys.executable, "-c", MEASURE]))
+        return found
+
+    # Pages of libraries that a busy machine has dropped count with the first that needs them; then again.
+    if (found := measured())["measured"] > 1.1 * found["stated"]:
+        found = measured()
+    assert 0.6 * found["stated"] <= found["measured"] <= 1.1 * found["stated"]
+    assert found["stated"] < found["dense"]

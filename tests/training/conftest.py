@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from heal_tasks.training.data import TrainingData, ValidationSet
 from tests.training.pairs import unknown
+from tests.training.tiny import write_encoder
 
 WORDS = 24
 """The corpus speaks two languages: questions say q7 where documents say d7. An encoder has to learn the dictionary."""
@@ -25,26 +23,8 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a two-layer encoder that knows nothing."""
-    folder = tmp_path_factory.mktemp("encoder")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += [f"{language}{number}" for language in "qdn" for number in range(WORDS)]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    transformer = Transformer(str(folder), max_seq_length=48)
-    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
-    target = tmp_path_factory.mktemp("tiny") / "model"
-    model.save_pretrained(str(target), create_model_card=False)
-    return target
+    words = [f"{language}{number}" for language in "qdn" for number in range(WORDS)]
+    return write_encoder(tmp_path_factory.mktemp("tiny"), words)
 
 
 @pytest.fixture(scope="session")
