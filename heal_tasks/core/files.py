@@ -1,6 +1,9 @@
-"""Folders that other accounts of the machine may not read, files that do not belong in a folder, and damaged files."""
+"""Folders that other accounts of the machine may not read, files that do not belong in one, damaged files, hashes."""
 
+import functools
+import hashlib
 import os
+import time
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -8,6 +11,22 @@ DAMAGED = (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError
 """Errors of reading a JSON or npz file that this project wrote and something else changed."""
 PRIVATE_UMASK = 0o077
 """Of the command line and of the processes that it starts: their files belong to their account alone."""
+
+SETTLED_S = 1.0
+"""A file can change twice within a tick of the clock: of one that has just changed its times say too little."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file in hex, read once for each state of it: the 90 MB of the packaged model take 90 ms."""
+    now = path.stat()
+    state = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    return _sha256(path, state if time.time() - now.st_ctime > SETTLED_S else (time.monotonic_ns(),))
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, state: tuple[int, ...]) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def first_stray(folder: Path, root: Path) -> tuple[Path, bool] | None:

@@ -1,9 +1,6 @@
 """Encoders: load from files, turn texts into unit vectors, and identify by the hash of the files."""
 
-import functools
-import hashlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError, StepError
+from heal_tasks.core.files import file_sha256
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.core.model_code import refuse_own_code
 from heal_tasks.core.models import CARD, NO_OPTIONS, ModelOptions, Role, check_model_folder
@@ -40,8 +38,6 @@ GPU_BATCH_TOKENS = 1 << 16
 """Larger forward passes were no faster on an H200 (bfloat16, 256 tokens per text)."""
 
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 64, 512
-
-_SETTLED_S = 1.0
 
 _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model"})
 _NOT_MODEL = frozenset({CARD, "_complete.json"})
@@ -270,19 +266,5 @@ def model_sha256(folder: str | Path) -> str:
         raise InputError(f"{root} holds no encoder (modules.json is missing); give a sentence-transformers folder")
     parts = []
     for path in files:
-        parts += [path.relative_to(root).as_posix(), _file_sha256(path)]
+        parts += [path.relative_to(root).as_posix(), file_sha256(path)]
     return sha256_hex(*parts)
-
-
-def _file_sha256(path: Path) -> str:
-    now = path.stat()
-    state = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-    # A file can change twice within a tick of the clock; of one that has just changed the state says too little.
-    return _digest(path, state if time.time() - now.st_ctime > _SETTLED_S else (time.monotonic_ns(),))
-
-
-@functools.lru_cache(maxsize=256)
-def _digest(path: Path, state: tuple[int, ...]) -> str:
-    """Hash of a file, read once for each state of it: the 90 MB of the packaged model take 90 ms."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

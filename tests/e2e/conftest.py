@@ -15,7 +15,7 @@ from heal_tasks.sources.samples import sample
 from heal_tasks.steps.engine.road import run_pipeline
 from tests.conftest import fresh_database
 
-DOCUMENTS = 120
+DOCUMENTS = 80
 CHARACTERS = 450
 """Documents are cut short so that embedding them takes seconds."""
 
@@ -23,6 +23,10 @@ SMALL = {
     "train_max_steps": 4, "train_eval_steps": 2, "train_batch_size": 8, "train_max_tokens": 48,
     "topic_perturbations": 3, "topic_max_k": 4, "gate_min_questions": 5, "objectives": "answers",
 }  # fmt: skip
+
+
+BRIEF = SMALL | {"train_max_steps": 2, "train_eval_steps": 2}
+"""For tests of what becomes of a trained model, not of training."""
 
 
 @dataclass
@@ -58,7 +62,7 @@ def unaligned(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFacto
     """A deployment with documents in its inbox, and no run."""
     var_dir = tmp_path_factory.mktemp("deployment")
     with fresh_database(postgres) as url:
-        changes = SMALL | {"objectives": "answers topics", "extra_training_minutes": 60}
+        changes = BRIEF | {"objectives": "answers topics", "extra_training_minutes": 60}
         made = Deployment(load_settings(var_dir=var_dir, database_url=url, **changes), {})
         made.write("first.jsonl", short(sample(("sklearn", "networkx", "scipy"), DOCUMENTS, seed=5)))
         yield made

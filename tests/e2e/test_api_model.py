@@ -14,7 +14,7 @@ from heal_tasks.store.db import connect
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 from heal_tasks.training.encoder import Encoder
 from tests.conftest import fresh_database
-from tests.e2e.conftest import SMALL, Deployment, short
+from tests.e2e.conftest import BRIEF, Deployment, short
 from tests.fake_embeddings import FAULTS, FakeEmbeddings
 
 MODEL = "openai:minilm"
@@ -46,10 +46,10 @@ def deployment(
             model=MODEL,
             embed_base_url=server.base_url,
             llm_run_spend_limit_usd=1.0,
-            **SMALL,
+            **BRIEF,
         )
         made = Deployment(settings, {})
-        made.write("first.jsonl", short(sample(("sklearn", "networkx"), 60, seed=5)))
+        made.write("first.jsonl", short(sample(("sklearn", "networkx"), 44, seed=5)))
         made.run("first")
         yield made
 

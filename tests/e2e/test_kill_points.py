@@ -53,7 +53,7 @@ class Road(Store):
 
     def step(self, name: str, manifest: Manifest) -> Manifest:
         """Run a step undisturbed, then disturb it at its points from the state before, each time."""
-        if name in self.undisturbed:
+        if name in self.undisturbed or not (self.everything or name in QUICK_KILLS):
             return load_step(name).run_to_end(self.settings, manifest)
         self.snapshots.save(name)
         statements, asked = list[str](), len(self.server.requests)
@@ -139,7 +139,7 @@ class Road(Store):
 
     def _kills(self, name: str, statements: int) -> list[int]:
         if not self.everything:
-            return [statements // 2] if name in QUICK_KILLS else []
+            return [statements // 2]
         count = min(KILLS.get(name, 3), statements)
         return sorted({1 + (statements - 1) * place // (count - 1) for place in range(count)})
 

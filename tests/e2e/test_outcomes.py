@@ -37,7 +37,7 @@ def documents() -> list[dict[str, Any]]:
     made = []
     for animal in ANIMALS:
         for tool in TOOLS:
-            text = f"The {animal} rests near the workshop. Keep the {tool} dry and clean. Every {animal} is counted."
+            text = f"The {animal} rests. Keep the {tool} dry and clean."
             made.append({"id": f"{animal}-{tool}", "title": f"Report of the {animal} and the {tool}", "text": text})
     return made
 
@@ -63,7 +63,7 @@ def asked(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
     asked = judgments()
     splits = {text: split for text, _, split in asked}
     # Too few written questions to vote beside 150 of people's.
-    changes = SMALL | {"train_max_steps": 40, "train_eval_steps": 20, "train_batch_size": 32, "gate_min_questions": 60}
+    changes = SMALL | {"train_max_steps": 40, "train_eval_steps": 40, "train_batch_size": 32, "gate_min_questions": 60}
     changes["train_learning_rate"] = 1.5e-4
     with fresh_database(postgres) as url, pytest.MonkeyPatch.context() as patch:
         patch.setattr(lexicons, "QUESTION_WEIGHTS", (0.0,))

@@ -2,16 +2,16 @@
 
 import os
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from heal_tasks.cli.app import main
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.files import private_folder, state_folder
 from heal_tasks.local import processes
 from heal_tasks.steps.engine.only_process import only_process
-
-ROOT = Path(__file__).parents[2]
 
 
 def mode(path: Path) -> int:
@@ -43,14 +43,17 @@ def test_everything_that_is_written_is_behind_a_closed_folder(tmp_path: Path) ->
     assert mode(Path(store.uri("reports/x"))) == 0o700
 
 
-def test_the_command_line_writes_files_for_its_account_alone(tmp_path: Path, database_url: str) -> None:
+def test_the_command_line_writes_files_for_its_account_alone(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page, var = tmp_path / "settings.md", tmp_path / "var"
-    env = {**os.environ, "HEAL_VAR_DIR": str(var), "HEAL_DATABASE_URL": database_url}
-    program = (
-        "import sys; from heal_tasks.cli import app, base; sys.argv[1:] = ['doctor']\n"
-        f"try: base.main()\nfinally: open({str(page)!r}, 'w')"
-    )
-    subprocess.run([sys.executable, "-c", program], env=env, cwd=ROOT, check=False, capture_output=True)
+    monkeypatch.setenv("HEAL_VAR_DIR", str(var))
+    monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
+    monkeypatch.setattr(sys, "argv", ["heal_tasks", "doctor"])
+    assert os.umask(0o022) == 0o022
+    with pytest.raises(SystemExit):
+        main()
+    page.touch()
     made = list(var.rglob("*"))
     assert made
     assert [path for path in [page, *made] if mode(path) & 0o077] == []

@@ -11,7 +11,9 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from heal_tasks.cli.app import main
 from heal_tasks.cli.doctor import examine
+from heal_tasks.core import redaction
 from heal_tasks.core.errors import HealError, InputError, RetryableError, SettingsError
 from heal_tasks.core.log import configure_logging
 from heal_tasks.core.manifest import Manifest
@@ -24,32 +26,13 @@ from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.runs.runs import RunRepository
 
 PASSWORDS = (
-    "Tr0ub4dor",
-    "p@ss:w0rd/x",
-    "hash#mark?9",
-    "pr%zzcent%",
-    "100%41b",
-    "söme-ünicode",
-    "white space1",
-    "back\\sl[a]sh",
+    "Tr0ub4dor", "p@ss:w0rd/x", "hash#mark?9", "pr%zzcent%", "100%41b", "söme-ünicode", "white space1", "back\\sl[a]sh",
     "℀℁password",
-)
+)  # fmt: skip
 PARTS = (
-    "Tr0ub",
-    "p@ss",
-    "ss:w0",
-    "w0rd",
-    "hash#",
-    "mark?9",
-    "pr%zz",
-    "zzcent",
-    "100%",
-    "söme",
-    "ünicode",
-    "space1",
-    "back\\",
-    "℀℁",
-)
+    "Tr0ub", "p@ss", "ss:w0", "w0rd", "hash#", "mark?9", "pr%zz", "zzcent", "100%", "söme", "ünicode", "space1",
+    "back\\", "℀℁",
+)  # fmt: skip
 DATABASES = (
     "postgresql://heal:{}@127.0.0.1:1/db",
     "postgresql://heal:{}@127.0.0.1:port/db",
@@ -157,7 +140,13 @@ def test_every_finding_of_doctor_is_redacted(tmp_path: Path, monkeypatch: pytest
     assert "aws-secret" not in text
 
 
-def test_commands_print_no_secret(tmp_path: Path, database_url: str) -> None:
+def test_commands_print_no_secret(
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     port = database_url.rsplit(":", 1)[1].split("/")[0]
     ingest, ask = ["ingest", "--run-id", "r"], ["ask", "--run-id", "r"]
     cases = {
@@ -167,25 +156,34 @@ def test_commands_print_no_secret(tmp_path: Path, database_url: str) -> None:
         "HEAL_LLM_BASE_URL": ("http://user:p@ss:w0rd/x@127.0.0.1:1/v1", [["doctor"], ["plan"], ask]),
         "HEAL_S3_ENDPOINT_URL": ("http://user:p@ss:w0rd/x@127.0.0.1:1", [["doctor"], ingest]),
     }  # fmt: skip
-    base = {
-        "HEAL_VAR_DIR": str(tmp_path),
-        "HEAL_DATABASE_URL": database_url,
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-    }
+    monkeypatch.setenv("HEAL_VAR_DIR", str(tmp_path))
     for name, (value, commands) in cases.items():
-        for command in commands:
-            done = subprocess.run(
-                [sys.executable, "-m", "heal_tasks", *command],
-                env={**base, name: value},
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=Path(__file__).parents[2],
-            )
-            check(done.stdout + done.stderr, "p@ss:w0rd/x")
-            if command != ["settings"]:
-                assert done.returncode in (0, 1), done.stderr
+        monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            for command in commands:
+                patch.setattr(sys, "argv", ["heal_tasks", *command])
+                patch.setattr(redaction, "_known", {})  # as a new process
+                with caplog.at_level(logging.DEBUG), pytest.raises(SystemExit) as ended:
+                    main()
+                said = "".join(capsys.readouterr()) + caplog.text
+                check(said, "p@ss:w0rd/x")
+                assert said
+                if command != ["settings"]:
+                    assert ended.value.code in (None, 0, 1), said
+
+
+def test_a_process_prints_no_secret(tmp_path: Path) -> None:
+    """Standard error, too, and what is said before logging is set up."""
+    url = "postgresql://heal:p@ss:w0rd/x@127.0.0.1:1/db"
+    environment = {"HEAL_VAR_DIR": str(tmp_path), "HEAL_DATABASE_URL": url, "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "heal_tasks", "ingest", "--run-id", "r"],
+        env=environment, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 1
+    check(done.stdout + done.stderr, "p@ss:w0rd/x")
+    assert "error: " in done.stderr
 
 
 @pytest.mark.parametrize(

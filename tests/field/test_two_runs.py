@@ -5,13 +5,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
 
 import pytest
 
+from heal_tasks.cli.app import main
 from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import RetryableError, StepError, StoreError
 from heal_tasks.core.manifest import Manifest
@@ -26,6 +27,7 @@ from tests.steps.planted_store import build, fill
 from tests.steps.planted_store import publish as published
 
 ROOT = Path(__file__).parents[2]
+Here = Callable[..., tuple[int, str]]
 HELD = "SELECT count(*) FROM pg_locks WHERE relation = 'heal.run_lock'::regclass AND granted"
 
 
@@ -41,6 +43,22 @@ def shell(settings: Settings, *arguments: str, **variables: str) -> Iterator[sub
             yield process
         finally:
             process.kill()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Run a command in this process; its status, and what it wrote to standard error."""
+
+    def run(settings: Settings, *arguments: str, **variables: str) -> tuple[int, str]:
+        places = {"HEAL_VAR_DIR": str(settings.var_dir), "HEAL_DATABASE_URL": settings.require_database_url()}
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+            for name, value in (places | variables).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["heal_tasks", *arguments])
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    return run
 
 
 def wait_until(conn: Connection, query: LiteralString, wanted: object, timeout_s: float = 60) -> None:
@@ -60,7 +78,7 @@ def inbox(settings: Settings) -> Path:
 
 @pytest.mark.usefixtures("inbox")
 def test_the_second_run_of_the_command_line_is_refused_and_names_the_first(
-    auto: Connection, settings: Settings
+    auto: Connection, settings: Settings, here: Here
 ) -> None:
     route = {"HEAL_FORCE_ROUTE": "nothing"}
     with connect(settings.require_database_url()) as blocker:
@@ -68,12 +86,11 @@ def test_the_second_run_of_the_command_line_is_refused_and_names_the_first(
         with shell(settings, "run", "--run-id", "first", **route) as first:
             wait_until(auto, "SELECT count(*) FROM heal.step_result WHERE run_id = 'first'", 1)
             for command in ("run", "run --run-id first"):
-                with shell(settings, *command.split(), **route) as second:
-                    _, errors = second.communicate(timeout=60)
-                    assert second.returncode == 1
-                    assert "error: run 'first' (step ingest since 20" in errors, errors
-                    assert "is under way" in errors
-                    assert "Traceback" not in errors
+                status, errors = here(settings, *command.split(), **route)
+                assert status == 1
+                assert "error: run 'first' (step ingest since 20" in errors, errors
+                assert "is under way" in errors
+                assert "Traceback" not in errors
             blocker.rollback()
             _, errors = first.communicate(timeout=60)
             assert first.returncode == 0, errors
@@ -81,7 +98,7 @@ def test_the_second_run_of_the_command_line_is_refused_and_names_the_first(
 
 
 @pytest.mark.usefixtures("inbox")
-def test_a_killed_run_does_not_block_the_next(auto: Connection, settings: Settings) -> None:
+def test_a_killed_run_does_not_block_the_next(auto: Connection, settings: Settings, here: Here) -> None:
     with connect(settings.require_database_url()) as blocker:
         blocker.execute("LOCK TABLE heal.document IN ACCESS EXCLUSIVE MODE")
         with shell(settings, "run", "--run-id", "killed") as killed:
@@ -89,9 +106,8 @@ def test_a_killed_run_does_not_block_the_next(auto: Connection, settings: Settin
             killed.send_signal(signal.SIGKILL)
             killed.wait(timeout=30)
         wait_until(auto, HELD, 0)
-    with shell(settings, "run", HEAL_FORCE_ROUTE="nothing") as after:
-        _, errors = after.communicate(timeout=60)
-        assert after.returncode == 0, errors
+    status, errors = here(settings, "run", HEAL_FORCE_ROUTE="nothing")
+    assert status == 0, errors
 
 
 def test_a_step_waits_for_a_run_and_says_for_which(settings: Settings) -> None:

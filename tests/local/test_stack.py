@@ -14,7 +14,7 @@ import pytest
 from heal_tasks.cli.watch import watch
 from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.settings import Settings, load_settings
-from heal_tasks.local import stack
+from heal_tasks.local import components, stack
 from heal_tasks.local.components import COMPONENTS, read_state
 from heal_tasks.store.db import connect
 
@@ -55,32 +55,18 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
-def test_up_kill_up_down_up_down(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def running(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> stack.Running:
+    """A stack that was started a moment ago."""
     # What `up` writes must be enough for the command line.
     monkeypatch.delenv("HEAL_DATABASE_URL", raising=False)
     # A new scheduler takes up what an old one left when it holds that for dead: after 30 s by default, here sooner.
     monkeypatch.setenv("AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD", "15")
-    running = stack.up(settings, dags=TINY)
-    assert set(read_state(settings.var_dir).components) == set(COMPONENTS)
-    assert stack.status(settings).healthy
-    read_back = load_settings(var_dir=settings.var_dir, airflow_port=0, airflow_parallelism=2)
-    assert read_back.require_database_url() == running.database_url
-    with connect(running.database_url, autocommit=True) as conn:
-        assert conn.execute("SELECT count(*) FROM heal.run").fetchone() == (0,)
+    return stack.up(settings, dags=TINY)
 
-    # A dead component is brought back, the others are left alone. The embedded server's URL, read back from
-    # local.env, is not taken for a server of the user's own.
-    pids = recorded_pids(settings)
-    psutil.Process(read_state(settings.var_dir).components["dag-processor"].pid).kill()
-    wait_until(lambda: stack.status(settings).components["dag-processor"] == "down", "a killed process counts as alive")
-    again = stack.up(read_back, dags=TINY, only_revive=True)
-    assert (again.embedded, again.database_url) == (True, running.database_url)
-    assert len(pids & recorded_pids(settings)) == 3
-    pids |= recorded_pids(settings)
 
-    # A run that `down` interrupts ends well after `up`, although its tasks have no retries.
+def begun(running: stack.Running) -> str:
+    """A run, one of whose tasks has begun to sleep; they have no retries."""
     client = running.client
     client.wait_for_dag("tiny", 60)
     client.unpause("tiny")
@@ -89,8 +75,18 @@ def test_up_kill_up_down_up_down(
     wait_until(
         lambda: any(task.state == "running" for task in client.task_instances("tiny", run_id)), "no task has started"
     )
-    monkeypatch.setattr("heal_tasks.local.components.STOP_TIMEOUT_S", 1.0)
-    stack.down(settings)
+    return run_id
+
+
+def assert_ends_well(running: stack.Running, run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert watch(running.client, "tiny", run_id, running.database_url) == "success"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "success" in line] == ["shard", "report"]
+
+
+def assert_down(settings: Settings, pids: set[int]) -> None:
+    """Nothing runs, and nothing is started by who only brings back what has died."""
     assert sessions(pids) == []
     found = stack.status(settings)
     assert not found.postgres
@@ -99,12 +95,51 @@ def test_up_kill_up_down_up_down(
         stack.up(settings, dags=TINY, only_revive=True)
     assert not stack.status(settings).postgres
 
+
+def test_up_kill_up_down(
+    running: stack.Running,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert set(read_state(settings.var_dir).components) == set(COMPONENTS)
+    assert stack.status(settings).healthy
+    read_back = load_settings(var_dir=settings.var_dir, airflow_port=0, airflow_parallelism=2)
+    assert read_back.require_database_url() == running.database_url
+    with connect(running.database_url, autocommit=True) as conn:
+        assert conn.execute("SELECT count(*) FROM heal.run").fetchone() == (0,)
+
+    # Dead components are brought back, the others are left alone. The embedded server's URL, read back from local.env,
+    # is not taken for a server of the user's own. A run that is interrupted ends well afterwards.
+    run_id, pids = begun(running), recorded_pids(settings)
+    state = read_state(settings.var_dir)
+    psutil.Process(state.components["dag-processor"].pid).kill()
+    monkeypatch.setattr("heal_tasks.local.components.STOP_TIMEOUT_S", 1.0)
+    components.end(settings.var_dir, state, ["scheduler"])
+    wait_until(lambda: stack.status(settings).components["dag-processor"] == "down", "a killed process counts as alive")
+    again = stack.up(read_back, dags=TINY, only_revive=True)
+    assert (again.embedded, again.database_url) == (True, running.database_url)
+    assert len(pids & recorded_pids(settings)) == 2
+    pids |= recorded_pids(settings)
+    assert_ends_well(again, run_id, capsys)
+    stack.down(settings)
+    assert_down(settings, pids)
+
+
+@pytest.mark.usefixtures("soaking")
+def test_a_run_that_down_interrupts_ends_well_after_up(
+    running: stack.Running,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_id, pids = begun(running), recorded_pids(settings)
+    monkeypatch.setattr("heal_tasks.local.components.STOP_TIMEOUT_S", 1.0)
+    stack.down(settings)
+    assert_down(settings, pids)
     back = stack.up(settings, dags=TINY)
     pids |= recorded_pids(settings)
     assert (back.client.base_url, back.password) == (running.client.base_url, running.password)
-    capsys.readouterr()
-    assert watch(back.client, "tiny", run_id, back.database_url) == "success"
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines if "success" in line] == ["shard", "report"]
+    assert_ends_well(back, run_id, capsys)
     stack.down(settings)
     assert sessions(pids) == []

@@ -17,22 +17,34 @@ from heal_tasks.store.migrate import migrate_corpora
 NAMES = ("lab", "legal")
 
 
-@pytest.fixture
-def corpora(
-    postgres: EmbeddedPostgres, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, str]]:
+def test_without_corpora_pages_name_none(plugin: ModuleType, logged_in: Any) -> None:
+    """Before the deployment of the other tests has any."""
+    assert corpus_names() == []
+    assert "main corpus" not in logged_in.get("/heal/runs").text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of the deployment."""
+    return tmp_path_factory.mktemp("deployment")
+
+
+@pytest.fixture(scope="module")
+def corpora(postgres: EmbeddedPostgres, module_database_url: str, folder: Path) -> Iterator[dict[str, str]]:
     """URLs of the databases of two corpora, beside that of the deployment."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "corpora").mkdir()
+    url = module_database_url
+    (folder / "corpora").mkdir()
     for name in NAMES:
-        (tmp_path / "corpora" / f"{name}.env").write_text(f"HEAL_SCHEDULE=\nHEAL_SOURCES=file:{tmp_path / name}\n")
-    monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
-    assert [name for name, applied in migrate_corpora(database_url) if applied] == [*NAMES]
-    assert [name for name, applied in migrate_corpora(database_url) if applied] == []
-    yield {name: database_beside(database_url, name) for name in NAMES}
+        (folder / "corpora" / f"{name}.env").write_text(f"HEAL_SCHEDULE=\nHEAL_SOURCES=file:{folder / name}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HEAL_DATABASE_URL", url)
+        assert [name for name, applied in migrate_corpora(url) if applied] == [*NAMES]
+        assert [name for name, applied in migrate_corpora(url) if applied] == []
+        yield {name: database_beside(url, name) for name in NAMES}
     with connect(postgres.url(), autocommit=True) as conn:
         for name in NAMES:
-            conn.execute(f'DROP DATABASE "{database_beside(database_url, name).rpartition("/")[2]}" WITH (FORCE)')  # type: ignore[call-overload]
+            conn.execute(f'DROP DATABASE "{database_beside(url, name).rpartition("/")[2]}" WITH (FORCE)')  # type: ignore[call-overload]
 
 
 def write(folder: Path, *texts: str) -> None:
@@ -41,39 +53,40 @@ def write(folder: Path, *texts: str) -> None:
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.fixture
-def ingested(corpora: dict[str, str], plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def ingested(corpora: dict[str, str], plugins: None, folder: Path) -> dict[str, str]:
     """Documents in each corpus, read by tasks of its DAG in runs of the same name."""
     import heal_airflow
 
     for number, name in enumerate(NAMES, 1):
-        write(tmp_path / name, *(f"{name} {item}" for item in range(number)))
+        write(folder / name, *(f"{name} {item}" for item in range(number)))
         form = {key: param.value for key, param in heal_airflow.PARAMS.items()}
         dag = SimpleNamespace(dag_id=f"heal_realign__{name}", params=form)
         context = {"params": form, "run_id": "night", "dag": dag, "dag_run": SimpleNamespace(conf=None)}
-        monkeypatch.setattr(heal_airflow, "get_current_context", lambda context=context: context)
-        with in_corpus(""):  # a task has a process, and so a context, of its own
+        with pytest.MonkeyPatch.context() as patch, in_corpus(""):  # a task has a process, and so a context, of its own
+            patch.setattr(heal_airflow, "get_current_context", lambda context=context: context)
             made = heal_airflow.run_step("route", heal_airflow.run_step("ingest"))
         assert made["refs"]["route"] == "realign"
     return corpora
 
 
 def test_a_task_works_in_the_database_and_the_folders_of_its_corpus(
-    ingested: dict[str, str], database_url: str, tmp_path: Path
+    ingested: dict[str, str], module_database_url: str, folder: Path
 ) -> None:
     count = "SELECT count(*) FROM heal.document"
-    for url, documents in zip([database_url, *ingested.values()], (0, 1, 2), strict=True):
+    for url, documents in zip([module_database_url, *ingested.values()], (0, 1, 2), strict=True):
         with connect(url, autocommit=True) as conn:
             assert scalar(conn, count) == documents
-    assert load_settings(corpus="lab").var_dir == tmp_path / "var" / "corpora" / "lab"
+    assert load_settings(corpus="lab").var_dir == folder / "var" / "corpora" / "lab"
 
 
 def test_every_corpus_has_its_dags_and_a_wrong_one_has_none(
-    corpora: dict[str, str], plugins: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    corpora: dict[str, str], plugins: None, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import heal_airflow
 
-    (tmp_path / "corpora" / "broken.env").write_text("HEAL_SED=1\n")
+    broken = folder / "corpora" / "broken.env"
+    broken.write_text("HEAL_SED=1\n")
     made: list[dict[str, Any]] = []
     file = str(Path(__file__).parents[2] / "dags" / "heal_realign.py")
     heal_airflow.for_each_corpus(
@@ -85,6 +98,7 @@ def test_every_corpus_has_its_dags_and_a_wrong_one_has_none(
         ("heal_realign__legal", "HEAL nightly: legal"),
     ]
     assert "corpus broken has no DAGs: corpora/broken.env sets HEAL_SED" in caplog.text
+    broken.unlink()
     assert heal_airflow.active_asset("lab").uri == "heal://lab/generation/active"
 
 
@@ -144,8 +158,3 @@ def test_the_right_to_one_corpus_is_none_to_another(pages: Callable[..., Any]) -
         refused = pages(path, "heal_realign__legal")
         assert refused.status_code == 403
         assert "lab 0" not in refused.text
-
-
-def test_without_corpora_pages_name_none(plugin: ModuleType, logged_in: Any) -> None:
-    assert corpus_names() == []
-    assert "main corpus" not in logged_in.get("/heal/runs").text

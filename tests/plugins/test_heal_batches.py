@@ -6,58 +6,41 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from heal_tasks.core.environment import child_environment
 from heal_tasks.core.settings import Settings
 from heal_tasks.steps.engine.runner import Waiting
 from heal_tasks.store.db import Connection
+from tests.dags.airflow_commands import ROOT, Airflow, started
 from tests.fake_batches import FakeBatches, Job
 from tests.fake_embeddings import FakeEmbeddings
 from tests.fake_openai import FakeOpenAI, Reply, error
 from tests.steps.asking import add, number
 
-ROOT = Path(__file__).parents[2]
-AIRFLOW = str(Path(sys.executable).parent / "airflow")
 KEY = "secret-key-123"
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of an Airflow with the DAGs in ``tests/dags/asking``."""
-    folder = tmp_path_factory.mktemp("airflow")
-    environment = child_environment(
-        AIRFLOW_HOME=str(folder),
-        PYTHONPATH=str(ROOT),
-        AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "tests" / "dags" / "asking"),
-        AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
-        AIRFLOW__CORE__LOAD_EXAMPLES="False",
-        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{folder}/airflow.db",
-        HEAL_LLM_BATCH="on",
-    )
-    subprocess.run([AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True)
-    return environment
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """An Airflow with the DAGs in ``tests/dags/asking``."""
+    with started(tmp_path_factory.mktemp("airflow"), ROOT / "tests" / "dags" / "asking", HEAL_LLM_BATCH="on") as made:
+        yield made
 
 
-def dags_test(airflow: dict[str, str], dag_id: str, settings: Settings, **variables: str) -> str:
+def dags_test(airflow: Airflow, dag_id: str, settings: Settings, **variables: str) -> str:
     """Run a DAG, and return the log."""
     places = {"HEAL_VAR_DIR": str(settings.var_dir), "HEAL_DATABASE_URL": settings.require_database_url()}
-    command = [AIRFLOW, "dags", "test", dag_id]
-    done = subprocess.run(command, env=airflow | places | variables, capture_output=True, text=True, timeout=300)
-    log = done.stdout + done.stderr
-    assert done.returncode == 0, log[-3000:]
+    status, log = airflow.test(dag_id, **places, **variables)
+    assert status == 0, log[-3000:]
     assert KEY not in log
-    assert KEY.encode() not in Path(airflow["AIRFLOW_HOME"], "airflow.db").read_bytes()
+    assert KEY.encode() not in airflow.database.read_bytes()
     return log
 
 
-def test_the_task_defers_and_resumes_with_the_replies(
-    auto: Connection, settings: Settings, airflow: dict[str, str]
-) -> None:
+def test_the_task_defers_and_resumes_with_the_replies(auto: Connection, settings: Settings, airflow: Airflow) -> None:
     add(auto, range(12))
     memory = FakeBatches(polls=3)
     with FakeOpenAI(batches=memory) as fake:
@@ -72,7 +55,7 @@ def test_the_task_defers_and_resumes_with_the_replies(
 
 
 def test_a_task_that_embeds_defers_and_resumes_with_the_vectors(
-    auto: Connection, settings: Settings, airflow: dict[str, str]
+    auto: Connection, settings: Settings, airflow: Airflow
 ) -> None:
     add(auto, range(12))
     memory = FakeBatches(polls=3)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import heal_tasks.training.encoder as encoder_module
+from heal_tasks.core import files
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.training.encoder import (
@@ -173,7 +174,7 @@ def test_identity_follows_what_changes_vectors_and_nothing_else(tiny_encoder: Pa
 def test_identity_is_found_anew_after_a_change_that_hides_itself(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(encoder_module, "_SETTLED_S", -1.0)
+    monkeypatch.setattr(files, "SETTLED_S", -1.0)
     copy = tmp_path / "copy"
     shutil.copytree(tiny_encoder, copy)
     weights = copy / "model.safetensors"
