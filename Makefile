@@ -85,7 +85,7 @@ soak: export OMP_NUM_THREADS = 1
 soak: export OMP_WAIT_POLICY = PASSIVE
 soak: export PYTHONDONTWRITEBYTECODE =
 soak: $(VENV)/.requirements-scale
-	$(BIN)/python -m pytest --soak -v --numprocesses $(TEST_WORKERS) --dist worksteal $(addprefix tests/, \
+	$(BIN)/python -m pytest --soak -vv --numprocesses $(TEST_WORKERS) --dist worksteal $(addprefix tests/, \
 		e2e/test_kill_points.py e2e/test_thirty_nights.py e2e/test_executors.py e2e/test_resources.py e2e/test_tampered.py \
 		e2e/test_upgrade.py e2e/test_readers.py e2e/test_model_options.py e2e/test_secure_run.py e2e/test_kill.py \
 		e2e/test_two_runs.py steps/test_smollm2.py steps/test_embed_faults.py field/test_inbox_fuzz.py store/test_tenants.py \
