@@ -1,10 +1,12 @@
 """Step maintain: drop unused generations, spaces and files, vacuum and measure served tables; safe beside a run."""
 
+import psycopg
+
 from heal_tasks.core.errors import StepError
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.vectors.indexing import RECALL_QUESTIONS
 from heal_tasks.store.generations.bridges import BridgeRepository
-from heal_tasks.store.generations.generations import GenerationRepository
+from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.indexing import reach_recall, vacuum
 from heal_tasks.store.generations.lexicon import LexiconRepository
 from heal_tasks.store.generations.served import ServedRepository
@@ -22,7 +24,7 @@ def maintain(context: Context) -> Outcome:
     settings, generations = context.settings, GenerationRepository(context.conn)
     if ahead := mend_times(context.conn):
         context.log.warning("%s", ahead)
-    served, living = ServedRepository(context.conn), RunRepository(context.conn).living_runs()
+    living = RunRepository(context.conn).living_runs()
     counts: dict[str, int | float] = {
         "generations_dropped": len(generations.retire_old(settings.drain_hours)),
         "abandoned_generations_dropped": len(generations.discard_abandoned(ABANDONED_HOURS, living)),
@@ -44,35 +46,16 @@ def maintain(context: Context) -> Outcome:
     undone = ""
     vacuum(context.conn, "chunk")
     for generation in context.track(generations.list("active", "previous")):
-        dead = vacuum(context.conn, f"vec_g{generation.generation_id:06d}")
-        if generation.lexicon:  # a document that was stemmed in another language has left stems of the old one
-            LexiconRepository(context.conn).delete_unused(generation)
-        health = served.health(generation)
-        now = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
-        measured = now.recall
-        found: dict[str, int | float] = {**health, "dead_rows": dead}
-        said = "not measured, for want of questions"
-        if measured is not None:
-            found["recall"], said = round(measured, 4), f"{measured:.3f} at {now.effort}"
-            if generation.index_kind == "none":
-                said = f"{measured:.3f}, without an index"
-        counts |= {f"{name}_{generation.state}": value for name, value in found.items()}
-        notes.append(
-            f"generation {generation.generation_id} ({generation.state}): {health['served']} rows, {dead} dead ones "
-            f"vacuumed, recall@10 {said}"
-        )
-        if health["orphans"]:
-            faults.append(
-                f"generation {generation.generation_id} has {health['orphans']} rows of deleted chunks; run the "
-                "realign route, and report a bug"
-            )
-        if measured is not None and measured < settings.recall_target:
-            faults.append(
-                f"recall@10 of generation {generation.generation_id} is {measured:.3f} at {now.effort}, below "
-                f"HEAL_RECALL_TARGET={settings.recall_target}: REINDEX INDEX CONCURRENTLY heal.vec_g"
-                f"{generation.generation_id:06d}_hnsw, or realign"
-                + (" with HEAL_INDEX=halfvec" if now.index_kind == "bit" else "")
-            )
+        try:
+            of_it, note, wrong = _measure(context, generation)
+        except psycopg.errors.UndefinedTable:
+            if generations.get(generation.generation_id).state in ("active", "previous"):
+                raise
+            notes.append(f"generation {generation.generation_id} was dropped meanwhile by a run that published another")
+            continue
+        counts |= {f"{name}_{generation.state}": value for name, value in of_it.items()}
+        notes.append(note)
+        faults += wrong
     if faults:
         raise StepError("; ".join(faults))
     if "recall_active" not in counts:
@@ -80,6 +63,39 @@ def maintain(context: Context) -> Outcome:
         undone = f"The recall of what is served was not measured: {why}"
         notes.append(undone)
     return Outcome(counts=counts, note="; ".join(notes), undone=undone)
+
+
+def _measure(context: Context, generation: Generation) -> tuple[dict[str, int | float], str, list[str]]:
+    """Vacuum and measure a generation: figures, a sentence with them, and what is wrong with it."""
+    settings, number = context.settings, generation.generation_id
+    dead = vacuum(context.conn, f"vec_g{number:06d}")
+    if generation.lexicon:  # a document that was stemmed in another language has left stems of the old one
+        LexiconRepository(context.conn).delete_unused(generation)
+    health = ServedRepository(context.conn).health(generation)
+    now = reach_recall(context.conn, generation, RECALL_QUESTIONS, settings.recall_target)
+    measured, faults = now.recall, list[str]()
+    found: dict[str, int | float] = {**health, "dead_rows": dead}
+    said = "not measured, for want of questions"
+    if measured is not None:
+        found["recall"], said = round(measured, 4), f"{measured:.3f} at {now.effort}"
+        if generation.index_kind == "none":
+            said = f"{measured:.3f}, without an index"
+    if health["orphans"]:
+        faults.append(
+            f"generation {number} has {health['orphans']} rows of deleted chunks; "
+            "run the realign route, and report a bug"
+        )
+    if measured is not None and measured < settings.recall_target:
+        faults.append(
+            f"recall@10 of generation {number} is {measured:.3f} at {now.effort}, below "
+            f"HEAL_RECALL_TARGET={settings.recall_target}: REINDEX INDEX CONCURRENTLY heal.vec_g{number:06d}_hnsw, "
+            "or realign" + (" with HEAL_INDEX=halfvec" if now.index_kind == "bit" else "")
+        )
+    note = (
+        f"generation {number} ({generation.state}): {health['served']} rows, {dead} dead ones vacuumed, "
+        f"recall@10 {said}"
+    )
+    return found, note, faults
 
 
 MAINTAIN = Step("maintain", maintain, None)

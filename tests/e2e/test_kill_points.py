@@ -104,7 +104,8 @@ class Road(Store):
         """Run a step again, and say what differs from the state that it left undisturbed."""
         again = load_step(name).run_to_end(self.settings, manifest)
         found = differences(self.state(), wanted)
-        if again.refs.keys() != made.refs.keys():
+        # Only the try that has written a model says which hash its files have.
+        if again.refs.keys() | {"answers_model_sha256"} != made.refs.keys() | {"answers_model_sha256"}:
             found.append(f"refs {again.refs} instead of {made.refs}")
         if name in {*SWITCHES, "first_light", "activate", "maintain"}:
             load_step("maintain").run(self.settings, Manifest(run_id="upkeep"))

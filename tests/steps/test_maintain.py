@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -13,6 +14,7 @@ from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
 from heal_tasks.report.page import read_page
+from heal_tasks.steps import maintain as maintain_module
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.steps.vectors.training_set import save
 from heal_tasks.store.db import Connection
@@ -40,6 +42,12 @@ def write(artifacts: ArtifactStore, key: str, text: str = "weights") -> str:
 
 def maintain(settings: Settings, run_id: str = "m") -> Manifest:
     return load_step("maintain").run(settings, Manifest(run_id=run_id))
+
+
+def noted(conn: Connection) -> str:
+    """What the step said."""
+    ((note,),) = conn.execute("SELECT result ->> 'note' FROM heal.step_result WHERE step = 'maintain'").fetchall()
+    return str(note)
 
 
 def places(conn: Connection, settings: Settings, word: str) -> set[str]:
@@ -142,6 +150,31 @@ def test_drained_generations_go_with_the_files_that_only_they_needed(auto: Conne
         "dead_rows_active",
         "orphans_active",
     }
+
+
+def test_a_generation_that_is_dropped_while_it_is_looked_at_is_no_fault(
+    auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a run that publishes another one where nothing drains."""
+    fill(auto)
+    for seed in (0, 1):
+        publish(auto, f"m{seed}", seed)
+    vacuum = maintain_module.vacuum
+
+    def late(conn: Connection, table: str) -> int:
+        if table == "vec_g000001":
+            publish(auto, "m2", 2)
+            assert GenerationRepository(auto).retire_old(0) == [1]
+        return vacuum(conn, table)
+
+    monkeypatch.setattr(maintain_module, "vacuum", late)
+    made = maintain(settings)
+    assert made.counts["recall_active"] == 1.0
+    assert "generation 1 was dropped meanwhile" in noted(auto)
+    monkeypatch.setattr(maintain_module, "vacuum", vacuum)
+    auto.execute("DROP TABLE heal.vec_g000002 CASCADE")
+    with pytest.raises(psycopg.errors.UndefinedTable):  # then it is a fault
+        maintain(settings, "broken")
 
 
 def test_dead_rows_are_vacuumed_and_recall_is_written_down(auto: Connection, settings: Settings) -> None:
