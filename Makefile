@@ -26,7 +26,7 @@ help:
 	@echo "make watch        show the run that is going on"
 	@echo "make doctor       check settings, database, model, LLM"
 	@echo "make test         lint, types, tests"
-	@echo "make soak         an hour and more: damaged files, tenants, faulty APIs; every step killed, or without disk, memory,"
+	@echo "make soak         half an hour: damaged files, tenants, faulty APIs; every step killed, or without disk, memory,"
 	@echo "                  connections; changed files; upgrade; readers through switches; thirty nights; Celery and Edge"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make setup        only install into $(VENV)"

@@ -83,7 +83,8 @@ def world(module_database_url: str, soak: bool) -> Iterator[World]:
 
 @pytest.mark.parametrize("tenant", [0, 1, 2, 57, 199])
 def test_a_tenant_finds_its_own_nearest_rows_and_no_other(world: World, tenant: int) -> None:
-    queries = world.vectors[:: len(world.vectors) // 20] + 0.02
+    # In some indexes of 100,000 clustered rows a search ends in the wrong cluster, one of sixty.
+    queries = world.vectors[:: len(world.vectors) // 60] + 0.02
     generation, found = world.generations[-1].generation_id, 0
     with reading_as(world.store.conn, [f"t{tenant}"]) as conn:
         for query in queries:
