@@ -74,16 +74,14 @@ lint: $(VENV)/.requirements-dev
 	$(BIN)/mypy
 
 # Threads of two tests that wait for each other by spinning take the cores from both.
-test: export OMP_NUM_THREADS = 1
-test: export OMP_WAIT_POLICY = PASSIVE
+test soak: export OMP_NUM_THREADS = 1
+test soak: export OMP_WAIT_POLICY = PASSIVE
 # Each process would compile the same files again.
-test: export PYTHONDONTWRITEBYTECODE =
+test soak: export PYTHONDONTWRITEBYTECODE =
+
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-soak: export OMP_NUM_THREADS = 1
-soak: export OMP_WAIT_POLICY = PASSIVE
-soak: export PYTHONDONTWRITEBYTECODE =
 soak: $(VENV)/.requirements-scale
 	$(BIN)/python -m pytest --soak -vv --numprocesses $(TEST_WORKERS) --dist worksteal $(addprefix tests/, \
 		e2e/test_kill_points.py e2e/test_thirty_nights.py e2e/test_executors.py e2e/test_resources.py e2e/test_tampered.py \

@@ -5,13 +5,11 @@ import stat
 import sys
 from pathlib import Path
 
-import pytest
-
-from heal_tasks.cli.app import main
 from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.files import private_folder, state_folder
 from heal_tasks.local import processes
 from heal_tasks.steps.engine.only_process import only_process
+from tests.cli.in_process import run_main
 
 
 def mode(path: Path) -> int:
@@ -43,16 +41,10 @@ def test_everything_that_is_written_is_behind_a_closed_folder(tmp_path: Path) ->
     assert mode(Path(store.uri("reports/x"))) == 0o700
 
 
-def test_the_command_line_writes_files_for_its_account_alone(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_writes_files_for_its_account_alone(tmp_path: Path, database_url: str) -> None:
     page, var = tmp_path / "settings.md", tmp_path / "var"
-    monkeypatch.setenv("HEAL_VAR_DIR", str(var))
-    monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
-    monkeypatch.setattr(sys, "argv", ["heal_tasks", "doctor"])
     assert os.umask(0o022) == 0o022
-    with pytest.raises(SystemExit):
-        main()
+    run_main("doctor", HEAL_VAR_DIR=str(var), HEAL_DATABASE_URL=database_url)
     page.touch()
     made = list(var.rglob("*"))
     assert made

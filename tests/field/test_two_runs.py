@@ -5,14 +5,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
 
 import pytest
 
-from heal_tasks.cli.app import main
 from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import RetryableError, StepError, StoreError
 from heal_tasks.core.manifest import Manifest
@@ -23,11 +22,11 @@ from heal_tasks.store.db import Connection, connect, scalar
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.runs.run_lock import one_step, whole_run
 from heal_tasks.store.runs.runs import RunRepository
+from tests.cli.in_process import run_main
 from tests.steps.planted_store import build, fill
 from tests.steps.planted_store import publish as published
 
 ROOT = Path(__file__).parents[2]
-Here = Callable[..., tuple[int, str]]
 HELD = "SELECT count(*) FROM pg_locks WHERE relation = 'heal.run_lock'::regclass AND granted"
 
 
@@ -45,20 +44,11 @@ def shell(settings: Settings, *arguments: str, **variables: str) -> Iterator[sub
             process.kill()
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+def here(settings: Settings, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run a command in this process; its status, and what it wrote to standard error."""
-
-    def run(settings: Settings, *arguments: str, **variables: str) -> tuple[int, str]:
-        places = {"HEAL_VAR_DIR": str(settings.var_dir), "HEAL_DATABASE_URL": settings.require_database_url()}
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-            for name, value in (places | variables).items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["heal_tasks", *arguments])
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().err
-
-    return run
+    places = {"HEAL_VAR_DIR": str(settings.var_dir), "HEAL_DATABASE_URL": settings.require_database_url()}
+    status, _, errors = run_main(*arguments, **places, **variables)
+    return status, errors
 
 
 def wait_until(conn: Connection, query: LiteralString, wanted: object, timeout_s: float = 60) -> None:
@@ -78,7 +68,7 @@ def inbox(settings: Settings) -> Path:
 
 @pytest.mark.usefixtures("inbox")
 def test_the_second_run_of_the_command_line_is_refused_and_names_the_first(
-    auto: Connection, settings: Settings, here: Here
+    auto: Connection, settings: Settings
 ) -> None:
     route = {"HEAL_FORCE_ROUTE": "nothing"}
     with connect(settings.require_database_url()) as blocker:
@@ -98,7 +88,7 @@ def test_the_second_run_of_the_command_line_is_refused_and_names_the_first(
 
 
 @pytest.mark.usefixtures("inbox")
-def test_a_killed_run_does_not_block_the_next(auto: Connection, settings: Settings, here: Here) -> None:
+def test_a_killed_run_does_not_block_the_next(auto: Connection, settings: Settings) -> None:
     with connect(settings.require_database_url()) as blocker:
         blocker.execute("LOCK TABLE heal.document IN ACCESS EXCLUSIVE MODE")
         with shell(settings, "run", "--run-id", "killed") as killed:

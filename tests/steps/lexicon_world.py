@@ -66,6 +66,13 @@ class LexiconWorld:
         self.generations, self.lexicons = GenerationRepository(conn), LexiconRepository(conn)
         self.spaces = SpaceRepository(conn)
 
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, url: str, var_dir: Path) -> Iterator["LexiconWorld"]:
+        """A world in an empty database, to which there is no connection afterwards."""
+        with connect(url, autocommit=True) as conn:
+            yield cls(conn, load_settings(var_dir=var_dir, database_url=url))
+
     @contextlib.contextmanager
     def copied(self, server: EmbeddedPostgres, var_dir: Path) -> Iterator["LexiconWorld"]:
         """The same in a copy of its database, to which there is no connection."""

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings
 from heal_tasks.lexicon.lexicon import ASKED_WEIGHT
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.report.store_search import Query, search_store
 from heal_tasks.steps.vectors import lexicons
 from heal_tasks.steps.vectors.new_stems import extend_lexicon
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.search import unknown_words
 from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
 
@@ -23,9 +23,7 @@ RECORD = NudgeRecord("N", 0.3, 1.0, None, 0, 0.0, False)
 @pytest.fixture(scope="module")
 def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> LexiconWorld:
     """A live generation; a language model asked about every document, of the first ten with a word of its own."""
-    settings = load_settings(var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url)
-    with connect(module_database_url, autocommit=True) as conn:
-        made = LexiconWorld(conn, settings)
+    with LexiconWorld.opened(module_database_url, tmp_path_factory.mktemp("var")) as made:
         made.ask_of_all("unseen_test")
         first = ((number, made.texts[f"d{number}"].split()[0]) for number in range(10))
         made.ask_each([(f"d{number}", f"slangword own{number} {word}") for number, word in first], "train")

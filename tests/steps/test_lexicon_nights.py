@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.steps import nudge_live
@@ -33,9 +33,7 @@ def new_texts(prefix: str, count: int, new_words: int = 6) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> LexiconWorld:
     """A live generation, to be copied."""
-    settings = load_settings(var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url)
-    with connect(module_database_url, autocommit=True) as conn:
-        made = LexiconWorld(conn, settings)
+    with LexiconWorld.opened(module_database_url, tmp_path_factory.mktemp("var")) as made:
         made.ask_of_all("seen_test")
         made.ask_of_all("unseen_test")
         made.go_live()

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from heal_tasks.core.manifest import Manifest
-from heal_tasks.core.settings import Settings, load_settings
+from heal_tasks.core.settings import Settings
 from heal_tasks.evaluation.ranking import top_k
 from heal_tasks.lexicon.record import LEXICON_WEIGHT, WORDS_WEIGHT, LexiconRecord
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.steps.quality.scoring import BY_TEXT, CHUNKS_WITH_WORDS, SEEN, UNSEEN
 from heal_tasks.steps.vectors import lexicons
 from heal_tasks.steps.vectors.systems import lexicon_record_of
-from heal_tasks.store.db import Connection, connect
+from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.runs.runs import RunRepository
@@ -27,9 +27,7 @@ from tests.steps.lexicon_world import DOCUMENTS, LexiconWorld
 @pytest.fixture(scope="module")
 def built(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> LexiconWorld:
     """Held-out questions about all documents, none that moves a row; the encoder alone finds few of the answers."""
-    settings = load_settings(var_dir=tmp_path_factory.mktemp("var"), database_url=module_database_url)
-    with connect(module_database_url, autocommit=True) as conn:
-        made = LexiconWorld(conn, settings)
+    with LexiconWorld.opened(module_database_url, tmp_path_factory.mktemp("var")) as made:
         made.ask_of_all("unseen_test")
         made.ask_of_all("seen_test")
     return made
