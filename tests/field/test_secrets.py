@@ -11,7 +11,6 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from heal_tasks.cli.app import main
 from heal_tasks.cli.doctor import examine
 from heal_tasks.core import redaction
 from heal_tasks.core.errors import HealError, InputError, RetryableError, SettingsError
@@ -24,6 +23,7 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.store.db import Connection, connect, password_of
 from heal_tasks.store.llm.batches import BatchRepository
 from heal_tasks.store.runs.runs import RunRepository
+from tests.cli.in_process import run_main
 
 PASSWORDS = (
     "Tr0ub4dor", "p@ss:w0rd/x", "hash#mark?9", "pr%zzcent%", "100%41b", "söme-ünicode", "white space1", "back\\sl[a]sh",
@@ -144,7 +144,6 @@ def test_commands_print_no_secret(
     tmp_path: Path,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     port = database_url.rsplit(":", 1)[1].split("/")[0]
@@ -156,21 +155,17 @@ def test_commands_print_no_secret(
         "HEAL_LLM_BASE_URL": ("http://user:p@ss:w0rd/x@127.0.0.1:1/v1", [["doctor"], ["plan"], ask]),
         "HEAL_S3_ENDPOINT_URL": ("http://user:p@ss:w0rd/x@127.0.0.1:1", [["doctor"], ingest]),
     }  # fmt: skip
-    monkeypatch.setenv("HEAL_VAR_DIR", str(tmp_path))
+    places = {"HEAL_VAR_DIR": str(tmp_path), "HEAL_DATABASE_URL": database_url}
     for name, (value, commands) in cases.items():
-        monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
-        with monkeypatch.context() as patch:
-            patch.setenv(name, value)
-            for command in commands:
-                patch.setattr(sys, "argv", ["heal_tasks", *command])
-                patch.setattr(redaction, "_known", {})  # as a new process
-                with caplog.at_level(logging.DEBUG), pytest.raises(SystemExit) as ended:
-                    main()
-                said = "".join(capsys.readouterr()) + caplog.text
-                check(said, "p@ss:w0rd/x")
-                assert said
-                if command != ["settings"]:
-                    assert ended.value.code in (None, 0, 1), said
+        for command in commands:
+            monkeypatch.setattr(redaction, "_known", {})  # as a new process
+            with caplog.at_level(logging.DEBUG):
+                status, *printed = run_main(*command, **places | {name: value})
+            said = "".join(printed) + caplog.text
+            check(said, "p@ss:w0rd/x")
+            assert said
+            if command != ["settings"]:
+                assert status in (0, 1), said
 
 
 def test_a_process_prints_no_secret(tmp_path: Path) -> None:

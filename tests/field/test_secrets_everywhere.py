@@ -4,7 +4,6 @@ The settings are found in their class, so a new one is tested without anybody th
 """
 
 import logging
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
-from heal_tasks.cli.app import main
 from heal_tasks.core.settings import Settings
 from heal_tasks.store.db import connect
+from tests.cli.in_process import run_main
 
 SECRET = "Pl4ntedW0rd%77"
 
@@ -63,7 +62,6 @@ def written(folder: Path) -> str:
 def run(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Iterator[Run]:
     """Run a command with variables; all that it has printed and logged."""
@@ -75,14 +73,10 @@ def run(
     (inbox / "a.txt").write_text("The lighthouse at Cape Verity was built in 1872 by Ada Holm.")
 
     def work(arguments: list[str], **variables: str) -> str:
-        with monkeypatch.context() as patch:
-            given = {"database_url": settings.require_database_url(), "var_dir": str(settings.var_dir)} | variables
-            for name, value in given.items():
-                patch.setenv(f"HEAL_{name.upper()}", value)
-            patch.setattr(sys, "argv", ["heal_tasks", *arguments])
-            with caplog.at_level(logging.DEBUG), pytest.raises(SystemExit):
-                main()
-        return "".join(capsys.readouterr()) + caplog.text
+        given = {"database_url": settings.require_database_url(), "var_dir": str(settings.var_dir)} | variables
+        with caplog.at_level(logging.DEBUG):
+            _, *printed = run_main(*arguments, **{f"HEAL_{name.upper()}": value for name, value in given.items()})
+        return "".join(printed) + caplog.text
 
     yield work
 
