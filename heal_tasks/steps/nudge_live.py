@@ -36,8 +36,8 @@ from heal_tasks.store.generations.contrast_state import ContrastRepository
 from heal_tasks.store.generations.generations import Generation, GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState, Probes
 from heal_tasks.store.generations.served import SAME_VECTOR, Served, ServedRepository, Upserted, served_rows
+from heal_tasks.store.questions.placing import place_judgments
 from heal_tasks.store.questions.question_counts import read_question_counts
-from heal_tasks.store.questions.questions import QuestionRepository
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
@@ -103,7 +103,7 @@ def nudge_live(context: Context) -> Outcome:
 def _nudge(context: Context, active: Generation) -> _Published:
     GenerationRepository(context.conn).discard_unfinished(context.run_id)
     state, space = NudgeState(context.conn, active), SpaceRepository(context.conn).get(active.space_id)
-    QuestionRepository(context.conn).place_judgments(space, state.touched())
+    place_judgments(context.conn, space, state.touched())
     touched, probes = state.touched(), state.probes(KEPT)
     record = record_of(active)
     if record and len(probes.question_ids):

@@ -1,4 +1,4 @@
-"""Step sift: assign each human question to the nearest chunk of its document, and drop misleading questions.
+"""Step sift: assign each human question to the nearest chunks of its document, and drop misleading questions.
 
 Round-trip check: a question whose source chunk is not in the base model's top 100 is usually too vague to be useful,
 rather than just hard. A cross-encoder may judge the rest. Only questions that move rows are checked (training and
@@ -23,6 +23,7 @@ from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.scripts import lost_questions, unread_chunks
 from heal_tasks.steps.vectors.spaces import base_space, in_order
 from heal_tasks.store.documents.corpus import Corpus
+from heal_tasks.store.questions.placing import place_judgments
 from heal_tasks.store.questions.questions import Check, DroppedBy, QuestionRepository
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -37,7 +38,7 @@ _Scores = Callable[[list[tuple[str, str]]], list[float]]  # of pairs of question
 def sift(context: Context) -> Outcome:
     """Assign human questions to chunks; check all training and validation questions, and mark which are dropped."""
     settings, stored, space = context.settings, QuestionRepository(context.conn), base_space(context)
-    placed = stored.place_judgments(space)
+    placed = place_judgments(context.conn, space)
     training, validation = stored.checkable("train"), stored.checkable("seen_validation", "unseen_validation")
     found = _ranked(context, space, [*training, *validation])
     switched_on: dict[DroppedBy, bool] = {

@@ -191,7 +191,8 @@ class World:
         assert record is not None
         centre = np.zeros(DIMS) if record.centre is None else record.centre
         rows = self.conn.execute(
-            f"SELECT q.chunk_id, lower(q.text), b.embedding FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
+            "SELECT m.chunk_id, lower(q.text), b.embedding FROM heal.question q "
+            "JOIN heal.moved_chunk m USING (question_id) JOIN heal.chunk c ON c.chunk_id = m.chunk_id "
             f"JOIN heal.question_s{self.space.space_id:06d} b USING (question_id) "
             "WHERE q.split NOT LIKE '%%_test' AND c.superseded_at IS NULL AND (q.writer = 'human' OR NOT %s)",
             (record.by_people,),

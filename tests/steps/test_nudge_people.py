@@ -69,6 +69,28 @@ def test_a_night_moves_the_chunk_that_answers_and_not_the_documents_first(world:
     world.check()
 
 
+@pytest.mark.parametrize("displaced", [False, True])
+def test_a_night_moves_the_chunks_that_are_nearly_as_near(world: World, displaced: bool) -> None:
+    if displaced:
+        world.set_record(prior=2.0)
+        world.displace()
+    world.store.load(long="p|q|r")
+    world.night()
+    assert world.questions.import_judgments("s", [("q or r?", "long")], lambda document, text: "train")[0] == 1
+    (key,) = (row.question_id for row in stored_questions(world.conn) if row.text == "q or r?")
+    between = encode(["q"], DIMS) + encode(["r"], DIMS)
+    world.store.spaces.write_questions(world.space, np.array([key]), between / np.linalg.norm(between))
+    world.night()
+    served, base = world.served(), world.base()
+    moved = {name for name in "pqr" if abs(served[chunk := world.chunk(name).chunk_id] - base[chunk]).max() > 1e-3}
+    assert moved == {"q", "r"}
+    world.check()
+    # One of them goes: all of the question falls to the other.
+    world.store.load(long="p|r")
+    world.night()
+    world.check()
+
+
 def test_every_chunk_of_the_named_document_is_right_for_a_probe(world: World) -> None:
     first = world.chunks()[0]
     world.ask(first, ["of a person"], "seen_test", writer="human")

@@ -30,12 +30,14 @@ from heal_tasks.steps.quality.scoring import (
 )
 from heal_tasks.store.documents.corpus import ChunkTable, QuestionTable
 
+NONE_NEAR = (np.empty(0, np.int64), np.empty(0, np.int64))
+
 
 def table(texts: list[int], human: list[int], splits: list[str]) -> QuestionTable:
     ids = np.arange(len(texts))
     human_mask = np.array(human, dtype=bool)
     moves, extracted = np.ones(len(texts), dtype=bool), np.zeros(len(texts), dtype=bool)
-    return QuestionTable(ids, ids, ids, np.array(splits), np.array(texts), human_mask, moves, extracted)
+    return QuestionTable(ids, ids, ids, np.array(splits), np.array(texts), human_mask, moves, extracted, *NONE_NEAR)
 
 
 def test_people_decide_where_enough_of_their_questions_are_held_out_for_validation() -> None:
@@ -130,13 +132,15 @@ def test_every_chunk_of_what_people_name_is_right_and_the_one_with_the_question_
     questions = QuestionTable(
         np.arange(5), np.array([12, 11, 10, 14, 99]), np.array([2, 1, 2, 3, 4]), np.array(["seen_test"] * 5),
         np.array([7, 7, 8, 6, 9]), np.array([True, True, False, True, True]), np.ones(5, dtype=bool),
-        np.zeros(5, dtype=bool),
+        np.zeros(5, dtype=bool), near_rows=np.array([0, 0, 3]), near_chunk_ids=np.array([10, 98, 13]),
     )  # fmt: skip
     everything = np.ones(5, dtype=bool)
     whole, moving = judged(questions, CHUNKS, everything), judged(questions, CHUNKS, everything, moving=True)
     assert whole.rows.tolist() == moving.rows.tolist() == [0, 2, 3]
     assert [rows.tolist() for rows in whole.positives] == [[0, 1, 2, 3], [0], [4]]
-    assert [rows.tolist() for rows in moving.positives] == [[1, 2], [0], [4]]
+    assert [rows.tolist() for rows in moving.positives] == [[0, 1, 2], [0], [3, 4]], "98 is no chunk any more"
+    later = judged(questions, CHUNKS, np.array([False, True, True, True, True]), moving=True)
+    assert [rows.tolist() for rows in later.positives] == [[1], [0], [3, 4]], "row 0 is not chosen"
 
 
 @tried(max_examples=60)
@@ -157,7 +161,7 @@ def test_peoples_questions_want_a_document_and_written_ones_their_chunk() -> Non
     system = System("s", None, np.ones((2, 1), dtype=np.float32), vectors)
     questions = QuestionTable(
         np.arange(2), np.array([10, 10]), np.array([2, 2]), np.array(["seen_test"] * 2), np.array([1, 2]),
-        np.array([True, False]), np.zeros(2, dtype=bool), np.zeros(2, dtype=bool),
+        np.array([True, False]), np.zeros(2, dtype=bool), np.zeros(2, dtype=bool), *NONE_NEAR,
     )  # fmt: skip
     found = score(system, questions, CHUNKS, np.empty(0, np.int64))
     assert found.values[HUMAN][NDCG].tolist() == [1 / np.log2(4)]
@@ -213,7 +217,7 @@ def test_topic_agreement_is_of_other_documents_whose_split_is_test() -> None:
     rows = unseen_documents(table)
     assert table.document_ids[rows].tolist() == [unseen[0]], "one chunk of each, with a topic"
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    none = QuestionTable(*(np.empty(0, kind) for kind in (int, int, int, str, int, bool, bool, bool)))
+    none = QuestionTable(*(np.empty(0, kind) for kind in (int, int, int, str, int, bool, bool, bool, int, int)))
     found = score(System("s", None, vectors[:0], vectors), none, table, rows)
     assert found.values[TOPICS][TOPIC_AGREEMENT].tolist() == [0.5]
     assert found.documents[TOPICS].tolist() == [unseen[0]]

@@ -1,7 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from heal_tasks.core.ids import document_id, question_id
@@ -10,10 +9,9 @@ from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.chunks import LiveChunk, live_chunks, purge_superseded
 from heal_tasks.store.documents.documents import DocumentRepository
 from heal_tasks.store.documents.moves import hand_on
-from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.llm.ledger import LlmCall, ledger
-from heal_tasks.store.questions.questions import HUMAN, Asked, QuestionRepository
-from tests.store.sample_store import SampleStore, encode, stored_questions
+from heal_tasks.store.questions.questions import Asked, QuestionRepository
+from tests.store.sample_store import stored_questions
 
 PROMPT, MODEL = "p1", "m1"
 
@@ -162,57 +160,6 @@ def test_human_judgments_stay_with_their_document(documents: DocumentRepository,
     purge_superseded(documents._conn)
     texts = {chunk.chunk_id: chunk.text for chunk in live_chunks(documents._conn)}
     assert [texts[row.chunk_id] for row in stored_questions(questions._conn)] == ["new", "new"]
-
-
-def test_a_judgment_is_placed_with_the_nearest_chunk_of_its_document(auto: Connection) -> None:
-    store, questions = SampleStore(auto), QuestionRepository(auto)
-    store.load(a="a0|a1|a2", b="b0|b1", c="c0|c1")
-    texts = {chunk.chunk_id: chunk.text for chunk in live_chunks(store.conn)}
-    generation = store.generation()
-    space = store.space_of(generation)
-    asked = {"like a2": ("a", "a2"), "like b1": ("b", "b1"), "like b0": ("b", "b0"), "like a1 of b": ("b", "a1")}
-    pairs = [(text, name) for text, (name, _) in asked.items()] + [("without a vector", "c")]
-    questions.import_judgments("s", pairs, train)
-    ids = [question_id(document_id("s", name), HUMAN, text) for text, (name, _) in asked.items()]
-    vectors = encode([chunk for _, chunk in asked.values()])
-    store.spaces.write_questions(space, np.array(ids), vectors)
-    # A written question stays with the chunk that it was written from, whatever is nearer.
-    own = next(chunk for chunk in live_chunks(store.conn) if chunk.text == "a0")
-    ask(questions, own, ["written"])
-    written = question_id(own.chunk_id, "llm", "written")
-    store.spaces.write_questions(space, np.array([written]), encode(["a2"]))
-    base = dict(zip(texts.values(), encode(list(texts.values())), strict=True))
-    nearest_of_b = max(("b0", "b1"), key=lambda text: float(base[text] @ base["a1"]))
-    wanted = {
-        "like a2": "a2", "like b1": "b1", "like b0": "b0", "like a1 of b": nearest_of_b, "without a vector": "c0",
-        "written": "a0",
-    }  # fmt: skip
-
-    def places() -> dict[str, str]:
-        return {row.text: texts[row.chunk_id] for row in stored_questions(questions._conn)}
-
-    def touched() -> set[str]:
-        return {texts[key] for key in NudgeState(auto, generation).touched().tolist()}
-
-    first = {"like a2": "a0", "like b1": "b0", "like b0": "b0", "like a1 of b": "b0", "without a vector": "c0"}
-    assert places() == first | {"written": "a0"}
-    NudgeState(auto, generation).settle(np.array(list(texts)))
-    of_b = np.array([key for key, text in texts.items() if text == "b1"])
-    assert questions.place_judgments(space, of_b) == 1 + (nearest_of_b == "b1")
-    assert places() == wanted | {"like a2": "a0"}
-    assert touched() == {"b0", "b1"}
-    assert questions.place_judgments(space) == 1
-    assert places() == wanted
-    assert touched() == {"a0", "a2", "b0", "b1"}
-    assert questions.place_judgments(space) == 0
-    # A chunk whose text is gone is not taken, however near.
-    store.load(a="a0|new")
-    store.embed(space)
-    assert places()["like a2"] == "a0"
-    questions.place_judgments(space)
-    texts |= {chunk.chunk_id: chunk.text for chunk in live_chunks(store.conn)}
-    base = dict(zip(("a0", "new"), encode(["a0", "new"]), strict=True))
-    assert places()["like a2"] == max(base, key=lambda text: float(base[text] @ encode(["a2"])[0]))
 
 
 def test_a_deletion_takes_questions_and_replies_with_it(

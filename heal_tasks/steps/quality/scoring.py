@@ -94,12 +94,18 @@ def judged(
     """Chosen questions, each text once at its first row, with the rows of the chunks that answer them.
 
     A judgment names a document, so every chunk of it is a right answer to a human question. With ``moving`` only the
-    chunk that a question is stored with counts: the one that the question moves.
+    chunks that a question moves count: the one that it is stored with, and those that are nearly as near.
     """
     rows = np.flatnonzero(chosen & (chunks.rows(questions.chunk_ids) >= 0))
     _, first, text = np.unique(questions.texts[rows], return_index=True, return_inverse=True)
     answers = chunks.rows(questions.chunk_ids[rows])
-    if not moving:
+    if moving:
+        place = np.full(len(questions.question_ids), -1)
+        place[rows] = np.arange(len(rows))
+        asked, near = place[questions.near_rows], chunks.rows(questions.near_chunk_ids)
+        there = (asked >= 0) & (near >= 0)
+        answers, text = np.concatenate([answers, near[there]]), np.concatenate([text, text[asked[there]]])
+    else:
         person = np.flatnonzero(questions.human[rows])
         position, siblings = chunks.of_documents(questions.document_ids[rows[person]])
         answers, text = np.concatenate([answers, siblings]), np.concatenate([text, text[person[position]]])

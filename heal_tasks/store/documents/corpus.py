@@ -54,6 +54,8 @@ class QuestionTable:
     human: NDArray[np.bool_]  # (q,); True if a person asked it
     moves: NDArray[np.bool_]  # (q,); True if its split moves rows (``heal.moves_rows``)
     extracted: NDArray[np.bool_]  # (q,); True if it has its chunk's own words: the extractive writer's
+    near_rows: Int64Array  # (p,); row of a human question that moves, beside its own chunk,
+    near_chunk_ids: Int64Array  # (p,); this other chunk of the document, which is nearly as near to it
 
     def none(self) -> "QuestionTable":
         """The table without its rows."""
@@ -204,9 +206,13 @@ class Corpus(Repository):
             FROM heal.question q JOIN heal.chunk c USING (chunk_id)
             WHERE c.superseded_at IS NULL AND q.dropped_by IS NULL ORDER BY q.question_id""",
         )
-        return QuestionTable(
-            *streamed_arrays(rows, np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_, np.bool_)
-        )
+        types = (np.int64, np.int64, np.int64, np.str_, np.int64, np.bool_, np.bool_, np.bool_)
+        columns = streamed_arrays(rows, *types)
+        near = stream(self._conn, "SELECT question_id, chunk_id FROM heal.near_chunk ORDER BY 1, 2")
+        near_questions, near_chunk_ids = streamed_arrays(near, np.int64, np.int64)
+        near_rows = rows_of(columns[0], near_questions)
+        used = near_rows >= 0
+        return QuestionTable(*(*columns, near_rows[used], near_chunk_ids[used]))
 
     def question_texts(self, question_ids: Int64Array) -> dict[int, str]:
         """Text of questions, by question id."""

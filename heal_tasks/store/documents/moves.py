@@ -100,7 +100,7 @@ def hand_on(conn: Connection, gone: Collection[int]) -> None:
     """Give what was written about texts that this transaction has replaced to equal texts of other documents.
 
     A judgment of a text that is nowhere else stays with its document, which it names: it moves to the first chunk,
-    until the new chunks have vectors (``QuestionRepository.place_judgments``).
+    until the new chunks have vectors (``placing.place_judgments``).
 
     Args:
         conn: in the transaction that stored the documents.

@@ -88,10 +88,11 @@ class ContrastRepository(Repository):
             ids, levels, weights = self._levels(generation)
             _, vectors = read_keyed(self._conn, table, "question", generation.dims, ids)
             answered = self._conn.execute(
-                "SELECT DISTINCT k.question_id, q.chunk_id FROM heal.question q "
+                "SELECT DISTINCT k.question_id, m.chunk_id FROM heal.moved_chunk m "
+                "JOIN heal.question q USING (question_id) "
                 "JOIN heal.question k ON heal.text_key(k.text) = heal.text_key(q.text) "
                 "JOIN heal.contrast_level l ON l.question_id = k.question_id AND l.generation_id = %s "
-                "WHERE q.chunk_id = ANY(%s) ORDER BY 1",
+                "WHERE m.chunk_id = ANY(%s) ORDER BY 1",
                 (generation.generation_id, late.tolist()),
             ).fetchall()
         question, chunk = arrays(answered, np.int64, np.int64)

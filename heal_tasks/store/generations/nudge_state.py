@@ -63,8 +63,8 @@ class NudgeState:
     def asked(self) -> int:
         """The number of touched chunks with human questions that came after the last nudge, even a refused one."""
         query = """
-            SELECT count(DISTINCT t.chunk_id) FROM heal.nudge_touched t JOIN heal.question q USING (chunk_id)
-                JOIN heal.chunk c USING (chunk_id)
+            SELECT count(DISTINCT t.chunk_id) FROM heal.nudge_touched t JOIN heal.moved_chunk m USING (chunk_id)
+                JOIN heal.question q USING (question_id) JOIN heal.chunk c ON c.chunk_id = m.chunk_id
             WHERE t.generation_id = %(generation)s AND c.superseded_at IS NULL AND heal.moves_rows(q.split)
                 AND q.dropped_by IS NULL AND q.writer = 'human' AND q.created_at > coalesce((
                     SELECT max(s.started_at) FROM heal.step_result s
@@ -100,15 +100,17 @@ class NudgeState:
         found, base = read_keyed(self._conn, base_table, "chunk", generation.dims, chunk_ids)
         self._complete("chunk", chunk_ids, found)
         asked = self._conn.execute(
-            """SELECT DISTINCT ON (q.chunk_id, heal.text_key(q.text)) q.chunk_id, q.question_id,
-                (SELECT count(DISTINCT o.chunk_id) FROM heal.question o JOIN heal.chunk c USING (chunk_id)
+            """SELECT DISTINCT ON (m.chunk_id, heal.text_key(q.text)) m.chunk_id, q.question_id,
+                (SELECT count(DISTINCT n.chunk_id) FROM heal.question o JOIN heal.moved_chunk n USING (question_id)
+                    JOIN heal.chunk c ON c.chunk_id = n.chunk_id
                  WHERE heal.text_key(o.text) = heal.text_key(q.text) AND heal.moves_rows(o.split)
                    AND o.dropped_by IS NULL AND (o.writer = 'human' OR NOT %(by_people)s)
                    AND c.superseded_at IS NULL) AS answers
-            FROM heal.question q JOIN heal.chunk c USING (chunk_id)
+            FROM heal.moved_chunk m JOIN heal.question q USING (question_id)
+                JOIN heal.chunk c ON c.chunk_id = m.chunk_id
             WHERE heal.moves_rows(q.split) AND q.dropped_by IS NULL AND (q.writer = 'human' OR NOT %(by_people)s)
-                AND q.chunk_id = ANY(%(ids)s) AND c.superseded_at IS NULL
-            ORDER BY q.chunk_id, heal.text_key(q.text), q.question_id""",
+                AND m.chunk_id = ANY(%(ids)s) AND c.superseded_at IS NULL
+            ORDER BY m.chunk_id, heal.text_key(q.text), q.question_id""",
             {"ids": chunk_ids.tolist(), "by_people": generation.by_people},
         ).fetchall()
         answered, question_ids, answers = arrays(asked, np.int64, np.int64, np.int64)

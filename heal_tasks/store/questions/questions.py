@@ -11,11 +11,9 @@ from psycopg import sql
 from heal_tasks.core.ids import natural_key, question_id, sha256_hex
 from heal_tasks.core.text import storable
 from heal_tasks.core.types import Question, Split
-from heal_tasks.store.arrays import Int64Array
 from heal_tasks.store.db import Repository, insert, scalar, select
 from heal_tasks.store.documents.chunks import IN_PART, LiveChunk, live_chunks
 from heal_tasks.store.llm.ledger import LlmCall, settle
-from heal_tasks.store.spaces.spaces import Space
 
 SplitOf = Callable[[int, str], Split]
 """The split of a question, from its document's id and its text."""
@@ -192,35 +190,6 @@ class QuestionRepository(Repository):
             {"human": HUMAN, "text": text, "id": external_id},
         )
         return int(removed)
-
-    def place_judgments(self, space: Space, touched: Int64Array | None = None) -> int:
-        """Assign judgments to the chunk of their document that is nearest to the question.
-
-        A person names a document, but training and NUDGE need the chunk that answers. The first chunk is the nearest
-        for 47 % of SciFact's claims and 8 % of NFCorpus's queries. A question without a vector stays where it is.
-        With ``touched``, int64, shape (t,), only judgments about documents with any of these chunks are looked at.
-        Returned is the number of judgments that moved. Both chunks of each are marked as touched.
-        """
-        query = sql.SQL(
-            """WITH judgment AS MATERIALIZED (
-                SELECT q.question_id, q.chunk_id, c.document_id, a.embedding
-                FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN {asked} a USING (question_id)
-                WHERE q.writer = {human} AND ({touched}::bigint[] IS NULL OR c.document_id IN (
-                    SELECT t.document_id FROM heal.chunk t WHERE t.chunk_id = ANY ({touched}::bigint[])))
-            ), moved AS (
-                UPDATE heal.question q SET chunk_id = n.chunk_id FROM judgment j, LATERAL (
-                    SELECT o.chunk_id FROM heal.chunk o JOIN {base} b USING (chunk_id)
-                    WHERE o.document_id = j.document_id AND o.superseded_at IS NULL
-                    ORDER BY b.embedding <=> j.embedding, o.chunk_id LIMIT 1) n
-                WHERE q.question_id = j.question_id AND q.chunk_id <> n.chunk_id
-                RETURNING j.chunk_id AS before, n.chunk_id AS after
-            )
-            SELECT count(*), heal.touch(array_agg(before) || array_agg(after)) FROM moved"""
-        ).format(
-            asked=space.table("question"), base=space.table("base"), human=sql.Literal(HUMAN),
-            touched=sql.Literal(None if touched is None else touched.tolist()),
-        )  # fmt: skip
-        return int(scalar(self._conn, query))
 
     def counts(self) -> list[tuple[str, str, str, int]]:
         """Numbers of questions in use of live chunks, by writer, kind and split."""

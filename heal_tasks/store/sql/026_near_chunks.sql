@@ -1,0 +1,41 @@
+-- A judgment names a document: its chunks that are nearly as near to the question as the nearest are moved as well.
+
+CREATE TABLE heal.near_chunk (
+    question_id bigint NOT NULL REFERENCES heal.question ON DELETE CASCADE,
+    chunk_id    bigint NOT NULL REFERENCES heal.chunk ON DELETE CASCADE,
+    PRIMARY KEY (question_id, chunk_id)
+);
+CREATE INDEX near_chunk_chunk ON heal.near_chunk (chunk_id);
+COMMENT ON TABLE heal.near_chunk IS
+    'Further chunks that a human question moves, beside its own: those of the judged document that are nearly as near to it.';
+
+CREATE VIEW heal.moved_chunk AS
+    SELECT question_id, chunk_id FROM heal.question UNION ALL SELECT question_id, chunk_id FROM heal.near_chunk;
+COMMENT ON VIEW heal.moved_chunk IS 'Every chunk that a question may move: its own, and those of near_chunk.';
+
+-- A question that several chunks answer moves each of them by its share, so all of them are touched together.
+CREATE OR REPLACE FUNCTION heal.touch_chunks() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, heal AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'chunk' THEN
+        PERFORM heal.touch(array_agg(c.chunk_id)) FROM changed c;
+    ELSIF TG_TABLE_NAME = 'near_chunk' THEN
+        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
+            SELECT c.chunk_id FROM changed c
+            UNION
+            SELECT m.chunk_id FROM (SELECT DISTINCT heal.text_key(q.text) AS key
+                                    FROM changed c JOIN heal.question q USING (question_id)) k
+                JOIN heal.question o ON heal.text_key(o.text) = k.key JOIN heal.moved_chunk m ON m.question_id = o.question_id) t;
+    ELSE
+        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
+            SELECT c.chunk_id FROM changed c WHERE heal.moves_rows(c.split)
+            UNION
+            SELECT m.chunk_id FROM (SELECT DISTINCT heal.text_key(c.text) AS key FROM changed c WHERE heal.moves_rows(c.split)) k
+                JOIN heal.question o ON heal.text_key(o.text) = k.key JOIN heal.moved_chunk m ON m.question_id = o.question_id) t;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER touch_added AFTER INSERT ON heal.near_chunk
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION heal.touch_chunks();
+CREATE TRIGGER touch_deleted AFTER DELETE ON heal.near_chunk
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION heal.touch_chunks();
