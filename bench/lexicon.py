@@ -106,7 +106,7 @@ class Bench:
         """The lexicon that the pipeline chooses, without and with the NUDGE that it finds; the first space's plan."""
         moved = None
         for added in ("", "NUDGE, "):
-            system, note = self.systems.find_lexicon(self.plain, moved)
+            system, note = self.systems.find_lexicon(self.plain, moved, learnt=bool(name))
             encoder = self.values(replace(system, lexical=None), BY_ENCODER)
             yield self.row(f"{name}{added}encoder", encoder, moved.note if moved else "")
             yield self.row(f"{name}{added}encoder + words", self.values(_weightless(system), BY_ENCODER, words=True))

@@ -129,11 +129,12 @@ class Deployment:
             space, test = SpaceRepository(conn).find_by_uri(model_uri), TestQueries(systems)
             assert space is not None
             plain = systems.plain(model_uri, space)
-            system, note = systems.find_lexicon(plain, None)
+            learnt = model_uri != self.settings.model
+            system, note = systems.find_lexicon(plain, None, learnt=learnt)
             found, moved = {"": (system, note)}, systems.find_moves(system)
             print(f"{model_uri}: {moved.note}", flush=True)
             if moved.record is not None:
-                found[" + NUDGE"] = systems.find_lexicon(plain, moved)
+                found[" + NUDGE"] = systems.find_lexicon(plain, moved, learnt=learnt)
         judged_by = {}
         for name, (system, note) in found.items():
             print(f"{model_uri}{name}: {note}", flush=True)

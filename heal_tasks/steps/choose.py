@@ -63,7 +63,8 @@ def choose(context: Context) -> Outcome:
     settings, topic_run_id = context.settings, context.manifest.number("topic_run_id")
     GenerationRepository(context.conn).discard_unfinished(context.run_id)
     systems = Systems(context.conn, settings, topic_run_id)
-    rival = base = systems.score(systems.plain(BASE_MODEL, base_space(context)))
+    origin = base_space(context)
+    rival = base = systems.score(systems.plain(BASE_MODEL, origin))
     measured = evaluation_rows(base, None, settings)
     by_vectors = bool(asked_by_clients(context.conn))
     kept_lexicon: LexiconRecord | None = None
@@ -79,7 +80,7 @@ def choose(context: Context) -> Outcome:
     counts, notes, candidates = dict[str, int | float](), list[str](), list[Candidate]()
 
     def consider(space: Space, plain: System, moved: Moved | None) -> System:
-        system, note = systems.find_lexicon(plain, moved)
+        system, note = systems.find_lexicon(plain, moved, learnt=space.space_id != origin.space_id)
         assert system.lexical is not None
         alone = base
         if plain.name != base.system:

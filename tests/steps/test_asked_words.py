@@ -11,7 +11,7 @@ from heal_tasks.lexicon.lexicon import ASKED_WEIGHT
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.plan import NudgeRecord
 from heal_tasks.report.store_search import Query, search_store
-from heal_tasks.steps.vectors import lexicons
+from heal_tasks.steps.vectors import corpus_stems
 from heal_tasks.steps.vectors.new_stems import extend_lexicon
 from heal_tasks.store.db import Connection
 from heal_tasks.store.generations.search import unknown_words
@@ -125,7 +125,7 @@ def test_words_go_with_the_last_question_that_has_them(world: LexiconWorld) -> N
 def test_questions_that_are_not_fitted_take_no_place_of_those_that_are(
     auto: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lexicons, "MOST_QUESTIONS", 40)
+    monkeypatch.setattr(corpus_stems, "MOST_QUESTIONS", 40)
     world = LexiconWorld(auto, settings)
     world.ask_of_all("train")
     world.ask_of_all("seen_validation", "human")

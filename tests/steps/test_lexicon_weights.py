@@ -33,7 +33,8 @@ def found(world: LexiconWorld, **changes: object) -> tuple[LexiconRecord, str]:
     world.settings = world.settings.model_copy(update=changes)
     systems = world.systems()
     plain = systems.plain("base model", world.space)
-    search, note = systems.lexicons.find(plain, plain.chunks, plain.chunks)
+    split = systems.lexicons.choice_split(learnt=False)
+    search, note = systems.lexicons.find(plain, plain.chunks, plain.chunks, split)
     return search.record, note
 
 
@@ -191,3 +192,24 @@ def test_a_language_models_questions_alone_judge_moves_with_the_lexicon_and_by_l
     if writer == "llm":
         assert moved.record is not None
         assert moved.record.plan == given
+
+
+def test_few_validation_questions_are_joined_by_training_questions(
+    world: LexiconWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ask_of_all("train", "human", names=PEOPLE)
+    world.ask_of_all("unseen_validation", "human", names=PEOPLE[:5])
+    world.ask_of_all("train", "llm")
+    systems = world.systems()
+    questions, fitter = systems.questions, systems.lexicons
+    trains, validates = questions.human & questions.in_splits("train"), questions.in_splits("unseen_validation")
+    judging, fitting = fitter.choice_split(learnt=False)
+    assert not (judging & fitting).any()
+    assert (judging | fitting).tolist() == (trains | validates).tolist()
+    assert validates[judging].sum() == validates.sum()
+    assert 4 <= (judging & trains).sum() <= 20, "about a third of 36"
+    assert not set(questions.texts[judging & trains]) & set(questions.texts[fitting])
+    for learnt, enough in ((True, 1000), (False, 5)):
+        monkeypatch.setattr(lexicons, "MOST_VALIDATION", enough)
+        judging, fitting = fitter.choice_split(learnt=learnt)
+        assert (judging.tolist(), fitting.tolist()) == (validates.tolist(), trains.tolist())

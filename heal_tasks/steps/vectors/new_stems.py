@@ -4,7 +4,7 @@ import numpy as np
 
 from heal_tasks.lexicon.lexicon import AnsweredQuestions, asked_weight, extend
 from heal_tasks.lexicon.record import LexiconRecord
-from heal_tasks.steps.vectors.lexicons import lexicon_over, stem_matrix
+from heal_tasks.steps.vectors.corpus_stems import lexicon_over, stem_matrix
 from heal_tasks.store.arrays import Int64Array
 from heal_tasks.store.db import Connection
 from heal_tasks.store.documents.corpus import Corpus

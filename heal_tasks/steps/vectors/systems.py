@@ -27,7 +27,8 @@ from heal_tasks.steps.quality.scoring import (
     score,
     unseen_documents,
 )
-from heal_tasks.steps.vectors.lexicons import CorpusStems, LexiconFitter
+from heal_tasks.steps.vectors.corpus_stems import CorpusStems
+from heal_tasks.steps.vectors.lexicons import LexiconFitter
 from heal_tasks.steps.vectors.moves import Moved, by_id, find_moves, moved_copy
 from heal_tasks.steps.vectors.spaces import Float32Array, Int64Array, in_order, overlay
 from heal_tasks.store.db import Connection
@@ -128,14 +129,17 @@ class Systems:
         """Choose plan and theta on validation questions, then find the moves, as ``moves.find_moves``."""
         return find_moves(self._settings, system, self.chunks, self.questions, plan)
 
-    def find_lexicon(self, plain: System, moved: Moved | None) -> tuple[System, str]:
-        """A candidate: a space with its moved rows and the lexicon that fits them, and the choice in words."""
+    def find_lexicon(self, plain: System, moved: Moved | None, *, learnt: bool = False) -> tuple[System, str]:
+        """A candidate: a space with its moved rows and the lexicon that fits them, and the choice in words.
+
+        ``learnt`` is True where the space's model was trained on the questions.
+        """
+        split = self.lexicons.choice_split(learnt=learnt)
         served = tried = moved_copy(plain.chunks, moved)
         if moved and moved.record and moved.record.by_people:
-            # Validation questions have moved the rows that answer them, so they would find them without a lexicon.
-            train = self.questions.in_splits("train")
-            tried = moved_copy(plain.chunks, self.apply_record(moved.record, plain, movers=train))
-        search, note = self.lexicons.find(plain, served, tried)
+            # The judging questions have moved the rows that answer them, so they would find them without a lexicon.
+            tried = moved_copy(plain.chunks, self.apply_record(moved.record, plain, movers=split.fitting))
+        search, note = self.lexicons.find(plain, served, tried, split)
         return replace(plain, name=f"{plain.name} + lexicon", chunks=served, lexical=search), note
 
     def apply_record(
