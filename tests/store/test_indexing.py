@@ -1,9 +1,13 @@
 """Indexes of served rows: what they find, what they hold, and when they outgrow their memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import psycopg
 import pytest
 
+from heal_tasks.store.db import scalar
+from heal_tasks.store.generations import exact, indexing
 from heal_tasks.store.generations.generations import Generation, IndexKind, Metric
 from heal_tasks.store.generations.indexing import build_indexes, reach_recall, recall
 from heal_tasks.store.spaces.vector_tables import copy_vectors
@@ -43,7 +47,7 @@ def test_recall_of_a_good_index_is_high_and_of_a_bad_one_low(store: SampleStore)
     assert of_three == pytest.approx(round(of_three * 30) / 30)
 
 
-def test_every_row_is_compared_once_for_all_efforts(store: SampleStore) -> None:
+def test_every_row_is_compared_once_for_all_efforts(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.load_many(1500)
     generation = store.generation()
     store.served.write_served(generation, store.wanted(generation))
@@ -55,14 +59,42 @@ def test_every_row_is_compared_once_for_all_efforts(store: SampleStore) -> None:
         "WITH (m = 2, ef_construction = 4)"
     )
     store.generations.set_fields(generation.generation_id, ef_search=10)
-    (definition,) = store.conn.execute("SELECT pg_get_functiondef('heal.kth_distances'::regproc)").fetchall()[0]
-    store.conn.execute("CREATE SEQUENCE exact_searches")
-    counted = definition.replace("RETURN found;", "PERFORM nextval('public.exact_searches'); RETURN found;")
-    store.conn.execute(counted.replace(" STABLE", "").encode())
+    passes, find = list[int](), indexing.kth_distances
+    monkeypatch.setattr(indexing, "kth_distances", lambda *given: passes.append(1) or find(*given))
     reached = reach_recall(store.conn, generation, 20, 1.0)
     assert reached.ef_search >= 40
-    assert store.conn.execute("SELECT last_value, is_called FROM exact_searches").fetchall() == [(1, True)]
+    assert passes == [1]
     assert reached.recall == recall(store.conn, generation, n=20)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product"])
+@pytest.mark.parametrize("block_mb", [64, 0])
+def test_one_pass_finds_the_distances_of_exact_searches(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, metric: Metric, block_mb: int
+) -> None:
+    store.load_many(700)
+    generation = store.generation(metric=metric)
+    wanted = store.wanted(generation)
+    if metric == "inner_product":  # of any length
+        lengths = np.random.default_rng(0).uniform(0.5, 2.0, len(wanted.vectors)).astype(np.float32)
+        wanted = replace(wanted, vectors=wanted.vectors * lengths[:, None])
+    store.served.write_served(generation, wanted)
+    store_queries(store, generation, 30)
+    build_indexes(store.conn, generation, memory_mb=64)
+    store.conn.execute("DELETE FROM heal.vec_g000001 WHERE chunk_id % 3 = 0")  # pages with fewer rows
+    monkeypatch.setattr(exact, "BLOCK_MB", block_mb)  # 0: a page at a time
+    for n, k in ((30, 10), (7, 1), (1000, 20)):
+        expected = scalar(store.conn, "SELECT heal.kth_distances(1, %s::int, %s::int)", (n, k))
+        assert exact.kth_distances(store.conn, generation, n, k) == expected
+    store.conn.execute(
+        "DELETE FROM heal.vec_g000001 WHERE chunk_id NOT IN (SELECT chunk_id FROM heal.vec_g000001 LIMIT 4)"
+    )
+    found = exact.kth_distances(store.conn, generation, 30)
+    assert found == scalar(store.conn, "SELECT heal.kth_distances(1, 30)")
+    assert found is not None
+    assert {rows for _, rows in found} == {4}
+    store.conn.execute("DELETE FROM heal.vec_g000001")
+    assert exact.kth_distances(store.conn, generation, 30) is None
 
 
 def test_recall_where_there_is_nothing(store: SampleStore) -> None:

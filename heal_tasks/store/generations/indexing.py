@@ -7,6 +7,7 @@ import psycopg
 from psycopg import sql
 
 from heal_tasks.store.db import Connection, scalar
+from heal_tasks.store.generations.exact import kth_distances
 from heal_tasks.store.generations.generations import Generation, GenerationRepository, IndexKind
 from heal_tasks.store.generations.served import drop_indexes, index_name
 
@@ -99,8 +100,7 @@ def reach_recall(conn: Connection, generation: Generation, questions: int, targe
     bits = generation.index_kind == "bit"
     name, limit = ("oversampling", MAX_OVERSAMPLING) if bits else ("ef_search", MAX_EF_SEARCH)
     value = generation.oversampling if bits else generation.ef_search
-    # Once: it compares every row with every question, which takes longer than to build the index of a million rows.
-    exact = scalar(conn, "SELECT heal.kth_distances(%s::bigint, %s::int)", (generation.generation_id, questions))
+    exact = kth_distances(conn, generation, questions)  # once: it compares every row with every question
     query = "SELECT heal.recall_against(%s::bigint, %s::float8[])"
     while True:
         measured: float | None = scalar(conn, query, (generation.generation_id, exact))
