@@ -46,9 +46,9 @@ def generations(systems: Systems, plain: System, trained: System) -> Iterator[tu
     fitter, record = systems.lexicons, LexiconRecord()
     first = fitter.stems.search(record, fitter.fit(record, plain.chunks, plain.chunks))
     yield "first light", replace(plain, lexical=first)
-    yield "lexicon", systems.find_lexicon(plain, None)[0]
-    yield "NUDGE", systems.find_lexicon(plain, systems.find_moves(plain))[0]
-    yield "model", systems.find_lexicon(trained, systems.find_moves(trained))[0]
+    yield "lexicon", systems.find_lexicon(plain, None, learnt=False)[0]
+    yield "NUDGE", systems.find_lexicon(plain, systems.find_moves(plain), learnt=False)[0]
+    yield "model", systems.find_lexicon(trained, systems.find_moves(trained), learnt=True)[0]
 
 
 def halves(key: AnswerKey, ids: NDArray[np.int64]) -> tuple[AnswerKey, AnswerKey]:

@@ -194,7 +194,8 @@ class World:
             "SELECT m.chunk_id, lower(q.text), b.embedding FROM heal.question q "
             "JOIN heal.moved_chunk m USING (question_id) JOIN heal.chunk c ON c.chunk_id = m.chunk_id "
             f"JOIN heal.question_s{self.space.space_id:06d} b USING (question_id) "
-            "WHERE q.split NOT LIKE '%%_test' AND c.superseded_at IS NULL AND (q.writer = 'human' OR NOT %s)",
+            "WHERE q.split NOT LIKE '%%_test' AND c.superseded_at IS NULL AND q.dropped_by IS NULL "
+            "AND (q.writer = 'human' OR NOT %s)",
             (record.by_people,),
         ).fetchall()
         by_text: dict[str, set[int]] = {}

@@ -8,6 +8,7 @@ import pytest
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.nudge.probe import KEPT
 from heal_tasks.store.generations.nudge_state import NudgeState
+from heal_tasks.store.questions.questions import Check
 from tests.steps.nudge_world import DIMS, World
 from tests.steps.test_nudge_live import without_a_record
 from tests.store.sample_store import encode, stored_questions
@@ -69,6 +70,14 @@ def test_a_night_moves_the_chunk_that_answers_and_not_the_documents_first(world:
     world.check()
 
 
+def judge(world: World, text: str, name: str, *chunks: str) -> None:
+    """A person's judgment of a document, with a vector in the middle of some chunks."""
+    assert world.questions.import_judgments("s", [(text, name)], lambda document, text: "train")[0] == 1
+    (key,) = (row.question_id for row in stored_questions(world.conn) if row.text == text and row.writer == "human")
+    middle = encode(list(chunks), DIMS).sum(axis=0, keepdims=True)
+    world.store.spaces.write_questions(world.space, np.array([key]), middle / np.linalg.norm(middle))
+
+
 @pytest.mark.parametrize("displaced", [False, True])
 def test_a_night_moves_the_chunks_that_are_nearly_as_near(world: World, displaced: bool) -> None:
     if displaced:
@@ -76,10 +85,7 @@ def test_a_night_moves_the_chunks_that_are_nearly_as_near(world: World, displace
         world.displace()
     world.store.load(long="p|q|r")
     world.night()
-    assert world.questions.import_judgments("s", [("q or r?", "long")], lambda document, text: "train")[0] == 1
-    (key,) = (row.question_id for row in stored_questions(world.conn) if row.text == "q or r?")
-    between = encode(["q"], DIMS) + encode(["r"], DIMS)
-    world.store.spaces.write_questions(world.space, np.array([key]), between / np.linalg.norm(between))
+    judge(world, "q or r?", "long", "q", "r")
     world.night()
     served, base = world.served(), world.base()
     moved = {name for name in "pqr" if abs(served[chunk := world.chunk(name).chunk_id] - base[chunk]).max() > 1e-3}
@@ -89,6 +95,45 @@ def test_a_night_moves_the_chunks_that_are_nearly_as_near(world: World, displace
     world.store.load(long="p|r")
     world.night()
     world.check()
+
+
+@pytest.mark.parametrize(
+    ("toward", "change", "near"),
+    [
+        ("r", {"long": "p|q"}, []),  # stands with the first chunk until it is placed
+        ("pr", {"long": "p|q"}, []),  # the first chunk is the nearest of the rest
+        ("qr", {"long": "p|q", "other": "o|r"}, []),  # goes over to an equal chunk of a document that was there
+        ("qr", {"long": "o|s"}, []),  # its document becomes a duplicate of another one
+    ],
+)
+def test_a_judgment_that_goes_over_to_another_chunk_moves_that_one(
+    world: World, toward: str, change: dict[str, str], near: list[str]
+) -> None:
+    world.set_record(prior=2.0)
+    world.store.load(twin="o|s", other="o|r", long="p|q|r")
+    world.night()
+    judge(world, "where?", "long", *toward)
+    world.night()
+    world.check()
+    world.store.load(**change)
+    for _ in range(2):
+        world.night()
+        world.check()
+    query = "SELECT c.text FROM heal.near_chunk n JOIN heal.chunk c USING (chunk_id)"
+    assert [text for (text,) in world.conn.execute(query)] == near
+
+
+def test_a_question_that_a_filter_drops_leaves_its_share_to_all_chunks_of_the_others(world: World) -> None:
+    world.set_record(prior=2.0)
+    world.store.load(long="p|q|r", other="o")
+    judge(world, "q or r?", "long", "q", "r")
+    world.ask(world.chunk("o"), ["Q or r?"], "train", toward=world.question_vector("q or r?"))
+    (written,) = (row for row in stored_questions(world.conn) if row.text == "Q or r?")
+    for reason in (None, "round_trip", None):
+        verdict = Check(written.question_id, written.chunk_id, None, None, None, reason)
+        world.questions.store_checks("r", [verdict])  # type: ignore[list-item]
+        world.night()
+        world.check()
 
 
 def test_every_chunk_of_the_named_document_is_right_for_a_probe(world: World) -> None:

@@ -1,14 +1,19 @@
 """Judgments and the chunks of their document that answer."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from psycopg import sql
 
 from heal_tasks.core.ids import document_id, question_id
-from heal_tasks.store.db import Connection
+from heal_tasks.store.db import Connection, connect, scalar
 from heal_tasks.store.documents.chunks import live_chunks
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.questions.placing import NEAR, place_judgments
 from heal_tasks.store.questions.questions import HUMAN, QuestionRepository
+from tests.steps.asking import wait_until
 from tests.store.sample_store import DIMS, SampleStore, encode, stored_questions
 from tests.store.test_questions import ask, train
 
@@ -121,3 +126,24 @@ def test_chunks_that_are_nearly_as_near_are_moved_as_well(auto: Connection) -> N
     assert questions.remove_judgments("of both", "a") == 1
     assert near() == []
     assert touched() == {"a1", "a2", "b0"}
+
+
+@pytest.mark.parametrize("what", ["DELETE FROM heal.question", "SELECT heal.delete_document(%s)"])
+def test_what_is_removed_meanwhile_is_left_out(auto: Connection, database_url: str, what: str) -> None:
+    store, questions = SampleStore(auto), QuestionRepository(auto)
+    store.load(a="a0|a1|a2")
+    space = store.space()
+    document = document_id("s", "a")
+    questions.import_judgments("s", [("a0 or a1?", "a")], train)
+    middle = encode(["a0", "a1"]).sum(axis=0, keepdims=True)
+    key = np.array([question_id(document, HUMAN, "a0 or a1?")])
+    store.spaces.write_questions(space, key, middle / np.linalg.norm(middle))
+    with connect(database_url) as other, ThreadPoolExecutor() as pool:
+        other.execute(sql.SQL(what), (document,) if "%s" in what else ())
+        placed = pool.submit(place_judgments, auto, space)
+        with connect(database_url, autocommit=True) as third:
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            wait_until(lambda: scalar(third, waiting) > 0, timeout_s=30)
+        other.commit()
+        assert placed.result() == 0
+    assert stored_questions(auto) == []

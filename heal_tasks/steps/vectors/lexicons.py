@@ -34,16 +34,17 @@ CHOICE_CHUNKS = 20_000
 MOST_VALIDATION = 1000
 """Questions that choose the weights of a lexicon, at most."""
 LENT = 3
-"""One in so many training questions helps to choose the weights where fewer than ``MOST_VALIDATION`` are held out. By
-five folds of all 805 questions of SciFact a question weight of 1 gains .005 +- .002 over .3, which its 93 dev queries
-do not see; on NFCorpus it loses .004 +- .001 (bench/RESULTS.md)."""
+"""Where fewer than ``MOST_VALIDATION`` human questions are held out, training questions help to choose the weights: as
+many as are missing, but at most one in so many. By five folds of all 805 questions of SciFact a question weight of 1
+gains .005 +- .002 over .3, which its 93 dev queries do not see; on NFCorpus it loses .004 +- .001
+(bench/RESULTS.md)."""
 
 
 class ChoiceSplit(NamedTuple):
     """Human questions while weights are chosen: masks, bool, shape (q,)."""
 
     judging: NDArray[np.bool_]  # those that the weights are judged by
-    fitting: NDArray[np.bool_]  # those that rows are moved by and lexicons fitted to meanwhile
+    fitting: NDArray[np.bool_]  # those that move rows and teach the lexicon while weights are chosen
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,12 @@ class LexiconFitter:
         human, texts = self.questions.human, self.questions.texts
         judging = human & self.questions.in_splits("seen_validation", "unseen_validation")
         fitting = human & self.questions.in_splits("train")
-        if learnt or len(np.unique(texts[judging])) >= MOST_VALIDATION:
+        fitting &= ~np.isin(texts, texts[judging])  # a text may train about one document and validate about another
+        missing, trained = MOST_VALIDATION - len(np.unique(texts[judging])), np.unique(texts[fitting]).tolist()
+        if learnt or missing <= 0:
             return ChoiceSplit(judging, fitting)
-        asked, place = np.unique(texts[fitting], return_inverse=True)
-        lent = np.zeros_like(fitting)
-        lent[fitting] = np.array([bucket("lexicon", key, LENT) == 0 for key in asked.tolist()], dtype=bool)[place]
+        drawn = sorted(trained, key=lambda text: bucket("lexicon", text, 1 << 30))[: min(missing, len(trained) // LENT)]
+        lent = fitting & np.isin(texts, drawn)
         return ChoiceSplit(judging | lent, fitting & ~lent)
 
     def find(
@@ -91,7 +93,8 @@ class LexiconFitter:
         Args:
             plain: vectors of the space.
             served: vectors of the chunks as NUDGE moved them, float32, shape (n, d), or the space's own array.
-            tried: the same, moved by the fitting questions of the split alone; the judging ones choose on these.
+            tried: the same where human questions moved them, but by the fitting ones of the split alone; the judging
+                ones choose on these.
             split: the human questions that choose, from ``choice_split``.
 
         Returns:

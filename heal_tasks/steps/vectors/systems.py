@@ -129,7 +129,7 @@ class Systems:
         """Choose plan and theta on validation questions, then find the moves, as ``moves.find_moves``."""
         return find_moves(self._settings, system, self.chunks, self.questions, plan)
 
-    def find_lexicon(self, plain: System, moved: Moved | None, *, learnt: bool = False) -> tuple[System, str]:
+    def find_lexicon(self, plain: System, moved: Moved | None, *, learnt: bool) -> tuple[System, str]:
         """A candidate: a space with its moved rows and the lexicon that fits them, and the choice in words.
 
         ``learnt`` is True where the space's model was trained on the questions.

@@ -54,8 +54,8 @@ class QuestionTable:
     human: NDArray[np.bool_]  # (q,); True if a person asked it
     moves: NDArray[np.bool_]  # (q,); True if its split moves rows (``heal.moves_rows``)
     extracted: NDArray[np.bool_]  # (q,); True if it has its chunk's own words: the extractive writer's
-    near_rows: Int64Array  # (p,); row of a human question that moves, beside its own chunk,
-    near_chunk_ids: Int64Array  # (p,); this other chunk of the document, which is nearly as near to it
+    near_rows: Int64Array  # (p,); rows of human questions that move another chunk beside their own
+    near_chunk_ids: Int64Array  # (p,); that chunk, which is of the same document and nearly as near
 
     def none(self) -> "QuestionTable":
         """The table without its rows."""

@@ -4,6 +4,7 @@ from psycopg import sql
 
 from heal_tasks.store.arrays import Int64Array
 from heal_tasks.store.db import Connection, scalar
+from heal_tasks.store.documents.chunks import lock_shared
 from heal_tasks.store.questions.questions import HUMAN
 from heal_tasks.store.spaces.spaces import Space
 
@@ -20,18 +21,18 @@ def place_judgments(conn: Connection, space: Space, touched: Int64Array | None =
     for 47 % of SciFact's claims and 8 % of NFCorpus's queries. The chunks within ``NEAR`` of the nearest are moved
     by the question as well (``heal.near_chunk``). A question without a vector stays where it is. With ``touched``,
     int64, shape (t,), only judgments about documents with any of these chunks are looked at. Returned is the number
-    of judgments that moved. Chunks that a question moves from now on, or no more, are marked as touched.
+    of judgments that moved.
     """
     query = sql.SQL(
         """WITH judgment AS MATERIALIZED (
-            SELECT q.question_id, q.chunk_id, q.split, c.document_id, a.embedding
+            SELECT q.question_id, q.split, c.document_id, a.embedding
             FROM heal.question q JOIN heal.chunk c USING (chunk_id) JOIN {asked} a USING (question_id)
             WHERE q.writer = {human} AND ({touched}::bigint[] IS NULL OR c.document_id IN (
                 SELECT t.document_id FROM heal.chunk t WHERE t.chunk_id = ANY ({touched}::bigint[])))
+            FOR KEY SHARE OF q  -- one that is removed meanwhile is left out
         ), placed AS MATERIALIZED (
             SELECT *, min(distance) OVER one AS least, row_number() OVER one AS number FROM (
-                SELECT j.question_id, j.split, j.chunk_id AS before, o.chunk_id,
-                    b.embedding <=> j.embedding AS distance
+                SELECT j.question_id, j.split, o.chunk_id, b.embedding <=> j.embedding AS distance
                 FROM judgment j JOIN heal.chunk o ON o.document_id = j.document_id AND o.superseded_at IS NULL
                     JOIN {base} b ON b.chunk_id = o.chunk_id) d
             WINDOW one AS (PARTITION BY question_id ORDER BY distance, chunk_id)
@@ -45,12 +46,13 @@ def place_judgments(conn: Connection, space: Space, touched: Int64Array | None =
             INSERT INTO heal.near_chunk SELECT question_id, chunk_id FROM near ON CONFLICT DO NOTHING
         ), moved AS (
             UPDATE heal.question q SET chunk_id = p.chunk_id FROM placed p
-            WHERE p.number = 1 AND q.question_id = p.question_id AND q.chunk_id <> p.chunk_id
-            RETURNING p.before, p.chunk_id AS after
+            WHERE p.number = 1 AND q.question_id = p.question_id AND q.chunk_id <> p.chunk_id RETURNING 1
         )
-        SELECT count(*), heal.touch(array_agg(before) || array_agg(after)) FROM moved"""
+        SELECT count(*) FROM moved"""
     ).format(
         asked=space.table("question"), base=space.table("base"), human=sql.Literal(HUMAN), near=sql.Literal(NEAR),
         touched=sql.Literal(None if touched is None else touched.tolist()),
     )  # fmt: skip
-    return int(scalar(conn, query))
+    with conn.transaction():
+        lock_shared(conn)  # the chunks stay
+        return int(scalar(conn, query))

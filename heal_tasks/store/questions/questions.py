@@ -210,7 +210,7 @@ class QuestionRepository(Repository):
         return select(self._conn, Check, rest, (list(splits), HUMAN))
 
     def store_checks(self, run_id: str, checks: Sequence[Check]) -> None:
-        """Store verdicts, with samples of newly dropped questions; touch the chunks of questions that came or went."""
+        """Store verdicts, with samples of newly dropped questions."""
         columns = [list(column) for column in zip(*checks, strict=True)] or [[] for _ in Check._fields]
         with self._conn.transaction():
             written = self._conn.execute(
@@ -226,13 +226,6 @@ class QuestionRepository(Repository):
                 RETURNING q.question_id, v.dropped_by, before.dropped_by""",
                 columns,
             ).fetchall()
-            # Touch the chunks that these questions move, as the trigger touch_chunks does for new questions.
-            self._conn.execute(
-                """SELECT heal.touch(array_agg(DISTINCT o.chunk_id))
-                FROM heal.question q JOIN heal.question o ON heal.text_key(o.text) = heal.text_key(q.text)
-                WHERE q.question_id = ANY(%s) AND heal.moves_rows(o.split)""",
-                ([key for key, reason, before in written if (reason is None) != (before is None)],),
-            )
             taken = Counter(self.sampled(run_id, 0))
             for key, reason, before in sorted(written):
                 if reason is not None and before is None and taken[reason] < SAMPLES:

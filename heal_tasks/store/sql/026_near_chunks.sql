@@ -1,4 +1,5 @@
--- A judgment names a document: its chunks that are nearly as near to the question as the nearest are moved as well.
+-- A judgment names a document: its chunks that are nearly as near to the question as the nearest are moved as well. And what a question
+-- moves changes not only when it comes or goes, but also when it goes over to another chunk, or a filter drops it.
 
 CREATE TABLE heal.near_chunk (
     question_id bigint NOT NULL REFERENCES heal.question ON DELETE CASCADE,
@@ -14,6 +15,13 @@ CREATE VIEW heal.moved_chunk AS
 COMMENT ON VIEW heal.moved_chunk IS 'Every chunk that a question may move: its own, and those of near_chunk.';
 
 -- A question that several chunks answer moves each of them by its share, so all of them are touched together.
+CREATE FUNCTION heal.answers_of(questions bigint[]) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
+    SELECT m.chunk_id
+    FROM (SELECT DISTINCT heal.text_key(q.text) AS key FROM heal.question q WHERE q.question_id = ANY (questions)) k
+        JOIN heal.question o ON heal.text_key(o.text) = k.key JOIN heal.moved_chunk m ON m.question_id = o.question_id
+$$;
+COMMENT ON FUNCTION heal.answers_of IS 'The chunks that any of these questions moves, or another one of the same text.';
+
 CREATE OR REPLACE FUNCTION heal.touch_chunks() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, heal AS $$
 BEGIN
     IF TG_TABLE_NAME = 'chunk' THEN
@@ -21,10 +29,14 @@ BEGIN
     ELSIF TG_TABLE_NAME = 'near_chunk' THEN
         PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
             SELECT c.chunk_id FROM changed c
-            UNION
-            SELECT m.chunk_id FROM (SELECT DISTINCT heal.text_key(q.text) AS key
-                                    FROM changed c JOIN heal.question q USING (question_id)) k
-                JOIN heal.question o ON heal.text_key(o.text) = k.key JOIN heal.moved_chunk m ON m.question_id = o.question_id) t;
+            UNION SELECT heal.answers_of(ARRAY(SELECT c.question_id FROM changed c))) t;
+    ELSIF TG_OP = 'UPDATE' THEN
+        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
+            WITH other AS MATERIALIZED (
+                SELECT b.question_id, b.chunk_id FROM before b JOIN changed c USING (question_id)
+                WHERE (b.chunk_id, b.split, b.dropped_by IS NULL) IS DISTINCT FROM (c.chunk_id, c.split, c.dropped_by IS NULL)
+                    AND (heal.moves_rows(b.split) OR heal.moves_rows(c.split)))
+            SELECT o.chunk_id FROM other o UNION SELECT heal.answers_of(ARRAY(SELECT o.question_id FROM other o))) t;
     ELSE
         PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
             SELECT c.chunk_id FROM changed c WHERE heal.moves_rows(c.split)
@@ -35,6 +47,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
+CREATE TRIGGER touch_changed AFTER UPDATE ON heal.question
+    REFERENCING OLD TABLE AS before NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION heal.touch_chunks();
 CREATE TRIGGER touch_added AFTER INSERT ON heal.near_chunk
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION heal.touch_chunks();
 CREATE TRIGGER touch_deleted AFTER DELETE ON heal.near_chunk

@@ -51,7 +51,7 @@ COMMENT ON VIEW heal.generation_status IS
 CREATE OR REPLACE VIEW heal.lineage AS
 SELECT e.chunk_id, e.document_id, d.source, d.external_id, d.title, d.content_hash AS document_hash, d.changed_at,
        c.content_hash AS chunk_hash, dt.topic_run_id, dt.path AS topic_path,
-       (SELECT count(*) FROM heal.question q WHERE q.chunk_id = e.chunk_id) AS questions,
+       (SELECT count(*) FROM heal.moved_chunk m WHERE m.chunk_id = e.chunk_id) AS questions,
        g.generation_id, s.model_uri, s.model_sha256, coalesce(g.nudge ->> 'variant', 'none') AS nudge_variant,
        coalesce((g.nudge ->> 'theta')::double precision, 0) AS nudge_theta, g.run_id, g.metrics
 FROM heal.served e
