@@ -26,6 +26,8 @@ Values = Sequence[object] | Mapping[str, object]
 MIN_SERVER, NEWEST_TRIED = 15, 18
 MIN_PGVECTOR = (0, 8, 5)
 CONNECT_TIMEOUT_S = 15
+SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+"""First statement of a transaction whose reads all see the same moment."""
 _STREAMED_ROWS = 2000
 
 _MALFORMED = (

@@ -34,9 +34,9 @@ CHOICE_CHUNKS = 20_000
 MOST_VALIDATION = 1000
 """Questions that choose the weights of a lexicon, at most."""
 LENT = 3
-"""Where fewer than ``MOST_VALIDATION`` human questions are held out, training questions help to choose the weights: as
-many as are missing, but at most one in so many. By five folds of all 805 questions of SciFact a question weight of 1
-gains .005 +- .002 over .3, which its 93 dev queries do not see; on NFCorpus it loses .004 +- .001
+"""Training questions for each one that helps to choose the weights, if fewer than ``MOST_VALIDATION`` human questions
+are held out: as many as are missing help, but no more. By five folds of all 805 questions of SciFact a question weight
+of 1 gains .005 +- .002 over .3, which its 93 dev queries do not see; on NFCorpus it loses .004 +- .001
 (bench/RESULTS.md)."""
 
 
@@ -67,7 +67,7 @@ class LexiconFitter:
         return self._fit(record, plain, served, self.questions.teaching_mask(record.by_people))
 
     def choice_split(self, *, learnt: bool) -> ChoiceSplit:
-        """Which human questions choose the weights of a lexicon.
+        """Divide the human questions into those that choose the weights of a lexicon, and those that it is fitted to.
 
         ``learnt`` is True where the model was trained on the questions that train: it ranks these too well to judge.
         """

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.store.arrays import Float32Array, Int64Array, arrays
-from heal_tasks.store.db import Repository
+from heal_tasks.store.db import SNAPSHOT, Repository
 from heal_tasks.store.generations.generations import Generation
 from heal_tasks.store.spaces.spaces import space_table
 from heal_tasks.store.spaces.vector_tables import create_keyed, read_keyed, write_keyed
-
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class ContrastRepository(Repository):
     def load(self, generation: Generation) -> ContrastState:
         """The whole state; empty if the nudge record has no contrast steps."""
         with self._conn.transaction():
-            self._conn.execute(_SNAPSHOT)
+            self._conn.execute(SNAPSHOT)
             return ContrastState(*self.of_chunks(generation), *self._levels(generation))
 
     def of_chunks(self, generation: Generation, among: Int64Array | None = None) -> tuple[Int64Array, Float32Array]:
@@ -84,7 +82,7 @@ class ContrastRepository(Repository):
         """The questions that displace late chunks, int64, shape (m,), ascending."""
         table = space_table(generation.space_id, "question")
         with self._conn.transaction():
-            self._conn.execute(_SNAPSHOT)
+            self._conn.execute(SNAPSHOT)
             ids, levels, weights = self._levels(generation)
             _, vectors = read_keyed(self._conn, table, "question", generation.dims, ids)
             answered = self._conn.execute(

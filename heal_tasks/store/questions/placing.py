@@ -19,9 +19,15 @@ def place_judgments(conn: Connection, space: Space, touched: Int64Array | None =
 
     A person names a document, but training and NUDGE need the chunk that answers. The first chunk is the nearest
     for 47 % of SciFact's claims and 8 % of NFCorpus's queries. The chunks within ``NEAR`` of the nearest are moved
-    by the question as well (``heal.near_chunk``). A question without a vector stays where it is. With ``touched``,
-    int64, shape (t,), only judgments about documents with any of these chunks are looked at. Returned is the number
-    of judgments that moved.
+    by the question as well (``heal.near_chunk``). A question without a vector stays where it is.
+
+    Args:
+        conn: the store.
+        space: the space whose vectors say what is near.
+        touched: chunk ids, int64, shape (t,); only judgments about documents with any of them are looked at. None: all.
+
+    Returns:
+        The number of judgments that went over to another chunk.
     """
     query = sql.SQL(
         """WITH judgment AS MATERIALIZED (

@@ -15,35 +15,31 @@ CREATE VIEW heal.moved_chunk AS
 COMMENT ON VIEW heal.moved_chunk IS 'Every chunk that a question may move: its own, and those of near_chunk.';
 
 -- A question that several chunks answer moves each of them by its share, so all of them are touched together.
-CREATE FUNCTION heal.answers_of(questions bigint[]) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
-    SELECT m.chunk_id
-    FROM (SELECT DISTINCT heal.text_key(q.text) AS key FROM heal.question q WHERE q.question_id = ANY (questions)) k
-        JOIN heal.question o ON heal.text_key(o.text) = k.key JOIN heal.moved_chunk m ON m.question_id = o.question_id
+CREATE FUNCTION heal.answers_of(text_keys bigint[]) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
+    SELECT m.chunk_id FROM heal.question q JOIN heal.moved_chunk m USING (question_id) WHERE heal.text_key(q.text) = ANY (text_keys)
 $$;
-COMMENT ON FUNCTION heal.answers_of IS 'The chunks that any of these questions moves, or another one of the same text.';
+COMMENT ON FUNCTION heal.answers_of IS 'The chunks that questions of these texts move.';
 
 CREATE OR REPLACE FUNCTION heal.touch_chunks() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, heal AS $$
+DECLARE
+    chunks bigint[];
+    keys bigint[];
 BEGIN
     IF TG_TABLE_NAME = 'chunk' THEN
-        PERFORM heal.touch(array_agg(c.chunk_id)) FROM changed c;
+        SELECT array_agg(c.chunk_id) INTO chunks FROM changed c;
     ELSIF TG_TABLE_NAME = 'near_chunk' THEN
-        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
-            SELECT c.chunk_id FROM changed c
-            UNION SELECT heal.answers_of(ARRAY(SELECT c.question_id FROM changed c))) t;
+        SELECT array_agg(c.chunk_id), array_agg(DISTINCT heal.text_key(q.text)) INTO chunks, keys
+        FROM changed c LEFT JOIN heal.question q USING (question_id);
     ELSIF TG_OP = 'UPDATE' THEN
-        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
-            WITH other AS MATERIALIZED (
-                SELECT b.question_id, b.chunk_id FROM before b JOIN changed c USING (question_id)
-                WHERE (b.chunk_id, b.split, b.dropped_by IS NULL) IS DISTINCT FROM (c.chunk_id, c.split, c.dropped_by IS NULL)
-                    AND (heal.moves_rows(b.split) OR heal.moves_rows(c.split)))
-            SELECT o.chunk_id FROM other o UNION SELECT heal.answers_of(ARRAY(SELECT o.question_id FROM other o))) t;
+        SELECT array_agg(b.chunk_id), array_agg(DISTINCT heal.text_key(c.text)) INTO chunks, keys
+        FROM before b JOIN changed c USING (question_id)
+        WHERE (b.chunk_id, b.split, b.dropped_by IS NULL) IS DISTINCT FROM (c.chunk_id, c.split, c.dropped_by IS NULL)
+            AND (heal.moves_rows(b.split) OR heal.moves_rows(c.split));
     ELSE
-        PERFORM heal.touch(array_agg(t.chunk_id)) FROM (
-            SELECT c.chunk_id FROM changed c WHERE heal.moves_rows(c.split)
-            UNION
-            SELECT m.chunk_id FROM (SELECT DISTINCT heal.text_key(c.text) AS key FROM changed c WHERE heal.moves_rows(c.split)) k
-                JOIN heal.question o ON heal.text_key(o.text) = k.key JOIN heal.moved_chunk m ON m.question_id = o.question_id) t;
+        SELECT array_agg(c.chunk_id), array_agg(DISTINCT heal.text_key(c.text)) INTO chunks, keys
+        FROM changed c WHERE heal.moves_rows(c.split);
     END IF;
+    PERFORM heal.touch(ARRAY(SELECT unnest(chunks) UNION SELECT heal.answers_of(keys)));
     RETURN NULL;
 END $$;
 
