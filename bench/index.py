@@ -87,7 +87,7 @@ def search(
             query = queries[number]
             width = max(effort.ef_search, 10 * effort.oversampling)
             conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", (str(min(width, 1000)),))
-            values = (query, generation.generation_id) if name == "ours" else {"query": query}
+            values = {"query": query, "generation": generation.generation_id}
             cpu, start = backend_cpu_s(conn), time.perf_counter()
             hits = conn.execute(statement, values).fetchall()
             sample = time.perf_counter() - start, backend_cpu_s(conn) - cpu
