@@ -15,6 +15,8 @@ Floats = NDArray[np.floating]
 Indices = NDArray[np.int64]
 Relevance = Sequence[NDArray[np.integer]]
 """Indices of the relevant documents of each question."""
+ROUNDING = 1e-6
+"""Inner products of the same unit vectors, computed in another order, differ by less."""
 
 
 def top_k(
@@ -71,7 +73,14 @@ def top_k(
     return indices, scores
 
 
-def ranks_of(queries: Floats, documents: Floats, positives: NDArray[np.integer], *, query_block: int = 512) -> Indices:
+def ranks_of(
+    queries: Floats,
+    documents: Floats,
+    positives: NDArray[np.integer],
+    *,
+    sampled: NDArray[np.integer] | None = None,
+    query_block: int = 512,
+) -> Indices:
     """Rank of one document per query among all documents, by inner product, shape (m,).
 
     The best has rank 1; equal scores share the better rank.
@@ -80,6 +89,7 @@ def ranks_of(queries: Floats, documents: Floats, positives: NDArray[np.integer],
         queries: shape (m, d); computed in float32.
         documents: shape (n, d).
         positives: shape (m,): the document of each query.
+        sampled: shape (s,): documents that are compared instead of all; the ranks are then estimated.
         query_block: queries scored at a time; bounds the memory at ``query_block`` x n.
 
     Raises:
@@ -92,12 +102,14 @@ def ranks_of(queries: Floats, documents: Floats, positives: NDArray[np.integer],
             f"{len(positives)} positives for {len(queries)} queries; give each query one document, "
             f"from 0 to {len(documents) - 1}"
         )
-    transposed = _finite(documents, 0, len(documents), "document").T
+    compared = _finite(documents if sampled is None else documents[sampled], 0, len(documents), "document").T
     ranks = np.empty(len(queries), dtype=np.int64)
     for first in range(0, len(queries), query_block):
-        scores = _finite(queries, first, query_block, "query") @ transposed  # (q, n)
-        own = scores[np.arange(len(scores)), positives[first : first + query_block]]
-        ranks[first : first + query_block] = 1 + (scores > own[:, None]).sum(axis=1)
+        part = _finite(queries, first, query_block, "query")
+        answers = positives[first : first + query_block]
+        own = np.einsum("qd,qd->q", part, _finite(documents[answers], 0, query_block, "document"))
+        better = (part @ compared > own[:, None] + ROUNDING).sum(axis=1)
+        ranks[first : first + query_block] = 1 + better * len(documents) // compared.shape[1]
     return ranks
 
 

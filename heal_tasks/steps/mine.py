@@ -26,6 +26,8 @@ from heal_tasks.training.trainer import ValidationSet
 
 VALIDATION_QUESTIONS, VALIDATION_CHUNKS = 150, 400
 """Questions of an evaluation during training, and chunks that they are answered from: every evaluation encodes both."""
+MOST_QUESTIONS = 50_000
+"""Training questions, at most, each compared with all chunks; a training by default sees 640 of them."""
 
 
 def _inputs(context: Context) -> object:
@@ -62,7 +64,7 @@ def mine(context: Context) -> Outcome:
     chunks, questions, base = systems.chunks, systems.questions, systems.plain(BASE_MODEL, base_space(context))
     by_people = people_decide(questions, settings)
     count = questions.deciding_mask(by_people)
-    train = np.flatnonzero(count & questions.in_splits("train"))
+    train = _at_most(np.flatnonzero(count & questions.in_splits("train")), questions, settings.seed)
     positives = chunks.rows(questions.chunk_ids[train])
     negatives = plan_negatives(
         base.questions[train], base.chunks, positives, document_ids=chunks.document_ids,
@@ -124,6 +126,15 @@ def mine(context: Context) -> Outcome:
         note=note,
         undone="" if rows else "No training set: there are no training questions",
     )  # fmt: skip
+
+
+def _at_most(rows: Int64Array, questions: QuestionTable, seed: int) -> Int64Array:
+    """Some rows of questions, of ``MOST_QUESTIONS`` texts at most; a text keeps all its rows, which are its answers."""
+    texts = np.unique(questions.texts[rows])
+    if len(texts) <= MOST_QUESTIONS:
+        return rows
+    kept = np.random.default_rng(seed).choice(texts, MOST_QUESTIONS, replace=False)
+    return rows[np.isin(questions.texts[rows], kept)]
 
 
 def _draw_validation(

@@ -19,6 +19,8 @@ NEAR_SHARE = 0.05
 NEAR_AT_MOST = 100
 """In a large corpus the top 5 % go far beyond texts that resemble the question."""
 FAR_SHARES = (0.2, 0.6)
+BLOCK_VALUES = 1 << 26
+"""256 MiB: 67 questions with a million texts."""
 
 
 def plan_negatives(
@@ -31,7 +33,7 @@ def plan_negatives(
     near: int,
     far: int,
     seed: int,
-    block: int = 512,
+    block_values: int = BLOCK_VALUES,
 ) -> IntArray:
     """Draw distinct negatives of every question from two bands of its ranking, given as rows of ``document_vectors``.
 
@@ -49,7 +51,7 @@ def plan_negatives(
         near: negatives from the near band.
         far: negatives from the far band.
         seed: with the question's row decides the draw.
-        block: questions per matrix product.
+        block_values: cosines in memory at a time.
 
     Returns:
         int64, shape (n, near + far), near ones first; -1 where a band has too few or the right text is missing.
@@ -74,7 +76,7 @@ def plan_negatives(
         int(known[place]): documents
         for place, documents in several_answers(question_ids[known], document_ids[positives[known]]).items()
     }
-    for row, scores in _scores(question_vectors, document_vectors, block):
+    for row, scores in _scores(question_vectors, document_vectors, block_values):
         positive = int(positives[row])
         if positive < 0:
             continue
@@ -90,9 +92,10 @@ def plan_negatives(
     return plan
 
 
-def _scores(questions: FloatArray, documents: FloatArray, block: int) -> Iterator[tuple[int, FloatArray]]:
-    """Cosines of each question with all texts, in blocks that bound the memory at block x m."""
+def _scores(questions: FloatArray, documents: FloatArray, block_values: int) -> Iterator[tuple[int, FloatArray]]:
+    """The row of each question and its cosines with all texts, shape (m,)."""
     transposed = _unit(documents).T
+    block = max(1, block_values // max(1, len(documents)))
     for start in range(0, len(questions), block):
         product = _unit(questions[start : start + block]) @ transposed  # (block, m)
         yield from enumerate(product, start)

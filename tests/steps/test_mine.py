@@ -1,6 +1,7 @@
 """Step mine on questions that several documents answer."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ def test_no_right_answer_is_mined_as_a_negative(mined: Path) -> None:
     data, _ = load(mined)
     answers = several_answers(data.question_ids, data.document_ids)
     assert {row: len(documents) for row, documents in answers.items()} == dict.fromkeys(range(len(rows)), 6)
+
+
+def test_of_many_questions_some_train_each_with_all_its_answers(
+    mined: Path, module_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del mined  # it has filled the store
+    monkeypatch.setattr(mine_step, "MOST_QUESTIONS", 3)
+    settings = load_settings(var_dir=tmp_path, database_url=module_database_url, train_near_negatives=4)
+    made = load_step("mine").run(settings, Manifest(run_id="r3", refs={"topic_run_id": 0}))
+    data, validation = load(Path(made.text("training_set_uri")))
+    assert Counter(Counter(data.questions).values()) == {6: 3}
+    assert len(validation.queries) == 5
 
 
 def test_a_held_out_question_is_asked_once_and_every_answer_in_the_pool_counts(mined: Path) -> None:

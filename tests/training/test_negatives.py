@@ -37,7 +37,7 @@ def test_against_brute_force(seed, n, m, near, far, block):
     asked = rng.integers(0, n, n)
     plan = plan_negatives(
         questions.astype(np.float32), documents.astype(np.float32), positives, document_ids=ids,
-        question_ids=asked, near=near, far=far, seed=seed, block=block,
+        question_ids=asked, near=near, far=far, seed=seed, block_values=block * m,
     )  # fmt: skip
     assert plan.shape == (n, near + far)
     assert plan.dtype == np.int64
@@ -75,7 +75,7 @@ def test_draw_depends_on_seed_and_not_on_block_and_length():
     def plan(seed: int, block: int, scale: float = 1.0):
         return plan_negatives(
             (questions * scale).astype(np.float32), documents.astype(np.float32), np.arange(20),
-            document_ids=np.arange(900), question_ids=np.arange(20), near=2, far=2, seed=seed, block=block,
+            document_ids=np.arange(900), question_ids=np.arange(20), near=2, far=2, seed=seed, block_values=900 * block,
         )  # fmt: skip
 
     np.testing.assert_array_equal(plan(1, 512), plan(1, 3))

@@ -154,6 +154,23 @@ def test_a_refused_validation_question_neither_chooses_nor_moves(asked: Connecti
     assert sorted(moved.tolist()) == sorted(set(chunks.chunk_ids.tolist()) - set(refused.values()))
 
 
+def test_ranks_are_estimated_from_a_part_of_the_chunks_where_there_are_many(
+    asked: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sift(settings)
+    query = "SELECT question_id, round_trip_rank FROM heal.question WHERE round_trip_rank IS NOT NULL"
+    exact = dict(asked.execute(query).fetchall())
+    asked.execute("DELETE FROM heal.step_result WHERE step = 'sift'")
+    monkeypatch.setattr(sift_step, "LEAST_COMPARED", DOCUMENTS // 2)
+    sift(settings)
+    estimated = dict(asked.execute(query).fetchall())
+    assert exact.keys() == estimated.keys()
+    assert all(estimated[number] == 1 for number, rank in exact.items() if rank == 1)
+    apart = np.array([estimated[number] - rank for number, rank in exact.items()])
+    assert np.abs(apart).max() > 0
+    assert np.abs(apart.mean()) < 0.05 * DOCUMENTS
+
+
 def test_report_and_terminal_show_them(asked: Connection, settings: Settings) -> None:
     dropped = sift(settings).counts["dropped_round_trip"]
     summary = summarise(asked, "r1")
