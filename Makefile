@@ -86,7 +86,7 @@ test: lint
 soak: $(VENV)/.requirements-scale
 	$(BIN)/python -m pytest --soak -vv tests/e2e/test_readers.py
 	$(BIN)/python -m pytest --soak -vv --numprocesses $(TEST_WORKERS) --dist worksteal $(addprefix tests/, \
-		e2e/test_kill_points.py e2e/test_thirty_nights.py e2e/test_executors.py e2e/test_resources.py e2e/test_tampered.py \
+		e2e/test_kill_points.py e2e/test_components_killed.py e2e/test_thirty_nights.py e2e/test_executors.py e2e/test_resources.py e2e/test_tampered.py \
 		e2e/test_upgrade.py e2e/test_model_options.py e2e/test_secure_run.py e2e/test_kill.py \
 		e2e/test_two_runs.py steps/test_smollm2.py steps/test_embed_faults.py field/test_inbox_fuzz.py store/test_tenants.py \
 		field/test_secrets_everywhere.py field/test_server_disk.py field/test_hostile_bucket.py field/test_clock.py \

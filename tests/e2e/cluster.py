@@ -6,10 +6,11 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 from pgvector import HalfVector, Vector
 
 from heal_tasks.core.environment import child_environment
-from heal_tasks.core.settings import load_settings
+from heal_tasks.core.settings import Settings, load_settings
 from heal_tasks.local import stack
 from heal_tasks.local.components import read_state
 from heal_tasks.local.environment import airflow_settings
@@ -83,6 +84,7 @@ class Cluster:
     """A stack of Airflow's components, and workers that share nothing with it but databases, broker and S3."""
 
     folder: Path
+    settings: Settings
     up: stack.Running
     environment: dict[str, str]
     workers: contextlib.ExitStack
@@ -98,6 +100,16 @@ class Cluster:
         }  # fmt: skip
         log = home / "worker.log"
         self.processes[name] = self.workers.enter_context(running([AIRFLOW, *command], env, log))
+
+    def kill(self, component: str) -> None:
+        """SIGKILL to one of Airflow's own processes, and to none of its children."""
+        process = psutil.Process(read_state(self.settings.var_dir).components[component].pid)
+        process.kill()
+        wait_until(lambda: stack.status(self.settings).components[component] == "down", f"{component} is not down")
+
+    def revive(self) -> None:
+        """Start again what does not run."""
+        stack.up(self.settings, only_revive=True)
 
     def kill_worker(self, name: str) -> None:
         """SIGKILL to every process of a worker at once, as when its machine loses power."""
@@ -133,9 +145,21 @@ def placed(variables: dict[str, str], _: Any, __: Any, port: int, metadata_url: 
     return {name: value.format(port=port, metadata=metadata_url) for name, value in variables.items()}
 
 
+def started_run(running: Cluster) -> str:
+    """A realignment that has just begun."""
+    client = running.up.client
+    client.wait_for_dag("heal_realign", 120)
+    client.unpause("heal_realign")
+    client.wait_for_schedule("heal_realign", 20)
+    due = client.active_runs("heal_realign")
+    return due[0] if due else client.trigger("heal_realign", {})
+
+
 @contextlib.contextmanager
-def cluster(name: str, endpoint: str, **variables: str) -> Iterator[Cluster]:
-    """A fresh deployment with sources and artifacts in S3."""
+def cluster(
+    name: str, endpoint: str, options: Mapping[str, Any] = MappingProxyType({}), **variables: str
+) -> Iterator[Cluster]:
+    """A fresh deployment with sources and artifacts in S3; options are settings, variables Airflow's."""
     # Not below pytest's own folder: its mode 700 would keep out the account that serves root in containers.
     folder = Path(tempfile.mkdtemp(prefix=f"heal-{name}-"))
     folder.chmod(0o711)
@@ -143,7 +167,7 @@ def cluster(name: str, endpoint: str, **variables: str) -> Iterator[Cluster]:
         var_dir=folder / "var", airflow_port=0, airflow_parallelism=2, ask_shards=2, embed_shards=2,
         s3_endpoint_url=endpoint,
         sources="s3://heal/inbox", source_roots="s3://heal", artifacts_uri=f"s3://heal/{name}",
-        **SMALL | {"train_max_steps": 6, "train_learning_rate": 1e-4},
+        **SMALL | {"train_max_steps": 6, "train_learning_rate": 1e-4} | options,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as workers:
         patch.setattr(stack, "airflow_settings", lambda *values: airflow_settings(*values) | placed(variables, *values))
@@ -151,7 +175,7 @@ def cluster(name: str, endpoint: str, **variables: str) -> Iterator[Cluster]:
         workers.callback(stack.down, settings)
         up = stack.up(settings)
         scheduler = psutil.Process(read_state(settings.var_dir).components["scheduler"].pid)
-        yield Cluster(folder, up, scheduler.environ(), workers)
+        yield Cluster(folder, settings, up, scheduler.environ(), workers)
 
 
 COMPARED = {

@@ -10,7 +10,16 @@ import boto3
 import pytest
 
 from heal_tasks.sources.samples import sample
-from tests.e2e.cluster import Cluster, Table, assert_same, cluster, contents, redis, wait_until, what_is_missing
+from tests.e2e.cluster import (
+    Table,
+    assert_same,
+    cluster,
+    contents,
+    redis,
+    started_run,
+    wait_until,
+    what_is_missing,
+)
 from tests.e2e.conftest import short
 
 pytestmark = [
@@ -34,20 +43,11 @@ def inbox(endpoint: str) -> str:
         yield endpoint
 
 
-def start(running: Cluster) -> str:
-    client = running.up.client
-    client.wait_for_dag("heal_realign", 120)
-    client.unpause("heal_realign")
-    client.wait_for_schedule("heal_realign", 20)
-    due = client.active_runs("heal_realign")
-    return due[0] if due else client.trigger("heal_realign", {})
-
-
 @pytest.fixture(scope="module")
 def expected(inbox: str) -> dict[str, Table]:
     """The store of a run by LocalExecutor."""
     with cluster("local", inbox) as running:
-        running.finish(start(running))
+        running.finish(started_run(running))
         return contents(running.up.database_url)
 
 
@@ -69,7 +69,7 @@ def test_celery_with_a_killed_worker_ends_in_the_same_store(
         cpu = ("celery", "worker", "--queues", "default", "--concurrency", "2", "--celery-hostname", "cpu@%h", "-s")
         running.start_worker("gpu", *gpu)
         running.start_worker("cpu", *cpu)
-        run_id = start(running)
+        run_id = started_run(running)
         wait_until(lambda: list((running.folder / "gpu").glob(CHECKPOINT)), lambda: f"no checkpoint: {running.tasks()}")
         running.kill_worker("gpu")
         running.start_worker("gpu", *gpu)
@@ -102,7 +102,7 @@ def test_edge_beside_the_local_executor_ends_in_the_same_store(inbox: str, expec
         running.start_worker(
             "gpu", *command, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql+psycopg://127.0.0.1:1/none"
         )
-        running.finish(start(running))
+        running.finish(started_run(running))
         tasks = running.tasks()
         assert {worker for *_, worker, queue, _, _ in tasks if queue == "gpu"} == {"gpu"}
         assert "gpu" not in {worker for *_, worker, queue, _, _ in tasks if queue == "default"}
