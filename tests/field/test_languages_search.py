@@ -12,7 +12,7 @@ from heal_tasks.store.db import Connection, connect
 from heal_tasks.store.documents.documents import DocumentRepository
 from tests.field.texts import ENGLISH, SAMPLES
 
-CODES = {"Chinese": "zh", "Japanese": "ja", "Thai": "th", "German": "german", "Russian": "russian", "Korean": "ko"}
+CODES = {"Chinese": "zh", "Japanese": "ja", "Thai": "thai", "German": "german", "Russian": "russian", "Korean": "ko"}
 ALL = [(language, place) for language, samples in SAMPLES.items() for place in range(len(samples))]
 
 
@@ -70,8 +70,14 @@ def test_hybrid_search_and_explain_find_count_the_same_words(live: Connection) -
     assert dict(explained) == {"面": 1, "面包": 1, "包": 1, "包烤": 0, "烤": 1, "烤箱": 1, "箱": 1}
 
 
-def test_a_language_may_be_given(live: Connection) -> None:
-    assert found(live, "水泵", ", language => 'simple'")[0] == "Chinese 0"
+@pytest.mark.parametrize(("query", "first"), [("水泵", "Chinese 0"), ("วัคซีนแมว", "Thai 2")])
+def test_a_language_may_be_given(live: Connection, query: str, first: str) -> None:
+    """One that the server has no configuration for is ``simple``, by whatever name the documents have it."""
+    assert found(live, query, ", language => 'simple'")[0] == first
+    rows = live.execute("SELECT config, sum(share) FROM heal.explain_find(%s, 'simple') GROUP BY 1", (query,))
+    shares = {config: share for config, share in rows if share}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+    assert shares.keys() <= {"simple", "thai"}
 
 
 def test_words_of_mixed_texts(auto: Connection) -> None:

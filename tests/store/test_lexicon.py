@@ -178,3 +178,12 @@ def test_a_stem_stays_while_any_chunk_has_it(store: SampleStore) -> None:
     store.conn.execute("DELETE FROM heal.chunk WHERE text IN ('shared', 'frequent part7')")
     assert store.lexicons.delete_unused(generation) == 2
     assert left - {stem for _, stem in store.lexicons.load(generation).stems} == {"share", "part7"}
+
+
+def test_a_question_is_parsed_once_however_few_stems_there_are(store: SampleStore) -> None:
+    store.load(a="basalt rock", b="granite rock")
+    store.publish(store.generation())
+    notices: list[str | None] = []
+    store.conn.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    assert len(store.conn.execute("SELECT FROM heal.find(%s)", ("rock " + "y" * 3000,)).fetchall()) == 2
+    assert notices == ["word is too long to be indexed"]

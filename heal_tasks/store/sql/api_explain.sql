@@ -86,9 +86,11 @@ DECLARE
     languages text[] := CASE WHEN language IS NOT NULL THEN ARRAY[language] END;
 BEGIN
     question := heal.checked_text(question);
-    IF language IS NULL AND gen_row.lexicon IS NOT NULL THEN
-        EXECUTE format('SELECT array_agg(DISTINCT l.language) FROM heal.%I l', heal.vector_table(gen_row.generation_id, 'lex'))
-            INTO languages;
+    IF gen_row.lexicon IS NOT NULL THEN
+        EXECUTE format('SELECT coalesce(array_agg(u.language), $2) FROM (SELECT DISTINCT l.language FROM heal.%I l) u
+                        WHERE $1 IS NULL OR heal.text_config(u.language) = heal.text_config($1)',
+                       heal.vector_table(gen_row.generation_id, 'lex'))
+            INTO languages USING language, languages;
     END IF;
     RETURN QUERY
         WITH known AS (SELECT s.* FROM heal.question_stems(question, gen_row.generation_id, heal.checked_language(language)) s),

@@ -95,7 +95,8 @@ BEGIN
             END IF;$branch$, g.generation_id, i.kind, heal.search_statement(g, i.kind, 'query', 'k', 'candidates')), '')
          FROM heal.generation g CROSS JOIN (VALUES ('vector'), ('halfvec'), ('bit')) AS i (kind)
          WHERE g.state IN ('active', 'previous')));
-    -- The languages of a lexicon are found by a loose index scan.
+    -- The languages of a lexicon are found by a loose index scan. The question is parsed once for each: of a small lexicon the planner
+    -- would otherwise read every row, and parse the question again for each.
     EXECUTE format($create$
         CREATE OR REPLACE FUNCTION heal.question_stems(question text, gen bigint, only_language text DEFAULT NULL)
         RETURNS TABLE (language text, stem text, chunks int, weight real, embedding halfvec)
@@ -116,11 +117,13 @@ BEGIN
                         UNION ALL
                         SELECT (SELECT l.language FROM heal.%2$I l WHERE l.language > u.language ORDER BY 1 LIMIT 1)
                         FROM used u WHERE u.language IS NOT NULL
+                    ), word AS MATERIALIZED (
+                        SELECT u.language, s.lexeme FROM used u CROSS JOIN LATERAL unnest(heal.to_words(u.language, question)) s
+                        WHERE u.language IS NOT NULL
+                            AND (only_language IS NULL OR heal.text_config(u.language) = heal.text_config(only_language))
                     )
                     SELECT l.language, l.stem, l.chunks, l.weight, l.embedding::halfvec
-                    FROM used u CROSS JOIN LATERAL unnest(heal.to_words(u.language, question)) s
-                    JOIN heal.%2$I l ON l.language = u.language AND l.stem = s.lexeme
-                    WHERE u.language IS NOT NULL AND (only_language IS NULL OR u.language = only_language);
+                    FROM word w JOIN heal.%2$I l ON l.language = w.language AND l.stem = w.lexeme;
             END IF;$branch$, g.generation_id, heal.vector_table(g.generation_id, 'lex')), '')
          FROM heal.generation g WHERE g.state IN ('active', 'previous')
          -- Generations from before there were lexicons have no table.
