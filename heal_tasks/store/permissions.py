@@ -16,10 +16,10 @@ SELECT document_id FROM heal.search(%(vector)s::vector, %(gen)s::bigint, 100)
 UNION SELECT document_id FROM heal.find(%(title)s, 100)
 """
 _GRANTED: LiteralString = """
-SELECT DISTINCT c.relname, a.grantee::regrole::text FROM pg_class c, aclexplode(c.relacl) a
+SELECT DISTINCT c.relname, r.rolname FROM pg_class c, aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee
 WHERE c.oid IN ('heal.document'::regclass, 'heal.chunk'::regclass) AND a.privilege_type = 'SELECT'
-    AND a.grantee NOT IN (0, c.relowner) AND a.grantee::regrole::text <> 'heal_pipeline'
-    AND pg_has_role(a.grantee, 'MEMBER')
+    AND r.oid <> c.relowner AND r.rolname <> 'heal_pipeline'
+    AND pg_has_role(r.oid, 'MEMBER')
 """
 
 
@@ -81,7 +81,7 @@ def _faults(conn: Connection) -> Iterator[str]:
     for role, what, query in tried:
         for principals in ([], [principal]):
             _name(conn, principals)
-            if scalar(conn, "SELECT pg_has_role(to_regrole(%s), 'MEMBER')", (role,)):
+            if scalar(conn, "SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = %s", (role,)):
                 conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
             allowed = scalar(conn, "SELECT heal.permitted()")
             rows = conn.execute(query, {"title": title, "vector": vector, "gen": gen}).fetchall()

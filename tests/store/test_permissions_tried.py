@@ -42,3 +42,14 @@ def test_a_table_that_a_reader_was_granted_needs_row_security(store: SampleStore
     auto.execute("CALL heal.row_security(true)")
     assert not any("heal.document" in fault for fault in grant_faults(auto))
     assert examine_permissions(auto).faults == []
+
+
+def test_a_role_is_tried_whatever_its_name(store: SampleStore, auto: Connection) -> None:
+    store.documents.apply_records("s", [Record("d", "T", "text", {"acl": ["alice"]})], chunker)
+    auto.execute('CREATE ROLE "Sales-Team"; GRANT USAGE ON SCHEMA heal TO "Sales-Team"')
+    try:
+        auto.execute('GRANT SELECT ON heal.document TO "Sales-Team"')
+        fault, *_ = examine_permissions(auto).faults
+        assert "Sales-Team with the principals none is shown 1 documents by heal.document" in fault
+    finally:
+        auto.execute('DROP OWNED BY "Sales-Team"; DROP ROLE "Sales-Team"')

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from urllib.parse import quote
 
 import numpy as np
 import psycopg
@@ -270,14 +271,16 @@ def test_a_database_made_before_the_roles_is_handed_over(postgres: EmbeddedPostg
         assert conn.execute("SELECT current_user = session_user").fetchone() == (True,)
 
 
-def test_an_owner_of_a_database_who_may_make_no_roles_goes_without(postgres: EmbeddedPostgres) -> None:
+@pytest.mark.parametrize("user", ["lonely", "Lonely-App@example.org"])
+def test_an_owner_of_a_database_who_may_make_no_roles_goes_without(postgres: EmbeddedPostgres, user: str) -> None:
+    role = sql.Identifier(user)
     with psycopg.connect(postgres.url(), autocommit=True) as admin:
-        admin.execute("CREATE ROLE lonely LOGIN PASSWORD 'x'")
-        admin.execute("CREATE DATABASE lonely OWNER lonely")
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(role))
+        admin.execute(sql.SQL("CREATE DATABASE lonely OWNER {}").format(role))
     try:
         with psycopg.connect(postgres.url("lonely"), autocommit=True) as admin:
             admin.execute("CREATE EXTENSION vector")
-        with connect(f"postgresql://lonely:x@{postgres.url('lonely').split('@')[1]}", autocommit=True) as conn:
+        with connect(f"postgresql://{quote(user)}:x@{postgres.url('lonely').split('@')[1]}", autocommit=True) as conn:
             migrate(conn)
             assert migrate(conn) == []
             store = SampleStore(conn)
@@ -285,8 +288,8 @@ def test_an_owner_of_a_database_who_may_make_no_roles_goes_without(postgres: Emb
             store.publish(store.generation("m"))
             assert conn.execute(calls(1)[0]).fetchall()  # type: ignore[arg-type]
             owner = conn.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'vec_g000001'").fetchone()
-            assert owner == ("lonely",)
+            assert owner == (user,)
     finally:
         with psycopg.connect(postgres.url(), autocommit=True) as admin:
             admin.execute("DROP DATABASE lonely WITH (FORCE)")
-            admin.execute("DROP ROLE lonely")
+            admin.execute(sql.SQL("DROP ROLE {}").format(role))

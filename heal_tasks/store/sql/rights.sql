@@ -7,11 +7,12 @@ DECLARE
                   JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector');
     pipeline boolean := to_regrole('heal_pipeline') IS NOT NULL;
     reader boolean := to_regrole('heal_reader') IS NOT NULL;
+    owner oid := (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user);  -- a cast would read the name as SQL
     item record;
 BEGIN
     FOR item IN
         SELECT p.oid::regprocedure AS routine, p.prosecdef, p.proname FROM pg_proc p
-        WHERE p.pronamespace = 'heal'::regnamespace AND p.proowner = current_user::regrole
+        WHERE p.pronamespace = 'heal'::regnamespace AND p.proowner = owner
     LOOP
         IF item.prosecdef THEN
             EXECUTE format('ALTER ROUTINE %s SET search_path = %s', item.routine, path);
@@ -34,7 +35,7 @@ BEGIN
         GRANT USAGE, CREATE ON SCHEMA heal TO heal_pipeline;
         FOR item IN
             SELECT c.oid::regclass AS name FROM pg_class c
-            WHERE c.relnamespace = 'heal'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner = current_user::regrole
+            WHERE c.relnamespace = 'heal'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner = owner
         LOOP
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO heal_pipeline', item.name);
         END LOOP;
