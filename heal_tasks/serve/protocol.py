@@ -3,11 +3,11 @@
 import base64
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from heal_tasks.core.models import Role
 from heal_tasks.core.text import storable
@@ -23,6 +23,9 @@ MAX_DEPTH = 32
 MAX_PRINCIPALS = 10_000
 """Groups of a person; directories allow a few thousand at most."""
 ACTIVE = "heal-active"
+
+Storable = Annotated[str, BeforeValidator(lambda value: storable(value) if isinstance(value, str) else value)]
+"""A text that may have had NUL characters or half an emoji, which pydantic would refuse."""
 
 _MODEL = re.compile(r"heal-(?:active|g(?P<number>\d{1,18}))(?::(?P<role>query|document))?")
 _KINDS = {401: "authentication_error", 404: "not_found_error"}
@@ -67,7 +70,7 @@ class EmbeddingsRequest(BaseModel):
 
     model: str
     input: list[str]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None  # null, as LiteLLM sends it, is float
     dimensions: int | None = None
     input_type: Role | None = None
 
@@ -108,18 +111,13 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    question: str = Field(validation_alias=AliasChoices("question", "text"), min_length=1, max_length=MAX_CHARS)
+    question: Storable = Field(validation_alias=AliasChoices("question", "text"), min_length=1, max_length=MAX_CHARS)
     path: Literal["text", "encoder"] = "text"
     k: int = Field(10, ge=1, le=1000)
     topic: int | None = Field(None, ge=0, lt=1 << 63)
     filter: JsonObject | None = None
     language: str | None = Field(None, pattern=r"^\w{1,63}$")
     principals: list[str] | None = Field(None, max_length=MAX_PRINCIPALS)
-
-    @field_validator("question")
-    @classmethod
-    def _storable(cls, value: str) -> str:
-        return storable(value)
 
     @field_validator("filter")
     @classmethod
@@ -142,19 +140,14 @@ class FeedbackRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    question: str = Field(min_length=1, max_length=2000)
+    question: Storable = Field(min_length=1, max_length=2000)
     chunk_id: int = Field(ge=0, lt=1 << 63)
     good: bool | None
-    user: str | None = Field(None, min_length=1, max_length=200)
+    user: Storable | None = Field(None, min_length=1, max_length=200)
     principals: list[str] | None = Field(None, max_length=MAX_PRINCIPALS)
 
-    @field_validator("question", "user")
-    @classmethod
-    def _storable(cls, value: str | None) -> str | None:
-        return None if value is None else storable(value)
 
-
-def embeddings_reply(model: str, vectors: NDArray[np.float32], tokens: int, encoding: str) -> JsonObject:
+def embeddings_reply(model: str, vectors: NDArray[np.float32], tokens: int, encoding: str | None) -> JsonObject:
     """The reply to an ``EmbeddingsRequest``, with unit vectors, float32, shape (n, d)."""
     rows: Sequence[object]
     if encoding == "base64":

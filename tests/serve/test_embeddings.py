@@ -43,6 +43,8 @@ def test_queries_have_the_lexicon_as_in_sql(service: Running) -> None:
 def test_base64_and_floats_are_the_same_numbers(service: Running) -> None:
     floats, coded = post(service), post(service, encoding_format="base64").json()["data"][0]["embedding"]
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(coded), "<f4"), vectors(floats)[0].astype("<f4"))
+    nulls = post(service, encoding_format=None, dimensions=None, input_type=None, user=None)
+    np.testing.assert_array_equal(vectors(nulls), vectors(floats))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The rest of the service: searches, health, metrics, token, limits, and nothing to serve."""
 
+import json
 import re
 import subprocess
 import sys
@@ -51,6 +52,18 @@ def test_feedback_is_stored_and_taken_back(service: Running) -> None:
         reply = service.http.post("/v1/feedback", json=vote | wrong)
         assert reply.status_code == 400
         assert message in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "more"), [("search", {}), ("search", {"path": "encoder"}), ("feedback", {"chunk_id": 1, "good": True})]
+)
+def test_half_an_emoji_in_a_question_is_no_error(service: Running, path: str, more: dict[str, object]) -> None:
+    body = json.dumps({"question": "volcanic rock \ud83c", "principals": ["\ud83c"], **more})
+    reply = service.http.post(f"/v1/{path}", content=body, headers=JSON)
+    if path == "search":
+        assert reply.json()["data"][0]["text"] == TEXTS[2]
+    else:
+        assert "there is no chunk 1" in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["text", "encoder"])
