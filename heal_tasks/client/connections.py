@@ -11,6 +11,11 @@ from heal_tasks.store.db import Connection, connect, is_fault_of_values
 
 MOST = 8
 
+_NOT_READABLE = (
+    psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedTable,
+)  # fmt: skip
+
 
 class Connections:
     """Autocommit connections to one database, opened when they are needed; ``vectors`` as in ``connect``."""
@@ -30,7 +35,11 @@ class Connections:
 
     @contextmanager
     def take(self) -> Iterator[Connection]:
-        """A connection for the block; a lost one is a RetryableError, and the next blocks get new ones."""
+        """A connection for the block; a lost one is a RetryableError, and the next blocks get new ones.
+
+        A value that the database refuses is an InputError; a database without schema heal, or without the right to read
+        it, is a StoreError.
+        """
         conn = self._free.get()
         try:
             if self._closed:
@@ -39,6 +48,13 @@ class Connections:
                 conn = self.connect()
                 conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # of explicit transactions
             yield conn
+        except psycopg.DataError as error:
+            raise InputError(f"the database refused an argument: {error.diag.message_primary or error}") from error
+        except _NOT_READABLE as error:
+            raise StoreError(
+                f"{error.diag.message_primary}; check that it is the right database, that it has been migrated, and "
+                "that its user has been granted heal_reader"
+            ) from error
         except psycopg.OperationalError as error:
             if is_fault_of_values(error):
                 raise InputError(f"the database refused the request: {str(error).strip()}; make it smaller") from error
