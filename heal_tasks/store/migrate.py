@@ -23,6 +23,10 @@ from heal_tasks.store.ownership import hand_over, packaged_sql, refuse_strangers
 MIGRATE = "run `python -m heal_tasks migrate`"
 EVERY_TIME = ("roles.sql", "rights.sql")
 """Files that each migration applies, and does not record."""
+_UNUSABLE = (
+    "SELECT n.oid::regnamespace::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+    "WHERE e.extname = 'vector' AND NOT has_schema_privilege(n.oid, 'USAGE')"
+)
 
 
 def migrate(conn: Connection) -> list[str]:
@@ -52,6 +56,11 @@ def migrate(conn: Connection) -> list[str]:
         conn.execute(roles)
         # Continues as heal_owner, if this user is a member.
         hand_over(conn)
+        if place := scalar(conn, _UNUSABLE):
+            raise StoreError(
+                f"pgvector is in schema {place}, which heal_owner may not use; as its owner: GRANT USAGE ON SCHEMA "
+                f"{place} TO heal_owner, heal_pipeline, heal_reader"
+            )
         applied = apply_files(conn, texts)
         conn.execute(rights)
         conn.execute("RESET ROLE")

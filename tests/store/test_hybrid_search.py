@@ -123,6 +123,8 @@ def test_a_vector_of_another_dimension_is_named(store: SampleStore) -> None:
             with pytest.raises(psycopg.DatabaseError, match=f"the query vector has {told} dimensions") as caught:
                 hybrid(store, words, vector, generation)
             assert caught.value.sqlstate == "HEA02"
+        with pytest.raises(psycopg.DatabaseError, match=f"the query vector has {told} dimensions"):
+            store.conn.execute("SELECT * FROM heal.topic_search(%s, %s::bigint)", (vector, generation.generation_id))
 
 
 def test_weights_are_the_generations_where_none_are_given(store: SampleStore) -> None:
@@ -175,6 +177,17 @@ def test_a_text_is_stemmed_in_its_own_language(store: SampleStore) -> None:
     store.publish(generation)
     assert matched("house", language="english") == set()
     assert matched("houses", language="simple") == {"The houses by the river"}
+
+
+def test_a_configuration_of_another_schema_counts_as_simple_for_texts_and_questions_alike(store: SampleStore) -> None:
+    store.conn.execute("CREATE SCHEMA mine; CREATE TEXT SEARCH CONFIGURATION mine.polish (COPY = english)")
+    store.conn.execute("SET search_path = public, mine")
+    publish(store, Record("a", "T", "running pumps", {"language": "polish"}))
+    for more in ("", ", language => 'simple'"):
+        assert store.conn.execute(f"SELECT text FROM heal.find('running'{more})").fetchall() == [("running pumps",)]  # type: ignore[arg-type]
+    with pytest.raises(psycopg.DatabaseError, match="there is no text search configuration 'polish'") as caught:
+        store.conn.execute("SELECT * FROM heal.find('running', language => 'polish')")
+    assert str(caught.value.diag.message_hint).endswith("documents in other languages are found by 'simple'.")
 
 
 def test_under_a_filter_a_hit_is_the_duplicate_that_meets_it(store: SampleStore) -> None:

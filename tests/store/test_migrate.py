@@ -147,6 +147,15 @@ def test_a_user_without_rights_is_told_what_to_do(postgres: EmbeddedPostgres, em
         migrate(conn)
 
 
+def test_pgvector_in_a_schema_of_its_own_has_to_be_usable(empty_url: str) -> None:
+    with connect(empty_url, autocommit=True, vectors=False) as conn:
+        conn.execute('CREATE SCHEMA "Extensions"; CREATE EXTENSION vector SCHEMA "Extensions"')
+        with pytest.raises(StoreError, match='as its owner: (GRANT USAGE ON SCHEMA "Extensions" TO .*)') as caught:
+            migrate(conn)
+        conn.execute("GRANT" + str(caught.value).rpartition("GRANT")[2])  # type: ignore[arg-type]
+        assert migrate(conn)
+
+
 def test_versions_that_are_too_old_are_refused(auto: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     check_versions(auto)
     monkeypatch.setattr("heal_tasks.store.db.MIN_SERVER", 99)

@@ -169,6 +169,7 @@ BEGIN
         RETURN;
     END IF;
     gen_row := heal.searched(gen);
+    query := heal.checked_query(query, gen_row);  -- where there are no topics, nothing is searched
     RETURN QUERY EXECUTE format(
         'SELECT t.topic_id, t.parent_id, t.level, t.terms, t.size, count(*)::int, min(n.distance)
          FROM heal.nearest($1, $2, 100, permitted => $5) n JOIN heal.%I v ON v.chunk_id = n.chunk_id

@@ -144,9 +144,9 @@ COMMENT ON FUNCTION heal.checked_text IS 'A text to search with, or null; error 
 CREATE OR REPLACE FUNCTION heal.checked_language(language text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF language IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_ts_config c WHERE c.cfgname = language) THEN
+    IF language <> 'simple' AND heal.text_config(language) = 'pg_catalog.simple'::regconfig THEN
         RAISE EXCEPTION 'there is no text search configuration %', quote_literal(language)
-            USING ERRCODE = 'HEA03', HINT = 'SELECT cfgname FROM pg_ts_config lists them.';
+            USING ERRCODE = 'HEA03', HINT = 'SELECT cfgname FROM pg_ts_config lists them; documents in other languages are found by ''simple''.';
     END IF;
     RETURN language;
 END $$;

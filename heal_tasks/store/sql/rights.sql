@@ -1,6 +1,7 @@
 -- Rights of the roles. Applied at every migration, after all other files, as the schema's owner; nothing is granted on what others own.
 
--- A SECURITY DEFINER function sees only the system's schema and pgvector's, whatever search path its caller has set.
+-- A SECURITY DEFINER function sees only the system's schema and pgvector's, whatever search path its caller has set. So does text_config:
+-- a document's words and a question's are stemmed by the same configuration, whoever stores and whoever asks.
 DO $$
 DECLARE
     path text := (SELECT format('pg_catalog, %I, pg_temp', n.nspname) FROM pg_extension e
@@ -14,7 +15,7 @@ BEGIN
         SELECT p.oid::regprocedure AS routine, p.prosecdef, p.proname FROM pg_proc p
         WHERE p.pronamespace = 'heal'::regnamespace AND p.proowner = owner
     LOOP
-        IF item.prosecdef THEN
+        IF item.prosecdef OR item.proname = 'text_config' THEN
             EXECUTE format('ALTER ROUTINE %s SET search_path = %s', item.routine, path);
         END IF;
         EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', item.routine);
