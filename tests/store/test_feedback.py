@@ -189,9 +189,11 @@ def test_a_program_that_votes_in_a_loop_meets_a_bound(store: SampleStore) -> Non
     store.load(a="about a")
     store.conn.execute(
         "INSERT INTO heal.feedback (document_id, question_key, voter, question, good) "
-        "SELECT %s, n, 'loop', 'q' || n, true FROM generate_series(1, 10000) n",
+        "SELECT %s, heal.text_key('q' || n), 'loop', 'q' || n, true FROM generate_series(1, 10000) n",
         (document_id(SOURCE, "a"),),
     )
     with pytest.raises(InputError, match="loop has 10000 votes"):
         vote(store, "a", "loop")
     vote(store, "a", "ann")
+    record_feedback(store.conn, "q7", chunk(store, "a"), False, "loop")
+    assert [item.question for item in FeedbackRepository(store.conn).votes() if not item.good] == ["q7"]

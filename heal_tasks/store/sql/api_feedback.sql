@@ -28,7 +28,8 @@ BEGIN
         WHERE (f.voter, f.document_id, f.question_key) = (who, about, heal.text_key(asked));
         RETURN;
     END IF;
-    IF (SELECT count(*) >= 10000 FROM heal.feedback f WHERE f.voter = who) THEN
+    IF (SELECT count(*) >= 10000 FROM heal.feedback f WHERE f.voter = who) AND NOT EXISTS (
+        SELECT FROM heal.feedback f WHERE (f.voter, f.document_id, f.question_key) = (who, about, heal.text_key(asked))) THEN
         RAISE EXCEPTION '% has 10000 votes, the most that are kept', who
             USING ERRCODE = 'HEA03', HINT = 'python -m heal_tasks feedback remove --voter NAME removes them.';
     END IF;
