@@ -10,11 +10,11 @@ from heal_tasks.core.corpora import corpus_database, corpus_names
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import (
-    CONNECT_TIMEOUT_S,
     Connection,
     check_versions,
     connect,
     database_identity,
+    password_of,
     register,
     scalar,
 )
@@ -129,18 +129,16 @@ def same_database(corpus: str, owner: str) -> str:
 
 
 def _create_database(place: str, beside: str, corpus: str) -> None:
-    try:
-        with psycopg.connect(place, connect_timeout=CONNECT_TIMEOUT_S):
-            return
-    except psycopg.OperationalError as error:
-        database = str(conninfo_to_dict(place).get("dbname"))
-        if f'database "{database}" does not exist' not in str(
-            error
-        ):  # libpq gives no code of an error at the beginning
-            return  # ``connect`` says what it is
+    """Make a corpus's database if it is to be on the deployment's server and is not there."""
+    password_of(place)  # refuses what libpq would quote
+    wanted, own = conninfo_to_dict(place), conninfo_to_dict(beside)
+    if any(wanted.get(key) != own.get(key) for key in ("host", "hostaddr", "port")):
+        return
+    database = str(wanted.get("dbname"))
     try:
         with connect(beside, autocommit=True, vectors=False) as conn:
-            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+            if not scalar(conn, "SELECT count(*) FROM pg_database WHERE datname = %s", (database,)):
+                conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreError(
             f"corpus {corpus} needs database {database!r}, and this user may not create it; create it with this user "

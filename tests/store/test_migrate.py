@@ -1,15 +1,18 @@
+import shutil
+import tempfile
 import threading
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 
-from heal_tasks.core.errors import RetryableError, StoreError
+from heal_tasks.core.errors import RetryableError, SettingsError, StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.store.db import Connection, check_versions, connect, storable_json
-from heal_tasks.store.migrate import apply_files, migrate
+from heal_tasks.store.migrate import apply_files, migrate, migrate_corpora
 
 LANDED = {
     "001_documents.sql": "6ec947cef75b",
@@ -150,7 +153,7 @@ def test_a_user_without_rights_is_told_what_to_do(postgres: EmbeddedPostgres, em
 def test_pgvector_in_a_schema_of_its_own_has_to_be_usable(empty_url: str) -> None:
     with connect(empty_url, autocommit=True, vectors=False) as conn:
         conn.execute('CREATE SCHEMA "Extensions"; CREATE EXTENSION vector SCHEMA "Extensions"')
-        with pytest.raises(StoreError, match='as its owner: (GRANT USAGE ON SCHEMA "Extensions" TO .*)') as caught:
+        with pytest.raises(StoreError, match=r'as its owner: GRANT USAGE ON SCHEMA "Extensions" TO .*') as caught:
             migrate(conn)
         conn.execute("GRANT" + str(caught.value).rpartition("GRANT")[2])  # type: ignore[arg-type]
         assert migrate(conn)
@@ -178,3 +181,33 @@ def test_json_that_postgres_refuses_is_made_storable(auto: Connection) -> None:
     assert made == {"a\ufffd": ["\ufffd", None, {"n": None}, 1, True, None], "t": ["x"]}
     row = auto.execute("SELECT %s", (psycopg.types.json.Jsonb(made),)).fetchone()
     assert row == (made,)
+
+
+def test_a_corpus_on_another_server_gets_no_database_on_this_one(
+    postgres: EmbeddedPostgres, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpora").mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="heal-other-"))
+    folder.chmod(0o711)
+    other = EmbeddedPostgres(folder / "data")
+    other.start()
+    try:
+        (tmp_path / "corpora" / "legal.env").write_text(f"HEAL_DATABASE_URL={other.url('elsewhere')}\n")
+        with pytest.raises(RetryableError, match='database "elsewhere" does not exist; check HEAL_DATABASE_URL'):
+            list(migrate_corpora(database_url))
+        with psycopg.connect(postgres.url()) as admin:
+            assert admin.execute("SELECT FROM pg_database WHERE datname = 'elsewhere'").fetchall() == []
+    finally:
+        other.stop()
+        shutil.rmtree(folder)
+
+
+def test_a_malformed_url_of_a_corpus_is_not_shown(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "legal.env").write_text("HEAL_DATABASE_URL=postgresql://user:se%zzcret@host/db\n")
+    with pytest.raises(SettingsError, match="it is not shown, because it may have a password"):
+        list(migrate_corpora(database_url))
