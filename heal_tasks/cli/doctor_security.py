@@ -20,7 +20,7 @@ from heal_tasks.core.specs import join_specs
 from heal_tasks.local.components import read_state
 from heal_tasks.local.databases import own_databases
 from heal_tasks.local.processes import members
-from heal_tasks.serve.app import is_loopback
+from heal_tasks.serve.gate import is_loopback
 from heal_tasks.store.db import Connection, connect, scalar
 from heal_tasks.store.grants import grant_faults, shared_roles
 from heal_tasks.store.ownership import misowned, strangers, unknown_objects

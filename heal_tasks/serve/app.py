@@ -1,6 +1,5 @@
 """The service over HTTP: routes, and errors in the form of OpenAI's."""
 
-import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,19 +8,16 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from heal_tasks.client.following import NothingLiveError
 from heal_tasks.core.errors import HealError, InputError, RetryableError, SettingsError
 from heal_tasks.core.settings import Settings
-from heal_tasks.serve.gate import Gate
+from heal_tasks.serve.gate import Gate, is_loopback
 from heal_tasks.serve.protocol import EmbeddingsRequest, FeedbackRequest, RefusedError, SearchRequest
 from heal_tasks.serve.service import Service
 from heal_tasks.store.generations.search import NotSearchable
-
-LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +33,6 @@ def serve(settings: Settings, host: str, port: int) -> None:
     uvicorn.run(create_app(settings), host=host, port=port, log_config=None, access_log=False, server_header=False)
 
 
-def is_loopback(host: str) -> bool:
-    """True if only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def create_app(settings: Settings) -> FastAPI:
     """The service as an ASGI application; it loads its encoders when it starts, and follows switches."""
     service = Service(settings)
@@ -57,9 +45,6 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="HEAL", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Gate, token=settings.serve_token, metrics=service.metrics)
-    if settings.serve_token is None:
-        # Else a web page in a browser on this machine could reach the service by a name of its own that leads here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
     app.add_exception_handler(Exception, answer_error)
     for kind in (HealError, RefusedError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer_error)

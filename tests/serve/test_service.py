@@ -112,8 +112,18 @@ def test_errors_have_one_form(
 
 def test_a_name_that_leads_here_is_not_enough(service: Running) -> None:
     """A web page's own name for this address (DNS rebinding) is refused where there is no token."""
-    assert service.http.get("/healthz", headers={"host": "attacker.example"}).status_code == 400
-    assert service.http.get("/healthz", headers={"host": "localhost:1"}).status_code == 200
+    for host in (
+        "attacker.example",
+        "attacker.example:80",
+        "localhost.attacker.example",
+        "localhost:1.attacker.example",
+        "",
+    ):
+        reply = service.http.get("/healthz", headers={"host": host})
+        assert reply.status_code == 400
+        assert "set HEAL_SERVE_TOKEN" in reply.json()["error"]["message"]
+    for host in ("localhost:1", "LocalHost", "127.0.0.1:8090", "127.0.1.1", "[::1]", "[::1]:8090"):
+        assert service.http.get("/healthz", headers={"host": host}).status_code == 200
 
 
 def test_metrics_count(service: Running) -> None:
