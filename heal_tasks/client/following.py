@@ -106,6 +106,7 @@ class Following(Generic[E]):
         self._connections, self._load, self._load_previous = connections, load, load_previous
         self._loaded: tuple[Loaded[E], ...] = ()  # replaced as a whole; a search keeps what it took from it
         self._problem = "the encoder is being loaded; try again in some seconds"
+        self._told = ""
         self._loading = threading.Lock()
         self._checked_at = float("-inf")
         self._stop = threading.Event()
@@ -187,7 +188,10 @@ class Following(Generic[E]):
             except Exception as error:
                 if generation.state == "active":
                     raise
-                logger.warning("generation %d is not loaded: %s", generation.generation_id, error)
+                told = f"generation {generation.generation_id} is not loaded: {error}"
+                if told != self._told:  # it is tried again every two seconds
+                    logger.warning(told)
+                self._told = told
                 continue
             new.append(Loaded(generation, encoders[key]))
         if [item.generation_id for item in new] != [item.generation_id for item in self._loaded]:

@@ -1,10 +1,13 @@
-"""Errors of the database, as the client raises them."""
+"""Errors as the client raises and logs them: of the database, and of encoders that cannot be loaded."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from heal_tasks.client import Client
+from heal_tasks.client.connections import Connections
+from heal_tasks.client.following import Following, Searchable
 from heal_tasks.core.errors import InputError, StoreError
 from heal_tasks.store.db import Connection
 from tests.store.sample_store import SampleStore
@@ -47,3 +50,26 @@ def test_a_database_that_cannot_be_read_is_named_with_the_cure(auto: Connection,
         for ask in (client.live, lambda: client.find("text 7")):
             with pytest.raises(StoreError, match="does not exist; check that it is the right database"):
                 ask()
+
+
+def test_a_previous_generation_that_cannot_be_loaded_is_logged_once(
+    auto: Connection, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SampleStore(auto)
+    store.load_many(3)
+    for model in ("m0", "m1"):
+        store.publish(store.generation(model))
+
+    def load(generation: Searchable) -> str:
+        if generation.model_sha256 == "m0":
+            raise FileNotFoundError("no files")
+        return generation.model_sha256
+
+    connections = Connections(database_url, vectors=False)
+    following = Following(connections, load, load_previous=True)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            following.try_refresh()
+    connections.close()
+    assert following.active().encoder == "m1"
+    assert [record.getMessage() for record in caplog.records] == ["generation 1 is not loaded: no files"]
