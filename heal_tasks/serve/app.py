@@ -71,6 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/healthz")
     async def healthz() -> Response:
+        if settings.serve_token and not service.encoders.active_or_none():
+            # Everybody may ask this, and the reason may name the database's host and user.
+            raise RefusedError(503, "no generation is served yet; the log and all other requests say why")
         return _of_generation(service.encoders.active().generation_id, {"status": "ok"})
 
     @app.get("/metrics")

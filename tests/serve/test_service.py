@@ -183,7 +183,9 @@ def test_with_a_token_nothing_but_health_is_open(settings: Settings, caplog: pyt
                 reply = httpx2.get(url + path, headers=header)
                 assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
                 assert reply.headers["www-authenticate"] == "Bearer"
-        assert httpx2.get(f"{url}/healthz").status_code == 503
+        health = httpx2.get(f"{url}/healthz")
+        assert (health.status_code, health.headers["retry-after"]) == (503, "2")
+        assert health.json()["error"]["message"].startswith("no generation is served yet; the log")
         allowed = httpx2.get(f"{url}/v1/models", headers={"authorization": f"Bearer {secret}", "host": "heal.example"})
         assert allowed.status_code == 200
     assert secret not in caplog.text
