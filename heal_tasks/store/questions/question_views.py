@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from heal_tasks.core.errors import StoreError
 from heal_tasks.core.types import Question
@@ -29,6 +29,9 @@ class MapView(NamedTuple):
     model: str
     status: str
     map: str
+
+
+T = TypeVar("T", Question, Dropped, MapView)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +86,27 @@ def chunk_views(conn: Connection, document_id: int) -> list[ChunkView]:
     ).fetchall()
     ids = [row[0] for row in chunks]
     rest = "FROM heal.question WHERE chunk_id = ANY(%s) AND dropped_by IS NULL ORDER BY created_at, kind, question_id"
-    questions = select(conn, Question, rest, (ids,))
-    samples = select(conn, Dropped, "FROM heal.question_dropped WHERE chunk_id = ANY(%s) ORDER BY dropped_id", (ids,))
-    maps = conn.execute(
+    questions = _by_chunk(select(conn, Question, rest, (ids,)))
+    rest = "FROM heal.question_dropped WHERE chunk_id = ANY(%s) ORDER BY dropped_id"
+    samples = _by_chunk(select(conn, Dropped, rest, (ids,)))
+    rows = conn.execute(
         "SELECT chunk_id, model, status, map::text FROM heal.entity_map WHERE chunk_id = ANY(%s) ORDER BY mapped_at",
         (ids,),
-    ).fetchall()
+    )
+    maps = _by_chunk([MapView._make(row) for row in rows])
     return [
         ChunkView(
-            chunk_id, number, text, writers, [item for item in questions if item.chunk_id == chunk_id], int(dropped),
-            [item for item in samples if item.chunk_id == chunk_id],
-            [MapView._make(row) for row in maps if row[0] == chunk_id],
+            key, number, text, writers, questions.get(key, []), int(dropped), samples.get(key, []), maps.get(key, [])
         )
-        for number, (chunk_id, text, writers, dropped) in enumerate(chunks, start=1)
-    ]  # fmt: skip
+        for number, (key, text, writers, dropped) in enumerate(chunks, start=1)
+    ]
+
+
+def _by_chunk(rows: Sequence[T]) -> dict[int, list[T]]:
+    found: dict[int, list[T]] = {}
+    for row in rows:
+        found.setdefault(row.chunk_id, []).append(row)
+    return found
 
 
 def latest_dropped(conn: Connection, limit: int) -> list[tuple[int, Dropped]]:
