@@ -13,6 +13,7 @@ from heal_tasks.sources.html_text import extract_html
 from heal_tasks.sources.records import is_visible
 
 _HEADERS = ("From", "To", "Cc", "Date")
+_OTHER_FORMS = frozenset({"text/x-amp-html", "text/watch-html", "text/enriched", "text/richtext", "text/rtf"})
 _MAX_DEPTH = 5
 _MAX_PARTS = 200
 _MAX_HEADER_CHARS = 1000
@@ -84,21 +85,24 @@ def _leaves(message: Message) -> list[Message]:
 
 
 def _unneeded(message: Message) -> set[int]:
-    """Identities of parts that say in another form what an earlier one says: HTML beside plain text that is there."""
+    """Identities of parts that say in another form what a chosen one says: plain text beside HTML that has text."""
     found: set[int] = set()
     for part in _leaves(message):
         payload = part.get_payload()
         if part.get_content_type() != "multipart/alternative" or not isinstance(payload, list):
             continue
         forms = [item for item in payload if isinstance(item, Message)]
+        # The HTML of a mail with pictures is one of the parts of a form.
+        leaves = (leaf for item in forms for leaf in _leaves(item) if not _name(leaf))
+        pages = [leaf for leaf in leaves if leaf.get_content_type() == "text/html"]
         plain = [item for item in forms if item.get_content_type() == "text/plain" and is_visible(_decoded(item))]
-        rich = [item for item in forms if item not in plain]
         # HTML keeps tables and headings; the plain form of it is often a line that says to look at the HTML.
-        chosen = next((item for item in rich if item.get_content_type() == "text/html"), None)
-        if chosen is not None and is_visible(_text(chosen, 10**9)):
-            found.update(id(item) for item in plain)
+        if any(is_visible(_text(page, 10**9)) for page in pages):
+            found.update(map(id, plain))
         elif plain:
-            found.update(id(item) for item in rich if item.get_content_type() == "text/html")
+            found.update(map(id, pages))
+        if pages or plain:
+            found.update(id(item) for item in forms if item.get_content_type() in _OTHER_FORMS)
     return found
 
 

@@ -1,17 +1,15 @@
-"""E-books, e-mails, notebooks, reStructuredText and Parquet tables."""
+"""E-books, notebooks, reStructuredText and Parquet tables."""
 
 import datetime
 import io
 import json
 import zipfile
-from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heal_tasks.core.types import Record
-from tests.sources.formats.office import saved, word
 from tests.sources.parsing import accepted, parse, refused
 
 TABLE = "<table><tr><th>a<th>b<tr><td>1<td>2</table>"
@@ -59,76 +57,6 @@ def test_epubs_that_are_refused() -> None:
     )
     entity = '<!DOCTYPE p [<!ENTITY x SYSTEM "file:///etc/passwd">]><package>&x;</package>'
     assert refused("x.epub", epub(OEBPS__c_opf=entity)).reason.startswith("OEBPS/c.opf in the file declares entities")
-
-
-def message(**headers: str) -> EmailMessage:
-    made = EmailMessage()
-    for name, text in {"From": "Änn <a@example.org>", "To": "b@example.org", **headers}.items():
-        made[name] = text
-    return made
-
-
-def test_eml_headers_text_and_attachments() -> None:
-    mail = message(Subject="The pump", Date="Tue, 02 Jan 2024 10:00:00 +0100")
-    mail.set_content("See the other form.")
-    mail.add_alternative(f"<h1>Order</h1><p>Rich text.{TABLE}", subtype="html")
-    mail.add_attachment(saved(word()), maintype="application", subtype="octet-stream", filename="guide.docx")
-    mail.add_attachment(b"junk", maintype="application", subtype="octet-stream", filename="broken.docx")
-    mail.add_attachment(b"\x89PNG", maintype="image", subtype="png", filename="photo.png")
-    mail.add_attachment("the log", filename="run.txt")
-    inner = message(Subject="Inner")
-    inner.set_content("inner text")
-    mail.add_attachment(inner)
-    record = accepted("x.eml", mail.as_bytes())
-    assert record.title == "The pump"
-    assert record.metadata == {
-        "from": "Änn <a@example.org>",
-        "to": "b@example.org",
-        "date": "2024-01-02T10:00:00+01:00",
-        "attachments_unread": ["broken.docx: the file is no complete archive (File is not a zip file); save it again"],
-    }
-    blocks = record.body.split("\n\n")
-    assert blocks[0] == "From: Änn <a@example.org>\nTo: b@example.org\nDate: Tue, 02 Jan 2024 10:00:00 +0100"
-    assert blocks[1:6] == [
-        "# Order",
-        "Rich text.",
-        "| a | b |\n| --- | --- |\n| 1 | 2 |",
-        "## Attachment: guide.docx",
-        "### Pump guide",
-    ]
-    assert "#### Change" in blocks
-    assert blocks[-5:] == [
-        "## Attachment: run.txt", "the log",
-        "## Attachment: Inner", "From: Änn <a@example.org>\nTo: b@example.org", "inner text",
-    ]  # fmt: skip
-
-
-def test_eml_in_other_encodings_and_without_html() -> None:
-    mail = message(Subject="=?iso-8859-1?q?caf=E9?=")
-    mail.set_content("Le café est prêt.", charset="iso-8859-1")
-    record = accepted("x.eml", mail.as_bytes())
-    assert (record.title, record.body.rpartition("\n\n")[2]) == ("café", "Le café est prêt.")
-    plain = message(Subject="S")
-    plain.set_content("The text.")
-    plain.add_alternative("<script>x</script>", subtype="html")
-    assert accepted("x.eml", plain.as_bytes()).body.endswith("The text.")
-    broken = b"From: a@x\nSubject: S\nContent-Type: text/plain; charset=klingon\nDate: yesterday\n\ntext \xff"
-    record = accepted("x.eml", broken)
-    assert record.body.endswith("text �")
-    assert record.metadata["date"] == "yesterday"
-    assert refused("x.eml", b"no header\n\ntext").reason.startswith("the file is no e-mail")
-
-
-def test_mails_in_mails_end_at_the_fifth() -> None:
-    mail = message(Subject="0")
-    mail.set_content("text 0")
-    for number in range(1, 9):
-        outer = message(Subject=str(number))
-        outer.set_content(f"text {number}")
-        outer.add_attachment(mail)
-        mail = outer
-    body = accepted("x.eml", mail.as_bytes()).body
-    assert [f"text {number}" in body for number in range(9)] == [False] * 3 + [True] * 6
 
 
 def notebook(*cells: dict[str, Any], **more: object) -> str:
