@@ -73,7 +73,19 @@ def read_html(data: bytes) -> tuple[str, str | None]:
     Raises:
         UnicodeDecodeError: it is not UTF-8, declares nothing that can be used, and does not look like Windows-1252.
     """
-    declared = _declared_codec(data)
+    return _read(data, _declared_codec(data))
+
+
+def read_labelled(data: bytes, label: str) -> tuple[str, str | None]:
+    """Decode a text as ``read_html`` does, with an encoding named beside it, by a mail or a server; empty if by none.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8, not in the named encoding, and does not look like Windows-1252.
+    """
+    return _read(data, _codec_of(label))
+
+
+def _read(data: bytes, declared: str | None) -> tuple[str, str | None]:
     if declared == "iso2022_jp" and b"\x1b" in data:  # written in ASCII bytes alone
         return data.decode(declared, "replace"), None
     try:
@@ -112,11 +124,22 @@ def _wide_codec(data: bytes) -> str | None:
 
 def _declared_codec(data: bytes) -> str | None:
     """Python's codec of the declaration in ``meta`` or in the XML declaration; None without one that can be read."""
-    import webencodings
-
     head = _COMMENT.sub(b"", data[:_DECLARED_WITHIN])
     found = _META.search(head) or _XML.match(head.removeprefix(codecs.BOM_UTF8))
-    encoding = webencodings.lookup(found[1].decode("ascii", "replace")) if found else None
-    if encoding is None or encoding.name.startswith("utf-") or encoding.name in {"replacement", "x-user-defined"}:
+    return _codec_of(found[1].decode("ascii", "replace")) if found else None
+
+
+def _codec_of(label: str) -> str | None:
+    """Python's codec of a label of the WHATWG, or of Python alone such as cp850; None for UTF and unknown ones."""
+    import webencodings
+
+    encoding = webencodings.lookup(label)
+    if encoding is None:
+        try:
+            "".encode(label)
+        except (LookupError, ValueError):  # unknown, or a codec of Python that is none of texts
+            return None
+        return label
+    if encoding.name.startswith("utf-") or encoding.name in {"replacement", "x-user-defined"}:
         return None  # UTF-8 has been tried, and what could be read as ASCII is not UTF-16
     return "gb18030" if encoding.name == "gbk" else str(encoding.codec_info.name)

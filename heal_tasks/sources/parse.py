@@ -20,7 +20,7 @@ from heal_tasks.sources.records import reject, reject_undecodable
 Parser = Callable[[str, bytes, int], Iterator[Record | Rejected]]
 """Takes the path, the content and the longest text in characters; may raise UnicodeDecodeError."""
 
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 """Raised with every change after which a parser reads what it refused before: refused files are then read again."""
 
 PARSERS: dict[str, Parser] = {

@@ -1,11 +1,13 @@
 """E-mails to Markdown: who wrote to whom and when, the text, and every attachment of a kind that is read."""
 
+import codecs
 import email
 import email.policy
 from email.message import EmailMessage, Message
 from pathlib import PurePosixPath
 from typing import Any
 
+from heal_tasks.sources.encodings import read_html, read_labelled
 from heal_tasks.sources.extract import Extract, UnreadableError
 from heal_tasks.sources.formats import markup
 from heal_tasks.sources.formats.attachments import read_attachment
@@ -27,6 +29,8 @@ def extract_eml(data: bytes, max_chars: int) -> Extract:
     Raises:
         UnreadableError: it has neither headers nor text.
     """
+    # Editors put a byte order mark, and programs that copy mails empty lines, before the first header.
+    data = data.removeprefix(codecs.BOM_UTF8).lstrip()
     message = email.message_from_bytes(data, policy=email.policy.default)
     if not any(message.get(name) for name in ("From", "To", "Subject", "Date", "Message-ID")):
         raise UnreadableError(
@@ -39,6 +43,9 @@ def extract_eml(data: bytes, max_chars: int) -> Extract:
     }
     if (date := _date(message)) != "":
         metadata["date"] = date
+    texts = (part for part in _leaves(message) if part.get_content_maintype() == "text")
+    if guessed := next(filter(None, (_decoded(part)[1] for part in texts)), None):
+        metadata["encoding_guessed"] = guessed
     if unread:
         metadata["attachments_unread"] = unread[:_MAX_PARTS]
     return Extract(_header(message, "Subject"), markup.blocks(parts), metadata)
@@ -56,10 +63,10 @@ def _parts(message: Message, max_chars: int, unread: list[str], depth: int) -> l
             continue
         name = _name(part)
         if _is_message(part):
-            inner = part.get_payload()
-            if isinstance(inner, list) and inner and isinstance(inner[0], Message) and depth < _MAX_DEPTH:
-                below = markup.blocks(_parts(inner[0], max_chars, unread, depth + 1))
-                title = _header(inner[0], "Subject") or "Message"
+            inner = _inner(part)
+            if inner is not None and depth < _MAX_DEPTH:
+                below = markup.blocks(_parts(inner, max_chars, unread, depth + 1))
+                title = _header(inner, "Subject") or "Message"
                 attached += [markup.heading(2, f"Attachment: {title}"), markup.nested(below, 1)]
         elif name or part.get_content_maintype() != "text":
             found = _attachment(part, name, max_chars, unread)
@@ -84,6 +91,18 @@ def _leaves(message: Message) -> list[Message]:
     return found
 
 
+def _inner(part: Message) -> Message | None:
+    """The mail that is attached; encoded as base64, against the standard, Python's parser takes it for a bare text."""
+    payload = part.get_payload()
+    if not (isinstance(payload, list) and payload and isinstance(payload[0], Message)):
+        return None
+    inner: Message = payload[0]
+    if not inner.keys() and _header(part, "Content-Transfer-Encoding").lower() == "base64":
+        inner["Content-Transfer-Encoding"] = "base64"
+        return email.message_from_bytes(_bytes(inner), policy=email.policy.default)
+    return inner
+
+
 def _unneeded(message: Message) -> set[int]:
     """Identities of parts that say in another form what a chosen one says: plain text beside HTML that has text."""
     found: set[int] = set()
@@ -95,7 +114,7 @@ def _unneeded(message: Message) -> set[int]:
         # The HTML of a mail with pictures is one of the parts of a form.
         leaves = (leaf for item in forms for leaf in _leaves(item) if not _name(leaf))
         pages = [leaf for leaf in leaves if leaf.get_content_type() == "text/html"]
-        plain = [item for item in forms if item.get_content_type() == "text/plain" and is_visible(_decoded(item))]
+        plain = [item for item in forms if item.get_content_type() == "text/plain" and is_visible(_decoded(item)[0])]
         # HTML keeps tables and headings; the plain form of it is often a line that says to look at the HTML.
         if any(is_visible(_text(page, 10**9)) for page in pages):
             found.update(map(id, plain))
@@ -107,18 +126,23 @@ def _unneeded(message: Message) -> set[int]:
 
 
 def _text(part: Message, max_chars: int) -> str:
-    text = _decoded(part)
+    text, _ = _decoded(part)
     if part.get_content_type() == "text/html":
         return extract_html(text.encode("utf-8", "replace"), max_chars).body.strip()
     return text.replace("\r\n", "\n").strip()
 
 
-def _decoded(part: Message) -> str:
-    data = _bytes(part)
+def _decoded(part: Message) -> tuple[str, str | None]:
+    """The text of a part, and its encoding if it was guessed; what cannot be decoded becomes U+FFFD."""
+    data, label = _bytes(part), part.get_content_charset("")
     try:
-        return data.decode(part.get_content_charset("utf-8"), "replace")
+        if data.isascii():  # UTF-7 and ISO-2022-JP are written so
+            return data.decode(label or "ascii", "replace"), None
+        if not label and part.get_content_type() == "text/html":
+            return read_html(data)
+        return read_labelled(data, "" if label == "us-ascii" else label)
     except (LookupError, ValueError):
-        return data.decode("utf-8", "replace")
+        return data.decode("utf-8", "replace"), None
 
 
 def _bytes(part: Message) -> bytes:

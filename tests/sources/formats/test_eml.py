@@ -1,6 +1,9 @@
 """E-mails: headers, the form of the text that counts, encodings, and attachments."""
 
+import base64
 from email.message import EmailMessage
+
+import pytest
 
 from tests.sources.formats.office import saved, word
 from tests.sources.parsing import accepted, refused
@@ -59,7 +62,7 @@ def test_eml_in_other_encodings_and_without_html() -> None:
     plain.set_content("The text.")
     plain.add_alternative("<script>x</script>", subtype="html")
     assert accepted("x.eml", plain.as_bytes()).body.endswith("The text.")
-    broken = b"From: a@x\nSubject: S\nContent-Type: text/plain; charset=klingon\nDate: yesterday\n\ntext \xff"
+    broken = b"From: a@x\nSubject: S\nContent-Type: text/plain; charset=klingon\nDate: yesterday\n\ntext \x81"
     record = accepted("x.eml", broken)
     assert record.body.endswith("text �")
     assert record.metadata["date"] == "yesterday"
@@ -90,3 +93,40 @@ def test_of_a_mail_with_pictures_the_html_counts_too() -> None:
     empty.add_alternative('<img src="cid:1">', subtype="html")
     empty.get_payload()[1].add_related(b"\x89PNG", "image", "png", cid="<1>")
     assert accepted("x.eml", empty.as_bytes()).body.split("\n\n")[1:] == ["Plain words."]
+
+
+def test_a_mail_that_is_attached_as_base64() -> None:
+    inner = message(Subject="Inner")
+    inner.set_content("inner text")
+    outer = message(Subject="S")
+    outer.set_content("outer text")
+    outer.add_attachment(base64.encodebytes(inner.as_bytes()).decode(), filename="x")
+    data = outer.as_bytes().replace(b'text/plain; charset="utf-8"\nContent-Transfer-Encoding: 7bit\nContent-Disp', (
+        b"message/rfc822\nContent-Transfer-Encoding: base64\nContent-Disp"))  # fmt: skip
+    assert data.count(b"message/rfc822") == 1
+    assert accepted("x.eml", data).body.split("\n\n")[-3:] == [
+        "## Attachment: Inner", "From: Änn <a@example.org>\nTo: b@example.org", "inner text",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "codec", "guessed"),
+    [
+        ("text/plain", "Grüße aus Köln, viel Spaß", "cp1252", "windows-1252"),  # no charset: programs of before MIME
+        ("text/plain; charset=us-ascii", "Grüße aus Köln, viel Spaß", "cp1252", "windows-1252"),
+        ("text/plain; charset=utf-8", "Grüße aus Köln, viel Spaß", "cp1252", "windows-1252"),
+        ("text/plain; charset=iso-8859-1", "“Fine”, she said: 5 €", "cp1252", None),
+        ("text/plain; charset=gb2312", "朱镕基说过", "gb18030", None),
+        ("text/plain; charset=ks_c_5601-1987", "똠방각하", "cp949", None),
+        ("text/plain; charset=ibm850", "Grüße aus Köln", "cp850", None),
+        ("text/plain; charset=iso-2022-jp", "ポンプの油", "iso2022_jp", None),
+        ("text/plain; charset=utf-7", "Grüße aus Köln", "utf-7", None),
+        ("text/html", "<meta charset=windows-1251><p>Привет, мир", "cp1251", None),
+    ],
+)
+def test_eml_in_encodings_as_programs_name_them(kind: str, text: str, codec: str, guessed: str | None) -> None:
+    data = f"From: a@x\nContent-Type: {kind}\nContent-Transfer-Encoding: 8bit\n\n".encode() + text.encode(codec)
+    for start in (b"", b"\xef\xbb\xbf", b"\r\n"):
+        record = accepted("x.eml", start + data)
+        assert record.body.split("\n\n")[1] == text.rpartition(">")[2]
+        assert record.metadata.get("encoding_guessed") == guessed
