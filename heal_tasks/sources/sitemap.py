@@ -115,7 +115,7 @@ class SitemapSource:
         reply = self._site.get(file.real_path, limit)
         if reply.status != 200:
             raise SourceError(_refusal(file.real_path, reply))
-        return reply.body
+        return reply.text_body[: limit + 1]
 
     def _asked(self, file: SourceFile, lastmod: str, version: _Version | None) -> SourceFile:
         """A page as the server has it now."""
@@ -135,7 +135,7 @@ class SitemapSource:
         etag, modified = reply.headers.get("etag", "")[:200], reply.headers.get("last-modified", "")[:100]
         if not etag and not modified:
             etag = f"sha256:{sha256_hex(reply.body)}"
-        self._keep(file.path, reply.body)
+        self._keep(file.path, reply.text_body)
         made = _Version(kind, lastmod, modified, etag)
         return SourceFile(file.path, made.text(), len(reply.body), file.real, kind)
 

@@ -5,6 +5,7 @@ private network is refused unless the location itself is that address or ``local
 """
 
 import ipaddress
+import re
 import socket
 import ssl
 import zlib
@@ -19,6 +20,7 @@ import httpcore2
 from heal_tasks import __version__
 from heal_tasks.core.errors import RetryableError, SourceError
 from heal_tasks.endpoint.network import TimedStream
+from heal_tasks.sources.encodings import read_labelled
 
 REQUEST_S = 60.0
 """For one request with its reply."""
@@ -30,6 +32,10 @@ LONGEST_WAIT_S = 30.0
 PORTS = {"http": 80, "https": 443}
 _TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "2002::/16")))  # to IPv4 addresses
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+_TEXTS = ("text/", "application/xhtml+xml")
+_CHARSET = re.compile(r";\s*charset\s*=\s*[\"']?([\w.:-]+)")
 
 
 class RedirectError(SourceError):
@@ -44,6 +50,19 @@ class Reply:
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     url: str  # after redirects
+
+    @property
+    def text_body(self) -> bytes:
+        """The body, in UTF-8 where it is a text in another encoding that the server names beside it."""
+        kind = self.headers.get("content-type", "").lower()
+        named = _CHARSET.search(kind) if kind.startswith(_TEXTS) else None
+        if named is None:
+            return self.body
+        try:
+            text, guessed = read_labelled(self.body, named[1])
+        except (LookupError, UnicodeDecodeError):
+            return self.body
+        return self.body if guessed else text.encode("utf-8", "surrogatepass")
 
 
 class Site:
@@ -86,7 +105,7 @@ class Site:
                 return reply
             target = reply.headers.get("location", "")
             try:
-                url = urljoin(url, target)
+                url = urljoin(url, _encoded(target, "latin-1"))  # its bytes, whatever they are
             except ValueError:
                 raise RedirectError(f"{first} redirects to no address ({_shown(target)}); correct the site") from None
             if not self.owns(url):
@@ -126,6 +145,8 @@ class Site:
                 size += len(part)
                 if size > limit:
                     break
+            if decoder and parts and size <= limit and not decoder.eof:
+                raise httpcore2.RemoteProtocolError("the reply ends within its gzip data")
             return Reply(response.status, found, b"".join(parts)[: limit + 1], url)
 
     def _connections(self) -> httpcore2.ConnectionPool:
@@ -183,9 +204,9 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), parts.port or PORTS.get(parts.scheme, 0)
 
 
-def _encoded(url: str) -> str:
+def _encoded(url: str, encoding: str = "utf-8") -> str:
     """The URL in ASCII, without a fragment."""
-    return quote(url.partition("#")[0], safe="%/:?=&;,+!$'()*@[]~")
+    return quote(url.partition("#")[0], safe="%/:?=&;,+!$'()*@[]~", encoding=encoding)
 
 
 def _shown(url: str) -> str:

@@ -8,9 +8,10 @@ import pytest
 
 from heal_tasks.core.errors import RetryableError, SettingsError, SourceError
 from heal_tasks.core.settings import load_settings
-from heal_tasks.core.types import SourceFile
+from heal_tasks.core.types import Record, SourceFile
 from heal_tasks.sources import sitemap, web
 from heal_tasks.sources.base import OpenSource, open_source
+from heal_tasks.sources.parse import read_records
 from heal_tasks.store.db import Connection
 from tests.sources.conftest import Run
 from tests.sources.website import Page, WebSite, html, no_waiting, zipped
@@ -155,6 +156,9 @@ def test_an_index_of_zipped_sitemaps_and_patterns_of_addresses(site: WebSite, tm
 
 def test_redirects_stay_on_the_host(site: WebSite, tmp_path: Path) -> None:
     site.pages["/moved"] = Page(status=301, headers={"Location": "/"})
+    site.pages["/gr%C3%B6%C3%9Fe"] = Page(html("Sizes."), listed=False)
+    raw = "/größe#top".encode().decode("latin-1")  # as servers write it that do not encode addresses
+    site.pages["/size"] = Page(status=301, headers={"Location": raw})
     for number in ("", *range(sitemap.MAX_FAILED_IN_A_ROW)):
         site.pages[f"/away{number}"] = Page(status=302, headers={"Location": "http://169.254.169.254/latest"})
     site.pages["/nowhere"] = Page(status=302, headers={"Location": "http://[1"})
@@ -162,12 +166,33 @@ def test_redirects_stay_on_the_host(site: WebSite, tmp_path: Path) -> None:
     source = opened(site, tmp_path)
     files = {file.path.removeprefix(site.url): file for file in source.list_files()}
     assert source.read(files["/moved"], 10**6) == site.pages["/"].body
+    assert source.read(files["/size"], 10**6) == html("Sizes.")
     with pytest.raises(SourceError, match=r"/away redirects to another host \(http://169\.254\.169\.254/latest\)"):
         source.read(files["/away"], 10**6)
     with pytest.raises(SourceError, match=r"/nowhere redirects to no address \(http://\[1\)"):
         source.read(files["/nowhere"], 10**6)
     with pytest.raises(SourceError, match="/circle redirects more than 5 times"):
         source.read(files["/circle"], 10**6)
+
+
+def test_a_text_in_the_encoding_that_only_the_server_names(site: WebSite, tmp_path: Path) -> None:
+    pages = {
+        "/1.html": ("<p>Привет, мир</p>", "cp1251", "text/html; charset=Windows-1251"),
+        "/2.txt": ("Zażółć gęślą jaźń", "iso8859_2", 'text/plain;charset="iso-8859-2"'),
+        "/3.csv": ("id,text\n1,水泵每周必须加油\n", "gb18030", "text/csv; header=present; charset=gb2312"),
+        "/4.html": ("<meta charset=koi8-r>Привет", "koi8_r", "text/html; charset=klingon"),
+        "/5.html": ("<meta charset=koi8-r>Привет", "utf-8", "text/html; charset=koi8-r"),
+    }
+    site.pages = {path: Page(text.encode(codec), kind) for path, (text, codec, kind) in pages.items()}
+    source = opened(site, tmp_path)
+    found = [
+        record.body
+        for file in source.list_files()
+        for record in read_records(source, file, max_bytes=1000, max_chars=1000)
+        if isinstance(record, Record)
+    ]
+    assert found == ["Привет, мир", "Zażółć gęślą jaźń", "水泵每周必须加油", "Привет", "Привет"]
+    assert len(source.read(SourceFile(f"{site.url}/1.html", "", 0), 10)) == 11
 
 
 def test_sizes_are_bounded(site: WebSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

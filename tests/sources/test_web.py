@@ -11,7 +11,7 @@ from heal_tasks.core.errors import HealError, RetryableError, SourceError
 from heal_tasks.sources import web
 from heal_tasks.sources.robots import parse_robots
 from heal_tasks.sources.sitemap_xml import read_sitemap
-from tests.sources.website import no_waiting, zipped
+from tests.sources.website import Page, WebSite, no_waiting, zipped
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,16 @@ def test_a_reply_that_drips_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> Non
         web.Site(url, interval_s=0, private=False).get(url, 100)
     ended.set()
     listener.close()
+
+
+def test_a_reply_that_ends_within_its_gzip_data_is_none() -> None:
+    with WebSite({"/cut": Page(zipped(b"many words " * 1000)[:-9], headers={"Content-Encoding": "gzip"})}) as server:
+        site = web.Site(server.url, interval_s=0, private=False)
+        with pytest.raises(RetryableError, match=r"/cut: connection failed \(the reply ends within its gzip data\)"):
+            site.get(f"{server.url}/cut", 100_000)
+        assert len(server.asked) == web.ATTEMPTS
+        server.pages["/cut"] = Page(b"", status=404, headers={"Content-Encoding": "gzip"})
+        assert site.get(f"{server.url}/cut", 100_000).status == 404
 
 
 @pytest.mark.parametrize(
