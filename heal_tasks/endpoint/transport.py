@@ -98,11 +98,14 @@ class _Body(httpx2.SyncByteStream):
             return
         if self._encoding not in ("gzip", "x-gzip"):
             raise httpx2.DecodingError(f"the reply is encoded as {self._encoding[:40]!r}, which was not asked for")
-        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        decoder, empty = zlib.decompressobj(zlib.MAX_WBITS | 32), True
         try:
             for piece in pieces:
+                empty = empty and not piece
                 while piece:
                     yield decoder.decompress(piece, self._left + 1)
                     piece = decoder.unconsumed_tail
         except zlib.error as error:
             raise httpx2.DecodingError(f"the reply cannot be decompressed: {error}") from error
+        if not (empty or decoder.eof):  # of a result file the lines that are missing would look unanswered
+            raise httpx2.DecodingError("the reply ends within its gzip data")
