@@ -41,6 +41,15 @@ _WHITE_SPACE = re.compile(r"\s+")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 
 
+# In XHTML ``<script/>`` and ``<h2/>`` end where they begin; a parser of HTML takes all that follows for their content.
+_XHTML = re.compile(r"\s*<\?xml|xmlns\s*=\s*[\"']http://www\.w3\.org/1999/xhtml")
+_XHTML_WITHIN_CHARS = 2000
+_EMPTY_ELEMENT = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-z][\w:.-]*)(\s[^<>]*)?/>",
+    re.IGNORECASE,
+)
+
+
 def extract_html(data: bytes, max_chars: int) -> Extract:
     """Extract the visible text of a page; its title is the title tag, else the first h1 with text.
 
@@ -51,6 +60,8 @@ def extract_html(data: bytes, max_chars: int) -> Extract:
 
     del max_chars  # a page's text is shorter than the page
     text, guessed = read_html(data)
+    if _XHTML.search(text[:_XHTML_WITHIN_CHARS]):
+        text = _EMPTY_ELEMENT.sub(r"<\1\2></\1>", text)
     try:
         tree = LexborHTMLParser(text.encode("utf-8", "replace"))
     except SelectolaxError as error:  # every page can be parsed; only memory can be missing

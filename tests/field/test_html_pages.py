@@ -124,3 +124,16 @@ def test_deep_tables_and_headings_take_no_quadratic_time(part: str) -> None:
     start = time.monotonic()
     parse("x.html", f"visible {part * 5000}", max_chars=1_000_000)
     assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize(
+    "start", ['<?xml version="1.0"?>\n<html>', '<!DOCTYPE html><html xmlns="http://www.w3.org/1999/xhtml">']
+)
+def test_empty_elements_of_xhtml_do_not_take_in_what_follows(start: str) -> None:
+    head = '<head><title/><script src="a.js"/><style media="print" /></head>'
+    body = '<h2 id="top"/><p>one<br/>two</p><iframe src="x"/><object data="y" /><p>three</p><hr/><noscript/>four'
+    record = accepted("x.xhtml", f"{start}{head}<body>{body}</body></html>")
+    assert (record.title, record.body.split()) == ("x", ["one", "two", "three", "four"])
+    # A browser takes a page for HTML that does not say so.
+    page = f"<html><head><title>t</title></head><body>{body}</body></html>"
+    assert accepted("x.html", page).body.split() == ["##", "one", "two"]
