@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INVISIBLE_TAGS = frozenset({
     "annotation", "annotation-xml", "applet", "audio", "canvas", "datalist", "desc", "head", "iframe", "metadata",
-    "noembed", "noframes", "object", "rp", "script", "style", "template", "title", "video",
+    "noembed", "noframes", "object", "rp", "rt", "script", "style", "template", "title", "video",
 })  # fmt: skip
 # Hidden as well, but only on pages that close all of them: an article must not vanish in a menu that nobody closed.
 CLOSED_INVISIBLE_TAGS = ("nav", "noscript", "dialog")

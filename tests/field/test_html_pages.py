@@ -68,6 +68,8 @@ def test_visible_parts_and_parts_that_nobody_closed_are_text(shown: str) -> None
 def test_entities_breaks_and_tables() -> None:
     page = "<p>5 &lt; 6 &amp;lt; &#8364 &#x20AC; caf&eacute &notit;<br>next<br/>last"
     assert accepted("x.html", page).body == "5 < 6 &lt; € € café ¬it;\nnext\nlast"
+    ruby = "<p><ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp>字<rt>じ</rt></ruby>を読む"
+    assert accepted("x.html", ruby).body == "漢字を読む"
     table = "<table><tr><th>Part<th>Price<tr><td>Valve<td>5</table>"
     assert accepted("x.html", table).body == "| Part | Price |\n| --- | --- |\n| Valve | 5 |"
 

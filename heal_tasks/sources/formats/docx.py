@@ -16,7 +16,7 @@ from heal_tasks.sources.formats.titles import chosen_title
 
 _WRAPPERS = frozenset({
     "ins", "moveTo", "hyperlink", "smartTag", "customXml", "sdt", "sdtContent", "fldSimple", "oMathPara", "oMath",
-    "dir", "bdo", "Choice", "r",
+    "dir", "bdo", "Choice", "r", "ruby", "rubyBase",
 })  # fmt: skip
 _CHARACTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _HEADING_NAME = re.compile(r"(?:heading|titre|überschrift|rubrik|encabezado|título|titolo|kop) ?([1-9])", re.IGNORECASE)
@@ -169,10 +169,11 @@ class _Reader:
     def _table(self, element: Element, depth: int) -> str:
         rows: list[list[str]] = []
         for row in _children(element, "tr"):
-            cells: list[str] = []
             changed = first(row, "trPr")
             if first(changed, "del") is not None:
                 continue
+            before = _value(changed, "gridBefore")
+            cells = [""] * (min(int(before), 63) if before.isdecimal() else 0)
             for cell in _children(row, "tc"):
                 shape = first(cell, "tcPr")
                 span, merged = _value(shape, "gridSpan"), first(shape, "vMerge")

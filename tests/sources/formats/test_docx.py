@@ -77,3 +77,15 @@ def test_nested_tables_and_frames() -> None:
     assert changed(f"<w:tbl><w:tr>{wide}{cell}</w:tr><w:tr>{cell * 3}</w:tr></w:tbl>").splitlines()[0] == (
         "| Which oil to take., Which oil to take. |  | Which oil to take. |"
     )
+
+
+def test_words_with_readings_above_them_are_read_without_these() -> None:
+    reading = "<w:rt><w:r><w:t>とうきょう</w:t></w:r></w:rt><w:rubyBase><w:r><w:t>東京</w:t></w:r></w:rubyBase>"
+    assert changed(f"<w:p><w:r><w:ruby>{reading}</w:ruby></w:r><w:r><w:t>に行く</w:t></w:r></w:p>") == "東京に行く"
+
+
+def test_a_row_that_begins_at_a_later_column() -> None:
+    cells = [f"<w:tc><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>" for text in "abc"]
+    later = '<w:trPr><w:gridBefore w:val="1"/></w:trPr>'
+    rows = f"<w:tr>{''.join(cells)}</w:tr><w:tr>{later}{cells[1]}{cells[2]}</w:tr>"
+    assert changed(f"<w:tbl>{rows}</w:tbl>").splitlines()[2] == "|  | b | c |"
