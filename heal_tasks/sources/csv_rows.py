@@ -47,7 +47,7 @@ def csv_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Iterat
         yield reject(path, 1, f"the first row names a column twice ({', '.join(twice)}); rename one", text, lost)
         return
     below = lines.place()
-    whole = columns.ids in names and _all_whole(lines, delimiter, names.index(columns.ids))
+    whole = columns.ids in names and _all_whole(lines, delimiter, names.index(columns.ids), len(names))
     lines.go_to(below)
     for line, cells in _rows(path, lines, delimiter, len(names)):
         if isinstance(cells, Rejected):
@@ -202,10 +202,10 @@ def _plain(name: str) -> str:
     return "".join(char for char in name if is_visible(char) or char == " ").strip().lower()
 
 
-def _all_whole(lines: _Lines, delimiter: str, column: int) -> bool:
+def _all_whole(lines: _Lines, delimiter: str, column: int, width: int) -> bool:
     """True if all ids look like 1.0: a column of integers with gaps, as table programs export it."""
     found = False
-    for _, cells in _rows("", lines, delimiter, 0):
+    for _, cells in _rows("", lines, delimiter, width):
         if isinstance(cells, list) and len(cells) > column and cells[column].strip():
             if _WHOLE_NUMBER.fullmatch(cells[column].strip()) is None:
                 return False

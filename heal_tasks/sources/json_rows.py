@@ -7,6 +7,7 @@ what is too long, or has too many values, is refused before it is parsed.
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, AnyStr
 
@@ -58,7 +59,8 @@ def json_rows(path: str, data: bytes, columns: Columns, max_chars: int) -> Itera
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        lines = [line for line in text.splitlines() if line.strip()]
+        # Not by ``splitlines``: JSON allows U+2028 and its like inside a string.
+        lines = [line for line in re.split(r"[\r\n]+", text.strip()) if line.strip()]
         if len(lines) > 1 and _is_object(lines[0]):
             yield from jsonl_rows(path, data, columns, len(data))
             return

@@ -100,6 +100,18 @@ def test_quoted_rows_of_several_lines_are_read_after_ids_were_looked_at() -> Non
     assert ids(parse("x.csv", 'id,text\n1.0,"a\nb"\n2.0,"c\nd"\n3.0,"open\n4.0,e\n')) == ["1", "2", "4"]
 
 
+def test_ids_below_a_broken_row_are_looked_at_too() -> None:
+    broken, *others = parse("x.csv", 'id,text\n1.0,a\n2.0,"b" c\n2.1,d\n3.0,e\n')[1:]
+    assert isinstance(broken, Rejected)
+    assert ids(others) == ["2.1", "3.0"]
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85"])
+def test_json_lines_in_a_json_file_may_have_any_sign_in_a_string(sign: str) -> None:
+    first = json.dumps({"id": 1, "text": f"a{sign}b"}, ensure_ascii=False)
+    assert ids(parse("x.json", f'{first}\n\n{{"id": 2, "text": "c"}}\n')) == ["1", "2"]
+
+
 def test_numbers_and_names_of_fields_in_json_lines() -> None:
     lines = [
         '{"ID": 1.0, "Text": "a", "Title": "t"}',
