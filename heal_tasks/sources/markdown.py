@@ -149,7 +149,7 @@ def _yaml(text: str) -> Any:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             return None
         return _json_value(yaml.safe_load(text) or {})
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+    except Exception:  # values with a tag that they do not have, such as "!!bool maybe", raise anything
         return None
 
 

@@ -45,6 +45,9 @@ def test_integers_that_cannot_be_written_are_left_out() -> None:
         "a: " + "[" * 60_000,
         "a: !!python/object/apply:os.system [ls]",
         "a: b: c",
+        "draft: !!bool maybe",
+        "at: !!timestamp noon",
+        "count: !!int",
         "x" * 70_000,
     ],
 )
