@@ -70,7 +70,7 @@ class PostgresSource:
             text: LiteralString = query.replace("%", "%%")
             self._rows: sql.Composable = sql.SQL("(\n{}\n)").format(sql.SQL(text))
         else:
-            self._rows = sql.Identifier(*table.location.split("."))
+            self._rows = _name(*table.location.split("."))
 
     def list_files(self) -> Iterator[SourceFile]:
         """See ``Source``; rows without a key are left out as one file."""
@@ -102,7 +102,7 @@ class PostgresSource:
             )
             with conn.cursor(name="heal_read") as cursor:
                 cursor.itersize = _FETCHED_WHOLE
-                key = sql.Identifier(columns.key)
+                key = _name(columns.key)
                 cursor.execute(query.format(self._wanted(columns), key=key), (block.first, block.last))
                 for (text,) in cursor:
                     parts.append(f"{text}\n".encode())
@@ -115,17 +115,17 @@ class PostgresSource:
         """Keys in order, each with the time of its row's change, or a hash of the row where there is none."""
         version: sql.Composable = sql.SQL("md5(to_jsonb(item)::text)")
         if columns.updated_at:
-            version = sql.SQL("coalesce(item.{}::text, {})").format(sql.Identifier(columns.updated_at), version)
+            version = sql.SQL("coalesce(item.{}::text, {})").format(_name(columns.updated_at), version)
         query = sql.SQL("SELECT item.{key}, {} FROM ({}) item ORDER BY item.{key}")
-        return query.format(version, self._wanted(columns), key=sql.Identifier(columns.key))
+        return query.format(version, self._wanted(columns), key=_name(columns.key))
 
     def _wanted(self, columns: _Columns) -> sql.Composed:
         """The rows that are not deleted, with the columns of the documents."""
-        names = sql.SQL(", ").join(map(sql.Identifier, columns.wanted))
+        names = sql.SQL(", ").join(map(_name, columns.wanted))
         query = sql.SQL("SELECT {} FROM {} all_rows").format(names, self._rows)
         if columns.deleted:
             condition = sql.SQL(" WHERE {0} IS NULL OR {0}::text IN ('false', '0')")
-            query += condition.format(sql.Identifier(columns.deleted))
+            query += condition.format(_name(columns.deleted))
         return query
 
     def _known_columns(self, conn: psycopg.Connection[Any]) -> _Columns:
@@ -200,6 +200,11 @@ class PostgresSource:
                 "42P01": "correct location or query, or the database in the URL",
             }.get(state or "", "correct location or query")
             raise SourceError(f"source {name!r}: Postgres refused ({detail}); {cure}") from error
+
+
+def _name(*parts: str) -> sql.Identifier:
+    """A name in a statement with parameters, in which a percent sign is written twice."""
+    return sql.Identifier(*(part.replace("%", "%%") for part in parts))
 
 
 def _blocks(rows: Iterator[tuple[Any, str]]) -> Iterator[_Block]:

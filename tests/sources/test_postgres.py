@@ -93,6 +93,19 @@ def test_rows_are_documents_and_only_blocks_with_a_change_are_read(
     assert run()["new"] == 1
 
 
+def test_names_with_a_percent_sign(crm: Any, tmp_path: Path) -> None:
+    fill(crm, 3)
+    crm.execute('ALTER TABLE article RENAME price TO "growth %"; ALTER TABLE article RENAME id TO "100%s"')
+    table = ARTICLES.replace("[crm.fields]", '[crm.fields]\nkey = "100%s"')
+    for text in (
+        table,
+        table.replace('location = "public.article"', "query = \"SELECT * FROM article WHERE '%' <> 'x'\""),
+    ):
+        source = opened(tmp_path, text)
+        rows = b"".join(source.read(file, 10**6) for file in source.list_files())
+        assert rows.count(b'"growth %": 1.5') == 3
+
+
 def test_a_column_names_readers_though_the_metadata_leave_it_out(
     crm: Any, run: Run, auto: Connection, tmp_path: Path
 ) -> None:
