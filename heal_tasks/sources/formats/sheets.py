@@ -17,6 +17,8 @@ _LITERAL = re.compile(r"\"[^\"]*\"|\[[^\]]*\]|\\.|_.")
 # Built-in formats of dates and times (ECMA-376, 18.8.30), East Asian ones included.
 _DATE_FORMATS = frozenset({*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)})
 _PERCENT_FORMATS = frozenset({9, 10})
+_DURATION = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
+_DURATION_FORMAT = 46
 
 
 class Number(str):
@@ -36,12 +38,15 @@ class Styles:
             self._kinds = [_kind(attribute(item, "numFmtId"), codes) for item in formats if local(item) == "xf"]
 
     def shown(self, text: str, style: str) -> Number:
-        """A number as it is shown: a date, a percentage, or the number without the noise of binary fractions."""
+        """A number as it is shown: a date, hours, a percentage, or the number without the noise of binary fractions."""
         try:
             value = float(text)
         except ValueError:
             return Number(text)
         kind = self._kinds[int(style)] if style.isdecimal() and int(style) < len(self._kinds) else ""
+        if kind == "duration" and abs(value) < 2_958_466:
+            minutes, seconds = divmod(round(abs(value) * 86_400), 60)
+            return Number(f"{'-' * (value < 0)}{minutes // 60:02}:{minutes % 60:02}:{seconds:02}")
         if kind == "date" and 0 <= value < 2_958_466:  # the year 9999
             moment = self._epoch + datetime.timedelta(seconds=round(value * 86_400))
             if value < 1:
@@ -53,6 +58,8 @@ class Styles:
 def _kind(key: str, codes: dict[str, str]) -> str:
     code = _LITERAL.sub("", codes.get(key, "").partition(";")[0]).lower()
     number = int(key) if key.isdecimal() else 0
+    if number == _DURATION_FORMAT or _DURATION.search(codes.get(key, "")):
+        return "duration"
     if number in _PERCENT_FORMATS or "%" in code:
         return "percent"
     is_date = number in _DATE_FORMATS or (code != "general" and any(char in code for char in "ymdhs"))

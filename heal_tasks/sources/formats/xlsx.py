@@ -4,6 +4,7 @@ Cells have the values that the program calculated last; nothing is calculated he
 are not read. Hidden sheets, rows and columns are read like the others.
 """
 
+import re
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
@@ -13,6 +14,8 @@ from heal_tasks.sources.formats.charts import chart_table
 from heal_tasks.sources.formats.ooxml import Archive, attribute, descendants, first, local, properties, relation_id
 from heal_tasks.sources.formats.sheets import Number, Styles, merged_cells, place_of, sheet_tables
 from heal_tasks.sources.formats.titles import chosen_title
+
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 
 
 def extract_xlsx(data: bytes, max_chars: int) -> Extract:
@@ -101,13 +104,14 @@ class _Reader:
             return self._strings[int(text)] if text.isdecimal() and int(text) < len(self._strings) else ""
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
-        return self._styles.shown(text, attribute(cell, "s")) if kind == "n" else text
+        return self._styles.shown(text, attribute(cell, "s")) if kind == "n" else _unescaped(text)
 
     def _comments(self, place: str) -> Iterator[str]:
         root = self._archive.tree(place)
         authors = [author.text or "" for author in descendants(root, "author")]
         for comment in descendants(root, "comment", "threadedComment"):
-            text = " ".join("".join(node.text or "" for node in descendants(comment, "t", "text") if node.text).split())
+            parts = "".join(node.text or "" for node in descendants(comment, "t", "text"))
+            text = " ".join(_unescaped(parts).split())
             number, person = attribute(comment, "authorId"), attribute(comment, "personId")
             author = authors[int(number)] if number.isdecimal() and int(number) < len(authors) else ""
             author = self._persons.get(person, author) or "unknown"
@@ -131,4 +135,9 @@ def _rich_text(item: Element | None) -> str:
             parts.append(child.text or "")
         elif local(child) == "r":
             parts += [node.text or "" for node in child if local(node) == "t"]
-    return "".join(parts)
+    return _unescaped("".join(parts))
+
+
+def _unescaped(text: str) -> str:
+    """The text without the escapes in which programs write line ends and what XML has not: ``_x000D_``."""
+    return _ESCAPED.sub(lambda code: sign if (sign := chr(int(code[1], 16))).isprintable() else " ", text)

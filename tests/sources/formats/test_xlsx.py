@@ -45,7 +45,10 @@ def test_the_value_of_a_formula_counts_if_it_is_kept() -> None:
         (0.07, "0%", "7%"),
         (1e21, "General", "1e+21"),
         (True, "General", "TRUE"),
-        (datetime.timedelta(hours=30), "[hh]:mm", "1899-12-31 06:00:00"),
+        (datetime.timedelta(hours=37.5), "[h]:mm", "37:30:00"),
+        (datetime.timedelta(hours=30), "[h]:mm:ss", "30:00:00"),
+        (-0.25, "[h]:mm", "-06:00:00"),
+        (1.5, "[Red]hh:mm", "1899-12-31 12:00:00"),
         ("#N/A", "General", "#N/A"),
     ],
 )
@@ -57,6 +60,17 @@ def test_numbers_as_they_are_shown(value: object, form: str, shown: str) -> None
     book.active.append(["x", value])
     book.active["B2"].number_format = form
     assert f"| x | {shown} |" in body(book)
+
+
+def test_escapes_of_texts() -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["Name", "Note"])
+    book.active.append(["x", "PLACE"])
+    text = "one_x000D_\ntwo_x000b_three _x005F_x000D_ _x12_"
+    data = edited(saved(book), "xl/worksheets/sheet1.xml", "PLACE", text)
+    assert "| x | one two three _x000D_ _x12_ |" in extract_xlsx(data, 1000).body
 
 
 def test_a_table_of_many_rows_is_one_table_and_reading_stops_at_the_bound() -> None:
