@@ -1,6 +1,7 @@
 """Notebooks to Markdown: their text as it is, code in fences, and what the code printed."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from heal_tasks.sources.extract import Extract, UnreadableError
 from heal_tasks.sources.html_text import extract_html
 from heal_tasks.sources.markdown import first_heading
 
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _MAX_OUTPUT_CHARS = 4000
 """Of an output; what is longer is a log, and its beginning is kept."""
 
@@ -84,7 +86,8 @@ def _parts(cell: dict[str, Any], language: str, max_chars: int) -> Iterator[str]
 def _output(output: dict[str, Any], max_chars: int) -> str:
     """The text and tables that a cell printed or showed; of an error its name and message."""
     if output.get("output_type") in {"error", "pyerr"}:
-        return _fenced(f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}"[:_MAX_OUTPUT_CHARS], "")
+        message = _printed(f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}")
+        return _fenced(message[:_MAX_OUTPUT_CHARS], "")
     shown = output.get("data", output)
     if not isinstance(shown, dict):
         return ""
@@ -93,8 +96,13 @@ def _output(output: dict[str, Any], max_chars: int) -> str:
     page = _text(shown.get("text/html", shown.get("html")))
     if "<table" in page and (table := extract_html(page.encode("utf-8", "replace"), max_chars).body.strip()):
         return table[:_MAX_OUTPUT_CHARS]
-    text = _text(output.get("text", shown.get("text/plain"))).strip("\n")
+    text = _printed(_text(output.get("text", shown.get("text/plain")))).strip("\n")
     return _fenced(text[:_MAX_OUTPUT_CHARS], "") if text.strip() else ""
+
+
+def _printed(text: str) -> str:
+    """The text as a terminal shows it: without codes of colours; of a progress bar its last state."""
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in _TERMINAL_CODE.sub("", text).split("\n"))
 
 
 def _fenced(text: str, language: str) -> str:

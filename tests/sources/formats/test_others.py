@@ -96,6 +96,15 @@ def test_ipynb_text_code_and_output() -> None:
     assert accepted("x.ipynb", json.dumps(old)).body == "## Old\n\n```\nx\n```"
 
 
+def test_ipynb_output_as_a_terminal_shows_it() -> None:
+    outputs = [
+        {"output_type": "stream", "text": "\x1b[32mINFO\x1b[0m start\r\n 10%|#  |\r 50%|## |\r100%|###|\nend\r"},
+        {"output_type": "error", "ename": "E", "evalue": "\x1b[1;31mbad\x1b[0m"},
+    ]
+    body = accepted("x.ipynb", notebook({"cell_type": "code", "source": "x", "outputs": outputs})).body
+    assert body.split("\n\n")[1:] == ["```\nINFO start\n100%|###|\nend\n```", "```\nE: bad\n```"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
