@@ -20,10 +20,10 @@ _PIECE_BYTES = 2**18
 
 
 def is_ignored(path: str) -> bool:
-    """True for paths that listings of folders and buckets leave out: hidden files, ``*.tmp`` and ``*.part``."""
+    """True for paths that listings leave out: hidden files, ``*.tmp``, ``*.part``, Office's locks (``~$a.docx``)."""
     if "/." in f"/{path}" and any(part.startswith(".") for part in PurePosixPath(path).parts):
         return True
-    return path.lower().endswith((".tmp", ".part"))
+    return path.lower().endswith((".tmp", ".part")) or path.rpartition("/")[2].startswith("~$")
 
 
 def read_at_most(read: Callable[[int], bytes], limit: int) -> bytes:

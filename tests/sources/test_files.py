@@ -23,7 +23,7 @@ def _write(folder: Path, *paths: str) -> None:
 
 def test_lists_sorted_by_full_path_and_leaves_out_hidden_and_unfinished(tmp_path: Path) -> None:
     wanted = ["a.txt", "a/b.txt", "a/b/c.md", "a0.txt", "kind.docx", "z.jsonl"]
-    _write(tmp_path, *wanted, ".hidden.txt", ".git/x.txt", "a/.x/y.txt", "up.jsonl.part", "up.csv.TMP")
+    _write(tmp_path, *wanted, ".hidden.txt", ".git/x.txt", "a/.x/y.txt", "up.jsonl.part", "up.csv.TMP", "a/~$b.docx")
     (tmp_path / "empty").mkdir()
     assert _paths(tmp_path) == sorted(wanted)
 
