@@ -24,6 +24,7 @@ GOOD = json.dumps({"items": [ITEM]})
         json.dumps({"items": [{**ITEM, "confidence": 0.9}], "note": "x"}),
         f'{{"draft": true}} {GOOD}',
         f"From [] and [1] follows {GOOD}",
+        GOOD.replace("\\n", "\n"),
     ],
     ids=[
         "plain",
@@ -34,6 +35,7 @@ GOOD = json.dumps({"items": [ITEM]})
         "extra keys",
         "second object",
         "lists before",
+        "line break in a string",
     ],
 )
 def test_finds_the_json(content: str) -> None:

@@ -164,7 +164,7 @@ def _answers(text: str) -> list[object]:
 
 def _json_values(text: str, end: int = 0) -> Iterator[tuple[int, int, object]]:
     """Begin, end and value of each outermost JSON object or list from a place in a model's text."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)  # models copy quotations with their line breaks as they are
     for _ in range(_MAX_OPENINGS):
         if (opening := _OPENING.search(text, end)) is None:
             return
