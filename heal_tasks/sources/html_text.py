@@ -114,7 +114,7 @@ def _whole(node: "LexborNode", tag: str, hidden: frozenset[str]) -> str | None:
         return markup.heading(HEADING_TAGS[tag], "".join(_parts(node, hidden, structured=False)))
     if tag == "pre":
         code = "".join(_parts(node, hidden, structured=False)).strip("\n")
-        return f"```\n{code}\n```" if "\n" in code else None
+        return markup.fenced(code) if "\n" in code else None
     if tag != "table":
         return None
     found = table_rows(node, lambda cell: "".join(_parts(cell, hidden, structured=False)))

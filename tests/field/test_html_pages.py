@@ -117,6 +117,8 @@ def test_tables_of_data_and_of_layout(rows: str, lines: list[str]) -> None:
 def test_headings_are_lines_and_code_is_fenced() -> None:
     page = "<h2>A <i>long</i>\nheading</h2><div><h7>x</h7><pre># comment\ncode</pre><h3></h3><pre>one line</pre>"
     assert accepted("x.html", page).body == "## A long heading\n\nx\n\n```\n# comment\ncode\n```\n\none line"
+    code = accepted("x.html", "<pre>```\n# x\n```</pre>after").body
+    assert code == "````\n```\n# x\n```\n````\n\nafter"
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,11 @@ def test_evidence_is_verbatim_and_flags_are_right() -> None:
     assert [sentence.complete for sentence in found] == [True] * 4 + [False] + [True] * 2
 
 
+def test_a_fence_in_a_longer_one_ends_nothing() -> None:
+    text = "````\n```\nThis is code.\n```\nThis is code too.\n````\nThis is prose."
+    assert [sentence.text for sentence in sentences(text)] == ["This is prose."]
+
+
 def test_plain_removes_markup() -> None:
     marked = (
         "A *fast* **and** `short <x.html>`_ :class:`~a.b.C` and :meth:`._orm.x.D`, <b>bold</b> [link](http://x.org/a) "

@@ -18,7 +18,7 @@ _SKIPPED_SECTIONS = re.compile(
 )
 _KEPT_DIRECTIVES = frozenset({"note", "warning", "tip", "important", "hint", "attention", "caution", "danger", "topic"})
 
-_FENCE = re.compile(r"\s*(```|~~~)")
+_FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 _UNDERLINE = re.compile(r"\s*([-=~^\"'*+#])\1{2,}\s*$")
 _DIRECTIVE = re.compile(r"\s*\.\. *([\w:-]*?)::")
 _FOOTNOTE = re.compile(r"\s*(?:\.\. )?\[[\w#]+\]_? ")
@@ -96,7 +96,8 @@ def plain(text: str) -> str:
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
     """Ranges of consecutive lines of prose."""
     block: tuple[int, int] | None = None
-    in_fence = in_section = in_output = in_table = False
+    in_section = in_output = in_table = False
+    fence = ""
     skip_deeper_than: float = math.inf
     offset = 0
     for line, following in pairwise([*text.splitlines(keepends=True), ""]):
@@ -104,9 +105,10 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
         stripped = line.strip()
         indent = len(line) - len(line.lstrip())
         usable = False
-        if _FENCE.match(line):
-            in_fence = not in_fence
-        elif in_fence:
+        mark = _FENCE.match(line)
+        if mark and mark[1].startswith(fence):
+            fence = "" if fence else mark[1]
+        elif fence:
             pass
         elif not stripped:
             in_output = in_table = False

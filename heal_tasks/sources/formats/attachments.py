@@ -2,6 +2,7 @@
 
 from heal_tasks.sources.encodings import read_text
 from heal_tasks.sources.extract import UnreadableError
+from heal_tasks.sources.formats import markup
 from heal_tasks.sources.formats.readers import KIND_OF, TEXT_SUFFIXES, reader
 
 
@@ -18,7 +19,7 @@ def read_attachment(suffix: str, data: bytes, max_chars: int) -> str:
             text = read_text(data)[0].replace("\r\n", "\n").strip()
         except UnicodeDecodeError:
             raise UnreadableError("neither UTF-8 nor Windows-1252; convert it to UTF-8") from None
-        return text if suffix in {".md", ".markdown"} else f"```\n{text}\n```" if "\n#" in f"\n{text}" else text
+        return markup.fenced(text) if "\n#" in f"\n{text}" and suffix not in {".md", ".markdown"} else text
     kind = KIND_OF.get(suffix)
     if kind is None or kind in {"eml", "parquet"}:
         raise UnreadableError(f"attachments of kind {suffix!r} are not read")

@@ -7,6 +7,7 @@ from typing import Any
 
 from heal_tasks.sources.encodings import decode
 from heal_tasks.sources.extract import Extract, UnreadableError
+from heal_tasks.sources.formats import markup
 from heal_tasks.sources.html_text import extract_html
 from heal_tasks.sources.markdown import first_heading
 
@@ -74,7 +75,7 @@ def _parts(cell: dict[str, Any], language: str, max_chars: int) -> Iterator[str]
         yield f"{'#' * (level if isinstance(level, int) and 0 < level < 7 else 1)} {' '.join(text.split())}"
     elif kind == "code":
         if text.strip():
-            yield _fenced(text, language)
+            yield markup.fenced(text.rstrip(), language)
         outputs = cell.get("outputs")
         for output in outputs if isinstance(outputs, list) else []:
             if isinstance(output, dict):
@@ -87,7 +88,7 @@ def _output(output: dict[str, Any], max_chars: int) -> str:
     """The text and tables that a cell printed or showed; of an error its name and message."""
     if output.get("output_type") in {"error", "pyerr"}:
         message = _printed(f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}")
-        return _fenced(message[:_MAX_OUTPUT_CHARS], "")
+        return markup.fenced(message[:_MAX_OUTPUT_CHARS].rstrip())
     shown = output.get("data", output)
     if not isinstance(shown, dict):
         return ""
@@ -97,17 +98,12 @@ def _output(output: dict[str, Any], max_chars: int) -> str:
     if "<table" in page and (table := extract_html(page.encode("utf-8", "replace"), max_chars).body.strip()):
         return table[:_MAX_OUTPUT_CHARS]
     text = _printed(_text(output.get("text", shown.get("text/plain")))).strip("\n")
-    return _fenced(text[:_MAX_OUTPUT_CHARS], "") if text.strip() else ""
+    return markup.fenced(text[:_MAX_OUTPUT_CHARS].rstrip()) if text.strip() else ""
 
 
 def _printed(text: str) -> str:
     """The text as a terminal shows it: without codes of colours; of a progress bar its last state."""
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in _TERMINAL_CODE.sub("", text).split("\n"))
-
-
-def _fenced(text: str, language: str) -> str:
-    mark = "~~~~" if "```" in text else "```"
-    return f"{mark}{language}\n{text.rstrip()}\n{mark}"
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 MAX_LEVEL = 6
+_FENCES = re.compile(r"^ {0,3}(`{3,})", re.MULTILINE)
 _BREAKS = re.compile(r"[^\S\n]*\n\s*")
 
 
@@ -18,6 +19,13 @@ def item(text: str, depth: int = 0, number: int | None = None) -> str:
     text = _BREAKS.sub(" ", text.strip())
     mark = "-" if number is None else f"{number}."
     return f"{'  ' * min(depth, 8)}{mark} {text}" if text else ""
+
+
+def fenced(code: str, language: str = "") -> str:
+    """A block of code between fences that are longer than those in it."""
+    inner = max(map(len, _FENCES.findall(code)), default=0)
+    mark = "`" * max(3, inner + 1)
+    return f"{mark}{language}\n{code}\n{mark}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

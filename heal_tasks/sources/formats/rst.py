@@ -29,6 +29,8 @@ _NO_TEXT = frozenset({
     "autosummary", "tabularcolumns", "default-domain", "meta", "plot",
 })  # fmt: skip
 _HIDDEN = (nodes.comment, nodes.substitution_definition, nodes.target, nodes.pending, nodes.raw, nodes.image)
+_CODE = (nodes.literal_block, nodes.doctest_block)
+_NO_LINE = (*_HIDDEN, *_CODE)
 _ROLE = re.compile(r":[\w:+.-]+:`([^`]*)`")
 _TARGET = re.compile(r"\s*<[^<>]*>\Z")
 
@@ -125,8 +127,8 @@ def _blocks(parent: nodes.Element, level: int) -> Iterator[str]:
             yield from _list(node, 0)
         elif isinstance(node, nodes.table):
             yield from _table(node)
-        elif isinstance(node, nodes.literal_block | nodes.doctest_block):
-            yield f"```\n{node.astext()}\n```"
+        elif isinstance(node, _CODE):
+            yield markup.fenced(node.astext())
         elif isinstance(node, nodes.definition_list | nodes.field_list | nodes.option_list):
             yield from _definitions(node)
         elif isinstance(node, nodes.footnote | nodes.citation):
@@ -144,9 +146,10 @@ def _blocks(parent: nodes.Element, level: int) -> Iterator[str]:
 
 def _list(parent: nodes.Element, depth: int) -> Iterator[str]:
     numbered = isinstance(parent, nodes.enumerated_list)
-    for number, child in enumerate(parent.children, start=1):
+    for number, child in enumerate(parent.children, start=parent.get("start", 1)):
         texts: Sequence[nodes.Node] = child.children
-        lines = [node for node in texts if isinstance(node, nodes.TextElement) and "\n\n" not in node.astext()]
+        # Comments and code are elements with a text, too.
+        lines = [node for node in texts if isinstance(node, nodes.TextElement) and not isinstance(node, _NO_LINE)]
         yield markup.item(" ".join(map(_line, lines)), depth, number if numbered else None)
         for node in texts:
             if isinstance(node, nodes.bullet_list | nodes.enumerated_list):

@@ -181,6 +181,14 @@ term
     assert accepted("y.rst", "A\n=\n\ntext\n\nB\n=\n\nmore").body == "# A\n\ntext\n\n# B\n\nmore"
 
 
+def test_rst_lists_with_code_comments_and_numbers() -> None:
+    text = "* Run::\n\n    make a\n    make b\n\n  .. a comment\n\n  and rest.\n\n5. five\n6. six\n\n"
+    text += "::\n\n  ```\n  # x\n  ```\n"
+    assert accepted("x.rst", text).body.split("\n\n") == [
+        "- Run: and rest.", "```\nmake a\nmake b\n```", "5. five\n6. six", "````\n```\n# x\n```\n````",
+    ]  # fmt: skip
+
+
 def table(**columns: list[Any]) -> bytes:
     import pyarrow
     from pyarrow import parquet
