@@ -44,6 +44,8 @@ _SEPARATOR = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|
 _NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
 _CELLS = re.compile(r"(?<!\\)\|")
 _MAX_HEADING_CHARS = 2000
+_MAX_NAME_CHARS = 200
+"""Of a column. Forms name columns by whole questions; a longer text is a value."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ def pieces(body: str) -> Iterator[Piece]:
 
 def fields(row: str, header: str, *, empty: bool = False) -> list[str]:
     """A row of a table as a line per cell, each with the name of its column; of an empty cell only if ``empty``."""
-    columns = zip_longest(_cells(header.partition("\n")[0]), _cells(row), fillvalue="")
+    columns = zip_longest(_cells(header), _cells(row), fillvalue="")
     return [": ".join(filter(None, pair)) + "\n" for pair in columns if pair[1] or (empty and pair[0])]
 
 
@@ -155,10 +157,14 @@ def _rows(text: str, path: tuple[str, ...]) -> Iterator[Piece]:
     header, rows = "".join(lines[:2]), lines[2:] or [""]
     while len(rows) > 1 and not rows[-1].strip():
         rows[-2:] = [rows[-2] + rows[-1]]
+    if any(len(cell) > _MAX_NAME_CHARS for cell in _cells(lines[0])):
+        # A table without a header, such as questions with their answers: its first row says nothing of the others.
+        rows, header = [header, *rows], ""
     yield Piece(header + rows[0], Break.BLOCK, path, rows[0].strip() and rows[0], header)
     for row in rows[1:]:
         yield Piece(row, Break.SENTENCE, path, row, header)
 
 
 def _cells(row: str) -> list[str]:
+    row = row.partition("\n")[0]  # below a header stands its separator
     return [cell.strip() for cell in _CELLS.split(row.strip().removeprefix("|").removesuffix("|"))]

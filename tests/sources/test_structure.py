@@ -116,6 +116,18 @@ def test_a_row_that_does_not_fit_is_written_as_names_and_values() -> None:
     assert all(text.startswith("Part: valve ") for _, text in chunks)
 
 
+def test_a_first_row_with_a_long_text_is_no_header_of_the_rows_below() -> None:
+    rows = [f"| Question {number}? | " + f"answer{number} " * 60 + "|\n" for number in range(20)]
+    body = rows[0] + "| --- | --- |\n" + "".join(rows[1:])
+    for most in (100, 40):
+        texts = [text for _, text in chunk_text("", body, words, most)]
+        assert sum(text.count("answer0") for text in texts) == 60
+        assert sum(text.count("answer7") for text in texts) == 60
+        assert all(text.startswith(("| Question", "Question")) for text in texts)
+    huge = "| " + "h " * 10_000 + "| b |\n|---|---|\n" + "| x | y |\n" * 2000
+    assert len(chunk_text("", huge, words, 100)) < 400
+
+
 def test_fields_of_a_row() -> None:
     assert fields(r"| a \| b |  | c | more |", "| X | Y | Z |\n|---|---|---|\n") == [
         r"X: a \| b" + "\n",
