@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-from heal_tasks.core.errors import SourceError
+from heal_tasks.core.errors import RetryableError, SourceError
 from heal_tasks.core.ids import natural_key
 from heal_tasks.core.specs import FILE, folder_of
 from heal_tasks.core.types import SourceFile
@@ -52,6 +52,9 @@ class FolderSource:
         try:
             yield from self._walk()
         except OSError as error:
+            if error.errno == errno.ENOENT and self._root.is_dir():
+                gone = f"source {self.name!r}: folder {error.filename} was removed or renamed during the listing"
+                raise RetryableError(f"{gone}, of which nothing may be concluded; try again") from error
             raise SourceError(
                 f"source {self.name!r}: {error.filename} cannot be listed ({error.strerror}); "
                 "its documents would look deleted, so the listing stops; check that it is mounted and readable"

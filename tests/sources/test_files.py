@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from heal_tasks.core.errors import SourceError
+from heal_tasks.core.errors import RetryableError, SourceError
 from heal_tasks.core.types import SourceFile
 from heal_tasks.sources.base import open_source
 
@@ -101,6 +101,15 @@ def test_a_missing_folder_is_an_error_and_not_empty(tmp_path: Path) -> None:
     folder.rmdir()
     with pytest.raises(SourceError, match="its documents would look deleted"):
         list(source.list_files())
+
+
+def test_a_folder_that_goes_away_during_the_listing_is_worth_a_retry(tmp_path: Path) -> None:
+    _write(tmp_path, "a.txt", "b/c.txt")
+    listing = open_source(f"file:{tmp_path}", s3_endpoint_url=None).list_files()
+    assert next(listing).path == "a.txt"
+    (tmp_path / "b").rename(tmp_path / "a")
+    with pytest.raises(RetryableError, match=r"/b was removed or renamed during the listing, .*; try again"):
+        list(listing)
 
 
 @pytest.mark.parametrize(
