@@ -52,7 +52,7 @@ def reported_tokens(body: str) -> tuple[int, int]:
     Some gateways count the tokens of reasoning, which are paid for as output, only in the total.
     """
     try:
-        usage = _Usage.model_validate_json(body)
+        usage = _Usage.model_validate_json(body.lstrip("\ufeff"))
     except ValidationError:
         return 0, 0
     sent, received, total = (

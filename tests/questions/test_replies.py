@@ -89,3 +89,9 @@ def test_a_key_that_a_server_repeats_is_not_kept() -> None:
     call = read_completion(json.dumps(reply), parse_drafts).call
     assert call.status == "invalid"
     assert call.raw_reply == 'You sent {"authorization": "Basic ***"}.'
+
+
+def test_the_tokens_of_a_reply_with_a_byte_order_mark_are_not_guessed() -> None:
+    body = {"choices": [{"message": {"content": GOOD}}], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+    call = read_completion(f"\ufeff{json.dumps(body)}", parse_drafts).call
+    assert (call.status, call.booked_tokens, call.guessed) == ("ok", (9, 4), False)
