@@ -3,6 +3,7 @@
 import datetime
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from xml.etree.ElementTree import Element
 
 from heal_tasks.sources.formats import markup
@@ -145,12 +146,9 @@ def _block(
     block: list[dict[int, str | Number]], header: dict[int, str | Number]
 ) -> tuple[list[str], dict[int, str | Number]]:
     """Texts of a block of rows, and the header of its table."""
-    lines: list[str] = []
-    while block and len(block[0]) == 1 and not isinstance(cell := next(iter(block[0].values())), Number):
-        if len(block) > 1 and all(len(row) == 1 for row in block):  # a list
-            break
-        lines.append(cell)
-        block = block[1:]
+    is_list = len(block) > 1 and all(len(row) == 1 for row in block)
+    lines: list[str] = [] if is_list else list(takewhile(lambda cell: not isinstance(cell, Number), _single_cells(block)))
+    block = block[len(lines) :]
     if not block:
         return lines, header
     numbers = any(isinstance(cell, Number) for cell in block[0].values())
@@ -162,3 +160,11 @@ def _block(
         return lines, header
     table = markup.table([[row.get(column, "") for column in columns] for row in block])
     return [*lines, table], block[0]
+
+
+def _single_cells(block: list[dict[int, str | Number]]) -> Iterator[str | Number]:
+    """The cells of the rows at the beginning that have no other."""
+    for row in block:
+        if len(row) != 1:
+            return
+        yield from row.values()

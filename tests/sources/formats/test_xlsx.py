@@ -1,9 +1,11 @@
 """Workbooks: tables with their headers, numbers as they are shown, comments and charts, hidden sheets."""
 
 import datetime
+import time
 
 import pytest
 
+from heal_tasks.sources.formats.sheets import Number, sheet_tables
 from heal_tasks.sources.formats.xlsx import extract_xlsx
 from tests.sources.formats.office import edited, saved, workbook
 
@@ -82,6 +84,19 @@ def test_a_table_of_many_rows_is_one_table_and_reading_stops_at_the_bound() -> N
     whole = body(book)
     assert whole.count("\n| ") == 2001
     assert len(extract_xlsx(saved(book), 100).body) < 400
+
+
+def test_a_long_text_above_a_table_takes_linear_time() -> None:
+    rows: list[tuple[int, dict[int, str | Number]]] = [(row, {0: f"line {row}"}) for row in range(40_000)]
+    start = time.monotonic()
+    found = list(sheet_tables([*rows, (40_000, {0: "a", 1: "b"})], [], 10**7))
+    assert time.monotonic() - start < 5
+    assert found[0] == "line 0"
+    assert found[-2:] == ["line 39999", "| a | b |\n| --- | --- |"]
+    assert list(sheet_tables(rows[:2], [], 1000)) == ["- line 0", "- line 1"]
+    assert list(sheet_tables([(0, {0: "Sum"}), (1, {0: Number("7")}), (2, {0: "a", 1: "b"})], [], 1000)) == [
+        "Sum", "| 7 |  |\n| --- | --- |\n| a | b |",
+    ]  # fmt: skip
 
 
 def test_charts() -> None:
