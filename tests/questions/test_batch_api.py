@@ -44,6 +44,17 @@ def test_one_of_many_batches_is_found() -> None:
         assert api(fake).find("k0") == ids[0], "the oldest is on the last page"
 
 
+def test_a_server_whose_list_has_no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def whole(batches: FakeBatches, after: str) -> Reply:
+        return Reply({"object": "list", "data": [job.body for job in batches.jobs.values()]})
+
+    monkeypatch.setattr(FakeBatches, "_list", whole)
+    with FakeOpenAI(batches=FakeBatches(polls=0)) as fake:
+        batch_id = send(fake, "k")
+        assert api(fake).find("k") == batch_id
+        assert api(fake).find("another") is None
+
+
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [

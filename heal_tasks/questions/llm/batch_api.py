@@ -193,8 +193,14 @@ class BatchApi:
         """The id of the batch with this key in its metadata; None where there is none."""
         with self._errors("lists no batches"):
             # No list can be filtered by metadata. All of it is read: overlooking a batch means paying for it twice.
-            listed = self._client.batches.list(limit=100)
-            return next((item.id for item in listed if (item.metadata or {}).get(_KEY) == batch_key), None)
+            seen = set[str]()
+            for item in self._client.batches.list(limit=100):
+                if (item.metadata or {}).get(_KEY) == batch_key:
+                    return item.id
+                if item.id in seen:  # a server without pages sends its only one again and again
+                    break
+                seen.add(item.id)
+            return None
 
     def job(self, batch_id: str) -> Job | None:
         """Status and files of a batch; None where the endpoint knows no such batch."""

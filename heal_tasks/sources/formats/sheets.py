@@ -147,7 +147,9 @@ def _block(
 ) -> tuple[list[str], dict[int, str | Number]]:
     """Texts of a block of rows, and the header of its table."""
     is_list = len(block) > 1 and all(len(row) == 1 for row in block)
-    lines: list[str] = [] if is_list else list(takewhile(lambda cell: not isinstance(cell, Number), _single_cells(block)))
+    lines: list[str] = (
+        [] if is_list else list(takewhile(lambda cell: not isinstance(cell, Number), _single_cells(block)))
+    )
     block = block[len(lines) :]
     if not block:
         return lines, header
