@@ -17,6 +17,8 @@ REFUSAL_CODES = {"content_filter", "content_policy_violation", "data_inspection_
 
 _TOO_LONG = re.compile(r"context.?(length|window|size)|string_above_max_length")
 
+# llama.cpp answers 500 to a text that is longer than its batch, as if trying again could help.
+_TOO_LARGE = re.compile(r"\b(?:input|prompt)\b.{0,60}?\b(?:too (?:large|long|big)|exceeds?)\b")
 _BAD_BODY = 502  # neither JSON nor a page, such as JSON that was cut off
 _UNKNOWN = 500
 # Without dashes and capitals, in which servers differ.
@@ -72,7 +74,8 @@ def error_status(http_status: int, body: str, expected: str = "") -> int | None:
         lacks_credit = any(_by_code(error) == 402 for error in found or ()) or (
             http_status in (400, 401, 403) and any(_by_words(error) == 402 for error in found or ())
         )
-        return 402 if lacks_credit else http_status
+        too_large = http_status == 500 and _TOO_LARGE.search(error_text(body).lower())
+        return 402 if lacks_credit else 413 if too_large else http_status
     if found is None:
         text = body.lstrip("\ufeff \t\r\n")
         return WEB_PAGE if text.startswith("<") else _by_words(text) or _BAD_BODY

@@ -1,6 +1,7 @@
 """The embeddings endpoint: every text gets its own vector and is paid for once, whatever goes wrong on the way."""
 
 import itertools
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -78,10 +79,17 @@ def test_requests_are_bounded_and_a_refused_text_costs_no_other_its_vector() -> 
     assert max(sum(map(len, body["input"])) for body in server.bodies) <= BATCH_CHARS
 
 
-def test_a_text_that_is_too_long_is_cut_until_it_fits() -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "context_length_exceeded", "maximum context length is 8192 tokens"),
+        (500, 500, "input (992 tokens) is too large to process. increase the physical batch size (current: 512)"),
+    ],
+)
+def test_a_text_that_is_too_long_is_cut_until_it_fits(status: int, code: object, message: str) -> None:
     def rule(asked: list[str], attempt: int) -> tuple[int, str] | None:
-        code = '{"error": {"message": "maximum context length is 8192 tokens", "code": "context_length_exceeded"}}'
-        return (400, code) if max(map(len, asked)) > 1000 else None
+        error = json.dumps({"error": {"message": message, "code": code, "type": "server_error"}})
+        return (status, error) if max(map(len, asked)) > 1000 else None
 
     with FakeEmbeddings(rule=rule) as server:
         parts = list(open_endpoint(server).embed(["short", "long " * 1000]))

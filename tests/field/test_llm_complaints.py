@@ -75,6 +75,8 @@ def test_a_body_that_is_no_json(body: str, status: int) -> None:
     ("http_status", "body", "status"),
     [
         (429, {"error": {"code": "insufficient_quota"}}, 402),
+        (500, {"error": {"message": "the input length exceeds the context length"}}, 413),
+        (500, {"error": {"message": "input buffer lost"}}, 500),
         (429, [{"error": {"message": "check your plan and billing details", "status": "RESOURCE_EXHAUSTED"}}], 429),
         (400, {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low"}}, 402),
         (400, {"error": {"code": 500}}, 400),
