@@ -34,7 +34,11 @@ MAX_FAILED_IN_A_ROW = 5
 """So many pages after each other that the server fails to give are a site that does not answer."""
 
 _HTML = frozenset({"", ".php", ".asp", ".aspx", ".jsp", ".htm", ".cgi"})
-_GENERIC = frozenset({"", "text/plain", "application/octet-stream", "binary/octet-stream"})
+# Also those that servers without the types of 2007 send for office files and e-books, which are archives.
+_GENERIC = frozenset({
+    "", "text/plain", "application/octet-stream", "binary/octet-stream", "application/zip",
+    "application/x-zip-compressed", "application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,19 @@ def test_a_text_in_the_encoding_that_only_the_server_names(site: WebSite, tmp_pa
     assert len(source.read(SourceFile(f"{site.url}/1.html", "", 0), 10)) == 11
 
 
+def test_kinds_by_the_type_of_the_server_or_by_the_name(site: WebSite, tmp_path: Path) -> None:
+    site.pages = {
+        "/a.docx": Page(b"PK", "application/zip"),
+        "/b.xlsx": Page(b"PK", "application/vnd.ms-excel"),
+        "/c.zip": Page(b"PK", "application/zip"),
+        "/d": Page(b"%PDF", "application/pdf"),
+        "/e.php": Page(b"<p>x", "text/html"),
+        "/f.txt": Page(b"x", "text/plain"),
+    }
+    kinds = [file.kind for file in opened(site, tmp_path).list_files()]
+    assert kinds == [".docx", ".xlsx", ".zip", ".pdf", ".html", ".txt"]
+
+
 def test_sizes_are_bounded(site: WebSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = zipped(b"x" * 5_000_000)
     site.pages["/bomb"] = Page(bomb, headers={"Content-Encoding": "gzip"}, etag='"b"')
