@@ -20,17 +20,17 @@ _MAX_FRONT_MATTER_CHARS = 16 * 1024
 _MAX_BRACKETS = 1000
 # Python writes no longer ones as decimal digits; YAML and TOML read any length as hexadecimal.
 _MAX_INTEGER_BITS = 4096
-_MAX_HEADING_CHARS = 2000
+MAX_HEADING_CHARS = 2000
 # Editors and templates leave these above the front matter.
 _BLANK = "\ufeff \t\r\n"
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _SETEXT_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 # At the beginning of a line, or behind other tags there: "<div align=center><h1>Valves</h1>".
 _HTML_HEADING = re.compile(
     r"[ \t]*(?:<(?!h[1-6]\b)[a-z][^<>]*>[ \t]*)*<h[1-6](?=[\s>])[^>]*>(.*?)</h[1-6]", re.IGNORECASE | re.DOTALL
 )
 # Above an underline a list or a quotation is no heading.
-_NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
+NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
 # Attributes that documentation generators read: "# Valves {#valves}".
 _ATTRIBUTES = re.compile(r"\{[#.:][^{}]*\}")
 _ACL_LINE = re.compile(rf"^[\"']?{ACL_FIELD}[\"']?[ \t]*[:=]", re.MULTILINE | re.IGNORECASE)
@@ -85,12 +85,12 @@ def first_heading(text: str) -> str:
     fence, previous, comment = "", "", False
     place = 0
     for whole in text.splitlines(keepends=True):
-        line = whole[:_MAX_HEADING_CHARS].rstrip("\r\n")
+        line = whole[:MAX_HEADING_CHARS].rstrip("\r\n")
         begin, place = place, place + len(whole)
         if comment or (not fence and line.lstrip().startswith("<!--")):
             comment = "-->" not in whole
             continue
-        if (mark := _FENCE.match(line)) is not None:
+        if (mark := FENCE.match(line)) is not None:
             if not fence:
                 fence = mark[1]
             elif mark[1].startswith(fence) and not line.strip(" \t`~"):
@@ -101,13 +101,13 @@ def first_heading(text: str) -> str:
             continue
         heading = atx_heading(line)
         if not heading and line.lstrip()[:1] == "<" and "<h" in line.lower():
-            tag = _HTML_HEADING.match(text[begin : begin + _MAX_HEADING_CHARS])
+            tag = _HTML_HEADING.match(text[begin : begin + MAX_HEADING_CHARS])
             heading = tag[1] if tag else ""
         if not heading and previous and _SETEXT_UNDERLINE.fullmatch(line) is not None:
             heading = previous
         if heading and (title := plain_heading(heading)):
             return title
-        previous = "" if line.lstrip()[:2] in _NO_PARAGRAPH else line.strip()
+        previous = "" if line.lstrip()[:2] in NO_PARAGRAPH else line.strip()
     return ""
 
 

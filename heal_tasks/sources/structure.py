@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise, zip_longest
 
-from heal_tasks.sources.markdown import atx_heading, plain_heading
+from heal_tasks.sources.markdown import FENCE, MAX_HEADING_CHARS, NO_PARAGRAPH, atx_heading, plain_heading
 
 
 class Break(IntEnum):
@@ -38,12 +38,9 @@ _SENTENCE = re.compile(
     r"(?<=[.!?…؟۔।॥።։])[\"')\]”’»]{0,3}\s+(?=[^\sa-z0-9])|(?<=[。！？｡။។།])[\"')\]”’」』）》]{0,3}"
     r"|\n\s*\n|\n(?=[ \t]*[^\sa-z0-9])"
 )
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _UNDERLINE = re.compile(r" {0,3}(?:={3,}|-{3,})[ \t]*")
 _SEPARATOR = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
-_NO_PARAGRAPH = frozenset({"- ", "* ", "+ ", "> "})
 _CELLS = re.compile(r"(?<!\\)\|")
-_MAX_HEADING_CHARS = 2000
 _MAX_NAME_CHARS = 200
 """Of a column. Forms name columns by whole questions; a longer text is a value."""
 
@@ -95,10 +92,10 @@ def _parts(body: str) -> Iterator[_Part]:
     place = 0
     number = 0
     while number < len(lines):
-        line = lines[number][:_MAX_HEADING_CHARS].rstrip("\r\n")
+        line = lines[number][:MAX_HEADING_CHARS].rstrip("\r\n")
         start, place = place, place + len(lines[number])
         following = lines[number + 1].rstrip("\r\n") if number + 1 < len(lines) else ""
-        mark = _FENCE.match(line) if line[:4].lstrip()[:1] in {"`", "~"} else None
+        mark = FENCE.match(line) if line[:4].lstrip()[:1] in {"`", "~"} else None
         if fence:
             if mark is not None and mark[1].startswith(fence) and not line.strip(" \t`~"):
                 fence, kind = "", "closed"
@@ -131,7 +128,7 @@ def _is_underlined(lines: Sequence[str], number: int, line: str, following: str)
     if following[:4].lstrip()[:1] not in {"=", "-"} or _UNDERLINE.fullmatch(following) is None:
         return False
     alone = not number or not lines[number - 1].strip()
-    return alone and bool(line.strip()) and line.lstrip()[:2] not in _NO_PARAGRAPH and line[:1] not in {" ", "|"}
+    return alone and bool(line.strip()) and line.lstrip()[:2] not in NO_PARAGRAPH and line[:1] not in {" ", "|"}
 
 
 def _texts(text: str, path: tuple[str, ...], *, code: bool) -> Iterator[Piece]:
