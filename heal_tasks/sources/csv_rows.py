@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 
 from heal_tasks.core.types import Rejected
-from heal_tasks.sources.encodings import GUESSED, decode, decode_wide, looks_western
+from heal_tasks.sources.encodings import GUESSED, decode, decode_wide, looks_western, read_damaged
 from heal_tasks.sources.records import is_visible, reject
 from heal_tasks.sources.table_rows import Columns, Row
 
@@ -225,8 +225,11 @@ def _decoded(data: bytes) -> tuple[str, set[int]]:
             try:
                 texts.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError:
-                western = looks_western(line)
-                texts.append(line.decode(GUESSED) if western else line.decode("utf-8", "surrogateescape"))
-                if western:
+                if (damaged := read_damaged(line)) is not None:
+                    texts.append(damaged)
+                elif looks_western(line):
+                    texts.append(line.decode(GUESSED))
                     guessed.add(number)
+                else:
+                    texts.append(line.decode("utf-8", "surrogateescape"))
         return "".join(texts), guessed

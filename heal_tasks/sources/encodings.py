@@ -53,14 +53,22 @@ def read_text(data: bytes) -> tuple[str, str | None]:
     """Decode a text file, and name the encoding if it was guessed.
 
     Raises:
-        UnicodeDecodeError: it is neither UTF-8 nor UTF-16, and does not look like Windows-1252.
+        UnicodeDecodeError: it is neither UTF-8, save few bytes, nor UTF-16, and does not look like Windows-1252.
     """
     try:
         return decode(data), None
     except UnicodeDecodeError:
+        if (text := read_damaged(data)) is not None:
+            return text, None
         if not looks_western(data):
             raise
         return data.decode(GUESSED), GUESSED
+
+
+def read_damaged(data: bytes) -> str | None:
+    """Decode UTF-8 in which few bytes are wrong, such as one that was cut; they become U+FFFD. None for other bytes."""
+    text, right, wrong = _as_utf8(data)
+    return text if right > wrong and wrong <= max(1, _MAX_REPLACED_SHARE * len(text)) else None
 
 
 def read_html(data: bytes) -> tuple[str, str | None]:
@@ -91,6 +99,8 @@ def _read(data: bytes, declared: str | None) -> tuple[str, str | None]:
     try:
         return decode(data), None
     except UnicodeDecodeError:
+        if (text := read_damaged(data)) is not None:
+            return text, None
         if declared is not None and _wide_codec(data) is None:
             text = data.decode(declared, "replace")
             if text.count("\ufffd") <= max(1, _MAX_REPLACED_SHARE * len(text)):
@@ -102,11 +112,23 @@ def looks_western(data: bytes) -> bool:
     """True if bytes may be a text in Windows-1252: mostly ASCII, with single accented letters, without controls."""
     if _wide_codec(data) is not None or len(data.translate(None, _CONTROLS + _UNDEFINED)) < len(data):
         return False
+    _, right, wrong = _as_utf8(data)
+    if right > wrong:  # UTF-8 with damage, each letter of which would be two wrong ones
+        return False
     runs = [len(run) for run in _HIGH.findall(data)]
     high = sum(runs)
     return high <= max(8, _MAX_HIGH_SHARE * len(data)) and (
         sum(run for run in runs if run > 2) <= _MAX_LONG_RUN_SHARE * high
     )
+
+
+def _as_utf8(data: bytes) -> tuple[str, int, int]:
+    """A text as UTF-8, and how many of its characters beyond ASCII are right and wrong in it; none are in UTF-16."""
+    if _wide_codec(data) is not None:
+        return "", 0, 0
+    text = data.decode("utf-8-sig", "replace")
+    wrong = text.count("\ufffd")
+    return text, len(text) - len(text.encode("ascii", "ignore")) - wrong, wrong
 
 
 def _wide_codec(data: bytes) -> str | None:

@@ -60,6 +60,20 @@ def test_single_wrong_bytes_in_a_declared_encoding_cost_single_characters() -> N
     assert accepted("x.html", page).body.count("\ufffd") == 1
 
 
+@pytest.mark.parametrize("path", ["x.txt", "x.md", "x.html", "x.csv"])
+@pytest.mark.parametrize("damage", [b"\xff", "ö".encode()[:1]])
+@pytest.mark.parametrize("text", ["The café in Köln – 5 € a day, naïve", "Насос нужно смазывать", "水泵每周必须加油"])
+def test_a_wrong_byte_in_utf8_costs_a_character_and_not_the_letters_of_all(path: str, damage: bytes, text: str) -> None:
+    start = "id;text\n1;" if path == "x.csv" else "<meta charset=iso-8859-1>" if path == "x.html" else ""
+    record = accepted(path, (start + text).encode() + damage)
+    assert (record.body, record.metadata) == (f"{text}\ufffd", {})
+
+
+def test_lines_in_utf8_and_windows_1252_in_one_text_are_no_western_text() -> None:
+    mixed = "Größe über öl\n".encode() * 3 + "Größe\n".encode("cp1252") * 3
+    assert "convert it to UTF-8" in refused("x.txt", mixed).reason
+
+
 @pytest.mark.parametrize("path", ["x.txt", "x.md", "x.html"])
 @pytest.mark.parametrize(
     "text", ["Café", "Größere Ventile öffnen sich über fünf Bar", "“smart” – it’s 5 €", "¿Cuándo? Mañana, señor"]
