@@ -48,6 +48,7 @@ class RouteFacts:
     pending: int  # chunks that the live generation lacks, and those that it serves although their text is gone
     forced: Literal[RouteName, "auto"]  # the route to take whatever the facts
     asked: int = 0  # chunks with human questions that no row has been moved by yet
+    new_stems: int = 0  # word stems of served chunks that the live lexicon lacks; 0 while chunks are pending
     displacement: float = 0.0  # mean angle over all rows that they have moved, in radians; back and forth adds up
     probe_change: float | None = None  # of nDCG@10 on the live generation's fixed questions; None if it has none
     probe_change_high: float | None = None  # upper end of the 95 % interval of probe_change
@@ -121,7 +122,7 @@ def choose_route(facts: RouteFacts, *, max_changed_share: float, max_age_days: f
             f" {held_back.reason} But the last realignment had the same cause, and no candidate was promoted by it, so "
             f"the next one is due when {limit}, or at an age of {max_age_days:g} days."
         )
-    if facts.new + facts.changed + facts.deleted + facts.pending + facts.asked == 0:
+    if facts.new + facts.changed + facts.deleted + facts.pending + facts.asked + facts.new_stems == 0:
         return Route("nothing", f"No document is new, changed or deleted, and {live} has every vector.{waits}")
     within = (
         "" if waits else f"; {facts.changed_share:.1%} changed since the last realignment is within "
@@ -185,4 +186,5 @@ def _counts(facts: RouteFacts) -> str:
         f"{facts.new} new, {facts.changed} changed and {facts.deleted} deleted of {facts.documents} documents, "
         f"{facts.pending} chunks to publish or to remove"
         + (f", {facts.asked} chunks with new questions" if facts.asked else "")
+        + (f", {facts.new_stems} word stems that the lexicon lacks" if facts.new_stems else "")
     )

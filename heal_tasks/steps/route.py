@@ -8,6 +8,7 @@ from heal_tasks.nudge.probe import KEPT
 from heal_tasks.nudge.route import KNOWN_FIT, Route, RouteFacts, choose_route, skip_training
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.quality.probes import DISPLACEMENT, probe_change
+from heal_tasks.steps.vectors.new_stems import count_new_stems
 from heal_tasks.store.documents.corpus import Corpus
 from heal_tasks.store.documents.documents import Changes
 from heal_tasks.store.documents.topics import TopicRepository
@@ -15,6 +16,9 @@ from heal_tasks.store.generations.generations import Generation, GenerationRepos
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.runs.runs import RunRepository
 from heal_tasks.store.spaces.spaces import SpaceRepository
+
+LOOKED_AT = 1000
+"""Touched chunks, at most, that are searched for stems which the live lexicon lacks."""
 
 
 def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
@@ -42,6 +46,7 @@ def decide(context: Context, arrived: Changes) -> tuple[Route, RouteFacts]:
         pending=pending.chunks + pending.superseded,
         forced=settings.force_route,
         asked=NudgeState(context.conn, active).asked() if active else 0,
+        new_stems=_new_stems(context, active) if active and not pending.chunks else 0,
         **_drift(context, active),
         **_training(context),
     )
@@ -84,6 +89,13 @@ def _training(context: Context) -> dict[str, Any]:
     pending = corpus.pending(None, trained_at)
     documents = pending.moved / max(pending.documents, 1)
     return {"refused_trainings": refused, "new_material": max(documents, corpus.new_questions(trained_at))}
+
+
+def _new_stems(context: Context, active: Generation) -> int:
+    """The number of stems of served chunks that the live lexicon lacks: a document has got another language."""
+    # Ids are hashes, so the first ones are a sample.
+    touched = NudgeState(context.conn, active).touched()[:LOOKED_AT]
+    return count_new_stems(context.conn, active, touched)
 
 
 def _misfits(context: Context, active: Generation | None, since: datetime | None) -> int | None:

@@ -24,6 +24,7 @@ def route(**changes):
         ({"deleted": 1, "changed_share": 1 / 1500}, "nudge", "1 deleted of 1500 documents"),
         ({"pending": 4}, "nudge", "4 chunks to publish or to remove"),
         ({"asked": 3}, "nudge", "0 chunks to publish or to remove, 3 chunks with new questions"),
+        ({"new_stems": 5}, "nudge", "0 chunks to publish or to remove, 5 word stems that the lexicon lacks"),
         ({"new": 150, "changed_share": 0.1}, "nudge", "10.0% changed since the last realignment is within 10.0%"),
         ({"new": 5, "changed_share": 0.101}, "realign", "10.1% of the documents changed since the last realignment"),
         ({"generation_age_days": 29.9}, "nothing", "generation 7"),

@@ -200,3 +200,24 @@ def test_questions_alone_call_for_a_nudge_once(auto: Connection, settings: Setti
     world.ask("d4", "a question that a filter dropped", "train", "human")
     auto.execute("UPDATE heal.question SET dropped_by = 'round_trip' WHERE text LIKE '%dropped%'")
     assert routed("dropped")[0] == "nothing"
+
+
+def test_a_document_that_gets_another_language_calls_for_a_nudge_once(auto: Connection, settings: Settings) -> None:
+    """Its words have other stems then, which the live lexicon lacks: its own words would not find it."""
+    world = LexiconWorld(auto, settings)
+    world.ask_of_all("unseen_test")
+    world.go_live()
+    refs: dict[str, int | str] = {"new": 0, "changed": 0, "deleted": 0}
+
+    def routed(run_id: str) -> str:
+        return load_step("route").run(settings, Manifest(run_id=run_id, refs=refs)).note
+
+    assert routed("quiet").startswith("nothing")
+    records = [Record("d1", "", world.texts["d1"], {"language": "german"})]
+    changes = DocumentRepository(auto).apply_records("s", records, lambda title, body: [("", body)])
+    assert (changes.new, changes.changed) == (0, 0)
+    assert routed("german").startswith("nudge: ")
+    assert "0 chunks to publish or to remove, 8 word stems that the lexicon lacks" in routed("german again")
+    world.night("german")
+    assert [language for language, _ in world.lexicon().stems].count("german") == 8
+    assert routed("after").startswith("nothing")

@@ -13,6 +13,15 @@ from heal_tasks.store.generations.lexicon import LexiconRepository, StemDictiona
 from heal_tasks.store.spaces.spaces import SpaceRepository
 
 
+def count_new_stems(conn: Connection, generation: Generation, chunk_ids: Int64Array) -> int:
+    """The number of stems of some chunks, int64, shape (n,), that ``extend_lexicon`` would add."""
+    if generation.lexicon is None:
+        return 0
+    public = LexiconRecord.from_json(generation.lexicon).public
+    chunk_ids = Corpus(conn).public_chunks(chunk_ids) if public else chunk_ids
+    return len(LexiconRepository(conn).unknown_stems(generation, chunk_ids, public=public))
+
+
 def extend_lexicon(conn: Connection, generation: Generation, chunk_ids: Int64Array) -> int:
     """Add the stems of some chunks and their questions that a generation's lexicon lacks, and return their number.
 
