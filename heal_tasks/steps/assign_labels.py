@@ -21,6 +21,12 @@ def assign_labels(context: Context) -> Outcome:
     run = topics.get(live.topic_run_id)
     ids, texts = Corpus(context.conn).texts(unlabelled_in=run.topic_run_id)
     if ids:
+        if not context.artifacts.exists(run.uri):
+            raise StepError(
+                f"the files of topic run {run.topic_run_id}, {run.uri}, are gone, so new documents cannot be labelled; "
+                "put them back from a backup, or run the realign route (HEAL_FORCE_ROUTE=realign for one run), which "
+                "makes new topics"
+            )
         made = TopicTree.load(context.artifacts.local(run.uri)).project(texts)
         labels = Labels(np.array(ids, dtype=np.int64), made.leaves, made.path_lists(), made.membership, made.residual)
         topics.add_labels(run.topic_run_id, labels)

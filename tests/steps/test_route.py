@@ -1,10 +1,12 @@
 """Step route: the facts that it reads from the store."""
 
+import shutil
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
@@ -12,6 +14,7 @@ from heal_tasks.nudge.route import TRAINING_PATIENCE
 from heal_tasks.steps.engine.road import load_step
 from heal_tasks.store.db import Connection, scalar
 from heal_tasks.store.documents.documents import DocumentRepository
+from heal_tasks.store.documents.topics import TopicRepository
 from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.generations.nudge_state import NudgeState
 from heal_tasks.store.runs.runs import RunRepository
@@ -221,3 +224,13 @@ def test_a_document_that_gets_another_language_calls_for_a_nudge_once(auto: Conn
     world.night("german")
     assert [language for language, _ in world.lexicon().stems].count("german") == 8
     assert routed("after").startswith("nothing")
+
+
+def test_a_nudge_without_the_files_of_the_live_topics_says_what_to_do(auto: Connection, settings: Settings) -> None:
+    read_documents(auto, ["a walrus", "a heron"])
+    run = TopicRepository(auto).get(realigned(auto, settings, "first"))
+    read_documents(auto, ["a gecko"], 2)
+    shutil.rmtree(run.uri)
+    said = f"files of topic run {run.topic_run_id}, {run.uri}, are gone.*HEAL_FORCE_ROUTE=realign"
+    with pytest.raises(StepError, match=said):
+        load_step("assign_labels").run(settings, Manifest(run_id="night"))
