@@ -1,12 +1,17 @@
 """Step embed_base on a real store: shards share the work, and no text is encoded twice."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from heal_tasks.core.errors import StepError
 from heal_tasks.core.manifest import Manifest
+from heal_tasks.core.models import packaged_folder
+from heal_tasks.core.setting_groups import PACKAGED_MODEL
 from heal_tasks.core.settings import Settings
 from heal_tasks.core.types import Record
 from heal_tasks.sources.chunking import embedding_text
@@ -97,3 +102,23 @@ def test_a_finished_shard_is_not_repeated_and_a_killed_one_goes_on(
     ids, vectors = SpaceRepository(stored).load_chunks(space)
     assert len(ids) == 2 * DOCUMENTS
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_live_model_that_is_gone_is_named_and_a_new_run_goes_on_without_it(
+    settings: Settings, stored: Connection, tmp_path: Path
+) -> None:
+    folder = tmp_path / "earlier"
+    shutil.copytree(str(packaged_folder(PACKAGED_MODEL)), folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text() + "\n")  # otherwise its space would be that of the packaged model
+    earlier = settings.model_copy(update={"model": str(folder)})
+    assert load_step("first_light").run(earlier, Manifest(run_id="first")).number("went_live") == 1
+    DocumentRepository(stored).apply_records("s", [Record("new", "T", "New.")], lambda title, body: [("", body)])
+    shutil.rmtree(folder)
+    said = rf"generation 1, which is live, needs its own model, {folder}: .* docs/models.md says how to go on"
+    for step in ("embed", "embed_new"):
+        with pytest.raises(StepError, match=said):
+            load_step(step).run(settings, Manifest(run_id="second"))
+    stored.execute("UPDATE heal.generation SET state = 'retired', retired_at = now() WHERE state = 'active'")
+    assert load_step("first_light").run(settings, Manifest(run_id="third")).number("went_live") == 2
+    load_step("embed").run(settings, Manifest(run_id="third"))

@@ -5,7 +5,8 @@ Only missing vectors are computed and they are written in batches, so a killed t
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from heal_tasks.core.batches import batched
+from heal_tasks.core.errors import InputError, StepError
 from heal_tasks.core.models import Role, api_model
 from heal_tasks.endpoint.calls import Call
 from heal_tasks.steps.engine.runner import Context, Outcome
@@ -22,6 +24,7 @@ from heal_tasks.steps.vectors.embedding_costs import ledger_row, most_usd, refus
 from heal_tasks.steps.vectors.encoders import TextEncoder, api_prompt, check_unchanged, open_encoder
 from heal_tasks.steps.writing.llm_calls import spend_limit_of
 from heal_tasks.store.documents.chunks import live_chunks
+from heal_tasks.store.generations.generations import GenerationRepository
 from heal_tasks.store.llm.ledger import embedded_by, settle
 from heal_tasks.store.spaces.spaces import Space, SpaceRepository
 
@@ -39,10 +42,11 @@ def fill_spaces(context: Context, spaces: Sequence[Space], *, chunks_only: bool 
         StepError: a spend limit leaves no room for texts to send to an API, or its model has changed.
         Waiting: texts are in a batch at an API.
     """
-    filled = [
-        (take_vectors(context, space, partial(load_encoder, context, space)), *_fill(context, space, chunks_only))
-        for space in spaces
-    ]
+    filled = list[tuple[int, int, int]]()
+    for space in spaces:
+        with _naming_live_model(context, space):
+            taken = take_vectors(context, space, partial(load_encoder, context, space))
+            filled.append((taken, *_fill(context, space, chunks_only)))
     taken, chunks, questions = np.sum(filled, axis=0).tolist()
     names = ", ".join(f"{space.space_id} ({space.model_uri})" for space in spaces)
     note = f"{chunks} chunk and {questions} question vectors computed, space {names}"
@@ -50,6 +54,21 @@ def fill_spaces(context: Context, spaces: Sequence[Space], *, chunks_only: bool 
     if taken:
         note, counts = f"{note}; {taken} chunk vectors taken from adopted tables", {**counts, "taken": taken}
     return Outcome(counts=counts, note=note)
+
+
+@contextmanager
+def _naming_live_model(context: Context, space: Space) -> Iterator[None]:
+    """Add to an error that it is about the live generation's model, where HEAL_MODEL names another one."""
+    try:
+        yield
+    except (InputError, StepError) as error:
+        active = GenerationRepository(context.conn).active()
+        if space.model_uri == context.settings.model_uri or not active or active.space_id != space.space_id:
+            raise
+        raise StepError(
+            f"generation {active.generation_id}, which is live, needs its own model, {space.model_uri}: {error}. If "
+            "that model is gone for good, docs/models.md says how to go on without it (Change of model)"
+        ) from error
 
 
 def _fill(context: Context, space: Space, chunks_only: bool) -> tuple[int, int]:
