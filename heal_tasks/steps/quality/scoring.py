@@ -85,7 +85,6 @@ class Scores:
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]  # by metric, one value per question
     documents: Mapping[str, Int64Array]  # as in AnswerKey
     hierarchy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    relevance: Mapping[str, Curve] = field(default_factory=dict)  # by query path, from the sets that decide
 
 
 def judged(

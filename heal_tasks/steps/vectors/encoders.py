@@ -10,7 +10,6 @@ from heal_tasks.core.artifacts import ArtifactStore
 from heal_tasks.core.errors import StepError
 from heal_tasks.core.models import Role, api_model, split_uri
 from heal_tasks.core.settings import Settings
-from heal_tasks.core.types import Progress, silent
 from heal_tasks.endpoint.calls import Call
 from heal_tasks.endpoint.embeddings import EmbeddingEndpoint
 from heal_tasks.endpoint.endpoint import EMBEDDINGS, EndpointConfig
@@ -34,7 +33,7 @@ RECENT = 4096
 class TextEncoder(Protocol):
     """Turns texts into unit vectors."""
 
-    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
+    def encode(self, texts: Sequence[str], *, role: Role = "document") -> Float32Array:
         """Unit vectors of texts, float32, shape (n, d)."""
 
 
@@ -46,7 +45,7 @@ class ApiEncoder:
         self._model, self._options = split_uri(model_uri)
         self._recent: dict[str, Float32Array] = {}  # of questions, oldest first
 
-    def encode(self, texts: Sequence[str], *, role: Role = "document", progress: Progress = silent) -> Float32Array:
+    def encode(self, texts: Sequence[str], *, role: Role = "document") -> Float32Array:
         """Unit vectors of texts, float32, shape (n, d); each distinct text is sent once, and no recent question again.
 
         Raises:
@@ -64,7 +63,6 @@ class ApiEncoder:
                 complaint = [call.raw_reply for call in part.calls if call.status != "ok"][-1][:300]
             if self._book:
                 self._book(part.calls)
-            progress(len(found), len(distinct))
         if refused:
             raise StepError(
                 f"{self._model} gives no vector for {len(refused)} texts, the first is {refused[0][:80]!r}: "
