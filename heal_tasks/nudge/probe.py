@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heal_tasks.nudge.products import Float32Array, Int64Array
+from heal_tasks.nudge.products import Float32Array, Int64Array, block_size, blocks
 
 KEPT = 40
 """Rows kept per question: 30 of them may go before ten places can no longer be filled."""
@@ -53,17 +53,33 @@ def follow(
         The nearest rows now, with as many columns as before; and a mask, shape (p,), of the questions that must be
         searched again.
     """
-    width = kept.ids.shape[1]
     gone = np.isin(kept.ids, touched)
-    found = queries @ vectors.T  # (p, m)
-    found[found <= kept.floor[:, None]] = -np.inf
-    all_ids = np.concatenate([np.where(gone, -1, kept.ids), np.where(np.isinf(found), -1, ids[None, :])], axis=1)
-    all_scores = np.concatenate([np.where(gone, -np.inf, kept.scores), found], axis=1)
+    known_ids, known_scores = np.where(gone, -1, kept.ids), np.where(gone, -np.inf, kept.scores)
+    parts = [
+        _follow(Nearest(known_ids[part], known_scores[part], kept.floor[part]), queries[part], ids, vectors)
+        for part in blocks(len(queries), block_size(len(ids), "cpu"))
+    ]
+    now = Nearest(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else kept
+    return now, ((now.ids >= 0).sum(axis=1) < places) & np.isfinite(kept.floor)
+
+
+def _follow(
+    kept: Nearest, queries: Float32Array, ids: Int64Array, vectors: Float32Array
+) -> tuple[Int64Array, Float32Array, Float32Array]:
+    """Merge the rows that exist now into the kept ones of some questions, which have lost what was touched."""
+    width = kept.ids.shape[1]
+    found = queries @ vectors.T  # (b, m)
+    enters = found > kept.floor[:, None]
+    # Few rows enter a ranking, even where all were touched: only so many columns are sorted.
+    most = int(enters.sum(axis=1).max(initial=0))
+    columns = np.argsort(~enters, axis=1, kind="stable")[:, :most]
+    enters, found = (np.take_along_axis(values, columns, axis=1) for values in (enters, found))
+    all_ids = np.concatenate([kept.ids, np.where(enters, ids[columns], -1)], axis=1)
+    all_scores = np.concatenate([kept.scores, np.where(enters, found, -np.inf)], axis=1, dtype=np.float32)
     order = np.lexsort((all_ids, -all_scores), axis=1)
     all_ids, all_scores = (np.take_along_axis(values, order, axis=1) for values in (all_ids, all_scores))
     full = all_ids[:, width - 1] >= 0
     # If places stay empty, the old floor still holds for every row that was not kept.
     cut = full & ((all_ids[:, width:] >= 0).any(axis=1) | np.isfinite(kept.floor))
     floor = np.where(cut, all_scores[:, width - 1], kept.floor).astype(np.float32)
-    short = ((all_ids[:, :width] >= 0).sum(axis=1) < places) & np.isfinite(kept.floor)
-    return Nearest(all_ids[:, :width], all_scores[:, :width], floor), short
+    return all_ids[:, :width], all_scores[:, :width], floor

@@ -1,5 +1,7 @@
 """The questions that follow a nudge: after any changes the first places are those of a full search."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,6 +53,23 @@ def test_first_places_are_those_of_a_full_search(seed: int, rows: int, nights: i
             np.testing.assert_array_equal(kept.ids[~short, :places], whole.ids[~short, :places])
         for field in ("ids", "scores", "floor"):
             getattr(kept, field)[short] = getattr(whole, field)[short]
+
+
+def test_memory_stays_small_where_every_row_was_touched() -> None:
+    """As after the first questions of another language model: about every chunk."""
+    rng = np.random.default_rng(0)
+    queries, before = (rng.normal(size=(count, 8)).astype(np.float32) for count in (1500, 10_000))
+    ids = np.arange(len(before))
+    scores = queries @ before.T
+    nearest = np.argsort(-scores, axis=1)[:, :40]
+    kept = Nearest.of(ids[nearest], np.take_along_axis(scores, nearest, axis=1))
+    del scores
+    tracemalloc.start()
+    now, _ = follow(kept, queries, ids, ids, before, places=10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(now.ids[:, :10], kept.ids[:, :10])
+    assert peak < 120 << 20, "36 bytes for each question and row would be 515 MiB"
 
 
 def test_a_question_whose_rows_have_gone_is_ranked_anew() -> None:
