@@ -14,7 +14,8 @@ from rich.text import Text
 from heal_tasks.cli.base import app, console, described, print_line, settings_for_command
 from heal_tasks.core.artifacts import artifact_store
 from heal_tasks.core.corpora import corpus_names
-from heal_tasks.core.errors import HealError, RetryableError, SettingsError
+from heal_tasks.core.devices import pick_device
+from heal_tasks.core.errors import HealError, InputError, RetryableError, SettingsError
 from heal_tasks.core.files import state_folder
 from heal_tasks.core.models import api_model, packaged_folder
 from heal_tasks.core.prompts import missing_prompts
@@ -272,10 +273,13 @@ def _disk(settings: Settings) -> Iterator[Result]:
 def _gpu(settings: Settings) -> Iterator[Result]:
     import torch
 
+    try:
+        pick_device(settings.device)
+    except InputError as error:
+        yield "fail", f"HEAL_DEVICE: {error}"
+        return
     if torch.cuda.is_available():
         yield "ok", f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}"
-    elif settings.device.startswith("cuda"):
-        yield "fail", f"HEAL_DEVICE={settings.device} but torch {torch.__version__} sees no GPU"
     else:
         yield "note", f"none seen by torch {torch.__version__}; training runs on the processor"
 

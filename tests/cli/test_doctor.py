@@ -31,6 +31,12 @@ def test_artifacts_are_written_and_removed_again(tmp_path: Path) -> None:
     assert list(Path(settings.artifacts_uri).iterdir()) == []
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:one"])
+def test_a_device_that_a_training_would_refuse_fails(tmp_path: Path, device: str) -> None:
+    (found,) = findings(load_settings(var_dir=tmp_path, device=device), "gpu")
+    assert (found.level, found.text.partition(" is ")[0]) == ("fail", f"HEAL_DEVICE: device {device!r}")
+
+
 def test_the_llm_endpoint_is_asked(tmp_path: Path) -> None:
     with FakeOpenAI() as fake:
         url = fake.base_url
