@@ -7,7 +7,7 @@ import typer
 from pydantic import SecretStr
 
 from heal_tasks.cli.base import app, print_line, settings_for_command
-from heal_tasks.core.settings import GROUPS, as_variable
+from heal_tasks.core.settings import GROUPS, Settings, as_variable
 
 HEAD = """\
 # Settings
@@ -49,7 +49,9 @@ def settings(
     if markdown:
         typer.echo(markdown_page(), nl=False)
         return
-    for name, value in settings_for_command():
+    values = settings_for_command()
+    for name in Settings.model_fields:
+        value = getattr(values, name)
         print_line(f"HEAL_{name.upper()}={'***' if isinstance(value, SecretStr) else as_variable(value)}")
 
 

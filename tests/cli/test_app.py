@@ -55,6 +55,7 @@ def test_settings_are_printed_with_secrets_masked(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert line in lines
     assert "sk-secret" not in "".join(lines)
+    assert {line.partition("=")[0] for line in lines} == {f"HEAL_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_status_lists_generations_and_runs(auto: Connection, settings: Settings) -> None:
