@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
+from heal_tasks.core.environment import variables_in
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.source_tables import own_sources
 
@@ -51,7 +50,7 @@ def corpus_values(name: str) -> dict[str, str]:
     if not path.is_file():
         known = ", ".join(corpus_names()) or "none"
         raise SettingsError(f"there is no corpus {name!r}: {path.resolve()} is missing; there are: {known}")
-    return {key: value or "" for key, value in dotenv_values(path).items()}
+    return variables_in(path)
 
 
 def entered_corpus() -> str:

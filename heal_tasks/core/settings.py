@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from heal_tasks.core import run_settings as running
 from heal_tasks.core import setting_groups as groups
 from heal_tasks.core.corpora import corpus_overrides, entered_corpus
-from heal_tasks.core.environment import SECRETS_FOLDER
+from heal_tasks.core.environment import ENV_FILE, SECRETS_FOLDER, absolute, variables_in
 from heal_tasks.core.errors import SettingsError
 from heal_tasks.core.models import ModelOptions, with_options
 from heal_tasks.core.redaction import redact_logs, remember, remember_url
@@ -50,6 +49,13 @@ class Settings(
     """All settings; ``docs/settings.md`` lists them."""
 
     model_config = SettingsConfigDict(env_prefix="HEAL_", extra="ignore", frozen=True)
+
+    @field_validator("artifacts_uri")
+    @classmethod
+    def _folder_or_s3(cls, value: str) -> str:
+        if re.match(r"[a-z][a-z0-9+.-]*:", value, re.IGNORECASE) and not re.match("s3://[^/]", value):
+            raise ValueError("is neither a folder nor s3://BUCKET/PREFIX; write one of these, a folder without file:")
+        return str(absolute(value)) if value.startswith("~") else value
 
     @field_validator("llm_base_url", "embed_base_url", "s3_endpoint_url")
     @classmethod
@@ -96,10 +102,10 @@ class Settings(
     def _fill(cls, values: dict[str, Any]) -> dict[str, Any]:
         # An empty variable means unset, but an empty schedule means none.
         values = {key: value for key, value in values.items() if value not in ("", None) or key.endswith("schedule")}
-        values["var_dir"] = Path(values.get("var_dir") or "var").resolve()
+        values["var_dir"] = absolute(values.get("var_dir") or "var")
         values.setdefault("artifacts_uri", str(values["var_dir"] / "artifacts"))
         if "sources_file" in values or SOURCES_FILE.is_file():
-            values["sources_file"] = Path(values.get("sources_file") or SOURCES_FILE).resolve()
+            values["sources_file"] = absolute(values.get("sources_file") or SOURCES_FILE)
         values.setdefault("sources", own_sources(values["var_dir"], values.get("sources_file")))
         if key := os.environ.get("OPENAI_API_KEY"):
             values.setdefault("llm_api_key", key)
@@ -211,7 +217,9 @@ def load_settings(**overrides: Any) -> Settings:
     if unknown := overrides.keys() - Settings.model_fields.keys():
         raise SettingsError(f"there are no settings {', '.join(sorted(unknown))}; docs/settings.md lists them")
     redact_logs()
-    corpus = overrides.get("corpus", entered_corpus() or os.environ.get("HEAL_CORPUS", ""))
+    # Names of variables count in any case, as in the files that pydantic reads.
+    given = {name.upper(): text for name, text in (*variables_in(ENV_FILE).items(), *os.environ.items())}
+    corpus = overrides.get("corpus", entered_corpus() or given.get("HEAL_CORPUS", ""))
     if "sources" in overrides and "source_roots" not in overrides:
         own = load_settings(**{name: value for name, value in overrides.items() if name != "sources"})
         overrides["source_roots"] = own.allowed_roots
@@ -219,11 +227,11 @@ def load_settings(**overrides: Any) -> Settings:
     overrides = own_places | overrides | {"corpus": corpus}
     for name, text in [*os.environ.items(), *((name.upper(), as_variable(value)) for name, value in overrides.items())]:
         _remember(name, text)
-    var_dir = Path(str(overrides.get("var_dir") or os.environ.get("HEAL_VAR_DIR") or "var"))
+    var_dir = absolute(overrides.get("var_dir") or given.get("HEAL_VAR_DIR") or "var")
     secrets = SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None  # a folder that is missing would be warned of
     try:
         settings = Settings(  # type: ignore[call-arg]
-            _env_file=(var_dir / "local.env", ".env"), _secrets_dir=secrets, **overrides
+            _env_file=(var_dir / "local.env", ENV_FILE), _secrets_dir=secrets, **overrides
         )
     except ValidationError as error:
         lines = [
@@ -265,7 +273,7 @@ def _shown(item: Mapping[str, Any]) -> str:
 def unknown_variables(var_dir: Path) -> list[str]:
     """A sentence for each variable ``HEAL_...`` of environment and files that is no setting."""
     known = [name.upper() for name in Settings.model_fields]
-    given = (name.upper() for name in (*os.environ, *dotenv_values(var_dir / "local.env"), *dotenv_values(".env")))
+    given = (name.upper() for name in (*os.environ, *variables_in(var_dir / "local.env"), *variables_in(ENV_FILE)))
     names = {name.removeprefix("HEAL_") for name in given if name.startswith("HEAL_")}
     sentences = []
     for name in sorted(names - set(known)):

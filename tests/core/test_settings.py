@@ -37,6 +37,47 @@ def test_environment_wins_over_dotenv_and_dotenv_over_local_env(
     assert (settings.seed, settings.topic_depth, settings.topic_max_k) == (3, 2, 4)
 
 
+def test_dotenv_says_where_local_env_is_and_which_corpus_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "local.env").write_text("HEAL_DATABASE_URL=postgresql://h/state\n")
+    (tmp_path / ".env").write_text("heal_var_dir=state\n")
+    assert load_settings().require_database_url() == "postgresql://h/state"
+    monkeypatch.setenv("HEAL_VAR_DIR", "")  # hides the one in the file
+    assert load_settings().database_url is None
+    monkeypatch.delenv("HEAL_VAR_DIR")
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "legal.env").write_text("")
+    (tmp_path / ".env").write_text("HEAL_VAR_DIR=state\nHEAL_CORPUS=legal\n")
+    assert (load_settings().corpus, load_settings().require_database_url()) == ("legal", "postgresql://h/state_legal")
+    assert load_settings(corpus="").require_database_url() == "postgresql://h/state"
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "corpora").mkdir()
+    for file in (tmp_path / ".env", tmp_path / "corpora" / "legal.env"):
+        file.write_bytes(b"HEAL_QUERY_PROMPT=fran\xe7ais\n")
+        with pytest.raises(SettingsError, match=f"{re.escape(str(file))} is not UTF-8; save it as UTF-8"):
+            load_settings(corpus="" if file.name == ".env" else "legal")
+        file.unlink()
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "sources.toml").write_text("")
+    settings = load_settings(var_dir="~/state", artifacts_uri="~/models", sources_file="~/sources.toml")
+    assert settings.var_dir == tmp_path / "home" / "state"
+    assert settings.artifacts_uri == f"{tmp_path}/home/models"
+    assert settings.sources_file == tmp_path / "home" / "sources.toml"
+    for uri in ("s3://bucket/prefix", "./models/"):
+        assert load_settings(artifacts_uri=uri).artifacts_uri == uri
+    for name in ("var_dir", "artifacts_uri", "sources_file"):
+        with pytest.raises(SettingsError, match=r"folder '~nobody-here/x' cannot be resolved"):
+            load_settings(**{name: "~nobody-here/x"})
+
+
 def test_a_secret_of_the_container_is_read_and_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heal_tasks.core.settings.SECRETS_FOLDER", tmp_path)
     (tmp_path / "heal_serve_token").write_text("from-a-file\n")
@@ -79,6 +120,13 @@ def test_an_openai_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
         ("HEAL_DRAIN_HOURS", "1e308", r"HEAL_DRAIN_HOURS='1e308': .*less than or equal to 87600"),
         ("HEAL_LLM_TIMEOUT_S", "inf", r"HEAL_LLM_TIMEOUT_S='inf': .*less than or equal to 86400"),
         ("HEAL_INDEX_MEMORY_MB", "9999999", r"HEAL_INDEX_MEMORY_MB='9999999': .*less than or equal to 2097151"),
+        (
+            "HEAL_ARTIFACTS_URI",
+            "gs://bucket/heal",
+            r"HEAL_ARTIFACTS_URI='gs://bucket/heal': is neither a folder nor s3://",
+        ),
+        ("HEAL_ARTIFACTS_URI", "file:///data", r"HEAL_ARTIFACTS_URI='file:///data': .*a folder without file:"),
+        ("HEAL_ARTIFACTS_URI", "s3:///heal", r"HEAL_ARTIFACTS_URI='s3:///heal': is neither a folder nor s3://BUCKET"),
         # Secrets and what may have one in it are not shown.
         ("HEAL_LLM_API_KEY", "key-from-a-file\n", r"HEAL_LLM_API_KEY: has a blank, a line end"),
         ("HEAL_SERVE_TOKEN", "schlüssel", r"HEAL_SERVE_TOKEN: has a blank, a line end"),
