@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,8 @@ MAX_QUERY_CHARS = 2000
 """A longer one is a document; the encoder reads a few hundred tokens."""
 MAX_LINE_CHARS = 100_000
 
+Purpose = Literal["train", "test"]
+
 READERS: dict[str, RowReader] = {".json": json_rows, ".csv": csv_rows, ".tsv": csv_rows}
 """Every other suffix is read as JSON Lines."""
 COLUMNS = Columns((("query",), ("document",)), ("split",), ids="document")
@@ -46,7 +49,7 @@ class Judgment(BaseModel, extra="forbid", str_strip_whitespace=True):
 
     query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS), AfterValidator(_usable)]
     document: Annotated[str, BeforeValidator(external_id_of), AfterValidator(_usable)]
-    split: Literal["train", "test"] | None = None
+    split: Purpose | None = None
 
 
 class _ImportByDefault(TyperGroup):
@@ -87,15 +90,17 @@ def judgments(
     given, bad = _read(file)
     if not given and not bad:
         raise InputError(f"{file} has no line")
-    pairs = [(item.query, item.document) for item in given]
-    purposes = {item.query: item.split for item in given}
-
-    def split_of(document_id: int, query: str) -> Split:
-        return judgment_split(document_id, stable_id(query), purposes[query])
-
+    lines = len(given) + len(bad)
     with connect(settings.require_database_url(), autocommit=True) as conn:
-        stored, missing = QuestionRepository(conn).import_judgments(source, pairs, split_of)
-    print_line(f"{stored} new judgments of {len(given)}; the next run embeds their queries")
+        repository = QuestionRepository(conn)
+        purposes: dict[str, Purpose] = {query: _purpose(split) for query, _, _, split in repository.judgments()}
+        pairs = list(_of_one_split(given, purposes, bad))
+
+        def split_of(document_id: int, query: str) -> Split:
+            return judgment_split(document_id, stable_id(query), purposes.get(query))
+
+        stored, missing = repository.import_judgments(source, pairs, split_of)
+    print_line(f"{stored} new judgments of {len(pairs)}; the next run embeds their queries")
     refused = list[str]()
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -108,9 +113,7 @@ def judgments(
     if refused:
         unknown = set(missing)
         usable = sum(document not in unknown for _, document in pairs)
-        raise InputError(
-            f"{usable} of {len(given) + len(bad)} lines were taken, the others refused: {'; '.join(refused)}"
-        )
+        raise InputError(f"{usable} of {lines} lines were taken, the others refused: {'; '.join(refused)}")
 
 
 @judgments_app.command("list")
@@ -122,8 +125,7 @@ def list_judgments(
     with connect(settings_for_command().require_database_url(), autocommit=True) as conn:
         for query, document, source, split in QuestionRepository(conn).judgments():
             if as_json:
-                purpose = "test" if split.endswith("test") else "train"
-                typer.echo(json.dumps({"query": query, "document": document, "split": purpose}))
+                typer.echo(json.dumps({"query": query, "document": document, "split": _purpose(split)}))
             table.add_row(query, document, source, split)
     if not as_json:
         if table.row_count:
@@ -153,8 +155,29 @@ def remove(
     print_line(f"{removed} judgments removed")
 
 
-def _read(path: Path) -> tuple[list[Judgment], list[str]]:
-    """The judgments of a file, which gzip may have compressed (``.gz``), and one message per wrong line."""
+def _purpose(split: str) -> Purpose:
+    return "test" if split.endswith("test") else "train"
+
+
+def _of_one_split(
+    given: list[tuple[str, Judgment]], purposes: dict[str, Purpose], bad: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Query and document of each judgment that leaves its query in one split: a query trains or tests, never both.
+
+    ``purposes``, of the queries that are stored, receives those of the others; ``bad`` a message per refused line.
+    """
+    for place, item in given:
+        if item.split and purposes.setdefault(item.query, item.split) != item.split:
+            bad.append(
+                f"{place}: split: {item.split}, but the query is for {purposes[item.query]} already; give all its "
+                "documents one split, or remove the query first (judgments remove)"
+            )
+        else:
+            yield item.query, item.document
+
+
+def _read(path: Path) -> tuple[list[tuple[str, Judgment]], list[str]]:
+    """The judgments of a file, which gzip may have compressed, with their places, and one message per wrong line."""
     good, bad = [], []
     compressed = path.suffix.lower() == ".gz"
     kind = Path(path.stem if compressed else path.name).suffix.lower()
@@ -168,7 +191,7 @@ def _read(path: Path) -> tuple[list[Judgment], list[str]]:
             bad.append(f"{path}:{row.line}: {row.reason}")
             continue
         try:
-            good.append(Judgment.model_validate(row.values))
+            good.append((f"{path}:{row.line}", Judgment.model_validate(row.values)))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = "".join(f" {part}:" for part in first["loc"])

@@ -100,6 +100,27 @@ def test_wrong_lines_are_named_and_the_others_stored(settings: Settings, run: Ru
     assert {(query, document) for query, document, _ in rows(settings)} == {("what?", "d1")}
 
 
+def test_a_query_is_for_training_or_for_test_and_never_both(settings: Settings, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "queries.jsonl"
+    lines = [{"query": f"q{number}", "document": "d1"} for number in range(10)]
+    lines += [line | {"document": "d2", "split": "test"} for line in lines]
+    path.write_text(
+        "".join(json.dumps(line) + "\n" for line in [*lines, lines[-1] | {"document": "d3", "split": "train"}])
+    )
+    with pytest.raises(
+        InputError, match=rf"20 of 21 lines were taken, .*{path}:21: split: train, but .* for test already"
+    ):
+        run(path)
+    assert {split for _, _, split in rows(settings)} <= {"seen_test", "unseen_test"}
+    # What is stored counts as well.
+    path.write_text("".join(json.dumps({"query": f"q{number}", "document": "d4"}) + "\n" for number in range(10)))
+    assert "10 new judgments of 10" in run(path)
+    assert {split for _, _, split in rows(settings)} <= {"seen_test", "unseen_test"}
+    path.write_text(json.dumps({"query": "q0", "document": "d5", "split": "train"}))
+    with pytest.raises(InputError, match=r"0 of 1 lines were taken, .*:1: split: train, but .*judgments remove"):
+        run(path)
+
+
 def test_documents_that_are_not_there_are_named(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "queries.jsonl"
     path.write_text("\n".join(json.dumps({"query": "what?", "document": name}) for name in ("d99", "d1")))
