@@ -34,17 +34,24 @@ def ingest(
 
 
 def _add_step_command(name: str, entry: road.Entry) -> None:
-    hidden = not entry.shards
-
-    @app.command(name, help=entry.about, rich_help_panel=STEPS_PANEL)
-    def command(
-        run_id: RunId = "",
-        shard: Annotated[int, typer.Option(min=0, help="Number of this shard.", hidden=hidden)] = 0,
-        shards: Annotated[int, typer.Option(min=1, help="How many shards there are.", hidden=hidden)] = 1,
-    ) -> None:
+    def run_step(run_id: RunId = "", shard: int = 0, shards: int = 1) -> None:
+        if shard >= shards:
+            raise InputError(f"--shard {shard} is none of --shards {shards}, whose numbers are 0 to {shards - 1}")
         settings = settings_for_command()
         result = road.load_step(name).run_to_end(settings, _manifest_of(settings, run_id), shard, shards)
         console.print_json(json.dumps(result.to_json()))
+
+    def whole(run_id: RunId = "") -> None:
+        run_step(run_id)
+
+    def sharded(
+        run_id: RunId = "",
+        shard: Annotated[int, typer.Option(min=0, help="Number of this shard.")] = 0,
+        shards: Annotated[int, typer.Option(min=1, help="How many shards there are.")] = 1,
+    ) -> None:
+        run_step(run_id, shard, shards)
+
+    app.command(name, help=entry.about, rich_help_panel=STEPS_PANEL)(sharded if entry.shards else whole)
 
 
 for _name, _entry in road.STEPS.items():
@@ -77,12 +84,17 @@ def report(
 ) -> None:
     """Print a run's report again, or write its page with pictures to a file."""
     settings = settings_for_command()
-    run_id = run_id or _manifest_of(settings, "").run_id
     with connect(settings.require_database_url(), autocommit=True) as conn:
+        run_id = _existing_run(RunRepository(conn), run_id)
+        if not run_id:
+            raise StepError("there is no run yet; start one by the DAG heal_realign, or `python -m heal_tasks run`")
         if page is None:
             print_report(conn, run_id)
         elif text := read_page(conn, artifact_store(settings), run_id):
-            page.write_text(text, encoding="utf-8")
+            try:
+                page.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"{page} cannot be written ({error.strerror}); name another file") from None
         else:
             raise StepError(
                 f"run {run_id!r} has no page; SELECT run_id FROM heal.run WHERE report_uri IS NOT NULL lists runs with "
@@ -94,11 +106,16 @@ def _manifest_of(settings: Settings, wanted: str) -> Manifest:
     """The refs of a run's finished steps, so that any step can run next; of the latest run if none is named."""
     with connect(settings.require_database_url(), autocommit=True) as conn:
         runs = RunRepository(conn)
-        if wanted and runs.get_run(wanted) is None:
-            raise InputError(f"there is no run {wanted!r}; `python -m heal_tasks status` lists the latest")
-        run_id = wanted or next((row.run_id for row in runs.recent_runs(1)), new_run_id("manual"))
+        run_id = _existing_run(runs, wanted) or new_run_id("manual")
         refs: dict[str, int | str] = {}
         for row in runs.steps_of(run_id):
             if row.result:
                 refs.update(row.result["refs"])
     return Manifest(run_id=run_id, refs=refs)
+
+
+def _existing_run(runs: RunRepository, wanted: str) -> str:
+    """The run that is named, or else the latest; empty where there is none."""
+    if wanted and runs.get_run(wanted) is None:
+        raise InputError(f"there is no run {wanted!r}; `python -m heal_tasks status` lists the latest")
+    return wanted or next((row.run_id for row in runs.recent_runs(1)), "")

@@ -33,7 +33,7 @@ def topics(
         if latest is None:
             raise StoreError("there is no topic run yet; run the heal_realign DAG, or `python -m heal_tasks run`")
         served_id = active.topic_run_id if active else None
-        tree = read_tree(conn, run or served_id or latest.topic_run_id)
+        tree = read_tree(conn, (served_id or latest.topic_run_id) if run is None else run)
     print_line(_head(tree, active))
     _print_tree(tree, tree.run.depth if depth is None else depth)
     if selection:

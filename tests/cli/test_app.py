@@ -137,6 +137,20 @@ def test_a_step_of_a_run_that_there_is_not_is_refused(settings: Settings) -> Non
     assert str(shell.invoke(app, ["label", "--run-id", "nope"]).exception).startswith("there is no run 'nope'")
 
 
+def test_a_shard_that_there_is_not_is_refused(settings: Settings) -> None:
+    shell = CliRunner(env={"HEAL_DATABASE_URL": settings.require_database_url()})
+    refused = shell.invoke(app, ["embed", "--shard", "2", "--shards", "2"])
+    assert str(refused.exception) == "--shard 2 is none of --shards 2, whose numbers are 0 to 1"
+    # A step that is not sharded would be recorded as another one.
+    assert shell.invoke(app, ["route", "--shards", "2"]).exit_code == 2
+
+
+def test_a_report_without_any_run_is_one_sentence(settings: Settings) -> None:
+    shell = CliRunner(env={"HEAL_DATABASE_URL": settings.require_database_url()})
+    assert str(shell.invoke(app, ["report"]).exception).startswith("there is no run yet; start one by the DAG")
+    assert str(shell.invoke(app, ["report", "--run-id", "nope"]).exception).startswith("there is no run 'nope'")
+
+
 def test_the_password_of_the_interface_is_shown_to_its_owner(capsys: pytest.CaptureFixture[str]) -> None:
     client = SimpleNamespace(base_url="http://127.0.0.1:8080")
     machine_commands._print_access(Running(client, "the-password-4711", "", True))  # type: ignore[arg-type]

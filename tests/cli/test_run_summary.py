@@ -12,7 +12,7 @@ from heal_tasks.cli.examples import DEMO_QUESTIONS, print_examples
 from heal_tasks.cli.run_commands import report
 from heal_tasks.cli.run_summary import print_report
 from heal_tasks.core.artifacts import artifact_store
-from heal_tasks.core.errors import StepError, StoreError
+from heal_tasks.core.errors import InputError, StepError, StoreError
 from heal_tasks.core.settings import Settings
 from heal_tasks.local.postgres import EmbeddedPostgres
 from heal_tasks.report.page import render, store_page
@@ -165,6 +165,9 @@ def test_the_page_is_written_to_a_file(settings: Settings, tmp_path: Path, monke
         RunRepository(conn).finish_run("r", "promoted", report_uri=uri)
     report("r", file)
     assert "What gives zeros?" in file.read_text(encoding="utf-8")
+    for place, reason in ((tmp_path, "Is a directory"), (tmp_path / "none" / "x.html", "No such file or directory")):
+        with pytest.raises(InputError, match=rf"{place} cannot be written \({reason}\); name another file"):
+            report("r", place)
 
 
 def test_examples_show_a_command_that_runs_as_shown(
