@@ -157,8 +157,9 @@ class _Splitter:
             node.terms = self._strongest(matrix.columns, np.asarray(matrix.X.sum(axis=0), np.float32))
         ks = self._candidates(matrix.X.shape)
         if not ks:
-            smallest = max(config.min_documents, 2 * config.min_topic_documents)
-            node.stop_reason = f"fewer than {smallest} documents"
+            smallest = max(config.min_documents, 2 * config.min_topic_documents, 3)
+            small = matrix.X.shape[0] < smallest
+            node.stop_reason = f"fewer than {smallest} documents" if small else "fewer than 3 words"
             if not is_root:
                 return node
         result = choose_k(
@@ -187,7 +188,7 @@ class _Splitter:
         return node
 
     def _candidates(self, shape: tuple[int, int]) -> range:
-        """Numbers of topics to try for a matrix; empty for a node that is too small."""
+        """Numbers of topics to try for a matrix; empty for a node with too few documents or words."""
         config, (n, v) = self._config, shape
         most = min(config.max_k, n // config.min_topic_documents, n - 1, v - 1) if n >= config.min_documents else 0
         return range(2, most + 1)

@@ -142,6 +142,11 @@ def test_small_nodes_stay_leaves_and_progress_ends_complete(planted: Any) -> Non
     assert calls == [(0, 480), (480, 480)]
 
 
+def test_a_node_of_many_documents_and_two_words_has_too_few_words() -> None:
+    tree = build_tree(["alpha"] * 25 + ["beta"] * 25)
+    assert tree.nodes[0].stop_reason == "fewer than 3 words"
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
