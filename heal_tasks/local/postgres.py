@@ -146,9 +146,10 @@ class EmbeddedPostgres:
         self._hand_over(self._log_file)
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
-            stored = [int(self._port_file.read_text())] if self._port_file.exists() else []
-            port = first_free([*stored, 0])
-            self._port_file.write_text(str(port))
+            stored = self._port_file.read_text() if self._port_file.exists() else ""
+            # A full disk may have left an empty file.
+            port = first_free([int(stored), 0] if stored.isdecimal() else [0])
+            write_private(self._port_file, str(port))
             log_start = self._log_file.stat().st_size
             options = ["-w", "-t", "60", "-l", str(self._log_file), "-o", f"{PARAMETERS} -c port={port}"]
             result = self._run("pg_ctl", "start", "-D", str(self.data_dir), *options)

@@ -179,6 +179,10 @@ def test_a_remembered_port_that_is_taken_meanwhile_is_replaced(server: EmbeddedP
         taken.listen()
         assert server.start() != before
         assert server.running()
+    server.stop()
+    (folder / "data.port").write_text("")  # as a full disk leaves it
+    server.start()
+    assert server.running()
 
 
 def test_a_table_without_a_schema_is_not_made_in_schema_heal(server: EmbeddedPostgres) -> None:
