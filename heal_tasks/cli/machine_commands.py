@@ -39,8 +39,10 @@ def up(
         return
     with stack_lock(settings, say):
         start_server(settings, say)
-        prepare_vectors(settings, say)
-    say(f"the embedded Postgres is up; {short_path(settings.var_dir / 'local.env')} has its URL for the command line")
+        embedded = prepare_vectors(settings, say)[1]
+    local_env = short_path(settings.var_dir / "local.env")
+    used = f"{local_env} has its URL for the command line" if embedded else "vectors stay in that of HEAL_DATABASE_URL"
+    say(f"the embedded Postgres is up; {used}")
 
 
 @app.command(rich_help_panel=PANEL)

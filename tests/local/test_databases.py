@@ -63,11 +63,15 @@ def test_the_command_line_finds_the_embedded_database(fresh: Settings, database_
     assert "HEAL_DATABASE_URL" not in (fresh.var_dir / "local.env").read_text()
 
 
-def test_up_starts_the_database_alone(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_starts_the_database_alone(fresh: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEAL_VAR_DIR", str(fresh.var_dir))
     done = CliRunner().invoke(app, ["up", "--database-only"])
     assert done.exit_code == 0, done.output
-    assert "the embedded Postgres is up" in done.output
+    assert "the embedded Postgres is up; " in done.output
+    assert "local.env has its URL" in done.output
     assert not (fresh.var_dir / "airflow").exists()
     with connect(load_settings().require_database_url()) as conn:
         assert conn.execute("SELECT count(*) FROM heal.run").fetchone() == (0,)
+    monkeypatch.setenv("HEAL_DATABASE_URL", database_url)
+    done = CliRunner().invoke(app, ["up", "--database-only"])
+    assert "the embedded Postgres is up; vectors stay in that of HEAL_DATABASE_URL" in done.output
