@@ -48,7 +48,7 @@ class Settings(
 ):  # fmt: skip
     """All settings; ``docs/settings.md`` lists them."""
 
-    model_config = SettingsConfigDict(env_prefix="HEAL_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="HEAL_", extra="ignore", frozen=True, allow_inf_nan=False)
 
     @field_validator("artifacts_uri")
     @classmethod

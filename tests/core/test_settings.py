@@ -118,7 +118,9 @@ def test_an_openai_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
         ("HEAL_SOURCES", "ftp:x", r"unknown source 'ftp:x'; write file:FOLDER"),
         ("HEAL_SEED", str(2**32), r"HEAL_SEED='4294967296': .*less than"),
         ("HEAL_DRAIN_HOURS", "1e308", r"HEAL_DRAIN_HOURS='1e308': .*less than or equal to 87600"),
-        ("HEAL_LLM_TIMEOUT_S", "inf", r"HEAL_LLM_TIMEOUT_S='inf': .*less than or equal to 86400"),
+        ("HEAL_LLM_TIMEOUT_S", "86401", r"HEAL_LLM_TIMEOUT_S='86401': .*less than or equal to 86400"),
+        ("HEAL_MAX_FILE_MB", "inf", r"HEAL_MAX_FILE_MB='inf': .*finite number"),
+        ("HEAL_LLM_RUN_SPEND_LIMIT_USD", "nan", r"HEAL_LLM_RUN_SPEND_LIMIT_USD='nan': .*finite number"),
         ("HEAL_INDEX_MEMORY_MB", "9999999", r"HEAL_INDEX_MEMORY_MB='9999999': .*less than or equal to 2097151"),
         (
             "HEAL_ARTIFACTS_URI",
