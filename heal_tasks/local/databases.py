@@ -56,9 +56,12 @@ def prepare_vectors(settings: Settings, say: Say) -> tuple[str, bool]:
     with connect(database_url) as conn:
         if applied := migrate(conn):
             say(f"database schema: applied {', '.join(applied)}")
-    for name, applied in migrate_corpora(database_url):
-        if applied:
-            say(f"database schema of corpus {name}: applied {', '.join(applied)}")
+    try:
+        for name, applied in migrate_corpora(database_url):
+            if applied:
+                say(f"database schema of corpus {name}: applied {', '.join(applied)}")
+    except StoreError as error:  # the deployment itself and the other corpora can work
+        say(str(error))
     local_env = "# Written by `up` and `demo-adopt`, for the command line and for a shell.\n"
     write_private(settings.var_dir / "local.env", local_env + f"HEAL_DATABASE_URL='{database_url}'\n" * embedded)
     return database_url, embedded

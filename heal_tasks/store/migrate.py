@@ -7,7 +7,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from heal_tasks.core.corpora import corpus_database, corpus_names
-from heal_tasks.core.errors import StoreError
+from heal_tasks.core.errors import HealError, StoreError
 from heal_tasks.core.ids import sha256_hex
 from heal_tasks.store.db import (
     Connection,
@@ -107,20 +107,28 @@ def migrate_corpora(url: str) -> Iterator[tuple[str, list[str]]]:
         The corpus's name and the files that were applied to its database.
 
     Raises:
-        StoreError: this user may not make the database, or it is that of another corpus; the rest as ``migrate``.
+        StoreError: at the end, naming each corpus that was left out, and why: its file is wrong, its database cannot be
+            reached or made, or it is that of another corpus; the rest as ``migrate``.
     """
     names = corpus_names()
     if not names:
         return
     with connect(url, vectors=False) as conn:
-        owners = {database_identity(conn): "the deployment"}
+        owners, left_out = {database_identity(conn): "the deployment"}, list[str]()
     for name in names:
-        place = corpus_database(name, url)
-        _create_database(place, url, name)
-        with connect(place) as conn:
-            if (owner := owners.setdefault(database_identity(conn), name)) != name:
-                raise StoreError(same_database(name, owner))
-            yield name, migrate(conn)
+        try:
+            place = corpus_database(name, url)
+            _create_database(place, url, name)
+            with connect(place) as conn:
+                if (owner := owners.setdefault(database_identity(conn), name)) != name:
+                    raise StoreError(same_database(name, owner))
+                applied = migrate(conn)
+        except HealError as error:
+            left_out.append(f"corpus {name} was left out: {error}")
+        else:
+            yield name, applied
+    if left_out:
+        raise StoreError("\n".join(left_out))
 
 
 def same_database(corpus: str, owner: str) -> str:

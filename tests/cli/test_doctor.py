@@ -139,5 +139,17 @@ def test_corpora_are_checked(
         assert missing.text.endswith("`python -m heal_tasks migrate` makes a missing database")
         assert (wrong.level, wrong.text.partition(",")[0]) == ("fail", "wrong: corpora/wrong.env sets HEAL_SED")
         assert (fine.level, fine.text.partition(";")[0]) == ("ok", "lab, legal, main")
-        with pytest.raises(StoreError, match="corpus legal and lab have the same database"):
-            list(migrate_corpora(database_url))
+        for name in ("new", "wrong"):
+            (tmp_path / "corpora" / f"{name}.env").unlink()
+        (tmp_path / "corpora" / "Away.env").touch()
+        (tmp_path / "corpora" / "away.env").write_text("HEAL_DATABASE_URL=localhost\n")
+        migrated = []
+        with pytest.raises(StoreError) as caught:
+            for name, _ in migrate_corpora(database_url):
+                migrated.append(name)
+        assert migrated == ["lab"], "wrong files keep none of the others from their schema"
+        reasons = dict(line.split(" was left out: ") for line in str(caught.value).splitlines())
+        assert list(reasons) == [f"corpus {name}" for name in ("Away", "away", "legal", "main")]
+        assert "is no name of a corpus" in reasons["corpus Away"]
+        assert "URL is malformed" in reasons["corpus away"]
+        assert reasons["corpus legal"] == f"corpus legal and lab {cure}/legal.env"
