@@ -20,7 +20,8 @@ _SHORTEST = 5
 _USERINFO = re.compile(r"(//)[^/\s]*@")  # also without a scheme
 _NAMES = r"(?:password|passwd|pwd|api_?key|secret_access_key|access_token|client_secret)"
 _PATTERNS = (
-    (re.compile(r"""(\b[\w.%+-]+:)[^\s@/'"*]{3,}@"""), rf"\1{MASK}@"),
+    # Each run of letters is looked at once, and as much after it as a password may have: the time stays linear.
+    (re.compile(r"""((?<![\w.%+-])[\w.%+-]+:)[^\s@/'"*]{3,2000}@"""), rf"\1{MASK}@"),
     (re.compile(rf"""(\b{_NAMES}['"]?\s*=\s*)('[^']*'|"[^"]*"|[^\s&;,]+)""", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(rf"""("{_NAMES}":\s*)"[^"]*\"""", re.IGNORECASE), rf'\1"{MASK}"'),
     (re.compile(r"(\b(?:bearer|basic)\s+)(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{MASK}"),
