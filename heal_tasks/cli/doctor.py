@@ -21,6 +21,7 @@ from heal_tasks.core.models import api_model, packaged_folder
 from heal_tasks.core.prompts import missing_prompts
 from heal_tasks.core.redaction import redacted
 from heal_tasks.core.settings import Settings, load_settings, unknown_variables
+from heal_tasks.core.source_settings import NO_SOURCE
 from heal_tasks.local import stack
 from heal_tasks.steps.quality.scripts import unread_chunks
 from heal_tasks.store.db import NEWEST_TRIED, check_versions, connect, database_identity
@@ -153,6 +154,8 @@ def _sources(settings: Settings) -> Iterator[Result]:
     from heal_tasks.sources.parse import PARSERS, kind_of
     from heal_tasks.steps.reading.opening import opening_sources
 
+    if not settings.sources:
+        yield "note", NO_SOURCE
     for spec in settings.sources:
         others = 0
         try:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from heal_tasks.cli.base import app, console, print_line, settings_for_command
 from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import stable_id
+from heal_tasks.core.source_settings import NO_SOURCE
 from heal_tasks.core.types import Rejected, Split
 from heal_tasks.questions.splits import judgment_split
 from heal_tasks.sources.csv_rows import csv_rows
@@ -84,6 +85,8 @@ def judgments(
         raise InputError(
             f"HEAL_SOURCES has several; name the documents' source by --source, one of {', '.join(settings.sources)}"
         )
+    if not settings.sources:
+        raise InputError(NO_SOURCE)
     source = source or settings.sources[0]
     if source not in settings.sources:
         raise InputError(f"source {source!r} is not in HEAL_SOURCES ({' '.join(settings.sources)})")

@@ -8,6 +8,7 @@ import typer
 from heal_tasks.cli.base import app, print_line, settings_for_command
 from heal_tasks.core.errors import HealError, InputError
 from heal_tasks.core.settings import Settings
+from heal_tasks.core.source_settings import NO_SOURCE
 from heal_tasks.core.specs import SOURCE
 
 TRY_S = 10.0
@@ -23,6 +24,8 @@ def sources(
     settings = settings_for_command()
     defined = dict.fromkeys((*settings.sources, *(f"{SOURCE}{table}" for table in settings.source_tables)))
     chosen = [spec for spec in defined if name in ("", spec, spec.removeprefix(SOURCE))]
+    if not defined:
+        raise InputError(NO_SOURCE)
     if not chosen:
         raise InputError(f"there is no source {name!r}; defined are {', '.join(defined)}")
     failed = False

@@ -12,6 +12,8 @@ from heal_tasks.core.source_tables import SourceTable, read_source_tables
 from heal_tasks.core.specs import SOURCE, check_spec, split_specs
 from heal_tasks.core.text import nearest_name
 
+NO_SOURCE = "no source is defined: sources.toml has no table; write one, or set HEAL_SOURCES"
+
 # fmt: off
 
 

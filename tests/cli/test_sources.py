@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from heal_tasks.cli import sources
 from heal_tasks.cli.app import app
+from heal_tasks.cli.doctor import examine
+from heal_tasks.core.settings import load_settings
 
 TABLES = """
 ["My Folder"]
@@ -51,3 +53,13 @@ def test_a_long_listing_is_cut(shell: CliRunner, monkeypatch: pytest.MonkeyPatch
 def test_an_unknown_name_is_refused(shell: CliRunner) -> None:
     error = shell.invoke(app, ["sources", "folder"]).exception
     assert "there is no source 'folder'; defined are source:My Folder, source:missing" in str(error)
+
+
+def test_a_file_without_any_table_is_named(shell: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("sources.toml").write_text("")
+    for arguments in (["sources"], ["judgments", "queries.jsonl"]):
+        error = str(shell.invoke(app, arguments).exception)
+        assert error.startswith("no source is defined: sources.toml has no table; write one"), arguments
+    monkeypatch.delenv("HEAL_SOURCES", raising=False)
+    (found,) = [item for item in examine(load_settings()) if item.subject == "sources"]
+    assert (found.level, found.text[:21]) == ("note", "no source is defined:")
