@@ -1,5 +1,6 @@
 """The parts that all commands share: the Typer app, the console, the settings, run ids."""
 
+import io
 import logging
 import os
 import re
@@ -91,6 +92,8 @@ def new_run_id(kind: str) -> str:
 def main() -> None:
     """Run the command line; a HealError, or a fault of disk or database, becomes one line and exit code 1."""
     os.umask(PRIVATE_UMASK)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for the letters that a terminal of another encoding lacks
     try:
         app()
     except Exception as error:

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -66,7 +67,8 @@ def search(
 
 def _json_line(value: dict[str, Any]) -> str:
     """A value as JSON, with the control characters escaped that JSON allows and a terminal obeys."""
-    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    line = json.dumps(value, ensure_ascii=not (sys.stdout.encoding or "utf-8").startswith("utf"))
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def _metadata(text: str) -> dict[str, Any] | None:

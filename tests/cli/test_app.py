@@ -1,5 +1,7 @@
 """The command line as a whole: imports, and the commands settings and status."""
 
+import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ from typer.testing import CliRunner
 from heal_tasks import __version__
 from heal_tasks.cli import machine_commands
 from heal_tasks.cli.app import app
-from heal_tasks.cli.search_commands import print_hits
+from heal_tasks.cli.base import main
+from heal_tasks.cli.search_commands import _json_line, print_hits
 from heal_tasks.core.environment import child_environment
 from heal_tasks.core.errors import AirflowError
 from heal_tasks.core.settings import Settings
@@ -119,6 +122,22 @@ def test_a_number_that_the_database_cannot_take_is_one_line(settings: Settings) 
     assert code == 1
     assert errors.splitlines()[-1].startswith("error: a number is too large: bigint out of range")
     assert "Traceback" not in errors
+
+
+def test_letters_that_a_terminal_lacks_are_shown_by_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with io.TextIOWrapper(io.BytesIO(), encoding="latin-1") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "argv", ["heal_tasks", "settings"])
+        patch.setenv("HEAL_QUERY_PROMPT", "né 漢")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out.flush()
+        printed = out.buffer.getvalue().decode("latin-1")  # type: ignore[attr-defined]
+        hit = Hit(1, 2, "漢 😀", "né", 0.25, 7)._asdict()
+        line = _json_line(hit)
+        assert (json.loads(line.encode("latin-1")), line.isascii()) == (hit, True)
+    assert ended.value.code in (0, None)
+    assert "HEAL_QUERY_PROMPT=né \\u6f22" in printed
 
 
 def test_an_argument_that_is_no_text_is_one_line(settings: Settings) -> None:
