@@ -73,7 +73,7 @@ def _follow(
     # Few rows enter a ranking, even where all were touched: only so many columns are sorted.
     most = int(enters.sum(axis=1).max(initial=0))
     columns = np.argsort(~enters, axis=1, kind="stable")[:, :most]
-    enters, found = (np.take_along_axis(values, columns, axis=1) for values in (enters, found))
+    enters, found = np.take_along_axis(enters, columns, axis=1), np.take_along_axis(found, columns, axis=1)
     all_ids = np.concatenate([kept.ids, np.where(enters, ids[columns], -1)], axis=1)
     all_scores = np.concatenate([kept.scores, np.where(enters, found, -np.inf)], axis=1, dtype=np.float32)
     order = np.lexsort((all_ids, -all_scores), axis=1)
