@@ -5,7 +5,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
@@ -17,7 +17,7 @@ from heal_tasks.core.errors import InputError
 from heal_tasks.core.ids import stable_id
 from heal_tasks.core.source_settings import NO_SOURCE
 from heal_tasks.core.types import Rejected, Split
-from heal_tasks.questions.splits import judgment_split
+from heal_tasks.questions.splits import Purpose, judgment_split, purpose_of
 from heal_tasks.sources.csv_rows import csv_rows
 from heal_tasks.sources.json_rows import json_rows, jsonl_rows
 from heal_tasks.sources.records import external_id_of, is_visible, storage_problem
@@ -29,8 +29,6 @@ SHOWN = 10
 MAX_QUERY_CHARS = 2000
 """A longer one is a document; the encoder reads a few hundred tokens."""
 MAX_LINE_CHARS = 100_000
-
-Purpose = Literal["train", "test"]
 
 READERS: dict[str, RowReader] = {".json": json_rows, ".csv": csv_rows, ".tsv": csv_rows}
 """Every other suffix is read as JSON Lines."""
@@ -96,7 +94,7 @@ def judgments(
     lines = len(given) + len(bad)
     with connect(settings.require_database_url(), autocommit=True) as conn:
         repository = QuestionRepository(conn)
-        purposes: dict[str, Purpose] = {query: _purpose(split) for query, _, _, split in repository.judgments()}
+        purposes: dict[str, Purpose] = {query: purpose_of(split) for query, _, _, split in repository.judgments()}
         pairs = list(_of_one_split(given, purposes, bad))
 
         def split_of(document_id: int, query: str) -> Split:
@@ -128,7 +126,7 @@ def list_judgments(
     with connect(settings_for_command().require_database_url(), autocommit=True) as conn:
         for query, document, source, split in QuestionRepository(conn).judgments():
             if as_json:
-                typer.echo(json.dumps({"query": query, "document": document, "split": _purpose(split)}))
+                typer.echo(json.dumps({"query": query, "document": document, "split": purpose_of(split)}))
             table.add_row(query, document, source, split)
     if not as_json:
         if table.row_count:
@@ -156,10 +154,6 @@ def remove(
     if not removed:
         raise InputError("there is no such judgment; `python -m heal_tasks judgments list` prints all")
     print_line(f"{removed} judgments removed")
-
-
-def _purpose(split: str) -> Purpose:
-    return "test" if split.endswith("test") else "train"
 
 
 def _of_one_split(

@@ -9,6 +9,8 @@ from typing import Literal
 from heal_tasks.core.ids import bucket
 from heal_tasks.core.types import Split
 
+Purpose = Literal["train", "test"]
+
 _TEST_BELOW = 100  # of 1000 buckets
 _VALIDATION_BELOW = 200
 
@@ -37,7 +39,12 @@ def split_of(document_id: int, question_id: int) -> Split:
     return "seen_validation" if question < _VALIDATION_BELOW else "train"
 
 
-def judgment_split(document_id: int, query: int, given: Literal["train", "test"] | None = None) -> Split:
+def purpose_of(split: Split) -> Purpose:
+    """Whether judgments of a split are for training, validation included, or for test."""
+    return "test" if split.endswith("test") else "train"
+
+
+def judgment_split(document_id: int, query: int, given: Purpose | None = None) -> Split:
     """The split of a judgment, by the hash of its query's text or as given by the collection that it comes from.
 
     All judgments of one query are on the same side of training and test: a query that trains for one document and tests

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from heal_tasks.core.ids import stable_id
 from heal_tasks.core.manifest import READ_AGAIN
 from heal_tasks.core.types import Split
-from heal_tasks.questions.splits import judgment_split
+from heal_tasks.questions.splits import judgment_split, purpose_of
 from heal_tasks.steps.engine.runner import Context, Outcome, Step
 from heal_tasks.steps.reading.source_reader import TooManyRejectedError, named
 from heal_tasks.steps.reading.sources import read_sources
@@ -58,8 +58,8 @@ def ingest(context: Context) -> Outcome:
     return Outcome(refs=refs, counts=counts, note=note)
 
 
-def _split_of(document_id: int, question: str) -> Split:
-    return judgment_split(document_id, stable_id(question))
+def _split_of(document_id: int, question: str, asked: Split | None) -> Split:
+    return judgment_split(document_id, stable_id(question), purpose_of(asked) if asked else None)
 
 
 INGEST = Step("ingest", ingest, None)

@@ -4,6 +4,8 @@ import shutil
 import time
 from typing import Any
 
+import numpy as np
+
 from heal_tasks.core.devices import pick_device
 from heal_tasks.core.ids import fingerprint
 from heal_tasks.core.metrics import metric_name
@@ -104,7 +106,7 @@ def train(context: Context) -> Outcome:
         return Outcome(refs=nothing, note=f"not trained; {undone}", undone=undone)
     outcomes, first_minutes = list[Outcome](), _first_minutes(context)
     for objective, config in configs.items():
-        if why := _why_skipped(settings, objective, first_minutes):
+        if why := _why_skipped(settings, objective, data, first_minutes):
             outcomes.append(Outcome(refs={model_ref(objective): ""}, note=f"{objective}: skipped, because {why}"))
             continue
         began = time.monotonic()
@@ -164,11 +166,13 @@ def _first_minutes(context: Context) -> float:
     return next(((row.finished_at - row.started_at).total_seconds() / 60 for row in ended if row.finished_at), 0.0)
 
 
-def _why_skipped(settings: Settings, objective: Objective, first_minutes: float) -> str:
+def _why_skipped(settings: Settings, objective: Objective, data: TrainingData, first_minutes: float) -> str:
     """The reason not to train an objective; empty for the first one, on a GPU, and within the limit.
 
     All objectives take as many steps, so the first one's time is the time of the others.
     """
+    if objective == "topics" and len(np.unique(data.leaves[data.leaves >= 0])) < 2:
+        return "the training documents have no two topics"
     limit, first = settings.extra_training_minutes, settings.objectives[0]
     if objective == first or 0 < limit >= first_minutes or pick_device(settings.device) != "cpu":
         return ""

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from heal_tasks.core.artifacts import artifact_store
@@ -76,9 +77,18 @@ def test_only_further_objectives_have_a_limit_and_only_without_a_gpu(
     objective, limit, minutes, device, skipped, monkeypatch
 ):
     monkeypatch.setattr(train, "pick_device", lambda _: device)
-    why = train._why_skipped(load_settings(extra_training_minutes=limit), objective, minutes)
+    data = SimpleNamespace(leaves=np.array([0, 1, -1]))
+    why = train._why_skipped(load_settings(extra_training_minutes=limit), objective, data, minutes)
     expected = f"the answers model took {minutes:.1f} minutes, and HEAL_EXTRA_TRAINING_MINUTES={limit} without a GPU"
     assert why == (expected if skipped else "")
+
+
+@pytest.mark.parametrize("leaves", [[0, 0, -1], [-1, -1]])
+def test_topics_are_trained_only_where_there_are_two(leaves, monkeypatch):
+    monkeypatch.setattr(train, "pick_device", lambda _: "cuda:0")
+    data = SimpleNamespace(leaves=np.array(leaves))
+    assert train._why_skipped(load_settings(), "topics", data, 1.0) == "the training documents have no two topics"
+    assert train._why_skipped(load_settings(), "answers", data, 1.0) == ""
 
 
 def test_a_model_that_a_killed_try_has_finished_is_not_trained_again(settings, monkeypatch):

@@ -19,9 +19,9 @@ from tests.store.sample_store import SOURCE, SampleStore, stored_questions
 READER = "feedback_reader"
 
 
-def train(document: int, text: str) -> Split:
+def train(document: int, text: str, asked: Split | None = None) -> Split:
     del document, text
-    return "train"
+    return asked or "train"
 
 
 def chunk(store: SampleStore, name: str, ordinal: int = 0) -> int:
@@ -74,6 +74,15 @@ def test_agreement_makes_a_judgment_and_less_of_it_takes_it_back(store: SampleSt
     vote(store, "a", "cem", good=True)  # the last vote of a person counts
     assert settle(store) == (0, 0)
     assert settle(store, 0) == (0, 1)
+
+
+def test_a_question_that_tests_goes_on_to_test_where_people_agree_on_another_document(store: SampleStore) -> None:
+    store.load(a="about a", b="about b")
+    repository = QuestionRepository(store.conn)
+    assert repository.import_judgments(SOURCE, [("Which one?", "a")], lambda document, text: "seen_test")[0] == 1
+    vote(store, "b", "ann", "bob", question=" WHICH one?")
+    assert settle(store) == (1, 0)
+    assert {split for *_, split in repository.judgments()} == {"seen_test"}
 
 
 def test_one_person_is_one_vote_however_often_and_by_whichever_chunk_or_duplicate(store: SampleStore) -> None:

@@ -179,6 +179,16 @@ def test_a_text_is_stemmed_in_its_own_language(store: SampleStore) -> None:
     assert matched("houses", language="simple") == {"The houses by the river"}
 
 
+def test_words_in_and_behind_what_looks_like_a_tag_are_found(store: SampleStore) -> None:
+    text = "The <style> element holds rules of a page, List<Integer> numbers, and 3 <4."
+    publish(store, Record("a", "What <script> does", text), Record("b", "T", "Something else."))
+    for word in ("element", "rules", "style", "integer", "script", "numbers"):
+        (found,) = store.conn.execute("SELECT document_id, score FROM heal.find(%s, 1)", (f"which {word}?",)).fetchall()
+        assert found[0] == document_id(SOURCE, "a"), word
+    stems = store.conn.execute("SELECT stem FROM heal.explain_find('<b>rules</b> of a <style>')").fetchall()
+    assert {"rule", "style"} <= {stem for (stem,) in stems}
+
+
 def test_a_configuration_of_another_schema_counts_as_simple_for_texts_and_questions_alike(store: SampleStore) -> None:
     store.conn.execute("CREATE SCHEMA mine; CREATE TEXT SEARCH CONFIGURATION mine.polish (COPY = english)")
     store.conn.execute("SET search_path = public, mine")

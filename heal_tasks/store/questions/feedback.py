@@ -1,20 +1,25 @@
 """Feedback: people's votes on answers, and the judgments that are made of them where enough people agree."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
 from heal_tasks.core.ids import question_id, sha256_hex
 from heal_tasks.core.text import storable
-from heal_tasks.core.types import Question
+from heal_tasks.core.types import Question, Split
 from heal_tasks.store.db import Connection, Repository, insert, select
 from heal_tasks.store.generations.search import named_errors
-from heal_tasks.store.questions.questions import HUMAN, SplitOf
+from heal_tasks.store.questions.questions import HUMAN
 
 FEEDBACK = "feedback"
 """``model`` of judgments that come from feedback; those that were imported have none."""
 
 AGREEMENT = 3
 """Votes for an answer for each vote against it, at least: one mistaken click does not undo what three people said."""
+
+
+SplitOf = Callable[[int, str, Split | None], Split]
+"""The split of a judgment by its document, its question, and the split of a judgment of the same question."""
 
 
 class Vote(NamedTuple):
@@ -70,13 +75,13 @@ class FeedbackRepository(Repository):
             return _add(self._conn, [row for row in agreed if not row[4]], split_of), gone.rowcount
 
 
-def _add(conn: Connection, agreed: list[tuple[int, int, str, int, bool]], split_of: SplitOf) -> int:
+def _add(conn: Connection, agreed: list[tuple[int, int, str, int, bool, Split | None]], split_of: SplitOf) -> int:
     rows = [
         Question(
             question_id(document, HUMAN, text), chunk, text, answer="", evidence="", kind="question", writer=HUMAN,
-            model=FEEDBACK, prompt_hash=sha256_hex(HUMAN), split=split_of(document, text),
+            model=FEEDBACK, prompt_hash=sha256_hex(HUMAN), split=split_of(document, text, split),
         )
-        for document, _, text, chunk, _ in agreed
+        for document, _, text, chunk, _, split in agreed
     ]  # fmt: skip
     with conn.cursor() as cursor:
         return insert(cursor, "question", rows, "ON CONFLICT DO NOTHING")
@@ -93,7 +98,8 @@ WITH agreed AS (
 )
 SELECT a.document_id, a.question_key, a.question, first.chunk_id,
        EXISTS (SELECT FROM heal.question q JOIN heal.chunk c USING (chunk_id)
-               WHERE q.writer = 'human' AND heal.text_key(q.text) = a.question_key AND c.document_id = a.document_id)
+               WHERE q.writer = 'human' AND heal.text_key(q.text) = a.question_key AND c.document_id = a.document_id),
+       (SELECT q.split FROM heal.question q WHERE q.writer = 'human' AND heal.text_key(q.text) = a.question_key LIMIT 1)
 FROM agreed a, LATERAL (SELECT c.chunk_id FROM heal.chunk c WHERE c.document_id = a.document_id
                         AND c.superseded_at IS NULL ORDER BY c.ordinal LIMIT 1) first
 ORDER BY 1, 2"""

@@ -161,7 +161,7 @@ class QuestionRepository(Repository):
             stored = insert(cursor, "question", rows, "ON CONFLICT DO NOTHING")
         return stored, sorted(external for external, name in names.items() if name not in places)
 
-    def judgments(self) -> list[tuple[str, str, str, str]]:
+    def judgments(self) -> list[tuple[str, str, str, Split]]:
         """Text, external id and source of the document, and split of all human questions."""
         return self._conn.execute(
             "SELECT q.text, d.external_id, d.source, q.split FROM heal.question q JOIN heal.chunk c USING (chunk_id) "
