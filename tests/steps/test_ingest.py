@@ -76,3 +76,21 @@ def test_route_reads_the_numbers_of_changes_from_the_manifest(settings: Settings
     run = RunRepository(auto).get_run("second")
     assert run is not None
     assert run.route_facts["deleted"] == 1
+
+
+def test_another_text_language_reaches_documents_that_name_none_and_are_not_read_again(
+    settings: Settings, auto: Connection
+) -> None:
+    def stored() -> list[tuple[str, str]]:
+        query = "SELECT d.language, c.words::text FROM heal.document d JOIN heal.chunk c USING (document_id)"
+        return auto.execute(f"{query} ORDER BY title").fetchall()
+
+    inbox = settings.var_dir / "inbox"
+    inbox.mkdir(parents=True)
+    rows = [{"id": "named", "text": "Houses", "lang": "en"}, {"id": "none", "text": "Houses", "language": ""}]
+    (inbox / "a.jsonl").write_text("".join(json.dumps(row | {"title": row["id"]}) + "\n" for row in rows))
+    load_step("ingest").run(settings, Manifest(run_id="first"))
+    assert stored() == [("english", "'hous':2 'name':1"), ("english", "'hous':2 'none':1")]
+    german = settings.model_copy(update={"text_language": "german"})
+    load_step("ingest").run(german, Manifest(run_id="second"))
+    assert stored() == [("english", "'hous':2 'name':1"), ("german", "'hous':2 'non':1")]

@@ -95,6 +95,7 @@ class SourceReader:
         for batch in batched(records, BATCH):
             changes += self._store(batch)
         changes += self._documents.apply_acl(self.name, self._acl, self._chunker)
+        self._documents.apply_language(self.name, self._language)
         for file in to_read:
             self._states[file.path] = self._state(file)
         self._weigh()

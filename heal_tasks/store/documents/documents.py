@@ -146,6 +146,15 @@ class DocumentRepository(Repository):
             reopened=len(hashes), duplicates=len(duplicates), chunks_added=added, chunks_superseded=superseded
         )
 
+    def apply_language(self, source: str, language: str) -> None:
+        """Give a language to all documents of a source whose metadata name none: the setting may have changed.
+
+        Their chunks get the stems of that language (trigger ``document_language``).
+        """
+        with self._conn.transaction():
+            lock_exclusive(self._conn)
+            self._conn.execute(_SET_LANGUAGE, {"source": source, "language": language})
+
     def delete(self, document_ids: Collection[int]) -> Changes:
         """Delete documents at once and everywhere: text, chunks, questions, labels, vectors.
 
@@ -211,6 +220,12 @@ UPDATE heal.document SET acl = %(acl)s, acl_changed_at = now()
 WHERE source = %(source)s AND deleted_at IS NULL AND acl IS DISTINCT FROM %(acl)s::text[]
     AND NOT EXISTS (SELECT FROM jsonb_each(metadata) m WHERE lower(m.key) = 'acl' AND m.value <> 'null')
 RETURNING content_hash
+"""
+
+_SET_LANGUAGE = """
+UPDATE heal.document SET language = %(language)s
+WHERE source = %(source)s AND deleted_at IS NULL AND language <> %(language)s
+    AND coalesce(nullif(metadata ->> 'language', ''), nullif(metadata ->> 'lang', '')) IS NULL
 """
 
 # The oldest live document of each content is the canonical one, among those with the same readers: what is found is
