@@ -195,7 +195,7 @@ def test_a_corpus_on_another_server_gets_no_database_on_this_one(
     other.start()
     try:
         (tmp_path / "corpora" / "legal.env").write_text(f"HEAL_DATABASE_URL={other.url('elsewhere')}\n")
-        with pytest.raises(StoreError, match='(?s)corpus legal was left out: .*database "elsewhere" does not exist'):
+        with pytest.raises(StoreError, match=r'(?s)corpus legal was left out: .*database "elsewhere" does not exist'):
             list(migrate_corpora(database_url))
         with psycopg.connect(postgres.url()) as admin:
             assert admin.execute("SELECT FROM pg_database WHERE datname = 'elsewhere'").fetchall() == []
