@@ -110,7 +110,7 @@ def _named(error: Exception) -> HealError | None:
     from heal_tasks.steps.engine.faults import named_fault
 
     if isinstance(error, HealError):
-        return error
+        return (isinstance(error.__cause__, psycopg.Error) and outdated(error.__cause__)) or error
     if isinstance(error, UnicodeEncodeError):
         return InputError(f"an argument has bytes that are no UTF-8 text: {error.object!r}")
     if isinstance(error, psycopg.errors.NumericValueOutOfRange):

@@ -120,7 +120,7 @@ def test_a_number_that_the_database_cannot_take_is_one_line(settings: Settings) 
         "similar", str(1 << 63), HEAL_DATABASE_URL=settings.require_database_url(), HEAL_VAR_DIR=str(settings.var_dir)
     )
     assert code == 1
-    assert errors.splitlines()[-1].startswith("error: a number is too large: bigint out of range")
+    assert errors.splitlines()[-1].startswith("error: the database refused an argument: bigint out of range")
     assert "Traceback" not in errors
 
 

@@ -12,7 +12,7 @@ from heal_tasks.cli.judgments import _read
 def read(path: Path, data: bytes | str) -> tuple[list[tuple[str, str]], list[str]]:
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     good, bad = _read(path)
-    return [(item.query, item.document) for item in good], bad
+    return [(item.query, item.document) for _, item in good], bad
 
 
 @pytest.mark.parametrize("document", ["1", '"1"', "1.0", '" 1"', '"\u200b1"'])
