@@ -119,7 +119,8 @@ def pages(
     )
     for name in ("", *NAMES):
         with in_corpus(name):
-            plugin.build_app(name).dependency_overrides[get_user] = lambda: SimpleNamespace(role="x")
+            overrides = plugin.build_app(name).dependency_overrides
+        monkeypatch.setitem(overrides, get_user, lambda: SimpleNamespace(role="x"))
     outer = FastAPI()
     for entry in plugin.HealReports.fastapi_apps:
         outer.mount(entry["url_prefix"], entry["app"])
