@@ -155,7 +155,8 @@ def test_no_file_stops_a_run_or_takes_a_good_document_with_it(
     before, children = memory_mib("VmRSS"), largest_child_mib()
     inbox()
     assert memory_mib("VmHWM") - before < MOST_MIB - LIBRARIES_MIB
-    assert largest_child_mib() < max(MOST_MIB, children + 1)
+    # A child begins with the memory of this process, in which other tests may have grown it.
+    assert largest_child_mib() < max(MOST_MIB, children + 1, memory_mib("VmHWM") + 1)
 
 
 def memory_mib(name: str) -> float:

@@ -55,7 +55,8 @@ def test_a_model_that_stops_to_answer_is_given_up_and_what_it_said_is_kept(
             ask(wanted)
         kept = number(auto, "SELECT count(*) FROM heal.chunk_asked")
         assert 36 <= kept <= 40
-        assert len(fake.requests) <= 40 + 3 * (USELESS_CHUNKS + 2 * 4)
+        # Each is asked three times; how many more are on their way by then depends on the machine. All would be 520.
+        assert 40 + 3 * USELESS_CHUNKS <= len(fake.requests) < 160
         fake.rule = None
         fake.requests.clear()
         ask(wanted, "r2")
