@@ -40,7 +40,7 @@ def split_of(document_id: int, question_id: int) -> Split:
 
 
 def purpose_of(split: Split) -> Purpose:
-    """Whether judgments of a split are for training, validation included, or for test."""
+    """The use of a split's judgments: for test, or for training, which includes validation."""
     return "test" if split.endswith("test") else "train"
 
 

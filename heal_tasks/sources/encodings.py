@@ -68,7 +68,7 @@ def read_text(data: bytes) -> tuple[str, str | None]:
 def read_damaged(data: bytes) -> str | None:
     """Decode UTF-8 in which few bytes are wrong, such as one that was cut; they become U+FFFD. None for other bytes."""
     text, right, wrong = _as_utf8(data)
-    return text if right > wrong and wrong <= max(1, _MAX_REPLACED_SHARE * len(text)) else None
+    return text if right > wrong and _is_mostly_read(text) else None
 
 
 def read_html(data: bytes) -> tuple[str, str | None]:
@@ -103,7 +103,7 @@ def _read(data: bytes, declared: str | None) -> tuple[str, str | None]:
             return text, None
         if declared is not None and _wide_codec(data) is None:
             text = data.decode(declared, "replace")
-            if text.count("\ufffd") <= max(1, _MAX_REPLACED_SHARE * len(text)):
+            if _is_mostly_read(text):
                 return text, None
         return read_text(data)
 
@@ -129,6 +129,11 @@ def _as_utf8(data: bytes) -> tuple[str, int, int]:
     text = data.decode("utf-8-sig", "replace")
     wrong = text.count("\ufffd")
     return text, len(text) - len(text.encode("ascii", "ignore")) - wrong, wrong
+
+
+def _is_mostly_read(text: str) -> bool:
+    """True if few characters could not be decoded."""
+    return text.count("\ufffd") <= max(1, _MAX_REPLACED_SHARE * len(text))
 
 
 def _wide_codec(data: bytes) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from heal_tasks.core.manifest import Manifest
@@ -55,6 +56,20 @@ class Deployment:
 
 def short(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "text": row["text"][:CHARACTERS]} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def inbox(endpoint: str) -> Iterator[str]:
+    """An S3 server with documents; its URL."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3 = boto3.client("s3", endpoint_url=endpoint)
+        s3.create_bucket(Bucket="heal")
+        rows = short(sample(("networkx",), 70, seed=3))
+        s3.put_object(Bucket="heal", Key="inbox/few.jsonl", Body="".join(json.dumps(row) + "\n" for row in rows))
+        yield endpoint
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,11 @@
 For ``make soak``: two deployments take minutes. The language model works in batches, which the triggerer waits for.
 """
 
-import json
 from collections.abc import Callable
 
-import boto3
 import pytest
 
-from heal_tasks.sources.samples import sample
 from tests.e2e.cluster import Cluster, Table, assert_same, cluster, contents, started_run, wait_until
-from tests.e2e.conftest import short
 from tests.fake_batches import FakeBatches
 from tests.fake_openai import FakeOpenAI
 
@@ -46,21 +42,12 @@ def kill_all(running: Cluster, run_id: str, table: Callable[[str], None]) -> Non
 
 
 @pytest.mark.usefixtures("soaking")
-def test_a_run_outlives_each_process_of_airflow(
-    endpoint: str, monkeypatch: pytest.MonkeyPatch, table: Callable[[str], None]
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3 = boto3.client("s3", endpoint_url=endpoint)
-    s3.create_bucket(Bucket="heal")
-    rows = short(sample(("networkx",), 70, seed=3))
-    s3.put_object(Bucket="heal", Key="inbox/few.jsonl", Body="".join(json.dumps(row) + "\n" for row in rows))
+def test_a_run_outlives_each_process_of_airflow(inbox: str, table: Callable[[str], None]) -> None:
     stores, asked = list[dict[str, Table]](), list[list[str]]()
     for disturbed in (False, True):
         with FakeOpenAI(batches=FakeBatches(polls=2)) as model:
             options = {"llm_base_url": model.base_url, "llm_api_key": "key", "llm_batch": "on"}
-            with cluster(f"killed-{disturbed}", endpoint, options, **SOONER) as running:
+            with cluster(f"killed-{disturbed}", inbox, options, **SOONER) as running:
                 run_id = started_run(running)
                 if disturbed:
                     kill_all(running, run_id, table)

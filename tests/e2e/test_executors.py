@@ -3,13 +3,10 @@
 For `make soak`: three deployments take some minutes, and Celery and Edge are no requirements of the project.
 """
 
-import json
 from pathlib import Path
 
-import boto3
 import pytest
 
-from heal_tasks.sources.samples import sample
 from tests.e2e.cluster import (
     Table,
     assert_same,
@@ -20,27 +17,12 @@ from tests.e2e.cluster import (
     wait_until,
     what_is_missing,
 )
-from tests.e2e.conftest import short
 
 pytestmark = [
     pytest.mark.skipif("not config.getoption('--soak')", reason="make soak runs it (--soak)"),
     pytest.mark.skipif(bool(what_is_missing()), reason=f"of requirements-scale.txt: {what_is_missing()}"),
 ]
 CHECKPOINT = "training/*/checkpoint-2/trainer_state.json"
-
-
-@pytest.fixture(scope="module")
-def inbox(endpoint: str) -> str:
-    """An S3 server with documents; its URL."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3 = boto3.client("s3", endpoint_url=endpoint)
-        s3.create_bucket(Bucket="heal")
-        rows = short(sample(("networkx",), 70, seed=3))
-        s3.put_object(Bucket="heal", Key="inbox/few.jsonl", Body="".join(json.dumps(row) + "\n" for row in rows))
-        yield endpoint
 
 
 @pytest.fixture(scope="module")
